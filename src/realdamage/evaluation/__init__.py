@@ -1,0 +1,1 @@
+"""Scores a manifest through the wrapper, measures, calibrates. No torch."""

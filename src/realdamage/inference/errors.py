@@ -1,0 +1,47 @@
+"""The one exception family of the package: every error that a user can cause, worded for the reader.
+
+A message says what was wrong, where (file, row, key), what was found and what to do. The commands print it without a
+stack trace and exit with the class's `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class RealDamageError(Exception):
+    """Base of all errors that are meant for the user; `exit_code` is what a command returns."""
+
+    exit_code = 3
+
+
+class UsageError(RealDamageError):
+    """The call itself is off: an argument, an option or a combination of them."""
+
+    exit_code = 2
+
+
+class PhotoError(RealDamageError):
+    """A photo cannot be read: not an image, truncated, too large, too small."""
+
+
+class ModelFileError(RealDamageError):
+    """An ONNX file or a checkpoint is not one that this version can use."""
+
+
+class ManifestError(RealDamageError):
+    """A manifest (metadata.csv and the files it names) breaks its contract."""
+
+
+class ConfigError(UsageError):
+    """A configuration names something that does not exist or does not fit together."""
+
+
+class SynthesisError(RealDamageError):
+    """A photo could not be made: an engine lacks its weights, a source photo, or room on the disk."""
+
+
+class MissingExtraError(RealDamageError):
+    """A command needs packages that this installation was made without."""
+
+    def __init__(self, command: str, extra: str, missing: str | None = None) -> None:
+        found = f" ({missing} is not installed)" if missing else ""
+        super().__init__(f'{command} needs the extra "{extra}"{found}. Install it: pip install "realdamage[{extra}]"')
