@@ -1,0 +1,161 @@
+"""Random fields and shapes that both the studio's surfaces and the damage are made of: noise, outlines, strokes.
+
+Everything is float32, vectorised, and a pure function of its arguments and the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+Array = NDArray[np.float32]
+Stroke = tuple[float, float, float, float, float]
+"""A straight piece of a line: x0, y0, x1, y1 and its width, all in pixels."""
+
+_LEVELS = np.arange(256) / 255.0
+_TO_LINEAR: Array = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_CODES = 4096
+_LINEAR = np.arange(_CODES + 1) / _CODES
+# Square-root spacing, because the sRGB curve is steep near black.
+_TO_SRGB: Array = np.where(
+    _LINEAR**2 <= 0.0031308, 12.92 * _LINEAR**2, 1.055 * np.maximum(_LINEAR**2, 1e-9) ** (1 / 2.4) - 0.055
+).astype(np.float32)
+
+
+def to_linear(rgb: NDArray[np.uint8]) -> Array:
+    """sRGB bytes -> linear light in 0..1, same shape (IEC 61966-2-1)."""
+    return _TO_LINEAR[rgb]
+
+
+def to_srgb(linear: Array) -> Array:
+    """Linear light -> sRGB value in 0..1 (clipped), same shape, exact to a tenth of an 8-bit level."""
+    index = np.sqrt(np.clip(linear, 0.0, 1.0)) * _CODES + 0.5
+    return _TO_SRGB[index.astype(np.int32)]
+
+
+def to_bytes(linear: Array) -> NDArray[np.uint8]:
+    """Linear light -> sRGB bytes, same shape; `to_bytes(to_linear(rgb))` is rgb."""
+    return (to_srgb(linear) * 255.0 + 0.5).astype(np.uint8)
+
+
+def luminance(linear: Array) -> Array:
+    """Linear light [..., 3] -> luminance [...] (Rec. 709)."""
+    return linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+
+
+def smoothstep(low: float, high: float, x: Array) -> Array:
+    """0 below `low`, 1 above `high`, smooth between."""
+    t = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+def blur(x: Array, sigma: float) -> Array:
+    """Gaussian blur of a field [h, w], reflected at the rim."""
+    return ndimage.gaussian_filter(x, sigma, mode="reflect", truncate=3.0) if sigma > 0.05 else x
+
+
+def _interpolation(length: int, cells: float, phase: float) -> Array:
+    """Weights [length, n] that stretch n random values over `length` pixels, `cells` pixels apart."""
+    position = np.arange(length) / cells + phase
+    left = position.astype(int)
+    t = position - left
+    t = t * t * (3 - 2 * t)
+    weights = np.zeros((length, int(left[-1]) + 2), np.float32)
+    rows = np.arange(length)
+    weights[rows, left] = 1 - t
+    weights[rows, left + 1] = t
+    return weights
+
+
+def noise(
+    rng: np.random.Generator, shape: tuple[int, int], cell: float | tuple[float, float], octaves: int = 1
+) -> Array:
+    """Smooth value noise [h, w], about zero mean and within -1..1.
+
+    cell: pixels between the knots, one number or (vertical, horizontal); each octave halves both and its weight.
+    """
+    cy, cx = (cell, cell) if isinstance(cell, int | float) else cell
+    total = np.zeros(shape, np.float32)
+    weight, reach = 1.0, 0.0
+    for _ in range(octaves):
+        down = _interpolation(shape[0], max(cy, 1.0), rng.random())
+        across = _interpolation(shape[1], max(cx, 1.0), rng.random())
+        knots = rng.uniform(-1, 1, (down.shape[1], across.shape[1])).astype(np.float32)
+        total += np.float32(weight) * (down @ knots @ across.T)
+        reach += weight
+        weight, cy, cx = weight / 2, cy / 2, cx / 2
+    return total / np.float32(reach)
+
+
+def grid(shape: tuple[int, int], centre: tuple[float, float]) -> tuple[Array, Array]:
+    """Coordinates (y [h, 1], x [1, w]) in pixels from `centre` (y, x)."""
+    y = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
+    x = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
+    return y, x
+
+
+def blob(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    centre: tuple[float, float],
+    radius: float,
+    *,
+    wobble: float = 0.25,
+    stretch: float = 1.0,
+    waves: int = 7,
+) -> Array:
+    """Pixels inside (positive) or outside (negative) an irregular closed outline around `centre` (y, x), [h, w].
+
+    radius: of the disc of the same area, pixels. wobble: how irregular (0 = an ellipse). stretch: long side over short.
+    """
+    y, x = grid(shape, centre)
+    angle = rng.uniform(0, np.pi)
+    root = np.sqrt(stretch)
+    u = (x * np.cos(angle) + y * np.sin(angle)) / np.float32(root)
+    v = (y * np.cos(angle) - x * np.sin(angle)) * np.float32(root)
+    theta = np.arctan2(v, u)
+    outline = np.ones(shape, np.float32)
+    for k in range(2, 2 + waves):
+        outline += np.float32(wobble * rng.normal() / k) * np.cos(k * theta + np.float32(rng.uniform(0, 2 * np.pi)))
+    return np.float32(radius) * np.maximum(outline, 0.25) - np.hypot(u, v)
+
+
+def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3) -> Array:
+    """Coverage in 0..1 of straight pieces with round joints, anti-aliased, [h, w]."""
+    canvas = Image.new("L", (shape[1] * oversample, shape[0] * oversample))
+    draw = ImageDraw.Draw(canvas)
+    for x0, y0, x1, y1, width in lines:
+        ends = [(x * oversample, y * oversample) for x, y in ((x0, y0), (x1, y1))]
+        thick = width * oversample
+        draw.line(ends, fill=255, width=max(1, round(thick)))
+        if thick > 4:
+            for x, y in ends:
+                draw.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), fill=255)
+    return np.asarray(canvas.reduce(oversample), np.float32) / np.float32(255)
+
+
+def walk(
+    rng: np.random.Generator,
+    start: tuple[float, float],
+    heading: float,
+    length: float,
+    step: float,
+    *,
+    wander: float,
+    straighten: float = 0.3,
+) -> NDArray[np.float64]:
+    """Points [n, 2] (x, y) of a line that leaves `start` (x, y) and strays from `heading` by `wander` radians a step.
+
+    straighten: how strongly it is pulled back to the heading (0 = a free random walk).
+    """
+    count = max(2, int(length / step))
+    turn, bearings = 0.0, np.empty(count)
+    for i, push in enumerate(rng.normal(0, wander, count)):
+        turn = turn * (1 - straighten) + push
+        bearings[i] = heading + turn
+    moves = np.stack([np.cos(bearings), np.sin(bearings)], 1) * step
+    return np.vstack([np.zeros((1, 2)), np.cumsum(moves, 0)]) + np.asarray(start)
