@@ -1,0 +1,197 @@
+"""From a photo's bytes to upright sRGB pixels, or to an error that says what is wrong with the file.
+
+Phones, chat apps and scanners write many kinds of file; whoever judges pixels must see the same ones for all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from realdamage.inference.errors import PhotoError
+
+UInt8Array: TypeAlias = NDArray[np.uint8]
+Float32Array: TypeAlias = NDArray[np.float32]
+PhotoSource: TypeAlias = "bytes | str | Path | Image.Image | UInt8Array"
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 32
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"}
+    | {".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".jp2"}
+)
+
+# Only formats that photos come in: Pillow would also hand PostScript to an interpreter.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(source: PhotoSource, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
+    """Decode a photo to uint8 [h, w, 3]: upright, sRGB, alpha on white, first frame, at its own size.
+
+    source: the file's bytes, its path, a PIL image, or a uint8 [h, w, 3] RGB array.
+    max_pixels: refused above this, from the header, before anything is decoded.
+
+    Raises PhotoError when it cannot be read whole, is too large, or has a side below 32 pixels.
+    """
+    return decode_contents(contents_of(source), name_of(source), max_pixels)
+
+
+def name_of(source: PhotoSource) -> str:
+    """What errors call a source: its path, or just "photo"."""
+    return str(source) if isinstance(source, str | Path) else "photo"
+
+
+def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
+    """The bytes behind a path; anything else as it came. Raises PhotoError when there is no such file."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir():
+            raise PhotoError(f"{path}: is a folder; give one of the photos in it")
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise PhotoError(f"{path}: no such file") from None
+        except OSError as error:
+            raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    return source
+
+
+def decode_contents(contents: bytes | Image.Image | UInt8Array, name: str, max_pixels: int) -> UInt8Array:
+    """`decode` of what `contents_of` returned; errors begin with `name`. An array is returned as it came."""
+    if isinstance(contents, np.ndarray):
+        if contents.dtype != np.uint8 or contents.ndim != 3 or contents.shape[2] != 3:
+            raise PhotoError(
+                f"{name}: an array must be uint8 [height, width, 3] RGB; found {contents.dtype} {list(contents.shape)}"
+            )
+        _check_size(contents.shape[1], contents.shape[0], name, max_pixels)
+        return contents
+    if isinstance(contents, bytes):
+        contents = _open(contents, name, max_pixels)
+    if not isinstance(contents, Image.Image):
+        raise PhotoError(
+            f"{name}: cannot read a {type(contents).__name__}; give bytes, a path, a PIL image or a uint8 array"
+        )
+    _check_size(contents.width, contents.height, name, max_pixels)
+    try:
+        return _upright_rgb(contents)
+    except PhotoError as error:
+        raise PhotoError(f"{name}: {error}") from error
+    except Exception as error:  # decoders raise whatever they like on a broken file
+        raise PhotoError(f"{name}: the file is damaged or cut off ({error}); ask for the original") from error
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    if not data:
+        raise PhotoError(f"{name}: the file is empty (0 bytes)")
+    try:
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = re.search(r"\d+", str(error))
+        raise PhotoError(_too_large(name, f"{found[0] if found else '?'} pixels", max_pixels)) from error
+    except Exception as error:  # decoders raise whatever they like on a broken header
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+            return _open_heic(data, name)
+        raise PhotoError(
+            f"{name}: not a photo that can be read; it begins with {data[:12]!r}. "
+            "Known formats: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF, JPEG 2000"
+        ) from error
+
+
+def _open_heic(data: bytes, name: str) -> Image.Image:
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        raise PhotoError(
+            f'{name}: HEIC photos need the extra "claims". Install it: pip install "realdamage[claims]"'
+        ) from None
+    pillow_heif.register_heif_opener()
+    try:
+        return Image.open(io.BytesIO(data), formats=("HEIF",))
+    except Exception as error:
+        raise PhotoError(f"{name}: the HEIC file is damaged ({error}); ask for the original") from error
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise PhotoError(_too_large(name, f"{width}x{height} is {width * height} pixels", max_pixels))
+    if min(width, height) < MIN_SIDE:
+        raise PhotoError(f"{name}: too small: {width}x{height} pixels, each side must have at least {MIN_SIDE}")
+
+
+def _too_large(name: str, found: str, max_pixels: int) -> str:
+    return f"{name}: too large: {found}, at most {max_pixels} are decoded; send it at a smaller size"
+
+
+def _upright_rgb(image: Image.Image) -> UInt8Array:
+    image.load()  # before the orientation is read: for TIFF, loading already turns the picture
+    orientation = _orientation(image)
+    profile = image.info.get("icc_profile")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _eight_bit(image)
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    elif image.mode in ("1", "P"):
+        image = image.convert("RGB")
+    rgb = _to_srgb(image if alpha is None else image.convert("RGB"), profile)
+    if alpha is not None:
+        white = Image.new("RGB", rgb.size, "white")
+        white.paste(rgb, mask=alpha)
+        rgb = white
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    return np.array(rgb)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise PhotoError(
+            f"pixels of mode {image.mode} in {values.min()}..{values.max()} have no known white; save it with 8 bits"
+        )
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert to sRGB; a profile that is sRGB already, or that cannot be applied, leaves the values as they are."""
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in (source.profile.profile_description or ""):
+                intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+                converted = ImageCms.profileToProfile(
+                    image, source, ImageCms.createProfile("sRGB"), renderingIntent=intent, outputMode="RGB"
+                )
+                if converted is not None:
+                    return converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass
+    return image.convert("RGB")
