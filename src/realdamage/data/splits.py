@@ -1,0 +1,114 @@
+"""Splits that cannot leak: photos of one product, of one pair or of the same bytes stay together, and every kind and
+source is spread over all splits in the same shares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from realdamage.data.vocabulary import SPLITS
+from realdamage.inference.errors import ManifestError
+
+
+def components(table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """A number per row, int [n]: equal for photos that must not be separated.
+
+    Photos hang together when they share a group, when one is the other's pair, when they share a pair, or when their
+    `sha256` is equal; and so on along the chain. Empty values join nothing. Numbered by the smallest file name, so the
+    order of the rows does not matter.
+    """
+    keys = [
+        "file:" + table["file_name"],
+        "group:" + table["group"].where(table["group"] != ""),
+        "file:" + table["pair"].where(table["pair"] != ""),
+        "bytes:" + table["sha256"].where(table["sha256"] != ""),
+    ]
+    codes, uniques = pd.factorize(pd.concat(keys, ignore_index=True))
+    rows = np.tile(np.arange(len(table)), len(keys))
+    linked = codes >= 0
+    n_nodes = len(table) + len(uniques)
+    edges = (np.ones(int(linked.sum()), dtype=np.int8), (rows[linked], codes[linked] + len(table)))
+    _, labels = connected_components(coo_matrix(edges, shape=(n_nodes, n_nodes)), directed=False)
+    first_name = table["file_name"].groupby(labels[: len(table)]).transform("min")
+    return np.asarray(first_name.rank(method="dense"), dtype=np.int64) - 1
+
+
+def assign_splits(table: pd.DataFrame, fractions: Mapping[str, float], seed: int) -> pd.Series:
+    """A split for every row, as a series named `split` with the table's index; the column `split` is not looked at.
+
+    Components (see `components`) are dealt within each stratum (the kinds and sources they hold), the largest first,
+    to the split that lacks most photos; what one stratum leaves over, the next one settles. The same photos, fractions
+    and seed give the same splits in every order of rows.
+
+    `fractions`: share of the photos per split, in 0..1, summing to 1. Raises ManifestError: a fraction or a split name
+    is wrong, or a split would stay empty.
+    """
+    _check_fractions(fractions)
+    names = [split for split in SPLITS if fractions.get(split, 0.0) > 0]
+    shares = np.array([fractions[split] for split in names])
+    component = components(table)
+    sizes = np.bincount(component)
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(sizes), dtype=np.int64)
+    lacking = np.zeros(len(names))
+    for members in _strata(table, component):
+        lacking += shares * sizes[members].sum()
+        shuffled = rng.permutation(members)
+        for member in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            chosen[member] = np.argmax(lacking)
+            lacking[chosen[member]] -= sizes[member]
+    for position, split in enumerate(names):
+        if not (chosen == position).any():
+            raise ManifestError(
+                f"The split {split!r} (share {fractions[split]:g}) would get no photo: the {len(table)} photos form "
+                f"only {len(sizes)} groups that may not be separated. Add groups, or raise that share."
+            )
+    return pd.Series(np.array(names, dtype=object)[chosen[component]], index=table.index, name="split")
+
+
+def check_splits(table: pd.DataFrame) -> None:
+    """Raises ManifestError: photos that hang together (see `components`) lie in different splits; names the first.
+
+    Photos without a split are not looked at.
+    """
+    component = pd.Series(components(table), index=table.index)
+    used = table["split"] != ""
+    crossing = table["split"][used].groupby(component[used]).transform("nunique") > 1
+    bad = table[used][crossing]
+    if bad.empty:
+        return
+    first = component[used][crossing].min()
+    together = bad[component[used][crossing] == first]
+    a = together.iloc[0]
+    b = together[together["split"] != a["split"]].iloc[0]
+    n_groups = component[used][crossing].nunique()
+    raise ManifestError(
+        f"{a['file_name']!r} is in split {a['split']!r} and {b['file_name']!r} in {b['split']!r}, but they share a "
+        f"group, a pair or their bytes ({n_groups} such groups, {len(bad)} photos). Give each group one split, "
+        "or empty the column 'split' and let it be assigned."
+    )
+
+
+def _check_fractions(fractions: Mapping[str, float]) -> None:
+    for split, share in fractions.items():
+        if split not in SPLITS:
+            raise ManifestError(f"Unknown split {split!r} among the fractions; allowed: {', '.join(SPLITS)}.")
+        if not 0 <= share <= 1:
+            raise ManifestError(f"The fraction of split {split!r} is {share}; it must lie in 0..1.")
+    total = math.fsum(fractions.values())
+    if abs(total - 1) > 1e-6:
+        raise ManifestError(f"The fractions of the splits sum to {total:g}, not to 1: {dict(fractions)}.")
+
+
+def _strata(table: pd.DataFrame, component: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """The component numbers of each stratum: those that hold the same kinds of the same sources."""
+    held = (table["kind"] + "\t" + table["source"]).groupby(component)
+    signature = held.agg(lambda values: "\n".join(sorted(set(values))))
+    return [np.asarray(members.index, dtype=np.int64) for _, members in signature.groupby(signature, sort=True)]

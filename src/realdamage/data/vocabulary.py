@@ -1,0 +1,64 @@
+"""The words a manifest may use, in one place, because the reader, the synthesis recipes and the metrics must agree.
+
+Every tuple is ordered: it is the order of the columns in a file, or of the rows in a printed table.
+"""
+
+from __future__ import annotations
+
+LABELS = ("real", "synthetic")
+
+# Which label each kind belongs to; the keys are the kinds.
+KIND_LABELS = {
+    "original": "real",
+    "damaged": "real",
+    "annotated": "real",
+    "ai_region": "synthetic",
+    "ai_whole": "synthetic",
+    "pasted": "synthetic",
+}
+KINDS = tuple(KIND_LABELS)
+
+CONDITIONS = ("intact", "damaged", "unknown")
+
+DAMAGES = (
+    "cracked",
+    "scratched",
+    "stained",
+    "dented",
+    "torn",
+    "holed",
+    "creased",
+    "crushed",
+    "broken",
+    "other",
+)
+
+SPLITS = ("train", "val", "test", "policy")
+
+REQUIRED_COLUMNS = ("file_name", "label")
+# `file_name` first and the mask after it: the Hugging Face image-folder reader wants that order.
+KNOWN_COLUMNS = (
+    "file_name",
+    "label",
+    "kind",
+    "condition",
+    "damage",
+    "generator",
+    "family",
+    "source",
+    "group",
+    "pair",
+    "mask_file_name",
+    "split",
+    "sha256",
+    "licence",
+)
+
+# Columns with a closed list of values; optional ones may also be empty.
+ALLOWED_VALUES = {
+    "label": LABELS,
+    "kind": KINDS,
+    "condition": CONDITIONS,
+    "damage": DAMAGES,
+    "split": SPLITS,
+}
