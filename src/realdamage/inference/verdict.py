@@ -1,0 +1,123 @@
+"""What the detector says about a photo, as one typed value that travels as JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from realdamage.inference.errors import RealDamageError
+from realdamage.inference.policy import Outcome
+
+# The columns of a predictions file (evaluate, predict, monitor), in this order.
+PREDICTION_COLUMNS = (
+    *("file_name", "label", "kind", "generator", "damage", "source", "group", "perturbation"),
+    *("score", "probability", "outcome", "reasons", "width", "height", "ms", "photo_sha256", "graph_sha256"),
+)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the photo that looks synthetic.
+
+    box: (left, top, right, bottom) in pixels of the upright photo; right and bottom are exclusive.
+    probability: mean heat in the region, in 0..1.
+    """
+
+    box: tuple[int, int, int, int]
+    probability: float
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a verdict is what it is: a stable code for programs and a sentence for people."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """The verdict on one photo.
+
+    outcome: "real", "review" or "synthetic". score: a logit, unbounded, higher is more synthetic.
+    probability: of synthetic, in 0..1; None while the model is not calibrated.
+    heatmap: float32 [h, w] in 0..1, one value per patch; None when the JSON it was read from left it out.
+    cell: side of a heat-map value in pixels of the upright photo; the last row and column may reach beyond the photo.
+    regions: largest evidence first. reasons: may be empty.
+    photo_sha256, graph_sha256: hex digests of the photo and of the network that judged it.
+    width, height: of the upright photo, in pixels.
+    """
+
+    outcome: Outcome
+    score: float
+    probability: float | None
+    heatmap: NDArray[np.float32] | None
+    cell: float
+    regions: tuple[Region, ...]
+    reasons: tuple[Reason, ...]
+    photo_sha256: str
+    graph_sha256: str
+    model_version: str
+    width: int
+    height: int
+
+    def to_json(self, heatmap: bool = True) -> str:
+        """One line of JSON; the heat map as an 8-bit PNG in base64, null when `heatmap` is False."""
+        values = asdict(replace(self, heatmap=None))
+        if heatmap and self.heatmap is not None:
+            values["heatmap"] = _to_base64_png(self.heatmap)
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """Read what `to_json` wrote; the heat map comes back within 1/510. Raises RealDamageError on anything else."""
+        try:
+            values = json.loads(text)
+            values["regions"] = tuple(Region(tuple(v["box"]), v["probability"]) for v in values["regions"])
+            values["reasons"] = tuple(Reason(v["code"], v["sentence"]) for v in values["reasons"])
+            if values["heatmap"] is not None:
+                values["heatmap"] = _from_base64_png(values["heatmap"])
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise RealDamageError(
+                f"not a verdict in JSON ({type(error).__name__}: {error}); expected what Verdict.to_json wrote"
+            ) from error
+
+    def to_row(self, file_name: str, ms: float) -> Mapping[str, Any]:
+        """This verdict under the keys of PREDICTION_COLUMNS; what only a manifest knows stays empty.
+
+        ms: milliseconds from the photo's bytes to the verdict.
+        """
+        row: dict[str, Any] = dict.fromkeys(PREDICTION_COLUMNS, "")
+        row.update(
+            file_name=file_name,
+            score=self.score,
+            probability="" if self.probability is None else self.probability,
+            outcome=self.outcome,
+            reasons=" ".join(reason.code for reason in self.reasons),
+            width=self.width,
+            height=self.height,
+            ms=round(ms, 1),
+            photo_sha256=self.photo_sha256,
+            graph_sha256=self.graph_sha256,
+        )
+        return row
+
+
+def _to_base64_png(heatmap: NDArray[np.float32]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(np.round(heatmap * 255).astype(np.uint8)).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _from_base64_png(text: str) -> NDArray[np.float32]:
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
+        return np.asarray(image, dtype=np.float32) / np.float32(255)
