@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from realdamage.inference.decoding import Float32Array
 from realdamage.inference.errors import RealDamageError
 from realdamage.inference.policy import Outcome
 
@@ -59,7 +59,7 @@ class Verdict:
     outcome: Outcome
     score: float
     probability: float | None
-    heatmap: NDArray[np.float32] | None
+    heatmap: Float32Array | None
     cell: float
     regions: tuple[Region, ...]
     reasons: tuple[Reason, ...]
@@ -112,12 +112,12 @@ class Verdict:
         return row
 
 
-def _to_base64_png(heatmap: NDArray[np.float32]) -> str:
+def _to_base64_png(heatmap: Float32Array) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.round(heatmap * 255).astype(np.uint8)).save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _from_base64_png(text: str) -> NDArray[np.float32]:
+def _from_base64_png(text: str) -> Float32Array:
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
         return np.asarray(image, dtype=np.float32) / np.float32(255)

@@ -1,0 +1,196 @@
+"""The wrapper: a photo in, a verdict out, from one ONNX file and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from realdamage.inference.decoding import Float32Array, PhotoSource, UInt8Array
+from realdamage.inference.errors import ModelFileError, UsageError
+from realdamage.inference.metadata import ModelMetadata, read_model_file
+from realdamage.inference.photo import Photo, PixelSpec, assemble, cover, read_photo
+from realdamage.inference.policy import Outcome, check_prior
+from realdamage.inference.pooling import pool
+from realdamage.inference.regions import HOT, find_regions
+from realdamage.inference.scorer import OnnxScorer, TileScorer
+from realdamage.inference.verdict import Reason, Verdict
+
+__all__ = ["PACKAGED_MODEL", "Detector", "OnnxScorer", "TileScorer"]
+
+PACKAGED_MODEL = Path(__file__).resolve().parents[1] / "models" / "reference.onnx"
+
+_NOT_CALIBRATED = Reason(
+    "not_calibrated",
+    "The model has no calibration and no thresholds yet, so its score has no meaning; run `realdamage calibrate`.",
+)
+_BETWEEN_THRESHOLDS = Reason(
+    "between_thresholds", "The score lies between the model's two thresholds; a person should look at the photo."
+)
+_DEMO_MODEL = Reason(
+    "demo_model",
+    "This is a demonstration model, not to be trusted on real claims; it says synthetic only with --allow-demo.",
+)
+_WHOLE_PHOTO_PROCESSED = Reason(
+    "whole_photo_processed",
+    "Nearly the whole frame looks synthetic, which an honest phone's AI enhancement can cause too; "
+    "ask for the unprocessed original.",
+)
+
+
+class Detector:
+    """Judges photos with one network; safe to call from several threads when the scorer is.
+
+    scorer: the network. metadata: how to cut, pool and judge. graph_sha256: the network's digest, copied into verdicts.
+    prior: share of synthetic photos among yours, above 0 and below 1; re-weights `probability`, never the outcome.
+    allow_demo: let a demo model say synthetic. batch_tiles: tiles per call of the scorer, which bounds the memory.
+
+    Raises UsageError on a prior out of range, or on any prior when the model is not calibrated.
+    """
+
+    def __init__(
+        self,
+        scorer: TileScorer,
+        metadata: ModelMetadata,
+        *,
+        graph_sha256: str = "",
+        prior: float | None = None,
+        allow_demo: bool = False,
+        batch_tiles: int = 32,
+    ) -> None:
+        if prior is not None:
+            check_prior(prior)
+            if metadata.calibration is None:
+                raise UsageError("a prior needs a calibrated model; run `realdamage calibrate` on it first")
+        if batch_tiles < 1:
+            raise UsageError(f"batch_tiles={batch_tiles} must be at least 1")
+        self.metadata = metadata
+        self.graph_sha256 = graph_sha256
+        self._scorer = scorer
+        self._prior = prior
+        self._allow_demo = allow_demo
+        self._batch_tiles = batch_tiles
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        prior: float | None = None,
+        allow_demo: bool = False,
+    ) -> Detector:
+        """Load a model file; without a path, the reference model inside the package.
+
+        threads, providers: see OnnxScorer. prior, allow_demo: see Detector. Raises ModelFileError naming the file.
+        """
+        if path is None:
+            if not PACKAGED_MODEL.exists():
+                raise ModelFileError(
+                    "this release carries no reference model; name one with --model or Detector.load(path). "
+                    "To make one: realdamage-train +experiment=quickstart, then realdamage-export checkpoint=…"
+                )
+            path = PACKAGED_MODEL
+        data, metadata, graph_sha256 = read_model_file(path)
+        try:
+            scorer = OnnxScorer(data, threads=threads, providers=providers)
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        return cls(scorer, metadata, graph_sha256=graph_sha256, prior=prior, allow_demo=allow_demo)
+
+    @property
+    def pixel_spec(self) -> PixelSpec:
+        """How photos are cut into tiles."""
+        return self.metadata.pixel_spec
+
+    @overload
+    def predict(self, source: PhotoSource) -> Verdict: ...
+
+    @overload
+    def predict(self, source: list[Any] | tuple[Any, ...]) -> list[Verdict]: ...
+
+    def predict(self, source: PhotoSource | list[Any] | tuple[Any, ...]) -> Verdict | list[Verdict]:
+        """Judge a photo: bytes, a path, a PIL image or a uint8 [h, w, 3] RGB array; or a list of them.
+
+        Raises PhotoError, naming the photo, when one cannot be read.
+        """
+        if isinstance(source, list | tuple):
+            return [
+                self.predict_photo(read_photo(item, self.pixel_spec, name=_name_in_list(item, index)))
+                for index, item in enumerate(source)
+            ]
+        return self.predict_photo(read_photo(source, self.pixel_spec))
+
+    def predict_photo(self, photo: Photo) -> Verdict:
+        """Judge a photo that `read_photo` has read with this detector's `pixel_spec`.
+
+        The score is pooled over all tiles; the heat map is the sigmoid of their evidence, cut to the photo.
+        Raises ModelFileError when the network returns other shapes than its metadata says, or no finite numbers.
+        """
+        spec = self.pixel_spec
+        tiles = cover(photo.rgb, spec)
+        logit, evidence = self._score(tiles.tiles)
+        score = float(pool(logit.astype(np.float64), evidence.astype(np.float64), self.metadata.pooling))
+        rows, cols = (-(-side // spec.patch) for side in photo.rgb.shape[:2])
+        heatmap = _sigmoid(assemble(evidence, tiles, spec)[:rows, :cols])
+        cell = spec.patch / photo.scale
+        outcome, reasons = self._decide(score, float(np.mean(heatmap >= HOT)))
+        calibration = self.metadata.calibration
+        return Verdict(
+            outcome=outcome,
+            score=score,
+            probability=calibration.probability(score, self._prior) if calibration else None,
+            heatmap=heatmap,
+            cell=cell,
+            regions=find_regions(heatmap, cell, (photo.width, photo.height)),
+            reasons=reasons,
+            photo_sha256=photo.sha256,
+            graph_sha256=self.graph_sha256,
+            model_version=self.metadata.model_version,
+            width=photo.width,
+            height=photo.height,
+        )
+
+    def _score(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        batches = [
+            self._scorer(tiles[start : start + self._batch_tiles]) for start in range(0, len(tiles), self._batch_tiles)
+        ]
+        logit, evidence = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        side = self.pixel_spec.tile // self.pixel_spec.patch
+        if logit.shape != (len(tiles),) or evidence.shape != (len(tiles), side, side):
+            raise ModelFileError(
+                f"for {len(tiles)} tiles the model returned logit {list(logit.shape)} and evidence "
+                f"{list(evidence.shape)}, but its metadata says {side}x{side} patches a tile; export it again"
+            )
+        if not (np.isfinite(logit).all() and np.isfinite(evidence).all()):
+            raise ModelFileError("the model returned values that are not finite numbers; export it again in float32")
+        return logit, evidence
+
+    def _decide(self, score: float, hot_share: float) -> tuple[Outcome, tuple[Reason, ...]]:
+        policy = self.metadata.policy
+        reasons = []
+        if policy is None or self.metadata.calibration is None:
+            outcome: Outcome = "review"
+            reasons.append(_NOT_CALIBRATED)
+        else:
+            outcome = policy.outcome(score)
+            if outcome == "review":
+                reasons.append(_BETWEEN_THRESHOLDS)
+            if policy.whole_photo_share is not None and hot_share >= policy.whole_photo_share:
+                outcome = "review" if outcome == "synthetic" else outcome
+                reasons.append(_WHOLE_PHOTO_PROCESSED)
+        if self.metadata.demo and not self._allow_demo:
+            outcome = "review" if outcome == "synthetic" else outcome
+            reasons.append(_DEMO_MODEL)
+        return outcome, tuple(reasons)
+
+
+def _name_in_list(source: Any, index: int) -> str | None:
+    return None if isinstance(source, str | Path) else f"photo {index} of the list"
+
+
+def _sigmoid(x: Float32Array) -> Float32Array:
+    return np.float32(0.5) * (np.tanh(x / 2) + np.float32(1))

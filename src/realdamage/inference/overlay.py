@@ -1,0 +1,59 @@
+"""Draws a verdict over its photo, for people."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from realdamage.inference.decoding import Float32Array, UInt8Array
+from realdamage.inference.errors import UsageError
+from realdamage.inference.verdict import Verdict
+
+_STRENGTH = 0.65  # opacity of full heat: the damage must stay visible underneath
+_COLD, _WARM = np.array([255, 221, 0], np.float32), np.array([220, 0, 40], np.float32)
+_BOX = (0, 200, 255)
+_CAPTION_COLOURS = {"real": (20, 110, 60), "review": (150, 95, 0), "synthetic": (165, 20, 40)}
+
+
+def draw_overlay(rgb: UInt8Array, verdict: Verdict) -> Image.Image:
+    """The photo with its heat map blended in, boxes around the regions and one caption line below.
+
+    rgb: uint8 [h, w, 3], the upright photo at any size. Raises UsageError when the verdict came without a heat map.
+    """
+    if verdict.heatmap is None:
+        raise UsageError("the verdict has no heat map to draw; write it with Verdict.to_json(heatmap=True)")
+    height, width = rgb.shape[:2]
+    heat = _stretch(verdict.heatmap, verdict.cell * width / verdict.width, (width, height))[..., None]
+    blended = rgb + _STRENGTH * heat * (_COLD + heat * (_WARM - _COLD) - rgb)
+    caption_height = max(18, width // 24)
+    picture = Image.new("RGB", (width, height + caption_height), _CAPTION_COLOURS[verdict.outcome])
+    picture.paste(Image.fromarray(np.round(blended).astype(np.uint8)))
+    draw = ImageDraw.Draw(picture)
+    across, down = width / verdict.width, height / verdict.height
+    for left, top, right, bottom in (region.box for region in verdict.regions):
+        box = (left * across, top * down, right * across - 1, bottom * down - 1)
+        draw.rectangle(box, outline=_BOX, width=max(2, width // 300))
+    font, text = _fitting_font(caption(verdict), width - 8, caption_height), caption(verdict)
+    draw.text((4, height + caption_height / 2), text, fill="white", font=font, anchor="lm")
+    return picture
+
+
+def caption(verdict: Verdict) -> str:
+    """One line: outcome, score, probability when there is one, and the codes of the reasons."""
+    parts = [verdict.outcome, f"score {verdict.score:+.2f}"]
+    if verdict.probability is not None:
+        parts.append(f"probability {verdict.probability:.3f}")
+    return " | ".join(parts + [reason.code for reason in verdict.reasons])
+
+
+def _stretch(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> Float32Array:
+    """The heat map at the size of the photo, smooth; what reaches beyond the photo is cut off."""
+    rows, cols = heatmap.shape
+    full = (max(size[0], round(cols * cell)), max(size[1], round(rows * cell)))
+    return np.asarray(Image.fromarray(heatmap).resize(full, Image.Resampling.BILINEAR).crop((0, 0, *size)))
+
+
+def _fitting_font(text: str, width: int, height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    size = height * 0.6
+    font = ImageFont.load_default(size)
+    return ImageFont.load_default(max(6.0, min(size, size * width / font.getlength(text))))

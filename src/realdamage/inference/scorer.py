@@ -1,0 +1,74 @@
+"""Runs the network on tiles. The wrapper only knows the protocol, so a torch checkpoint is judged by the same code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+
+from realdamage.inference.decoding import Float32Array, UInt8Array
+from realdamage.inference.errors import ModelFileError, UsageError
+
+
+class TileScorer(Protocol):
+    """A network behind the tile contract of our ONNX files."""
+
+    def __call__(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """tiles: uint8 [n, tile, tile, 3] -> (logit float32 [n], evidence float32 [n, h, w], one per patch)."""
+        ...
+
+
+class OnnxScorer:
+    """An ONNX Runtime session over the bytes of a model; safe to call from several threads.
+
+    data: the ONNX file: input `tiles` uint8 [n, tile, tile, 3], outputs `logit` [n] and `evidence` [n, h, w].
+    threads: within one operator; by default the CPUs this process may use, at most 4.
+    providers: execution providers by name, first choice first; the CPU by default.
+
+    Raises ModelFileError when it is no such model, UsageError on a provider that this onnxruntime does not have.
+    """
+
+    def __init__(self, data: bytes, *, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads={threads} must be at least 1")
+        providers = list(providers or ["CPUExecutionProvider"])
+        available = onnxruntime.get_available_providers()
+        if absent := [name for name in providers if name not in available]:
+            raise UsageError(f"this onnxruntime has no provider {absent[0]!r}; it has {', '.join(available)}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or min(_usable_cpus(), 4)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=providers)
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            raise ModelFileError(
+                f"onnxruntime {onnxruntime.__version__} cannot load the graph ({error}); export it again"
+            ) from error
+        self._check_contract()
+
+    def __call__(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
+        """See TileScorer. Raises ModelFileError when the graph does not take such tiles."""
+        try:
+            logit, evidence = self._session.run(["logit", "evidence"], {"tiles": tiles})
+        except Exception as error:
+            raise ModelFileError(f"the model fails on tiles {list(tiles.shape)} ({error}); export it again") from error
+        return np.asarray(logit, dtype=np.float32), np.asarray(evidence, dtype=np.float32)
+
+    def _check_contract(self) -> None:
+        inputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_inputs()}
+        outputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_outputs()}
+        expected = {"logit": ("tensor(float)", 1), "evidence": ("tensor(float)", 3)}
+        if inputs != {"tiles": ("tensor(uint8)", 4)} or any(outputs.get(name) != expected[name] for name in expected):
+            raise ModelFileError(
+                "the graph breaks the contract: input tiles uint8 [n, tile, tile, 3], outputs logit float32 [n] and "
+                f"evidence float32 [n, h, w]; found (type, rank) {inputs} -> {outputs}. Export it again"
+            )
+
+
+def _usable_cpus() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
