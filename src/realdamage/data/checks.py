@@ -90,10 +90,9 @@ class _TableCheck:
         if not len(positions):
             return
         first = positions[0]
+        found = str(self.table[column].iat[first])
         others = f" ({len(positions) - 1} more rows with the same fault.)" if len(positions) > 1 else ""
-        raise ManifestError(
-            f"{self.source}, row {self.rows[first]}, column {column}: {explain(self.table[column].iat[first])}{others}"
-        )
+        raise ManifestError(f"{self.source}, row {self.rows[first]}, column {column}: {explain(found)}{others}")
 
     def values(self) -> None:
         self.refuse("file_name", self.table["file_name"] == "", lambda _: "is empty. Name the photo's file.")

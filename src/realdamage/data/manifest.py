@@ -20,6 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from realdamage.data.checks import check_files_exist, check_header, check_table
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, KIND_LABELS, KINDS, KNOWN_COLUMNS, LABELS, SPLITS
 from realdamage.inference.errors import ManifestError
+from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.photo import PHOTO_SUFFIXES
 
 __all__ = [
     "CONDITIONS",
@@ -37,7 +39,6 @@ __all__ = [
 ]
 
 METADATA_NAME = "metadata.csv"
-_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".tif", ".tiff", ".bmp"})
 # The Hugging Face reader takes the types of the columns from the first so many rows.
 _HF_TYPED_ROWS = 10_000
 
@@ -111,8 +112,6 @@ def write_manifest(root: str | Path, table: pd.DataFrame) -> Path:
     and without a mask (or a generator, …) are interleaved, because the Hugging Face reader types the columns by the
     first 10,000. Files need not exist yet. Raises ManifestError as `read_manifest` does; RealDamageError: cannot write.
     """
-    from realdamage.inference.onnx_file import write_atomically
-
     path = Path(root) / METADATA_NAME
     check_header(list(table.columns), str(path))
     if table.empty:
@@ -134,7 +133,8 @@ def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArra
     `size` (h, w): of the upright photo, which the mask must have. Raises ManifestError: the row has no mask, the file
     is no image with values 0..255, or its size differs.
     """
-    file_name, mask_name = manifest.table["file_name"].iat[row], manifest.table["mask_file_name"].iat[row]
+    named = manifest.table[["file_name", "mask_file_name"]].iloc[row]
+    file_name, mask_name = str(named["file_name"]), str(named["mask_file_name"])
     if not mask_name:
         raise ManifestError(f"{manifest.root}: {file_name!r} has no mask; its column mask_file_name is empty.")
     path = manifest.path(mask_name)
@@ -168,7 +168,7 @@ def _find_csv(given: Path) -> Path:
     nested = sorted(given.glob(f"*/{METADATA_NAME}"))
     if nested:
         raise ManifestError(f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder.")
-    photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in _PHOTO_SUFFIXES)
+    photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
     raise ManifestError(
         f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one beside the photos: "
         f"a first line `file_name,label` and one line per photo, such as `box.jpg,real` "

@@ -1,0 +1,193 @@
+"""Scores a manifest through the same wrapper that serves, and keeps what it said in one table: the predictions file
+that every figure, threshold and report is computed from.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from realdamage.data.manifest import LABELS, Manifest, read_mask
+from realdamage.inference.errors import PhotoError, RealDamageError
+from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.photo import Photo, PixelSpec, read_photo
+from realdamage.inference.verdict import PREDICTION_COLUMNS, Verdict
+
+__all__ = [
+    "PREDICTION_COLUMNS",
+    "PatchEvidence",
+    "check_predictions",
+    "read_predictions",
+    "score_manifest",
+    "write_predictions",
+]
+
+_NUMBERS = ("score", "probability", "width", "height", "ms")
+_FROM_MANIFEST = ("label", "kind", "generator", "damage", "source", "group")
+# The reason written for a photo that could not be judged; its score stays empty.
+UNREADABLE = "unreadable"
+
+
+class PhotoDetector(Protocol):
+    """What scoring needs of a detector; `realdamage.Detector` has it, and so has a wrapped torch checkpoint."""
+
+    @property
+    def pixel_spec(self) -> PixelSpec: ...
+
+    def predict_photo(self, photo: Photo) -> Verdict: ...
+
+
+class PatchEvidence(NamedTuple):
+    """A synthetic photo's heat map beside the truth, both at evidence resolution.
+
+    heat: float32 [h, w] in 0..1. painted: bool [h, w], True where more than half of the patch was regenerated.
+    """
+
+    file_name: str
+    heat: npt.NDArray[np.float32]
+    painted: npt.NDArray[np.bool_]
+
+
+def score_manifest(
+    detector: PhotoDetector,
+    manifest: Manifest,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> tuple[pd.DataFrame, list[PatchEvidence]]:
+    """Judges every photo, in the manifest's order: (predictions, localisation).
+
+    Predictions have `PREDICTION_COLUMNS`, one row per photo; `ms` runs from the file's bytes to the verdict.
+    Localisation has one entry per synthetic photo with a mask, except kind `ai_whole`, where every pixel is.
+    `progress(done, total)` is called after every photo. An unreadable photo raises PhotoError, or with
+    `on_error="skip"` leaves a row without score and outcome whose reason is `unreadable`. Raises ManifestError: a mask
+    that is unreadable or of another size than its photo.
+    """
+    rows: list[dict[str, object]] = []
+    localisation: list[PatchEvidence] = []
+    table = manifest.table
+    has_evidence = (table["label"] == "synthetic") & (table["kind"] != "ai_whole") & (table["mask_file_name"] != "")
+    for index, (file_name, localised) in enumerate(zip(table["file_name"], has_evidence, strict=True)):
+        path = manifest.path(file_name)
+        start = time.perf_counter()
+        try:
+            photo = read_photo(path, detector.pixel_spec, name=str(path))
+            verdict = detector.predict_photo(photo)
+        except PhotoError:
+            if on_error == "raise":
+                raise
+            row = {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": file_name, "reasons": UNREADABLE}
+        else:
+            row = dict(verdict.to_row(file_name, ms=1000 * (time.perf_counter() - start)))
+            if localised and verdict.heatmap is not None:
+                mask = read_mask(manifest, index, (photo.height, photo.width))
+                share = patch_share(mask, photo.rgb.shape[:2], detector.pixel_spec.patch)
+                localisation.append(PatchEvidence(file_name, verdict.heatmap, share > 0.5))
+        row.update({column: table[column].iat[index] for column in _FROM_MANIFEST})
+        rows.append(row)
+        if progress is not None:
+            progress(index + 1, len(table))
+    return _typed(pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))), localisation
+
+
+def patch_share(mask: npt.NDArray[np.bool_], size: tuple[int, int], patch: int) -> npt.NDArray[np.float32]:
+    """Share of each patch, in 0..1, that the mask covers: float32 [ceil(h / patch), ceil(w / patch)].
+
+    `mask` bool [H, W] of the upright photo; `size` (h, w) of the photo after the limit on its side. A patch that
+    reaches beyond the photo counts only its part inside.
+    """
+    covered = mask.astype(np.float32)
+    if mask.shape != size:
+        covered = np.asarray(Image.fromarray(covered).resize((size[1], size[0]), Image.Resampling.BOX))
+    rows, columns = np.arange(0, size[0], patch), np.arange(0, size[1], patch)
+    sums = np.add.reduceat(np.add.reduceat(covered, rows, axis=0), columns, axis=1)
+    area = np.outer(np.diff([*rows, size[0]]), np.diff([*columns, size[1]]))
+    return np.asarray(sums / area, dtype=np.float32)
+
+
+def check_predictions(predictions: pd.DataFrame, source: str = "predictions") -> None:
+    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or a score is none."""
+    missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
+    if missing:
+        raise RealDamageError(
+            f"{source}: not a predictions file; missing columns: {', '.join(missing)}. "
+            "Write it with realdamage-evaluate."
+        )
+    wrong = np.flatnonzero(~predictions["label"].isin([*LABELS, ""]))
+    if len(wrong):
+        raise RealDamageError(
+            f"{source}, row {wrong[0] + 2}, column label: found {predictions['label'].iat[wrong[0]]!r}; "
+            f"allowed: {', '.join(LABELS)}, or empty."
+        )
+
+
+def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
+    """Writes the table as .csv or .parquet, whole or not at all. Raises RealDamageError: another ending, no room."""
+    check_predictions(predictions)
+    if _is_parquet(path):
+        buffer = io.BytesIO()
+        try:
+            predictions.to_parquet(buffer, index=False)
+        except ImportError as error:
+            raise _parquet_engine_missing(path) from error
+        write_atomically(path, buffer.getvalue())
+    else:
+        write_atomically(path, predictions.to_csv(index=False, lineterminator="\n").encode())
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Reads what `write_predictions` wrote: numbers as float64 (NaN where empty), the rest as strings ("" where empty).
+
+    Raises RealDamageError: no such file, another ending, no predictions file.
+    """
+    try:
+        if _is_parquet(path):
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except ImportError as error:
+        raise _parquet_engine_missing(path) from error
+    except OSError as error:
+        raise RealDamageError(
+            f"{path}: cannot be read ({error}). Name a file that realdamage-evaluate wrote."
+        ) from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise RealDamageError(
+            f"{path}: not a readable table ({error}). Write it again with realdamage-evaluate."
+        ) from error
+    check_predictions(table, str(path))
+    return _typed(table, str(path))
+
+
+def _typed(table: pd.DataFrame, source: str = "predictions") -> pd.DataFrame:
+    strings = [column for column in PREDICTION_COLUMNS if column not in _NUMBERS]
+    typed: dict[str, pd.Series] = {column: table[column].fillna("").astype(str) for column in strings}
+    for column in _NUMBERS:
+        numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
+        given = table[column].notna() & (table[column].astype(str) != "")
+        wrong = np.flatnonzero(given & numbers.isna())
+        if len(wrong):
+            raise RealDamageError(
+                f"{source}, row {wrong[0] + 2}, column {column}: found {table[column].iat[wrong[0]]!r}, not a number."
+            )
+        typed[column] = numbers
+    return table.assign(**typed)
+
+
+def _is_parquet(path: str | Path) -> bool:
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise RealDamageError(f"{path}: a predictions file ends in .csv or .parquet, not in {suffix!r}. Rename it.")
+    return suffix == ".parquet"
+
+
+def _parquet_engine_missing(path: str | Path) -> RealDamageError:
+    return RealDamageError(f"{path}: Parquet needs a package that is not installed. pip install pyarrow, or use .csv.")
