@@ -1,0 +1,36 @@
+"""Tells photographs of real damage from AI-synthesized damage on product photos.
+
+The names below load on first use, so that `import realdamage` costs nothing and a service never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realdamage.inference.detector import Detector
+    from realdamage.inference.errors import RealDamageError
+    from realdamage.inference.verdict import Verdict
+
+    __version__: str
+
+__all__ = ["Detector", "RealDamageError", "Verdict", "__version__"]
+
+_HOMES = {
+    "Detector": "realdamage.inference.detector",
+    "RealDamageError": "realdamage.inference.errors",
+    "Verdict": "realdamage.inference.verdict",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("realdamage")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

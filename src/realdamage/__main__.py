@@ -1,0 +1,10 @@
+"""Lets `python -m realdamage` be the `realdamage` command where no console script is on the path."""
+
+from __future__ import annotations
+
+import sys
+
+from realdamage.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

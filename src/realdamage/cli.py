@@ -1,0 +1,222 @@
+"""The `realdamage` command: judges photos, calibrates a model, tells what a model file holds. No Hydra and no torch."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import io
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from realdamage.inference.errors import MissingExtraError, PhotoError, RealDamageError, UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code: 0 done, 1 something judged bad, 2 usage, 3 could not run."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if "run" not in arguments:
+        parser.print_help(sys.stderr)
+        return UsageError.exit_code
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `realdamage predict … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if arguments.debug:
+            raise
+        if isinstance(error, RealDamageError):
+            _tell(str(error))
+            return error.exit_code
+        _tell(f"{type(error).__name__}: {error}. This is a bug: run it again with --debug and report what it prints")
+        return RealDamageError.exit_code
+    return code
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Judge photos. Unreadable ones are named on the error stream (exit code 1), the others are still judged."""
+    from realdamage.inference import listing
+    from realdamage.inference.detector import Detector
+    from realdamage.inference.onnx_file import write_atomically
+    from realdamage.inference.overlay import draw_overlay
+    from realdamage.inference.photo import read_photo
+
+    paths = find_photos(arguments.photos)
+    form = arguments.format or _format_by_ending(arguments.output)
+    detector = Detector.load(
+        arguments.model, threads=arguments.threads, prior=arguments.prior, allow_demo=arguments.allow_demo
+    )
+    width = max(len(str(path)) for path in paths)
+    lines: list[str] = []
+    emit = lines.append if arguments.output else _print_now
+    for title in listing.header(form, width):
+        emit(title)
+    outcomes: Counter[str] = Counter()
+    sentences: dict[str, str] = {}
+    pictures: set[Path] = set()
+    for path in paths:
+        start = time.perf_counter()
+        try:
+            photo = read_photo(path, detector.pixel_spec)
+        except PhotoError as error:
+            _tell(str(error))
+            outcomes["unreadable"] += 1
+            continue
+        verdict = detector.predict_photo(photo)
+        emit(listing.line(form, width, str(path), verdict, 1000 * (time.perf_counter() - start)))
+        outcomes[verdict.outcome] += 1
+        sentences.update((reason.code, reason.sentence) for reason in verdict.reasons)
+        if arguments.heatmap:
+            picture = io.BytesIO()
+            draw_overlay(photo.rgb, verdict).save(picture, format="PNG")
+            write_atomically(_picture_path(arguments.heatmap, path, pictures), picture.getvalue())
+    if arguments.output:
+        write_atomically(arguments.output, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+    if form == "table":
+        for code, sentence in sentences.items():
+            print(f"{code}: {sentence}", file=sys.stderr)
+        print(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())), file=sys.stderr)
+    if outcomes["unreadable"] == len(paths):
+        raise PhotoError(f"none of the {len(paths)} photos could be read")
+    return 1 if outcomes["unreadable"] else 0
+
+
+def calibrate(arguments: argparse.Namespace) -> int:
+    """Fit the calibration, choose the two thresholds and write both into the model file."""
+    try:
+        from realdamage.data.manifest import read_manifest
+        from realdamage.evaluation.calibration import calibrate_model
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("realdamage"):
+            raise
+        raise MissingExtraError("realdamage calibrate", "analysis", error.name) from None
+    calibrate_model(
+        arguments.model,
+        read_manifest(arguments.manifest),
+        split=arguments.split,
+        fpr=arguments.fpr,
+        miss=arguments.miss,
+    )
+    return 0
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Print the metadata of a model file as JSON, after checking the file."""
+    from realdamage.inference.metadata import read_model_file
+
+    data, metadata, graph_sha256 = read_model_file(arguments.model)
+    values = {"file": str(arguments.model), "bytes": len(data), "graph_sha256": graph_sha256}
+    print(json.dumps({**values, **json.loads(metadata.to_json())}, indent=2))
+    return 0
+
+
+def find_photos(given: Iterable[str]) -> list[Path]:
+    """The photos that paths, folders (with all below) and globs name, each once, in order.
+
+    Raises UsageError when one of them names no file, or a folder without photos.
+    """
+    from realdamage.inference.photo import PHOTO_SUFFIXES
+
+    found: dict[Path, None] = {}
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+            if not below:
+                raise UsageError(f"{path}: no photo in this folder; looked for {' '.join(sorted(PHOTO_SUFFIXES))}")
+        elif path.exists():
+            below = [path]
+        else:
+            matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
+            below = sorted(p for p in map(Path, matches) if p.is_file())
+            if not below:
+                raise UsageError(f"{text}: no such photo or folder, and no file matches it as a pattern")
+        found.update(dict.fromkeys(below))
+    return list(found)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+    parser = argparse.ArgumentParser(
+        prog="realdamage", description="Tells photographs of real damage from AI-synthesized damage."
+    )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    command = commands.add_parser("predict", parents=[common], help="judge photos", description=predict.__doc__)
+    command.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders (with all below) or globs")
+    command.add_argument("--model", type=Path, metavar="FILE", help="the .onnx file; default: the one in the package")
+    command.add_argument(
+        "--format", choices=("table", "jsonl", "csv"), help="default: by the ending of --output, else a table"
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    command.add_argument("--heatmap", type=Path, metavar="DIR", help="draw each heat map into a picture in this folder")
+    command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
+    command.add_argument("--allow-demo", action="store_true", help="let a demonstration model say synthetic")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: those available, at most 4")
+    command.set_defaults(run=predict)
+
+    command = commands.add_parser(
+        "calibrate", parents=[common], help="write thresholds into a model", description=calibrate.__doc__
+    )
+    command.add_argument("model", type=Path, help="the .onnx file; changed in place")
+    command.add_argument("--manifest", type=Path, required=True, metavar="DIR", help="folder with metadata.csv")
+    command.add_argument("--split", default="val", help="which photos of the manifest (default: %(default)s)")
+    command.add_argument(
+        "--fpr", type=float, default=0.01, help="share of honest photos that may be called synthetic (%(default)s)"
+    )
+    command.add_argument(
+        "--miss", type=float, default=0.05, help="share of synthetic photos that may be called real (%(default)s)"
+    )
+    command.set_defaults(run=calibrate)
+
+    command = commands.add_parser("info", parents=[common], help="show a model's metadata", description=info.__doc__)
+    command.add_argument("model", type=Path, help="the .onnx file")
+    command.set_defaults(run=info)
+    return parser
+
+
+class _PrintVersion(argparse.Action):
+    """Looks the version up only when it is asked for: reading the installed metadata is slow."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from realdamage import __version__
+
+        parser.exit(0, f"realdamage {__version__}\n")
+
+
+def _format_by_ending(output: Path | None) -> str:
+    endings = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+    return endings.get(output.suffix.lower(), "table") if output else "table"
+
+
+def _picture_path(folder: Path, photo: Path, taken: set[Path]) -> Path:
+    """A name that no other photo of this run has; the double ending keeps it off the photos themselves."""
+    path, number = folder / f"{photo.stem}.heatmap.png", 1
+    while path in taken:
+        number += 1
+        path = folder / f"{photo.stem}-{number}.heatmap.png"
+    taken.add(path)
+    return path
+
+
+def _print_now(line: str) -> None:
+    print(line, flush=True)
+
+
+def _tell(message: str) -> None:
+    print(f"realdamage: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
