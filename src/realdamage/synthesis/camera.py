@@ -74,9 +74,9 @@ class Camera:
         sensor = (mix * (_SENSITIVITY * lamp)[:, None]).astype(np.float32)
         planes = np.tensordot(sensor, light, 1)
         raw = mosaic(planes, self.phase)
-        noisy = raw + np.sqrt(np.float32(self.shot) * np.maximum(raw, 0) + np.float32(self.read**2)) * rng.standard_normal(
-            raw.shape, np.float32
-        )
+        noisy = raw + np.sqrt(
+            np.float32(self.shot) * np.maximum(raw, 0) + np.float32(self.read**2)
+        ) * rng.standard_normal(raw.shape, np.float32)
         raw = np.round(np.clip(noisy, 0, 1) * 1023) / np.float32(1023)
         gains = np.array([1 + self.balance[0], 1, 1 + self.balance[1]], np.float32) / (_SENSITIVITY * lamp)
         # White balance before demosaicing, clipped together, so that highlights stay white.
@@ -89,7 +89,9 @@ class Camera:
         luma = np.tensordot(_LUMA, colours, 1)
         smooth = blur(luma, 0.8)
         detail = luma - smooth
-        floor = np.float32(self.denoise * 1.5) * np.sqrt(np.float32(self.shot) * np.maximum(smooth, 0) + np.float32(self.read**2))
+        floor = np.float32(self.denoise * 1.5) * np.sqrt(
+            np.float32(self.shot) * np.maximum(smooth, 0) + np.float32(self.read**2)
+        )
         kept = smooth + detail * detail * detail / (detail * detail + floor * floor + np.float32(1e-9))
         sigma = 0.7 + 1.3 * self.denoise
         red, blue = (blur(colours[c] - luma, sigma) for c in (0, 2))

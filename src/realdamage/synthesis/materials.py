@@ -1,0 +1,158 @@
+"""Surfaces that products and rooms are made of: colour textures in linear light and how they shine.
+
+Every function draws a texture [m, m, 3] (albedo, linear, 0..1) from a generator; no two calls look alike.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from realdamage.synthesis.fields import Array, blur, noise, to_linear
+
+TEXELS = 256
+
+
+@dataclass(frozen=True)
+class Material:
+    """texture: albedo [m, m, 3]. gloss: strength of reflections, 0..1. roughness: 0 mirror .. 1 dull.
+    metal: 1 when reflections take the surface's colour. clear: share of light that passes through (glass)."""
+
+    texture: Array
+    gloss: float = 0.15
+    roughness: float = 0.6
+    metal: float = 0.0
+    clear: float = 0.0
+
+
+def colour(
+    rng: np.random.Generator,
+    saturation: tuple[float, float] = (0.1, 0.85),
+    value: tuple[float, float] = (0.15, 0.95),
+) -> Array:
+    """A random colour, linear RGB [3]; limits are those of HSV in display space."""
+    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    return to_linear(np.round(np.array(rgb) * 255).astype(np.uint8))
+
+
+def _between(a: Array, b: Array, share: Array) -> Array:
+    return (a + np.clip(share, 0, 1)[..., None] * (b - a)).astype(np.float32)
+
+
+def plain(rng: np.random.Generator, base: Array | None = None) -> Array:
+    """One colour with faint unevenness: plastic, paint, laminate."""
+    base = colour(rng) if base is None else base
+    shape = (TEXELS, TEXELS)
+    return base * (1 + 0.04 * noise(rng, shape, 60, 2) + 0.03 * noise(rng, shape, 2))[..., None]
+
+
+def wood(rng: np.random.Generator) -> Array:
+    """Boards with grain, sometimes with gaps between them."""
+    shape = (TEXELS, TEXELS)
+    warm = np.array([0.42, 0.24, 0.11], np.float32) * np.float32(rng.uniform(0.25, 1.5))
+    warm = warm * np.array([1, rng.uniform(0.85, 1.25), rng.uniform(0.7, 1.9)], np.float32)
+    grain = noise(rng, shape, (3, 90), 3) + 0.6 * noise(rng, shape, (14, 200), 2)
+    rows = np.arange(TEXELS)
+    boards = int(rng.choice([1, 3, 4, 6]))
+    board = rows * boards // TEXELS
+    tone = 1 + 0.35 * grain + (rng.uniform(-0.18, 0.18, boards)[board])[:, None]
+    if boards > 1:
+        tone *= np.where(rows * boards % TEXELS < 1.5 * boards, 0.35, 1.0)[:, None]
+    return np.clip(warm * tone[..., None], 0.005, 0.95).astype(np.float32)
+
+
+def cloth(rng: np.random.Generator, base: Array | None = None) -> Array:
+    """Woven fabric: threads, sometimes stripes or checks."""
+    base = colour(rng, (0.0, 0.6), (0.2, 0.95)) if base is None else base
+    rows, columns = np.indices((TEXELS, TEXELS), dtype=np.float32)
+    pitch = rng.uniform(3.5, 7)
+    weave = np.sin(2 * np.pi * rows / pitch) * np.sin(2 * np.pi * (columns + rows * rng.uniform(0, 1)) / pitch)
+    tone = 1 + 0.10 * weave + 0.10 * noise(rng, (TEXELS, TEXELS), (2, 6)) + 0.06 * noise(rng, (TEXELS, TEXELS), 50, 2)
+    texture = base * tone[..., None]
+    kind = rng.random()
+    if kind < 0.35:
+        second = colour(rng)
+        period, duty = TEXELS / rng.integers(4, 14), rng.uniform(0.2, 0.6)
+        bands = (rows % period < duty * period).astype(np.float32)
+        if kind < 0.12:
+            bands = (bands + (columns % period < duty * period)) / 2
+        texture = _between(texture, second * tone[..., None], 0.9 * bands)
+    return np.clip(texture, 0.003, 0.95).astype(np.float32)
+
+
+def tiles(rng: np.random.Generator) -> Array:
+    """Floor or wall tiles with joints."""
+    base, count = colour(rng, (0.0, 0.25), (0.35, 0.95)), int(rng.integers(2, 5))
+    rows, columns = np.indices((TEXELS, TEXELS))
+    edge, side = rng.uniform(2, 4), TEXELS / count
+    joint = (rows % side < edge) | (columns % side < edge)
+    tint = rng.uniform(0.92, 1.06, (count, count))[(rows // side).astype(int), (columns // side).astype(int)]
+    tone = tint * (1 + 0.10 * noise(rng, rows.shape, 30, 4))
+    return np.where(joint[..., None], base * np.float32(rng.uniform(0.35, 0.8)), base * tone[..., None]).astype(
+        np.float32
+    )
+
+
+def stone(rng: np.random.Generator) -> Array:
+    """Concrete or marble: blotches, or veins."""
+    shape = (TEXELS, TEXELS)
+    base = colour(rng, (0.0, 0.15), (0.3, 0.95))
+    if rng.random() < 0.5:
+        veins = np.exp(-np.abs(noise(rng, shape, 70, 4)) / 0.04)
+        return _between(base, base * np.float32(0.45), 0.8 * veins * np.clip(0.5 + noise(rng, shape, 60), 0, 1))
+    speckle = 0.14 * noise(rng, shape, 40, 4) + 0.10 * noise(rng, shape, 2, 1)
+    return np.clip(base * (1 + speckle)[..., None], 0.01, 0.95).astype(np.float32)
+
+
+def carpet(rng: np.random.Generator) -> Array:
+    """Pile: strong fine speckle, softly blotched."""
+    shape = (TEXELS, TEXELS)
+    pile = rng.standard_normal(shape).astype(np.float32)
+    tone = 1 + 0.28 * blur(pile, 0.7) + 0.14 * noise(rng, shape, 30, 3)
+    return np.clip(colour(rng, (0.0, 0.5), (0.25, 0.85)) * tone[..., None], 0.005, 0.95).astype(np.float32)
+
+
+def cardboard(rng: np.random.Generator) -> Array:
+    """Brown board: fibres and faint flutes."""
+    shape = (TEXELS, TEXELS)
+    base = np.array([0.46, 0.31, 0.18], np.float32) * np.float32(rng.uniform(0.75, 1.25))
+    flutes = 0.025 * np.sin(2 * np.pi * np.arange(TEXELS, dtype=np.float32) / rng.uniform(5, 9))[None, :]
+    tone = 1 + 0.07 * noise(rng, shape, (2, 5), 2) + 0.05 * noise(rng, shape, 50, 2) + flutes
+    return np.clip(base * tone[..., None], 0, 0.95).astype(np.float32)
+
+
+def brushed(rng: np.random.Generator) -> Array:
+    """Brushed metal: streaks in one direction."""
+    base = colour(rng, (0.0, 0.12), (0.65, 0.9))
+    streaks = 0.12 * noise(rng, (TEXELS, TEXELS), (1.5, 120), 2)
+    return np.clip(base * (1 + streaks)[..., None], 0, 0.95).astype(np.float32)
+
+
+def leather(rng: np.random.Generator) -> Array:
+    """Leather or grained plastic: small dark cells."""
+    shape = (TEXELS, TEXELS)
+    base = colour(rng, (0.05, 0.7), (0.08, 0.6))
+    cells = np.exp(-np.abs(noise(rng, shape, 6, 2)) / 0.12)
+    return np.clip(base * (1 - 0.35 * cells + 0.08 * noise(rng, shape, 50, 2))[..., None], 0.002, 0.9).astype(
+        np.float32
+    )
+
+
+def pages(rng: np.random.Generator) -> Array:
+    """The cut side of a book: thin lines along it."""
+    lines = 0.12 * noise(rng, (TEXELS, TEXELS), (2, 200), 1)
+    return np.clip(np.array([0.80, 0.76, 0.66], np.float32) * (1 + lines)[..., None], 0, 0.95).astype(np.float32)
+
+
+GROUNDS: tuple[tuple[Callable[[np.random.Generator], Array], float], ...] = (
+    (wood, 0.25),
+    (plain, 0.20),
+    (cloth, 0.08),
+    (tiles, 0.25),
+    (stone, 0.15),
+    (carpet, 0.03),
+)
+"""What products lie on: a texture and its gloss."""
