@@ -1,0 +1,119 @@
+"""Splits never separate what belongs together, keep their shares, and depend on nothing but content and seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realdamage.data.splits import assign_splits, check_splits, components
+from realdamage.inference.errors import ManifestError
+
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+def table_of(n: int, **columns: list[str] | str) -> pd.DataFrame:
+    empty = dict.fromkeys(("group", "pair", "sha256", "split", "kind", "source"), "")
+    return pd.DataFrame({"file_name": [f"{i:04}.jpg" for i in range(n)], **empty, **columns})
+
+
+@st.composite
+def linked_tables(draw: st.DrawFn) -> pd.DataFrame:
+    n = draw(st.integers(30, 80))
+    names = [f"{i:04}.jpg" for i in range(n)]
+    some = st.lists(st.integers(0, n - 1), min_size=n, max_size=n)
+    groups, pairs = draw(some), draw(some)
+    return table_of(
+        n,
+        group=[f"g{value}" if value % 2 else "" for value in groups],
+        pair=[names[value] if value % 5 == 0 and value != i else "" for i, value in enumerate(pairs)],
+        kind=draw(st.lists(st.sampled_from(["original", "damaged", "ai_region"]), min_size=n, max_size=n)),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(linked_tables(), st.integers(0, 3))
+def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) -> None:
+    try:
+        split = assign_splits(table, SHARES, seed)
+    except ManifestError:  # everything hangs together: refused, never torn apart
+        assert len(np.unique(components(table))) < len(table) / 3
+        return
+    of = dict(zip(table["file_name"], split, strict=True))
+    assert all(of[name] == of[pair] for name, pair in zip(table["file_name"], table["pair"], strict=True) if pair)
+    assert (split.groupby(table["group"].where(table["group"] != "")).nunique() == 1).all()
+    check_splits(table.assign(split=split))
+
+
+def test_components_follow_the_chain_and_ignore_empty_values() -> None:
+    table = table_of(
+        6,
+        group=["shoe", "shoe", "", "", "", ""],
+        pair=["", "", "0001.jpg", "", "", ""],
+        sha256=["", "", "d1", "d1", "", ""],
+    )
+    assert components(table).tolist() == [0, 0, 0, 0, 1, 2]
+
+
+def test_photos_of_the_same_original_stay_together_even_when_it_is_not_there() -> None:
+    assert components(table_of(3, pair=["gone.jpg", "gone.jpg", ""])).tolist() == [0, 0, 1]
+
+
+def test_every_kind_and_source_has_the_same_shares() -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.choice(["original", "damaged", "ai_region"], 1000, p=[0.7, 0.1, 0.2]).tolist()
+    table = table_of(1000, kind=kinds, source=rng.choice(["a", "b"], 1000).tolist())
+    split = assign_splits(table, SHARES, 0)
+    counts = pd.crosstab(table["kind"] + table["source"], split)
+    for name, share in SHARES.items():
+        assert abs((split == name).mean() - share) <= 0.002
+        # A stratum may owe the next one at most its last photos.
+        assert (counts[name] - share * counts.sum(axis=1)).abs().max() <= 2
+
+
+def test_rare_strata_do_not_all_go_to_the_largest_split() -> None:
+    table = table_of(50, source=[f"source{i}" for i in range(50)])
+    assert assign_splits(table, SHARES, 0).value_counts().to_dict() == {"train": 30, "val": 10, "test": 10}
+
+
+def test_a_large_group_does_not_break_the_shares() -> None:
+    table = table_of(200, group=["big"] * 60 + [f"g{i}" for i in range(140)])
+    counts = assign_splits(table, SHARES, 1).value_counts()
+    assert counts.to_dict() == {"train": 120, "val": 40, "test": 40}
+
+
+def test_the_seed_decides_and_the_order_of_the_rows_does_not() -> None:
+    table = table_of(100, group=[f"g{i // 3}" for i in range(100)])
+    first = assign_splits(table, SHARES, 0)
+    shuffled = table.sample(frac=1, random_state=1)
+    again = assign_splits(shuffled, SHARES, 0)
+    assert again.index.equals(shuffled.index)
+    pd.testing.assert_series_equal(first, again.sort_index())
+    assert (assign_splits(table, SHARES, 1) != first).sum() > 20
+
+
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [
+        ({"train": 0.8, "dev": 0.2}, "Unknown split 'dev'"),
+        ({"train": 0.8, "val": 0.1}, "sum to 0.9, not to 1"),
+        ({"train": 1.2, "val": -0.2}, "must lie in 0..1"),
+        ({"train": 0.99, "val": 0.01}, "'val' .share 0.01. would get no photo: the 5 photos form only 5 groups"),
+    ],
+)
+def test_fractions_that_cannot_be_met_are_refused(fractions: dict[str, float], message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        assign_splits(table_of(5), fractions, 0)
+
+
+def test_a_split_with_fraction_zero_gets_nothing() -> None:
+    assert set(assign_splits(table_of(10), {"train": 0.5, "val": 0.0, "test": 0.5}, 0)) == {"train", "test"}
+
+
+def test_a_crossing_is_named_and_rows_without_a_split_are_not_looked_at() -> None:
+    table = table_of(4, group=["shoe", "", "shoe", "shoe"], split=["train", "val", "test", ""])
+    with pytest.raises(ManifestError, match=r"'0000.jpg' is in split 'train' and '0002.jpg' in 'test'"):
+        check_splits(table)
+    check_splits(table.assign(split=["train", "val", "train", ""]))
