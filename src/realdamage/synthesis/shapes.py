@@ -157,7 +157,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class Handle:
-    """A ring in its own x-z plane, seen as if it were round in section: the ear of a mug."""
+    """The half x > 0 of a ring in its own x-z plane, seen as if it were round in section: the ear of a mug."""
 
     pose: Pose
     radius: float
@@ -167,7 +167,8 @@ class Handle:
         o, d = self.pose.inwards(origin, rays)
         t = -o[1] / np.where(np.abs(d[1]) < 1e-9, np.float32(1e-9), d[1])
         away = np.hypot(o[0] + t * d[0], o[2] + t * d[2]) - self.radius
-        return np.where((np.abs(away) < self.thickness) & (t > 1e-3), t, _MISS)
+        outside = (np.abs(away) < self.thickness) & (o[0] + t * d[0] > 0)
+        return np.where(outside & (t > 1e-3), t, _MISS)
 
     def touch(self, points: Array) -> Touch:
         own = self.pose.turn.T @ (points - self.pose.place[:, None])
@@ -181,7 +182,7 @@ class Handle:
 
 @dataclass(frozen=True)
 class Relief:
-    """A low thing lying on the ground: heights [m, m] (units) over a square of side `size`; 0 where there is nothing."""
+    """A low thing lying on the ground: heights [m, m] (units, first row far away) over a square of side `size`; 0 = nothing."""
 
     pose: Pose
     heights: Array
@@ -191,12 +192,12 @@ class Relief:
     def __post_init__(self) -> None:
         texel = self.size / self.heights.shape[0]
         down, across = np.gradient(self.heights, texel)
-        object.__setattr__(self, "slopes", (across.astype(np.float32), down.astype(np.float32)))
+        object.__setattr__(self, "slopes", (across.astype(np.float32), -down.astype(np.float32)))
 
     def _texels(self, x: Array, y: Array) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         side = self.heights.shape[0]
         column = (x / self.size + 0.5) * side
-        row = (y / self.size + 0.5) * side
+        row = (0.5 - y / self.size) * side
         within = (column >= 0) & (column < side) & (row >= 0) & (row < side)
         index = np.clip(row, 0, side - 1).astype(np.int32) * side + np.clip(column, 0, side - 1).astype(np.int32)
         return index, within
@@ -217,5 +218,5 @@ class Relief:
         index, _ = self._texels(own[0], own[1])
         tilt = np.stack([-self.slopes[0].ravel()[index], -self.slopes[1].ravel()[index], np.ones_like(own[0])])
         normal = self.pose.turn @ (tilt / np.linalg.norm(tilt, axis=0))
-        u, v = own[0] / self.size + 0.5, own[1] / self.size + 0.5
+        u, v = own[0] / self.size + 0.5, 0.5 - own[1] / self.size
         return Touch(normal, u, v, np.zeros(own.shape[1], np.int32))

@@ -17,7 +17,8 @@ from realdamage.synthesis.camera import random_camera
 from realdamage.synthesis.damage import check_damage, draw_damage
 from realdamage.synthesis.fields import Array, blur, luminance
 from realdamage.synthesis.products import Product, random_product
-from realdamage.synthesis.render import Scene, View, render
+from realdamage.synthesis.render import render
+from realdamage.synthesis.scene import Scene, View
 
 _SCENE, _DAMAGE, _CAMERA = 0, 1, 2  # streams of random numbers, so that one never shifts another
 
@@ -68,7 +69,7 @@ class Studio:
         light *= np.float32(0.25 / max(float(luminance(light[::4, ::4]).mean()), 1e-3))
         damage_mask = np.zeros(shape, bool)
         if damage:
-            towards = view.axes().T @ scene.light
+            towards = view.axes.T @ scene.light
             lamp = (float(towards[0]), float(towards[1]), max(float(-towards[2]), 0.35))
             lamp = tuple(float(v) for v in np.array(lamp) / np.linalg.norm(lamp))
             light, alpha = draw_damage(
@@ -131,6 +132,7 @@ def _random_view(rng: np.random.Generator, product: Product, shape: tuple[int, i
         elevation=float(rng.uniform(*product.elevation)),
         roll=float(rng.normal(0, 0.05)),
         distance=float(product.radius * np.hypot(1, 2 * focal / (fill * min(h, w)))),
+        height=product.height,
         focal=float(focal),
         shift=(float(rng.normal(0, 0.04) * w), float(rng.normal(0, 0.04) * h)),
     )

@@ -1,0 +1,133 @@
+"""Ground and wall behind a studio product: perspective, lamp light, soft shadows and ambient occlusion.
+
+Textures are warped by Pillow (a plane's perspective is one homography); light changes slowly and is computed on a
+coarse grid, so that the whole frame costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from realdamage.synthesis.fields import Array, blur, smoothstep, to_linear, to_srgb
+from realdamage.synthesis.scene import Scene, View
+
+_COARSE = 5  # pixels between light samples
+_BLUR_AT = 2.5  # texels under one pixel at which a distant texture has faded to its mean
+
+
+def ground_texture(albedo: Array) -> NDArray[np.uint8]:
+    """The texture [m, m, 3] as sRGB bytes, mirrored to [3m, 3m, 3] so that it continues beyond its rim without a seam."""
+    tile = (to_srgb(albedo) * 255 + 0.5).astype(np.uint8)
+    side = tile.shape[0]
+    return np.pad(tile, ((side, side), (side, side), (0, 0)), mode="symmetric")
+
+
+def _warp(texture: NDArray[np.uint8], plane: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The texture as the frame sees it; plane: homography [3, 3] from pixels (x, y, 1) to texels."""
+    scaled = plane / (plane[2, 2] if abs(plane[2, 2]) > 1e-9 else 1e-9)
+    fill = tuple(int(v) for v in texture[::8, ::8].reshape(-1, 3).mean(0))
+    image = Image.fromarray(texture).transform(
+        shape[::-1], Image.Transform.PERSPECTIVE, scaled.ravel()[:8].tolist(), Image.Resampling.BILINEAR, fillcolor=fill
+    )
+    return np.asarray(image)
+
+
+def _stretch(coarse: Array, shape: tuple[int, int]) -> Array:
+    size = (coarse.shape[1] * _COARSE, coarse.shape[0] * _COARSE)
+    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR))[: shape[0], : shape[1]]
+
+
+def _blocked(scene: Scene, points: Array, towards: Array) -> Array:
+    """Share [n] of the directions `towards` [k, 3] in which the product hides the sky from points [3, n]."""
+    n, k = points.shape[1], towards.shape[0]
+    origins, rays = np.repeat(points, k, axis=1), np.tile(towards.T, (1, n))
+    hidden = np.zeros(n * k, bool)
+    for part in scene.product.parts:
+        hidden |= np.isfinite(part.solid.reach(origins, rays))
+    return hidden.reshape(n, k).mean(1, dtype=np.float32)
+
+
+def _scattered(rng: np.random.Generator, middle: Array, spread: float, count: int) -> Array:
+    """Unit vectors [count, 3] scattered around one, all pointing up."""
+    rays = middle + spread * rng.standard_normal((count, 3))
+    rays[:, 2] = np.maximum(rays[:, 2], 0.12)
+    return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _shadows(scene: Scene, points: Array, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array]:
+    """Shares [*shape] of the lamp's and of the sky's light that the product keeps from ground points [3, n]."""
+    near = np.hypot(points[0], points[1]) < 4 * scene.product.radius
+    places = points[:, near] + np.float32([[0], [0], [1e-3]])
+    maps = []
+    for middle, spread, count, softness in (
+        (scene.light, scene.softness, 6, 0.55),
+        (np.array([0, 0, 0.6], np.float32), 0.6, 8, 0.8),
+    ):
+        field = np.zeros(points.shape[1], np.float32)
+        field[near] = _blocked(scene, places, _scattered(rng, middle, spread, count))
+        maps.append(blur(field.reshape(shape), softness))
+    return maps[0], maps[1]
+
+
+def _lit_ground(
+    scene: Scene, view: View, shape: tuple[int, int], rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """On the coarse grid: light on the ground, how much of its texture can still be told apart, and sheen."""
+    coarse = (-(-shape[0] // _COARSE), -(-shape[1] // _COARSE))
+    rays = view.rays(
+        shape, np.arange(coarse[0]) * _COARSE + (_COARSE - 1) / 2, np.arange(coarse[1]) * _COARSE + (_COARSE - 1) / 2
+    )
+    eye, down = view.eye, np.minimum(rays[2], -0.02)
+    t = -eye[2] / down
+    points = eye[:, None] + t * rays
+    points[2] = 0
+    shadow, occlusion = _shadows(scene, points, coarse, rng)
+    fade = 1 / (1 + np.float32(scene.falloff) * ((points[0] - scene.light[0]) ** 2 + (points[1] - scene.light[1]) ** 2))
+    lamp = np.float32((1 - scene.ambient) * scene.light[2]) * (1 - shadow)
+    light = fade.reshape(coarse) * (lamp + np.float32(scene.ambient) * (1 - 0.85 * occlusion))
+    texel = scene.ground_scale / scene.ground.shape[0]
+    footprint = t / (view.focal * np.abs(down) * texel)
+    detail = 1 - smoothstep(0.4 * _BLUR_AT, 4 * _BLUR_AT, footprint)
+    mirrored = rays * np.array([[1], [1], [-1]], np.float32)
+    fresnel = 0.04 + 0.96 * (1 - np.clip(mirrored[2], 0, 1)) ** 5
+    sheen = np.float32(scene.ground_gloss) * fresnel * (0.5 + np.exp(14 * (scene.light @ mirrored - 1)))
+    sheen = np.minimum(sheen.reshape(coarse), 0.5) * (1 - 0.7 * occlusion)
+    return light.astype(np.float32), detail.reshape(coarse).astype(np.float32), sheen.astype(np.float32)
+
+
+def surroundings(scene: Scene, view: View, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """Linear light [h, w, 3] of the scene without its product but with the shadows it casts."""
+    frame = view.frame(shape)  # pixels (x, y, 1) -> ray directions, [3, 3]
+    eye = view.eye.astype(np.float64)
+    cos, sin = np.cos(scene.ground_turn), np.sin(scene.ground_turn)
+    # A ray meets the ground at eye + (-eye_z / ray_z) ray; in homogeneous terms that is linear in the ray.
+    onto = np.array([[-eye[2], 0, eye[0]], [0, -eye[2], eye[1]], [0, 0, 1]])
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    side = scene.ground.shape[0]
+    texels = np.array([[side / scene.ground_scale, 0, 1.5 * side], [0, side / scene.ground_scale, 1.5 * side], [0, 0, 1]])
+    tiled = ground_texture(scene.ground)
+    ground = to_linear(_warp(tiled, texels @ turn @ onto @ frame, shape))
+    light, detail, sheen = (_stretch(field, shape) for field in _lit_ground(scene, view, shape, rng))
+    mean = scene.ground[::8, ::8].reshape(-1, 3).mean(0)
+    out = (mean + detail[..., None] * (ground - mean)) * light[..., None]
+    if scene.ground_gloss > 0.01:
+        out += sheen[..., None]
+
+    away = view.axes[:2, 2] / max(float(np.hypot(*view.axes[:2, 2])), 1e-3)
+    gap = scene.wall_distance - float(away @ eye[:2])
+    edge = (eye[2] * (away @ frame[:2]) + gap * frame[2]) * view.focal  # positive above the wall's foot, in pixels
+    x, y = np.arange(shape[1], dtype=np.float32)[None], np.arange(shape[0], dtype=np.float32)[:, None]
+    above = np.clip((edge[0] * x + edge[1] * y + edge[2]) / max(float(np.hypot(edge[0], edge[1])), 1e-6) + 0.5, 0, 1)
+    if above.max() > 0:
+        # On the wall: across = eye·side + gap (ray·side) / (ray·away), height likewise.
+        right = np.array([away[1], -away[0], 0.0])
+        ahead = np.array([away[0], away[1], 0.0])
+        meet = np.stack([gap * right + (right @ eye) * ahead, gap * np.array([0, 0, -1.0]) - eye[2] * ahead, ahead])
+        side = scene.wall.shape[0]
+        texels = np.array([[side / scene.wall_scale, 0, 1.5 * side], [0, side / scene.wall_scale, 2.0 * side], [0, 0, 1]])
+        wall = to_linear(_warp(ground_texture(scene.wall), texels @ meet @ frame, shape))
+        lamp = scene.ambient + (1 - scene.ambient) * max(float(-(away @ scene.light[:2])), 0.1)
+        out += above[..., None] * (np.float32(lamp) * wall - out)
+    return out.astype(np.float32)
