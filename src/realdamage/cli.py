@@ -99,12 +99,30 @@ def calibrate(arguments: argparse.Namespace) -> int:
         if error.name and error.name.startswith("realdamage"):
             raise
         raise MissingExtraError("realdamage calibrate", "analysis", error.name) from None
-    calibrate_model(
+    summary = calibrate_model(
         arguments.model,
         read_manifest(arguments.manifest),
         split=arguments.split,
         fpr=arguments.fpr,
         miss=arguments.miss,
+        output=arguments.output,
+        threads=arguments.threads,
+        progress=_show_progress if sys.stderr.isatty() else None,
+    )
+    policy, scaling = summary.policy, summary.calibration
+    photos = ", ".join(f"{count} {sort}" for sort, count in policy.photos.items())
+    print(f"{summary.output}: calibrated on {summary.split} ({photos})")
+    print(f"probability   sigmoid({scaling.slope:.4g} * score {scaling.intercept:+.4g}), prior {scaling.prior:.3f}")
+    print(
+        f"synthetic     score >= {policy.t_synthetic:+.3f}: {summary.called_synthetic:.1%} of these {policy.negatives} "
+        f"photos (allowed {policy.fpr:.1%})"
+    )
+    print(
+        f"real          score <= {policy.t_real:+.3f}: {summary.called_real:.1%} of these synthetic photos "
+        f"(allowed {policy.miss:.1%})"
+    )
+    print(
+        f"review        between: {summary.review:.1%} of all. The rates hold for these photos; no promise about others"
     )
     return 0
 
@@ -151,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="realdamage", description="Tells photographs of real damage from AI-synthesized damage."
     )
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    threads_help = "CPU threads; default: those available, at most 4"
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     command = commands.add_parser("predict", parents=[common], help="judge photos", description=predict.__doc__)
@@ -163,21 +182,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--heatmap", type=Path, metavar="DIR", help="draw each heat map into a picture in this folder")
     command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
     command.add_argument("--allow-demo", action="store_true", help="let a demonstration model say synthetic")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: those available, at most 4")
+    command.add_argument("--threads", type=int, metavar="N", help=threads_help)
     command.set_defaults(run=predict)
 
     command = commands.add_parser(
         "calibrate", parents=[common], help="write thresholds into a model", description=calibrate.__doc__
     )
-    command.add_argument("model", type=Path, help="the .onnx file; changed in place")
+    command.add_argument("model", type=Path, help="the .onnx file; changed in place without --output")
     command.add_argument("--manifest", type=Path, required=True, metavar="DIR", help="folder with metadata.csv")
-    command.add_argument("--split", default="val", help="which photos of the manifest (default: %(default)s)")
+    command.add_argument("--split", help="which photos of the manifest; default: policy, else val, else all unsplit")
     command.add_argument(
         "--fpr", type=float, default=0.01, help="share of honest photos that may be called synthetic (%(default)s)"
     )
     command.add_argument(
         "--miss", type=float, default=0.05, help="share of synthetic photos that may be called real (%(default)s)"
     )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write the calibrated model there instead")
+    command.add_argument("--threads", type=int, metavar="N", help=threads_help)
     command.set_defaults(run=calibrate)
 
     command = commands.add_parser("info", parents=[common], help="show a model's metadata", description=info.__doc__)
@@ -208,6 +229,10 @@ def _picture_path(folder: Path, photo: Path, taken: set[Path]) -> Path:
         path = folder / f"{photo.stem}-{number}.heatmap.png"
     taken.add(path)
     return path
+
+
+def _show_progress(done: int, total: int) -> None:
+    print(f"\r{done}/{total} photos", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _print_now(line: str) -> None:

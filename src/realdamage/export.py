@@ -1,0 +1,38 @@
+"""`realdamage-export checkpoint=out/train/best.ckpt`: one self-describing ONNX file, written only if it agrees with torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from realdamage import configuration
+from realdamage.schema import ExportConfig
+from realdamage.training.classifier import load_classifier
+from realdamage.training.exporter import export_network
+from realdamage.training.record import model_metadata
+
+
+def run(config: ExportConfig) -> None:
+    """Exports and prints size, opset and the largest difference from torch."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    classifier = load_classifier(config.checkpoint)
+    output = Path(config.output or Path(config.checkpoint).with_name("model.onnx"))
+    exported = export_network(
+        classifier.network, model_metadata(classifier), output, opset=config.opset, tolerance=config.tolerance
+    )
+    print(
+        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, opset {exported.opset}; largest difference from torch, from file "
+        f"bytes to verdict: {exported.difference:.1e} (allowed {config.tolerance:g})"
+    )
+    print(f"next: realdamage calibrate {exported.path} --manifest FOLDER")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    configuration.run("export", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The shape of every configuration: what may be set, of which type, with which default.
+
+Hydra merges the YAML files into these dataclasses, so a misspelt key stops the run where it is written. What a value means stands with the
+class that takes it (`DamageClassifier`, `DamageDataModule`, `Recipe`, …).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class PathsConfig:
+    """Every path of every command goes through here. `out`: where runs go; `run`: this run's own folder; `data`: where sets of photos are
+    made and looked for."""
+
+    out: str = MISSING
+    run: str = MISSING
+    data: str = MISSING
+
+
+@dataclass
+class DegradationsConfig:
+    """See `realdamage.training.degradations.Degradations`."""
+
+    probability: float = 0.0
+    resize: float = 0.3
+    scale: list[float] = field(default_factory=lambda: [0.5, 1.0])
+    blur: float = 0.1
+    blur_sigma: list[float] = field(default_factory=lambda: [0.3, 1.0])
+    noise: float = 0.1
+    noise_sigma: list[float] = field(default_factory=lambda: [1.0, 5.0])
+    jpeg: float = 0.8
+    webp: float = 0.1
+    quality: list[int] = field(default_factory=lambda: [50, 95])
+    double: float = 0.2
+    curriculum_epochs: int = 0
+    filters: list[str] = field(default_factory=lambda: ["bilinear", "bicubic", "lanczos", "box"])
+
+
+@dataclass
+class DataConfig:
+    """See `realdamage.training.datamodule.DamageDataModule`."""
+
+    root: str = MISSING
+    recipe: str | None = None
+    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.15, "test": 0.15})
+    batch_units: int = 16
+    tiles_per_photo: int = 2
+    focus: float = 0.7
+    workers: int = 0
+    degradations: DegradationsConfig = field(default_factory=DegradationsConfig)
+    class_weights: dict[str, float] = field(default_factory=dict)
+    kind_weights: dict[str, float] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+    on_error: str = "raise"
+
+
+@dataclass
+class PoolingConfig:
+    """See `realdamage.inference.pooling.Pooling`."""
+
+    name: str = "log_mean_exp"
+    tile_sharpness: float = 1.0
+    patch_sharpness: float = 1.0
+    patch_weight: float = 0.5
+
+
+@dataclass
+class LossConfig:
+    """See `realdamage.training.classifier.LossWeights`."""
+
+    tile: float = 1.0
+    patch: float = 1.0
+    photo: float = 0.5
+    consistency: float = 0.0
+
+
+@dataclass
+class ModelConfig:
+    """See `realdamage.training.classifier.DamageClassifier`."""
+
+    backbone: str = MISSING
+    tile: int = MISSING
+    pretrained: bool = MISSING
+    weights: str | None = None
+    drop_path: float = 0.0
+    overlap: int = 0
+    max_side: int = 2048
+    filter: str = "lanczos"
+    pooling: PoolingConfig = field(default_factory=PoolingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    final_lr: float = 0.01
+    compile: bool = False
+
+
+@dataclass
+class AdaptConfig:
+    """See `realdamage.training.adaptation.Adaptation`."""
+
+    strategy: str = "full"
+    layer_decay: float = 1.0
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+
+@dataclass
+class TrainerConfig:
+    """The arguments of `lightning.Trainer` that a run may set, under Lightning's own names."""
+
+    accelerator: str = "cpu"
+    devices: Any = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    max_epochs: int = 10
+    max_steps: int = -1
+    max_time: str | None = None
+    gradient_clip_val: float | None = 1.0
+    accumulate_grad_batches: int = 1
+    check_val_every_n_epoch: int = 1
+    num_sanity_val_steps: int = 0
+    limit_train_batches: float | int = 1.0
+    limit_val_batches: float | int = 1.0
+    overfit_batches: float | int = 0
+    fast_dev_run: bool = False
+    log_every_n_steps: int = 10
+    deterministic: bool = False
+    detect_anomaly: bool = False
+    benchmark: bool = False
+
+
+@dataclass
+class TrainConfig:
+    """`train.py`. `name`: of the run and its folder; `monitor`: the one figure by which the best checkpoint is kept (higher is better);
+    `seed`: of everything, 0 included; `threads`: of torch on the CPU (null: all it may use); `demo`: the model is for trying the pipeline
+    and never says "synthetic" unasked; `resume`: "last", a checkpoint's path, or null; `overwrite`: start over in a folder that holds a run."""
+
+    name: str = "train"
+    seed: int = 0
+    monitor: str = "val/auroc"
+    threads: int | None = None
+    demo: bool = False
+    resume: str | None = None
+    overwrite: bool = False
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateDataConfig:
+    """`root`: folder with metadata.csv; `split`: the rows to score, null for all; `on_error`: "raise" or "skip" for photos that can't be read."""
+
+    root: str = MISSING
+    split: str | None = "test"
+    on_error: str = "raise"
+
+
+@dataclass
+class EvaluateConfig:
+    """`evaluate.py`. `checkpoint`: a .ckpt or .onnx; `format`: of the predictions file, csv or parquet; `shortcuts`: also train a classifier on
+    the files' own facts alone, which must stay at chance; `prior`: see
+    `realdamage predict --prior`."""
+
+    checkpoint: str = MISSING
+    name: str = "evaluate"
+    seed: int = 0
+    threads: int | None = None
+    format: str = "csv"
+    shortcuts: bool = True
+    prior: float | None = None
+    allow_demo: bool = False
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
+
+
+@dataclass
+class ExportConfig:
+    """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint); `opset`: of ONNX; `tolerance`:
+    largest difference of the probability between torch and the wrapper on the awkward photos."""
+
+    checkpoint: str = MISSING
+    output: str | None = None
+    name: str = "export"
+    opset: int = 20
+    tolerance: float = 1e-3
+    threads: int | None = None
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass
+class SourceConfig:
+    """See `realdamage.synthesis.recipe.SourceSettings`."""
+
+    kind: str = "studio"
+    root: str | None = None
+    groups: int = 200
+    per_source: int | None = None
+    damaged_share: float = 0.5
+
+
+@dataclass
+class WriterConfig:
+    """See `realdamage.synthesis.recipe.WriterSettings`."""
+
+    quality: list[int] | None = field(default_factory=lambda: [90, 97])
+
+
+@dataclass
+class CodecConfig:
+    """See `realdamage.synthesis.recipe.CodecSettings`."""
+
+    generator: str = MISSING
+    weights: str = MISSING
+    family: str = MISSING
+
+
+@dataclass
+class RecipeConfig:
+    """See `realdamage.synthesis.recipe.Recipe`; `codecs` are named, so that a command line can change one."""
+
+    name: str = MISSING
+    seed: int = 0
+    source: SourceConfig = field(default_factory=SourceConfig)
+    shares: dict[str, float] = field(default_factory=dict)
+    paint_share: float = 0.75
+    damages: list[str] | None = None
+    codecs: dict[str, CodecConfig] = field(default_factory=dict)
+    writer: WriterConfig = field(default_factory=WriterConfig)
+    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2})
+    workers: int | None = None
+
+
+@dataclass
+class SynthesizeConfig:
+    """`synthesize.py`. `out`: the folder to fill; `overwrite`: remove what a recipe made there first."""
+
+    out: str = MISSING
+    overwrite: bool = False
+    name: str = "synthesize"
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+
+
+def register() -> None:
+    """Makes the schemas known to Hydra; each command's YAML names its own first in its defaults list."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="export_schema", node=ExportConfig)
+    store.store(name="synthesize_schema", node=SynthesizeConfig)

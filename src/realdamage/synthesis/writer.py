@@ -1,0 +1,104 @@
+"""The one writer: every photo of a group leaves through the same crop, size, quantisation tables and sub-sampling.
+
+A detector must not be able to tell an edit from its original by how the file was saved. So the numbers are drawn once for a
+group, and the random crop offset moves the 8×8 grid of the old JPEG, which then tells nothing either.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from realdamage.inference.errors import SynthesisError
+from realdamage.inference.onnx_file import write_atomically
+
+RGB = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Tables = tuple[tuple[int, ...], ...]
+
+MAX_OFFSET = 8
+"""The crop offset is drawn below it, for each axis: a whole period of the JPEG grid."""
+
+
+@dataclass(frozen=True)
+class SaveSettings:
+    """How the photos of one group are saved: crop offset (y, x) in pixels, JPEG quantisation tables, chroma sub-sampling (0: 4:4:4,
+    2: 4:2:0)."""
+
+    offset: tuple[int, int]
+    tables: Tables
+    subsampling: int
+
+    def crop(self, pixels: RGB) -> RGB:
+        """Drops the offset at the top left and what is left of a period at the bottom right, the same for every photo."""
+        height, width = pixels.shape[:2]
+        y, x = self.offset
+        return pixels[y : height - (MAX_OFFSET - y), x : width - (MAX_OFFSET - x)]
+
+
+@dataclass(frozen=True)
+class TablePool:
+    """Quantisation tables to draw from: those of given photos, or those of a range of JPEG qualities."""
+
+    entries: tuple[tuple[Tables, int], ...]
+
+    @classmethod
+    def of_qualities(cls, low: int, high: int) -> TablePool:
+        """Tables of libjpeg's qualities low..high (1..95), each with 4:2:0 and 4:4:4."""
+        if not 1 <= low <= high <= 100:
+            raise SynthesisError(f"recipe.writer.quality=[{low}, {high}]: must rise and lie in 1..100")
+        return cls(tuple((_tables(quality), s) for quality in range(low, high + 1) for s in (0, 2)))
+
+    @classmethod
+    def of_photos(cls, paths: Sequence[Path], limit: int = 200) -> TablePool:
+        """Tables of the JPEG files among `paths` (at most `limit` of them, evenly spaced)."""
+        entries: list[tuple[Tables, int]] = []
+        for path in paths[:: max(1, len(paths) // limit)]:
+            with Image.open(path) as image:
+                quantization: dict[int, list[int]] = getattr(image, "quantization", {})
+                if image.format == "JPEG" and quantization:
+                    from PIL import JpegImagePlugin
+
+                    subsampling = JpegImagePlugin.get_sampling(image)
+                    tables = tuple(tuple(table) for _, table in sorted(quantization.items()))
+                    # Greyscale files have one table and no sub-sampling; ours are always in colour.
+                    entries.append((tables if len(tables) > 1 else tables * 2, subsampling if subsampling in (0, 1, 2) else 2))
+        if not entries:
+            raise SynthesisError("recipe.writer.quality is null, but no source photo is a JPEG; give a range such as [75, 95]")
+        return cls(tuple(entries))
+
+    def draw(self, rng: np.random.Generator) -> SaveSettings:
+        tables, subsampling = self.entries[int(rng.integers(len(self.entries)))]
+        y, x = (int(value) for value in rng.integers(0, MAX_OFFSET, 2))
+        return SaveSettings((y, x), tables, subsampling)
+
+
+def _tables(quality: int) -> Tables:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as image:
+        return tuple(tuple(table) for _, table in sorted(image.quantization.items()))  # type: ignore[attr-defined]
+
+
+def save_photo(path: Path, rgb: RGB, settings: SaveSettings) -> bytes:
+    """Writes uint8 [h, w, 3] as JPEG, cropped; returns the bytes."""
+    buffer = io.BytesIO()
+    tables = [list(table) for table in settings.tables]
+    Image.fromarray(settings.crop(rgb)).save(buffer, "JPEG", qtables=tables, subsampling=settings.subsampling)
+    data = buffer.getvalue()
+    write_atomically(path, data)
+    return data
+
+
+def save_mask(path: Path, mask: Mask, settings: SaveSettings) -> None:
+    """Writes bool [h, w] as a PNG of 0 and 255, cropped like its photo."""
+    buffer = io.BytesIO()
+    pixels = np.where(mask, 255, 0).astype(np.uint8)
+    Image.fromarray(settings.crop(pixels)).save(buffer, "PNG", optimize=True)
+    write_atomically(path, buffer.getvalue())

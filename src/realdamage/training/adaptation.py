@@ -1,0 +1,102 @@
+"""Fine-tuning strategies: which parameters of the network learn, and how fast.
+
+`full` trains everything with a layer-wise decay of the learning rate (Clark et al. 2020, as in BEiT); `lora` adds low-rank
+adapters to the blocks' linear layers (Hu et al. 2021, through peft) and trains them and the heads; `head` trains the heads
+alone. A strategy is applied to the network before the optimiser is built and merged before the export.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import peft
+from timm.optim import param_groups_layer_decay
+from torch import nn
+
+from realdamage.inference.errors import ConfigError
+from realdamage.training.network import EvidenceViT
+
+HEADS = ("patch_head", "tile_head")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How to fine-tune. `layer_decay`: factor of the learning rate from one block to the one below, in (0, 1], for
+    `full`; `rank`, `alpha`, `dropout`: of the adapters, for `lora`."""
+
+    strategy: Literal["full", "lora", "head"] = "full"
+    layer_decay: float = 1.0
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("full", "lora", "head"):
+            raise ConfigError(f"adapt.strategy={self.strategy}: unknown; allowed: full, lora, head")
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise ConfigError(f"adapt.layer_decay={self.layer_decay}: must be in (0, 1]")
+        if self.rank < 1:
+            raise ConfigError(f"adapt.rank={self.rank}: must be at least 1")
+
+
+def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
+    """Prepares the network in place: freezes what must not learn, adds adapters for `lora`."""
+    if adaptation.strategy == "full":
+        return
+    network.backbone.requires_grad_(False)
+    if adaptation.strategy == "lora":
+        targets = _block_linears(network.backbone)
+        config = peft.LoraConfig(
+            r=adaptation.rank,
+            lora_alpha=adaptation.alpha,  # type: ignore[arg-type]
+            lora_dropout=adaptation.dropout,
+            target_modules=targets,
+        )
+        peft.inject_adapter_in_model(config, network.backbone)
+
+
+def _block_linears(backbone: nn.Module) -> list[str]:
+    """Full names of the linear layers inside the transformer blocks; heads and patch embedding stay as they are."""
+    names = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear) and re.match(r"blocks\.\d+\.", name)
+    ]
+    if not names:
+        raise ConfigError(f"adapt=lora: {type(backbone).__name__} has no linear layers under `blocks`; use adapt=full or adapt=head")
+    return names
+
+
+def merge_adapters(network: EvidenceViT) -> None:
+    """Folds every adapter into its layer, in place, so that the network is a plain timm ViT again."""
+    for name, module in list(network.backbone.named_modules()):
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            module.merge()
+            parent_name, _, child = name.rpartition(".")
+            parent = network.backbone.get_submodule(parent_name) if parent_name else network.backbone
+            setattr(parent, child, module.get_base_layer())
+
+
+def parameter_groups(
+    network: EvidenceViT, adaptation: Adaptation, lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for the optimiser: learning rate after layer-wise decay; no weight decay on biases, norms and tokens."""
+    body: Any = network.backbone
+    skipped = body.no_weight_decay() if hasattr(body, "no_weight_decay") else ()
+    groups: list[dict[str, Any]] = []
+    if any(parameter.requires_grad for parameter in network.backbone.parameters()):
+        decay = adaptation.layer_decay if adaptation.strategy == "full" else 1.0
+        for group in param_groups_layer_decay(network.backbone, weight_decay, skipped, layer_decay=decay):
+            groups.append(
+                {
+                    "params": group["params"],
+                    "weight_decay": group["weight_decay"],
+                    "lr": lr * group["lr_scale"],
+                }
+            )
+    heads = [parameter for head in HEADS for parameter in network.get_submodule(head).parameters()]
+    groups.append({"params": [p for p in heads if p.ndim > 1], "weight_decay": weight_decay, "lr": lr})
+    groups.append({"params": [p for p in heads if p.ndim <= 1], "weight_decay": 0.0, "lr": lr})
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,222 @@
+"""The LightningModule: loss, optimiser, schedule and validation figures around the network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinarySensitivityAtSpecificity
+
+from realdamage.inference.errors import ConfigError, ModelFileError
+from realdamage.inference.photo import PixelSpec
+from realdamage.inference.pooling import Pooling, pool
+from realdamage.training.adaptation import Adaptation, adapt_network, merge_adapters, parameter_groups
+from realdamage.training.dataset import Batch
+from realdamage.training.network import EvidenceViT, build_network
+
+VALIDATION_TILES = 64
+"""Tiles that go through the network at once in validation; bounds the memory for large photos."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the loss terms: `tile` and `patch` BCE on labels from the mask, `photo` BCE on the pooled score of a photo's
+    crops, `consistency` squared distance between the evidence of a crop before and after its degradation (0: off, and
+    the clean view is not computed)."""
+
+    tile: float = 1.0
+    patch: float = 1.0
+    photo: float = 0.5
+    consistency: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0:
+                raise ConfigError(f"model.loss.{name}={value}: a factor must not be negative")
+        if self.tile + self.patch + self.photo == 0:
+            raise ConfigError("model.loss: tile, patch and photo are all 0, so nothing would be learned")
+
+
+class DamageClassifier(L.LightningModule):
+    """Fine-tunes an EvidenceViT on batches of `DamageDataModule`.
+
+    All arguments are primitives, so that checkpoints load with `weights_only`. `backbone`, `tile`, `pretrained`, `weights`,
+    `drop_path`: see `build_network`; `overlap`, `max_side`, `filter`: see `PixelSpec`; `pooling`, `loss`, `adapt`: the fields of
+    `Pooling`, `LossWeights`, `Adaptation`; `lr`: peak learning rate of AdamW after `warmup` (share of all steps), then
+    cosine to `lr * final_lr`; `compile`: torch.compile, which leaves the checkpoint's keys as they are; `record`: what the run
+    says about itself (`training.record`).
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        tile: int,
+        pretrained: bool,
+        weights: str | None = None,
+        drop_path: float = 0.0,
+        overlap: int = 0,
+        max_side: int = 2048,
+        filter: str = "lanczos",
+        pooling: dict[str, Any] | None = None,
+        loss: dict[str, float] | None = None,
+        adapt: dict[str, Any] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup: float = 0.05,
+        final_lr: float = 0.01,
+        compile: bool = False,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.trained_on: dict[str, Any] = {}
+        self.validation_figures: dict[str, float] = {}
+        self.pooling = Pooling(**(pooling or {}))
+        self.loss_weights = LossWeights(**(loss or {}))
+        self.adaptation = Adaptation(**(adapt or {}))
+        self.network = build_network(backbone, tile=tile, pretrained=pretrained, weights=weights, drop_path=drop_path)
+        adapt_network(self.network, self.adaptation)
+        self.pixel_spec = PixelSpec(tile, self.network.patch, overlap, max_side, filter)
+        figures = {"auroc": BinaryAUROC(), "tpr_at_fpr_1": _TruePositiveRate(min_specificity=0.99)}
+        self.photo_metrics = MetricCollection(figures, prefix="val/", compute_groups=False)
+        self.localisation = BinaryAveragePrecision(thresholds=512)
+
+    def setup(self, stage: str) -> None:
+        if self.hparams["compile"]:
+            self.network.compile()  # in place, so the keys of the state dict keep their names
+
+    def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [n, tile, tile, 3] → logit [n], evidence [n, h, w]."""
+        return cast(tuple[Tensor, Tensor], self.network(tiles))
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        logit, evidence = self(batch["tiles"])
+        terms = self._terms(batch, logit, evidence)
+        if self.loss_weights.consistency:
+            clean_logit, clean_evidence = self(batch["clean_tiles"])
+            clean = self._terms(batch, clean_logit, clean_evidence)
+            terms = {name: (terms[name] + clean[name]) / 2 for name in terms}
+            terms["consistency"] = F.mse_loss(evidence, clean_evidence.detach())
+        weights = asdict(self.loss_weights)
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        photos = len(batch["photo_label"])
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=photos)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=photos)
+        return loss
+
+    def _terms(self, batch: Batch, logit: Tensor, evidence: Tensor) -> dict[str, Tensor]:
+        weight = batch["photo_weight"][batch["photo_index"]]
+        share = batch["patch_share"]
+        photos = range(len(batch["photo_label"]))
+        index = batch["photo_index"]
+        scores = torch.stack([pool(logit[index == i], evidence[index == i], self.pooling, torch) for i in photos])
+        return {
+            "tile": _labelled_bce(logit, batch["tile_label"], weight),
+            "patch": _labelled_bce(evidence, share, weight[:, None, None].expand_as(share)),
+            "photo": _labelled_bce(scores, batch["photo_label"], batch["photo_weight"]),
+        }
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        label = batch["photo_label"]
+        outputs = [self(tiles) for tiles in batch["tiles"].split(VALIDATION_TILES)]
+        if torch.isnan(label).any():
+            return  # a filler, see WholePhotoSampler
+        logit, evidence = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        score = pool(logit, evidence, self.pooling, torch)
+        # Double precision keeps the order of scores that float32 would round to a probability of 1.
+        self.photo_metrics.update(score.double().sigmoid()[None], label.long())
+        share = batch["patch_share"]
+        if not batch["whole_edit"] and not torch.isnan(share).any() and label.item() == 1.0:
+            self.localisation.update(evidence.sigmoid().flatten(), (share > 0.5).long().flatten())
+
+    def on_validation_epoch_end(self) -> None:
+        figures = dict(self.photo_metrics.compute())
+        if int(self.localisation.confmat.sum() if self.localisation.confmat is not None else 0):
+            figures["val/localisation_ap"] = self.localisation.compute()
+        self.photo_metrics.reset()
+        self.localisation.reset()
+        self.validation_figures = {name: float(value) for name, value in figures.items()}
+        self.log_dict({name: value.float() for name, value in figures.items()}, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None and not self.trained_on:
+            self.trained_on = datamodule.describe()
+        checkpoint["trained_on"] = self.trained_on
+        checkpoint["validation_figures"] = self.validation_figures
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_on = dict(checkpoint.get("trained_on", {}))
+        self.validation_figures = dict(checkpoint.get("validation_figures", {}))
+
+    def configure_optimizers(self) -> Any:
+        lr, weight_decay = float(self.hparams["lr"]), float(self.hparams["weight_decay"])
+        groups = parameter_groups(self.network, self.adaptation, lr, weight_decay)
+        optimizer = torch.optim.AdamW(groups)
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, round(float(self.hparams["warmup"]) * steps))
+        floor = float(self.hparams["final_lr"])
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+            return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class _TruePositiveRate(BinarySensitivityAtSpecificity):
+    """torchmetrics' figure without the threshold that it returns beside it."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        return super().compute()[0]
+
+
+def _labelled_bce(logit: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Mean BCE over the entries whose label is known (not NaN); 0, with a gradient, when there are none."""
+    known = ~torch.isnan(label)
+    target = torch.where(known, label, torch.zeros_like(label)).to(logit.dtype)
+    loss = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    weight = weight.to(logit.dtype) * known
+    return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def load_classifier(path: str | Path) -> DamageClassifier:
+    """Loads a checkpoint for scoring or export, without any download: its own weights replace pretrained ones; adapters are merged.
+
+    Raises ModelFileError: no such file, not one of our checkpoints, or weights of another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train wrote.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        hparams = dict(checkpoint["hyper_parameters"])
+        state = checkpoint["state_dict"]
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} is not a checkpoint of realdamage ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+            "Give a .ckpt that realdamage-train wrote."
+        ) from error
+    hparams.pop("_instantiator", None)
+    try:
+        classifier = DamageClassifier(**{**hparams, "pretrained": False, "weights": None, "compile": False})
+        classifier.load_state_dict(state)
+        classifier.on_load_checkpoint(checkpoint)
+    except (RuntimeError, TypeError) as error:
+        lines = str(error).strip().splitlines()
+        raise ModelFileError(
+            f"{path} holds weights of another architecture than its settings name "
+            f"(backbone {hparams.get('backbone')!r}): {' '.join(lines[:3])[:300]}. Train again, or use the version that wrote it."
+        ) from error
+    merge_adapters(classifier.network)
+    return classifier.eval()

@@ -1,0 +1,185 @@
+"""The LightningDataModule: from a folder with a manifest to batches, made first by a recipe when it is not there yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from realdamage.data.manifest import KINDS, LABELS, Manifest, read_manifest
+from realdamage.data.splits import assign_splits, check_splits
+from realdamage.inference.errors import ConfigError, ManifestError
+from realdamage.inference.photo import PixelSpec
+from realdamage.inference.progress import track
+from realdamage.training.dataset import (
+    Batch,
+    EpochSampler,
+    PairDataset,
+    WholePhotoDataset,
+    WholePhotoSampler,
+    collate_units,
+)
+from realdamage.training.degradations import Degradations
+
+log = logging.getLogger(__name__)
+
+
+class DamageDataModule(L.LightningDataModule):
+    """Batches of a manifest's train and val splits.
+
+    All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder with metadata.csv; `recipe`: what
+    to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network; `fractions`: splits to assign when the
+    manifest has none; `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's
+    loss; `exclude`: generators left out of train and val, for leave-one-generator-out figures; `on_error`: "raise" or
+    "skip" for photos that cannot be read.
+
+    Raises ManifestError and ConfigError with the key that is off.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        pixel_spec: dict[str, Any],
+        seed: int,
+        recipe: str | None = None,
+        fractions: dict[str, float] | None = None,
+        batch_units: int = 16,
+        tiles_per_photo: int = 2,
+        focus: float = 0.7,
+        workers: int = 0,
+        degradations: dict[str, Any] | None = None,
+        class_weights: dict[str, float] | None = None,
+        kind_weights: dict[str, float] | None = None,
+        exclude: list[str] | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.spec = PixelSpec(**pixel_spec)
+        drawn = {name: tuple(v) if isinstance(v, list) else v for name, v in (degradations or {}).items()}
+        self.degradations = Degradations(**drawn)
+        _check_weights("data.class_weights", class_weights, LABELS)
+        _check_weights("data.kind_weights", kind_weights, KINDS)
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
+        self.manifest: Manifest | None = None
+        self._reported: set[str] = set()
+
+    def prepare_data(self) -> None:
+        """Makes the photos by the recipe when the folder has none. Lightning calls it in one process only."""
+        recipe, root = self.hparams["recipe"], Path(self.hparams["root"])
+        if recipe and not (root / "metadata.csv").is_file():
+            from realdamage.configuration import compose
+            from realdamage.synthesis.recipe import recipe_from_config, synthesize
+
+            log.info("%s has no photos yet; making them by recipe %s", root, recipe)
+            config = compose("synthesize", [f"+recipe={recipe}", f"out={root}"])
+            synthesize(recipe_from_config(config.recipe), root, progress=track)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.manifest is not None:
+            return
+        manifest = read_manifest(Path(self.hparams["root"]))
+        table = manifest.table
+        if not (table["split"] != "").any():
+            fractions = self.hparams["fractions"] or {"train": 0.7, "val": 0.15, "test": 0.15}
+            table = table.assign(split=assign_splits(table, fractions, int(self.hparams["seed"])))
+        check_splits(table)
+        excluded = set(self.hparams["exclude"] or ())
+        unknown = excluded - set(table["generator"])
+        if unknown:
+            known = ", ".join(sorted(set(table["generator"]) - {""}))
+            raise ConfigError(f"data.exclude={sorted(unknown)}: {manifest.root} has no such generator; it has {known}")
+        # Test photos of left-out generators stay: they are what the figure is for. Nothing here reads them.
+        dropped = table["generator"].isin(excluded) & table["split"].isin(("train", "val"))
+        self.manifest = replace(manifest, table=table[~dropped].reset_index(drop=True))
+        for split in ("train", "val"):
+            labels = self.manifest.table.loc[self.manifest.table["split"] == split, "label"].value_counts()
+            if set(labels.index) != set(LABELS):
+                raise ManifestError(
+                    f"{manifest.root}: split {split} has {dict(labels) or 'no photos'}; training needs both labels in it. "
+                    "Add photos, or change data.fractions."
+                )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        manifest = self._split("train")
+        dataset = PairDataset(
+            manifest,
+            self.spec,
+            self.degradations,
+            seed=int(self.hparams["seed"]),
+            tiles_per_photo=self.hparams["tiles_per_photo"],
+            focus=self.hparams["focus"],
+            photo_weights=self._photo_weights(manifest),
+            on_error=self.hparams["on_error"],
+        )
+        rank, world_size = self._process()
+        batch_units = int(self.hparams["batch_units"])
+        sampler = EpochSampler(len(dataset), int(self.hparams["seed"]), rank, world_size)
+        return DataLoader(
+            dataset,
+            batch_size=batch_units,
+            sampler=sampler,
+            collate_fn=collate_units,
+            drop_last=len(sampler) >= batch_units,
+            **self._workers(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        dataset = WholePhotoDataset(self._split("val"), self.spec, self.hparams["on_error"])
+        sampler = WholePhotoSampler(len(dataset), *self._process())
+        return DataLoader(dataset, batch_size=None, sampler=sampler, **self._workers())
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Says once, by name, which photos were skipped; workers cannot speak for themselves."""
+        for message in batch["skipped"]:
+            if message not in self._reported:
+                self._reported.add(message)
+                log.warning("skipped a photo: %s", message)
+        return batch
+
+    @property
+    def skipped(self) -> list[str]:
+        """Messages of all photos skipped so far."""
+        return sorted(self._reported)
+
+    def describe(self) -> dict[str, Any]:
+        """What the model was trained on, for its metadata: the manifest's digest, photos and generators of the train split."""
+        train = self._split("train").table
+        return {
+            "manifest_sha256": self.manifest.digest() if self.manifest else "",
+            "photos": {str(label): int(count) for label, count in train["label"].value_counts().items()},
+            "generators": sorted(set(train["generator"]) - {""}),
+            "excluded_generators": sorted(self.hparams["exclude"] or ()),
+        }
+
+    def _split(self, split: str) -> Manifest:
+        if self.manifest is None:
+            raise ManifestError("the data module has not read its manifest yet; call setup() first")
+        return self.manifest.select(split=split)
+
+    def _photo_weights(self, manifest: Manifest) -> list[float]:
+        classes: Mapping[str, float] = self.hparams["class_weights"] or {}
+        kinds: Mapping[str, float] = self.hparams["kind_weights"] or {}
+        pairs = zip(manifest.table["label"], manifest.table["kind"], strict=True)
+        return [float(classes.get(label, 1.0) * kinds.get(kind, 1.0)) for label, kind in pairs]
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _workers(self) -> dict[str, Any]:
+        workers = int(self.hparams["workers"])
+        return {"num_workers": workers, "persistent_workers": workers > 0}
+
+
+def _check_weights(key: str, weights: dict[str, float] | None, allowed: tuple[str, ...]) -> None:
+    for name, weight in (weights or {}).items():
+        if name not in allowed:
+            raise ConfigError(f"{key}.{name}: unknown; allowed are {', '.join(allowed)}")
+        if weight < 0:
+            raise ConfigError(f"{key}.{name}={weight}: a weight must not be negative")

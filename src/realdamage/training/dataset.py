@@ -1,0 +1,327 @@
+"""Photos as training units: both halves of a pair get the same crops and the same degradation, drawn with the same numbers.
+
+A unit is a pair (the original and what was made of it) or a single photo. Every draw depends on (seed, epoch, index) alone, so a
+resumed run and a run with another number of workers see the same crops.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from realdamage.data.manifest import Manifest, read_mask
+from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
+from realdamage.inference.photo import PixelSpec, cover, limit_side, pad_to_patches, read_photo
+from realdamage.training.degradations import Chain, Degradations
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, Any]
+RGB = npt.NDArray[np.uint8]
+Share = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class View:
+    """One photo of the manifest, decoded: `rgb` uint8 [h, w, 3] padded to whole patches and at least one tile; `mask`
+    float32 [h, w] in 0..1, share of each pixel that is synthetic, or None where nobody knows which pixels are."""
+
+    row: int
+    rgb: RGB
+    mask: Share | None
+    label: int
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One tile: `tile` uint8 [tile, tile, 3]; `clean`: the same place before the degradation; `share` float32
+    [tile/patch, tile/patch], synthetic share of each patch (NaN: unknown)."""
+
+    tile: RGB
+    clean: RGB
+    share: Share
+
+
+def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
+    """Reads a photo and its mask. Raises PhotoError or ManifestError naming the file."""
+    record = manifest.table.iloc[row]
+    photo = read_photo(manifest.path(record["file_name"]), spec)
+    label = int(record["label"] == "synthetic")
+    mask: Share | None = None
+    if not label:
+        mask = np.zeros(photo.rgb.shape[:2], np.float32)
+    elif record["mask_file_name"]:
+        painted = read_mask(manifest, row, (photo.height, photo.width))
+        # The mask goes through the resize of the photo itself, so that it stays on its pixels.
+        pixels = np.repeat(painted[..., None].astype(np.uint8) * 255, 3, axis=2)
+        mask = limit_side(pixels, spec)[..., 0].astype(np.float32) / 255.0
+    rgb = pad_to_patches(photo.rgb, spec)
+    if mask is not None:
+        mask = np.pad(mask, [(0, full - side) for full, side in zip(rgb.shape[:2], mask.shape, strict=True)], mode="reflect")
+    return View(row, rgb, mask, label)
+
+
+def patch_share(mask: Share, patch: int) -> Share:
+    """Synthetic share of each patch: float32 [h, w] → [h/patch, w/patch]; h and w are multiples of `patch`."""
+    rows, cols = mask.shape[0] // patch, mask.shape[1] // patch
+    return mask.reshape(rows, patch, cols, patch).mean(axis=(1, 3))
+
+
+def tile_label(share: Share) -> float:
+    """Label of a tile from its patches: 1 when some patch is mostly synthetic, 0 when none is touched, else NaN (too little
+    to call it either way, or unknown)."""
+    if np.isnan(share).any():
+        return float("nan")
+    return 1.0 if share.max() >= 0.5 else 0.0 if share.max() == 0.0 else float("nan")
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index) in an order that depends on the seed and the epoch alone, and this process's share of it.
+
+    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is filled up from the front, so that
+    all processes take the same number of steps.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        order = np.resize(order, len(self) * self.world_size)
+        yield from ((self.epoch, int(index)) for index in order[self.rank :: self.world_size])
+
+
+class PairDataset(Dataset[Batch]):
+    """Training units of a manifest; `dataset[epoch, index]` gives one unit's crops as a batch of its own.
+
+    `tiles_per_photo`: crops from each photo; `focus`: share of the crops of an edit that are placed on its mask;
+    `photo_weights`: weight in the loss, one for each row of the manifest; `on_error`: what a photo that cannot be read
+    does: "raise" stops the run, "skip" reports it by name and takes the next unit.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: PixelSpec,
+        degradations: Degradations,
+        *,
+        seed: int,
+        tiles_per_photo: int = 2,
+        focus: float = 0.7,
+        photo_weights: Sequence[float] | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        if tiles_per_photo < 1:
+            raise ConfigError(f"data.tiles_per_photo={tiles_per_photo}: must be at least 1")
+        if not 0.0 <= focus <= 1.0:
+            raise ConfigError(f"data.focus={focus}: a share, must be in 0..1")
+        self.manifest, self.spec, self.degradations = manifest, spec, degradations
+        self.seed, self.tiles_per_photo, self.focus, self.on_error = seed, tiles_per_photo, focus, on_error
+        self.photo_weights = np.ones(len(manifest.table)) if photo_weights is None else np.asarray(photo_weights)
+        self.units = training_units(manifest)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        skipped: list[str] = []
+        for attempt in range(len(self.units)):
+            unit = self.units[(index + attempt) % len(self.units)]
+            try:
+                views = [read_view(self.manifest, row, self.spec) for row in unit]
+            except (PhotoError, ManifestError) as error:
+                if self.on_error == "raise":
+                    raise
+                skipped.append(str(error))
+                continue
+            return {**self._crops(views, np.random.default_rng([self.seed, epoch, index]), epoch), "skipped": skipped}
+        raise ManifestError(f"{self.manifest.root}: none of its training photos can be read; the first: {skipped[0]}")
+
+    def _crops(self, views: list[View], rng: np.random.Generator, epoch: int) -> Batch:
+        crops: list[list[Crop]] = [[] for _ in views]
+        shapes = {view.rgb.shape for view in views}
+        for _ in range(self.tiles_per_photo):
+            chain = self.degradations.draw(rng, epoch)
+            flip, turn = bool(rng.integers(2)), int(rng.integers(4))
+            window = _window_side(self.spec.tile, chain)
+            corner = self._place(views[-1], window, rng)
+            inner = rng.random(2)
+            for view, found in zip(views, crops, strict=True):
+                # An original of another size (re-synthesised frames) is cropped at the same relative place.
+                at = corner if len(shapes) == 1 else _relative(corner, views[-1].rgb.shape, view.rgb.shape)
+                found.append(self._crop(view, at, window, chain, inner, flip, turn))
+        shares = np.stack([[crop.share for crop in found] for found in crops])
+        labels = [_crops_label(view, share) for view, share in zip(views, shares, strict=True)]
+        flat = [crop for found in crops for crop in found]
+        return {
+            "tiles": torch.from_numpy(np.stack([crop.tile for crop in flat])),
+            "clean_tiles": torch.from_numpy(np.stack([crop.clean for crop in flat])),
+            "patch_share": torch.from_numpy(shares.reshape(-1, *shares.shape[2:])),
+            "tile_label": torch.tensor([tile_label(crop.share) for crop in flat]),
+            "photo_label": torch.tensor(labels),
+            "photo_weight": torch.tensor([float(self.photo_weights[view.row]) for view in views]),
+        }
+
+    def _place(self, view: View, window: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Upper left corner (y, x) of a window; on a painted pixel for a share `focus` of the crops of an edit."""
+        focus, y_share, x_share, pick, dy, dx = rng.random(6)
+        height, width = view.rgb.shape[:2]
+        top, left = max(0, height - window), max(0, width - window)
+        if view.label and view.mask is not None and focus < self.focus:
+            painted = np.flatnonzero(view.mask > 0.5)
+            if len(painted):
+                y, x = divmod(int(painted[int(pick * len(painted))]), width)
+                return min(max(0, y - int(dy * window)), top), min(max(0, x - int(dx * window)), left)
+        return int(y_share * (top + 1)), int(x_share * (left + 1))
+
+    def _crop(
+        self,
+        view: View,
+        corner: tuple[int, int],
+        window: int,
+        chain: Chain,
+        inner: npt.NDArray[np.float64],
+        flip: bool,
+        turn: int,
+    ) -> Crop:
+        spec = self.spec
+        y, x = corner
+        rgb = view.rgb[y : y + window, x : x + window]
+        mask = np.full(rgb.shape[:2], np.nan, np.float32) if view.mask is None else view.mask[y : y + window, x : x + window]
+        degraded = pad_to_patches(chain(rgb), spec)
+        clean = pad_to_patches(Chain(tuple(step for step in chain.steps if hasattr(step, "scale")))(rgb), spec)
+        if degraded.shape[:2] != mask.shape:
+            mask = _resize_mask(mask, degraded.shape[:2])
+        top, left = (int(u * (side - spec.tile + 1)) for u, side in zip(inner, degraded.shape[:2], strict=True))
+        box = (slice(top, top + spec.tile), slice(left, left + spec.tile))
+        tile, clean, mask = degraded[box], clean[box], mask[box]
+        if flip:
+            tile, clean, mask = tile[:, ::-1], clean[:, ::-1], mask[:, ::-1]
+        tile, clean, mask = (np.ascontiguousarray(np.rot90(array, turn)) for array in (tile, clean, mask))
+        return Crop(tile, clean, patch_share(mask, spec.patch))
+
+
+def _window_side(tile: int, chain: Chain) -> int:
+    """Room for the tile after the chain's resizes, and for an offset inside it, so that the grid of the chain's own JPEG
+    falls anywhere."""
+    return int(np.ceil((tile + 8) / chain.scale))
+
+
+def _relative(corner: tuple[int, int], source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, int]:
+    return tuple(int(at * to / of) for at, of, to in zip(corner, source, target, strict=False))  # type: ignore[return-value]
+
+
+def _resize_mask(mask: Share, shape: tuple[int, ...]) -> Share:
+    """Nearest-neighbour, which is exact enough for shares of patches and keeps NaN."""
+    rows = np.minimum((np.arange(shape[0]) + 0.5) * mask.shape[0] / shape[0], mask.shape[0] - 1).astype(int)
+    cols = np.minimum((np.arange(shape[1]) + 0.5) * mask.shape[1] / shape[1], mask.shape[1] - 1).astype(int)
+    return mask[rows][:, cols]
+
+
+def _crops_label(view: View, share: Share) -> float:
+    """Label of a photo's crops taken together: that of the photo, unless its mask says that the crops missed the edit."""
+    if not view.label:
+        return 0.0
+    if np.isnan(share).any():
+        return 1.0
+    return 1.0 if share.max() >= 0.5 else 0.0 if share.max() == 0.0 else float("nan")
+
+
+def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
+    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,) for photos that are nobody's
+    pair."""
+    rows = {name: row for row, name in enumerate(manifest.table["file_name"])}
+    units: list[tuple[int, ...]] = []
+    paired: set[int] = set()
+    for row, pair in enumerate(manifest.table["pair"]):
+        original = rows.get(pair) if pair else None
+        if original is not None:
+            units.append((original, row))
+            paired.update((original, row))
+    units.extend((row,) for row in range(len(rows)) if row not in paired)
+    return units
+
+
+def collate_units(units: Sequence[Batch]) -> Batch:
+    """Joins units; `photo_index` [n] says which photo of the batch a tile belongs to."""
+    batch: Batch = {key: torch.cat([unit[key] for unit in units]) for key in units[0] if key != "skipped"}
+    batch["skipped"] = [message for unit in units for message in unit["skipped"]]
+    per_photo = len(batch["tiles"]) // len(batch["photo_label"])
+    batch["photo_index"] = torch.arange(len(batch["photo_label"])).repeat_interleave(per_photo)
+    return batch
+
+
+class WholePhotoDataset(Dataset[Batch]):
+    """Photos for validation: every tile of the full cover, as the wrapper cuts them. Index -1 stands for no photo: it fills up the
+    last round when several processes share a split, and counts for nothing."""
+
+    def __init__(self, manifest: Manifest, spec: PixelSpec, on_error: Literal["raise", "skip"] = "raise") -> None:
+        self.manifest, self.spec, self.on_error = manifest, spec, on_error
+
+    def __len__(self) -> int:
+        return len(self.manifest.table)
+
+    def __getitem__(self, index: int) -> Batch:
+        skipped: list[str] = []
+        if index >= 0:
+            try:
+                return self._whole(index)
+            except (PhotoError, ManifestError) as error:
+                if self.on_error == "raise":
+                    raise
+                skipped.append(str(error))
+        side = self.spec.tile
+        cells = side // self.spec.patch
+        return {
+            "tiles": torch.zeros(1, side, side, 3, dtype=torch.uint8),
+            "patch_share": torch.full((1, cells, cells), float("nan")),
+            "photo_label": torch.tensor([float("nan")]),
+            "whole_edit": False,
+            "skipped": skipped,
+        }
+
+    def _whole(self, index: int) -> Batch:
+        view = read_view(self.manifest, index, self.spec)
+        tiles = cover(view.rgb, self.spec)
+        side = self.spec.tile // self.spec.patch
+        if view.mask is None:
+            share = np.full(tiles.grid, np.nan, np.float32)
+        else:
+            share = patch_share(view.mask, self.spec.patch)
+        cells = [share[row : row + side, col : col + side] for row, col in tiles.origins // self.spec.patch]
+        return {
+            "tiles": torch.from_numpy(tiles.tiles),
+            "patch_share": torch.from_numpy(np.stack(cells)),
+            "photo_label": torch.tensor([float(view.label)]),
+            "whole_edit": self.manifest.table["kind"].iat[index] == "ai_whole",
+            "skipped": [],
+        }
+
+
+class WholePhotoSampler(Sampler[int]):
+    """This process's photos in order, filled up with -1 to the same count in every process."""
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.rank, self.world_size = length, rank, world_size
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        for index in range(self.rank, len(self) * self.world_size, self.world_size):
+            yield index if index < self.length else -1

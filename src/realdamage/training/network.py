@@ -1,0 +1,116 @@
+"""The network: a timm ViT whose patch tokens become an evidence map and whose class token helps to judge the tile.
+
+The pixel contract ends here: the network takes uint8 tiles and normalises them itself, with the backbone's own mean and
+standard deviation, so that the exported file, a checkpoint and a training step can't disagree on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from realdamage.inference.errors import ConfigError, ModelFileError
+from realdamage.training import backbones  # noqa: F401  registers `vit_micro` with timm
+
+EVIDENCE_SHARPNESS = 2.0
+"""Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the graph."""
+
+
+class EvidenceViT(nn.Module):
+    """A ViT with one evidence logit a patch and one logit a tile.
+
+    `forward(tiles)`: uint8 [n, tile, tile, 3] (RGB) → logit float32 [n], evidence float32 [n, tile/patch, tile/patch];
+    positive means synthetic. The tile logit is the log-mean-exp of the evidence plus a linear reading of the class token.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, tile: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tile = tile
+        patch_embed: Any = backbone.patch_embed
+        ratio = patch_embed.feat_ratio(as_scalar=True)
+        self.patch = int(ratio)
+        self.grid = tile // self.patch
+        self.prefix_tokens = int(backbone.num_prefix_tokens)  # type: ignore[arg-type]
+        width = int(backbone.num_features)  # type: ignore[arg-type]
+        self.patch_head = nn.Linear(width, 1)
+        self.tile_head = nn.Linear(width, 1)
+        for head in (self.patch_head, self.tile_head):
+            nn.init.trunc_normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+        config: dict[str, Any] = backbone.pretrained_cfg  # type: ignore[assignment]
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255.0)
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255.0)
+
+    def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = (tiles.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        tokens = self.backbone.forward_features(pixels)  # type: ignore[operator]
+        patches = tokens[:, self.prefix_tokens :]
+        evidence = self.patch_head(patches).squeeze(-1).float()
+        summary = tokens[:, 0] if self.prefix_tokens else patches.mean(dim=1)
+        pooled = (torch.logsumexp(evidence * EVIDENCE_SHARPNESS, dim=1) - math.log(self.grid**2)) / EVIDENCE_SHARPNESS
+        logit = pooled + self.tile_head(summary).squeeze(-1).float()
+        return logit, evidence.reshape(-1, self.grid, self.grid)
+
+
+def build_network(
+    backbone: str, *, tile: int, pretrained: bool, weights: str | None = None, drop_path: float = 0.0
+) -> EvidenceViT:
+    """Makes the network around a timm backbone.
+
+    `backbone`: a timm name (with its tag for pretrained weights); `tile`: side in pixels, a multiple of the backbone's
+    patch; `weights`: a file of weights for a warm start, used instead of a download.
+
+    Raises ConfigError: unknown backbone, or a tile that is no multiple of the patch; ModelFileError: weights that
+    cannot be downloaded or read.
+    """
+    if not timm.is_model(backbone.split(".")[0]):
+        near = difflib.get_close_matches(backbone, timm.list_models("*vit*") + timm.list_pretrained("*vit*"), n=3)
+        raise ConfigError(
+            f"model.backbone={backbone}: timm {timm.__version__} has no such model; near: {', '.join(near) or 'none'}"
+        )
+    options: dict[str, Any] = {"img_size": tile, "num_classes": 0, "drop_path_rate": drop_path}
+    if weights:
+        if not Path(weights).is_file():
+            raise ModelFileError(f"model.weights={weights}: no such file. Give the path of a timm state dict, or null.")
+        options["pretrained_cfg_overlay"] = {"file": str(weights)}
+    # Without one of timm's own shortcuts, `file` in the overlay is what timm loads instead of downloading.
+    try:
+        body = timm.create_model(backbone, pretrained=bool(pretrained or weights), **options)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(f"model.backbone={backbone} with model.tile={tile}: {error}") from error
+    except Exception as error:
+        raise _weights_error(backbone, weights, error) from error
+    if not hasattr(body, "patch_embed") or not hasattr(body, "num_prefix_tokens"):
+        raise ConfigError(f"model.backbone={backbone}: not a vision transformer with patch tokens ({type(body).__name__})")
+    patch = int(body.patch_embed.feat_ratio(as_scalar=True))
+    if tile % patch:
+        raise ConfigError(
+            f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; near: {max(1, tile // patch) * patch}"
+        )
+    return EvidenceViT(body, tile)
+
+
+def _weights_error(backbone: str, weights: str | None, error: Exception) -> ModelFileError:
+    if weights:
+        return ModelFileError(
+            f"model.weights={weights}: these weights do not fit {backbone} ({type(error).__name__}: {_first_line(error)}). "
+            "Use the state dict of the same backbone, or model.weights=null."
+        )
+    return ModelFileError(
+        f"The pretrained weights of {backbone} could not be downloaded ({type(error).__name__}: {_first_line(error)}). "
+        "Without a network, give a local file with model.weights=PATH, or train from scratch with model.pretrained=false."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no details"])[0][:200]
