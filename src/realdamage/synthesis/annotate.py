@@ -21,8 +21,28 @@ from realdamage.synthesis.labels import contrast, font, name
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
-_PENS: tuple[Colour, ...] = ((230, 30, 30), (250, 210, 20), (30, 170, 60), (30, 90, 230), (255, 255, 255), (15, 15, 15), (240, 60, 170))
-_WORDS = ("broken here", "see crack", "DAMAGED", "look!", "scratch", "arrived like this", "defect", "refund please", "this side", "??", "stain")
+_PENS: tuple[Colour, ...] = (
+    (230, 30, 30),
+    (250, 210, 20),
+    (30, 170, 60),
+    (30, 90, 230),
+    (255, 255, 255),
+    (15, 15, 15),
+    (240, 60, 170),
+)
+_WORDS = (
+    "broken here",
+    "see crack",
+    "DAMAGED",
+    "look!",
+    "scratch",
+    "arrived like this",
+    "defect",
+    "refund please",
+    "this side",
+    "??",
+    "stain",
+)
 _OVERSAMPLE_UP_TO = 1600  # long side; beyond it a pixel is fine enough for a smooth line
 
 
@@ -98,7 +118,15 @@ def _arrow(o: _Overlay) -> None:
 
 
 def _stroke(o: _Overlay) -> None:
-    path = walk(o.rng, o.somewhere(), float(o.rng.uniform(0, 6.3)), o.reach * 3, max(2.0, o.reach / 8), wander=0.5, straighten=0.1)
+    path = walk(
+        o.rng,
+        o.somewhere(),
+        float(o.rng.uniform(0, 6.3)),
+        o.reach * 3,
+        max(2.0, o.reach / 8),
+        wander=0.5,
+        straighten=0.1,
+    )
     o.line([(float(x), float(y)) for x, y in path])
 
 
@@ -109,8 +137,18 @@ def _caption(o: _Overlay) -> None:
 
 
 def _date(o: _Overlay) -> None:
-    day, month, year, hour, minute = (int(o.rng.integers(a, b)) for a, b in ((1, 29), (1, 13), (2015, 2027), (0, 24), (0, 60)))
-    text = str(o.rng.choice([f"{year}/{month:02d}/{day:02d} {hour:02d}:{minute:02d}", f"{day:02d}.{month:02d}.{year}", f"{name(o.rng)} {year}-{month:02d}-{day:02d}"]))
+    day, month, year, hour, minute = (
+        int(o.rng.integers(a, b)) for a, b in ((1, 29), (1, 13), (2015, 2027), (0, 24), (0, 60))
+    )
+    text = str(
+        o.rng.choice(
+            [
+                f"{year}/{month:02d}/{day:02d} {hour:02d}:{minute:02d}",
+                f"{day:02d}.{month:02d}.{year}",
+                f"{name(o.rng)} {year}-{month:02d}-{day:02d}",
+            ]
+        )
+    )
     x, y = (o.size[0] * float(o.rng.choice([0.03, 0.55])), o.size[1] * float(o.rng.choice([0.03, 0.92])))
     o.text((x, y), text, o.width * o.rng.uniform(3.5, 5.5), (255, 160, 40) if o.rng.random() < 0.5 else (250, 250, 250))
 
@@ -125,11 +163,17 @@ def _sticker(o: _Overlay) -> None:
             o.disc((x + side * 0.35 * r, y - 0.25 * r), 0.11 * r, 0.18 * r, (60, 40, 20))
         mood = float(o.rng.choice([-1, 1]))
         mouth = np.linspace(-1, 1, 12)
-        o.line([(x + 0.5 * r * m, y + r * (0.35 + mood * 0.2 * (1 - m * m))) for m in mouth.tolist()], 0.1 * r, (60, 40, 20))
+        o.line(
+            [(x + 0.5 * r * m, y + r * (0.35 + mood * 0.2 * (1 - m * m))) for m in mouth.tolist()],
+            0.1 * r,
+            (60, 40, 20),
+        )
     elif kind == 1:  # a heart
         t = np.linspace(0, 2 * np.pi, 40)
         hx, hy = 16 * np.sin(t) ** 3, 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-        o.polygon([(x + r * a / 16, y - r * b / 16) for a, b in zip(hx.tolist(), hy.tolist(), strict=True)], (230, 40, 60))
+        o.polygon(
+            [(x + r * a / 16, y - r * b / 16) for a, b in zip(hx.tolist(), hy.tolist(), strict=True)], (230, 40, 60)
+        )
     elif kind == 2:  # a warning sign
         corners = [(x + 1.1 * r * np.sin(a), y - 1.1 * r * np.cos(a)) for a in (0, 2.094, 4.189)]
         o.polygon(corners, (250, 200, 20))
@@ -205,9 +249,7 @@ class Annotate:
         if self.most < 1:
             raise SynthesisError(f"Annotate: most must be at least 1, found {self.most}.")
 
-    def apply(
-        self, rgb: NDArray[np.uint8], rng: np.random.Generator, region: NDArray[np.bool_] | None = None
-    ) -> Edit:
+    def apply(self, rgb: NDArray[np.uint8], rng: np.random.Generator, region: NDArray[np.bool_] | None = None) -> Edit:
         """Annotates rgb: uint8 [h, w, 3]; the mask holds exactly the pixels whose bytes changed.
 
         region: bool [h, w], what the marks point at (real damage, say); a place near the middle when None or empty.
@@ -235,7 +277,10 @@ def _overlaid(
         spot = (float(x.mean()), float(y.mean()))
         reach = float(max(np.ptp(x), np.ptp(y))) * 0.6 + 0.02 * min(h, w)
     else:
-        spot = (float(w * np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)), float(h * np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)))
+        spot = (
+            float(w * np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)),
+            float(h * np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)),
+        )
         reach = min(h, w) * float(rng.uniform(0.06, 0.2))
     overlay = _Overlay(
         draw=ImageDraw.Draw(sheet),
@@ -249,8 +294,7 @@ def _overlaid(
     )
     for kind in kinds:
         _DRAWN[kind](overlay)
-    alpha = np.asarray(sheet.getchannel("A").reduce(scale), np.float32)[..., None] / np.float32(255)
-    # Premultiplied, so that the sheet's empty black does not darken the rim of a line.
-    paint = np.asarray(sheet.convert("RGBa").convert("RGBA").resize((w, h), Image.Resampling.BOX).convert("RGB"), np.float32)
-    mixed = rgb + alpha * (paint - rgb)
-    return np.where(alpha > 0, (mixed + 0.5).astype(np.uint8), rgb)
+    fine = sheet.resize((w, h), Image.Resampling.BOX)
+    photo = Image.fromarray(rgb)
+    photo.paste(fine.convert("RGB"), mask=fine.getchannel("A"))
+    return np.array(photo)
