@@ -16,6 +16,10 @@ from pathlib import Path
 from realdamage.inference.errors import MissingExtraError, PhotoError, RealDamageError, UsageError
 
 
+# Of the pictures that --heatmap writes; never a photo to judge when the folder is read again.
+_PICTURE_ENDING = ".heatmap.png"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0 done, 1 something judged bad, 2 usage, 3 could not run."""
     parser = _parser()
@@ -149,6 +153,7 @@ def find_photos(given: Iterable[str]) -> list[Path]:
         path = Path(text)
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+            below = [p for p in below if not p.name.endswith(_PICTURE_ENDING)]
             if not below:
                 raise UsageError(f"{path}: no photo in this folder; looked for {' '.join(sorted(PHOTO_SUFFIXES))}")
         elif path.exists():
@@ -213,7 +218,8 @@ class _PrintVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from realdamage import __version__
 
-        parser.exit(0, f"realdamage {__version__}\n")
+        print(f"realdamage {__version__}")
+        parser.exit()
 
 
 def _format_by_ending(output: Path | None) -> str:
@@ -222,11 +228,11 @@ def _format_by_ending(output: Path | None) -> str:
 
 
 def _picture_path(folder: Path, photo: Path, taken: set[Path]) -> Path:
-    """A name that no other photo of this run has; the double ending keeps it off the photos themselves."""
-    path, number = folder / f"{photo.stem}.heatmap.png", 1
+    """A name that no other photo of this run has."""
+    path, number = folder / f"{photo.stem}{_PICTURE_ENDING}", 1
     while path in taken:
         number += 1
-        path = folder / f"{photo.stem}-{number}.heatmap.png"
+        path = folder / f"{photo.stem}-{number}{_PICTURE_ENDING}"
     taken.add(path)
     return path
 

@@ -31,6 +31,7 @@ PHOTO_SUFFIXES = frozenset(
 # Only formats that photos come in: Pillow would also hand PostScript to an interpreter.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,7 +98,7 @@ def decode_contents(contents: bytes | Image.Image | UInt8Array, name: str, max_p
     except PhotoError as error:
         raise PhotoError(f"{name}: {error}") from error
     except Exception as error:  # decoders raise whatever they like on a broken file
-        raise PhotoError(f"{name}: the file is damaged or cut off ({error}); ask for the original") from error
+        raise PhotoError(_damaged(name, error)) from error
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -111,6 +112,8 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     except Exception as error:  # decoders raise whatever they like on a broken header
         if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
             return _open_heic(data, name)
+        if data.startswith(_SIGNATURES):
+            raise PhotoError(_damaged(name, error)) from error
         raise PhotoError(
             f"{name}: not a photo that can be read; it begins with {data[:12]!r}. "
             "Known formats: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF, JPEG 2000"
@@ -128,7 +131,7 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=("HEIF",))
     except Exception as error:
-        raise PhotoError(f"{name}: the HEIC file is damaged ({error}); ask for the original") from error
+        raise PhotoError(_damaged(name, error)) from error
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
@@ -136,6 +139,10 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
         raise PhotoError(_too_large(name, f"{width}x{height} is {width * height} pixels", max_pixels))
     if min(width, height) < MIN_SIDE:
         raise PhotoError(f"{name}: too small: {width}x{height} pixels, each side must have at least {MIN_SIDE}")
+
+
+def _damaged(name: str, error: Exception) -> str:
+    return f"{name}: the file is damaged or cut off ({error}); ask for the original"
 
 
 def _too_large(name: str, found: str, max_pixels: int) -> str:

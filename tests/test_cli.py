@@ -1,0 +1,321 @@
+"""What people type: `realdamage predict`, `calibrate` and `info`, their output and their exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+from PIL import Image
+
+import realdamage
+from realdamage import cli
+from realdamage.cli import main
+from realdamage.inference.metadata import ModelMetadata, read_model_file, write_model_file
+from realdamage.inference.photo import PixelSpec
+from realdamage.inference.policy import Calibration, Policy
+from realdamage.inference.pooling import Pooling
+from realdamage.inference.verdict import PREDICTION_COLUMNS, Verdict
+
+# Sees redness: evidence of a patch = (mean red - mean blue) / 16.
+NETWORK = Path(__file__).parent / "inference" / "redness.onnx.txt"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model" / "red.onnx"
+    metadata = ModelMetadata(
+        pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
+        pooling=Pooling(),
+        calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
+        policy=Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}),
+        backbone="redness",
+        demo=False,
+        model_version="test-1",
+    )
+    write_model_file(path, onnx.parser.parse_model(NETWORK.read_text()).SerializeToString(), metadata)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """real.png, below/painted.jpg (red quarter) and notes.txt."""
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    rgb = np.full((96, 128, 3), (80, 100, 144), np.uint8)
+    Image.fromarray(rgb).save(folder / "real.png")
+    rgb[:48, :64] = (200, 100, 40)
+    Image.fromarray(rgb).save(folder / "below" / "painted.jpg", quality=95)
+    (folder / "notes.txt").write_text("not a photo")
+    return folder
+
+
+def test_a_folder_becomes_a_tidy_table(model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(photos), "--model", str(model)]) == 0
+    out, err = capsys.readouterr()
+    header, rule, painted, real = out.splitlines()
+    assert header.split() == ["file", "outcome", "score", "probability", "regions", "reasons"]
+    assert set(rule) == {"-"}
+    assert painted.split()[:2] == [str(photos / "below" / "painted.jpg"), "synthetic"]
+    assert real.split() == [str(photos / "real.png"), "real", "-4.00", "0.018", "0", "-"]
+    for title in ("outcome", "reasons"):
+        assert painted[header.index(title) - 1] == real[header.index(title) - 1] == " "
+    assert header.index("outcome") == real.index(" real ") + 1
+    assert err == "1 real, 1 synthetic\n"
+
+
+def test_reasons_are_explained_once_below_the_table(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, metadata, _ = read_model_file(model)
+    write_model_file(model, data, replace(metadata, demo=True))
+    assert main(["predict", str(photos), "--model", str(model)]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[1] for line in out.splitlines()[2:]] == ["review", "real"]
+    assert err.count("demo_model: This is a demonstration model") == 1
+    assert main(["predict", str(photos), "--model", str(model), "--allow-demo"]) == 0
+    assert "synthetic" in capsys.readouterr().out
+
+
+def test_csv_has_the_columns_of_a_predictions_file(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(photos), "--model", str(model), "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert tuple(rows[0]) == PREDICTION_COLUMNS
+    assert [row["outcome"] for row in rows] == ["synthetic", "real"]
+    assert float(rows[1]["score"]) == pytest.approx(-4)
+    assert rows[1]["graph_sha256"] == read_model_file(model)[2]
+    assert err == ""
+
+
+def test_json_lines_hold_whole_verdicts(model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(photos), "--model", str(model), "--format", "jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.pop("file_name") for line in lines] == [
+        str(photos / "below" / "painted.jpg"),
+        str(photos / "real.png"),
+    ]
+    assert all(line.pop("ms") > 0 for line in lines)
+    verdicts = [Verdict.from_json(json.dumps(line)) for line in lines]
+    assert [region.box for region in verdicts[0].regions] == [(0, 0, 64, 48)]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("p.csv", "file_name,label"), ("p.jsonl", '{"file_name"'), ("p.txt", "file ")]
+)
+def test_output_goes_to_a_file_in_the_format_of_its_ending(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, first: str
+) -> None:
+    path = tmp_path / "new" / name
+    assert main(["predict", str(photos), "--model", str(model), "--output", str(path)]) == 0
+    assert capsys.readouterr().out == ""
+    assert path.read_text().startswith(first)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_heat_map_pictures_are_no_photos(model: Path, photos: Path) -> None:
+    before = cli.find_photos([str(photos)])
+    assert main(["predict", str(photos), "--model", str(model), "--heatmap", str(photos / "heat")]) == 0
+    assert cli.find_photos([str(photos)]) == before
+
+
+def test_one_heat_map_picture_per_photo(model: Path, photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "blue").save(photos / "below" / "real.png")
+    folder = tmp_path / "heat"
+    assert main(["predict", str(photos), "--model", str(model), "--heatmap", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "painted.heatmap.png",
+        "real-2.heatmap.png",
+        "real.heatmap.png",
+    ]
+    with Image.open(folder / "painted.heatmap.png") as picture:
+        assert picture.width == 128
+        assert picture.height > 96
+
+
+def test_unreadable_photos_are_named_and_the_others_judged(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "empty.jpg").touch()
+    painted = photos / "below" / "painted.jpg"
+    (photos / "cut.jpg").write_bytes(painted.read_bytes()[: painted.stat().st_size // 2])
+    assert main(["predict", str(photos), "--model", str(model)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 4
+    assert f"realdamage: {photos / 'empty.jpg'}: the file is empty" in err
+    assert f"realdamage: {photos / 'cut.jpg'}: the file is damaged or cut off" in err
+    assert err.endswith("1 real, 1 synthetic, 2 unreadable\n")
+
+
+def test_when_no_photo_could_be_read_nothing_was_done(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(photos / "notes.txt"), "--model", str(model)]) == 3
+    assert "none of the 1 photos could be read" in capsys.readouterr().err
+
+
+def test_paths_folders_and_globs_name_each_photo_once(photos: Path) -> None:
+    painted, real = photos / "below" / "painted.jpg", photos / "real.png"
+    assert cli.find_photos([str(real), str(photos)]) == [real, painted]
+    assert cli.find_photos([str(photos / "**" / "*.jpg")]) == [painted]
+    (photos / "odd[1].png").write_bytes(real.read_bytes())
+    assert cli.find_photos([str(photos / "odd[1].png")]) == [photos / "odd[1].png"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("nowhere.jpg", "no such photo or folder"),
+        ("*.tiff", "no such photo or folder"),
+        ("bare", "no photo in this folder"),
+    ],
+)
+def test_what_names_no_photo_is_a_usage_error(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str], given: str, message: str
+) -> None:
+    (photos / "bare").mkdir()
+    assert main(["predict", str(photos / given), "--model", str(model)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"realdamage: {photos / given}: {message}")
+
+
+def test_a_file_that_is_no_model_could_not_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(photos), "--model", str(photos / "notes.txt")]) == 3
+    assert capsys.readouterr().err.startswith(f"realdamage: {photos / 'notes.txt'}: not an ONNX file")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    folder = tmp_path / "heat"
+    assert main(["predict", str(photos), "--model", str(model), "--heatmap", str(folder)]) == 3
+    assert "painted.heatmap.png: cannot be written: No space left" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("prior", ["0", "1.5"])
+def test_a_wrong_prior_is_a_usage_error(model: Path, photos: Path, prior: str) -> None:
+    assert main(["predict", str(photos), "--model", str(model), "--prior", prior]) == 2
+
+
+def test_a_prior_changes_the_probability(model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(photos / "real.png"), "--model", str(model), "--prior", "0.9"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[3] == "0.142"  # sigmoid(-4 + log 9)
+
+
+def test_a_bug_shows_its_trace_only_with_debug(
+    model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("of our own making")
+
+    monkeypatch.setattr(cli, "find_photos", broken)
+    assert main(["predict", str(photos), "--model", str(model)]) == 3
+    assert "ZeroDivisionError: of our own making. This is a bug" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        main(["predict", str(photos), "--model", str(model), "--debug"])
+
+
+def test_info_prints_the_metadata(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(model)]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["graph_sha256"] == read_model_file(model)[2]
+    assert values["bytes"] == model.stat().st_size
+    assert values["pixel_spec"]["tile"] == 32
+    assert values["policy"]["t_synthetic"] == 1.0
+
+
+def manifest(folder: Path, photo: Callable[[int, str], np.ndarray]) -> None:
+    folder.mkdir()
+    rows = ["file_name,label,kind,group,split"]
+    for index in range(30):
+        for label, kind in (("real", "damaged"), ("synthetic", "ai_region")):
+            name = f"{label}-{index}.png"
+            Image.fromarray(photo(index, label)).save(folder / name)
+            rows.append(f"{name},{label},{kind},{index},val")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+
+
+def test_calibrate_writes_thresholds_into_the_model(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("realdamage.evaluation.calibration")
+    rng = np.random.default_rng(0)
+
+    def photo(index: int, label: str) -> np.ndarray:
+        red = 100 + index + (60 if label == "synthetic" else 0) + int(rng.integers(0, 9))
+        return np.full((32, 32, 3), (red, 100, 130), np.uint8)
+
+    manifest(tmp_path / "data", photo)
+    data, metadata, digest = read_model_file(model)
+    write_model_file(model, data, replace(metadata, calibration=None, policy=None))
+    assert main(["calibrate", str(model), "--manifest", str(tmp_path / "data"), "--fpr", "0.1"]) == 0
+    _, calibrated, digest_again = read_model_file(model)
+    assert digest_again == digest
+    assert calibrated.calibration is not None
+    assert calibrated.policy is not None
+    assert (calibrated.policy.fpr, calibrated.policy.negatives) == (0.1, "damaged")
+    out = capsys.readouterr().out
+    assert f"synthetic     score >= {calibrated.policy.t_synthetic:+.3f}: " in out
+    assert "of these damaged photos (allowed 10.0%)" in out
+
+
+def test_calibrate_without_its_extra_says_what_to_install(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("realdamage.data", "realdamage.evaluation"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert main(["calibrate", str(model), "--manifest", str(tmp_path)]) == 3
+    assert 'pip install "realdamage[analysis]"' in capsys.readouterr().err
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "predict" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "photo.jpg", "--modle", "m.onnx"])
+    assert "--modle" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"realdamage {realdamage.__version__}\n"
+
+
+@pytest.mark.parametrize("module", ["realdamage", "realdamage.cli"])
+def test_python_dash_m(model: Path, photos: Path, module: str) -> None:
+    source = str(Path(realdamage.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", module, "predict", "real.png", "below/*.jpg", "--model", str(model)],
+        cwd=photos,
+        env=os.environ | {"PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "1 real, 1 synthetic\n")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [
+        ["real.png", "real"],
+        ["below/painted.jpg", "synthetic"],
+    ]

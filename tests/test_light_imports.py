@@ -1,0 +1,83 @@
+"""A service pays for no training library: what each room may import, checked in an interpreter of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import realdamage
+
+PACKAGE = Path(realdamage.__file__).parent
+TRAINING = {"torch", "torchvision", "timm", "lightning", "hydra", "omegaconf", "diffusers", "transformers", "peft"}
+ANALYSIS = {"pandas", "sklearn", "scipy", "matplotlib", "onnx"}
+# The codec engines run networks; train_codec is the command that trains the house's own.
+CODEC_ENGINES = {f"realdamage.synthesis.{name}" for name in ("codec", "house_codec", "train_codec")}
+
+# Imports one module after the other and notes the first that brings in something heavy.
+WATCH = """
+import importlib, json, sys
+modules, forbidden = json.loads(sys.argv[1])
+found = {}
+for module in modules:
+    importlib.import_module(module)
+    for name in forbidden:
+        if name in sys.modules:
+            found.setdefault(name, module)
+print(json.dumps(found))
+"""
+
+
+def modules_of(room: str) -> list[str]:
+    names = [f"realdamage.{room}.{module.name}" for module in pkgutil.iter_modules([str(PACKAGE / room)])]
+    return [f"realdamage.{room}", *(name for name in names if name not in CODEC_ENGINES)]
+
+
+def heavy_imports(modules: list[str], forbidden: set[str]) -> dict[str, str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, json.dumps([modules, sorted(forbidden)])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("room", ["data", "evaluation", "synthesis", "service"])
+def test_rooms_without_torch(room: str) -> None:
+    if not (PACKAGE / room).is_dir():
+        pytest.skip(f"there is no room {room} yet")
+    assert heavy_imports(modules_of(room), TRAINING) == {}
+
+
+def test_inference_and_the_command_line_need_the_base_install_only() -> None:
+    modules = ["realdamage", *modules_of("inference"), "realdamage.cli"]
+    assert len(modules) > 10
+    assert heavy_imports(modules, TRAINING | ANALYSIS) == {}
+
+
+def test_importing_the_package_is_free() -> None:
+    assert heavy_imports(["realdamage"], TRAINING | ANALYSIS | {"numpy", "PIL", "onnxruntime"}) == {}
+
+
+def test_using_the_exports_needs_the_base_install_only() -> None:
+    assert realdamage.Detector.__module__ == "realdamage.inference.detector"
+    assert realdamage.Verdict.__module__ == "realdamage.inference.verdict"
+    assert realdamage.RealDamageError.__module__ == "realdamage.inference.errors"
+    with pytest.raises(AttributeError, match="has no attribute 'Detektor'"):
+        _ = realdamage.Detektor
+
+
+def test_the_watch_sees_what_is_imported() -> None:
+    assert heavy_imports(["realdamage", "realdamage.inference.photo"], {"numpy"}) == {
+        "numpy": "realdamage.inference.photo"
+    }
