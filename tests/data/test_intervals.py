@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from realdamage.data.intervals import bootstrap_interval
+from realdamage.data.intervals import ResampledRoc, bootstrap_interval
 
 
 def mean_of(values: np.ndarray):  # type: ignore[no-untyped-def]
@@ -43,3 +46,18 @@ def test_undefined_draws_are_left_out_and_a_mostly_undefined_figure_is_nan() -> 
     low, high = bootstrap_interval(statistic, np.arange(5))
     np.testing.assert_array_equal(low, [1.0, np.nan])
     np.testing.assert_array_equal(high, [1.0, np.nan])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(-4, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=60))
+def test_the_resampled_curve_is_that_of_scikit_learn(rows: list[tuple[int, bool, int]]) -> None:
+    scores, positive, weights = (np.array(column) for column in zip(*rows, strict=True))
+    found = ResampledRoc(scores, positive).figures(weights, (0.0, 0.01, 0.3, 1.0))
+    if not weights[positive].any() or not weights[~positive].any():
+        assert np.isnan(found).all()
+        return
+    drawn = weights > 0
+    expected = roc_auc_score(positive[drawn], scores[drawn], sample_weight=weights[drawn])
+    false, true, _ = roc_curve(positive, scores, sample_weight=weights, drop_intermediate=False)
+    at = [true[false <= fpr + 1e-9].max() for fpr in (0.0, 0.01, 0.3, 1.0)]
+    assert found == pytest.approx([expected, *at])

@@ -39,8 +39,9 @@ def check_header(columns: list[str], source: str) -> None:
             raise ManifestError(f"{source}, row 1: column {position} has no name. Name it or remove it.")
         if columns.count(column) > 1:
             raise ManifestError(f"{source}, row 1: the column {column!r} occurs twice. Keep one of them.")
+    absent = [column for column in KNOWN_COLUMNS if column not in columns]
     for column in columns:
-        near = None if column in KNOWN_COLUMNS else _near(column, set(KNOWN_COLUMNS) - set(columns))
+        near = None if column in KNOWN_COLUMNS else _near(column, absent)
         if near:
             logger.warning("%s: %r is not a known column and is left as it is; did you mean %r?", source, column, near)
 

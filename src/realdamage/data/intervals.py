@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -32,3 +32,37 @@ def bootstrap_interval(
     # Columns without any value would make nanquantile warn; their content does not matter.
     low, high = np.nanquantile(np.where(undefined, 0.0, figures), [tail, 1 - tail], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
+
+
+class ResampledRoc:
+    """The ROC curve of fixed scores under changing weights, sorted once for all draws of a bootstrap.
+
+    `sklearn.metrics.roc_curve`, with which it agrees, sorts and validates anew each time: seconds instead of a blink.
+    `scores` [n], higher is more positive; `positive` bool [n].
+    """
+
+    def __init__(self, scores: npt.ArrayLike, positive: npt.ArrayLike) -> None:
+        score = np.asarray(scores, dtype=np.float64)
+        self._order = np.argsort(-score, kind="stable")
+        self._positive = np.asarray(positive, dtype=bool)[self._order]
+        falling = score[self._order]
+        # The curve has a point only where the score changes: equal scores are called together.
+        self._points = np.flatnonzero(np.append(falling[1:] != falling[:-1], np.ones(min(len(falling), 1), dtype=bool)))
+
+    def figures(self, weights: npt.ArrayLike, fprs: Sequence[float] = ()) -> npt.NDArray[np.float64]:
+        """AUROC, then the largest true positive rate at a false positive rate of at most each of `fprs`.
+
+        `weights` [n]: how often each score counts. All NaN when a class weighs nothing.
+        """
+        weight = np.asarray(weights, dtype=np.float64)[self._order]
+        called = [
+            np.append(0.0, np.cumsum(np.where(chosen, weight, 0.0))[self._points])
+            for chosen in (~self._positive, self._positive)
+        ]
+        if not called[0][-1] or not called[1][-1]:
+            return np.full(1 + len(fprs), np.nan)
+        false, true = (counts / counts[-1] for counts in called)
+        area = float(np.sum(np.diff(false) * (true[1:] + true[:-1])) / 2)
+        # Both rise along the curve; the tolerance forgives the last digit of k / n, far below one photo.
+        reached = true[np.searchsorted(false, np.asarray(fprs) + 1e-9, side="right") - 1]
+        return np.append(area, reached)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-from realdamage.data.intervals import bootstrap_interval
+from realdamage.data.intervals import ResampledRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.inference.errors import ManifestError, PhotoError
@@ -94,11 +93,6 @@ def container_auroc(manifest: Manifest, *, n_boot: int = 500, seed: int = 0) -> 
         method="predict_proba",
     )[:, 1]
 
-    def auroc(weights: npt.NDArray[np.int64]) -> float:
-        drawn = weights > 0
-        if len(np.unique(synthetic[drawn])) < 2:
-            return float("nan")
-        return float(roc_auc_score(synthetic[drawn], predicted[drawn], sample_weight=weights[drawn]))
-
-    low, high = bootstrap_interval(auroc, groups, n_boot=n_boot, seed=seed)
-    return ContainerAuroc(auroc(np.ones_like(groups)), float(low), float(high))
+    roc = ResampledRoc(predicted, synthetic)
+    [low], [high] = bootstrap_interval(roc.figures, groups, n_boot=n_boot, seed=seed)
+    return ContainerAuroc(float(roc_auc_score(synthetic, predicted)), float(low), float(high))

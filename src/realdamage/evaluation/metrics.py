@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from realdamage.data.intervals import bootstrap_interval
+from realdamage.data.intervals import ResampledRoc, bootstrap_interval
 from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.evaluation.predictions import PatchEvidence, check_predictions
 from realdamage.inference.errors import RealDamageError
@@ -36,7 +36,12 @@ def tpr_at_fpr(negatives: Scores, positives: Scores, fpr: float) -> float:
     `negatives` [n], `positives` [m]: scores, higher is more synthetic; a score equal to the threshold counts as called.
     NaN when a class is empty.
     """
-    return float(_tprs_at_fprs(negatives, positives, (fpr,))[0])
+    if not len(negatives) or not len(positives):
+        return float("nan")
+    labels = np.repeat([0, 1], [len(negatives), len(positives)])
+    rates, found, _ = roc_curve(labels, np.concatenate([negatives, positives]), drop_intermediate=False)
+    # The tolerance forgives the last digit of k / n, far below one photo.
+    return float(found[rates <= fpr + 1e-9].max())
 
 
 def photo_metrics(
@@ -120,8 +125,8 @@ def localisation_metrics(evidence: Sequence[PatchEvidence]) -> dict[str, Any]:
         "reason": None,
     }
     if painted.all() or not painted.any():
-        found = "no patch" if not len(painted) else "every patch" if painted.all() else "no patch painted"
-        return {**result, "reason": f"there is {found} in {len(evidence)} photos; both sorts of patch are needed"}
+        found = "every patch is painted" if len(painted) and painted.all() else "no patch is painted"
+        return {**result, "reason": f"{found} in {len(evidence)} photos; both sorts of patch are needed"}
     heat = np.concatenate([photo.heat.ravel() for photo in evidence])
     precision, recall, _ = precision_recall_curve(painted, heat)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
@@ -132,25 +137,6 @@ def localisation_metrics(evidence: Sequence[PatchEvidence]) -> dict[str, Any]:
         "best_f1": float(f1.max()),
         "baseline_f1": 2 * prevalence / (1 + prevalence),
     }
-
-
-def _tprs_at_fprs(
-    negatives: Scores,
-    positives: Scores,
-    fprs: Sequence[float],
-    weights: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-) -> Scores:
-    of_negatives, of_positives = weights or (np.ones(len(negatives)), np.ones(len(positives)))
-    if not np.any(of_negatives) or not np.any(of_positives):
-        return np.full(len(fprs), np.nan)
-    rates, found, _ = roc_curve(
-        np.repeat([0, 1], [len(negatives), len(positives)]),
-        np.concatenate([negatives, positives]),
-        sample_weight=np.concatenate([of_negatives, of_positives]),
-        drop_intermediate=False,
-    )
-    # Both rise along the curve; the tolerance forgives the last digit of k / n, far below one photo.
-    return np.asarray(found[np.searchsorted(rates, np.asarray(fprs) + 1e-9, side="right") - 1])
 
 
 def _rates(negatives: Scores, positives: Scores, name: str) -> tuple[dict[str, float | None], dict[str, str]]:
@@ -174,17 +160,13 @@ def _intervals(
     n_boot: int,
     seed: int,
 ) -> dict[str, list[float] | None]:
+    overall = ResampledRoc(scores, synthetic)
+    counted = damaged | synthetic
+    against_damaged = ResampledRoc(scores[counted], synthetic[counted])
+
     def statistic(weights: npt.NDArray[np.int64]) -> Scores:
-        drawn = weights > 0
-        both = synthetic[drawn].any() and not synthetic[drawn].all()
-        auroc = roc_auc_score(synthetic[drawn], scores[drawn], sample_weight=weights[drawn]) if both else np.nan
-        rates = [
-            _tprs_at_fprs(
-                scores[negative], scores[synthetic], FALSE_POSITIVE_RATES, (weights[negative], weights[synthetic])
-            )
-            for negative in (damaged, ~synthetic)
-        ]
-        return np.concatenate([[auroc], *rates])
+        auroc, *all_real = overall.figures(weights, FALSE_POSITIVE_RATES)
+        return np.array([auroc, *against_damaged.figures(weights[counted], FALSE_POSITIVE_RATES)[1:], *all_real])
 
     low, high = bootstrap_interval(statistic, groups, n_boot=n_boot, seed=seed)
     keys = ("auroc", *_RATE_KEYS, *(f"{key}_all_real" for key in _RATE_KEYS))

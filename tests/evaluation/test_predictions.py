@@ -1,0 +1,183 @@
+"""A manifest is scored photo by photo through the wrapper, and the predictions survive the file."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from realdamage.data.manifest import Manifest
+from realdamage.evaluation.predictions import (
+    PREDICTION_COLUMNS,
+    patch_share,
+    read_predictions,
+    score_manifest,
+    write_predictions,
+)
+from realdamage.inference.detector import Detector
+from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError
+
+WritePhotos = Callable[..., Manifest]
+
+EDIT = {"label": "synthetic", "kind": "ai_region", "generator": "g1", "pair": "a.png", "mask_file_name": "b_m.png"}
+WHOLE = {"label": "synthetic", "kind": "ai_whole", "generator": "g2", "mask_file_name": "c_m.png"}
+ROWS = [
+    {"file_name": "a.png", "label": "real", "kind": "damaged", "damage": "torn", "group": "shoe", "red": 40},
+    {"file_name": "b.png", **EDIT, "red": 250},
+    {"file_name": "c.png", **WHOLE, "red": 200},
+]
+
+
+def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: WritePhotos) -> None:
+    seen: list[tuple[int, int]] = []
+    detector = Detector.load(model_file)
+    manifest = write_photos(ROWS)
+    predictions, localisation = score_manifest(detector, manifest, progress=lambda *done: seen.append(done))
+    assert tuple(predictions.columns) == PREDICTION_COLUMNS
+    assert predictions["file_name"].tolist() == ["a.png", "b.png", "c.png"]
+    assert predictions["group"].tolist() == ["shoe", "shoe", "c.png"]
+    assert predictions["damage"].tolist() == ["torn", "", ""]
+    assert predictions["generator"].tolist() == ["", "g1", "g2"]
+    assert predictions["score"][0] == pytest.approx((40 - 128) / 16)
+    assert predictions["probability"].isna().all()
+    assert predictions["outcome"].tolist() == ["review"] * 3
+    assert predictions["reasons"].str.contains("not_calibrated").all()
+    assert predictions[["width", "height"]].to_numpy().tolist() == [[80, 64]] * 3
+    assert (predictions["ms"] > 0).all()
+    assert predictions["photo_sha256"].nunique() == 3
+    assert predictions["graph_sha256"].unique().tolist() == [detector.graph_sha256]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    # c.png is kind ai_whole: every pixel is synthetic, whatever its mask says.
+    assert [photo.file_name for photo in localisation] == ["b.png"]
+
+
+def test_what_is_scored_is_what_the_detector_says(model_file: Path, write_photos: WritePhotos) -> None:
+    detector = Detector.load(model_file)
+    manifest = write_photos(ROWS)
+    predictions, localisation = score_manifest(detector, manifest)
+    verdict = detector.predict((manifest.root / "b.png").read_bytes())
+    assert predictions["score"][1] == verdict.score
+    np.testing.assert_array_equal(localisation[0].heat, verdict.heatmap)
+
+
+def test_localisation_compares_heat_and_mask_patch_by_patch(model_file: Path, write_photos: WritePhotos) -> None:
+    _, [photo] = score_manifest(Detector.load(model_file), write_photos(ROWS))
+    assert photo.heat.shape == photo.painted.shape == (4, 5)
+    # The mask covers 40 columns: two whole patches and half of the third, which is not *more* than half.
+    np.testing.assert_array_equal(photo.painted, np.tile([True, True, False, False, False], (4, 1)))
+    assert photo.heat[:, :2].min() > 0.99
+    assert photo.heat[:, 3:].max() < 0.01
+
+
+def test_a_photo_above_max_side_is_compared_at_the_size_it_was_judged_at(
+    model_file: Path, write_photos: WritePhotos, tmp_path: Path
+) -> None:
+    manifest = write_photos(ROWS[:2])
+    painted = np.zeros((300, 512), dtype=np.uint8)
+    painted[:, :256] = 255
+    Image.fromarray(np.dstack([painted, 0 * painted, 0 * painted])).save(manifest.root / "b.png")
+    Image.fromarray(painted).save(manifest.root / "b_m.png")
+    _, [photo] = score_manifest(Detector.load(model_file), manifest)
+    assert photo.heat.shape == photo.painted.shape == (10, 16)
+    assert photo.painted[:, :8].all()
+    assert not photo.painted[:, 8:].any()
+
+
+def test_a_mask_of_another_size_names_both_sizes(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = write_photos(ROWS)
+    Image.new("L", (80, 80)).save(manifest.root / "b_m.png")
+    with pytest.raises(ManifestError, match=r"b_m\.png: the mask is 80×80 pixels, but its photo 'b\.png' is 80×64"):
+        score_manifest(Detector.load(model_file), manifest)
+
+
+def test_an_unreadable_photo_stops_or_is_kept_without_a_score(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = write_photos(ROWS)
+    (manifest.root / "b.png").write_bytes(b"not a picture")
+    detector = Detector.load(model_file)
+    with pytest.raises(PhotoError, match=r"b\.png"):
+        score_manifest(detector, manifest)
+    predictions, localisation = score_manifest(detector, manifest, on_error="skip")
+    assert predictions["score"].isna().tolist() == [False, True, False]
+    assert predictions.loc[1, ["label", "kind", "outcome", "reasons"]].tolist() == [
+        "synthetic",
+        "ai_region",
+        "",
+        "unreadable",
+    ]
+    assert localisation == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([4, 8]), st.randoms(use_true_random=False))
+def test_patch_share_is_the_mean_of_each_patch(height: int, width: int, patch: int, random: object) -> None:
+    mask = np.random.default_rng(random.randrange(2**32)).random((height, width)) < 0.4  # type: ignore[attr-defined]
+    share = patch_share(mask, (height, width), patch)
+    assert share.shape == (-(-height // patch), -(-width // patch))
+    for row, column in np.ndindex(share.shape):
+        inside = mask[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+        assert share[row, column] == pytest.approx(inside.mean(), abs=1e-6)
+
+
+@pytest.fixture
+def predictions(model_file: Path, write_photos: WritePhotos) -> pd.DataFrame:
+    manifest = write_photos(ROWS)
+    (manifest.root / "c.png").write_bytes(b"not a picture")
+    return score_manifest(Detector.load(model_file), manifest, on_error="skip")[0]
+
+
+def test_predictions_survive_a_csv_file(predictions: pd.DataFrame, tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.csv", predictions)
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.csv"), predictions)
+
+
+def test_predictions_survive_a_parquet_file(predictions: pd.DataFrame, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, which no extra of ours installs")
+    write_predictions(tmp_path / "p.parquet", predictions)
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.parquet"), predictions)
+
+
+def test_parquet_without_its_package_says_what_to_install(
+    predictions: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_import = builtins.__import__
+
+    def without_parquet(name: str, *rest: object) -> object:
+        if name.split(".")[0] in ("pyarrow", "fastparquet"):
+            raise ImportError(name)
+        return real_import(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without_parquet)
+    with pytest.raises(RealDamageError, match=r"pip install pyarrow, or use \.csv"):
+        write_predictions(tmp_path / "p.parquet", predictions)
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_another_table_is_not_taken_for_predictions(predictions: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("file_name,score\na.jpg,1\n")
+    with pytest.raises(RealDamageError, match=r"other\.csv: not a predictions file; missing columns: label, kind"):
+        read_predictions(tmp_path / "other.csv")
+    with pytest.raises(RealDamageError, match=r"ends in \.csv or \.parquet, not in '\.xlsx'"):
+        write_predictions(tmp_path / "p.xlsx", predictions)
+    with pytest.raises(RealDamageError, match=r"nowhere\.csv: cannot be read"):
+        read_predictions(tmp_path / "nowhere.csv")
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(RealDamageError, match=r"empty\.csv: not a readable table"):
+        read_predictions(tmp_path / "empty.csv")
+
+
+def test_a_wrong_value_in_the_file_is_named(predictions: pd.DataFrame, tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.csv", predictions)
+    text = (tmp_path / "p.csv").read_text()
+    (tmp_path / "label.csv").write_text(text.replace("b.png,synthetic", "b.png,fake"))
+    with pytest.raises(RealDamageError, match="row 3, column label: found 'fake'; allowed: real, synthetic, or empty"):
+        read_predictions(tmp_path / "label.csv")
+    (tmp_path / "score.csv").write_text(text.replace(str(predictions["score"][0]), "high"))
+    with pytest.raises(RealDamageError, match="row 2, column score: found 'high', not a number"):
+        read_predictions(tmp_path / "score.csv")
