@@ -15,7 +15,6 @@ from pathlib import Path
 
 from realdamage.inference.errors import MissingExtraError, PhotoError, RealDamageError, UsageError
 
-
 # Of the pictures that --heatmap writes; never a photo to judge when the folder is read again.
 _PICTURE_ENDING = ".heatmap.png"
 

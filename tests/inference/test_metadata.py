@@ -81,6 +81,7 @@ def test_a_newer_format_says_upgrade(write_red_model: Callable[..., Path]) -> No
         (lambda values: values.update(colour="red"), "metadata: unknown key 'colour'"),
         (lambda values: values["pixel_spec"].update(tile=100), r"metadata\.pixel_spec: .*tile=100"),
         (lambda values: values["pooling"].update(name="max"), r"metadata\.pooling: .*name='max'"),
+        (lambda values: values.update(labels=["real"]), r"metadata\.labels: expected tuple.*, found \['real'\]"),
         (lambda values: values.update(labels=["real", 1]), r"metadata\.labels\[1\]: expected str, found 1"),
     ],
 )

@@ -13,6 +13,7 @@ from realdamage.inference.detector import Detector
 from realdamage.inference.errors import UsageError
 from realdamage.inference.overlay import caption, draw_overlay
 from realdamage.inference.photo import read_photo
+from realdamage.inference.verdict import Region
 
 
 @pytest.mark.parametrize("size", [(150, 100), (640, 320), (33, 400)])
@@ -58,3 +59,12 @@ def test_without_a_heat_map_there_is_nothing_to_draw(
     verdict = Detector.load(write_red_model()).predict(rgb)
     with pytest.raises(UsageError, match="no heat map"):
         draw_overlay(rgb, replace(verdict, heatmap=None))
+
+
+def test_a_region_narrower_than_a_pixel_of_the_thumbnail(
+    write_red_model: Callable[..., Path], blue_photo: Callable[..., np.ndarray]
+) -> None:
+    rgb = blue_photo(129, 96)
+    verdict = replace(Detector.load(write_red_model()).predict(rgb), regions=(Region((120, 0, 121, 96), 0.9),))
+    picture = np.asarray(draw_overlay(rgb[::8, ::8], verdict))
+    assert (picture[:12] == [0, 200, 255]).all(axis=2).any(axis=1).all()

@@ -30,10 +30,12 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict) -> Image.Image:
     picture.paste(Image.fromarray(np.round(blended).astype(np.uint8)))
     draw = ImageDraw.Draw(picture)
     across, down = width / verdict.width, height / verdict.height
-    for left, top, right, bottom in (region.box for region in verdict.regions):
-        box = (left * across, top * down, right * across - 1, bottom * down - 1)
+    for region in verdict.regions:
+        left, top, right, bottom = np.multiply(region.box, (across, down, across, down)).tolist()
+        box = (left, top, max(left, right - 1), max(top, bottom - 1))
         draw.rectangle(box, outline=_BOX, width=max(2, width // 300))
-    font, text = _fitting_font(caption(verdict), width - 8, caption_height), caption(verdict)
+    text = caption(verdict)
+    font = _fitting_font(text, width - 8, caption_height)
     draw.text((4, height + caption_height / 2), text, fill="white", font=font, anchor="lm")
     return picture
 
