@@ -73,7 +73,7 @@ def photo_metrics(
     scored = predictions[predictions["score"].notna()].reset_index(drop=True)
     scores = scored["score"].to_numpy(dtype=np.float64)
     synthetic = (scored["label"] == "synthetic").to_numpy()
-    damaged = (scored["kind"] == "damaged").to_numpy()
+    damaged = ~synthetic & (scored["kind"] == "damaged").to_numpy()
     if synthetic.all() or not synthetic.any():
         found = "no photo at all" if not len(scored) else f"only {scored['label'].iat[0]} photos ({len(scored)})"
         raise RealDamageError(
