@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realdamage.synthesis.fields import Array, blur, luminance, to_srgb
+from realdamage.synthesis.fields import Array, blur, dot, luminance, mix, to_srgb
 
 _SENSITIVITY = np.array([0.62, 1.0, 0.70], np.float32)  # of the sensor's red, green and blue pixels to white light
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -70,9 +70,8 @@ class Camera:
     def _develop(self, light: Array, rng: np.random.Generator) -> Array:
         """Sensor and raw processing: light [3, h, w] -> linear colours [3, h, w] in 0..1."""
         lamp = np.exp(np.float32(self.warmth) * np.array([0.35, 0.0, -0.45], np.float32))
-        mix = (1 - self.crosstalk) * np.eye(3, dtype=np.float32) + np.float32(self.crosstalk / 3)
-        sensor = (mix * (_SENSITIVITY * lamp)[:, None]).astype(np.float32)
-        planes = np.tensordot(sensor, light, 1)
+        leak = (1 - self.crosstalk) * np.eye(3, dtype=np.float32) + np.float32(self.crosstalk / 3)
+        planes = mix(leak * (_SENSITIVITY * lamp)[:, None], light)
         raw = mosaic(planes, self.phase)
         noisy = raw + np.sqrt(
             np.float32(self.shot) * np.maximum(raw, 0) + np.float32(self.read**2)
@@ -82,11 +81,11 @@ class Camera:
         # White balance before demosaicing, clipped together, so that highlights stay white.
         balanced = np.minimum(raw * mosaic(np.broadcast_to(gains[:, None, None], planes.shape), self.phase), 1)
         planes = demosaic(balanced.astype(np.float32), self.phase, malvar=self.malvar)
-        return np.clip(np.tensordot(np.linalg.inv(mix).astype(np.float32), planes, 1), 0, 1)
+        return np.clip(mix(np.linalg.inv(leak), planes), 0, 1)
 
     def _denoised(self, colours: Array) -> Array:
         """Smooths colour and, below a threshold that follows the noise, brightness."""
-        luma = np.tensordot(_LUMA, colours, 1)
+        luma = dot(_LUMA, colours)
         smooth = blur(luma, 0.8)
         detail = luma - smooth
         floor = np.float32(self.denoise * 1.5) * np.sqrt(
@@ -104,7 +103,7 @@ class Camera:
         return x + np.float32(self.contrast) * x * (1 - x) * (2 * x - 1)
 
     def _sharpened(self, encoded: Array) -> Array:
-        luma = np.tensordot(_LUMA, encoded, 1)
+        luma = dot(_LUMA, encoded)
         edge = np.clip(luma - blur(luma, self.sharpen_radius), -0.12, 0.12)
         return np.clip(encoded + np.float32(self.sharpen) * edge, 0, 1)
 
@@ -119,9 +118,9 @@ class Camera:
 
 def random_camera(rng: np.random.Generator) -> Camera:
     """A phone camera and the settings of one shot."""
-    shot = float(np.exp(rng.uniform(np.log(8e-5), np.log(2.5e-3))))
+    shot = float(np.exp(rng.uniform(np.log(8e-5), np.log(1.6e-3))))
     return Camera(
-        blur=float(rng.uniform(0.45, 0.9)),
+        blur=float(rng.uniform(0.55, 0.95)),
         vignette=float(rng.uniform(0.0, 0.35)),
         brightness=float(np.clip(rng.lognormal(np.log(0.24), 0.3), 0.1, 0.5)),
         warmth=float(rng.normal(0.2, 0.7)),

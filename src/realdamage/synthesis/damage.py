@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from realdamage.data.vocabulary import DAMAGES
 from realdamage.inference.errors import SynthesisError
 from realdamage.synthesis.damage_areas import crushed, dented, other, stained
 from realdamage.synthesis.damage_lines import cracked, creased, scratched
@@ -31,7 +32,6 @@ _DRAW: dict[str, Callable[[Site], Surface]] = {
     "broken": broken,
     "other": other,
 }
-DAMAGES = tuple(_DRAW)
 _AT_EDGES = {"broken": 0.7, "torn": 0.5}  # how often these begin at the product's outline
 _AREA = (0.012, 0.09)  # wanted share of the photo, log-uniform; the drawn area strays around it
 _LARGEST_OF_REGION = 0.45

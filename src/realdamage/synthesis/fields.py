@@ -42,9 +42,20 @@ def to_bytes(linear: Array) -> NDArray[np.uint8]:
     return (to_srgb(linear) * 255.0 + 0.5).astype(np.uint8)
 
 
+def dot(vector: Array, planes: Array) -> Array:
+    """vector [3] times planes [3, ...]: [...]. Without BLAS, whose threads get in each other's way in parallel runs."""
+    x, y, z = vector.astype(np.float32)
+    return x * planes[0] + y * planes[1] + z * planes[2]
+
+
+def mix(matrix: Array, planes: Array) -> Array:
+    """matrix [k, 3] times planes [3, ...]: [k, ...]."""
+    return np.stack([dot(row, planes) for row in matrix])
+
+
 def luminance(linear: Array) -> Array:
     """Linear light [..., 3] -> luminance [...] (Rec. 709)."""
-    return linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    return dot(np.array([0.2126, 0.7152, 0.0722]), np.moveaxis(linear, -1, 0))
 
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
@@ -58,17 +69,12 @@ def blur(x: Array, sigma: float) -> Array:
     return ndimage.gaussian_filter(x, sigma, mode="reflect", truncate=3.0) if sigma > 0.05 else x
 
 
-def _interpolation(length: int, cells: float, phase: float) -> Array:
-    """Weights [length, n] that stretch n random values over `length` pixels, `cells` pixels apart."""
-    position = np.arange(length) / cells + phase
-    left = position.astype(int)
-    t = position - left
-    t = t * t * (3 - 2 * t)
-    weights = np.zeros((length, int(left[-1]) + 2), np.float32)
-    rows = np.arange(length)
-    weights[rows, left] = 1 - t
-    weights[rows, left + 1] = t
-    return weights
+def _knots(length: int, cell: float, phase: float) -> tuple[NDArray[np.int64], Array]:
+    """For each of `length` pixels: the knot before it, and how far it is towards the next one (eased, 0..1)."""
+    position = np.arange(length) / cell + phase
+    before = position.astype(np.int64)
+    t = (position - before).astype(np.float32)
+    return before, t * t * (3 - 2 * t)
 
 
 def noise(
@@ -82,10 +88,12 @@ def noise(
     total = np.zeros(shape, np.float32)
     weight, reach = 1.0, 0.0
     for _ in range(octaves):
-        down = _interpolation(shape[0], max(cy, 1.0), rng.random())
-        across = _interpolation(shape[1], max(cx, 1.0), rng.random())
-        knots = rng.uniform(-1, 1, (down.shape[1], across.shape[1])).astype(np.float32)
-        total += np.float32(weight) * (down @ knots @ across.T)
+        above, down = _knots(shape[0], max(cy, 1.0), rng.random())
+        before, across = _knots(shape[1], max(cx, 1.0), rng.random())
+        values = rng.uniform(-weight, weight, (above[-1] + 2, before[-1] + 2)).astype(np.float32)
+        rows = values[above] + down[:, None] * (values[above + 1] - values[above])
+        left = rows.take(before, 1)
+        total += left + across * (rows.take(before + 1, 1) - left)
         reach += weight
         weight, cy, cx = weight / 2, cy / 2, cx / 2
     return total / np.float32(reach)

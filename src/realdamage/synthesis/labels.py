@@ -86,7 +86,7 @@ def _bar_code(draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: tuple[fl
     x = x0 + 4
     while x < x1 - 4:
         bar = float(rng.choice([1, 1, 2, 3]))
-        draw.rectangle((x, y0 + 3, x + bar - 1, max(y0 + 4, y1 - 8)), fill=(10, 10, 10))
+        draw.rectangle((x, y0 + 3, x + (bar - 1), max(y0 + 4, y1 - 8)), fill=(10, 10, 10))
         x += bar + float(rng.choice([1, 1, 2, 3]))
     _text(draw, ((x0 + x1) / 2, y1 - 4), str(rng.integers(10**8, 10**9)), 8, (10, 10, 10))
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
 
-from realdamage.synthesis.fields import Array, blur, noise, to_linear
+from realdamage.synthesis.fields import Array, blur, noise, to_bytes, to_linear
 
 TEXELS = 256
 
@@ -35,6 +36,19 @@ def colour(
 ) -> Array:
     """A random colour, linear RGB [3]; limits are those of HSV in display space."""
     rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    return to_linear(np.round(np.array(rgb) * 255).astype(np.uint8))
+
+
+def display(colour: Array) -> tuple[int, int, int]:
+    """Linear RGB [3] as the sRGB triple that Pillow draws with."""
+    r, g, b = (int(v) for v in to_bytes(colour))
+    return r, g, b
+
+
+def muted(rng: np.random.Generator) -> Array:
+    """A colour of rooms and furniture, linear RGB [3]: mostly greys, beiges and browns, light or dark."""
+    hue = rng.normal(0.09, 0.03) if rng.random() < 0.7 else rng.random()
+    rgb = colorsys.hsv_to_rgb(hue % 1, 0.4 * rng.random() ** 1.5, 0.22 + 0.75 * rng.random() ** 0.6)
     return to_linear(np.round(np.array(rgb) * 255).astype(np.uint8))
 
 
@@ -85,21 +99,21 @@ def cloth(rng: np.random.Generator, base: Array | None = None) -> Array:
 
 def tiles(rng: np.random.Generator) -> Array:
     """Floor or wall tiles with joints."""
-    base, count = colour(rng, (0.0, 0.25), (0.35, 0.95)), int(rng.integers(2, 5))
-    rows, columns = np.indices((TEXELS, TEXELS))
-    edge, side = rng.uniform(2, 4), TEXELS / count
-    joint = (rows % side < edge) | (columns % side < edge)
-    tint = rng.uniform(0.92, 1.06, (count, count))[(rows // side).astype(int), (columns // side).astype(int)]
-    tone = tint * (1 + 0.10 * noise(rng, rows.shape, 30, 4))
-    return np.where(joint[..., None], base * np.float32(rng.uniform(0.35, 0.8)), base * tone[..., None]).astype(
-        np.float32
-    )
+    count = int(rng.integers(2, 5))
+    at = np.arange(TEXELS) * count / TEXELS
+    number, edge = at.astype(int), rng.uniform(0.008, 0.016) * count
+    open_joint = (at % 1 < edge).astype(np.float32)
+    joint = np.maximum(open_joint[:, None], open_joint[None, :])
+    tint = rng.uniform(0.92, 1.06, (count, count)).astype(np.float32)[np.ix_(number, number)]
+    tone = tint * (1 + 0.10 * noise(rng, (TEXELS, TEXELS), 30, 4))
+    tone += joint * (np.float32(rng.uniform(0.35, 0.8)) - tone)
+    return np.clip(muted(rng) * tone[..., None], 0.003, 0.95)
 
 
 def stone(rng: np.random.Generator) -> Array:
     """Concrete or marble: blotches, or veins."""
     shape = (TEXELS, TEXELS)
-    base = colour(rng, (0.0, 0.15), (0.3, 0.95))
+    base = muted(rng)
     if rng.random() < 0.5:
         veins = np.exp(-np.abs(noise(rng, shape, 70, 4)) / 0.04)
         return _between(base, base * np.float32(0.45), 0.8 * veins * np.clip(0.5 + noise(rng, shape, 60), 0, 1))
@@ -112,7 +126,7 @@ def carpet(rng: np.random.Generator) -> Array:
     shape = (TEXELS, TEXELS)
     pile = rng.standard_normal(shape).astype(np.float32)
     tone = 1 + 0.28 * blur(pile, 0.7) + 0.14 * noise(rng, shape, 30, 3)
-    return np.clip(colour(rng, (0.0, 0.5), (0.25, 0.85)) * tone[..., None], 0.005, 0.95).astype(np.float32)
+    return np.clip(muted(rng) * tone[..., None], 0.005, 0.95).astype(np.float32)
 
 
 def cardboard(rng: np.random.Generator) -> Array:
@@ -147,12 +161,38 @@ def pages(rng: np.random.Generator) -> Array:
     return np.clip(np.array([0.80, 0.76, 0.66], np.float32) * (1 + lines)[..., None], 0, 0.95).astype(np.float32)
 
 
-GROUNDS: tuple[tuple[Callable[[np.random.Generator], Array], float], ...] = (
+def _tabletop(rng: np.random.Generator) -> Array:
+    return plain(rng, muted(rng))
+
+
+def _bedspread(rng: np.random.Generator) -> Array:
+    return cloth(rng, muted(rng))
+
+
+_GROUNDS: tuple[tuple[Callable[[np.random.Generator], Array], float], ...] = (
     (wood, 0.25),
-    (plain, 0.20),
-    (cloth, 0.08),
+    (_tabletop, 0.20),
+    (_bedspread, 0.0),
     (tiles, 0.25),
     (stone, 0.15),
-    (carpet, 0.03),
+    (carpet, 0.0),
 )
-"""What products lie on: a texture and its gloss."""
+
+
+def random_ground(rng: np.random.Generator) -> tuple[Array, float]:
+    """What products lie on: a texture [m, m, 3] and the most it can gloss."""
+    make, gloss = _GROUNDS[int(rng.integers(len(_GROUNDS)))]
+    return make(rng), gloss
+
+
+def room(rng: np.random.Generator) -> Array:
+    """A background far out of focus: a bare wall, or things on shelves and in a room; albedo [m, m, 3]."""
+    if rng.random() < 0.5:
+        return plain(rng, muted(rng))
+    side = 96
+    image = Image.new("RGB", (side, side), display(muted(rng)))
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(6, 26))):
+        x, y, wide, tall = (int(v) for v in rng.integers((0, 0, 5, 5), (side - 8, side - 8, 34, 34)))
+        draw.rectangle((x, y, x + wide, y + tall), fill=display(colour(rng) if rng.random() < 0.4 else muted(rng)))
+    return to_linear(np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.7, 3.5))))))

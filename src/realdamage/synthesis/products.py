@@ -108,16 +108,17 @@ def device(rng: np.random.Generator) -> Product:
     return Product((Part(box, (shell, shell, shell, shell, shell, face)),), float(np.hypot(*half[:2])), half[2], _LYING)
 
 
+def _wrapped(texture: Array) -> Array:
+    """A texture [m, m, 3] as one that goes round a body without a seam, [m, 2m, 3]."""
+    return np.concatenate([texture, texture[:, ::-1]], 1)
+
+
 def _round_label(rng: np.random.Generator, body: Array, low: float, high: float) -> Array:
-    """A texture round a turned body, its label between v = low and high (0 = top), shown twice round."""
-    tall = materials.TEXELS
-    out = np.resize(body, (tall, 2 * tall, 3)).copy() if body.shape[1] != 2 * tall else body.copy()
-    rows = slice(int(low * tall), int(high * tall))
-    height = rows.stop - rows.start
-    art = np.concatenate(
-        [labels.package(rng, tall // 2, max(height, 24)), labels.back(rng, tall // 2, max(height, 24))], 1
-    )
-    out[rows] = np.tile(art, (1, 2, 1))[:height]
+    """A texture that goes round a body, with a label from v = low to v = high (0 = top) that is shown twice."""
+    out = _wrapped(body)
+    quarter, rows = body.shape[1] // 2, slice(int(low * body.shape[0]), int(high * body.shape[0]))
+    size = (quarter, rows.stop - rows.start)
+    out[rows] = np.concatenate([labels.package(rng, *size), labels.back(rng, *size)] * 2, 1)
     return out
 
 
@@ -139,9 +140,10 @@ def mug(rng: np.random.Generator) -> Product:
     """A ceramic mug with an ear, plain or printed."""
     r, h = float(rng.uniform(0.3, 0.42)), float(rng.uniform(0.55, 0.85))
     glaze = materials.plain(rng, materials.colour(rng, (0.0, 0.7), (0.25, 0.97)))
-    texture = _round_label(rng, glaze, 0.15, 0.85) if rng.random() < 0.4 else glaze
+    texture = _round_label(rng, glaze, 0.15, 0.85) if rng.random() < 0.4 else _wrapped(glaze)
     gloss, roughness = float(rng.uniform(0.2, 0.6)), float(rng.uniform(0.1, 0.4))
-    yaw = float(rng.uniform(0, 6.3))
+    # The ear to the left or right: it is flat and would vanish towards the viewer.
+    yaw = float(rng.choice([0, np.pi]) + rng.uniform(-0.5, 0.5))
     flare = float(rng.uniform(0.85, 1.1))
     body = _turned((r * flare * 0.92, r * flare, r, r), (0, 0.06, h * 0.6, h), yaw)
     ear = Handle(
@@ -150,7 +152,8 @@ def mug(rng: np.random.Generator) -> Product:
         0.05,
     )
     ceramic = Material(glaze, gloss, roughness)
-    parts = (Part(body, (Material(texture, gloss, roughness), ceramic)), Part(ear, (ceramic,)))
+    floor = Disc(_pose(z=0.03), r * 0.9)
+    parts = (Part(body, (Material(texture, gloss, roughness),)), Part(ear, (ceramic,)), Part(floor, (ceramic,)))
     return Product(parts, float(np.hypot(r * 1.5, h / 2)), h / 2, (0.2, 0.95))
 
 
@@ -164,12 +167,12 @@ def bottle(rng: np.random.Generator) -> Product:
     radii = (r * 0.93, r, r, r * (1 + neck) / 2, r * neck, r * neck)
     heights = tuple(h * s for s in (0.0, 0.04, shoulder, (1 + 2 * shoulder) / 3, (2 + shoulder) / 3, 0.93))
     yaw = float(rng.uniform(0, 6.3))
-    glass = Material(body_texture, 0.5, 0.12, clear=clear)
+    glass = Material(_wrapped(body_texture), 0.5, 0.12, clear=clear)
     parts = [Part(_turned(radii, heights, yaw), (glass,))]
     low, high = h * shoulder * rng.uniform(0.1, 0.3), h * shoulder * rng.uniform(0.7, 0.98)
     art = Material(_round_label(rng, body_texture, 0.0, 1.0), *_gloss(rng))
     parts.append(Part(_turned((r * 1.01, r * 1.01), (float(low), float(high)), yaw), (art,)))
-    cap = Material(materials.plain(rng), *_gloss(rng))
+    cap = Material(_wrapped(materials.plain(rng)), *_gloss(rng))
     parts.append(Part(_turned((r * neck * 1.12,) * 2, (h * 0.9, h), yaw), (cap,)))
     parts.append(Part(Disc(_pose(z=h), r * neck * 1.12), (cap,)))
     return Product(tuple(parts), float(np.hypot(r, h / 2)), h / 2, (0.1, 0.6))
@@ -181,21 +184,24 @@ def bowl(rng: np.random.Generator) -> Product:
     heights = np.linspace(0, rng.uniform(0.35, 1.0), knots)
     tall = float(heights[-1])
     radii = np.clip(rng.uniform(0.3, 0.55) + np.cumsum(rng.uniform(-0.5, 0.9, knots)) * tall / knots * 0.5, 0.16, 0.65)
-    kind = int(rng.integers(3))
-    makers: tuple[Callable[[np.random.Generator], Array], ...] = (materials.plain, materials.wood, materials.brushed)
-    shine = (
-        Material(makers[kind](rng), 0.45, 0.2),
-        Material(makers[kind](rng), 0.1, 0.6),
-        Material(makers[kind](rng), 0.8, 0.3, metal=1.0),
-    )
+    texture, gloss, roughness, metal = (
+        (materials.plain(rng), 0.45, 0.2, 0.0),
+        (materials.wood(rng), 0.1, 0.6, 0.0),
+        (materials.brushed(rng), 0.8, 0.3, 1.0),
+    )[int(rng.integers(3))]
+    shell = Material(_wrapped(texture), gloss, roughness, metal)
     body = _turned(radii.tolist(), heights.tolist(), rng.uniform(0, 6.3))
     radius = float(np.hypot(radii.max(), tall / 2))
-    return Product((Part(body, (shine[kind], shine[kind])),), radius, tall / 2, (0.25, 1.1))
+    floor = Disc(_pose(z=0.02), 0.97 * float(np.interp(0.02, heights, radii)))
+    parts = (Part(body, (shell,)), Part(floor, (shell,)))
+    return Product(parts, radius, tall / 2, (0.25, 1.1))
 
 
 def _lying(heights: Array, texture: Array, gloss: float, roughness: float, size: float, yaw: float) -> Product:
     relief = Relief(_pose(yaw=yaw), heights.astype(np.float32), size)
-    return Product((Part(relief, (Material(texture, gloss, roughness),)),), size * 0.52, 0.0, (0.95, 1.5))
+    y, x = np.nonzero(heights > 0)
+    radius = float(np.hypot(x / _RELIEF - 0.5, y / _RELIEF - 0.5).max()) * size
+    return Product((Part(relief, (Material(texture, gloss, roughness),)),), radius, 0.0, (0.95, 1.5))
 
 
 def _rounded(mask: Array, height: float, softness: float) -> Array:

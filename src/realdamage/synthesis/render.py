@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from realdamage.synthesis.fields import Array, smoothstep
+from realdamage.synthesis.fields import Array, dot, smoothstep
 from realdamage.synthesis.materials import Material
 from realdamage.synthesis.products import Product
 from realdamage.synthesis.scene import Scene, View
@@ -28,7 +28,7 @@ def render(
     flat = image.reshape(-1, 3)
     for k, piece in enumerate(scene.product.parts):
         chosen = np.flatnonzero(part == k)
-        seen, index = rays[:, chosen], near[chosen]
+        seen, index = rays.take(chosen, 1), near[chosen]
         points = view.eye[:, None] + distance[chosen] * seen
         touch = piece.solid.touch(points)
         for m, material in enumerate(piece.materials):
@@ -37,7 +37,7 @@ def render(
             albedo = sample(material.texture, touch.u[which], touch.v[which])
             here = index[which]
             flat[here] = _leaving_light(
-                scene, material, albedo, touch.normal[:, which], seen[:, which], points[2, which], flat[here]
+                scene, material, albedo, touch.normal.take(which, 1), seen.take(which, 1), points[2, which], flat[here]
             )
     mask = np.zeros(h * w, bool)
     mask[near] = part >= 0
@@ -86,7 +86,7 @@ def _mirrored(scene: Scene, direction: Array, roughness: float, ground: Array) -
     out = up * sky[:, None] + (1 - up) * ground * np.float32(0.6)
     sharp = np.float32(2.5 / (roughness**2 + 0.01))
     for window, strength in ((scene.light, 2.5), *((w, 1.2) for w in scene.windows)):
-        out += np.float32(strength * (1.15 - roughness)) * np.exp(sharp * (window @ direction - 1))[:, None]
+        out += np.float32(strength * (1.15 - roughness)) * np.exp(sharp * (dot(window, direction) - 1))[:, None]
     return out
 
 
@@ -102,7 +102,7 @@ def _leaving_light(
     inside = np.where(facing > 0, np.float32(1), np.float32(0))  # of an open body
     facing = np.minimum(np.abs(facing), 1)
     ground = scene.ground[::16, ::16].mean((0, 1))
-    lamp = np.float32(1 - scene.ambient) * np.maximum(scene.light @ normal, 0) * (1 - 0.65 * inside)
+    lamp = np.float32(1 - scene.ambient) * np.maximum(dot(scene.light, normal), 0) * (1 - 0.65 * inside)
     sky = np.float32(scene.ambient) * (0.60 + 0.40 * normal[2]) * (1 - 0.4 * inside)
     close = 0.55 + 0.45 * smoothstep(0.0, 0.22, height)
     bounce = 0.22 * np.clip(0.6 - normal[2], 0, 1)[:, None] * ground
@@ -115,5 +115,5 @@ def _leaving_light(
         if material.clear:
             through = behind * (0.25 + 0.75 * albedo) * facing[:, None] ** 0.6
             body = material.clear * through + (1 - material.clear) * body
-        body = body + (0.12 + 2.88 * (1 - facing) ** 5)[:, None] * shine
+        body = body + (0.06 + 2.9 * (1 - facing) ** 5)[:, None] * shine
     return body.astype(np.float32)

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from realdamage.synthesis.fields import Array
+from realdamage.synthesis.fields import Array, mix
 
 _MISS = np.float32(np.inf)
 
@@ -27,7 +27,15 @@ class Pose:
     def inwards(self, origin: Array, rays: Array) -> tuple[Array, Array]:
         """Origin [3] or [3, n] and rays [3, n] in the solid's own frame."""
         shift = origin - (self.place if origin.ndim == 1 else self.place[:, None])
-        return self.turn.T @ shift, self.turn.T @ rays
+        return mix(self.turn.T, shift), mix(self.turn.T, rays)
+
+    def onto(self, points: Array) -> Array:
+        """Points [3, n] of the world in the solid's own frame."""
+        return mix(self.turn.T, points - self.place[:, None])
+
+    def outwards(self, directions: Array) -> Array:
+        """Directions [3, n] of the solid's own frame in the world."""
+        return mix(self.turn, directions)
 
 
 def rotation(axis: int, angle: float) -> Array:
@@ -80,14 +88,14 @@ class Box:
         return np.where((near <= far) & (near > 1e-3), near, _MISS)
 
     def touch(self, points: Array) -> Touch:
-        own = self.pose.turn.T @ (points - self.pose.place[:, None])
+        own = self.pose.onto(points)
         half = np.array(self.half, np.float32)[:, None]
         share = own / half
         axis = np.abs(share).argmax(0)
         columns = np.arange(own.shape[1])
         face = (2 * axis + (share[axis, columns] > 0)).astype(np.int32)
         bent = np.sign(own) * np.maximum(np.abs(own) - (half - np.float32(self.rounding)), 1e-6)
-        normal = self.pose.turn @ (bent / np.linalg.norm(bent, axis=0))
+        normal = self.pose.outwards(bent / np.linalg.norm(bent, axis=0))
         across = np.where(axis == 0, share[1], share[0])
         up = np.where(axis == 2, share[1], share[2])
         mirrored = (face == 0) | (face == 3)
@@ -98,7 +106,7 @@ class Box:
 class Turned:
     """A turned body about its own z axis: straight pieces between (radius, height) knots of rising height, ends open.
 
-    Faces: 0 outside, 1 inside. u runs round the body, v from its top to its foot.
+    u runs round the body, v from its top to its foot.
     """
 
     pose: Pose
@@ -123,7 +131,7 @@ class Turned:
         return best
 
     def touch(self, points: Array) -> Touch:
-        own = self.pose.turn.T @ (points - self.pose.place[:, None])
+        own = self.pose.onto(points)
         heights, radii = np.array(self.heights), np.array(self.radii)
         slopes = np.diff(radii) / np.diff(heights)
         knots = np.concatenate([slopes[:1], (slopes[1:] + slopes[:-1]) / 2, slopes[-1:]])
@@ -132,7 +140,7 @@ class Turned:
         normal = np.stack([own[0] / radius, own[1] / radius, -slope]) / np.sqrt(1 + slope * slope)
         u = np.arctan2(own[1], own[0]) / np.float32(2 * np.pi) + 0.5
         v = (heights[-1] - own[2]) / np.float32(heights[-1] - heights[0])
-        return Touch(self.pose.turn @ normal, u, v.astype(np.float32), np.zeros(own.shape[1], np.int32))
+        return Touch(self.pose.outwards(normal), u, v.astype(np.float32), np.zeros(own.shape[1], np.int32))
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ class Disc:
         return np.where(hit & (t > 1e-3), t, _MISS)
 
     def touch(self, points: Array) -> Touch:
-        own = self.pose.turn.T @ (points - self.pose.place[:, None])
+        own = self.pose.onto(points)
         normal = np.repeat(self.pose.turn[:, 2:], own.shape[1], axis=1)
         size = np.float32(2 * self.radius)
         return Touch(normal, own[0] / size + 0.5, own[1] / size + 0.5, np.zeros(own.shape[1], np.int32))
@@ -171,11 +179,11 @@ class Handle:
         return np.where(outside & (t > 1e-3), t, _MISS)
 
     def touch(self, points: Array) -> Touch:
-        own = self.pose.turn.T @ (points - self.pose.place[:, None])
+        own = self.pose.onto(points)
         radius = np.hypot(own[0], own[2]) + np.float32(1e-6)
         lean = np.clip((radius - self.radius) / self.thickness, -0.99, 0.99).astype(np.float32)
         flat = np.sqrt(1 - lean * lean)
-        normal = self.pose.turn @ np.stack([lean * own[0] / radius, flat, lean * own[2] / radius])
+        normal = self.pose.outwards(np.stack([lean * own[0] / radius, flat, lean * own[2] / radius]))
         half = np.full(own.shape[1], 0.5, np.float32)
         return Touch(normal, half, half, np.zeros(own.shape[1], np.int32))
 
@@ -214,9 +222,9 @@ class Relief:
         return np.where((height > 0) & (t > 1e-3), t, _MISS)
 
     def touch(self, points: Array) -> Touch:
-        own = self.pose.turn.T @ (points - self.pose.place[:, None])
+        own = self.pose.onto(points)
         index, _ = self._texels(own[0], own[1])
         tilt = np.stack([-self.slopes[0].ravel()[index], -self.slopes[1].ravel()[index], np.ones_like(own[0])])
-        normal = self.pose.turn @ (tilt / np.linalg.norm(tilt, axis=0))
+        normal = self.pose.outwards(tilt / np.linalg.norm(tilt, axis=0))
         u, v = own[0] / self.size + 0.5, 0.5 - own[1] / self.size
         return Touch(normal, u, v, np.zeros(own.shape[1], np.int32))

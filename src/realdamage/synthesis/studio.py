@@ -15,7 +15,7 @@ from realdamage.inference.errors import SynthesisError
 from realdamage.synthesis import materials
 from realdamage.synthesis.camera import random_camera
 from realdamage.synthesis.damage import check_damage, draw_damage
-from realdamage.synthesis.fields import Array, blur, luminance
+from realdamage.synthesis.fields import Array, luminance
 from realdamage.synthesis.products import Product, random_product
 from realdamage.synthesis.render import render
 from realdamage.synthesis.scene import Scene, View
@@ -93,40 +93,28 @@ def _unit(rng: np.random.Generator, azimuth: float, elevation: float) -> Array:
 def random_scene(rng: np.random.Generator) -> Scene:
     """A product, what it stands on and before, and the light."""
     product = random_product(rng)
-    ground, gloss = materials.GROUNDS[int(rng.integers(len(materials.GROUNDS)))]
-    wall = materials.plain(rng, materials.colour(rng, (0, 0.4), (0.3, 0.97))) if rng.random() < 0.6 else _shelf(rng)
+    ground, gloss = materials.random_ground(rng)
     return Scene(
         product=product,
-        ground=ground(rng),
+        ground=ground,
         ground_scale=float(rng.uniform(1.6, 3.0)),
         ground_turn=float(rng.uniform(0, 2 * np.pi)),
         ground_gloss=gloss * float(rng.uniform(0, 1.2)),
-        wall=wall,
+        wall=materials.room(rng),
         wall_scale=float(rng.uniform(2.0, 4.0)),
         wall_distance=float(rng.uniform(1.0, 4.0)),
         light=_unit(rng, float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.55, 1.35))),
         softness=float(rng.uniform(0.03, 0.3)),
-        ambient=float(rng.uniform(0.35, 0.7)),
+        ambient=float(rng.uniform(0.22, 0.55)),
         windows=np.stack([_unit(rng, float(rng.uniform(0, 6.3)), float(rng.uniform(0.1, 1.2))) for _ in range(2)]),
         falloff=float(rng.uniform(0, 0.12)),
     )
 
 
-def _shelf(rng: np.random.Generator) -> Array:
-    """A blurred background of things on shelves or in a room, albedo [m, m, 3]."""
-    out = np.broadcast_to(materials.colour(rng, (0, 0.3), (0.2, 0.9)), (materials.TEXELS, materials.TEXELS, 3)).copy()
-    for _ in range(int(rng.integers(6, 26))):
-        y, x = (int(v) for v in rng.integers(0, materials.TEXELS - 20, 2))
-        tall, wide = (int(v) for v in rng.integers(12, 90, 2))
-        out[y : y + tall, x : x + wide] = materials.colour(rng)
-    sigma = float(rng.uniform(1.5, 9))
-    return np.stack([blur(out[..., c], sigma) for c in range(3)], -1)
-
-
 def _random_view(rng: np.random.Generator, product: Product, shape: tuple[int, int]) -> View:
     h, w = shape
     focal = 0.5 * max(h, w) / np.tan(0.5 * rng.uniform(0.75, 1.2))
-    fill = rng.uniform(0.62, 1.05)
+    fill = rng.uniform(0.8, 1.3)
     return View(
         azimuth=float(rng.uniform(-0.6, 0.6)),
         elevation=float(rng.uniform(*product.elevation)),

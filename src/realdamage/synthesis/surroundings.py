@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realdamage.synthesis.fields import Array, blur, smoothstep, to_linear, to_srgb
+from realdamage.synthesis.fields import Array, blur, dot, smoothstep, to_bytes, to_linear
 from realdamage.synthesis.scene import Scene, View
 
 _COARSE = 5  # pixels between light samples
 _BLUR_AT = 2.5  # texels under one pixel at which a distant texture has faded to its mean
 
 
-def ground_texture(albedo: Array) -> NDArray[np.uint8]:
-    """The texture [m, m, 3] as sRGB bytes, mirrored to [3m, 3m, 3] so that it continues beyond its rim without a seam."""
-    tile = (to_srgb(albedo) * 255 + 0.5).astype(np.uint8)
-    side = tile.shape[0]
-    return np.pad(tile, ((side, side), (side, side), (0, 0)), mode="symmetric")
+def _mirrored(albedo: Array) -> NDArray[np.uint8]:
+    """A texture [m, m, 3] as sRGB bytes [3m, 3m, 3], mirrored so that it continues beyond its rim without a seam."""
+    tile = to_bytes(albedo)
+    row = np.concatenate([tile[:, ::-1], tile, tile[:, ::-1]], 1)
+    return np.concatenate([row[::-1], row, row[::-1]])
 
 
 def _warp(texture: NDArray[np.uint8], plane: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -92,42 +92,54 @@ def _lit_ground(
     detail = 1 - smoothstep(0.4 * _BLUR_AT, 4 * _BLUR_AT, footprint)
     mirrored = rays * np.array([[1], [1], [-1]], np.float32)
     fresnel = 0.04 + 0.96 * (1 - np.clip(mirrored[2], 0, 1)) ** 5
-    sheen = np.float32(scene.ground_gloss) * fresnel * (0.5 + np.exp(14 * (scene.light @ mirrored - 1)))
+    sheen = np.float32(scene.ground_gloss) * fresnel * (0.5 + np.exp(14 * (dot(scene.light, mirrored) - 1)))
     sheen = np.minimum(sheen.reshape(coarse), 0.5) * (1 - 0.7 * occlusion)
     return light.astype(np.float32), detail.reshape(coarse).astype(np.float32), sheen.astype(np.float32)
 
 
+def _texels(texture: Array, scale: float, middle: float) -> NDArray[np.float64]:
+    """From a plane's coordinates (units) to texels of its mirrored texture; `middle`: where 0 lies down the texture."""
+    side = texture.shape[0]
+    return np.array([[side / scale, 0, 1.5 * side], [0, side / scale, middle * side], [0, 0, 1]])
+
+
+def _ground(scene: Scene, view: View, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """Linear light [h, w, 3] of the ground, taken to reach up to the horizon."""
+    eye, cos, sin = view.eye, np.cos(scene.ground_turn), np.sin(scene.ground_turn)
+    # A ray meets the ground at eye - (eye_z / ray_z) ray; in homogeneous terms that is linear in the ray.
+    meet = np.array([[-eye[2], 0, eye[0]], [0, -eye[2], eye[1]], [0, 0, 1]])
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    plane = _texels(scene.ground, scene.ground_scale, 1.5) @ turn @ meet @ view.frame(shape)
+    out = to_linear(_warp(_mirrored(scene.ground), plane, shape))
+    light, detail, sheen = _lit_ground(scene, view, shape, rng)
+    if detail.min() < 0.99:
+        mean = scene.ground[::8, ::8].reshape(-1, 3).mean(0)
+        out = mean + _stretch(detail, shape)[..., None] * (out - mean)
+    out *= _stretch(light, shape)[..., None]
+    if scene.ground_gloss > 0.01:
+        out += _stretch(sheen, shape)[..., None]
+    return out
+
+
 def surroundings(scene: Scene, view: View, shape: tuple[int, int], rng: np.random.Generator) -> Array:
     """Linear light [h, w, 3] of the scene without its product but with the shadows it casts."""
-    frame = view.frame(shape)  # pixels (x, y, 1) -> ray directions, [3, 3]
-    eye = view.eye.astype(np.float64)
-    cos, sin = np.cos(scene.ground_turn), np.sin(scene.ground_turn)
-    # A ray meets the ground at eye + (-eye_z / ray_z) ray; in homogeneous terms that is linear in the ray.
-    onto = np.array([[-eye[2], 0, eye[0]], [0, -eye[2], eye[1]], [0, 0, 1]])
-    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-    side = scene.ground.shape[0]
-    texels = np.array([[side / scene.ground_scale, 0, 1.5 * side], [0, side / scene.ground_scale, 1.5 * side], [0, 0, 1]])
-    tiled = ground_texture(scene.ground)
-    ground = to_linear(_warp(tiled, texels @ turn @ onto @ frame, shape))
-    light, detail, sheen = (_stretch(field, shape) for field in _lit_ground(scene, view, shape, rng))
-    mean = scene.ground[::8, ::8].reshape(-1, 3).mean(0)
-    out = (mean + detail[..., None] * (ground - mean)) * light[..., None]
-    if scene.ground_gloss > 0.01:
-        out += sheen[..., None]
-
-    away = view.axes[:2, 2] / max(float(np.hypot(*view.axes[:2, 2])), 1e-3)
-    gap = scene.wall_distance - float(away @ eye[:2])
-    edge = (eye[2] * (away @ frame[:2]) + gap * frame[2]) * view.focal  # positive above the wall's foot, in pixels
+    out = _ground(scene, view, shape, rng)
+    eye, frame = view.eye.astype(np.float64), view.frame(shape)
+    ahead = np.array([view.axes[0, 2], view.axes[1, 2], 0.0])
+    ahead /= max(float(np.hypot(ahead[0], ahead[1])), 1e-3)
+    gap = scene.wall_distance - float(ahead @ eye)
+    foot = eye[2] * (ahead @ frame) + gap * frame[2]  # pixels (x, y, 1) -> above 0 where the wall hides the ground
+    x0, y0, at = (foot / max(float(np.hypot(foot[0], foot[1])), 1e-9)).astype(np.float32)
     x, y = np.arange(shape[1], dtype=np.float32)[None], np.arange(shape[0], dtype=np.float32)[:, None]
-    above = np.clip((edge[0] * x + edge[1] * y + edge[2]) / max(float(np.hypot(edge[0], edge[1])), 1e-6) + 0.5, 0, 1)
-    if above.max() > 0:
-        # On the wall: across = eye·side + gap (ray·side) / (ray·away), height likewise.
-        right = np.array([away[1], -away[0], 0.0])
-        ahead = np.array([away[0], away[1], 0.0])
-        meet = np.stack([gap * right + (right @ eye) * ahead, gap * np.array([0, 0, -1.0]) - eye[2] * ahead, ahead])
-        side = scene.wall.shape[0]
-        texels = np.array([[side / scene.wall_scale, 0, 1.5 * side], [0, side / scene.wall_scale, 2.0 * side], [0, 0, 1]])
-        wall = to_linear(_warp(ground_texture(scene.wall), texels @ meet @ frame, shape))
-        lamp = scene.ambient + (1 - scene.ambient) * max(float(-(away @ scene.light[:2])), 0.1)
-        out += above[..., None] * (np.float32(lamp) * wall - out)
-    return out.astype(np.float32)
+    wall_share = np.clip(x0 * x + y0 * y + (at + np.float32(0.5)), 0, 1)
+    rows = np.flatnonzero(wall_share.any(1))
+    if rows.size:
+        here = slice(int(rows[0]), int(rows[-1]) + 1)
+        right = np.array([ahead[1], -ahead[0], 0.0])
+        # A ray meets the wall at eye + (gap / ray·ahead) ray; its place there is (right·that, -z of that).
+        meet = np.stack([gap * right + (right @ eye) * ahead, np.array([0, 0, -gap]) - eye[2] * ahead, ahead])
+        plane = _texels(scene.wall, scene.wall_scale, 2.0) @ meet @ frame
+        lamp = scene.ambient + (1 - scene.ambient) * max(-float(ahead @ scene.light), 0.1)
+        wall = to_linear(_warp(_mirrored(scene.wall), plane, shape)[here]) * np.float32(lamp)
+        out[here] += wall_share[here, :, None] * (wall - out[here])
+    return out
