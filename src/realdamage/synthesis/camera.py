@@ -133,7 +133,7 @@ def random_camera(rng: np.random.Generator) -> Camera:
         denoise=float(rng.uniform(0.2, 1.0)),
         sharpen=float(rng.uniform(0.2, 1.1)),
         sharpen_radius=float(rng.uniform(0.8, 1.6)),
-        contrast=float(rng.uniform(-0.1, 0.45)),
+        contrast=float(rng.uniform(0.0, 0.9)),
         quality=int(rng.integers(90, 99)),
         subsampling=int(rng.choice([0, 2])),
     )

@@ -33,9 +33,10 @@ _DRAW: dict[str, Callable[[Site], Surface]] = {
     "other": other,
 }
 _AT_EDGES = {"broken": 0.7, "torn": 0.5}  # how often these begin at the product's outline
-_AREA = (0.012, 0.09)  # wanted share of the photo, log-uniform; the drawn area strays around it
-_LARGEST_OF_REGION = 0.45
-_REACH = 3.2  # half the window's side, in radii: lines run further than areas
+_AREA = (0.016, 0.11)  # wanted share of the photo, log-uniform; the drawn area strays around it
+_LARGEST_OF_REGION = 0.5
+_REACH = {"cracked": 3.2, "scratched": 3.2, "creased": 3.2}  # half the window's side, in radii: lines run far
+_REACH_OF_AREAS = 2.3
 _GRID = 48  # places are chosen on a grid of about this many cells along the long side
 
 
@@ -107,7 +108,7 @@ def draw_damage(
     radius = float(np.sqrt(min(wanted, _LARGEST_OF_REGION * float(inside.sum())) / np.pi))
     # On a strip a disc of that area would not fit.
     radius = max(2.0, min(radius, 0.5 * min(h, w)))
-    reach = int(np.ceil(_REACH * radius)) + 8
+    reach = int(np.ceil(_REACH.get(damage, _REACH_OF_AREAS) * radius)) + 8
     top, left = max(0, int(centre[0]) - reach), max(0, int(centre[1]) - reach)
     window = (slice(top, int(centre[0]) + reach + 1), slice(left, int(centre[1]) + reach + 1))
     site = Site(

@@ -30,11 +30,11 @@ def stained(site: Site) -> Surface:
     """A dried spill: it takes light out of the surface, most at its rim, with splashes beside it."""
     rng, unit, radius = site.rng, site.unit, site.radius
     absorb = np.array(_LIQUIDS[str(rng.choice(list(_LIQUIDS)))], np.float32) * np.float32(rng.uniform(0.7, 1.3))
-    depth = blob(rng, site.shape, site.centre, radius * 0.92, wobble=0.45, stretch=rng.uniform(1, 1.8))
+    depth = blob(rng, site.shape, site.centre, radius * 0.92, wobble=0.28, stretch=rng.uniform(1, 1.8))
     depth += np.float32(0.16 * radius) * noise(rng, site.shape, radius / 2.5, octaves=3)
     for _ in range(int(rng.integers(0, 9))):
         size = radius * rng.uniform(0.04, 0.17)
-        depth = np.maximum(depth, blob(rng, site.shape, _around(site, radius, 1.0), size, wobble=0.2))
+        depth = np.maximum(depth, blob(rng, site.shape, _around(site, radius, 0.9), size, wobble=0.2, waves=3))
     edge = rng.uniform(0.6, 2.0) * unit
     wet = smoothstep(-edge, edge, depth)
     rim = np.exp(-np.abs(depth - 1.5 * unit) / (rng.uniform(1.5, 4.0) * unit)) * wet
@@ -72,11 +72,11 @@ def dented(site: Site) -> Surface:
 
 def crushed(site: Site) -> Surface:
     """A caved-in place: many sharp folds at once, the print displaced, dark in the valleys."""
-    rng, radius, unit = site.rng, site.radius, site.unit
-    f = blob(rng, site.shape, site.centre, radius, wobble=0.35, stretch=rng.uniform(1, 2)) / np.float32(radius)
+    rng, radius, unit = site.rng, 1.2 * site.radius, site.unit
+    f = blob(rng, site.shape, site.centre, radius, wobble=0.25, stretch=rng.uniform(1, 2)) / np.float32(radius)
     inside = smoothstep(0.0, 0.35, f)
     cell = radius * rng.uniform(0.45, 0.9)
-    tall = cell * rng.uniform(0.28, 0.5)
+    tall = cell * rng.uniform(0.55, 1.0)
     ridges = sum(
         (
             np.abs(noise(rng, site.shape, (cell / share, cell * rng.uniform(0.6, 1.6) / share))) * share
@@ -85,12 +85,12 @@ def crushed(site: Site) -> Surface:
         start=np.zeros(site.shape, np.float32),
     )
     height = inside * np.float32(tall) * (ridges - np.float32(0.6))
-    push = radius * rng.uniform(0.10, 0.22)
+    push = radius * rng.uniform(0.15, 0.32)
     warp = (push * inside * noise(rng, site.shape, cell), push * inside * noise(rng, site.shape, cell))
     return Surface(
         weight=smoothstep(-0.02, 0.12, f),
         height=blur(height, 0.6 * unit),
-        gain=(1 - inside * 0.6 * np.exp(-ridges / 0.10)).astype(np.float32),
+        gain=(1 - inside * 0.7 * np.exp(-ridges / 0.12)).astype(np.float32),
         warp=warp,
     )
 
@@ -117,8 +117,8 @@ def _mould(site: Site) -> Surface:
 
 def _burn(site: Site) -> Surface:
     rng, radius = site.rng, site.radius
-    f = blob(rng, site.shape, site.centre, radius, wobble=0.4, stretch=rng.uniform(1, 1.6)) / np.float32(radius)
-    f = f + np.float32(0.18) * noise(rng, site.shape, radius / 2, octaves=3)
+    f = blob(rng, site.shape, site.centre, radius, wobble=0.2, stretch=rng.uniform(1, 1.6)) / np.float32(radius)
+    f = f + np.float32(0.28) * noise(rng, site.shape, radius / 2, octaves=4)
     char, scorch = smoothstep(0.15, 0.55, f), smoothstep(-0.05, 0.4, f)
     gain = np.exp(-scorch[..., None] * np.array([0.5, 1.0, 1.7], np.float32) - 2.2 * char[..., None])
     blisters = -0.6 * site.unit * char * noise(rng, site.shape, 4 * site.unit, octaves=2)
@@ -127,7 +127,7 @@ def _burn(site: Site) -> Surface:
 
 def _rust(site: Site) -> Surface:
     rng, radius = site.rng, site.radius
-    f = blob(rng, site.shape, site.centre, radius, wobble=0.5) / np.float32(radius)
+    f = blob(rng, site.shape, site.centre, radius, wobble=0.3) / np.float32(radius)
     f = f + np.float32(0.5) * noise(rng, site.shape, radius / 2, octaves=4)
     eaten = smoothstep(0.0, 0.25, f)
     tone = np.clip(0.5 + noise(rng, site.shape, 5 * site.unit, octaves=3), 0, 1)[..., None]
@@ -142,8 +142,8 @@ def _rust(site: Site) -> Surface:
 
 def _bleached(site: Site) -> Surface:
     rng, radius = site.rng, site.radius
-    f = blob(rng, site.shape, site.centre, radius, wobble=0.5, stretch=rng.uniform(1, 2)) / np.float32(radius)
-    f = f + np.float32(0.2) * noise(rng, site.shape, radius / 2, octaves=3)
+    f = blob(rng, site.shape, site.centre, radius, wobble=0.25, stretch=rng.uniform(1, 2)) / np.float32(radius)
+    f = f + np.float32(0.3) * noise(rng, site.shape, radius / 2, octaves=4)
     pale = 0.25 * site.tint() + np.float32(0.62 * site.level) * np.array([1.0, 0.97, 0.9], np.float32)
     cover = smoothstep(0.0, 0.4, f) * rng.uniform(0.5, 0.85)
     return Surface(weight=smoothstep(-0.05, 0.1, f), cover=cover, material=np.broadcast_to(pale, (*site.shape, 3)))

@@ -5,20 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from realdamage.synthesis.damage_site import Site, Surface
-from realdamage.synthesis.fields import Array, Stroke, blur, grid, noise, smoothstep, strokes, walk
-
-
-def _tapered(points: np.ndarray, widths: np.ndarray) -> list[Stroke]:
-    return [
-        (x0, y0, x1, y1, width)
-        for (x0, y0), (x1, y1), width in zip(points[:-1].tolist(), points[1:].tolist(), widths.tolist(), strict=False)
-    ]
+from realdamage.synthesis.fields import Array, Stroke, blur, grid, noise, smoothstep, strokes, tapered, walk
 
 
 def _crack_lines(site: Site) -> list[Stroke]:
     """Arms that leave the point of impact, fork at sharp angles and thin out; sometimes joined by rings (glass)."""
     rng, unit = site.rng, site.unit
-    budget = np.pi * site.radius**2 / (5.0 * unit)  # the pixels of line that fill the wanted area
+    budget = np.pi * site.radius**2 / (3.4 * unit)  # pixels of line that fill the wanted area, some beside the product
     web = rng.random() < 0.45
     arms = int(rng.integers(5, 10)) if web else int(rng.integers(1, 4))
     start = (site.centre[1], site.centre[0])
@@ -35,7 +28,7 @@ def _crack_lines(site: Site) -> list[Stroke]:
         origin, heading, reach, wide, depth = pending.pop(0)
         step = unit * rng.uniform(2.5, 5.0)
         path = walk(rng, origin, heading, reach, step, wander=0.16 if web else 0.30)
-        lines += _tapered(path, wide * np.linspace(1, 0.35, len(path)) * rng.uniform(0.7, 1.3, len(path)))
+        lines += tapered(path, wide * np.linspace(1, 0.35, len(path)) * rng.uniform(0.7, 1.3, len(path)))
         spent += reach
         if depth == 0:
             paths.append(path)
@@ -50,7 +43,7 @@ def _crack_lines(site: Site) -> list[Stroke]:
             for a, b in zip(knots, [*knots[1:], knots[0]], strict=True):
                 if rng.random() < 0.7 and np.hypot(*(a - b)) < site.radius * 1.5:
                     middle = (a + b) / 2 + rng.normal(0, unit * 2, 2)
-                    lines += _tapered(np.stack([a, middle, b]), np.full(2, thickness * 0.6))
+                    lines += tapered(np.stack([a, middle, b]), np.full(2, thickness * 0.6))
     return lines
 
 
@@ -85,7 +78,7 @@ def scratched(site: Site) -> Surface:
         start = (start[0], start[1] - np.sin(bearing) * reach / 2)
         path = walk(rng, start, bearing, reach, 5 * unit, wander=0.02, straighten=0.0)
         pressure = np.sin(np.linspace(0.15, np.pi - 0.1, len(path))) * rng.uniform(0.5, 1.1, len(path))
-        lines += _tapered(path, unit * rng.uniform(0.5, 1.5) * np.maximum(pressure, 0.3))
+        lines += tapered(path, unit * rng.uniform(0.5, 1.5) * np.maximum(pressure, 0.3))
         budget -= reach
     core = strokes(site.shape, lines) * np.clip(0.85 + 0.7 * noise(rng, site.shape, 6 * unit), 0.1, 1)
     bare = 0.5 * site.tint() + np.float32(0.38 * site.level)
@@ -118,22 +111,27 @@ def creased(site: Site) -> Surface:
     swath = rng.uniform(3.5, 6.5) * unit
     reach = float(np.clip(np.pi * site.radius**2 / (count * 3.2 * swath), site.radius * 0.8, site.radius * 4))
     heading, crossing = rng.uniform(0, np.pi), rng.random() < 0.5
-    weight, height, worn = (np.zeros(site.shape, np.float32) for _ in range(3))
+    weight, height, worn, pinched = (np.zeros(site.shape, np.float32) for _ in range(4))
     for k in range(count):
         bearing = heading + (np.pi / 2 if crossing and k % 2 else 0) + rng.normal(0, 0.25)
-        across, present = _fold(
-            site, bearing, rng.normal(0, 0.7) * site.radius * (k > 0), reach * rng.uniform(0.6, 1.1)
-        )
+        offset = rng.normal(0, 0.7) * site.radius * (k > 0)
+        across, present = _fold(site, bearing, offset, reach * rng.uniform(0.6, 1.1))
         distance = np.abs(across)
-        sharp = rng.uniform(0.5, 1.1) * swath
-        height += np.float32(rng.choice([-1, 1]) * rng.uniform(0.35, 0.8)) * sharp * present * np.exp(-distance / sharp)
-        worn = np.maximum(worn, present * np.exp(-((distance / (0.8 * unit)) ** 2)))
-        weight = np.maximum(weight, present * smoothstep(0, 1, (2.2 * swath - distance) / swath))
+        sharp, steep = rng.uniform(0.5, 1.1) * swath, rng.uniform(0.7, 1.5)
+        line = present * np.exp(-((distance / (0.9 * unit)) ** 2))
+        if rng.random() < 0.5:  # a ridge, rubbed pale
+            worn = np.maximum(worn, line)
+        else:  # a valley, dark at its bottom
+            steep = -steep
+            pinched = np.maximum(pinched, line)
+        height += np.float32(steep * sharp) * present * np.exp(-distance / np.float32(sharp))
+        weight = np.maximum(weight, present * smoothstep(0, 1, (2.2 * swath - distance) / np.float32(swath)))
     pale = np.float32(0.45) * site.tint() + np.float32(0.5 * site.level)
-    wear = rng.uniform(0.1, 0.7) * np.clip(0.5 + noise(rng, site.shape, 5 * unit, octaves=2), 0, 1)
+    wear = np.float32(rng.uniform(0.2, 0.9)) * np.clip(0.5 + noise(rng, site.shape, 5 * unit, octaves=2), 0, 1)
     return Surface(
         weight=weight,
-        height=blur(height, 0.5 * unit),
-        cover=(worn * wear).astype(np.float32),
+        height=blur(height, 0.4 * unit),
+        gain=np.exp(-np.float32(rng.uniform(0.3, 1.0)) * pinched),
+        cover=worn * wear,
         material=site.grained(pale, 0.1),
     )

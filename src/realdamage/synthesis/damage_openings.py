@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from realdamage.synthesis.damage_site import Site, Surface
-from realdamage.synthesis.fields import Array, Stroke, blob, blur, grid, noise, smoothstep, strokes
+from realdamage.synthesis.fields import Array, Stroke, blob, blur, grid, noise, smoothstep, strokes, tapered, walk
 
 # Albedo of what shows under a torn or broken surface.
 _INNER = np.array([(0.42, 0.30, 0.18), (0.78, 0.76, 0.72), (0.55, 0.55, 0.56), (0.06, 0.055, 0.05)], np.float32)
@@ -107,37 +107,54 @@ def holed(site: Site) -> Surface:
     )
 
 
-def broken(site: Site) -> Surface:
-    """A missing chip: straight facets round a piece that is gone, a bright fracture face, shade at its foot."""
-    rng, unit, radius = site.rng, site.unit, site.radius
-    y, x = grid(site.shape, site.centre)
-    sides = int(rng.integers(5, 9))
-    angles = (np.arange(sides) + rng.uniform(-0.35, 0.35, sides)) * 2 * np.pi / sides + rng.uniform(0, np.pi)
+def _polygon(site: Site, centre: tuple[float, float], radius: float, sides: int) -> Array:
+    """Pixels inside (positive) or outside (negative) an irregular convex polygon around `centre` (y, x), [h, w]."""
+    rng = site.rng
+    y, x = grid(site.shape, centre)
     f = np.full(site.shape, np.inf, np.float32)
-    for angle in angles:
-        f = np.minimum(
-            f,
-            np.float32(rng.uniform(0.65, 1.15) * radius)
-            - x * np.float32(np.cos(angle))
-            - y * np.float32(np.sin(angle)),
-        )
-    f = f + np.float32(1.6 * unit) * noise(rng, site.shape, 6 * unit, octaves=3)
-    gone = smoothstep(-0.6 * unit, 0.6 * unit, f)
-    face_width = rng.uniform(0.12, 0.3) * radius if site.at_edge else rng.uniform(0.3, 0.7) * radius
-    face = gone * (
-        1
-        - smoothstep(
-            face_width - unit, face_width + unit, f + np.float32(0.3 * face_width) * noise(rng, site.shape, radius / 2)
-        )
+    for angle in (np.arange(sides) + rng.uniform(-0.45, 0.45, sides)) * 2 * np.pi / sides + rng.uniform(0, np.pi):
+        far = np.float32(rng.uniform(0.55, 1.2) * radius)
+        f = np.minimum(f, far - x * np.float32(np.cos(angle)) - y * np.float32(np.sin(angle)))
+    return f
+
+
+def _splits(site: Site) -> Array:
+    """Coverage [h, w] of short cracks that run from the broken place into the surface."""
+    rng = site.rng
+    lines: list[Stroke] = []
+    for _ in range(int(rng.integers(1, 6))):
+        heading, reach = rng.uniform(0, 2 * np.pi), site.radius * rng.uniform(1.2, 2.0)
+        path = walk(rng, (site.centre[1], site.centre[0]), heading, reach, 4 * site.unit, wander=0.15)
+        widths = site.unit * rng.uniform(0.8, 1.5) * np.linspace(1, 0.4, len(path))
+        lines += tapered(path, widths)
+    return strokes(site.shape, lines)
+
+
+def broken(site: Site) -> Surface:
+    """A missing chip: straight facets round a piece that is gone, a rough fracture face, cracks that start from it."""
+    rng, unit, radius = site.rng, site.unit, site.radius
+    ragged = np.float32(2.0 * unit) * noise(rng, site.shape, 7 * unit, octaves=3)
+    outer = _polygon(site, site.centre, radius, int(rng.integers(4, 8))) + ragged
+    gone = smoothstep(-0.6 * unit, 0.6 * unit, outer)
+    # Behind the outline there is nothing; inside the surface the fracture slopes down to a floor, if it has one.
+    floor_size = radius * (rng.uniform(0.75, 0.95) if site.at_edge else rng.uniform(0.0, 0.6))
+    off_centre = (
+        site.centre[0] + float(rng.normal(0, 0.15)) * radius,
+        site.centre[1] + float(rng.normal(0, 0.15)) * radius,
     )
-    flesh = site.grained(0.55 * site.tint() + np.float32(0.3 * site.level * rng.uniform(0.4, 1.1)), 0.15, cell=3.0)
-    shadow = _cast_shadow(site, gone, 0.35 * radius)[..., None]
-    floor = _beneath(site) * (1 - np.float32(rng.uniform(0.3, 0.7)) * shadow)
-    slope = -np.minimum(np.clip(f, 0, None), np.float32(face_width)) * np.float32(rng.uniform(0.4, 0.9))
+    inner = _polygon(site, off_centre, floor_size, int(rng.integers(3, 6))) + ragged
+    face = gone * (1 - smoothstep(-unit, unit, inner))
+    downhill = np.clip(outer, 0, None) / np.maximum(np.clip(outer, 0, None) - np.minimum(inner, 0), 1.0)
     ripples = np.float32(0.8 * unit) * noise(rng, site.shape, (5 * unit, 9 * unit), octaves=2) * face
+    pale = np.float32(0.35 * site.level * rng.uniform(0.1, 1.0))
+    flesh = site.grained(0.65 * site.tint() + pale, 0.12, cell=3.0)
+    shadow = _cast_shadow(site, gone, 0.3 * radius)[..., None]
+    floor = _beneath(site) * (1 - np.float32(rng.uniform(0.3, 0.7)) * shadow)
+    cracks = _splits(site) * (1 - gone)
     return Surface(
-        weight=smoothstep(-2.0 * unit, 0.0, f),
+        weight=np.maximum(smoothstep(-2.0 * unit, 0.0, outer), smoothstep(0.01, 0.16, blur(cracks, 1.2 * unit))),
         cover=gone,
-        material=(floor + face[..., None] * (flesh - floor)).astype(np.float32),
-        height=blur(slope.astype(np.float32), 0.5 * unit) + ripples,
+        material=floor + face[..., None] * (flesh - floor),
+        gain=np.exp(-1.4 * cracks - np.float32(rng.uniform(0.3, 1.0)) * downhill * face),
+        height=blur(-np.float32(rng.uniform(0.25, 0.5) * radius) * downhill, 0.6 * unit) + ripples - blur(cracks, unit),
     )

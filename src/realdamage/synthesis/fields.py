@@ -146,6 +146,12 @@ def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3
     return np.asarray(canvas.reduce(oversample), np.float32) / np.float32(255)
 
 
+def tapered(points: NDArray[np.float64], widths: NDArray[np.float64]) -> list[Stroke]:
+    """The strokes along points [n, 2] (x, y), the k-th piece `widths[k]` wide; widths beyond the last piece are unused."""
+    pieces = zip(points[:-1].tolist(), points[1:].tolist(), widths.tolist(), strict=False)
+    return [(x0, y0, x1, y1, width) for (x0, y0), (x1, y1), width in pieces]
+
+
 def walk(
     rng: np.random.Generator,
     start: tuple[float, float],

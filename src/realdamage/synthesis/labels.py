@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from realdamage.synthesis.fields import Array, to_linear
+from realdamage.synthesis.fields import Array, to_bytes, to_linear
 
 _SYLLABLES = (
     "ba",
@@ -209,20 +209,24 @@ def sticker_on(rng: np.random.Generator, texture: Array) -> Array:
 
 
 def screen(rng: np.random.Generator, width: int = 160, height: int = 320) -> Array:
-    """The front of a phone: black rim, and a screen that is off or shows icons; linear albedo [height, width, 3]."""
-    image, draw = _canvas(width, height, (8, 8, 9))
-    rim = int(rng.integers(4, 10))
-    inner = (rim, rim * 2, width - rim, height - rim * 2)
-    if rng.random() < 0.45:
-        draw.rounded_rectangle(inner, 10, fill=(14, 15, 18))
+    """The front of a phone: a frame, a black rim, a screen that is off or shows icons; linear [height, width, 3]."""
+    image, draw = _canvas(width, height, _colour(rng))
+    draw.rounded_rectangle((3, 3, width - 4, height - 4), 12, fill=(8, 8, 9))
+    rim = int(rng.integers(7, 14))
+    inner = (rim, rim * 1.5, width - rim, height - rim * 1.5)
+    if rng.random() < 0.35:
+        draw.rounded_rectangle(inner, 8, fill=(22, 23, 27))
     else:
-        draw.rounded_rectangle(inner, 10, fill=_colour(rng))
+        wallpaper = to_bytes(package(rng, width, height))
+        opening = Image.new("L", (width, height))
+        ImageDraw.Draw(opening).rounded_rectangle(inner, 8, fill=255)
+        image.paste(Image.fromarray(wallpaper) if rng.random() < 0.5 else _colour(rng), (0, 0, width, height), opening)
         for row in range(int(rng.integers(2, 6))):
             for column in range(4):
-                x, y = rim + 10 + column * (width - 2 * rim) / 4.2, 60 + row * 44
+                x, y = rim + 9 + column * (width - 2 * rim) / 4.2, 64 + row * 44
                 draw.rounded_rectangle((x, y, x + 24, y + 24), 6, fill=_colour(rng))
-        _text(draw, (width / 2, 36), f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}", 26, (245, 245, 245))
-    draw.ellipse((width / 2 - 3, rim + 2, width / 2 + 3, rim + 8), fill=(2, 2, 3))
+        _text(draw, (width / 2, 40), f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}", 26, (245, 245, 245))
+    draw.ellipse((width / 2 - 4, 5, width / 2 + 4, 13), fill=(2, 2, 3), outline=(40, 40, 44))
     return to_linear(np.asarray(image))
 
 
