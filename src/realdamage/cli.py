@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from realdamage.inference.errors import MissingExtraError, PhotoError, RealDamageError, UsageError
+from realdamage.inference.progress import track
 
 # Of the pictures that --heatmap writes; never a photo to judge when the folder is read again.
 _PICTURE_ENDING = ".heatmap.png"
@@ -110,7 +111,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         miss=arguments.miss,
         output=arguments.output,
         threads=arguments.threads,
-        progress=_show_progress if sys.stderr.isatty() else None,
+        progress=track,
     )
     policy, scaling = summary.policy, summary.calibration
     photos = ", ".join(f"{count} {sort}" for sort, count in policy.photos.items())
@@ -234,10 +235,6 @@ def _picture_path(folder: Path, photo: Path, taken: set[Path]) -> Path:
         path = folder / f"{photo.stem}-{number}{_PICTURE_ENDING}"
     taken.add(path)
     return path
-
-
-def _show_progress(done: int, total: int) -> None:
-    print(f"\r{done}/{total} photos", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _print_now(line: str) -> None:

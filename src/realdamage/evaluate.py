@@ -16,6 +16,7 @@ from realdamage.evaluation.predictions import score_manifest, write_predictions
 from realdamage.evaluation.tables import format_table
 from realdamage.inference.detector import Detector
 from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.progress import track
 from realdamage.schema import EvaluateConfig
 from realdamage.training.classifier import load_classifier
 from realdamage.training.record import git_commit, model_metadata
@@ -39,7 +40,9 @@ def run(config: EvaluateConfig) -> None:
     manifest = read_manifest(config.data.root)
     if config.data.split is not None:
         manifest = manifest.select(split=config.data.split)
-    predictions, localisation = score_manifest(detector, manifest, on_error=config.data.on_error)  # type: ignore[arg-type]
+    predictions, localisation = score_manifest(detector, manifest, progress=track, on_error=config.data.on_error)  # type: ignore[arg-type]
+    folder = Path(config.paths.run)
+    write_predictions(folder / f"predictions.{config.format}", predictions)
     metrics = photo_metrics(predictions, localisation, seed=config.seed)
     trained_on = detector.metadata.training.get("generators", [])
     for name, row in metrics["per_generator"].items():
@@ -56,12 +59,12 @@ def run(config: EvaluateConfig) -> None:
         "manifest_sha256": manifest.digest(),
         "git_commit": git_commit(),
     }
-    folder = Path(config.paths.run)
-    write_predictions(folder / f"predictions.{config.format}", predictions)
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
     print(format_table(metrics))
     if config.shortcuts:
-        print(f"\nfrom the files' size, bytes and tables alone: AUROC {found.auroc:.3f} (95%: {found.low:.3f} to {found.high:.3f})")
+        print(
+            f"\nfrom the files' size, bytes and tables alone: AUROC {found.auroc:.3f} (95%: {found.low:.3f} to {found.high:.3f})"
+        )
     print(f"\npredictions and metrics: {folder}")
 
 

@@ -208,8 +208,9 @@ class SourceConfig:
     kind: str = "studio"
     root: str | None = None
     groups: int = 200
-    per_source: int | None = None
     damaged_share: float = 0.5
+    per_source: int | None = None
+    damaged_first: bool = False
 
 
 @dataclass

@@ -16,9 +16,13 @@ def run(config: SynthesizeConfig) -> None:
     if config.overwrite:
         clear(config.out)
     summary = synthesize(recipe, Path(config.out), progress=track)
-    speed = f"{summary.made} made now, {summary.photos_per_second:.1f} photos/s" if summary.made else "all were there already"
+    speed = (
+        f"{summary.made} made now, {summary.photos_per_second:.1f} photos/s"
+        if summary.made
+        else "all were there already"
+    )
     print(f"{summary.photos} photos in {summary.root} ({speed})")
-    print(f"next: realdamage-train +experiment=quickstart data.root={summary.root}")
+    print(f"next: realdamage-train data.root={summary.root}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from realdamage import configuration
 from realdamage.inference.errors import ConfigError, ModelFileError
 from realdamage.training.classifier import DamageClassifier
 from realdamage.training.datamodule import DamageDataModule
+from realdamage.training.progress import PlainProgress
 from realdamage.training.record import training_record
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,13 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
     datamodule = DamageDataModule(**plain["data"], pixel_spec=classifier.pixel_spec.to_dict(), seed=config.seed)
     callbacks = [hydra.utils.instantiate(callback) for callback in config.callbacks.values() if callback]
     loggers = [hydra.utils.instantiate(logger) for logger in config.logger.values() if logger]
+    terminal = sys.stdout.isatty()
+    if not terminal:
+        callbacks.append(PlainProgress())
     trainer = L.Trainer(
         **plain["trainer"],
+        enable_progress_bar=terminal,
+        enable_model_summary=False,
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=config.paths.run,
@@ -60,16 +67,26 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
 
 def run(config: DictConfig) -> None:
     """Trains, and says where the checkpoints are."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     resume = checkpoint_to_resume(config)
     trainer, classifier, datamodule = build(config)
     if trainer.is_global_zero:
         Path(config.paths.run).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, Path(config.paths.run) / "config.yaml", resolve=True)
+        count = sum(p.numel() for p in classifier.network.parameters())
+        learning = sum(p.numel() for p in classifier.network.parameters() if p.requires_grad)
+        print(
+            f"{config.model.backbone}: {count / 1e6:.1f} million parameters, {learning / 1e6:.1f} million learn",
+            flush=True,
+        )
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if trainer.is_global_zero and best:
-        figures = "  ".join(f"{name} {value:.3f}" for name, value in sorted(trainer.logged_metrics.items()) if "val/" in name)
+        figures = "  ".join(
+            f"{name} {value:.3f}" for name, value in sorted(trainer.logged_metrics.items()) if "val/" in name
+        )
         print(f"best checkpoint by {config.monitor}: {best}\nlast epoch: {figures}")
         print(f"next: realdamage-export checkpoint={best}")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from realdamage.data.manifest import Manifest
+from realdamage.data.masks import patch_share
 from realdamage.evaluation.predictions import (
     PREDICTION_COLUMNS,
-    patch_share,
     read_predictions,
     score_manifest,
     write_predictions,
@@ -25,6 +26,7 @@ from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError
 
 WritePhotos = Callable[..., Manifest]
+T = TypeVar("T")
 
 EDIT = {"label": "synthetic", "kind": "ai_region", "generator": "g1", "pair": "a.png", "mask_file_name": "b_m.png"}
 WHOLE = {"label": "synthetic", "kind": "ai_whole", "generator": "g2", "mask_file_name": "c_m.png"}
@@ -36,10 +38,16 @@ ROWS = [
 
 
 def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: WritePhotos) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, str]] = []
+
+    def watch(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+        for step in steps:
+            yield step
+            seen.append((total, description))
+
     detector = Detector.load(model_file)
     manifest = write_photos(ROWS)
-    predictions, localisation = score_manifest(detector, manifest, progress=lambda *done: seen.append(done))
+    predictions, localisation = score_manifest(detector, manifest, progress=watch)
     assert tuple(predictions.columns) == PREDICTION_COLUMNS
     assert predictions["file_name"].tolist() == ["a.png", "b.png", "c.png"]
     assert predictions["group"].tolist() == ["shoe", "shoe", "c.png"]
@@ -53,7 +61,7 @@ def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: Write
     assert (predictions["ms"] > 0).all()
     assert predictions["photo_sha256"].nunique() == 3
     assert predictions["graph_sha256"].unique().tolist() == [detector.graph_sha256]
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(3, "photos")] * 3
     # c.png is kind ai_whole: every pixel is synthetic, whatever its mask says.
     assert [photo.file_name for photo in localisation] == ["b.png"]
 

@@ -5,7 +5,6 @@ model file, so that whoever loads the file judges as it was calibrated.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file, write_model_file
 from realdamage.inference.policy import Calibration, Policy
+from realdamage.inference.progress import Track, no_progress
 
 # The false positive rate is measured on really damaged photos as soon as there are so many, else on all real ones.
 MIN_DAMAGED = 20
@@ -119,7 +119,7 @@ def calibrate_model(
     *,
     output: str | Path | None = None,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Track = no_progress,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> CalibrationSummary:
     """Scores the photos of `split`, fits calibration and policy, and writes them into the model file, all or nothing.

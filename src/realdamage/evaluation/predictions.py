@@ -6,19 +6,19 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 
 from realdamage.data.manifest import LABELS, Manifest, read_mask
+from realdamage.data.masks import patch_share
 from realdamage.inference.errors import PhotoError, RealDamageError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import Photo, PixelSpec, read_photo
+from realdamage.inference.progress import Track, no_progress
 from realdamage.inference.verdict import PREDICTION_COLUMNS, Verdict
 
 __all__ = [
@@ -60,14 +60,14 @@ def score_manifest(
     detector: PhotoDetector,
     manifest: Manifest,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Track = no_progress,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> tuple[pd.DataFrame, list[PatchEvidence]]:
     """Judges every photo, in the manifest's order: (predictions, localisation).
 
     Predictions have `PREDICTION_COLUMNS`, one row per photo; `ms` runs from the file's bytes to the verdict.
     Localisation has one entry per synthetic photo with a mask, except kind `ai_whole`, where every pixel is.
-    `progress(done, total)` is called after every photo. An unreadable photo raises PhotoError, or with
+    An unreadable photo raises PhotoError, or with
     `on_error="skip"` leaves a row without score and outcome whose reason is `unreadable`. Raises ManifestError: a mask
     that is unreadable or of another size than its photo.
     """
@@ -75,7 +75,8 @@ def score_manifest(
     localisation: list[PatchEvidence] = []
     table = manifest.table
     has_evidence = (table["label"] == "synthetic") & (table["kind"] != "ai_whole") & (table["mask_file_name"] != "")
-    for index, (file_name, localised) in enumerate(zip(table["file_name"], has_evidence, strict=True)):
+    photos = list(enumerate(zip(table["file_name"], has_evidence, strict=True)))
+    for index, (file_name, localised) in progress(photos, len(photos), "photos"):
         path = manifest.path(file_name)
         start = time.perf_counter()
         try:
@@ -93,24 +94,7 @@ def score_manifest(
                 localisation.append(PatchEvidence(file_name, verdict.heatmap, share > 0.5))
         row.update({column: table[column].iat[index] for column in _FROM_MANIFEST})
         rows.append(row)
-        if progress is not None:
-            progress(index + 1, len(table))
     return _typed(pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))), localisation
-
-
-def patch_share(mask: npt.NDArray[np.bool_], size: tuple[int, int], patch: int) -> npt.NDArray[np.float32]:
-    """Share of each patch, in 0..1, that the mask covers: float32 [ceil(h / patch), ceil(w / patch)].
-
-    `mask` bool [H, W] of the upright photo; `size` (h, w) of the photo after the limit on its side. A patch that
-    reaches beyond the photo counts only its part inside.
-    """
-    covered = mask.astype(np.float32)
-    if mask.shape != size:
-        covered = np.asarray(Image.fromarray(covered).resize((size[1], size[0]), Image.Resampling.BOX))
-    rows, columns = np.arange(0, size[0], patch), np.arange(0, size[1], patch)
-    sums = np.add.reduceat(np.add.reduceat(covered, rows, axis=0), columns, axis=1)
-    area = np.outer(np.diff([*rows, size[0]]), np.diff([*columns, size[1]]))
-    return np.asarray(sums / area, dtype=np.float32)
 
 
 def check_predictions(predictions: pd.DataFrame, source: str = "predictions") -> None:

@@ -20,7 +20,7 @@ from realdamage.inference.verdict import Reason, Verdict
 
 __all__ = ["PACKAGED_MODEL", "Detector", "OnnxScorer", "TileScorer"]
 
-PACKAGED_MODEL = Path(__file__).resolve().parents[1] / "models" / "reference.onnx"
+PACKAGED_MODEL = Path(__file__).resolve().with_name("reference.onnx")
 
 _NOT_CALIBRATED = Reason(
     "not_calibrated",

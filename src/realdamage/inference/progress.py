@@ -5,10 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
+
+
+class Track(Protocol):
+    """Yields the steps as they are, and may tell somebody how far it is."""
+
+    def __call__(self, steps: Iterable[T], total: int, description: str) -> Iterator[T]: ...
+
+
+def no_progress(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Tells nobody; the default of every function that takes a `Track`."""
+    return iter(steps)
 
 
 def track(steps: Iterable[T], total: int, description: str) -> Iterator[T]:

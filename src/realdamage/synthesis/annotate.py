@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from realdamage.inference.errors import SynthesisError
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.fields import walk
-from realdamage.synthesis.labels import contrast, font, name
+from realdamage.synthesis.scenery.labels import contrast, font, name
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]

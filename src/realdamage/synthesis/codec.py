@@ -98,7 +98,9 @@ def _load_diffusers(weights: str) -> Reconstruct:
     folder = Path(weights).expanduser()
     looks_like_path = folder.is_absolute() or weights.startswith((".", "~")) or len(folder.parts) > 2
     if looks_like_path and not folder.is_dir():
-        raise SynthesisError(f"codec weights {weights}: no such folder. Give a folder of a diffusers autoencoder, or a hub id.")
+        raise SynthesisError(
+            f"codec weights {weights}: no such folder. Give a folder of a diffusers autoencoder, or a hub id."
+        )
     try:
         name = "AutoencoderTiny"
         if folder.is_dir():

@@ -33,7 +33,7 @@ _DRAW: dict[str, Callable[[Site], Surface]] = {
     "other": other,
 }
 _AT_EDGES = {"broken": 0.7, "torn": 0.5}  # how often these begin at the product's outline
-_AREA = (0.016, 0.11)  # wanted share of the photo, log-uniform; the drawn area strays around it
+_AREA = (0.016, 0.10)  # wanted share of the photo, log-uniform; the drawn area strays around it
 _LARGEST_OF_REGION = 0.5
 _REACH = {"cracked": 3.2, "scratched": 3.2, "creased": 3.2}  # half the window's side, in radii: lines run far
 _REACH_OF_AREAS = 2.3

@@ -11,7 +11,7 @@ from realdamage.synthesis.fields import Array, Stroke, blur, grid, noise, smooth
 def _crack_lines(site: Site) -> list[Stroke]:
     """Arms that leave the point of impact, fork at sharp angles and thin out; sometimes joined by rings (glass)."""
     rng, unit = site.rng, site.unit
-    budget = np.pi * site.radius**2 / (3.4 * unit)  # pixels of line that fill the wanted area, some beside the product
+    budget = np.pi * site.radius**2 / (4.0 * unit)  # pixels of line that fill the wanted area, some beside the product
     web = rng.random() < 0.45
     arms = int(rng.integers(5, 10)) if web else int(rng.integers(1, 4))
     start = (site.centre[1], site.centre[0])

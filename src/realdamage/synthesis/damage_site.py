@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from realdamage.synthesis.fields import Array, blur, luminance, noise
-from scipy import ndimage
 
 _AMBIENT = 0.45  # share of the light that comes from everywhere; the rest from one direction
 _FAINTEST = 0.04  # a blend below this is dropped, so that pixels are either touched or exactly as before
@@ -53,7 +53,8 @@ class Site:
         y, x = round(self.centre[0]), round(self.centre[1])
         reach = max(2, round(self.radius / 2))
         near = self.patch[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
-        return near.reshape(-1, 3).mean(0, dtype=np.float32)
+        tint: Array = near.reshape(-1, 3).mean(0, dtype=np.float32)
+        return tint
 
     def background(self) -> Array:
         """What lies behind the product, continued from its outline inwards, [h, w, 3]."""
@@ -87,11 +88,12 @@ class Surface:
 
 
 def shade(height: Array, light: tuple[float, float, float]) -> Array:
-    """How much brighter or darker a relief [h, w] (pixels) is than the flat surface, factor [h, w] (Lambert + ambient)."""
+    """Factor [h, w] by which a relief [h, w] (pixels) is brighter than the flat surface (Lambert and ambient light)."""
     dy, dx = np.gradient(height)
     facing = (light[2] - light[0] * dx - light[1] * dy) / np.sqrt(1 + dx * dx + dy * dy)
     lit = _AMBIENT + (1 - _AMBIENT) * np.maximum(facing, 0)
-    return (lit / np.float32(_AMBIENT + (1 - _AMBIENT) * light[2])).astype(np.float32)
+    factor: Array = lit / np.float32(_AMBIENT + (1 - _AMBIENT) * light[2])
+    return factor.astype(np.float32, copy=False)
 
 
 def resurface(site: Site, surface: Surface) -> tuple[Array, Array]:

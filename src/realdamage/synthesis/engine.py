@@ -1,4 +1,4 @@
-"""What every engine of the synthesis room promises, so that the recipe runner can chain them without knowing any of them.
+"""What every engine of the synthesis room promises, so that the recipe runner can chain them without knowing any.
 
 An engine takes a finished photo and gives back the edited photo together with the pixels it touched. All randomness
 comes from the generator that the caller passes in, so that a recipe's seed fixes every photo.

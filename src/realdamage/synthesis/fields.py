@@ -45,7 +45,8 @@ def to_bytes(linear: Array) -> NDArray[np.uint8]:
 def dot(vector: Array, planes: Array) -> Array:
     """vector [3] times planes [3, ...]: [...]. Without BLAS, whose threads get in each other's way in parallel runs."""
     x, y, z = vector.astype(np.float32)
-    return x * planes[0] + y * planes[1] + z * planes[2]
+    product: Array = x * planes[0] + y * planes[1] + z * planes[2]
+    return product
 
 
 def mix(matrix: Array, planes: Array) -> Array:
@@ -60,7 +61,7 @@ def luminance(linear: Array) -> Array:
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
     """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    t: Array = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
@@ -147,7 +148,7 @@ def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3
 
 
 def tapered(points: NDArray[np.float64], widths: NDArray[np.float64]) -> list[Stroke]:
-    """The strokes along points [n, 2] (x, y), the k-th piece `widths[k]` wide; widths beyond the last piece are unused."""
+    """The strokes along points [n, 2] (x, y), the k-th piece `widths[k]` wide; further widths are unused."""
     pieces = zip(points[:-1].tolist(), points[1:].tolist(), widths.tolist(), strict=False)
     return [(x0, y0, x1, y1, width) for (x0, y0), (x1, y1), width in pieces]
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ import numpy.typing as npt
 from realdamage.inference.errors import PhotoError, SynthesisError
 from realdamage.inference.photo import decode
 from realdamage.synthesis.annotate import Annotate
-from realdamage.synthesis.codec import Codec
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.studio import Studio
 from realdamage.synthesis.writer import SaveSettings, TablePool, save_mask, save_photo
+
+if TYPE_CHECKING:
+    from realdamage.synthesis.codec import Codec
 
 RGB = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -66,6 +69,8 @@ class GroupMaker:
         paint_share: float,
         damages: Sequence[str],
     ) -> None:
+        from realdamage.synthesis.codec import Codec  # the one engine that needs torch
+
         self.codecs = [Codec(weights, generator, family) for weights, generator, family in codecs]
         self.pool, self.shares, self.paint_share = pool, shares, paint_share
         self.paint, self.annotate, self.studio = Paint(damages), Annotate(), Studio()
@@ -81,14 +86,18 @@ class GroupMaker:
             raise SynthesisError(f"a source photo cannot be read: {error}") from error
 
     def derive(self, base: Base, rgb: RGB, product: Mask | None, rng: np.random.Generator) -> list[_Derived]:
-        wanted = {kind: rng.random() < self.shares.get(kind, 0.0) for kind in ("annotated", "ai_region", "ai_whole", "pasted")}
+        wanted = {
+            kind: rng.random() < self.shares.get(kind, 0.0) for kind in ("annotated", "ai_region", "ai_whole", "pasted")
+        }
         derived: list[_Derived] = []
         if wanted["annotated"]:
             edit = self.annotate.apply(rgb, rng)
             derived.append(_Derived("annotated", edit.rgb, None, base.damage))
         if wanted["pasted"]:
             edit = self.paint.apply(rgb, rng, region=product)
-            derived.append(_Derived("pasted", edit.rgb, edit.mask, edit.damage, self.paint.generator, self.paint.family))
+            derived.append(
+                _Derived("pasted", edit.rgb, edit.mask, edit.damage, self.paint.generator, self.paint.family)
+            )
         if wanted["ai_region"]:
             derived.append(self._region(base, rgb, product, rng))
         if wanted["ai_whole"]:
@@ -113,7 +122,9 @@ class GroupMaker:
         codec = self._codec(rng)
         painted = self._painted(rgb, product, rng)
         edit = codec.apply(painted.rgb if painted else rgb, rng)
-        return _Derived("ai_whole", edit.rgb, edit.mask, painted.damage if painted else base.damage, codec.generator, codec.family)
+        return _Derived(
+            "ai_whole", edit.rgb, edit.mask, painted.damage if painted else base.damage, codec.generator, codec.family
+        )
 
     def _painted(self, rgb: RGB, product: Mask | None, rng: np.random.Generator) -> Edit | None:
         return self.paint.apply(rgb, rng, region=product) if rng.random() < self.paint_share else None

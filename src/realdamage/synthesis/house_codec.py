@@ -45,7 +45,11 @@ class HouseCodec(nn.Module):
         encoder.append(nn.Conv2d(width, spec.latent, 3, padding=1))
         decoder: list[nn.Module] = [nn.Conv2d(spec.latent, width, 3, padding=1), _Residual(width), _Residual(width)]
         for _ in range(spec.stages):
-            decoder += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(width, width, 3, padding=1), _Residual(width)]
+            decoder += [
+                nn.Upsample(scale_factor=2, mode="nearest"),
+                nn.Conv2d(width, width, 3, padding=1),
+                _Residual(width),
+            ]
         decoder.append(nn.Conv2d(width, 3, 3, padding=1))
         self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
 

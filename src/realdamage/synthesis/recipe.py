@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -26,6 +26,7 @@ from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_man
 from realdamage.data.splits import assign_splits
 from realdamage.inference.errors import SynthesisError
 from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.progress import Track, no_progress
 from realdamage.synthesis.group import Base, GroupMaker, group_photos
 from realdamage.synthesis.writer import TablePool
 
@@ -35,14 +36,15 @@ PARTS = ".parts"
 @dataclass(frozen=True)
 class SourceSettings:
     """Where the real photos come from. `kind`: "studio" (rendered, needs no files) or "manifest" (the real photos of `root`); `groups`:
-    how many scenes the studio renders; `per_source`: at most so many photos of each source of the manifest (None: all);
-    `damaged_share`: of the studio's scenes, in 0..1."""
+    how many scenes the studio renders; `damaged_share`: of the studio's scenes, in 0..1; `per_source`: at most so many photos of each
+    source of the manifest (None: all), drawn at random, with `damaged_first` the really damaged ones before the others."""
 
     kind: str = "studio"
     root: str | None = None
     groups: int = 200
-    per_source: int | None = None
     damaged_share: float = 0.5
+    per_source: int | None = None
+    damaged_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ class Recipe:
         derived = ("annotated", "ai_region", "ai_whole", "pasted")
         for kind, share in self.shares.items():
             if kind not in derived or not 0.0 <= share <= 1.0:
-                raise SynthesisError(f"recipe.shares.{kind}={share}: kinds are {', '.join(derived)}, shares lie in 0..1")
+                raise SynthesisError(
+                    f"recipe.shares.{kind}={share}: kinds are {', '.join(derived)}, shares lie in 0..1"
+                )
         unknown = sorted(set(self.damages) - set(DAMAGES))
         if unknown or not self.damages:
             raise SynthesisError(f"recipe.damages={list(self.damages)}: allowed are {', '.join(DAMAGES)}")
@@ -114,15 +118,7 @@ class Summary:
         return self.made / max(self.seconds, 1e-9)
 
 
-Progress = Callable[[Iterator[int], int, str], Iterator[int]]
-
-
-def _silent(steps: Iterator[int], total: int, description: str) -> Iterator[int]:
-    del total, description
-    return steps
-
-
-def synthesize(recipe: Recipe, root: str | Path, *, progress: Progress = _silent) -> Summary:
+def synthesize(recipe: Recipe, root: str | Path, *, progress: Track = no_progress) -> Summary:
     """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is a finished one.
 
     Raises SynthesisError: the folder holds another recipe's photos, a source photo or a codec cannot be loaded, or a worker died.
@@ -230,7 +226,9 @@ def _claim(root: Path, recipe: Recipe) -> Path:
             )
         return parts
     if (root / "metadata.csv").exists():
-        raise SynthesisError(f"{root} already holds a manifest that no recipe of ours made. Give another folder with out=….")
+        raise SynthesisError(
+            f"{root} already holds a manifest that no recipe of ours made. Give another folder with out=…."
+        )
     content = {"name": recipe.name, "digest": recipe.digest(), "recipe": asdict(recipe)}
     write_atomically(mark, json.dumps(content, indent=2, default=list).encode())
     return parts
@@ -242,7 +240,9 @@ def clear(root: str | Path) -> None:
     if not root.exists():
         return
     if not (root / PARTS / "recipe.json").is_file():
-        raise SynthesisError(f"overwrite=true: {root} was not made by a recipe of ours; it is left as it is. Remove it by hand.")
+        raise SynthesisError(
+            f"overwrite=true: {root} was not made by a recipe of ours; it is left as it is. Remove it by hand."
+        )
     for name in ("photos", "masks", PARTS):
         shutil.rmtree(root / name, ignore_errors=True)
     (root / "metadata.csv").unlink(missing_ok=True)
@@ -254,7 +254,11 @@ def _bases(recipe: Recipe) -> list[Base]:
         damaged = rng.random(recipe.source.groups) < recipe.source.damaged_share
         damages = rng.choice(list(recipe.damages), recipe.source.groups)
         return [
-            Base(studio_seed=recipe.seed * 1_000_003 + index, damage=str(damage) if hit else "", condition="damaged" if hit else "intact")
+            Base(
+                studio_seed=recipe.seed * 1_000_003 + index,
+                damage=str(damage) if hit else "",
+                condition="damaged" if hit else "intact",
+            )
             for index, (hit, damage) in enumerate(zip(damaged, damages, strict=True))
         ]
     manifest = read_manifest(Path(str(recipe.source.root)))
@@ -267,7 +271,10 @@ def _manifest_bases(manifest: Manifest, recipe: Recipe) -> list[Base]:
     if rows.empty:
         raise SynthesisError(f"{manifest.root}: no real photo of kind original or damaged to start from")
     if recipe.source.per_source is not None:
-        rows = rows.sample(frac=1.0, random_state=recipe.seed).groupby("source").head(recipe.source.per_source).sort_index()
+        rows = rows.sample(frac=1.0, random_state=recipe.seed)
+        if recipe.source.damaged_first:
+            rows = rows.sort_values("kind", kind="stable")  # "damaged" before "original"
+        rows = rows.groupby("source").head(recipe.source.per_source).sort_index()
     records: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
     return [
         Base(

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realdamage.inference.errors import SynthesisError
-from realdamage.synthesis import materials
+from realdamage.synthesis.scenery import materials
 from realdamage.synthesis.camera import random_camera
 from realdamage.synthesis.damage import check_damage, draw_damage
 from realdamage.synthesis.fields import Array, luminance
-from realdamage.synthesis.products import Product, random_product
-from realdamage.synthesis.render import render
-from realdamage.synthesis.scene import Scene, View
+from realdamage.synthesis.scenery.lying import LYING
+from realdamage.synthesis.scenery.render import render
+from realdamage.synthesis.scenery.scene import Product, Scene, View
+from realdamage.synthesis.scenery.standing import STANDING
 
+_PRODUCTS = (*STANDING, *LYING)
 _SCENE, _DAMAGE, _CAMERA = 0, 1, 2  # streams of random numbers, so that one never shifts another
 
 
@@ -69,9 +71,7 @@ class Studio:
         light *= np.float32(0.25 / max(float(luminance(light[::4, ::4]).mean()), 1e-3))
         damage_mask = np.zeros(shape, bool)
         if damage:
-            towards = view.axes.T @ scene.light
-            lamp = (float(towards[0]), float(towards[1]), max(float(-towards[2]), 0.35))
-            lamp = tuple(float(v) for v in np.array(lamp) / np.linalg.norm(lamp))
+            lamp = _lamp_in_photo(scene, view)
             light, alpha = draw_damage(
                 light, damage, np.random.default_rng([scene_seed, _DAMAGE]), region=object_mask, light=lamp
             )
@@ -84,6 +84,14 @@ class Studio:
         return (short, long) if rng.random() < 0.4 else (long, short)
 
 
+def _lamp_in_photo(scene: Scene, view: View) -> tuple[float, float, float]:
+    """Unit vector towards the lamp as the photo shows it: x right, y down, z out of the photo (never from behind)."""
+    x, y, z = (view.axes.T @ scene.light).tolist()
+    out = max(-z, 0.35)
+    length = float(np.sqrt(x * x + y * y + out * out))
+    return x / length, y / length, out / length
+
+
 def _unit(rng: np.random.Generator, azimuth: float, elevation: float) -> Array:
     return np.array(
         [np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation)], np.float32
@@ -92,7 +100,7 @@ def _unit(rng: np.random.Generator, azimuth: float, elevation: float) -> Array:
 
 def random_scene(rng: np.random.Generator) -> Scene:
     """A product, what it stands on and before, and the light."""
-    product = random_product(rng)
+    product = _PRODUCTS[int(rng.integers(len(_PRODUCTS)))](rng)
     ground, gloss = materials.random_ground(rng)
     return Scene(
         product=product,

@@ -1,6 +1,6 @@
 """Makes the house codec: trains the small autoencoder on photos of the studio (or of a folder) and writes one file.
 
-    python -m realdamage.synthesis.train_codec --output src/realdamage/synthesis/house_codec.safetensors
+python -m realdamage.synthesis.train_codec --output src/realdamage/synthesis/house_codec.safetensors
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def train(photos: list[np.ndarray], spec: HouseCodecSpec, *, steps: int, seed: int, side: int = 96) -> HouseCodec:
+def train(photos: list[np.ndarray], spec: HouseCodecSpec, *, steps: int, seed: int, side: int = 64) -> HouseCodec:
     """Trains a codec; prints the mean loss every tenth of the way."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train_codec", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--photos", type=Path, help="folder of photos; default: photos of the studio")
-    parser.add_argument("--count", type=int, default=300, help="how many photos to train on")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--count", type=int, default=200, help="how many photos to train on")
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--stages", type=int, default=2, help="halvings of the side")
     parser.add_argument("--latent", type=int, default=4, help="channels of the bottleneck")
     parser.add_argument("--width", type=int, default=32, help="channels inside")

@@ -68,9 +68,13 @@ class TablePool:
                     subsampling = JpegImagePlugin.get_sampling(image)
                     tables = tuple(tuple(table) for _, table in sorted(quantization.items()))
                     # Greyscale files have one table and no sub-sampling; ours are always in colour.
-                    entries.append((tables if len(tables) > 1 else tables * 2, subsampling if subsampling in (0, 1, 2) else 2))
+                    entries.append(
+                        (tables if len(tables) > 1 else tables * 2, subsampling if subsampling in (0, 1, 2) else 2)
+                    )
         if not entries:
-            raise SynthesisError("recipe.writer.quality is null, but no source photo is a JPEG; give a range such as [75, 95]")
+            raise SynthesisError(
+                "recipe.writer.quality is null, but no source photo is a JPEG; give a range such as [75, 95]"
+            )
         return cls(tuple(entries))
 
     def draw(self, rng: np.random.Generator) -> SaveSettings:

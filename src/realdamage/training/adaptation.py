@@ -65,7 +65,9 @@ def _block_linears(backbone: nn.Module) -> list[str]:
         if isinstance(module, nn.Linear) and re.match(r"blocks\.\d+\.", name)
     ]
     if not names:
-        raise ConfigError(f"adapt=lora: {type(backbone).__name__} has no linear layers under `blocks`; use adapt=full or adapt=head")
+        raise ConfigError(
+            f"adapt=lora: {type(backbone).__name__} has no linear layers under `blocks`; use adapt=full or adapt=head"
+        )
     return names
 
 

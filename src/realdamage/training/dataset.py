@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from realdamage.data.manifest import Manifest, read_mask
+from realdamage.data.masks import patch_share
 from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
 from realdamage.inference.photo import PixelSpec, cover, limit_side, pad_to_patches, read_photo
 from realdamage.training.degradations import Chain, Degradations
@@ -64,14 +65,10 @@ def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
         mask = limit_side(pixels, spec)[..., 0].astype(np.float32) / 255.0
     rgb = pad_to_patches(photo.rgb, spec)
     if mask is not None:
-        mask = np.pad(mask, [(0, full - side) for full, side in zip(rgb.shape[:2], mask.shape, strict=True)], mode="reflect")
+        mask = np.pad(
+            mask, [(0, full - side) for full, side in zip(rgb.shape[:2], mask.shape, strict=True)], mode="reflect"
+        )
     return View(row, rgb, mask, label)
-
-
-def patch_share(mask: Share, patch: int) -> Share:
-    """Synthetic share of each patch: float32 [h, w] → [h/patch, w/patch]; h and w are multiples of `patch`."""
-    rows, cols = mask.shape[0] // patch, mask.shape[1] // patch
-    return mask.reshape(rows, patch, cols, patch).mean(axis=(1, 3))
 
 
 def tile_label(share: Share) -> float:
@@ -202,7 +199,11 @@ class PairDataset(Dataset[Batch]):
         spec = self.spec
         y, x = corner
         rgb = view.rgb[y : y + window, x : x + window]
-        mask = np.full(rgb.shape[:2], np.nan, np.float32) if view.mask is None else view.mask[y : y + window, x : x + window]
+        mask = (
+            np.full(rgb.shape[:2], np.nan, np.float32)
+            if view.mask is None
+            else view.mask[y : y + window, x : x + window]
+        )
         degraded = pad_to_patches(chain(rgb), spec)
         clean = pad_to_patches(Chain(tuple(step for step in chain.steps if hasattr(step, "scale")))(rgb), spec)
         if degraded.shape[:2] != mask.shape:
@@ -213,7 +214,7 @@ class PairDataset(Dataset[Batch]):
         if flip:
             tile, clean, mask = tile[:, ::-1], clean[:, ::-1], mask[:, ::-1]
         tile, clean, mask = (np.ascontiguousarray(np.rot90(array, turn)) for array in (tile, clean, mask))
-        return Crop(tile, clean, patch_share(mask, spec.patch))
+        return Crop(tile, clean, patch_share(mask, mask.shape, spec.patch))
 
 
 def _window_side(tile: int, chain: Chain) -> int:
@@ -302,7 +303,7 @@ class WholePhotoDataset(Dataset[Batch]):
         if view.mask is None:
             share = np.full(tiles.grid, np.nan, np.float32)
         else:
-            share = patch_share(view.mask, self.spec.patch)
+            share = patch_share(view.mask, view.mask.shape, self.spec.patch)
         cells = [share[row : row + side, col : col + side] for row, col in tiles.origins // self.spec.patch]
         return {
             "tiles": torch.from_numpy(tiles.tiles),

@@ -150,7 +150,12 @@ class Degradations:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"data.degradations.{name}={value}: a probability, must be in 0..1")
-        for name, low, high in (("scale", 0.05, 1.0), ("quality", 1, 95), ("blur_sigma", 0, 10), ("noise_sigma", 0, 100)):
+        for name, low, high in (
+            ("scale", 0.05, 1.0),
+            ("quality", 1, 95),
+            ("blur_sigma", 0, 10),
+            ("noise_sigma", 0, 100),
+        ):
             first, last = getattr(self, name)
             if not low <= first <= last <= high:
                 raise ConfigError(f"data.degradations.{name}=[{first}, {last}]: must rise and lie within {low}..{high}")
@@ -168,7 +173,9 @@ class Degradations:
         steps: list[Step] = []
         if resize < self.resize:
             low = 1.0 - (1.0 - self.scale[0]) * strength
-            steps.append(Resize(float(rng.uniform(min(low, self.scale[1]), self.scale[1])), str(rng.choice(list(self.filters)))))
+            steps.append(
+                Resize(float(rng.uniform(min(low, self.scale[1]), self.scale[1])), str(rng.choice(list(self.filters))))
+            )
         if blur < self.blur:
             steps.append(Blur(float(rng.uniform(*self.blur_sigma)) * strength))
         if noise < self.noise:

@@ -62,8 +62,8 @@ def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:
     """The network as one ONNX model: `tiles` uint8 [n, tile, tile, 3] → `logit` [n], `evidence` [n, h, w]; n is dynamic."""
     side = network.tile
     example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for name in ("torch.onnx", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they report every rewritten node
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -130,7 +130,9 @@ def awkward_photos(tile: int, seed: int = 0) -> dict[str, bytes]:
         "exif_rotated.jpg": _file(wide, "JPEG", quality=85, exif=rotated.tobytes()),
         "grey.jpg": _file(wide.convert("L"), "JPEG", quality=85),
         "rgba.png": _file(wide.convert("RGBA"), "PNG"),
-        "nearly_black.jpg": _file(Image.fromarray(rng.integers(0, 3, (tile + 9, tile + 30, 3), dtype=np.uint8)), "JPEG"),
+        "nearly_black.jpg": _file(
+            Image.fromarray(rng.integers(0, 3, (tile + 9, tile + 30, 3), dtype=np.uint8)), "JPEG"
+        ),
     }
     return photos
 

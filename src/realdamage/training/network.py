@@ -91,7 +91,9 @@ def build_network(
     except Exception as error:
         raise _weights_error(backbone, weights, error) from error
     if not hasattr(body, "patch_embed") or not hasattr(body, "num_prefix_tokens"):
-        raise ConfigError(f"model.backbone={backbone}: not a vision transformer with patch tokens ({type(body).__name__})")
+        raise ConfigError(
+            f"model.backbone={backbone}: not a vision transformer with patch tokens ({type(body).__name__})"
+        )
     patch = int(body.patch_embed.feat_ratio(as_scalar=True))
     if tile % patch:
         raise ConfigError(

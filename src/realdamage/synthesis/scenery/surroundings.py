@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realdamage.synthesis.fields import Array, blur, dot, smoothstep, to_bytes, to_linear
-from realdamage.synthesis.scene import Scene, View
+from realdamage.synthesis.scenery.scene import Scene, View
 
 _COARSE = 5  # pixels between light samples
 _BLUR_AT = 2.5  # texels under one pixel at which a distant texture has faded to its mean

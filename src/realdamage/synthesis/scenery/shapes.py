@@ -48,6 +48,11 @@ def rotation(axis: int, angle: float) -> Array:
     return turn
 
 
+def upright(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0) -> Pose:
+    """A pose that stands upright at a place, turned by `yaw` radians."""
+    return Pose(rotation(2, yaw), np.array([x, y, z], np.float32))
+
+
 @dataclass(frozen=True)
 class Touch:
     """Where rays touch a solid: normal [3, n] in the world, u and v in 0..1 [n], face number [n]."""
@@ -190,7 +195,7 @@ class Handle:
 
 @dataclass(frozen=True)
 class Relief:
-    """A low thing lying on the ground: heights [m, m] (units, first row far away) over a square of side `size`; 0 = nothing."""
+    """A low thing on the ground: heights [m, m] in units (first row far away, 0 = nothing) over a square of side `size`."""
 
     pose: Pose
     heights: Array

@@ -29,6 +29,11 @@ class Material:
     clear: float = 0.0
 
 
+def coating(rng: np.random.Generator) -> tuple[float, float]:
+    """Gloss and roughness of coated card, plastic or lacquer."""
+    return float(rng.uniform(0.02, 0.5)), float(rng.uniform(0.2, 0.9))
+
+
 def colour(
     rng: np.random.Generator,
     saturation: tuple[float, float] = (0.1, 0.85),

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realdamage.synthesis.fields import Array, dot, smoothstep
-from realdamage.synthesis.materials import Material
-from realdamage.synthesis.products import Product
-from realdamage.synthesis.scene import Scene, View
-from realdamage.synthesis.surroundings import surroundings
+from realdamage.synthesis.scenery.materials import Material
+from realdamage.synthesis.scenery.scene import Product, Scene, View
+from realdamage.synthesis.scenery.surroundings import surroundings
 
 _STEP = 0.04  # units of depth between neighbouring pixels that make an outline
 _TENT = [(dy, dx, (2 - abs(dy)) * (2 - abs(dx)) / 16) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
