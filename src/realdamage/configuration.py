@@ -1,4 +1,5 @@
-"""Runs a Hydra command as this project's users meet it: configs found, misspellings explained, errors without a stack trace."""
+"""Runs a Hydra command as this project's users meet it: configs found, misspellings explained, errors without a stack
+trace."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from realdamage.inference.errors import ConfigError, RealDamageError
 
 
 def config_folder() -> Path:
-    """The repository's `configs`, else those inside the installed package (an editable install keeps to the former, which would go
-    stale as a copy)."""
+    """The repository's `configs`, else those inside the installed package (an editable install keeps to the former,
+    which would go stale as a copy)."""
     in_repository = Path(__file__).resolve().parents[2] / "configs"
     if (in_repository / "train.yaml").is_file():
         return in_repository
@@ -45,8 +46,9 @@ def compose(command: str, overrides: Iterable[str] = ()) -> DictConfig:
 
 
 def run(command: str, task: Callable[[Any], None]) -> None:
-    """Runs `task` with the configuration that the command line asks for, and exits as the design says: 2 for a configuration that is
-    off, the error's own code for errors of ours, a stack trace for faults of the program (and for all with HYDRA_FULL_ERROR=1)."""
+    """Runs `task` with the configuration that the command line asks for, and exits as the design says: 2 for a
+    configuration that is off, the error's own code for errors of ours, a stack trace for faults of the program (and
+    for all with HYDRA_FULL_ERROR=1)."""
     schema.register()
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Without it Hydra prints and exits by itself, and no hint could be added.

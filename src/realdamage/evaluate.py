@@ -1,12 +1,15 @@
-"""`realdamage-evaluate checkpoint=out/train/best.ckpt data.root=FOLDER`: scores a manifest as a service would, and measures."""
+"""`realdamage-evaluate checkpoint=out/train/best.ckpt data.root=FOLDER`: scores a manifest as a service would, and
+measures."""
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
 from realdamage.data.manifest import read_manifest
@@ -40,8 +43,9 @@ def run(config: EvaluateConfig) -> None:
     manifest = read_manifest(config.data.root)
     if config.data.split is not None:
         manifest = manifest.select(split=config.data.split)
-    predictions, localisation = score_manifest(detector, manifest, progress=track, on_error=config.data.on_error)  # type: ignore[arg-type]
     folder = Path(config.paths.run)
+    on_error: Any = config.data.on_error
+    predictions, localisation = score_manifest(detector, manifest, progress=track, on_error=on_error)
     write_predictions(folder / f"predictions.{config.format}", predictions)
     metrics = photo_metrics(predictions, localisation, seed=config.seed)
     trained_on = detector.metadata.training.get("generators", [])
@@ -58,12 +62,15 @@ def run(config: EvaluateConfig) -> None:
         "split": config.data.split,
         "manifest_sha256": manifest.digest(),
         "git_commit": git_commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["realdamage-evaluate", *HydraConfig.get().overrides.task]),
     }
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
     print(format_table(metrics))
     if config.shortcuts:
         print(
-            f"\nfrom the files' size, bytes and tables alone: AUROC {found.auroc:.3f} (95%: {found.low:.3f} to {found.high:.3f})"
+            f"\nfrom the files' size, bytes and tables alone: AUROC {found.auroc:.3f} "
+            f"(95%: {found.low:.3f} to {found.high:.3f})"
         )
     print(f"\npredictions and metrics: {folder}")
 

@@ -1,4 +1,5 @@
-"""`realdamage-export checkpoint=out/train/best.ckpt`: one self-describing ONNX file, written only if it agrees with torch."""
+"""`realdamage-export checkpoint=out/train/best.ckpt`: one self-describing ONNX file, written only if it agrees with
+torch."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ def run(config: ExportConfig) -> None:
         classifier.network, model_metadata(classifier), output, opset=config.opset, tolerance=config.tolerance
     )
     print(
-        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, opset {exported.opset}; largest difference from torch, from file "
-        f"bytes to verdict: {exported.difference:.1e} (allowed {config.tolerance:g})"
+        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, opset {exported.opset}; largest difference from torch, "
+        f"from file bytes to verdict: {exported.difference:.1e} (allowed {config.tolerance:g})"
     )
     print(f"next: realdamage calibrate {exported.path} --manifest FOLDER")
 

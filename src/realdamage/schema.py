@@ -1,7 +1,7 @@
 """The shape of every configuration: what may be set, of which type, with which default.
 
-Hydra merges the YAML files into these dataclasses, so a misspelt key stops the run where it is written. What a value means stands with the
-class that takes it (`DamageClassifier`, `DamageDataModule`, `Recipe`, …).
+Hydra merges the YAML files into these dataclasses, so a misspelt key stops the run where it is written. What a value
+means stands with the class that takes it (`DamageClassifier`, `DamageDataModule`, `Recipe`, …).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from omegaconf import MISSING
 
 @dataclass
 class PathsConfig:
-    """Every path of every command goes through here. `out`: where runs go; `run`: this run's own folder; `data`: where sets of photos are
-    made and looked for."""
+    """Every path of every command goes through here. `out`: where runs go; `run`: this run's own folder; `data`: where
+    sets of photos are made and looked for."""
 
     out: str = MISSING
     run: str = MISSING
@@ -140,9 +140,11 @@ class TrainerConfig:
 
 @dataclass
 class TrainConfig:
-    """`train.py`. `name`: of the run and its folder; `monitor`: the one figure by which the best checkpoint is kept (higher is better);
-    `seed`: of everything, 0 included; `threads`: of torch on the CPU (null: all it may use); `demo`: the model is for trying the pipeline
-    and never says "synthetic" unasked; `resume`: "last", a checkpoint's path, or null; `overwrite`: start over in a folder that holds a run."""
+    """`train.py`. `name`: of the run and its folder; `monitor`: the one figure by which the best checkpoint is kept
+    (higher is better);
+    `seed`: of everything, 0 included; `threads`: of torch on the CPU (null: all it may use); `demo`: the model is for
+    trying the pipeline and never says "synthetic" unasked; `resume`: "last", a checkpoint's path, or null;
+    `overwrite`: start over in a folder that holds a run."""
 
     name: str = "train"
     seed: int = 0
@@ -162,7 +164,8 @@ class TrainConfig:
 
 @dataclass
 class EvaluateDataConfig:
-    """`root`: folder with metadata.csv; `split`: the rows to score, null for all; `on_error`: "raise" or "skip" for photos that can't be read."""
+    """`root`: folder with metadata.csv; `split`: the rows to score, null for all; `on_error`: "raise" or "skip" for
+    photos that can't be read."""
 
     root: str = MISSING
     split: str | None = "test"
@@ -171,8 +174,8 @@ class EvaluateDataConfig:
 
 @dataclass
 class EvaluateConfig:
-    """`evaluate.py`. `checkpoint`: a .ckpt or .onnx; `format`: of the predictions file, csv or parquet; `shortcuts`: also train a classifier on
-    the files' own facts alone, which must stay at chance; `prior`: see
+    """`evaluate.py`. `checkpoint`: a .ckpt or .onnx; `format`: of the predictions file, csv or parquet; `shortcuts`:
+    also train a classifier on the files' own facts alone, which must stay at chance; `prior`: see
     `realdamage predict --prior`."""
 
     checkpoint: str = MISSING
@@ -189,8 +192,9 @@ class EvaluateConfig:
 
 @dataclass
 class ExportConfig:
-    """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint); `opset`: of ONNX; `tolerance`:
-    largest difference of the probability between torch and the wrapper on the awkward photos."""
+    """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
+    `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the wrapper on the awkward
+    photos."""
 
     checkpoint: str = MISSING
     output: str | None = None

@@ -1,4 +1,5 @@
-"""`realdamage-train +experiment=quickstart`: fine-tunes a ViT; keeps the best and the last checkpoint in the run's folder."""
+"""`realdamage-train +experiment=quickstart`: fine-tunes a ViT; keeps the best and the last checkpoint in the run's
+folder."""
 
 from __future__ import annotations
 
@@ -50,8 +51,8 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
 
 
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
-    """The checkpoint that `resume` names. Raises ConfigError when the folder holds a run that nobody said to go on with, and
-    ModelFileError when the named checkpoint is not there."""
+    """The checkpoint that `resume` names. Raises ConfigError when the folder holds a run that nobody said to go on
+    with, and ModelFileError when the named checkpoint is not there."""
     last = Path(config.paths.run) / "last.ckpt"
     if config.resume not in (None, "last"):
         if not Path(config.resume).is_file():

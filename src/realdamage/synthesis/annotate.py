@@ -219,7 +219,8 @@ def _tone(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]
     levels = np.arange(256) / 255
     curve = 0.5 + (levels ** np.exp(rng.normal(0, 0.18)) - 0.5) * rng.uniform(0.85, 1.2) + rng.normal(0, 0.04)
     table = (np.clip(curve, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return table[rgb]
+    toned: NDArray[np.uint8] = table[rgb]
+    return toned
 
 
 _RETOUCHED: dict[str, Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]] = {

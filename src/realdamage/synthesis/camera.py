@@ -65,7 +65,8 @@ class Camera:
         y = np.linspace(-1, 1, h, dtype=np.float32)[:, None]
         x = np.linspace(-1, 1, w, dtype=np.float32)[None, :]
         distance = (x * x + y * y) / 2
-        return 1 - np.float32(self.vignette) * distance * (0.6 + 0.4 * distance)
+        lost: Array = np.float32(self.vignette) * distance * (0.6 + 0.4 * distance)
+        return 1 - lost
 
     def _develop(self, light: Array, rng: np.random.Generator) -> Array:
         """Sensor and raw processing: light [3, h, w] -> linear colours [3, h, w] in 0..1."""
@@ -100,12 +101,14 @@ class Camera:
     def _tone(self, linear: Array) -> Array:
         """sRGB curve with more or less contrast in the middle, 0..1."""
         x = to_srgb(linear)
-        return x + np.float32(self.contrast) * x * (1 - x) * (2 * x - 1)
+        toned: Array = x + np.float32(self.contrast) * x * (1 - x) * (2 * x - 1)
+        return toned
 
     def _sharpened(self, encoded: Array) -> Array:
         luma = dot(_LUMA, encoded)
         edge = np.clip(luma - blur(luma, self.sharpen_radius), -0.12, 0.12)
-        return np.clip(encoded + np.float32(self.sharpen) * edge, 0, 1)
+        crisp: Array = np.clip(encoded + np.float32(self.sharpen) * edge, 0, 1)
+        return crisp
 
     def _jpeg(self, encoded: Array) -> NDArray[np.uint8]:
         pixels = (np.moveaxis(encoded, 0, -1) * 255 + 0.5).astype(np.uint8)
@@ -142,7 +145,7 @@ def random_camera(rng: np.random.Generator) -> Camera:
 def mosaic(planes: Array, phase: tuple[int, int]) -> Array:
     """What a Bayer sensor sees of planes [3, h, w]: [h, w], red at `phase` (row, column), blue diagonal to it."""
     row, column = phase
-    raw = planes[1].copy()
+    raw: Array = planes[1].copy()
     raw[row::2, column::2] = planes[0, row::2, column::2]
     raw[1 - row :: 2, 1 - column :: 2] = planes[2, 1 - row :: 2, 1 - column :: 2]
     return raw

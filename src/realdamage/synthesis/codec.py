@@ -26,7 +26,8 @@ Soft = npt.NDArray[np.float32]
 CONTEXT = 16
 """Pixels around a region that the codec sees too, so that it doesn't paint against an empty border."""
 STRIDE = 16
-"""Crops are padded to a multiple of it; a multiple of the stride of every codec in use (8 for SD, 16 for some KL codecs)."""
+"""Crops are padded to a multiple of it; a multiple of the stride of every codec in use (8 for SD, 16 for some KL
+codecs)."""
 
 
 class Reconstruct(Protocol):
@@ -38,7 +39,8 @@ class Reconstruct(Protocol):
 class Codec:
     """Regenerates pixels through a generator's codec.
 
-    `weights`: "house" for the codec inside the package, a folder of `diffusers` weights or a .safetensors of ours, or a hub id;
+    `weights`: "house" for the codec inside the package, a folder of `diffusers` weights or a .safetensors of ours, or
+    a hub id;
     `generator`, `family`: names for the manifest. Raises SynthesisError when the weights cannot be loaded and
     MissingExtraError when `diffusers` is needed and not there.
     """
@@ -53,8 +55,8 @@ class Codec:
         return Edit(self.reconstruct(rgb), np.ones(rgb.shape[:2], np.bool_))
 
     def regenerate(self, rgb: RGB, region: npt.NDArray[np.bool_], rng: np.random.Generator) -> Edit:
-        """Regenerates `region` bool [h, w], grown and feathered by a few pixels, and blends it back; the mask is where the blend
-        is above one half."""
+        """Regenerates `region` bool [h, w], grown and feathered by a few pixels, and blends it back; the mask is where
+        the blend is above one half."""
         if not region.any():
             raise SynthesisError("nothing to regenerate: the region is empty")
         grown = ndimage.binary_dilation(region, iterations=int(rng.integers(2, 9)))
@@ -114,7 +116,8 @@ def _load_diffusers(weights: str) -> Reconstruct:
         raise
     except Exception as error:
         raise SynthesisError(
-            f"codec weights {weights} could not be loaded ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}). "
+            f"codec weights {weights} could not be loaded "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}). "
             "Without a network, give a local folder with config.json and weights."
         ) from error
 

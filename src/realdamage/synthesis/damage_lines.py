@@ -64,7 +64,7 @@ def cracked(site: Site) -> Surface:
 
 
 def scratched(site: Site) -> Surface:
-    """Nearly parallel fine lines of uneven pressure that lay a paler layer bare and glitter where they face the light."""
+    """Nearly parallel fine lines of uneven pressure: a paler layer laid bare, glitter where they face the light."""
     rng, unit = site.rng, site.unit
     heading = rng.uniform(0, np.pi)
     budget = np.pi * site.radius**2 / (3.2 * unit)
@@ -98,7 +98,7 @@ def _fold(site: Site, heading: float, offset: float, reach: float) -> tuple[Arra
     y, x = grid(site.shape, site.centre)
     along = x * np.float32(np.cos(heading)) + y * np.float32(np.sin(heading))
     across = y * np.float32(np.cos(heading)) - x * np.float32(np.sin(heading)) - np.float32(offset)
-    bend = np.float32(rng.normal(0, 0.10)) * along * along / np.float32(reach)
+    bend = np.float32(rng.normal(0, 0.10) / reach) * along * along
     kinks = np.float32(rng.uniform(0.4, 1.5) * site.unit) * noise(rng, site.shape, reach / 3, octaves=2)
     shift = np.float32(rng.uniform(-0.3, 0.3) * reach)
     return across - bend - kinks, smoothstep(0.0, 0.45, 1 - np.abs(along - shift) / np.float32(reach))
@@ -111,7 +111,7 @@ def creased(site: Site) -> Surface:
     swath = rng.uniform(3.5, 6.5) * unit
     reach = float(np.clip(np.pi * site.radius**2 / (count * 3.2 * swath), site.radius * 0.8, site.radius * 4))
     heading, crossing = rng.uniform(0, np.pi), rng.random() < 0.5
-    weight, height, worn, pinched = (np.zeros(site.shape, np.float32) for _ in range(4))
+    weight, height, worn, pinched = np.zeros((4, *site.shape), np.float32)
     for k in range(count):
         bearing = heading + (np.pi / 2 if crossing and k % 2 else 0) + rng.normal(0, 0.25)
         offset = rng.normal(0, 0.7) * site.radius * (k > 0)

@@ -59,9 +59,9 @@ def luminance(linear: Array) -> Array:
     return dot(np.array([0.2126, 0.7152, 0.0722]), np.moveaxis(linear, -1, 0))
 
 
-def smoothstep(low: float, high: float, x: Array) -> Array:
+def smoothstep(low: float, high: float, x: NDArray[np.floating]) -> Array:
     """0 below `low`, 1 above `high`, smooth between."""
-    t: Array = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    t: Array = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0).astype(np.float32, copy=False)
     return t * t * (3.0 - 2.0 * t)
 
 
@@ -130,7 +130,8 @@ def blob(
     outline = np.ones(shape, np.float32)
     for k in range(2, 2 + waves):
         outline += np.float32(wobble * rng.normal() / k) * np.cos(k * theta + np.float32(rng.uniform(0, 2 * np.pi)))
-    return np.float32(radius) * np.maximum(outline, 0.25) - np.hypot(u, v)
+    depth: Array = np.float32(radius) * np.maximum(outline, 0.25) - np.hypot(u, v)
+    return depth
 
 
 def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3) -> Array:
@@ -173,4 +174,5 @@ def walk(
         turn = turn * (1 - straighten) + push
         bearings[i] = heading + turn
     moves = np.stack([np.cos(bearings), np.sin(bearings)], 1) * step
-    return np.vstack([np.zeros((1, 2)), np.cumsum(moves, 0)]) + np.asarray(start)
+    points: NDArray[np.float64] = np.vstack([np.zeros((1, 2)), np.cumsum(moves, 0)]) + np.asarray(start)
+    return points

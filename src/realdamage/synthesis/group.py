@@ -1,7 +1,7 @@
 """Makes one group: a real photo and what is derived from it, saved alike.
 
-The six kinds of the manifest come from here: the base is `original` or `damaged`; from it `annotated`, `ai_region`, `ai_whole`
-and `pasted` are derived, each naming the base as its pair.
+The six kinds of the manifest come from here: the base is `original` or `damaged`; from it `annotated`, `ai_region`,
+`ai_whole` and `pasted` are derived, each naming the base as its pair.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Base:
-    """A real photo to start from: a scene of the studio (`studio_seed`) or a file (`path`). `damage` and `condition` are those of the
-    product in the photo; `group`, `source` and `licence` go to the manifest."""
+    """A real photo to start from: a scene of the studio (`studio_seed`) or a file (`path`). `damage` and `condition`
+    are those of the product in the photo; `group`, `source` and `licence` go to the manifest."""
 
     studio_seed: int | None = None
     path: str = ""
@@ -58,8 +58,8 @@ class _Derived:
 
 
 class GroupMaker:
-    """The engines of a recipe, loaded once for each worker. `codecs`: (weights, generator, family) of each; `shares`: chance of each derived
-    kind; `paint_share`: of the region edits that paint damage first."""
+    """The engines of a recipe, loaded once for each worker. `codecs`: (weights, generator, family) of each; `shares`:
+    chance of each derived kind; `paint_share`: of the region edits that paint damage first."""
 
     def __init__(
         self,
@@ -131,7 +131,8 @@ class GroupMaker:
 
 
 def random_region(shape: tuple[int, ...], rng: np.random.Generator) -> Mask:
-    """A random blob, bool [h, w]: a union of 1–3 ellipses of 8–30% of the photo's short side, not shaped like any object."""
+    """A random blob, bool [h, w]: a union of 1–3 ellipses of 8–30% of the photo's short side, not shaped like any
+    object."""
     height, width = shape[:2]
     y, x = np.ogrid[:height, :width]
     region = np.zeros((height, width), np.bool_)

@@ -1,8 +1,8 @@
 """A small image autoencoder that this repository trains itself, so that AI damage can be made without any download.
 
-Like the latent codec of a diffusion model it squeezes a photo through a few latent channels and paints it anew from them: fine
-texture and sensor noise are lost, and the up-sampler leaves its own regular trace. `train_codec.py` beside this file makes
-the weights that ship.
+Like the latent codec of a diffusion model it squeezes a photo through a few latent channels and paints it anew from
+them: fine texture and sensor noise are lost, and the up-sampler leaves its own regular trace. `train_codec.py` beside
+this file makes the weights that ship.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ SHIPPED = "house_codec.safetensors"
 
 @dataclass(frozen=True)
 class HouseCodecSpec:
-    """Architecture: `stages` halvings of the side (stride 2^stages), `latent` channels at the bottleneck, `width` channels inside."""
+    """Architecture: `stages` halvings of the side (stride 2^stages), `latent` channels at the bottleneck, `width`
+    channels inside."""
 
     stages: int = 2
     latent: int = 4

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from realdamage.data.vocabulary import DAMAGES
 from realdamage.inference.errors import SynthesisError
-from realdamage.synthesis.damage import DAMAGES, check_damage, draw_damage
+from realdamage.synthesis.damage import check_damage, draw_damage
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.fields import Array, blur, to_bytes, to_linear
 

@@ -1,8 +1,8 @@
 """Runs a recipe: from source photos to a folder with a manifest, resumable, seeded, in parallel.
 
 A recipe works group by group (one product, one scene). Each group's photos depend on (seed, group number) alone and are
-recorded as one part file when they are all written, so an interrupted run goes on where it stopped and any number of workers gives
-the same set.
+recorded as one part file when they are all written, so an interrupted run goes on where it stopped and any number of
+workers gives the same set.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ PARTS = ".parts"
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """Where the real photos come from. `kind`: "studio" (rendered, needs no files) or "manifest" (the real photos of `root`); `groups`:
-    how many scenes the studio renders; `damaged_share`: of the studio's scenes, in 0..1; `per_source`: at most so many photos of each
-    source of the manifest (None: all), drawn at random, with `damaged_first` the really damaged ones before the others."""
+    """Where the real photos come from. `kind`: "studio" (rendered, needs no files) or "manifest" (the real photos of
+    `root`); `groups`: how many scenes the studio renders; `damaged_share`: of the studio's scenes, in 0..1;
+    `per_source`: at most so many photos of each source of the manifest (None: all), drawn at random, with
+    `damaged_first` the really damaged ones before the others."""
 
     kind: str = "studio"
     root: str | None = None
@@ -65,8 +66,8 @@ class WriterSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to make. `shares`: for each derived kind, the chance in 0..1 that a photo gets one of it; `paint_share`: of the region edits
-    that paint damage first (the rest regenerate a region without painting), in 0..1."""
+    """What to make. `shares`: for each derived kind, the chance in 0..1 that a photo gets one of it; `paint_share`: of
+    the region edits that paint damage first (the rest regenerate a region without painting), in 0..1."""
 
     name: str = "custom"
     seed: int = 0
@@ -121,7 +122,8 @@ class Summary:
 def synthesize(recipe: Recipe, root: str | Path, *, progress: Track = no_progress) -> Summary:
     """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is a finished one.
 
-    Raises SynthesisError: the folder holds another recipe's photos, a source photo or a codec cannot be loaded, or a worker died.
+    Raises SynthesisError: the folder holds another recipe's photos, a source photo or a codec cannot be loaded, or a
+    worker died.
     """
     root = Path(root)
     started = time.monotonic()
@@ -170,8 +172,8 @@ def _run(job: _Job, todo: Sequence[int], workers: int) -> Iterator[int]:
         except Exception as error:
             pool.shutdown(wait=False, cancel_futures=True)
             raise SynthesisError(
-                f"a worker failed ({type(error).__name__}: {error}). What was made is kept; run the same command to go on, "
-                "with recipe.workers=1 if memory is short."
+                f"a worker failed ({type(error).__name__}: {error}). What was made is kept; run the same command "
+                "to go on, with recipe.workers=1 if memory is short."
             ) from error
 
 

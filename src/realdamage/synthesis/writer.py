@@ -1,7 +1,7 @@
 """The one writer: every photo of a group leaves through the same crop, size, quantisation tables and sub-sampling.
 
-A detector must not be able to tell an edit from its original by how the file was saved. So the numbers are drawn once for a
-group, and the random crop offset moves the 8×8 grid of the old JPEG, which then tells nothing either.
+A detector must not be able to tell an edit from its original by how the file was saved. So the numbers are drawn once
+for a group, and the random crop offset moves the 8×8 grid of the old JPEG, which then tells nothing either.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ MAX_OFFSET = 8
 
 @dataclass(frozen=True)
 class SaveSettings:
-    """How the photos of one group are saved: crop offset (y, x) in pixels, JPEG quantisation tables, chroma sub-sampling (0: 4:4:4,
-    2: 4:2:0)."""
+    """How the photos of one group are saved: crop offset (y, x) in pixels, JPEG quantisation tables, chroma
+    sub-sampling (0: 4:4:4, 2: 4:2:0)."""
 
     offset: tuple[int, int]
     tables: Tables
     subsampling: int
 
     def crop(self, pixels: RGB) -> RGB:
-        """Drops the offset at the top left and what is left of a period at the bottom right, the same for every photo."""
+        """Drops the offset at the top left and what is left of a period at the bottom right, the same for every
+        photo."""
         height, width = pixels.shape[:2]
         y, x = self.offset
         return pixels[y : height - (MAX_OFFSET - y), x : width - (MAX_OFFSET - x)]

@@ -1,8 +1,8 @@
 """Fine-tuning strategies: which parameters of the network learn, and how fast.
 
-`full` trains everything with a layer-wise decay of the learning rate (Clark et al. 2020, as in BEiT); `lora` adds low-rank
-adapters to the blocks' linear layers (Hu et al. 2021, through peft) and trains them and the heads; `head` trains the heads
-alone. A strategy is applied to the network before the optimiser is built and merged before the export.
+`full` trains everything with a layer-wise decay of the learning rate (Clark et al. 2020, as in BEiT); `lora` adds
+low-rank adapters to the blocks' linear layers (Hu et al. 2021, through peft) and trains them and the heads; `head`
+trains the heads alone. A strategy is applied to the network before the optimiser is built and merged before the export.
 """
 
 from __future__ import annotations

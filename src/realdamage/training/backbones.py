@@ -1,9 +1,10 @@
 """`vit_micro`: the one backbone that trains from scratch on two CPU cores, registered with timm like any other.
 
 Generator traces are a few grey levels deep and one or two pixels wide. A plain patch embedding must first learn filters
-for them, which takes far more photos than a CPU can show it. `vit_micro` therefore starts with a convolutional stem (Xiao et
-al. 2021, "Early Convolutions Help Transformers See Better") that sees the photo beside its high-pass residual (x minus its 3×3 mean,
-as in the noise-residual detectors since Fridrich & Kodovský 2012), and a short transformer above it.
+for them, which takes far more photos than a CPU can show it. `vit_micro` therefore starts with a convolutional stem
+(Xiao et al. 2021, "Early Convolutions Help Transformers See Better") that sees the photo beside its high-pass residual
+(x minus its 3×3 mean, as in the noise-residual detectors since Fridrich & Kodovský 2012), and a short transformer
+above it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import HybridEmbed
+from timm.layers.hybrid_embed import HybridEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -78,12 +79,13 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def vit_micro(pretrained: bool = False, **options: Any) -> VisionTransformer:
-    """A 4-block, 192-wide ViT over `ResidualStem`: 1.8 million parameters, patches of 16 px. There are no pretrained weights.
+    """A 4-block, 192-wide ViT over `ResidualStem`: 1.8 million parameters, patches of 16 px. There are no pretrained
+    weights.
 
     Layer scale starts at 0.1, so that in the first steps the evidence head reads the stem almost directly.
     """
     defaults = {"img_size": 128, "embed_dim": 192, "depth": 4, "num_heads": 3, "mlp_ratio": 3.0, "init_values": 0.1}
-    return build_model_with_cfg(  # type: ignore[no-any-return]
+    return build_model_with_cfg(
         VisionTransformer,
         "vit_micro",
         pretrained,

@@ -19,7 +19,7 @@ from realdamage.inference.photo import PixelSpec
 from realdamage.inference.pooling import Pooling, pool
 from realdamage.training.adaptation import Adaptation, adapt_network, merge_adapters, parameter_groups
 from realdamage.training.dataset import Batch
-from realdamage.training.network import EvidenceViT, build_network
+from realdamage.training.network import build_network
 
 VALIDATION_TILES = 64
 """Tiles that go through the network at once in validation; bounds the memory for large photos."""
@@ -27,9 +27,9 @@ VALIDATION_TILES = 64
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the loss terms: `tile` and `patch` BCE on labels from the mask, `photo` BCE on the pooled score of a photo's
-    crops, `consistency` squared distance between the evidence of a crop before and after its degradation (0: off, and
-    the clean view is not computed)."""
+    """Factors of the loss terms: `tile` and `patch` BCE on labels from the mask, `photo` BCE on the pooled score of a
+    photo's crops, `consistency` squared distance between the evidence of a crop before and after its degradation (0:
+    off, and the clean view is not computed)."""
 
     tile: float = 1.0
     patch: float = 1.0
@@ -47,11 +47,13 @@ class LossWeights:
 class DamageClassifier(L.LightningModule):
     """Fine-tunes an EvidenceViT on batches of `DamageDataModule`.
 
-    All arguments are primitives, so that checkpoints load with `weights_only`. `backbone`, `tile`, `pretrained`, `weights`,
-    `drop_path`: see `build_network`; `overlap`, `max_side`, `filter`: see `PixelSpec`; `pooling`, `loss`, `adapt`: the fields of
+    All arguments are primitives, so that checkpoints load with `weights_only`. `backbone`, `tile`, `pretrained`,
+    `weights`,
+    `drop_path`: see `build_network`; `overlap`, `max_side`, `filter`: see `PixelSpec`; `pooling`, `loss`, `adapt`: the
+    fields of
     `Pooling`, `LossWeights`, `Adaptation`; `lr`: peak learning rate of AdamW after `warmup` (share of all steps), then
-    cosine to `lr * final_lr`; `compile`: torch.compile, which leaves the checkpoint's keys as they are; `record`: what the run
-    says about itself (`training.record`).
+    cosine to `lr * final_lr`; `compile`: torch.compile, which leaves the checkpoint's keys as they are; `record`: what
+    the run says about itself (`training.record`).
     """
 
     def __init__(
@@ -191,7 +193,8 @@ def _labelled_bce(logit: Tensor, label: Tensor, weight: Tensor) -> Tensor:
 
 
 def load_classifier(path: str | Path) -> DamageClassifier:
-    """Loads a checkpoint for scoring or export, without any download: its own weights replace pretrained ones; adapters are merged.
+    """Loads a checkpoint for scoring or export, without any download: its own weights replace pretrained ones;
+    adapters are merged.
 
     Raises ModelFileError: no such file, not one of our checkpoints, or weights of another architecture.
     """
@@ -216,7 +219,8 @@ def load_classifier(path: str | Path) -> DamageClassifier:
         lines = str(error).strip().splitlines()
         raise ModelFileError(
             f"{path} holds weights of another architecture than its settings name "
-            f"(backbone {hparams.get('backbone')!r}): {' '.join(lines[:3])[:300]}. Train again, or use the version that wrote it."
+            f"(backbone {hparams.get('backbone')!r}): {' '.join(lines[:3])[:300]}. "
+            "Train again, or use the version that wrote it."
         ) from error
     merge_adapters(classifier.network)
     return classifier.eval()

@@ -1,4 +1,5 @@
-"""The LightningDataModule: from a folder with a manifest to batches, made first by a recipe when it is not there yet."""
+"""The LightningDataModule: from a folder with a manifest to batches, made first by a recipe when it is not there
+yet."""
 
 from __future__ import annotations
 
@@ -32,11 +33,11 @@ log = logging.getLogger(__name__)
 class DamageDataModule(L.LightningDataModule):
     """Batches of a manifest's train and val splits.
 
-    All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder with metadata.csv; `recipe`: what
-    to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network; `fractions`: splits to assign when the
-    manifest has none; `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's
-    loss; `exclude`: generators left out of train and val, for leave-one-generator-out figures; `on_error`: "raise" or
-    "skip" for photos that cannot be read.
+    All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder with metadata.csv;
+    `recipe`: what to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network;
+    `fractions`: splits to assign when the manifest has none; `batch_units`: pairs or single photos a step;
+    `class_weights`, `kind_weights`: factors on a photo's loss; `exclude`: generators left out of train and val, for
+    leave-one-generator-out figures; `on_error`: "raise" or "skip" for photos that cannot be read.
 
     Raises ManifestError and ConfigError with the key that is off.
     """
@@ -102,8 +103,8 @@ class DamageDataModule(L.LightningDataModule):
             labels = self.manifest.table.loc[self.manifest.table["split"] == split, "label"].value_counts()
             if set(labels.index) != set(LABELS):
                 raise ManifestError(
-                    f"{manifest.root}: split {split} has {dict(labels) or 'no photos'}; training needs both labels in it. "
-                    "Add photos, or change data.fractions."
+                    f"{manifest.root}: split {split} has {dict(labels) or 'no photos'}; training needs both labels in "
+                    "it. Add photos, or change data.fractions."
                 )
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -149,7 +150,8 @@ class DamageDataModule(L.LightningDataModule):
         return sorted(self._reported)
 
     def describe(self) -> dict[str, Any]:
-        """What the model was trained on, for its metadata: the manifest's digest, photos and generators of the train split."""
+        """What the model was trained on, for its metadata: the manifest's digest, photos and generators of the train
+        split."""
         train = self._split("train").table
         return {
             "manifest_sha256": self.manifest.digest() if self.manifest else "",

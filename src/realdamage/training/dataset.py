@@ -1,7 +1,8 @@
-"""Photos as training units: both halves of a pair get the same crops and the same degradation, drawn with the same numbers.
+"""Photos as training units: both halves of a pair get the same crops and the same degradation, drawn with the same
+numbers.
 
-A unit is a pair (the original and what was made of it) or a single photo. Every draw depends on (seed, epoch, index) alone, so a
-resumed run and a run with another number of workers see the same crops.
+A unit is a pair (the original and what was made of it) or a single photo. Every draw depends on (seed, epoch, index)
+alone, so a resumed run and a run with another number of workers see the same crops.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
 
 
 def tile_label(share: Share) -> float:
-    """Label of a tile from its patches: 1 when some patch is mostly synthetic, 0 when none is touched, else NaN (too little
-    to call it either way, or unknown)."""
+    """Label of a tile from its patches: 1 when some patch is mostly synthetic, 0 when none is touched, else NaN (too
+    little to call it either way, or unknown)."""
     if np.isnan(share).any():
         return float("nan")
     return 1.0 if share.max() >= 0.5 else 0.0 if share.max() == 0.0 else float("nan")
@@ -82,8 +83,8 @@ def tile_label(share: Share) -> float:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) in an order that depends on the seed and the epoch alone, and this process's share of it.
 
-    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is filled up from the front, so that
-    all processes take the same number of steps.
+    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is filled up from the
+    front, so that all processes take the same number of steps.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -213,13 +214,14 @@ class PairDataset(Dataset[Batch]):
         tile, clean, mask = degraded[box], clean[box], mask[box]
         if flip:
             tile, clean, mask = tile[:, ::-1], clean[:, ::-1], mask[:, ::-1]
-        tile, clean, mask = (np.ascontiguousarray(np.rot90(array, turn)) for array in (tile, clean, mask))
+        tile, clean = np.ascontiguousarray(np.rot90(tile, turn)), np.ascontiguousarray(np.rot90(clean, turn))
+        mask = np.rot90(mask, turn)
         return Crop(tile, clean, patch_share(mask, mask.shape, spec.patch))
 
 
 def _window_side(tile: int, chain: Chain) -> int:
-    """Room for the tile after the chain's resizes, and for an offset inside it, so that the grid of the chain's own JPEG
-    falls anywhere."""
+    """Room for the tile after the chain's resizes, and for an offset inside it, so that the grid of the chain's own
+    JPEG falls anywhere."""
     return int(np.ceil((tile + 8) / chain.scale))
 
 
@@ -231,11 +233,13 @@ def _resize_mask(mask: Share, shape: tuple[int, ...]) -> Share:
     """Nearest-neighbour, which is exact enough for shares of patches and keeps NaN."""
     rows = np.minimum((np.arange(shape[0]) + 0.5) * mask.shape[0] / shape[0], mask.shape[0] - 1).astype(int)
     cols = np.minimum((np.arange(shape[1]) + 0.5) * mask.shape[1] / shape[1], mask.shape[1] - 1).astype(int)
-    return mask[rows][:, cols]
+    resized: Share = mask[rows][:, cols]
+    return resized
 
 
 def _crops_label(view: View, share: Share) -> float:
-    """Label of a photo's crops taken together: that of the photo, unless its mask says that the crops missed the edit."""
+    """Label of a photo's crops taken together: that of the photo, unless its mask says that the crops missed the
+    edit."""
     if not view.label:
         return 0.0
     if np.isnan(share).any():
@@ -244,8 +248,8 @@ def _crops_label(view: View, share: Share) -> float:
 
 
 def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
-    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,) for photos that are nobody's
-    pair."""
+    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,) for photos that
+    are nobody's pair."""
     rows = {name: row for row, name in enumerate(manifest.table["file_name"])}
     units: list[tuple[int, ...]] = []
     paired: set[int] = set()
@@ -268,8 +272,8 @@ def collate_units(units: Sequence[Batch]) -> Batch:
 
 
 class WholePhotoDataset(Dataset[Batch]):
-    """Photos for validation: every tile of the full cover, as the wrapper cuts them. Index -1 stands for no photo: it fills up the
-    last round when several processes share a split, and counts for nothing."""
+    """Photos for validation: every tile of the full cover, as the wrapper cuts them. Index -1 stands for no photo: it
+    fills up the last round when several processes share a split, and counts for nothing."""
 
     def __init__(self, manifest: Manifest, spec: PixelSpec, on_error: Literal["raise", "skip"] = "raise") -> None:
         self.manifest, self.spec, self.on_error = manifest, spec, on_error

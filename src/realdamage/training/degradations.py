@@ -1,8 +1,8 @@
 """What happens to a photo on its way to the claim: recompression, resizing, blur, noise, drawn at random, repeatable.
 
 A chain is drawn once and applied to both halves of a pair, with the same random numbers, so that no trace of the
-laundering itself tells real from synthetic. It acts on a window around the crop: scales are relative, so resizing the window is
-resizing the photo. Imports no torch, so that the robustness suite can use it.
+laundering itself tells real from synthetic. It acts on a window around the crop: scales are relative, so resizing the
+window is resizing the photo. Imports no torch, so that the robustness suite can use it.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class Degradations:
 
     `probability`: share of the crops that get a chain at all. Ranges are inclusive: `scale` relative to the photo,
     `quality` of JPEG and WebP, `blur` sigma in pixels, `noise` sigma in grey levels. `curriculum_epochs`: over so many
-    epochs probability and strength rise from zero (clean first, as training from the start on compressed photos stays at
-    chance: data/results/LOG.md).
+    epochs probability and strength rise from zero (clean first, as training from the start on compressed photos stays
+    at chance: data/results/LOG.md).
     """
 
     probability: float = 0.0

@@ -1,7 +1,7 @@
 """From a trained network to one ONNX file, written only when file and network agree.
 
-The parity gate goes from file bytes to verdict on awkward photos: not square, larger than a tile, rotated by EXIF, grey, RGBA,
-nearly black, as JPEG and as PNG. What a service will see is compared, not only the graph.
+The parity gate goes from file bytes to verdict on awkward photos: not square, larger than a tile, rotated by EXIF,
+grey, RGBA, nearly black, as JPEG and as PNG. What a service will see is compared, not only the graph.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from PIL import Image
@@ -24,6 +25,7 @@ from realdamage.inference.metadata import ModelMetadata, write_model_file
 from realdamage.inference.onnx_file import graph_sha256
 from realdamage.inference.policy import Calibration
 from realdamage.inference.scorer import OnnxScorer
+from realdamage.inference.verdict import Verdict
 from realdamage.training.network import EvidenceViT
 from realdamage.training.scorer import TorchScorer
 
@@ -33,7 +35,8 @@ PARITY_CALIBRATION = Calibration(method="platt", slope=1.0, intercept=0.0, prior
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: `difference`, the largest difference of a probability or heat-map value over the awkward photos."""
+    """What was written: `difference`, the largest difference of a probability or heat-map value over the awkward
+    photos."""
 
     path: Path
     bytes: int
@@ -44,22 +47,23 @@ class Exported:
 def export_network(
     network: EvidenceViT, metadata: ModelMetadata, output: str | Path, *, opset: int, tolerance: float
 ) -> Exported:
-    """Writes `output`, or nothing: raises ModelFileError when torch and the wrapper differ by more than `tolerance` in probability or
-    heat map on any awkward photo, naming the photo and the difference."""
+    """Writes `output`, or nothing: raises ModelFileError when torch and the wrapper differ by more than `tolerance` in
+    probability or heat map on any awkward photo, naming the photo and the difference."""
     network = network.eval().cpu()
     data = onnx_bytes(network, opset)
     difference, worst = parity(network, data, metadata)
     if not difference <= tolerance:
         raise ModelFileError(
-            f"{output} was not written: torch and the ONNX file differ by {difference:.2e} on the photo '{worst}', more than "
-            f"tolerance={tolerance:g}. Try another opset, or report this backbone."
+            f"{output} was not written: torch and the ONNX file differ by {difference:.2e} on the photo '{worst}', "
+            f"more than tolerance={tolerance:g}. Try another opset, or report this backbone."
         )
     write_model_file(output, data, metadata)
     return Exported(Path(output), Path(output).stat().st_size, opset, difference)
 
 
 def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:
-    """The network as one ONNX model: `tiles` uint8 [n, tile, tile, 3] → `logit` [n], `evidence` [n, h, w]; n is dynamic."""
+    """The network as one ONNX model: `tiles` uint8 [n, tile, tile, 3] → `logit` [n], `evidence` [n, h, w]; n is
+    dynamic."""
     side = network.tile
     example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
@@ -92,7 +96,8 @@ def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:
 
 
 def parity(network: nn.Module, data: bytes, metadata: ModelMetadata) -> tuple[float, str]:
-    """Largest difference in probability or heat map between torch and the wrapper over the awkward photos, and the photo's name."""
+    """Largest difference in probability or heat map between torch and the wrapper over the awkward photos, and the
+    photo's name."""
     judged = replace(metadata, calibration=metadata.calibration or PARITY_CALIBRATION)
     digest = graph_sha256(data)
     pair = (
@@ -102,12 +107,16 @@ def parity(network: nn.Module, data: bytes, metadata: ModelMetadata) -> tuple[fl
     worst, name_of_worst = -1.0, ""
     for name, photo in awkward_photos(metadata.pixel_spec.tile).items():
         ours, theirs = (detector.predict(photo) for detector in pair)
-        assert ours.probability is not None and theirs.probability is not None  # calibrated just above
-        assert ours.heatmap is not None and theirs.heatmap is not None
-        difference = max(abs(ours.probability - theirs.probability), float(np.abs(ours.heatmap - theirs.heatmap).max()))
+        difference = float(np.abs(_values(ours) - _values(theirs)).max())
         if not difference <= worst:
             worst, name_of_worst = difference, name
     return worst, name_of_worst
+
+
+def _values(verdict: Verdict) -> npt.NDArray[np.float64]:
+    """What must agree: the probability, then the heat map."""
+    heatmap = np.zeros(0) if verdict.heatmap is None else verdict.heatmap.ravel()
+    return np.array([float("nan") if verdict.probability is None else verdict.probability, *heatmap])
 
 
 def awkward_photos(tile: int, seed: int = 0) -> dict[str, bytes]:
@@ -122,7 +131,7 @@ def awkward_photos(tile: int, seed: int = 0) -> dict[str, bytes]:
     rotated = Image.Exif()
     rotated[0x0112] = 6
     wide = Image.fromarray(texture(tile + tile // 3, 2 * tile + 7))
-    photos = {
+    return {
         "wide.jpg": _file(wide, "JPEG", quality=85),
         "wide.png": _file(wide, "PNG"),
         "large.jpg": _file(Image.fromarray(texture(3 * tile + 1, 3 * tile + 1)), "JPEG", quality=92),
@@ -134,7 +143,6 @@ def awkward_photos(tile: int, seed: int = 0) -> dict[str, bytes]:
             Image.fromarray(rng.integers(0, 3, (tile + 9, tile + 30, 3), dtype=np.uint8)), "JPEG"
         ),
     }
-    return photos
 
 
 def _file(image: Image.Image, file_format: str, **options: object) -> bytes:

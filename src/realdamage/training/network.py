@@ -26,7 +26,8 @@ class EvidenceViT(nn.Module):
     """A ViT with one evidence logit a patch and one logit a tile.
 
     `forward(tiles)`: uint8 [n, tile, tile, 3] (RGB) → logit float32 [n], evidence float32 [n, tile/patch, tile/patch];
-    positive means synthetic. The tile logit is the log-mean-exp of the evidence plus a linear reading of the class token.
+    positive means synthetic. The tile logit is the log-mean-exp of the evidence plus a linear reading of the class
+    token.
     """
 
     mean: Tensor
@@ -36,9 +37,7 @@ class EvidenceViT(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.tile = tile
-        patch_embed: Any = backbone.patch_embed
-        ratio = patch_embed.feat_ratio(as_scalar=True)
-        self.patch = int(ratio)
+        self.patch = _patch_side(backbone)
         self.grid = tile // self.patch
         self.prefix_tokens = int(backbone.num_prefix_tokens)  # type: ignore[arg-type]
         width = int(backbone.num_features)  # type: ignore[arg-type]
@@ -94,23 +93,31 @@ def build_network(
         raise ConfigError(
             f"model.backbone={backbone}: not a vision transformer with patch tokens ({type(body).__name__})"
         )
-    patch = int(body.patch_embed.feat_ratio(as_scalar=True))
+    patch = _patch_side(body)
     if tile % patch:
         raise ConfigError(
-            f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; near: {max(1, tile // patch) * patch}"
+            f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; "
+            f"near: {max(1, tile // patch) * patch}"
         )
     return EvidenceViT(body, tile)
+
+
+def _patch_side(backbone: nn.Module) -> int:
+    patch_embed: Any = backbone.patch_embed
+    return int(patch_embed.feat_ratio(as_scalar=True))
 
 
 def _weights_error(backbone: str, weights: str | None, error: Exception) -> ModelFileError:
     if weights:
         return ModelFileError(
-            f"model.weights={weights}: these weights do not fit {backbone} ({type(error).__name__}: {_first_line(error)}). "
+            f"model.weights={weights}: these weights do not fit {backbone} "
+            f"({type(error).__name__}: {_first_line(error)}). "
             "Use the state dict of the same backbone, or model.weights=null."
         )
     return ModelFileError(
         f"The pretrained weights of {backbone} could not be downloaded ({type(error).__name__}: {_first_line(error)}). "
-        "Without a network, give a local file with model.weights=PATH, or train from scratch with model.pretrained=false."
+        "Without a network, give a local file with model.weights=PATH, "
+        "or train from scratch with model.pretrained=false."
     )
 
 

@@ -13,7 +13,8 @@ from realdamage.training.classifier import DamageClassifier
 
 
 def git_commit() -> str:
-    """Commit of the repository that this code runs from, with "+changes" when files differ from it; "" outside a repository."""
+    """Commit of the repository that this code runs from, with "+changes" when files differ from it; "" outside a
+    repository."""
     folder = Path(__file__).resolve().parent
     try:
         options = {"cwd": folder, "capture_output": True, "text": True, "check": True, "timeout": 10}
@@ -25,7 +26,8 @@ def git_commit() -> str:
 
 
 def training_record(name: str, *, demo: bool, seed: int) -> dict[str, Any]:
-    """Plain values for the checkpoint's hyper-parameters; the data module adds the manifest's digest when it has read it."""
+    """Plain values for the checkpoint's hyper-parameters; the data module adds the manifest's digest when it has read
+    it."""
     return {
         "experiment": name,
         "demo": demo,

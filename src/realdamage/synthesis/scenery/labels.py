@@ -145,9 +145,10 @@ def _decor(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, heig
             )
     elif kind == 3:
         for k in range(3):
-            x = np.linspace(0, width, 12)
-            y = height * (0.45 + 0.15 * k) + height * 0.08 * np.sin(x / width * rng.uniform(3, 12) + rng.uniform(0, 6))
-            draw.polygon([(0, height), *zip(x.tolist(), y.tolist(), strict=True), (width, height)], fill=_colour(rng))
+            along = np.linspace(0, width, 12)
+            waves = np.sin(along / width * rng.uniform(3, 12) + rng.uniform(0, 6))
+            ridge = zip(along.tolist(), (height * (0.45 + 0.15 * k + 0.08 * waves)).tolist(), strict=True)
+            draw.polygon([(0, height), *ridge, (width, height)], fill=_colour(rng))
 
 
 def package(rng: np.random.Generator, width: int = 192, height: int = 256) -> Array:

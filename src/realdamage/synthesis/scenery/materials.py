@@ -58,14 +58,21 @@ def muted(rng: np.random.Generator) -> Array:
 
 
 def _between(a: Array, b: Array, share: Array) -> Array:
-    return (a + np.clip(share, 0, 1)[..., None] * (b - a)).astype(np.float32)
+    mixed: Array = a + np.clip(share, 0, 1)[..., None] * (b - a)
+    return mixed.astype(np.float32, copy=False)
+
+
+def _toned(base: Array, tone: Array) -> Array:
+    """A colour [3], or a texture, times a brightness field [m, m]: albedo that stays physical, [m, m, 3]."""
+    albedo: Array = np.clip(base * tone[..., None], 0.003, 0.95)
+    return albedo.astype(np.float32, copy=False)
 
 
 def plain(rng: np.random.Generator, base: Array | None = None) -> Array:
     """One colour with faint unevenness: plastic, paint, laminate."""
     base = colour(rng) if base is None else base
     shape = (TEXELS, TEXELS)
-    return base * (1 + 0.04 * noise(rng, shape, 60, 2) + 0.03 * noise(rng, shape, 2))[..., None]
+    return _toned(base, 1 + 0.04 * noise(rng, shape, 60, 2) + 0.03 * noise(rng, shape, 2))
 
 
 def wood(rng: np.random.Generator) -> Array:
@@ -80,7 +87,7 @@ def wood(rng: np.random.Generator) -> Array:
     tone = 1 + 0.35 * grain + (rng.uniform(-0.18, 0.18, boards)[board])[:, None]
     if boards > 1:
         tone *= np.where(rows * boards % TEXELS < 1.5 * boards, 0.35, 1.0)[:, None]
-    return np.clip(warm * tone[..., None], 0.005, 0.95).astype(np.float32)
+    return _toned(warm, tone)
 
 
 def cloth(rng: np.random.Generator, base: Array | None = None) -> Array:
@@ -90,16 +97,15 @@ def cloth(rng: np.random.Generator, base: Array | None = None) -> Array:
     pitch = rng.uniform(3.5, 7)
     weave = np.sin(2 * np.pi * rows / pitch) * np.sin(2 * np.pi * (columns + rows * rng.uniform(0, 1)) / pitch)
     tone = 1 + 0.10 * weave + 0.10 * noise(rng, (TEXELS, TEXELS), (2, 6)) + 0.06 * noise(rng, (TEXELS, TEXELS), 50, 2)
-    texture = base * tone[..., None]
+    texture = _toned(base, tone)
     kind = rng.random()
     if kind < 0.35:
         second = colour(rng)
         period, duty = TEXELS / rng.integers(4, 14), rng.uniform(0.2, 0.6)
-        bands = (rows % period < duty * period).astype(np.float32)
-        if kind < 0.12:
-            bands = (bands + (columns % period < duty * period)) / 2
-        texture = _between(texture, second * tone[..., None], 0.9 * bands)
-    return np.clip(texture, 0.003, 0.95).astype(np.float32)
+        down, across = ((at % period < duty * period).astype(np.float32) for at in (rows, columns))
+        bands = (down + across) / 2 if kind < 0.12 else down
+        texture = _between(texture, _toned(second, tone), 0.9 * bands)
+    return texture
 
 
 def tiles(rng: np.random.Generator) -> Array:
@@ -112,7 +118,7 @@ def tiles(rng: np.random.Generator) -> Array:
     tint = rng.uniform(0.92, 1.06, (count, count)).astype(np.float32)[np.ix_(number, number)]
     tone = tint * (1 + 0.10 * noise(rng, (TEXELS, TEXELS), 30, 4))
     tone += joint * (np.float32(rng.uniform(0.35, 0.8)) - tone)
-    return np.clip(muted(rng) * tone[..., None], 0.003, 0.95)
+    return _toned(muted(rng), tone)
 
 
 def stone(rng: np.random.Generator) -> Array:
@@ -123,7 +129,7 @@ def stone(rng: np.random.Generator) -> Array:
         veins = np.exp(-np.abs(noise(rng, shape, 70, 4)) / 0.04)
         return _between(base, base * np.float32(0.45), 0.8 * veins * np.clip(0.5 + noise(rng, shape, 60), 0, 1))
     speckle = 0.14 * noise(rng, shape, 40, 4) + 0.10 * noise(rng, shape, 2, 1)
-    return np.clip(base * (1 + speckle)[..., None], 0.01, 0.95).astype(np.float32)
+    return _toned(base, 1 + speckle)
 
 
 def carpet(rng: np.random.Generator) -> Array:
@@ -131,7 +137,7 @@ def carpet(rng: np.random.Generator) -> Array:
     shape = (TEXELS, TEXELS)
     pile = rng.standard_normal(shape).astype(np.float32)
     tone = 1 + 0.28 * blur(pile, 0.7) + 0.14 * noise(rng, shape, 30, 3)
-    return np.clip(muted(rng) * tone[..., None], 0.005, 0.95).astype(np.float32)
+    return _toned(muted(rng), tone)
 
 
 def cardboard(rng: np.random.Generator) -> Array:
@@ -140,14 +146,14 @@ def cardboard(rng: np.random.Generator) -> Array:
     base = np.array([0.46, 0.31, 0.18], np.float32) * np.float32(rng.uniform(0.75, 1.25))
     flutes = 0.025 * np.sin(2 * np.pi * np.arange(TEXELS, dtype=np.float32) / rng.uniform(5, 9))[None, :]
     tone = 1 + 0.07 * noise(rng, shape, (2, 5), 2) + 0.05 * noise(rng, shape, 50, 2) + flutes
-    return np.clip(base * tone[..., None], 0, 0.95).astype(np.float32)
+    return _toned(base, tone)
 
 
 def brushed(rng: np.random.Generator) -> Array:
     """Brushed metal: streaks in one direction."""
     base = colour(rng, (0.0, 0.12), (0.65, 0.9))
     streaks = 0.12 * noise(rng, (TEXELS, TEXELS), (1.5, 120), 2)
-    return np.clip(base * (1 + streaks)[..., None], 0, 0.95).astype(np.float32)
+    return _toned(base, 1 + streaks)
 
 
 def leather(rng: np.random.Generator) -> Array:
@@ -155,15 +161,13 @@ def leather(rng: np.random.Generator) -> Array:
     shape = (TEXELS, TEXELS)
     base = colour(rng, (0.05, 0.7), (0.08, 0.6))
     cells = np.exp(-np.abs(noise(rng, shape, 6, 2)) / 0.12)
-    return np.clip(base * (1 - 0.35 * cells + 0.08 * noise(rng, shape, 50, 2))[..., None], 0.002, 0.9).astype(
-        np.float32
-    )
+    return _toned(base, 1 - 0.35 * cells + 0.08 * noise(rng, shape, 50, 2)).astype(np.float32)
 
 
 def pages(rng: np.random.Generator) -> Array:
     """The cut side of a book: thin lines along it."""
     lines = 0.12 * noise(rng, (TEXELS, TEXELS), (2, 200), 1)
-    return np.clip(np.array([0.80, 0.76, 0.66], np.float32) * (1 + lines)[..., None], 0, 0.95).astype(np.float32)
+    return _toned(np.array([0.80, 0.76, 0.66], np.float32), 1 + lines)
 
 
 def _tabletop(rng: np.random.Generator) -> Array:

@@ -94,7 +94,8 @@ def sample(texture: Array, u: Array, v: Array) -> Array:
     x0, y0 = x.astype(np.int32), y.astype(np.int32)
     fx, fy = (x - x0)[:, None], (y - y0)[:, None]
     corner = y0 * columns + x0
-    top, bottom = flat.take(corner, 0), flat.take(corner + columns, 0)
+    top: Array = flat.take(corner, 0)
+    bottom: Array = flat.take(corner + columns, 0)
     top += fx * (flat.take(corner + 1, 0) - top)
     bottom += fx * (flat.take(corner + columns + 1, 0) - bottom)
     top += fy * (bottom - top)
@@ -105,7 +106,7 @@ def _mirrored(scene: Scene, direction: Array, roughness: float, ground: Array) -
     """Light [n, 3] that arrives from directions [3, n]: sky, ground, lamp and windows."""
     sky = 0.25 + 0.55 * smoothstep(-0.15, 0.9, direction[2])
     up = smoothstep(-0.2, 0.15, direction[2])[:, None]
-    out = up * sky[:, None] + (1 - up) * ground * np.float32(0.6)
+    out: Array = up * sky[:, None] + (1 - up) * ground * np.float32(0.6)
     sharp = np.float32(2.5 / (roughness**2 + 0.01))
     for window, strength in ((scene.light, 2.5), *((w, 1.2) for w in scene.windows)):
         out += np.float32(strength * (1.15 - roughness)) * np.exp(sharp * (dot(window, direction) - 1))[:, None]
@@ -128,14 +129,15 @@ def _leaving_light(
     sky = np.float32(scene.ambient) * (0.60 + 0.40 * normal[2]) * (1 - 0.4 * inside)
     close = 0.55 + 0.45 * smoothstep(0.0, 0.22, height)
     bounce = 0.22 * np.clip(0.6 - normal[2], 0, 1)[:, None] * ground
-    body = albedo * ((close * (lamp + sky))[:, None] + bounce)
+    body: Array = albedo * ((close * (lamp + sky))[:, None] + bounce)
     if material.gloss > 0.01:
         shine = _mirrored(scene, view + 2 * facing * normal, material.roughness, ground)
         shine *= (material.gloss * (1 - 0.6 * inside))[:, None]
         if material.metal:
-            return (0.35 * body + close[:, None] * albedo * shine).astype(np.float32)
+            body = 0.35 * body + close[:, None] * albedo * shine
+            return body
         if material.clear:
             through = behind * (0.25 + 0.75 * albedo) * facing[:, None] ** 0.6
             body = material.clear * through + (1 - material.clear) * body
         body = body + (0.06 + 2.9 * (1 - facing) ** 5)[:, None] * shine
-    return body.astype(np.float32)
+    return body

@@ -46,20 +46,22 @@ def _blocked(scene: Scene, points: Array, towards: Array) -> Array:
     hidden = np.zeros(n * k, bool)
     for part in scene.product.parts:
         hidden |= np.isfinite(part.solid.reach(origins, rays))
-    return hidden.reshape(n, k).mean(1, dtype=np.float32)
+    share: Array = hidden.reshape(n, k).mean(1, dtype=np.float32)
+    return share
 
 
 def _scattered(rng: np.random.Generator, middle: Array, spread: float, count: int) -> Array:
     """Unit vectors [count, 3] scattered around one, all pointing up."""
-    rays = middle + spread * rng.standard_normal((count, 3))
+    rays: Array = (middle + spread * rng.standard_normal((count, 3))).astype(np.float32)
     rays[:, 2] = np.maximum(rays[:, 2], 0.12)
-    return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    return rays
 
 
 def _shadows(scene: Scene, points: Array, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array]:
     """Shares [*shape] of the lamp's and of the sky's light that the product keeps from ground points [3, n]."""
     near = np.hypot(points[0], points[1]) < 4 * scene.product.radius
-    places = points[:, near] + np.float32([[0], [0], [1e-3]])
+    places = points[:, near] + np.array([[0], [0], [1e-3]], np.float32)
     maps = []
     for middle, spread, count, softness in (
         (scene.light, scene.softness, 6, 0.55),
