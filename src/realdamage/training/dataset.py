@@ -205,10 +205,11 @@ class PairDataset(Dataset[Batch]):
             if view.mask is None
             else view.mask[y : y + window, x : x + window]
         )
-        degraded = pad_to_patches(chain(rgb), spec)
-        clean = pad_to_patches(Chain(tuple(step for step in chain.steps if hasattr(step, "scale")))(rgb), spec)
+        degraded = chain(rgb)
+        clean = Chain(tuple(step for step in chain.steps if hasattr(step, "scale")))(rgb)
         if degraded.shape[:2] != mask.shape:
             mask = _resize_mask(mask, degraded.shape[:2])
+        degraded, clean, mask = (_at_least(array, spec.tile) for array in (degraded, clean, mask))
         top, left = (int(u * (side - spec.tile + 1)) for u, side in zip(inner, degraded.shape[:2], strict=True))
         box = (slice(top, top + spec.tile), slice(left, left + spec.tile))
         tile, clean, mask = degraded[box], clean[box], mask[box]
@@ -223,6 +224,12 @@ def _window_side(tile: int, chain: Chain) -> int:
     """Room for the tile after the chain's resizes, and for an offset inside it, so that the grid of the chain's own
     JPEG falls anywhere."""
     return int(np.ceil((tile + 8) / chain.scale))
+
+
+def _at_least(pixels: npt.NDArray[Any], tile: int) -> npt.NDArray[Any]:
+    """Reflect-pads [h, w, …] at the right and below to a tile, as `pad_to_patches` does for photos that are smaller."""
+    pads = [(0, max(0, tile - side)) for side in pixels.shape[:2]]
+    return np.pad(pixels, [*pads, *[(0, 0)] * (pixels.ndim - 2)], mode="reflect") if max(pads)[1] else pixels
 
 
 def _relative(corner: tuple[int, int], source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, int]:
