@@ -1,0 +1,148 @@
+"""What all rooms' tests share: photos made from numbers, a small set of real and synthetic photos, and the commands run in this
+very process, with a network so small that a whole training run takes a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from PIL import Image
+
+from realdamage.data.manifest import write_manifest
+
+RGB = npt.NDArray[np.uint8]
+PhotoFactory = Callable[[int, int, int], RGB]
+WriteSet = Callable[..., Path]
+
+TINY_NETWORK = ("model.backbone=test_vit", "model.tile=64", "model.overlap=16")
+TINY_RUN = (
+    *TINY_NETWORK,
+    "trainer.max_epochs=1",
+    "trainer.log_every_n_steps=1",
+    "data.batch_units=7",
+    "data.tiles_per_photo=1",
+)
+
+
+class Finished(NamedTuple):
+    """What a command left behind: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def photo_factory() -> PhotoFactory:
+    """`photo_factory(height, width, seed)`: coloured blobs under sensor noise, uint8 [h, w, 3]."""
+
+    def make(height: int, width: int, seed: int) -> RGB:
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(40, 216, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float64)
+        return np.clip(np.rint(smooth + rng.normal(0, 8, smooth.shape)), 0, 255).astype(np.uint8)
+
+    return make
+
+
+def _generated(rgb: RGB) -> RGB:
+    """What a toy generator writes: every pixel four times, and no noise between them."""
+    height, width = rgb.shape[:2]
+    half = Image.fromarray(rgb).resize(((width + 1) // 2, (height + 1) // 2), Image.Resampling.BOX)
+    return np.repeat(np.repeat(np.asarray(half), 2, axis=0), 2, axis=1)[:height, :width]
+
+
+@pytest.fixture(scope="session")
+def write_set(photo_factory: PhotoFactory) -> WriteSet:
+    """`write_set(root, groups=16, splits=True)` writes PNG photos of 96 to 160 px, their masks and the manifest; returns root.
+
+    Every group has a real photo (every second one damaged) and a synthetic pair with a mask, identical outside of it; every fourth
+    also has an `ai_whole`, an `annotated` or a `pasted` photo. Half of the groups train, a quarter each are val and test.
+    """
+
+    def write(root: Path, groups: int = 16, *, splits: bool = True) -> Path:
+        rows: list[dict[str, str]] = []
+        (root / "photos").mkdir(parents=True)
+        (root / "masks").mkdir()
+        for index in range(groups):
+            rng = np.random.default_rng([7, index])
+            height, width = (int(side) for side in rng.integers(96, 161, 2))
+            rgb = photo_factory(height, width, index)
+            mask = np.zeros((height, width), np.bool_)
+            top, left = (int(rng.integers(0, side - 48)) for side in (height, width))
+            mask[top : top + 48, left : left + 48] = True
+            annotated = rgb.copy()
+            annotated[10:20, 10:60] = (255, 0, 0)
+            generated = _generated(rgb)
+            region = np.where(mask[..., None], generated, rgb)
+            pasted = np.where(mask[..., None], 255 - rgb, rgb)
+            base = "damaged" if index % 2 else "original"
+            made: list[tuple[str, RGB, npt.NDArray[np.bool_] | None]] = [(base, rgb, None), ("ai_region", region, mask)]
+            made += [
+                [("ai_whole", generated, np.ones_like(mask))],
+                [("annotated", annotated, None)],
+                [("pasted", pasted, mask)],
+                [],
+            ][index % 4]
+            for kind, pixels, painted in made:
+                name = f"photos/{index:02d}_{kind}.png"
+                Image.fromarray(pixels).save(root / name)
+                mask_name = f"masks/{index:02d}_{kind}.png" if painted is not None else ""
+                if painted is not None:
+                    Image.fromarray(np.where(painted, 255, 0).astype(np.uint8)).save(root / mask_name)
+                rows.append(
+                    {
+                        "file_name": name,
+                        "label": "real" if painted is None else "synthetic",
+                        "kind": kind,
+                        "condition": "damaged" if index % 2 else "intact",
+                        "damage": "cracked" if index % 2 else "",
+                        "generator": ("even", "odd")[index % 2] if kind.startswith("ai_") else "",
+                        "family": "toy" if kind.startswith("ai_") else "",
+                        "source": f"shop{index % 2}",
+                        "group": f"group{index:02d}",
+                        "pair": "" if kind == base else f"photos/{index:02d}_{base}.png",
+                        "mask_file_name": mask_name,
+                        "split": ("train", "train", "val", "test")[index // 4 % 4] if splits else "",
+                    }
+                )
+        write_manifest(root, pd.DataFrame(rows))
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(write_set: WriteSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 16 groups, 44 photos (see `write_set`); tests must not change it."""
+    return write_set(tmp_path_factory.mktemp("tiny") / "photos")
+
+
+@pytest.fixture
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Callable[..., Finished]]:
+    """`run_command("train", "name=x", …)` runs a Hydra command as typed, in an empty folder, in this process."""
+    import importlib
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def run(command: str, *arguments: str) -> Finished:
+        module = importlib.import_module(f"realdamage.{command}")
+        monkeypatch.setattr("sys.argv", [f"realdamage-{command}", *arguments])
+        capfd.readouterr()
+        code = 0
+        try:
+            module.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Finished(code, *capfd.readouterr())
+
+    yield run

@@ -1,0 +1,306 @@
+"""Pairs stay aligned: the same crop, the same laundering, and a label that says what the crop shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
+from realdamage.inference.photo import PixelSpec
+from realdamage.training.dataset import (
+    EpochSampler,
+    PairDataset,
+    WholePhotoDataset,
+    WholePhotoSampler,
+    collate_units,
+    tile_label,
+    training_units,
+)
+from realdamage.training.degradations import Degradations
+
+SPEC = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
+CLEAN = Degradations()
+HARSH = Degradations(probability=1.0, resize=0.5, blur=0.5, noise=0.5, jpeg=0.6, webp=0.3, double=0.5)
+
+
+def write_pair(root: Path, original: np.ndarray, edit: np.ndarray, mask: np.ndarray | None) -> Manifest:
+    root.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(original).save(root / "original.png")
+    Image.fromarray(edit).save(root / "edit.png")
+    rows = [{"file_name": "original.png", "label": "real"}]
+    rows.append({"file_name": "edit.png", "label": "synthetic", "kind": "ai_region", "pair": "original.png"})
+    if mask is not None:
+        Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(root / "mask.png")
+        rows[1]["mask_file_name"] = "mask.png"
+    write_manifest(root, pd.DataFrame(rows))
+    return read_manifest(root)
+
+
+def pairs(manifest: Manifest, degradations: Degradations, *, crops: int = 40, focus: float = 0.5) -> dict:
+    """Crops of the manifest's only pair, originals and edits apart."""
+    dataset = PairDataset(manifest, SPEC, degradations, seed=0, tiles_per_photo=crops, focus=focus)
+    unit = dataset[0, 0]
+    return {name: unit[name].numpy().reshape(2, crops, *unit[name].shape[1:]) for name in ("tiles", "patch_share")}
+
+
+@pytest.mark.parametrize("shape", [(150, 130), (70, 200), (40, 50)])
+@pytest.mark.parametrize("degradations", [CLEAN, HARSH], ids=["clean", "harsh"])
+def test_both_halves_get_the_same_crop_and_the_same_laundering(
+    tmp_path: Path, photo_factory, shape: tuple[int, int], degradations: Degradations
+) -> None:
+    """Where an edit changed no pixel at all, its crops are those of the original to the last bit, noise included."""
+    photo = photo_factory(*shape, 0)
+    mask = np.zeros(shape, np.bool_)
+    mask[10:30, 10:30] = True
+    original, edit = pairs(write_pair(tmp_path, photo, photo, mask), degradations)["tiles"]
+    np.testing.assert_array_equal(original, edit)
+    assert len({tile.tobytes() for tile in original}) > 4  # and they are not all one crop
+
+
+def test_patches_that_the_mask_does_not_touch_are_equal_and_those_it_fills_are_not(
+    tmp_path: Path, photo_factory
+) -> None:
+    """The label of a patch stands for its own pixels, through crop, flip and turn."""
+    photo = photo_factory(150, 130, 1)
+    mask = np.zeros((150, 130), np.bool_)
+    mask[37:91, 41:99] = True
+    edit = np.where(mask[..., None], 255 - photo, photo)
+    found = pairs(write_pair(tmp_path, photo, edit, mask), CLEAN, crops=200)
+    real, synthetic = (tiles.reshape(-1, 4, 16, 4, 16, 3) for tiles in found["tiles"])
+    changed = (real != synthetic).any(axis=-1).mean(axis=(2, 4))
+    # 255 - x equals x nowhere, so the share of changed pixels is the share of painted ones.
+    np.testing.assert_allclose(found["patch_share"][1], changed, atol=1e-6)
+    assert (found["patch_share"][0] == 0.0).all()
+    assert 0.1 < changed.mean() < 0.9
+
+
+def test_the_mask_follows_the_resizes_of_the_chain(tmp_path: Path, photo_factory) -> None:
+    photo = photo_factory(160, 160, 2) // 2
+    mask = np.zeros((160, 160), np.bool_)
+    mask[40:110, 30:120] = True
+    edit = np.where(mask[..., None], photo + 100, photo)
+    shrink = Degradations(probability=1.0, resize=1.0, scale=(0.5, 0.95), blur=0, noise=0, jpeg=0, webp=0, double=0)
+    found = pairs(write_pair(tmp_path, photo, edit, mask), shrink, crops=200)
+    real, synthetic = (tiles.reshape(-1, 4, 16, 4, 16, 3).astype(int) for tiles in found["tiles"])
+    changed = (np.abs(real - synthetic) > 50).any(axis=-1).mean(axis=(2, 4))
+    share = found["patch_share"][1]
+    # A filter smears the border by a pixel or two of 16.
+    assert np.abs(share - changed).mean() < 0.01
+    assert changed[share == 0.0].max() < 0.15
+    assert changed[share == 1.0].min() > 0.85
+
+
+def test_focus_places_crops_on_the_edit(tmp_path: Path, photo_factory) -> None:
+    photo = photo_factory(256, 256, 3)
+    mask = np.zeros((256, 256), np.bool_)
+    mask[:24, :24] = True  # a corner that random crops rarely meet
+    manifest = write_pair(tmp_path, photo, photo, mask)
+    hits = {
+        focus: np.mean(pairs(manifest, CLEAN, crops=100, focus=focus)["patch_share"][1].max(axis=(1, 2)) > 0)
+        for focus in (0.0, 1.0)
+    }
+    assert hits[0.0] < 0.4
+    assert hits[1.0] > 0.9
+
+
+def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_path: Path) -> None:
+    """Re-synthesised frames may come back smaller; brightness tells where in the photo a crop lies."""
+    ramp = np.repeat(np.repeat(np.linspace(0, 250, 240)[:, None, None], 200, axis=1), 3, axis=2).astype(np.uint8)
+    small = np.asarray(Image.fromarray(ramp).resize((100, 120), Image.Resampling.BOX))
+    dataset = PairDataset(write_pair(tmp_path, ramp, small, None), SPEC, CLEAN, seed=0, tiles_per_photo=30)
+    unit = dataset[0, 0]
+    tiles = unit["tiles"].numpy().reshape(2, 30, 64, 64, 3)
+    assert tiles.shape[1:] == (30, 64, 64, 3)
+    large, shrunk = (tiles[half].mean(axis=(1, 2, 3)) for half in (0, 1))
+    assert np.corrcoef(large, shrunk)[0, 1] > 0.8
+    assert torch.isnan(unit["patch_share"][30:]).all()
+
+
+def test_an_edit_without_mask_labels_no_tile_but_the_photo(tmp_path: Path, photo_factory) -> None:
+    photo = photo_factory(128, 128, 4)
+    dataset = PairDataset(write_pair(tmp_path, photo, 255 - photo, None), SPEC, CLEAN, seed=0, tiles_per_photo=3)
+    unit = dataset[0, 0]
+    assert unit["photo_label"].tolist() == [0.0, 1.0]
+    assert unit["tile_label"][:3].tolist() == [0.0, 0.0, 0.0]
+    assert torch.isnan(unit["tile_label"][3:]).all()
+    assert torch.isnan(unit["patch_share"][3:]).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "label"),
+    [(0.0, 0.0), (0.2, None), (0.49, None), (0.5, 1.0), (1.0, 1.0), (np.nan, None)],
+)
+def test_a_tile_is_labelled_by_its_most_painted_patch(share: float, label: float | None) -> None:
+    patches = np.zeros((4, 4), np.float32)
+    patches[2, 1] = share
+    found = tile_label(patches)
+    assert np.isnan(found) if label is None else found == label
+
+
+def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(tmp_path: Path, photo_factory) -> None:
+    photo = photo_factory(160, 160, 5)
+    mask = np.zeros((160, 160), np.bool_)
+    mask[70:90, 70:90] = True
+    manifest = write_pair(tmp_path, photo, photo, mask)
+    dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=1, focus=0.0)
+    labels = Counter()
+    for epoch in range(60):
+        unit = dataset[epoch, 0]
+        share, label = float(unit["patch_share"][1].max()), float(unit["photo_label"][1])
+        labels[label if label == label else "unknown"] += 1
+        assert label == (1.0 if share >= 0.5 else 0.0) or (np.isnan(label) and 0.0 < share < 0.5)
+    assert min(labels[0.0], labels[1.0], labels["unknown"]) >= 3
+
+
+def test_draws_depend_on_seed_epoch_and_index_alone(tiny_manifest: Path) -> None:
+    manifest = read_manifest(tiny_manifest).select(split="train")
+
+    def tiles(seed: int, epoch: int, index: int) -> bytes:
+        return PairDataset(manifest, SPEC, HARSH, seed=seed)[epoch, index]["tiles"].numpy().tobytes()
+
+    assert tiles(0, 1, 2) == tiles(0, 1, 2)
+    assert len({tiles(0, 1, 2), tiles(1, 1, 2), tiles(0, 2, 2), tiles(0, 1, 3)}) == 4
+
+
+def test_units_are_pairs_and_lone_photos(tiny_manifest: Path, tmp_path: Path, photo_factory) -> None:
+    manifest = read_manifest(tiny_manifest).select(split="train")
+    names = manifest.table["file_name"]
+    units = [tuple(names[row] for row in unit) for unit in training_units(manifest)]
+    assert len(units) == 14  # 8 regions, 2 whole, 2 annotated, 2 pasted: each with its original
+    assert all(
+        unit[0] == pair for unit, pair in zip(units, manifest.table["pair"][manifest.table["pair"] != ""], strict=True)
+    )
+    lone = replace(manifest, table=manifest.table.assign(pair=""))
+    assert training_units(lone) == [(row,) for row in range(22)]
+
+
+def test_units_are_joined_photo_by_photo(tiny_manifest: Path) -> None:
+    manifest = read_manifest(tiny_manifest).select(split="train")
+    weights = np.arange(len(manifest.table), dtype=float)
+    dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=2, photo_weights=weights)
+    batch = collate_units([dataset[0, index] for index in (0, 1, 2)])
+    assert batch["tiles"].shape == (12, 64, 64, 3)
+    assert batch["photo_index"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    rows = [row for unit in dataset.units[:3] for row in unit]
+    assert batch["photo_weight"].tolist() == [float(row) for row in rows]
+    synthetic = manifest.table["label"].iloc[rows] == "synthetic"
+    known = ~torch.isnan(batch["photo_label"])
+    assert (batch["photo_label"][known] <= torch.tensor(synthetic.to_numpy())[known]).all()
+
+
+@pytest.fixture
+def set_with_broken_photo(write_set, tmp_path: Path) -> Path:
+    root = write_set(tmp_path / "set", 8)
+    (root / "photos/01_ai_region.png").write_bytes(b"not a photo")
+    return root
+
+
+def test_a_broken_training_photo_stops_the_run_by_name(set_with_broken_photo: Path) -> None:
+    manifest = read_manifest(set_with_broken_photo)
+    dataset = PairDataset(manifest, SPEC, CLEAN, seed=0)
+    with pytest.raises(PhotoError, match="01_ai_region.png"):
+        [dataset[0, index] for index in range(len(dataset))]
+    with pytest.raises(PhotoError, match="01_ai_region.png"):
+        list(WholePhotoDataset(manifest, SPEC)[row] for row in range(len(manifest)))
+
+
+def test_a_skipped_photo_is_named_and_replaced_by_another_never_by_zeros(set_with_broken_photo: Path) -> None:
+    manifest = read_manifest(set_with_broken_photo)
+    dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, on_error="skip")
+    found = [dataset[0, index] for index in range(len(dataset))]
+    skipped = [message for unit in found for message in unit["skipped"]]
+    assert len(skipped) == 1
+    assert "01_ai_region.png" in skipped[0]
+    assert all(tile.any() for unit in found for tile in unit["tiles"])
+    row = manifest.table["file_name"].tolist().index("photos/01_ai_region.png")
+    filler = WholePhotoDataset(manifest, SPEC, "skip")[row]
+    assert "01_ai_region.png" in filler["skipped"][0]
+    assert torch.isnan(filler["photo_label"]).all()  # counts for nothing
+
+
+def test_when_no_photo_can_be_read_the_first_is_named(write_set, tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", 2)
+    for photo in (root / "photos").iterdir():
+        photo.write_bytes(b"")
+    dataset = PairDataset(read_manifest(root), SPEC, CLEAN, seed=0, on_error="skip")
+    with pytest.raises(ManifestError, match=r"none of its training photos can be read.*00_original.png"):
+        dataset[0, 0]
+
+
+def test_a_mask_of_another_size_names_both_sizes(tmp_path: Path, photo_factory) -> None:
+    photo = photo_factory(100, 120, 0)
+    manifest = write_pair(tmp_path, photo, photo, np.ones((50, 60), np.bool_))
+    with pytest.raises(ManifestError, match=r"mask.png.*60×50.*120×100"):
+        PairDataset(manifest, SPEC, CLEAN, seed=0)[0, 0]
+
+
+@pytest.mark.parametrize(("option", "value"), [("tiles_per_photo", 0), ("focus", 1.5)])
+def test_wrong_settings_are_named(tiny_manifest: Path, option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"data.{option}={value}"):
+        PairDataset(read_manifest(tiny_manifest), SPEC, CLEAN, seed=0, **{option: value})
+
+
+def test_whole_photos_are_cut_as_the_wrapper_cuts_them(tmp_path: Path, photo_factory) -> None:
+    photo = photo_factory(300, 150, 6)  # beyond max_side=256
+    mask = np.zeros((300, 150), np.bool_)
+    mask[:150] = True
+    whole = WholePhotoDataset(write_pair(tmp_path, photo, photo, mask), SPEC)[1]
+    assert whole["photo_label"].item() == 1.0
+    assert whole["tiles"].shape[1:] == (64, 64, 3)
+    share = whole["patch_share"]
+    assert share.shape == (len(whole["tiles"]), 4, 4)
+    assert share[0].min() == 1.0  # the top left tile is painted
+    assert share[-1].max() == 0.0  # the bottom right is not
+
+
+class TestEpochSampler:
+    def test_each_epoch_holds_every_unit_once_in_another_order(self) -> None:
+        sampler = EpochSampler(20, seed=0)
+        orders = []
+        for epoch in (0, 1):
+            sampler.set_epoch(epoch)
+            order = list(sampler)
+            assert {seen for seen, _ in order} == {epoch}
+            assert sorted(index for _, index in order) == list(range(20))
+            orders.append([index for _, index in order])
+        assert orders[0] != orders[1]
+
+    def test_the_order_depends_on_seed_and_epoch_alone(self) -> None:
+        first, again, other = EpochSampler(20, seed=0), EpochSampler(20, seed=0), EpochSampler(20, seed=1)
+        for sampler in (first, again, other):
+            sampler.set_epoch(3)
+        list(first)  # having been read before changes nothing
+        assert list(first) == list(again) != list(other)
+
+    @pytest.mark.parametrize(("length", "processes"), [(20, 2), (21, 2), (5, 4), (1, 3)])
+    def test_processes_share_the_units_and_take_as_many_steps(self, length: int, processes: int) -> None:
+        samplers = [EpochSampler(length, 0, rank, processes) for rank in range(processes)]
+        shares = [[index for _, index in sampler] for sampler in samplers]
+        assert {len(share) for share in shares} == {len(samplers[0])} == {-(-length // processes)}
+        seen = Counter(index for share in shares for index in share)
+        assert set(seen) == set(range(length))
+        assert sum(seen.values()) - length < processes  # only the last round is filled up
+        if length % processes == 0:
+            assert set(seen.values()) == {1}
+
+
+@pytest.mark.parametrize(("length", "processes"), [(4, 2), (5, 2), (1, 3)])
+def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(length: int, processes: int) -> None:
+    shares = [list(WholePhotoSampler(length, rank, processes)) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    seen = Counter(index for share in shares for index in share)
+    assert {index: count for index, count in seen.items() if index >= 0} == dict.fromkeys(range(length), 1)
+
+
+def test_the_filler_counts_for_nothing(tiny_manifest: Path) -> None:
+    filler = WholePhotoDataset(read_manifest(tiny_manifest), SPEC)[-1]
+    assert torch.isnan(filler["photo_label"]).all()
+    assert torch.isnan(filler["patch_share"]).all()
