@@ -24,12 +24,12 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 class Camera:
     """One camera with the settings of one shot; `random_camera` draws plausible ones.
 
-    blur: lens blur, sigma in pixels. vignette: light lost in the corners, 0..1. brightness: mean linear luminance aimed at.
-    warmth: colour of the scene's light, 0 = white, > 0 = warm. balance: what the white balance leaves of it (r, b gains - 1).
-    shot, read: noise variance per unit of light, and noise floor (full scale = 1). phase: (row, column) of red in the 2 × 2
-    mosaic. malvar: gradient-corrected demosaicing instead of bilinear. crosstalk: colour saturation lost in the sensor
-    and given back by the colour matrix. denoise, sharpen, contrast: strengths of these steps. sharpen_radius: pixels.
-    quality, subsampling: of the in-camera JPEG (Pillow's numbers: 0 = 4:4:4, 2 = 4:2:0).
+    blur: lens blur, sigma in pixels. vignette: light lost in the corners, 0..1. brightness: mean linear luminance aimed
+    at. warmth: colour of the scene's light, 0 = white, > 0 = warm. balance: what the white balance leaves of it (red
+    and blue gains - 1). shot, read: noise variance per unit of light, and noise floor (full scale = 1). phase: (row,
+    column) of red in the 2 × 2 mosaic. malvar: gradient-corrected demosaicing instead of bilinear. crosstalk: colour
+    saturation lost in the sensor and given back by the colour matrix. denoise, sharpen, contrast: strengths of these
+    steps. sharpen_radius: pixels. quality, subsampling: of the in-camera JPEG (Pillow's numbers: 0 = 4:4:4, 2 = 4:2:0).
     """
 
     blur: float
@@ -65,8 +65,8 @@ class Camera:
         y = np.linspace(-1, 1, h, dtype=np.float32)[:, None]
         x = np.linspace(-1, 1, w, dtype=np.float32)[None, :]
         distance = (x * x + y * y) / 2
-        lost: Array = np.float32(self.vignette) * distance * (0.6 + 0.4 * distance)
-        return 1 - lost
+        lost = np.float32(self.vignette) * distance * (0.6 + 0.4 * distance)
+        return (1 - lost).astype(np.float32)
 
     def _develop(self, light: Array, rng: np.random.Generator) -> Array:
         """Sensor and raw processing: light [3, h, w] -> linear colours [3, h, w] in 0..1."""

@@ -94,7 +94,8 @@ def draw_damage(
     linear: float32 [h, w, 3] linear light in 0..1 (highlights may exceed it). damage: one of DAMAGES.
     region: bool [h, w], the product; nothing outside it is touched. None (or an empty one) means the whole photo.
     light: unit vector towards the light (x right, y down, z out of the photo); drawn at random when None.
-    likely: float32 [h, w] >= 0, where the damage should rather be. Where the blend is 0, the photo is exactly as before.
+    likely: float32 [h, w] >= 0, where the damage should rather be.
+    Where the blend is 0, the photo is exactly as before.
     The damage covers roughly 1-12% of the photo, less on a small product.
 
     Raises SynthesisError for an unknown damage type.

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realdamage.inference.errors import SynthesisError
-from realdamage.synthesis.scenery import materials
 from realdamage.synthesis.camera import random_camera
 from realdamage.synthesis.damage import check_damage, draw_damage
 from realdamage.synthesis.fields import Array, luminance
+from realdamage.synthesis.scenery import materials
 from realdamage.synthesis.scenery.lying import LYING
 from realdamage.synthesis.scenery.render import render
 from realdamage.synthesis.scenery.scene import Product, Scene, View
@@ -57,8 +57,12 @@ class Studio:
         """A photo of scene `scene_seed`, taken with camera and hand shake `camera_seed`; both >= 0.
 
         damage: "" or a type of `damage.DAMAGES`, really on the product: the same scene can be photographed with and
-        without. The photo's size belongs to the scene. Raises SynthesisError for an unknown damage type.
+        without. The photo's size belongs to the scene. Raises SynthesisError for an unknown type or a negative seed.
         """
+        if min(scene_seed, camera_seed) < 0:
+            raise SynthesisError(
+                f"Studio: scene_seed and camera_seed must be >= 0, found {scene_seed} and {camera_seed}."
+            )
         if damage:
             check_damage(damage)
         rng = np.random.default_rng([scene_seed, _SCENE])

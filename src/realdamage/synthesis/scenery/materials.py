@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from realdamage.synthesis.fields import Array, blur, noise, to_bytes, to_linear
@@ -57,14 +58,15 @@ def muted(rng: np.random.Generator) -> Array:
     return to_linear(np.round(np.array(rgb) * 255).astype(np.uint8))
 
 
-def _between(a: Array, b: Array, share: Array) -> Array:
-    mixed: Array = a + np.clip(share, 0, 1)[..., None] * (b - a)
-    return mixed.astype(np.float32, copy=False)
+def _between(a: Array, b: Array, share: NDArray[np.floating]) -> Array:
+    share = share.clip(0, 1).astype(np.float32)[..., None]
+    mixed: Array = a + share * (b - a)
+    return mixed
 
 
-def _toned(base: Array, tone: Array) -> Array:
+def _toned(base: Array, tone: NDArray[np.floating]) -> Array:
     """A colour [3], or a texture, times a brightness field [m, m]: albedo that stays physical, [m, m, 3]."""
-    albedo: Array = np.clip(base * tone[..., None], 0.003, 0.95)
+    albedo = np.clip(base * tone[..., None], 0.003, 0.95)
     return albedo.astype(np.float32, copy=False)
 
 

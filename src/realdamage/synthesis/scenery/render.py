@@ -134,8 +134,7 @@ def _leaving_light(
         shine = _mirrored(scene, view + 2 * facing * normal, material.roughness, ground)
         shine *= (material.gloss * (1 - 0.6 * inside))[:, None]
         if material.metal:
-            body = 0.35 * body + close[:, None] * albedo * shine
-            return body
+            return np.asarray(0.35 * body + close[:, None] * albedo * shine, np.float32)
         if material.clear:
             through = behind * (0.25 + 0.75 * albedo) * facing[:, None] ** 0.6
             body = material.clear * through + (1 - material.clear) * body

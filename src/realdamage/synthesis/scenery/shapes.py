@@ -195,7 +195,7 @@ class Handle:
 
 @dataclass(frozen=True)
 class Relief:
-    """A low thing on the ground: heights [m, m] in units (first row far away, 0 = nothing) over a square of side `size`."""
+    """A low thing on the ground: heights [m, m] in units (first row far off; 0: nothing) on a square of side `size`."""
 
     pose: Pose
     heights: Array
