@@ -1,8 +1,8 @@
-"""Writes figures where people read them: rows of a CSV in data/results, and the table in the README, both from metrics.json.
+"""Writes figures where people read them: rows of a CSV in data/results, and the README's table, from metrics.json.
 
     python -m realdamage.evaluation.results SET=out/x/metrics.json … --csv data/results/x.csv --readme README.md
 
-Nothing is typed in by hand: every row carries the checkpoint, the commit and the date of the evaluation that printed it.
+Nothing is typed in by hand: every row carries checkpoint, commit and date of the evaluation that printed it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
-    """A table for the README: all photos and each generator of every set, then localisation and the files' own facts."""
+    """A table for the README: all photos and each generator of every set, localisation and the files alone."""
     lines = [
         "| set | photos | n | AUROC (95%) | TPR at 1% FPR | TPR at 5% FPR |",
         "|---|---|---|---|---|---|",

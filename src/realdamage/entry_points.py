@@ -1,0 +1,44 @@
+"""Entry points of the four Hydra commands: they load the command on use, so that a base install names the missing extra
+instead of a stack trace."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from realdamage.inference.errors import MissingExtraError
+
+
+def train() -> None:
+    """`realdamage-train`: fine-tunes a network."""
+    _run("train")
+
+
+def evaluate() -> None:
+    """`realdamage-evaluate`: scores a manifest and measures."""
+    _run("evaluate")
+
+
+def export() -> None:
+    """`realdamage-export`: from a checkpoint to an ONNX file."""
+    _run("export")
+
+
+def synthesize() -> None:
+    """`realdamage-synthesize`: makes a set of photos by a recipe."""
+    _run("synthesize")
+
+
+def _run(name: str) -> None:
+    """Imports `realdamage.<name>` and runs its `main`. Exits with MissingExtraError's code when a package of others is
+    not installed; a module of ours that is missing is a fault of the program and keeps its stack trace."""
+    try:
+        command = importlib.import_module(f"realdamage.{name}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "realdamage":
+            raise
+        told = MissingExtraError(f"realdamage-{name}", "train", missing)
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(told.exit_code)
+    command.main()
