@@ -51,10 +51,23 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     for all with HYDRA_FULL_ERROR=1)."""
     schema.register()
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    def task_in_users_environment(config: Any) -> None:
+        # Processes that the task starts (ddp) decide for themselves how to tell an error.
+        if not full:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        try:
+            task(config)
+        finally:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    # Hydra names the job, and its log file, after the module of the task.
+    task_in_users_environment.__module__ = f"realdamage.{command}"
     # Without it Hydra prints and exits by itself, and no hint could be added.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(task)()
+        decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
+        decorate(task_in_users_environment)()
     except RealDamageError as error:
         if full:
             raise
@@ -65,6 +78,9 @@ def run(command: str, task: Callable[[Any], None]) -> None:
             raise
         print(f"error: {explain(error, command)}", file=sys.stderr)
         sys.exit(ConfigError.exit_code)
+    finally:
+        if not full:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
 def explain(error: Exception, command: str) -> str:
