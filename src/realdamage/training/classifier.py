@@ -140,7 +140,9 @@ class DamageClassifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         figures = dict(self.photo_metrics.compute())
-        if int(self.localisation.confmat.sum() if self.localisation.confmat is not None else 0):
+        # Every process must take part in computing a figure, also one whose own photos had no mask.
+        counted = self.trainer.strategy.reduce(self.localisation.confmat.sum(), reduce_op="sum")
+        if int(counted):
             figures["val/localisation_ap"] = self.localisation.compute()
         self.photo_metrics.reset()
         self.localisation.reset()

@@ -135,8 +135,9 @@ class PairDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.units)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
+        # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches must stay the same.
+        epoch, index = (0, key) if isinstance(key, int) else key
         skipped: list[str] = []
         for attempt in range(len(self.units)):
             unit = self.units[(index + attempt) % len(self.units)]
