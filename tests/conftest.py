@@ -1,12 +1,12 @@
-"""What all rooms' tests share: photos made from numbers, a small set of real and synthetic photos, and the commands run in this
-very process, with a network so small that a whole training run takes a second.
+"""What all rooms' tests share: photos made from numbers, a small set of real and synthetic photos, and the commands run
+in this very process, with a network so small that a whole training run takes a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,19 @@ from PIL import Image
 
 from realdamage.data.manifest import write_manifest
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 RGB = npt.NDArray[np.uint8]
 PhotoFactory = Callable[[int, int, int], RGB]
 WriteSet = Callable[..., Path]
+TinyConfig = Callable[..., "DictConfig"]
 
-TINY_NETWORK = ("model.backbone=test_vit", "model.tile=64", "model.overlap=16")
 TINY_RUN = (
-    *TINY_NETWORK,
-    "trainer.max_epochs=1",
+    "model.backbone=test_vit",
+    "model.tile=64",
+    "model.overlap=16",
+    "trainer.max_epochs=2",
     "trainer.log_every_n_steps=1",
     "data.batch_units=7",
     "data.tiles_per_photo=1",
@@ -60,10 +65,10 @@ def _generated(rgb: RGB) -> RGB:
 
 @pytest.fixture(scope="session")
 def write_set(photo_factory: PhotoFactory) -> WriteSet:
-    """`write_set(root, groups=16, splits=True)` writes PNG photos of 96 to 160 px, their masks and the manifest; returns root.
+    """`write_set(root, groups=16, splits=True)` writes PNG photos of 96 to 160 px, their masks and the manifest.
 
-    Every group has a real photo (every second one damaged) and a synthetic pair with a mask, identical outside of it; every fourth
-    also has an `ai_whole`, an `annotated` or a `pasted` photo. Half of the groups train, a quarter each are val and test.
+    Every group has a real photo (every second one damaged) and a synthetic pair with a mask, identical outside of it;
+    every fourth also has an `ai_whole`, an `annotated` or a `pasted` photo. Of 16 groups 8 train, 4 are val, 4 test.
     """
 
     def write(root: Path, groups: int = 16, *, splits: bool = True) -> Path:
@@ -124,11 +129,43 @@ def tiny_manifest(write_set: WriteSet, tmp_path_factory: pytest.TempPathFactory)
     return write_set(tmp_path_factory.mktemp("tiny") / "photos")
 
 
+@pytest.fixture(scope="session")
+def tiny_config(tiny_manifest: Path) -> TinyConfig:
+    """`tiny_config(run_folder, "seed=1", …)`: the configuration of a small training run on `tiny_manifest`."""
+    from realdamage.configuration import compose
+
+    def make(run: Path, *overrides: str) -> DictConfig:
+        return compose("train", [*TINY_RUN, f"data.root={tiny_manifest}", f"paths.run={run}", *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished training run: best.ckpt, last.ckpt, config.yaml, logs; tests must not change it."""
+    from realdamage import train
+
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    train.run(tiny_config(folder, "name=tiny", "model.lr=3e-3", "trainer.max_epochs=3"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_run` as an exported, uncalibrated model file, alone in its folder; tests must not change it."""
+    from realdamage import export
+    from realdamage.configuration import compose
+
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    export.run(compose("export", [f"checkpoint={tiny_run}/best.ckpt", f"output={path}", f"paths.run={path.parent}"]))
+    return path
+
+
 @pytest.fixture
 def run_command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Callable[..., Finished]]:
-    """`run_command("train", "name=x", …)` runs a Hydra command as typed, in an empty folder, in this process."""
+) -> Callable[..., Finished]:
+    """`run_command("train", "name=x", …)` runs a Hydra command as typed, in `tmp_path`, in this process."""
     import importlib
 
     monkeypatch.chdir(tmp_path)
@@ -145,4 +182,4 @@ def run_command(
             code = int(stop.code or 0)
         return Finished(code, *capfd.readouterr())
 
-    yield run
+    return run
