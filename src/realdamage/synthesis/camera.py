@@ -123,9 +123,9 @@ def random_camera(rng: np.random.Generator) -> Camera:
     """A phone camera and the settings of one shot."""
     shot = float(np.exp(rng.uniform(np.log(8e-5), np.log(1.6e-3))))
     return Camera(
-        blur=float(rng.uniform(0.55, 0.95)),
+        blur=float(rng.uniform(0.4, 0.8)),
         vignette=float(rng.uniform(0.0, 0.35)),
-        brightness=float(np.clip(rng.lognormal(np.log(0.24), 0.3), 0.1, 0.5)),
+        brightness=float(np.clip(rng.lognormal(np.log(0.25), 0.35), 0.1, 0.55)),
         warmth=float(rng.normal(0.2, 0.7)),
         balance=(float(rng.normal(0, 0.05)), float(rng.normal(0, 0.06))),
         shot=shot,
@@ -134,9 +134,9 @@ def random_camera(rng: np.random.Generator) -> Camera:
         malvar=bool(rng.random() < 0.7),
         crosstalk=float(rng.uniform(0.1, 0.35)),
         denoise=float(rng.uniform(0.2, 1.0)),
-        sharpen=float(rng.uniform(0.2, 1.1)),
+        sharpen=float(rng.uniform(0.4, 1.7)),
         sharpen_radius=float(rng.uniform(0.8, 1.6)),
-        contrast=float(rng.uniform(0.0, 0.9)),
+        contrast=float(rng.uniform(0.3, 1.6)),
         quality=int(rng.integers(90, 99)),
         subsampling=int(rng.choice([0, 2])),
     )

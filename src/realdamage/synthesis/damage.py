@@ -76,7 +76,7 @@ def _place(inside: Array, likely: Array | None, at_edge: bool, rng: np.random.Ge
 
 def random_light(rng: np.random.Generator) -> tuple[float, float, float]:
     """A unit vector towards a light somewhere above the photo's middle: x right, y down, z out of the photo."""
-    around, up = rng.normal(-np.pi / 2, 0.9), rng.uniform(0.5, 1.1)
+    around, up = rng.normal(-np.pi / 2, 1.1), rng.uniform(0.35, 1.3)
     return float(np.cos(around) * np.cos(up)), float(np.sin(around) * np.cos(up)), float(np.sin(up))
 
 

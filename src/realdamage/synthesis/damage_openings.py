@@ -67,7 +67,8 @@ def _fibres(site: Site, heading: float, half: float, wide: float) -> list[Stroke
     """Short threads that reach across the opening from its lips."""
     rng = site.rng
     lines: list[Stroke] = []
-    for place, side in zip(rng.uniform(-0.85, 0.85, int(half / site.unit)), rng.choice([-1, 1], 10_000), strict=False):
+    for place in rng.uniform(-0.85, 0.85, int(half / site.unit)):
+        side = rng.choice([-1, 1])
         root = wide * 0.6 * side * (1 - place**2) ** 0.7
         tip = root - side * rng.uniform(2, 7) * site.unit
         slant = place * half + rng.normal(0, 2.5) * site.unit

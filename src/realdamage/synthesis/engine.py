@@ -19,7 +19,7 @@ class Edit:
 
     rgb: uint8 [h, w, 3], the same size as the photo that went in.
     mask: bool [h, w], the pixels that the engine painted or regenerated (blend above 0.5 where it blends).
-    damage: one of `damage.DAMAGES`, or "" when the engine drew no damage.
+    damage: one of the manifest's damage types, or "" when the engine drew no damage.
     """
 
     rgb: NDArray[np.uint8]

@@ -56,7 +56,7 @@ class Studio:
     def render(self, scene_seed: int, camera_seed: int, damage: str = "") -> Capture:
         """A photo of scene `scene_seed`, taken with camera and hand shake `camera_seed`; both >= 0.
 
-        damage: "" or a type of `damage.DAMAGES`, really on the product: the same scene can be photographed with and
+        damage: "" or a type of `vocabulary.DAMAGES`, really on the product: the same scene can be photographed with and
         without. The photo's size belongs to the scene. Raises SynthesisError for an unknown type or a negative seed.
         """
         if min(scene_seed, camera_seed) < 0:
@@ -117,7 +117,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
         wall_distance=float(rng.uniform(1.0, 4.0)),
         light=_unit(rng, float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.55, 1.35))),
         softness=float(rng.uniform(0.03, 0.3)),
-        ambient=float(rng.uniform(0.22, 0.55)),
+        ambient=float(rng.uniform(0.15, 0.45)),
         windows=np.stack([_unit(rng, float(rng.uniform(0, 6.3)), float(rng.uniform(0.1, 1.2))) for _ in range(2)]),
         falloff=float(rng.uniform(0, 0.12)),
     )

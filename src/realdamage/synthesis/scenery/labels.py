@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from realdamage.synthesis.fields import Array, to_bytes, to_linear
+from realdamage.synthesis.fields import Array, to_linear
 
 _SYLLABLES = (
     "ba",
@@ -218,10 +218,11 @@ def screen(rng: np.random.Generator, width: int = 160, height: int = 320) -> Arr
     if rng.random() < 0.35:
         draw.rounded_rectangle(inner, 8, fill=(22, 23, 27))
     else:
-        wallpaper = to_bytes(package(rng, width, height))
+        wallpaper, scenery = _canvas(width, height, _colour(rng))
+        _decor(scenery, rng, width, height)
         opening = Image.new("L", (width, height))
         ImageDraw.Draw(opening).rounded_rectangle(inner, 8, fill=255)
-        image.paste(Image.fromarray(wallpaper) if rng.random() < 0.5 else _colour(rng), (0, 0, width, height), opening)
+        image.paste(wallpaper, (0, 0), opening)
         for row in range(int(rng.integers(2, 6))):
             for column in range(4):
                 x, y = rim + 9 + column * (width - 2 * rim) / 4.2, 64 + row * 44

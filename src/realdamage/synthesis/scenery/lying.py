@@ -42,12 +42,12 @@ def device(rng: np.random.Generator) -> Product:
         face = Material(labels.screen(rng), 0.9, 0.08)
     shell = Material(materials.brushed(rng) if rng.random() < 0.5 else materials.plain(rng), 0.4, 0.3)
     box = Box(upright(z=half[2], yaw=rng.uniform(-0.9, 0.9)), half, 0.01)
-    return Product(
-        (Part(box, (shell, shell, shell, shell, shell, face)),), float(np.hypot(*half[:2])), half[2], _FROM_ABOVE
-    )
+    part = Part(box, (shell, shell, shell, shell, shell, face))
+    return Product((part,), float(np.hypot(*half[:2])), half[2], _FROM_ABOVE)
 
 
 def _lying(heights: Array, texture: Array, gloss: float, roughness: float, size: float, yaw: float) -> Product:
+    """A relief of `size` units a side as a product."""
     relief = Relief(upright(yaw=yaw), heights.astype(np.float32), size)
     y, x = np.nonzero(heights > 0)
     radius = float(np.hypot(x / _RELIEF - 0.5, y / _RELIEF - 0.5).max()) * size
@@ -115,11 +115,8 @@ def shoes(rng: np.random.Generator) -> Product:
     """A pair of shoes from above: rounded soles, an opening, laces."""
     wide, waist = rng.uniform(0.10, 0.13), rng.uniform(0.7, 0.9)
     y = np.linspace(0, 1, 24)
-    side = (
-        wide
-        * np.sqrt(np.clip(1 - (2 * y - 1) ** 4, 0, 1))
-        * (1 - (1 - waist) * np.sin(np.pi * np.clip(y * 1.6 - 0.5, 0, 1)))
-    )
+    narrowed = 1 - (1 - waist) * np.sin(np.pi * np.clip(y * 1.6 - 0.5, 0, 1))
+    side = wide * np.sqrt(np.clip(1 - (2 * y - 1) ** 4, 0, 1)) * narrowed
     polygons, holes, laces = [], [], Image.new("L", (materials.TEXELS, materials.TEXELS))
     draw = ImageDraw.Draw(laces)
     for middle in (0.5 - wide * 1.35, 0.5 + wide * 1.35):

@@ -51,12 +51,11 @@ def _soften_edges(image: Array, rows: NDArray[np.int64], columns: NDArray[np.int
     """Averages, in place, the pixels on either side of an outline: one ray a pixel would leave steps there."""
     depth = np.minimum(distance, 1e3)
     edge = np.zeros(depth.shape, bool)
-    for along in (0, 1):
-        jump = np.abs(np.diff(depth, axis=along)) > _STEP
-        before, after = (jump, np.zeros_like(jump[:1])), (np.zeros_like(jump[:1]), jump)
-        if along:
-            before, after = (jump, np.zeros_like(jump[:, :1])), (np.zeros_like(jump[:, :1]), jump)
-        edge |= np.concatenate(before, along) | np.concatenate(after, along)
+    down, across = (np.abs(np.diff(depth, axis=axis)) > _STEP for axis in (0, 1))
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
     y, x = np.nonzero(edge)
     y, x = rows[y], columns[x]
     h, w = image.shape[:2]

@@ -38,19 +38,11 @@ class Pose:
         return mix(self.turn, directions)
 
 
-def rotation(axis: int, angle: float) -> Array:
-    """Rotation matrix [3, 3] by `angle` radians about a coordinate axis (0 x, 1 y, 2 z)."""
-    turn = np.eye(3, dtype=np.float32)
-    a, b = (axis + 1) % 3, (axis + 2) % 3
-    turn[a, a] = turn[b, b] = np.cos(angle)
-    turn[b, a] = np.sin(angle)
-    turn[a, b] = -turn[b, a]
-    return turn
-
-
 def upright(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0) -> Pose:
-    """A pose that stands upright at a place, turned by `yaw` radians."""
-    return Pose(rotation(2, yaw), np.array([x, y, z], np.float32))
+    """A pose that stands upright at a place, turned by `yaw` radians about the vertical."""
+    sin, cos = np.sin(yaw), np.cos(yaw)
+    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
+    return Pose(turn, np.array([x, y, z], np.float32))
 
 
 @dataclass(frozen=True)

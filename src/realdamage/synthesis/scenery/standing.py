@@ -13,9 +13,14 @@ from realdamage.synthesis.fields import Array
 from realdamage.synthesis.scenery import labels, materials
 from realdamage.synthesis.scenery.materials import Material, coating
 from realdamage.synthesis.scenery.scene import Part, Product
-from realdamage.synthesis.scenery.shapes import Box, Disc, Handle, Pose, Turned, rotation, upright
+from realdamage.synthesis.scenery.shapes import Box, Disc, Handle, Turned, upright
 
 _FROM_THE_SIDE = (0.12, 0.85)
+
+
+def _sunken(texture: Array) -> Material:
+    """The floor of an open body: the same colour, but little light gets there."""
+    return Material(np.float32(0.55) * texture, 0.05, 0.7)
 
 
 def carton(rng: np.random.Generator) -> Product:
@@ -87,14 +92,10 @@ def mug(rng: np.random.Generator) -> Product:
     yaw = float(rng.choice([0, np.pi]) + rng.uniform(-0.5, 0.5))
     flare = float(rng.uniform(0.85, 1.1))
     body = _turned((r * flare * 0.92, r * flare, r, r), (0, 0.06, h * 0.6, h), yaw)
-    ear = Handle(
-        Pose(rotation(2, yaw), np.array([r * 1.02 * np.cos(yaw), r * 1.02 * np.sin(yaw), h * 0.52], np.float32)),
-        h * 0.28,
-        0.05,
-    )
+    ear = Handle(upright(1.02 * r * np.cos(yaw), 1.02 * r * np.sin(yaw), 0.52 * h, yaw), 0.28 * h, 0.05)
     ceramic = Material(glaze, gloss, roughness)
-    floor = Disc(upright(z=0.03), r * 0.9)
-    parts = (Part(body, (Material(texture, gloss, roughness),)), Part(ear, (ceramic,)), Part(floor, (ceramic,)))
+    floor = Disc(upright(z=0.03), 0.94 * r * flare)
+    parts = (Part(body, (Material(texture, gloss, roughness),)), Part(ear, (ceramic,)), Part(floor, (_sunken(glaze),)))
     return Product(parts, float(np.hypot(r * 1.5, h / 2)), h / 2, (0.2, 0.95))
 
 
@@ -134,7 +135,7 @@ def bowl(rng: np.random.Generator) -> Product:
     body = _turned(radii.tolist(), heights.tolist(), rng.uniform(0, 6.3))
     radius = float(np.hypot(radii.max(), tall / 2))
     floor = Disc(upright(z=0.02), 0.97 * float(np.interp(0.02, heights, radii)))
-    parts = (Part(body, (shell,)), Part(floor, (Material(texture, 0.3 * gloss, 0.7),)))
+    parts = (Part(body, (shell,)), Part(floor, (_sunken(texture),)))
     return Product(parts, radius, tall / 2, (0.25, 1.1))
 
 

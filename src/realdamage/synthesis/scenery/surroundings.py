@@ -13,7 +13,7 @@ from PIL import Image
 from realdamage.synthesis.fields import Array, blur, dot, smoothstep, to_bytes, to_linear
 from realdamage.synthesis.scenery.scene import Scene, View
 
-_COARSE = 5  # pixels between light samples
+_COARSE = 6  # pixels between light samples
 _BLUR_AT = 2.5  # texels under one pixel at which a distant texture has faded to its mean
 
 
