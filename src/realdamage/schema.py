@@ -65,8 +65,8 @@ class PoolingConfig:
     """See `realdamage.inference.pooling.Pooling`."""
 
     name: str = "log_mean_exp"
-    tile_sharpness: float = 1.0
-    patch_sharpness: float = 1.0
+    tile_sharpness: float = 3.0
+    patch_sharpness: float = 4.0
     patch_weight: float = 0.5
 
 

@@ -27,8 +27,8 @@ class Pooling:
     """
 
     name: str = "log_mean_exp"
-    tile_sharpness: float = 1.0
-    patch_sharpness: float = 1.0
+    tile_sharpness: float = 3.0
+    patch_sharpness: float = 4.0
     patch_weight: float = 0.5
 
     def __post_init__(self) -> None:
