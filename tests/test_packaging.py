@@ -1,0 +1,211 @@
+"""What is installed is what the repository says: the wheel's files, the commands, bounds, pins and the Makefile."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import realdamage
+from realdamage.configuration import config_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ("train", "evaluate", "export", "synthesize")
+
+
+@pytest.fixture(scope="session")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def build(target: str, source: Path, output: Path) -> Path:
+    """Builds "wheel" or "sdist" of `source` with the backend alone: no network, nothing written into the source."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(output)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = output.iterdir()
+    return built
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    return zipfile.ZipFile(build("wheel", ROOT, tmp_path_factory.mktemp("wheel")))
+
+
+@pytest.fixture(scope="session")
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def files_below(folder: Path) -> set[str]:
+    found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def test_the_wheel_is_the_package_and_its_configs(wheel: zipfile.ZipFile) -> None:
+    inside = {name.removeprefix("realdamage/") for name in wheel.namelist() if name.startswith("realdamage/")}
+    configs = {f"configs/{name}" for name in files_below(ROOT / "configs")}
+    assert inside == files_below(ROOT / "src" / "realdamage") | configs
+    assert {"py.typed", "configs/experiment/quickstart.yaml", "synthesis/house_codec.safetensors"} <= inside
+    others = {name.partition("/")[0] for name in wheel.namelist()} - {"realdamage"}
+    assert others == {f"realdamage-{realdamage.__version__}.dist-info"}
+
+
+def test_the_house_codec_stays_small(wheel: zipfile.ZipFile) -> None:
+    assert wheel.getinfo("realdamage/synthesis/house_codec.safetensors").file_size < 1_000_000
+
+
+def test_a_wheel_from_the_source_distribution_is_the_same(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    again = zipfile.ZipFile(build("wheel", source, tmp_path / "wheel"))
+    sizes = {item.filename: item.file_size for item in wheel.infolist()}
+    assert {item.filename: item.file_size for item in again.infolist()} == sizes
+    assert {"tests", "data", "Makefile", "constraints.txt"} <= {path.name for path in source.iterdir()}
+
+
+def test_one_version_everywhere(project: dict[str, Any], metadata: Message) -> None:
+    version = project["project"]["version"]
+    assert metadata["Version"] == version
+    assert realdamage.__version__ == version, "installed anew? remove .venv/installed-*, then make test"
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_licence_and_python(metadata: Message, wheel: zipfile.ZipFile) -> None:
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_the_base_install_is_three_packages(metadata: Message) -> None:
+    requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    assert {r.name for r in requirements if r.marker is None} == {"numpy", "pillow", "onnxruntime"}
+
+
+def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -> None:
+    scripts: dict[str, str] = project["project"]["scripts"]
+    installed = {e.name: e for e in importlib.metadata.entry_points(group="console_scripts") if e.name in scripts}
+    assert {name: entry.value for name, entry in installed.items()} == scripts, "installed anew? see test_one_version"
+    assert set(scripts) == {"realdamage", *(f"realdamage-{name}" for name in COMMANDS)}
+    assert all(callable(entry.load()) for entry in installed.values())
+
+
+def test_an_editable_install_reads_the_repository_s_configs() -> None:
+    assert config_folder() == ROOT / "configs"
+    copies = [Path(folder) / "realdamage" / "configs" for folder in sys.path if "site-packages" in folder]
+    assert not any(copy.exists() for copy in copies), "a stale copy of configs/ lies in site-packages"
+
+
+def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in an interpreter in which `blocked` cannot be imported, away from the repository."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    program = f"import sys; sys.modules[{blocked!r}] = None; {code}"
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+# Each command with what it imports first, so that nothing heavy is loaded before it fails.
+@pytest.mark.parametrize(
+    ("command", "blocked"),
+    [("train", "hydra"), ("evaluate", "torch"), ("export", "torch"), ("synthesize", "hydra")],
+)
+def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_path: Path) -> None:
+    done = run_without(blocked, f"from realdamage import entry_points; entry_points.{command}()", tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == (
+        f'error: realdamage-{command} needs the extra "train" ({blocked} is not installed). '
+        'Install it: pip install "realdamage[train]"\n'
+    )
+
+
+def test_a_missing_module_of_ours_is_no_missing_extra(tmp_path: Path) -> None:
+    done = run_without("realdamage.train", "from realdamage import entry_points; entry_points.train()", tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "pip install" not in done.stderr
+
+
+def bound_lines() -> list[str]:
+    """The lines of pyproject.toml that hold a requirement with a bound."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return [
+        line for line in text.splitlines() if re.search(r'"[\w.-]+(\[\w+\])?[<>=!~]=?\s*\d', line.partition("#")[0])
+    ]
+
+
+def direct_dependencies(project: dict[str, Any]) -> list[str]:
+    """The requirements of the base install, of every extra and of the dev group; not those of one extra on another."""
+    lists = [
+        project["project"]["dependencies"],
+        project["dependency-groups"]["dev"],
+        *project["project"]["optional-dependencies"].values(),
+    ]
+    return [text for listed in lists for text in listed if not text.startswith("realdamage[")]
+
+
+def test_every_bound_says_why(project: dict[str, Any]) -> None:
+    lines, bounded = bound_lines(), direct_dependencies(project)
+    assert len(lines) == len(bounded) + len(project["build-system"]["requires"]), "one requirement a line"
+    assert [line for line in lines if "#" not in line] == []
+
+
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if not line.startswith("#")]
+    return {r.name.lower(): Version(next(iter(r.specifier)).version) for r in requirements}
+
+
+def test_constraints_name_no_host_and_no_accelerator() -> None:
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*( ; [^/@]+)?", line), line
+        assert not line.startswith(("nvidia-", "cuda-", "triton", "realdamage"))
+
+
+def test_every_direct_dependency_is_pinned_within_its_bounds(project: dict[str, Any]) -> None:
+    pinned = pins()
+    for text in direct_dependencies(project):
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pinned[requirement.name]), text
+
+
+def test_make_lists_its_targets() -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not installed; it is needed for the Makefile only")
+    done = subprocess.run([make, "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("make ")}
+    assert {"quickstart", "test", "lint", "format", "types", "bench", "clean", "help"} <= listed
+
+
+def test_quickstart_types_only_commands_that_exist(project: dict[str, Any]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    typed = re.findall(r"\$\(call show,(\S+)", makefile)
+    assert [name.removeprefix("realdamage-") for name in typed] == [
+        "synthesize", "train", "export", "realdamage", "evaluate", "realdamage",
+    ]  # fmt: skip
+    assert set(typed) <= set(project["project"]["scripts"])
+
+
+def test_ci_scripts_can_be_run() -> None:
+    for name in ("run", "wheel-test"):
+        script = ROOT / ".ci" / name
+        assert os.access(script, os.X_OK)
+        assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
