@@ -48,7 +48,6 @@ class DataConfig:
 
     root: str = MISSING
     recipe: str | None = None
-    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.15, "test": 0.15})
     batch_units: int = 16
     tiles_per_photo: int = 2
     focus: float = 0.7

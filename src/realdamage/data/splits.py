@@ -92,7 +92,7 @@ def check_splits(table: pd.DataFrame) -> None:
     raise ManifestError(
         f"{a['file_name']!r} is in split {a['split']!r} and {b['file_name']!r} in {b['split']!r}, but they share a "
         f"group, a pair or their bytes ({n_groups} such groups, {len(bad)} photos). Give each group one split, "
-        "or empty the column 'split' and let it be assigned."
+        "or assign them anew: realdamage split FOLDER --overwrite."
     )
 
 

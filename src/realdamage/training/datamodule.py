@@ -13,7 +13,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from realdamage.data.manifest import KINDS, LABELS, Manifest, read_manifest
-from realdamage.data.splits import assign_splits, check_splits
+from realdamage.data.splits import check_splits
 from realdamage.inference.errors import ConfigError, ManifestError
 from realdamage.inference.photo import PixelSpec
 from realdamage.inference.progress import track
@@ -35,8 +35,7 @@ class DamageDataModule(L.LightningDataModule):
 
     All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder with metadata.csv;
     `recipe`: what to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network;
-    `fractions`: splits to assign when the manifest has none; `batch_units`: pairs or single photos a step;
-    `class_weights`, `kind_weights`: factors on a photo's loss; `exclude`: generators left out of train and val, for
+    `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's loss; `exclude`: generators left out of train and val, for
     leave-one-generator-out figures; `on_error`: "raise" or "skip" for photos that cannot be read.
 
     Raises ManifestError and ConfigError with the key that is off.
@@ -48,7 +47,6 @@ class DamageDataModule(L.LightningDataModule):
         pixel_spec: dict[str, Any],
         seed: int,
         recipe: str | None = None,
-        fractions: dict[str, float] | None = None,
         batch_units: int = 16,
         tiles_per_photo: int = 2,
         focus: float = 0.7,
@@ -88,8 +86,11 @@ class DamageDataModule(L.LightningDataModule):
         manifest = read_manifest(Path(self.hparams["root"]))
         table = manifest.table
         if not (table["split"] != "").any():
-            fractions = self.hparams["fractions"] or {"train": 0.7, "val": 0.15, "test": 0.15}
-            table = table.assign(split=assign_splits(table, fractions, int(self.hparams["seed"])))
+            # Assigned on the fly, they would be forgotten, and the model later be judged on photos that it was trained on.
+            raise ManifestError(
+                f"{manifest.root}: the photos have no split yet. Write them into the manifest: "
+                f"realdamage split {manifest.root}"
+            )
         check_splits(table)
         excluded = set(self.hparams["exclude"] or ())
         unknown = excluded - set(table["generator"])
@@ -104,7 +105,7 @@ class DamageDataModule(L.LightningDataModule):
             if set(labels.index) != set(LABELS):
                 raise ManifestError(
                     f"{manifest.root}: split {split} has {dict(labels) or 'no photos'}; training needs both labels in "
-                    "it. Add photos, or change data.fractions."
+                    "it. Add photos, or split again: realdamage split --overwrite."
                 )
 
     def train_dataloader(self) -> DataLoader[Batch]:
