@@ -1,4 +1,4 @@
-"""`realdamage split` writes the splits once, into the manifest, so that training and evaluation mean the same photos."""
+"""`realdamage split` writes the splits into the manifest, so that training and evaluation mean the same photos."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_splits_are_written_and_keep_groups_and_other_columns(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_splits_are_written_and_keep_groups_and_other_columns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["split", str(folder), "--fractions", "train=0.5,val=0.25,policy=0.25"]) == 0
     table = read_manifest(folder).table
     assert table.groupby("group")["split"].nunique().max() == 1

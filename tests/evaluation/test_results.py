@@ -1,0 +1,93 @@
+"""Figures reach the CSV and the README from metrics.json alone, with what is needed to find their origin."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realdamage.evaluation.results import END, START, main
+
+RUN = {
+    "model_version": "reference-2026-01-02",
+    "graph_sha256": "0123456789abcdef",
+    "data_root": "out/data/x",
+    "split": "test",
+    "command": "realdamage-evaluate checkpoint=x.onnx",
+    "git_commit": "abcdef0123456789",
+    "date": "2026-01-02T03:04:05+00:00",
+}
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    slice_row = {"n": 7, "auroc": 0.75, "tpr_at_fpr_1": None, "tpr_at_fpr_5": 0.25, "called_synthetic": 0.5}
+    return {
+        "n": 20,
+        "auroc": 0.875,
+        "tpr_at_fpr_1": None,
+        "tpr_at_fpr_5": 0.5,
+        "intervals": {"auroc": [0.8, 0.95]},
+        "per_kind": {"pasted": {**slice_row, "called_real": 0.5}},
+        "per_generator": {
+            "g1": {**slice_row, "trained_on": True, "called_real": 0.5},
+            "g2": {**slice_row, "trained_on": False, "called_real": 0.5},
+        },
+        "localisation": {"pixel_ap": 0.4, "prevalence": 0.1, "best_f1": 0.5, "baseline_f1": 0.18},
+        "container_auroc": {"auroc": 0.51, "low": 0.44, "high": 0.58},
+        "run": RUN,
+        **changes,
+    }
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(metrics()))
+    return path
+
+
+def test_every_figure_stands_in_the_csv_with_its_origin(written: Path, tmp_path: Path) -> None:
+    assert main([f"test={written}", "--csv", str(tmp_path / "x.csv")]) == 0
+    rows = list(csv.DictReader((tmp_path / "x.csv").open()))
+    assert [(row["slice"], row["name"]) for row in rows] == [
+        ("all", "all"),
+        ("kind", "pasted"),
+        ("generator", "g1"),
+        ("generator", "g2"),
+        *(("localisation", key) for key in ("pixel_ap", "prevalence", "best_f1", "baseline_f1")),
+        ("files only", "size, bytes, tables"),
+    ]
+    assert rows[0]["auroc"] == "0.8750"
+    assert (rows[0]["auroc_low"], rows[0]["auroc_high"], rows[0]["tpr_at_fpr_1"]) == ("0.8000", "0.9500", "")
+    assert rows[3]["trained_on"] == "False"
+    assert rows[4]["value"] == "0.4000"
+    assert {row["git_commit"] for row in rows} == {RUN["git_commit"]}
+
+
+def test_the_readme_gets_the_table_between_its_marks(written: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    assert main([f"test={written}", "--csv", str(tmp_path / "x.csv"), "--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| test | all | 20 | 0.875 (0.800–0.950) | – | 0.500 |" in text
+    assert "g2 (never trained on)" in text
+    assert "`realdamage-evaluate checkpoint=x.onnx` at abcdef01, 2026-01-02" in text
+
+
+def test_what_cannot_be_read_or_filled_changes_nothing(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("no marks")
+    target = str(tmp_path / "x.csv")
+    assert main([f"test={written}", "--csv", target, "--readme", str(readme)]) == 3
+    assert readme.read_text() == "no marks"
+    assert main([f"test={tmp_path / 'none.json'}", "--csv", target]) == 3
+    assert main(["test", "--csv", target]) == 2
+    assert "NAME=PATH" in capsys.readouterr().err
