@@ -35,8 +35,9 @@ class DamageDataModule(L.LightningDataModule):
 
     All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder with metadata.csv;
     `recipe`: what to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network;
-    `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's loss; `exclude`: generators left out of train and val, for
-    leave-one-generator-out figures; `on_error`: "raise" or "skip" for photos that cannot be read.
+    `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's loss;
+    `exclude`: generators left out of train and val, for leave-one-generator-out figures; `on_error`: "raise" or
+    "skip" for photos that cannot be read.
 
     Raises ManifestError and ConfigError with the key that is off.
     """
@@ -86,7 +87,7 @@ class DamageDataModule(L.LightningDataModule):
         manifest = read_manifest(Path(self.hparams["root"]))
         table = manifest.table
         if not (table["split"] != "").any():
-            # Assigned on the fly, they would be forgotten, and the model later be judged on photos that it was trained on.
+            # Assigned on the fly they would be forgotten, and the model be judged on photos that it was trained on.
             raise ManifestError(
                 f"{manifest.root}: the photos have no split yet. Write them into the manifest: "
                 f"realdamage split {manifest.root}"
