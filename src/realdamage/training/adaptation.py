@@ -7,16 +7,20 @@ trains the heads alone. A strategy is applied to the network before the optimise
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import peft
+import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from realdamage.inference.errors import ConfigError
 from realdamage.training.network import EvidenceViT
+
+log = logging.getLogger(__name__)
 
 HEADS = ("patch_head", "tile_head")
 
@@ -47,7 +51,7 @@ def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
         return
     network.backbone.requires_grad_(False)
     if adaptation.strategy == "lora":
-        targets = _block_linears(network.backbone)
+        targets = _block_linears(network)
         config = peft.LoraConfig(
             r=adaptation.rank,
             lora_alpha=adaptation.alpha,  # type: ignore[arg-type]
@@ -57,18 +61,42 @@ def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
         peft.inject_adapter_in_model(config, network.backbone)
 
 
-def _block_linears(backbone: nn.Module) -> list[str]:
-    """Full names of the linear layers inside the transformer blocks; heads and patch embedding stay as they are."""
+def _block_linears(network: EvidenceViT) -> list[str]:
+    """Full names of the linear layers inside the transformer blocks; heads and patch embedding stay as they are.
+
+    Some of timm's attentions read a layer's weight without calling the layer (BEiT's and some EVAs' qkv). An adapter
+    there would never learn, so such layers are left out, and said to be.
+    """
+    backbone = network.backbone
     names = [
         name
         for name, module in backbone.named_modules()
         if isinstance(module, nn.Linear) and re.match(r"blocks\.\d+\.", name)
     ]
-    if not names:
+    called = _called_layers(network, names)
+    if not called:
         raise ConfigError(
             f"adapt=lora: {type(backbone).__name__} has no linear layers under `blocks`; use adapt=full or adapt=head"
         )
-    return names
+    if bypassed := [name for name in names if name not in called]:
+        log.warning("adapt=lora: no adapters on %s, whose weights are read directly", ", ".join(bypassed))
+    return [name for name in names if name in called]
+
+
+def _called_layers(network: EvidenceViT, names: list[str]) -> set[str]:
+    """Those of `names` that a forward pass of one empty tile calls."""
+    called: set[str] = set()
+    hooks = [
+        network.backbone.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
+        for name in names
+    ]
+    training = network.training
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, network.tile, network.tile, 3, dtype=torch.uint8))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return called
 
 
 def merge_adapters(network: EvidenceViT) -> None:
