@@ -19,7 +19,7 @@ from realdamage.inference.photo import PixelSpec
 from realdamage.inference.pooling import Pooling, pool
 from realdamage.training.adaptation import Adaptation, adapt_network, merge_adapters, parameter_groups
 from realdamage.training.dataset import Batch
-from realdamage.training.network import build_network
+from realdamage.training.network import build_network, first_line
 
 VALIDATION_TILES = 64
 """Tiles that go through the network at once in validation; bounds the memory for large photos."""
@@ -209,7 +209,7 @@ def load_classifier(path: str | Path) -> DamageClassifier:
         state = checkpoint["state_dict"]
     except Exception as error:
         raise ModelFileError(
-            f"{path} is not a checkpoint of realdamage ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+            f"{path} is not a checkpoint of realdamage ({type(error).__name__}: {first_line(error)}). "
             "Give a .ckpt that realdamage-train wrote."
         ) from error
     hparams.pop("_instantiator", None)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from realdamage.inference.errors import ConfigError, ModelFileError
@@ -78,17 +80,18 @@ def build_network(
             f"model.backbone={backbone}: timm {timm.__version__} has no such model; near: {', '.join(near) or 'none'}"
         )
     options: dict[str, Any] = {"img_size": tile, "num_classes": 0, "drop_path_rate": drop_path}
-    if weights:
-        if not Path(weights).is_file():
-            raise ModelFileError(f"model.weights={weights}: no such file. Give the path of a timm state dict, or null.")
-        options["pretrained_cfg_overlay"] = {"file": str(weights)}
-    # Without one of timm's own shortcuts, `file` in the overlay is what timm loads instead of downloading.
     try:
-        body = timm.create_model(backbone, pretrained=bool(pretrained or weights), **options)
-    except (AssertionError, ValueError) as error:
+        body = timm.create_model(backbone, pretrained=pretrained and not weights, **options)
+    except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(f"model.backbone={backbone} with model.tile={tile}: {error}") from error
     except Exception as error:
-        raise _weights_error(backbone, weights, error) from error
+        raise ModelFileError(
+            f"The pretrained weights of {backbone} could not be downloaded "
+            f"({type(error).__name__}: {first_line(error)}). Without a network, give a local file with "
+            "model.weights=PATH, or train from scratch with model.pretrained=false."
+        ) from error
+    if weights:
+        _load_weights(body, backbone, Path(weights))
     if not hasattr(body, "patch_embed") or not hasattr(body, "num_prefix_tokens"):
         raise ConfigError(
             f"model.backbone={backbone}: not a vision transformer with patch tokens ({type(body).__name__})"
@@ -107,19 +110,23 @@ def _patch_side(backbone: nn.Module) -> int:
     return int(patch_embed.feat_ratio(as_scalar=True))
 
 
-def _weights_error(backbone: str, weights: str | None, error: Exception) -> ModelFileError:
-    if weights:
-        return ModelFileError(
-            f"model.weights={weights}: these weights do not fit {backbone} "
-            f"({type(error).__name__}: {_first_line(error)}). "
+def _load_weights(body: nn.Module, backbone: str, path: Path) -> None:
+    """Warm start from a file: every tensor of the backbone must be in it; a head for classes may be there too."""
+    if not path.is_file():
+        raise ModelFileError(f"model.weights={path}: no such file. Give the path of a timm state dict, or null.")
+    # Beside each architecture timm keeps what fits published weights to another tile.
+    fit = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    try:
+        missing, unexpected = load_checkpoint(body, str(path), strict=False, filter_fn=fit, weights_only=True)
+        if wrong := [*missing, *(name for name in unexpected if name.startswith("blocks."))]:
+            raise ValueError(f"{len(missing)} tensors are missing, {len(unexpected)} too many, the first: {wrong[0]}")
+    except Exception as error:
+        raise ModelFileError(
+            f"model.weights={path}: these weights do not fit {backbone} ({type(error).__name__}: {first_line(error)}). "
             "Use the state dict of the same backbone, or model.weights=null."
-        )
-    return ModelFileError(
-        f"The pretrained weights of {backbone} could not be downloaded ({type(error).__name__}: {_first_line(error)}). "
-        "Without a network, give a local file with model.weights=PATH, "
-        "or train from scratch with model.pretrained=false."
-    )
+        ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of the error's message, at most 200 characters: enough for a sentence of ours."""
     return (str(error).strip().splitlines() or ["no details"])[0][:200]
