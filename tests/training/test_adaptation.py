@@ -1,0 +1,176 @@
+"""What learns and how fast: every adapter gets a gradient, merging changes nothing, lower blocks learn slower."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from realdamage.inference.errors import ConfigError
+from realdamage.training.adaptation import Adaptation, adapt_network, merge_adapters, parameter_groups
+from realdamage.training.network import EvidenceViT, build_network
+
+BACKBONES = ("test_vit", "vit_micro", "vit_pe_spatial_tiny_patch16_512.fb")  # the last is one of timm's Eva models
+MERGE_TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EvidenceViT]:
+    """`shallow(name)`: the network around a timm backbone of two blocks."""
+    create = timm.create_model
+
+    def make(backbone: str, **options: Any) -> EvidenceViT:
+        monkeypatch.setattr(
+            timm, "create_model", lambda name, **given: create(name, **{**given, "depth": 2, **options})
+        )
+        torch.manual_seed(0)
+        return build_network(backbone, tile=64, pretrained=False)
+
+    return make
+
+
+def tiles(count: int = 4) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def loss(network: EvidenceViT) -> torch.Tensor:
+    logit, evidence = network(tiles())
+    return (logit - 3.0).square().mean() + (evidence + 2.0).square().mean()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_adapter_gets_a_gradient(backbone: str, shallow) -> None:
+    network = shallow(backbone)
+    adapt_network(network, Adaptation("lora", rank=2))
+    adapters = {name: p for name, p in network.backbone.named_parameters() if "lora_" in name}
+    assert len(adapters) == 2 * 2 * 4  # A and B, two blocks, qkv, proj, fc1 and fc2
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-3)
+    for _ in range(2):  # B starts at zero, so A gets its first gradient in the second step
+        optimizer.zero_grad()
+        loss(network).backward()
+        optimizer.step()
+    silent = [name for name, p in adapters.items() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+    frozen = [p for name, p in network.backbone.named_parameters() if "lora_" not in name]
+    assert all(p.grad is None and not p.requires_grad for p in frozen)
+    assert all(p.grad is not None for head in (network.patch_head, network.tile_head) for p in head.parameters())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_merging_leaves_a_plain_network_with_the_same_outputs(backbone: str, shallow) -> None:
+    network = shallow(backbone)
+    plain = [name for name, _ in network.named_parameters()]
+    adapt_network(network, Adaptation("lora", rank=2))
+    before = [output.detach() for output in network.eval()(tiles())]
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    adapted = [output.detach() for output in network(tiles())]
+    assert max(float((a - b).abs().max()) for a, b in zip(before, adapted, strict=True)) > 100 * MERGE_TOLERANCE
+    merge_adapters(network)
+    merged = [output.detach() for output in network(tiles())]
+    difference = max(float((a - b).abs().max()) for a, b in zip(adapted, merged, strict=True))
+    print(f"{backbone}: largest difference after merging {difference:.1e} (allowed {MERGE_TOLERANCE:g})")
+    assert difference < MERGE_TOLERANCE
+    assert [name for name, _ in network.named_parameters()] == plain
+    assert not [name for name, module in network.named_modules() if type(module).__module__.startswith("peft")]
+
+
+def test_layers_that_an_attention_reads_past_get_no_adapter_and_are_named(shallow, caplog) -> None:
+    """BEiT computes qkv with F.linear on the layer's weight; an adapter on the layer would never run."""
+    network = shallow("beit_base_patch16_224", embed_dim=64, num_heads=2)
+    with caplog.at_level(logging.WARNING):
+        adapt_network(network, Adaptation("lora", rank=2))
+    assert "no adapters on blocks.0.attn.qkv, blocks.1.attn.qkv" in caplog.text
+    for _ in range(2):
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.1)
+        network.zero_grad()
+        loss(network).backward()
+    adapters = {name: p for name, p in network.named_parameters() if "lora_" in name}
+    assert len(adapters) == 2 * 2 * 3
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapters.values())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_head_trains_the_heads_alone(backbone: str, shallow) -> None:
+    network = shallow(backbone)
+    adapt_network(network, Adaptation("head"))
+    learning = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert learning == {"patch_head.weight", "patch_head.bias", "tile_head.weight", "tile_head.bias"}
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    optimizer = torch.optim.AdamW(parameter_groups(network, Adaptation("head"), 1e-2, 0.05))
+    loss(network).backward()
+    optimizer.step()
+    changed = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == learning
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_lower_blocks_learn_slower(backbone: str, shallow) -> None:
+    network = shallow(backbone)
+    groups = parameter_groups(network, Adaptation("full", layer_decay=0.5), lr=1.0, weight_decay=0.1)
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    names = {name: rate[id(p)] for name, p in network.named_parameters()}  # every parameter is in some group
+    assert len(rate) == sum(len(group["params"]) for group in groups)  # and in one only
+    embed, first, second = (
+        {value for name, value in names.items() if name.startswith(f"backbone.{part}.")}
+        for part in ("patch_embed", "blocks.0", "blocks.1")
+    )
+    heads = {value for name, value in names.items() if not name.startswith("backbone.")}
+    assert [len(rates) for rates in (embed, first, second, heads)] == [1, 1, 1, 1]
+    assert embed.pop() < first.copy().pop() < second.pop() <= heads.pop() == 1.0
+    assert first.pop() == pytest.approx(0.5)
+
+
+def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow) -> None:
+    network = shallow("test_vit")
+    groups = parameter_groups(network, Adaptation("full"), lr=0.1, weight_decay=0.05)
+    assert {group["lr"] for group in groups} == {0.1}
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        expected = parameter.ndim > 1 and name not in ("backbone.cls_token", "backbone.pos_embed")
+        assert (id(parameter) in decayed) == expected, name
+
+
+def test_adapters_all_learn_at_the_full_rate(shallow) -> None:
+    network = shallow("test_vit")
+    adaptation = Adaptation("lora", rank=2, layer_decay=0.5)
+    adapt_network(network, adaptation)
+    groups = parameter_groups(network, adaptation, lr=0.1, weight_decay=0.05)
+    grouped = {id(p) for group in groups for p in group["params"]}
+    assert grouped == {id(p) for p in network.parameters() if p.requires_grad}
+    assert {group["lr"] for group in groups} == {0.1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "lorra"}, r"adapt\.strategy=lorra.*full, lora, head"),
+        ({"layer_decay": 0.0}, r"adapt\.layer_decay=0"),
+        ({"rank": 0}, r"adapt\.rank=0"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Adaptation(**settings)
+
+
+def test_adapters_need_blocks() -> None:
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tile = 32
+            self.backbone = nn.Sequential(nn.Linear(3, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.backbone(x.float())
+
+    with pytest.raises(ConfigError, match="no linear layers under `blocks`"):
+        adapt_network(Bare(), Adaptation("lora"))

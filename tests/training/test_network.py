@@ -1,0 +1,161 @@
+"""The network: patch evidence in the right place, its own normalisation, and weights from where one says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from realdamage.inference.errors import ConfigError, ModelFileError
+from realdamage.training.network import EVIDENCE_SHARPNESS, EvidenceViT, build_network
+
+
+@pytest.fixture
+def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way that timm takes to a server fails, as on a machine without a network."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", refuse)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("timm.models._builder.download_cached_file", refuse)
+
+
+def tiny(**options: Any) -> EvidenceViT:
+    torch.manual_seed(0)
+    return build_network("test_vit", **{"tile": 64, "pretrained": False, **options}).eval()
+
+
+def tiles(count: int, side: int = 64) -> torch.Tensor:
+    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_shapes_and_types() -> None:
+    network = tiny()
+    logit, evidence = network(tiles(3))
+    assert (network.patch, network.grid, network.prefix_tokens) == (16, 4, 1)
+    assert logit.shape == (3,)
+    assert evidence.shape == (3, 4, 4)
+    assert logit.dtype == evidence.dtype == torch.float32
+
+
+def test_evidence_lies_where_its_patch_lies() -> None:
+    """Row by row: a linear reading of the token that timm makes of that patch."""
+    network = tiny()
+    pixels = tiles(1)
+    _, evidence = network(pixels)
+    normalised = (pixels.permute(0, 3, 1, 2).float() - network.mean) / network.std
+    tokens = network.backbone.forward_features(normalised)[0, 1:]
+    for row, col in ((0, 0), (0, 3), (2, 1)):
+        expected = network.patch_head(tokens[4 * row + col])
+        torch.testing.assert_close(evidence[0, row, col], expected[0])
+
+
+def test_the_stem_sees_only_its_own_surroundings() -> None:
+    """vit_micro's convolutions reach a few pixels beyond a patch, never across the tile."""
+    torch.manual_seed(0)
+    network = build_network("vit_micro", tile=128, pretrained=False).eval()
+    pixels = torch.zeros(1, 3, 128, 128)
+    changed = pixels.clone()
+    changed[:, :, :16, :16] = 1.0
+    before, after = (network.backbone.patch_embed(x)[0] for x in (pixels, changed))
+    moved = (before - after).abs().amax(dim=-1).reshape(8, 8) > 1e-6
+    assert moved[0, 0]
+    assert not moved[4:].any()
+    assert not moved[:, 4:].any()
+
+
+def test_the_tile_logit_is_the_soft_maximum_of_its_evidence_and_the_class_token() -> None:
+    network = tiny()
+    network.tile_head.weight.data.zero_()
+    logit, evidence = network(tiles(2))
+    values = evidence.flatten(1).double() * EVIDENCE_SHARPNESS
+    expected = (values.exp().mean(dim=1)).log() / EVIDENCE_SHARPNESS
+    torch.testing.assert_close(logit.double(), expected, atol=1e-6, rtol=1e-6)
+    assert math.isclose(float(evidence.mean() <= logit.mean()), 1.0)
+
+
+def test_normalisation_is_the_backbones_own() -> None:
+    network = tiny()
+    config = network.backbone.pretrained_cfg
+    assert network.mean.flatten().tolist() == pytest.approx([255 * value for value in config["mean"]])
+    assert network.std.flatten().tolist() == pytest.approx([255 * value for value in config["std"]])
+    assert "mean" in network.state_dict()  # it travels with the weights
+
+
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(form: str, tmp_path: Path, no_download: None) -> None:
+    torch.manual_seed(5)
+    saved = timm.create_model("test_vit", img_size=64, num_classes=0)
+    path = tmp_path / f"weights.{form}"
+    if form == "pth":
+        torch.save(saved.state_dict(), path)
+    else:
+        save_file(saved.state_dict(), path)
+    network = tiny(weights=str(path))
+    loaded = network.backbone.state_dict()
+    assert loaded.keys() == saved.state_dict().keys()
+    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in loaded.items())
+    assert not torch.equal(loaded["cls_token"], tiny().backbone.state_dict()["cls_token"])
+
+
+def test_weights_of_another_tile_and_with_a_class_head_fit_too(tmp_path: Path) -> None:
+    saved = timm.create_model("test_vit", num_classes=10)  # as published: 160 px, a head for classes
+    torch.save(saved.state_dict(), tmp_path / "weights.pth")
+    network = tiny(weights=str(tmp_path / "weights.pth"))
+    assert torch.equal(network.backbone.blocks[0].attn.qkv.weight, saved.blocks[0].attn.qkv.weight)
+    assert network.backbone.pos_embed.shape[1] != saved.pos_embed.shape[1]
+
+
+def test_a_backbone_without_published_weights_takes_them_from_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    saved = timm.create_model("vit_micro", img_size=64, num_classes=0)
+    torch.save(saved.state_dict(), tmp_path / "weights.pth")
+    network = build_network("vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "weights.pth"))
+    assert torch.equal(network.backbone.cls_token, saved.cls_token)
+
+
+def test_weights_that_cannot_be_downloaded_name_both_ways_out(no_download: None) -> None:
+    with pytest.raises(ModelFileError, match=r"test_vit\.r160_in1k could not be downloaded") as caught:
+        build_network("test_vit.r160_in1k", tile=64, pretrained=True)
+    assert "model.pretrained=false" in str(caught.value)
+    assert "model.weights=PATH" in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_a_backbone_that_has_no_weights_says_so(no_download: None) -> None:
+    with pytest.raises((ModelFileError, ConfigError), match=r"vit_micro.*model\.pretrained=false"):
+        build_network("vit_micro", tile=64, pretrained=True)
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit2", num_classes=0).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ModelFileError, match=r"model\.weights=.*other\.pth.*do not fit test_vit"):
+        tiny(weights=str(tmp_path / "other.pth"))
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.pth").write_text("not weights")
+    with pytest.raises(ModelFileError, match=r"model\.weights=.*notes\.pth"):
+        tiny(weights=str(tmp_path / "notes.pth"))
+    with pytest.raises(ModelFileError, match=r"model\.weights=.*missing\.pth: no such file"):
+        tiny(weights=str(tmp_path / "missing.pth"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tile", "message"),
+    [
+        ("vit_smal_patch16_224", 64, r"no such model.*vit_small_patch16_224"),
+        ("resnet18", 64, r"resnet18"),
+        ("test_vit", 65, r"model\.tile=65.*16 px.*64"),
+    ],
+)
+def test_a_backbone_or_tile_that_cannot_be_is_named(backbone: str, tile: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_network(backbone, tile=tile, pretrained=False)
