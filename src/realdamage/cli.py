@@ -132,8 +132,10 @@ def split(arguments: argparse.Namespace) -> int:
     """Assign photos to train, val and test, and write the column `split` into the manifest. Photos of one group, or of
     one pair, stay together."""
     with _extra("analysis", "realdamage split"):
-        from realdamage.data.manifest import read_manifest, write_manifest
+        from realdamage.data.manifest import METADATA_NAME, read_manifest, write_manifest
         from realdamage.data.splits import assign_splits
+    if arguments.manifest.is_file() and arguments.manifest.name != METADATA_NAME:
+        raise UsageError(f"{arguments.manifest}: splits go into {METADATA_NAME}; name its folder, or rename the file")
     manifest = read_manifest(arguments.manifest)
     if (manifest.table["split"] != "").any() and not arguments.overwrite:
         raise UsageError(

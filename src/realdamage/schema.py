@@ -214,6 +214,7 @@ class SourceConfig:
     damaged_share: float = 0.5
     per_source: int | None = None
     damaged_first: bool = False
+    max_side: int = 2048
 
 
 @dataclass

@@ -12,11 +12,13 @@ from typing import Any
 import hydra
 import lightning as L
 import torch
+from hydra.errors import HydraException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from realdamage import configuration
-from realdamage.inference.errors import ConfigError, ModelFileError
-from realdamage.training.classifier import DamageClassifier
+from realdamage.inference.errors import ConfigError, MissingExtraError, ModelFileError
+from realdamage.training.classifier import DamageClassifier, read_checkpoint
 from realdamage.training.datamodule import DamageDataModule
 from realdamage.training.progress import PlainProgress
 from realdamage.training.record import training_record
@@ -33,21 +35,40 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
     record = training_record(config.name, demo=config.demo, seed=config.seed)
     classifier = DamageClassifier(**plain["model"], adapt=plain["adapt"], record=record)
     datamodule = DamageDataModule(**plain["data"], pixel_spec=classifier.pixel_spec.to_dict(), seed=config.seed)
-    callbacks = [hydra.utils.instantiate(callback) for callback in config.callbacks.values() if callback]
-    loggers = [hydra.utils.instantiate(logger) for logger in config.logger.values() if logger]
+    callbacks = [instantiate("callbacks", name, config.callbacks[name]) for name in config.callbacks]
+    loggers = [instantiate("logger", name, config.logger[name]) for name in config.logger]
+    callbacks, loggers = [made for made in callbacks if made], [made for made in loggers if made]
     terminal = sys.stdout.isatty()
     if not terminal:
         callbacks.append(PlainProgress())
-    trainer = L.Trainer(
-        **plain["trainer"],
-        enable_progress_bar=terminal,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        logger=loggers or False,
-        default_root_dir=config.paths.run,
-        use_distributed_sampler=False,  # EpochSampler and WholePhotoSampler share the photos out themselves
-    )
+    try:
+        trainer = L.Trainer(
+            **plain["trainer"],
+            enable_progress_bar=terminal,
+            enable_model_summary=False,
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=config.paths.run,
+            use_distributed_sampler=False,  # EpochSampler and WholePhotoSampler share the photos out themselves
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {error} On a machine without a GPU, say trainer=cpu.") from error
     return trainer, classifier, datamodule
+
+
+def instantiate(group: str, name: str, node: DictConfig | None) -> Any:
+    """The callback or logger of a `_target_`; None for null. Raises MissingExtraError for a logger whose package is
+    not installed."""
+    if not node:
+        return None
+    try:
+        return hydra.utils.instantiate(node)
+    except (ImportError, HydraException) as error:
+        causes = (error, error.__cause__)
+        missing = next((cause for cause in causes if isinstance(cause, ImportError)), None)
+        if missing is None:
+            raise ConfigError(f"{group}.{name}: {error}") from error
+        raise MissingExtraError(f"{group}={name}", name, getattr(missing, "name", None)) from error
 
 
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
@@ -63,7 +84,23 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
             f"{config.paths.run} already holds a run. Go on with resume=last, start over with overwrite=true, "
             "or choose another folder with name=…"
         )
-    return last if config.resume == "last" and last.is_file() else None
+    if config.resume == "last" and not last.is_file():
+        log.info("resume=last: %s holds no checkpoint yet; starting a new run", config.paths.run)
+        return None
+    return last if config.resume else None
+
+
+def check_resumable(path: Path, classifier: DamageClassifier) -> None:
+    """Raises ModelFileError when the checkpoint cannot be read or holds another architecture than this run's."""
+    found, wanted = read_checkpoint(path)["state_dict"], classifier.state_dict()
+    wrong = [name for name in {*found, *wanted} if name not in found or name not in wanted]
+    wrong += [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+    if wrong:
+        raise ModelFileError(
+            f"resume={path}: a checkpoint of another architecture than this run's, {classifier.hparams['backbone']} "
+            f"with adapt={classifier.adaptation.strategy} ({len(wrong)} weights differ, such as {min(wrong)}). "
+            "Resume with the settings of that run, or start another with name=…"
+        )
 
 
 def run(config: DictConfig) -> None:
@@ -73,7 +110,11 @@ def run(config: DictConfig) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     resume = checkpoint_to_resume(config)
     trainer, classifier, datamodule = build(config)
+    if resume:
+        check_resumable(resume, classifier)
     if trainer.is_global_zero:
+        for name in ("best.ckpt", "last.ckpt") if config.overwrite and not resume else ():
+            (Path(config.paths.run) / name).unlink(missing_ok=True)
         Path(config.paths.run).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, Path(config.paths.run) / "config.yaml", resolve=True)
         count = sum(p.numel() for p in classifier.network.parameters())

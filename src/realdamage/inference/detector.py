@@ -180,7 +180,7 @@ class Detector:
             if outcome == "review":
                 reasons.append(_BETWEEN_THRESHOLDS)
             if policy.whole_photo_share is not None and hot_share >= policy.whole_photo_share:
-                outcome = "review" if outcome == "synthetic" else outcome
+                outcome = "review"
                 reasons.append(_WHOLE_PHOTO_PROCESSED)
         if self.metadata.demo and not self._allow_demo:
             outcome = "review" if outcome == "synthetic" else outcome

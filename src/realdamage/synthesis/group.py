@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from realdamage.inference.errors import PhotoError, SynthesisError
-from realdamage.inference.photo import decode
+from realdamage.inference.photo import PixelSpec, decode, limit_side
 from realdamage.synthesis.annotate import Annotate
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.studio import Studio
 from realdamage.synthesis.writer import SaveSettings, TablePool, save_mask, save_photo
+
+VISIBLE = 2
+"""Grey levels that paint must change a pixel by to count as painted: nobody could see less."""
 
 if TYPE_CHECKING:
     from realdamage.synthesis.codec import Codec
@@ -34,7 +37,7 @@ Row = dict[str, str]
 @dataclass(frozen=True)
 class Base:
     """A real photo to start from: a scene of the studio (`studio_seed`) or a file (`path`). `damage` and `condition`
-    are those of the product in the photo; `group`, `source` and `licence` go to the manifest."""
+    are those of the product in the photo; `group`, `source`, `split` and `licence` go to the manifest."""
 
     studio_seed: int | None = None
     path: str = ""
@@ -42,6 +45,7 @@ class Base:
     condition: str = "unknown"
     source: str = "studio"
     group: str = ""
+    split: str = ""
     licence: str = "CC0-1.0"
 
 
@@ -68,11 +72,12 @@ class GroupMaker:
         shares: Mapping[str, float],
         paint_share: float,
         damages: Sequence[str],
+        max_side: int = 2048,
     ) -> None:
         from realdamage.synthesis.codec import Codec  # the one engine that needs torch
 
         self.codecs = [Codec(weights, generator, family) for weights, generator, family in codecs]
-        self.pool, self.shares, self.paint_share = pool, shares, paint_share
+        self.pool, self.shares, self.paint_share, self.max_side = pool, shares, paint_share, max_side
         self.paint, self.annotate, self.studio = Paint(damages), Annotate(), Studio()
 
     def base(self, base: Base) -> tuple[RGB, Mask | None]:
@@ -81,7 +86,7 @@ class GroupMaker:
             capture = self.studio.render(base.studio_seed, base.studio_seed + 1, base.damage)
             return capture.rgb, capture.object_mask
         try:
-            return decode(base.path), None
+            return limit_side(decode(base.path), PixelSpec(max_side=self.max_side)), None
         except PhotoError as error:
             raise SynthesisError(f"a source photo cannot be read: {error}") from error
 
@@ -95,9 +100,10 @@ class GroupMaker:
             derived.append(_Derived("annotated", edit.rgb, None, base.damage))
         if wanted["pasted"]:
             edit = self.paint.apply(rgb, rng, region=product)
-            derived.append(
-                _Derived("pasted", edit.rgb, edit.mask, edit.damage, self.paint.generator, self.paint.family)
-            )
+            visible = np.abs(edit.rgb.astype(np.int16) - rgb).max(axis=2) > VISIBLE
+            if visible.any():
+                names = (edit.damage, self.paint.generator, self.paint.family)
+                derived.append(_Derived("pasted", edit.rgb, visible, *names))
         if wanted["ai_region"]:
             derived.append(self._region(base, rgb, product, rng))
         if wanted["ai_whole"]:
@@ -113,10 +119,8 @@ class GroupMaker:
         damage = painted.damage if painted else base.damage
         region = painted.mask if painted else random_region(rgb.shape[:2], rng)
         edit = codec.regenerate(painted.rgb if painted else rgb, region, rng)
-        mask = edit.mask
-        if painted:
-            mask = mask | (np.abs(painted.rgb.astype(np.int16) - rgb).max(axis=2) > 0)
-        return _Derived("ai_region", edit.rgb, mask, damage, codec.generator, codec.family)
+        # What the codec regenerated holds all of the paint but its faint rim.
+        return _Derived("ai_region", edit.rgb, edit.mask, damage, codec.generator, codec.family)
 
     def _whole(self, base: Base, rgb: RGB, product: Mask | None, rng: np.random.Generator) -> _Derived:
         codec = self._codec(rng)
@@ -182,6 +186,7 @@ def _save(photo: _Derived, name: str, root: Path, settings: SaveSettings, base: 
         "group": group,
         "pair": pair,
         "mask_file_name": mask_name,
+        "split": base.split,
         "sha256": hashlib.sha256(data).hexdigest(),
         "licence": base.licence,
     }

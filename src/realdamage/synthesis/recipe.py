@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_manifest
-from realdamage.data.splits import assign_splits
+from realdamage.data.splits import assign_splits, components
 from realdamage.inference.errors import SynthesisError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import Track, no_progress
@@ -38,7 +38,8 @@ class SourceSettings:
     """Where the real photos come from. `kind`: "studio" (rendered, needs no files) or "manifest" (the real photos of
     `root`); `groups`: how many scenes the studio renders; `damaged_share`: of the studio's scenes, in 0..1;
     `per_source`: at most so many photos of each source of the manifest (None: all), drawn at random, with
-    `damaged_first` the really damaged ones before the others."""
+    `damaged_first` the really damaged ones before the others; `max_side`: larger photos are resized to it, in
+    pixels."""
 
     kind: str = "studio"
     root: str | None = None
@@ -46,6 +47,7 @@ class SourceSettings:
     damaged_share: float = 0.5
     per_source: int | None = None
     damaged_first: bool = False
+    max_side: int = 2048
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ def synthesize(recipe: Recipe, root: str | Path, *, progress: Track = no_progres
     """
     root = Path(root)
     started = time.monotonic()
-    parts = _claim(root, recipe)
     bases = _bases(recipe)
+    parts = _claim(root, recipe, bases)
     todo = [index for index in range(len(bases)) if not _part(parts, index).is_file()]
     workers = recipe.workers or len(os.sched_getaffinity(0))
     job = _Job(recipe, root, bases)
@@ -137,14 +139,10 @@ def synthesize(recipe: Recipe, root: str | Path, *, progress: Track = no_progres
     for index in range(len(bases)):
         rows.extend(json.loads(_part(parts, index).read_text()))
     table = pd.DataFrame(rows).fillna("")
-    if "split" not in table or not (table["split"] != "").any():
-        table["split"] = assign_splits(table.assign(**_missing(table)), recipe.fractions, recipe.seed)
+    if not (table["split"] != "").any():  # else the source's own splits hold, for what is made of its photos too
+        table["split"] = assign_splits(table, recipe.fractions, recipe.seed)
     write_manifest(root, table)
     return Summary(root, len(table), made, time.monotonic() - started)
-
-
-def _missing(table: pd.DataFrame) -> dict[str, str]:
-    return {name: "" for name in ("group", "pair", "source", "kind", "label") if name not in table}
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,9 @@ def _maker() -> GroupMaker:
         pool = TablePool.of_photos([Path(base.path) for base in _worker_job.bases if base.path])
     else:
         pool = TablePool.of_qualities(*recipe.writer.quality)
-    return GroupMaker(codecs, pool, dict(recipe.shares), recipe.paint_share, tuple(recipe.damages))
+    return GroupMaker(
+        codecs, pool, dict(recipe.shares), recipe.paint_share, tuple(recipe.damages), recipe.source.max_side
+    )
 
 
 def _make(index: int) -> int:
@@ -215,15 +215,17 @@ def _part(parts: Path, index: int) -> Path:
     return parts / f"{index:06d}.json"
 
 
-def _claim(root: Path, recipe: Recipe) -> Path:
-    """Marks the folder as this recipe's, so that two recipes never mix in one folder."""
+def _claim(root: Path, recipe: Recipe, bases: Sequence[Base]) -> Path:
+    """Marks the folder as this recipe's over these source photos, so that two sets never mix in one folder."""
     parts = root / PARTS
+    digest = hashlib.sha256(f"{recipe.digest()}\n{bases!r}".encode()).hexdigest()
     mark = parts / "recipe.json"
     if mark.is_file():
         found = json.loads(mark.read_text())
-        if found.get("digest") != recipe.digest():
+        if found.get("digest") != digest:
             raise SynthesisError(
-                f"{root} holds photos of another recipe ({found.get('name')}, or the same with other settings). "
+                f"{root} holds photos of another recipe ({found.get('name')}, or the same with other settings "
+                "or other source photos). "
                 "Give another folder with out=…, or start over with overwrite=true."
             )
         return parts
@@ -231,7 +233,7 @@ def _claim(root: Path, recipe: Recipe) -> Path:
         raise SynthesisError(
             f"{root} already holds a manifest that no recipe of ours made. Give another folder with out=…."
         )
-    content = {"name": recipe.name, "digest": recipe.digest(), "recipe": asdict(recipe)}
+    content = {"name": recipe.name, "digest": digest, "recipe": asdict(recipe)}
     write_atomically(mark, json.dumps(content, indent=2, default=list).encode())
     return parts
 
@@ -277,14 +279,17 @@ def _manifest_bases(manifest: Manifest, recipe: Recipe) -> list[Base]:
         if recipe.source.damaged_first:
             rows = rows.sort_values("kind", kind="stable")  # "damaged" before "original"
         rows = rows.groupby("source").head(recipe.source.per_source).sort_index()
-    records: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
+    # Copies and pairs among the source photos hang together also after their bytes have changed.
+    group = rows["group"].groupby(components(table)[rows.index]).transform("first")
+    records: list[dict[str, Any]] = rows.assign(group=group).to_dict("records")  # type: ignore[assignment]
     return [
         Base(
             path=str(manifest.path(row["file_name"])),
             damage=row["damage"],
-            condition=row["condition"] or "unknown",
+            condition="damaged" if row["kind"] == "damaged" else row["condition"] or "unknown",
             source=row["source"],
             group=row["group"],
+            split=row["split"],
             licence=row["licence"],
         )
         for row in records

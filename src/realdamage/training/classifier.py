@@ -151,8 +151,10 @@ class DamageClassifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and not self.trained_on:
-            self.trained_on = datamodule.describe()
+        if datamodule is not None:
+            # A model that goes on from another set has seen the generators of both.
+            seen = {*self.trained_on.get("generators", ()), *(found := datamodule.describe())["generators"]}
+            self.trained_on = {**found, "generators": sorted(seen)}
         checkpoint["trained_on"] = self.trained_on
         checkpoint["validation_figures"] = self.validation_figures
 
@@ -194,24 +196,31 @@ def _labelled_bce(logit: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
-def load_classifier(path: str | Path) -> DamageClassifier:
-    """Loads a checkpoint for scoring or export, without any download: its own weights replace pretrained ones;
-    adapters are merged.
-
-    Raises ModelFileError: no such file, not one of our checkpoints, or weights of another architecture.
-    """
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `realdamage-train` wrote, as plain values and tensors. Raises ModelFileError: no such file, or no such
+    checkpoint."""
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train wrote.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        hparams = dict(checkpoint["hyper_parameters"])
-        state = checkpoint["state_dict"]
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["hyper_parameters"]["backbone"], checkpoint["state_dict"]
     except Exception as error:
         raise ModelFileError(
             f"{path} is not a checkpoint of realdamage ({type(error).__name__}: {first_line(error)}). "
             "Give a .ckpt that realdamage-train wrote."
         ) from error
+    return checkpoint
+
+
+def load_classifier(path: str | Path) -> DamageClassifier:
+    """Loads a checkpoint for scoring or export, without any download: its own weights replace pretrained ones; adapters
+    are merged.
+
+    Raises ModelFileError: no such file, not one of our checkpoints, or weights of another architecture.
+    """
+    checkpoint = read_checkpoint(path)
+    hparams, state = dict(checkpoint["hyper_parameters"]), checkpoint["state_dict"]
     hparams.pop("_instantiator", None)
     try:
         classifier = DamageClassifier(**{**hparams, "pretrained": False, "weights": None, "compile": False})

@@ -162,7 +162,7 @@ class PairDataset(Dataset[Batch]):
             inner = rng.random(2)
             for view, found in zip(views, crops, strict=True):
                 # An original of another size (re-synthesised frames) is cropped at the same relative place.
-                at = corner if len(shapes) == 1 else _relative(corner, views[-1].rgb.shape, view.rgb.shape)
+                at = corner if len(shapes) == 1 else _relative(corner, views[-1].rgb.shape, view.rgb.shape, window)
                 found.append(self._crop(view, at, window, chain, inner, flip, turn))
         shares = np.stack([[crop.share for crop in found] for found in crops])
         labels = [_crops_label(view, share) for view, share in zip(views, shares, strict=True)]
@@ -233,8 +233,13 @@ def _at_least(pixels: npt.NDArray[Any], tile: int) -> npt.NDArray[Any]:
     return np.pad(pixels, [*pads, *[(0, 0)] * (pixels.ndim - 2)], mode="reflect") if max(pads)[1] else pixels
 
 
-def _relative(corner: tuple[int, int], source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, int]:
-    return tuple(int(at * to / of) for at, of, to in zip(corner, source, target, strict=False))  # type: ignore[return-value]
+def _relative(
+    corner: tuple[int, int], source: tuple[int, ...], target: tuple[int, ...], window: int
+) -> tuple[int, int]:
+    """The same place in a photo of another size, moved inwards where the window would stick out: padding that only one
+    half of a pair gets would tell its label."""
+    y, x = (min(int(at * to / of), max(0, to - window)) for at, of, to in zip(corner, source, target, strict=False))
+    return y, x
 
 
 def _resize_mask(mask: Share, shape: tuple[int, ...]) -> Share:
