@@ -1,0 +1,102 @@
+"""The codec engine repaints what it is told to and nothing else, with every sort of weights that it takes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realdamage.inference.errors import MissingExtraError, SynthesisError
+from realdamage.synthesis.codec import Codec
+from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, load_house_codec, save_house_codec
+
+RGB = np.random.default_rng(0).integers(0, 256, (90, 118, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codec of ours with random weights; so small that its pictures are rubbish, which is easy to see."""
+    path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
+    save_house_codec(HouseCodec(HouseCodecSpec(stages=2, latent=2, width=4)), path)
+    return path
+
+
+def test_outside_of_the_blend_every_byte_stays(tiny_weights: Path) -> None:
+    region = np.zeros((90, 118), np.bool_)
+    region[30:50, 40:70] = True
+    edit = Codec(str(tiny_weights), "tiny", "tiny").regenerate(RGB, region, np.random.default_rng(0))
+    assert edit.mask[region].all()
+    assert 600 < edit.mask.sum() < 3000
+    far = np.ones_like(region)
+    far[:70, 20:95] = False
+    assert np.array_equal(edit.rgb[far], RGB[far])
+    assert np.abs(edit.rgb[region].astype(int) - RGB[region]).mean() > 5
+
+
+def test_the_whole_photo_keeps_its_size_and_is_all_mask(tiny_weights: Path) -> None:
+    edit = Codec(str(tiny_weights), "tiny", "tiny").apply(RGB, np.random.default_rng(0))
+    assert edit.rgb.shape == RGB.shape
+    assert edit.rgb.dtype == np.uint8
+    assert edit.mask.all()
+
+
+def test_an_empty_region_is_refused(tiny_weights: Path) -> None:
+    with pytest.raises(SynthesisError, match="region is empty"):
+        Codec(str(tiny_weights), "t", "t").regenerate(RGB, np.zeros((90, 118), np.bool_), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["AutoencoderTiny", "AutoencoderKL"])
+def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
+    if name == "AutoencoderTiny":
+        channels = (8, 8, 8, 8)
+        model = diffusers.AutoencoderTiny(encoder_block_out_channels=channels, decoder_block_out_channels=channels)
+    else:
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+        model = diffusers.AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, **blocks)
+    model.save_pretrained(tmp_path / "weights")
+    codec = Codec(str(tmp_path / "weights"), "g", "f")
+    again = Codec(str(tmp_path / "weights"), "g", "f")
+    repainted = codec.reconstruct(RGB)
+    assert repainted.shape == RGB.shape
+    assert np.array_equal(repainted, again.reconstruct(RGB))
+    assert not np.array_equal(repainted, RGB)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such folder"), ("{}", "could not be loaded"), ('{"_class_name": "UNet2DModel"}', "a UNet2DModel")],
+)
+def test_weights_that_are_none_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
+    folder = tmp_path / "weights"
+    if content is not None:
+        folder.mkdir()
+        (folder / "config.json").write_text(content)
+    with pytest.raises(SynthesisError, match=message):
+        Codec(str(folder), "g", "f")
+
+
+def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtraError, match=r"realdamage\[synth\]"):
+        Codec(str(tmp_path), "g", "f")
+
+
+def test_a_file_that_is_no_codec_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(SynthesisError, match="not a house codec"):
+        load_house_codec(path)
+
+
+def test_the_shipped_codec_paints_a_photo_that_still_looks_like_it(photo_factory: object) -> None:
+    codec = load_house_codec()
+    size = sum(p.numel() for p in codec.parameters()) * 2
+    assert size < 1_000_000
+    rgb = photo_factory(96, 128, 0)  # type: ignore[operator]
+    repainted = Codec("house", "house", "house").reconstruct(rgb)
+    error = np.abs(repainted.astype(int) - rgb).mean()
+    assert 0.5 < error < 12, f"mean difference of {error:.1f} grey levels"
