@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from realdamage.inference.errors import PhotoError
 
@@ -142,7 +142,9 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 
 
 def _damaged(name: str, error: Exception) -> str:
-    return f"{name}: the file is damaged or cut off ({error}); ask for the original"
+    # Pillow's message would name an address in memory, another one at each reading.
+    details = "its header cannot be read" if isinstance(error, UnidentifiedImageError) else str(error)
+    return f"{name}: the file is damaged or cut off ({details}); ask for the original"
 
 
 def _too_large(name: str, found: str, max_pixels: int) -> str:
