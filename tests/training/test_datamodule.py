@@ -1,0 +1,172 @@
+"""From a folder to batches: splits, weights, exclusions, photos made on the spot, and broken files by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from realdamage import train
+from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
+from realdamage.inference.photo import PixelSpec
+from realdamage.training.datamodule import DamageDataModule
+
+SPEC = PixelSpec(tile=64, patch=16, overlap=16)
+
+
+def module(root: Path, **options: Any) -> DamageDataModule:
+    made = DamageDataModule(root=str(root), pixel_spec=SPEC.to_dict(), seed=0, **{"batch_units": 4, **options})
+    made.prepare_data()
+    made.setup("fit")
+    return made
+
+
+def test_batches_hold_both_halves_of_every_training_pair(tiny_manifest: Path) -> None:
+    made = module(tiny_manifest, batch_units=7, tiles_per_photo=2)
+    batches = list(made.train_dataloader())
+    assert [batch["tiles"].shape for batch in batches] == [(28, 64, 64, 3)] * 2
+    assert batches[0]["tiles"].dtype == torch.uint8
+    photos = list(made.val_dataloader())
+    assert len(photos) == 11
+    assert [int(photo["photo_label"].item()) for photo in photos] == [
+        int(label == "synthetic") for label in read_manifest(tiny_manifest).select(split="val").table["label"]
+    ]
+    assert sum(photo["whole_edit"] for photo in photos) == 1
+
+
+def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(tiny_manifest: Path) -> None:
+    harsh = {"probability": 1.0, "scale": [0.5, 0.9], "quality": [40, 80]}
+    alone, helped = (
+        next(iter(module(tiny_manifest, workers=workers, degradations=harsh).train_dataloader())) for workers in (0, 1)
+    )
+    assert torch.equal(alone["tiles"], helped["tiles"])
+    assert torch.equal(alone["photo_label"], helped["photo_label"])
+
+
+def test_class_and_kind_weights_multiply(tiny_manifest: Path) -> None:
+    made = module(tiny_manifest, class_weights={"real": 3.0}, kind_weights={"damaged": 2.0, "pasted": 0.0})
+    manifest = read_manifest(tiny_manifest).select(split="train")
+    expected = {"original": 3.0, "damaged": 6.0, "annotated": 3.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 0.0}
+    dataset = made.train_dataloader().dataset
+    assert {kind: dataset.photo_weights[row] for row, kind in enumerate(manifest.table["kind"])} == expected
+    unit = dataset.units[3]
+    assert dataset[0, 3]["photo_weight"].tolist() == [dataset.photo_weights[row] for row in unit]
+
+
+def test_photos_without_splits_are_not_split_behind_the_users_back(write_set, tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", 4, splits=False)
+    with pytest.raises(ManifestError, match=rf"no split yet.*realdamage split {root}"):
+        module(root)
+
+
+def test_excluded_generators_leave_train_and_val_but_not_test(tiny_manifest: Path) -> None:
+    made = module(tiny_manifest, exclude=["odd"])
+    table = made.manifest.table
+    assert set(table.loc[table["split"] != "test", "generator"]) == {"", "even"}
+    assert "odd" in set(table.loc[table["split"] == "test", "generator"])
+    assert made.describe()["excluded_generators"] == ["odd"]
+    assert made.describe()["generators"] == ["even"]
+
+
+def test_it_describes_what_it_trained_on(tiny_manifest: Path) -> None:
+    manifest = read_manifest(tiny_manifest)
+    assert module(tiny_manifest).describe() == {
+        "manifest_sha256": manifest.digest(),
+        "photos": {"real": 10, "synthetic": 12},
+        "generators": ["even", "odd"],
+        "excluded_generators": [],
+    }
+
+
+def test_an_unknown_generator_names_those_there_are(tiny_manifest: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.exclude=\['evn'\].*even, odd"):
+        module(tiny_manifest, exclude=["evn"])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_of_one_label_is_refused_and_named(write_set, tmp_path: Path, split: str) -> None:
+    root = write_set(tmp_path / "set", 16)
+    table = read_manifest(root).table
+    write_manifest(root, table[~((table["split"] == split) & (table["label"] == "synthetic"))])
+    with pytest.raises(ManifestError, match=rf"split {split} has .*real.*needs both labels"):
+        module(root)
+
+
+def test_a_group_in_two_splits_is_refused(write_set, tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", 16)
+    table = read_manifest(root).table
+    table.loc[0, "split"] = "val"
+    write_manifest(root, table)
+    with pytest.raises(ManifestError, match=r"00_original\.png.*'val'.*'train'"):
+        module(root)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weights": {"fake": 1.0}}, r"data\.class_weights\.fake: unknown.*real, synthetic"),
+        ({"kind_weights": {"original": -1.0}}, r"data\.kind_weights\.original=-1"),
+        ({"on_error": "ignore"}, r"data\.on_error=ignore.*raise, skip"),
+        ({"degradations": {"probability": 2.0}}, r"data\.degradations\.probability=2"),
+        ({"focus": 2.0}, r"data\.focus=2"),
+    ],
+)
+def test_wrong_settings_are_named(tiny_manifest: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        module(tiny_manifest, **options).train_dataloader()
+
+
+def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"metadata\.csv"):
+        module(tmp_path)
+
+
+def test_an_empty_folder_is_filled_by_the_recipe_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe runs for real, made small; a second run finds its photos."""
+    from realdamage import configuration
+    from realdamage.synthesis import recipe
+
+    small = ["recipe.source.groups=6", "recipe.workers=1", "recipe.fractions={train: 0.5, val: 0.5, test: 0}"]
+    compose = configuration.compose
+    monkeypatch.setattr(configuration, "compose", lambda command, overrides: compose(command, [*overrides, *small]))
+    runs: list[Path] = []
+    synthesize = recipe.synthesize
+    monkeypatch.setattr(
+        recipe, "synthesize", lambda *given, **options: runs.append(given[1]) or synthesize(*given, **options)
+    )
+    root = tmp_path / "made"
+    made = module(root, recipe="quickstart")
+    assert {"real", "synthetic"} == set(made.manifest.table["label"])
+    assert next(iter(made.train_dataloader()))["tiles"].shape[1:] == (64, 64, 3)
+    digest = made.manifest.digest()
+    assert module(root, recipe="quickstart").manifest.digest() == digest
+    assert runs == [root]
+
+
+class TestBrokenFiles:
+    @pytest.fixture
+    def root(self, write_set, tmp_path: Path) -> Path:
+        root = write_set(tmp_path / "set", 16)
+        (root / "photos/02_ai_region.png").write_bytes(b"\x89PNG but no more")  # train
+        (root / "photos/08_original.png").write_bytes(b"")  # val
+        return root
+
+    def test_raise_stops_and_names_the_file(self, root: Path, tiny_config: Callable[..., Any], tmp_path: Path) -> None:
+        with pytest.raises(PhotoError, match=r"02_ai_region\.png"):
+            train.run(tiny_config(tmp_path / "run", f"data.root={root}"))
+
+    def test_skip_reports_each_once_by_name_and_trains_on(
+        self, root: Path, tiny_config: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING, "realdamage"):
+            train.run(tiny_config(tmp_path / "run", f"data.root={root}", "data.on_error=skip"))
+        told = [record.message for record in caplog.records if "skipped a photo" in record.message]
+        assert len([message for message in told if "02_ai_region.png" in message]) == 1
+        assert len([message for message in told if "08_original.png" in message]) == 1
+        assert len(told) == 2
+        assert (tmp_path / "run/best.ckpt").is_file()
