@@ -119,9 +119,10 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     )
     lines += [
         "",
-        'In the rows "all" the false alarms are counted on really damaged photos (all real photos where there are',
+        "In the rows “all” the false alarms are counted on really damaged photos, in the others on all real photos of the",
+        "set; – where there are too few of them for the rate. `paint` is the control: painted damage without any network.",
+        "",
     ]
-    lines += ["fewer than the rate takes: –), in the others on all real photos of the set.", ""]
     return "\n".join([*lines, f"From [{source}]({source}). " + "; ".join(origins) + "."])
 
 
