@@ -119,8 +119,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     )
     lines += [
         "",
-        "In the rows “all” the false alarms are counted on really damaged photos, in the others on all real photos of the",
-        "set; – where there are too few of them for the rate. `paint` is the control: painted damage without any network.",
+        "In the rows “all” false alarms are counted on really damaged photos, in the others on all real photos of the",
+        "set; – where they are too few for the rate. `paint` is the control: painted damage without any network.",
         "",
     ]
     return "\n".join([*lines, f"From [{source}]({source}). " + "; ".join(origins) + "."])
