@@ -92,7 +92,7 @@ def test_an_experiment_is_a_short_delta(experiment: str) -> None:
 @pytest.mark.parametrize("debug", ["fast", "overfit"])
 def test_debugging_an_experiment_changes_what_it_must(experiment: str, debug: str, composed) -> None:
     config = composed(f"+experiment={experiment}", f"+debug={debug}")
-    assert config.name == experiment
+    assert config.name == "debug"
     assert config.data.workers == 0
     if debug == "fast":
         assert (config.trainer.max_epochs, config.trainer.limit_train_batches) == (1, 2)

@@ -31,7 +31,7 @@ def command(run_command: Callable[..., Any]) -> Callable[..., str]:
     return run
 
 
-def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     small = ("recipe.source.groups=12", "recipe.workers=1", "recipe.fractions={train: 0.5, val: 0.25, test: 0.25}")
     assert "photos/s" in command("synthesize", "+recipe=quickstart", "out=data", *small)
     table = read_manifest(tmp_path / "data").table
@@ -72,9 +72,9 @@ def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, caps
     assert worst < 1e-3, f"torch and ONNX scores differ by {worst:.1e}"
 
     photos = [f"data/{name}" for name in table.loc[table["split"] == "test", "file_name"][:2]]
-    capsys.readouterr()
+    capfd.readouterr()
     assert cli.main(["predict", *photos, "--model", str(model), "--heatmap", "maps", "--format", "csv"]) == 0
-    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
     assert [row["file_name"] for row in rows] == photos
     assert {row["outcome"] for row in rows} <= {"real", "review"}, "a demo model said synthetic unasked"
     assert len(list((tmp_path / "maps").glob("*.png"))) == 2

@@ -40,7 +40,7 @@ def test_the_soft_maximum_lies_between_mean_and_maximum(x: np.ndarray, sharpness
 def test_the_formula_by_hand() -> None:
     logit, evidence = np.array([0.0, math.log(3)]), np.array([[[1.0, 1.0]], [[1.0, 1.0]]])
     assert log_mean_exp(logit, 1.0) == pytest.approx(math.log(2))
-    pooling = Pooling(patch_weight=0.25)
+    pooling = Pooling(patch_weight=0.25, tile_sharpness=1.0, patch_sharpness=1.0)
     assert pool(logit, evidence, pooling) == pytest.approx(0.75 * math.log(2) + 0.25)
 
 

@@ -47,7 +47,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 def _slice_lines(title: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = {f"{name} (never trained on)" if row.get("trained_on") is False else name: row for name, row in rows.items()}
-    width = min(48, max(len(title), *(len(name) for name in rows)))
+    width = min(40, max(len(title), *(len(name) for name in rows)))
     lines = [f"{title:<{width}}" + "".join(f"{heading:>11}" for heading in _SLICE_COLUMNS.values())]
     for name, row in rows.items():
         short = name if len(name) <= width else name[: width - 1] + "…"

@@ -1,0 +1,252 @@
+"""realdamage-train as it is typed: seeds that seed, runs that go on where they stopped, several at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from omegaconf import DictConfig
+from sklearn.metrics import roc_auc_score
+
+from realdamage import train
+from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.evaluation.predictions import score_manifest
+from realdamage.inference.detector import Detector
+from realdamage.inference.errors import ConfigError, ModelFileError
+from realdamage.training.classifier import DamageClassifier, load_classifier
+from realdamage.training.dataset import PairDataset
+from realdamage.training.record import model_metadata
+from realdamage.training.scorer import TorchScorer
+
+TinyConfig = Callable[..., DictConfig]
+AS_TYPED = (
+    "model.backbone=test_vit",
+    "model.tile=64",
+    "model.overlap=16",
+    "trainer.max_epochs=1",
+    "data.batch_units=7",
+    "data.tiles_per_photo=1",
+    "threads=1",
+)
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    a, b = weights(first), weights(second)
+    assert a.keys() == b.keys()
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The (epoch, index) of every training unit in the order in which they were asked for."""
+    keys: list[Any] = []
+    read = PairDataset.__getitem__
+
+    def remember(self: PairDataset, key: Any) -> Any:
+        keys.append(key)
+        return read(self, key)
+
+    monkeypatch.setattr(PairDataset, "__getitem__", remember)
+    return keys
+
+
+class TestSeed:
+    def test_the_seed_decides_weights_and_batches_and_zero_is_a_seed(self, tiny_config: TinyConfig, tmp_path) -> None:
+        harsh = "data.degradations.probability=1.0"
+        found = []
+        for number, seed in enumerate((0, 0, 1)):
+            _, classifier, datamodule = train.build(tiny_config(tmp_path / str(number), f"seed={seed}", harsh))
+            datamodule.setup("fit")
+            found.append((classifier.network.patch_head.weight, next(iter(datamodule.train_dataloader()))["tiles"]))
+        (weight, tiles), (weight_again, tiles_again), (other_weight, other_tiles) = found
+        assert torch.equal(weight, weight_again)
+        assert torch.equal(tiles, tiles_again)
+        assert not torch.equal(weight, other_weight)
+        assert not torch.equal(tiles, other_tiles)
+
+    def test_two_runs_of_one_seed_end_with_the_same_weights(self, tiny_config: TinyConfig, tmp_path) -> None:
+        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+            train.run(tiny_config(tmp_path / name, f"seed={seed}", "trainer.max_epochs=1"))
+        assert largest_difference(tmp_path / "a/last.ckpt", tmp_path / "b/last.ckpt") == 0.0
+        assert largest_difference(tmp_path / "a/last.ckpt", tmp_path / "c/last.ckpt") > 1e-3
+
+
+class TestResume:
+    @pytest.mark.parametrize("adapt", ["full", "lora"])
+    def test_a_resumed_run_equals_one_that_was_never_stopped(
+        self, adapt: str, tiny_config: TinyConfig, tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        overrides = (
+            f"adapt={adapt}",
+            "trainer.max_epochs=4",
+            "data.degradations.probability=0.8",
+            "data.degradations.curriculum_epochs=3",
+            "adapt.dropout=0.0",  # the state of the random numbers behind dropout is not part of a checkpoint
+        )
+        train.run(tiny_config(tmp_path / "straight", *overrides))
+        straight = drawn.copy()
+        drawn.clear()
+
+        def power_cut(self: DamageClassifier) -> None:
+            if self.current_epoch == 2:
+                raise OSError("power cut")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(DamageClassifier, "on_train_epoch_start", power_cut)
+            with pytest.raises(OSError, match="power cut"):
+                train.run(tiny_config(tmp_path / "stopped", *overrides))
+        epochs_before = {epoch for epoch, _ in drawn[:28]}
+        del drawn[28:]  # what the third epoch had read ahead when it stopped
+        train.run(tiny_config(tmp_path / "stopped", *overrides, "resume=last"))
+        assert epochs_before == {0, 1}
+        assert drawn == straight
+        assert len(straight) == 4 * 14
+        difference = largest_difference(tmp_path / "straight/last.ckpt", tmp_path / "stopped/last.ckpt")
+        print(f"largest difference of a weight {difference:.1e} (allowed 1e-6)")
+        assert difference <= 1e-6
+        best, again = (load_classifier(tmp_path / name / "last.ckpt") for name in ("straight", "stopped"))
+        assert best.validation_figures == pytest.approx(again.validation_figures)
+
+    def test_a_finished_run_has_nothing_to_go_on_with_and_ends_right(
+        self, tiny_run: Path, tiny_config: TinyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = shutil.copytree(tiny_run, tmp_path / "run")
+        train.run(tiny_config(folder, "name=tiny", "model.lr=3e-3", "trainer.max_epochs=3", "resume=last"))
+        assert "next: realdamage-export checkpoint=" in capsys.readouterr().out
+        assert largest_difference(folder / "last.ckpt", tiny_run / "last.ckpt") == 0.0
+        assert largest_difference(folder / "best.ckpt", tiny_run / "best.ckpt") == 0.0
+
+    def test_more_epochs_than_before_go_on_from_the_last(
+        self, tiny_run: Path, tiny_config: TinyConfig, tmp_path: Path, drawn: list[Any]
+    ) -> None:
+        resume = f"resume={tiny_run}/last.ckpt"
+        train.run(tiny_config(tmp_path / "more", "model.lr=3e-3", "trainer.max_epochs=4", resume))
+        assert {epoch for epoch, _ in drawn} == {3}
+        assert (tmp_path / "more/last.ckpt").is_file()
+
+    def test_resume_in_an_empty_folder_starts(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
+        assert train.checkpoint_to_resume(tiny_config(tmp_path / "new", "resume=last")) is None
+
+    def test_a_folder_that_holds_a_run_is_left_alone(self, tiny_run: Path, tiny_config: TinyConfig) -> None:
+        before = (tiny_run / "last.ckpt").stat().st_mtime_ns
+        with pytest.raises(ConfigError, match=r"already holds a run.*resume=last.*overwrite=true.*name="):
+            train.run(tiny_config(tiny_run))
+        assert (tiny_run / "last.ckpt").stat().st_mtime_ns == before
+        assert train.checkpoint_to_resume(tiny_config(tiny_run, "overwrite=true")) is None
+        assert train.checkpoint_to_resume(tiny_config(tiny_run, "resume=last")) == tiny_run / "last.ckpt"
+
+    def test_a_checkpoint_that_is_not_there_is_named(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
+        with pytest.raises(ModelFileError, match=r"resume=.*gone\.ckpt: no such file"):
+            train.run(tiny_config(tmp_path, f"resume={tmp_path}/gone.ckpt"))
+
+
+class TestDebug:
+    def test_fast_takes_a_few_steps_of_everything(self, run_command, tiny_manifest: Path, tmp_path: Path) -> None:
+        arguments = [*AS_TYPED[:3], "data.tiles_per_photo=1", f"data.root={tiny_manifest}", "data.recipe=null"]
+        finished = run_command("train", "+experiment=quickstart", "+debug=fast", *arguments)
+        assert finished.code == 0, finished.err
+        folder = tmp_path / "out/debug"  # never the folder of a real run
+        assert {"best.ckpt", "last.ckpt", "config.yaml", "train.log"} <= {path.name for path in folder.iterdir()}
+        assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 2
+        assert "next: realdamage-export checkpoint=out/debug/best.ckpt" in finished.out.replace(f"{tmp_path}/", "")
+        again = run_command("train", "+experiment=quickstart", "+debug=fast", *arguments, "overwrite=false")
+        assert again.code == 2
+        assert "already holds a run" in again.err
+        assert "Traceback" not in again.err
+
+    def test_overfit_learns_the_same_few_crops_by_heart(
+        self, tiny_config: TinyConfig, tmp_path: Path, drawn: list[Any]
+    ) -> None:
+        train.run(tiny_config(tmp_path, "+debug=overfit", "trainer.max_epochs=40", "model.lr=2e-3"))
+        assert set(drawn) == set(range(14))  # no epoch in the key: every time the same crops
+        with (tmp_path / "logs/version_0/metrics.csv").open() as file:
+            losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+        assert len(losses) == 80
+        assert max(losses[-4:]) < 0.5 * min(losses[:4])
+
+
+def typed(arguments: list[str], cwd: Path, script: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command line in a process of its own, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    command = [sys.executable, *(script or ["-m", "realdamage.train"]), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280)
+
+
+def test_a_multirun_trains_each_in_a_folder_of_its_own(tiny_manifest: Path, tmp_path: Path) -> None:
+    finished = typed(["-m", "seed=0,1", "name=sweep", f"data.root={tiny_manifest}", *AS_TYPED], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    folders = [tmp_path / "out/sweep-sweep" / number for number in ("0", "1")]
+    for seed, folder in enumerate(folders):
+        assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == seed
+        assert (folder / "best.ckpt").is_file()
+    assert largest_difference(folders[0] / "last.ckpt", folders[1] / "last.ckpt") > 1e-3
+
+
+DRIVER = """
+import json, os, sys
+from pathlib import Path
+from realdamage import train
+from realdamage.training import dataset
+
+def record(kind):
+    read = kind.__getitem__
+    def seen(self, key):
+        with Path("seen.jsonl").open("a") as file:
+            file.write(json.dumps([kind.__name__, int(os.environ.get("LOCAL_RANK", 0)), key]) + "\\n")
+        return read(self, key)
+    kind.__getitem__ = seen
+
+record(dataset.PairDataset)
+record(dataset.WholePhotoDataset)
+train.main()
+"""
+
+
+def test_two_processes_share_the_photos_out_and_agree_on_the_figures(tiny_manifest: Path, tmp_path: Path) -> None:
+    """Both together see each training unit once an epoch and each validation photo once, also when the photos of one of
+    them have no mask to localise."""
+    root = shutil.copytree(tiny_manifest, tmp_path / "set")
+    table = read_manifest(root).table
+    masked = table.index[(table["split"] == "val") & (table["label"] == "synthetic")]
+    table.loc[masked[1:], "mask_file_name"] = ""
+    write_manifest(root, table)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    finished = typed(
+        [*ddp, "name=pair", f"data.root={root}", *AS_TYPED, "trainer.max_epochs=2"], tmp_path, ["driver.py"]
+    )
+    assert finished.returncode == 0, finished.stderr
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    units = {rank: Counter((e, i) for name, r, (e, i) in pairs_of(seen) if r == rank) for rank in (0, 1)}
+    assert not set(units[0]) & set(units[1])
+    assert units[0] + units[1] == Counter((epoch, index) for epoch in (0, 1) for index in range(14))
+    assert len(units[0]) == len(units[1]) == 14
+    photos = Counter(key for name, _, key in seen if name == "WholePhotoDataset")
+    assert photos == {**dict.fromkeys(range(11), 2), -1: 2}  # two epochs, and one filler in each
+    figures = torch.load(tmp_path / "out/pair/last.ckpt", weights_only=True)["validation_figures"]
+    classifier = load_classifier(tmp_path / "out/pair/last.ckpt")
+    detector = Detector(TorchScorer(classifier.network), model_metadata(classifier))
+    predictions, _ = score_manifest(detector, read_manifest(root).select(split="val"))
+    expected = roc_auc_score(predictions["label"] == "synthetic", predictions["score"])
+    assert figures["val/auroc"] == pytest.approx(expected, abs=1e-6)
+    assert "val/localisation_ap" in figures
+
+
+def pairs_of(seen: list[Any]) -> list[Any]:
+    return [entry for entry in seen if entry[0] == "PairDataset"]
