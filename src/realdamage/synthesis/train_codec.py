@@ -52,7 +52,7 @@ def train(photos: list[np.ndarray], spec: HouseCodecSpec, *, steps: int, seed: i
         target = crops(photos, 16, side, rng)
         loss = reconstruction_loss(codec(target), target)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))

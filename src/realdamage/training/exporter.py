@@ -147,5 +147,5 @@ def awkward_photos(tile: int, seed: int = 0) -> dict[str, bytes]:
 
 def _file(image: Image.Image, file_format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)  # type: ignore[arg-type]
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
