@@ -13,7 +13,7 @@ import hydra
 import lightning as L
 import torch
 from hydra.errors import HydraException
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from realdamage import configuration

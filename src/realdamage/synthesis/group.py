@@ -161,7 +161,7 @@ def group_photos(maker: GroupMaker, base: Base, index: int, root: Path, rng: np.
     group = base.group or f"{base.source}/{stem}"
     kind = "damaged" if base.condition == "damaged" else "original"
     first = _Derived(kind, rgb, None, base.damage)
-    rows = []
+    rows: list[Row] = []
     for photo in (first, *maker.derive(base, rgb, product, rng)):
         name = f"photos/{stem}_{photo.kind}.jpg"
         rows.append(_save(photo, name, root, settings, base, group, "" if photo is first else rows[0]["file_name"]))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import peft
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_layer_decay
 from torch import nn
 
 from realdamage.inference.errors import ConfigError

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinarySensitivityAtSpecificity
 
 from realdamage.inference.errors import ConfigError, ModelFileError
@@ -86,7 +86,10 @@ class DamageClassifier(L.LightningModule):
         self.network = build_network(backbone, tile=tile, pretrained=pretrained, weights=weights, drop_path=drop_path)
         adapt_network(self.network, self.adaptation)
         self.pixel_spec = PixelSpec(tile, self.network.patch, overlap, max_side, filter)
-        figures = {"auroc": BinaryAUROC(), "tpr_at_fpr_1": _TruePositiveRate(min_specificity=0.99)}
+        figures: dict[str, Metric | MetricCollection] = {
+            "auroc": BinaryAUROC(),
+            "tpr_at_fpr_1": _TruePositiveRate(min_specificity=0.99),
+        }
         self.photo_metrics = MetricCollection(figures, prefix="val/", compute_groups=False)
         self.localisation = BinaryAveragePrecision(thresholds=512)
 

@@ -61,7 +61,9 @@ class DamageDataModule(L.LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         self.spec = PixelSpec(**pixel_spec)
-        drawn = {name: tuple(v) if isinstance(v, list) else v for name, v in (degradations or {}).items()}
+        drawn: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in (degradations or {}).items()
+        }
         self.degradations = Degradations(**drawn)
         _check_weights("data.class_weights", class_weights, LABELS)
         _check_weights("data.kind_weights", kind_weights, KINDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -25,7 +27,7 @@ class PlainProgress(Callback):
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        outputs: Tensor | dict[str, Tensor],
+        outputs: Tensor | Mapping[str, Any] | None,
         batch: Batch,
         batch_idx: int,
     ) -> None:

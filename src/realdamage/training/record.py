@@ -17,9 +17,9 @@ def git_commit() -> str:
     repository."""
     folder = Path(__file__).resolve().parent
     try:
-        options = {"cwd": folder, "capture_output": True, "text": True, "check": True, "timeout": 10}
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout.strip()  # type: ignore[call-overload]
-        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], **options).stdout.strip()  # type: ignore[call-overload]
+        options: Any = {"cwd": folder, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        commit = str(subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout).strip()
+        changes = str(subprocess.run(["git", "status", "--porcelain", "-uno"], **options).stdout).strip()
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+changes" if changes else "")
