@@ -46,12 +46,6 @@ def test_it_squeezes_by_its_stride_and_gives_the_size_back(stages: int) -> None:
     assert codec(x).shape == x.shape
 
 
-def test_the_latent_is_bounded_so_that_the_photo_cannot_pass_as_it_is() -> None:
-    codec = tiny()
-    with torch.no_grad():
-        quiet, loud = (codec(torch.full((1, 3, 32, 32), value)) for value in (1e3, 1e6))
-    torch.testing.assert_close(quiet, loud)
-
 
 def test_the_shipped_file_is_small_and_loses_detail_but_not_the_photo(photo_factory: Callable[..., np.ndarray]) -> None:
     assert (files("realdamage.synthesis") / SHIPPED).stat().st_size < 1_000_000  # type: ignore[attr-defined]

@@ -93,7 +93,7 @@ def load_house_codec(path: str | Path | None = None) -> HouseCodec:
         codec.load_state_dict(state)
     except Exception as error:
         raise SynthesisError(
-            f"{path}: not a house codec ({type(error).__name__}: {str(error)[:160]}). Make one with "
+            f"{path}: not a house codec ({type(error).__name__}: {' '.join(str(error).split())[:160]}). Make one with "
             "python -m realdamage.synthesis.train_codec --output FILE."
         ) from error
     return codec.eval()

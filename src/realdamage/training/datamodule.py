@@ -61,9 +61,8 @@ class DamageDataModule(L.LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         self.spec = PixelSpec(**pixel_spec)
-        drawn: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in (degradations or {}).items()
-        }
+        given = (degradations or {}).items()
+        drawn: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given}
         self.degradations = Degradations(**drawn)
         _check_weights("data.class_weights", class_weights, LABELS)
         _check_weights("data.kind_weights", kind_weights, KINDS)
