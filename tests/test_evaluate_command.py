@@ -25,7 +25,9 @@ def calibrated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     data, metadata, _ = read_model_file(tiny_onnx)
     policy = Policy(t_synthetic=0.5, t_real=-0.5, fpr=0.1, miss=0.1, negatives="damaged", photos={"real": 4})
     path = tmp_path_factory.mktemp("calibrated") / "model.onnx"
-    write_model_file(path, data, replace(metadata, calibration=Calibration(slope=3.0, intercept=0.1, prior=0.5), policy=policy))
+    write_model_file(
+        path, data, replace(metadata, calibration=Calibration(slope=3.0, intercept=0.1, prior=0.5), policy=policy)
+    )
     return path
 
 

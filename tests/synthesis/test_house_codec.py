@@ -46,7 +46,6 @@ def test_it_squeezes_by_its_stride_and_gives_the_size_back(stages: int) -> None:
     assert codec(x).shape == x.shape
 
 
-
 def test_the_shipped_file_is_small_and_loses_detail_but_not_the_photo(photo_factory: Callable[..., np.ndarray]) -> None:
     assert (files("realdamage.synthesis") / SHIPPED).stat().st_size < 1_000_000  # type: ignore[attr-defined]
     codec = load_house_codec()

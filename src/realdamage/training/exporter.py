@@ -82,7 +82,7 @@ def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:
             verbose=False,
         )
     if program is None:
-        raise ModelFileError("torch.onnx.export returned no program; this needs torch 2.6 or later")
+        raise ModelFileError("torch.onnx.export returned no program; this needs torch 2.15 or later")
     model = program.model_proto
     for node in model.graph.node:
         node.ClearField("metadata_props")  # stack traces of the exporting machine
