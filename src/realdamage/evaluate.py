@@ -53,6 +53,7 @@ def run(config: EvaluateConfig) -> None:
         torch.set_num_threads(config.threads)
     detector = load_detector(config)
     manifest = read_manifest(config.data.root)
+    digest = manifest.digest()  # of the whole set, as the trained model names it
     if config.data.split is not None:
         if not (manifest.table["split"] != "").any():
             raise ConfigError(f"{manifest.root}: its photos have no split; score all of them with data.split=null")
@@ -76,7 +77,7 @@ def run(config: EvaluateConfig) -> None:
         "model_version": detector.metadata.model_version,
         "data_root": str(config.data.root),
         "split": config.data.split,
-        "manifest_sha256": manifest.digest(),
+        "manifest_sha256": digest,
         "git_commit": git_commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["realdamage-evaluate", *HydraConfig.get().overrides.task]),
