@@ -53,7 +53,7 @@ def run(config: EvaluateConfig) -> None:
         torch.set_num_threads(config.threads)
     detector = load_detector(config)
     manifest = read_manifest(config.data.root)
-    digest = manifest.digest()  # of the whole set, as the trained model names it
+    digest = manifest.digest()  # of the whole set, not of one split
     if config.data.split is not None:
         if not (manifest.table["split"] != "").any():
             raise ConfigError(f"{manifest.root}: its photos have no split; score all of them with data.split=null")
