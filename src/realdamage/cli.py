@@ -10,11 +10,12 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from realdamage.inference.errors import MissingExtraError, PhotoError, RealDamageError, UsageError
+from realdamage import cli_data
+from realdamage.cli_data import extra
+from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 from realdamage.inference.progress import track
 
 # Of the pictures that --heatmap writes; never a photo to judge when the folder is read again.
@@ -97,7 +98,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """Fit the calibration, choose the two thresholds and write both into the model file."""
-    with _extra("analysis", "realdamage calibrate"):
+    with extra("analysis", "realdamage calibrate"):
         from realdamage.data.manifest import read_manifest
         from realdamage.evaluation.calibration import calibrate_model
     summary = calibrate_model(
@@ -125,27 +126,6 @@ def calibrate(arguments: argparse.Namespace) -> int:
     print(
         f"review        between: {summary.review:.1%} of all. The rates hold for these photos; no promise about others"
     )
-    return 0
-
-
-def split(arguments: argparse.Namespace) -> int:
-    """Assign photos to train, val and test, and write the column `split` into the manifest. Photos of one group, or of
-    one pair, stay together."""
-    with _extra("analysis", "realdamage split"):
-        from realdamage.data.manifest import METADATA_NAME, read_manifest, write_manifest
-        from realdamage.data.splits import assign_splits
-    if arguments.manifest.is_file() and arguments.manifest.name != METADATA_NAME:
-        raise UsageError(f"{arguments.manifest}: splits go into {METADATA_NAME}; name its folder, or rename the file")
-    manifest = read_manifest(arguments.manifest)
-    if (manifest.table["split"] != "").any() and not arguments.overwrite:
-        raise UsageError(
-            f"{manifest.root}: the manifest has splits already; models may have been trained on them. "
-            "Keep them, or assign new ones with --overwrite"
-        )
-    table = manifest.table.assign(split=assign_splits(manifest.table, arguments.fractions, arguments.seed))
-    path = write_manifest(manifest.root, table)
-    counts = table["split"].value_counts()
-    print(f"{path}: " + ", ".join(f"{counts[name]} {name}" for name in arguments.fractions if name in counts))
     return 0
 
 
@@ -224,18 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=int, metavar="N", help=threads_help)
     command.set_defaults(run=calibrate)
 
-    command = commands.add_parser("split", parents=[common], help="split a manifest", description=split.__doc__)
-    command.add_argument("manifest", type=Path, metavar="DIR", help="folder with metadata.csv, which is changed")
-    command.add_argument(
-        "--fractions",
-        type=_fractions,
-        default="train=0.7,val=0.15,test=0.15",
-        metavar="NAME=SHARE,…",
-        help="shares of train, val, test and policy (%(default)s)",
-    )
-    command.add_argument("--seed", type=int, default=0, help="another seed, other splits (%(default)s)")
-    command.add_argument("--overwrite", action="store_true", help="replace splits that are there")
-    command.set_defaults(run=split)
+    cli_data.add_commands(commands, common)
 
     command = commands.add_parser("info", parents=[common], help="show a model's metadata", description=info.__doc__)
     command.add_argument("model", type=Path, help="the .onnx file")
@@ -251,24 +220,6 @@ class _PrintVersion(argparse.Action):
 
         print(f"realdamage {__version__}")
         parser.exit()
-
-
-@contextmanager
-def _extra(name: str, command: str) -> Iterator[None]:
-    """Around imports: a package of others that is missing is told as the extra that brings it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("realdamage"):
-            raise
-        raise MissingExtraError(command, name, error.name) from None
-
-
-def _fractions(text: str) -> dict[str, float]:
-    try:
-        return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write shares as train=0.7,val=0.15,test=0.15") from None
 
 
 def _format_by_ending(output: Path | None) -> str:

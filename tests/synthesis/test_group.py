@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, JpegImagePlugin
 
 from realdamage.data.manifest import KIND_LABELS, KINDS
+from realdamage.data.writer import TablePool
 from realdamage.inference.errors import SynthesisError
 from realdamage.synthesis.group import Base, GroupMaker, group_photos, random_region
 from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, save_house_codec
-from realdamage.synthesis.writer import TablePool
 
 ALL = {"annotated": 1.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 1.0}
 Row = dict[str, str]

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from realdamage.data.writer import SaveSettings, TablePool, save_mask, save_photo
 from realdamage.inference.errors import PhotoError, SynthesisError
 from realdamage.inference.photo import PixelSpec, decode, limit_side
 from realdamage.synthesis.annotate import Annotate
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.studio import Studio
-from realdamage.synthesis.writer import SaveSettings, TablePool, save_mask, save_photo
 
 VISIBLE = 2
 """Grey levels that paint must change a pixel by to count as painted: nobody could see less."""

@@ -24,11 +24,11 @@ import pandas as pd
 
 from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_manifest
 from realdamage.data.splits import assign_splits, components
+from realdamage.data.writer import TablePool
 from realdamage.inference.errors import SynthesisError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import Track, no_progress
 from realdamage.synthesis.group import Base, GroupMaker, group_photos
-from realdamage.synthesis.writer import TablePool
 
 PARTS = ".parts"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
+from realdamage.data.writer import MAX_OFFSET, SaveSettings, TablePool, save_mask, save_photo
 from realdamage.inference.errors import SynthesisError
-from realdamage.synthesis.writer import MAX_OFFSET, SaveSettings, TablePool, save_mask, save_photo
 
 RGB = np.random.default_rng(0).integers(0, 256, (96, 112, 3), dtype=np.uint8)
 
