@@ -6,7 +6,8 @@ comes from the generator that the caller passes in, so that a recipe's seed fixe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -20,11 +21,13 @@ class Edit:
     rgb: uint8 [h, w, 3], the same size as the photo that went in.
     mask: bool [h, w], the pixels that the engine painted or regenerated (blend above 0.5 where it blends).
     damage: one of the manifest's damage types, or "" when the engine drew no damage.
+    details: how it was made (model, prompt, seed, …), by the names of the manifest columns that they go to.
     """
 
     rgb: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     damage: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):
