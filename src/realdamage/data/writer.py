@@ -27,13 +27,31 @@ MAX_OFFSET = 8
 
 
 @dataclass(frozen=True)
+class EarlierSave:
+    """A JPEG save before the last one, so that photos without a compressed past get one too: quantisation tables,
+    chroma sub-sampling, and how far (y, x), in 1..7 pixels, its 8×8 grid lies off that of the last save."""
+
+    tables: Tables
+    subsampling: int
+    shift: tuple[int, int]
+
+    def apply(self, rgb: RGB) -> RGB:
+        """What uint8 [h, w, 3] looks like after that save, at the same size."""
+        (y, x), (height, width) = self.shift, rgb.shape[:2]
+        padded = np.pad(rgb, ((y, 0), (x, 0), (0, 0)), mode="edge")
+        with Image.open(io.BytesIO(_jpeg(padded, self.tables, self.subsampling))) as image:
+            return np.asarray(image)[y : y + height, x : x + width]
+
+
+@dataclass(frozen=True)
 class SaveSettings:
     """How the photos of one group are saved: crop offset (y, x) in pixels, JPEG quantisation tables, chroma
-    sub-sampling (0: 4:4:4, 2: 4:2:0)."""
+    sub-sampling (0: 4:4:4, 2: 4:2:0), and the save before it, if there is to be one."""
 
     offset: tuple[int, int]
     tables: Tables
     subsampling: int
+    earlier: EarlierSave | None = None
 
     def crop(self, pixels: RGB) -> RGB:
         """Drops the offset at the top left and what is left of a period at the bottom right, the same for every
@@ -57,8 +75,9 @@ class TablePool:
         return cls(tuple((_tables(quality), s) for quality in range(low, high + 1) for s in (0, 2)))
 
     @classmethod
-    def of_photos(cls, paths: Sequence[Path], limit: int = 200) -> TablePool:
-        """Tables of the JPEG files among `paths` (at most `limit` of them, evenly spaced)."""
+    def of_photos(cls, paths: Sequence[Path], limit: int = 200, fallback: TablePool | None = None) -> TablePool:
+        """Tables of the JPEG files among `paths` (at most `limit` of them, evenly spaced); `fallback` when there are
+        none. Raises SynthesisError: none, and no `fallback`."""
         entries: list[tuple[Tables, int]] = []
         for path in paths[:: max(1, len(paths) // limit)]:
             with Image.open(path) as image:
@@ -72,16 +91,23 @@ class TablePool:
                     entries.append(
                         (tables if len(tables) > 1 else tables * 2, subsampling if subsampling in (0, 1, 2) else 2)
                     )
+        if not entries and fallback is not None:
+            return fallback
         if not entries:
             raise SynthesisError(
                 "recipe.writer.quality is null, but no source photo is a JPEG; give a range such as [75, 95]"
             )
         return cls(tuple(entries))
 
-    def draw(self, rng: np.random.Generator) -> SaveSettings:
+    def draw(self, rng: np.random.Generator, *, earlier: bool = False) -> SaveSettings:
+        """Settings for one group; with `earlier`, also a save before the last one, from the same pool."""
         tables, subsampling = self.entries[int(rng.integers(len(self.entries)))]
         y, x = (int(value) for value in rng.integers(0, MAX_OFFSET, 2))
-        return SaveSettings((y, x), tables, subsampling)
+        if not earlier:
+            return SaveSettings((y, x), tables, subsampling)
+        before = self.entries[int(rng.integers(len(self.entries)))]
+        down, right = (int(value) for value in rng.integers(1, MAX_OFFSET, 2))
+        return SaveSettings((y, x), tables, subsampling, EarlierSave(*before, (down, right)))
 
 
 def _tables(quality: int) -> Tables:
@@ -93,12 +119,18 @@ def _tables(quality: int) -> Tables:
 
 def save_photo(path: Path, rgb: RGB, settings: SaveSettings) -> bytes:
     """Writes uint8 [h, w, 3] as JPEG, cropped; returns the bytes."""
-    buffer = io.BytesIO()
-    tables = [list(table) for table in settings.tables]
-    Image.fromarray(settings.crop(rgb)).save(buffer, "JPEG", qtables=tables, subsampling=settings.subsampling)
-    data = buffer.getvalue()
+    pixels = settings.crop(rgb)
+    if settings.earlier is not None:
+        pixels = settings.earlier.apply(pixels)
+    data = _jpeg(pixels, settings.tables, settings.subsampling)
     write_atomically(path, data)
     return data
+
+
+def _jpeg(rgb: RGB, tables: Tables, subsampling: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", qtables=[list(table) for table in tables], subsampling=subsampling)
+    return buffer.getvalue()
 
 
 def save_mask(path: Path, mask: Mask, settings: SaveSettings) -> None:
