@@ -250,6 +250,43 @@ class RecipeConfig:
 
 
 @dataclass
+class SentencesConfig:
+    """See `realdamage.synthesis.prompts.Sentences`."""
+
+    descriptions: list[str] = field(default_factory=list)
+    instructions: list[str] = field(default_factory=list)
+    negatives: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DamagePhrasesConfig:
+    """See `realdamage.synthesis.prompts.DamagePhrases`."""
+
+    states: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    seen: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class LanguageConfig:
+    """See `realdamage.synthesis.prompts.Language`."""
+
+    materials: dict[str, list[str]] = field(default_factory=dict)
+    degrees: dict[str, list[str]] = field(default_factory=dict)
+    sentences: dict[str, SentencesConfig] = field(default_factory=dict)
+    damages: dict[str, DamagePhrasesConfig] = field(default_factory=dict)
+
+
+@dataclass
+class PromptsConfig:
+    """See `realdamage.synthesis.prompts.PromptCatalogue`; read only by the generators that take a prompt."""
+
+    generic_share: float = 0.5
+    fits: dict[str, list[str]] = field(default_factory=dict)
+    languages: dict[str, LanguageConfig] = field(default_factory=dict)
+
+
+@dataclass
 class SynthesizeConfig:
     """`synthesize.py`. `out`: the folder to fill; `overwrite`: remove what a recipe made there first."""
 
@@ -258,6 +295,7 @@ class SynthesizeConfig:
     name: str = "synthesize"
     paths: PathsConfig = field(default_factory=PathsConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
 
 
 def register() -> None:
