@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog
 
-from realdamage.data.writer import MAX_OFFSET, RGB, Mask, SaveSettings
+from realdamage.data.writer import MAX_OFFSET, Mask, Pixel, SaveSettings, TablePool
 from realdamage.inference.errors import ConfigError, ManifestError
 from realdamage.inference.photo import MIN_SIDE
 
@@ -44,6 +44,12 @@ class Frame:
     place: tuple[float, float]
     settings: SaveSettings
 
+    @classmethod
+    def draw(cls, rng: np.random.Generator, size: Size, tables: TablePool, *, earlier: bool = False) -> Frame:
+        """A frame of a given size: place, offset, tables and sub-sampling at random; `earlier` as `TablePool.draw`."""
+        y, x = (float(value) for value in rng.random(2))
+        return cls(size, (y, x), tables.draw(rng, earlier=earlier))
+
     def origin(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Where the crop of a photo of `shape` (h, w, …) begins, before the offset: multiples of 8, (y, x)."""
         y, x = (
@@ -52,7 +58,7 @@ class Frame:
         )
         return y, x
 
-    def crop(self, pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def crop(self, pixels: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
         """The part [h + 8, w + 8, …] of a photo or mask that `save_photo` or `save_mask` takes; they drop the offset.
 
         Raises ConfigError: the photo is smaller than that.
@@ -139,24 +145,25 @@ class SizePool:
         """A size for each of n families of photos, int [n, 2] (h, w), (0, 0) for those that get none.
 
         able: int [n, 2], the largest crop of each. counts: int [n, cells], its photos in each cell (label and split);
-        the sizes are distributed alike in all cells. luck: [n], decides who gets which: the order counts, ties go by position. keep: False: the sizes keep
-        the shares that they have in the pool, and as few photos as possible get none. True: the shares are free;
-        whoever can give the smallest size gets one, and as many pixels as possible are kept.
+        the sizes are distributed alike in all cells. luck: [n], decides who gets which: the order counts, ties go by
+        position. keep: False: the sizes keep the shares that they have in the pool, and as few photos as possible get
+        none. True: the shares are free; whoever can give the smallest size gets one, and as many pixels as possible
+        are kept.
         """
         sizes, weights = np.unique(np.array(self.sizes, dtype=np.int64), axis=0, return_counts=True)
-        fits = (able[:, None, :] >= sizes).all(axis=2)
+        fits = np.all(able[:, None, :] >= sizes, axis=2)
         if keep:
             fits &= fits[:, [int(np.argmin(sizes.prod(axis=1)))]]
         given = np.zeros_like(able)
-        some = fits.any(axis=1)
+        some = np.any(fits, axis=1)
         if not some.any():
             return given
         # Families that fit the same sizes and lie in the same cells are one variable of the programme for each size.
         keys = np.hstack([fits[some], counts[some] > 0])
         kinds, kind = np.unique(keys, axis=0, return_inverse=True)
         kind = kind.reshape(-1)
-        cells = np.stack([np.bincount(kind, column, len(kinds)) for column in counts[some].T])
-        cells = cells[cells.any(axis=1)]
+        cells = np.array([np.bincount(kind, column, len(kinds)) for column in counts[some].T], dtype=np.float64)
+        cells = cells[np.flatnonzero(cells.sum(axis=1))]
         shares = None if keep else weights / weights.sum()
         chances = _solve(kinds[:, : len(sizes)], cells, sizes.prod(axis=1), shares)
         # By rank within the kind, not by luck itself: the shares then come out exactly, not just on average.
@@ -176,6 +183,7 @@ def common_sizes(able: npt.NDArray[np.int64], synthetic: npt.NDArray[np.bool_]) 
     25% of the photos of each class can give, and the most frequent sizes of the real photos that are larger than the
     first. Raises ManifestError: the photos are too small.
     """
+    able = np.maximum(able, 0)
     classes = [able[synthetic == label] for label in (False, True) if (synthetic == label).any()]
     smallest = _largest_box(classes, NEARLY_ALL)
     if min(smallest) < MIN_SIDE:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from realdamage.inference.onnx_file import write_atomically
 RGB = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Tables = tuple[tuple[int, ...], ...]
+Pixel = TypeVar("Pixel", np.uint8, np.bool_)
 
 MAX_OFFSET = 8
 """The crop offset is drawn below it, for each axis: a whole period of the JPEG grid."""
@@ -53,7 +55,7 @@ class SaveSettings:
     subsampling: int
     earlier: EarlierSave | None = None
 
-    def crop(self, pixels: RGB) -> RGB:
+    def crop(self, pixels: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
         """Drops the offset at the top left and what is left of a period at the bottom right, the same for every
         photo."""
         height, width = pixels.shape[:2]
