@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from realdamage.cli import main
 from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.splits import assign_splits, with_split_table
+from realdamage.inference.errors import ManifestError
 
 
 @pytest.fixture
@@ -56,3 +59,65 @@ def test_wrong_fractions_change_nothing(folder: Path, given: str, capsys: pytest
     assert code in (2, 3)
     assert "train" in capsys.readouterr().err
     assert (folder / "metadata.csv").read_bytes() == before
+
+
+def test_near_duplicates_stay_together(tmp_path: Path, photo_factory, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = []
+    for index in range(12):
+        image = Image.fromarray(photo_factory(96, 128, index // 2))
+        image.save(tmp_path / f"{index}.jpg", quality=60 + index)
+        rows.append({"file_name": f"{index}.jpg", "label": "real", "group": f"shot-{index}"})
+    write_manifest(tmp_path, pd.DataFrame(rows))
+    command = ["split", str(tmp_path), "--fractions", "train=0.5,test=0.5", "--near-duplicates"]
+    assert main(command) == 0
+    table = read_manifest(tmp_path).table
+    assert "12 groups became 6" in capsys.readouterr().out
+    for first in range(0, 12, 2):
+        assert table["split"].iat[first] == table["split"].iat[first + 1]
+
+
+def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table_file = tmp_path_factory.mktemp("splits") / "splits.csv"
+    before = (folder / "metadata.csv").read_bytes()
+    assert main(["split", str(folder), "--output", str(table_file)]) == 0
+    assert (folder / "metadata.csv").read_bytes() == before
+    manifest = with_split_table(read_manifest(folder), table_file)
+    listed = pd.read_csv(table_file, dtype=str)
+    assert list(manifest.table["split"]) == list(listed["split"])
+    assert set(manifest.table["split"]) == {"train", "val", "test"}
+
+    capsys.readouterr()
+    assert main(["split", str(folder), "--output", str(table_file)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+    (folder / "3.jpg").write_bytes(b"another photo")
+    with pytest.raises(ManifestError, match=r"3\.jpg: not the photo that .*splits\.csv was written for"):
+        with_split_table(read_manifest(folder), table_file)
+    listed.drop(index=4).to_csv(table_file, index=False)
+    with pytest.raises(ManifestError, match=rf"'{listed['file_name'][4]}' of .* is not in the split table \(1 such"):
+        with_split_table(read_manifest(folder), table_file)
+    table_file.write_text("file_name,split\n")
+    with pytest.raises(ManifestError, match="not a split table; its columns are file_name, split"):
+        with_split_table(read_manifest(folder), table_file)
+
+
+def test_really_damaged_photos_can_be_shared_out_otherwise() -> None:
+    rows = [
+        {
+            "file_name": f"{i}.jpg",
+            "label": "real",
+            "kind": kind,
+            "source": "a",
+            "group": f"g{i}",
+            "pair": "",
+            "sha256": "",
+        }
+        for i, kind in enumerate(["damaged"] * 100 + ["original"] * 400)
+    ]
+    table = pd.DataFrame(rows)
+    splits = assign_splits(table, {"train": 0.8, "test": 0.2}, 0, {"train": 0.3, "test": 0.4, "policy": 0.3})
+    counts = pd.crosstab(table["kind"], splits)
+    assert counts.loc["damaged"].to_dict() == {"policy": 30, "test": 40, "train": 30}
+    assert counts.loc["original"].to_dict() == {"policy": 0, "test": 80, "train": 320}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from realdamage.inference.errors import MissingExtraError, UsageError
+from realdamage.inference.progress import track
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -22,29 +24,57 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="NAME=SHARE,…",
         help="shares of train, val, test and policy (%(default)s)",
     )
+    command.add_argument(
+        "--damaged",
+        type=_fractions,
+        metavar="NAME=SHARE,…",
+        help="shares for groups with a really damaged photo, on which false alarms are counted; default: --fractions",
+    )
+    command.add_argument(
+        "--near-duplicates",
+        action="store_true",
+        help="look at the photos too: those that show the same join one group and stay together",
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write a split table (CSV), not the manifest")
     command.add_argument("--seed", type=int, default=0, help="another seed, other splits (%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     command.set_defaults(run=split)
 
 
 def split(arguments: argparse.Namespace) -> int:
-    """Assign photos to train, val and test, and write the column `split` into the manifest. Photos of one group, or of
-    one pair, stay together."""
+    """Assign photos to train, val, test and policy, and write the column `split` into the manifest. Photos of one
+    group, or of one pair, stay together."""
     with extra("analysis", "realdamage split"):
+        from realdamage.data.duplicates import near_duplicate_groups
         from realdamage.data.manifest import METADATA_NAME, read_manifest, write_manifest
-        from realdamage.data.splits import assign_splits
-    if arguments.manifest.is_file() and arguments.manifest.name != METADATA_NAME:
+        from realdamage.data.splits import assign_splits, write_split_table
+        from realdamage.data.vocabulary import SPLITS
+    output: Path | None = arguments.output
+    if arguments.manifest.is_file() and arguments.manifest.name != METADATA_NAME and not output:
         raise UsageError(f"{arguments.manifest}: splits go into {METADATA_NAME}; name its folder, or rename the file")
     manifest = read_manifest(arguments.manifest)
-    if (manifest.table["split"] != "").any() and not arguments.overwrite:
+    if output and output.exists() and not arguments.overwrite:
+        raise UsageError(f"{output}: there is a split table already; replace it with --overwrite")
+    if (manifest.table["split"] != "").any() and not arguments.overwrite and not output:
         raise UsageError(
             f"{manifest.root}: the manifest has splits already; models may have been trained on them. "
             "Keep them, or assign new ones with --overwrite"
         )
-    table = manifest.table.assign(split=assign_splits(manifest.table, arguments.fractions, arguments.seed))
-    path = write_manifest(manifest.root, table)
-    counts = table["split"].value_counts()
-    print(f"{path}: " + ", ".join(f"{counts[name]} {name}" for name in arguments.fractions if name in counts))
+    table = manifest.table
+    if arguments.near_duplicates:
+        group, found = near_duplicate_groups(manifest, progress=track)
+        for warning in found.warnings:
+            print(f"realdamage: {warning}", file=sys.stderr)
+        print(
+            f"{len(found.pairs)} pairs of photos look alike: {table['group'].nunique()} groups became {group.nunique()}"
+        )
+        table = table.assign(group=group)
+    table = table.assign(split=assign_splits(table, arguments.fractions, arguments.seed, arguments.damaged))
+    path = write_split_table(output, manifest, table) if output else write_manifest(manifest.root, table)
+    names = [name for name in SPLITS if (table["split"] == name).any()]
+    print(f"{path}: " + ", ".join(f"{(table['split'] == name).sum()} {name}" for name in names))
+    groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique().reindex(names, fill_value=0)
+    print("groups with really damaged photos: " + ", ".join(f"{count} {name}" for name, count in groups.items()))
     return 0
 
 

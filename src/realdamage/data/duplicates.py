@@ -1,0 +1,203 @@
+"""Finds photos that show the same thing (frames of one object, re-saves, an edit and its original), because a photo
+whose near-duplicate was trained on tests nothing.
+
+Two photos belong together when their perceptual hashes are close and their thumbnails correlate; the hash alone would
+join every bottle on a white board. What hangs together is a group, by way of others too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import imagehash
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from realdamage.data.manifest import Manifest
+from realdamage.data.splits import components
+from realdamage.inference.errors import PhotoError
+from realdamage.inference.progress import Track, no_progress
+
+BITS = 256
+"""Of the perceptual hash: the signs of 16 × 16 frequencies (Zauner 2010, as `imagehash.phash` has it)."""
+_COARSE_RADIUS = 16  # of the 64-bit hash, which finds the candidates: frames that agree in the fine hash are below it
+_THUMBNAIL = 16
+_BLOCK = 256  # rows of the all-pairs search at a time: 100,000 × 256 words are 200 MB
+_PLAIN_CONTRAST = 4.0  # grey levels; below it a thumbnail's pattern is noise, and so is its correlation
+
+
+class PhotoHash(NamedTuple):
+    """`coarse` uint64: 64-bit perceptual hash; `fine` uint64 [4]: the 256-bit one; `thumbnail` float32 [16 · 16 · 3]:
+    colours less their mean, of unit length, all zero for a plain photo."""
+
+    coarse: np.uint64
+    fine: npt.NDArray[np.uint64]
+    thumbnail: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """When two photos show the same. `radius`: bits of 256 that may differ; `correlation`: of the thumbnails, at least,
+    in −1..1; `cap`: photos in a group, beyond which it is taken apart by halving the radius.
+
+    The defaults were chosen by eye on the pairs of three photo collections: they join frames of one object and saves of
+    one photo down to half its side, and what lies beyond them shows different objects (data/results/LOG.md).
+    """
+
+    radius: int = 72
+    correlation: float = 0.85
+    cap: int = 100
+
+
+class Grouping(NamedTuple):
+    """`labels` int [n]: equal for photos that belong together, numbered 0.. by first photo; `pairs` int [m, 2]: the
+    photos found alike, `distances` int [m]: bits between them; `warnings`: groups too large to be believed."""
+
+    labels: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.int64]
+    warnings: tuple[str, ...]
+
+
+def perceptual_hash(image: Image.Image) -> PhotoHash:
+    """The hash of an opened photo, upright. JPEGs are decoded at reduced size, which the hash does not see."""
+    image.draft("RGB", (256, 256))
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    grey = upright.convert("L")
+    small = np.asarray(upright.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), np.float32).ravel()
+    centred = small - small.mean()
+    length = float(np.linalg.norm(centred))
+    plain = length < _PLAIN_CONTRAST * np.sqrt(len(small))
+    return PhotoHash(
+        _words(imagehash.phash(grey).hash)[0],
+        _words(imagehash.phash(grey, hash_size=16).hash),
+        np.zeros_like(small) if plain else (centred / length).astype(np.float32),
+    )
+
+
+def perceptual_hashes(
+    paths: Sequence[str | Path], *, workers: int | None = None, progress: Track = no_progress
+) -> list[PhotoHash]:
+    """`perceptual_hash` of each file, in parallel. Raises PhotoError naming a file that cannot be read."""
+    workers = workers or len(os.sched_getaffinity(0))
+    if workers <= 1 or len(paths) < 64:
+        return list(progress(map(_hash_file, paths), len(paths), "hashing photos"))
+    with ProcessPoolExecutor(workers) as pool:
+        return list(progress(pool.map(_hash_file, paths, chunksize=16), len(paths), "hashing photos"))
+
+
+def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness()) -> Grouping:
+    """Groups photos that are alike, and those that hang together through others.
+
+    Plain photos (a bare wall, an empty board) have no pattern to compare: they are alike only where both hashes are
+    equal. A group larger than `nearness.cap` is taken apart by halving the radius inside it until its pieces are small
+    or their hashes equal, with a warning that tells its size: one look at it is worth more than any rule.
+    """
+    n = len(hashes)
+    if not n:
+        return Grouping(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64), ())
+    fine = np.stack([found.fine for found in hashes])
+    thumbnails = np.stack([found.thumbnail for found in hashes])
+    plain = ~thumbnails.any(axis=1)
+    kept: list[npt.NDArray[np.int64]] = []
+    lengths: list[npt.NDArray[np.int64]] = []
+    for pairs in _candidates(np.array([found.coarse for found in hashes], np.uint64)):
+        a, b = pairs.T
+        distance = np.bitwise_count(fine[a] ^ fine[b]).sum(axis=1, dtype=np.int64)
+        near = distance <= nearness.radius
+        a, b, distance = a[near], b[near], distance[near]
+        alike = np.einsum("ij,ij->i", thumbnails[a], thumbnails[b]) >= nearness.correlation
+        alike |= plain[a] & plain[b] & (distance == 0)
+        kept.append(np.stack([a[alike], b[alike]], axis=1))
+        lengths.append(distance[alike])
+    pairs, distances = np.concatenate(kept), np.concatenate(lengths)
+    pairs, distances, warnings = _capped(n, pairs, distances, nearness)
+    return Grouping(_joined(n, pairs), pairs, distances, warnings)
+
+
+def near_duplicate_groups(
+    manifest: Manifest,
+    nearness: Nearness = Nearness(),
+    *,
+    workers: int | None = None,
+    progress: Track = no_progress,
+) -> tuple[pd.Series, Grouping]:
+    """The column `group` of a manifest after near-duplicates have been joined with what it says already (groups, pairs,
+    equal bytes; see `components`), and what was found. A joined group takes the name of its first photo's group.
+
+    Raises PhotoError: a photo cannot be read.
+    """
+    table = manifest.table
+    hashes = perceptual_hashes([manifest.path(name) for name in table["file_name"]], workers=workers, progress=progress)
+    found = duplicate_groups(hashes, nearness)
+    stated = components(table)
+    n = len(table)
+    rows = np.arange(n)
+    # Photos on one side, what joins them (stated groups, found groups) on the other.
+    joins = [np.stack([rows, n + stated], axis=1), np.stack([rows, 2 * n + found.labels], axis=1)]
+    labels = _joined(3 * n, np.concatenate(joins))[:n]
+    return table["group"].groupby(labels).transform("first"), found
+
+
+def _hash_file(path: str | Path) -> PhotoHash:
+    try:
+        with Image.open(path) as image:
+            return perceptual_hash(image)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise PhotoError(
+            f"{path}: cannot be read as an image ({error}). Replace the file or remove its row."
+        ) from error
+
+
+def _words(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    return np.packbits(bits.ravel()).view(np.uint64)
+
+
+def _candidates(coarse: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64]]:
+    """All pairs (i < j) whose coarse hashes are near, int [m, 2], block by block."""
+    for start in range(0, len(coarse), _BLOCK):
+        block = coarse[start : start + _BLOCK]
+        distance = np.bitwise_count(block[:, None] ^ coarse[None, start:])
+        i, j = np.nonzero(distance <= _COARSE_RADIUS)
+        later = j > i
+        yield np.stack([i[later], j[later]], axis=1).astype(np.int64) + start
+
+
+def _capped(
+    n: int, pairs: npt.NDArray[np.int64], distances: npt.NDArray[np.int64], nearness: Nearness
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...]]:
+    """Drops the longer links of groups beyond the cap until they fall apart."""
+    warnings: list[str] = []
+    radius = nearness.radius
+    while radius > 0:
+        labels = _joined(n, pairs)
+        sizes = np.bincount(labels)
+        large = sizes > nearness.cap
+        if not large.any():
+            break
+        listed = ", ".join(map(str, sorted(sizes[large], reverse=True)[:5]))
+        radius //= 2
+        warnings.append(
+            f"{int(large.sum())} groups of more than {nearness.cap} photos that look alike (sizes {listed}): taken "
+            f"apart at {radius} bits, not {2 * radius}. Look at them; plain surfaces and one backdrop look alike too."
+        )
+        keep = ~large[labels[pairs[:, 0]]] | (distances <= radius)
+        pairs, distances = pairs[keep], distances[keep]
+    return pairs, distances, tuple(warnings)
+
+
+def _joined(n: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Connected components of n nodes, int [n], numbered by their first node."""
+    ones = np.ones(len(pairs), np.int8)
+    _, labels = connected_components(coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False)
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int64)

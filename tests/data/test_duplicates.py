@@ -1,0 +1,129 @@
+"""Photos of one thing share a group, whatever was done to the file; different things don't, however plain they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from realdamage.data.duplicates import (
+    Nearness,
+    PhotoHash,
+    duplicate_groups,
+    near_duplicate_groups,
+    perceptual_hash,
+    perceptual_hashes,
+)
+from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.inference.errors import PhotoError
+
+Factory = Callable[[int, int, int], np.ndarray]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo_factory: Factory) -> Path:
+    """Four scenes: two saved again in several ways, one framed a little differently, one with something painted on."""
+    scenes = [photo_factory(240, 320, seed) for seed in range(4)]
+    Image.fromarray(scenes[0]).save(tmp_path / "a.png")
+    Image.fromarray(scenes[0]).save(tmp_path / "a_q30.jpg", quality=30)
+    Image.fromarray(scenes[0]).resize((160, 120)).save(tmp_path / "a_half.jpg", quality=80)
+    Image.fromarray(np.clip(scenes[0] * 1.2, 0, 255).astype(np.uint8)).save(tmp_path / "a_bright.jpg")
+    turned = Image.fromarray(scenes[0]).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown a quarter turn clockwise
+    turned.save(tmp_path / "a_rotated_by_exif.jpg", exif=exif)
+    Image.fromarray(scenes[1]).save(tmp_path / "b.jpg", quality=90)
+    Image.fromarray(scenes[1][3:, 4:]).save(tmp_path / "b_next_frame.jpg", quality=70)
+    Image.fromarray(scenes[2]).save(tmp_path / "c.jpg")
+    edited = scenes[2].copy()
+    edited[100:124, 140:164] = (40, 30, 20)
+    Image.fromarray(edited).save(tmp_path / "c_edit.jpg")
+    Image.fromarray(scenes[3]).save(tmp_path / "d.jpg")
+    return tmp_path
+
+
+def test_saves_frames_and_edits_of_one_scene_are_grouped_and_scenes_are_not(folder: Path) -> None:
+    paths = sorted(folder.iterdir())
+    found = duplicate_groups(perceptual_hashes(paths, workers=1))
+    by_label: dict[int, str] = {}
+    for path, label in zip(paths, found.labels, strict=True):
+        assert by_label.setdefault(int(label), path.name[0]) == path.name[0], path.name
+    assert sorted(by_label.values()) == ["a", "b", "c", "d"]
+    assert found.warnings == ()
+
+
+def test_the_order_of_photos_does_not_matter(folder: Path) -> None:
+    hashes = perceptual_hashes(sorted(folder.iterdir()), workers=1)
+    order = np.random.default_rng(0).permutation(len(hashes))
+    labels = duplicate_groups(hashes).labels
+    shuffled = duplicate_groups([hashes[i] for i in order]).labels
+    same = labels[order][:, None] == labels[order][None]
+    np.testing.assert_array_equal(same, shuffled[:, None] == shuffled[None])
+
+
+@pytest.mark.parametrize("surface", ["flat", "noisy", "gradient"])
+def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
+    rng = np.random.default_rng(5)
+    images = []
+    for index in range(30):
+        rgb = np.full((96, 128, 3), 120.0 + 2 * index)
+        if surface == "gradient":
+            rgb += np.linspace(-2, 2, 128)[None, :, None]
+        if surface != "flat":
+            rgb += rng.normal(0, 3, rgb.shape)
+        images.append(Image.fromarray(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)))
+    found = duplicate_groups([perceptual_hash(image) for image in images], Nearness(cap=10))
+    if surface == "flat":  # nothing at all tells them apart, so the group is reported instead of hidden
+        assert "30" in found.warnings[0]
+    else:
+        assert np.bincount(found.labels).max() == 1
+
+
+def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
+    """Each photo differs from the next by 8 bits, so that a chain holds all 40 together."""
+    thumbnail = np.full(768, 768**-0.5, np.float32)
+    bits = np.zeros(256, np.bool_)
+    hashes = []
+    for index in range(40):
+        bits[(8 * index + np.arange(8)) % 256] ^= True
+        hashes.append(PhotoHash(np.uint64(0), np.packbits(bits).view(np.uint64), thumbnail))
+    assert np.bincount(duplicate_groups(hashes, Nearness(radius=8)).labels).max() == 40
+    capped = duplicate_groups(hashes, Nearness(radius=8, cap=12))
+    assert np.bincount(capped.labels).max() == 1
+    assert capped.warnings[0].startswith("1 groups of more than 12 photos that look alike (sizes 40)")
+    assert "4 bits, not 8" in capped.warnings[0]
+
+
+def test_the_manifests_own_groups_and_pairs_are_joined_with_what_is_seen(folder: Path) -> None:
+    rows = [
+        {"file_name": path.name, "label": "real", "group": f"g{i}"} for i, path in enumerate(sorted(folder.iterdir()))
+    ]
+    table = pd.DataFrame(rows).set_index("file_name")
+    table.loc["d.jpg", "group"] = table.loc["c.jpg", "group"]  # stated, though nobody can see it
+    write_manifest(folder, table.reset_index())
+    manifest = read_manifest(folder)
+    group, found = near_duplicate_groups(manifest, workers=1)
+    by_name = dict(zip(manifest.table["file_name"], group, strict=True))
+    assert by_name["d.jpg"] == by_name["c.jpg"] == by_name["c_edit.jpg"]
+    assert by_name["a.png"] == by_name["a_q30.jpg"] == "g0"
+    assert len(set(by_name.values())) == 3
+    assert len(found.pairs) >= 10 + 1 + 1
+
+
+def test_hashing_in_processes_gives_the_same(folder: Path) -> None:
+    paths = sorted(folder.iterdir()) * 7  # enough for the pool to be used
+    alone, together = (perceptual_hashes(paths, workers=workers) for workers in (1, 2))
+    for a, b in zip(alone, together, strict=True):
+        assert a.coarse == b.coarse
+        np.testing.assert_array_equal(a.fine, b.fine)
+
+
+def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    assert len(duplicate_groups([]).labels) == 0
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    with pytest.raises(PhotoError, match=r"broken\.jpg: cannot be read as an image"):
+        perceptual_hashes([tmp_path / "broken.jpg"])
