@@ -1,0 +1,154 @@
+"""Diffusion pipelines with random weights, a few hundred kilobytes each, saved as the real ones are: folders that the
+engines load with their own code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from realdamage.configuration import compose
+from realdamage.synthesis.prompts import PromptCatalogue
+
+WIDTH = 16  # of the text encoders
+VAE = {
+    "block_out_channels": (8, 8, 8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "norm_num_groups": 4,
+    "latent_channels": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> PromptCatalogue:
+    """The prompt catalogue that ships."""
+    return PromptCatalogue.from_config(compose("synthesize", ["out=unused", "recipe.name=unused"]).prompts)
+
+
+@pytest.fixture(scope="session")
+def text_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A CLIP text encoder and a tokenizer that spells every word."""
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="<|endoftext|>", model_max_length=77
+    )
+    config = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=len(tokens) - 2,
+        eos_token_id=len(tokens) - 1,
+    )
+    return {"text_encoder": CLIPTextModel(config), "tokenizer": tokenizer}
+
+
+def stable_diffusion_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(
+        in_channels=channels,
+        sample_size=64,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1, beta_schedule="scaled_linear")
+    unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return {"unet": unet, "vae": AutoencoderKL(**VAE), "scheduler": scheduler, **text_parts, **unused}
+
+
+@pytest.fixture(scope="session")
+def inpainting_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a StableDiffusionInpaintPipeline with the nine input channels that the real one has."""
+    from diffusers import StableDiffusionInpaintPipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-inpainting"
+    StableDiffusionInpaintPipeline(**stable_diffusion_parts(text_parts, 9)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def text_to_image_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a StableDiffusionPipeline, which can inpaint with the class beside its own, and edits nothing."""
+    from diffusers import StableDiffusionPipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-sd"
+    StableDiffusionPipeline(**stable_diffusion_parts(text_parts, 4)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def editing_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a StableDiffusionInstructPix2PixPipeline."""
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-pix2pix"
+    StableDiffusionInstructPix2PixPipeline(**stable_diffusion_parts(text_parts, 8)).save_pretrained(folder)
+    return str(folder)
+
+
+def flux_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(2)
+    transformer = FluxTransformer2DModel(
+        in_channels=channels,
+        out_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=True,
+        axes_dims_rope=(2, 2, 4),
+    )
+    t5 = T5EncoderModel(T5Config(vocab_size=256, d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    return {
+        "transformer": transformer,
+        "vae": AutoencoderKL(**VAE, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "text_encoder_2": t5,
+        "tokenizer_2": text_parts["tokenizer"],
+        **text_parts,
+    }
+
+
+@pytest.fixture(scope="session")
+def flux_fill_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a FluxFillPipeline: latents, those of the masked photo, and the mask of 8 × 8 pixels a latent."""
+    from diffusers import FluxFillPipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-flux-fill"
+    FluxFillPipeline(**flux_parts(text_parts, 16 + 16 + 256)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def kontext_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a FluxKontextPipeline, which has favourite sizes of its own."""
+    from diffusers import FluxKontextPipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-kontext"
+    FluxKontextPipeline(**flux_parts(text_parts, 16)).save_pretrained(folder)
+    return str(folder)
