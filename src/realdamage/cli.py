@@ -99,11 +99,11 @@ def predict(arguments: argparse.Namespace) -> int:
 def calibrate(arguments: argparse.Namespace) -> int:
     """Fit the calibration, choose the two thresholds and write both into the model file."""
     with extra("analysis", "realdamage calibrate"):
-        from realdamage.data.manifest import read_manifest
+        from realdamage.data.readers import read_dataset
         from realdamage.evaluation.calibration import calibrate_model
     summary = calibrate_model(
         arguments.model,
-        read_manifest(arguments.manifest),
+        read_dataset(arguments.manifest),
         split=arguments.split,
         fpr=arguments.fpr,
         miss=arguments.miss,
@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         "calibrate", parents=[common], help="write thresholds into a model", description=calibrate.__doc__
     )
     command.add_argument("model", type=Path, help="the .onnx file; changed in place without --output")
-    command.add_argument("--manifest", type=Path, required=True, metavar="DIR", help="folder with metadata.csv")
+    command.add_argument("--manifest", type=Path, required=True, metavar="DIR", help="folder of labelled photos")
     command.add_argument("--split", help="which photos of the manifest; default: policy, else val, else all unsplit")
     command.add_argument(
         "--fpr", type=float, default=0.01, help="share of honest photos that may be called synthetic (%(default)s)"

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,25 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="another seed, other splits (%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     command.set_defaults(run=split)
+    command = commands.add_parser(
+        "manifest", parents=[common], help="write metadata.csv for another layout", description=manifest.__doc__
+    )
+    command.add_argument("source", type=Path, metavar="SOURCE", help="folder of photos, or a table of them")
+    # Named here, because the list itself lives in a module that needs pandas; a test compares the two.
+    command.add_argument(
+        "--layout",
+        choices=("auto", "manifest", "imagefolder", "folders", "fraudbench", "table"),
+        help="how the photos lie there (default: look, or as FILE says)",
+    )
+    command.add_argument(
+        "--columns",
+        type=Path,
+        metavar="FILE",
+        help="YAML with `columns` (our name: theirs), `values` (our column: {their word: ours}), `constants`",
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder above the photos (default: theirs)")
+    command.add_argument("--overwrite", action="store_true", help="replace a metadata.csv that is there")
+    command.set_defaults(run=manifest)
 
 
 def split(arguments: argparse.Namespace) -> int:
@@ -46,13 +66,14 @@ def split(arguments: argparse.Namespace) -> int:
     group, or of one pair, stay together."""
     with extra("analysis", "realdamage split"):
         from realdamage.data.duplicates import near_duplicate_groups
-        from realdamage.data.manifest import METADATA_NAME, read_manifest, write_manifest
+        from realdamage.data.manifest import METADATA_NAME, write_manifest
+        from realdamage.data.readers import read_dataset
         from realdamage.data.splits import assign_splits, write_split_table
         from realdamage.data.vocabulary import SPLITS
     output: Path | None = arguments.output
     if arguments.manifest.is_file() and arguments.manifest.name != METADATA_NAME and not output:
         raise UsageError(f"{arguments.manifest}: splits go into {METADATA_NAME}; name its folder, or rename the file")
-    manifest = read_manifest(arguments.manifest)
+    manifest = read_dataset(arguments.manifest)
     if output and output.exists() and not arguments.overwrite:
         raise UsageError(f"{output}: there is a split table already; replace it with --overwrite")
     if (manifest.table["split"] != "").any() and not arguments.overwrite and not output:
@@ -75,6 +96,26 @@ def split(arguments: argparse.Namespace) -> int:
     print(f"{path}: " + ", ".join(f"{(table['split'] == name).sum()} {name}" for name in names))
     groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique().reindex(names, fill_value=0)
     print("groups with really damaged photos: " + ", ".join(f"{count} {name}" for name, count in groups.items()))
+    return 0
+
+
+def manifest(arguments: argparse.Namespace) -> int:
+    """Read photos in another layout (Hugging Face image folder, real and synthetic folders, FraudBench, a table of any
+    columns) and write the metadata.csv that every other command reads. Opens no photo."""
+    with extra("analysis", "realdamage manifest"):
+        from realdamage.data.readers import Reader, reader_from_yaml, stale_metadata, write_metadata
+    reader = reader_from_yaml(arguments.columns) if arguments.columns else Reader()
+    if arguments.layout:
+        reader = replace(reader, layout=arguments.layout)
+    path, found = write_metadata(arguments.source, reader, arguments.out, overwrite=arguments.overwrite)
+    print(f"{path}: {len(found)} photos")
+    for column in ("label", "kind", "source", "split"):
+        counts = found.table[column].value_counts()
+        print(f"{column:8}" + ", ".join(f"{count} {name or '(not told)'}" for name, count in counts.items()))
+    for other in stale_metadata(path.parent):
+        print(f"{other} is no longer read; remove it, since Hugging Face's reader refuses two", file=sys.stderr)
+    if not (found.table["split"] != "").any():
+        print(f"next: realdamage split {path.parent}")
     return 0
 
 

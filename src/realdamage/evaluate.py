@@ -12,7 +12,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
-from realdamage.data.manifest import Manifest, read_manifest
+from realdamage.data.manifest import Manifest
+from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.data.shortcuts import container_auroc
 from realdamage.evaluation.metrics import photo_metrics
 from realdamage.evaluation.predictions import score_manifest, write_predictions
@@ -52,7 +53,8 @@ def run(config: EvaluateConfig) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     detector = load_detector(config)
-    manifest = read_manifest(config.data.root)
+    reader: Any = config.data.reader
+    manifest = read_dataset(config.data.root, reader_from_mapping(reader))
     digest = manifest.digest()  # of the whole set, not of one split
     if config.data.split is not None:
         if not (manifest.table["split"] != "").any():

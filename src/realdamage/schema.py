@@ -43,10 +43,21 @@ class DegradationsConfig:
 
 
 @dataclass
+class ReaderConfig:
+    """See `realdamage.data.mapping.Reader`; the same keys as the file of `realdamage manifest --columns`."""
+
+    layout: str = "auto"
+    columns: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    constants: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class DataConfig:
     """See `realdamage.training.datamodule.DamageDataModule`."""
 
     root: str = MISSING
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
     recipe: str | None = None
     batch_units: int = 16
     tiles_per_photo: int = 2
@@ -163,10 +174,11 @@ class TrainConfig:
 
 @dataclass
 class EvaluateDataConfig:
-    """`root`: folder with metadata.csv; `split`: the rows to score, null for all; `on_error`: "raise" or "skip" for
-    photos that can't be read."""
+    """`root`: folder of photos, or a table of them; `reader`: how they lie there; `split`: the rows to score, null for
+    all; `on_error`: "raise" or "skip" for photos that can't be read."""
 
     root: str = MISSING
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
     split: str | None = "test"
     on_error: str = "raise"
 

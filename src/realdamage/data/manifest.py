@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from realdamage.data.checks import check_files_exist, check_header, check_table
+from realdamage.data.tables import read_csv
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, KIND_LABELS, KINDS, KNOWN_COLUMNS, LABELS, SPLITS
 from realdamage.inference.errors import ManifestError
 from realdamage.inference.onnx_file import write_atomically
@@ -93,37 +94,35 @@ def read_manifest(folder_or_csv: str | Path, *, check_files: bool = True) -> Man
     Raises ManifestError: no such file, not UTF-8, not a table, a column missing, a value that is not allowed, a path
     that leaves the folder, a photo named twice, a pair or file that does not exist. The message names row and column.
     """
-    path = _find_csv(Path(folder_or_csv))
-    columns, records, rows = _read_records(path)
+    path = find_csv(Path(folder_or_csv))
+    columns, records, rows = read_csv(path)
     check_header(columns, str(path))
     if not records:
         raise ManifestError(f"{path}: no rows below the column names. Add one row per photo.")
-    table = _with_known_columns(pd.DataFrame(records, columns=columns, dtype=str))
+    table = with_known_columns(pd.DataFrame(records, columns=columns, dtype=str))
     check_table(table, rows, str(path))
     if check_files:
         check_files_exist(table, rows, path.parent, str(path))
-    return Manifest(path.parent, _with_defaults(table))
+    return Manifest(path.parent, with_defaults(table))
 
 
 def write_manifest(root: str | Path, table: pd.DataFrame) -> Path:
     """Checks `table` and writes it as `root/metadata.csv`, whole or not at all; returns the path.
 
     Known columns come first, in their order; columns without any value are left out. Beyond 10,000 rows, those with
-    and without a mask (or a generator, …) are interleaved, because the Hugging Face reader types the columns by the
-    first 10,000. Files need not exist yet. Raises ManifestError as `read_manifest` does; RealDamageError: cannot write.
+    and without a mask (or a generator, …), and those whose group (or …) is a number and is a word, are interleaved,
+    because the Hugging Face reader types the columns by the first 10,000. Files need not exist yet.
+    Raises ManifestError as `read_manifest` does; RealDamageError: cannot write.
     """
     path = Path(root) / METADATA_NAME
     check_header(list(table.columns), str(path))
     if table.empty:
         raise ManifestError(f"{path}: the table has no rows. Add one row per photo.")
-    text = _with_known_columns(table.reset_index(drop=True).astype(object).fillna("").astype(str))
+    text = with_known_columns(table.reset_index(drop=True).astype(object).fillna("").astype(str))
     check_table(text, np.arange(len(text), dtype=np.int64) + 2, str(path))
-    filled = text != ""
     if len(text) > _HF_TYPED_ROWS:
-        pattern = filled.groupby(list(filled.columns)).ngroup()
-        share = (pattern.groupby(pattern).cumcount() + 0.5) / pattern.groupby(pattern).transform("size")
-        text = text.loc[share.sort_values(kind="stable").index]
-    write_atomically(path, _to_csv(text.loc[:, filled.any()]))
+        text = _interleaved(text)
+    write_atomically(path, _to_csv(text.loc[:, (text != "").any()]))
     return path
 
 
@@ -155,81 +154,67 @@ def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArra
     return grey > 127
 
 
-def _find_csv(given: Path) -> Path:
+def find_csv(given: Path) -> Path:
+    """The CSV file of a folder, or the one named. Raises ManifestError that says what lies there instead."""
+    path = given if given.is_file() else given / METADATA_NAME
+    if not path.is_file() or path.suffix.lower() != ".csv":
+        raise nothing_here(given)
+    return path
+
+
+def nothing_here(given: Path) -> ManifestError:
+    """Why there is no manifest to read at a path, and what to do about it."""
     if given.is_file():
-        if given.suffix.lower() != ".csv":
-            raise ManifestError(f"{given}: not a CSV file. Name a folder with {METADATA_NAME}, or a CSV file.")
-        return given
+        return ManifestError(f"{given}: not a CSV file. Name a folder with {METADATA_NAME}, or a CSV file.")
     if not given.is_dir():
-        raise ManifestError(f"{given}: no such file or folder. Name a folder with {METADATA_NAME}, or a CSV file.")
-    path = given / METADATA_NAME
-    if path.is_file():
-        return path
+        return ManifestError(f"{given}: no such file or folder. Name a folder with {METADATA_NAME}, or a CSV file.")
     nested = sorted(given.glob(f"*/{METADATA_NAME}"))
     if nested:
-        raise ManifestError(f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder.")
+        return ManifestError(f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder.")
     photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
-    raise ManifestError(
+    return ManifestError(
         f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one beside the photos: "
         f"a first line `file_name,label` and one line per photo, such as `box.jpg,real` "
         f"(labels: {', '.join(LABELS)}; further columns: {', '.join(KNOWN_COLUMNS[2:])})."
     )
 
 
-def _read_records(path: Path) -> tuple[list[str], list[list[str]], npt.NDArray[np.int64]]:
-    """Column names, records and the line each record starts on (1 = the column names)."""
-    # The csv module, not pandas: it keeps line numbers, refuses ragged rows and never guesses a type.
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ManifestError(
-            f"{path}, row {line}: not UTF-8 (byte 0x{content[error.start]:02x}). Save the file as CSV UTF-8."
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    records: list[list[str]] = []
-    rows: list[int] = []
-    columns: list[str] = []
-    line = 1
-    try:
-        columns = next(reader, [])
-        line = reader.line_num + 1
-        for record in reader:
-            if record:
-                if len(record) != len(columns):
-                    raise ManifestError(
-                        f"{path}, row {line}: {len(record)} values, but there are {len(columns)} columns. "
-                        "Put values that hold a comma or a quote between double quotes."
-                    )
-                records.append(record)
-                rows.append(line)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ManifestError(f"{path}, row {line}: not valid CSV ({error}). Check the quotes in that row.") from error
-    return columns, records, np.asarray(rows, dtype=np.int64)
-
-
-def _with_known_columns(table: pd.DataFrame) -> pd.DataFrame:
+def with_known_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """All known columns in their order, "" where the table has none, then its own."""
     extra: Sequence[str] = [column for column in table.columns if column not in KNOWN_COLUMNS]
     return table.reindex(columns=[*KNOWN_COLUMNS, *extra], fill_value="")
 
 
-def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
+def with_defaults(table: pd.DataFrame) -> pd.DataFrame:
+    """What follows from the rest: see `read_manifest`."""
     real_kind = np.where(table["condition"] == "damaged", "damaged", "original")
     kind = table["kind"].mask((table["kind"] == "") & (table["label"] == "real"), pd.Series(real_kind, table.index))
     own = table["group"].mask(table["group"] == "", table["file_name"])
-    of_pair = table["pair"].map(dict(zip(table["file_name"], own, strict=True))).fillna("")
+    groups = dict(zip(table["file_name"].tolist(), own.tolist(), strict=True))
+    of_pair = pd.Series([groups.get(name, "") for name in table["pair"].tolist()], table.index, dtype=str)
     group = own.mask((table["group"] == "") & (of_pair != ""), of_pair)
     return table.assign(kind=kind, group=group)
+
+
+def _interleaved(text: pd.DataFrame) -> pd.DataFrame:
+    """The rows so that the first hold each sort of row there is (which cells are empty, integers, other numbers,
+    booleans or words), and every stretch holds them in their shares."""
+    sort = pd.DataFrame(0, index=text.index, columns=text.columns)
+    for column in text.columns:
+        words = text[column].str.strip().str.lower()
+        number = words.str.fullmatch(r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?|inf|infinity)")
+        integer = words.str.fullmatch(r"[+-]?\d+")
+        boolean = words.isin(["true", "false"])
+        sort[column] = np.select([words == "", integer, number, boolean], [0, 1, 2, 3], default=4)
+    pattern = sort.groupby(list(sort.columns)).ngroup()
+    rows = pattern.groupby(pattern)
+    share = rows.cumcount() / rows.transform("size")
+    return text.loc[share.sort_values(kind="stable").index]
 
 
 def _to_csv(table: pd.DataFrame) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(table.itertuples(index=False, name=None))
+    writer.writerows(zip(*(table[column].tolist() for column in table.columns), strict=True))
     return buffer.getvalue().encode("utf-8")

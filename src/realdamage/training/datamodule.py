@@ -12,7 +12,8 @@ from typing import Any, Literal
 import lightning as L
 from torch.utils.data import DataLoader
 
-from realdamage.data.manifest import KINDS, LABELS, Manifest, read_manifest
+from realdamage.data.manifest import KINDS, LABELS, Manifest
+from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.data.splits import check_splits
 from realdamage.inference.errors import ConfigError, ManifestError
 from realdamage.inference.photo import PixelSpec
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 class DamageDataModule(L.LightningDataModule):
     """Batches of a manifest's train and val splits.
 
-    All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder with metadata.csv;
+    All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder of photos, or a table
+    of them; `reader`: how they lie there (layout, columns, values, constants: see `realdamage.data.mapping.Reader`);
     `recipe`: what to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network;
     `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's loss;
     `exclude`: generators left out of train and val, for leave-one-generator-out figures; `on_error`: "raise" or
@@ -47,6 +49,7 @@ class DamageDataModule(L.LightningDataModule):
         root: str,
         pixel_spec: dict[str, Any],
         seed: int,
+        reader: dict[str, Any] | None = None,
         recipe: str | None = None,
         batch_units: int = 16,
         tiles_per_photo: int = 2,
@@ -61,6 +64,7 @@ class DamageDataModule(L.LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         self.spec = PixelSpec(**pixel_spec)
+        self.reader = reader_from_mapping(reader)
         given = (degradations or {}).items()
         drawn: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given}
         self.degradations = Degradations(**drawn)
@@ -85,13 +89,15 @@ class DamageDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.manifest is not None:
             return
-        manifest = read_manifest(Path(self.hparams["root"]))
+        manifest = read_dataset(Path(self.hparams["root"]), self.reader)
         table = manifest.table
         if not (table["split"] != "").any():
             # Assigned on the fly they would be forgotten, and the model be judged on photos that it was trained on.
+            written = (manifest.root / "metadata.csv").is_file()
+            first = "" if written else f"realdamage manifest {self.hparams['root']}, then "
             raise ManifestError(
                 f"{manifest.root}: the photos have no split yet. Write them into the manifest: "
-                f"realdamage split {manifest.root}"
+                f"{first}realdamage split {manifest.root}"
             )
         check_splits(table)
         excluded = set(self.hparams["exclude"] or ())

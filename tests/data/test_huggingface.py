@@ -1,0 +1,164 @@
+"""Our folders are Hugging Face image folders: its own library loads what we write, and we read what it reads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from realdamage.data import manifest as manifest_module
+from realdamage.data.folders import SPLIT_FOLDERS
+from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
+from realdamage.data.readers import read_dataset
+
+Load = Callable[..., Any]
+# Hugging Face types every column by its values; ours are words throughout.
+IMAGES = {"file_name": "image", "mask_file_name": "mask"}
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """`datasets.load_dataset("imagefolder", …)` without a network and without a cache of the user's."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+
+    def run(**options: Any) -> Any:
+        return datasets.load_dataset("imagefolder", cache_dir=str(tmp_path / "cache"), **options)
+
+    return run
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"))
+
+
+def assert_same(manifest: Manifest, dataset: Any) -> None:
+    """Row by row: the photo's and the mask's pixels, and every other value that the manifest's file has."""
+    assert len(manifest) == len(dataset)
+    for row, theirs in enumerate(dataset):
+        ours = manifest.table.iloc[row]
+        photo = Image.open(manifest.path(ours["file_name"]))
+        np.testing.assert_array_equal(pixels(theirs["image"]), pixels(photo))
+        if ours["mask_file_name"]:
+            np.testing.assert_array_equal(np.asarray(theirs["mask"]) > 127, read_mask(manifest, row, photo.size[::-1]))
+        else:
+            assert theirs["mask"] is None
+        for column in set(dataset.column_names) - {"image", "mask", "split"}:
+            assert (theirs[column] or "") == ours[column], column
+
+
+def test_what_we_write_loads_with_photos_and_masks(load: Load, write_set: Callable[..., Path], tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", 4)
+    manifest = read_manifest(root)
+    dataset = load(data_dir=str(root))
+    import datasets
+
+    assert set(dataset) == {"train"}  # the splits are a column, not folders
+    train = dataset["train"]
+    assert {name: type(train.features[name]) for name in IMAGES.values()} == dict.fromkeys(
+        IMAGES.values(), datasets.Image
+    )
+    written = {IMAGES.get(name, name) for name in pd.read_csv(root / "metadata.csv", nrows=0).columns}
+    assert set(train.column_names) == written
+    assert {"label", "pair", "group", "split"} < written
+    assert {bool(name) for name in manifest.table["mask_file_name"]} == {True, False}
+    assert_same(manifest, train)
+    assert list(train["split"]) == manifest.table["split"].tolist()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_split_folders_are_loaded_alike(
+    load: Load, write_set: Callable[..., Path], tmp_path: Path, suffix: str
+) -> None:
+    whole = read_manifest(write_set(tmp_path / "whole", 4))
+    kept = whole.table.drop(columns=["split", "family", "sha256", "licence"])
+    root = tmp_path / "set"
+    for folder, rows in {"train": kept[:5], "validation": kept[5:8], "test": kept[8:]}.items():
+        for column in IMAGES:
+            for name in rows[column][rows[column] != ""]:
+                (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / folder / name).write_bytes(whole.path(name).read_bytes())
+        rows = rows.assign(pair=rows["pair"].where(rows["pair"].isin(rows["file_name"]), ""))
+        path = root / folder / f"metadata.{suffix}"
+        if suffix == "csv":
+            rows.to_csv(path, index=False)
+        elif suffix == "jsonl":
+            rows.replace("", None).to_json(path, orient="records", lines=True)
+        else:
+            rows.replace("", None).to_parquet(path, index=False)
+    ours = read_dataset(root)
+    theirs = load(data_dir=str(root))
+    assert ours.table["split"].value_counts().to_dict() == {"train": 5, "val": 3, "test": len(kept) - 8}
+    for name, split in {"train": "train", "validation": "val", "test": "test"}.items():
+        part = ours.select(split=split)
+        # Their paths are seen from the split's folder, ours from above it.
+        below = {column: part.table[column].str.removeprefix(f"{name}/") for column in ("pair",)}
+        assert_same(Manifest(part.root, part.table.assign(**below)), theirs[name])
+
+
+def test_the_names_of_split_folders_are_theirs() -> None:
+    import datasets.data_files as data_files
+
+    names = {str(split): keywords for split, keywords in data_files.SPLIT_KEYWORDS.items()}
+    assert {name: {"val": "validation"}.get(split, split) for name, split in SPLIT_FOLDERS.items()} == {
+        keyword: split for split, keywords in names.items() for keyword in keywords
+    }
+
+
+def columns_of(root: Path) -> dict[str, list[str]]:
+    """The type of each column in each stretch of rows that Hugging Face reads at once."""
+    stretches = pd.read_csv(root / "metadata.csv", chunksize=10_000)
+    types = [stretch.dtypes.astype(str).to_dict() for stretch in stretches]
+    return {name: [found[name] for found in types] for name in types[0]}
+
+
+def test_columns_that_change_their_mind_late_are_loaded_too(load: Load, tmp_path: Path) -> None:
+    n = 10_100
+    table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(n)], "label": "real"})
+    table["group"] = [str(i) if i < 10_050 else f"mug-{i}" for i in range(n)]  # numbers first, words later
+    table["note"] = [""] * (n - 1) + ["the only one"]
+    table["area"] = ["1"] * (n - 3) + ["0.25", "", "0.5"]
+    table["mask_file_name"] = [""] * (n - 2) + ["m.png", "n.png"]
+    write_manifest(tmp_path / "set", table)
+    assert set(read_manifest(tmp_path / "set", check_files=False).table["note"]) == {"", "the only one"}
+    # No photo is needed: it is opened when its row is asked for.
+    train = load(data_files={"train": [str(tmp_path / "set/metadata.csv")]})["train"].with_format("arrow")
+    found = train.to_pandas().set_index(train.to_pandas()["image"].map(lambda image: Path(image["path"]).name))
+    expected = table.set_index("file_name").loc[found.index]
+    assert found["group"].tolist() == expected["group"].tolist()
+    assert found["note"].dropna().tolist() == ["the only one"]
+    assert found["area"].dropna().sum() == n - 3 + 0.75
+    assert sorted(Path(mask["path"]).name for mask in found["mask"].dropna()) == ["m.png", "n.png"]
+
+
+def test_without_interleaving_they_would_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(10_001)], "label": "real"})
+    table["group"] = [str(i) for i in range(10_000)] + ["mug"]
+    monkeypatch.setattr(manifest_module, "_HF_TYPED_ROWS", 10**9)
+    write_manifest(tmp_path, table)
+    assert columns_of(tmp_path)["group"][0] == "int64"
+    monkeypatch.undo()
+    write_manifest(tmp_path, table)
+    assert columns_of(tmp_path)["group"][0] != "int64"
+
+
+def test_a_cell_without_a_mask_is_no_empty_picture(load: Load, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (8, 6), 255).save(buffer, "PNG")
+    for name in ("a.png", "b.png", "m.png"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(buffer.getvalue())
+    table = pd.DataFrame({"file_name": ["a.png", "b.png"], "label": "synthetic", "mask_file_name": ["", "m.png"]})
+    write_manifest(tmp_path / "set", table)
+    train = load(data_dir=str(tmp_path / "set"))["train"]
+    assert [mask is None for mask in train["mask"]] == [True, False]
+    assert train[1]["mask"].size == (8, 6)
