@@ -1,0 +1,142 @@
+"""What an audit found, as typed values: for the page, for a file, for the metadata of a model."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from realdamage.data.shortcuts import LIMIT
+
+
+class AuditException(NamedTuple):
+    """A shortcut that somebody allows in one part of a set, and why."""
+
+    part: str
+    test: str
+    reason: str
+
+
+class Item(NamedTuple):
+    """One case of a problem: the files it concerns, and what was found."""
+
+    files: tuple[str, ...]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fault of the files or the manifest. `kind`: unreadable, duplicate, label_conflict, sha256, crossing,
+    near_duplicate, near_duplicate_group or mask_…; `severity`: "error" fails the audit, "warning" does not; `message`:
+    what it is and what to do."""
+
+    kind: str
+    severity: str
+    message: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class ShortcutTest:
+    """How well a classifier tells the classes apart by a few facts alone.
+
+    `name`: see `shortcuts.SHORTCUTS`; `part`: of the set, "" for all rows that no exception takes out; `auroc`, `low`,
+    `high`: AUROC and its 95% interval, NaN when not measured, and then `note` says why; `rows`: photos it was measured
+    on; `columns`: those that leak alone, the worst first; `exception`: the reason why this part may leak; `examples`:
+    photos that the classifier tells most surely, real ones first.
+    """
+
+    name: str
+    part: str
+    auroc: float
+    low: float
+    high: float
+    rows: int
+    blocking: bool
+    columns: tuple[str, ...] = ()
+    failed: bool = False
+    exception: str = ""
+    advice: str = ""
+    note: str = ""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        return not math.isnan(self.auroc)
+
+    @property
+    def title(self) -> str:
+        """The name, and the part for one that is allowed."""
+        return f"{self.name} ({self.part or 'no part'})" if self.exception else self.name
+
+    @property
+    def leak(self) -> str:
+        """A sentence of a failed test: the figure, its limit, and what gives the classes away."""
+        by = ", ".join(self.columns) if self.columns else "its columns together, none of them alone"
+        return (
+            f"{self.name}: AUROC {self.auroc:.3f} (95%: {self.low:.3f} to {self.high:.3f}; the limit {LIMIT} lies "
+            f"below) by {by}. {self.advice}"
+        )
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """`root`: the folder; `manifest_sha256`: see `Manifest.digest`; `quick`: whether only headers and columns were
+    read; `photos`: number of each label; `counts`: one record of label, kind, generator, damage, source, split and
+    `photos` for each combination that occurs."""
+
+    root: str
+    manifest_sha256: str
+    quick: bool
+    photos: dict[str, int]
+    counts: tuple[dict[str, Any], ...]
+    problems: tuple[Problem, ...]
+    tests: tuple[ShortcutTest, ...]
+    exceptions: tuple[AuditException, ...] = ()
+
+    @property
+    def failed_tests(self) -> tuple[ShortcutTest, ...]:
+        return tuple(test for test in self.tests if test.failed)
+
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """A sentence for everything by which a model could be right for the wrong reason; files that merely cannot be
+        used are not among them."""
+        cheats = (p for p in self.problems if p.kind in ("label_conflict", "crossing"))
+        return (*(test.leak for test in self.failed_tests), *(f"{p.message} ({len(p.items)})" for p in cheats))
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed_tests and not any(problem.severity == "error" for problem in self.problems)
+
+    def verdict(self) -> dict[str, Any]:
+        """For the metadata of a model trained on the set, as plain JSON values: that a failed audit was overridden, or
+        that it passed; AUROC, low and high of each test (null: not measured); the exceptions that were made."""
+        judged = {t.name: t for t in self.tests if not t.exception}
+        allowed = [t for t in self.tests if t.exception]
+        return {
+            "verdict": "failed, overridden" if self.leaks else "passed",
+            "tests": {name: _figures(test) for name, test in judged.items()},
+            "exceptions": [
+                {"part": t.part, "test": t.name, "reason": t.exception, "auroc": _figures(t)} for t in allowed
+            ],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON values; figures that were not measured are null."""
+        values = asdict(self)
+        for test in values["tests"]:
+            test.update({key: None for key in ("auroc", "low", "high") if math.isnan(test[key])})
+        values["problems"] = [
+            {**asdict(p), "items": [item._asdict() for item in p.items], "count": len(p.items)} for p in self.problems
+        ]
+        values["exceptions"] = [exception._asdict() for exception in self.exceptions]
+        return {**values, "passed": self.passed, "limit": LIMIT, "verdict": self.verdict()}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def _figures(test: ShortcutTest) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 4) for value in (test.auroc, test.low, test.high)]
