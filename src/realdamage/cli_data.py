@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from realdamage.inference.errors import MissingExtraError, UsageError
+from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import track
 
 
@@ -40,6 +41,32 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="another seed, other splits (%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     command.set_defaults(run=split)
+
+    command = commands.add_parser(
+        "neutralise", parents=[common], help="make the files of both classes alike", description=neutralise.__doc__
+    )
+    command.add_argument("manifest", type=Path, metavar="IN", help="folder with metadata.csv; it is only read")
+    command.add_argument("out", type=Path, metavar="OUT", help="new or empty folder outside of IN")
+    command.add_argument(
+        "--quality",
+        type=_quality,
+        metavar="LOW-HIGH",
+        help="JPEG qualities to draw from, such as 75-95; default: the tables of the set's real photos",
+    )
+    command.add_argument(
+        "--sizes",
+        type=_crop_sizes,
+        default="reals",
+        metavar="keep|reals|WxH,…",
+        help="crop to: sizes of the real photos that both classes can give (%(default)s), these, or each its own",
+    )
+    command.add_argument("--max-side", type=int, metavar="PIXELS", help="cut longer sides to it; nothing is resized")
+    command.add_argument("--history", action="store_true", help="save every photo as a JPEG once more before the last")
+    command.add_argument("--seed", type=int, default=0, help="another seed, other draws (%(default)s)")
+    command.add_argument("--workers", type=int, metavar="N", help="processes; default: one for each processor")
+    command.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="at unreadable photos")
+    command.add_argument("--overwrite", action="store_true", help="remove what an earlier run made in OUT")
+    command.set_defaults(run=neutralise)
     command = commands.add_parser(
         "manifest", parents=[common], help="write metadata.csv for another layout", description=manifest.__doc__
     )
@@ -59,6 +86,16 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, metavar="DIR", help="folder above the photos (default: theirs)")
     command.add_argument("--overwrite", action="store_true", help="replace a metadata.csv that is there")
     command.set_defaults(run=manifest)
+    command = commands.add_parser(
+        "audit", parents=[common], help="what a set gives away, before training on it", description=audit.__doc__
+    )
+    command.add_argument("manifest", type=Path, metavar="DIR", help="folder with metadata.csv, or a CSV file")
+    command.add_argument("--quick", action="store_true", help="headers and columns only: what training asks for")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page there, with the worst photos")
+    command.add_argument("--workers", type=int, metavar="N", help="processes; default: the CPUs at hand")
+    command.add_argument("--seed", type=int, default=0, help="of folds and intervals (%(default)s)")
+    command.set_defaults(run=audit)
 
 
 def split(arguments: argparse.Namespace) -> int:
@@ -119,6 +156,50 @@ def manifest(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def neutralise(arguments: argparse.Namespace) -> int:
+    """Write a set of photos anew so that their files no longer tell real from synthetic: size, crop, JPEG tables and
+    sub-sampling are drawn whatever the label, an edit's as its original's, and metadata is left behind."""
+    with extra("analysis", "realdamage neutralise"):
+        from realdamage.data.neutralise import DROPPED_NAME, NeutraliseSettings
+        from realdamage.data.neutralise import neutralise as write_anew
+        from realdamage.data.readers import read_dataset
+    settings = NeutraliseSettings(
+        arguments.quality, arguments.sizes, arguments.history, arguments.seed, arguments.max_side
+    )
+    options = {name: getattr(arguments, name) for name in ("on_error", "overwrite", "workers")}
+    done = write_anew(read_dataset(arguments.manifest), arguments.out, settings, progress=track, **options)
+    for note in done.notes:
+        print(f"realdamage: {note}", file=sys.stderr)
+    for name, reason in done.dropped[:10]:
+        print(f"realdamage: left out: {name}: {reason}", file=sys.stderr)
+    labels = ", ".join(f"{count} {label}" for label, count in done.labels.items())
+    print(f"{done.root}: {done.photos} photos ({labels}) in {done.seconds:.1f} s")
+    sizes = [f"{width}x{height}: {count}" for (width, height), count in done.sizes.items()]
+    print("sizes    " + ", ".join(sizes[:12]) + (f" and {len(sizes) - 12} more" if len(sizes) > 12 else ""))
+    print(f"left out {len(done.dropped)}" + (f", listed in {done.root / DROPPED_NAME}" if done.dropped else ""))
+    print(f"next: realdamage audit {done.root}")
+    return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Judge a set before training on it: what tells real from synthetic photos without looking at the damage (file
+    format, source, damage type, condition), broken and doubled files, photos in the wrong split, faulty masks. The exit
+    code is 1 when the set fails."""
+    with extra("analysis", "realdamage audit"):
+        from realdamage.data.audit import audit as run
+        from realdamage.data.audit_page import write_page
+        from realdamage.data.audit_text import format_report
+        from realdamage.data.readers import read_dataset
+    found = read_dataset(arguments.manifest, check_files=False)  # missing files are for the audit to list
+    report = run(found, quick=arguments.quick, workers=arguments.workers, seed=arguments.seed, progress=track)
+    if arguments.json:
+        write_atomically(arguments.json, report.to_json().encode())
+    if arguments.html:
+        write_page(arguments.html, report, found)
+    print(format_report(report))
+    return 0 if report.passed else 1
+
+
 @contextmanager
 def extra(name: str, command: str) -> Iterator[None]:
     """Around imports: a package of others that is missing is told as the extra that brings it."""
@@ -135,3 +216,20 @@ def _fractions(text: str) -> dict[str, float]:
         return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: write shares as train=0.7,val=0.15,test=0.15") from None
+
+
+def _quality(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    try:
+        return int(low), int(high or low)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a range as 75-95") from None
+
+
+def _crop_sizes(text: str) -> str | list[tuple[int, int]] | None:
+    if text in ("keep", "reals"):
+        return None if text == "keep" else text
+    try:
+        return [(int(width), int(height)) for width, height in (size.lower().split("x") for size in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write keep, reals, or sizes as 384x512,512x384") from None
