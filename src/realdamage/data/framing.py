@@ -27,6 +27,8 @@ NEARLY_ALL = 0.95
 
 _LARGER = (0.75, 0.5, 0.25)  # shares of each class's photos that can give the larger ones
 _FREQUENT = 12  # so many of the most frequent sizes of the real photos are tried as they are
+_HEIGHTS = 256  # so many heights are tried for those
+_DISTINCT = 128  # of a pool with more sizes, so many are taken, evenly by rank
 _TRIES = 48
 _ENOUGH = 0.5  # share of what a crop could hold of a mask
 
@@ -133,6 +135,11 @@ class SizePool:
             if min(height, width) < MIN_SIDE:
                 raise ConfigError(f"size {width}x{height}: each side must have at least {MIN_SIDE} pixels")
 
+    @property
+    def smallest(self) -> Size:
+        """The size of fewest pixels."""
+        return min(self.sizes, key=lambda size: (size[0] * size[1], size))
+
     def draw(self, rng: np.random.Generator, limit: Size | None = None) -> Size:
         """A size, each side cut to `limit` (h, w). The limit must not depend on the class: one for the whole set does
         not, a photo's own size mostly does; `deal` is for that."""
@@ -150,7 +157,10 @@ class SizePool:
         none. True: the shares are free; whoever can give the smallest size gets one, and as many pixels as possible
         are kept.
         """
-        sizes, weights = np.unique(np.array(self.sizes, dtype=np.int64), axis=0, return_counts=True)
+        pool = np.array(sorted(self.sizes), dtype=np.int64)
+        if len(set(self.sizes)) > _DISTINCT:
+            pool = pool[np.linspace(0, len(pool) - 1, _DISTINCT).round().astype(np.int64)]
+        sizes, weights = np.unique(pool, axis=0, return_counts=True)
         fits = np.all(able[:, None, :] >= sizes, axis=2)
         if keep:
             fits &= fits[:, [int(np.argmin(sizes.prod(axis=1)))]]
@@ -183,9 +193,8 @@ def common_sizes(able: npt.NDArray[np.int64], synthetic: npt.NDArray[np.bool_]) 
     25% of the photos of each class can give, and the most frequent sizes of the real photos that are larger than the
     first. Raises ManifestError: the photos are too small.
     """
-    able = np.maximum(able, 0)
     classes = [able[synthetic == label] for label in (False, True) if (synthetic == label).any()]
-    smallest = _largest_box(classes, NEARLY_ALL)
+    smallest = _largest_box(classes, NEARLY_ALL) if classes else (0, 0)
     if min(smallest) < MIN_SIDE:
         raise ManifestError(
             f"{1 - NEARLY_ALL:.0%} of the photos of one class are too small: no crop of {MIN_SIDE}x{MIN_SIDE} pixels "
@@ -201,7 +210,8 @@ def common_sizes(able: npt.NDArray[np.int64], synthetic: npt.NDArray[np.bool_]) 
 def _largest_box(classes: Sequence[npt.NDArray[np.int64]], share: float) -> Size:
     """The size (h, w) of most pixels that at least `share` of the photos of each class can give; `able` of each."""
     best = (0, 0)
-    for height in np.unique(np.concatenate(classes)[:, 0]):
+    heights = np.concatenate(classes)[:, 0]
+    for height in np.unique(np.quantile(heights, np.linspace(0, 1, _HEIGHTS), method="lower")):
         width = min(_width_given(able, int(height), share) for able in classes)
         if height * width > best[0] * best[1]:
             best = (int(height), width)

@@ -38,15 +38,16 @@ class NeutraliseSettings:
     """How a set is written anew.
 
     quality: range of JPEG qualities to draw from; None: the tables and sub-samplings of the set's real JPEG photos.
-    sizes: "reals": those of the real photos as far as both classes can give them, and as many pixels as possible;
-    a list of (width, height): exactly these in the shares they have in the list (repeats weigh), photos that cannot
-    give them are left out; None: each pair keeps its own size but for the crop offset, and the size may tell the class.
+    sizes: "reals": those of the real photos as far as both classes can give them; a list of (width, height): these;
+    with both, as many pixels as possible are kept, and photos that cannot give the smallest are left out. A SizePool:
+    its sizes in its own shares, so that one set can be given the sizes of another; as few photos as possible are left
+    out. None: each pair keeps its own size but for the crop offset, and the size may tell the class.
     history: one more JPEG save before the last one. seed: another seed, other draws. max_side: in pixels; longer sides
     are cut to it, not resized; None: no limit.
     """
 
     quality: tuple[int, int] | None = None
-    sizes: str | Sequence[tuple[int, int]] | None = "reals"
+    sizes: str | Sequence[tuple[int, int]] | SizePool | None = "reals"
     history: bool = False
     seed: int = 0
     max_side: int | None = None
@@ -55,11 +56,16 @@ class NeutraliseSettings:
         if self.quality is not None and not 1 <= self.quality[0] <= self.quality[1] <= 100:
             raise ConfigError(f"quality {self.quality[0]}-{self.quality[1]}: must rise and lie in 1..100")
         if isinstance(self.sizes, str) and self.sizes != "reals":
-            raise ConfigError(f"sizes {self.sizes!r}: give 'reals', a list of (width, height), or None")
-        if self.sizes is not None and not isinstance(self.sizes, str):
-            SizePool(tuple((height, width) for width, height in self.sizes))  # which checks them
+            raise ConfigError(f"sizes {self.sizes!r}: give 'reals', a list of (width, height), a SizePool, or None")
+        self.pool()  # which checks the sizes
         if self.max_side is not None and self.max_side < MIN_SIDE:
             raise ConfigError(f"max_side {self.max_side}: must be at least {MIN_SIDE} pixels")
+
+    def pool(self) -> SizePool | None:
+        """The sizes that are given; None where they depend on the set."""
+        if self.sizes is None or isinstance(self.sizes, SizePool | str):
+            return self.sizes if isinstance(self.sizes, SizePool) else None
+        return SizePool(tuple((height, width) for width, height in self.sizes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +108,8 @@ class Plan:
         shapes = np.array([header.shape for header in headers], dtype=np.int64)
         able = np.full((family.max() + 1, 2), np.iinfo(np.int64).max)
         np.minimum.at(able, family, np.minimum(shapes, settings.max_side or shapes.max()) - MAX_OFFSET)
-        sizes = _deal(table, component, family, able, settings, notes)
-        dropped = _reasons(manifest, family, headers, able, sizes)
+        sizes, needed = _deal(table, component, family, able, settings, notes)
+        dropped = _reasons(manifest, family, headers, sizes, needed)
         for label in table["label"].unique():
             if not (sizes[family[table["label"] == label], 0] > 0).any():
                 first = min(row for row in dropped if table["label"].iat[row] == label)
@@ -196,41 +202,44 @@ def _deal(
     able: npt.NDArray[np.int64],
     settings: NeutraliseSettings,
     notes: list[str],
-) -> npt.NDArray[np.int64]:
-    """The crop of each family, int [families, 2] (h, w); `able`: the largest that each can give."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The crop of each family, int [families, 2] (h, w), and the sizes, int [k, 2], of which a family must be able to
+    give one; `able`: the largest that each can give."""
     if settings.sizes is None:
         notes.append("Every pair keeps its own size: if the sizes of the classes differ, they still tell them apart.")
-        return np.where(able.min(axis=1, keepdims=True) >= MIN_SIDE, able, 0)
+        return np.where(able.min(axis=1, keepdims=True) >= MIN_SIDE, able, 0), np.array([[MIN_SIDE, MIN_SIDE]])
     cell = pd.factorize(table["split"] + "\t" + table["label"])[0]
     counts = np.zeros((len(able), cell.max() + 1), dtype=np.int64)
     np.add.at(counts, (family, cell), 1)
     luck = np.random.default_rng([settings.seed, 1]).random(component.max() + 1)
-    first = np.unique(family, return_index=True)[1]
-    if isinstance(settings.sizes, str):
-        pool = common_sizes(able[family], (table["label"] == "synthetic").to_numpy())
-        return pool.deal(able, counts, luck[component[first]], keep=True)
-    asked = [(height, width) for width, height in settings.sizes]
-    possible = {
+    luck = luck[component[np.unique(family, return_index=True)[1]]]
+    pool = settings.pool()
+    if pool is None:
+        readable = able[family].min(axis=1) > 0
+        pool = common_sizes(able[family[readable]], (table["label"] == "synthetic").to_numpy()[readable])
+    if not isinstance(settings.sizes, SizePool):
+        return pool.deal(able, counts, luck, keep=True), np.array([pool.smallest])
+    # A size that a class cannot give at all would leave none of its photos the right shares.
+    given = {
         size: all((able[counts[:, column] > 0] >= size).all(axis=1).any() for column in range(counts.shape[1]))
-        for size in asked
+        for size in dict.fromkeys(pool.sizes)
     }
-    lost = [f"{width}x{height}" for (height, width), given in possible.items() if not given]
+    lost = [f"{width}x{height}" for (height, width), possible in given.items() if not possible]
     if lost:
         notes.append(f"Left out, as no photo of one class, or of one class of a split, can give it: {', '.join(lost)}.")
-    pool = SizePool(tuple(size for size in asked if possible[size]) or tuple(asked))
-    return pool.deal(able, counts, luck[component[first]], keep=False)
+    pool = SizePool(tuple(size for size in pool.sizes if given[size]) or pool.sizes)
+    return pool.deal(able, counts, luck, keep=False), np.array(pool.sizes)
 
 
 def _reasons(
     manifest: Manifest,
     family: npt.NDArray[np.int64],
     headers: Sequence[_Header],
-    able: npt.NDArray[np.int64],
     sizes: npt.NDArray[np.int64],
+    needed: npt.NDArray[np.int64],
 ) -> dict[int, str]:
     """Why rows are left out: their own fault, or that of a photo that they hang together with."""
-    given = sizes[sizes[:, 0] > 0]
-    needed = given[np.argmin(given.prod(axis=1))] if len(given) else np.array([MIN_SIDE, MIN_SIDE])
+    low = needed[np.argmin(needed.prod(axis=1))] + MAX_OFFSET
     reasons: dict[int, str] = {}
     culprits: dict[int, str] = {}
     rows = [int(row) for row in np.flatnonzero(sizes[family, 0] == 0)]
@@ -238,19 +247,16 @@ def _reasons(
         (height, width), _, error = headers[row]
         if error:
             reasons[row] = error
-        elif height < needed[0] + MAX_OFFSET or width < needed[1] + MAX_OFFSET:
-            reasons[row] = (
-                f"too small: {width}x{height} pixels, {needed[1] + MAX_OFFSET}x{needed[0] + MAX_OFFSET} are needed"
-            )
+        elif not (needed + MAX_OFFSET <= (height, width)).all(axis=1).any():
+            reasons[row] = f"too small: {width}x{height} pixels, {low[1]}x{low[0]} are needed with the offset"
         if row in reasons:
             culprits.setdefault(int(family[row]), str(manifest.table["file_name"].iat[row]))
     for row in rows:
         if row not in reasons:
             culprit = culprits.get(int(family[row]))
-            height, width = able[family[row]] + MAX_OFFSET
             reasons[row] = (
                 f"hangs together with {culprit!r}, which is left out"
                 if culprit
-                else f"{width}x{height} pixels: left out so that the sizes have the same shares in both classes"
+                else "left out so that the sizes have their shares in both classes"
             )
     return reasons

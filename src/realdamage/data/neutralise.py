@@ -66,13 +66,14 @@ class Dropped(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run made. photos: in the new set; sizes: photos of each (width, height); notes: what the reader should
-    know, as sentences; seconds: of this run."""
+    """What a run made. photos: in the new set; labels: photos of each; sizes: photos of each (width, height); notes:
+    what the reader should know, as sentences; seconds: of this run."""
 
     root: Path
     photos: int
     dropped: tuple[Dropped, ...]
     seconds: float
+    labels: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -154,7 +155,7 @@ def neutralise(
     if overwrite:
         parts.clear((DROPPED_NAME, EXCEPTIONS_NAME))
     files = [f"{folder}/{plan.stem(row)}.{ending}" for row in range(len(manifest)) for folder, ending in _OUTPUTS]
-    parts.claim(plan.digest(), {"from": manifest.root, "settings": asdict(settings)}, files)
+    parts.claim(plan.digest(), {"from": manifest.root, "settings": asdict(settings)}, files, alone=not overwrite)
     todo = [index for index in plan.families() if not parts.path(index).is_file()]
     count = min(workers or available_workers(), max(1, len(todo)))
     for _ in progress(in_processes(_start_worker, (plan,), _make, todo, count), len(todo), "groups"):
@@ -213,8 +214,8 @@ def _family(plan: Plan, index: int, rows: Sequence[int]) -> _Part:
 
 
 def _member(plan: Plan, row: int) -> Member:
-    named = plan.manifest.table[["file_name", "mask_file_name"]].iloc[row]
-    path = plan.manifest.path(str(named["file_name"]))
+    table = plan.manifest.table
+    path = plan.manifest.path(str(table["file_name"].iat[row]))
     rgb = decode(path)
     height, width = rgb.shape[:2]
     if (height, width) != tuple(plan.shapes[row]):
@@ -222,7 +223,7 @@ def _member(plan: Plan, row: int) -> Member:
             f"{path}: {width}x{height} pixels when decoded, but its header says "
             f"{plan.shapes[row][1]}x{plan.shapes[row][0]}; save it again"
         )
-    mask = read_mask(plan.manifest, row, (height, width)) if named["mask_file_name"] else None
+    mask = read_mask(plan.manifest, row, (height, width)) if table["mask_file_name"].iat[row] else None
     return Member(plan.stem(row), rgb, mask)
 
 
@@ -264,4 +265,5 @@ def _finish(plan: Plan, parts: Parts, seconds: float, *, write: bool) -> Summary
     notes = plan.notes
     if cut:
         notes += (f"{cut} cropped region edits have no mask: their region may lie outside of the crop.",)
-    return Summary(plan.out, len(rows), missing, seconds, dict(sizes.most_common()), notes)
+    labels = dict(sorted(Counter(table["label"]).items()))
+    return Summary(plan.out, len(rows), missing, seconds, labels, dict(sizes.most_common()), notes)

@@ -30,11 +30,12 @@ class Parts:
     root: Path
     maker: str
 
-    def claim(self, digest: str, about: Mapping[str, Any], files: Sequence[str]) -> None:
+    def claim(self, digest: str, about: Mapping[str, Any], files: Sequence[str], *, alone: bool = True) -> None:
         """Marks the folder as this maker's set of that digest, so that two sets never mix in one folder.
 
         about: plain values for the reader of the mark. files: all photos and masks that may be written, relative to
-        the root; `clear` removes these and no others. Raises UsageError: the folder holds anything else.
+        the root; `clear` removes these and no others. alone: whether the folder may hold nothing else; after `clear`,
+        it may hold what `clear` left. Raises UsageError: the folder holds another set, or anything else.
         """
         mark = self._mark()
         if mark is not None:
@@ -44,7 +45,8 @@ class Parts:
                     "photos. Give another folder, or start over with --overwrite"
                 )
             return
-        self._refuse_others()
+        if alone:
+            self._refuse_others()
         content = {"maker": self.maker, "digest": digest, **about, "files": list(files)}
         write_atomically(self.root / FOLDER / "mark.json", json.dumps(content, indent=1, default=str).encode())
 
