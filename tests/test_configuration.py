@@ -129,7 +129,8 @@ def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
     import inspect
 
     from realdamage.inference.pooling import Pooling
-    from realdamage.synthesis.recipe import CodecSettings, Recipe, SourceSettings, WriterSettings
+    from realdamage.synthesis.generators import GeneratorSettings
+    from realdamage.synthesis.settings import IncludeSettings, Recipe, SourceSettings, WriterSettings
     from realdamage.training.adaptation import Adaptation
     from realdamage.training.classifier import DamageClassifier, LossWeights
     from realdamage.training.datamodule import DamageDataModule
@@ -142,10 +143,11 @@ def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
         (schema.PoolingConfig, Pooling, set()),
         (schema.LossConfig, LossWeights, set()),
         (schema.AdaptConfig, Adaptation, set()),
-        (schema.RecipeConfig, Recipe, set()),
+        (schema.RecipeConfig, Recipe, {"prompts"}),
+        (schema.IncludeConfig, IncludeSettings, {"name"}),
         (schema.SourceConfig, SourceSettings, set()),
         (schema.WriterConfig, WriterSettings, set()),
-        (schema.CodecConfig, CodecSettings, set()),
+        (schema.GeneratorConfig, GeneratorSettings, {"name"}),
     ):
         parameters = set(inspect.signature(configured).parameters) - {"self"}
         assert {field.name for field in fields(config)} == parameters - besides, configured

@@ -141,10 +141,16 @@ def test_a_callback_or_logger_is_switched_off_with_null(composed, asked: list[tu
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_composes_into_a_recipe(recipe: str, tmp_path: Path) -> None:
-    from realdamage.synthesis.recipe import recipe_from_config
+    from realdamage.configuration import plain
+    from realdamage.synthesis.settings import recipe_from_config
 
-    config = compose("synthesize", [f"+recipe={recipe}", f"recipe.source.root={tmp_path}"])
-    built = recipe_from_config(config.recipe)
+    roots = {
+        "recipe.source.root": str(tmp_path),
+        "recipe.source.splits": "splits.csv",
+        "recipe.include.generated.root": str(tmp_path),
+    }
+    config = compose("synthesize", [f"+recipe={recipe}", *(f"{key}={root}" for key, root in roots.items())])
+    built = recipe_from_config(plain(config.recipe), plain(config.prompts))
     assert built.name == recipe
     assert sum(built.fractions.values()) == pytest.approx(1.0)
-    assert len({codec.generator for codec in built.codecs}) == len(built.codecs) >= 1
+    assert len({each.name for each in built.generators}) == len(built.generators) >= 1

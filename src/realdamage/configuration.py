@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -81,6 +81,12 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     finally:
         if not full:
             os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as plain dictionaries and lists, all references resolved."""
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    return cast(dict[str, Any], resolved)
 
 
 def explain(error: Exception, command: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from realdamage.inference.errors import MissingExtraError, SynthesisError
-from realdamage.synthesis.codec import Codec
+from realdamage.synthesis.codec import Codec, _autoencoder_config
 from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, load_house_codec, save_house_codec
 
 RGB = np.random.default_rng(0).integers(0, 256, (90, 118, 3), dtype=np.uint8)
@@ -47,22 +48,83 @@ def test_an_empty_region_is_refused(tiny_weights: Path) -> None:
         Codec(str(tiny_weights), "t", "t").regenerate(RGB, np.zeros((90, 118), np.bool_), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", ["AutoencoderTiny", "AutoencoderKL"])
-def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
+def tiny_autoencoder(name: str) -> Any:
     diffusers = pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
-    if name == "AutoencoderTiny":
-        channels = (8, 8, 8, 8)
-        model = diffusers.AutoencoderTiny(encoder_block_out_channels=channels, decoder_block_out_channels=channels)
-    else:
-        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-        model = diffusers.AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, **blocks)
-    model.save_pretrained(tmp_path / "weights")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    small: dict[str, dict[str, Any]] = {
+        "AutoencoderTiny": dict.fromkeys(("encoder_block_out_channels", "decoder_block_out_channels"), (8,) * 4),
+        "AutoencoderKL": {"block_out_channels": (8, 8), "norm_num_groups": 4, **blocks},
+        "AsymmetricAutoencoderKL": {
+            "down_block_out_channels": (8, 8), "up_block_out_channels": (8, 8), "norm_num_groups": 4, **blocks
+        },
+        "VQModel": {"block_out_channels": (8, 8), "norm_num_groups": 4, "num_vq_embeddings": 16, **blocks},
+        "AutoencoderDC": {  # the latent of an SD codec is 8 times smaller, that of this one 32 times
+            "latent_channels": 4,
+            **dict.fromkeys(("encoder_block_types", "decoder_block_types"), ("ResBlock",) * 6),
+            **dict.fromkeys(("encoder_block_out_channels", "decoder_block_out_channels"), (8,) * 6),
+            **dict.fromkeys(("encoder_layers_per_block", "decoder_layers_per_block"), (1,) * 6),
+            **dict.fromkeys(("encoder_qkv_multiscales", "decoder_qkv_multiscales"), ((),) * 6),
+        },
+        "AutoencoderKLQwenImage": {
+            "base_dim": 8, "z_dim": 2, "dim_mult": [1] * 4, "num_res_blocks": 1, "latents_mean": [0.0] * 2,
+            "latents_std": [1.0] * 2,
+        },
+    }  # fmt: skip
+    return getattr(diffusers, name)(**small[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AutoencoderTiny",
+        "AutoencoderKL",
+        "AsymmetricAutoencoderKL",
+        "VQModel",
+        "AutoencoderDC",
+        "AutoencoderKLQwenImage",
+    ],
+)
+def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
+    tiny_autoencoder(name).save_pretrained(tmp_path / "weights")
     codec = Codec(str(tmp_path / "weights"), "g", "f")
     again = Codec(str(tmp_path / "weights"), "g", "f")
     repainted = codec.reconstruct(RGB)
     assert repainted.shape == RGB.shape
     assert np.array_equal(repainted, again.reconstruct(RGB))
     assert not np.array_equal(repainted, RGB)
+
+
+def test_the_autoencoder_inside_a_whole_pipeline(inpainting_model: str, tmp_path: Path) -> None:
+    whole = Codec(inpainting_model, "g", "f").reconstruct(RGB)
+    assert np.array_equal(whole, Codec(f"{inpainting_model}/vae", "g", "f").reconstruct(RGB))
+    with pytest.raises(SynthesisError, match=r"no config\.json or vae/config\.json"):
+        Codec(str(tmp_path), "g", "f")
+
+
+def test_the_hub_is_asked_for_the_autoencoder_of_a_pipeline(
+    inpainting_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huggingface_hub = pytest.importorskip("huggingface_hub", reason='the extra "synth" is not installed')
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    asked: list[str] = []
+
+    def download(model: str, file: str) -> str:
+        asked.append(file)
+        if file == "config.json":
+            raise EntryNotFoundError("404")
+        return f"{inpainting_model}/{file}"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert _autoencoder_config("m/m", None) == Path(inpainting_model) / "vae" / "config.json"
+    assert asked == ["config.json", "vae/config.json"]
+
+    def blocked(model: str, file: str) -> str:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", blocked)
+    with pytest.raises(SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"):
+        Codec("m/m", "g", "f")
 
 
 @pytest.mark.parametrize(

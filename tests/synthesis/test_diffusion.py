@@ -38,7 +38,12 @@ def call_of(name: str) -> Any:
         ({"side": 500}, "side=500; allowed: a multiple of 16"),
         ({"side": 32}, "side=32"),
         ({"dtype": "half"}, "dtype='half'; allowed: one of auto, float32"),
-        ({"languages": ()}, "languages"),
+        ({"languages": ()}, "languages=.*at least one"),
+        ({"languages": "en"}, "languages='en'; allowed: list of texts"),
+        ({"side": "512"}, "side='512'; allowed: int"),
+        ({"steps": True}, "steps=True"),
+        ({"blend": 1}, "blend=1; allowed: bool"),
+        ({"guidance": "7"}, r"guidance='7'; allowed: float \| None"),
     ],
 )
 def test_settings_outside_their_range_are_named(changed: dict[str, Any], message: str) -> None:
@@ -112,7 +117,7 @@ def test_guidance_goes_where_the_pipeline_guides(pipeline: str, parameter: str, 
 def test_a_setting_that_the_pipeline_does_not_take_is_named() -> None:
     settings = DiffusionSettings("m/m", strength=0.7)
     assert call_settings(call_of("FluxFillPipeline"), settings, "F", "k") == {"strength": 0.7}
-    with pytest.raises(SynthesisError, match=r"recipe\.generators\.q\.strength=0\.7: QwenImageEditPipeline takes no"):
+    with pytest.raises(SynthesisError, match=r"generators\.q\.strength=0\.7: QwenImageEditPipeline takes no"):
         call_settings(call_of("QwenImageEditPipeline"), settings, "QwenImageEditPipeline", "recipe.generators.q")
 
 
@@ -160,17 +165,24 @@ def test_folders_that_hold_no_pipeline_are_named(inpainting_model: str, tmp_path
         Pipeline(DiffusionSettings(str(copy)), "g", masked=True)
 
 
-def test_pipelines_that_do_something_else_are_named(inpainting_model: str, text_to_image_model: str) -> None:
+def test_pipelines_that_do_something_else_are_named(
+    inpainting_model: str, text_to_image_model: str, tmp_path: Path
+) -> None:
     def refused(model: str, masked: bool, message: str, pipeline: str | None = None) -> None:
         with pytest.raises(SynthesisError, match=message):
             Pipeline(DiffusionSettings(model, pipeline=pipeline), "g", masked=masked)
 
-    misspelt = r"g\.pipeline=FluxFilPipeline: diffusers .* has no such pipeline\. Did you mean FluxFillPipeline\?"
+    misspelt = (
+        r"g\.options\.pipeline=FluxFilPipeline: diffusers .* has no such pipeline\. Did you mean FluxFillPipeline\?"
+    )
     refused(inpainting_model, True, misspelt, "FluxFilPipeline")
     refused(inpainting_model, True, "has no such pipeline", "AutoencoderKL")
-    refused(inpainting_model, False, r"is an inpainting pipeline; use it with recipe\.generators\.g\.engine=inpaint")
+    refused(inpainting_model, False, "is an inpainting pipeline; use it with engine=inpaint")
     refused(text_to_image_model, False, "StableDiffusionPipeline edits no photo")
     refused(text_to_image_model, True, "FluxPipeline inpaints nothing", "FluxPipeline")
+    index = tmp_path / "model_index.json"
+    index.write_text('{"_class_name": "TomorrowsPipeline"}')
+    refused(str(tmp_path), True, "the model is a TomorrowsPipeline: diffusers .* has no such pipeline")
 
 
 def test_offloading_needs_a_gpu(inpainting_model: str) -> None:
@@ -208,7 +220,7 @@ def test_out_of_memory_says_what_needs_less(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(type(pipeline._pipe), "__call__", failing(error))
-    message = r"ran out of memory.*generators\.tiny\.side.*offload=true.*dtype=bfloat16.*run the same command to go on"
+    message = r"ran out of memory.*g.*tiny\.options\.side.*offload=true.*dtype=bfloat16.*run the same command to go on"
     with pytest.raises(SynthesisError, match=message):
         pipeline(GREY, CRACK, 0, WHOLE)
 
@@ -222,7 +234,7 @@ def test_other_failures_keep_their_words(pipeline: Pipeline, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"images": [np.full((64, 64, 3), np.nan)]}, "picture with NaN.*tiny.dtype=bfloat16"),
+        ({"images": [np.full((64, 64, 3), np.nan)]}, "picture with NaN.*tiny.options.dtype=bfloat16"),
         ({"images": [np.zeros((64, 64, 3))]}, "picture of one colour"),
         ({"images": [np.zeros((64, 64, 3))], "nsfw_content_detected": [True]}, "withheld its picture"),
         ({"frames": []}, "gives no images; name another class"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image, JpegImagePlugin
 from realdamage.data.manifest import KIND_LABELS, KINDS
 from realdamage.data.writer import TablePool
 from realdamage.inference.errors import SynthesisError
-from realdamage.synthesis.group import Base, GroupMaker, group_photos, random_region
+from realdamage.synthesis.generators import GeneratorSettings, load_generators, random_region
+from realdamage.synthesis.group import Base, GroupMaker, group_photos
 from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, save_house_codec
 
 ALL = {"annotated": 1.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 1.0}
@@ -22,15 +24,14 @@ Row = dict[str, str]
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GroupMaker]:
-    """`make(shares, paint_share, quality)`: the engines, with a codec of random weights."""
+    """`make(quality, overlay_share)`: the engines, with a codec of random weights."""
     path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
     save_house_codec(HouseCodec(HouseCodecSpec(stages=1, latent=2, width=4)), path)
 
-    def maker(
-        shares: dict[str, float] = ALL, paint_share: float = 1.0, quality: tuple[int, int] = (85, 95)
-    ) -> GroupMaker:
+    def maker(quality: tuple[int, int] = (85, 95), overlay_share: float = 0.0) -> GroupMaker:
+        generators = load_generators([GeneratorSettings("tiny", str(path), "toy")], {})
         pool = TablePool.of_qualities(*quality)
-        return GroupMaker([(str(path), "tiny", "toy")], pool, shares, paint_share, ("cracked", "stained"))
+        return GroupMaker(generators, pool, ("cracked", "stained"), overlay_share=overlay_share)
 
     return maker
 
@@ -42,7 +43,10 @@ def photo(photo_factory: Callable[..., np.ndarray], tmp_path_factory: pytest.Tem
     return path
 
 
-def rows_of(maker: GroupMaker, base: Base, root: Path, seed: int = 0) -> dict[str, Row]:
+def rows_of(
+    maker: GroupMaker, base: Base, root: Path, seed: int = 0, shares: dict[str, float] = ALL, paint_share: float = 1.0
+) -> dict[str, Row]:
+    base = replace(base, shares=shares, paint_share=paint_share)
     return {row["kind"]: row for row in group_photos(maker, base, 3, root, np.random.default_rng(seed))}
 
 
@@ -103,17 +107,43 @@ def test_outside_of_its_mask_an_edit_is_its_original(make, photo: Path, tmp_path
 
 def test_a_share_of_the_regions_is_regenerated_without_any_paint(make, photo: Path, tmp_path: Path) -> None:
     """The damage of the base stays that of the photo, as when a really damaged photo went through a generator."""
-    maker = make({"ai_region": 1.0}, paint_share=0.0)
-    rows = rows_of(maker, Base(path=str(photo), damage="dented", condition="damaged"), tmp_path)
+    base = Base(path=str(photo), damage="dented", condition="damaged")
+    rows = rows_of(make(), base, tmp_path, shares={"ai_region": 1.0}, paint_share=0.0)
     assert rows["ai_region"]["damage"] == "dented"
     assert set(rows) == {"damaged", "ai_region"}
 
 
 def test_shares_are_chances(make, photo: Path, tmp_path: Path) -> None:
-    maker, base = make({"annotated": 0.5}), Base(path=str(photo))
-    made = [len(rows_of(maker, base, tmp_path / str(seed), seed)) for seed in range(30)]
+    maker, base = make(), Base(path=str(photo))
+    made = [len(rows_of(maker, base, tmp_path / str(seed), seed, {"annotated": 0.5})) for seed in range(30)]
     assert set(made) == {1, 2}
     assert 5 < made.count(2) < 25
+
+
+def test_a_share_above_one_makes_several_of_a_kind(make, photo: Path, tmp_path: Path) -> None:
+    base = Base(path=str(photo), shares={"ai_region": 2.5})
+    counts = set()
+    for seed in range(6):
+        rows = group_photos(make(), base, 0, tmp_path / str(seed), np.random.default_rng(seed))
+        names = [row["file_name"] for row in rows if row["kind"] == "ai_region"]
+        assert len(set(names)) == len({row["sha256"] for row in rows}) - 1 == len(names)
+        counts.add(len(names))
+    assert counts == {2, 3}
+
+
+def test_honest_annotations_also_lie_on_edits_and_are_not_called_synthetic(make, photo: Path, tmp_path: Path) -> None:
+    base, shares = Base(path=str(photo)), {"ai_whole": 1.0}
+    plain = rows_of(make(quality=(100, 100)), base, tmp_path / "plain", shares=shares)["ai_whole"]
+    drawn = rows_of(make(quality=(100, 100), overlay_share=1.0), base, tmp_path / "drawn", shares=shares)["ai_whole"]
+
+    def pixels(folder: str, name: str) -> np.ndarray:
+        with Image.open(tmp_path / folder / name) as image:
+            return np.asarray(image.convert("RGB")).astype(int)
+
+    unmarked = pixels("drawn", drawn["mask_file_name"])[..., 0] == 0
+    assert 0 < unmarked.mean() < 0.9
+    changed = np.abs(pixels("drawn", drawn["file_name"]) - pixels("plain", plain["file_name"])).max(axis=2)
+    assert changed[unmarked].mean() > 5 * changed[~unmarked].mean()
 
 
 def test_a_source_photo_that_cannot_be_read_is_named(make, tmp_path: Path) -> None:

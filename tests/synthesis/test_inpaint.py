@@ -146,7 +146,9 @@ def test_a_thin_line_covers_whole_latents(engine: Inpaint, windows: list[tuple[i
 def test_a_pipeline_that_answers_another_size_is_named(engine: Inpaint, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = type("Answer", (), {"images": [np.random.default_rng(0).random((192, 192, 3))]})()
     monkeypatch.setattr(type(engine._pipeline._pipe), "__call__", lambda *_, **__: answer)
-    with pytest.raises(SynthesisError, match=r"answers a window of 128x128 pixels with 192x192: set .*tiny\.side"):
+    with pytest.raises(
+        SynthesisError, match=r"answers a window of 128x128 pixels with 192x192: set .*tiny\.options\.side"
+    ):
         engine.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
 
 

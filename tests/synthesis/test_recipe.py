@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from realdamage.data.manifest import KINDS, read_manifest
-from realdamage.data.splits import check_splits
+from realdamage.data.splits import check_splits, write_split_table
 from realdamage.inference.errors import SynthesisError
 from realdamage.synthesis import recipe as recipes
+from realdamage.synthesis.bases import balanced_paint_share, drawn_damages
+from realdamage.synthesis.generators import GeneratorSettings
+from realdamage.synthesis.group import Base
 from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, save_house_codec
-from realdamage.synthesis.recipe import CodecSettings, Recipe, SourceSettings, WriterSettings, clear, synthesize
+from realdamage.synthesis.recipe import clear, synthesize
+from realdamage.synthesis.settings import IncludeSettings, Recipe, SourceSettings, WriterSettings
 
-SHARES = {"annotated": 0.6, "ai_region": 1.0, "ai_whole": 0.6, "pasted": 0.8}
+SHARES = {"default": {"annotated": 0.6, "ai_region": 1.0, "ai_whole": 0.6, "pasted": 0.8}}
 
 
 @pytest.fixture(scope="module")
-def codec(tmp_path_factory: pytest.TempPathFactory) -> CodecSettings:
+def codec(tmp_path_factory: pytest.TempPathFactory) -> GeneratorSettings:
     path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
     save_house_codec(HouseCodec(HouseCodecSpec(stages=1, latent=2, width=4)), path)
-    return CodecSettings("tiny", str(path), "toy")
+    return GeneratorSettings("tiny", str(path), "toy")
 
 
 @pytest.fixture
-def recipe(codec: CodecSettings, tiny_manifest: Path) -> Recipe:
+def recipe(codec: GeneratorSettings, tiny_manifest: Path) -> Recipe:
     """Over the 16 real photos of `tiny_manifest`: PNG, split already."""
     source = SourceSettings(kind="manifest", root=str(tiny_manifest))
     return Recipe(
-        name="test", seed=3, source=source, shares=SHARES, codecs=(codec,), writer=WriterSettings((85, 95)), workers=1
+        name="test",
+        seed=3,
+        source=source,
+        shares=SHARES,
+        paint_share=0.5,
+        generators=(codec,),
+        writer=WriterSettings((85, 95)),
+        workers=1,
     )
 
 
@@ -123,12 +137,105 @@ def test_a_folder_that_no_recipe_made_is_left_alone(recipe: Recipe, tiny_manifes
     [
         ({"source": SourceSettings(kind="film")}, "source.kind=film"),
         ({"source": SourceSettings(kind="manifest")}, "source.root is empty"),
-        ({"shares": {"ai_regoin": 1.0}}, "shares.ai_regoin"),
-        ({"shares": {"pasted": 1.5}}, "shares.pasted=1.5"),
+        ({"shares": {"default": {"ai_regoin": 1.0}}}, "shares.default.ai_regoin"),
+        ({"shares": {"default": {"pasted": -1.0}}}, "shares.default.pasted=-1.0"),
+        ({"shares": {"wet": {"pasted": 1.0}}}, "shares.wet: allowed are intact"),
+        ({"paint_share": 1.5}, "paint_share=1.5"),
+        ({"overlay_share": -0.5}, "overlay_share=-0.5"),
         ({"damages": ("bent",)}, "damages="),
-        ({"codecs": ()}, "codecs is empty"),
+        ({"include": (IncludeSettings("more"),)}, r"include\.more\.root is empty.*include\.more=null"),
+        ({"generators": ()}, "generators has none with engine codec or inpaint, but ai_region"),
     ],
 )
 def test_wrong_settings_are_named(recipe: Recipe, changes: dict[str, object], message: str) -> None:
     with pytest.raises(SynthesisError, match=message):
         replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(recipe: Recipe) -> None:
+    """In expectation: the counts that the recipe plans for, with the share of painted edits that it works out."""
+    shares = {
+        "damaged": {"annotated": 1.0, "ai_region": 0.3, "ai_whole": 0.1},
+        "default": {"annotated": 0.1, "ai_region": 1.0, "ai_whole": 0.5, "pasted": 0.1},
+    }
+    balanced = replace(recipe, shares=shares, paint_share=None)
+    n = {"damaged": 300, "intact": 400, "unknown": 1000}
+    p = balanced_paint_share(balanced, n)
+    assert 0.05 < p < 0.6
+    real = 300 * 2.0, 400 * 1.1
+    shown = 300 * 0.4 + 1400 * 0.1 + p * (400 * 1.5 + 1000 * 1.5)
+    not_shown = (1 - p) * 400 * 1.5
+    assert shown / (shown + not_shown) == pytest.approx(real[0] / sum(real))
+    assert balanced_paint_share(replace(balanced, paint_share=0.3), n) == 0.3
+
+
+def test_a_recipe_that_cannot_be_balanced_says_what_to_change(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+    lavish = replace(recipe, shares={"default": {"ai_region": 3.0}}, paint_share=None)
+    assert balanced_paint_share(lavish, {"damaged": 100, "intact": 10, "unknown": 0}) == 0.0
+    assert "fewer edits of damaged photos" in caplog.text
+
+
+def test_damage_types_are_drawn_as_often_as_real_photos_have_them(recipe: Recipe) -> None:
+    bases = [Base(damage="torn")] * 150 + [Base(damage="dented")] * 50 + [Base()] * 100
+    drawn = Counter(drawn_damages(recipe, bases))
+    assert drawn["torn"] == 152
+    assert drawn["dented"] == 52
+    assert drawn["cracked"] == 2
+
+
+def test_splits_come_from_a_split_table_where_one_is_given(recipe: Recipe, tiny_manifest: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(tiny_manifest)
+    locked = manifest.table.assign(split=["policy" if i % 2 else "test" for i in range(len(manifest))])
+    locked["split"] = locked.groupby("group")["split"].transform("first")
+    write_split_table(tmp_path / "splits.csv", manifest, locked)
+    source = replace(recipe.source, splits=str(tmp_path / "splits.csv"))
+    synthesize(replace(recipe, source=source), tmp_path / "set")
+    made = read_manifest(tmp_path / "set").table
+    wanted = locked.drop_duplicates("group").set_index("group")["split"]
+    assert made["split"].tolist() == wanted[made["group"]].tolist()
+    assert set(made["split"]) <= {"policy", "test"}
+
+
+def test_an_included_set_becomes_a_part_in_the_others_sizes_and_with_its_exception(
+    recipe: Recipe, write_set, tmp_path: Path
+) -> None:
+    other = write_set(tmp_path / "other", groups=6, splits=False)
+    include = IncludeSettings("generated", str(other), exceptions={"source": "few real photos"})
+    root = tmp_path / "set"
+    whole = replace(recipe, include=(include,))
+    synthesize(whole, root)
+    table = read_manifest(root).table
+    parts = table.groupby("part").size()
+    assert set(parts.index) == {"test", "generated"}
+    added = table[table["part"] == "generated"]
+    assert added["file_name"].str.startswith("generated/photos/").all()
+    assert added["group"].str.startswith("generated/").all()
+    assert set(added["label"]) == {"real", "synthetic"}
+    check_splits(table)
+
+    def sizes(names: pd.Series) -> set[tuple[int, int]]:
+        return {Image.open(root / name).size for name in names}
+
+    assert sizes(added["file_name"]) <= sizes(table.loc[table["part"] == "test", "file_name"])
+    exceptions = json.loads((root / "audit_exceptions.json").read_text())
+    assert exceptions == [{"part": "generated", "test": "source", "reason": "few real photos"}]
+    before = (root / "metadata.csv").read_bytes()
+    assert synthesize(whole, root).made == 0
+    assert (root / "metadata.csv").read_bytes() == before
+    clear(root)
+    assert not list(root.iterdir())
+
+
+def test_processes_under_torchrun_share_the_groups_and_the_last_one_finishes(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthesize(recipe, tmp_path / "alone")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    first = synthesize(recipe, tmp_path / "shared")
+    assert first.photos == 0 < first.made
+    assert not (tmp_path / "shared" / "metadata.csv").exists()
+    monkeypatch.setenv("RANK", "0")
+    second = synthesize(recipe, tmp_path / "shared")
+    assert second.photos == first.made + second.made
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 from realdamage.inference.errors import MissingExtraError, SynthesisError
+from realdamage.synthesis.diffusion import loading, weights_folder
 from realdamage.synthesis.engine import Edit
-from realdamage.synthesis.house_codec import load_house_codec
+from realdamage.synthesis.house_codec import HOUSE_CODECS, load_house_codec
 
 RGB = npt.NDArray[np.uint8]
 Soft = npt.NDArray[np.float32]
@@ -27,7 +29,14 @@ CONTEXT = 16
 """Pixels around a region that the codec sees too, so that it doesn't paint against an empty border."""
 STRIDE = 16
 """Crops are padded to a multiple of it; a multiple of the stride of every codec in use (8 for SD, 16 for some KL
-codecs)."""
+codecs), but for those that pad further themselves."""
+IMAGE_CODECS = (
+    "AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "AutoencoderKLFlux2", "VQModel"
+)  # fmt: skip
+VIDEO_CODECS = ("AutoencoderKLQwenImage", "AutoencoderKLWan")
+"""Classes of diffusers that write a photo anew by encoding and decoding it."""
+PIPELINE_PARTS = ("vae", "movq", "vqvae")
+"""Where a whole pipeline keeps its autoencoder."""
 
 
 class Reconstruct(Protocol):
@@ -39,10 +48,9 @@ class Reconstruct(Protocol):
 class Codec:
     """Regenerates pixels through a generator's codec.
 
-    `weights`: "house" for the codec inside the package, a folder of `diffusers` weights or a .safetensors of ours, or
-    a hub id;
-    `generator`, `family`: names for the manifest. Raises SynthesisError when the weights cannot be loaded and
-    MissingExtraError when `diffusers` is needed and not there.
+    `weights`: a name of HOUSE_CODECS for a codec inside the package, a .safetensors of ours, a folder of `diffusers`
+    weights, or a hub id; `generator`, `family`: names for the manifest. Raises SynthesisError when the weights cannot
+    be loaded and MissingExtraError when `diffusers` is needed and not there.
     """
 
     def __init__(self, weights: str, generator: str, family: str) -> None:
@@ -86,8 +94,8 @@ class Codec:
 
 def load_codec(weights: str) -> Reconstruct:
     """Loads a codec by name, path or hub id; see `Codec`."""
-    if weights == "house" or weights.endswith(".safetensors"):
-        house = load_house_codec(None if weights == "house" else weights)
+    if weights in HOUSE_CODECS or weights.endswith(".safetensors"):
+        house = load_house_codec(weights)
         return house.__call__
     return _load_diffusers(weights)
 
@@ -97,33 +105,57 @@ def _load_diffusers(weights: str) -> Reconstruct:
         import diffusers
     except ImportError as error:
         raise MissingExtraError(f"the codec {weights}", "synth", "diffusers") from error
-    folder = Path(weights).expanduser()
-    looks_like_path = folder.is_absolute() or weights.startswith((".", "~")) or len(folder.parts) > 2
-    if looks_like_path and not folder.is_dir():
-        raise SynthesisError(
-            f"codec weights {weights}: no such folder. Give a folder of a diffusers autoencoder, or a hub id."
-        )
-    try:
-        name = "AutoencoderTiny"
-        if folder.is_dir():
-            name = json.loads((folder / "config.json").read_text())["_class_name"]
-        elif "taesd" not in weights:
-            name = "AutoencoderKL"
-        if name not in ("AutoencoderTiny", "AutoencoderKL"):
-            raise SynthesisError(f"codec weights {weights}: a {name}; known are AutoencoderTiny and AutoencoderKL")
-        model: Any = getattr(diffusers, name).from_pretrained(weights, torch_dtype=torch.float32).eval()
-    except SynthesisError:
-        raise
-    except Exception as error:
-        raise SynthesisError(
-            f"codec weights {weights} could not be loaded "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}). "
-            "Without a network, give a local folder with config.json and weights."
-        ) from error
+    folder = weights_folder(weights, "codec weights")
+    with loading("codec weights", weights):
+        config = _autoencoder_config(weights, folder)
+        name = str(json.loads(config.read_text())["_class_name"])
+        if name not in (*IMAGE_CODECS, *VIDEO_CODECS):
+            known = ", ".join((*IMAGE_CODECS, *VIDEO_CODECS))
+            raise SynthesisError(f"codec weights {weights}: a {name}; known are {known}")
+        part = config.parent.name if config.parent.name in PIPELINE_PARTS else ""
+        kind = getattr(diffusers, name)
+        model: Any = kind.from_pretrained(weights, subfolder=part or None, dtype=torch.float32).eval()
+    frames = name in VIDEO_CODECS  # these take a film; a photo is one of a single frame
+    stride = int(getattr(model, "spatial_compression_ratio", 1))
 
     def reconstruct(x: Tensor) -> Tensor:
-        latents = model.encode(x).latents if name == "AutoencoderTiny" else model.encode(x).latent_dist.mode()
-        decoded: Tensor = model.decode(latents).sample
-        return decoded
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
+        encoded = model.encode(x[:, :, None] if frames else x)
+        decoded: Tensor = model.decode(_latents(encoded)).sample
+        return (decoded[:, :, 0] if frames else decoded)[..., :height, :width]
 
     return reconstruct
+
+
+def _latents(encoded: Any) -> Tensor:
+    """The latents in what an autoencoder's `encode` answers: the mode of a distribution, or the latents themselves."""
+    if hasattr(encoded, "latent_dist"):
+        latents: Tensor = encoded.latent_dist.mode()
+        return latents
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    return latents
+
+
+def _autoencoder_config(weights: str, folder: Path | None) -> Path:
+    """The config.json of an autoencoder, or of the one inside a whole pipeline; from the hub where `folder` is None."""
+    files = ["config.json", *(f"{part}/config.json" for part in PIPELINE_PARTS)]
+    if folder is not None:
+        found = [folder / file for file in files if (folder / file).is_file()]
+        if not found:
+            raise SynthesisError(f"codec weights {weights}: no {' or '.join(files)} in there; see save_pretrained()")
+        return found[0]
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for file in files:
+        if isinstance(cached := try_to_load_from_cache(weights, file), str):
+            return Path(cached)
+    for file in files:
+        try:
+            return Path(hf_hub_download(weights, file))
+        except LocalEntryNotFoundError:  # no network: the next file would not come either
+            raise
+        except EntryNotFoundError:
+            continue
+    raise SynthesisError(f"codec weights {weights}: the hub has no {' or '.join(files)} there")

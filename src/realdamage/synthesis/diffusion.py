@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from realdamage.inference.errors import RealDamageError, SynthesisError
 
@@ -53,6 +53,11 @@ class DiffusionSettings:
     materials: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if not _is(value, kind):
+                wanted = getattr(kind, "__name__", str(kind)) if get_origin(kind) is not tuple else "list of texts"
+                raise SynthesisError(f"generator {self.model}: {name}={value!r}; allowed: {wanted}")
         wrong = {
             "model": (not self.model, "give a hub id or a folder"),
             "steps": (self.steps is not None and self.steps < 1, "at least one step"),
@@ -65,6 +70,16 @@ class DiffusionSettings:
         for name, (is_wrong, allowed) in wrong.items():
             if is_wrong:
                 raise SynthesisError(f"generator {self.model}: {name}={getattr(self, name)!r}; allowed: {allowed}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether `value` has the type of a setting; whole numbers will do where numbers are wanted, yes and no won't."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    kinds = get_args(kind) or (kind,)
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
 
 
 def rank_and_world() -> tuple[int, int]:

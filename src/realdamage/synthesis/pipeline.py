@@ -41,7 +41,7 @@ class Pipeline:
     """
 
     def __init__(self, settings: DiffusionSettings, generator: str, *, masked: bool) -> None:
-        self.settings, self.key = settings, f"recipe.generators.{generator}"
+        self.settings, self.key = settings, f"recipe.generators.{generator}.options"
         try:
             import accelerate  # noqa: F401
             import diffusers
@@ -50,7 +50,7 @@ class Pipeline:
             raise MissingExtraError(f"the generator {generator}", "synth", error.name) from error
         # Our own bar tells how far the set is; the bars of every photo would bury it.
         diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         what = f"generator {generator}: model"
         weights_folder(settings.model, what)
         with loading(what, settings.model):
@@ -115,7 +115,7 @@ class Pipeline:
                 f"{self.key}: {self.name} gives no images; name another class with {self.key}.pipeline"
             )
         if any(getattr(answer, "nsfw_content_detected", None) or ()):
-            raise SynthesisError(f"{self.name} withheld its picture as indecent; choose another {self.key}.model")
+            raise SynthesisError(f"{self.key}: {self.name} withheld its picture as indecent; choose another model")
         picture = np.asarray(images[0])
         if picture.dtype != np.uint8:
             if not np.isfinite(picture).all():
@@ -203,15 +203,16 @@ def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tupl
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
         names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
         near = difflib.get_close_matches(named, names, n=1)
-        hint = f" Did you mean {near[0]}?" if near else " Its documentation lists them all."
-        raise SynthesisError(f"{key}.pipeline={named}: diffusers {diffusers.__version__} has no such pipeline.{hint}")
+        hint = f"Did you mean {near[0]}?" if near else "A newer diffusers may have it."
+        where = f"{key}.pipeline={named}" if settings.pipeline else f"{key}: the model is a {named}"
+        raise SynthesisError(f"{where}: diffusers {diffusers.__version__} has no such pipeline. {hint}")
     call = inspect.signature(kind.__call__).parameters
     if "prompt" in call and "image" in call and ("mask_image" in call) == masked:
         return kind, kind
     if masked and settings.pipeline is None and _has_inpainting_sibling(named):
         return kind, diffusers.AutoPipelineForInpainting
     if "mask_image" in call:
-        raise SynthesisError(f"{key}: {named} is an inpainting pipeline; use it with {key}.engine=inpaint")
+        raise SynthesisError(f"{key}: {named} is an inpainting pipeline; use it with engine=inpaint")
     lacks = "inpaints nothing (its call takes no mask_image)" if masked else "edits no photo (its call takes no image)"
     example = "StableDiffusionInpaintPipeline" if masked else "QwenImageEditPipeline"
     raise SynthesisError(
@@ -225,12 +226,8 @@ def _has_inpainting_sibling(name: str) -> bool:
     from diffusers.pipelines import auto_pipeline
 
     wanted = name.replace("ControlPipeline", "ControlInpaintPipeline")
-    families = [
-        family
-        for mapping in auto_pipeline.SUPPORTED_TASKS_MAPPINGS
-        for family, kind in mapping.items()
-        if kind.__name__ == wanted
-    ]
+    mappings: list[Mapping[str, Any]] = auto_pipeline.SUPPORTED_TASKS_MAPPINGS
+    families = [family for mapping in mappings for family, kind in mapping.items() if kind.__name__ == wanted]
     return any(family in auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING for family in families)
 
 

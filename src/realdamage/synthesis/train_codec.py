@@ -1,6 +1,7 @@
-"""Makes the house codec: trains the small autoencoder on photos of the studio (or of a folder) and writes one file.
+"""Makes the house codecs: trains a small autoencoder on photos of the studio, or of a manifest, and writes one file.
 
-python -m realdamage.synthesis.train_codec --output src/realdamage/synthesis/house_codec.safetensors
+python -m realdamage.synthesis.train_codec house
+python -m realdamage.synthesis.train_codec house_nearest --photos FOLDER --splits data/splits.csv
 """
 
 from __future__ import annotations
@@ -15,10 +16,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realdamage.data.manifest import read_manifest
+from realdamage.data.splits import with_split_table
 from realdamage.inference.errors import RealDamageError, SynthesisError
 from realdamage.inference.photo import decode
-from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, save_house_codec
+from realdamage.synthesis.house_codec import HOUSE_CODECS, HouseCodec, HouseCodecSpec, save_house_codec
 from realdamage.synthesis.studio import Studio
+
+# Four ways to double a side, three strides, three bottlenecks: no two of them leave the same trace.
+SPECS = {
+    "house": HouseCodecSpec(),
+    "house_nearest": HouseCodecSpec(stages=3, latent=8, width=32, upsample="nearest"),
+    "house_bilinear": HouseCodecSpec(
+        stages=2, latent=3, width=24, upsample="bilinear", bottleneck="noisy", shortcut=True
+    ),
+    "house_transposed": HouseCodecSpec(
+        stages=3, latent=12, width=32, upsample="transposed", bottleneck="quantised", shortcut=True
+    ),
+    "house_shuffle": HouseCodecSpec(stages=4, latent=32, width=32, upsample="pixel_shuffle", shortcut=True),
+}
 
 
 def crops(photos: list[np.ndarray], count: int, side: int, rng: np.random.Generator) -> Tensor:
@@ -32,24 +48,27 @@ def crops(photos: list[np.ndarray], count: int, side: int, rng: np.random.Genera
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """L1 on pixels plus L1 on horizontal and vertical differences, which keeps edges where L1 alone would blur them."""
-    loss = F.l1_loss(output, target)
+    """L1 on pixels and on their means over 8 × 8, plus L1 on horizontal and vertical differences, which keeps edges
+    where L1 alone would blur them."""
+    loss = F.l1_loss(output, target) + F.l1_loss(F.avg_pool2d(output, 8), F.avg_pool2d(target, 8))
     for axis in (2, 3):
         loss = loss + 0.5 * F.l1_loss(output.diff(dim=axis), target.diff(dim=axis))
     return loss
 
 
-def train(photos: list[np.ndarray], spec: HouseCodecSpec, *, steps: int, seed: int, side: int = 64) -> HouseCodec:
+def train(
+    photos: list[np.ndarray], spec: HouseCodecSpec, *, steps: int, seed: int, side: int = 64, batch: int = 16
+) -> HouseCodec:
     """Trains a codec; prints the mean loss every tenth of the way."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    codec = HouseCodec(spec)
+    codec = HouseCodec(spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     losses: list[float] = []
     started = time.monotonic()
     for step in range(1, steps + 1):
-        target = crops(photos, 16, side, rng)
+        target = crops(photos, batch, side, rng).contiguous(memory_format=torch.channels_last)
         loss = reconstruction_loss(codec(target), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -64,36 +83,41 @@ def train(photos: list[np.ndarray], spec: HouseCodecSpec, *, steps: int, seed: i
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train_codec", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--photos", type=Path, help="folder of photos; default: photos of the studio")
-    parser.add_argument("--count", type=int, default=200, help="how many photos to train on")
+    parser.add_argument("codec", choices=sorted(SPECS), help="which architecture")
+    parser.add_argument("--output", type=Path, help="safetensors file to write; default: the one inside the package")
+    parser.add_argument("--photos", type=Path, help="folder with metadata.csv; default: photos of the studio")
+    parser.add_argument("--splits", type=Path, help="split table (CSV): only its train photos are used")
+    parser.add_argument("--count", type=int, default=400, help="how many photos to train on")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--stages", type=int, default=2, help="halvings of the side")
-    parser.add_argument("--latent", type=int, default=4, help="channels of the bottleneck")
-    parser.add_argument("--width", type=int, default=32, help="channels inside")
+    parser.add_argument("--batch", type=int, default=16, help="crops of 64 px a step")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
+    output = options.output or Path(__file__).parent / HOUSE_CODECS[options.codec]
     try:
-        photos = _photos(options.photos, options.count, options.seed)
-        spec = HouseCodecSpec(options.stages, options.latent, options.width)
-        codec = train(photos, spec, steps=options.steps, seed=options.seed)
-        save_house_codec(codec, options.output)
+        photos = _photos(options.photos, options.splits, options.count, options.seed)
+        codec = train(photos, SPECS[options.codec], steps=options.steps, seed=options.seed, batch=options.batch)
+        save_house_codec(codec, output)
     except RealDamageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"wrote {options.output} ({options.output.stat().st_size / 1024:.0f} KiB)")
+    print(f"wrote {output} ({output.stat().st_size / 1024:.0f} KiB)")
     return 0
 
 
-def _photos(folder: Path | None, count: int, seed: int) -> list[np.ndarray]:
+def _photos(folder: Path | None, splits: Path | None, count: int, seed: int) -> list[np.ndarray]:
     if folder is None:
         # Seeds far from those of any recipe, so that no photo made later was seen by the codec.
         return [Studio().render(10_000_000 + seed + i, 10_000_000 + seed + i).rgb for i in range(count)]
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    if not paths:
-        raise SynthesisError(f"--photos {folder}: no JPEG, PNG or WebP file in there")
-    chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
-    return [decode(paths[index]) for index in chosen]
+    manifest = read_manifest(folder)
+    if splits:
+        manifest = with_split_table(manifest, splits)
+    table = manifest.table
+    # A locked photo teaches nobody, a codec no more than a detector.
+    usable = table.loc[(table["label"] == "real") & table["split"].isin(("train", "")), "file_name"].to_numpy()
+    if not len(usable):
+        raise SynthesisError(f"--photos {folder}: no real photo of the train split in there")
+    chosen = np.random.default_rng(seed).permutation(len(usable))[:count]
+    return [decode(manifest.path(usable[index])) for index in chosen]
 
 
 if __name__ == "__main__":
