@@ -68,6 +68,7 @@ class DataConfig:
     kind_weights: dict[str, float] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
     on_error: str = "raise"
+    audit: str = "stop"
 
 
 @dataclass
@@ -218,10 +219,11 @@ class ExportConfig:
 
 @dataclass
 class SourceConfig:
-    """See `realdamage.synthesis.recipe.SourceSettings`."""
+    """See `realdamage.synthesis.settings.SourceSettings`."""
 
     kind: str = "studio"
     root: str | None = None
+    splits: str | None = None
     groups: int = 200
     damaged_share: float = 0.5
     per_source: int | None = None
@@ -231,31 +233,54 @@ class SourceConfig:
 
 @dataclass
 class WriterConfig:
-    """See `realdamage.synthesis.recipe.WriterSettings`."""
+    """See `realdamage.synthesis.settings.WriterSettings`."""
 
     quality: list[int] | None = field(default_factory=lambda: [90, 97])
 
 
 @dataclass
-class CodecConfig:
-    """See `realdamage.synthesis.recipe.CodecSettings`."""
+class GeneratorConfig:
+    """See `realdamage.synthesis.generators.GeneratorSettings`; `options` are checked when the engine is loaded."""
 
-    generator: str = MISSING
+    engine: str = "codec"
     weights: str = MISSING
     family: str = MISSING
+    options: dict[str, Any] | None = None
+
+
+@dataclass
+class IncludeConfig:
+    """See `realdamage.synthesis.settings.IncludeSettings`."""
+
+    root: str | None = None
+    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2})
+    exceptions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class SharesConfig:
+    """How many photos of each derived kind a real photo gets on average."""
+
+    annotated: float = 0.0
+    ai_region: float = 0.0
+    ai_whole: float = 0.0
+    pasted: float = 0.0
 
 
 @dataclass
 class RecipeConfig:
-    """See `realdamage.synthesis.recipe.Recipe`; `codecs` are named, so that a command line can change one."""
+    """See `realdamage.synthesis.settings.Recipe`; `generators` and `include` are named, so that a command line can
+    change one, or take it out with null."""
 
     name: str = MISSING
     seed: int = 0
     source: SourceConfig = field(default_factory=SourceConfig)
-    shares: dict[str, float] = field(default_factory=dict)
-    paint_share: float = 0.75
+    shares: dict[str, SharesConfig] = field(default_factory=dict)
+    paint_share: float | None = None
+    overlay_share: float = 0.1
     damages: list[str] | None = None
-    codecs: dict[str, CodecConfig] = field(default_factory=dict)
+    generators: dict[str, GeneratorConfig | None] = field(default_factory=dict)
+    include: dict[str, IncludeConfig | None] = field(default_factory=dict)
     writer: WriterConfig = field(default_factory=WriterConfig)
     fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2})
     workers: int | None = None

@@ -115,7 +115,8 @@ class Recipe:
         """SHA-256 of all that decides what is made; the number of workers does not, and the prompts only where a
         generator reads them."""
         talks = any(each.engine != "codec" for each in self.generators)
-        content = {**asdict(self), "workers": None, "prompts": self.prompts if talks else None}
+        shares = {condition: {k: v for k, v in kinds.items() if v} for condition, kinds in self.shares.items()}
+        content = {**asdict(self), "shares": shares, "workers": None, "prompts": self.prompts if talks else None}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()
 
 
