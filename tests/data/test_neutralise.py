@@ -86,7 +86,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[[int
     for index in range(12):
         rgb = leaky.pixels(200, 266, 200 + index)
         more = {"group": f"p{index}", "split": ("train", "test")[index % 2], "part": "photos"}
-        original = leaky.add(f"pair{index}.jpg", rgb, "original", **more)
+        original = leaky.add(f"pair{index}.jpg", rgb, "original", None, **more)
         rgb = np.array(decode(leaky.root / original))
         mask = np.zeros((266, 200), np.bool_)
         top, left = np.random.default_rng(index).integers(0, (231, 165))
@@ -95,7 +95,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[[int
         leaky.add(f"pair{index}_edit.png", edit, "ai_region", mask, pair=original, damage="cracked", **more)
         if index % 2:
             rgb[20:40, 30:60] = (255, 0, 0)
-            leaky.add(f"pair{index}_arrow.jpg", rgb, "annotated", pair=original, **more)
+            leaky.add(f"pair{index}_arrow.jpg", rgb, "annotated", None, pair=original, **more)
     write_manifest(leaky.root, pd.DataFrame(leaky.rows).fillna(""))
     (leaky.root / "audit_exceptions.json").write_text('[{"part": "generated", "test": "source", "reason": "few"}]')
     return read_manifest(leaky.root)
