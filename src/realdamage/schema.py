@@ -66,7 +66,7 @@ class DataConfig:
     degradations: DegradationsConfig = field(default_factory=DegradationsConfig)
     class_weights: dict[str, float] = field(default_factory=dict)
     kind_weights: dict[str, float] = field(default_factory=dict)
-    exclude: list[str] = field(default_factory=list)
+    exclude: dict[str, list[str]] = field(default_factory=dict)
     on_error: str = "raise"
     audit: str = "stop"
 

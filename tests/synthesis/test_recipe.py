@@ -143,6 +143,7 @@ def test_a_folder_that_no_recipe_made_is_left_alone(recipe: Recipe, tiny_manifes
         ({"paint_share": 1.5}, "paint_share=1.5"),
         ({"overlay_share": -0.5}, "overlay_share=-0.5"),
         ({"damages": ("bent",)}, "damages="),
+        ({"include": (IncludeSettings("masks", "x"),)}, r"include\.masks: it becomes a folder"),
         ({"include": (IncludeSettings("more"),)}, r"include\.more\.root is empty.*include\.more=null"),
         ({"generators": ()}, "generators has none with engine codec or inpaint, but ai_region"),
     ],
@@ -206,7 +207,7 @@ def test_an_included_set_becomes_a_part_in_the_others_sizes_and_with_its_excepti
     synthesize(whole, root)
     table = read_manifest(root).table
     parts = table.groupby("part").size()
-    assert set(parts.index) == {"test", "generated"}
+    assert set(parts.index) == {"photos", "generated"}
     added = table[table["part"] == "generated"]
     assert added["file_name"].str.startswith("generated/photos/").all()
     assert added["group"].str.startswith("generated/").all()
@@ -216,7 +217,7 @@ def test_an_included_set_becomes_a_part_in_the_others_sizes_and_with_its_excepti
     def sizes(names: pd.Series) -> set[tuple[int, int]]:
         return {Image.open(root / name).size for name in names}
 
-    assert sizes(added["file_name"]) <= sizes(table.loc[table["part"] == "test", "file_name"])
+    assert sizes(added["file_name"]) <= sizes(table.loc[table["part"] == "photos", "file_name"])
     exceptions = json.loads((root / "audit_exceptions.json").read_text())
     assert exceptions == [{"part": "generated", "test": "source", "reason": "few real photos"}]
     before = (root / "metadata.csv").read_bytes()

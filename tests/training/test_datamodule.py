@@ -65,27 +65,38 @@ def test_photos_without_splits_are_not_split_behind_the_users_back(write_set, tm
 
 
 def test_excluded_generators_leave_train_and_val_but_not_test(tiny_manifest: Path) -> None:
-    made = module(tiny_manifest, exclude=["odd"])
+    made = module(tiny_manifest, exclude={"generator": ["odd"]})
     table = made.manifest.table
     assert set(table.loc[table["split"] != "test", "generator"]) == {"", "even"}
     assert "odd" in set(table.loc[table["split"] == "test", "generator"])
-    assert made.describe()["excluded_generators"] == ["odd"]
+    assert made.describe()["excluded"] == {"generator": ["odd"]}
     assert made.describe()["generators"] == ["even"]
 
 
 def test_it_describes_what_it_trained_on(tiny_manifest: Path) -> None:
     manifest = read_manifest(tiny_manifest)
-    assert module(tiny_manifest).describe() == {
+    described = module(tiny_manifest).describe()
+    assert described.pop("audit")["verdict"] == "passed"
+    assert described == {
         "manifest_sha256": manifest.digest(),
         "photos": {"real": 10, "synthetic": 12},
         "generators": ["even", "odd"],
-        "excluded_generators": [],
+        "excluded": {},
     }
 
 
 def test_an_unknown_generator_names_those_there_are(tiny_manifest: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.exclude=\['evn'\].*even, odd"):
-        module(tiny_manifest, exclude=["evn"])
+    with pytest.raises(ConfigError, match=r"data\.exclude\.generator=\['evn'\].*even, odd"):
+        module(tiny_manifest, exclude={"generator": ["evn"]})
+    with pytest.raises(ConfigError, match=r"data\.exclude\.generatr: .* no such column; it has file_name"):
+        module(tiny_manifest, exclude={"generatr": ["even"]})
+
+
+def test_a_source_can_be_left_out_with_its_real_photos(tiny_manifest: Path) -> None:
+    made = module(tiny_manifest, exclude={"source": ["shop1"], "kind": ["pasted"]})
+    used = made.manifest.table[made.manifest.table["split"] != "test"]
+    assert set(used["source"]) == {"shop0"}
+    assert "pasted" not in set(used["kind"])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

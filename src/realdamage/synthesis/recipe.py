@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.data.neutralise import EXCEPTIONS_NAME, NeutraliseSettings, neutralise
+from realdamage.data.neutralise import EXCEPTIONS_NAME, NeutraliseSettings, SizePool, neutralise
 from realdamage.data.parts import available_workers, in_processes
 from realdamage.data.splits import assign_splits
 from realdamage.data.writer import TablePool
@@ -38,6 +38,8 @@ from realdamage.synthesis.settings import Recipe
 log = logging.getLogger(__name__)
 
 PARTS = ".parts"
+OWN_PART = "photos"
+"""What the column `part` says of the photos that the recipe made itself, where others are included."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def synthesize(recipe: Recipe, root: str | Path, *, progress: Track = no_progres
     if not (table["split"] != "").any():  # else the source's own splits hold, for what is made of its photos too
         table["split"] = assign_splits(table, recipe.fractions, recipe.seed)
     if recipe.include:
-        table = pd.concat([table.assign(part=recipe.name), *_included(recipe, root, table, progress)]).fillna("")
+        table = pd.concat([table.assign(part=OWN_PART), *_included(recipe, root, table, progress)]).fillna("")
         exceptions = [
             {"part": each.name, "test": test, "reason": reason}
             for each in recipe.include
@@ -99,13 +101,13 @@ def _included(recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track) 
     sizes: list[tuple[int, int]] = []
     for name in table.loc[table["pair"] == "", "file_name"]:
         with Image.open(root / name) as image:
-            sizes.append(image.size)
+            sizes.append((image.height, image.width))
     for each in recipe.include:
         manifest = read_manifest(str(each.root))
         found = manifest.table
         if not (found["split"] != "").any():
             manifest = replace(manifest, table=found.assign(split=assign_splits(found, each.fractions, recipe.seed)))
-        settings = NeutraliseSettings(quality=recipe.writer.quality, sizes=sizes, seed=recipe.seed)
+        settings = NeutraliseSettings(quality=recipe.writer.quality, sizes=SizePool(tuple(sizes)), seed=recipe.seed)
         tables = None if recipe.writer.quality else _tables(recipe)
         neutralise(manifest, root / each.name, settings, tables=tables, workers=recipe.workers, progress=progress)
         rows = read_manifest(root / each.name).table

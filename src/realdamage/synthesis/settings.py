@@ -97,8 +97,10 @@ class Recipe:
         if unknown or (self.damages is not None and not self.damages):
             raise SynthesisError(f"recipe.damages={list(self.damages or ())}: allowed are {', '.join(DAMAGES)}")
         for each in self.include:
+            key = f"recipe.include.{each.name}"
+            if each.name in ("photos", "masks") or not each.name.replace("_", "").isalnum():
+                raise SynthesisError(f"{key}: it becomes a folder; give it a name of letters, digits and _, not photos")
             if not each.root:
-                key = f"recipe.include.{each.name}"
                 raise SynthesisError(f"{key}.root is empty: give its folder, or leave that part out with {key}=null")
         for kind, engines in (("ai_region", ("codec", "inpaint")), ("ai_whole", ("codec", "edit"))):
             wanted = any(shares.get(kind) for shares in self.shares.values())
