@@ -132,8 +132,8 @@ def _latents(encoded: Any) -> Tensor:
     """The latents in what an autoencoder's `encode` answers: the mode of a distribution, or the latents themselves."""
     if hasattr(encoded, "latent_dist"):
         latents: Tensor = encoded.latent_dist.mode()
-        return latents
-    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
     return latents
 
 
