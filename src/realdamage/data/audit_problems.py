@@ -103,17 +103,18 @@ def _near_duplicates(
     rows = np.array([row for row, fact in enumerate(facts) if fact.look is not None], dtype=np.int64)
     found = duplicate_groups([fact.look for fact in facts if fact.look is not None])
     split, name = table["split"].to_numpy(), table["file_name"].to_numpy()
-    items: list[tuple[int, Item]] = []
-    for (a, b), distance in zip(rows[found.pairs], found.distances, strict=True):
+    items: dict[tuple[int, int], Item] = {}  # the nearest pair of two groups stands for all of their edits
+    for number in np.argsort(found.distances, kind="stable"):
+        a, b = rows[found.pairs[number]]
         if split[a] and split[b] and split[a] != split[b] and groups[a] != groups[b]:
-            detail = f"{split[a]} and {split[b]}; their hashes differ in {distance} of 256 bits"
-            items.append((int(distance), Item((str(name[a]), str(name[b])), detail)))
-    items.sort(key=lambda item: item[0])
+            detail = f"{split[a]} and {split[b]}; their hashes differ in {found.distances[number]} of 256 bits"
+            both = (min(groups[a], groups[b]), max(groups[a], groups[b]))
+            items.setdefault(both, Item((str(name[a]), str(name[b])), detail))
     message = (
-        "pairs of photos look alike, but lie in different splits and groups. Look at them on the page (--html); where "
+        "photos of different groups look alike, but lie in different splits. Look at them on the page (--html); where "
         "they show the same, give them one group and split again."
     )
-    yield Problem("near_duplicate", "warning", message, tuple(item for _, item in items))
+    yield Problem("near_duplicate", "warning", message, tuple(items.values()))
     large = tuple(Item((), warning) for warning in found.warnings)
     yield Problem("near_duplicate_group", "warning", "groups of look-alikes are too large to be believed.", large)
 

@@ -7,7 +7,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from realdamage.data.shortcuts import LIMIT
+from realdamage.data.shortcuts import LIMIT, SHORTCUTS
+
+_SINGLE = {shortcut.name for shortcut in SHORTCUTS if len(shortcut.columns) == 1}
 
 
 class AuditException(NamedTuple):
@@ -71,13 +73,19 @@ class ShortcutTest:
         return f"{self.name} ({self.part or 'no part'})" if self.exception else self.name
 
     @property
-    def leak(self) -> str:
-        """A sentence of a failed test: the figure, its limit, and what gives the classes away."""
-        by = ", ".join(self.columns) if self.columns else "its columns together, none of them alone"
+    def culprit(self) -> str:
+        """What gives the labels away in a test that leaks: its columns, or the test's own name where it is one."""
+        if not self.columns:
+            return f"{self.name} (its columns together, none of them alone)"
         return (
-            f"{self.name}: AUROC {self.auroc:.3f} (95%: {self.low:.3f} to {self.high:.3f}; the limit {LIMIT} lies "
-            f"below) by {by}. {self.advice}"
+            self.name if len(self.columns) == 1 and self.name in _SINGLE else f"{self.name}: {', '.join(self.columns)}"
         )
+
+    @property
+    def leak(self) -> str:
+        """A sentence for a failed test: what leaks, how much, what to do."""
+        interval = f"AUROC {self.auroc:.3f} (95%: {self.low:.3f} to {self.high:.3f}, all above {LIMIT})"
+        return f"{self.culprit}, {interval}. {self.advice}"
 
 
 @dataclass(frozen=True)

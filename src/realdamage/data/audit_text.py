@@ -39,7 +39,7 @@ def verdict_line(report: AuditReport) -> str:
         ]
         told = "; ".join(note for note in notes if note)
         return "audit passed" + (f" ({told})" if told else "")
-    reasons = [f"{t.name} by {', '.join(t.columns) or 'its columns together'}" for t in report.failed_tests]
+    reasons = [test.culprit for test in report.failed_tests]
     reasons += [f"{len(p.items)} {p.kind}" for p in report.problems if p.severity == "error"]
     return f"audit failed: {'; '.join(reasons)}"
 
@@ -47,7 +47,7 @@ def verdict_line(report: AuditReport) -> str:
 def outcome(test: ShortcutTest) -> str:
     """A test's verdict in a few words."""
     if test.failed:
-        return "FAILED: " + (", ".join(test.columns) or "its columns together, none of them alone")
+        return test.culprit.replace(test.name, "FAILED", 1)
     if test.exception:
         return f"allowed: {test.exception}" + ("" if test.measured else f" (not measured: {test.note})")
     if not test.measured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -38,23 +38,34 @@ class PhotoFacts(NamedTuple):
     look: PhotoHash | None = None
 
 
+class _Task(NamedTuple):
+    """A row of the manifest, without the cost of asking pandas for each cell."""
+
+    row: int
+    file_name: str
+    label: str
+    kind: str
+    mask_file_name: str
+
+
 def read_facts(
     manifest: Manifest, *, pixels: bool, workers: int | None = None, progress: Track = no_progress
 ) -> list[PhotoFacts]:
     """The facts of every row. Without `pixels` only headers are read, in this process; with them, `workers` processes
     (default: the CPUs at hand) read and decode every file. A photo that cannot be read is a fact, no error."""
-    rows = range(len(manifest))
-    workers = min(workers or len(os.sched_getaffinity(0)), len(manifest) // 16)
+    columns = [manifest.table[column] for column in _Task._fields[1:]]
+    tasks = [_Task(*values) for values in zip(range(len(manifest)), *columns, strict=True)]
+    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks) // 16)
     if not pixels or workers <= 1:
-        facts = (_facts(manifest, row, pixels) for row in rows)
-        return list(progress(facts, len(manifest), "reading photos" if pixels else "reading headers"))
-    return list(progress(_in_parallel(manifest, workers), len(manifest), "reading photos"))
+        facts = (_facts(manifest, task, pixels) for task in tasks)
+        return list(progress(facts, len(tasks), "reading photos" if pixels else "reading headers"))
+    return list(progress(_in_parallel(manifest, tasks, workers), len(tasks), "reading photos"))
 
 
-def _in_parallel(manifest: Manifest, workers: int) -> Iterator[PhotoFacts]:
+def _in_parallel(manifest: Manifest, tasks: Sequence[_Task], workers: int) -> Iterator[PhotoFacts]:
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(manifest,)) as pool:
         try:
-            yield from pool.map(_facts_in_worker, range(len(manifest)), chunksize=8)
+            yield from pool.map(_facts_in_worker, tasks, chunksize=8)
         except BrokenProcessPool as error:
             raise RealDamageError(
                 f"{manifest.root}: a process that read photos was ended, perhaps for want of memory. "
@@ -70,17 +81,17 @@ def _start_worker(manifest: Manifest) -> None:
     _worker_manifest = manifest
 
 
-def _facts_in_worker(row: int) -> PhotoFacts:
+def _facts_in_worker(task: _Task) -> PhotoFacts:
     assert _worker_manifest is not None  # set by _start_worker in this very process
-    return _facts(_worker_manifest, row, pixels=True)
+    return _facts(_worker_manifest, task, pixels=True)
 
 
-def _facts(manifest: Manifest, row: int, pixels: bool) -> PhotoFacts:
-    path = manifest.path(str(manifest.table["file_name"].iat[row]))
+def _facts(manifest: Manifest, task: _Task, pixels: bool) -> PhotoFacts:
+    path = manifest.path(task.file_name)
     try:
         if not pixels:
             container = container_facts(path)
-            return PhotoFacts("", container, _mask_faults(manifest, row, container["upright"], pixels))
+            return PhotoFacts("", container, _mask_faults(manifest, task, container["upright"], pixels))
         data = contents_of(path)
         assert isinstance(data, bytes)  # of a path
         container = container_facts(io.BytesIO(data), name=path, size=len(data))
@@ -91,20 +102,19 @@ def _facts(manifest: Manifest, row: int, pixels: bool) -> PhotoFacts:
     return PhotoFacts(
         "",
         container,
-        _mask_faults(manifest, row, (rgb.shape[1], rgb.shape[0]), pixels),
+        _mask_faults(manifest, task, (rgb.shape[1], rgb.shape[0]), pixels),
         hashlib.sha256(data).hexdigest(),
         (red, green, blue),
         perceptual_hash(Image.fromarray(rgb)),
     )
 
 
-def _mask_faults(manifest: Manifest, row: int, size: tuple[int, int], pixels: bool) -> tuple[tuple[str, str], ...]:
+def _mask_faults(manifest: Manifest, task: _Task, size: tuple[int, int], pixels: bool) -> tuple[tuple[str, str], ...]:
     """`size` (width, height): of the upright photo."""
-    columns = ("label", "kind", "mask_file_name")
-    label, kind, name = (str(manifest.table[column].iat[row]) for column in columns)
+    name = task.mask_file_name
     if not name:
-        return (("absent", f"kind {kind}"),) if kind in ("ai_region", "pasted") else ()
-    faults = [("on_real", name)] if label == "real" else []
+        return (("absent", f"kind {task.kind}"),) if task.kind in ("ai_region", "pasted") else ()
+    faults = [("on_real", name)] if task.label == "real" else []
     found = _mask_size(manifest.path(name))
     if isinstance(found, str):
         return (*faults, ("unusable" if found else "missing", f"{name} {found}".strip()))
@@ -113,13 +123,13 @@ def _mask_faults(manifest: Manifest, row: int, size: tuple[int, int], pixels: bo
     if not pixels:
         return tuple(faults)
     try:
-        mask = read_mask(manifest, row, (size[1], size[0]))
+        mask = read_mask(manifest, task.row, (size[1], size[0]))
     except ManifestError as error:
         return (*faults, ("unusable", str(error)))
     share = float(np.mean(mask))
     if not share:
         faults.append(("empty", name))
-    elif kind == "ai_whole" and share < 1:
+    elif task.kind == "ai_whole" and share < 1:
         faults.append(("partial", f"{name} covers {share:.1%}"))
     return tuple(faults)
 

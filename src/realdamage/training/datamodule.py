@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import pandas as pd
 from torch.utils.data import DataLoader
 
+from realdamage.data.audit import AuditReport, audit, read_exceptions
 from realdamage.data.manifest import KINDS, LABELS, Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.data.splits import check_splits
@@ -38,8 +40,11 @@ class DamageDataModule(L.LightningDataModule):
     of them; `reader`: how they lie there (layout, columns, values, constants: see `realdamage.data.mapping.Reader`);
     `recipe`: what to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network;
     `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's loss;
-    `exclude`: generators left out of train and val, for leave-one-generator-out figures; `on_error`: "raise" or
-    "skip" for photos that cannot be read.
+    `exclude`: what is left out of train and val, for figures on what was never trained on: values by column of the
+    manifest ({"family": ["taesd"], "source": ["shop"]}); `on_error`: "raise" or
+    "skip" for photos that cannot be read; `audit`: what to do when the photos give their label away without the
+    damage (`realdamage.data.audit`, the quick form, over train and val): "stop", or "warn" and tell it in the model's
+    metadata.
 
     Raises ManifestError and ConfigError with the key that is off.
     """
@@ -58,8 +63,9 @@ class DamageDataModule(L.LightningDataModule):
         degradations: dict[str, Any] | None = None,
         class_weights: dict[str, float] | None = None,
         kind_weights: dict[str, float] | None = None,
-        exclude: list[str] | None = None,
+        exclude: dict[str, list[str]] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        audit: Literal["stop", "warn"] = "stop",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -72,19 +78,23 @@ class DamageDataModule(L.LightningDataModule):
         _check_weights("data.kind_weights", kind_weights, KINDS)
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
+        if audit not in ("stop", "warn"):
+            raise ConfigError(f"data.audit={audit}: allowed are stop, warn")
         self.manifest: Manifest | None = None
+        self.audit_report: AuditReport | None = None
         self._reported: set[str] = set()
 
     def prepare_data(self) -> None:
         """Makes the photos by the recipe when the folder has none. Lightning calls it in one process only."""
         recipe, root = self.hparams["recipe"], Path(self.hparams["root"])
         if recipe and not (root / "metadata.csv").is_file():
-            from realdamage.configuration import compose
-            from realdamage.synthesis.recipe import recipe_from_config, synthesize
+            from realdamage.configuration import compose, plain
+            from realdamage.synthesis.recipe import synthesize
+            from realdamage.synthesis.settings import recipe_from_config
 
             log.info("%s has no photos yet; making them by recipe %s", root, recipe)
             config = compose("synthesize", [f"+recipe={recipe}", f"out={root}"])
-            synthesize(recipe_from_config(config.recipe), root, progress=track)
+            synthesize(recipe_from_config(plain(config.recipe), plain(config.prompts)), root, progress=track)
 
     def setup(self, stage: str | None = None) -> None:
         if self.manifest is not None:
@@ -100,13 +110,7 @@ class DamageDataModule(L.LightningDataModule):
                 f"{first}realdamage split {manifest.root}"
             )
         check_splits(table)
-        excluded = set(self.hparams["exclude"] or ())
-        unknown = excluded - set(table["generator"])
-        if unknown:
-            known = ", ".join(sorted(set(table["generator"]) - {""}))
-            raise ConfigError(f"data.exclude={sorted(unknown)}: {manifest.root} has no such generator; it has {known}")
-        # Test photos of left-out generators stay: they are what the figure is for. Nothing here reads them.
-        dropped = table["generator"].isin(excluded) & table["split"].isin(("train", "val"))
+        dropped = self._excluded(manifest) & table["split"].isin(("train", "val"))
         self.manifest = replace(manifest, table=table[~dropped].reset_index(drop=True))
         for split in ("train", "val"):
             labels = self.manifest.table.loc[self.manifest.table["split"] == split, "label"].value_counts()
@@ -115,6 +119,44 @@ class DamageDataModule(L.LightningDataModule):
                     f"{manifest.root}: split {split} has {dict(labels) or 'no photos'}; training needs both labels in "
                     "it. Add photos, or split again: realdamage split --overwrite."
                 )
+        used = self.manifest.table["split"].isin(("train", "val"))
+        # Exceptions are checked against the whole set: a part may be held back for the test.
+        found = audit(self.manifest.subset(used), quick=True, exceptions=read_exceptions(manifest))
+        self._heed(found)
+        self.audit_report = found
+
+    def _excluded(self, manifest: Manifest) -> pd.Series:
+        """Which rows `data.exclude` names. Their test photos stay in the set: they are what the figure is for."""
+        table = manifest.table
+        named = pd.Series(False, table.index)
+        for column, values in (self.hparams["exclude"] or {}).items():
+            if column not in table.columns:
+                columns = ", ".join(name for name in table.columns if (table[name] != "").any())
+                raise ConfigError(f"data.exclude.{column}: {manifest.root} has no such column; it has {columns}")
+            unknown = sorted(set(values) - set(table[column]))
+            if unknown:
+                known = ", ".join(sorted(set(table[column]) - {""}))
+                raise ConfigError(
+                    f"data.exclude.{column}={unknown}: {manifest.root} has no such {column}; it has {known}"
+                )
+            named |= table[column].isin(values)
+        return named
+
+    def _heed(self, report: AuditReport) -> None:
+        """Stops on a leak, or warns of it; broken files are for `on_error` to judge."""
+        figures = ", ".join(f"{t.title} {t.auroc:.3f}" for t in report.tests if t.measured) or "too few photos"
+        if not report.leaks:
+            log.info("audit passed (AUROC of the shortcuts: %s)", figures)
+            return
+        leaks = "\n".join(f"- {leak}" for leak in report.leaks)
+        told = f"{report.root}: the train and val photos give their label away without the damage:\n{leaks}"
+        if self.hparams["audit"] == "warn":
+            log.warning("%s\nGoing on, as data.audit=warn says; the model's metadata will tell it.", told)
+            return
+        raise ManifestError(
+            f"{told}\nSee it all with: realdamage audit {self.hparams['root']} --html audit.html. Mend the set, or "
+            "train all the same with data.audit=warn, which the model's metadata will tell."
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         manifest = self._split("train")
@@ -160,13 +202,14 @@ class DamageDataModule(L.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What the model was trained on, for its metadata: the manifest's digest, photos and generators of the train
-        split."""
+        split, and the audit's verdict."""
         train = self._split("train").table
         return {
             "manifest_sha256": self.manifest.digest() if self.manifest else "",
             "photos": {str(label): int(count) for label, count in train["label"].value_counts().items()},
             "generators": sorted(set(train["generator"]) - {""}),
-            "excluded_generators": sorted(self.hparams["exclude"] or ()),
+            "excluded": {column: sorted(values) for column, values in (self.hparams["exclude"] or {}).items()},
+            "audit": self.audit_report.verdict() if self.audit_report else "not run",
         }
 
     def _split(self, split: str) -> Manifest:

@@ -26,8 +26,8 @@ def git_commit() -> str:
 
 
 def training_record(name: str, *, demo: bool, seed: int) -> dict[str, Any]:
-    """Plain values for the checkpoint's hyper-parameters; the data module adds the manifest's digest when it has read
-    it."""
+    """Plain values for the checkpoint's hyper-parameters; the data module adds the manifest's digest and the audit's
+    verdict when it has read it."""
     return {
         "experiment": name,
         "demo": demo,

@@ -1,0 +1,460 @@
+"""A set that gives its labels away fails and says by what; an honest one is left in peace; faulty files are named."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from realdamage.data.audit import AuditReport, ShortcutTest, audit, read_exceptions
+from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_manifest
+from realdamage.inference.errors import ManifestError
+
+SHARED = Path(__file__).parents[3] / "shared"
+Row = dict[str, str]
+PLAIN: Mapping[str, Any] = {"format": "JPEG", "quality": 90}
+
+
+@cache
+def small_file(side: int, options: tuple[tuple[str, Any], ...]) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, 48), (90, 120, 60)).save(buffer, **dict(options))
+    return buffer.getvalue()
+
+
+def write_files(
+    root: Path, rows: Iterable[Row], save: Callable[[Row], Mapping[str, Any]] = lambda _: PLAIN
+) -> Manifest:
+    """Photos as small as can be, no two of the same bytes; `save` tells how Pillow writes a row's file (and `side`)."""
+    root.mkdir(exist_ok=True)
+    rows = [{"file_name": f"{index:04}.img", **row} for index, row in enumerate(rows)]
+    for index, row in enumerate(rows):
+        options = {"side": 64, **save(row)}
+        content = small_file(options.pop("side"), tuple(sorted(options.items())))
+        (root / row["file_name"]).write_bytes(content + b"%06d" % index)  # bytes after the picture's end change nothing
+    write_manifest(root, pd.DataFrame(rows).fillna(""))
+    return read_manifest(root)
+
+
+def pairs(n: int, **columns: Callable[[int, str], str]) -> list[Row]:
+    """`n` groups of a real and a synthetic photo; `columns`: by number of the group and label."""
+    return [
+        {"label": label, "group": f"g{index}", **{name: value(index, label) for name, value in columns.items()}}
+        for index in range(n)
+        for label in ("real", "synthetic")
+    ]
+
+
+def result(report: AuditReport, name: str, *, allowed: bool = False) -> ShortcutTest:
+    (found,) = (test for test in report.tests if test.name == name and bool(test.exception) == allowed)
+    return found
+
+
+def problems(report: AuditReport) -> dict[str, list[tuple[str, ...]]]:
+    return {problem.kind: [item.files for item in problem.items] for problem in report.problems}
+
+
+class TestContainer:
+    def test_edits_written_as_png_are_found_by_their_format(self, tmp_path: Path) -> None:
+        manifest = write_files(
+            tmp_path, pairs(40), lambda row: {"format": "PNG"} if row["label"] == "synthetic" else PLAIN
+        )
+        report = audit(manifest, quick=True)
+        found = result(report, "container")
+        assert (found.failed, report.passed) == (True, False)
+        assert found.auroc > 0.99
+        assert found.low > 0.95
+        assert {"format", "tables", "subsampling"} == set(found.columns)
+        assert "format PNG: 0 real, 40 synthetic" in found.advice
+        assert "realdamage neutralise IN OUT" in found.advice
+        labels = dict(zip(manifest.table["file_name"], manifest.table["label"], strict=True))
+        assert [labels[name] for name in found.examples] == ["real"] * 4 + ["synthetic"] * 4
+
+    def test_edits_of_another_quality_are_found_by_their_tables(self, tmp_path: Path) -> None:
+        quality = {"real": 85, "synthetic": 88}
+        manifest = write_files(tmp_path, pairs(30), lambda row: {**PLAIN, "quality": quality[row["label"]]})
+        found = result(audit(manifest, quick=True), "container")
+        assert found.failed
+        assert found.columns == ("tables",)
+        assert "tables JPEG quality 88: 0 real, 30 synthetic" in found.advice
+
+    def test_sizes_of_their_own_are_found(self, tmp_path: Path) -> None:
+        manifest = write_files(tmp_path, pairs(30), lambda row: {**PLAIN, "side": 64 if row["label"] == "real" else 60})
+        assert result(audit(manifest, quick=True), "container").columns == ("width", "aspect")
+
+    def test_what_leaks_only_together_is_said_to(self, tmp_path: Path) -> None:
+        def save(row: Row) -> Mapping[str, Any]:
+            turned = int(row["group"][1:]) % 2
+            return {**PLAIN, "progressive": bool(turned), "side": 64 if turned == (row["label"] == "real") else 60}
+
+        found = result(audit(write_files(tmp_path, pairs(60), save), quick=True), "container")
+        assert found.failed
+        assert found.columns == ()
+        assert "together" in found.culprit
+
+    def test_the_weight_of_a_file_is_told_but_never_blocks(self, tmp_path: Path) -> None:
+        manifest = write_files(tmp_path, pairs(30))
+        for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
+            with (tmp_path / name).open("ab") as file:
+                file.write(b"\0" * (100 if label == "real" else 200))
+        report = audit(manifest, workers=1)
+        found = result(report, "bytes")
+        assert found.low > 0.9
+        assert (found.failed, found.blocking) == (False, False)
+        assert "regeneration itself" in found.note
+        assert not report.failed_tests
+        assert not result(audit(manifest, quick=True), "container").failed
+
+
+class TestColumns:
+    def test_classes_of_different_sources_fail_and_the_sources_are_counted(self, tmp_path: Path) -> None:
+        def source(index: int, label: str) -> str:
+            return f"shop{index % 3}" if label == "real" or index % 20 == 0 else "generated/x"
+
+        report = audit(write_files(tmp_path, pairs(60, source=source)), quick=True)
+        found = result(report, "source")
+        assert found.failed
+        assert found.columns == ("source",)
+        assert "generated/x: 0 real, 57 synthetic" in found.advice
+        assert [test.name for test in report.failed_tests] == ["source"]
+
+    def test_cracked_fakes_and_torn_reals_fail_by_damage_type_alone(self, tmp_path: Path) -> None:
+        def damage(index: int, label: str) -> str:
+            return "" if index % 2 else "torn" if label == "real" else "cracked"
+
+        report = audit(write_files(tmp_path, pairs(60, damage=damage)), quick=True)
+        found = result(report, "damage")
+        assert (found.failed, found.rows) == (True, 60)
+        assert "damage torn: 30 real, 0 synthetic" in found.advice
+        assert "damage cracked: 0 real, 30 synthetic" in found.advice
+        assert [test.name for test in report.failed_tests] == ["damage"]
+
+    def test_intact_reals_and_damaged_fakes_fail_by_condition(self, tmp_path: Path) -> None:
+        def damage(index: int, label: str) -> str:
+            return DAMAGES[index % 10] if label == "synthetic" else ""
+
+        def condition(index: int, label: str) -> str:
+            return "intact" if index < 40 else "unknown"  # of the original: an edit's damage is in the other column
+
+        report = audit(write_files(tmp_path, pairs(60, damage=damage, condition=condition)), quick=True)
+        found = result(report, "condition")
+        assert found.failed
+        assert found.rows == 100  # 20 real photos say nothing
+        assert found.auroc == 1.0
+        assert "shows damage no: 40 real, 0 synthetic" in found.advice
+        assert "regenerated without any damage" in found.advice
+        assert "0 real and 60 synthetic" in result(report, "damage").note
+
+    def test_photos_that_do_not_tell_their_condition_are_not_measured(self, tmp_path: Path) -> None:
+        report = audit(write_files(tmp_path, pairs(30)), quick=True)
+        found = result(report, "condition")
+        assert (found.measured, found.failed, found.rows) == (False, False, 0)
+        assert report.passed
+
+    def test_thousands_of_sources_that_say_nothing_pass(self, tmp_path: Path) -> None:
+        report = audit(write_files(tmp_path, pairs(300, source=lambda index, _: f"seller{index // 2}")), quick=True)
+        assert not result(report, "source").failed
+
+    def test_sources_seen_once_still_tell_that_they_are_seen_once(self, tmp_path: Path) -> None:
+        rows = pairs(60, source=lambda index, label: f"seller{index}" if label == "real" else "generated")
+        assert result(audit(write_files(tmp_path, rows), quick=True), "source").auroc > 0.9
+
+
+def honest(root: Path, seed: int) -> Manifest:
+    """Groups with a photo of each label or of one, drawn without a look at the label: source, quality, size, damage."""
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    saved: list[Mapping[str, Any]] = []
+    n, sources = int(rng.integers(60, 401)), int(rng.integers(2, 9))
+    alone = rng.random() < 0.5
+    while len(rows) < n:
+        source = f"shop{rng.integers(sources)}"
+        for label in (rng.choice(["real", "synthetic"]),) if alone else ("real", "synthetic"):
+            damage = str(rng.choice(DAMAGES)) if rng.random() < 0.5 else ""
+            rows.append({"label": label, "group": f"g{len(saved)}", "source": source, "damage": damage})
+            rows[-1]["condition"] = "damaged" if damage else str(rng.choice(["intact", "intact", "unknown"]))
+        drawn = {"format": "JPEG", "quality": int(rng.integers(70, 96)), "side": int(rng.choice([48, 64, 80]))}
+        saved.append({**drawn, "progressive": bool(rng.random() < 0.3)})
+    return write_files(root, rows, lambda row: saved[int(row["group"][1:])])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_false_alarm_on_an_honest_set(tmp_path: Path, seed: int) -> None:
+    report = audit(honest(tmp_path, seed), quick=True)
+    assert all(test.measured for test in report.tests)
+    assert [(test.name, test.auroc, test.low) for test in report.failed_tests] == []
+    assert report.passed
+
+
+class TestExceptions:
+    @pytest.fixture
+    def manifest(self, tmp_path: Path) -> Manifest:
+        """Honest photos, and a part of generated ones whose source tells."""
+        rows = [row | {"source": "shop", "part": "photos"} for row in pairs(30)]
+        rows += [
+            row | {"source": "web" if row["label"] == "real" else "x", "part": "generated", "group": f"x{row['group']}"}
+            for row in pairs(20)
+        ]
+        return write_files(tmp_path, rows)
+
+    def write(self, manifest: Manifest, content: Any) -> None:
+        (manifest.root / "audit_exceptions.json").write_text(json.dumps(content))
+
+    def test_a_part_may_leak_when_somebody_says_why(self, manifest: Manifest) -> None:
+        assert not audit(manifest, quick=True).passed
+        self.write(manifest, [{"part": "generated", "test": "source", "reason": "no real photos to be had"}])
+        report = audit(manifest, quick=True)
+        assert report.passed
+        judged, allowed = result(report, "source"), result(report, "source", allowed=True)
+        assert (judged.rows, allowed.rows, allowed.part) == (60, 40, "generated")
+        assert allowed.auroc == 1.0
+        assert not allowed.failed
+        assert result(report, "container").rows == 100
+        told = report.verdict()
+        assert told["verdict"] == "passed"
+        assert told["tests"]["source"] == [0.5, 0.5, 0.5]
+        assert told["exceptions"] == [
+            {"part": "generated", "test": "source", "reason": "no real photos to be had", "auroc": [1.0, 1.0, 1.0]}
+        ]
+
+    def test_an_exception_excuses_no_other_part(self, manifest: Manifest) -> None:
+        self.write(manifest, [{"part": "photos", "test": "source", "reason": "a mistake"}])
+        assert result(audit(manifest, quick=True), "source").failed
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (
+                [{"part": "generated", "test": "sauce", "reason": "x"}],
+                r"entry 1: unknown test 'sauce'.*container, source",
+            ),
+            (
+                [{"part": "generatd", "test": "source", "reason": "x"}],
+                r"entry 1: no row has part 'generatd'.*'generated'",
+            ),
+            ([{"part": "generated", "test": "source", "reason": " "}], r"entry 1: the reason is empty"),
+            ([{"part": "generated", "test": "source"}], r"entry 1: found .*write the texts part, test and reason"),
+            ({"part": "generated"}, r"found dict; write a list"),
+        ],
+    )
+    def test_a_faulty_entry_is_named(self, manifest: Manifest, content: Any, message: str) -> None:
+        self.write(manifest, content)
+        with pytest.raises(ManifestError, match=rf"audit_exceptions\.json.*{message}"):
+            audit(manifest, quick=True)
+
+    def test_a_file_that_is_no_json_is_named(self, manifest: Manifest) -> None:
+        (manifest.root / "audit_exceptions.json").write_text("[")
+        with pytest.raises(ManifestError, match=r"audit_exceptions\.json: cannot be read as JSON"):
+            read_exceptions(manifest)
+
+
+def test_one_label_alone_is_refused(tmp_path: Path) -> None:
+    manifest = write_files(tmp_path, [row for row in pairs(5) if row["label"] == "real"])
+    with pytest.raises(ManifestError, match="5 real, 0 synthetic"):
+        audit(manifest, quick=True)
+
+
+def test_a_set_too_small_to_judge_is_not_judged(tmp_path: Path) -> None:
+    report = audit(
+        write_files(tmp_path, pairs(4), lambda row: {"format": "PNG"} if row["label"] == "real" else PLAIN), quick=True
+    )
+    assert report.passed
+    assert not any(test.measured for test in report.tests)
+    assert "4 real and 4 synthetic photos of 4 groups" in result(report, "container").note
+
+
+class TestFiles:
+    @pytest.fixture
+    def root(self, write_set: Callable[..., Path], tmp_path: Path) -> Path:
+        return write_set(tmp_path / "set", 8)
+
+    def change(self, root: Path, **cells: tuple[str, str]) -> None:
+        """`column=(file, value)`."""
+        table = read_manifest(root, check_files=False).table
+        for column, (name, value) in cells.items():
+            table.loc[table["file_name"] == name, column] = value
+        write_manifest(root, table)
+
+    def audit(self, root: Path, **options: Any) -> AuditReport:
+        return audit(read_manifest(root, check_files=False), **{"workers": 1, **options})
+
+    def test_the_counts_add_up(self, root: Path) -> None:
+        report = self.audit(root, quick=True)
+        table = pd.DataFrame(report.counts)
+        assert report.photos == {"real": 10, "synthetic": 12}
+        assert table.groupby("label")["photos"].sum().to_dict() == {"real": 10, "synthetic": 12}
+        assert table.groupby("kind")["photos"].sum().to_dict() == {
+            "original": 4, "damaged": 4, "annotated": 2, "ai_region": 8, "ai_whole": 2, "pasted": 2,
+        }  # fmt: skip
+        assert set(table.columns) == {"label", "kind", "generator", "damage", "source", "split", "photos"}
+
+    def test_nothing_is_found_in_a_sound_set(self, root: Path) -> None:
+        report = self.audit(root)
+        assert problems(report) == {}
+        assert report.passed
+
+    def test_an_unreadable_photo_fails_and_is_named(self, root: Path) -> None:
+        (root / "photos/02_original.png").write_bytes(b"no picture")
+        (root / "photos/03_damaged.png").unlink()
+        for quick in (True, False):
+            report = self.audit(root, quick=quick)
+            assert problems(report) == {"unreadable": [("photos/02_original.png",), ("photos/03_damaged.png",)]}
+            assert not report.passed
+            assert report.leaks == ()  # nothing to learn the label from
+
+    def test_a_photo_cut_off_is_seen_when_it_is_decoded(self, root: Path) -> None:
+        path = root / "photos/02_original.png"
+        path.write_bytes(path.read_bytes()[:4000])
+        assert problems(self.audit(root, quick=True)) == {}
+        assert problems(self.audit(root)) == {"unreadable": [("photos/02_original.png",)]}
+
+    @pytest.mark.parametrize("quick", [True, False])
+    def test_the_same_bytes_twice(self, root: Path, quick: bool) -> None:
+        shutil.copy(root / "photos/00_original.png", root / "photos/01_damaged.png")
+        self.change(root, split=("photos/01_damaged.png", "train"))
+        report = self.audit(root, quick=quick)
+        assert problems(report)["duplicate"] == [("photos/00_original.png", "photos/01_damaged.png")]
+        shutil.copy(root / "photos/00_original.png", root / "photos/03_ai_region.png")
+        report = self.audit(root, quick=quick)
+        assert len(problems(report)["label_conflict"][0]) == 3
+        assert not report.passed
+        assert "same bytes" in report.leaks[0]
+
+    def test_the_same_bytes_in_two_splits_cross_though_no_column_says_so(self, root: Path) -> None:
+        shutil.copy(root / "photos/00_original.png", root / "photos/01_damaged.png")
+        table = read_manifest(root).table
+        table.loc[table["group"] == "group01", "split"] = "test"
+        write_manifest(root, table)
+        report = self.audit(root, quick=True)
+        assert problems(report)["crossing"] == [("photos/00_original.png", "photos/01_damaged.png")]
+        assert not report.passed
+
+    def test_a_group_in_two_splits_fails(self, root: Path) -> None:
+        self.change(root, split=("photos/00_original.png", "val"))
+        report = self.audit(root, quick=True)
+        assert problems(report) == {"crossing": [("photos/00_original.png", "photos/00_ai_region.png")]}
+        assert not report.passed
+
+    def test_a_digest_of_another_file_is_named(self, root: Path) -> None:
+        right = hashlib.sha256((root / "photos/02_original.png").read_bytes()).hexdigest()
+        self.change(root, sha256=("photos/02_original.png", right))
+        assert problems(self.audit(root)) == {}
+        self.change(root, sha256=("photos/02_original.png", "0" * 64))
+        report = self.audit(root)
+        assert problems(report) == {"sha256": [("photos/02_original.png",)]}
+        assert right[:12] in report.problems[0].items[0].detail
+
+    def test_photos_that_look_alike_in_two_splits_are_shown_once_for_their_groups(self, root: Path) -> None:
+        with Image.open(root / "photos/00_original.png") as image:
+            image.save(root / "photos/01_damaged.png", compress_level=1)
+            image.convert("RGB").crop((1, 1, image.width, image.height)).save(root / "photos/01_ai_region.png")
+        table = read_manifest(root).table
+        table.loc[table["group"] == "group01", ["split", "mask_file_name"]] = ["test", ""]
+        write_manifest(root, table)
+        report = self.audit(root)
+        assert problems(report)["near_duplicate"] == [("photos/00_original.png", "photos/01_damaged.png")]
+        (found,) = (problem for problem in report.problems if problem.kind == "near_duplicate")
+        assert found.items[0].detail == "train and test; their hashes differ in 0 of 256 bits"
+        assert report.passed  # a look-alike is for somebody to look at
+
+    def test_each_fault_of_a_mask(self, root: Path) -> None:
+        size = {name: Image.open(root / f"photos/{name}.png").size for name in ("02_ai_region", "03_ai_region")}
+        (root / "masks/00_ai_region.png").unlink()
+        Image.new("L", (10, 10), 255).save(root / "masks/01_ai_region.png")
+        Image.new("L", size["02_ai_region"], 0).save(root / "masks/02_ai_region.png")
+        Image.new("L", size["03_ai_region"], 1).save(root / "masks/03_ai_region.png")
+        whole = root / "masks/00_ai_whole.png"
+        with Image.open(whole) as image:
+            image.paste(0, (0, 0, 20, 20))
+            image.save(whole)
+        self.change(root, mask_file_name=("photos/04_ai_region.png", ""))
+        self.change(root, mask_file_name=("photos/04_original.png", "masks/05_ai_region.png"))
+        (root / "masks/06_ai_region.png").write_bytes(b"no picture")
+        full, quick = problems(self.audit(root)), problems(self.audit(root, quick=True))
+        with Image.open(root / "photos/04_original.png") as photo, Image.open(root / "masks/05_ai_region.png") as mask:
+            also = [("photos/04_original.png",)] if photo.size != mask.size else []
+        assert full == {
+            "mask_missing": [("photos/00_ai_region.png",)],
+            "mask_on_real": [("photos/04_original.png",)],
+            "mask_unusable": [("photos/03_ai_region.png",), ("photos/06_ai_region.png",)],
+            "mask_size": sorted([("photos/01_ai_region.png",), *also]),
+            "mask_empty": [("photos/02_ai_region.png",)],
+            "mask_absent": [("photos/04_ai_region.png",)],
+            "mask_partial": [("photos/00_ai_whole.png",)],
+        }
+        assert set(quick) == {"mask_missing", "mask_on_real", "mask_unusable", "mask_size", "mask_absent"}
+        severities = {problem.kind: problem.severity for problem in self.audit(root).problems}
+        assert {kind for kind, severity in severities.items() if severity == "warning"} == {
+            "mask_absent",
+            "mask_partial",
+        }
+
+    def test_a_mask_has_the_size_of_the_upright_photo(self, root: Path) -> None:
+        with Image.open(root / "photos/00_ai_region.png") as image:
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            image.transpose(Image.Transpose.ROTATE_90).save(root / "photos/00_ai_region.png", exif=exif)
+        assert problems(self.audit(root)) == {}
+        assert problems(self.audit(root, quick=True)) == {}
+
+    def test_several_processes_find_the_same_as_one(self, write_set: Callable[..., Path], tmp_path: Path) -> None:
+        root = write_set(tmp_path / "larger", 16)
+        (root / "photos/02_ai_region.png").write_bytes(b"no picture")
+        assert self.audit(root, workers=2).to_json() == self.audit(root, workers=1).to_json()
+
+
+def test_the_report_is_plain_json_without_nan(tmp_path: Path) -> None:
+    manifest = write_files(tmp_path, pairs(30, source=lambda _, label: label))
+    report = audit(manifest, quick=True)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    values = json.loads(report.to_json(), parse_constant=refuse)
+    assert values["passed"] is False
+    assert values["manifest_sha256"] == manifest.digest()
+    assert {test["name"]: test["auroc"] is None for test in values["tests"]} == {
+        "container": False, "source": False, "damage": True, "condition": True,
+    }  # fmt: skip
+    assert values["verdict"]["verdict"] == "failed, overridden"
+    assert values["verdict"]["tests"]["source"] == [1.0, 1.0, 1.0]
+    assert values["verdict"]["tests"]["damage"] == [None, None, None]
+    assert values["counts"][0] == {
+        "label": "real", "kind": "original", "generator": "", "damage": "", "source": "real", "split": "", "photos": 30,
+    }  # fmt: skip
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared")
+def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(tmp_path: Path) -> None:
+    """The trap that the shared sets' READMEs warn of, walked into: 100 photos of each source, edits as PNG."""
+    photos = read_manifest(SHARED / "photos")
+    chosen = photos.table.groupby("source").head(100)
+    generated = read_manifest(SHARED / "generated").table.query("label == 'synthetic'").head(200)
+    for name in chosen["file_name"]:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).symlink_to(SHARED / "photos" / name)
+    (tmp_path / "generated").symlink_to(SHARED / "generated")
+    table = pd.concat(
+        [
+            chosen.assign(file_name="photos/" + chosen["file_name"]),
+            generated.assign(file_name="generated/" + generated["file_name"], pair="", mask_file_name=""),
+        ]
+    )
+    write_manifest(tmp_path, table)
+    report = audit(read_manifest(tmp_path), quick=True)
+    found = {test.name: test for test in report.failed_tests}
+    assert set(found) == {"container", "source"}
+    assert found["container"].low > 0.95
+    assert "tables" in found["container"].columns
+    assert found["source"].low > 0.95
