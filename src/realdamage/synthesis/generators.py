@@ -43,9 +43,7 @@ class GeneratorSettings:
         if self.engine not in ENGINES:
             raise SynthesisError(f"{where}.engine={self.engine}: allowed are {', '.join(ENGINES)}")
         if self.engine == "codec" and self.options:
-            raise SynthesisError(
-                f"{where}: {', '.join(self.options)} belong to diffusion models; a codec has no options"
-            )
+            raise SynthesisError(f"{where}.options: a codec takes none; found {', '.join(self.options)}")
 
 
 class Generator(Protocol):
