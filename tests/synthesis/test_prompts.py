@@ -53,6 +53,13 @@ def test_materials_are_those_the_damage_happens_to(catalogue: PromptCatalogue) -
     assert chosen == {GENERIC, "paper"}, "nobody tears glass"
 
 
+def test_edits_that_add_no_damage_leave_real_damage_alone(catalogue: PromptCatalogue) -> None:
+    for language in catalogue.languages.values():
+        plain = language.sentences["plain"]
+        said = " ".join((*plain.descriptions, *plain.instructions, *plain.negatives))
+        assert not any(word in said for word in ("damage", "crack", "scratch", "损", "裂", "划", "破", "污"))
+
+
 def test_the_same_random_state_gives_the_same_prompt(catalogue: PromptCatalogue) -> None:
     first = [catalogue.draw("cracked", np.random.default_rng(7), ("en", "zh")) for _ in range(2)]
     assert first[0] == first[1]
@@ -70,7 +77,7 @@ def test_the_same_random_state_gives_the_same_prompt(catalogue: PromptCatalogue)
         ("languages.en.materials.glass", None, r"languages\.en\.materials: nothing for glass"),
         ("languages.en.materials.glass", ["glass", " "], r"materials\.glass has no phrase, or an empty one"),
         ("languages.en.degrees.clear", None, r"degrees: nothing for clear"),
-        ("languages.en.sentences.intact", None, r"sentences: nothing for intact"),
+        ("languages.en.sentences.plain", None, r"sentences: nothing for plain"),
         (
             "languages.en.sentences.damaged.instructions",
             ["Add {damge}"],

@@ -226,7 +226,7 @@ def _has_inpainting_sibling(name: str) -> bool:
     from diffusers.pipelines import auto_pipeline
 
     wanted = name.replace("ControlPipeline", "ControlInpaintPipeline")
-    mappings: list[Mapping[str, Any]] = auto_pipeline.SUPPORTED_TASKS_MAPPINGS
+    mappings: Any = auto_pipeline.SUPPORTED_TASKS_MAPPINGS
     families = [family for mapping in mappings for family, kind in mapping.items() if kind.__name__ == wanted]
     return any(family in auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING for family in families)
 

@@ -59,8 +59,8 @@ class DamagePhrases:
 
 @dataclass(frozen=True)
 class Language:
-    """All that is said in one language: words for each material and severity, sentences about damaged and intact
-    products, phrases of each damage."""
+    """All that is said in one language: words for each material and severity, sentences that ask for
+    damage ("damaged") and that ask for none ("plain"), phrases of each damage."""
 
     materials: Mapping[str, Phrases]
     degrees: Mapping[str, Phrases]
@@ -100,7 +100,7 @@ class PromptCatalogue:
     def draw(
         self, damage: str, rng: np.random.Generator, languages: Sequence[str], materials: Sequence[str] = ()
     ) -> Prompt:
-        """A description of what is to be seen, for inpainting. damage: one of DAMAGES, or "" for an intact surface;
+        """A description of what is to be seen, for inpainting. damage: one of DAMAGES, or "" to add none;
         languages: evenly drawn from; materials: those to draw from (none: all that the damage happens to).
         Raises ConfigError for a damage, language or material that the catalogue doesn't have."""
         return self._prompt("descriptions", damage, rng, languages, materials)
@@ -143,7 +143,7 @@ class PromptCatalogue:
             words["place"] = _pick(phrases.places, rng).format(**words)
             words["degree"] = _pick(language.degrees[severity], rng)
             words["state"] = _pick(phrases.states, rng)
-        sentences = language.sentences["damaged" if damage else "intact"]
+        sentences = language.sentences["damaged" if damage else "plain"]
         text = _pick(getattr(sentences, form), rng).format(**words)
         return Prompt(text, _pick(sentences.negatives, rng).format(**words), name, material, severity)
 
@@ -152,14 +152,14 @@ def _language(node: Mapping[str, Any], name: str, materials: Sequence[str]) -> L
     where = f"prompts.languages.{name}"
     words = _section(node, "materials", f"{where}.materials", materials)
     degrees = _section(node, "degrees", f"{where}.degrees", SEVERITIES)
-    sentences = _section(node, "sentences", f"{where}.sentences", ("damaged", "intact"))
+    sentences = _section(node, "sentences", f"{where}.sentences", ("damaged", "plain"))
     damages = _section(node, "damages", f"{where}.damages", DAMAGES)
     return Language(
         {key: _phrases(words[key], f"{where}.materials.{key}", ()) for key in materials},
         {key: _phrases(degrees[key], f"{where}.degrees.{key}", ()) for key in SEVERITIES},
         {
             "damaged": _sentences(sentences["damaged"], f"{where}.sentences.damaged", _SENTENCE, {"damage", "state"}),
-            "intact": _sentences(sentences["intact"], f"{where}.sentences.intact", ("material",), set()),
+            "plain": _sentences(sentences["plain"], f"{where}.sentences.plain", ("material",), set()),
         },
         {damage: _damage(damages[damage], f"{where}.damages.{damage}") for damage in DAMAGES},
     )
