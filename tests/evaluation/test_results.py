@@ -34,6 +34,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "per_generator": {
             "g1": {**slice_row, "trained_on": True, "called_real": 0.5},
             "g2": {**slice_row, "trained_on": False, "called_real": 0.5},
+            "rare": {**slice_row, "n": 1, "auroc": None, "tpr_at_fpr_5": None, "trained_on": True, "called_real": 0.5},
         },
         "localisation": {"pixel_ap": 0.4, "prevalence": 0.1, "best_f1": 0.5, "baseline_f1": 0.18},
         "container_auroc": {"auroc": 0.51, "low": 0.44, "high": 0.58},
@@ -77,6 +78,8 @@ def test_the_readme_gets_the_table_between_its_marks(written: Path, tmp_path: Pa
     assert "old" not in text
     assert "| test | all | 20 | 0.875 (0.800–0.950) | – | 0.500 |" in text
     assert "g2 (never trained on)" in text
+    assert "rare" not in text  # one photo tells nothing, and stands in the CSV
+    assert ",rare,True,1," in (tmp_path / "x.csv").read_text()
     assert "`realdamage-evaluate checkpoint=x.onnx` at abcdef01, 2026-01-02" in text
 
 

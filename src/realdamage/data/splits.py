@@ -79,8 +79,9 @@ def assign_splits(
     for position, split in enumerate(names):
         if not (chosen == position).any():
             raise ManifestError(
-                f"The split {split!r} (share {fractions.get(split, 0.0):g}) would get no photo: the {len(table)} photos "
-                f"form only {len(sizes)} groups that may not be separated. Add groups, or raise that share."
+                f"The split {split!r} (share {fractions.get(split, 0.0):g}) would get no photo: "
+                f"the {len(table)} photos form only {len(sizes)} groups that may not be separated. "
+                "Add groups, or raise that share."
             )
     return pd.Series(np.array(names, dtype=object)[chosen[component]], index=table.index, name="split")
 
