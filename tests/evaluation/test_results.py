@@ -58,13 +58,14 @@ def test_every_figure_stands_in_the_csv_with_its_origin(written: Path, tmp_path:
         ("kind", "pasted"),
         ("generator", "g1"),
         ("generator", "g2"),
+        ("generator", "rare"),
         *(("localisation", key) for key in ("pixel_ap", "prevalence", "best_f1", "baseline_f1")),
         ("files only", "size, bytes, tables"),
     ]
     assert rows[0]["auroc"] == "0.8750"
     assert (rows[0]["auroc_low"], rows[0]["auroc_high"], rows[0]["tpr_at_fpr_1"]) == ("0.8000", "0.9500", "")
     assert rows[3]["trained_on"] == "False"
-    assert rows[4]["value"] == "0.4000"
+    assert rows[5]["value"] == "0.4000"
     assert {row["git_commit"] for row in rows} == {RUN["git_commit"]}
 
 
