@@ -19,11 +19,11 @@ import yaml
 from omegaconf import DictConfig
 from sklearn.metrics import roc_auc_score
 
-from realdamage import train
+from realdamage import cli, train
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ConfigError, ModelFileError
+from realdamage.inference.errors import ConfigError, ManifestError, ModelFileError
 from realdamage.training.classifier import DamageClassifier, load_classifier
 from realdamage.training.dataset import PairDataset
 from realdamage.training.record import model_metadata
@@ -155,6 +155,75 @@ class TestResume:
             train.run(tiny_config(tmp_path, f"resume={tmp_path}/gone.ckpt"))
 
 
+class TestAudit:
+    """A set that gives its labels away stops the run before it costs anything."""
+
+    @pytest.fixture
+    def leaking(self, tiny_manifest: Path, tmp_path: Path) -> Path:
+        """The synthetic photos come from a source of their own."""
+        root = shutil.copytree(tiny_manifest, tmp_path / "leaking")
+        table = read_manifest(root).table
+        write_manifest(root, table.assign(source=table["source"].where(table["label"] == "real", "generated/x")))
+        return root
+
+    def test_a_leaking_set_stops_and_the_message_says_what_to_do(
+        self, leaking: Path, tiny_config: TinyConfig, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ManifestError) as caught:
+            train.run(tiny_config(tmp_path / "run", f"data.root={leaking}"))
+        message = str(caught.value)
+        for part in (
+            "source, AUROC 1.000",
+            "generated/x: 0 real, 18 synthetic",
+            "Add photos of the class that such a source lacks",
+            f"realdamage audit {leaking} --html",
+            "data.audit=warn",
+        ):
+            assert part in message
+        assert not (tmp_path / "run/last.ckpt").exists()
+
+    def test_warned_it_trains_and_the_exported_model_tells(
+        self, leaking: Path, run_command, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        trained = run_command("train", "name=run", f"data.root={leaking}", *AS_TYPED, "data.audit=warn")
+        assert trained.code == 0, trained.err
+        assert "give their label away" in trained.out + trained.err
+        exported = run_command("export", "checkpoint=out/run/best.ckpt", "output=model.onnx")
+        assert exported.code == 0, exported.err
+        assert cli.main(["info", "model.onnx"]) == 0
+        told = json.loads(capfd.readouterr().out)["training"]["audit"]
+        assert told["verdict"] == "failed, overridden"
+        assert told["tests"]["source"] == [1.0, 1.0, 1.0]
+        assert told["tests"]["damage"] == [None, None, None]
+        assert told["exceptions"] == []
+
+    def test_an_honest_set_is_told_to_have_passed(self, tiny_run: Path) -> None:
+        told = model_metadata(load_classifier(tiny_run / "best.ckpt")).training["audit"]
+        assert told["verdict"] == "passed"
+        assert set(told["tests"]) == {"container", "source", "damage", "condition"}
+
+    def test_an_exception_for_a_part_that_is_held_back_is_no_mistake(
+        self, leaking: Path, tiny_config: TinyConfig, tmp_path: Path
+    ) -> None:
+        table = read_manifest(leaking).table
+        table["part"] = table["split"].map({"train": "photos", "val": "photos", "test": "held back"})
+        write_manifest(leaking, table)
+        entries = [{"part": part, "test": "source", "reason": "a test of tests"} for part in ("photos", "held back")]
+        (leaking / "audit_exceptions.json").write_text(json.dumps(entries))
+        _, _, datamodule = train.build(tiny_config(tmp_path / "run", f"data.root={leaking}"))
+        datamodule.setup("fit")
+        told = datamodule.describe()["audit"]
+        assert told["verdict"] == "passed"
+        assert [(entry["part"], entry["auroc"][0]) for entry in told["exceptions"]] == [
+            ("photos", 1.0),
+            ("held back", None),
+        ]
+
+    def test_a_wrong_word_is_named(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"data\.audit=off: allowed are stop, warn"):
+            train.build(tiny_config(tmp_path, "data.audit=off"))
+
+
 class TestDebug:
     def test_fast_takes_a_few_steps_of_everything(self, run_command, tiny_manifest: Path, tmp_path: Path) -> None:
         arguments = [*AS_TYPED[:3], "data.tiles_per_photo=1", f"data.root={tiny_manifest}", "data.recipe=null"]
@@ -201,7 +270,7 @@ def test_a_multirun_trains_each_in_a_folder_of_its_own(tiny_manifest: Path, tmp_
 DRIVER = """
 import json, os, sys
 from pathlib import Path
-from realdamage import train
+from realdamage import cli, train
 from realdamage.training import dataset
 
 def record(kind):

@@ -92,6 +92,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("manifest", type=Path, metavar="DIR", help="folder with metadata.csv, or a CSV file")
     command.add_argument("--quick", action="store_true", help="headers and columns only: what training asks for")
     command.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    command.add_argument(
+        "--counts", type=Path, metavar="FILE", help="write the counts there as CSV, a row a combination"
+    )
     command.add_argument("--html", type=Path, metavar="FILE", help="write a page there, with the worst photos")
     command.add_argument("--workers", type=int, metavar="N", help="processes; default: the CPUs at hand")
     command.add_argument("--seed", type=int, default=0, help="of folds and intervals (%(default)s)")
@@ -186,6 +189,8 @@ def audit(arguments: argparse.Namespace) -> int:
     format, source, damage type, condition), broken and doubled files, photos in the wrong split, faulty masks. The exit
     code is 1 when the set fails."""
     with extra("analysis", "realdamage audit"):
+        import pandas as pd
+
         from realdamage.data.audit import audit as run
         from realdamage.data.audit_page import write_page
         from realdamage.data.audit_text import format_report
@@ -194,6 +199,10 @@ def audit(arguments: argparse.Namespace) -> int:
     report = run(found, quick=arguments.quick, workers=arguments.workers, seed=arguments.seed, progress=track)
     if arguments.json:
         write_atomically(arguments.json, report.to_json().encode())
+    if arguments.counts:
+        write_atomically(
+            arguments.counts, pd.DataFrame(report.counts).to_csv(index=False, lineterminator="\n").encode()
+        )
     if arguments.html:
         write_page(arguments.html, report, found)
     print(format_report(report))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.data.shortcuts import container_auroc, container_facts
+from realdamage.data.shortcuts import container_auroc, container_facts, shows_damage, standing_out, told_by
 from realdamage.inference.errors import ManifestError, PhotoError
 
 
@@ -77,6 +77,81 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
     assert (a["luma_table"], a["chroma_table"]) == (1858, 2780)
     assert (b["luma_table"], b["chroma_table"]) == (369, 558)
     assert (c["format"], c["luma_table"], c["chroma_table"]) == ("PNG", 0, 0)
+
+
+def test_the_facts_tell_any_two_qualities_and_any_two_tables_apart(tmp_path: Path) -> None:
+    found = []
+    for quality in range(1, 101):
+        Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg", quality=quality)
+        facts = container_facts(tmp_path / "a.jpg")
+        found.append((facts["luma_table"], facts["chroma_table"], facts["tables"]))
+    assert len({digest for _, _, digest in found}) == 100
+    assert len({(luma, chroma) for luma, chroma, _ in found}) == 100
+    turned = [[16, 11] + [20] * 62, [11, 16] + [20] * 62]  # the same sums
+    for name, table in zip(("b", "c"), turned, strict=True):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.jpg", qtables=[table, table])
+    b, c = (container_facts(tmp_path / name) for name in ("b.jpg", "c.jpg"))
+    assert b["luma_table"] == c["luma_table"]
+    assert b["tables"] != c["tables"]
+
+
+def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path) -> None:
+    for orientation, upright in ((1, (64, 48)), (3, (64, 48)), (6, (48, 64)), (8, (48, 64))):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
+        facts = container_facts(tmp_path / "a.jpg")
+        assert facts["upright"] == upright
+        assert (facts["width"], facts["aspect"]) == (64, 64 / 48)  # as stored: the turn itself may give a class away
+
+
+def test_whether_a_photo_shows_damage_is_said_or_not_known() -> None:
+    rows = [("damaged", "", "yes"), ("intact", "torn", "yes"), ("unknown", "torn", "yes"), ("intact", "", "no")]
+    rows += [("unknown", "", ""), ("", "", "")]
+    table = pd.DataFrame(rows, columns=["condition", "damage", "expected"])
+    assert shows_damage(table).tolist() == table["expected"].tolist()
+
+
+class TestToldBy:
+    synthetic = np.arange(60) % 2 == 1
+    groups = np.arange(60) // 2
+
+    def test_equal_facts_tell_exactly_nothing(self) -> None:
+        found = told_by(pd.DataFrame({"a": ["x"] * 60}), self.synthetic, self.groups)
+        assert found[:3] == (0.5, 0.5, 0.5)
+
+    @pytest.mark.parametrize("text", [True, False])
+    def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(self, text: bool) -> None:
+        fact = np.array([f"s{group % 7}" for group in self.groups]) if text else self.groups.astype(float)
+        assert told_by(pd.DataFrame({"a": fact}), self.synthetic, self.groups).auroc == 0.5
+
+    @pytest.mark.parametrize("values", [("x", "y"), (True, False), (2.0, 1.0)])
+    def test_higher_scores_are_more_synthetic(self, values: tuple[str | bool | float, ...]) -> None:
+        found = told_by(pd.DataFrame({"a": np.where(self.synthetic, *values)}), self.synthetic, self.groups)
+        assert found[:3] == (1.0, 1.0, 1.0)
+        assert (found.scores > 0).tolist() == self.synthetic.tolist()
+
+    def test_a_leak_of_a_third_is_measured_as_such(self) -> None:
+        # A third of the synthetic photos has a value that no real one has: AUROC 1/3 + 2/3 · 1/2.
+        synthetic, groups = np.arange(900) % 2 == 1, np.arange(900) // 2
+        fact = np.where(synthetic & (groups % 3 == 0), "x", "y")
+        found = told_by(pd.DataFrame({"a": fact}), synthetic, groups)
+        assert 2 / 3 - 0.02 < found.auroc < 2 / 3  # a little low, as pooled scores of several folds are
+        assert found.low < 2 / 3 < found.high
+        assert found.high - found.low < 0.06
+
+
+def test_what_stands_out_is_named_from_both_ends() -> None:
+    synthetic = np.array([False] * 10 + [True] * 10)
+    words = pd.DataFrame({"source": [*"aaaaaabbb", "", *"bbbcccccdd"]})
+    assert standing_out("source", words, synthetic) == (
+        "source a: 6 real, 0 synthetic; source (empty): 1 real, 0 synthetic; "
+        "source c: 0 real, 5 synthetic; source d: 0 real, 2 synthetic"
+    )
+    flags = pd.DataFrame({"has_exif": ~synthetic})
+    assert standing_out("exif", flags, synthetic) == "exif True: 10 real, 0 synthetic; exif False: 0 real, 10 synthetic"
+    numbers = pd.DataFrame({"width": [*range(100, 113), *range(200, 213)]})
+    assert standing_out("width", numbers, np.arange(26) >= 13) == "width: median 106 real, 206 synthetic"
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:

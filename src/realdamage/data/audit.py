@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 EXCEPTIONS_NAME = "audit_exceptions.json"
-_COUNTED = ["label", "kind", "generator", "damage", "source", "split"]
+_COUNTED = ["label", "kind", "family", "generator", "damage", "source", "split"]
 _EXAMPLES = 4  # of each label
 _BOOT_OF_A_COLUMN = 200  # enough to tell whether a column leaks; its figure is not reported
 
@@ -76,7 +76,8 @@ def audit(
     read = manifest.table.loc[frame.index]
     rows = _Rows(frame, read["file_name"].to_numpy(), (read["label"] == "synthetic").to_numpy(), groups[frame.index])
     asked = [shortcut for shortcut in SHORTCUTS if not (quick and shortcut.pixels)]
-    counts = manifest.table.groupby(_COUNTED, sort=True).size().rename("photos").reset_index()
+    counted = [*_COUNTED, *(["part"] if "part" in manifest.table else [])]
+    counts = manifest.table.groupby(counted, sort=True).size().rename("photos").reset_index()
     return AuditReport(
         root=str(manifest.root),
         manifest_sha256=manifest.digest(),

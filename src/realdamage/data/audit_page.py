@@ -81,7 +81,8 @@ class _Pictures:
 
 
 def _test(test: ShortcutTest, pictures: _Pictures) -> dict[str, Any]:
-    state = "failed" if test.failed else "allowed" if test.exception else "passed" if test.measured else "unmeasured"
+    states = (("failed", test.failed), ("allowed", test.exception or test.examples), ("passed", test.blocking))
+    state = next((name for name, holds in states if holds), "told") if test.measured else "unmeasured"
     photos = [picture for name in test.examples[:_PHOTOS] for picture in pictures.of(name)] if test.failed else []
     return {"test": test, "state": state, "outcome": outcome(test), "photos": photos}
 

@@ -31,7 +31,7 @@ def digests(manifest: Manifest, facts: Sequence[PhotoFacts]) -> pd.Series:
     found = pd.Series([fact.sha256 for fact in facts], manifest.table.index, dtype=object)
     header = pd.Series([repr(fact.container) if fact.container else "" for fact in facts], manifest.table.index)
     unknown = (found == "") & (header != "") & header.duplicated(keep=False)
-    for row in np.flatnonzero(unknown):
+    for row in np.flatnonzero(unknown).tolist():
         with manifest.path(str(manifest.table["file_name"].iat[row])).open("rb") as file:
             found.iat[row] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
@@ -42,7 +42,7 @@ def find_problems(
 ) -> tuple[Problem, ...]:
     """Errors first. `sha256`: see `digests`; `groups` int [n]: the rows that may not be separated."""
     found = [
-        _unreadable(manifest.table, facts),
+        _unreadable(manifest, facts),
         *_duplicates(manifest.table, sha256),
         _disagreements(manifest.table, sha256),
         _crossings(manifest.table, groups),
@@ -52,9 +52,9 @@ def find_problems(
     return tuple(sorted((p for p in found if p and p.items), key=lambda problem: problem.severity))
 
 
-def _unreadable(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> Problem:
-    rows = zip(table["file_name"], facts, strict=True)
-    items = tuple(Item((name,), fact.error) for name, fact in rows if fact.error)
+def _unreadable(manifest: Manifest, facts: Sequence[PhotoFacts]) -> Problem:
+    rows = zip(manifest.table["file_name"], facts, strict=True)
+    items = tuple(Item((n,), f.error.removeprefix(f"{manifest.path(n)}: ")) for n, f in rows if f.error)
     return Problem("unreadable", "error", "photos cannot be read. Replace the files or remove their rows.", items)
 
 

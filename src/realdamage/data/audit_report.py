@@ -38,6 +38,10 @@ class Problem:
     message: str
     items: tuple[Item, ...]
 
+    @property
+    def title(self) -> str:
+        return self.kind.replace("_", " ")
+
 
 @dataclass(frozen=True)
 class ShortcutTest:
@@ -78,7 +82,7 @@ class ShortcutTest:
         if not self.columns:
             return f"{self.name} (its columns together, none of them alone)"
         return (
-            self.name if len(self.columns) == 1 and self.name in _SINGLE else f"{self.name}: {', '.join(self.columns)}"
+            self.name if len(self.columns) == 1 and self.name in _SINGLE else f"{self.name} ({', '.join(self.columns)})"
         )
 
     @property
@@ -91,8 +95,8 @@ class ShortcutTest:
 @dataclass(frozen=True)
 class AuditReport:
     """`root`: the folder; `manifest_sha256`: see `Manifest.digest`; `quick`: whether only headers and columns were
-    read; `photos`: number of each label; `counts`: one record of label, kind, generator, damage, source, split and
-    `photos` for each combination that occurs."""
+    read; `photos`: number of each label; `counts`: one record of label, kind, family, generator, damage, source, split
+    (and part, where there are parts) and `photos` for each combination that occurs."""
 
     root: str
     manifest_sha256: str

@@ -31,16 +31,12 @@ def headline(report: AuditReport) -> str:
 def verdict_line(report: AuditReport) -> str:
     """One line: passed, or all reasons why not."""
     if report.passed:
-        warnings = sum(len(p.items) for p in report.problems)
         unmeasured = [t.name for t in report.tests if t.blocking and not t.exception and not t.measured]
-        notes = [
-            f"{warnings} warnings" if warnings else "",
-            f"not measured: {', '.join(unmeasured)}" * bool(unmeasured),
-        ]
-        told = "; ".join(note for note in notes if note)
-        return "audit passed" + (f" ({told})" if told else "")
+        notes = [f"{len(p.items)} {p.title}" for p in report.problems]
+        notes += [f"not measured: {', '.join(unmeasured)}"] if unmeasured else []
+        return f"audit passed ({'; '.join(notes)})" if notes else "audit passed"
     reasons = [test.culprit for test in report.failed_tests]
-    reasons += [f"{len(p.items)} {p.kind}" for p in report.problems if p.severity == "error"]
+    reasons += [f"{len(p.items)} {p.title}" for p in report.problems if p.severity == "error"]
     return f"audit failed: {'; '.join(reasons)}"
 
 

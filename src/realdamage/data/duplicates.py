@@ -115,8 +115,8 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
         distance = np.bitwise_count(fine[a] ^ fine[b]).sum(axis=1, dtype=np.int64)
         near = distance <= nearness.radius
         a, b, distance = a[near], b[near], distance[near]
-        alike = np.einsum("ij,ij->i", thumbnails[a], thumbnails[b]) >= nearness.correlation
-        alike |= plain[a] & plain[b] & (distance == 0)
+        correlation = (thumbnails[a] * thumbnails[b]).sum(axis=1)
+        alike = np.flatnonzero((correlation >= nearness.correlation) | (plain[a] & plain[b] & (distance == 0)))
         kept.append(np.stack([a[alike], b[alike]], axis=1))
         lengths.append(distance[alike])
     pairs, distances = np.concatenate(kept), np.concatenate(lengths)

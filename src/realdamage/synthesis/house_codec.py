@@ -111,7 +111,7 @@ def _doubled(width: int, upsample: str) -> list[nn.Module]:
     if upsample == "pixel_shuffle":
         return [nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2)]
     align = {"mode": "bilinear", "align_corners": False} if upsample == "bilinear" else {"mode": "nearest"}
-    return [nn.Upsample(scale_factor=2, **align), nn.Conv2d(width, width, 3, padding=1)]  # type: ignore[arg-type]
+    return [nn.Upsample(scale_factor=2, **align), nn.Conv2d(width, width, 3, padding=1)]
 
 
 class _Residual(nn.Module):

@@ -62,7 +62,7 @@ def train(
     """Trains a codec; prints the mean loss every tenth of the way."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    codec = HouseCodec(spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    codec = HouseCodec(spec).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     losses: list[float] = []
