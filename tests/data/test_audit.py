@@ -375,7 +375,7 @@ class TestFiles:
         Image.new("L", size["03_ai_region"], 1).save(root / "masks/03_ai_region.png")
         whole = root / "masks/00_ai_whole.png"
         with Image.open(whole) as image:
-            image.paste(0, (0, 0, 20, 20))
+            image.paste(0, (0, 0, image.width, round(0.6 * image.height)))
             image.save(whole)
         self.change(root, mask_file_name=("photos/04_ai_region.png", ""))
         self.change(root, mask_file_name=("photos/04_original.png", "masks/04_ai_whole.png"))

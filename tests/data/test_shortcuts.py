@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.data.shortcuts import container_auroc, container_facts, shows_damage, standing_out, told_by
+from realdamage.data.shortcuts import _folds, container_auroc, container_facts, shows_damage, standing_out, told_by
 from realdamage.inference.errors import ManifestError, PhotoError
 
 
@@ -139,6 +139,20 @@ class TestToldBy:
         assert 2 / 3 - 0.02 < found.auroc < 2 / 3  # a little low, as pooled scores of several folds are
         assert found.low < 2 / 3 < found.high
         assert found.high - found.low < 0.06
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_fold_and_what_is_left_of_it_hold_both_classes(seed: int) -> None:
+    """Also where most groups hold one class only, and where the folds are as many as the groups of a class."""
+    rng = np.random.default_rng(seed)
+    groups = np.arange(200) // 4
+    synthetic = np.isin(groups, rng.choice(50, 5 - seed % 4, replace=False)) & (rng.random(200) < 0.8)
+    folds = _folds(synthetic, groups, seed)
+    assert np.array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(200))
+    for train, test in folds:
+        assert not set(groups[train]) & set(groups[test])
+        for rows in (train, test):
+            assert len(np.unique(synthetic[rows])) == 2
 
 
 def test_what_stands_out_is_named_from_both_ends() -> None:

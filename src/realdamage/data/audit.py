@@ -42,6 +42,9 @@ __all__ = [
 EXCEPTIONS_NAME = "audit_exceptions.json"
 _COUNTED = ["label", "kind", "family", "generator", "damage", "source", "split"]
 _EXAMPLES = 4  # of each label
+# A narrow failure must show however the groups are dealt into folds: the most cautious of so many deals counts. It
+# leaves a third of the false alarms of small sets.
+_DEALS, _NARROW = 5, 0.1
 _BOOT_OF_A_COLUMN = 200  # enough to tell whether a column leaks; its figure is not reported
 
 
@@ -173,7 +176,12 @@ def _test(shortcut: Shortcut, rows: _Rows, seed: int, part: str = "", exception:
     reason = too_few(rows.synthetic, rows.groups)
     if reason:
         return replace(blank, note=reason)
-    told = rows.told_by(chain(*shortcut.columns.values()), seed)
+    facts = list(chain(*shortcut.columns.values()))
+    told = rows.told_by(facts, seed)
+    for again in range(1, _DEALS):
+        if not LIMIT < told.low < LIMIT + _NARROW:
+            break
+        told = min(told, rows.told_by(facts, seed + again), key=lambda found: found.low)
     measured = replace(blank, auroc=told.auroc, low=told.low, high=told.high)
     if told.low <= LIMIT:
         return measured

@@ -21,7 +21,10 @@ _MASK_MESSAGES = {
     "size": ("error", "masks have another size than the upright photo. Write them again."),
     "empty": ("error", "masks mark no pixel. Write them again, or remove the rows."),
     "absent": ("warning", "photos with an edited region have no mask: they teach the photo's label, but not where."),
-    "partial": ("warning", "photos regenerated as a whole have a mask with holes. Fill it, or call them ai_region."),
+    "partial": (
+        "warning",
+        "photos regenerated as a whole have a mask of less than half of it. Fill it, or call them ai_region.",
+    ),
 }
 
 
@@ -85,12 +88,9 @@ def _disagreements(table: pd.DataFrame, sha256: pd.Series) -> Problem:
 
 
 def _crossings(table: pd.DataFrame, groups: npt.NDArray[np.int64]) -> Problem:
-    used = table[table["split"] != ""]
-    items: list[Item] = []
-    for _, rows in used.groupby(groups[used.index]):
-        firsts = rows.drop_duplicates("split")
-        if len(firsts) > 1:
-            items.append(Item(tuple(firsts["file_name"]), " and ".join(firsts["split"])))
+    used = table.assign(group=groups)[table["split"] != ""]
+    firsts = used[used.groupby("group")["split"].transform("nunique") > 1].drop_duplicates(["group", "split"])
+    items = [Item(tuple(rows["file_name"]), " and ".join(rows["split"])) for _, rows in firsts.groupby("group")]
     message = (
         "groups, pairs or equal files lie in several splits. Give each one split: realdamage split FOLDER --overwrite."
     )
