@@ -107,13 +107,13 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
         return Grouping(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64), ())
     fine = np.stack([found.fine for found in hashes])
     thumbnails = np.stack([found.thumbnail for found in hashes])
-    plain = ~thumbnails.any(axis=1)
+    plain: npt.NDArray[np.bool_] = np.logical_not(thumbnails.any(axis=1))
     kept: list[npt.NDArray[np.int64]] = []
     lengths: list[npt.NDArray[np.int64]] = []
     for pairs in _candidates(np.array([found.coarse for found in hashes], np.uint64)):
         a, b = pairs.T
         distance = np.bitwise_count(fine[a] ^ fine[b]).sum(axis=1, dtype=np.int64)
-        near = distance <= nearness.radius
+        near = np.flatnonzero(distance <= nearness.radius)
         a, b, distance = a[near], b[near], distance[near]
         correlation = (thumbnails[a] * thumbnails[b]).sum(axis=1)
         alike = np.flatnonzero((correlation >= nearness.correlation) | (plain[a] & plain[b] & (distance == 0)))
