@@ -18,6 +18,9 @@ def run(config: SynthesizeConfig) -> None:
     if config.overwrite:
         clear(config.out)
     summary = synthesize(recipe, Path(config.out), progress=track)
+    if not summary.photos:
+        print(f"{summary.made} photos made by this process in {summary.root}; the last process writes the manifest")
+        return
     speed = (
         f"{summary.made} made now, {summary.photos_per_second:.1f} photos/s"
         if summary.made
