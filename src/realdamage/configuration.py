@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -116,6 +117,10 @@ def _key_hint(text: str, command: str) -> str:
     node = OmegaConf.structured(getattr(schema, f"{command.capitalize()}Config"))
     *parents, key = full_key["key"].split(".")
     for parent in parents:
+        entry = getattr(node._metadata, "element_type", None)
+        if is_dataclass(entry) and parent not in node:  # a name of the user's own, such as a generator's
+            node = OmegaConf.structured(entry)
+            continue
         node = OmegaConf.select(node, parent) if OmegaConf.is_dict(node) and parent in node else None
         if node is None:
             return ""
