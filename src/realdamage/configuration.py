@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -118,6 +118,7 @@ def _key_hint(text: str, command: str) -> str:
     *parents, key = full_key["key"].split(".")
     for parent in parents:
         entry = getattr(node._metadata, "element_type", None)
+        entry = next((part for part in get_args(entry) if is_dataclass(part)), entry)  # X | None
         if is_dataclass(entry) and parent not in node:  # a name of the user's own, such as a generator's
             node = OmegaConf.structured(entry)
             continue
