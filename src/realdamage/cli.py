@@ -1,4 +1,4 @@
-"""The `realdamage` command: judges photos, calibrates a model, tells what a model file holds. No Hydra and no torch."""
+"""The `realdamage` command: judges photos, tells what a model file holds, hands the rest on. No Hydra and no torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from realdamage import cli_data
-from realdamage.cli_data import extra
+from realdamage import cli_data, cli_evaluation
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
-from realdamage.inference.progress import track
 
 # Of the pictures that --heatmap writes; never a photo to judge when the folder is read again.
 _PICTURE_ENDING = ".heatmap.png"
@@ -96,39 +94,6 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if outcomes["unreadable"] else 0
 
 
-def calibrate(arguments: argparse.Namespace) -> int:
-    """Fit the calibration, choose the two thresholds and write both into the model file."""
-    with extra("analysis", "realdamage calibrate"):
-        from realdamage.data.readers import read_dataset
-        from realdamage.evaluation.calibration import calibrate_model
-    summary = calibrate_model(
-        arguments.model,
-        read_dataset(arguments.manifest),
-        split=arguments.split,
-        fpr=arguments.fpr,
-        miss=arguments.miss,
-        output=arguments.output,
-        threads=arguments.threads,
-        progress=track,
-    )
-    policy, scaling = summary.policy, summary.calibration
-    photos = ", ".join(f"{count} {sort}" for sort, count in policy.photos.items())
-    print(f"{summary.output}: calibrated on {summary.split} ({photos})")
-    print(f"probability   sigmoid({scaling.slope:.4g} * score {scaling.intercept:+.4g}), prior {scaling.prior:.3f}")
-    print(
-        f"synthetic     score >= {policy.t_synthetic:+.3f}: {summary.called_synthetic:.1%} of these {policy.negatives} "
-        f"photos (allowed {policy.fpr:.1%})"
-    )
-    print(
-        f"real          score <= {policy.t_real:+.3f}: {summary.called_real:.1%} of these synthetic photos "
-        f"(allowed {policy.miss:.1%})"
-    )
-    print(
-        f"review        between: {summary.review:.1%} of all. The rates hold for these photos; no promise about others"
-    )
-    return 0
-
-
 def info(arguments: argparse.Namespace) -> int:
     """Print the metadata of a model file as JSON, after checking the file."""
     from realdamage.inference.metadata import read_model_file
@@ -172,7 +137,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="realdamage", description="Tells photographs of real damage from AI-synthesized damage."
     )
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
-    threads_help = "CPU threads; default: those available, at most 4"
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     command = commands.add_parser("predict", parents=[common], help="judge photos", description=predict.__doc__)
@@ -185,25 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--heatmap", type=Path, metavar="DIR", help="draw each heat map into a picture in this folder")
     command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
     command.add_argument("--allow-demo", action="store_true", help="let a demonstration model say synthetic")
-    command.add_argument("--threads", type=int, metavar="N", help=threads_help)
+    command.add_argument("--threads", type=int, metavar="N", help=cli_evaluation.THREADS_HELP)
     command.set_defaults(run=predict)
 
-    command = commands.add_parser(
-        "calibrate", parents=[common], help="write thresholds into a model", description=calibrate.__doc__
-    )
-    command.add_argument("model", type=Path, help="the .onnx file; changed in place without --output")
-    command.add_argument("--manifest", type=Path, required=True, metavar="DIR", help="folder of labelled photos")
-    command.add_argument("--split", help="which photos of the manifest; default: policy, else val, else all unsplit")
-    command.add_argument(
-        "--fpr", type=float, default=0.01, help="share of honest photos that may be called synthetic (%(default)s)"
-    )
-    command.add_argument(
-        "--miss", type=float, default=0.05, help="share of synthetic photos that may be called real (%(default)s)"
-    )
-    command.add_argument("--output", type=Path, metavar="FILE", help="write the calibrated model there instead")
-    command.add_argument("--threads", type=int, metavar="N", help=threads_help)
-    command.set_defaults(run=calibrate)
-
+    cli_evaluation.add_commands(commands, common)
     cli_data.add_commands(commands, common)
 
     command = commands.add_parser("info", parents=[common], help="show a model's metadata", description=info.__doc__)
