@@ -17,7 +17,11 @@ from PIL import Image
 from realdamage.data.manifest import Manifest
 from realdamage.data.masks import patch_share
 from realdamage.evaluation.predictions import (
+    FURTHER_COLUMNS,
     PREDICTION_COLUMNS,
+    check_against_manifest,
+    clean,
+    group_ids,
     read_predictions,
     score_manifest,
     write_predictions,
@@ -48,7 +52,7 @@ def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: Write
     detector = Detector.load(model_file)
     manifest = write_photos(ROWS)
     predictions, localisation = score_manifest(detector, manifest, progress=watch)
-    assert tuple(predictions.columns) == PREDICTION_COLUMNS
+    assert tuple(predictions.columns) == (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
     assert predictions["file_name"].tolist() == ["a.png", "b.png", "c.png"]
     assert predictions["group"].tolist() == ["shoe", "shoe", "c.png"]
     assert predictions["damage"].tolist() == ["torn", "", ""]
@@ -57,6 +61,8 @@ def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: Write
     assert predictions["probability"].isna().all()
     assert predictions["outcome"].tolist() == ["review"] * 3
     assert predictions["reasons"].str.contains("not_calibrated").all()
+    assert predictions["pair"].tolist() == ["", "a.png", ""]
+    assert predictions["mask_area"].tolist() == [0.0, 0.5, 0.5]
     assert predictions[["width", "height"]].to_numpy().tolist() == [[80, 64]] * 3
     assert (predictions["ms"] > 0).all()
     assert predictions["photo_sha256"].nunique() == 3
@@ -189,3 +195,45 @@ def test_a_wrong_value_in_the_file_is_named(predictions: pd.DataFrame, tmp_path:
     (tmp_path / "score.csv").write_text(text.replace(str(predictions["score"][0]), "high"))
     with pytest.raises(RealDamageError, match="row 2, column score: found 'high', not a number"):
         read_predictions(tmp_path / "score.csv")
+
+
+def test_a_file_of_an_older_version_gets_the_further_columns(predictions: pd.DataFrame, tmp_path: Path) -> None:
+    predictions[list(PREDICTION_COLUMNS)].to_csv(tmp_path / "old.csv", index=False)
+    read = read_predictions(tmp_path / "old.csv")
+    assert read["mask_area"].isna().all()
+    assert read["family"].tolist() == [""] * len(read)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [("outcome", "fake", "allowed: real, review, synthetic"), ("score", np.inf, "must be finite")],
+)
+def test_values_that_no_detector_gives_are_refused(
+    predictions: pd.DataFrame, tmp_path: Path, column: str, value: object, message: str
+) -> None:
+    predictions.loc[1, column] = value
+    predictions.to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(RealDamageError, match=rf"p.csv, row 3, column {column}.*{message}"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_a_photo_may_stand_there_once_for_each_perturbation(predictions: pd.DataFrame, tmp_path: Path) -> None:
+    both = pd.concat([predictions, predictions.assign(perturbation="jpeg_70")], ignore_index=True)
+    write_predictions(tmp_path / "both.csv", both)
+    assert clean(read_predictions(tmp_path / "both.csv"))["file_name"].tolist() == predictions["file_name"].tolist()
+    with pytest.raises(RealDamageError, match=r"a\.png \(no perturbation\) is there twice"):
+        write_predictions(tmp_path / "twice.csv", pd.concat([predictions, predictions]))
+
+
+def test_a_photo_without_a_group_is_its_own(predictions: pd.DataFrame) -> None:
+    assert group_ids(predictions.assign(group=["shoe", "", ""])).tolist() == ["shoe", "b.png", "c.png"]
+
+
+def test_predictions_of_another_manifest_are_refused(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = write_photos(ROWS)
+    predictions, _ = score_manifest(Detector.load(model_file), manifest)
+    check_against_manifest(predictions, manifest)
+    with pytest.raises(RealDamageError, match="d.png is in the predictions, but not in"):
+        check_against_manifest(predictions.replace({"file_name": {"b.png": "d.png"}}), manifest)
+    with pytest.raises(RealDamageError, match=r"a.png: the predictions say synthetic, .* says real"):
+        check_against_manifest(predictions.assign(label="synthetic"), manifest)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,20 +18,30 @@ from realdamage.data.masks import patch_share
 from realdamage.inference.errors import PhotoError, RealDamageError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import Photo, PixelSpec, read_photo
+from realdamage.inference.policy import Outcome
 from realdamage.inference.progress import Track, no_progress
 from realdamage.inference.verdict import PREDICTION_COLUMNS, Verdict
 
 __all__ = [
+    "FURTHER_COLUMNS",
     "PREDICTION_COLUMNS",
     "PatchEvidence",
+    "check_against_manifest",
     "check_predictions",
+    "clean",
+    "group_ids",
     "read_predictions",
     "score_manifest",
     "write_predictions",
 ]
 
-_NUMBERS = ("score", "probability", "width", "height", "ms")
-_FROM_MANIFEST = ("label", "kind", "generator", "damage", "source", "group")
+FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", "hot_share", "sharpness", "compression")
+"""What slices, pairs and gates need beside `PREDICTION_COLUMNS`; empty where a file lacks them. `mask_area`: share of
+the photo that its mask calls synthetic, in 0..1, 0 for real photos; the last three: see `Verdict`."""
+_NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", "hot_share", "sharpness", "compression")
+_FROM_MANIFEST = ("label", "kind", "generator", "damage", "source", "group", "family", "condition", "pair", "split")
+_COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
+_OUTCOMES = get_args(Outcome)
 # The reason written for a photo that could not be judged; its score stays empty.
 UNREADABLE = "unreadable"
 
@@ -65,7 +75,8 @@ def score_manifest(
 ) -> tuple[pd.DataFrame, list[PatchEvidence]]:
     """Judges every photo, in the manifest's order: (predictions, localisation).
 
-    Predictions have `PREDICTION_COLUMNS`, one row per photo; `ms` runs from the file's bytes to the verdict.
+    Predictions have `PREDICTION_COLUMNS` and `FURTHER_COLUMNS`, one row per photo; `ms` runs from the file's bytes to
+    the verdict.
     Localisation has one entry per synthetic photo with a mask, except kind `ai_whole`, where every pixel is.
     An unreadable photo raises PhotoError, or with
     `on_error="skip"` leaves a row without score and outcome whose reason is `unreadable`. Raises ManifestError: a mask
@@ -74,9 +85,9 @@ def score_manifest(
     rows: list[dict[str, object]] = []
     localisation: list[PatchEvidence] = []
     table = manifest.table
-    has_evidence = (table["label"] == "synthetic") & (table["kind"] != "ai_whole") & (table["mask_file_name"] != "")
-    photos = list(enumerate(zip(table["file_name"], has_evidence, strict=True)))
-    for index, (file_name, localised) in progress(photos, len(photos), "photos"):
+    has_mask = (table["label"] == "synthetic") & (table["mask_file_name"] != "")
+    photos = list(enumerate(zip(table["file_name"], has_mask, strict=True)))
+    for index, (file_name, masked) in progress(photos, len(photos), "photos"):
         path = manifest.path(file_name)
         start = time.perf_counter()
         try:
@@ -85,32 +96,74 @@ def score_manifest(
         except PhotoError:
             if on_error == "raise":
                 raise
-            row = {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": file_name, "reasons": UNREADABLE}
+            row = {**dict.fromkeys(_COLUMNS, ""), "file_name": file_name, "reasons": UNREADABLE}
         else:
             row = dict(verdict.to_row(file_name, ms=1000 * (time.perf_counter() - start)))
-            if localised and verdict.heatmap is not None:
+            row["mask_area"] = 0.0 if table["label"].iat[index] == "real" else ""
+            if masked:
                 mask = read_mask(manifest, index, (photo.height, photo.width))
-                share = patch_share(mask, photo.rgb.shape[:2], detector.pixel_spec.patch)
-                localisation.append(PatchEvidence(file_name, verdict.heatmap, share > 0.5))
+                row["mask_area"] = float(mask.mean())
+                if table["kind"].iat[index] != "ai_whole" and verdict.heatmap is not None:
+                    share = patch_share(mask, photo.rgb.shape[:2], detector.pixel_spec.patch)
+                    localisation.append(PatchEvidence(file_name, verdict.heatmap, share > 0.5))
         row.update({column: table[column].iat[index] for column in _FROM_MANIFEST})
         rows.append(row)
-    return _typed(pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))), localisation
+    return _typed(pd.DataFrame(rows, columns=list(_COLUMNS))), localisation
+
+
+def clean(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows of photos as they are, without any perturbation."""
+    return predictions[predictions["perturbation"] == ""].reset_index(drop=True)
+
+
+def group_ids(predictions: pd.DataFrame) -> pd.Series:
+    """The group of each row; a photo without one is a group of its own, over all of its perturbations."""
+    return predictions["group"].where(predictions["group"] != "", predictions["file_name"])
 
 
 def check_predictions(predictions: pd.DataFrame, source: str = "predictions") -> None:
-    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or a score is none."""
+    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or an outcome is none, a score is
+    infinite, or one photo stands there twice under the same perturbation."""
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
     if missing:
         raise RealDamageError(
             f"{source}: not a predictions file; missing columns: {', '.join(missing)}. "
             "Write it with realdamage-evaluate."
         )
-    wrong = np.flatnonzero(~predictions["label"].isin([*LABELS, ""]))
-    if len(wrong):
+    for column, allowed in (("label", LABELS), ("outcome", _OUTCOMES)):
+        wrong = np.flatnonzero(~predictions[column].fillna("").isin([*allowed, ""]))
+        if len(wrong):
+            raise RealDamageError(
+                f"{source}, row {wrong[0] + 2}, column {column}: found {predictions[column].iat[wrong[0]]!r}; "
+                f"allowed: {', '.join(allowed)}, or empty."
+            )
+    infinite = np.flatnonzero(np.isinf(pd.to_numeric(predictions["score"], errors="coerce")))
+    if len(infinite):
         raise RealDamageError(
-            f"{source}, row {wrong[0] + 2}, column label: found {predictions['label'].iat[wrong[0]]!r}; "
-            f"allowed: {', '.join(LABELS)}, or empty."
+            f"{source}, row {infinite[0] + 2}, column score: found {predictions['score'].iat[infinite[0]]}; a score "
+            "must be finite, or empty for a photo that was not judged."
         )
+    twice = np.flatnonzero(predictions.duplicated(["file_name", "perturbation"]))
+    if len(twice):
+        name, perturbation = (predictions[column].iat[twice[0]] for column in ("file_name", "perturbation"))
+        raise RealDamageError(
+            f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there twice; a photo that "
+            "counts twice falsifies every figure. Remove the repeated rows."
+        )
+
+
+def check_against_manifest(predictions: pd.DataFrame, manifest: Manifest) -> None:
+    """Raises RealDamageError: a photo that the manifest does not have, or has with another label."""
+    labels = dict(zip(manifest.table["file_name"], manifest.table["label"], strict=True))
+    for name, label in zip(predictions["file_name"], predictions["label"], strict=True):
+        if name not in labels:
+            raise RealDamageError(
+                f"{name} is in the predictions, but not in {manifest.root}. Name the manifest that was evaluated."
+            )
+        if label not in ("", labels[name]):
+            raise RealDamageError(
+                f"{name}: the predictions say {label}, {manifest.root} says {labels[name]}. Evaluate again."
+            )
 
 
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
@@ -152,7 +205,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 
 def _typed(table: pd.DataFrame, source: str = "predictions") -> pd.DataFrame:
-    strings = [column for column in PREDICTION_COLUMNS if column not in _NUMBERS]
+    table = table.assign(**{column: "" for column in FURTHER_COLUMNS if column not in table.columns})
+    strings = [column for column in _COLUMNS if column not in _NUMBERS]
     typed: dict[str, pd.Series] = {column: table[column].fillna("").astype(str) for column in strings}
     for column in _NUMBERS:
         numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
