@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from realdamage.inference.errors import ConfigError, ModelFileError, UsageError
-from realdamage.inference.policy import Calibration, Policy
+from realdamage.inference.metadata import ModelMetadata
+from realdamage.inference.photo import PixelSpec
+from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.inference.pooling import Pooling
+from realdamage.inference.records import record_from_dict
 
+BOUND = {"share": 0.05, "photos": 93, "drawn_from": 110, "errors": 1, "allowed": 1, "upper": 0.0499}
+GUARANTEE = {
+    "delta": 0.05,
+    "accused": Bound(**BOUND),
+    "passed": None,
+    "split": "policy",
+    "seed": 0,
+    "manifest_sha256": "0" * 64,
+    "statement": "…",
+}
+KNOTS = ((-1.0, 0.1), (0.0, 0.2), (2.0, 0.6))
 POLICY = {"t_synthetic": 2.0, "t_real": -1.0, "fpr": 0.01, "miss": 0.05, "negatives": "damaged", "photos": {"real": 9}}
 
 
@@ -26,6 +43,41 @@ def test_the_prior_reweights_by_its_odds() -> None:
     again = calibration.probability(1.3, prior=0.2)
     assert again / (1 - again) == pytest.approx(odds * 0.25)
     assert calibration.probability(1.3, prior=0.5) == pytest.approx(calibration.probability(1.3))
+
+
+def test_isotonic_knots_by_hand() -> None:
+    calibration = Calibration(method="isotonic", knots=KNOTS, prior=0.5)
+    scores = (-9, -1, -0.5, 0, 1, 2, 1e6)
+    assert [calibration.probability(score) for score in scores] == pytest.approx([0.1, 0.1, 0.15, 0.2, 0.4, 0.6, 0.6])
+    assert math.isnan(calibration.probability(math.nan))
+
+
+def test_the_prior_reweights_knots_too() -> None:
+    calibration = Calibration(method="isotonic", knots=KNOTS, prior=0.5)
+    # Odds of 0.6 are 1.5; at a prior of 0.2 they are multiplied by 0.25.
+    assert calibration.probability(2.0, prior=0.2) == pytest.approx(0.375 / 1.375)
+    assert calibration.probability(2.0, prior=0.5) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [Calibration(slope=0.7, intercept=-1.0, prior=0.3), Calibration(method="isotonic", knots=KNOTS, prior=0.3)],
+)
+@pytest.mark.parametrize("prior", [None, 0.2, 0.5])
+def test_the_score_at_a_probability_is_where_the_curve_reaches_it(
+    calibration: Calibration, prior: float | None
+) -> None:
+    score = calibration.score_at(0.4, prior)
+    assert score is not None
+    assert calibration.probability(score, prior) == pytest.approx(0.4)
+    assert calibration.probability(score - 0.01, prior) < 0.4
+
+
+def test_the_curve_may_never_reach_a_probability() -> None:
+    calibration = Calibration(method="isotonic", knots=KNOTS, prior=0.5)
+    assert calibration.score_at(0.05) is calibration.score_at(0.7) is None
+    with pytest.raises(UsageError, match=r"probability=1.0 must be above 0 and below 1"):
+        calibration.score_at(1.0)
 
 
 @pytest.mark.parametrize(("score", "expected"), [(1e6, 1.0), (-1e6, 0.0)])
@@ -60,6 +112,19 @@ def test_t_real_is_lowered_to_t_synthetic() -> None:
         (Calibration, {"slope": 1.0, "intercept": math.nan, "prior": 0.5}, "intercept=nan"),
         (Calibration, {"slope": 1.0, "intercept": 0.0, "prior": 1.0}, "prior=1.0"),
         (Calibration, {"slope": 1.0, "intercept": 0.0, "prior": 0.5, "method": "beta"}, "method='beta'"),
+        (Calibration, {"prior": 0.5}, "slope=None must be a finite number above 0"),
+        (Calibration, {"slope": 1.0, "intercept": 0.0, "prior": 0.5, "knots": KNOTS}, "3 knots, but method='platt'"),
+        (Calibration, {"prior": 0.5, "method": "isotonic"}, "needs at least one knot"),
+        (Calibration, {"prior": 0.5, "method": "isotonic", "slope": 1.0, "knots": KNOTS}, "neither slope nor inter"),
+        (Calibration, {"prior": 0.5, "method": "isotonic", "knots": ((0.0, 1.0),)}, r"knot \(0.0, 1.0\) must be"),
+        (Calibration, {"prior": 0.5, "method": "isotonic", "knots": ((0.0, 0.2), (0.0, 0.3))}, "scores must rise"),
+        (Calibration, {"prior": 0.5, "method": "isotonic", "knots": ((0.0, 0.2), (1.0, 0.1))}, "must not fall"),
+        (Bound, BOUND | {"share": 1.0}, "share=1.0 must be above 0 and below 1"),
+        (Bound, BOUND | {"errors": 2}, "errors=2, allowed=1, photos=93, drawn_from=110 must rise"),
+        (Bound, BOUND | {"photos": 111}, "photos=111, drawn_from=110 must rise"),
+        (Bound, BOUND | {"upper": 0.06}, "upper=0.06 must be above 0 and at most share=0.05"),
+        (Guarantee, GUARANTEE | {"delta": 0.0}, "delta=0.0 must be above 0 and below 1"),
+        (Guarantee, GUARANTEE | {"accused": None}, "promises nothing"),
         (Policy, POLICY | {"t_synthetic": math.inf}, "t_synthetic=inf"),
         (Policy, POLICY | {"fpr": 1.1}, "fpr=1.1"),
         (Policy, POLICY | {"whole_photo_share": 0.0}, "whole_photo_share=0.0"),
@@ -68,19 +133,37 @@ def test_t_real_is_lowered_to_t_synthetic() -> None:
 def test_numbers_out_of_range_are_refused(cls: type, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cls(**values)
+    plain = {key: asdict(value) if isinstance(value, Bound) else value for key, value in values.items()}
     with pytest.raises(ModelFileError, match=message):
-        cls.from_dict(values)
+        record_from_dict(cls, plain, "file")
 
 
 @pytest.mark.parametrize(
     "value",
     [
         Calibration(slope=1.25, intercept=-0.5, prior=0.3),
-        Policy(**POLICY, guarantee={"alpha": 0.05, "n": 59}, whole_photo_share=None),
+        Calibration(method="isotonic", knots=KNOTS, prior=0.3),
+        Guarantee(**GUARANTEE),
+        Policy(**POLICY, guarantee=Guarantee(**GUARANTEE | {"passed": Bound(**BOUND)}), whole_photo_share=None),
     ],
 )
-def test_the_round_trip(value: Calibration | Policy) -> None:
-    assert type(value).from_dict(value.to_dict()) == value
+def test_the_round_trip(value: Calibration | Guarantee | Policy) -> None:
+    assert type(value).from_dict(json.loads(json.dumps(value.to_dict()))) == value
+
+
+def test_the_promised_shares_are_none_when_not_asked_for() -> None:
+    assert (Guarantee(**GUARANTEE).alpha, Guarantee(**GUARANTEE).beta) == (0.05, None)
+
+
+def test_files_from_before_there_were_knots_and_promises_are_read() -> None:
+    metadata = ModelMetadata(PixelSpec(), Pooling(), None, None, backbone="x", demo=False, model_version="0")
+    older = json.loads(metadata.to_json()) | {
+        "calibration": {"slope": 1.5, "intercept": -0.5, "prior": 0.4, "method": "platt"},
+        "policy": POLICY | {"guarantee": None, "whole_photo_share": 0.9},
+    }
+    read = ModelMetadata.from_json(json.dumps(older))
+    assert read.calibration == Calibration(slope=1.5, intercept=-0.5, prior=0.4)
+    assert read.policy == Policy(**POLICY)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +173,8 @@ def test_the_round_trip(value: Calibration | Policy) -> None:
         ({"fpr": "0.01"}, r"policy\.fpr: expected float, found '0.01'"),
         ({"fpr": True}, r"policy\.fpr: expected float, found True"),
         ({"photos": {"real": 1.5}}, r"policy\.photos\.real: expected int, found 1.5"),
-        ({"guarantee": 3}, r"policy\.guarantee: expected dict.*, found 3"),
+        ({"guarantee": 3}, r"policy\.guarantee: expected an object, found 3"),
+        ({"guarantee": {"alpha": 0.05}}, r"policy\.guarantee: unknown key 'alpha'; known are delta"),
     ],
 )
 def test_wrong_values_name_the_key_and_what_was_found(change: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""From a score to a probability and an outcome: the calibration and the decision policy that travel with a model."""
+"""From a score to an outcome: the decision policy that travels with a model, and the promise behind its thresholds."""
 
 from __future__ import annotations
 
@@ -6,57 +6,91 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from realdamage.inference.errors import ConfigError, UsageError
+from realdamage.inference.calibration import CALIBRATION_METHODS, Calibration, check_prior
+from realdamage.inference.errors import ConfigError
 from realdamage.inference.records import record_from_dict
+
+__all__ = ["CALIBRATION_METHODS", "Bound", "Calibration", "Guarantee", "Outcome", "Policy", "check_prior"]
 
 Outcome: TypeAlias = Literal["real", "review", "synthetic"]
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Platt scaling of the photo score (Platt 1999): probability = sigmoid(slope * score + intercept).
+class Bound:
+    """One promised share, and the calibration photos that it rests on.
 
-    slope: above 0, so that a higher score is never less synthetic.
-    prior: share of synthetic photos in the calibration set, strictly between 0 and 1.
+    share: the promised share of wrong outcomes, above 0 and below 1. photos: independent photos that were counted, the
+    n of the binomial. drawn_from: how many photos of this sort there were. errors: how many of `photos` the threshold
+    gets wrong. allowed: how many errors n, the share and delta allow, fixed before any score was seen. upper: the upper
+    confidence bound (Clopper & Pearson 1934) at `allowed`, at most `share`.
 
-    Raises ConfigError on a number out of range or an unknown method.
+    Raises ConfigError on numbers that contradict each other.
     """
 
-    slope: float
-    intercept: float
-    prior: float
-    method: str = "platt"
+    share: float
+    photos: int
+    drawn_from: int
+    errors: int
+    allowed: int
+    upper: float
 
     def __post_init__(self) -> None:
-        if self.method != "platt":
-            raise ConfigError(f"Calibration: method={self.method!r} is unknown; the only method is 'platt'")
-        if not (math.isfinite(self.slope) and self.slope > 0):
-            raise ConfigError(f"Calibration: slope={self.slope} must be a finite number above 0")
-        if not math.isfinite(self.intercept):
-            raise ConfigError(f"Calibration: intercept={self.intercept} must be a finite number")
-        if not 0 < self.prior < 1:
-            raise ConfigError(f"Calibration: prior={self.prior} must be above 0 and below 1")
+        if not 0 < self.share < 1:
+            raise ConfigError(f"Bound: share={self.share} must be above 0 and below 1")
+        if not 0 <= self.errors <= self.allowed < self.photos <= self.drawn_from:
+            raise ConfigError(
+                f"Bound: errors={self.errors}, allowed={self.allowed}, photos={self.photos}, drawn_from="
+                f"{self.drawn_from} must rise in this order, from 0"
+            )
+        if not 0 < self.upper <= self.share:
+            raise ConfigError(f"Bound: upper={self.upper} must be above 0 and at most share={self.share}")
 
-    def probability(self, score: float, prior: float | None = None) -> float:
-        """The probability in 0..1 that a photo with this score is synthetic.
 
-        prior: the share of synthetic photos where the model is used, above 0 and below 1; without it, the share in the
-        calibration set. Re-weights by the prior odds (Elkan 2001). Raises UsageError on a prior out of range.
-        """
-        log_odds = self.slope * score + self.intercept
-        if prior is not None:
-            check_prior(prior)
-            log_odds += _log_odds(prior) - _log_odds(self.prior)
-        return 1 / (1 + math.exp(-log_odds)) if log_odds >= 0 else math.exp(log_odds) / (1 + math.exp(log_odds))
+@dataclass(frozen=True)
+class Guarantee:
+    """The statistical promise behind the thresholds: per photo, for photos drawn like the calibration photos.
+
+    delta: the risk that the draw of the calibration photos was a lucky one, for each promise on its own.
+    accused: of photos with real damage, called `synthetic` (alpha). passed: of synthetic photos, called `real` (beta).
+    Either is None when it was not asked for, never both. split, seed, manifest_sha256: which photos were drawn from
+    which manifest; drawn: how. statement: the promise in words.
+
+    Raises ConfigError on a number out of range.
+    """
+
+    delta: float
+    accused: Bound | None
+    passed: Bound | None
+    split: str
+    seed: int
+    manifest_sha256: str
+    statement: str
+    drawn: str = "one photo a group"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"Guarantee: delta={self.delta} must be above 0 and below 1")
+        if self.accused is None and self.passed is None:
+            raise ConfigError("Guarantee: promises nothing; accused or passed must be given")
+
+    @property
+    def alpha(self) -> float | None:
+        """The promised share of photos with real damage that are called synthetic; None when not asked for."""
+        return self.accused.share if self.accused else None
+
+    @property
+    def beta(self) -> float | None:
+        """The promised share of synthetic photos that are called real; None when not asked for."""
+        return self.passed.share if self.passed else None
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Any) -> Calibration:
+    def from_dict(cls, values: Any) -> Guarantee:
         """Read what `to_dict` wrote. Raises ModelFileError on a missing, unknown or wrong value."""
-        return record_from_dict(cls, values, "calibration")
+        return record_from_dict(cls, values, "guarantee")
 
 
 @dataclass(frozen=True)
@@ -67,7 +101,8 @@ class Policy:
     lowered to `t_synthetic` when above it. Between them a person should look.
     fpr, miss: the rates that the thresholds were chosen at: honest photos called synthetic, synthetic ones called real.
     negatives: which photos `fpr` was measured on. photos: how many photos of each sort were used.
-    guarantee: the statistical promise, None when there is none.
+    guarantee: the statistical promise, None when there is none. The rules that turn an outcome into `review`
+    (whole_photo_share, demo) make both other outcomes rarer only, so a promise survives them.
     whole_photo_share: share of patches, in 0..1, whose evidence is synthetic from which a photo counts as processed as
     a whole (see `Detector`); None switches the rule off.
 
@@ -80,7 +115,7 @@ class Policy:
     miss: float
     negatives: str
     photos: dict[str, int]
-    guarantee: dict[str, Any] | None = None
+    guarantee: Guarantee | None = None
     whole_photo_share: float | None = 0.9
 
     def __post_init__(self) -> None:
@@ -109,13 +144,3 @@ class Policy:
     def from_dict(cls, values: Any) -> Policy:
         """Read what `to_dict` wrote. Raises ModelFileError on a missing, unknown or wrong value."""
         return record_from_dict(cls, values, "policy")
-
-
-def check_prior(prior: float) -> None:
-    """Raises UsageError unless `prior` is above 0 and below 1."""
-    if not 0 < prior < 1:
-        raise UsageError(f"prior={prior} must be above 0 and below 1: the share of synthetic photos among yours")
-
-
-def _log_odds(probability: float) -> float:
-    return math.log(probability / (1 - probability))

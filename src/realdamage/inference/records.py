@@ -51,6 +51,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return record_from_dict(typing.cast("type[Any]", hint), value, where)
     if origin is dict and isinstance(value, Mapping):
         return {str(key): _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is tuple and arguments[1:] == (Ellipsis,) and isinstance(value, list | tuple):
+        return tuple(_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is tuple and isinstance(value, list | tuple) and len(value) == len(arguments):
         return tuple(_value(arguments[index], item, f"{where}[{index}]") for index, item in enumerate(value))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
