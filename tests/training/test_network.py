@@ -113,6 +113,21 @@ def test_weights_of_another_tile_and_with_a_class_head_fit_too(tmp_path: Path) -
     assert network.backbone.pos_embed.shape[1] != saved.pos_embed.shape[1]
 
 
+def test_a_checkpoint_of_ours_brings_its_heads_and_fits_another_tile(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    saved = build_network("vit_micro", tile=32, pretrained=False)
+    state = {f"network.{name}": value for name, value in saved.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "stem.ckpt")
+    network = build_network("vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "stem.ckpt"))
+    assert torch.equal(network.patch_head.weight, saved.patch_head.weight)
+    assert torch.equal(network.backbone.cls_token, saved.backbone.cls_token)
+    assert network.backbone.pos_embed.shape[1] == 1 + 16
+    del state["network.tile_head.bias"]
+    torch.save({"state_dict": state}, tmp_path / "part.ckpt")
+    with pytest.raises(ModelFileError, match=r"part\.ckpt: these weights do not fit vit_micro.*tile_head"):
+        build_network("vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "part.ckpt"))
+
+
 def test_a_backbone_without_published_weights_takes_them_from_a_file(tmp_path: Path) -> None:
     torch.manual_seed(5)
     saved = timm.create_model("vit_micro", img_size=64, num_classes=0)

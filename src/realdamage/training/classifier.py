@@ -78,7 +78,8 @@ class DamageClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.trained_on: dict[str, Any] = {}
+        # What the weights have seen before: a model that starts warm must not call those generators unseen.
+        self.trained_on: dict[str, Any] = _seen_before(weights)
         self.validation_figures: dict[str, float] = {}
         self.pooling = Pooling(**(pooling or {}))
         self.loss_weights = LossWeights(**(loss or {}))
@@ -197,6 +198,15 @@ def _labelled_bce(logit: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     loss = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
     weight = weight.to(logit.dtype) * known
     return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def _seen_before(weights: str | None) -> dict[str, Any]:
+    if not weights or Path(weights).suffix != ".ckpt":
+        return {}
+    try:
+        return {"generators": read_checkpoint(weights).get("trained_on", {}).get("generators", [])}
+    except ModelFileError:
+        return {}  # weights of somebody else's; `build_network` judges whether they fit
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def build_network(
     """Makes the network around a timm backbone.
 
     `backbone`: a timm name (with its tag for pretrained weights); `tile`: side in pixels, a multiple of the backbone's
-    patch; `weights`: a file of weights for a warm start, used instead of a download.
+    patch; `weights`: a file of weights for a warm start, used instead of a download: of the backbone, or a .ckpt of
+    realdamage-train, which brings the heads too; either may be of another tile.
 
     Raises ConfigError: unknown backbone, or a tile that is no multiple of the patch; ModelFileError: weights that
     cannot be downloaded or read.
@@ -90,7 +91,8 @@ def build_network(
             f"({type(error).__name__}: {first_line(error)}). Without a network, give a local file with "
             "model.weights=PATH, or train from scratch with model.pretrained=false."
         ) from error
-    if weights:
+    ours = _our_checkpoint(weights)
+    if weights and ours is None:
         _load_weights(body, backbone, Path(weights))
     if not hasattr(body, "patch_embed") or not hasattr(body, "num_prefix_tokens"):
         raise ConfigError(
@@ -102,7 +104,10 @@ def build_network(
             f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; "
             f"near: {max(1, tile // patch) * patch}"
         )
-    return EvidenceViT(body, tile)
+    network = EvidenceViT(body, tile)
+    if weights and ours is not None:
+        _load_checkpoint(network, backbone, weights, ours)
+    return network
 
 
 def _patch_side(backbone: nn.Module) -> int:
@@ -114,10 +119,10 @@ def _load_weights(body: nn.Module, backbone: str, path: Path) -> None:
     """Warm start from a file: every tensor of the backbone must be in it; a head for classes may be there too."""
     if not path.is_file():
         raise ModelFileError(f"model.weights={path}: no such file. Give the path of a timm state dict, or null.")
-    # Beside each architecture timm keeps what fits published weights to another tile.
-    fit = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     try:
-        missing, unexpected = load_checkpoint(body, str(path), strict=False, filter_fn=fit, weights_only=True)
+        missing, unexpected = load_checkpoint(
+            body, str(path), strict=False, filter_fn=_fitting(body), weights_only=True
+        )
         if wrong := [*missing, *(name for name in unexpected if name.startswith("blocks."))]:
             raise ValueError(f"{len(missing)} tensors are missing, {len(unexpected)} too many, the first: {wrong[0]}")
     except Exception as error:
@@ -125,6 +130,38 @@ def _load_weights(body: nn.Module, backbone: str, path: Path) -> None:
             f"model.weights={path}: these weights do not fit {backbone} ({type(error).__name__}: {first_line(error)}). "
             "Use the state dict of the same backbone, or model.weights=null."
         ) from error
+
+
+def _our_checkpoint(weights: str | None) -> dict[str, Tensor] | None:
+    """The network's tensors in a .ckpt that realdamage-train wrote; None for any other file, and for none."""
+    if not weights or Path(weights).suffix != ".ckpt" or not Path(weights).is_file():
+        return None
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
+        tensors = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    except Exception:
+        return None  # timm may know the format, and says so if it does not
+    return tensors or None
+
+
+def _load_checkpoint(network: EvidenceViT, backbone: str, weights: str, tensors: dict[str, Tensor]) -> None:
+    """Warm start from one of our own runs."""
+    body, fit = network.backbone, _fitting(network.backbone)
+    inner = {name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")}
+    fitted = fit(inner, body) if fit else inner
+    outer = {name: value for name, value in tensors.items() if not name.startswith("backbone.")}
+    try:
+        network.load_state_dict({**outer, **{f"backbone.{name}": value for name, value in fitted.items()}})
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"model.weights={weights}: these weights do not fit {backbone} ({' '.join(str(error).split())[:200]}). "
+            "Use a run of the same backbone with adapt=full or head, or model.weights=null."
+        ) from error
+
+
+def _fitting(body: nn.Module) -> Any:
+    """timm keeps beside each architecture what fits weights to another tile."""
+    return getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
 
 
 def first_line(error: Exception) -> str:
