@@ -176,17 +176,38 @@ class TrainConfig:
 @dataclass
 class EvaluateDataConfig:
     """`root`: folder of photos, or a table of them; `reader`: how they lie there; `split`: the rows to score, null for
-    all; `on_error`: "raise" or "skip" for photos that can't be read."""
+    all; `limit`: score so many of them at most, drawn at random by whole groups (null: all); `on_error`: "raise" or
+    "skip" for photos that can't be read."""
 
     root: str = MISSING
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     split: str | None = "test"
+    limit: int | None = None
     on_error: str = "raise"
 
 
 @dataclass
+class PerturbationConfig:
+    """See `realdamage.evaluation.perturbations`. `title`: for people; `steps`: each {step: NAME,
+    parameter: value, …}."""
+
+    title: str = ""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class RobustnessConfig:
+    """What each photo is put through, beside being scored as it is; perturbations are named, so that a command line can
+    change one, or take it out with null."""
+
+    perturbations: dict[str, PerturbationConfig | None] = field(default_factory=dict)
+
+
+@dataclass
 class EvaluateConfig:
-    """`evaluate.py`. `checkpoint`: a .ckpt or .onnx; `format`: of the predictions file, csv or parquet; `shortcuts`:
+    """`evaluate.py`. `checkpoint`: a .ckpt or .onnx; `threads`: of one photo's judgement; `workers`: processes that
+    judge photos side by side (null: as many as CPUs; a .ckpt is judged in one); `overwrite`: drop what an interrupted
+    evaluation with other settings left in the folder; `format`: of the predictions file, csv or parquet; `shortcuts`:
     also train a classifier on the files' own facts alone, which must stay at chance; `prior`: see
     `realdamage predict --prior`."""
 
@@ -194,12 +215,15 @@ class EvaluateConfig:
     name: str = "evaluate"
     seed: int = 0
     threads: int | None = None
+    workers: int | None = None
+    overwrite: bool = False
     format: str = "csv"
     shortcuts: bool = True
     prior: float | None = None
     allow_demo: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
 
 @dataclass
