@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,9 @@ _COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
 _OUTCOMES = get_args(Outcome)
 # The reason written for a photo that could not be judged; its score stays empty.
 UNREADABLE = "unreadable"
+
+
+Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"
 
 
 class PhotoDetector(Protocol):
@@ -84,10 +88,8 @@ def score_manifest(
     """
     rows: list[dict[str, object]] = []
     localisation: list[PatchEvidence] = []
-    table = manifest.table
-    has_mask = (table["label"] == "synthetic") & (table["mask_file_name"] != "")
-    photos = list(enumerate(zip(table["file_name"], has_mask, strict=True)))
-    for index, (file_name, masked) in progress(photos, len(photos), "photos"):
+    photos = list(enumerate(manifest.table["file_name"]))
+    for index, file_name in progress(photos, len(photos), "photos"):
         path = manifest.path(file_name)
         start = time.perf_counter()
         try:
@@ -96,19 +98,55 @@ def score_manifest(
         except PhotoError:
             if on_error == "raise":
                 raise
-            row = {**dict.fromkeys(_COLUMNS, ""), "file_name": file_name, "reasons": UNREADABLE}
-        else:
-            row = dict(verdict.to_row(file_name, ms=1000 * (time.perf_counter() - start)))
-            row["mask_area"] = 0.0 if table["label"].iat[index] == "real" else ""
-            if masked:
-                mask = read_mask(manifest, index, (photo.height, photo.width))
-                row["mask_area"] = float(mask.mean())
-                if table["kind"].iat[index] != "ai_whole" and verdict.heatmap is not None:
-                    share = patch_share(mask, photo.rgb.shape[:2], detector.pixel_spec.patch)
-                    localisation.append(PatchEvidence(file_name, verdict.heatmap, share > 0.5))
-        row.update({column: table[column].iat[index] for column in _FROM_MANIFEST})
-        rows.append(row)
-    return _typed(pd.DataFrame(rows, columns=list(_COLUMNS))), localisation
+            rows.append(unscored_row(manifest, index))
+            continue
+        ms = 1000 * (time.perf_counter() - start)
+        mask = mask_of(manifest, index, (photo.height, photo.width))
+        rows.append(verdict_row(manifest, index, verdict, mask, ms=ms))
+        localisation += patch_evidence(manifest, index, photo, verdict, mask, detector.pixel_spec.patch)
+    return predictions_table(rows), localisation
+
+
+def mask_of(manifest: Manifest, index: int, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+    """The mask of the synthetic photo at position `index`, None for a real one and where there is none. `size` (h, w):
+    of the upright photo. Raises ManifestError as `read_mask` does."""
+    row = manifest.table.iloc[index]
+    return read_mask(manifest, index, size) if row["label"] == "synthetic" and row["mask_file_name"] else None
+
+
+def verdict_row(
+    manifest: Manifest, index: int, verdict: Verdict, mask: Mask | None, *, ms: float, perturbation: str = ""
+) -> dict[str, object]:
+    """The row of the photo at position `index`, under `PREDICTION_COLUMNS` and `FURTHER_COLUMNS`; `mask` as
+    `mask_of` gives it, moved with the photo by the perturbation: [h, w] in 0..1."""
+    known = manifest.table.iloc[index]
+    area = 0.0 if known["label"] == "real" else "" if mask is None else float(mask.mean())
+    row = dict(verdict.to_row(str(known["file_name"]), ms=ms)) | {"perturbation": perturbation, "mask_area": area}
+    return row | {column: known[column] for column in _FROM_MANIFEST}
+
+
+def unscored_row(manifest: Manifest, index: int, perturbation: str = "") -> dict[str, object]:
+    """The row of a photo that cannot be judged: without score, for the reason `unreadable`."""
+    row = dict.fromkeys(_COLUMNS, "") | {"perturbation": perturbation, "reasons": UNREADABLE}
+    known = manifest.table.iloc[index]
+    return row | {column: known[column] for column in ("file_name", *_FROM_MANIFEST)}
+
+
+def patch_evidence(
+    manifest: Manifest, index: int, photo: Photo, verdict: Verdict, mask: Mask | None, patch: int
+) -> list[PatchEvidence]:
+    """The heat map beside the truth, for a synthetic photo with a mask that is not of the kind `ai_whole`; else
+    nothing. `patch`: side of a patch in pixels of `photo.rgb`."""
+    row = manifest.table.iloc[index]
+    if row["label"] != "synthetic" or row["kind"] == "ai_whole" or mask is None or verdict.heatmap is None:
+        return []
+    share = patch_share(mask, photo.rgb.shape[:2], patch)
+    return [PatchEvidence(str(row["file_name"]), verdict.heatmap, share > 0.5)]
+
+
+def predictions_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """The predictions table of such rows, its columns typed."""
+    return _typed(pd.DataFrame(rows, columns=list(_COLUMNS)))
 
 
 def clean(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +178,7 @@ def check_predictions(predictions: pd.DataFrame, source: str = "predictions") ->
     infinite = np.flatnonzero(np.isinf(pd.to_numeric(predictions["score"], errors="coerce")))
     if len(infinite):
         raise RealDamageError(
-            f"{source}, row {infinite[0] + 2}, column score: found {predictions['score'].iat[infinite[0]]}; a score "
+            f"{source}, row {infinite[0] + 2}, column score: found {float(predictions['score'].iat[infinite[0]])}; a score "
             "must be finite, or empty for a photo that was not judged."
         )
     twice = np.flatnonzero(predictions.duplicated(["file_name", "perturbation"]))
