@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from realdamage.cli_data import extra
+from realdamage.inference.errors import UsageError
 from realdamage.inference.progress import track
 
 THREADS_HELP = "CPU threads; default: those available, at most 4"
+PREDICTIONS_HELP = "predictions.csv or .parquet of realdamage-evaluate"
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -20,15 +22,75 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, help="the .onnx file; changed in place without --output")
     command.add_argument("--manifest", type=Path, required=True, metavar="DIR", help="folder of labelled photos")
     command.add_argument("--split", help="which photos of the manifest; default: policy, else val, else all unsplit")
+    command.add_argument("--fpr", type=float, help="share of these honest photos that may be called synthetic (0.01)")
+    command.add_argument("--miss", type=float, help="share of these synthetic photos that may be called real (0.05)")
     command.add_argument(
-        "--fpr", type=float, default=0.01, help="share of honest photos that may be called synthetic (%(default)s)"
+        "--alpha",
+        type=float,
+        help="instead of --fpr, a promise: of really damaged photos to come, at most this share is called synthetic",
     )
     command.add_argument(
-        "--miss", type=float, default=0.05, help="share of synthetic photos that may be called real (%(default)s)"
+        "--beta",
+        type=float,
+        help="instead of --miss, a promise: of synthetic photos to come, at most this share is called real",
     )
+    command.add_argument("--delta", type=float, help="risk that a promise does not hold, 1 - confidence (0.05)")
+    command.add_argument(
+        "--calibration",
+        choices=("platt", "isotonic", "auto"),
+        default="platt",
+        help="curve from score to probability; auto: the better on held-out groups (%(default)s)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the draw of one photo a group (%(default)s)")
     command.add_argument("--output", type=Path, metavar="FILE", help="write the calibrated model there instead")
     command.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     command.set_defaults(run=calibrate)
+
+    command = commands.add_parser(
+        "compare", parents=[common], help="two models on the same photos", description=compare.__doc__
+    )
+    command.add_argument("a", type=Path, metavar="A", help="evaluation folder or predictions file of the old model")
+    command.add_argument("b", type=Path, metavar="B", help="the same of the new model")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page there")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    command.add_argument("--fail-if-worse", action="store_true", help="exit with 1 when B is worse in any figure")
+    command.add_argument("--seed", type=int, default=0, help="of the intervals (%(default)s)")
+    command.set_defaults(run=compare)
+
+    command = commands.add_parser(
+        "costs", parents=[common], help="cost per claim, and the cheapest thresholds", description=costs.__doc__
+    )
+    command.add_argument("predictions", type=Path, help=PREDICTIONS_HELP)
+    command.add_argument("--fraud-rate", type=float, required=True, metavar="P", help="share of fake claims, in 0..1")
+    command.add_argument("--claim-value", type=float, required=True, metavar="X", help="refund lost when a fake is paid")
+    command.add_argument("--review-cost", type=float, required=True, metavar="X", help="of a person judging one claim")
+    command.add_argument(
+        "--accusation-cost", type=float, required=True, metavar="X", help="of refusing an honest buyer (lost trust)"
+    )
+    command.add_argument(
+        "--detection", type=float, default=1.0, metavar="P", help="share of fakes that a reviewer finds (%(default)g)"
+    )
+    command.add_argument(
+        "--wrong-refusal", type=float, default=0.0, metavar="P", help="honest claims a reviewer refuses (%(default)g)"
+    )
+    command.add_argument("--photos-per-claim", type=int, default=1, metavar="N", help="(%(default)s)")
+    command.add_argument("--model", type=Path, metavar="FILE", help="the .onnx file judged; its promise is then kept")
+    command.add_argument("--write", action="store_true", help="write the thresholds into --model, in place")
+    command.add_argument("--seed", type=int, default=0, help="of the intervals and folds (%(default)s)")
+    command.set_defaults(run=costs)
+
+    command = commands.add_parser(
+        "triage", parents=[common], help="the order of the review queue", description=triage.__doc__
+    )
+    command.add_argument("predictions", type=Path, help=PREDICTIONS_HELP)
+    command.add_argument("--output", type=Path, default=Path("queue.csv"), metavar="FILE", help="(%(default)s)")
+    command.add_argument("--claims", type=Path, metavar="CSV", help="columns claim_id, file_name, perhaps claim_value")
+    command.add_argument("--claim-value", type=float, metavar="X", help="of claims without a value of their own")
+    command.add_argument("--prior", type=float, metavar="P", help="share of fake claims, in 0..1; needs --model")
+    command.add_argument("--model", type=Path, metavar="FILE", help="the .onnx file that judged, for --prior")
+    command.add_argument("--minutes", type=float, default=1.0, metavar="M", help="of review a photo (%(default)g)")
+    command.add_argument("--all", action="store_true", help="also claims that are refused or paid without review")
+    command.set_defaults(run=triage)
 
 
 def calibrate(arguments: argparse.Namespace) -> int:
@@ -36,29 +98,84 @@ def calibrate(arguments: argparse.Namespace) -> int:
     with extra("analysis", "realdamage calibrate"):
         from realdamage.data.readers import read_dataset
         from realdamage.evaluation.calibration import calibrate_model
+        from realdamage.evaluation.calibration_text import summary_text
     summary = calibrate_model(
         arguments.model,
         read_dataset(arguments.manifest),
         split=arguments.split,
         fpr=arguments.fpr,
         miss=arguments.miss,
+        calibration=arguments.calibration,
+        alpha=arguments.alpha,
+        beta=arguments.beta,
+        delta=arguments.delta,
+        seed=arguments.seed,
         output=arguments.output,
         threads=arguments.threads,
         progress=track,
     )
-    policy, scaling = summary.policy, summary.calibration
-    photos = ", ".join(f"{count} {sort}" for sort, count in policy.photos.items())
-    print(f"{summary.output}: calibrated on {summary.split} ({photos})")
-    print(f"probability   sigmoid({scaling.slope:.4g} * score {scaling.intercept:+.4g}), prior {scaling.prior:.3f}")
-    print(
-        f"synthetic     score >= {policy.t_synthetic:+.3f}: {summary.called_synthetic:.1%} of these {policy.negatives} "
-        f"photos (allowed {policy.fpr:.1%})"
+    print(summary_text(summary))
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Say whether model B is better than model A: paired intervals on the photos that both have judged."""
+    with extra("analysis", "realdamage compare"):
+        from realdamage.evaluation.comparison import compare_models, read_sides
+        from realdamage.evaluation.comparison_text import format_comparison, write_comparison
+    names = (str(arguments.a), str(arguments.b))
+    comparison = compare_models(*read_sides(*names), names=names, seed=arguments.seed)
+    write_comparison(comparison, html=arguments.html, json_file=arguments.json)
+    print(format_comparison(comparison))
+    return 1 if arguments.fail_if_worse and comparison.worse else 0
+
+
+def costs(arguments: argparse.Namespace) -> int:
+    """Say what a claim costs at your own share of fakes and your own costs: paying all, reviewing all, the thresholds
+    as they are, and those of least cost, which --write puts into the model without loosening its promise."""
+    with extra("analysis", "realdamage costs"):
+        from realdamage.evaluation.costs_text import format_costs
+        from realdamage.evaluation.economics import Costs, cost_sample
+        from realdamage.evaluation.predictions import read_predictions
+        from realdamage.evaluation.threshold_choice import (
+            choose_thresholds,
+            cost_by_fraud_rate,
+            read_judge,
+            write_thresholds,
+        )
+    if arguments.write and not arguments.model:
+        raise UsageError("--write needs --model FILE, the model that the thresholds go into")
+    given = ("fraud_rate", "claim_value", "review_cost", "accusation_cost", "detection", "wrong_refusal")
+    own = Costs(**{key: getattr(arguments, key) for key in given}, photos_per_claim=arguments.photos_per_claim)
+    predictions = read_predictions(arguments.predictions)
+    policy = read_judge(arguments.model, predictions)[2] if arguments.model else None
+    sample = cost_sample(predictions)
+    choice = choose_thresholds(sample, own, policy=policy, seed=arguments.seed)
+    print(format_costs(choice, cost_by_fraud_rate(sample, choice, policy=policy)))
+    if arguments.write:
+        write_thresholds(arguments.model, choice, predictions)
+        print(f"\nwritten into {arguments.model}; judge the photos again with it")
+    return 0
+
+
+def triage(arguments: argparse.Namespace) -> int:
+    """Order the claims that wait for review by the loss that a minute of looking avoids, and write them to a CSV file,
+    the photos of a claim together. A claim is as probably fake as its most suspicious photo."""
+    with extra("analysis", "realdamage triage"):
+        from realdamage.evaluation.predictions import read_predictions
+        from realdamage.evaluation.threshold_choice import read_judge
+        from realdamage.evaluation.triage import format_queue, read_claims, triage_order, try_order, write_queue
+    predictions = read_predictions(arguments.predictions)
+    queue = triage_order(
+        predictions,
+        claims=read_claims(arguments.claims) if arguments.claims else None,
+        calibration=read_judge(arguments.model, predictions)[1].calibration if arguments.model else None,
+        prior=arguments.prior,
+        claim_value=arguments.claim_value,
+        minutes_per_photo=arguments.minutes,
+        everything=arguments.all,
     )
-    print(
-        f"real          score <= {policy.t_real:+.3f}: {summary.called_real:.1%} of these synthetic photos "
-        f"(allowed {policy.miss:.1%})"
-    )
-    print(
-        f"review        between: {summary.review:.1%} of all. The rates hold for these photos; no promise about others"
-    )
+    write_queue(arguments.output, queue)
+    print(format_queue(queue, *try_order(queue, fraud_rate=arguments.prior)))
+    print(f"\nthe whole queue: {arguments.output}")
     return 0

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
 
 from realdamage.data.manifest import Manifest
-from realdamage.evaluation.calibration import calibrate_model, choose_policy, fit_platt
+from realdamage.evaluation.calibration import calibrate_model, choose_policy
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
+from realdamage.evaluation.scaling import fit_platt
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file

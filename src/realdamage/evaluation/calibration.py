@@ -5,17 +5,19 @@ model file, so that whoever loads the file judges as it was calibrated.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 
 from realdamage.data.manifest import Manifest
-from realdamage.evaluation.predictions import check_predictions, score_manifest
+from realdamage.evaluation.guarantee import DELTA, Promise, check_enough, with_guarantee
+from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
+from realdamage.evaluation.scaling import Method, check_method, fit_calibration
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file, write_model_file
@@ -23,7 +25,9 @@ from realdamage.inference.policy import Calibration, Policy
 from realdamage.inference.progress import Track, no_progress
 
 # The false positive rate is measured on really damaged photos as soon as there are so many, else on all real ones.
+# A promise is about really damaged photos only, however few.
 MIN_DAMAGED = 20
+FPR, MISS = 0.01, 0.05
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,9 @@ class CalibrationSummary:
     """What `calibrate_model` wrote, and what the thresholds do to the photos they were chosen on.
 
     called_synthetic: share of the policy's negatives that `t_synthetic` accuses; called_real: share of the synthetic
-    photos that `t_real` lets pass; review: share of all photos that lie between. In 0..1; of the thresholds alone,
-    without the whole-photo rule. unreadable: photos left out.
+    photos that `t_real` lets pass; caught: share of them at or above `t_synthetic`; review: share of all photos that
+    lie between. In 0..1; of the thresholds alone, without the whole-photo rule. unreadable: photos left out.
+    brier: held-out Brier score of each method, None unless `calibration` was "auto". notes: what to keep in mind.
     """
 
     output: Path
@@ -41,43 +46,11 @@ class CalibrationSummary:
     policy: Policy
     called_synthetic: float
     called_real: float
+    caught: float
     review: float
     unreadable: int
-
-
-def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike) -> Calibration:
-    """Platt scaling (Platt 1999): logistic regression of the label on the score, with his smoothed targets, so that
-    scores which separate the classes entirely still give a finite slope.
-
-    `scores` [n]; `labels` [n], 1 = synthetic; `groups` [n]: the photos of one class in one group weigh one photo
-    together, so a product that was photographed often does not decide alone. The prior is the synthetic share of that
-    weight. Raises RealDamageError: one class only, or scores that do not rise with the label.
-    """
-    score, synthetic = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
-    if synthetic.all() or not synthetic.any():
-        raise RealDamageError(
-            f"Calibration needs scores of both classes; found {int(synthetic.sum())} synthetic and "
-            f"{int((~synthetic).sum())} real ones."
-        )
-    frame = pd.DataFrame({"synthetic": synthetic, "group": np.asarray(groups)})
-    weight = 1 / frame.groupby(["synthetic", "group"])["group"].transform("size").to_numpy(dtype=np.float64)
-    n_synthetic, n_real = weight[synthetic].sum(), weight[~synthetic].sum()
-    target = np.where(synthetic, (n_synthetic + 1) / (n_synthetic + 2), 1 / (n_real + 2))
-    # A soft target is a photo seen twice: as synthetic with weight t, as real with 1 - t.
-    centre, scale = score.mean(), score.std() or 1.0
-    model = LogisticRegression(C=1e6, max_iter=1000).fit(
-        np.tile((score - centre) / scale, 2)[:, None],
-        np.repeat([1, 0], len(score)),
-        sample_weight=np.concatenate([weight * target, weight * (1 - target)]),
-    )
-    slope = float(model.coef_[0, 0]) / scale
-    if slope <= 0:
-        raise RealDamageError(
-            f"The scores do not rise with the label (slope {slope:.3g} on {len(score)} photos): this model does not "
-            "tell the classes of this manifest apart. Check the labels, or train on photos like these."
-        )
-    prior = float(n_synthetic / (n_synthetic + n_real))
-    return Calibration(slope=slope, intercept=float(model.intercept_[0]) - slope * centre, prior=prior)
+    brier: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float) -> Policy:
@@ -88,9 +61,7 @@ def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float) -> Policy:
     t_real: the largest at which at most a share `miss` of the synthetic photos scores as low or lower.
     Raises UsageError: a rate outside 0..1; RealDamageError: one class only.
     """
-    for name, rate in (("fpr", fpr), ("miss", miss)):
-        if not 0 <= rate < 1:
-            raise UsageError(f"{name}={rate} must be at least 0 and below 1: it is a share of photos")
+    _check_rates(fpr, miss)
     check_predictions(predictions)
     scored = predictions[predictions["score"].notna()]
     real, synthetic = (scored[scored["label"] == label]["score"].to_numpy() for label in ("real", "synthetic"))
@@ -114,9 +85,14 @@ def calibrate_model(
     path: str | Path,
     manifest: Manifest,
     split: str | None = None,
-    fpr: float = 0.01,
-    miss: float = 0.05,
+    fpr: float | None = None,
+    miss: float | None = None,
     *,
+    calibration: Method = "platt",
+    alpha: float | None = None,
+    beta: float | None = None,
+    delta: float | None = None,
+    seed: int = 0,
     output: str | Path | None = None,
     threads: int | None = None,
     progress: Track = no_progress,
@@ -125,45 +101,95 @@ def calibrate_model(
     """Scores the photos of `split`, fits calibration and policy, and writes them into the model file, all or nothing.
 
     `split` None takes the first of `policy` and `val` that has photos, or every photo of a manifest without splits;
-    photos of `train` are refused. `output` None changes `path` itself. `progress`, `on_error`: see `score_manifest`.
-    Raises UsageError: the split is `train` or a rate is out of range; ManifestError: the split is missing or lacks a
-    class; ModelFileError, PhotoError, RealDamageError (scores do not rise with the label, file cannot be written).
+    photos of `train` are refused. A promise (see `with_guarantee`) takes `val` only when it is named, because the
+    checkpoint was chosen on it. `fpr`, `miss`: empirical rates, 0.01 and 0.05 by default; each gives way to its
+    promise, `alpha` and `beta`, which hold with confidence 1 - `delta` (0.05). `calibration`, `seed`: see
+    `fit_calibration` and `one_per_group`. `output` None changes `path` itself. `progress`, `on_error`: see
+    `score_manifest`.
+    Raises UsageError: the split is `train`, a rate is out of range, a rate and its promise are both given;
+    ManifestError: the split is missing or lacks a class; ModelFileError, PhotoError, RealDamageError (too few photos
+    for the promise, scores do not rise with the label, file cannot be written).
     """
-    chosen, name = _calibration_photos(manifest, split)
+    check_method(calibration)
+    promise = _promise(fpr, miss, alpha, beta, delta, seed)
+    fpr, miss = FPR if fpr is None else fpr, MISS if miss is None else miss
+    _check_rates(fpr, miss)
+    chosen, name = _calibration_photos(manifest, split, promised=promise is not None)
     counts = {label: int((chosen.table["label"] == label).sum()) for label in ("real", "synthetic")}
     if not all(counts.values()):
         raise ManifestError(
             f"{manifest.root}: {name} has {counts['real']} real and {counts['synthetic']} synthetic photos; "
             "calibration needs both. Add photos of the other class, or name another split."
         )
+    if promise:
+        check_enough(promise, chosen.table, f"{manifest.root}: {name}")
     onnx_bytes, metadata, _ = read_model_file(path)
+    notes = _notes(manifest, chosen, metadata.training) if promise else ()
     predictions, _ = score_manifest(Detector.load(path, threads=threads), chosen, progress=progress, on_error=on_error)
     scored = predictions[predictions["score"].notna()]
+    synthetic = scored["label"] == "synthetic"
+    fitted, brier = fit_calibration(calibration, scored["score"], synthetic, group_ids(scored), seed=seed)
     policy = choose_policy(scored, fpr, miss)
-    calibration = fit_platt(scored["score"], scored["label"] == "synthetic", scored["group"])
+    if promise:
+        policy = with_guarantee(policy, scored, promise, split=name, manifest_sha256=manifest.digest())
     output = Path(output or path)
-    write_model_file(output, onnx_bytes, replace(metadata, calibration=calibration, policy=policy))
+    write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
     outcomes = scored["score"].map(policy.outcome)
-    negatives = scored["kind"] == "damaged" if policy.negatives == "damaged" else scored["label"] == "real"
+    negatives = scored["kind"] == "damaged" if policy.negatives == "damaged" else ~synthetic
     return CalibrationSummary(
         output=output,
         split=name,
-        calibration=calibration,
+        calibration=fitted,
         policy=policy,
         called_synthetic=float((outcomes[negatives] == "synthetic").mean()),
-        called_real=float((outcomes[scored["label"] == "synthetic"] == "real").mean()),
+        called_real=float((outcomes[synthetic] == "real").mean()),
+        caught=float((outcomes[synthetic] == "synthetic").mean()),
         review=float((outcomes == "review").mean()),
         unreadable=len(predictions) - len(scored),
+        brier=brier,
+        notes=notes,
     )
 
 
-def _calibration_photos(manifest: Manifest, split: str | None) -> tuple[Manifest, str]:
+def _check_rates(fpr: float, miss: float) -> None:
+    for name, rate in (("fpr", fpr), ("miss", miss)):
+        if not 0 <= rate < 1:
+            raise UsageError(f"{name}={rate} must be at least 0 and below 1: it is a share of photos")
+
+
+def _promise(
+    fpr: float | None, miss: float | None, alpha: float | None, beta: float | None, delta: float | None, seed: int
+) -> Promise | None:
+    """What is promised, None when nothing is. Raises UsageError: options that contradict each other."""
+    for rate, share, names in ((fpr, alpha, ("fpr", "alpha")), (miss, beta, ("miss", "beta"))):
+        if rate is not None and share is not None:
+            raise UsageError(
+                f"{names[0]} and {names[1]} set the same threshold; give {names[0]} for a rate on these photos, or "
+                f"{names[1]} for a promise about others"
+            )
+    if alpha is None and beta is None:
+        if delta is not None:
+            raise UsageError("delta is the risk of a promise; give alpha or beta with it")
+        return None
+    promise = Promise(alpha, beta, DELTA if delta is None else delta, seed)
+    promise.check()
+    return promise
+
+
+def _calibration_photos(manifest: Manifest, split: str | None, promised: bool) -> tuple[Manifest, str]:
     """The photos to calibrate on, and what to call them."""
     if split == "train":
         raise UsageError("split=train: thresholds from photos the network was trained on promise too much; take val")
     if split is not None:
         return manifest.select(split=split), f"split {split!r}"
     splits = set(manifest.table["split"])
+    if promised and "policy" not in splits and "val" in splits:
+        raise ManifestError(
+            f"{manifest.root}: no split 'policy' (found: {', '.join(sorted(splits))}). A promise needs photos that "
+            "chose nothing before, and the best checkpoint is chosen on 'val'. Set some apart, before training, with "
+            "realdamage split --fractions train=0.6,val=0.1,policy=0.15,test=0.15; or name --split val when this "
+            "model's checkpoint was not chosen on it."
+        )
     for name in ("policy", "val"):
         if name in splits:
             return manifest.select(split=name), f"split {name!r}"
@@ -173,6 +199,33 @@ def _calibration_photos(manifest: Manifest, split: str | None) -> tuple[Manifest
             f"{', '.join(sorted(splits))}). Give photos that were not trained on one of them, or name a split."
         )
     return manifest, "the whole manifest"
+
+
+def _notes(manifest: Manifest, chosen: Manifest, training: Mapping[str, Any]) -> tuple[str, ...]:
+    """What only the user can know about the photos of a promise."""
+    notes = []
+    splits = set(chosen.table["split"])
+    if not _is_training_set(manifest, training):
+        notes.append(
+            "the model was trained on another manifest than this one; that none of these photos was among its "
+            "training photos is for you to know"
+        )
+    elif "val" in splits:
+        notes.append("the model's checkpoint was chosen on these val photos; the promise may claim too much")
+    if "test" in splits:
+        notes.append("these test photos have now chosen a threshold; figures on them are no longer independent of it")
+    return tuple(notes)
+
+
+def _is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
+    """Whether the model was trained on this manifest, less the rows that `data.exclude` left out."""
+    table = manifest.table
+    left_out = pd.Series(False, table.index)
+    for column, values in (training.get("excluded") or {}).items():
+        if column in table.columns:
+            left_out |= table[column].isin(values)
+    left_out &= table["split"].isin(("train", "val"))
+    return bool(manifest.subset(~left_out).digest() == training.get("manifest_sha256"))
 
 
 def _largest_below(scores: npt.NDArray[np.float64], share: float) -> float:
