@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_roc
 
-from realdamage.evaluation.metrics import localisation_metrics, photo_metrics, tpr_at_fpr
+from realdamage.evaluation.localisation import localisation_metrics
+from realdamage.evaluation.metrics import photo_metrics, tpr_at_fpr
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, PatchEvidence
 from realdamage.evaluation.tables import format_table
 from realdamage.inference.errors import RealDamageError
@@ -108,7 +109,7 @@ def test_too_few_damaged_photos_for_a_rate_give_none_and_the_reason() -> None:
     assert found["reasons"]["tpr_at_fpr_1"] == "60 really damaged photos; a rate of 1% takes at least 100"
     assert found["tpr_at_fpr_5"] is not None
     assert found["tpr_at_fpr_1_all_real"] is not None
-    assert set(found["reasons"]) == {"tpr_at_fpr_0.5", "tpr_at_fpr_1"}
+    assert set(found["reasons"]) == {"tpr_at_fpr_0.5", "tpr_at_fpr_1", "balanced_accuracy", "brier", "ece"}
 
 
 def test_photos_are_counted_and_unscored_ones_left_out() -> None:

@@ -54,11 +54,7 @@ class ResampledRoc:
 
         `weights` [n]: how often each score counts. All NaN when a class weighs nothing.
         """
-        weight = np.asarray(weights, dtype=np.float64)[self._order]
-        called = [
-            np.append(0.0, np.cumsum(np.where(chosen, weight, 0.0))[self._points])
-            for chosen in (~self._positive, self._positive)
-        ]
+        called = self._called(weights)
         if not called[0][-1] or not called[1][-1]:
             return np.full(1 + len(fprs), np.nan)
         false, true = (counts / counts[-1] for counts in called)
@@ -66,3 +62,21 @@ class ResampledRoc:
         # Both rise along the curve; the tolerance forgives the last digit of k / n, far below one photo.
         reached = true[np.searchsorted(false, np.asarray(fprs) + 1e-9, side="right") - 1]
         return np.append(area, reached)
+
+    def average_precision(self, weights: npt.ArrayLike) -> float:
+        """The mean precision over the steps of recall, as `sklearn.metrics.average_precision_score`; NaN when a class
+        weighs nothing."""
+        false, true = self._called(weights)
+        if not false[-1] or not true[-1]:
+            return float("nan")
+        # Before the first call there is no precision, and no recall either, so whatever stands there counts nothing.
+        precision = true[1:] / np.maximum(false[1:] + true[1:], np.finfo(np.float64).tiny)
+        return float(np.diff(true) @ precision / true[-1])
+
+    def _called(self, weights: npt.ArrayLike) -> list[npt.NDArray[np.float64]]:
+        """Weight of the negatives and of the positives called at each point of the curve, from none to all."""
+        weight = np.asarray(weights, dtype=np.float64)[self._order]
+        return [
+            np.append(0.0, np.cumsum(np.where(chosen, weight, 0.0))[self._points])
+            for chosen in (~self._positive, self._positive)
+        ]

@@ -1,4 +1,4 @@
-"""The figures by which models are compared: on all photos, per generator, per kind, and per patch.
+"""The figures by which models are compared: on all photos, per generator and per kind.
 
 The figure that matters is the share of synthetic photos found while hardly any photo of real damage is accused, so true
 positive rates are given at false positive rates of 0.5, 1 and 5% over the *really damaged* photos, with intervals. A
@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 from realdamage.data.intervals import ResampledRoc, bootstrap_interval
 from realdamage.data.vocabulary import KIND_LABELS
-from realdamage.evaluation.predictions import PatchEvidence, check_predictions
+from realdamage.evaluation.localisation import localisation_metrics
+from realdamage.evaluation.pairs import pair_figures
+from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
+from realdamage.evaluation.probabilities import ProbabilityError
 from realdamage.inference.errors import RealDamageError
 
 Scores = npt.NDArray[np.float64]
@@ -28,6 +31,8 @@ FALSE_POSITIVE_RATES = (0.005, 0.01, 0.05)
 _RATE_KEYS = tuple(f"tpr_at_fpr_{100 * fpr:g}" for fpr in FALSE_POSITIVE_RATES)
 # Fewest photos of each class that a slice's AUROC is computed from.
 MIN_PHOTOS = 5
+# The reason in a verdict of a model without thresholds.
+NOT_CALIBRATED = "not_calibrated"
 
 
 def tpr_at_fpr(negatives: Scores, positives: Scores, fpr: float) -> float:
@@ -48,6 +53,7 @@ def photo_metrics(
     predictions: pd.DataFrame,
     localisation: Sequence[PatchEvidence] | None = None,
     *,
+    threshold: float | None = None,
     n_boot: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -56,87 +62,136 @@ def photo_metrics(
     - auroc, average_precision: synthetic against real photos.
     - tpr_at_fpr_0.5, _1, _5: share of synthetic photos found at that false positive rate (in %) over really damaged
       photos (kind `damaged`); the same with `_all_real` appended over all real ones.
-    - intervals: (low, high) of 95% by bootstrap over groups, for auroc and every tpr_at_fpr.
+    - balanced_accuracy: mean of the shares of each class on the right side of `balanced_accuracy_threshold`, which is
+      `threshold`: a score fixed on other photos, those of the calibration; a photo with that score is called synthetic.
+    - brier, ece: of `probability`, at the prior it was given for; see `ProbabilityError`.
+    - intervals: (low, high) of 95% by bootstrap over groups, for each of these.
+    - pairs: each edit against its own original, see `pair_figures`.
     - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind against all real
       photos, all synthetic photos against each real kind. Both with the shares of their photos that were called
-      synthetic and real.
+      synthetic and real; None when the model has no thresholds.
     - localisation: see `localisation_metrics`; None without evidence.
     - n, n_real, n_damaged, n_synthetic, n_groups, n_unscored; reasons: why a figure is None.
 
-    Raises RealDamageError: a column is missing, a row has no label, or only one class was scored.
+    Raises RealDamageError: a column is missing, a row has no label, photos under several perturbations, or only one
+    class was scored.
     """
-    check_predictions(predictions)
-    unlabelled = np.flatnonzero(predictions["label"] == "")
-    if len(unlabelled):
-        name = predictions["file_name"].iat[unlabelled[0]]
-        raise RealDamageError(f"{name}: no label, so nothing can be measured. Label all {len(predictions)} photos.")
-    scored = predictions[predictions["score"].notna()].reset_index(drop=True)
-    scores = scored["score"].to_numpy(dtype=np.float64)
+    scored = labelled_and_scored(predictions)
+    if scored["perturbation"].nunique() > 1:
+        raise RealDamageError(
+            f"The predictions hold photos under {scored['perturbation'].nunique()} perturbations; one figure over all "
+            "of them says nothing. Take those of the photos as they are (clean), or see robustness_table."
+        )
     synthetic = (scored["label"] == "synthetic").to_numpy()
-    damaged = ~synthetic & (scored["kind"] == "damaged").to_numpy()
     if synthetic.all() or not synthetic.any():
         found = "no photo at all" if not len(scored) else f"only {scored['label'].iat[0]} photos ({len(scored)})"
         raise RealDamageError(
             f"The predictions hold {found} with a score; metrics need both classes. Evaluate a manifest or split with "
             "real and synthetic photos."
         )
-    groups = scored["group"].where(scored["group"] != "", scored["file_name"])
-    figures: dict[str, float | None] = {
-        "auroc": float(roc_auc_score(synthetic, scores)),
-        "average_precision": float(average_precision_score(synthetic, scores)),
-    }
-    reasons: dict[str, str] = {}
-    for suffix, name, negative in (("", "really damaged photos", damaged), ("_all_real", "real photos", ~synthetic)):
-        rates, missing = _rates(scores[negative], scores[synthetic], name)
-        figures |= {key + suffix: rate for key, rate in rates.items()}
-        reasons |= {key + suffix: reason for key, reason in missing.items()}
-    intervals = _intervals(scores, synthetic, damaged, groups.to_numpy(), n_boot, seed)
+    headline = _Headline(scored, threshold)
+    figures, reasons = headline.figures()
+    groups = group_ids(scored)
+    low, high = bootstrap_interval(headline.resampled, groups.to_numpy(), n_boot=n_boot, seed=seed)
+    intervals = dict(zip(headline.keys, np.stack([low, high], axis=1).tolist(), strict=True))
     return {
         **figures,
+        "balanced_accuracy_threshold": threshold,
+        "pairs": pair_figures(scored, n_boot=n_boot, seed=seed),
         "n": len(scored),
         "n_real": int((~synthetic).sum()),
-        "n_damaged": int(damaged.sum()),
+        "n_damaged": int(headline.damaged.sum()),
         "n_synthetic": int(synthetic.sum()),
         "n_groups": int(groups.nunique()),
         "n_unscored": len(predictions) - len(scored),
-        "intervals": {key: None if figures[key] is None else interval for key, interval in intervals.items()},
+        "intervals": {
+            key: None if figures[key] is None or math.isnan(ends[0]) else ends for key, ends in intervals.items()
+        },
         "reasons": reasons,
         "per_generator": _per_generator(scored),
         "per_kind": _per_kind(scored),
-        "localisation": localisation_metrics(localisation) if localisation else None,
+        "localisation": localisation_metrics(localisation, scored, n_boot=n_boot, seed=seed) if localisation else None,
     }
 
 
-def localisation_metrics(evidence: Sequence[PatchEvidence]) -> dict[str, Any]:
-    """How well the heat maps find the painted patches, pooled over all patches of all given photos.
+def labelled_and_scored(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a score, renumbered. Raises RealDamageError: no predictions table, or a photo without label."""
+    check_predictions(predictions)
+    unlabelled = np.flatnonzero(predictions["label"] == "")
+    if len(unlabelled):
+        name = predictions["file_name"].iat[unlabelled[0]]
+        raise RealDamageError(f"{name}: no label, so nothing can be measured. Label all {len(predictions)} photos.")
+    return predictions[predictions["score"].notna()].reset_index(drop=True)
 
-    - pixel_ap: average precision; its baseline, of a map that is the same everywhere, is `prevalence`.
-    - best_f1: the best F1 over all thresholds (of one threshold for all photos); baseline_f1 calls every patch painted.
-    - n_photos, n_patches, prevalence (share of painted patches); reason: why the figures are None.
-    """
-    painted = np.concatenate([photo.painted.ravel() for photo in evidence] or [np.zeros(0, dtype=bool)])
-    result: dict[str, Any] = {
-        "n_photos": len(evidence),
-        "n_patches": len(painted),
-        "prevalence": float(painted.mean()) if len(painted) else None,
-        "pixel_ap": None,
-        "best_f1": None,
-        "baseline_f1": None,
-        "reason": None,
-    }
-    if painted.all() or not painted.any():
-        found = "every patch is painted" if len(painted) and painted.all() else "no patch is painted"
-        return {**result, "reason": f"{found} in {len(evidence)} photos; both sorts of patch are needed"}
-    heat = np.concatenate([photo.heat.ravel() for photo in evidence])
-    precision, recall, _ = precision_recall_curve(painted, heat)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    prevalence = result["prevalence"]
-    return {
-        **result,
-        "pixel_ap": float(average_precision_score(painted, heat)),
-        "best_f1": float(f1.max()),
-        "baseline_f1": 2 * prevalence / (1 + prevalence),
-    }
+
+def without_thresholds(photos: pd.DataFrame) -> bool:
+    """Whether the model that judged these photos has no thresholds: then all are `review`, and nobody was spared."""
+    return bool(len(photos)) and bool(photos["reasons"].str.contains(NOT_CALIBRATED, regex=False).all())
+
+
+class _Headline:
+    """The figures over all photos: from the library once, and under the changing weights of a bootstrap."""
+
+    keys = (
+        *("auroc", "average_precision", *_RATE_KEYS, *(f"{key}_all_real" for key in _RATE_KEYS)),
+        *("balanced_accuracy", "brier", "ece"),
+    )
+
+    def __init__(self, scored: pd.DataFrame, threshold: float | None) -> None:
+        self.scores = scored["score"].to_numpy(dtype=np.float64)
+        self.probability = scored["probability"].replace("", np.nan).to_numpy(dtype=np.float64)
+        self.synthetic = (scored["label"] == "synthetic").to_numpy()
+        self.damaged = ~self.synthetic & (scored["kind"] == "damaged").to_numpy()
+        self.threshold = threshold
+        self._counted = self.damaged | self.synthetic
+        self._overall = ResampledRoc(self.scores, self.synthetic)
+        self._against_damaged = ResampledRoc(self.scores[self._counted], self.synthetic[self._counted])
+        self._right = (self.scores >= (math.nan if threshold is None else threshold)) == self.synthetic
+        self._errors = ProbabilityError(self.probability, self.synthetic)
+
+    def figures(self) -> tuple[dict[str, float | None], dict[str, str]]:
+        """By key, and why one is None."""
+        scores, synthetic = self.scores, self.synthetic
+        figures: dict[str, float | None] = {
+            "auroc": float(roc_auc_score(synthetic, scores)),
+            "average_precision": float(average_precision_score(synthetic, scores)),
+        }
+        reasons: dict[str, str] = {}
+        for suffix, name, negative in (
+            ("", "really damaged photos", self.damaged),
+            ("_all_real", "real photos", ~synthetic),
+        ):
+            rates, missing = _rates(scores[negative], scores[synthetic], name)
+            figures |= {key + suffix: rate for key, rate in rates.items()}
+            reasons |= {key + suffix: reason for key, reason in missing.items()}
+        figures |= dict.fromkeys(("balanced_accuracy", "brier", "ece"))
+        if self.threshold is None:
+            reasons["balanced_accuracy"] = "no threshold was fixed on other photos; run `realdamage calibrate`"
+        else:
+            figures["balanced_accuracy"] = float(balanced_accuracy_score(synthetic, scores >= self.threshold))
+        without = int(np.isnan(self.probability).sum())
+        if without:
+            found = "no photo has" if without == len(scores) else f"{without} of {len(scores)} photos lack"
+            reasons |= dict.fromkeys(("brier", "ece"), f"{found} a probability; run `realdamage calibrate`")
+        else:
+            brier, ece = self._errors.figures(np.ones(len(scores)))
+            figures |= {"brier": float(brier), "ece": float(ece)}
+        return figures, reasons
+
+    def resampled(self, weights: npt.NDArray[np.int64]) -> Scores:
+        """The figures in the order of `keys` when each photo counts so often; NaN where one is undefined."""
+        auroc, *all_real = self._overall.figures(weights, FALSE_POSITIVE_RATES)
+        damaged = self._against_damaged.figures(weights[self._counted], FALSE_POSITIVE_RATES)[1:]
+        average = self._overall.average_precision(weights)
+        balanced = math.nan if self.threshold is None else self._balanced_accuracy(weights)
+        return np.array([auroc, average, *damaged, *all_real, balanced, *self._errors.figures(weights)])
+
+    def _balanced_accuracy(self, weights: npt.NDArray[np.int64]) -> float:
+        shares = []
+        for own in (self.synthetic, ~self.synthetic):
+            total = weights[own].sum()
+            shares.append(weights[own & self._right].sum() / total if total else math.nan)
+        return float(np.mean(shares))
 
 
 def _rates(negatives: Scores, positives: Scores, name: str) -> tuple[dict[str, float | None], dict[str, str]]:
@@ -150,30 +205,6 @@ def _rates(negatives: Scores, positives: Scores, name: str) -> tuple[dict[str, f
         if rates[key] is None:
             reasons[key] = f"{len(negatives)} {name}; a rate of {100 * fpr:g}% takes at least {needed}"
     return rates, reasons
-
-
-def _intervals(
-    scores: Scores,
-    synthetic: npt.NDArray[np.bool_],
-    damaged: npt.NDArray[np.bool_],
-    groups: npt.NDArray[Any],
-    n_boot: int,
-    seed: int,
-) -> dict[str, list[float] | None]:
-    overall = ResampledRoc(scores, synthetic)
-    counted = damaged | synthetic
-    against_damaged = ResampledRoc(scores[counted], synthetic[counted])
-
-    def statistic(weights: npt.NDArray[np.int64]) -> Scores:
-        auroc, *all_real = overall.figures(weights, FALSE_POSITIVE_RATES)
-        return np.array([auroc, *against_damaged.figures(weights[counted], FALSE_POSITIVE_RATES)[1:], *all_real])
-
-    low, high = bootstrap_interval(statistic, groups, n_boot=n_boot, seed=seed)
-    keys = ("auroc", *_RATE_KEYS, *(f"{key}_all_real" for key in _RATE_KEYS))
-    return {
-        key: None if math.isnan(ends[0]) else ends
-        for key, ends in zip(keys, np.stack([low, high], axis=1).tolist(), strict=True)
-    }
 
 
 def _per_generator(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -198,8 +229,8 @@ def _slice(real: pd.DataFrame, synthetic: pd.DataFrame, own: pd.DataFrame) -> di
     negatives, positives = (photos["score"].to_numpy(dtype=np.float64) for photos in (real, synthetic))
     row: dict[str, Any] = {
         "n": len(own),
-        "called_synthetic": float((own["outcome"] == "synthetic").mean()),
-        "called_real": float((own["outcome"] == "real").mean()),
+        "called_synthetic": None if without_thresholds(own) else float((own["outcome"] == "synthetic").mean()),
+        "called_real": None if without_thresholds(own) else float((own["outcome"] == "real").mean()),
     }
     if min(len(negatives), len(positives)) < MIN_PHOTOS:
         keys = ("auroc", *_RATE_KEYS)

@@ -1,0 +1,230 @@
+"""Where a model fails: the figures per generator, kind, damage, mask area, source, condition and perturbation, and
+across two or three of them; a slice that holds too few photos says so instead of printing a figure."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
+from realdamage.evaluation.metrics import MIN_PHOTOS, labelled_and_scored, without_thresholds
+from realdamage.evaluation.predictions import group_ids
+from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval, share_interval
+from realdamage.inference.errors import UsageError
+
+Rows = npt.NDArray[np.int64]
+
+SLICE_KEYS = ("generator", "family", "kind", "damage", "mask_area", "source", "condition", "perturbation", "split")
+# Real photos have no value of these, so all of them are the other side.
+SYNTHETIC_KEYS = ("generator", "family", "mask_area")
+STANDARD_SLICES = (
+    *(("kind",), ("generator",), ("family",), ("damage",), ("mask_area",), ("source",), ("condition",)),
+    *(("perturbation",), ("kind", "damage"), ("generator", "perturbation"), ("damage", "perturbation")),
+    *(("damage", "mask_area"), ("damage", "mask_area", "perturbation")),
+)
+FPR = 0.01
+# As many negatives as a rate of 1% takes: `damage` falls back on all really damaged photos below.
+MIN_NEGATIVES = math.ceil(1 / FPR)
+CLEAN = "clean"
+
+_AREA_EDGES = (0.0, 0.01, 0.05, 0.2, 0.5)
+_AREA_NAMES = ("up to 1%", "1–5%", "5–20%", "20–50%", "over 50%")
+_EMPTY = {"mask_area": "(no mask)", "damage": "(none)", "perturbation": CLEAN}
+# `pasted` beside `ai_region`: the same edits without any network, so the difference is what the generator adds.
+_ORDER: dict[str, Sequence[str]] = {
+    "kind": ("original", "damaged", "annotated", "ai_region", "pasted", "ai_whole"),
+    "damage": DAMAGES,
+    "condition": CONDITIONS,
+    "mask_area": _AREA_NAMES,
+    "split": SPLITS,
+}
+_FIGURES = ("auroc", "tpr_at_fpr_1")
+
+
+def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = 200, seed: int = 0) -> pd.DataFrame:
+    """One row per combination of the values of `by` (of `SLICE_KEYS`) that occurs among the scored photos.
+
+    Columns: those of `by` as text; n photos of the slice, from n_groups; n_real and n_synthetic: the photos that auroc
+    and tpr_at_fpr_1 compare, each with a 95% interval by bootstrap over groups (`_low`, `_high`);
+    called_synthetic, with the interval of Clopper and Pearson, and called_real: shares of the slice's own photos that
+    the shipped thresholds called so, over `called_of`: its real photos (false alarms) where it has any, else its
+    synthetic ones; note: what was compared when it is not obvious, and why a figure is NaN.
+
+    What a slice is compared with: its synthetic photos with the real ones of the same source, condition and
+    perturbation, all real ones under the same perturbation where there are none; generator, family and mask area say
+    nothing about real photos. For `damage`, with the really damaged photos of that damage when there are at least 100,
+    else with all really damaged ones. A slice of real photos alone is compared with all synthetic ones likewise.
+    Without "perturbation" in `by`, only the photos as they are count, if there are any.
+    A figure takes at least 5 photos of each class, tpr_at_fpr_1 100 real ones, an interval two groups of each class.
+
+    Raises UsageError: an unknown key; RealDamageError: no predictions table, a photo without label.
+    """
+    return _Slices(predictions, n_boot, seed).table(by)
+
+
+def standard_slices(predictions: pd.DataFrame, *, n_boot: int = 200, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """`slice_table` by each of `STANDARD_SLICES`, named like "kind × damage"; those that the photos say nothing about
+    are left out: a key that no photo has, a perturbation when there is one only. Raises as `slice_table`."""
+    slices = _Slices(predictions, n_boot, seed)
+    return {" × ".join(by): slices.table(by) for by in STANDARD_SLICES if slices.tells(by)}
+
+
+def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows for a JSON file: NaN becomes None."""
+    return table.astype(object).where(table.notna(), None).to_dict(orient="records")
+
+
+class _Slices:
+    """The scored photos as arrays, and the draws that all tables share."""
+
+    def __init__(self, predictions: pd.DataFrame, n_boot: int, seed: int) -> None:
+        self.photos = labelled_and_scored(predictions)
+        self.values = pd.DataFrame({key: _values(self.photos, key) for key in SLICE_KEYS})
+        self.scores = self.photos["score"].to_numpy(dtype=np.float64)
+        self.synthetic = (self.photos["label"] == "synthetic").to_numpy()
+        self.damaged = ~self.synthetic & (self.photos["kind"] == "damaged").to_numpy()
+        self.draws = GroupDraws(group_ids(self.photos).to_numpy(), n_boot=n_boot, seed=seed)
+        self._negatives = functools.lru_cache(maxsize=32)(self._weighted_negatives)
+
+    def tells(self, by: Sequence[str]) -> bool:
+        return bool(len(self.photos)) and all(
+            self.values[key].nunique() > 1
+            if key == "perturbation"
+            else bool(((self.values[key] != _empty(key)) & (self.synthetic | (key not in SYNTHETIC_KEYS))).any())
+            for key in by
+        )
+
+    def table(self, by: Sequence[str]) -> pd.DataFrame:
+        unknown = [key for key in by if key not in SLICE_KEYS]
+        if unknown or not by or len(set(by)) < len(by):
+            raise UsageError(f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once")
+        counted = np.ones(len(self.photos), dtype=bool)
+        if "perturbation" not in by and (self.values["perturbation"] == CLEAN).any():
+            counted &= (self.values["perturbation"] == CLEAN).to_numpy()
+        if any(key in SYNTHETIC_KEYS for key in by):
+            counted &= self.synthetic
+        rows = []
+        within = np.flatnonzero(counted)
+        for key, own in self.values.iloc[within].groupby(list(by), sort=False).indices.items():
+            values = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+            rows.append({**values, **self._row(values, within[own])})
+        rows.sort(key=lambda row: tuple(self._rank(key, row[key]) for key in by))
+        return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
+
+    def _rank(self, key: str, value: str) -> tuple[int, str]:
+        order = list(_ORDER.get(key, ()))
+        if key == "perturbation":  # in the order of the file, which is that of the suite
+            order = [CLEAN, *(name for name in dict.fromkeys(self.values[key]) if name != CLEAN)]
+        return (order.index(value), "") if value in order else (len(order) + (value == _empty(key)), value)
+
+    def _row(self, values: dict[str, str], own: Rows) -> dict[str, Any]:
+        notes: list[str] = []
+        if self.synthetic[own].any():
+            positives, negatives = own[self.synthetic[own]], self._others(values, own, False, notes)
+        else:
+            positives, negatives = self._others(values, own, True, notes), own
+        row = {"n": len(own), "n_real": len(negatives), "n_synthetic": len(positives)}
+        row["n_groups"] = self.draws.n_groups(own)
+        figures = self._figures(positives, negatives, notes)
+        called = self._called(own, notes)
+        return {**row, **figures, **called, "note": "; ".join(notes)}
+
+    def _others(self, values: dict[str, str], own: Rows, synthetic: bool, notes: list[str]) -> Rows:
+        """The photos of the other class that a slice is compared with."""
+        name = "synthetic" if synthetic else "real"
+        # Without "perturbation" among the keys all photos are under one, or are measured together.
+        here = self.values["perturbation"].isin(self.values["perturbation"].iloc[own].unique()).to_numpy()
+        found = np.flatnonzero((self.synthetic == synthetic) & here)
+        for key, value in values.items():
+            if key in (*SYNTHETIC_KEYS, "kind", "perturbation", "damage"):
+                continue
+            alike = found[(self.values[key].iloc[found] == value).to_numpy()]
+            if not len(alike):
+                notes.append(f"no {name} photo with {key} {value}: compared with all")
+            found = alike if len(alike) else found
+        damage = values.get("damage", _EMPTY["damage"])
+        if damage == _EMPTY["damage"]:
+            return found
+        alike = found[(self.values["damage"].iloc[found] == damage).to_numpy()]
+        if synthetic:
+            if not len(alike):
+                notes.append(f"no synthetic photo is {damage}: compared with all")
+            return alike if len(alike) else found
+        return self._really_damaged(found, alike, damage, notes)
+
+    def _really_damaged(self, found: Rows, alike: Rows, damage: str, notes: list[str]) -> Rows:
+        damaged, alike = found[self.damaged[found]], alike[self.damaged[alike]]
+        if len(alike) >= MIN_NEGATIVES:
+            notes.append(f"compared with {len(alike)} really {damage} photos")
+            return alike
+        if len(damaged) >= MIN_PHOTOS:
+            notes.append(f"compared with all {len(damaged)} really damaged photos, {len(alike)} of them {damage}")
+            return damaged
+        notes.append(f"only {len(damaged)} really damaged photos: compared with all real ones")
+        return found
+
+    def _figures(self, positives: Rows, negatives: Rows, notes: list[str]) -> dict[str, float]:
+        row = dict.fromkeys([key + end for key in _FIGURES for end in ("", "_low", "_high")], math.nan)
+        if min(len(positives), len(negatives)) < MIN_PHOTOS:
+            notes.append(
+                f"{len(positives)} synthetic and {len(negatives)} real photos; at least {MIN_PHOTOS} of each are needed"
+            )
+            return row
+        against = self._negatives(negatives.tobytes())
+        draws = against.figures(self.scores[positives], self.draws.weights(positives), (FPR,))
+        measured = _FIGURES
+        if len(negatives) < MIN_NEGATIVES:
+            notes.append(f"{len(negatives)} real photos; a rate of 1% takes at least {MIN_NEGATIVES}")
+            measured = _FIGURES[:1]
+        lone = min(self.draws.n_groups(positives), self.draws.n_groups(negatives)) < 2
+        if lone:
+            notes.append("one class comes from a single group, so there is no interval")
+        for key, figure in zip(measured, draws, strict=False):
+            row[key] = float(figure[0])
+            if not lone:
+                row[f"{key}_low"], row[f"{key}_high"] = percentile_interval(figure[1:])
+        return row
+
+    def _weighted_negatives(self, rows: bytes) -> WeightedNegatives:
+        negatives = np.frombuffer(rows, dtype=np.int64)
+        return WeightedNegatives(self.scores[negatives], self.draws.weights(negatives))
+
+    def _called(self, own: Rows, notes: list[str]) -> dict[str, Any]:
+        real = own[~self.synthetic[own]]
+        photos = self.photos.iloc[real if len(real) else own]
+        row: dict[str, Any] = {"called_of": "real" if len(real) else "synthetic"}
+        if without_thresholds(photos):
+            notes.append("the model has no thresholds")
+            return row
+        outcome = photos["outcome"]
+        row["called_synthetic"] = float((outcome == "synthetic").mean())
+        ends = share_interval(int((outcome == "synthetic").sum()), len(outcome))
+        row["called_synthetic_low"], row["called_synthetic_high"] = ends
+        return {**row, "called_real": float((outcome == "real").mean())}
+
+
+_COLUMNS = (
+    *("n", "n_real", "n_synthetic", "n_groups"),
+    *(key + end for key in (*_FIGURES, "called_synthetic") for end in ("", "_low", "_high")),
+    *("called_real", "called_of", "note"),
+)
+
+
+def _values(photos: pd.DataFrame, key: str) -> pd.Series:
+    """What a table prints for each photo; a name in brackets where there is no value."""
+    if key not in photos.columns:  # a table made before the column was
+        return pd.Series(_empty(key), index=photos.index)
+    if key == "mask_area":
+        bins = pd.cut(pd.to_numeric(photos[key]), [*_AREA_EDGES, math.inf], labels=_AREA_NAMES, include_lowest=True)
+        return bins.astype(object).where(bins.notna(), _empty(key))
+    return photos[key].where(photos[key] != "", _empty(key)).astype(object)
+
+
+def _empty(key: str) -> str:
+    return _EMPTY.get(key, "(not named)")
