@@ -178,12 +178,12 @@ def check_predictions(predictions: pd.DataFrame, source: str = "predictions") ->
     infinite = np.flatnonzero(np.isinf(pd.to_numeric(predictions["score"], errors="coerce")))
     if len(infinite):
         raise RealDamageError(
-            f"{source}, row {infinite[0] + 2}, column score: found {float(predictions['score'].iat[infinite[0]])}; a score "
+            f"{source}, row {infinite[0] + 2}, column score: found {predictions['score'].iat[infinite[0]]!s}; a score "
             "must be finite, or empty for a photo that was not judged."
         )
     twice = np.flatnonzero(predictions.duplicated(["file_name", "perturbation"]))
     if len(twice):
-        name, perturbation = (predictions[column].iat[twice[0]] for column in ("file_name", "perturbation"))
+        name, perturbation = (str(predictions[column].iat[twice[0]]) for column in ("file_name", "perturbation"))
         raise RealDamageError(
             f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there twice; a photo that "
             "counts twice falsifies every figure. Remove the repeated rows."
