@@ -24,7 +24,7 @@ from realdamage.inference.metadata import ModelMetadata, read_model_file, write_
 from realdamage.inference.photo import PixelSpec
 from realdamage.inference.policy import Calibration, Policy
 from realdamage.inference.pooling import Pooling
-from realdamage.inference.verdict import PREDICTION_COLUMNS, Verdict
+from realdamage.inference.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Verdict
 
 # Sees redness: evidence of a patch = (mean red - mean blue) / 16.
 NETWORK = Path(__file__).parent / "inference" / "redness.onnx.txt"
@@ -92,7 +92,7 @@ def test_csv_has_the_columns_of_a_predictions_file(
     assert main(["predict", str(photos), "--model", str(model), "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     rows = list(csv.DictReader(io.StringIO(out)))
-    assert tuple(rows[0]) == PREDICTION_COLUMNS
+    assert tuple(rows[0]) == (*PREDICTION_COLUMNS, *MEASURED_COLUMNS)
     assert [row["outcome"] for row in rows] == ["synthetic", "real"]
     assert float(rows[1]["score"]) == pytest.approx(-4)
     assert rows[1]["graph_sha256"] == read_model_file(model)[2]

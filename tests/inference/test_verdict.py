@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from realdamage.inference.errors import RealDamageError
-from realdamage.inference.verdict import PREDICTION_COLUMNS, Reason, Region, Verdict
+from realdamage.inference.quality import PhotoQuality
+from realdamage.inference.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Reason, Region, Verdict
 
 VERDICT = Verdict(
     outcome="review",
@@ -24,6 +25,7 @@ VERDICT = Verdict(
     model_version="1.2",
     width=140,
     height=75,
+    hot_share=0.5,
 )
 
 
@@ -57,8 +59,22 @@ def test_other_json_is_refused(text: str) -> None:
 
 def test_a_row_has_the_columns_of_a_predictions_file() -> None:
     row = replace(VERDICT, probability=None, reasons=VERDICT.reasons * 2).to_row("a/b.jpg", ms=12.345)
-    assert tuple(row) == PREDICTION_COLUMNS
+    assert tuple(row) == (*PREDICTION_COLUMNS, *MEASURED_COLUMNS)
     assert row["file_name"] == "a/b.jpg"
     assert row["reasons"] == "demo_model demo_model"
     assert (row["probability"], row["label"]) == ("", "")
     assert (row["score"], row["ms"], row["width"], row["height"]) == (VERDICT.score, 12.3, 140, 75)
+
+
+def test_quality_travels_and_the_json_of_older_versions_still_reads() -> None:
+    full = replace(VERDICT, quality=PhotoQuality(75, 0.25, 62.0), hot_share=0.125)
+    again = Verdict.from_json(full.to_json())
+    assert same_but_heatmap(again, full)
+    row = full.to_row("a.jpg", ms=1)
+    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 0.25, 62.0]
+    older = {key: value for key, value in json.loads(full.to_json()).items() if key not in ("quality", "hot_share")}
+    read = Verdict.from_json(json.dumps(older))
+    assert read.quality is None
+    assert np.isnan(read.hot_share)
+    assert [read.to_row("a.jpg", ms=1)[column] for column in MEASURED_COLUMNS] == ["", "", ""]
+    assert "NaN" not in read.to_json()

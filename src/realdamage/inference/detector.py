@@ -14,6 +14,7 @@ from realdamage.inference.metadata import ModelMetadata, read_model_file
 from realdamage.inference.photo import Photo, PixelSpec, assemble, cover, read_photo
 from realdamage.inference.policy import Outcome, check_prior
 from realdamage.inference.pooling import pool
+from realdamage.inference.quality import PhotoQuality
 from realdamage.inference.regions import HOT, find_regions
 from realdamage.inference.scorer import OnnxScorer, TileScorer
 from realdamage.inference.verdict import Reason, Verdict
@@ -137,7 +138,8 @@ class Detector:
         rows, cols = (-(-side // spec.patch) for side in photo.rgb.shape[:2])
         heatmap = _sigmoid(assemble(evidence, tiles, spec)[:rows, :cols])
         cell = spec.patch / photo.scale
-        outcome, reasons = self._decide(score, float(np.mean(heatmap >= HOT)))
+        hot_share = float(np.mean(heatmap >= HOT))
+        outcome, reasons = self._decide(score, hot_share, photo.quality)
         calibration = self.metadata.calibration
         return Verdict(
             outcome=outcome,
@@ -152,6 +154,8 @@ class Detector:
             model_version=self.metadata.model_version,
             width=photo.width,
             height=photo.height,
+            quality=photo.quality,
+            hot_share=hot_share,
         )
 
     def _score(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
@@ -169,7 +173,7 @@ class Detector:
             raise ModelFileError("the model returned values that are not finite numbers; export it again in float32")
         return logit, evidence
 
-    def _decide(self, score: float, hot_share: float) -> tuple[Outcome, tuple[Reason, ...]]:
+    def _decide(self, score: float, hot_share: float, quality: PhotoQuality) -> tuple[Outcome, tuple[Reason, ...]]:
         policy = self.metadata.policy
         reasons = []
         if policy is None or self.metadata.calibration is None:
@@ -182,6 +186,9 @@ class Detector:
             if policy.whole_photo_share is not None and hot_share >= policy.whole_photo_share:
                 outcome = "review"
                 reasons.append(_WHOLE_PHOTO_PROCESSED)
+            if policy.gate is not None and (faults := policy.gate.faults(quality)):
+                outcome = "review"  # also instead of real: a photo that shows nothing proves nothing
+                reasons += [Reason(code, sentence) for code, sentence in faults]
         if self.metadata.demo and not self._allow_demo:
             outcome = "review" if outcome == "synthetic" else outcome
             reasons.append(_DEMO_MODEL)

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable
 
-from realdamage.inference.verdict import PREDICTION_COLUMNS, Verdict
+from realdamage.inference.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Verdict
 
 _TABLE = "{:<{width}}  {:<9}  {:>8}  {:>11}  {:>7}  {}"
 
@@ -17,13 +17,14 @@ def header(form: str, width: int) -> list[str]:
     if form == "table":
         titles = _TABLE.format("file", "outcome", "score", "probability", "regions", "reasons", width=width)
         return [titles, "-" * max(len(titles), width + 60)]
-    return [_csv_line(PREDICTION_COLUMNS)] if form == "csv" else []
+    return [_csv_line((*PREDICTION_COLUMNS, *MEASURED_COLUMNS))] if form == "csv" else []
 
 
 def line(form: str, width: int, file_name: str, verdict: Verdict, ms: float) -> str:
     """One verdict without a line break; `ms`: milliseconds from the photo's bytes to the verdict.
 
-    CSV has the columns of a predictions file; JSON lines have `file_name`, `ms` and the verdict without its heat map.
+    CSV has the columns of a predictions file, then MEASURED_COLUMNS; JSON lines have `file_name`, `ms` and the verdict
+    without its heat map.
     """
     if form == "csv":
         return _csv_line(verdict.to_row(file_name, ms).values())

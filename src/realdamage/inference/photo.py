@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from realdamage.inference.decoding import (
     name_of,
 )
 from realdamage.inference.errors import ConfigError
+from realdamage.inference.quality import PhotoQuality, file_jpeg_quality, measure_quality
 from realdamage.inference.records import record_from_dict
 
 __all__ = [
@@ -106,6 +108,8 @@ class Photo:
     width, height: of the upright photo before that limit.
     scale: side of `rgb` / side of the upright photo, in 0..1.
     sha256: hex digest of the file's bytes; of shape and RGB when the photo came as an array or a PIL image.
+    upright: uint8 [height, width, 3], before that limit; None when `rgb` is.
+    file_quality: what its JPEG file's own tables say (`file_jpeg_quality`), None without such a file.
     """
 
     rgb: UInt8Array
@@ -113,6 +117,13 @@ class Photo:
     height: int
     scale: float
     sha256: str
+    upright: UInt8Array | None = None
+    file_quality: float | None = None
+
+    @cached_property
+    def quality(self) -> PhotoQuality:
+        """How much fine detail is left, before the limit; measured when first asked for: training does without."""
+        return measure_quality(self.rgb if self.upright is None else self.upright, self.file_quality)
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,9 @@ def read_photo(source: PhotoSource, spec: PixelSpec, *, name: str | None = None,
     if not isinstance(contents, bytes):
         sha256.update(np.ascontiguousarray(rgb).data)
     limited = limit_side(rgb, spec)
-    return Photo(limited, width, height, max(limited.shape[:2]) / max(height, width), sha256.hexdigest())
+    scale = max(limited.shape[:2]) / max(height, width)
+    upright = None if limited is rgb else rgb
+    return Photo(limited, width, height, scale, sha256.hexdigest(), upright, file_jpeg_quality(contents))
 
 
 def limit_side(rgb: UInt8Array, spec: PixelSpec) -> UInt8Array:

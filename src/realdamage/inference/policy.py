@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 from realdamage.inference.calibration import CALIBRATION_METHODS, Calibration, check_prior
 from realdamage.inference.errors import ConfigError
+from realdamage.inference.gate import Gate
 from realdamage.inference.records import record_from_dict
 
-__all__ = ["CALIBRATION_METHODS", "Bound", "Calibration", "Guarantee", "Outcome", "Policy", "check_prior"]
+__all__ = ["CALIBRATION_METHODS", "Bound", "Calibration", "Gate", "Guarantee", "Outcome", "Policy", "check_prior"]
 
 Outcome: TypeAlias = Literal["real", "review", "synthetic"]
 
@@ -102,9 +103,10 @@ class Policy:
     fpr, miss: the rates that the thresholds were chosen at: honest photos called synthetic, synthetic ones called real.
     negatives: which photos `fpr` was measured on. photos: how many photos of each sort were used.
     guarantee: the statistical promise, None when there is none. The rules that turn an outcome into `review`
-    (whole_photo_share, demo) make both other outcomes rarer only, so a promise survives them.
+    (gate, whole_photo_share, demo) make both other outcomes rarer only, so a promise survives them.
     whole_photo_share: share of patches, in 0..1, whose evidence is synthetic from which a photo counts as processed as
     a whole (see `Detector`); None switches the rule off.
+    gate: what a photo must be to be judged at all; None lets every photo pass.
 
     Raises ConfigError on a number out of range.
     """
@@ -117,6 +119,7 @@ class Policy:
     photos: dict[str, int]
     guarantee: Guarantee | None = None
     whole_photo_share: float | None = 0.9
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         for key in ("t_synthetic", "t_real"):

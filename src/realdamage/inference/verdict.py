@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,12 +16,15 @@ from PIL import Image
 from realdamage.inference.decoding import Float32Array
 from realdamage.inference.errors import RealDamageError
 from realdamage.inference.policy import Outcome
+from realdamage.inference.quality import PhotoQuality
 
 # The columns of a predictions file (evaluate, predict, monitor), in this order.
 PREDICTION_COLUMNS = (
     *("file_name", "label", "kind", "generator", "damage", "source", "group", "perturbation"),
     *("score", "probability", "outcome", "reasons", "width", "height", "ms", "photo_sha256", "graph_sha256"),
 )
+# What follows them wherever a photo was judged.
+MEASURED_COLUMNS = ("hot_share", "sharpness", "compression")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Verdict:
     regions: largest evidence first. reasons: may be empty.
     photo_sha256, graph_sha256: hex digests of the photo and of the network that judged it.
     width, height: of the upright photo, in pixels.
+    quality: how much fine detail the photo has; None in the JSON of older versions.
+    hot_share: share of the heat map's values, in 0..1, that are 0.5 or more; NaN in the JSON of older versions.
     """
 
     outcome: Outcome
@@ -68,10 +74,14 @@ class Verdict:
     model_version: str
     width: int
     height: int
+    quality: PhotoQuality | None = None
+    hot_share: float = math.nan
 
     def to_json(self, heatmap: bool = True) -> str:
         """One line of JSON; the heat map as an 8-bit PNG in base64, null when `heatmap` is False."""
         values = asdict(replace(self, heatmap=None))
+        if math.isnan(self.hot_share):
+            values["hot_share"] = None  # JSON has no NaN
         if heatmap and self.heatmap is not None:
             values["heatmap"] = _to_base64_png(self.heatmap)
         return json.dumps(values)
@@ -83,6 +93,10 @@ class Verdict:
             values = json.loads(text)
             values["regions"] = tuple(Region(tuple(v["box"]), v["probability"]) for v in values["regions"])
             values["reasons"] = tuple(Reason(v["code"], v["sentence"]) for v in values["reasons"])
+            if values.get("quality") is not None:
+                values["quality"] = PhotoQuality(**values["quality"])
+            if values.get("hot_share") is None:
+                values["hot_share"] = math.nan
             if values["heatmap"] is not None:
                 values["heatmap"] = _from_base64_png(values["heatmap"])
             return cls(**values)
@@ -92,11 +106,13 @@ class Verdict:
             ) from error
 
     def to_row(self, file_name: str, ms: float) -> Mapping[str, Any]:
-        """This verdict under the keys of PREDICTION_COLUMNS; what only a manifest knows stays empty.
+        """This verdict under the keys of PREDICTION_COLUMNS and MEASURED_COLUMNS.
+
+        What only a manifest knows stays empty.
 
         ms: milliseconds from the photo's bytes to the verdict.
         """
-        row: dict[str, Any] = dict.fromkeys(PREDICTION_COLUMNS, "")
+        row: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUMNS), "")
         row.update(
             file_name=file_name,
             score=self.score,
@@ -108,7 +124,10 @@ class Verdict:
             ms=round(ms, 1),
             photo_sha256=self.photo_sha256,
             graph_sha256=self.graph_sha256,
+            hot_share="" if math.isnan(self.hot_share) else self.hot_share,
         )
+        if self.quality is not None:
+            row.update(sharpness=self.quality.sharpness, compression=self.quality.compression)
         return row
 
 
