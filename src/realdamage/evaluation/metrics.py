@@ -124,9 +124,10 @@ def labelled_and_scored(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[predictions["score"].notna()].reset_index(drop=True)
 
 
-def without_thresholds(photos: pd.DataFrame) -> bool:
-    """Whether the model that judged these photos has no thresholds: then all are `review`, and nobody was spared."""
-    return bool(len(photos)) and bool(photos["reasons"].str.contains(NOT_CALIBRATED, regex=False).all())
+def has_thresholds(photos: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """bool [n]: whether the model that judged each photo had thresholds. Without, all are `review`: nobody was called
+    synthetic, but nobody was spared either."""
+    return ~photos["reasons"].str.contains(NOT_CALIBRATED, regex=False).to_numpy(dtype=bool)
 
 
 class _Headline:
@@ -227,10 +228,11 @@ def _per_kind(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _slice(real: pd.DataFrame, synthetic: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
     """Figures of `synthetic` against `real`, of which `own` are the photos that the row is about."""
     negatives, positives = (photos["score"].to_numpy(dtype=np.float64) for photos in (real, synthetic))
+    judged = has_thresholds(own).any()
     row: dict[str, Any] = {
         "n": len(own),
-        "called_synthetic": None if without_thresholds(own) else float((own["outcome"] == "synthetic").mean()),
-        "called_real": None if without_thresholds(own) else float((own["outcome"] == "real").mean()),
+        "called_synthetic": float((own["outcome"] == "synthetic").mean()) if judged else None,
+        "called_real": float((own["outcome"] == "real").mean()) if judged else None,
     }
     if min(len(negatives), len(positives)) < MIN_PHOTOS:
         keys = ("auroc", *_RATE_KEYS)

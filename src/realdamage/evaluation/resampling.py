@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,9 +77,9 @@ def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[float, floa
 
 def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """The exact two-sided interval of a share of `count` among `n` independent photos (Clopper & Pearson 1934)."""
-    from scipy.stats import binomtest
-
     if not n:
         return float("nan"), float("nan")
-    found = binomtest(count, n).proportion_ci(level, method="exact")
-    return float(found.low), float(found.high)
+    tail = (1 - level) / 2
+    # As scipy.stats.binomtest(...).proportion_ci, whose test beside it takes twenty times as long.
+    low = float(betaincinv(count, n - count + 1, tail)) if count else 0.0
+    return low, float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
-from realdamage.evaluation.metrics import MIN_PHOTOS, labelled_and_scored, without_thresholds
+from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import group_ids
 from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval, share_interval
 from realdamage.inference.errors import UsageError
@@ -60,10 +60,11 @@ def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = 2
     perturbation, all real ones under the same perturbation where there are none; generator, family and mask area say
     nothing about real photos. For `damage`, with the really damaged photos of that damage when there are at least 100,
     else with all really damaged ones. A slice of real photos alone is compared with all synthetic ones likewise.
-    Without "perturbation" in `by`, only the photos as they are count, if there are any.
+    Without "perturbation" in `by`, only the photos as they are count (or the only perturbation of the table).
     A figure takes at least 5 photos of each class, tpr_at_fpr_1 100 real ones, an interval two groups of each class.
 
-    Raises UsageError: an unknown key; RealDamageError: no predictions table, a photo without label.
+    Raises UsageError: an unknown key, or several perturbations without the photos as they are; RealDamageError: no
+    predictions table, a photo without label.
     """
     return _Slices(predictions, n_boot, seed).table(by)
 
@@ -85,7 +86,14 @@ class _Slices:
 
     def __init__(self, predictions: pd.DataFrame, n_boot: int, seed: int) -> None:
         self.photos = labelled_and_scored(predictions)
-        self.values = pd.DataFrame({key: _values(self.photos, key) for key in SLICE_KEYS})
+        self.values = {key: _values(self.photos, key) for key in SLICE_KEYS}
+        # Perturbations stand in the order of the file, which is that of the suite.
+        suite = [name for name in dict.fromkeys(self.values["perturbation"]) if name != CLEAN]
+        self.order = {key: {name: rank for rank, name in enumerate(names)} for key, names in _ORDER.items()}
+        self.order["perturbation"] = {name: rank for rank, name in enumerate([CLEAN, *suite])}
+        self.parts = pd.Series(self.values["perturbation"]).groupby(self.values["perturbation"]).indices
+        self.outcome = self.photos["outcome"].to_numpy(dtype=object)
+        self.judged = has_thresholds(self.photos)
         self.scores = self.photos["score"].to_numpy(dtype=np.float64)
         self.synthetic = (self.photos["label"] == "synthetic").to_numpy()
         self.damaged = ~self.synthetic & (self.photos["kind"] == "damaged").to_numpy()
@@ -94,9 +102,7 @@ class _Slices:
 
     def tells(self, by: Sequence[str]) -> bool:
         return bool(len(self.photos)) and all(
-            self.values[key].nunique() > 1
-            if key == "perturbation"
-            else bool(((self.values[key] != _empty(key)) & (self.synthetic | (key not in SYNTHETIC_KEYS))).any())
+            len(self.order[key]) > 1 if key == "perturbation" else bool((self.values[key] != _empty(key)).any())
             for key in by
         )
 
@@ -105,23 +111,27 @@ class _Slices:
         if unknown or not by or len(set(by)) < len(by):
             raise UsageError(f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once")
         counted = np.ones(len(self.photos), dtype=bool)
-        if "perturbation" not in by and (self.values["perturbation"] == CLEAN).any():
-            counted &= (self.values["perturbation"] == CLEAN).to_numpy()
+        if "perturbation" not in by and len(set(self.values["perturbation"])) > 1:
+            counted &= self.values["perturbation"] == CLEAN
+            if not counted.any():
+                raise UsageError(
+                    f"by={list(by)}: the photos are there under several perturbations and never as they are; name "
+                    '"perturbation" too, or score the photos as they are'
+                )
         if any(key in SYNTHETIC_KEYS for key in by):
             counted &= self.synthetic
         rows = []
         within = np.flatnonzero(counted)
-        for key, own in self.values.iloc[within].groupby(list(by), sort=False).indices.items():
+        keys = pd.DataFrame({key: self.values[key][within] for key in by})
+        for key, own in keys.groupby(list(by), sort=False).indices.items():
             values = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
             rows.append({**values, **self._row(values, within[own])})
         rows.sort(key=lambda row: tuple(self._rank(key, row[key]) for key in by))
         return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
 
     def _rank(self, key: str, value: str) -> tuple[int, str]:
-        order = list(_ORDER.get(key, ()))
-        if key == "perturbation":  # in the order of the file, which is that of the suite
-            order = [CLEAN, *(name for name in dict.fromkeys(self.values[key]) if name != CLEAN)]
-        return (order.index(value), "") if value in order else (len(order) + (value == _empty(key)), value)
+        order = self.order.get(key, {})
+        return order.get(value, len(order) + (value == _empty(key))), value
 
     def _row(self, values: dict[str, str], own: Rows) -> dict[str, Any]:
         notes: list[str] = []
@@ -138,20 +148,19 @@ class _Slices:
     def _others(self, values: dict[str, str], own: Rows, synthetic: bool, notes: list[str]) -> Rows:
         """The photos of the other class that a slice is compared with."""
         name = "synthetic" if synthetic else "real"
-        # Without "perturbation" among the keys all photos are under one, or are measured together.
-        here = self.values["perturbation"].isin(self.values["perturbation"].iloc[own].unique()).to_numpy()
-        found = np.flatnonzero((self.synthetic == synthetic) & here)
+        within = self.parts[self.values["perturbation"][own[0]]]
+        found = within[self.synthetic[within] == synthetic]
         for key, value in values.items():
             if key in (*SYNTHETIC_KEYS, "kind", "perturbation", "damage"):
                 continue
-            alike = found[(self.values[key].iloc[found] == value).to_numpy()]
+            alike = found[self.values[key][found] == value]
             if not len(alike):
                 notes.append(f"no {name} photo with {key} {value}: compared with all")
             found = alike if len(alike) else found
         damage = values.get("damage", _EMPTY["damage"])
         if damage == _EMPTY["damage"]:
             return found
-        alike = found[(self.values["damage"].iloc[found] == damage).to_numpy()]
+        alike = found[self.values["damage"][found] == damage]
         if synthetic:
             if not len(alike):
                 notes.append(f"no synthetic photo is {damage}: compared with all")
@@ -197,15 +206,15 @@ class _Slices:
 
     def _called(self, own: Rows, notes: list[str]) -> dict[str, Any]:
         real = own[~self.synthetic[own]]
-        photos = self.photos.iloc[real if len(real) else own]
+        photos = real if len(real) else own
         row: dict[str, Any] = {"called_of": "real" if len(real) else "synthetic"}
-        if without_thresholds(photos):
+        if not self.judged[photos].any():
             notes.append("the model has no thresholds")
             return row
-        outcome = photos["outcome"]
-        row["called_synthetic"] = float((outcome == "synthetic").mean())
-        ends = share_interval(int((outcome == "synthetic").sum()), len(outcome))
-        row["called_synthetic_low"], row["called_synthetic_high"] = ends
+        outcome = self.outcome[photos]
+        called = int((outcome == "synthetic").sum())
+        low, high = share_interval(called, len(photos))
+        row |= {"called_synthetic": called / len(photos), "called_synthetic_low": low, "called_synthetic_high": high}
         return {**row, "called_real": float((outcome == "real").mean())}
 
 
@@ -216,14 +225,18 @@ _COLUMNS = (
 )
 
 
-def _values(photos: pd.DataFrame, key: str) -> pd.Series:
-    """What a table prints for each photo; a name in brackets where there is no value."""
+def _values(photos: pd.DataFrame, key: str) -> npt.NDArray[np.object_]:
+    """What a table prints for each photo; a name in brackets where there is no value, so also for real photos where
+    only synthetic ones can have one."""
     if key not in photos.columns:  # a table made before the column was
-        return pd.Series(_empty(key), index=photos.index)
+        return np.full(len(photos), _empty(key), dtype=object)
+    given = photos[key]
     if key == "mask_area":
-        bins = pd.cut(pd.to_numeric(photos[key]), [*_AREA_EDGES, math.inf], labels=_AREA_NAMES, include_lowest=True)
-        return bins.astype(object).where(bins.notna(), _empty(key))
-    return photos[key].where(photos[key] != "", _empty(key)).astype(object)
+        bins = pd.cut(pd.to_numeric(given), [*_AREA_EDGES, math.inf], labels=_AREA_NAMES, include_lowest=True)
+        given = bins.astype(object).where(bins.notna(), "")
+    if key in SYNTHETIC_KEYS:
+        given = given.where(photos["label"] == "synthetic", "")
+    return np.asarray(given.where(given != "", _empty(key)), dtype=object)
 
 
 def _empty(key: str) -> str:
