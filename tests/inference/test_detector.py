@@ -17,6 +17,7 @@ from PIL import Image
 from realdamage.inference import detector as detector_module
 from realdamage.inference.detector import Detector, OnnxScorer
 from realdamage.inference.errors import ModelFileError, PhotoError, UsageError
+from realdamage.inference.gate import Gate
 from realdamage.inference.metadata import ModelMetadata, write_model_file
 from realdamage.inference.photo import PixelSpec, cover, read_photo
 from realdamage.inference.pooling import pool
@@ -231,3 +232,55 @@ def test_a_network_that_answers_nonsense_is_an_error_and_not_a_verdict(
 
     with pytest.raises(ModelFileError, match=message):
         Detector(scorer, metadata).predict(blue_photo(64, 64))
+
+
+def test_a_verdict_says_how_much_detail_the_photo_has(write_red_model: Models, blue_photo: Photos) -> None:
+    rgb = blue_photo(640, 320, (160, 96, 416, 224))
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=40)
+    detector = Detector.load(write_red_model())
+    verdict, as_array = detector.predict(buffer.getvalue()), detector.predict(rgb)
+    assert verdict.quality is not None
+    assert verdict.quality.short_side == 320
+    assert verdict.quality.compression == 40
+    assert as_array.quality is not None
+    assert as_array.quality.compression == 100
+    assert as_array.quality.sharpness > 0.4
+    assert as_array.hot_share == pytest.approx(np.mean(as_array.heatmap >= 0.5))
+    assert 0.1 < as_array.hot_share < 0.4
+
+
+@pytest.mark.parametrize(
+    ("gate", "reasons"),
+    [
+        (Gate(min_side=65), ["too_small"]),
+        (Gate(min_side=65, min_quality=100, min_sharpness=0.99), ["too_small", "too_blurred"]),
+        (Gate(min_side=64, min_quality=100), []),
+    ],
+)
+@pytest.mark.parametrize("boxes", [(), ((0, 0, 32, 32),)])
+def test_a_gate_sends_poor_photos_to_review_whatever_they_look_like(
+    write_red_model: Models,
+    metadata: ModelMetadata,
+    blue_photo: Photos,
+    gate: Gate,
+    reasons: list[str],
+    boxes: tuple[tuple[int, int, int, int], ...],
+) -> None:
+    assert metadata.policy is not None
+    photo = blue_photo(96, 64, *boxes)
+    free = Detector.load(write_red_model()).predict(photo)
+    gated = Detector.load(write_red_model(policy=replace(metadata.policy, gate=gate))).predict(photo)
+    assert free.outcome == ("synthetic" if boxes else "real")
+    assert (gated.outcome, codes(gated)) == ("review" if reasons else free.outcome, reasons)
+    assert (gated.score, gated.quality) == (free.score, free.quality)
+
+
+def test_a_gate_stays_behind_the_other_reasons(
+    write_red_model: Models, metadata: ModelMetadata, blue_photo: Photos
+) -> None:
+    policy = replace(metadata.policy, t_real=-10.0, gate=Gate(min_side=65))
+    verdict = Detector.load(write_red_model(policy=policy)).predict(blue_photo(64, 64))
+    assert (verdict.outcome, codes(verdict)) == ("review", ["between_thresholds", "too_small"])
+    uncalibrated = Detector.load(write_red_model(policy=policy, calibration=None)).predict(blue_photo(64, 64))
+    assert codes(uncalibrated) == ["not_calibrated"]

@@ -149,8 +149,8 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _grid_quality(windows: Float32Array, top: int, left: int) -> float:
-    agreement, coefficients = _agreement(windows, top, left)
-    least = np.maximum(_ABOVE_CHANCE / np.sqrt(2 * np.maximum(coefficients, 1)), _LEAST_AGREEMENT)
+    agreement, values = _agreement(windows, top, left)
+    least = np.maximum(_ABOVE_CHANCE / np.sqrt(2 * np.maximum(values, 1)), _LEAST_AGREEMENT)
     agreement[agreement < least] = -1.0
     least = _OF_THE_BEST * agreement.max()
     beside = np.pad(agreement, 1, constant_values=-1.0)
@@ -159,8 +159,9 @@ def _grid_quality(windows: Float32Array, top: int, left: int) -> float:
 
 
 def _agreement(windows: Float32Array, top: int, left: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), how many coefficients), both [100].
+    """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), values that it rests on), both [100].
 
+    Coefficients of one value count as one value, however many there are: a drawing repeats the same edge.
     A coefficient that a step would round to 0 says nothing about it and is left out. The mean is 1 where all lie at
     multiples, near 0 where they lie anywhere. top, left: where the blocks begin.
     """
@@ -174,14 +175,16 @@ def _agreement(windows: Float32Array, top: int, left: int) -> tuple[NDArray[np.f
     bins = (np.abs(coefficients[~clipped]) / _BIN).astype(np.int64)
     counts = np.stack([np.bincount(column[column < _BINS], minlength=_BINS) for column in bins.T])
     counts = np.minimum(counts, max(1.0, _MOST_OF_ONE_VALUE * len(bins))).astype(np.float32)
-    # How many there are from half a step on.
-    beyond = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
     steps = _luma_tables().reshape(-1, _BLOCK, _BLOCK)
     chosen = np.stack([steps[:, v, u] for v, u in _FREQUENCIES]) - 1
     rows = np.arange(len(_FREQUENCIES))[:, None]
     total = (counts @ _waves())[rows, chosen].sum(axis=0)
-    n = beyond[rows, np.minimum(_first_bin(chosen + 1), _BINS - 1)].sum(axis=0)
-    return total / np.maximum(n, 1), n.astype(np.float64)
+    first = np.minimum(_first_bin(chosen + 1), _BINS - 1)
+    n, squares = (
+        np.cumsum(values[:, ::-1], axis=1, dtype=np.float64)[:, ::-1][rows, first].sum(axis=0)
+        for values in (counts, counts**2)
+    )
+    return total / np.maximum(n, 1), n**2 / np.maximum(squares, 1)
 
 
 def _block_start(windows: Float32Array) -> int:
