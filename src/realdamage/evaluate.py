@@ -1,97 +1,135 @@
 """`realdamage-evaluate checkpoint=out/train/best.ckpt data.root=FOLDER`: scores a manifest as a service would, and
-measures."""
+measures; +robustness… after what photos go through on their way."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
-from realdamage.data.shortcuts import container_auroc
-from realdamage.evaluation.metrics import photo_metrics
-from realdamage.evaluation.predictions import score_manifest, write_predictions
-from realdamage.evaluation.tables import format_table
+from realdamage.evaluation.figures import all_figures, shortcut_figures
+from realdamage.evaluation.fraudbench import benchmark_figures, format_benchmark
+from realdamage.evaluation.perturbations import suite_from_config
+from realdamage.evaluation.predictions import clean, write_predictions
+from realdamage.evaluation.robustness import ModelFile, score_suite
+from realdamage.evaluation.sampling import draw_photos
+from realdamage.evaluation.tables import format_robustness, format_table
 from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ConfigError, ManifestError
+from realdamage.inference.errors import ConfigError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import track
 from realdamage.schema import EvaluateConfig
-from realdamage.training.classifier import load_classifier
-from realdamage.training.record import git_commit, model_metadata
-from realdamage.training.scorer import TorchScorer
+
+# Torch is imported where it is needed: a process that scores imports this file again when it was run as a script.
 
 
-def load_detector(config: EvaluateConfig) -> Detector:
-    """A Detector from a .ckpt or .onnx; both are then judged by the same code. Raises ModelFileError."""
-    options: dict[str, Any] = {"prior": config.prior, "allow_demo": config.allow_demo}
-    if Path(config.checkpoint).suffix == ".ckpt":
-        classifier = load_classifier(config.checkpoint)
-        return Detector(TorchScorer(classifier.network), model_metadata(classifier), **options)
-    return Detector.load(config.checkpoint, threads=config.threads, **options)
+def load_checkpoint(config: EvaluateConfig) -> Detector:
+    """A Detector from a .ckpt, judged by the same code as an .onnx. Raises ModelFileError."""
+    import torch
 
+    from realdamage.training.classifier import load_classifier
+    from realdamage.training.record import model_metadata
+    from realdamage.training.scorer import TorchScorer
 
-def shortcut_auroc(manifest: Manifest, seed: int) -> dict[str, Any]:
-    """AUROC of a classifier that sees the files' own facts alone, and its 95% interval; None with a reason where the
-    photos are too few to say."""
-    try:
-        found = container_auroc(manifest, seed=seed)
-    except ManifestError as error:
-        return {"auroc": None, "low": None, "high": None, "text": str(error)}
-    text = f"AUROC {found.auroc:.3f} (95%: {found.low:.3f} to {found.high:.3f})"
-    return {**found._asdict(), "text": text}
-
-
-def run(config: EvaluateConfig) -> None:
-    """Writes predictions and metrics.json into the run's folder and prints the table."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    detector = load_detector(config)
+    classifier = load_classifier(config.checkpoint)
+    metadata = model_metadata(classifier)
+    return Detector(TorchScorer(classifier.network), metadata, prior=config.prior, allow_demo=config.allow_demo)
+
+
+def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, str]:
+    """The chosen photos, and the digest of the whole set. Raises ManifestError and ConfigError."""
     reader: Any = config.data.reader
     manifest = read_dataset(config.data.root, reader_from_mapping(reader))
-    digest = manifest.digest()  # of the whole set, not of one split
+    digest = manifest.digest()
     if config.data.split is not None:
         if not (manifest.table["split"] != "").any():
             raise ConfigError(f"{manifest.root}: its photos have no split; score all of them with data.split=null")
         manifest = manifest.select(split=config.data.split)
-    folder = Path(config.paths.run)
+    if config.data.limit is not None:
+        manifest = draw_photos(manifest, config.data.limit, config.seed)
+    return manifest, digest
+
+
+def run(config: EvaluateConfig) -> None:
+    """Writes predictions and metrics.json into the run's folder and prints the table."""
+    suite = suite_from_config(configuration.plain(config.robustness))
     on_error: Any = config.data.on_error
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
-    predictions, localisation = score_manifest(detector, manifest, progress=track, on_error=on_error)
-    write_predictions(folder / f"predictions.{config.format}", predictions)
-    metrics = photo_metrics(predictions, localisation, seed=config.seed)
-    trained_on = detector.metadata.training.get("generators")
-    named = set(manifest.table["generator"])
-    for name, row in metrics["per_generator"].items():
-        row["trained_on"] = name in trained_on if trained_on is not None and name in named else None
+    workers = config.workers
+    load: Any = ModelFile(Path(config.checkpoint), config.prior, config.allow_demo)
+    if Path(config.checkpoint).suffix == ".ckpt":
+        if workers not in (None, 1):
+            raise ConfigError(f"workers={workers}: a .ckpt is judged in one process; export it, or give workers=1")
+        detector, workers = load_checkpoint(config), 1
+        load = lambda threads: detector  # noqa: E731
+    else:
+        detector = load(config.threads)
+    manifest, digest = photos_to_score(config)
+    folder = Path(config.paths.run)
+    scored = score_suite(
+        load,
+        manifest,
+        suite,
+        folder=folder,
+        model=_digest(config),
+        seed=config.seed,
+        threads=config.threads,
+        workers=workers,
+        on_error=on_error,
+        overwrite=config.overwrite,
+        progress=track,
+    )
+    write_predictions(folder / f"predictions.{config.format}", scored.predictions)
+    metrics = all_figures(scored, detector.metadata, seed=config.seed)
     if config.shortcuts:
-        metrics["container_auroc"] = shortcut_auroc(manifest.subset(predictions["score"].notna()), config.seed)
-    metrics["run"] = {
+        metrics["container_auroc"] = shortcut_figures(manifest, clean(scored.predictions), seed=config.seed)
+    benchmark = benchmark_figures(config.benchmark, scored.predictions)
+    if benchmark:
+        metrics["benchmark"] = benchmark
+    metrics["run"] = _about(config, detector, digest)
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+    scored.discard()
+    print(format_table(metrics))
+    print(format_robustness(metrics.get("robustness", [])))
+    if benchmark:
+        print(f"\n{format_benchmark(benchmark)}")
+    if config.shortcuts:
+        print(f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}")
+    print(f"\npredictions and metrics: {folder}")
+
+
+def _digest(config: EvaluateConfig) -> str:
+    """Of all that decides the model's verdicts: graph, policy, and how it is asked."""
+    contents = hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()
+    return f"{contents} prior={config.prior} allow_demo={config.allow_demo}"
+
+
+def _about(config: EvaluateConfig, detector: Detector, digest: str) -> dict[str, Any]:
+    from realdamage.training.record import git_commit
+
+    return {
         "checkpoint": str(config.checkpoint),
         "graph_sha256": detector.graph_sha256,
         "model_version": detector.metadata.model_version,
         "data_root": str(config.data.root),
         "split": config.data.split,
+        "limit": config.data.limit,
+        "seed": config.seed,
         "manifest_sha256": digest,
         "git_commit": git_commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["realdamage-evaluate", *HydraConfig.get().overrides.task]),
     }
-    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
-    print(format_table(metrics))
-    print(
-        f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}"
-        if config.shortcuts
-        else ""
-    )
-    print(f"\npredictions and metrics: {folder}")
 
 
 def main() -> None:

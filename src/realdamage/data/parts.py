@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,19 +105,27 @@ class Parts:
 
 
 def in_processes(
-    start: Callable[..., None], arguments: tuple[Any, ...], make: Callable[[int], T], todo: Iterable[int], workers: int
+    start: Callable[..., None],
+    arguments: tuple[Any, ...],
+    make: Callable[[int], T],
+    todo: Iterable[int],
+    workers: int,
+    *,
+    fresh: bool = False,
 ) -> Iterator[T]:
     """Yields `make(index)` for each index of `todo`, in their order, in so many processes.
 
-    `start(*arguments)` runs first in each of them; with one worker all runs in this process. Raises RealDamageError: as
-    `make` does, or a process died.
+    `start(*arguments)` runs first in each of them; with one worker all runs in this process. fresh: start them as new
+    interpreters, where this process has threads that a copy of it would hang on. Raises RealDamageError: as `make`
+    does, or a process died.
     """
     if workers <= 1:
         start(*arguments)
         for index in todo:
             yield make(index)
         return
-    with ProcessPoolExecutor(workers, initializer=start, initargs=arguments) as pool:
+    context = get_context("spawn") if fresh else None
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start, initargs=arguments) as pool:
         try:
             yield from pool.map(make, todo, chunksize=1)
         except BaseException as error:

@@ -66,6 +66,16 @@ class Perturbation:
     title: str
     steps: tuple[DrawnStep | PlainStep, ...]
 
+    @property
+    def file_quality(self) -> int | None:
+        """Quality of the JPEG file that the chain hands in, as its tables tell it; None: another file, or no file."""
+        last = self.steps[-1]
+        if isinstance(last, steps.DoubleJpeg):
+            return last.second
+        if isinstance(last, degradations.Jpeg | capture.Screenshot | capture.Recapture):
+            return last.quality
+        return None
+
     def __call__(self, photo: Pixels, *, seed: int, key: str) -> Pixels:
         """The photo and its mask after all steps. What they draw depends on (seed, name, key) alone; give both halves
         of a pair the same `key`."""
