@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 _FIGURES = ("pixel_ap", "f1", "iou", "best_f1")
 _BASELINES = ("baseline_f1", "baseline_iou")
-# Thresholds of the intervals' curves; with 1,000 photos the rounding is a thousandth, the intervals are wider by far.
+# Steps of recall at which the intervals' curves are taken: average precision comes out lower by a thousandth at most.
 _STEPS = 512
 
 
@@ -91,15 +91,21 @@ def _pooled(evidence: Sequence[PatchEvidence], groups: Sequence[str], n_boot: in
         "best_f1": float((2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)).max()),
         "baseline_f1": 2 * prevalence / (1 + prevalence),
         "baseline_iou": prevalence,
-        "intervals": _intervals(evidence, groups, heat, n_boot, seed),
+        "intervals": _intervals(evidence, groups, heat, painted, n_boot, seed),
     }
 
 
 def _intervals(
-    evidence: Sequence[PatchEvidence], groups: Sequence[str], heat: npt.NDArray[np.float32], n_boot: int, seed: int
+    evidence: Sequence[PatchEvidence],
+    groups: Sequence[str],
+    heat: npt.NDArray[np.float32],
+    painted: npt.NDArray[np.bool_],
+    n_boot: int,
+    seed: int,
 ) -> dict[str, list[float] | None]:
-    """From counts per photo above `_STEPS` thresholds at the heat's quantiles: a draw is then a sum over photos."""
-    edges = np.unique(np.append(np.quantile(heat, np.linspace(0, 1, _STEPS)), HOT))
+    """From counts per photo above `_STEPS` thresholds, quantiles of the painted patches' heat: a draw is then a sum
+    over photos, where sorting all patches anew would take minutes."""
+    edges = np.unique([float(heat.min()), HOT, *np.quantile(heat[painted], np.linspace(0, 1, _STEPS))])
     hot = int(np.searchsorted(edges, HOT))
     counts = np.zeros((2, len(evidence), len(edges)))
     for index, photo in enumerate(evidence):

@@ -22,6 +22,7 @@ from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.pairs import pair_figures
 from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
 from realdamage.evaluation.probabilities import ProbabilityError
+from realdamage.evaluation.resampling import share_interval
 from realdamage.inference.errors import RealDamageError
 
 Scores = npt.NDArray[np.float64]
@@ -65,7 +66,8 @@ def photo_metrics(
     - balanced_accuracy: mean of the shares of each class on the right side of `balanced_accuracy_threshold`, which is
       `threshold`: a score fixed on other photos, those of the calibration; a photo with that score is called synthetic.
     - brier, ece: of `probability`, at the prior it was given for; see `ProbabilityError`.
-    - intervals: (low, high) of 95% by bootstrap over groups, for each of these.
+    - intervals: (low, high) of 95% by bootstrap over groups, for each of these; for a rate of 0 or 1, of which every
+      draw says the same, that of Clopper and Pearson over the groups of synthetic photos.
     - pairs: each edit against its own original, see `pair_figures`.
     - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind against all real
       photos, all synthetic photos against each real kind. Both with the shares of their photos that were called
@@ -94,6 +96,11 @@ def photo_metrics(
     groups = group_ids(scored)
     low, high = bootstrap_interval(headline.resampled, groups.to_numpy(), n_boot=n_boot, seed=seed)
     intervals = dict(zip(headline.keys, np.stack([low, high], axis=1).tolist(), strict=True))
+    n_found = int(groups[synthetic].nunique())
+    for key in (name for name in headline.keys if name.startswith("tpr_at_fpr")):
+        if figures[key] in (0.0, 1.0) and intervals[key] == [figures[key]] * 2:
+            # Every draw finds none, or all; that is no certainty.
+            intervals[key] = list(share_interval(n_found if figures[key] else 0, n_found))
     return {
         **figures,
         "balanced_accuracy_threshold": threshold,

@@ -75,6 +75,15 @@ def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[float, floa
     return float(low), float(high)
 
 
+def rate_interval(draws: Floats, n_groups: int) -> tuple[float, float]:
+    """`percentile_interval` of the draws of a share, the first of them the share itself. Where nothing or everything
+    was found, every draw says the same, which is no certainty: then that of Clopper and Pearson over `n_groups`."""
+    low, high = percentile_interval(draws[1:])
+    if low == high == draws[0] and draws[0] in (0.0, 1.0):
+        return share_interval(n_groups if draws[0] else 0, n_groups)
+    return low, high
+
+
 def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """The exact two-sided interval of a share of `count` among `n` independent photos (Clopper & Pearson 1934)."""
     if not n:

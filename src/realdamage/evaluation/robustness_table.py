@@ -13,7 +13,13 @@ import pandas as pd
 
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval, share_interval
+from realdamage.evaluation.resampling import (
+    GroupDraws,
+    WeightedNegatives,
+    percentile_interval,
+    rate_interval,
+    share_interval,
+)
 from realdamage.evaluation.slices import CLEAN, FPR, MIN_NEGATIVES
 from realdamage.inference.errors import RealDamageError
 
@@ -71,7 +77,8 @@ class _Robustness:
         notes: list[str] = []
         if min(len(synthetic), len(real)) < MIN_PHOTOS:
             notes.append(
-                f"{len(synthetic)} synthetic and {len(real)} real photos; at least {MIN_PHOTOS} of each are needed"
+                f"{len(synthetic)} synthetic and {len(real)} real photos, too few for a figure "
+                f"(at least {MIN_PHOTOS} of each)"
             )
         else:
             row |= _with_interval("auroc", self._draws_of(rows)[0])
@@ -106,13 +113,14 @@ class _Robustness:
 
     def _rate(self, rows: Rows, notes: list[str]) -> dict[str, float]:
         n_real = int((~self.synthetic[rows]).sum())
+        n_groups = self.draws.n_groups(rows[self.synthetic[rows]])
         if self.over_damaged:
-            return _with_interval("tpr_at_fpr_1", self._draws_of(rows, damaged_only=True)[1])
+            return _with_interval("tpr_at_fpr_1", self._draws_of(rows, damaged_only=True)[1], n_groups)
         if n_real < MIN_NEGATIVES:
-            notes.append(f"{n_real} real photos; a rate of 1% takes at least {MIN_NEGATIVES}")
+            notes.append(f"{n_real} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})")
             return {}
         notes.append(f"TPR over all real photos, for fewer than {MIN_NEGATIVES} are really damaged")
-        return _with_interval("tpr_at_fpr_1", self._draws_of(rows)[1])
+        return _with_interval("tpr_at_fpr_1", self._draws_of(rows)[1], n_groups)
 
     def _outcomes(self, rows: Rows, notes: list[str]) -> dict[str, float]:
         if not self.judged[rows].any():
@@ -133,6 +141,7 @@ class _Robustness:
         return row
 
 
-def _with_interval(key: str, draws: Floats) -> dict[str, float]:
-    low, high = percentile_interval(draws[1:])
+def _with_interval(key: str, draws: Floats, n_groups: int | None = None) -> dict[str, float]:
+    """The first draw is the figure itself; with `n_groups` it is a share, see `rate_interval`."""
+    low, high = percentile_interval(draws[1:]) if n_groups is None else rate_interval(draws, n_groups)
     return {key: float(draws[0]), f"{key}_low": low, f"{key}_high": high} if not math.isnan(draws[0]) else {}

@@ -15,7 +15,13 @@ import pandas as pd
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval, share_interval
+from realdamage.evaluation.resampling import (
+    GroupDraws,
+    WeightedNegatives,
+    percentile_interval,
+    rate_interval,
+    share_interval,
+)
 from realdamage.inference.errors import UsageError
 
 Rows = npt.NDArray[np.int64]
@@ -57,9 +63,10 @@ def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = 2
     synthetic ones; note: what was compared when it is not obvious, and why a figure is NaN.
 
     What a slice is compared with: its synthetic photos with the real ones of the same source, condition and
-    perturbation, all real ones under the same perturbation where there are none; generator, family and mask area say
-    nothing about real photos. For `damage`, with the really damaged photos of that damage when there are at least 100,
-    else with all really damaged ones. A slice of real photos alone is compared with all synthetic ones likewise.
+    perturbation, or with all real ones under the same perturbation where there are not even 5; generator, family and
+    mask area say nothing about real photos. For `damage`, with the really damaged photos of that damage when there are
+    at least 100, else with all really damaged ones. A slice of real photos alone is compared with all synthetic ones
+    likewise.
     Without "perturbation" in `by`, only the photos as they are count (or the only perturbation of the table).
     A figure takes at least 5 photos of each class, tpr_at_fpr_1 100 real ones, an interval two groups of each class.
 
@@ -154,50 +161,53 @@ class _Slices:
             if key in (*SYNTHETIC_KEYS, "kind", "perturbation", "damage"):
                 continue
             alike = found[self.values[key][found] == value]
-            if not len(alike):
-                notes.append(f"no {name} photo with {key} {value}: compared with all")
-            found = alike if len(alike) else found
+            if len(alike) < MIN_PHOTOS:
+                notes.append(f"{len(alike) or 'no'} {name} {_photos(alike)} of this {key}: compared with all")
+            found = alike if len(alike) >= MIN_PHOTOS else found
         damage = values.get("damage", _EMPTY["damage"])
         if damage == _EMPTY["damage"]:
             return found
         alike = found[self.values["damage"][found] == damage]
         if synthetic:
-            if not len(alike):
-                notes.append(f"no synthetic photo is {damage}: compared with all")
-            return alike if len(alike) else found
-        return self._really_damaged(found, alike, damage, notes)
+            if len(alike) < MIN_PHOTOS:
+                notes.append(f"{len(alike) or 'no'} synthetic {_photos(alike)} of this damage: compared with all")
+            return alike if len(alike) >= MIN_PHOTOS else found
+        return self._really_damaged(found, alike, notes)
 
-    def _really_damaged(self, found: Rows, alike: Rows, damage: str, notes: list[str]) -> Rows:
+    def _really_damaged(self, found: Rows, alike: Rows, notes: list[str]) -> Rows:
         damaged, alike = found[self.damaged[found]], alike[self.damaged[alike]]
         if len(alike) >= MIN_NEGATIVES:
-            notes.append(f"compared with {len(alike)} really {damage} photos")
+            notes.append(f"compared with the {len(alike)} really damaged photos of this damage")
             return alike
         if len(damaged) >= MIN_PHOTOS:
-            notes.append(f"compared with all {len(damaged)} really damaged photos, {len(alike)} of them {damage}")
+            notes.append(f"compared with all {len(damaged)} really damaged photos ({len(alike)} of this damage)")
             return damaged
-        notes.append(f"only {len(damaged)} really damaged photos: compared with all real ones")
+        notes.append(f"{len(damaged) or 'no'} really damaged {_photos(damaged)}: compared with all real ones")
         return found
 
     def _figures(self, positives: Rows, negatives: Rows, notes: list[str]) -> dict[str, float]:
         row = dict.fromkeys([key + end for key in _FIGURES for end in ("", "_low", "_high")], math.nan)
         if min(len(positives), len(negatives)) < MIN_PHOTOS:
             notes.append(
-                f"{len(positives)} synthetic and {len(negatives)} real photos; at least {MIN_PHOTOS} of each are needed"
+                f"{len(positives)} synthetic and {len(negatives)} real photos, too few for a figure "
+                f"(at least {MIN_PHOTOS} of each)"
             )
             return row
         against = self._negatives(negatives.tobytes())
         draws = against.figures(self.scores[positives], self.draws.weights(positives), (FPR,))
         measured = _FIGURES
         if len(negatives) < MIN_NEGATIVES:
-            notes.append(f"{len(negatives)} real photos; a rate of 1% takes at least {MIN_NEGATIVES}")
+            notes.append(f"{len(negatives)} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})")
             measured = _FIGURES[:1]
-        lone = min(self.draws.n_groups(positives), self.draws.n_groups(negatives)) < 2
-        if lone:
-            notes.append("one class comes from a single group, so there is no interval")
         for key, figure in zip(measured, draws, strict=False):
             row[key] = float(figure[0])
-            if not lone:
-                row[f"{key}_low"], row[f"{key}_high"] = percentile_interval(figure[1:])
+        n_groups = self.draws.n_groups(positives)
+        if min(n_groups, self.draws.n_groups(negatives)) < 2:
+            notes.append("one class comes from a single group, so there is no interval")
+            return row
+        row["auroc_low"], row["auroc_high"] = percentile_interval(draws[0, 1:])
+        if len(measured) > 1:
+            row["tpr_at_fpr_1_low"], row["tpr_at_fpr_1_high"] = rate_interval(draws[1], n_groups)
         return row
 
     def _weighted_negatives(self, rows: bytes) -> WeightedNegatives:
@@ -237,6 +247,10 @@ def _values(photos: pd.DataFrame, key: str) -> npt.NDArray[np.object_]:
     if key in SYNTHETIC_KEYS:
         given = given.where(photos["label"] == "synthetic", "")
     return np.asarray(given.where(given != "", _empty(key)), dtype=object)
+
+
+def _photos(rows: Rows) -> str:
+    return "photo" if len(rows) < 2 else "photos"
 
 
 def _empty(key: str) -> str:

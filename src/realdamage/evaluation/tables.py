@@ -91,20 +91,19 @@ def slice_lines(table: pd.DataFrame, title: str) -> list[str]:
 
 
 def _frame_lines(table: pd.DataFrame, keys: Sequence[str], columns: Mapping[str, str]) -> list[str]:
-    """One line per row, with intervals, then the notes, each with the number of its rows where it does not hold for
-    all."""
+    """One line per row, with intervals, then each note once, with its rows where it does not hold for all."""
     rows = table.to_dict(orient="records")
     names = [" × ".join(_short(str(row[key])) for key in keys) for row in rows]
     width = max([len(name) for name in names], default=0)
-    sizes = {key: 21 if key in _WITH_INTERVAL else 8 for key in columns}
+    sizes = {key: 23 if key in _WITH_INTERVAL else 8 for key in columns}
     lines = [f"{'':<{width}}" + "".join(f"{heading:>{sizes[key]}}" for key, heading in columns.items())]
     for name, row in zip(names, rows, strict=True):
         cells = (f"{_with_interval(row, key):>{sizes[key]}}" for key in columns)
         lines.append(f"{name:<{width}}" + "".join(cells))
     notes: dict[str, list[str]] = {}
     for name, row in zip(names, rows, strict=True):
-        if row["note"]:
-            notes.setdefault(row["note"], []).append(name)
+        for note in filter(None, row["note"].split("; ")):
+            notes.setdefault(note, []).append(name)
     for note, where in notes.items():
         rest = f" and {len(where) - 3} more" if len(where) > 3 else ""
         told = "" if len(where) == len(rows) else f"{', '.join(where[:3])}{rest}: "
