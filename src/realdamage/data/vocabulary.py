@@ -35,6 +35,17 @@ DAMAGES = (
 
 SPLITS = ("train", "val", "test", "policy")
 
+# The image codecs of our recipes, by family. They write into a photo what a generator's last stage writes,
+# but no fraudster uses them alone: figures on them say nothing about the generators that people do use.
+CODECS = {
+    "taesd": ("taesd", "taesdxl", "taesd3"),
+    "house": ("house",),
+    "house_bilinear": ("house_bilinear",),
+    "house_nearest": ("house_nearest",),
+    "house_shuffle": ("house_shuffle",),
+    "house_transposed": ("house_transposed",),
+}
+
 REQUIRED_COLUMNS = ("file_name", "label")
 # `file_name` first and the mask after it: the Hugging Face image-folder reader wants that order.
 KNOWN_COLUMNS = (
