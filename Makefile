@@ -64,8 +64,8 @@ bench: .venv/installed-synth  ## speed of decoding, tiling and judging a photo o
 # torch pins its own CUDA packages, so those stay out; a CPU build of the same torch then fits too.
 constraints: export UV_CUSTOM_COMPILE_COMMAND = make constraints
 constraints:  ## write constraints.txt anew after a change of dependencies
-	uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --no-annotate $(UPGRADE) \
-		--output-file constraints.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --group notebooks --no-annotate \
+		$(UPGRADE) --output-file constraints.txt pyproject.toml
 	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' constraints.txt && rm constraints.txt.old
 
 clean:  ## remove caches and built packages; .venv and out/ (photos, models) stay

@@ -152,10 +152,10 @@ def bound_lines() -> list[str]:
 
 
 def direct_dependencies(project: dict[str, Any]) -> list[str]:
-    """The requirements of the base install, of every extra and of the dev group; not those of one extra on another."""
+    """The requirements of the base install, of every extra and of every group; not those of one extra on another."""
     lists = [
         project["project"]["dependencies"],
-        project["dependency-groups"]["dev"],
+        *project["dependency-groups"].values(),
         *project["project"]["optional-dependencies"].values(),
     ]
     return [text for listed in lists for text in listed if not text.startswith("realdamage[")]
