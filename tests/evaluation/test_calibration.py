@@ -1,9 +1,11 @@
-"""Thresholds keep the rates they were asked for, Platt scaling is calibrated, and the model file carries both."""
+"""Thresholds keep the rates they were asked for, and the model file carries them with the calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,15 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.optimize import minimize
 
 from realdamage.data.manifest import Manifest
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
+from realdamage.evaluation.calibration_text import summary_text
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
-from realdamage.evaluation.scaling import fit_platt
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file
+from realdamage.inference.metadata import read_model_file, write_model_file
 
 WritePhotos = Callable[..., Manifest]
 
@@ -87,66 +88,9 @@ def test_a_rate_outside_its_range_is_refused(rate: float) -> None:
         choose_policy(table, 0.1, rate)
 
 
-def test_one_class_has_no_thresholds_and_no_calibration() -> None:
+def test_one_class_has_no_thresholds() -> None:
     with pytest.raises(RealDamageError, match="found 5 real, 0 synthetic photos"):
         choose_policy(predictions_of(np.zeros(5), np.zeros(0)), 0.1, 0.1)
-    with pytest.raises(RealDamageError, match="found 0 synthetic and 5 real ones"):
-        fit_platt(np.zeros(5), np.zeros(5), range(5))
-
-
-def test_platt_scaling_finds_the_odds_that_the_scores_were_drawn_with() -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.normal(1, 2, 20_000)
-    labels = rng.random(20_000) < 1 / (1 + np.exp(-(0.8 * scores - 1.5)))
-    calibration = fit_platt(scores, labels, np.arange(20_000))
-    assert calibration.slope == pytest.approx(0.8, abs=0.03)
-    assert calibration.intercept == pytest.approx(-1.5, abs=0.06)
-    assert calibration.prior == pytest.approx(labels.mean())
-    probabilities = np.array([calibration.probability(score) for score in scores])
-    for low in np.arange(0, 1, 0.2):
-        bin_ = (probabilities >= low) & (probabilities < low + 0.2)
-        assert labels[bin_].mean() == pytest.approx(probabilities[bin_].mean(), abs=0.03)
-
-
-def test_platt_scaling_is_platts_own_loss_at_its_minimum() -> None:
-    rng = np.random.default_rng(1)
-    scores = np.concatenate([rng.normal(-30, 10, 40), rng.normal(20, 10, 60)])
-    labels = np.repeat([0, 1], [40, 60])
-    target = np.where(labels == 1, 61 / 62, 1 / 42)
-
-    def loss(parameters: np.ndarray) -> float:
-        log_odds = parameters[0] * scores + parameters[1]
-        return float(np.sum(np.logaddexp(0, log_odds) - target * log_odds))
-
-    best = minimize(loss, [0.1, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).x
-    calibration = fit_platt(scores, labels, np.arange(100))
-    assert (calibration.slope, calibration.intercept) == pytest.approx(tuple(best), rel=1e-3)
-
-
-def test_scores_that_separate_the_classes_entirely_stay_modest() -> None:
-    calibration = fit_platt([-1.0] * 20 + [1.0] * 20, [0] * 20 + [1] * 20, range(40))
-    # Platt's targets of 20 and 20 photos: 21/22 and 1/22.
-    assert calibration.probability(1.0) == pytest.approx(21 / 22, abs=1e-3)
-    assert calibration.probability(-1.0) == pytest.approx(1 / 22, abs=1e-3)
-
-
-def test_a_product_photographed_often_weighs_one_photo_per_class() -> None:
-    rng = np.random.default_rng(0)
-    scores, labels, groups = rng.normal(0, 1, 60), np.arange(60) % 2, np.arange(60)
-    scores = scores + labels
-    once = fit_platt(scores, labels, groups)
-    often = np.concatenate([np.arange(60), np.repeat([4, 7], 50)])
-    repeated = fit_platt(scores[often], labels[often], groups[often])
-    assert (repeated.slope, repeated.intercept) == pytest.approx((once.slope, once.intercept), rel=1e-3)
-    assert repeated.prior == once.prior == 0.5
-
-
-def test_scores_that_fall_with_the_label_are_refused() -> None:
-    scores = np.random.default_rng(0).normal(size=50)
-    with pytest.raises(RealDamageError, match="do not rise with the label"):
-        fit_platt(scores, scores < 0, range(50))
-    with pytest.raises(RealDamageError, match="do not rise with the label"):
-        fit_platt(np.ones(50), np.arange(50) % 2, range(50))
 
 
 def photos(split: str = "", n: int = 30) -> list[dict[str, object]]:
@@ -218,6 +162,137 @@ def test_a_model_that_scores_the_wrong_way_round_changes_nothing(model_file: Pat
     with pytest.raises(RealDamageError, match="do not rise with the label"):
         calibrate_model(model_file, write_photos(swapped))
     assert model_file.read_bytes() == before
+
+
+def of_products(n: int, split: str = "policy", per_product: int = 1) -> list[dict[str, object]]:
+    """As many really damaged photos (red 60 to 109) of products of their own, and as many synthetic ones of them."""
+    return [
+        {
+            **{"file_name": f"{split}{label}{i}.png", "label": label, "kind": kind, "split": split},
+            **{"group": f"{split}{i // per_product}", "red": start + 50 * i // n},
+        }
+        for label, kind, start in (("real", "damaged", 60), ("synthetic", "ai_region", 100))
+        for i in range(n)
+    ]
+
+
+def test_a_promise_goes_into_the_file(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = write_photos([*of_products(59), *photos("train", 3)])
+    summary = calibrate_model(model_file, manifest, alpha=0.05, beta=0.05)
+    policy, guarantee = summary.policy, summary.policy.guarantee
+    assert guarantee is not None
+    assert (guarantee.alpha, guarantee.beta, guarantee.delta, guarantee.split) == (0.05, 0.05, 0.05, "split 'policy'")
+    assert guarantee.manifest_sha256 == manifest.digest()
+    assert read_model_file(model_file)[1].policy == policy
+    # 59 photos allow no error, so nobody is accused here and no synthetic photo passes.
+    assert (summary.called_synthetic, summary.called_real) == (0, 0)
+    predictions, _ = score_manifest(Detector.load(model_file), manifest.select(split="policy"))
+    damaged = predictions[predictions["kind"] == "damaged"]["score"]
+    assert policy.t_synthetic == np.nextafter(damaged.max(), np.inf)
+    synthetic = predictions[predictions["label"] == "synthetic"]["score"]
+    assert summary.caught == (synthetic >= policy.t_synthetic).mean() > 0.5
+    assert len(summary.notes) == 1
+    assert "trained on another manifest" in summary.notes[0]
+    assert "promise       With 95% confidence, at most 5% of photos with real damage" in summary_text(summary)
+
+
+def test_no_promise_is_the_default(model_file: Path, write_photos: WritePhotos) -> None:
+    summary = calibrate_model(model_file, write_photos(of_products(59)))
+    assert (summary.policy.guarantee, summary.notes, summary.brier) == (None, (), None)
+    assert (summary.policy.fpr, summary.policy.miss) == (0.01, 0.05)
+    assert "no promise about others" in summary_text(summary)
+
+
+def test_a_promise_that_photos_cannot_keep_is_refused_before_one_is_read(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
+    before = model_file.read_bytes()
+    manifest = write_photos(of_products(60, per_product=2))
+    for file in manifest.root.glob("*.png"):
+        file.write_bytes(b"not a picture")
+    with pytest.raises(RealDamageError, match=r"30 independent .* takes 59 .* is 9.51%: ask for alpha=0.0951"):
+        calibrate_model(model_file, manifest, alpha=0.05)
+    assert model_file.read_bytes() == before
+
+
+def test_unreadable_photos_cannot_carry_a_promise(model_file: Path, write_photos: WritePhotos) -> None:
+    before = model_file.read_bytes()
+    manifest = write_photos(of_products(59))
+    (manifest.root / "policyreal7.png").write_bytes(b"not a picture")
+    with pytest.raises(RealDamageError, match="58 independent really damaged photos"):
+        calibrate_model(model_file, manifest, alpha=0.05, on_error="skip")
+    assert model_file.read_bytes() == before
+
+
+def test_photos_that_chose_the_checkpoint_promise_only_when_named(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = write_photos([*of_products(59, "val"), *of_products(59, "test"), *photos("train", 3)])
+    with pytest.raises(ManifestError, match=r"no split 'policy' \(found: test, train, val\).*name --split val"):
+        calibrate_model(model_file, manifest, alpha=0.05)
+    onnx_bytes, metadata, _ = read_model_file(model_file)
+    known = replace(metadata, training={"manifest_sha256": manifest.digest()})
+    write_model_file(model_file, onnx_bytes, known)
+    summary = calibrate_model(model_file, manifest, "val", alpha=0.05)
+    assert summary.policy.guarantee is not None
+    assert summary.notes == ("the model's checkpoint was chosen on these val photos; the promise may claim too much",)
+    assert "note          the model's checkpoint" in summary_text(summary)
+    assert "no longer independent" in calibrate_model(model_file, manifest, "test", alpha=0.05).notes[0]
+
+
+def test_a_manifest_is_known_again_without_the_rows_that_training_left_out(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
+    rows = [{**row, "source": "shop"} for row in of_products(59)]
+    manifest = write_photos([*rows, *({**row, "source": "other"} for row in photos("train", 3))])
+    digest = manifest.subset(manifest.table["split"] == "policy").digest()
+    onnx_bytes, metadata, _ = read_model_file(model_file)
+    training = {"manifest_sha256": digest, "excluded": {"source": ["other"], "colour": ["red"]}}
+    write_model_file(model_file, onnx_bytes, replace(metadata, training=training))
+    assert calibrate_model(model_file, manifest, alpha=0.05).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fpr": 0.01, "alpha": 0.05}, "fpr and alpha set the same threshold"),
+        ({"miss": 0.01, "beta": 0.05}, "miss and beta set the same threshold"),
+        ({"delta": 0.05}, "delta is the risk of a promise; give alpha or beta with it"),
+        ({"alpha": 1.5}, "alpha=1.5 must be above 0 and below 1"),
+        ({"alpha": 0.05, "delta": 0.0}, "delta=0.0 must be above 0"),
+        ({"fpr": 1.0}, "fpr=1.0 must be at least 0 and below 1"),
+        ({"calibration": "beta"}, "calibration='beta' is unknown"),
+        ({"alpha": 0.05, "split": "train"}, "split=train"),
+    ],
+)
+def test_options_that_contradict_each_other_are_usage_errors(
+    model_file: Path, write_photos: WritePhotos, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        calibrate_model(model_file, write_photos(photos("train", 2)), **options)
+
+
+def test_a_rate_goes_with_the_other_sides_promise(model_file: Path, write_photos: WritePhotos) -> None:
+    summary = calibrate_model(model_file, write_photos(of_products(59)), alpha=0.05, miss=0.2)
+    assert (summary.policy.fpr, summary.policy.miss) == (0.05, 0.2)
+    assert summary.called_real == pytest.approx(11 / 59)
+
+
+def test_an_isotonic_curve_travels_in_the_file(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = write_photos(photos("policy"))
+    summary = calibrate_model(model_file, manifest, calibration="auto")
+    assert summary.brier is not None
+    assert set(summary.brier) == {"platt", "isotonic"}
+    told = ", ".join(f"{method} {brier:.4f}" for method, brier in summary.brier.items())
+    assert f"{told}; took {summary.calibration.method}" in summary_text(summary)
+    summary = calibrate_model(model_file, manifest, calibration="isotonic")
+    assert "isotonic, " in summary_text(summary)
+    predictions, _ = score_manifest(Detector.load(model_file), manifest)
+    by_score = predictions.sort_values("score")["probability"]
+    assert by_score.is_monotonic_increasing
+    assert 0 < by_score.iloc[0] < by_score.iloc[-1] < 1
+    synthetic = predictions["label"] == "synthetic"
+    # Isotonic regression keeps the mean, but for the clipping at both ends.
+    assert by_score.mean() == pytest.approx(synthetic.mean(), abs=0.03)
+    assert Detector.load(model_file).metadata.calibration == summary.calibration
 
 
 def test_unreadable_photos_stop_it_or_are_counted(model_file: Path, write_photos: WritePhotos) -> None:

@@ -98,8 +98,8 @@ def threshold_allowing(scores: npt.NDArray[np.float64], errors: int) -> npt.NDAr
 def one_per_group(photos: pd.DataFrame, seed: int) -> pd.DataFrame:
     """One photo of every group, drawn at random: photos of one product rise and fall together and would count as more
     evidence than they are. The same seed draws the same photos, whatever the order of the rows."""
-    ordered = photos.sort_values("file_name", kind="stable")
-    return ordered.groupby(group_ids(ordered), sort=True).sample(n=1, random_state=seed)
+    shuffled = photos.sort_values("file_name", kind="stable").sample(frac=1, random_state=seed)
+    return shuffled[~group_ids(shuffled).duplicated()].sort_values("file_name", kind="stable")
 
 
 def check_enough(promise: Promise, photos: pd.DataFrame, where: str) -> None:
