@@ -21,6 +21,7 @@ from realdamage.training.dataset import (
     WholePhotoDataset,
     WholePhotoSampler,
     collate_units,
+    read_view,
     tile_label,
     training_units,
 )
@@ -304,3 +305,36 @@ def test_the_filler_counts_for_nothing(tiny_manifest: Path) -> None:
     filler = WholePhotoDataset(read_manifest(tiny_manifest), SPEC)[-1]
     assert torch.isnan(filler["photo_label"]).all()
     assert torch.isnan(filler["patch_share"]).all()
+
+
+def test_a_cached_photo_is_read_once_and_gives_the_same_crops(
+    tiny_manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(tiny_manifest).select(split="train")
+    plain = PairDataset(manifest, SPEC, CLEAN, seed=0)
+    read: list[int] = []
+    monkeypatch.setattr(
+        "realdamage.training.dataset.read_view", lambda m, row, spec: (read.append(row), read_view(m, row, spec))[1]
+    )
+    cached = PairDataset(manifest, SPEC, CLEAN, seed=0, cache_gib=1.0)
+    for epoch in range(2):
+        for index in range(len(plain)):
+            ours, theirs = cached[epoch, index], plain[epoch, index]
+            assert torch.equal(ours["tiles"], theirs["tiles"])
+            assert torch.equal(ours["patch_share"], theirs["patch_share"])
+    rows = {row for unit in cached.units for row in unit}
+    assert sorted(set(read)) == sorted(rows)
+    times_by_cached = len(read) - 2 * sum(len(unit) for unit in plain.units)
+    assert times_by_cached == len(rows)
+    with pytest.raises(ConfigError, match=r"data\.cache_gib=-1"):
+        PairDataset(manifest, SPEC, CLEAN, seed=0, cache_gib=-1)
+
+
+def test_a_full_cache_takes_no_more(tiny_manifest: Path) -> None:
+    manifest = read_manifest(tiny_manifest).select(split="train")
+    first = read_view(manifest, 0, SPEC)
+    room = (first.rgb.nbytes + (0 if first.mask is None else first.mask.nbytes)) / 2**30
+    dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, cache_gib=1.5 * room)
+    for index in range(len(dataset)):
+        dataset[0, index]
+    assert len(dataset._cache) <= 2

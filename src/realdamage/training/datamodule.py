@@ -44,7 +44,7 @@ class DamageDataModule(L.LightningDataModule):
     manifest ({"family": ["taesd"], "source": ["shop"]}); `on_error`: "raise" or
     "skip" for photos that cannot be read; `audit`: what to do when the photos give their label away without the
     damage (`realdamage.data.audit`, the quick form, over train and val): "stop", or "warn" and tell it in the model's
-    metadata.
+    metadata; `cache_gib`: memory, in each worker, for training photos that stay decoded.
 
     Raises ManifestError and ConfigError with the key that is off.
     """
@@ -66,6 +66,7 @@ class DamageDataModule(L.LightningDataModule):
         exclude: dict[str, list[str]] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         audit: Literal["stop", "warn"] = "stop",
+        cache_gib: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -169,6 +170,7 @@ class DamageDataModule(L.LightningDataModule):
             focus=self.hparams["focus"],
             photo_weights=self._photo_weights(manifest),
             on_error=self.hparams["on_error"],
+            cache_gib=self.hparams["cache_gib"],
         )
         rank, world_size = self._process()
         batch_units = int(self.hparams["batch_units"])

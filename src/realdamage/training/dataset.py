@@ -108,7 +108,8 @@ class PairDataset(Dataset[Batch]):
 
     `tiles_per_photo`: crops from each photo; `focus`: share of the crops of an edit that are placed on its mask;
     `photo_weights`: weight in the loss, one for each row of the manifest; `on_error`: what a photo that cannot be read
-    does: "raise" stops the run, "skip" reports it by name and takes the next unit.
+    does: "raise" stops the run, "skip" reports it by name and takes the next unit; `cache_gib`: memory for photos that
+    stay decoded, in each worker that reads them (a decoded photo takes some twenty times its file).
     """
 
     def __init__(
@@ -122,7 +123,10 @@ class PairDataset(Dataset[Batch]):
         focus: float = 0.7,
         photo_weights: Sequence[float] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        cache_gib: float = 0.0,
     ) -> None:
+        if cache_gib < 0:
+            raise ConfigError(f"data.cache_gib={cache_gib}: must not be negative")
         if tiles_per_photo < 1:
             raise ConfigError(f"data.tiles_per_photo={tiles_per_photo}: must be at least 1")
         if not 0.0 <= focus <= 1.0:
@@ -131,9 +135,21 @@ class PairDataset(Dataset[Batch]):
         self.seed, self.tiles_per_photo, self.focus, self.on_error = seed, tiles_per_photo, focus, on_error
         self.photo_weights = np.ones(len(manifest.table)) if photo_weights is None else np.asarray(photo_weights)
         self.units = training_units(manifest)
+        self._cache: dict[int, View] = {}
+        self._cache_left = cache_gib * 2**30
 
     def __len__(self) -> int:
         return len(self.units)
+
+    def _view(self, row: int) -> View:
+        if row in self._cache:
+            return self._cache[row]
+        view = read_view(self.manifest, row, self.spec)
+        size = view.rgb.nbytes + (0 if view.mask is None else view.mask.nbytes)
+        if size <= self._cache_left:  # what came first stays: an epoch reads every photo once, so none is better kept
+            self._cache_left -= size
+            self._cache[row] = view
+        return view
 
     def __getitem__(self, key: tuple[int, int] | int) -> Batch:
         # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches must stay the same.
@@ -142,7 +158,7 @@ class PairDataset(Dataset[Batch]):
         for attempt in range(len(self.units)):
             unit = self.units[(index + attempt) % len(self.units)]
             try:
-                views = [read_view(self.manifest, row, self.spec) for row in unit]
+                views = [self._view(row) for row in unit]
             except (PhotoError, ManifestError) as error:
                 if self.on_error == "raise":
                     raise
