@@ -69,6 +69,7 @@ class DataConfig:
     exclude: dict[str, list[str]] = field(default_factory=dict)
     on_error: str = "raise"
     audit: str = "stop"
+    cache_gib: float = 0.0
 
 
 @dataclass
@@ -187,20 +188,12 @@ class EvaluateDataConfig:
 
 
 @dataclass
-class PerturbationConfig:
-    """See `realdamage.evaluation.perturbations`. `title`: for people; `steps`: each {step: NAME,
-    parameter: value, …}."""
-
-    title: str = ""
-    steps: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
 class RobustnessConfig:
-    """What each photo is put through, beside being scored as it is; perturbations are named, so that a command line can
-    change one, or take it out with null."""
+    """What each photo is put through, beside being scored as it is: {title: for people, steps: [{step: NAME, …}, …]}
+    under each name, so that a command line can add one, change one, or take it out with null. See
+    `realdamage.evaluation.perturbations`."""
 
-    perturbations: dict[str, PerturbationConfig | None] = field(default_factory=dict)
+    perturbations: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -209,7 +202,8 @@ class EvaluateConfig:
     judge photos side by side (null: as many as CPUs; a .ckpt is judged in one); `overwrite`: drop what an interrupted
     evaluation with other settings left in the folder; `format`: of the predictions file, csv or parquet; `shortcuts`:
     also train a classifier on the files' own facts alone, which must stay at chance; `prior`: see
-    `realdamage predict --prior`."""
+    `realdamage predict --prior`; `benchmark`: whose table to print besides, "fraudbench" or null (give it as
+    `+benchmark=fraudbench`, which also says how that set is read)."""
 
     checkpoint: str = MISSING
     name: str = "evaluate"
@@ -224,6 +218,7 @@ class EvaluateConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
+    benchmark: str | None = None
 
 
 @dataclass
