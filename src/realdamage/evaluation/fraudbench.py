@@ -102,23 +102,25 @@ def fraudbench_figures(predictions: pd.DataFrame, *, n_boot: int = 500, seed: in
 def format_benchmark(figures: Mapping[str, Any]) -> str:
     """What `benchmark_figures` returned, as lines for a terminal."""
     width = max(len(row["name"]) for row in [*figures["published"], *figures["rows"]]) + 2
-    head = f"{'':<{width}}" + "".join(f"{title:>11}" for title in _SHORT)
     lines = [
-        f"FraudBench (arXiv 2605.08820), averaged over {figures['n_categories']} categories; {figures['n_negatives']} "
-        f"photos of real damage, {figures['n_edits']} edits. TNR, then TPR per generator",
+        f"FraudBench (arXiv 2605.08820): averages over {figures['n_categories']} categories, {figures['n_negatives']} "
+        f"photos of real damage, {figures['n_edits']} edits (the paper: 29, 1012 and 5928)",
         "",
-        head,
+        f"{'':<{width + 11}}TPR by generator",
+        f"{'':<{width}}" + "".join(f"{title:>11}" for title in _SHORT),
     ]
     for title, rows in (("published", figures["published"]), ("this model", figures["rows"])):
         lines += [f"- {title}"]
-        lines += [f"{row['name']:<{width}}" + "".join(f"{_cell(row[key]):>11}" for key in FIGURES) for row in rows]
-    lines += [f"{'  ' + row['name'] + ' (95%)':<{width}}\n{'':<{width}}" + _ends(row) for row in figures["rows"][:1]]
+        for row in rows:
+            lines.append(f"{row['name']:<{width}}" + "".join(f"{_cell(row[key]):>11}" for key in FIGURES))
+            lines += [f"{'  95%':<{width}}" + _ends(row)] if "intervals" in row else []
     lines += ["", f"not in that table, over all photos at once{'AUROC (95%)':>22}{'TPR at 1% FPR (95%)':>28}"]
     lines += [
         f"{name:<42}{_with_ends(row, 'auroc'):>22}{_with_ends(row, 'tpr_at_fpr_1'):>28}"
         for name, row in figures["beyond"].items()
     ]
-    return "\n".join([*lines, *(f"  – {note}" for note in figures["notes"])])
+    reasons = dict.fromkeys(row["reason"] for row in figures["beyond"].values() if row["reason"])
+    return "\n".join([*lines, *(f"  – {note}" for note in [*reasons, *figures["notes"]])])
 
 
 def _notes(scored: pd.DataFrame, category: pd.Series, negative: pd.Series, photos: pd.DataFrame) -> list[str]:
@@ -219,7 +221,7 @@ def _cell(value: float | None) -> str:
 
 def _ends(row: Mapping[str, Any]) -> str:
     ends = [row["intervals"][key] for key in FIGURES]
-    return "".join(f"{_cell(low)[-4:]}–{_cell(high)[-4:]}".rjust(11) for low, high in ends)
+    return "".join(("–" if low is None else f"{low:.2f}–{high:.2f}").rjust(11) for low, high in ends)
 
 
 def _with_ends(row: Mapping[str, Any], key: str) -> str:

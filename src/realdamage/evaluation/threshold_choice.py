@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedKFold
 
 from realdamage.evaluation.economics import (
     PAID,
@@ -248,8 +248,12 @@ def _cross_fitted(
     if parts < 2:
         return None, f"{groups[0]} groups of real and {groups[1]} of synthetic photos; at least 2 of each are needed"
     outcomes = np.full(len(sample.score), REVIEWED)
-    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    for rest, part in splitter.split(sample.score, sample.synthetic, sample.group):
+    names, of_group = np.unique(sample.group, return_inverse=True)
+    has_fake = np.bincount(of_group, weights=sample.synthetic) > 0
+    sort = has_fake if min(has_fake.sum(), (~has_fake).sum()) >= parts else np.zeros(len(names))
+    for _, left_out in StratifiedKFold(parts, shuffle=True, random_state=seed).split(names, sort):
+        part = np.isin(of_group, left_out)
+        rest = ~part
         if len(np.unique(sample.synthetic[rest])) < 2:
             return None, "the photos of one class lie in so few groups that none are left to choose thresholds on"
         pair = _least_cost(sample.part(rest), costs, policy)
