@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -107,19 +107,27 @@ def suite_from_config(config: Mapping[str, Any]) -> tuple[Perturbation, ...]:
     )
 
 
-def _perturbation(name: str, entry: Mapping[str, Any]) -> Perturbation:
+def _perturbation(name: str, entry: Any) -> Perturbation:
     where = f"robustness.perturbations.{name}"
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(
             f"{where}: give it a name of small letters, digits and _; {' and '.join(_RESERVED)} mean the photo as it is"
         )
-    if not entry["steps"]:
-        raise ConfigError(f"{where}.steps is empty; name at least one of {', '.join(STEPS)}, or set {where}=null")
-    made = tuple(_step(f"{where}.steps[{index}]", values) for index, values in enumerate(entry["steps"]))
-    return Perturbation(name, str(entry["title"] or name), made)
+    if not isinstance(entry, Mapping) or set(entry) - {"title", "steps"}:
+        found = ", ".join(map(str, entry)) if isinstance(entry, Mapping) else entry
+        raise ConfigError(f"{where} has the keys title and steps; found {found}")
+    chain = entry.get("steps")
+    if not isinstance(chain, Sequence) or isinstance(chain, str) or not chain:
+        raise ConfigError(
+            f"{where}.steps={chain}: a list with at least one step of {', '.join(STEPS)}; or set {where}=null"
+        )
+    made = tuple(_step(f"{where}.steps[{index}]", values) for index, values in enumerate(chain))
+    return Perturbation(name, str(entry.get("title") or name), made)
 
 
-def _step(where: str, values: Mapping[str, Any]) -> DrawnStep | PlainStep:
+def _step(where: str, values: Any) -> DrawnStep | PlainStep:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}={values}: a step is written {{step: NAME, parameter: value, …}}")
     given = {str(key): value for key, value in values.items()}
     kind = given.pop("step", None)
     if kind not in STEPS:

@@ -74,7 +74,8 @@ class ModelFile:
 @dataclass(frozen=True, eq=False)
 class Suite:
     """A set of photos, what each goes through, and where the shards lie. load: gives the detector, for so many threads
-    (None: its own choice); it travels to other processes. seed: of all that the perturbations draw."""
+    (None: its own choice); it travels to other processes. seed: of all that the perturbations draw. per_shard: how many
+    photos lie in a shard."""
 
     load: Callable[[int | None], PhotoDetector]
     manifest: Manifest
@@ -82,6 +83,7 @@ class Suite:
     shards: Shards
     seed: int
     on_error: Literal["raise", "skip"]
+    per_shard: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,18 +91,14 @@ class Suite:
         return ("", *(each.name for each in self.perturbations))
 
     @property
-    def _photos_per_shard(self) -> int:
-        return max(1, min(_PHOTOS, _VERDICTS // len(self.names)))
-
-    @property
     def count(self) -> int:
         """Of shards."""
-        return -(-len(self.manifest) // self._photos_per_shard)
+        return -(-len(self.manifest) // self.per_shard)
 
     def photos(self, shard: int) -> range:
         """Positions in the manifest of a shard's photos."""
-        start = shard * self._photos_per_shard
-        return range(start, min(start + self._photos_per_shard, len(self.manifest)))
+        start = shard * self.per_shard
+        return range(start, min(start + self.per_shard, len(self.manifest)))
 
     def digest(self, shard: int) -> str:
         """Of the photos' and masks' size and time of change: who replaces a broken photo must not get the old row."""
@@ -171,7 +169,8 @@ def score_suite(
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least 1, or null for as many as processors")
-    suite = Suite(load, manifest, tuple(perturbations), Shards(Path(folder)), seed, on_error)
+    per_shard = max(1, min(_PHOTOS, _VERDICTS // (1 + len(perturbations))))
+    suite = Suite(load, manifest, tuple(perturbations), Shards(Path(folder)), seed, on_error, per_shard)
     identity = {
         "model": model,
         "set of photos": manifest.digest(),

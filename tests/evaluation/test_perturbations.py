@@ -1,0 +1,277 @@
+"""Perturbations move the mask with the photo, draw the same for both halves of a pair, and come from configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from realdamage.configuration import compose, config_folder, plain
+from realdamage.evaluation.capture import MAX_SHOWN, Recapture
+from realdamage.evaluation.perturbations import STEPS, Perturbation, suite_from_config
+from realdamage.evaluation.steps import DoubleJpeg, Pixels
+from realdamage.inference.errors import ConfigError
+from realdamage.training.degradations import Jpeg
+
+SUITES = sorted(path.stem for path in (config_folder() / "robustness").glob("*.yaml"))
+RGB = npt.NDArray[np.uint8]
+PhotoFactory = Callable[[int, int, int], RGB]
+
+
+def suite(name: str, *overrides: str) -> dict[str, Perturbation]:
+    config = compose("evaluate", ["checkpoint=x", "data.root=x", f"robustness={name}", *overrides])
+    return {each.name: each for each in suite_from_config(plain(config.robustness))}
+
+
+def of_steps(*steps: dict[str, Any]) -> Perturbation:
+    return suite_from_config({"perturbations": {"mine": {"title": "Mine", "steps": list(steps)}}})[0]
+
+
+STANDARD = suite("standard")
+
+
+def marked(height: int = 240, width: int = 320) -> Pixels:
+    """A grey photo with a green square, which the mask covers."""
+    mask = np.zeros((height, width), dtype=np.float32)
+    mask[height // 2 - 40 : height // 2 + 30, width // 2 - 50 : width // 2 + 20] = 1
+    rgb = np.where(mask[..., None] > 0, (20, 220, 30), (128, 128, 128)).astype(np.uint8)
+    return Pixels(rgb, mask)
+
+
+def middle(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    places = np.stack(np.nonzero(weights)) + 0.5
+    return np.asarray((places * weights[np.nonzero(weights)]).sum(axis=1) / weights.sum())
+
+
+@pytest.mark.parametrize("name", sorted(STANDARD))
+def test_the_mask_stays_on_what_it_marks(name: str) -> None:
+    found = STANDARD[name](marked(), seed=1, key="a")
+    assert found.mask is not None
+    assert found.rgb.dtype == np.uint8
+    assert found.mask.dtype == np.float32
+    assert found.mask.shape == found.rgb.shape[:2]
+    assert 0 <= found.mask.min() <= found.mask.max() <= 1
+    rgb = found.rgb.astype(int)
+    green = rgb[..., 1] - np.maximum(rgb[..., 0], rgb[..., 2]) > 60
+    assert np.abs(middle(green) - middle(found.mask)).max() < 1
+    assert green.sum() == pytest.approx(found.mask.sum(), rel=0.1)
+
+
+def test_a_photo_without_mask_keeps_none() -> None:
+    photo = marked()._replace(mask=None)
+    for name in ("small_50", "crop_80", "screenshot", "recapture", "jpeg_50"):
+        assert STANDARD[name](photo, seed=0, key="a").mask is None
+
+
+def test_what_is_drawn_depends_on_seed_name_and_pair_alone() -> None:
+    photo = marked()
+    for name in ("crop_50", "noise_3", "double_jpeg_70_90", "screenshot", "recapture"):
+        once = STANDARD[name](photo, seed=0, key="a").rgb
+        assert np.array_equal(once, STANDARD[name](photo, seed=0, key="a").rgb)
+        again = [STANDARD[name](photo, seed=0, key=f"b{index}").rgb for index in range(4)]
+        again += [STANDARD[name](photo, seed=1 + index, key="a").rgb for index in range(4)]
+        if name != "double_jpeg_70_90":  # the grid of a plain photo has few places to show itself
+            assert any(not np.array_equal(once, other) for other in again[:4])
+            assert any(not np.array_equal(once, other) for other in again[4:])
+
+
+def test_both_halves_of_a_pair_get_the_same(photo_factory: PhotoFactory) -> None:
+    """They differ after it where they differed before, and nowhere else."""
+    original = photo_factory(160, 200, 1)
+    edit = original.copy()
+    edit[60:90, 70:110] = photo_factory(30, 40, 2)
+    for name, reach in (("noise_8", 0), ("blur_noise_jpeg", 24), ("recapture", 32)):
+        one, other = (STANDARD[name](Pixels(rgb, None), seed=3, key="a").rgb for rgb in (original, edit))
+        rows, columns = np.nonzero((one != other).any(axis=-1))
+        assert 60 - reach <= rows.min() <= rows.max() < 90 + reach
+        assert 70 - reach <= columns.min() <= columns.max() < 110 + reach
+
+
+def test_harder_compression_and_smaller_scales_lose_more(photo_factory: PhotoFactory) -> None:
+    rgb = photo_factory(160, 200, 1)
+
+    def losses(names: Sequence[str]) -> list[float]:
+        changed = [STANDARD[name](Pixels(rgb, None), seed=0, key="a").rgb for name in names]
+        return [float(np.abs(other.astype(int) - rgb).mean()) for other in changed]
+
+    for names in (
+        ("jpeg_95", "jpeg_85", "jpeg_70", "jpeg_50", "jpeg_30"),
+        ("webp_80", "webp_50"),
+        ("back_75", "back_50", "back_25"),
+        ("blur_1", "blur_2"),
+        ("noise_3", "noise_8"),
+    ):
+        found = losses(names)
+        assert found == sorted(found)
+        assert found[0] > 0
+        assert len(set(found)) == len(found)
+
+
+def test_sizes_are_relative_to_the_photo() -> None:
+    sizes = {
+        name: STANDARD[name](marked(), seed=0, key="a").rgb.shape[:2]
+        for name in ("jpeg_50", "back_50", "small_50", "small_25", "crop_80", "upscaled", "chat_75_70", "chat_twice")
+    }
+    assert sizes == {
+        "jpeg_50": (240, 320),
+        "back_50": (240, 320),
+        "small_50": (120, 160),
+        "small_25": (60, 80),
+        "crop_80": (192, 256),
+        "upscaled": (360, 480),
+        "chat_75_70": (180, 240),
+        "chat_twice": (135, 180),
+    }
+
+
+def test_the_first_save_of_a_double_jpeg_lies_off_the_grid(photo_factory: PhotoFactory) -> None:
+    rgb = photo_factory(160, 200, 1)
+
+    def block_start(pixels: RGB) -> int:
+        """The column, modulo 8, after which neighbours differ most."""
+        jumps = np.abs(np.diff(pixels.astype(float).mean(axis=2), axis=1)).mean(axis=0)
+        return int(np.argmax([jumps[start::8].mean() for start in range(8)]))
+
+    assert block_start(Jpeg(95)(Jpeg(20)(rgb))) == 7
+    starts = set()
+    for seed in range(8):
+        shifted = DoubleJpeg(20, 95)(Pixels(rgb, None), np.random.default_rng(seed)).rgb
+        assert shifted.shape == rgb.shape
+        starts.add(block_start(shifted))
+    assert len(starts) > 2
+    assert 7 not in starts
+
+
+def test_a_screenshot_has_bars_that_the_mask_leaves_out() -> None:
+    found = STANDARD["screenshot"](marked(), seed=0, key="a")
+    assert found.rgb.shape == (180 + 2 * 27, 240, 3)
+    assert found.mask is not None
+    assert found.mask[:27].max() == found.mask[-27:].max() == 0
+    bar = found.rgb[:26].astype(int)
+    assert np.median(bar) < 10 or np.median(bar) > 240
+    assert (np.abs(bar - np.median(bar)) > 100).any(axis=-1).sum() > 20  # clock and battery
+
+
+def test_moire_is_coloured_and_goes_with_its_depth() -> None:
+    plain_photo = Pixels(np.full((240, 320, 3), 180, dtype=np.uint8), None)
+
+    def seen(moire: float) -> npt.NDArray[np.float64]:
+        rgb = Recapture(moire=moire, noise=0, quality=95)(plain_photo, np.random.default_rng(5)).rgb
+        return rgb[60:-60, 80:-80].astype(np.float64)
+
+    without, light, strong = (seen(moire) for moire in (0.0, 0.1, 0.3))
+    depths = [pixels.std(axis=(0, 1)) for pixels in (without, light, strong)]  # of each colour
+    assert depths[0].max() < 3
+    assert (2 * depths[0] < depths[1]).all()
+    assert (2 * depths[1] < depths[2]).all()
+    # Were it grey, red minus green would be flat.
+    assert (strong[..., 0] - strong[..., 1]).std() > 0.5 * depths[2].mean()
+
+
+def test_a_recapture_shows_what_the_photo_showed() -> None:
+    photo = marked()
+    found = STANDARD["recapture"](photo, seed=0, key="a")
+    assert found.mask is not None
+    assert 0.75 < found.mask.sum() / photo.mask.sum() < 1
+    assert found.rgb[:3, :3].mean() < 90  # the viewer around the photo
+    large = np.full((400, 3000, 3), 128, dtype=np.uint8)
+    assert Recapture()(Pixels(large, None), np.random.default_rng(0)).rgb.shape == (273, MAX_SHOWN, 3)
+
+
+def test_the_file_that_is_handed_in_tells_its_quality() -> None:
+    assert {name: STANDARD[name].file_quality for name in ("jpeg_30", "chat_twice", "double_jpeg_70_90")} == {
+        "jpeg_30": 30,
+        "chat_twice": 60,
+        "double_jpeg_70_90": 90,
+    }
+    assert STANDARD["recapture"].file_quality == 88
+    assert STANDARD["screenshot_small"].file_quality == 70
+    assert STANDARD["webp_50"].file_quality is STANDARD["blur_1"].file_quality is None
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_suite_composes_and_builds(name: str) -> None:
+    built = suite(name)
+    assert (len(built) == 0) == (name == "none")
+    assert all(each.title and each.steps for each in built.values())
+    assert len({each.title for each in built.values()}) == len(built)
+
+
+def test_a_name_means_the_same_in_every_suite() -> None:
+    for name in SUITES:
+        assert {key: STANDARD[key] for key in suite(name)} == suite(name)
+    assert len(suite("twelve")) == 12
+    assert len(suite("chat")) == 5
+
+
+def test_the_standard_suite_holds_what_the_design_asks_for() -> None:
+    used = {type(step) for each in STANDARD.values() for step in each.steps}
+    assert used == set(STEPS.values())
+    assert {f"jpeg_{quality}" for quality in (95, 85, 70, 50, 30)} < set(STANDARD)
+
+
+def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
+    mine = "{title: Mine, steps: [{step: blur, sigma: 3}, {step: jpeg, quality: 40}]}"
+    built = suite(
+        "chat",
+        "robustness.perturbations.chat_twice=null",
+        "robustness.perturbations.chat_50_50.steps=[{step: jpeg, quality: 11}]",
+        f"+robustness.perturbations.mine={mine}",
+    )
+    assert list(built) == ["chat_full_75", "chat_75_70", "chat_50_60", "chat_50_50", "mine"]
+    assert built["chat_50_50"].steps == (Jpeg(11),)
+    assert built["mine"].title == "Mine"
+    assert len(built["mine"].steps) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (
+            {"step": "jpg", "quality": 30},
+            r"steps\[0\]\.step=jpg: unknown \(did you mean jpeg\?\); allowed are jpeg, webp",
+        ),
+        ({"quality": 30}, r"steps\[0\]\.step=None: unknown"),
+        ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty=30.*did you mean quality\?.*quality, subsampling"),
+        ({"step": "jpeg"}, r"steps\[0\]: the step jpeg needs quality; found no parameter"),
+        ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: must be a whole number in 1\.\.100"),
+        ({"step": "jpeg", "quality": 70.5}, r"quality=70\.5: must be a whole number"),
+        ({"step": "jpeg", "quality": "high"}, r"quality=high: must be"),
+        ({"step": "jpeg", "quality": True}, r"quality=True: must be"),
+        ({"step": "jpeg", "quality": 50, "subsampling": "4:1:1"}, r"subsampling=4:1:1: allowed are 4:4:4, 4:2:0"),
+        ({"step": "resize", "scale": 0}, r"scale=0: must be a number in 0\.05\.\.4"),
+        ({"step": "resize", "scale": float("nan")}, r"scale=nan"),
+        ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"filter=cubic: allowed are nearest"),
+        ({"step": "crop", "keep": 1.5}, r"keep=1\.5: must be a number in 0\.05\.\.1"),
+        ({"step": "recapture", "moire": 2}, r"moire=2: must be a number in 0\.\.1"),
+    ],
+)
+def test_a_step_that_is_off_is_named(step: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=r"robustness\.perturbations\.mine.*" + told):
+        of_steps(step)
+
+
+@pytest.mark.parametrize("name", ["clean", "none", "", "JPEG 30", "a/b"])
+def test_a_perturbation_has_a_plain_name_that_no_table_uses(name: str) -> None:
+    entry = {"title": "x", "steps": [{"step": "blur", "sigma": 1}]}
+    with pytest.raises(ConfigError, match="small letters"):
+        suite_from_config({"perturbations": {name: entry}})
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"title": "x", "steps": []}, r"mine\.steps=\[\]: a list"),
+        ({"title": "x"}, r"mine\.steps=None: a list"),
+        ({"steps": "blur"}, r"mine\.steps=blur: a list"),
+        ({"titel": "x", "steps": []}, r"keys title and steps; found titel, steps"),
+        ("blur", r"keys title and steps; found blur"),
+        ({"steps": ["blur"]}, r"steps\[0\]=blur: a step is written"),
+    ],
+)
+def test_an_entry_of_another_form_is_refused(entry: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        suite_from_config({"perturbations": {"mine": entry}})
