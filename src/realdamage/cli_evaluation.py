@@ -47,6 +47,45 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.set_defaults(run=calibrate)
 
     command = commands.add_parser(
+        "gate", parents=[common], help="which photos are too poor for a model", description=gate.__doc__
+    )
+    command.add_argument("model", type=Path, help="the calibrated .onnx file; changed in place without --output")
+    command.add_argument(
+        "--predictions",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=f"{PREDICTIONS_HELP} with a robustness suite, by this model",
+    )
+    command.add_argument(
+        "--tpr-floor",
+        type=float,
+        metavar="P",
+        help="share of synthetic photos that must be found; default: half of what is found among clean photos",
+    )
+    command.add_argument(
+        "--max-gated",
+        type=float,
+        default=0.05,
+        metavar="P",
+        help="most of the clean honest photos that may go to review (%(default)s)",
+    )
+    command.add_argument(
+        "--min-photos", type=int, default=30, metavar="N", help="of each class, for a point of a curve (%(default)s)"
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write the gated model there instead")
+    command.set_defaults(run=gate)
+
+    command = commands.add_parser(
+        "report", parents=[common], help="an evaluation as one page", description=report.__doc__
+    )
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="what realdamage-evaluate wrote")
+    command.add_argument("--model", type=Path, metavar="FILE", help="its .onnx file; default: where it was evaluated")
+    command.add_argument("--manifest", type=Path, metavar="DIR", help="its photos; default: where they were evaluated")
+    command.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
+    command.set_defaults(run=report)
+
+    command = commands.add_parser(
         "compare", parents=[common], help="two models on the same photos", description=compare.__doc__
     )
     command.add_argument("a", type=Path, metavar="A", help="evaluation folder or predictions file of the old model")
@@ -62,7 +101,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     command.add_argument("predictions", type=Path, help=PREDICTIONS_HELP)
     command.add_argument("--fraud-rate", type=float, required=True, metavar="P", help="share of fake claims, in 0..1")
-    command.add_argument("--claim-value", type=float, required=True, metavar="X", help="refund lost when a fake is paid")
+    command.add_argument("--claim-value", type=float, required=True, metavar="X", help="refund lost if a fake is paid")
     command.add_argument("--review-cost", type=float, required=True, metavar="X", help="of a person judging one claim")
     command.add_argument(
         "--accusation-cost", type=float, required=True, metavar="X", help="of refusing an honest buyer (lost trust)"
@@ -115,6 +154,40 @@ def calibrate(arguments: argparse.Namespace) -> int:
         progress=track,
     )
     print(summary_text(summary))
+    return 0
+
+
+def gate(arguments: argparse.Namespace) -> int:
+    """Find out from photos under many perturbations which ones are too small, too blurred or too compressed for this
+    model, and write those limits into the model file: such photos go to review."""
+    with extra("analysis", "realdamage gate"):
+        from realdamage.evaluation.gate import gate_model, summary_text
+        from realdamage.evaluation.predictions import read_predictions
+    summary = gate_model(
+        arguments.model,
+        read_predictions(arguments.predictions),
+        tpr_floor=arguments.tpr_floor,
+        max_gated=arguments.max_gated,
+        min_photos=arguments.min_photos,
+        output=arguments.output,
+    )
+    print(f"{arguments.output or arguments.model}: gated\n{summary_text(summary)}")
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write report.html and report.json into an evaluation folder: figures, curves, slices, worst photos, policy."""
+    with extra("analysis", "realdamage report"):
+        from realdamage.evaluation.folder import find_manifest, find_model, read_evaluation
+        from realdamage.evaluation.report import build_report, write_report
+    predictions, metrics = read_evaluation(arguments.folder)
+    run = metrics.get("run") or {}
+    detector, without_model = find_model(run, arguments.model, arguments.threads)
+    manifest, without_photos = find_manifest(run, arguments.manifest)
+    notes = [note for note in (without_model, without_photos) if note]
+    found = build_report((predictions, metrics), detector=detector, manifest=manifest, notes=notes, progress=track)
+    page = write_report(arguments.folder, found)
+    print("\n".join([*found.first_lines, *found.notes, f"{page} and report.json: {page.stat().st_size / 1e6:.1f} MB"]))
     return 0
 
 

@@ -1,0 +1,139 @@
+"""How well a model does by how good the photo is: the curve from which a gate's limit is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import isotonic_regression
+from scipy.stats import beta
+
+from realdamage.evaluation.predictions import clean, group_ids
+from realdamage.inference.errors import RealDamageError
+
+# The lowest share of clean photos that still counts as ordinary, in the numbers that a curve is not about.
+_ORDINARY = 0.05
+_MOST_BINS = 20
+
+
+@dataclass(frozen=True)
+class QualityCurve:
+    """One quality number against what the model does.
+
+    column: `short_side`, `sharpness` or `compression`. limit: the least value from which on it can be trusted; None:
+    all of the range that was seen. reason: why there is a limit, or none. bins: one row each, worst photos first, with
+    `low` and `high` (the values in it), `real`, `synthetic` (photos), `false_alarms`, `tpr` (at the shipped threshold;
+    NaN without photos), `tpr_fit` (never falling with quality), `trusted`. others: photos left out because another
+    quality number of theirs is worse than clean photos have.
+    """
+
+    column: str
+    limit: float | None
+    reason: str
+    bins: pd.DataFrame
+    others: int
+
+
+def quality_curve(
+    photos: pd.DataFrame, column: str, *, tpr_floor: float, allowed: float, min_photos: int
+) -> QualityCurve:
+    """The curve of one quality number over all perturbations, and the limit that it gives.
+
+    Photos are sorted by `column` and cut into at most 20 bins with at least `min_photos` of each class. To keep apart
+    what several degradations do, a photo counts only when its *other* quality numbers are those of clean photos (their
+    5th percentile or better). A bin is trusted when the share of positives found, fitted so that it never falls with
+    quality (isotonic regression, Barlow et al. 1972), reaches `tpr_floor`, and the share of negatives accused is not
+    above `allowed` with 95% confidence over all bins (Clopper & Pearson 1934, one group counted once, Bonferroni). The
+    limit is the lower end of the lowest bin from which on all are trusted.
+
+    photos: scored rows with bool columns `is_negative`, `is_positive`, `found` and `accused`.
+    Raises RealDamageError: too few photos for two bins, or not even the best photos are trusted.
+    """
+    ordinary = _ordinary(photos, column)
+    inside = photos[ordinary & photos[column].notna()]
+    bins = pd.DataFrame([_bin(part, column) for part in _cut(inside, column, min_photos)])
+    weight = np.maximum(bins["synthetic"].to_numpy(dtype=np.float64), 1e-9)
+    bins["tpr_fit"] = isotonic_regression(bins["tpr"].to_numpy(), weights=weight).x
+    alarms, groups = bins["alarms"].to_numpy(), bins["groups"].to_numpy()
+    sure = np.array([_at_least(k, n, 0.05 / len(bins)) for k, n in zip(alarms, groups, strict=True)])
+    bins["trusted"] = (bins["tpr_fit"] >= tpr_floor - 1e-9) & (sure <= allowed)
+    untrusted = np.flatnonzero(~bins["trusted"])
+    first = int(untrusted[-1]) + 1 if len(untrusted) else 0
+    bins = bins.drop(columns=["alarms", "groups"])
+    others = int((~ordinary).sum())
+    if first == len(bins):
+        worst = bins.iloc[-1]
+        raise RealDamageError(
+            f"{column}: the model is not trusted on the best photos either ({column} {worst['low']:.4g} to "
+            f"{worst['high']:.4g}: finds {worst['tpr']:.1%} of the synthetic photos, floor {tpr_floor:.1%}; accuses "
+            f"{worst['false_alarms']:.1%} of the honest ones, allowed {allowed:.1%}). No gate mends that: calibrate "
+            "again on photos like these, or lower --tpr-floor."
+        )
+    if first == 0:
+        return QualityCurve(column, None, f"trusted down to {bins['low'].iat[0]:.4g}, the least seen", bins, others)
+    failed = bins.iloc[first - 1]
+    causes = [
+        *([f"finds {failed['tpr']:.1%}, floor {tpr_floor:.1%}"] if failed["tpr_fit"] < tpr_floor - 1e-9 else []),
+        *([f"accuses {failed['false_alarms']:.1%}, allowed {allowed:.1%}"] if sure[first - 1] > allowed else []),
+    ]
+    limit = float(bins["low"].to_numpy(dtype=np.float64)[first])
+    return QualityCurve(column, limit, "below it: " + "; ".join(causes), bins, others)
+
+
+def _ordinary(photos: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
+    """bool [n]: in the other quality numbers no worse than clean photos are."""
+    good = np.ones(len(photos), dtype=bool)
+    untouched = clean(photos)
+    for other in {"short_side", "sharpness", "compression"} - {column}:
+        known = untouched[other].dropna().to_numpy(dtype=np.float64)
+        if len(known):
+            good &= ~(photos[other] < np.quantile(known, _ORDINARY)).to_numpy(dtype=bool)
+    return good
+
+
+def _cut(photos: pd.DataFrame, column: str, min_photos: int) -> list[pd.DataFrame]:
+    """Consecutive ranges of the values, each with enough photos of both classes; equal values stay together."""
+    counts = [int(photos[name].sum()) for name in ("is_negative", "is_positive")]
+    if min(counts) < 2 * min_photos:
+        raise RealDamageError(
+            f"{column}: a curve needs at least {2 * min_photos} honest and {2 * min_photos} synthetic photos over all "
+            f"perturbations; found {counts[0]} and {counts[1]}. Score more photos or perturbations, or lower "
+            "--min-photos."
+        )
+    least = [max(min_photos, math.ceil(count / _MOST_BINS)) for count in counts]
+    by_value = photos.groupby(column)[["is_negative", "is_positive"]].sum().sort_index()
+    codes, code, negatives, positives = [], 0, 0, 0
+    for new_negatives, new_positives in by_value.to_numpy():
+        codes.append(code)
+        negatives, positives = negatives + new_negatives, positives + new_positives
+        if negatives >= least[0] and positives >= least[1]:
+            code, negatives, positives = code + 1, 0, 0
+    if code:  # what is left over at the upper end is too little for a bin of its own
+        codes = [min(value, code - 1) for value in codes]
+    of_value = dict(zip(by_value.index, codes, strict=True))
+    return [part for _, part in photos.groupby(photos[column].map(of_value), sort=True)]
+
+
+def _bin(part: pd.DataFrame, column: str) -> dict[str, float]:
+    negative, positive = (part[name].to_numpy(dtype=bool) for name in ("is_negative", "is_positive"))
+    false_alarms = float(part["accused"].to_numpy(dtype=bool)[negative].mean())
+    groups = int(group_ids(part)[negative].nunique())
+    return {
+        "low": float(part[column].min()),
+        "high": float(part[column].max()),
+        "real": int(negative.sum()),
+        "synthetic": int(positive.sum()),
+        "false_alarms": false_alarms,
+        "tpr": float(part["found"].to_numpy(dtype=bool)[positive].mean()),
+        # Several perturbations of one product are one witness.
+        "alarms": false_alarms * groups,
+        "groups": groups,
+    }
+
+
+def _at_least(alarms: float, groups: int, risk: float) -> float:
+    """The lower confidence bound of a share; `alarms` need not be whole."""
+    return float(beta.ppf(risk, alarms, groups - alarms + 1)) if alarms > 0 else 0.0

@@ -1,0 +1,271 @@
+"""The gate's limits are found where a made-up model breaks, and not where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from realdamage.cli import main
+from realdamage.evaluation.gate import GateSummary, derive_gate, gate_model, summary_text, whole_photo_share
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
+from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.inference.metadata import read_model_file, write_model_file
+from realdamage.inference.policy import Calibration, Policy
+
+POLICY = Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="real", photos={"real": 300})
+CLEAN = {"sharpness": (0.4, 0.55), "compression": (85, 100), "short_side": (600, 900)}
+
+
+def photos(n: int = 400, seed: int = 0, *, accuse: str = "", **breaks: float) -> pd.DataFrame:
+    """`n` photos, clean and under three perturbations, each of which worsens one number evenly down to almost nothing.
+
+    breaks: below this value of a number the model finds nothing; `accuse` names the number below which it accuses
+    honest photos instead.
+    """
+    rng = np.random.default_rng(seed)
+    worse = {"sharpness": ("blurred", 0.05, 0.5), "compression": ("jpeg", 10, 95), "short_side": ("small", 60, 800)}
+    tables = []
+    for number in (None, *worse):
+        table = pd.DataFrame({**dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")}, index=range(n))
+        synthetic = np.arange(n) % 2 == 1
+        values = {name: rng.uniform(*limits, n) for name, limits in CLEAN.items()}
+        if number:
+            perturbation, low, high = worse[number]
+            values[number] = rng.uniform(low, high, n)
+        else:
+            perturbation = ""
+        broken = (
+            np.any([values[name] < limit for name, limit in breaks.items()], axis=0) if breaks else np.zeros(n, bool)
+        )
+        found = np.where(
+            synthetic, rng.random(n) < np.where(broken & (accuse == ""), 0.02, 0.9), broken & (accuse != "")
+        )
+        tables.append(
+            table.assign(
+                file_name=[f"{i}.jpg" for i in range(n)],
+                label=np.where(synthetic, "synthetic", "real"),
+                kind=np.where(synthetic, "ai_region", "damaged"),
+                perturbation=perturbation,
+                score=np.where(found, 2.0, -2.0),
+                outcome=np.where(found, "synthetic", "real"),
+                width=np.round(values["short_side"]) + 200,
+                height=np.round(values["short_side"]),
+                sharpness=values["sharpness"],
+                compression=np.round(values["compression"]),
+                hot_share=0.1,
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def limits(summary: GateSummary) -> tuple[float | None, ...]:
+    return summary.gate.min_side, summary.gate.min_sharpness, summary.gate.min_quality
+
+
+def test_a_model_that_never_breaks_gets_no_gate() -> None:
+    summary = derive_gate(photos(), POLICY)
+    assert limits(summary) == (None, None, None)
+    assert summary.gated == (0.0, 0.0)
+    assert summary.tpr_floor == pytest.approx(0.45, abs=0.03)
+    assert all(curve.bins["trusted"].all() for curve in summary.curves)
+
+
+@pytest.mark.parametrize("accuse", ["", "honest"])
+@pytest.mark.parametrize(
+    ("column", "where", "within"), [("sharpness", 0.25, 0.06), ("compression", 45, 12), ("short_side", 300, 90)]
+)
+def test_the_point_where_a_model_breaks_is_found_and_only_that(
+    column: str, where: float, within: float, accuse: str
+) -> None:
+    """Whether it stops finding synthetic photos, or starts to accuse honest ones."""
+    summary = derive_gate(photos(1200, accuse=accuse, **{column: where}), POLICY)
+    names = ("short_side", "sharpness", "compression")
+    for name, limit in zip(names, limits(summary), strict=True):
+        if name == column:
+            assert limit == pytest.approx(where, abs=within)
+        else:
+            assert limit is None
+    curve = next(curve for curve in summary.curves if curve.column == column)
+    assert ("accuses" if accuse else "finds") in curve.reason
+
+
+def test_several_breaks_are_kept_apart() -> None:
+    summary = derive_gate(photos(1200, sharpness=0.25, compression=45, short_side=300), POLICY)
+    assert limits(summary) == (pytest.approx(300, abs=90), pytest.approx(0.25, abs=0.06), pytest.approx(45, abs=12))
+    assert summary.gated == (0.0, 0.0)
+    assert summary.per_perturbation["jpeg"] == pytest.approx(35 / 85, abs=0.15)
+    assert summary.per_perturbation[""] == 0.0
+
+
+def test_one_unlucky_bin_in_the_middle_is_no_limit() -> None:
+    table = photos(1200, compression=30)
+    middle = table["compression"].between(68, 70) & (table["label"] == "synthetic")
+    table.loc[middle, "score"] = -2.0
+    limit = derive_gate(table, POLICY).gate.min_quality
+    assert limit == pytest.approx(30, abs=12)
+
+
+def test_a_few_false_alarms_more_than_allowed_are_no_proof() -> None:
+    table = photos(1200)
+    real = np.flatnonzero(table["label"] == "real")
+    table.loc[np.random.default_rng(0).choice(real, round(0.012 * len(real)), replace=False), "score"] = 2.0
+    assert limits(derive_gate(table, POLICY)) == (None, None, None)
+
+
+def test_many_perturbations_of_one_group_are_one_witness() -> None:
+    table = photos(1200)
+    blurred = (table["label"] == "real") & (table["sharpness"] < 0.2)
+    table.loc[blurred & (np.random.default_rng(0).random(len(table)) < 0.1), "score"] = 2.0
+    assert derive_gate(table, POLICY).gate.min_sharpness is not None
+    assert derive_gate(table.assign(group="one product"), POLICY).gate.min_sharpness is None
+
+
+def test_the_floor_can_be_given() -> None:
+    table = photos(1200)
+    weak = (table["compression"] < 50) & (table["label"] == "synthetic") & (np.arange(len(table)) % 4 < 2)
+    table.loc[weak, "score"] = -2.0  # half of them are still found
+    assert derive_gate(table, POLICY, tpr_floor=0.2).gate.min_quality is None
+    assert derive_gate(table, POLICY, tpr_floor=0.7).gate.min_quality == pytest.approx(50, abs=12)
+
+
+def test_a_gate_that_would_stop_many_clean_photos_is_refused() -> None:
+    with pytest.raises(RealDamageError, match=r"would send \d+\.\d% of the 600 clean honest photos .* sharpness 0\.4"):
+        derive_gate(photos(1200, sharpness=0.43), POLICY)
+    assert derive_gate(photos(1200, sharpness=0.43), POLICY, max_gated=0.5).gated[0] > 0.05
+
+
+def test_a_model_that_finds_nothing_even_in_good_photos_is_told_so() -> None:
+    with pytest.raises(RealDamageError, match=r"short_side: the model is not trusted on the best photos either"):
+        derive_gate(photos(1200, short_side=2000), POLICY, tpr_floor=0.5)
+
+
+def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
+    table = photos(1200, accuse="honest", compression=45)
+    intact = table["kind"] == "damaged"
+    table = table.assign(kind=np.where(intact & (np.arange(len(table)) % 4 == 0), "original", table["kind"]))
+    table.loc[table["kind"] == "damaged", "score"] = -2.0
+    assert derive_gate(table, POLICY).gate.min_quality is not None
+    assert derive_gate(table, replace(POLICY, negatives="damaged")).gate.min_quality is None
+
+
+def hot(table: pd.DataFrame, rows: pd.Series, share: float) -> None:
+    table.loc[rows, ["score", "hot_share"]] = [2.0, share]
+
+
+def enhanced() -> pd.DataFrame:
+    """A fifth of the phone-enhanced honest photos is accused, with 72% of the patches hot; `ai_whole` has 60 to 99%."""
+    table = photos(400)
+    again = table[table["perturbation"] == ""].assign(perturbation="denoised")
+    table = pd.concat([table, again], ignore_index=True)
+    honest = (table["label"] == "real") & (table["perturbation"] == "denoised")
+    hot(table, honest & (np.arange(len(table)) % 10 == 0), 0.72)
+    whole = (table["label"] == "synthetic") & (np.arange(len(table)) % 4 == 1)
+    table.loc[whole, "kind"] = "ai_whole"
+    table.loc[whole, "score"] = 2.0
+    table.loc[whole, "hot_share"] = np.random.default_rng(0).permutation(np.linspace(0.6, 0.99, int(whole.sum())))
+    return table
+
+
+def test_the_whole_photo_rule_is_set_where_phones_are_spared() -> None:
+    found = derive_gate(enhanced(), POLICY).whole_photo
+    assert found.share == 0.7
+    assert found.honest == (0.0, pytest.approx(0.1))  # clean and denoised alike
+    assert found.ai_whole is not None
+    assert found.ai_whole[0] < found.ai_whole[1] == 1.0
+
+
+def test_the_whole_photo_rule_stays_where_nothing_can_be_learnt() -> None:
+    assert whole_photo_share(photos().assign(), POLICY, 0.01)[:2] == (
+        0.9,
+        "unchanged: no phone-enhanced photos (sharpened, denoised, upscaled, enhanced, enhanced_upscaled) among these",
+    )
+    table = enhanced()
+    assert "spared without it" in whole_photo_share(table, POLICY, 0.2).reason
+    assert "column hot_share is empty" in whole_photo_share(table.assign(hot_share=np.nan), POLICY, 0.01).reason
+    low = whole_photo_share(table.assign(hot_share=0.3), POLICY, 0.01)
+    assert (low.share, low.reason) == (0.9, "unchanged: no share from 0.5 on spares enough honest photos")
+
+
+@pytest.fixture
+def calibrated(model_file: Path) -> Path:
+    data, metadata, _ = read_model_file(model_file)
+    calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
+    write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=POLICY))
+    return model_file
+
+
+@pytest.fixture
+def table_file(calibrated: Path, tmp_path: Path) -> Path:
+    digest = read_model_file(calibrated)[2]
+    write_predictions(tmp_path / "p.parquet", photos(1200, sharpness=0.25).assign(graph_sha256=digest))
+    return tmp_path / "p.parquet"
+
+
+def test_the_command_writes_the_gate_and_prints_the_curve(
+    calibrated: Path, table_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "gated.onnx"
+    before = read_model_file(calibrated)
+    assert main(["gate", str(calibrated), "--predictions", str(table_file), "--output", str(output)]) == 0
+    _, metadata, digest = read_model_file(output)
+    assert metadata.policy is not None
+    gate = metadata.policy.gate
+    assert gate is not None
+    assert (gate.min_side, gate.min_quality) == (None, None)
+    assert gate.min_sharpness == pytest.approx(0.25, abs=0.06)
+    assert replace(metadata.policy, gate=None) == POLICY
+    assert digest == before[2]
+    assert read_model_file(calibrated) == before
+    out = capsys.readouterr().out
+    assert f"sharpness: limit {gate.min_sharpness:.4g} (below it: finds" in out
+    assert out.count("not trusted") >= 2
+    assert "compression: limit none (trusted down to 10" in out
+    assert "sends to review 0.0% of the clean honest" in out
+
+
+def test_the_text_says_what_each_perturbation_loses() -> None:
+    summary = derive_gate(photos(1200, sharpness=0.25), POLICY)
+    assert 0.3 < summary.per_perturbation["blurred"] < 0.6
+    assert f"of perturbed ones: blurred {summary.per_perturbation['blurred']:.0%}" in summary_text(summary)
+
+
+def test_predictions_of_another_model_are_refused(calibrated: Path) -> None:
+    with pytest.raises(RealDamageError, match=r"another model's: made with the network abcabcabcabc…"):
+        gate_model(calibrated, photos().assign(graph_sha256="abc" * 10))
+
+
+def test_an_uncalibrated_model_is_refused(model_file: Path) -> None:
+    with pytest.raises(RealDamageError, match="has no thresholds yet"):
+        gate_model(model_file, photos())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[t["perturbation"] == ""], "hold no perturbations"),
+        (lambda t: t[t["perturbation"] != ""], "no clean photos"),
+        (lambda t: t.assign(sharpness=np.nan), "no values in the column sharpness"),
+        (lambda t: t.assign(score=np.nan), "hold no perturbations"),
+        (lambda t: t[t["label"] == "real"], r"found \d+ and 0"),
+        (lambda t: t.head(0), "hold no perturbations"),
+        (lambda t: t.assign(label=""), "no label"),
+        (lambda t: t.drop(columns="score"), "missing columns: score"),
+        (lambda t: t.groupby("perturbation").head(20), "at least 60 honest and 60 synthetic"),
+    ],
+)
+def test_tables_that_make_no_curve_are_refused(change: object, message: str) -> None:
+    assert callable(change)
+    with pytest.raises(RealDamageError, match=message):
+        derive_gate(change(photos()), POLICY)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tpr_floor", 1.5), ("tpr_floor", -0.1), ("max_gated", 1.0), ("min_photos", 0)]
+)
+def test_shares_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"{name}={value} must be at least"):
+        derive_gate(photos(), POLICY, **{name: value})
