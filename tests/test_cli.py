@@ -252,9 +252,9 @@ def manifest(folder: Path, photo: Callable[[int, str], np.ndarray]) -> None:
     (folder / "metadata.csv").write_text("\n".join(rows))
 
 
-def test_calibrate_writes_thresholds_into_the_model(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def uncalibrated(model: Path, tmp_path: Path) -> Path:
+    """The model without thresholds, beside `data`: 30 products, each with a damaged and a redder, synthetic photo."""
     pytest.importorskip("realdamage.evaluation.calibration")
     rng = np.random.default_rng(0)
 
@@ -263,17 +263,61 @@ def test_calibrate_writes_thresholds_into_the_model(
         return np.full((32, 32, 3), (red, 100, 130), np.uint8)
 
     manifest(tmp_path / "data", photo)
-    data, metadata, digest = read_model_file(model)
+    data, metadata, _ = read_model_file(model)
     write_model_file(model, data, replace(metadata, calibration=None, policy=None))
-    assert main(["calibrate", str(model), "--manifest", str(tmp_path / "data"), "--fpr", "0.1"]) == 0
-    _, calibrated, digest_again = read_model_file(model)
+    return model
+
+
+def test_calibrate_writes_thresholds_into_the_model(
+    uncalibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = read_model_file(uncalibrated)[2]
+    assert main(["calibrate", str(uncalibrated), "--manifest", str(tmp_path / "data"), "--fpr", "0.1"]) == 0
+    _, calibrated, digest_again = read_model_file(uncalibrated)
     assert digest_again == digest
     assert calibrated.calibration is not None
     assert calibrated.policy is not None
     assert (calibrated.policy.fpr, calibrated.policy.negatives) == (0.1, "damaged")
+    assert calibrated.policy.guarantee is None
     out = capsys.readouterr().out
     assert f"synthetic     score >= {calibrated.policy.t_synthetic:+.3f}: " in out
     assert "of these damaged photos (allowed 10.0%)" in out
+    assert "no promise about others" in out
+
+
+def test_calibrate_promises_what_the_photos_can_keep(
+    uncalibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["calibrate", str(uncalibrated), "--manifest", str(tmp_path / "data"), "--split", "val"]
+    assert main([*command, "--alpha", "0.1", "--beta", "0.2", "--delta", "0.05", "--calibration", "auto"]) == 0
+    policy = read_model_file(uncalibrated)[1].policy
+    assert policy is not None
+    assert policy.guarantee is not None
+    assert (policy.guarantee.alpha, policy.guarantee.beta, policy.guarantee.delta) == (0.1, 0.2, 0.05)
+    out = capsys.readouterr().out
+    assert "With 95% confidence, at most 10% of photos with real damage are called synthetic." in out
+    assert "in a claim with 3 of them, up to 30% of claims have one that is" in out
+    assert "0.0% of these damaged photos (promised at most 10% of all)" in out
+    assert "Brier score on held-out groups: platt 0." in out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--alpha", "0.05", "--split", "val"], 3, "it takes 59 even without a single error. The smallest that 30 can"),
+        (["--alpha", "0.1"], 3, "no split 'policy'"),
+        (["--alpha", "0.1", "--fpr", "0.01"], 2, "fpr and alpha set the same threshold"),
+        (["--delta", "0.1"], 2, "delta is the risk of a promise; give alpha or beta with it"),
+        (["--alpha", "10", "--split", "val"], 2, "alpha=10.0 must be above 0 and below 1"),
+    ],
+)
+def test_calibrate_refuses_a_promise_and_leaves_the_model_alone(
+    uncalibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, told: str
+) -> None:
+    before = uncalibrated.read_bytes()
+    assert main(["calibrate", str(uncalibrated), "--manifest", str(tmp_path / "data"), *options]) == code
+    assert told in capsys.readouterr().err
+    assert uncalibrated.read_bytes() == before
 
 
 def test_calibrate_without_its_extra_says_what_to_install(
