@@ -44,4 +44,4 @@ class ProbabilityError:
         if not total:
             return np.full(2, np.nan)
         missed = np.bincount(self._bins, weight * self._excess)
-        return np.array([float(weight @ self._excess**2), float(np.abs(missed).sum())]) / total
+        return np.array([float(weight @ self._excess**2) / total, float(np.abs(missed).sum()) / total])

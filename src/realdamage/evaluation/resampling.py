@@ -60,8 +60,8 @@ class WeightedNegatives:
         up_to = self._share[:, np.searchsorted(self._sorted, scores, side="right")]
         # A photo is found at a rate when the negatives that score as high or higher are no larger a share. The
         # tolerance forgives the last digit of k / n, far below one photo.
-        right = [(below + up_to) / 2, *((1 - below <= fpr + 1e-9) for fpr in fprs)]
-        sums = np.stack([(weights * share).sum(axis=1) for share in right])
+        found = [np.where(1 - below <= fpr + 1e-9, weights, 0.0) for fpr in fprs]
+        sums = np.stack([each.sum(axis=1) for each in (weights * (below + up_to) / 2, *found)])
         return np.where(defined, sums / np.where(total > 0, total, 1.0), np.nan)
 
 

@@ -61,7 +61,8 @@ class _Robustness:
         self.outcome = photos["outcome"].to_numpy(dtype=object)
         self.judged = has_thresholds(photos)
         self.draws = GroupDraws(group_ids(photos).to_numpy(), n_boot=n_boot, seed=seed)
-        self.parts: dict[str, Rows] = dict(photos.groupby("perturbation", sort=False).indices)
+        parts = photos.groupby("perturbation", sort=False).indices
+        self.parts = {str(name): np.asarray(rows, dtype=np.int64) for name, rows in parts.items()}
         self._measured = functools.lru_cache(maxsize=8)(self._measure)
         # One sort of negatives for all rows, or the curve would jump where it changes.
         self.over_damaged = min(int(self.damaged[rows].sum()) for rows in self.parts.values()) >= MIN_NEGATIVES

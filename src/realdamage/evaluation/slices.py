@@ -85,7 +85,8 @@ def standard_slices(predictions: pd.DataFrame, *, n_boot: int = 200, seed: int =
 
 def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows for a JSON file: NaN becomes None."""
-    return table.astype(object).where(table.notna(), None).to_dict(orient="records")
+    rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 class _Slices:
@@ -156,11 +157,11 @@ class _Slices:
         """The photos of the other class that a slice is compared with."""
         name = "synthetic" if synthetic else "real"
         within = self.parts[self.values["perturbation"][own[0]]]
-        found = within[self.synthetic[within] == synthetic]
+        found: Rows = within[self.synthetic[within] == synthetic]
         for key, value in values.items():
             if key in (*SYNTHETIC_KEYS, "kind", "perturbation", "damage"):
                 continue
-            alike = found[self.values[key][found] == value]
+            alike: Rows = found[self.values[key][found] == value]
             if len(alike) < MIN_PHOTOS:
                 notes.append(f"{len(alike) or 'no'} {name} {_photos(alike)} of this {key}: compared with all")
             found = alike if len(alike) >= MIN_PHOTOS else found
@@ -175,7 +176,8 @@ class _Slices:
         return self._really_damaged(found, alike, notes)
 
     def _really_damaged(self, found: Rows, alike: Rows, notes: list[str]) -> Rows:
-        damaged, alike = found[self.damaged[found]], alike[self.damaged[alike]]
+        damaged: Rows = found[self.damaged[found]]
+        alike = alike[self.damaged[alike]]
         if len(alike) >= MIN_NEGATIVES:
             notes.append(f"compared with the {len(alike)} really damaged photos of this damage")
             return alike
@@ -195,10 +197,10 @@ class _Slices:
             return row
         against = self._negatives(negatives.tobytes())
         draws = against.figures(self.scores[positives], self.draws.weights(positives), (FPR,))
-        measured = _FIGURES
+        measured: tuple[str, ...] = _FIGURES
         if len(negatives) < MIN_NEGATIVES:
             notes.append(f"{len(negatives)} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})")
-            measured = _FIGURES[:1]
+            measured = ("auroc",)
         for key, figure in zip(measured, draws, strict=False):
             row[key] = float(figure[0])
         n_groups = self.draws.n_groups(positives)

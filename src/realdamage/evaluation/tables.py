@@ -111,7 +111,7 @@ def _frame_lines(table: pd.DataFrame, keys: Sequence[str], columns: Mapping[str,
     return lines
 
 
-def _with_interval(row: Mapping[str, Any], key: str) -> str:
+def _with_interval(row: Mapping[Any, Any], key: str) -> str:
     low, high = (row.get(f"{key}_{end}") for end in ("low", "high"))
     if _missing(row[key]) or _missing(low) or _missing(high):
         return _cell(row[key])
