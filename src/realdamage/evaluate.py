@@ -18,6 +18,7 @@ from realdamage.evaluation.figures import all_figures, shortcut_figures
 from realdamage.evaluation.fraudbench import benchmark_figures, format_benchmark
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import clean, write_predictions
+from realdamage.evaluation.report import build_report, write_report
 from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.evaluation.sampling import draw_photos
 from realdamage.evaluation.tables import format_robustness, format_table
@@ -45,18 +46,17 @@ def load_checkpoint(config: EvaluateConfig) -> Detector:
     return Detector(TorchScorer(classifier.network), metadata, prior=config.prior, allow_demo=config.allow_demo)
 
 
-def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, str]:
-    """The chosen photos, and the digest of the whole set. Raises ManifestError and ConfigError."""
+def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
+    """The chosen photos, and the whole set. Raises ManifestError and ConfigError."""
     reader: Any = config.data.reader
-    manifest = read_dataset(config.data.root, reader_from_mapping(reader))
-    digest = manifest.digest()
+    whole = manifest = read_dataset(config.data.root, reader_from_mapping(reader))
     if config.data.split is not None:
         if not (manifest.table["split"] != "").any():
             raise ConfigError(f"{manifest.root}: its photos have no split; score all of them with data.split=null")
         manifest = manifest.select(split=config.data.split)
     if config.data.limit is not None:
         manifest = draw_photos(manifest, config.data.limit, config.seed)
-    return manifest, digest
+    return manifest, whole
 
 
 def run(config: EvaluateConfig) -> None:
@@ -74,7 +74,7 @@ def run(config: EvaluateConfig) -> None:
         load = lambda threads: detector  # noqa: E731
     else:
         detector = load(config.threads)
-    manifest, digest = photos_to_score(config)
+    manifest, whole = photos_to_score(config)
     folder = Path(config.paths.run)
     scored = score_suite(
         load,
@@ -96,7 +96,7 @@ def run(config: EvaluateConfig) -> None:
     benchmark = benchmark_figures(config.benchmark, scored.predictions)
     if benchmark:
         metrics["benchmark"] = benchmark
-    metrics["run"] = _about(config, detector, digest)
+    metrics["run"] = _about(config, detector, whole.digest())
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
     scored.discard()
     print(format_table(metrics))
@@ -105,7 +105,10 @@ def run(config: EvaluateConfig) -> None:
         print(f"\n{format_benchmark(benchmark)}")
     if config.shortcuts:
         print(f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}")
-    print(f"\npredictions and metrics: {folder}")
+    report = build_report((scored.predictions, metrics), detector=detector, manifest=whole, progress=track)
+    print(
+        f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\nreport: {write_report(folder, report)}"
+    )
 
 
 def _digest(config: EvaluateConfig) -> str:

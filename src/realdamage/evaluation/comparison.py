@@ -29,14 +29,14 @@ CLEAN = "clean"
 """What photos without a perturbation are called."""
 FIGURES: Mapping[str, tuple[str, bool]] = {
     "auroc": ("AUROC", True),
-    "tpr_at_fpr_1": ("TPR at 1% FPR, really damaged", True),
-    "tpr_at_fpr_5": ("TPR at 5% FPR, really damaged", True),
-    "balanced_at_thresholds": ("balanced accuracy, shipped thresholds", True),
-    "false_alarms": ("really damaged called synthetic", False),
+    "tpr_at_fpr_1": ("TPR at 1% FPR over real damage", True),
+    "tpr_at_fpr_5": ("TPR at 5% FPR over real damage", True),
+    "balanced_at_thresholds": ("balanced accuracy at the thresholds", True),
+    "false_alarms": ("real damage called synthetic", False),
     "missed": ("synthetic called real", False),
-    "review": ("sent to review", False),
+    "review": ("photos sent to review", False),
     "brier": ("Brier score", False),
-    "pairs": ("edit scores above its original", True),
+    "pairs": ("edits above their own original", True),
 }
 """Title of each figure, and whether more of it is better."""
 MIN_GROUPS = 20

@@ -12,8 +12,8 @@ from realdamage.inference.onnx_file import write_atomically
 
 _LISTED = 10  # flipped photos in a terminal
 _LISTED_PAGE = 100
-# What a line of a perturbation tells; the pages have all figures.
-_IN_SHORT = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5", "false_alarms")
+# What a line of a perturbation tells; the page has all figures.
+_IN_SHORT = ("auroc", "tpr_at_fpr_1", "false_alarms")
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -31,17 +31,16 @@ def write_comparison(comparison: Comparison, *, html: Path | None = None, json_f
 
 def comparison_page(comparison: Comparison) -> str:
     """The comparison as one self-contained HTML page."""
-    everything = [*comparison.figures, *(row for rows in comparison.perturbed.values() for row in rows)]
-    ends = [abs(end) for row in everything for end in (row.low, row.high) if end is not None]
+    ends = [abs(end) for row in comparison.figures for end in (row.low, row.high) if end is not None]
     standings = {row.standing for row in comparison.figures}
-    tone = "bad" if "worse" in standings else "good" if "better" in standings else ""
+    tone = "down" if "worse" in standings else "up" if "better" in standings else ""
     return render(
         "comparison.html.j2",
         comparison=comparison,
         conclusion=conclusion(comparison.figures),
         counts=counts(comparison),
         flips=flips(comparison),
-        summaries={name: conclusion(rows) for name, rows in comparison.perturbed.items()},
+        shown=[row.figure for row in comparison.figures if _measured_anywhere(comparison, row.figure)],
         tone=tone,
         width=max([*ends, 1e-9]),
         listed=_LISTED_PAGE,
@@ -108,11 +107,11 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         yield f"{row.title:<38}{numbers}   {interval:<18}  {row.sentence}"
     if comparison.perturbed:
         yield ""
-        width = max(len("perturbation"), *(len(name) for name in comparison.perturbed))
-        titles = [row.title.removesuffix(", really damaged") for row in comparison.figures if row.figure in _IN_SHORT]
-        yield f"{'perturbation':<{width}}" + "".join(f"  {title + ', B − A':>36}" for title in titles)
+        width = max(len("B − A after"), *(len(name) for name in comparison.perturbed))
+        titles = [row.title for row in comparison.figures if row.figure in _IN_SHORT]
+        yield f"{'B − A after':<{width}}" + "".join(f"  {title:<36}" for title in titles)
         for name, rows in comparison.perturbed.items():
-            yield f"{name:<{width}}" + "".join(f"  {_short(row):>36}" for row in rows if row.figure in _IN_SHORT)
+            yield f"{name:<{width}}" + "".join(f"  {_short(row):<36}" for row in rows if row.figure in _IN_SHORT)
     yield ""
     yield f"called differently: {flips(comparison)}"
     for flip in comparison.flips[:_LISTED]:
@@ -123,6 +122,14 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         yield f"  … and {len(comparison.flips) - _LISTED:,} more (--json FILE lists all)"
     yield ""
     yield conclusion(comparison.figures)
+
+
+def _measured_anywhere(comparison: Comparison, figure_name: str) -> bool:
+    return any(
+        row.figure == figure_name and row.difference is not None
+        for rows in comparison.perturbed.values()
+        for row in rows
+    )
 
 
 def _short(row: Difference) -> str:

@@ -42,6 +42,7 @@ _ROBUSTNESS = {
     "false_alarms": "real damage called synthetic",
     "called_real": "synthetic called real",
     "review": "to review",
+    "pixel_ap": "pixel AP",
 }
 
 
@@ -56,7 +57,7 @@ def report_page(report: Report) -> str:
         # Drawn here from numbers; only perturbations and kinds bring letters of a user's, and matplotlib escapes them.
         plots=[(title, Markup(svg), text) for title, svg, text in _plots(report)],
         robustness_plots=[Markup(svg) for svg in _robustness_plots(report)],
-        robustness=_table(report.robustness, ["perturbation"], _ROBUSTNESS, len(report.robustness)),
+        robustness=_table(_named(report.robustness), ["perturbation"], _ROBUSTNESS, len(report.robustness)),
         slices=[(name, _slice(name, rows, report)) for name, rows in report.slices.items()],
         benchmark=format_benchmark(report.benchmark) if report.benchmark else "",
     )
@@ -112,6 +113,18 @@ def _robustness_plots(report: Report) -> Iterator[str]:
     for key, title in (("auroc", "AUROC"), ("tpr_at_fpr_1", "TPR at 1% FPR"), ("false_alarms", "false alarms")):
         if any(row.get(key) is not None for row in report.robustness):
             yield report_plots.robustness_plot(report.robustness, key, title)
+
+
+def _named(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of perturbations under the titles that the suite gives them, their localisation beside the rest."""
+    return [
+        {
+            **row,
+            "perturbation": row.get("title") or str(row["perturbation"]).replace("_", " "),
+            "pixel_ap": (row.get("localisation") or {}).get("pixel_ap"),
+        }
+        for row in rows
+    ]
 
 
 def _slice(name: str, rows: Sequence[Mapping[str, Any]], report: Report) -> dict[str, Any]:
