@@ -49,17 +49,20 @@ def _ways(choice: ThresholdChoice) -> list[str]:
     held_out = [choice.cross_fitted] if choice.cross_fitted else []
     ways = [*choice.others, choice.figures, *held_out]
     width = max(len("per claim"), *(len(way.name) for way in ways))
-    titles = f"{'cost':>10}  {'(95%)':<20}{'reviewed':>10}{'fakes stopped':>15}{'honest refused':>16}"
-    lines = [f"{'per claim':<{width}}{titles}{'fake if refused':>17}{'fake if reviewed':>18}"]
-    return [*lines, *(_row(way, width) for way in ways)]
+    titles = [
+        f"{'':<{width + 32}}{'claims':>10}{'fakes':>9}{'honest':>9}{'fakes among':>14}{'fakes among':>14}",
+        f"{'per claim':<{width}}{'cost':>10}  {'(95%)':<20}{'reviewed':>10}{'stopped':>9}{'refused':>9}"
+        f"{'the refused':>14}{'the reviewed':>14}",
+    ]
+    return [*titles, *(_row(way, width) for way in ways)]
 
 
 def _row(way: CostFigures, width: int) -> str:
     ends = way.intervals["cost"]
     interval = "" if ends is None or ends[0] == ends[1] else f"({ends[0]:.4g} to {ends[1]:.4g})"
     return (
-        f"{way.name:<{width}}{way.cost:>10.4g}  {interval:<20}{way.reviewed:>10.2%}{way.stopped:>15.1%}"
-        f"{way.accused:>16.2%}{_share(way.precision):>17}{_share(way.fakes_in_review):>18}"
+        f"{way.name:<{width}}{way.cost:>10.4g}  {interval:<20}{way.reviewed:>10.2%}{way.stopped:>9.1%}"
+        f"{way.accused:>9.2%}{_share(way.precision):>14}{_share(way.fakes_in_review):>14}"
     )
 
 
@@ -88,6 +91,8 @@ def _thresholds(choice: ThresholdChoice) -> list[str]:
     elif held_out and held_out.cost >= min(pay_all.cost, review_all.cost):
         cheaper = min((pay_all, review_all), key=lambda way: way.cost).name
         lines.append(f"On photos left out of the choice they cost no less than to {cheaper}: do not count on a saving.")
+        if held_out.accused > choice.figures.accused:
+            lines.append("Honest photos score higher there; realdamage calibrate --alpha promises how often at most.")
     return lines
 
 

@@ -1,0 +1,201 @@
+"""FraudBench's averages through the real command, as worked out on paper; the published rows as they were published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from realdamage.configuration import compose
+from realdamage.evaluation.fraudbench import (
+    FIGURES,
+    GENERATORS,
+    benchmark_figures,
+    format_benchmark,
+    fraudbench_figures,
+    published_rows,
+)
+from realdamage.evaluation.predictions import PREDICTION_COLUMNS
+from realdamage.inference.errors import ConfigError, RealDamageError
+from realdamage.inference.metadata import read_model_file, write_model_file
+from realdamage.inference.policy import Calibration, Policy
+
+# How red a photo is decides: score 3 is synthetic, 0.5 is review at a probability above 0.5, -3 is real.
+SYNTHETIC, REVIEW, REAL = 176, 136, 80
+PHOTOS = {
+    "Books/Negative/Review_1/IMG_1.png": REAL,
+    "Books/Negative/Review_1/IMG_2.png": REAL,
+    "Books/Negative/Review_2/IMG_1.png": REVIEW,
+    "Books/Negative/Review_3/IMG_1.png": SYNTHETIC,
+    "Books/Positive/Review_1/IMG_1.png": SYNTHETIC,
+    "Books/DeepFake/gpt-image-2/Review_1/IMG_1.png": SYNTHETIC,
+    "Books/DeepFake/gpt-image-2/Review_2/IMG_1.png": REVIEW,
+    "Books/DeepFake/grok-imagine-image/Review_1/IMG_1.png": REAL,
+    "Home & Kitchen/Negative/Review_1/IMG_1.png": REAL,
+    "Home & Kitchen/Negative/Review_2/IMG_1.png": REAL,
+    "Home & Kitchen/DeepFake/gpt-image-2/Review_1/IMG_1.png": SYNTHETIC,
+    "Home & Kitchen/DeepFake/another-model/Review_1/IMG_1.png": REVIEW,
+    "Toys/DeepFake/gpt-image-2/Review_1/IMG_1.png": REAL,
+}
+
+
+@pytest.fixture
+def benchmark_root(tmp_path: Path) -> Path:
+    for name, red in PHOTOS.items():
+        path = tmp_path / "fraudbench" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        pixels[..., 0] = red
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "fraudbench"
+
+
+@pytest.fixture
+def judge(model_file: Path) -> Path:
+    data, metadata, _ = read_model_file(model_file)
+    policy = Policy(1.0, -1.0, fpr=0.1, miss=0.1, negatives="damaged", photos={}, whole_photo_share=None)
+    calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
+    write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
+    return model_file
+
+
+def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
+    run_command: Callable[..., Any], benchmark_root: Path, judge: Path, tmp_path: Path
+) -> None:
+    done = run_command(
+        *("evaluate", "+benchmark=fraudbench", f"checkpoint={judge}"),
+        *(f"data.root={benchmark_root}", "shortcuts=false", "workers=1"),
+    )
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out/evaluate/metrics.json").read_text())["benchmark"]
+    outcome, probability = found["rows"]
+    # Books: 3 of 4 real ones kept, 1 of 3 edits found; Home & Kitchen: 2 of 2 and 1 of 2; Toys: no real one, 0 of 1.
+    assert outcome["name"] == "outcome synthetic"
+    assert outcome["tnr"] == pytest.approx((3 / 4 + 1) / 2)
+    assert outcome["tpr gpt-image-2"] == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert outcome["tpr grok-imagine-image"] == 0
+    assert outcome["balanced_accuracy"] == pytest.approx(((3 / 4 + 1 / 3) / 2 + (1 + 1 / 2) / 2) / 2)
+    # F1 of the edits: 2tp / (2tp + fn + fp)
+    assert outcome["f1"] == pytest.approx((2 / (2 + 2 + 1) + 2 / (2 + 1) + 0) / 3)
+    assert probability["name"] == "probability >= 0.5"
+    assert probability["tnr"] == pytest.approx((2 / 4 + 1) / 2)
+    assert probability["tpr gpt-image-2"] == pytest.approx((1 + 1 + 0) / 3)
+    assert probability["balanced_accuracy"] == pytest.approx(((2 / 4 + 2 / 3) / 2 + 1) / 2)
+    assert probability["f1"] == pytest.approx((4 / (4 + 1 + 2) + 1 + 0) / 3)
+    assert outcome["tpr nano-banana-2"] is None
+    assert (found["n_categories"], found["n_negatives"], found["n_edits"]) == (3, 6, 6)
+    for told in ("ForgeLens [GenImage]", "0.904", "Human Reference", "outcome synthetic", "0.875", "not in that table"):
+        assert told in done.out
+    notes = "\n".join(found["notes"])
+    assert "1 photos of undamaged products are left out" in notes
+    assert "1 categories have no photos of real damage and are left out of TNR and balanced accuracy: Toys" in notes
+    assert "Edits by another-model count in balanced accuracy" in notes
+    assert "No edits by nano-banana-2" in notes
+
+
+def predictions_of(n_negatives: int = 120, seed: int = 0) -> pd.DataFrame:
+    """Two categories, reviews of 3 photos, all six generators; scores overlap."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for index in range(n_negatives):
+        rows.append(("real", "damaged", "", f"c{index % 2}/Review_{index // 3}", rng.normal(0)))
+    for index in range(120):
+        generator = GENERATORS[index % 6]
+        rows.append(
+            ("synthetic", "ai_whole", generator, f"c{index % 2}/Review_{index // 3}", rng.normal(1 + index % 6))
+        )
+    table = pd.DataFrame(rows, columns=["label", "kind", "generator", "group", "score"])
+    names = [f"{index}.jpg" for index in range(len(table))]
+    rest = {key: "" for key in PREDICTION_COLUMNS if key not in table}
+    table = table.assign(**rest).assign(file_name=names, probability=1 / (1 + np.exp(-table["score"])))
+    return table.assign(outcome=np.where(table["score"] > 2, "synthetic", "review"))
+
+
+def test_what_the_paper_lacks_is_told_with_intervals() -> None:
+    table = predictions_of()
+    found = fraudbench_figures(table, n_boot=100)
+    beyond = found["beyond"]
+    assert list(beyond) == ["all edits", *sorted(GENERATORS)]
+    assert beyond["all edits"]["auroc"] == pytest.approx(roc_auc_score(table["label"] == "synthetic", table["score"]))
+    reals = np.sort(table.loc[table["label"] == "real", "score"])[::-1]
+    edits = table.loc[table["label"] == "synthetic", "score"]
+    # One of 120 may be called: 1% of them is 1.2.
+    assert beyond["all edits"]["tpr_at_fpr_1"] == pytest.approx((edits > reals[1]).mean())
+    for row in (*beyond.values(), *found["rows"]):
+        for key, ends in row["intervals"].items():
+            assert ends[0] <= row[key] <= ends[1], key
+    easy, hard = beyond[GENERATORS[5]], beyond[GENERATORS[0]]
+    assert easy["tpr_at_fpr_1"] > hard["intervals"]["tpr_at_fpr_1"][1]
+
+
+def test_with_too_few_photos_of_real_damage_a_rate_of_one_percent_is_not_told() -> None:
+    found = fraudbench_figures(predictions_of(99), n_boot=5)
+    assert found["beyond"]["all edits"]["tpr_at_fpr_1"] is None
+    assert found["beyond"]["all edits"]["reason"] == "99 photos of real damage; a rate of 1% takes 100"
+    assert "a rate of 1% takes 100" in format_benchmark(found)
+
+
+def test_an_uncalibrated_model_has_no_row_for_a_probability() -> None:
+    found = fraudbench_figures(predictions_of().assign(probability=np.nan, outcome="review"), n_boot=5)
+    assert [row["name"] for row in found["rows"]] == ["outcome synthetic"]
+    assert (found["rows"][0]["tnr"], found["rows"][0]["balanced_accuracy"]) == (1.0, 0.5)
+    notes = "\n".join(found["notes"])
+    assert "not calibrated" in notes
+    assert "Every photo is left to review" in notes
+
+
+def test_unreadable_and_perturbed_photos_do_not_count() -> None:
+    table = predictions_of()
+    table.loc[0, ["score", "probability", "outcome"]] = [np.nan, np.nan, ""]
+    blurred = table.assign(perturbation="blur", score=9.0, outcome="synthetic")
+    found = fraudbench_figures(pd.concat([table, blurred], ignore_index=True), n_boot=5)
+    assert found["n_negatives"] == 119
+    assert len(found["rows"]) == 2
+    assert found["rows"][0]["tnr"] < 1
+    assert "1 photos could not be read" in "\n".join(found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (predictions_of().query("label == 'real'"), "found 120 and 0 with a score"),
+        (predictions_of().query("label == 'synthetic'"), "found 0 and 120 with a score"),
+        (predictions_of().assign(kind="original"), "found 0 and 120 with a score"),
+        (predictions_of().assign(group="shop/7"), "its group 'shop/7' is not FraudBench's CATEGORY/Review_"),
+    ],
+)
+def test_predictions_of_another_set_are_refused(table: pd.DataFrame, told: str) -> None:
+    with pytest.raises(RealDamageError, match=told):
+        fraudbench_figures(table)
+
+
+def test_the_published_rows_agree_with_themselves() -> None:
+    rows = published_rows()
+    assert len(rows) == 20
+    assert {row["sort"] for row in rows} == {"mllm", "detector", "people"}
+    for row in rows:
+        # Every generator edited the same photos, so pooled TPR is nearly the mean: a slip in copying would show.
+        mean = np.mean([row[f"tpr {name}"] for name in GENERATORS])
+        assert row["balanced_accuracy"] == pytest.approx((mean + row["tnr"]) / 2, abs=1.5e-3), row["name"]
+        assert row["source"].startswith("https://tristan0318.github.io/FraudBench/")
+        assert all(0 <= row[key] <= 1 for key in FIGURES)
+    best = max(rows, key=lambda row: row["balanced_accuracy"])
+    assert (best["name"], best["balanced_accuracy"], best["tnr"]) == ("ForgeLens [GenImage]", 0.904, 0.957)
+
+
+def test_another_benchmark_is_refused_and_none_is_none() -> None:
+    assert benchmark_figures(None, predictions_of()) is None
+    with pytest.raises(ConfigError, match="benchmark=genimage: allowed is fraudbench"):
+        benchmark_figures("genimage", predictions_of())
+    with pytest.raises(ConfigError, match="Did you mean benchmark=fraudbench"):
+        compose("evaluate", ["+benchmark=fraudbnch"])
+    config = compose("evaluate", ["+benchmark=fraudbench", "checkpoint=x"])
+    assert (config.benchmark, config.data.split, config.data.reader.layout) == ("fraudbench", None, "fraudbench")
