@@ -92,7 +92,7 @@ def _thresholds(choice: ThresholdChoice) -> list[str]:
         cheaper = min((pay_all, review_all), key=lambda way: way.cost).name
         lines.append(f"On photos left out of the choice they cost no less than to {cheaper}: do not count on a saving.")
         if held_out.accused > choice.figures.accused:
-            lines.append("Honest photos score higher there; realdamage calibrate --alpha promises how often at most.")
+            lines.append("They refuse more honest claims there; realdamage calibrate --alpha promises a limit.")
     return lines
 
 
