@@ -8,6 +8,7 @@ from typing import Any
 
 from realdamage.cli_data import extra
 from realdamage.inference.errors import UsageError
+from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import track
 
 THREADS_HELP = "CPU threads; default: those available, at most 4"
@@ -75,6 +76,30 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="write the gated model there instead")
     command.set_defaults(run=gate)
+
+    command = commands.add_parser(
+        "monitor", parents=[common], help="are photos still like the calibration photos?", description=monitor.__doc__
+    )
+    command.add_argument("log", type=Path, metavar="LOG", help="what realdamage predict wrote: .csv, .jsonl, .parquet")
+    command.add_argument(
+        "--reference",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="predictions of the calibration photos by the same model (realdamage-evaluate with data.split=policy)",
+    )
+    command.add_argument("--model", type=Path, metavar="FILE", help="the .onnx file that judged, for its promise")
+    command.add_argument(
+        "--prior", type=float, metavar="P", help="share of synthetic photos in the log; default: what explains it best"
+    )
+    command.add_argument(
+        "--level", type=float, default=0.05, metavar="P", help="risk of an alarm without a shift (%(default)s)"
+    )
+    command.add_argument(
+        "--least-effect", type=float, default=0.1, metavar="P", help="share of photos that must differ (%(default)s)"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    command.set_defaults(run=monitor)
 
     command = commands.add_parser(
         "report", parents=[common], help="an evaluation as one page", description=report.__doc__
@@ -173,6 +198,28 @@ def gate(arguments: argparse.Namespace) -> int:
     )
     print(f"{arguments.output or arguments.model}: gated\n{summary_text(summary)}")
     return 0
+
+
+def monitor(arguments: argparse.Namespace) -> int:
+    """Compare a log of verdicts, which needs no labels, with those on the calibration photos: scores, outcomes,
+    reasons, sizes, sharpness, compression. Exit code 1 when they are no longer alike, so that no promise holds."""
+    with extra("analysis", "realdamage monitor"):
+        from realdamage.evaluation.monitor import monitor as compare_log
+        from realdamage.evaluation.monitor import report_text
+        from realdamage.evaluation.prediction_log import read_log
+        from realdamage.evaluation.predictions import read_predictions
+    found = compare_log(
+        read_log(arguments.log),
+        read_predictions(arguments.reference),
+        arguments.model,
+        prior=arguments.prior,
+        level=arguments.level,
+        least_effect=arguments.least_effect,
+    )
+    if arguments.json:
+        write_atomically(arguments.json, found.to_json().encode())
+    print(report_text(found))
+    return 1 if found.alarm else 0
 
 
 def report(arguments: argparse.Namespace) -> int:
