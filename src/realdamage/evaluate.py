@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
+from realdamage.commit import git_commit
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.evaluation.figures import all_figures, shortcut_figures
@@ -118,8 +119,6 @@ def _digest(config: EvaluateConfig) -> str:
 
 
 def _about(config: EvaluateConfig, detector: Detector, digest: str) -> dict[str, Any]:
-    from realdamage.training.record import git_commit
-
     return {
         "checkpoint": str(config.checkpoint),
         "graph_sha256": detector.graph_sha256,

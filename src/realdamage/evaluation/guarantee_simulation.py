@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binom, binomtest, norm
 
+from realdamage.commit import git_commit
 from realdamage.evaluation.guarantee import allowed_errors, threshold_allowing
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         table = run(options.repetitions, options.seed)
         if options.csv:
-            table["git_commit"], table["date"] = _git_commit(), datetime.datetime.now(datetime.UTC).date().isoformat()
+            table["git_commit"], table["date"] = git_commit(), datetime.datetime.now(datetime.UTC).date().isoformat()
             write_atomically(options.csv, table.to_csv(index=False, float_format="%.4f", lineterminator="\n").encode())
     except RealDamageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -158,15 +158,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = ["population", "method", "groups", "photos", "alpha", "delta", "held", "verdict", "mean_share"]
     print(table[told].to_string(index=False, float_format="%.3f"))
     return 0
-
-
-def _git_commit() -> str:
-    """Commit of the repository that this file lies in; "" outside of one."""
-    try:
-        command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 if __name__ == "__main__":

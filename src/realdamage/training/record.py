@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import subprocess
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+from realdamage.commit import git_commit
 from realdamage.inference.metadata import ModelMetadata
 from realdamage.training.classifier import DamageClassifier
-
-
-def git_commit() -> str:
-    """Commit of the repository that this code runs from, with "+changes" when files differ from it; "" outside a
-    repository."""
-    folder = Path(__file__).resolve().parent
-    try:
-        options: Any = {"cwd": folder, "capture_output": True, "text": True, "check": True, "timeout": 10}
-        commit = str(subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout).strip()
-        changes = str(subprocess.run(["git", "status", "--porcelain", "-uno"], **options).stdout).strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return commit + ("+changes" if changes else "")
 
 
 def training_record(name: str, *, demo: bool, seed: int) -> dict[str, Any]:
