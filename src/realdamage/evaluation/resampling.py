@@ -21,9 +21,10 @@ class GroupDraws:
 
     def __init__(self, groups: npt.ArrayLike, *, n_boot: int, seed: int) -> None:
         names, self._codes = np.unique(np.asarray(groups), return_inverse=True)
-        rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(len(names), np.full(len(names), 1 / max(len(names), 1)), size=n_boot)
-        self._counts = np.vstack([np.ones((1, len(names))), drawn])
+        self._counts = np.ones((1 + n_boot, len(names)))
+        if len(names):
+            even = np.full(len(names), 1 / len(names))
+            self._counts[1:] = np.random.default_rng(seed).multinomial(len(names), even, size=n_boot)
 
     def weights(self, rows: npt.NDArray[np.int64]) -> Floats:
         """[1 + n_boot, len(rows)]."""
