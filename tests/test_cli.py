@@ -294,7 +294,7 @@ def test_calibrate_promises_what_the_photos_can_keep(
     assert policy is not None
     assert policy.guarantee is not None
     assert (policy.guarantee.alpha, policy.guarantee.beta, policy.guarantee.delta) == (0.1, 0.2, 0.05)
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "With 95% confidence, at most 10% of photos with real damage are called synthetic." in out
     assert "in a claim with 3 of them, up to 30% of claims have one that is" in out
     assert "0.0% of these damaged photos (promised at most 10% of all)" in out

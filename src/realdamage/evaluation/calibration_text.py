@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from realdamage.evaluation.calibration import CalibrationSummary
 from realdamage.evaluation.guarantee import percent
 from realdamage.inference.policy import Calibration
+
+WIDTH = 110
 
 
 def summary_text(summary: CalibrationSummary) -> str:
@@ -41,8 +44,8 @@ def _lines(summary: CalibrationSummary) -> Iterator[str]:
         yield f"{review} The rates hold for these photos; no promise about others"
         return
     yield review
-    yield f"promise       {guarantee.statement}"
-    yield from (f"note          {note}" for note in summary.notes)
+    for title, text in (("promise", guarantee.statement), *(("note", note) for note in summary.notes)):
+        yield textwrap.fill(f"{title:<14}{text}", width=WIDTH, subsequent_indent=" " * 14)
 
 
 def _curve(calibration: Calibration) -> str:
