@@ -139,6 +139,11 @@ def test_too_few_photos_say_how_many_it_takes() -> None:
         monitor(draw(49, 1), REFERENCE)
     with pytest.raises(RealDamageError, match="The reference has 20 scored photos"):
         monitor(draw(100, 1), REFERENCE.head(20))
+    one_class = pd.concat(
+        [REFERENCE[REFERENCE["label"] == "synthetic"], REFERENCE[REFERENCE["label"] == "real"].head(14)]
+    )
+    with pytest.raises(RealDamageError, match=r"The reference has 14 real and 2\d\d synthetic photos; at least 25"):
+        monitor(draw(100, 1), one_class)
     few = monitor(draw(80, 1), REFERENCE)
     assert few.needed is not None
     assert few.visible > 0.2

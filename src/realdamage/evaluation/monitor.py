@@ -20,8 +20,8 @@ from realdamage.evaluation.shift import Reference, Shift, holm, photos_needed, v
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.metadata import ModelMetadata, read_model_file
 
-MIN_PHOTOS = 50
-"""Fewer photos, in the log or in the reference, are not compared."""
+MIN_PHOTOS, MIN_OF_CLASS = 50, 25
+"""Fewer photos, in the log or in the reference, or of a class of the reference, are not compared."""
 _NUMBERS = {
     "score": "score",
     "short_side": "shorter side",
@@ -93,7 +93,7 @@ def monitor(
     scored = log[log["score"].notna()]
     known = scored["photo_sha256"] != ""
     here = scored[~(known & scored.duplicated("photo_sha256"))].reset_index(drop=True)
-    _check_enough(len(here), len(before))
+    _check_enough(here, before)
     against = Reference(_with_sides(before), prior)
     shifts, skipped = _compare(_with_sides(here), against, before)
     adjusted = holm(np.array([shift.p for shift in shifts]))
@@ -180,7 +180,7 @@ def _compare(here: pd.DataFrame, against: Reference, before: pd.DataFrame) -> tu
         empty = [
             side
             for side, tables in (("the log", [here]), ("the reference", against.parts))
-            if any(table[column].notna().sum() < MIN_PHOTOS / 2 for table in tables)
+            if any(table[column].notna().sum() < MIN_OF_CLASS for table in tables)
         ]
         if empty:
             skipped.append(f"{name} (hardly any values in {' and '.join(empty)})")
@@ -242,13 +242,19 @@ def _same_network(log: pd.DataFrame, reference: pd.DataFrame, model: str | Path 
     return metadata
 
 
-def _check_enough(photos: int, reference: int) -> None:
-    for name, count in (("log", photos), ("reference", reference)):
+def _check_enough(here: pd.DataFrame, before: pd.DataFrame) -> None:
+    for name, count in (("log", len(here)), ("reference", len(before))):
         if count < MIN_PHOTOS:
             raise RealDamageError(
                 f"The {name} has {count} scored photos; at least {MIN_PHOTOS} are needed to compare anything, and "
                 "several hundred to see a shift of a tenth of the photos."
             )
+    real, synthetic = (int((before["label"] == label).sum()) for label in ("real", "synthetic"))
+    if (before["label"] != "").all() and (real < MIN_OF_CLASS or 0 < synthetic < MIN_OF_CLASS):
+        raise RealDamageError(
+            f"The reference has {real} real and {synthetic} synthetic photos; at least {MIN_OF_CLASS} of each are "
+            "needed (or no synthetic one), as the log may hold any mixture of them."
+        )
 
 
 def _check_options(prior: float | None, level: float, least_effect: float) -> None:
