@@ -257,6 +257,15 @@ def test_histograms_and_bins_count_every_photo() -> None:
     assert report_figures.reliability(table.assign(probability=np.nan)) == ()
 
 
+def test_too_few_photos_make_no_curve() -> None:
+    few = test_set().iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
+    assert report_figures.roc_curves(few) == ()
+    assert report_figures.reliability(few) == ()
+    page = text_of(report_page(report_of(few)))
+    assert "Found, at which price" not in page
+    assert "Where the scores lie" in page
+
+
 def test_drawings_take_the_pages_colours_and_keep_letters_as_letters() -> None:
     svg = report_plots.roc_plot(report_figures.roc_curves(test_set()))
     assert "var(--fake)" in svg

@@ -13,6 +13,7 @@ import pandas as pd
 from realdamage.data.vocabulary import KINDS
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds
 from realdamage.evaluation.predictions import group_ids
+from realdamage.evaluation.probabilities import N_BINS
 from realdamage.evaluation.reliability import reliability_table
 from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval, share_interval
 
@@ -23,6 +24,9 @@ LOWEST_FPR = 0.001
 """Where the curve begins: beyond it a test of any usual size has nothing to say."""
 _N_BOOT = 300
 _BINS = 36
+_PER_BIN = 20
+# Fewer real photos make a staircase, not a curve.
+_PER_CURVE = 20
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def parts_table(photos: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> tup
 
 
 def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
-    """The curve over really damaged photos, then over all real ones; without those that lack photos."""
+    """The curve over really damaged photos, then over all real ones; without those that have fewer than 20."""
     score = photos["score"].to_numpy(dtype=np.float64)
     real = (photos["label"] == "real").to_numpy()
     own = np.flatnonzero(~real)
@@ -129,7 +133,7 @@ def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
     curves = []
     for name, negative in (("really damaged", _damaged(photos)), ("all real", real)):
         rows = np.flatnonzero(negative)
-        if min(len(rows), len(own)) < MIN_PHOTOS:
+        if len(rows) < _PER_CURVE or len(own) < MIN_PHOTOS:
             continue
         against = WeightedNegatives(score[rows], draws.weights(rows))
         found = against.figures(score[own], draws.weights(own), grid.tolist())[1:]
@@ -139,11 +143,14 @@ def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
 
 
 def reliability(photos: pd.DataFrame) -> tuple[Bin, ...]:
-    """What happened beside what was said (`reliability_table`); empty without probabilities or with one class only."""
-    if photos.loc[photos["probability"].notna(), "label"].nunique() < 2:
+    """What happened beside what was said (`reliability_table`), in as many bins as hold 20 photos each; empty with too
+    few of them, without probabilities or with one class only."""
+    labels = photos.loc[photos["probability"].notna(), "label"]
+    bins = min(N_BINS, len(labels) // _PER_BIN)
+    if bins < 3 or labels.nunique() < 2:
         return ()
     columns = ["mean_probability", "observed", "observed_low", "observed_high", "n"]
-    return tuple(Bin(*row) for row in reliability_table(photos)[columns].itertuples(index=False))
+    return tuple(Bin(*row) for row in reliability_table(photos, bins=bins)[columns].itertuples(index=False))
 
 
 def histograms(photos: pd.DataFrame) -> tuple[tuple[float, ...], tuple[Histogram, ...]]:
