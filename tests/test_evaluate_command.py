@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from realdamage.data.manifest import read_manifest
-from realdamage.evaluation.predictions import PREDICTION_COLUMNS, read_predictions
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
 from realdamage.inference.metadata import read_model_file, write_model_file
 from realdamage.inference.policy import Calibration, Policy
 
@@ -42,7 +42,7 @@ def test_checkpoint_and_onnx_give_the_same_predictions(
         assert done.code == 0, done.err
         found[checkpoint.suffix] = read_predictions(tmp_path / f"out/{checkpoint.stem}/predictions.csv")
     torch_side, onnx_side = found[".ckpt"], found[".onnx"]
-    assert tuple(torch_side.columns) == tuple(onnx_side.columns) == PREDICTION_COLUMNS
+    assert tuple(torch_side.columns) == tuple(onnx_side.columns) == (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
     same = ["file_name", "label", "kind", "generator", "group", "photo_sha256", "width", "height"]
     assert torch_side[same].equals(onnx_side[same])
     assert (
@@ -108,6 +108,12 @@ def test_an_unreadable_photo_is_fatal_or_left_empty_as_one_says(
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
+        (["robustness=standart"], 2, "Did you mean robustness=standard ?"),
+        (["robustness.perturbations.jpeg_30=null"], 2, "jpeg_30"),
+        (["robustness=chat", "robustness.perturbations.chat_twice.steps=[{step: jpg}]"], 2, "did you mean jpeg?"),
+        (["robustness=chat", "robustness.perturbations.chat_twice.stesp=[]"], 2, "stesp"),
+        (["workers=0"], 2, "workers=0: at least 1"),
+        (["data.limit=1"], 2, "data.limit=1: at least 2"),
         (["checkpoint=gone.onnx"], 3, "gone.onnx"),
         (["checkpoint=gone.ckpt"], 3, "gone.ckpt: no such file"),
         (["data.split=tset"], 3, "tset"),
@@ -123,3 +129,85 @@ def test_what_is_off_is_named(
     assert done.code == code
     assert told in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_suite_is_scored_and_measured(
+    run_command: Callable[..., Any], calibrated: Path, tiny_manifest: Path, tmp_path: Path
+) -> None:
+    """Two perturbations of four, and a drawn part of the photos."""
+    options = [
+        "robustness=chat",
+        "robustness.perturbations.chat_twice=null",
+        "robustness.perturbations.chat_50_50=null",
+    ]
+    done = run_command(
+        "evaluate",
+        f"checkpoint={calibrated}",
+        f"data.root={tiny_manifest}",
+        *options,
+        "robustness.perturbations.chat_75_70=null",
+        "data.split=null",
+        "data.limit=30",
+        "shortcuts=false",
+        "workers=1",
+    )
+    assert done.code == 0, done.err
+    folder = tmp_path / "out/evaluate"
+    predictions = read_predictions(folder / "predictions.csv")
+    assert predictions["perturbation"].value_counts().to_dict() == {"": 30, "chat_full_75": 30, "chat_50_60": 30}
+    assert set(predictions.query("perturbation == 'chat_50_60'")["compression"]) == {60.0}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n"] == metrics["run"]["limit"] == 30
+    rows = {row["perturbation"]: row for row in metrics["robustness"]}
+    assert {name: (row["n"], row["title"]) for name, row in rows.items()} == {
+        "clean": (30, "As it is"),
+        "chat_full_75": (30, "Chat app, full size, JPEG 75"),
+        "chat_50_60": (30, "Chat app, 0.5, JPEG 60"),
+    }
+    assert rows["clean"]["auroc"] == pytest.approx(metrics["auroc"])
+    assert rows["clean"]["localisation"]["pixel_ap"] == pytest.approx(metrics["localisation"]["pixel_ap"])
+    assert [row["perturbation"] for row in metrics["slices"]["perturbation"]] == list(rows)
+    assert "chat_50_60" in done.out
+    assert not (folder / ".parts").exists()
+
+
+def test_a_checkpoint_is_judged_in_one_process(
+    run_command: Callable[..., Any], tiny_run: Path, tiny_manifest: Path
+) -> None:
+    done = run_command("evaluate", f"checkpoint={tiny_run}/best.ckpt", f"data.root={tiny_manifest}", "workers=2")
+    assert done.code == 2
+    assert "workers=2: a .ckpt is judged in one process" in done.err
+
+
+def test_a_killed_evaluation_goes_on(
+    run_command: Callable[..., Any],
+    calibrated: Path,
+    tiny_manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from realdamage.evaluation import robustness
+
+    monkeypatch.setattr(robustness, "_PHOTOS", 4)
+    arguments = ["evaluate", f"checkpoint={calibrated}", f"data.root={tiny_manifest}", "shortcuts=false", "workers=1"]
+    unfinished = tmp_path / "out/evaluate/.parts"
+    score = robustness._Scorer.shard
+
+    def stop_at_the_third(scorer: Any, shard: int) -> None:
+        if shard == 2:
+            raise KeyboardInterrupt
+        score(scorer, shard)
+
+    monkeypatch.setattr(robustness._Scorer, "shard", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_command(*arguments)
+    monkeypatch.setattr(robustness._Scorer, "shard", score)
+    assert len(list(unfinished.glob("*.npz"))) == 2
+    other = run_command(*arguments, "robustness=chat")
+    assert other.code == 2
+    assert "unfinished evaluation with another robustness suite" in other.err
+    done = run_command(*arguments)
+    assert done.code == 0, done.err
+    assert "8 of 11 photos were scored already" in done.out + done.err
+    assert not unfinished.exists()
+    assert len(read_predictions(tmp_path / "out/evaluate/predictions.csv")) == 11

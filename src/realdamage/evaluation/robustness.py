@@ -47,7 +47,7 @@ from realdamage.inference.progress import Track, no_progress
 log = logging.getLogger(__name__)
 
 # A shard is so many verdicts, and at most so many photos: what a kill may cost, against the number of files.
-_VERDICTS, _PHOTOS = 200, 50
+_VERDICTS, _PHOTOS = 100, 50
 # What decides the pixels and the verdicts beside the model; a change of it must not go into the same table.
 _CODE = (
     *("inference/*.py", "data/masks.py", "training/degradations.py", "evaluation/predictions.py"),
@@ -180,14 +180,13 @@ def score_suite(
     }
     suite.shards.claim(identity, overwrite=overwrite)
     todo = [shard for shard in range(suite.count) if suite.rows(shard) is None]
-    missing = sum(len(suite.photos(shard)) for shard in todo)
-    resumed = len(manifest) - missing
+    resumed = len(manifest) - sum(len(suite.photos(shard)) for shard in todo)
     if resumed:
         log.info("%s: %d of %d photos were scored already", suite.shards.folder, resumed, len(manifest))
     workers = max(1, min(workers or available_workers(), len(todo)))
     arguments = (suite, threads if workers == 1 else 1, workers > 1)
     finished = in_processes(_start, arguments, _score_shard, todo, workers, fresh=True)
-    for _ in progress((photo for photos in finished for photo in range(photos)), missing, "photos"):
+    for _ in progress(finished, len(todo), f"parts of {per_shard} photos"):
         pass
     return ScoredSuite(_collected(suite), resumed, suite)
 
@@ -207,17 +206,16 @@ class _Scorer:
     suite: Suite
     detector: PhotoDetector
 
-    def shard(self, shard: int) -> int:
-        """Scores and writes a shard; how many photos it has."""
-        suite, photos, rows = self.suite, self.suite.photos(shard), []
-        evidence: Evidence = {name: [] for name in suite.names}
-        digest = suite.digest(shard)
-        for index in photos:
+    def shard(self, shard: int) -> None:
+        """Scores and writes a shard."""
+        rows: Rows = []
+        evidence: Evidence = {name: [] for name in self.suite.names}
+        digest = self.suite.digest(shard)
+        for index in self.suite.photos(shard):
             for row, name, own in self._photo(index):
                 rows.append(row)
                 evidence[name] += own
-        suite.shards.write(shard, digest, rows, evidence)
-        return len(photos)
+        self.suite.shards.write(shard, digest, rows, evidence)
 
     def _photo(self, index: int) -> Iterator[tuple[dict[str, object], str, list[PatchEvidence]]]:
         """Row, perturbation and heat map of one photo as it is, and after each perturbation."""
@@ -261,8 +259,9 @@ def _start(suite: Suite, threads: int | None, apart: bool) -> None:
     """Loads the detector in this process; `apart`: one that was started for this."""
     global _scorer
     if apart:
-        # Ctrl-C reaches every process; those that only score end at once and leave the message to the first.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Ctrl-C reaches every process (unless nohup keeps it away); those that only score end at once, without a word.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         threading.Thread(target=_end_with_parent, daemon=True).start()
     _scorer = _Scorer(suite, suite.load(threads))
 
@@ -275,9 +274,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _score_shard(shard: int) -> int:
+def _score_shard(shard: int) -> None:
     assert _scorer is not None  # `_start` ran first
-    return _scorer.shard(shard)
+    _scorer.shard(shard)
 
 
 def _code_version() -> str:
