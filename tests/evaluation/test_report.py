@@ -435,7 +435,8 @@ def test_the_command_says_what_is_wrong_with_a_folder(evaluated: Path, capsys: p
     assert main(["report", str(evaluated / "predictions.csv")]) == 2
     assert "name the folder that it lies in" in capsys.readouterr().err
     assert main(["report", str(evaluated), "--manifest", str(evaluated)]) == 3
-    capsys.readouterr()
+    assert main(["report", str(evaluated), "--model", str(evaluated / "metrics.json")]) == 3
+    assert "metrics.json: not an ONNX file" in capsys.readouterr().err
     (evaluated / "metrics.json").write_text("[]")
     assert main(["report", str(evaluated)]) == 3
     assert "no figures of realdamage-evaluate in it" in capsys.readouterr().err

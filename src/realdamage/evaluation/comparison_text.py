@@ -40,7 +40,7 @@ def comparison_page(comparison: Comparison) -> str:
         conclusion=conclusion(comparison.figures),
         counts=counts(comparison),
         flips=flips(comparison),
-        shown=[row.figure for row in comparison.figures if _measured_anywhere(comparison, row.figure)],
+        shown=_shown(comparison),
         tone=tone,
         width=max([*ends, 1e-9]),
         listed=_LISTED_PAGE,
@@ -124,12 +124,14 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     yield conclusion(comparison.figures)
 
 
-def _measured_anywhere(comparison: Comparison, figure_name: str) -> bool:
-    return any(
-        row.figure == figure_name and row.difference is not None
-        for rows in comparison.perturbed.values()
-        for row in rows
-    )
+def _shown(comparison: Comparison) -> list[str]:
+    """The columns of the table of perturbations: what was measured after any of them, the rate at 5% only where that at
+    1% was not."""
+    rows = [row for figures in comparison.perturbed.values() for row in figures]
+    measured = {row.figure for row in rows if row.difference is not None}
+    if "tpr_at_fpr_1" in measured:
+        measured.discard("tpr_at_fpr_5")
+    return [row.figure for row in comparison.figures if row.figure in measured]
 
 
 def _short(row: Difference) -> str:

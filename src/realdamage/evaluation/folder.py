@@ -54,7 +54,7 @@ def find_model(run: Mapping[str, Any], given: Path | None, threads: int | None =
     path = given or Path(str(run.get("checkpoint") or ""))
     judged_by = str(run.get("graph_sha256") or "")
     try:
-        if path.suffix != ".onnx":
+        if not given and path.suffix != ".onnx":
             raise ModelFileError("its checkpoint was evaluated, not an .onnx file")
         detector = Detector.load(path, threads=threads)
     except ModelFileError as error:
