@@ -28,11 +28,12 @@ def photos(n: int = 400, seed: int = 0, *, accuse: str = "", **breaks: float) ->
     """
     rng = np.random.default_rng(seed)
     worse = {"sharpness": ("blurred", 0.05, 0.5), "compression": ("jpeg", 10, 95), "short_side": ("small", 60, 800)}
+    own = {name: rng.uniform(*limits, n) for name, limits in CLEAN.items()}
     tables = []
     for number in (None, *worse):
         table = pd.DataFrame({**dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")}, index=range(n))
         synthetic = np.arange(n) % 2 == 1
-        values = {name: rng.uniform(*limits, n) for name, limits in CLEAN.items()}
+        values = dict(own)
         if number:
             perturbation, low, high = worse[number]
             values[number] = rng.uniform(low, high, n)
@@ -149,7 +150,10 @@ def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
     table = table.assign(kind=np.where(intact & (np.arange(len(table)) % 4 == 0), "original", table["kind"]))
     table.loc[table["kind"] == "damaged", "score"] = -2.0
     assert derive_gate(table, POLICY).gate.min_quality is not None
-    assert derive_gate(table, replace(POLICY, negatives="damaged")).gate.min_quality is None
+    damaged = derive_gate(table, replace(POLICY, negatives="damaged"))
+    assert (damaged.gate.min_quality, damaged.negatives) == (None, "damaged")
+    few = table[(table["kind"] != "damaged") | (np.arange(len(table)) % 40 == 2)]
+    assert derive_gate(few, replace(POLICY, negatives="damaged")).negatives == "real"
 
 
 def hot(table: pd.DataFrame, rows: pd.Series, share: float) -> None:

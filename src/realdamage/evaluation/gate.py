@@ -16,7 +16,7 @@ import pandas as pd
 
 from realdamage.evaluation.metrics import labelled_and_scored
 from realdamage.evaluation.predictions import clean
-from realdamage.evaluation.quality_curve import QualityCurve, quality_curve
+from realdamage.evaluation.quality_curve import QUALITIES, QualityCurve, quality_curve
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.gate import Gate
 from realdamage.inference.metadata import read_model_file, write_model_file
@@ -25,7 +25,8 @@ from realdamage.inference.quality import PhotoQuality
 
 ENHANCED = ("sharpened", "denoised", "upscaled", "enhanced", "enhanced_upscaled")
 """Perturbations that stand for what an honest phone or gallery does (configs/robustness/enhanced.yaml)."""
-_QUALITIES = ("short_side", "sharpness", "compression")
+# Really damaged photos, for each that a point of a curve needs, below which all real photos stand in for them.
+_ENOUGH_DAMAGED = 10
 # Shares of hot patches that are tried for the whole-photo rule: below half the photo, it is not the whole.
 _SHARES = tuple(round(share, 2) for share in np.arange(1.0, 0.49, -0.05))
 
@@ -42,15 +43,17 @@ class WholePhotoShare(NamedTuple):
 
 @dataclass(frozen=True)
 class GateSummary:
-    """What `derive_gate` found. tpr_floor, allowed: what a trusted photo was asked for. gated: share of photos that the
-    gate sends to review, in 0..1, of the clean honest and the clean synthetic ones; per_perturbation: of all photos
-    of each perturbation ("" is clean)."""
+    """What `derive_gate` found. tpr_floor, allowed: what a trusted photo was asked for; negatives: of which honest
+    photos `allowed` is a share, "damaged" or "real". gated: share of photos that the gate sends to review, in 0..1, of
+    the clean honest and the clean synthetic ones; per_perturbation: of all photos of each perturbation ("" is clean).
+    """
 
     gate: Gate
     whole_photo: WholePhotoShare
     curves: tuple[QualityCurve, ...]
     tpr_floor: float
     allowed: float
+    negatives: str
     gated: tuple[float, float]
     per_perturbation: dict[str, float]
 
@@ -67,7 +70,8 @@ def derive_gate(
     """The limits of a model with this policy, from photos under several perturbations; see `quality_curve`.
 
     tpr_floor: the share of synthetic photos that must be found, in 0..1; None: half of what is found among clean ones.
-    False alarms may be what the policy was made for: the promised share, else its `fpr`, of the photos it names.
+    False alarms may be what the policy was made for: the promised share, else its `fpr`, of the photos it names; of
+    all real photos where those are few.
     Photos of kind `pasted` are a control and count for nothing. max_gated: the largest share of clean honest photos
     that the gate may send to review.
     Raises UsageError: a share out of range; RealDamageError: no perturbation, no quality numbers, too few photos, a
@@ -78,7 +82,7 @@ def derive_gate(
             raise UsageError(f"{name}={share} must be at least 0 and below 1: it is a share of photos")
     if min_photos < 1:
         raise UsageError(f"min_photos={min_photos} must be at least 1")
-    photos = _prepared(predictions, policy)
+    photos, negatives = _prepared(predictions, policy, min_photos)
     promised = policy.guarantee.alpha if policy.guarantee else None
     allowed = policy.fpr if promised is None else promised
     if tpr_floor is None:
@@ -90,11 +94,11 @@ def derive_gate(
         photos["accused"] &= ~(photos["hot_share"] >= whole_photo.share)
     curves = tuple(
         quality_curve(photos, column, tpr_floor=tpr_floor, allowed=allowed, min_photos=min_photos)
-        for column in _QUALITIES
+        for column in QUALITIES
     )
     side, sharpness, compression = (curve.limit for curve in curves)
     gate = Gate(None if side is None else round(side), sharpness, compression)
-    stopped = np.array([bool(gate.faults(_quality(row))) for row in photos[list(_QUALITIES)].itertuples(index=False)])
+    stopped = np.array([bool(gate.faults(_quality(row))) for row in photos[list(QUALITIES)].itertuples(index=False)])
     untouched = (photos["perturbation"] == "").to_numpy()
     honest = untouched & (photos["label"] == "real").to_numpy()
     gated = float(stopped[honest].mean()) if honest.any() else 0.0
@@ -111,6 +115,7 @@ def derive_gate(
         curves=curves,
         tpr_floor=tpr_floor,
         allowed=allowed,
+        negatives=negatives,
         gated=(gated, float(stopped[synthetic].mean()) if synthetic.any() else 0.0),
         per_perturbation={
             str(name): float(share)
@@ -197,11 +202,14 @@ def summary_text(summary: GateSummary) -> str:
     """The curves and what was decided, as lines for a terminal."""
     lines = [
         f"trusted: finds at least {summary.tpr_floor:.1%} of the synthetic photos, accuses no more than "
-        f"{summary.allowed:.1%} of the honest ones (95% sure when it does)"
+        f"{summary.allowed:.1%} of the {summary.negatives} ones (95% sure when it does)"
     ]
     for curve in summary.curves:
         limit = "none" if curve.limit is None else f"{curve.limit:.4g}"
-        lines += ["", f"{curve.column}: limit {limit} ({curve.reason}); {curve.others} photos poor in another way"]
+        lines += [
+            "",
+            f"{curve.column}: limit {limit} ({curve.reason}); {curve.others} photos were made worse in other ways",
+        ]
         lines.append(f"{'from':>9}{'to':>9}{'honest':>8}{'accused':>9}{'synthetic':>11}{'found':>8}{'fitted':>8}")
         for row in curve.bins.itertuples(index=False):
             lines.append(
@@ -224,8 +232,9 @@ def summary_text(summary: GateSummary) -> str:
     return "\n".join(lines)
 
 
-def _prepared(predictions: pd.DataFrame, policy: Policy) -> pd.DataFrame:
-    """The scored rows with `short_side` and what `quality_curve` needs; raises where they cannot make a curve."""
+def _prepared(predictions: pd.DataFrame, policy: Policy, min_photos: int) -> tuple[pd.DataFrame, str]:
+    """The scored rows with `short_side` and what `quality_curve` needs, and which photos may not be accused; raises
+    where they cannot make a curve."""
     photos = labelled_and_scored(predictions)
     if photos["perturbation"].nunique() < 2:
         raise RealDamageError(
@@ -241,19 +250,22 @@ def _prepared(predictions: pd.DataFrame, policy: Policy) -> pd.DataFrame:
                 "Evaluate again."
             )
     real = photos["label"] == "real"
+    damaged = real & (photos["kind"] == "damaged")
+    only_damaged = policy.negatives == "damaged" and damaged.sum() >= _ENOUGH_DAMAGED * min_photos
     called = photos["score"] >= policy.t_synthetic
-    return photos.assign(
+    prepared = photos.assign(
         found=called,
         accused=called,
         short_side=photos[["width", "height"]].min(axis=1),
-        is_negative=real & (photos["kind"] == "damaged") if policy.negatives == "damaged" else real,
+        is_negative=damaged if only_damaged else real,
         is_positive=(photos["label"] == "synthetic") & (photos["kind"] != "pasted"),
     )
+    return prepared, "damaged" if only_damaged else "real"
 
 
 def _quality(row: object) -> PhotoQuality:
     """A photo without a number passes: what was not measured is no fault."""
-    side, sharpness, compression = (float(getattr(row, name)) for name in _QUALITIES)
+    side, sharpness, compression = (float(getattr(row, name)) for name in QUALITIES)
     return PhotoQuality(
         10**9 if np.isnan(side) else int(side),
         1.0 if np.isnan(sharpness) else sharpness,

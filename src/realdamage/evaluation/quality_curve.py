@@ -14,8 +14,9 @@ from scipy.stats import beta
 from realdamage.evaluation.predictions import clean, group_ids
 from realdamage.inference.errors import RealDamageError
 
-# The lowest share of clean photos that still counts as ordinary, in the numbers that a curve is not about.
-_ORDINARY = 0.05
+QUALITIES = ("short_side", "sharpness", "compression")
+# A photo is worse than it was in a quality number that fell below this share of its own when clean.
+_WORSE = 0.85
 _MOST_BINS = 20
 
 
@@ -26,8 +27,8 @@ class QualityCurve:
     column: `short_side`, `sharpness` or `compression`. limit: the least value from which on it can be trusted; None:
     all of the range that was seen. reason: why there is a limit, or none. bins: one row each, worst photos first, with
     `low` and `high` (the values in it), `real`, `synthetic` (photos), `false_alarms`, `tpr` (at the shipped threshold;
-    NaN without photos), `tpr_fit` (never falling with quality), `trusted`. others: photos left out because another
-    quality number of theirs is worse than clean photos have.
+    NaN without photos), `tpr_fit` (never falling with quality), `trusted`. others: photos left out,
+    because a perturbation made them worse in another number, or in none.
     """
 
     column: str
@@ -43,8 +44,8 @@ def quality_curve(
     """The curve of one quality number over all perturbations, and the limit that it gives.
 
     Photos are sorted by `column` and cut into at most 20 bins with at least `min_photos` of each class. To keep apart
-    what several degradations do, a photo counts only when its *other* quality numbers are those of clean photos (their
-    5th percentile or better). A bin is trusted when the share of positives found, fitted so that it never falls with
+    what several degradations do, only clean photos count and those that a perturbation made worse in this number alone.
+    A bin is trusted when the share of positives found, fitted so that it never falls with
     quality (isotonic regression, Barlow et al. 1972), reaches `tpr_floor`, and the share of negatives accused is not
     above `allowed` with 95% confidence over all bins (Clopper & Pearson 1934, one group counted once, Bonferroni). The
     limit is the lower end of the lowest bin from which on all are trusted.
@@ -52,8 +53,7 @@ def quality_curve(
     photos: scored rows with bool columns `is_negative`, `is_positive`, `found` and `accused`.
     Raises RealDamageError: too few photos for two bins, or not even the best photos are trusted.
     """
-    ordinary = _ordinary(photos, column)
-    inside = photos[ordinary & photos[column].notna()]
+    inside = photos[_about(photos, column)]
     bins = pd.DataFrame([_bin(part, column) for part in _cut(inside, column, min_photos)])
     weight = np.maximum(bins["synthetic"].to_numpy(dtype=np.float64), 1e-9)
     bins["tpr_fit"] = isotonic_regression(bins["tpr"].to_numpy(), weights=weight).x
@@ -63,7 +63,7 @@ def quality_curve(
     untrusted = np.flatnonzero(~bins["trusted"])
     first = int(untrusted[-1]) + 1 if len(untrusted) else 0
     bins = bins.drop(columns=["alarms", "groups"])
-    others = int((~ordinary).sum())
+    others = len(photos) - len(inside)
     if first == len(bins):
         worst = bins.iloc[-1]
         raise RealDamageError(
@@ -83,15 +83,18 @@ def quality_curve(
     return QualityCurve(column, limit, "below it: " + "; ".join(causes), bins, others)
 
 
-def _ordinary(photos: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
-    """bool [n]: in the other quality numbers no worse than clean photos are."""
-    good = np.ones(len(photos), dtype=bool)
-    untouched = clean(photos)
-    for other in {"short_side", "sharpness", "compression"} - {column}:
-        known = untouched[other].dropna().to_numpy(dtype=np.float64)
-        if len(known):
-            good &= ~(photos[other] < np.quantile(known, _ORDINARY)).to_numpy(dtype=bool)
-    return good
+def _about(photos: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
+    """bool [n]: clean photos, and those that are worse than they were when clean in this quality number alone."""
+    untouched = clean(photos).drop_duplicates("file_name").set_index("file_name")
+    worse = {
+        name: photos[name].to_numpy(dtype=np.float64)
+        < _WORSE * untouched[name].reindex(photos["file_name"]).to_numpy(dtype=np.float64)
+        for name in QUALITIES
+    }
+    others = np.any([worse[name] for name in QUALITIES if name != column], axis=0)
+    is_clean = (photos["perturbation"] == "").to_numpy(dtype=bool)
+    about: npt.NDArray[np.bool_] = is_clean | (worse[column] & ~others)
+    return about & photos[column].notna().to_numpy(dtype=bool)
 
 
 def _cut(photos: pd.DataFrame, column: str, min_photos: int) -> list[pd.DataFrame]:
