@@ -233,7 +233,7 @@ def test_predictions_of_another_manifest_are_refused(model_file: Path, write_pho
     manifest = write_photos(ROWS)
     predictions, _ = score_manifest(Detector.load(model_file), manifest)
     check_against_manifest(predictions, manifest)
-    with pytest.raises(RealDamageError, match="d.png is in the predictions, but not in"):
+    with pytest.raises(RealDamageError, match=r"d\.png is in the predictions, but not in"):
         check_against_manifest(predictions.replace({"file_name": {"b.png": "d.png"}}), manifest)
     with pytest.raises(RealDamageError, match=r"a.png: the predictions say synthetic, .* says real"):
         check_against_manifest(predictions.assign(label="synthetic"), manifest)
