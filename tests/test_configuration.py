@@ -30,6 +30,7 @@ from realdamage.inference.errors import ConfigError, PhotoError
         ("export", "tolerence=1", "tolerence", "Did you mean tolerance ?"),
         ("synthesize", "recipe.source.grups=1", "grups", "Did you mean recipe.source.groups ?"),
         ("synthesize", "+recipe=quick", "quick", "Did you mean recipe=quickstart ?"),
+        ("evaluate", "robustness=standrad", "standrad", "Did you mean robustness=standard ?"),
     ],
 )
 def test_a_misspelling_is_named_with_its_near_match(command: str, override: str, named: str, hint: str) -> None:
@@ -37,6 +38,11 @@ def test_a_misspelling_is_named_with_its_near_match(command: str, override: str,
         compose(command, [override])
     assert named in str(caught.value)
     assert str(caught.value).rstrip().endswith(hint)
+
+
+def test_a_misspelling_below_a_name_of_the_users_own_has_its_near_match_too() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean recipe\.generators\.taesd\.weights \?"):
+        compose("synthesize", ["+recipe=codecs", "recipe.generators.taesd.wieghts=x"])
 
 
 def test_a_key_like_none_lists_what_is_allowed() -> None:
@@ -106,6 +112,22 @@ def test_an_error_of_ours_gives_its_own_code_and_the_full_trace_only_when_asked(
     with pytest.raises(PhotoError):
         run("export", fail)
     assert seen == [None, "1"]  # what the task starts sees the environment of the user
+
+
+def test_ctrl_c_ends_a_command_without_a_stack_trace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["realdamage-export", "checkpoint=x.ckpt"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def interrupted(config: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run("export", interrupted)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "stopped; what was finished is kept\n"
 
 
 def test_runs_and_their_logs_are_named_after_the_command(run_command, tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def run(command: str, task: Callable[[Any], None]) -> None:
             raise
         print(f"error: {explain(error, command)}", file=sys.stderr)
         sys.exit(ConfigError.exit_code)
+    except KeyboardInterrupt:
+        if full:
+            raise
+        print("stopped; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
     finally:
         if not full:
             os.environ.pop("HYDRA_FULL_ERROR", None)
