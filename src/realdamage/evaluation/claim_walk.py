@@ -217,7 +217,7 @@ def plot_seen_photos(seen: Sequence[Seen], columns: int = 4) -> Plot:
         bare(axes)
     for axes, each in zip(panels, seen, strict=False):
         axes.imshow(_without_caption(each.rgb, each.verdict))
-        say(axes, f"{fill(each.title, 26)}\n{each.verdict.outcome}, {each.verdict.score:+.2f}")
+        say(axes, f"{fill(each.title, 22)}\n{each.verdict.outcome}, {each.verdict.score:+.2f}")
     return figure
 
 

@@ -83,10 +83,11 @@ def plot_cost_curve(curve: pd.DataFrame, choice: ThresholdChoice, policy: Policy
             axes.plot([], [], color=GOOD, label=f"least cost: {'never' if _off(varied, chosen) else 'always'}")
         if varied in now and ends[0] <= now[varied] <= ends[1]:
             axes.axvline(now[varied], color=QUIET, linewidth=1.4, linestyle="--", label=f"now: {now[varied]:+.2f}")
-        axes.set(xlabel=texts[varied], ylim=(0, None))
-        legend(axes, "upper right" if varied == "t_synthetic" else "upper left")
-    panels[0].set_ylabel("cost per claim")
+        axes.set(xlabel=texts[varied])
+        legend(axes, "upper right")
+    panels[0].set(ylabel="cost per claim", ylim=(0, 1.15 * curve.loc[curve["varied"] == "t_real", "cost"].max()))
     say(panels[0], "the other threshold stays at the chosen one")
+    say(panels[1], "cut off where refusing too many costs more")
     return figure
 
 

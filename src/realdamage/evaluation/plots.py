@@ -42,6 +42,7 @@ from realdamage.evaluation.slices import CLEAN, json_records
 
 _REAL, _SYNTHETIC = LABEL_COLOURS["real"], LABEL_COLOURS["synthetic"]
 _HEAT = LinearSegmentedColormap.from_list("share", [CARD, "#9ccdb2", GOOD])
+_LEFT: Any = {"selector": "th, td", "props": "text-align: left"}
 _FIGURES = {
     "auroc": "AUROC",
     "tpr_at_fpr_1": "synthetic photos found at 1% false alarms",
@@ -66,7 +67,7 @@ def headline_table(headlines: Sequence[Headline]) -> Styler:
         }
         for row in headlines
     ]
-    return pd.DataFrame(rows).style.hide(axis="index").map(lambda _: "text-align: left")
+    return pd.DataFrame(rows).style.hide(axis="index").set_table_styles([_LEFT])
 
 
 def plot_roc(curves: Sequence[Curve]) -> Plot:
@@ -165,6 +166,8 @@ def plot_slices(table: pd.DataFrame, by: str, figure: str = "auroc") -> Plot:
         axes.axvline(0.5, color=QUIET, linewidth=1, linestyle=":")
     else:
         percent(axes.xaxis)
+    if not len(known):
+        axes.text(0.5, 0.5, "too few photos in every row to tell", color=QUIET, ha="center", transform=axes.transAxes)
     left_out = len(table) - len(known)
     more = f"; {left_out} with too few photos are left out" if left_out else ""
     say(axes, f"in brackets: photos{more}")
@@ -173,11 +176,15 @@ def plot_slices(table: pd.DataFrame, by: str, figure: str = "auroc") -> Plot:
 
 def plot_robustness(rows: Sequence[Mapping[str, Any]]) -> Plot:
     """What each perturbation does: two figures of `robustness_table` with 95% intervals, beside the photos as they are
-    (dashed). rows: those of metrics.json, with their titles; of one family (jpeg_95, jpeg_70, …) they are joined."""
+    (dashed). rows: those of metrics.json, with their titles; of one family (jpeg_95, jpeg_70, …) they are joined.
+    Without rows, a sentence on how to get them."""
+    title = "What is left after a photo's way to us"
+    if not rows:
+        return _nothing(title, "This evaluation has the photos as they are alone; robustness=twelve adds more.")
     known = [key for key in ("auroc", "tpr_at_fpr_1", "false_alarms") if any(_told(row, key) for row in rows)]
     keys = known[:: max(1, len(known) - 1)]
     size = (10.5, 1.7 + 0.3 * len(rows))
-    figure, panels = new_plot("What is left after a photo's way to us", columns=len(keys), size=size, sharey=True)
+    figure, panels = new_plot(title, columns=len(keys), size=size, sharey=True)
     for axes, key in zip(panels, keys, strict=True):
         for _, same in groupby(range(len(rows)), key=lambda place: family_of(rows[place]["perturbation"])):
             places = [place for place in same if _told(rows[place], key)]
@@ -201,8 +208,11 @@ def plot_robustness(rows: Sequence[Mapping[str, Any]]) -> Plot:
 
 def plot_pairs(differences: pd.DataFrame) -> Plot:
     """How much higher each edit scores than its own original (`pair_differences`): on the left of zero, the model finds
-    the original more suspicious."""
-    figure, (axes,) = new_plot("Each edit against its own original", size=(10.5, 4.2))
+    the original more suspicious. Without pairs, a sentence."""
+    title = "Each edit against its own original"
+    if not len(differences):
+        return _nothing(title, "No edit was scored beside its original: the manifest's column pair says which it is.")
+    figure, (axes,) = new_plot(title, size=(10.5, 4.2))
     values = differences["difference"].to_numpy(dtype=np.float64)
     reach = float(np.abs(values).max()) or 1.0
     edges = np.linspace(-reach, reach, 42).tolist()
@@ -237,6 +247,13 @@ def plot_examples(title: str, rows: Sequence[Example], columns: int = 4) -> Plot
         what = ", ".join(text for text in (row.kind, row.damage) if text)
         lines = [what, row.generator or row.source, f"score {row.score:+.2f}, {row.outcome}", row.note]
         say(panels[column], "\n".join(shorten(line, 26, placeholder="…") for line in lines if line))
+    return figure
+
+
+def _nothing(title: str, why: str) -> Plot:
+    figure, (axes,) = new_plot(title, size=(10.5, 1.3))
+    bare(axes)
+    axes.text(0, 0.5, why, color=QUIET, fontsize=12, va="center")
     return figure
 
 
