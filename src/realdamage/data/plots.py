@@ -114,7 +114,7 @@ def plot_files(files: pd.DataFrame) -> Plot:
         shares = counts / counts.sum().clip(lower=1)
         _paired_bars(axes, shares, [f"{value:.0%}" for value in shares.to_numpy().ravel()])
         axes.set(xlabel="share of the label's photos")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        percent(axes.xaxis)
         say(axes, text)
     bits = files["bits_per_pixel"]
     edges = np.linspace(bits.min(), bits.max(), 25).tolist()
@@ -125,7 +125,7 @@ def plot_files(files: pd.DataFrame) -> Plot:
             own, edges, weights=weights, histtype="stepfilled", alpha=0.45, color=LABEL_COLOURS[label], label=label
         )
     panels[2].set(xlabel="bits per pixel", ylabel="share of the label's photos")
-    panels[2].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    percent(panels[2].yaxis)
     say(panels[2], "weight of the file")
     legend(panels[2])
     return figure
