@@ -26,6 +26,7 @@ from realdamage.data.plot_style import (
     bare,
     legend,
     new_plot,
+    percent,
     say,
 )
 from realdamage.data.shortcuts import LIMIT, container_facts
