@@ -13,7 +13,7 @@ import pytest
 
 from realdamage import Detector, cli
 from realdamage.data.manifest import read_manifest
-from realdamage.evaluation.predictions import PREDICTION_COLUMNS, read_predictions
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
 from realdamage.inference.metadata import read_model_file
 
 NETWORK = ("model.backbone=test_vit", "model.tile=64", "model.overlap=16")
@@ -64,7 +64,7 @@ def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, capf
         assert "from the files' size, bytes and tables alone" in printed
         folder = tmp_path / f"out/eval-{checkpoint[:4]}"
         predictions = read_predictions(folder / "predictions.csv")
-        assert tuple(predictions.columns) == PREDICTION_COLUMNS
+        assert tuple(predictions.columns) == (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
         assert len(predictions) == (table["split"] == "test").sum()
         assert json.loads((folder / "metrics.json").read_text())["run"]["split"] == "test"
         scores[checkpoint] = predictions["score"]
