@@ -69,6 +69,14 @@ def test_every_figure_stands_in_the_csv_with_its_origin(written: Path, tmp_path:
     assert {row["git_commit"] for row in rows} == {RUN["git_commit"]}
 
 
+def test_each_perturbation_has_its_row(tmp_path: Path) -> None:
+    rate = {"n": 20, "auroc": 0.6, "auroc_low": 0.5, "auroc_high": 0.7, "tpr_at_fpr_1": None}
+    (tmp_path / "m.json").write_text(json.dumps(metrics(robustness=[{"title": "JPEG 70", **rate}])))
+    assert main([f"test={tmp_path / 'm.json'}", "--csv", str(tmp_path / "x.csv")]) == 0
+    row = next(row for row in csv.DictReader((tmp_path / "x.csv").open()) if row["slice"] == "perturbation")
+    assert (row["name"], row["auroc"], row["auroc_low"], row["tpr_at_fpr_1"]) == ("JPEG 70", "0.6000", "0.5000", "")
+
+
 def test_the_readme_gets_the_table_between_its_marks(written: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")

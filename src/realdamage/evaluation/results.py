@@ -40,7 +40,8 @@ COLUMNS = (
 
 
 def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of one evaluation, called `name`: all photos, then kinds, generators, localisation and the files' own facts.
+    """Rows of one evaluation, called `name`: all photos, then kinds, generators, localisation, perturbations and the
+    files' own facts.
 
     `tpr_at_fpr_…` of the row "all" counts false alarms on really damaged photos where there are enough of them; those
     of the other rows on all real photos (on that kind, in a row of a real kind).
@@ -64,6 +65,9 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
             yield {**shared, "slice": kind, "name": key, **figures}
     for key, figure in _localisation(metrics).items():
         yield {**shared, "slice": "localisation", "name": key, "value": figure}
+    for row in metrics.get("robustness", []):
+        figures = {key: row.get(key) for key in ("n", "auroc", "auroc_low", "auroc_high", "tpr_at_fpr_1")}
+        yield {**shared, "slice": "perturbation", "name": row["title"], **figures}
     files = metrics.get("container_auroc")
     if files:
         interval = {"auroc_low": files["low"], "auroc_high": files["high"]}
