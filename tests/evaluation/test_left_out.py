@@ -1,0 +1,278 @@
+"""Figures of folds: each part against the right real photos, mean and worst over the folds, and a folder that says what
+is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from realdamage.data.manifest import Manifest, with_known_columns, write_manifest
+from realdamage.evaluation.left_out import main, read_folds
+from realdamage.evaluation.left_out_figures import (
+    COLUMNS,
+    Fold,
+    left_out_table,
+    localisation_rows,
+    photos_of_fold,
+)
+from realdamage.evaluation.localisation import localisation_metrics
+from realdamage.evaluation.metrics import tpr_at_fpr
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
+from realdamage.evaluation.robustness import ModelFile, score_suite
+from realdamage.inference.errors import ConfigError, RealDamageError, UsageError
+from realdamage.inference.metadata import read_model_file, write_model_file
+
+WriteFold = Callable[..., Path]
+
+
+def photos(n_damaged: int = 120) -> pd.DataFrame:
+    """Really damaged photos and 30 intact ones; a synthetic twin of every third, of family a (many), b (6), c (3) or
+    d (2)."""
+    rows = []
+    families = ["b"] * 6 + ["c"] * 3 + ["d"] * 2 + ["a"] * n_damaged
+    for index in range(n_damaged + 30):
+        kind = "damaged" if index < n_damaged else "original"
+        about = {"group": f"g{index}", "split": "test", "source": f"shop{index % 2}", "maker": ""}
+        rows.append({"file_name": f"{index}.png", "label": "real", "kind": kind, **about})
+        if index % 3 == 0:
+            twin = {"label": "synthetic", "kind": "ai_region", "family": families.pop(0), "pair": f"{index}.png"}
+            rows.append({"file_name": f"{index}_fake.png", **about, **twin, "maker": f"m{index % 4}"})
+    return with_known_columns(pd.DataFrame(rows).fillna(""))
+
+
+def predicted(table: pd.DataFrame, gain: float, graph: str = "") -> pd.DataFrame:
+    """Predictions for a manifest's table, as they are and (noisier) "worse"."""
+    rng = np.random.default_rng(1)
+    empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
+    known = [name for name in (*PREDICTION_COLUMNS, *FURTHER_COLUMNS) if name in table.columns]
+    clean = table[known].assign(**{name: value for name, value in empty.items() if name not in known})
+    synthetic = (table["label"] == "synthetic").to_numpy()
+    clean["score"] = rng.normal(gain * synthetic, 1)
+    clean["graph_sha256"] = graph
+    worse = clean.assign(perturbation="worse", score=clean["score"] + rng.normal(0, 2, len(table)))
+    return pd.concat([clean, worse], ignore_index=True)
+
+
+def fold(name: str, left_out: tuple[str, ...], predictions: pd.DataFrame, column: str = "family") -> Fold:
+    return Fold(name, column, left_out, predictions, [], "model-1", "abc")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return Manifest(tmp_path, photos())
+
+
+def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(manifest: Manifest) -> None:
+    predictions = predicted(manifest.table, gain=1.5)
+    table = left_out_table([fold("f", ("a", "b", "c", "d"), predictions)], manifest)
+    assert tuple(table.columns) == COLUMNS
+    own = table[table["fold"] == "f"]
+    parts = {"all": "abcd", "a": "a", "b": "b", "others": "cd"}
+    assert list(zip(own["left_out"], own["perturbation"], strict=True)) == [
+        (part, name) for part in parts for name in ("none", "worse")
+    ]
+    for row in own.to_dict(orient="records"):
+        under = predictions[predictions["perturbation"] == row["perturbation"].replace("none", "")]
+        real, damaged = under[under["label"] == "real"], under[under["kind"] == "damaged"]
+        found = under[under["family"].isin(list(parts[row["left_out"]]))]
+        labels = np.repeat([0, 1], [len(real), len(found)])
+        assert row["auroc"] == pytest.approx(roc_auc_score(labels, [*real["score"], *found["score"]]))
+        assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
+        expected = tpr_at_fpr(damaged["score"].to_numpy(), found["score"].to_numpy(), 0.01)
+        assert row["tpr_at_fpr_1"] == pytest.approx(expected)
+        scores = under.set_index("file_name")["score"]
+        higher = found["score"].to_numpy() > scores[found["pair"]].to_numpy()
+        assert (row["n_pairs"], row["edit_higher"]) == (len(found), pytest.approx(higher.mean()))
+        assert (row["n_real"], row["n_synthetic"]) == (150, len(found))
+        assert row["note"] == "no heat maps were measured when it was scored"
+
+
+def test_what_was_not_left_out_does_not_count(manifest: Manifest) -> None:
+    predictions = predicted(manifest.table, gain=1.5)
+    table = left_out_table([fold("f", ("b",), predictions)], manifest)
+    assert table.loc[table["fold"] == "f", "left_out"].tolist() == ["all", "all", "b", "b"]
+    fewer = predictions[predictions["family"].isin(["", "b"])]
+    pd.testing.assert_frame_equal(table, left_out_table([fold("f", ("b",), fewer)], manifest))
+
+
+def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Manifest) -> None:
+    # "easy" has too few synthetic photos for a figure; it must not count as 0.
+    folds = [
+        fold("good", ("a",), predicted(manifest.table, gain=3.0)),
+        fold("bad", ("b",), predicted(manifest.table, gain=0.5)),
+        fold("small", ("d",), predicted(manifest.table, gain=3.0)),
+    ]
+    table = left_out_table(folds, manifest).set_index(["fold", "left_out", "perturbation"])
+    for name in ("none", "worse"):
+        good, bad, small = (table.loc[(each, "all", name)] for each in ("good", "bad", "small"))
+        mean, worst = table.loc[("mean", "all", name)], table.loc[("worst", "all", name)]
+        assert np.isnan(small["auroc"])
+        assert "too few photos" in small["note"]
+        assert mean["auroc"] == pytest.approx((good["auroc"] + bad["auroc"]) / 2)
+        assert worst["auroc"] == bad["auroc"] < good["auroc"]
+        assert worst["tpr_at_fpr_1"] == bad["tpr_at_fpr_1"]
+        assert "auroc: bad" in worst["note"]
+        assert "auroc over 2 of 3 folds" in mean["note"]
+
+
+def test_a_rate_of_one_percent_takes_a_hundred_really_damaged_photos(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path, photos(n_damaged=99))
+    row = left_out_table([fold("f", ("a",), predicted(manifest.table, 1.0))], manifest).iloc[0]
+    assert np.isnan(row["tpr_at_fpr_1"])
+    assert "99 really damaged photos, too few for a rate of 1% (at least 100)" in row["note"]
+    assert row["auroc"] > 0.5
+
+
+def test_where_real_photos_have_values_they_are_left_out_too(manifest: Manifest) -> None:
+    """`source` is a matter of real photos, `family` and a column of the user's own (`maker`) are not."""
+    assert set(photos_of_fold(manifest, "source", ["shop1"]).table["source"]) == {"shop1"}
+    for column, value in (("family", "b"), ("maker", "m3")):
+        chosen = photos_of_fold(manifest, column, [value]).table
+        assert set(chosen.loc[chosen["label"] == "synthetic", column]) == {value}
+        assert (chosen["label"] == "real").sum() == 150
+    predictions = predicted(manifest.table, gain=1.0)
+    table = left_out_table([fold("f", ("shop0", "shop1"), predictions, "source")], manifest)
+    rows = table[(table["fold"] == "f") & (table["perturbation"] == "none")].set_index("left_out")
+    assert rows["n_real"].to_dict() == {"all": 150, "shop0": 75, "shop1": 75}
+    clean = predictions[(predictions["perturbation"] == "") & (predictions["source"] == "shop1")]
+    expected = roc_auc_score(clean["label"] == "synthetic", clean["score"])
+    assert rows.loc["shop1", "auroc"] == pytest.approx(expected)
+
+
+def test_only_test_photos_are_scored_and_an_unknown_column_is_named(manifest: Manifest) -> None:
+    table = manifest.table.assign(split=np.where(manifest.table["kind"] == "original", "train", "test"))
+    split = replace(manifest, table=table)
+    assert set(photos_of_fold(split, "family", ["a"]).table["split"]) == {"test"}
+    with pytest.raises(ConfigError, match=r"column=familly: .* has no such column; it has file_name, label"):
+        photos_of_fold(manifest, "familly", ["a"])
+
+
+def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:
+    predictions = predicted(manifest.table, gain=1.0)
+    without = predictions[predictions["family"] != "b"]
+    with pytest.raises(RealDamageError, match=r"fold f: none of its scored photos is synthetic with family b"):
+        left_out_table([fold("f", ("b",), without)], manifest)
+    fewer = replace(manifest, table=manifest.table.iloc[1:].reset_index(drop=True))
+    with pytest.raises(RealDamageError, match=r"0\.png is in the predictions, but not in"):
+        left_out_table([fold("f", ("b",), predictions)], fewer)
+
+
+def test_localisation_is_over_the_region_edits_of_each_part(write_photos, model_file: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"file_name": f"{index}.png", "label": "real", "kind": "original", "red": 90, "split": "test"}
+        for index in range(3)
+    ]
+    for index in range(8):
+        family, kind = ("a", "ai_region") if index < 6 else ("b", ("ai_region", "pasted")[index % 2])
+        about = {"kind": kind, "family": family, "mask_file_name": f"m{index}.png", "split": "test"}
+        rows.append({"file_name": f"f{index}.png", "label": "synthetic", "red": 100 + 20 * index, **about})
+    manifest = write_photos(rows)
+    scored = score_suite(ModelFile(model_file), manifest, folder=tmp_path / "s", model="m", workers=1)
+    found = localisation_rows(scored, manifest, "family", ["a", "b"])
+    assert [(row["left_out"], row["perturbation"], row["n_photos"]) for row in found] == [
+        ("all", "none", 7),
+        ("a", "none", 6),
+        ("others", "none", 1),
+    ]
+    own = [photo for photo in scored.localisation() if photo.file_name < "f6"]
+    expected = localisation_metrics(own)
+    assert found[1]["best_f1"] == expected["best_f1"]
+    assert found[1]["baseline_f1"] == expected["baseline_f1"] < found[1]["best_f1"]
+
+
+@pytest.fixture
+def write_fold(manifest: Manifest, model_file: Path, tmp_path: Path) -> WriteFold:
+    """A finished fold in out/folds, as the commands leave it."""
+    table = manifest.table
+    write_manifest(tmp_path, table.drop(columns="maker"))
+    for name in table["file_name"]:
+        (tmp_path / name).touch()
+
+    def write(name: str, excluded: dict[str, list[str]], gain: float = 1.0, **changes: str) -> Path:
+        folder = tmp_path / "out/folds" / name
+        (folder / "test").mkdir(parents=True)
+        data, metadata, graph = read_model_file(model_file)
+        metadata = replace(metadata, training={"excluded": excluded}, model_version=f"{name}-1")
+        write_model_file(folder / "model.onnx", data, metadata)
+        predictions = predicted(table, gain, changes.get("graph", graph))
+        write_predictions(folder / "test/predictions.csv", predictions)
+        return folder
+
+    return write
+
+
+def test_finished_folders_become_a_table(
+    write_fold: WriteFold, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_fold("one", {"family": ["a"]}, gain=2.0)
+    localised = {"n_photos": 7, "best_f1": 0.4, "low": 0.3, "high": 0.5, "baseline_f1": 0.25}
+    (first / "test/localisation.json").write_text(
+        json.dumps([{"left_out": "all", "perturbation": "none", **localised}])
+    )
+    write_fold("two", {"family": ["b", "c"]}, gain=0.0)
+    (tmp_path / "out/folds/three/stage").mkdir(parents=True)
+    csv = tmp_path / "left_out.csv"
+    arguments = [str(tmp_path / "out/folds"), "--manifest", str(tmp_path), "--csv", str(csv)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(csv, keep_default_na=False)
+    assert table.loc[0, "command"] == " ".join(["python -m realdamage.evaluation.left_out", *arguments])
+    assert set(table["fold"]) == {"one", "two", "mean", "worst"}
+    assert table.loc[0, ["best_f1", "best_f1_low", "best_f1_high", "baseline_f1"]].astype(float).tolist() == [
+        0.4,
+        0.3,
+        0.5,
+        0.25,
+    ]
+    assert table.loc[0, "model_version"] == "one-1"
+    auroc = float(table.loc[0, "auroc"])
+    assert f"| {auroc:.3f} (" in printed
+    assert "0.40 (0.25)" in printed
+    assert "Worst: auroc: two" in printed
+    assert "Not finished, and so not counted: three." in printed
+    assert (tmp_path / "out/folds/folds.md").read_text() == printed.removesuffix("\n")
+    lines = printed.splitlines()
+    assert len({len(line) for line in lines[: lines.index("")]}) == 1, "columns do not line up"
+
+
+@pytest.mark.parametrize(
+    ("excluded", "changes", "told"),
+    [
+        ({}, {}, "its training left out nothing"),
+        ({"family": ["a"], "source": ["shop1"]}, {}, "left out values of family and source"),
+        ({"family": ["a"]}, {"graph": "0" * 64}, "scored by another network (000000000000)"),
+    ],
+)
+def test_folders_that_are_no_folds_are_named(
+    excluded: dict[str, list[str]],
+    changes: dict[str, str],
+    told: str,
+    write_fold: WriteFold,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_fold("one", excluded, **changes)
+    assert main([str(tmp_path / "out/folds"), "--manifest", str(tmp_path)]) == 3
+    error = capsys.readouterr().err
+    assert told in error
+    assert "folds/one" in error
+    assert not (tmp_path / "out/folds/folds.csv").exists()
+
+
+def test_nothing_finished_and_mixed_columns_are_refused(write_fold: WriteFold, tmp_path: Path) -> None:
+    (tmp_path / "out/folds/begun").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"no fold is finished.*found begun.*Run realdamage-folds"):
+        read_folds(tmp_path / "out/folds")
+    with pytest.raises(UsageError, match=r"gone: no such folder"):
+        read_folds(tmp_path / "gone")
+    write_fold("one", {"family": ["a"]})
+    write_fold("two", {"source": ["shop1"]})
+    with pytest.raises(RealDamageError, match=r"leave out values of family and source"):
+        read_folds(tmp_path / "out/folds")
