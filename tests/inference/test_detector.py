@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx.parser
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -76,6 +77,18 @@ def test_batches_bound_the_scorer_and_change_nothing(
     at_once = Detector(scorer, metadata, batch_tiles=1000).predict(photo)
     assert in_batches.score == at_once.score
     assert np.array_equal(in_batches.heatmap, at_once.heatmap)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 33])
+def test_runs_side_by_side_give_the_numbers_of_one_run_in_the_order_of_the_tiles(
+    red_network: bytes, metadata: ModelMetadata, count: int
+) -> None:
+    side = metadata.pixel_spec.tile
+    tiles = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    expected = onnxruntime.InferenceSession(red_network).run(["logit", "evidence"], {"tiles": tiles})
+    for threads in (1, 2, 3):
+        found = OnnxScorer(red_network, threads=threads)(tiles)
+        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 def test_boxes_of_a_photo_above_max_side_are_in_its_own_pixels(write_red_model: Models, blue_photo: Photos) -> None:

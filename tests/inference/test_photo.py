@@ -96,6 +96,16 @@ def test_a_longer_photo_is_resized_with_the_named_filter() -> None:
     assert not np.array_equal(limited, limit_side(rgb, PixelSpec(max_side=150, filter="lanczos")))
 
 
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos", "box", "hamming"])
+@pytest.mark.parametrize(("height", "width", "max_side"), [(1000, 611, 519), (300, 901, 899), (33, 1400, 64)])
+def test_resizing_in_stripes_gives_pillows_own_pixels(name: str, height: int, width: int, max_side: int) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    limited = limit_side(rgb, PixelSpec(tile=32, overlap=16, max_side=max_side, filter=name))
+    size = (limited.shape[1], limited.shape[0])
+    assert max(size) == max_side
+    assert np.array_equal(limited, np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling[name.upper()])))
+
+
 def test_read_photo_keeps_the_upright_size_and_digests_the_bytes(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (200, 400, 3), dtype=np.uint8)
     exif = Image.Exif()

@@ -33,6 +33,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
 _EXIF_ORIENTATION = 0x0112
+_ROWS_AT_ONCE = 256
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -170,7 +171,16 @@ def _upright_rgb(image: Image.Image) -> UInt8Array:
         rgb = white
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
-    return np.array(rgb)
+    return _pixels(rgb)
+
+
+def _pixels(image: Image.Image) -> UInt8Array:
+    """The pixels of an RGB image, some rows at a time: Pillow hands them over by way of two more copies."""
+    rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _ROWS_AT_ONCE):
+        rows = rgb[top : top + _ROWS_AT_ONCE]
+        rows[:] = np.asarray(image.crop((0, top, image.width, top + len(rows))))
+    return rgb
 
 
 def _orientation(image: Image.Image) -> int:
@@ -203,4 +213,4 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
                     return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, overload
 
@@ -116,13 +117,11 @@ class Detector:
     def predict(self, source: PhotoSource | list[Any] | tuple[Any, ...]) -> Verdict | list[Verdict]:
         """Judge a photo: bytes, a path, a PIL image or a uint8 [h, w, 3] RGB array; or a list of them.
 
+        Of a list, the next photo is read while the network judges the one before: two are in memory at a time.
         Raises PhotoError, naming the photo, when one cannot be read.
         """
         if isinstance(source, list | tuple):
-            return [
-                self.predict_photo(read_photo(item, self.pixel_spec, name=_name_in_list(item, index)))
-                for index, item in enumerate(source)
-            ]
+            return self._predict_each(source)
         return self.predict_photo(read_photo(source, self.pixel_spec))
 
     def predict_photo(self, photo: Photo) -> Verdict:
@@ -157,6 +156,23 @@ class Detector:
             quality=photo.quality,
             hot_share=hot_share,
         )
+
+    def _predict_each(self, sources: Sequence[PhotoSource]) -> list[Verdict]:
+        def read(index: int) -> Photo | None:
+            if index >= len(sources):
+                return None
+            name = _name_in_list(sources[index], index)
+            photo = read_photo(sources[index], self.pixel_spec, name=name)
+            _ = photo.quality  # measured here, beside the network
+            return photo
+
+        verdicts: list[Verdict] = []
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read, 0)
+            while (photo := ahead.result()) is not None:
+                ahead = reader.submit(read, len(verdicts) + 1)
+                verdicts.append(self.predict_photo(photo))
+        return verdicts
 
     def _score(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
         batches = [

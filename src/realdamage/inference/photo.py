@@ -56,6 +56,9 @@ _FILTERS = {
 }
 
 
+_STRIPE = 256
+
+
 @dataclass(frozen=True)
 class PixelSpec:
     """How a photo becomes tiles. All sides are in pixels.
@@ -160,7 +163,22 @@ def limit_side(rgb: UInt8Array, spec: PixelSpec) -> UInt8Array:
     if scale >= 1:
         return rgb
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.array(Image.fromarray(rgb).resize(size, _FILTERS[spec.filter]))
+    return _resize(rgb, size, _FILTERS[spec.filter])
+
+
+def _resize(rgb: UInt8Array, size: tuple[int, int], resampling: Image.Resampling) -> UInt8Array:
+    """Pillow's resize to (width, height), to the same pixels: it too resamples along the rows first, then along the
+    columns. Done in stripes, for which a large photo needs not be copied whole into Pillow's own form."""
+    width, height = size
+    wide = np.empty((len(rgb), width, 3), dtype=np.uint8)
+    for top in range(0, len(rgb), _STRIPE):
+        stripe = Image.fromarray(rgb[top : top + _STRIPE])
+        wide[top : top + _STRIPE] = np.asarray(stripe.resize((width, stripe.height), resampling))
+    resized = np.empty((height, width, 3), dtype=np.uint8)
+    for left in range(0, width, _STRIPE):
+        stripe = Image.fromarray(np.ascontiguousarray(wide[:, left : left + _STRIPE]))
+        resized[:, left : left + _STRIPE] = np.asarray(stripe.resize((stripe.width, height), resampling))
+    return resized
 
 
 def pad_to_patches(rgb: UInt8Array, spec: PixelSpec) -> UInt8Array:
