@@ -144,6 +144,17 @@ def test_one_heat_map_picture_per_photo(model: Path, photos: Path, tmp_path: Pat
         assert picture.height > 96
 
 
+def test_a_sheet_shows_every_photo_that_could_be_read(model: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"not a photo")
+    Image.new("RGB", (60, 40)).save(photos / "third.png")
+    sheets = {count: tmp_path / f"{count}.png" for count in (1, 3)}
+    assert main(["predict", str(photos / "real.png"), "--model", str(model), "--sheet", str(sheets[1])]) == 0
+    assert main(["predict", str(photos), "--model", str(model), "--sheet", str(sheets[3])]) == 1
+    with Image.open(sheets[1]) as one, Image.open(sheets[3]) as three:
+        assert one.width == three.width
+        assert three.height - 8 == 2 * (one.height - 8)  # two in a row, below them the third; 8 pixels of edge
+
+
 def test_unreadable_photos_are_named_and_the_others_judged(
     model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,9 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from realdamage import cli_data, cli_evaluation
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Of the pictures that --heatmap writes; never a photo to judge when the folder is read again.
 _PICTURE_ENDING = ".heatmap.png"
@@ -51,7 +55,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from realdamage.inference import listing
     from realdamage.inference.detector import Detector
     from realdamage.inference.onnx_file import write_atomically
-    from realdamage.inference.overlay import draw_overlay
+    from realdamage.inference.overlay import contact_sheet, draw_overlay, draw_pair
     from realdamage.inference.photo import read_photo
 
     paths = find_photos(arguments.photos)
@@ -67,6 +71,7 @@ def predict(arguments: argparse.Namespace) -> int:
     outcomes: Counter[str] = Counter()
     sentences: dict[str, str] = {}
     pictures: set[Path] = set()
+    cells: list[Image.Image] = []
     for path in paths:
         start = time.perf_counter()
         try:
@@ -80,9 +85,12 @@ def predict(arguments: argparse.Namespace) -> int:
         outcomes[verdict.outcome] += 1
         sentences.update((reason.code, reason.sentence) for reason in verdict.reasons)
         if arguments.heatmap:
-            picture = io.BytesIO()
-            draw_overlay(photo.rgb, verdict).save(picture, format="PNG")
-            write_atomically(_picture_path(arguments.heatmap, path, pictures), picture.getvalue())
+            picture = draw_overlay(photo.rgb, verdict)
+            write_atomically(_picture_path(arguments.heatmap, path, pictures), _png(picture))
+        if arguments.sheet:
+            cells.append(draw_pair(photo.rgb, verdict, path.name))
+    if cells:
+        write_atomically(arguments.sheet, _png(contact_sheet(cells)))
     if arguments.output:
         write_atomically(arguments.output, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
     if form == "table":
@@ -96,10 +104,12 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def info(arguments: argparse.Namespace) -> int:
     """Print the metadata of a model file as JSON, after checking the file."""
+    from realdamage.inference.detector import PACKAGED_MODEL
     from realdamage.inference.metadata import read_model_file
 
-    data, metadata, graph_sha256 = read_model_file(arguments.model)
-    values = {"file": str(arguments.model), "bytes": len(data), "graph_sha256": graph_sha256}
+    path = arguments.model or PACKAGED_MODEL
+    data, metadata, graph_sha256 = read_model_file(path)
+    values = {"file": str(path), "bytes": len(data), "graph_sha256": graph_sha256}
     print(json.dumps({**values, **json.loads(metadata.to_json())}, indent=2))
     return 0
 
@@ -147,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
     command.add_argument("--heatmap", type=Path, metavar="DIR", help="draw each heat map into a picture in this folder")
+    command.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="draw all photos, each beside its heat map, into this one PNG"
+    )
     command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
     command.add_argument("--allow-demo", action="store_true", help="let a demonstration model say synthetic")
     command.add_argument("--threads", type=int, metavar="N", help=cli_evaluation.THREADS_HELP)
@@ -156,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_commands(commands, common)
 
     command = commands.add_parser("info", parents=[common], help="show a model's metadata", description=info.__doc__)
-    command.add_argument("model", type=Path, help="the .onnx file")
+    command.add_argument("model", type=Path, nargs="?", help="the .onnx file; default: the one in the package")
     command.set_defaults(run=info)
     return parser
 
@@ -184,6 +197,12 @@ def _picture_path(folder: Path, photo: Path, taken: set[Path]) -> Path:
         path = folder / f"{photo.stem}-{number}{_PICTURE_ENDING}"
     taken.add(path)
     return path
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    return data.getvalue()
 
 
 def _print_now(line: str) -> None:

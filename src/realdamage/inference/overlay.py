@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -12,6 +14,7 @@ from realdamage.inference.verdict import Verdict
 _STRENGTH = 0.65  # opacity of full heat: the damage must stay visible underneath
 _COLD, _WARM = np.array([255, 221, 0], np.float32), np.array([220, 0, 40], np.float32)
 _BOX = (0, 200, 255)
+_SHEET_BACKGROUND, _SHEET_GAP = (245, 245, 245), 8
 _CAPTION_COLOURS = {"real": (20, 110, 60), "review": (150, 95, 0), "synthetic": (165, 20, 40)}
 
 
@@ -38,6 +41,36 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict) -> Image.Image:
     font = _fitting_font(text, width - 8, caption_height)
     draw.text((4, height + caption_height / 2), text, fill="white", font=font, anchor="lm")
     return picture
+
+
+def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) -> Image.Image:
+    """One cell of a contact sheet: the photo as it is, the same with its heat, and `title` above both.
+
+    side: longest side of either picture, in pixels. Raises UsageError like `draw_overlay`.
+    """
+    small = Image.fromarray(rgb)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    marked = draw_overlay(np.asarray(small), verdict)
+    title_height = max(16, side // 14)
+    cell = Image.new("RGB", (2 * side, title_height + side + max(18, side // 24)), _SHEET_BACKGROUND)
+    font = _fitting_font(title, 2 * side - 8, title_height)
+    ImageDraw.Draw(cell).text((4, title_height / 2), title, fill="black", font=font, anchor="lm")
+    cell.paste(small, (0, title_height))
+    cell.paste(marked, (side, title_height))
+    return cell
+
+
+def contact_sheet(cells: Sequence[Image.Image], columns: int = 2) -> Image.Image:
+    """Cells of one size in rows of `columns`, in reading order. Raises UsageError without any cell."""
+    if not cells:
+        raise UsageError("a contact sheet needs at least one photo that could be read")
+    width, height = (side + _SHEET_GAP for side in cells[0].size)
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (columns * width + _SHEET_GAP, rows * height + _SHEET_GAP), _SHEET_BACKGROUND)
+    for index, cell in enumerate(cells):
+        row, column = divmod(index, columns)
+        sheet.paste(cell, (_SHEET_GAP + column * width, _SHEET_GAP + row * height))
+    return sheet
 
 
 def caption(verdict: Verdict) -> str:
