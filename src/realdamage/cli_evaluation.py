@@ -110,6 +110,30 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     command.set_defaults(run=report)
 
+    command = commands.add_parser("card", parents=[common], help="a model card in Markdown", description=card.__doc__)
+    command.add_argument("model", type=Path, help="the .onnx file")
+    command.add_argument(
+        "--evaluation",
+        action="append",
+        required=True,
+        metavar="[NAME=]DIR",
+        help="what realdamage-evaluate wrote about this model; may be repeated",
+    )
+    command.add_argument("--folds", type=Path, metavar="CSV", help="folds.csv of realdamage-folds")
+    command.add_argument(
+        "--manifest", type=Path, metavar="DIR", help="its training set; default: an evaluation's, when that is the one"
+    )
+    command.add_argument(
+        "--command", action="append", default=[], metavar="TEXT", help="that led to the model; repeat it, in order"
+    )
+    command.add_argument("--data-card", type=Path, metavar="FILE", help="text about the training set, to link to")
+    command.add_argument("--benchmark", type=Path, metavar="FILE", help="JSON of pytest-benchmark")
+    command.add_argument("--licence", default="", metavar="TEXT", help="of the model")
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="- for the terminal; default: the model's name with .md"
+    )
+    command.set_defaults(run=card)
+
     command = commands.add_parser(
         "compare", parents=[common], help="two models on the same photos", description=compare.__doc__
     )
@@ -235,6 +259,28 @@ def report(arguments: argparse.Namespace) -> int:
     found = build_report((predictions, metrics), detector=detector, manifest=manifest, notes=notes, progress=track)
     page = write_report(arguments.folder, found)
     print("\n".join([*found.first_lines, *found.notes, f"{page} and report.json: {page.stat().st_size / 1e6:.1f} MB"]))
+    return 0
+
+
+def card(arguments: argparse.Namespace) -> int:
+    """Write a model card from the model's file and its evaluations: what it has seen, what it does and how surely, what
+    its thresholds promise, what it cannot do, and how to make it again."""
+    with extra("analysis", "realdamage card"):
+        from realdamage.evaluation.card import CardInputs, card_text, named_folders
+    keys = ("model", "folds", "manifest", "data_card", "benchmark", "licence")
+    given = CardInputs(
+        **{key: getattr(arguments, key) for key in keys},
+        evaluations=named_folders(arguments.evaluation),
+        commands=arguments.command,
+    )
+    to_terminal = str(arguments.output) == "-"
+    page = arguments.output or arguments.model.with_suffix(".md")
+    text = card_text(given, folder=None if to_terminal else page.parent)
+    if to_terminal:
+        print(text, end="")
+    else:
+        write_atomically(page, text.encode())
+        print(f"{text.splitlines()[0].strip('*')}\n\nthe card: {page}")
     return 0
 
 
