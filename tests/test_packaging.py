@@ -24,7 +24,7 @@ import realdamage
 from realdamage.configuration import config_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("train", "evaluate", "export", "synthesize")
+COMMANDS = ("train", "evaluate", "export", "synthesize", "folds")
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +125,7 @@ def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProce
 # Each command with what it imports first, so that nothing heavy is loaded before it fails.
 @pytest.mark.parametrize(
     ("command", "blocked"),
-    [("train", "hydra"), ("evaluate", "hydra"), ("export", "torch"), ("synthesize", "hydra")],
+    [("train", "hydra"), ("evaluate", "hydra"), ("export", "torch"), ("synthesize", "hydra"), ("folds", "hydra")],
 )
 def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_path: Path) -> None:
     done = run_without(blocked, f"from realdamage import entry_points; entry_points.{command}()", tmp_path)

@@ -1,4 +1,4 @@
-"""Entry points of the four Hydra commands: they load the command on use, so that a base install names the missing extra
+"""Entry points of the five Hydra commands: they load the command on use, so that a base install names the missing extra
 instead of a stack trace."""
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def export() -> None:
 def synthesize() -> None:
     """`realdamage-synthesize`: makes a set of photos by a recipe."""
     _run("synthesize")
+
+
+def folds() -> None:
+    """`realdamage-folds`: leaves families out, trains and measures."""
+    _run("folds")
 
 
 def _run(name: str) -> None:

@@ -222,6 +222,39 @@ class EvaluateConfig:
 
 
 @dataclass
+class FoldsDataConfig:
+    """`root`: folder of photos, or a table of them, with splits; `reader`: how they lie there."""
+
+    root: str = MISSING
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+
+
+@dataclass
+class FoldsConfig:
+    """`folds.py`. `column`: of the manifest, whose values are left out; `folds`: the values that each leaves out, by
+    its name (null: all values of synthetic photos, dealt into `count` folds); `stages`: experiments, trained one after
+    another, each from the weights of the one before; `overrides`: what else realdamage-train is called with, in every
+    stage; `stage_overrides`: the same for single stages, by their name; `jobs`: folds trained side by side, which share
+    the CPUs; `limit`: score so many photos of a fold at most, drawn at random by whole groups (null: all); `seed`: of
+    that draw, the perturbations and the intervals; `overwrite`: train all folds anew."""
+
+    name: str = "folds"
+    column: str = "family"
+    folds: Any = None  # {NAME: [value, …]}; as Any it can be replaced whole on a command line
+    count: int = 6
+    stages: list[str] = field(default_factory=lambda: ["reference_stem", "reference"])
+    overrides: list[str] = field(default_factory=list)
+    stage_overrides: Any = None  # {STAGE: [override, …]}
+    jobs: int = 1
+    limit: int | None = None
+    seed: int = 0
+    overwrite: bool = False
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    data: FoldsDataConfig = field(default_factory=FoldsDataConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
+
+
+@dataclass
 class ExportConfig:
     """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
     `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the wrapper on the awkward
@@ -359,5 +392,6 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="folds_schema", node=FoldsConfig)
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="synthesize_schema", node=SynthesizeConfig)
