@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,41 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="write the gated model there instead")
     command.set_defaults(run=gate)
+
+    command = commands.add_parser(
+        "quantize", parents=[common], help="a faster variant that is as good", description=quantize.__doc__
+    )
+    command.add_argument("model", type=Path, help="the .onnx file, in float32")
+    command.add_argument("--manifest", type=Path, required=True, metavar="DIR", help="folder of labelled photos")
+    command.add_argument("--split", default="val", help="whose photos decide (%(default)s)")
+    command.add_argument("--limit", type=int, default=300, metavar="N", help="most photos that decide (%(default)s)")
+    command.add_argument(
+        "--calibration-photos",
+        type=int,
+        default=64,
+        metavar="N",
+        help="of the split train, for the ranges of integers (%(default)s)",
+    )
+    command.add_argument("--variants", default="int8,fp16", metavar="LIST", help="to try (%(default)s)")
+    command.add_argument(
+        "--max-tpr-drop",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="most that the true positive rate at 1%% FPR may lose (%(default)s)",
+    )
+    command.add_argument(
+        "--max-ap-drop",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="most that the average precision of the heat maps may lose (%(default)s)",
+    )
+    command.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of each model (%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the draws of photos (%(default)s)")
+    command.add_argument("--output", type=Path, metavar="FILE", help="default: MODEL.int8.onnx or MODEL.fp16.onnx")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything there, also when no variant is")
+    command.set_defaults(run=quantize)
 
     command = commands.add_parser(
         "monitor", parents=[common], help="are photos still like the calibration photos?", description=monitor.__doc__
@@ -222,6 +258,32 @@ def gate(arguments: argparse.Namespace) -> int:
     )
     print(f"{arguments.output or arguments.model}: gated\n{summary_text(summary)}")
     return 0
+
+
+def quantize(arguments: argparse.Namespace) -> int:
+    """Make variants with 8-bit integers and with half-precision numbers, measure each beside the model on the same
+    photos, and write the fastest that is as good. Exit code 1, and no file, when none is."""
+    with extra("train", "realdamage quantize"):
+        from realdamage.data.readers import read_dataset
+        from realdamage.evaluation.quantize import quantize_model, summary_text
+    summary = quantize_model(
+        arguments.model,
+        read_dataset(arguments.manifest),
+        split=arguments.split,
+        limit=arguments.limit,
+        calibration_photos=arguments.calibration_photos,
+        variants=[name.strip() for name in arguments.variants.split(",") if name.strip()],
+        max_tpr_drop=arguments.max_tpr_drop,
+        max_ap_drop=arguments.max_ap_drop,
+        threads=arguments.threads,
+        seed=arguments.seed,
+        output=arguments.output,
+        progress=track,
+    )
+    if arguments.json:
+        write_atomically(arguments.json, (json.dumps(summary.to_dict(), indent=2, allow_nan=False) + "\n").encode())
+    print(summary_text(summary))
+    return 0 if summary.output else 1
 
 
 def monitor(arguments: argparse.Namespace) -> int:
