@@ -185,6 +185,7 @@ def test_figures_and_outcomes_are_those_of_the_artefacts(desk: Desk) -> None:
     assert lines_with(card, "| test | other synthetic | 50 | 0.0%")
     assert lines_with(card, "| Nano Banana | never trained on | 46 |")
     assert lines_with(card, "| taesd | trained on (codec) | 50 |")
+    assert lines_with(card, "| gemini-imagen | not known | 46 |")  # the family of FLUX.1 is not told
     assert lines_with(card, "Too few photos of this generator for a figure: rare \\| one 4.")
     assert lines_with(card, "| model.lr | 0.001 |")
     assert lines_with(card, "| model.adapt | lora, 8 |")
@@ -253,7 +254,8 @@ def test_the_training_set_is_counted_when_it_is_the_one(desk: Desk) -> None:
     write_manifest(desk.root, made[kept])
     manifest = read_manifest(desk.root)
     left = manifest.subset(manifest.table["generator"] != "SD 3").digest()
-    desk.change(training={**TRAINING, "manifest_sha256": left, "excluded": {"generator": ["SD 3"]}})
+    names = {"generators": ["FLUX.1", "taesd"], "excluded": {"generator": ["SD 3"]}}
+    desk.change(training={**TRAINING, "manifest_sha256": left, **names})
     rows = training_photos(manifest, read_model_file(desk.model)[1].training)
     assert rows is not None
     assert len(rows) == 11
@@ -261,6 +263,9 @@ def test_the_training_set_is_counted_when_it_is_the_one(desk: Desk) -> None:
     assert card.startswith("**This model was trained on 2 photos by deployed generators (flux 2); tested on 50")
     assert "Of those trained on, 1 photo shows AI-painted damage, and none of those tested." in card.splitlines()[0]
     assert lines_with(card, "| deployed | flux | 2 | FLUX.1 |")
+    assert lines_with(card, "| gemini-imagen | never trained on | 46 |")
+    same = test_set().replace({"family": {"gemini-imagen": "flux"}})
+    assert lines_with(desk.card(desk.evaluate(same, "same", data_root=str(desk.root))), "| flux | trained on, by other")
     assert lines_with(card, "- generator: SD 3")
     assert lines_with(card, "Its real photos came from studio 7 and 1 more of under 5 photos.")
     assert lines_with(card, "sources never trained on: shop in “test” (120 photos, 1.7%")

@@ -18,7 +18,7 @@ from realdamage.evaluation.predictions import clean
 from realdamage.evaluation.report import Report
 from realdamage.evaluation.report_figures import Headline
 from realdamage.evaluation.report_page import percent
-from realdamage.evaluation.report_words import first_line
+from realdamage.evaluation.report_words import GeneratorCount, first_line
 from realdamage.evaluation.resampling import share_interval
 from realdamage.inference.policy import Outcome
 
@@ -181,20 +181,28 @@ def _slices(evaluated: Evaluated) -> Iterator[tuple[str, Markdown, str]]:
     sorts_of = [{**row, "kind": row["synthetic photos by"]} for row in report.parts]
     yield _slice("synthetic photos by", "kind", sorts_of, {})
     yield _slice("kind", "kind", report.slices.get("kind", ()), {})
-    marks = {row.name: _mark(row.sort, {row.trained_on}) for row in evaluated.seen.generators}
+    marks = {row.name: _mark(row.sort, row.trained_on) for row in evaluated.seen.generators}
     yield _slice("generator", "generator", report.slices.get("generator", ()), marks)
-    families: dict[str, set[bool | None]] = {}
+    families: dict[str, list[GeneratorCount]] = {}
     for row in evaluated.seen.deployed:
-        families.setdefault(row.family, set()).add(row.trained_on)
-    told = {name: _mark("deployed", each) for name, each in families.items() if name}
+        families.setdefault(row.family, []).append(row)
+    told = {name: _family_mark(own) for name, own in families.items() if name}
     named = [row for row in report.slices.get("family", ()) if row.get("family") in told]
     yield _slice("family", "family", named, told)
 
 
-def _mark(sort: str, trained_on: set[bool | None]) -> str:
-    words = {True: "trained on", False: "never trained on", None: "not known"}
-    known = words[next(iter(trained_on))] if len(trained_on) == 1 else "partly trained on"
+def _mark(sort: str, trained_on: bool | None) -> str:
+    known = {True: "trained on", False: "never trained on", None: "not known"}[trained_on]
     return known if sort == "deployed" else f"{known} ({sort})"
+
+
+def _family_mark(own: Sequence[GeneratorCount]) -> str:
+    """Of a family, whose generators in the test need not be those that the model was trained on."""
+    known = {row.family_trained_on for row in own}
+    if True not in known:
+        return _mark("deployed", None if None in known else False)
+    new = sum(row.trained_on is False for row in own)
+    return f"trained on, by {'other' if new == len(own) else 'some of these'} generators" if new else "trained on"
 
 
 def _slice(title: str, key: str, rows: Sequence[Row], marks: Mapping[str, str]) -> tuple[str, Markdown, str]:
