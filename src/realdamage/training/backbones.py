@@ -56,13 +56,13 @@ class _LocalMean(nn.Module):
 
     def __init__(self, side: int, channels: int) -> None:
         super().__init__()
-        self.half = side // 2
+        self.reach = side // 2
         weights = torch.eye(channels)[:, :, None, None] / side
         self.register_buffer("rows", weights.repeat(1, 1, side, 1), persistent=False)
         self.register_buffer("columns", weights.repeat(1, 1, 1, side), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, (self.half,) * 4, mode="replicate")
+        padded = F.pad(x, (self.reach,) * 4, mode="replicate")
         return F.conv2d(F.conv2d(padded, self.rows), self.columns)
 
 
