@@ -6,7 +6,8 @@ So do the heads, whose sums decide. All are found by the graph's structure: name
 
 Integers are static: ranges come from tiles of training photos, activations are uint8, weights int8 per channel in 7 of
 their 8 bits. On x86 with AVX2 but without VNNI the kernels add two products of uint8 and int8 in saturating 16 bits:
-2 · 255 · 127 does not fit, 2 · 255 · 63 does. Such a machine also gains least from integers.
+2 · 255 · 127 does not fit, 2 · 255 · 63 does. They also take three instructions for what is one with VNNI, so expect
+little time from integers there.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from realdamage.inference.decoding import UInt8Array
 from realdamage.inference.errors import ModelFileError, UsageError
 
 _LAYERS = ("Conv", "MatMul", "Gemm")
-# Of the values of an activation, the share that its range covers, in %: with the largest value of all, which one odd
-# tile has, the steps are so coarse that the evidence moves by four times as much.
+# Of the values of an activation, the share that its range covers, in %. Up to the largest value of all, which one odd
+# tile has, the steps would be too coarse for the others.
 _PERCENTILE = 99.999
 _BATCH = 4
 # Their outputs tell sizes, not pixels.
