@@ -41,7 +41,7 @@ def test_photos_in_table_out_and_again(
     write_set(tmp_path / "photos", groups=32)
     arguments = (
         "data.root=photos",
-        "stage_overrides={second: [seed=1]}",
+        "stage_overrides={second: ['seed=1']}",
         "folds={nothing_even: [even]}",
         "+robustness.perturbations.soft={steps: [{step: blur, sigma: 2}]}",
     )

@@ -67,7 +67,7 @@ def localisation_rows(
     photos = scored.predictions.assign(value=_values_of(scored.predictions, manifest, column))
     edits = photos[photos["kind"] == "ai_region"]
     without_kinds = photos.assign(kind="")  # there is only one, which would be measured twice
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in scored.suite.names:
         evidence = scored.localisation(name)
         for part, own in _parts(photos, values).items():
@@ -140,7 +140,7 @@ class _Figures:
             real = alike if alike.sum() >= MIN_PHOTOS else real
         synthetic = under & self.synthetic & of_value
         pairs = pair_figures(self.photos[under & (~self.synthetic | of_value)], n_boot=_DRAWS, seed=self.seed)
-        row = {"fold": self.fold.name, "left_out": part, "perturbation": name or AS_IT_IS}
+        row: dict[str, Any] = {"fold": self.fold.name, "left_out": part, "perturbation": name or AS_IT_IS}
         row |= {"n_real": int(real.sum()), "n_synthetic": int(synthetic.sum())}
         row |= self._rates(synthetic, real, notes)
         row |= {"n_pairs": pairs["n"], "edit_higher": pairs["edit_higher"]}
@@ -199,12 +199,13 @@ def _parts(photos: pd.DataFrame, left_out: Sequence[str]) -> dict[str, list[str]
 
 def _over_folds(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Mean and worst of the rows "all" of the folds, per perturbation."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     whole = table[table["left_out"] == ALL]
     for name, own in whole.groupby("perturbation", sort=False):
         mean: dict[str, Any] = {"fold": MEAN, "left_out": ALL, "perturbation": name}
         worst: dict[str, Any] = {**mean, "fold": WORST}
-        few, which = [], []
+        few: list[str] = []
+        which: list[str] = []
         for key in FIGURES:
             told = own[own[key].notna()].astype({key: float})
             if not len(told):

@@ -16,7 +16,7 @@ _HEADINGS = ("real", "synthetic", "AUROC (95%)", "TPR at 1% FPR (95%)", "edit ab
 def to_markdown(table: pd.DataFrame, column: str, unfinished: Sequence[str] = ()) -> str:
     """`table`: of `left_out_table`, with git_commit, command and date; `column`: whose values were left out. Photos as
     they are: each fold, its values, mean and worst; under perturbations: mean and worst over the folds."""
-    rows: list[dict[str, Any]] = table.to_dict(orient="records")
+    rows = [{str(key): value for key, value in row.items()} for row in table.to_dict(orient="records")]
     clean = [row for row in rows if row["perturbation"] == AS_IT_IS]
     lines = _lines((column, *_HEADINGS), [[_name(row), *_cells(row)] for row in clean])
     changed = [row for row in rows if row["perturbation"] != AS_IT_IS and row["fold"] in (MEAN, WORST)]

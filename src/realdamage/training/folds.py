@@ -63,6 +63,7 @@ class Processes:
             self._running.append(process)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ realdamage-{command} {' '.join(arguments)}\n")
+            file.flush()
             for line in process.stdout or ():
                 file.write(line)
                 file.flush()
