@@ -168,7 +168,8 @@ def _agreement(windows: Float32Array, top: int, left: int) -> tuple[NDArray[np.f
     count, side = len(windows), (windows.shape[1] - max(top, left)) // _BLOCK
     inside = windows[:, top : top + side * _BLOCK, left : left + side * _BLOCK] - np.float32(128)
     blocks = inside.reshape(count, side, _BLOCK, side, _BLOCK).swapaxes(2, 3).reshape(-1, _BLOCK * _BLOCK)
-    coefficients = blocks @ _cosines()
+    # einsum: small sums that need no BLAS, whose idle threads would burn what other processes on the machine could use.
+    coefficients = np.einsum("bp,pf->bf", blocks, _cosines())
     # The mean of a block is rounded too, but plain areas share one; the difference to the neighbour lies around 0.
     coefficients[1:, 0] -= coefficients[:-1, 0]
     clipped = np.abs(blocks.mean(axis=1)) > 125  # to black or white: a round number by itself
@@ -178,7 +179,7 @@ def _agreement(windows: Float32Array, top: int, left: int) -> tuple[NDArray[np.f
     steps = _luma_tables().reshape(-1, _BLOCK, _BLOCK)
     chosen = np.stack([steps[:, v, u] for v, u in _FREQUENCIES]) - 1
     rows = np.arange(len(_FREQUENCIES))[:, None]
-    total = (counts @ _waves())[rows, chosen].sum(axis=0)
+    total = np.einsum("fb,bs->fs", counts, _waves())[rows, chosen].sum(axis=0)
     first = np.minimum(_first_bin(chosen + 1), _BINS - 1)
     n, squares = (
         np.cumsum(values[:, ::-1], axis=1, dtype=np.float64)[:, ::-1][rows, first].sum(axis=0)
