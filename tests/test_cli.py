@@ -146,7 +146,7 @@ def test_one_heat_map_picture_per_photo(model: Path, photos: Path, tmp_path: Pat
 
 def test_a_sheet_shows_every_photo_that_could_be_read(model: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"not a photo")
-    Image.new("RGB", (60, 40)).save(photos / "third.png")
+    Image.new("RGB", (128, 96)).save(photos / "third.png")
     sheets = {count: tmp_path / f"{count}.png" for count in (1, 3)}
     assert main(["predict", str(photos / "real.png"), "--model", str(model), "--sheet", str(sheets[1])]) == 0
     assert main(["predict", str(photos), "--model", str(model), "--sheet", str(sheets[3])]) == 1

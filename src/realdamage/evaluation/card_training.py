@@ -141,15 +141,16 @@ def generators_table(trained: Seen | None) -> Markdown:
     families: dict[tuple[str, str], list[GeneratorCount]] = {}
     for row in trained.generators:
         families.setdefault((row.sort, row.family or "(not told)"), []).append(row)
-    titles = ("sort", "family", *(["photos trained on"] if trained.counted else []), "generators")
+    counted = trained.counted
+    titles = ("sort", "family", *(["photos trained on"] if counted else []), "generators")
     cells = [
         (
             sort,
             family,
-            *([f"{sum(row.photos for row in own):,}"] if trained.counted else []),
+            *([f"{sum(row.photos for row in own):,}"] if counted else []),
             ", ".join(row.name for row in own),
         )
-        for (sort, family), own in sorted(families.items(), key=lambda each: _order(*each, trained.counted))
+        for (sort, family), own in sorted(families.items(), key=lambda each: _order(each[0], each[1], counted))
     ]
     return table(titles, cells)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,10 +19,11 @@ _SHEET_BACKGROUND, _SHEET_GAP = (245, 245, 245), 8
 _CAPTION_COLOURS = {"real": (20, 110, 60), "review": (150, 95, 0), "synthetic": (165, 20, 40)}
 
 
-def draw_overlay(rgb: UInt8Array, verdict: Verdict) -> Image.Image:
+def draw_overlay(rgb: UInt8Array, verdict: Verdict, *, reasons: bool = True) -> Image.Image:
     """The photo with its heat map blended in, boxes around the regions and one caption line below.
 
-    rgb: uint8 [h, w, 3], the upright photo at any size. Raises UsageError when the verdict came without a heat map.
+    rgb: uint8 [h, w, 3], the upright photo at any size. reasons: their codes too in the caption. Raises UsageError when
+    the verdict came without a heat map.
     """
     if verdict.heatmap is None:
         raise UsageError("the verdict has no heat map to draw; write it with Verdict.to_json(heatmap=True)")
@@ -37,7 +39,7 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict) -> Image.Image:
         left, top, right, bottom = np.multiply(region.box, (across, down, across, down)).tolist()
         box = (left, top, max(left, right - 1), max(top, bottom - 1))
         draw.rectangle(box, outline=_BOX, width=max(2, width // 300))
-    text = caption(verdict)
+    text = caption(verdict if reasons else replace(verdict, reasons=()))
     font = _fitting_font(text, width - 8, caption_height)
     draw.text((4, height + caption_height / 2), text, fill="white", font=font, anchor="lm")
     return picture
@@ -50,9 +52,9 @@ def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) ->
     """
     small = Image.fromarray(rgb)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    marked = draw_overlay(np.asarray(small), verdict)
+    marked = draw_overlay(np.asarray(small), verdict, reasons=False)
     title_height = max(16, side // 14)
-    cell = Image.new("RGB", (2 * side, title_height + side + max(18, side // 24)), _SHEET_BACKGROUND)
+    cell = Image.new("RGB", (2 * side, title_height + marked.height), _SHEET_BACKGROUND)
     font = _fitting_font(title, 2 * side - 8, title_height)
     ImageDraw.Draw(cell).text((4, title_height / 2), title, fill="black", font=font, anchor="lm")
     cell.paste(small, (0, title_height))
@@ -61,15 +63,18 @@ def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) ->
 
 
 def contact_sheet(cells: Sequence[Image.Image], columns: int = 2) -> Image.Image:
-    """Cells of one size in rows of `columns`, in reading order. Raises UsageError without any cell."""
+    """Cells of one width in rows of `columns`, in reading order. Raises UsageError without any cell."""
     if not cells:
         raise UsageError("a contact sheet needs at least one photo that could be read")
-    width, height = (side + _SHEET_GAP for side in cells[0].size)
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * width + _SHEET_GAP, rows * height + _SHEET_GAP), _SHEET_BACKGROUND)
-    for index, cell in enumerate(cells):
-        row, column = divmod(index, columns)
-        sheet.paste(cell, (_SHEET_GAP + column * width, _SHEET_GAP + row * height))
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in row) + _SHEET_GAP for row in rows]
+    width = cells[0].width + _SHEET_GAP
+    sheet = Image.new("RGB", (columns * width + _SHEET_GAP, sum(heights) + _SHEET_GAP), _SHEET_BACKGROUND)
+    top = _SHEET_GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (_SHEET_GAP + column * width, top))
+        top += height
     return sheet
 
 
