@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from realdamage.data.manifest import Manifest, with_known_columns, write_manifest
@@ -90,8 +91,23 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
         scores = under.set_index("file_name")["score"]
         higher = found["score"].to_numpy() > scores[found["pair"]].to_numpy()
         assert (row["n_pairs"], row["edit_higher"]) == (len(found), pytest.approx(higher.mean()))
+        assert row["edit_higher_low"] < row["edit_higher_high"]
         assert (row["n_real"], row["n_synthetic"]) == (150, len(found))
         assert row["note"] == "no heat maps were measured when it was scored"
+
+
+def test_a_share_of_all_pairs_is_no_certainty_and_one_of_few_is_not_told(manifest: Manifest) -> None:
+    predictions = predicted(manifest.table, gain=50.0)
+    table = left_out_table([fold("f", ("b", "d"), predictions)], manifest)
+    rows = table[(table["fold"] == "f") & (table["perturbation"] == "none")].set_index("left_out")
+    whole, of_b, others = (rows.loc[part] for part in ("all", "b", "others"))
+    exact = binomtest(8, 8).proportion_ci(method="exact")
+    assert (whole["edit_higher"], whole["n_pairs"]) == (1.0, 8)
+    assert (whole["edit_higher_low"], whole["edit_higher_high"]) == pytest.approx((exact.low, exact.high))
+    assert of_b["edit_higher_low"] < whole["edit_higher_low"]
+    assert others["n_pairs"] == 2
+    assert np.isnan(others["edit_higher"])
+    assert "2 edits with a scored original, too few for a share (at least 5)" in others["note"]
 
 
 def test_what_was_not_left_out_does_not_count(manifest: Manifest) -> None:

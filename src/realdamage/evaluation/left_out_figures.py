@@ -14,9 +14,15 @@ import pandas as pd
 from realdamage.data.manifest import Manifest
 from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.metrics import MIN_PHOTOS, labelled_and_scored
-from realdamage.evaluation.pairs import pair_figures
+from realdamage.evaluation.pairs import pair_differences, pair_figures
 from realdamage.evaluation.predictions import check_against_manifest, group_ids
-from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval, rate_interval
+from realdamage.evaluation.resampling import (
+    GroupDraws,
+    WeightedNegatives,
+    percentile_interval,
+    rate_interval,
+    share_interval,
+)
 from realdamage.evaluation.robustness import ScoredSuite
 from realdamage.evaluation.slices import FPR, MIN_NEGATIVES
 from realdamage.inference.errors import ConfigError, RealDamageError
@@ -87,9 +93,9 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
     left_out: "all" that the fold leaves out; one value; "others", the values with fewer than 5 scored synthetic photos,
     together. Their synthetic photos are compared with the fold's real ones (with those of the same value where real
     photos have values, unless they are fewer than 5). auroc; tpr_at_fpr_1 over really damaged photos, at least 100;
-    edit_higher: share of the n_pairs in which the edit scores higher than its original; best_f1 over the n_localised
-    region edits, and baseline_f1 of a map that calls every patch painted. All with 95% intervals over groups (`_low`,
-    `_high`). NaN where undefined; `note` says why, and in the rows "worst" which fold it was.
+    edit_higher: share of the n_pairs, at least 5, in which the edit scores higher than its original; best_f1 over the
+    n_localised region edits, and baseline_f1 of a map that calls every patch painted. All with 95% intervals over
+    groups (`_low`, `_high`). NaN where undefined; `note` says why, and in the rows "worst" which fold it was.
 
     Raises RealDamageError: a photo that the manifest lacks or labels otherwise, no synthetic photo with a left-out
     value; ConfigError: no such column.
@@ -139,14 +145,10 @@ class _Figures:
                 notes.append(f"{alike.sum()} real photos of it: compared with all of the fold")
             real = alike if alike.sum() >= MIN_PHOTOS else real
         synthetic = under & self.synthetic & of_value
-        pairs = pair_figures(self.photos[under & (~self.synthetic | of_value)], n_boot=_DRAWS, seed=self.seed)
         row: dict[str, Any] = {"fold": self.fold.name, "left_out": part, "perturbation": name or AS_IT_IS}
         row |= {"n_real": int(real.sum()), "n_synthetic": int(synthetic.sum())}
         row |= self._rates(synthetic, real, notes)
-        row |= {"n_pairs": pairs["n"], "edit_higher": pairs["edit_higher"]}
-        row |= {"edit_higher_low": pairs["low"], "edit_higher_high": pairs["high"]}
-        if pairs["reason"]:
-            notes.append("no edit has a scored original")
+        row |= self._pairs(under & (~self.synthetic | of_value), notes)
         found = self.localised.get((part, name or AS_IT_IS))
         if not found or not found["n_photos"]:
             notes.append("no region edits" if found else "no heat maps were measured when it was scored")
@@ -171,6 +173,21 @@ class _Figures:
         return row | _with_interval(
             "tpr_at_fpr_1", *self._against(positives, damaged, 1), self.draws.n_groups(positives)
         )
+
+    def _pairs(self, chosen: npt.NDArray[np.bool_], notes: list[str]) -> dict[str, Any]:
+        photos = self.photos[chosen]
+        found = pair_figures(photos, n_boot=_DRAWS, seed=self.seed)
+        if found["n"] < MIN_PHOTOS:
+            notes.append(
+                f"{found['n'] or 'no'} edits with a scored original, too few for a share (at least {MIN_PHOTOS})"
+            )
+            return {"n_pairs": found["n"]}
+        share, low, high = found["edit_higher"], found["low"], found["high"]
+        if share in (0.0, 1.0):
+            # Every draw says the same, which is no certainty.
+            n_groups = pair_differences(photos)["group"].nunique()
+            low, high = share_interval(n_groups if share else 0, n_groups)
+        return {"n_pairs": found["n"], "edit_higher": share, "edit_higher_low": low, "edit_higher_high": high}
 
     def _against(self, positives: Rows, negatives: Rows, figure: int) -> tuple[npt.NDArray[np.float64], bool]:
         """AUROC (0) or the true positive rate at `FPR` (1) in all draws, and whether both classes have groups to draw
