@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test lint format types bench constraints clean
+.PHONY: help quickstart test lint format types bench sheet constraints clean
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -60,6 +60,11 @@ types: .venv/installed-synth  ## mypy, strict
 
 bench: .venv/installed-synth  ## speed of decoding, tiling and judging a photo on this machine
 	$(BIN)/python -m pytest --benchmark-enable --benchmark-only $(PYTEST_ARGS)
+
+SHEET := 000002_damaged 000002_ai_region 000004_original 000004_ai_whole 000005_damaged 000005_ai_region 000007_damaged 000007_ai_whole
+
+sheet: .venv/installed-train  ## draw the README's picture of the packaged model's verdicts
+	$(BIN)/realdamage predict $(SHEET:%=data/sample/photos/%.jpg) --sheet data/results/sheet.png
 
 # Keeps the pins that still fit; `make constraints UPGRADE=--upgrade` takes the newest of everything. Needs uv.
 # torch pins its own CUDA packages, so those stay out; a CPU build of the same torch then fits too.
