@@ -26,7 +26,7 @@ def report(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Repor
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     rows = config.stash.get(_ROWS, [])
-    if not rows or config.getoption("benchmark_disable"):
+    if not rows or not config.getoption("benchmark_enable"):
         return  # a single run of each, on smaller photos, says nothing about speed
     terminalreporter.section("figures of the benchmarks")
     test, name = (max(len(row[column]) for row in rows) for column in (0, 1))

@@ -75,7 +75,7 @@ def jpeg(
 ) -> Jpeg:
     """`jpeg("640x480")`: the path of a photo of that size, quality 90; each is made once."""
     folder = tmp_path_factory.mktemp("jpeg")
-    shrink = 4 if request.config.getoption("benchmark_disable") else 1
+    shrink = 4 if not request.config.getoption("benchmark_enable") else 1
 
     def make(size: str) -> Path:
         path = folder / f"{size}.jpg"

@@ -42,7 +42,7 @@ def rows(count: int) -> pd.DataFrame:
 def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     """Empty files in real/ and synthetic/, and the table that describes them."""
     root = tmp_path_factory.mktemp("photos")
-    table = rows(FEW_ROWS if request.config.getoption("benchmark_disable") else ROWS)
+    table = rows(ROWS if request.config.getoption("benchmark_enable") else FEW_ROWS)
     for folder in sorted({name.rpartition("/")[0] for name in table["file_name"]}):
         (root / folder).mkdir(parents=True)
     for name in table["file_name"]:

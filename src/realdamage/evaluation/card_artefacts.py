@@ -59,7 +59,7 @@ def read_folds(path: Path) -> Folds:
         raise RealDamageError(
             f"{path}: no rows of fold {MEAN} and {WORST} (left_out {ALL}, perturbation {AS_IT_IS}). {_AGAIN}"
         )
-    mean, worst = clean_rows.loc[MEAN], clean_rows.loc[WORST]
+    mean, worst = (clean_rows.loc[[fold]].iloc[0].to_dict() for fold in (MEAN, WORST))
     count = len(clean_rows) - 2
     told = [f"AUROC {figure(float(mean['auroc']))} on average, {figure(float(worst['auroc']))} in the worst"]
     if pd.notna(mean["tpr_at_fpr_1"]):

@@ -69,7 +69,7 @@ def accusations(evaluations: Sequence[Evaluated], policy: Policy | None) -> list
         for name, photos in judged[judged["kind"] == "damaged"].groupby("perturbation", sort=False):
             accused = int((photos["outcome"] == "synthetic").sum())
             if accused > allowed * len(photos):
-                after = f"after “{titles.get(name) or name}”, " if name else ""
+                after = f"after “{titles.get(name) or str(name)}”, " if name else ""
                 sentences.append(
                     f"In “{evaluated.name}”, {after}{accused:,} of {len(photos):,} honest photos of real damage were "
                     f"called synthetic, {share(accused, len(photos))}: more than the {most}."

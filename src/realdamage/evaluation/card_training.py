@@ -131,7 +131,8 @@ def photos_table(training: Mapping[str, Any], rows: pd.DataFrame | None) -> Mark
         counts: Mapping[str, int] = training.get("photos") or {}
         return table(("label", "photos trained on"), [(label, f"{n:,}") for label, n in counts.items()])
     sizes = rows.groupby(["label", "kind"]).size()
-    return table(("label", "kind", "photos trained on"), [(*key, f"{n:,}") for key, n in sizes.items()])
+    cells = [(label, kind, f"{n:,}") for (label, kind), n in zip(sizes.index, sizes, strict=True)]
+    return table(("label", "kind", "photos trained on"), cells)
 
 
 def generators_table(trained: Seen | None) -> Markdown:

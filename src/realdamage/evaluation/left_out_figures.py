@@ -227,7 +227,7 @@ def _over_folds(table: pd.DataFrame) -> list[dict[str, Any]]:
             told = own[own[key].notna()].astype({key: float})
             if not len(told):
                 continue
-            lowest = told.loc[told[key].idxmin()]
+            lowest = told.iloc[int(told[key].to_numpy().argmin())]
             mean[key], worst[key] = float(told[key].mean()), float(lowest[key])
             which.append(f"{key}: {lowest['fold']}")
             if key == "best_f1":

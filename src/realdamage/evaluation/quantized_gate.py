@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -134,9 +135,7 @@ def measure_variants(
             for row, limit in enumerate((limits.tpr, limits.ap))
         ]
         ratio = ms[1 + index] / ms[0]
-        ends = bootstrap_interval(
-            lambda weights, ratio=ratio: np.median(np.repeat(ratio, weights)), np.arange(len(ratio)), n_boot=n_boot
-        )
+        ends = bootstrap_interval(partial(_median, ratio), np.arange(len(ratio)), n_boot=n_boot)
         measured.append(
             Variant(
                 name=name,
@@ -212,3 +211,8 @@ class _Figures:
                 f"{precision:.3f}, {self._prevalence:.3f} of the patches are painted), so a variant has nothing to "
                 "lose and nothing is proven. Train it further."
             )
+
+
+def _median(values: Floats, weights: npt.NDArray[np.int64]) -> float:
+    """Of a draw: `weights` [n] says how often each of `values` [n] is in it."""
+    return float(np.median(np.repeat(values, weights)))
