@@ -85,7 +85,8 @@ def test_an_experiment_is_a_short_delta(experiment: str) -> None:
     assert len(lines) <= 16
     settings = yaml.safe_load("\n".join(lines))
     assert set(settings) - {"defaults"} <= set(TrainConfig.__dataclass_fields__)
-    assert all(next(iter(default)).startswith("override /") for default in settings.get("defaults", []))
+    for default in settings.get("defaults", []):
+        assert default == "_self_" or default in EXPERIMENTS or next(iter(default)).startswith("override /")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
