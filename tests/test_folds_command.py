@@ -51,7 +51,7 @@ def test_photos_in_table_out_and_again(
     fold = root / "nothing_even"
     for stage in ("first", "second"):
         assert (fold / stage / "best.ckpt").is_file()
-        assert f"nothing_even, {stage}: epoch 1 of 1" in done.out
+        assert f"nothing_even, {stage}: epoch 0 of 1" in done.out
     _, metadata, _ = read_model_file(fold / "model.onnx")
     assert metadata.training["excluded"] == {"generator": ["even"]}
     assert metadata.training["generators"] == ["odd"]

@@ -292,14 +292,15 @@ def test_a_process_writes_its_log_and_its_errors_are_told(tmp_path: Path) -> Non
     log = tmp_path / "log.txt"
     log.write_text("before\n")
     processes = Processes()
-    code = processes("__main__", ["audit", str(tmp_path / "gone")], 1, log, said.append)
+    arguments = [f"checkpoint={tmp_path / 'gone.ckpt'}", f"paths.out={tmp_path}"]
+    code = processes("export", arguments, 1, log, said.append)
     assert code == 3
     lines = log.read_text().splitlines()
     assert lines[0] == "before"
-    assert lines[1].startswith("$ realdamage-__main__ audit ")
+    assert lines[1].startswith("$ realdamage-export checkpoint=")
     assert len(said) == 1
     assert said[0].startswith("error: ")
     assert said[0] in lines
     processes.stop()
-    assert processes("__main__", [], 1, log, said.append) == 130
+    assert processes("export", [], 1, log, said.append) == 130
     assert log.read_text().splitlines() == lines, "something was started after the end"
