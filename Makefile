@@ -84,16 +84,20 @@ clean:  ## remove caches and built packages; .venv and out/ (photos, models) sta
 	@$(PYTHON) -m venv .venv || { \
 		rm -rf .venv; echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
+# What the quickstart needs, and what all commands and tests need.
+EXTRAS_train := train
+EXTRAS_synth := synth,serve
+
 # uv where it can be had, because it is faster; else pip. The stamp says that this pyproject.toml is installed.
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing realdamage[$*] and the development tools into .venv; torch is large, this can take minutes"
+	@echo "installing realdamage[$(EXTRAS_$*)] and the development tools into .venv; torch is large, this can take minutes"
 	@uv=uv; $$uv --version >/dev/null 2>&1 || uv=$(BIN)/uv; \
 	$$uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv || true; \
 	if $$uv --version >/dev/null 2>&1 && \
-		$$uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$*]' --group dev; \
+		$$uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS_$*)]' --group dev; \
 	then true; else \
 		echo "uv is not to be had or could not install; pip takes over" && \
 		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
-		$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]' --group dev; \
+		$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(EXTRAS_$*)]' --group dev; \
 	fi
 	@touch $@; if [ '$*' = synth ]; then touch .venv/installed-train; fi
