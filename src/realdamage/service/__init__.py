@@ -1,0 +1,1 @@
+"""The HTTP service: a thin app over inference/ with limits, keys and figures. Imports no torch."""

@@ -1,0 +1,65 @@
+// Talks to the service: the API key, upload progress, and errors in the server's own words.
+
+const KEY = "realdamage.key";
+
+/** What the server said, or why it could not be asked. `code` is the server's, "" when it gave none. */
+export class ServiceError extends Error {
+  constructor(message, { status = 0, code = "", retryAfter = 0 } = {}) {
+    super(message);
+    Object.assign(this, { status, code, retryAfter });
+  }
+}
+
+export function setKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+/**
+ * Sends one request and resolves to { data, text, header }; rejects with a ServiceError whose message is for people.
+ * body: FormData or a plain object (sent as JSON). onProgress: called with the share of the upload done, 0..1.
+ * signal: an AbortSignal; aborting rejects with code "cancelled".
+ */
+export function request(method, path, { body = null, onProgress = null, signal = null, words = {} } = {}) {
+  return new Promise((resolve, reject) => {
+    const call = new XMLHttpRequest(); // fetch cannot tell how much of an upload is done
+    call.open(method, path);
+    const key = sessionStorage.getItem(KEY);
+    if (key) call.setRequestHeader("Authorization", `Bearer ${key}`);
+    if (onProgress) call.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    call.onload = () => {
+      const data = parse(call.responseText);
+      if (call.status >= 200 && call.status < 300) {
+        resolve({ data, text: call.responseText, header: (name) => call.getResponseHeader(name) });
+      } else {
+        reject(refusal(call, data, words));
+      }
+    };
+    call.onerror = () => reject(new ServiceError(words.unreachable));
+    call.onabort = () => reject(new ServiceError(words.cancelled, { code: "cancelled" }));
+    signal?.addEventListener("abort", () => call.abort());
+    if (body instanceof FormData || body === null) {
+      call.send(body);
+    } else {
+      call.setRequestHeader("Content-Type", "application/json");
+      call.send(JSON.stringify(body));
+    }
+  });
+}
+
+function refusal(call, data, words) {
+  const told = data?.error ?? {};
+  const fallback = (words.refused ?? "HTTP {status}").replace("{status}", call.status);
+  return new ServiceError(told.message || fallback, {
+    status: call.status,
+    code: told.code ?? "",
+    retryAfter: Number.parseInt(call.getResponseHeader("Retry-After") ?? "", 10) || 0,
+  });
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null; // a proxy's page, or a CSV
+  }
+}

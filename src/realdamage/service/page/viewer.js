@@ -1,0 +1,173 @@
+// Shows one photo with what was found in it: heat map, changes, the listing photo moved onto it, boxes.
+
+import { element, percent, shape } from "./dom.js";
+import { say } from "./language.js";
+import { drawMap, PALETTES } from "./maps.js";
+
+// What a reviewer chose last holds for the next photo too.
+const settings = { overlay: "heat", opacity: 65, boxes: true };
+
+let shown = null;
+
+/** Fills `place` with the photo and its controls. */
+export function showPhoto(place, photo, position) {
+  const frame = element("div", { class: "frame" });
+  const layer = element("div", { class: "layer", "data-testid": "layer" });
+  const picture = element("img", { class: "photo", src: photo.url, alt: photo.name });
+  const unseen = element("p", { class: "unseen-format", hidden: true }, say("cannot_show"));
+  picture.addEventListener("error", () => {
+    picture.hidden = true;
+    unseen.hidden = false;
+  });
+  frame.append(picture, unseen, layer);
+  shown = { photo, frame, layer, choices: choicesFor(photo) };
+  sizeFrame(frame, photo, picture);
+  place.replaceChildren(
+    element("div", { class: "title" }, element("h2", {}, photo.name), element("span", { class: "quiet" }, position)),
+    element("figure", {}, frame, element("figcaption", { class: "quiet small legend" })),
+    controls(),
+  );
+  draw();
+}
+
+/** Switches the heat map on or off. */
+export function toggleHeat() {
+  choose(settings.overlay === "heat" ? "none" : "heat");
+}
+
+/** Switches the boxes on or off. */
+export function toggleBoxes() {
+  settings.boxes = !settings.boxes;
+  draw();
+}
+
+/** Makes the overlay stronger or weaker by `step` percent. */
+export function changeOpacity(step) {
+  settings.opacity = Math.min(100, Math.max(0, settings.opacity + step));
+  draw();
+}
+
+function choicesFor(photo) {
+  const choices = [{ value: "none", label: say("overlay_none") }];
+  if (photo.verdict?.heatmap) choices.push({ value: "heat", label: say("overlay_heat") });
+  photo.comparisons.forEach((comparison, index) => {
+    if (comparison.change_map) {
+      choices.push({ value: `change${index}`, label: say("overlay_change", { name: comparison.name }), comparison });
+    }
+    if (comparison.homography && comparison.url) {
+      choices.push({ value: `listing${index}`, label: say("overlay_listing", { name: comparison.name }), comparison });
+    }
+  });
+  return choices;
+}
+
+// The verdict knows the upright size before the browser has decoded the photo: nothing moves when it has.
+function sizeFrame(frame, photo, picture) {
+  const known = photo.verdict ?? photo.comparisons[0];
+  const take = (width, height) => frame.style.setProperty("--ratio", String(width / height));
+  if (known) take(known.width, known.height);
+  else picture.addEventListener("load", () => take(picture.naturalWidth, picture.naturalHeight));
+}
+
+function controls() {
+  const overlay = element(
+    "select",
+    { id: "overlay", onchange: (event) => choose(event.target.value) },
+    shown.choices.map(({ value, label }) => element("option", { value }, label)),
+  );
+  const opacity = element("input", { id: "opacity", type: "range", min: 0, max: 100, step: 1 });
+  opacity.addEventListener("input", () => {
+    settings.opacity = opacity.valueAsNumber;
+    draw();
+  });
+  const boxes = element("input", { id: "boxes", type: "checkbox", onchange: toggleBoxes });
+  return element(
+    "div",
+    { class: "controls" },
+    element("label", { class: "field" }, element("span", {}, say("overlay")), overlay),
+    element("label", { class: "field" }, element("span", {}, say("opacity")), opacity, element("output", { for: "opacity" })),
+    element("label", { class: "tick" }, boxes, element("span", {}, say("boxes"))),
+  );
+}
+
+function choose(value) {
+  settings.overlay = value;
+  draw();
+}
+
+function draw() {
+  if (!shown) return;
+  const { photo, frame, layer, choices } = shown;
+  const choice = choices.find(({ value }) => value === settings.overlay) ?? choices[0];
+  document.getElementById("overlay").value = choice.value;
+  const slider = document.getElementById("opacity");
+  slider.value = String(settings.opacity);
+  slider.disabled = choice.value === "none";
+  slider.parentElement.querySelector("output").textContent = `${settings.opacity}%`;
+  document.getElementById("boxes").checked = settings.boxes;
+  layer.style.opacity = String(settings.opacity / 100);
+  const family = choice.value.replace(/\d+$/, "");
+  frame.parentElement.querySelector(".legend").textContent = family === "none" ? "" : say(`legend_${family}`);
+  if (layer.dataset.shows !== choice.value) {
+    layer.dataset.shows = choice.value;
+    layer.replaceChildren(...overlayFor(photo, choice, family, frame));
+  }
+  frame.querySelector("svg")?.remove();
+  if (settings.boxes) frame.append(boxesFor(photo, family === "heat" || family === "none" ? null : choice.comparison));
+}
+
+function overlayFor(photo, choice, family, frame) {
+  if (family === "heat") return [heatCanvas(photo.verdict)];
+  if (family === "change") {
+    const canvas = element("canvas", { class: "map" });
+    drawMap(canvas, choice.comparison.change_map, PALETTES.change);
+    return [canvas];
+  }
+  return family === "listing" ? [alignedListing(choice.comparison, frame)] : [];
+}
+
+// The last row and column of patches may reach beyond the photo; the frame cuts them off.
+function heatCanvas(verdict) {
+  const canvas = element("canvas", { class: "map" });
+  drawMap(canvas, verdict.heatmap, PALETTES.heat).then(() => {
+    canvas.style.width = `${(100 * canvas.width * verdict.cell) / verdict.width}%`;
+    canvas.style.height = `${(100 * canvas.height * verdict.cell) / verdict.height}%`;
+  });
+  return canvas;
+}
+
+// The homography speaks of pixels; CSS wants it column by column, between two scales of the screen.
+function alignedListing(comparison, frame) {
+  const image = element("img", { class: "listing", src: comparison.url, alt: "" });
+  const place = () => {
+    const scale = frame.clientWidth / comparison.width;
+    const [[a, b, c], [d, e, f], [g, h, i]] = comparison.homography;
+    const columns = [a, d, 0, g, b, e, 0, h, 0, 0, 1, 0, c, f, 0, i];
+    image.style.transform = `scale(${scale}) matrix3d(${columns.join(",")})`;
+  };
+  image.addEventListener("load", place);
+  new ResizeObserver(place).observe(frame);
+  return image;
+}
+
+function boxesFor(photo, comparison) {
+  const { width, height } = comparison ?? photo.verdict ?? { width: 1, height: 1 };
+  const marks = comparison
+    ? comparison.changes.map(({ box, difference }) => [box, say("change", { difference: percent(difference) }), "changed"])
+    : (photo.verdict?.regions ?? []).map(({ box, probability }) => [
+        box,
+        say("region", { probability: percent(probability) }),
+        "region",
+      ]);
+  return shape(
+    "svg",
+    { class: "boxes", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    marks.map(([[left, top, right, bottom], title, kind]) =>
+      shape(
+        "rect",
+        { class: kind, x: left, y: top, width: right - left, height: bottom - top },
+        shape("title", {}, title),
+      ),
+    ),
+  );
+}
