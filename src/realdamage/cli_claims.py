@@ -1,11 +1,299 @@
-"""The commands of `realdamage` that look at a claim rather than at pixels alone: what a file says of itself, the listing
-photo beside it, all photos of a claim with the evidence file. Heavy imports wait inside them."""
+"""The commands of `realdamage` that look at a claim rather than at pixels alone: what a file says of itself, the
+listing photo beside it, all photos of a claim with the evidence file. Heavy imports wait inside them."""
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
+import sys
+from pathlib import Path
 from typing import Any
+
+from realdamage.cli_data import extra
+from realdamage.inference.errors import PhotoError, UsageError
+from realdamage.inference.onnx_file import write_atomically
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     """Adds the parsers; `commands`: what `add_subparsers` returned; `common`: the options that all commands have."""
+    command = commands.add_parser(
+        "claim", parents=[common], help="judge all photos of a claim, with evidence", description=claim.__doc__
+    )
+    command.add_argument(
+        "--photo", action="extend", nargs="+", default=[], metavar="PHOTO", help="the buyer's: photos, folders or globs"
+    )
+    command.add_argument(
+        "--listing", action="extend", nargs="+", default=[], metavar="PHOTO", help="the listing's, to compare with"
+    )
+    words = command.add_mutually_exclusive_group()
+    words.add_argument("--text", metavar="TEXT", help="what the buyer wrote; kept, and decides nothing")
+    words.add_argument("--text-file", type=Path, metavar="FILE", help="the same from a file in UTF-8")
+    command.add_argument("--claim-id", metavar="ID", help="yours; without it, one is made up")
+    command.add_argument("--policy", type=Path, metavar="FILE", help="your rules in YAML; see --write-policy")
+    command.add_argument(
+        "--index", type=Path, metavar="FILE", help="SQLite file of earlier claims' hashes; made if new"
+    )
+    command.add_argument("--model", type=Path, metavar="FILE", help="the .onnx file; default: the one in the package")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: those available, at most 4")
+    command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="write evidence.html, evidence.json and log.jsonl there"
+    )
+    command.add_argument(
+        "--keep-originals", action="store_true", help="the photos too, as they came: with place and time in them"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace evidence in DIR; its log goes on")
+    command.add_argument("--log", type=Path, metavar="FILE", help="one log over all claims, which gets the entry too")
+    command.add_argument("--write-policy", type=Path, metavar="FILE", help="write the default rules there, and stop")
+    command.add_argument("--schema", action="store_true", help="print the JSON schema of evidence.json, and stop")
+    command.set_defaults(run=claim)
+    command = commands.add_parser(
+        "verify", parents=[common], help="check the evidence of a claim", description=verify.__doc__
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="what `realdamage claim --out` wrote")
+    command.add_argument("--head", metavar="HASH", help="of the log, noted or published earlier, 64 hex digits")
+    command.add_argument("--log", type=Path, metavar="FILE", help="the log over all claims; --head is then its head")
+    command.add_argument(
+        "--photo", action="extend", nargs="+", default=[], metavar="PHOTO", help="originals, to be found in the claim"
+    )
+    command.set_defaults(run=verify)
+    command = commands.add_parser(
+        "claim-index", parents=[common], help="what is remembered of earlier claims", description=claim_index.__doc__
+    )
+    command.add_argument("index", type=Path, metavar="FILE", help="what `realdamage claim --index` made")
+    command.add_argument("--delete", metavar="ID", help="forget this claim")
+    command.add_argument("--purge", type=float, metavar="DAYS", help="forget photos seen longer ago than this")
+    command.set_defaults(run=claim_index)
+    command = commands.add_parser(
+        "provenance", parents=[common], help="what a photo's file says of itself", description=provenance.__doc__
+    )
+    command.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders (with all below) or globs")
+    command.add_argument("--format", choices=("table", "json"), help="default: by the ending of --output, else a table")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    command.set_defaults(run=provenance)
+    command = commands.add_parser(
+        "compare-listing",
+        parents=[common],
+        help="is a claim photo the merchant's own, painted on?",
+        description=compare_listing.__doc__,
+    )
+    command.add_argument("claim", metavar="CLAIM", help="the buyer's photo, or one of another claim")
+    command.add_argument("listings", nargs="+", metavar="LISTING", help="the listing's photos, folders or globs")
+    command.add_argument(
+        "--overlay", type=Path, metavar="DIR", help="draw each listing photo beside the claim photo with what changed"
+    )
+    command.add_argument("--format", choices=("table", "json"), help="default: by the ending of --output, else a table")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    command.set_defaults(run=compare_listing)
+
+
+def provenance(arguments: argparse.Namespace) -> int:
+    """Read what files say of themselves: content credentials (C2PA), AI labels (IPTC, GB 45438-2025), parameters and
+    names of generators, and the camera. Absence proves nothing. Unreadable files are named on the error stream (exit
+    code 1), the others are still read."""
+    from realdamage.cli import find_photos
+    from realdamage.inference.provenance import Provenance, read_provenance
+    from realdamage.inference.provenance.table import footer, lines
+
+    form = arguments.format or ("json" if arguments.output and arguments.output.suffix.lower() == ".json" else "table")
+    results: list[dict[str, Any]] = []
+    read: list[tuple[str, Provenance]] = []
+    paths = find_photos(arguments.photos)
+    for path in paths:
+        try:
+            found = read_provenance(path)
+            if problem := next((note.sentence for note in found.notes if note.code == "not_a_photo"), ""):
+                raise PhotoError(f"{path}: {problem}")
+        except PhotoError as error:
+            print(f"realdamage: {error}", file=sys.stderr)
+            results.append({"name": str(path), "error": {"code": "unreadable", "message": str(error)}})
+            continue
+        results.append({"name": str(path), "provenance": found.to_dict()})
+        read.append((str(path), found))
+    if form == "json":
+        text = json.dumps({"results": results}, indent=2)
+    else:
+        text = "\n".join(line for name, found in read for line in lines(name, found))
+        text += f"\n{footer(found for _, found in read)}" if read else ""
+    if arguments.output:
+        write_atomically(arguments.output, f"{text}\n".encode(errors="surrogateescape"))
+    elif text:
+        print(text)
+    if not read:
+        raise PhotoError(f"none of the {len(paths)} photos could be read")
+    return 1 if len(read) < len(paths) else 0
+
+
+def compare_listing(arguments: argparse.Namespace) -> int:
+    """Compare a claim photo with the listing's photos: the same shot with something painted on (same_capture), the same
+    product in another shot (same_object), or unrelated. Cropped, resized, turned, mirrored and recompressed copies are
+    recognised; changed areas are listed in pixels of the claim photo. Unreadable listing photos are named on the error
+    stream (exit code 1), the others are still compared."""
+    with extra("claims", "realdamage compare-listing"):
+        import cv2  # noqa: F401
+    from realdamage.cli import find_photos
+    from realdamage.inference.comparison import Comparison, compare, draw_comparison
+    from realdamage.inference.comparison.table import table
+    from realdamage.inference.decoding import decode
+
+    form = arguments.format or ("json" if arguments.output and arguments.output.suffix.lower() == ".json" else "table")
+    claims = find_photos([arguments.claim])
+    if len(claims) > 1:
+        raise UsageError(f"{arguments.claim}: {len(claims)} photos; give one claim photo, then the listing's photos")
+    claimed = decode(claims[0])
+    paths = find_photos(arguments.listings)
+    results: list[dict[str, Any]] = []
+    compared: list[tuple[str, Comparison]] = []
+    for number, path in enumerate(paths, start=1):
+        try:
+            found = compare(claims[0], path)
+        except PhotoError as error:
+            print(f"realdamage: {error}", file=sys.stderr)
+            results.append({"name": str(path), "error": {"code": "unreadable", "message": str(error)}})
+            continue
+        results.append({"name": str(path), "comparison": found.to_dict()})
+        compared.append((str(path), found))
+        if arguments.overlay:
+            picture = io.BytesIO()
+            draw_comparison(claimed, decode(path), found).save(picture, format="PNG")
+            name = f"{claims[0].stem}-{number}-{path.stem}.comparison.png"
+            write_atomically(arguments.overlay / name, picture.getvalue())
+    text = json.dumps({"claim": str(claims[0]), "results": results}, indent=2) if form == "json" else ""
+    if form == "table" and compared:
+        text = "\n".join(table(compared))
+    if arguments.output and text:
+        write_atomically(arguments.output, f"{text}\n".encode(errors="surrogateescape"))
+    elif text:
+        print(text)
+    if not compared:
+        raise PhotoError(f"none of the {len(paths)} listing photos could be read")
+    return 1 if len(compared) < len(paths) else 0
+
+
+def claim(arguments: argparse.Namespace) -> int:
+    """Judge a claim: every photo's pixels and file, beside the photos of the listing, beside one another and beside
+    earlier claims. Prints one recommendation (approve, ask_photo, review, escalate) with its reasons and a text for the
+    buyer; --out keeps it as evidence. A recommendation is about photos: a person decides. The exit code is 1 when a
+    photo among others could not be read."""
+    from realdamage.inference.claim import (
+        ClaimIndex,
+        ClaimPolicy,
+        EvidenceLog,
+        judge_claim,
+        new_claim_id,
+        schema,
+        write_evidence,
+    )
+    from realdamage.inference.claim.evidence import check_free
+    from realdamage.inference.claim.policy import default_yaml
+    from realdamage.inference.claim.summary import format_claim
+    from realdamage.inference.detector import Detector
+
+    if arguments.schema:
+        print(json.dumps(schema(), indent=2))
+        return 0
+    if arguments.write_policy:
+        if arguments.write_policy.exists():
+            raise UsageError(f"{arguments.write_policy}: is there already; name another file, or remove it first")
+        write_atomically(arguments.write_policy, default_yaml().encode())
+        print(f"{arguments.write_policy}: the default rules; edit them and judge with --policy")
+        return 0
+    if not arguments.photo:
+        raise UsageError("a claim needs photos: realdamage claim --photo PHOTO… --out DIR")
+    if (arguments.keep_originals or arguments.overwrite or arguments.log) and not arguments.out:
+        raise UsageError("--keep-originals, --overwrite and --log belong to evidence: name its folder with --out")
+    with extra("claims", "realdamage claim"):
+        import cv2  # noqa: F401
+        import imagehash  # noqa: F401
+        import jinja2  # noqa: F401
+        import yaml  # noqa: F401
+    policy = ClaimPolicy.from_yaml(arguments.policy) if arguments.policy else ClaimPolicy.default()
+    photos, listings = _read_files(arguments.photo), _read_files(arguments.listing)
+    text = _read_text(arguments.text_file) if arguments.text_file else arguments.text or ""
+    if arguments.out:
+        check_free(arguments.out, arguments.overwrite)
+    detector = Detector.load(arguments.model, threads=arguments.threads, prior=arguments.prior)
+    claim_id = new_claim_id() if arguments.claim_id is None else arguments.claim_id
+    index = ClaimIndex.open(arguments.index) if arguments.index else None
+    try:
+        judged = judge_claim(
+            photos, detector=detector, listings=listings, text=text, claim_id=claim_id, policy=policy, index=index
+        )
+        if arguments.out:
+            options = {name: getattr(arguments, name) for name in ("keep_originals", "overwrite")}
+            log = EvidenceLog(arguments.log) if arguments.log else None
+            page = write_evidence(judged, photos, listings, arguments.out, log=log, **options)
+    except BaseException:
+        if index is not None and arguments.claim_id is None:
+            index.delete(claim_id)  # nobody knows this id, and a second try must not meet its own photos
+        raise
+    finally:
+        if index is not None:
+            index.close()
+    print(format_claim(judged))
+    if arguments.out:
+        log = EvidenceLog(arguments.log or arguments.out / "log.jsonl")
+        print(
+            f"\nevidence  {page}\nhead      {log.head}\n"
+            f"          of {log.path}; note it elsewhere, and give it to `realdamage verify --head`"
+        )
+    return 1 if any(photo.error for photo in judged.photos) else 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check the evidence of a claim: whether its files are those that its log records, whether the log's chain is
+    whole, and whether photos are the claim's. Says what that proves and what it does not. The exit code is 1 when
+    something does not match, which is named."""
+    from realdamage.inference.claim import verify_evidence
+
+    report = verify_evidence(
+        arguments.folder, head=arguments.head, log=arguments.log, photos=_read_files(arguments.photo)
+    )
+    for line in report.checked:
+        print(f"ok        {line}")
+    for line in report.problems:
+        print(f"MISMATCH  {line}")
+    for line in report.notes:
+        print(f"note      {line}")
+    print(f"head      {report.head or 'none'}")
+    for line in report.proves or ("Something does not match: this is not the evidence that was recorded.",):
+        print(line)
+    return 0 if report.passed else 1
+
+
+def claim_index(arguments: argparse.Namespace) -> int:
+    """Tell how many photos of earlier claims are remembered, and forget some: hashes and claim ids are all there is."""
+    from realdamage.inference.claim import ClaimIndex
+
+    if not arguments.index.is_file():
+        raise UsageError(f"{arguments.index}: no such index; `realdamage claim --index` makes one")
+    with ClaimIndex.open(arguments.index) as index:
+        if arguments.delete is not None:
+            print(f"{index.delete(arguments.delete)} photos of claim {arguments.delete} forgotten")
+        if arguments.purge is not None:
+            print(f"{index.purge(arguments.purge)} photos forgotten, seen more than {arguments.purge:g} days ago")
+        print(f"{arguments.index}: {len(index)} photos remembered")
+    return 0
+
+
+def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
+    """(name, bytes) of the photos that paths, folders and globs name."""
+    from realdamage.cli import find_photos
+
+    found = []
+    for path in find_photos(given):
+        try:
+            found.append((path.name, path.read_bytes()))
+        except OSError as error:
+            raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
+    return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: the text cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: the text is not in UTF-8 ({error.reason}); save it as UTF-8") from error

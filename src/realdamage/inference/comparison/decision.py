@@ -1,0 +1,255 @@
+"""Decides how a claim photo relates to a listing photo, and says why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from realdamage.inference.comparison.alignment import Alignment, align
+from realdamage.inference.comparison.differences import Differences, find_differences
+from realdamage.inference.comparison.matching import Match, Matrix, match_photos
+from realdamage.inference.comparison.result import Change, Comparison, Outcome
+from realdamage.inference.decoding import Float32Array, PhotoSource, UInt8Array
+from realdamage.inference.photo import Photo, PixelSpec, limit_side, read_photo
+from realdamage.inference.verdict import Reason
+
+# Longer sides, in pixels: what features are found in, what is compared pixel by pixel, what is kept of a listing photo.
+FEATURE_SIDE, GRID_SIDE, LISTING_SIDE = 800, 1024, 4096
+MAP_SIDE = 512
+MAX_CHANGES = 20
+
+# Chosen on one half of the groups of `synthesis.listing_trial`, reported on the other: copies lie far above, other
+# shots of the same product far below.
+MIN_FINE = 0.5
+MIN_AGREEMENT = 0.9
+MIN_OVERLAP = 0.25
+MIN_TEXTURED_PIXELS = 400
+MAX_MOTION = 0.6
+_SAME_FRAME = 0.02  # relative difference of the sides' ratios up to which a photo may be the whole other one, resized
+
+
+def compare(claim: PhotoSource, listing: PhotoSource) -> Comparison:
+    """Compare a claim photo with a listing photo, at most 1,024 pixels a side.
+
+    Sources: bytes, a path, a PIL image or uint8 [h, w, 3] RGB. Raises PhotoError, naming the photo, when one cannot be
+    read. A photo too plain to be aligned is no error but "unrelated", with the reason `too_little_texture`.
+    """
+    claimed = read_photo(claim, _limited_to(GRID_SIDE), name=_name(claim, "claim photo"))
+    listed = read_photo(listing, _limited_to(LISTING_SIDE), name=_name(listing, "listing photo"))
+    if claimed.sha256 == listed.sha256:
+        return _identical(claimed, listed)
+    match, plain = match_photos(
+        *(_grey(limit_side(photo.rgb, _limited_to(FEATURE_SIDE))) for photo in (claimed, listed))
+    )
+    found: tuple[Alignment, Differences] | None = None
+    for homography in _alignments(match, claimed.rgb, listed.rgb):
+        alignment = align(claimed.rgb, listed.rgb, homography)
+        if alignment is None:
+            continue
+        differences = find_differences(alignment)
+        if match.homography is not None or not _why_not_same_capture(alignment, differences):
+            found = (alignment, differences)
+            break
+    if found is None:
+        return _unrelated(claimed, listed, match, plain)
+    return _aligned(claimed, listed, match, *found)
+
+
+def _alignments(match: Match, claim: UInt8Array, listing: UInt8Array) -> Iterator[Matrix]:
+    """Homographies to try, pixels of `listing` → pixels of `claim`: the one that features agree on; without one, the
+    whole frame, as it is and mirrored, for a plain photo may have been saved anew."""
+    sides = [(rgb.shape[1], rgb.shape[0]) for rgb in (listing, claim)]
+    if match.homography is not None:
+        features = [_limited_size(width, height) for width, height in sides]
+        down = _frame_to_frame(sides[0], features[0])
+        yield _frame_to_frame(features[1], sides[1]) @ match.homography @ down
+        return
+    ratios = [width / height for width, height in sides]
+    if abs(math.log(ratios[0] / ratios[1])) < _SAME_FRAME:
+        frame = _frame_to_frame(*sides)
+        yield frame
+        yield frame @ np.array([[-1.0, 0.0, sides[0][0] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _limited_size(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, FEATURE_SIDE / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _frame_to_frame(given: tuple[int, int], wanted: tuple[int, int]) -> Matrix:
+    """From the pixels of a photo to those of the same photo at another size; pixel centres are whole numbers."""
+    across, down = wanted[0] / given[0], wanted[1] / given[1]
+    return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
+
+
+def _why_not_same_capture(alignment: Alignment, differences: Differences) -> str:
+    """Empty when the photos are one shot; otherwise what speaks against it, as the end of a sentence."""
+    covered = alignment.covered
+    if covered.mean() < MIN_OVERLAP:
+        return f"they share only {covered.mean():.0%} of the claim photo"
+    if differences.textured * covered.sum() < MIN_TEXTURED_PIXELS:
+        return "too little of what they share has fine texture to compare"
+    if differences.fine < MIN_FINE:
+        return f"only {differences.fine:.0%} of the fine texture is the same"
+    if alignment.motion > MAX_MOTION:
+        return f"points are {alignment.motion:.1f} pixels off after alignment, as seen from another place"
+    if differences.agreement < MIN_AGREEMENT:
+        return f"only {differences.agreement:.0%} of what they share agrees within noise"
+    if differences.noise_differs:
+        return "the sensor noise in smooth areas is another one"
+    return ""
+
+
+def _aligned(claim: Photo, listing: Photo, match: Match, alignment: Alignment, found: Differences) -> Comparison:
+    objection = _why_not_same_capture(alignment, found)
+    same = not objection
+    outcome: Outcome = "unrelated"
+    reasons = []
+    changes: tuple[Change, ...] = ()
+    if same:
+        outcome = "same_capture"
+        changes = _changes(claim, alignment, found)
+        reasons.append(
+            Reason(
+                "same_capture",
+                f"{found.fine:.0%} of the fine texture is that of the listing photo: one shot, not two. Only shots "
+                "from a fixed camera in unchanged light come as close",
+            )
+        )
+        if changes:
+            reasons.append(
+                Reason(
+                    "changed_areas",
+                    f"{len(changes)} area{'s' if len(changes) > 1 else ''} ({found.changed:.1%} of what the photos "
+                    "share) differ by more than noise; a watermark, a logo or a sticker is a change too: look at them",
+                )
+            )
+        else:
+            reasons.append(Reason("no_change", "no area differs from the listing photo by more than noise"))
+    else:
+        outcome = "same_object"
+        code = "noise_differs" if found.noise_differs and found.fine >= MIN_FINE else "another_shot"
+        reasons.append(Reason(code, f"{match.inliers} features lie as in the listing photo, but {objection}"))
+    if np.linalg.det(alignment.homography[:2, :2]) < 0:
+        reasons.append(Reason("mirrored", "the listing photo fits only when it is mirrored"))
+    homography = (
+        _frame_to_frame((claim.rgb.shape[1], claim.rgb.shape[0]), (claim.width, claim.height))
+        @ alignment.homography
+        @ _frame_to_frame((listing.width, listing.height), (listing.rgb.shape[1], listing.rgb.shape[0]))
+    )
+    homography = homography / homography[2, 2]
+    agrees = found.agreement if same else float((found.strength[alignment.covered] <= 1).mean())
+    return Comparison(
+        outcome=outcome,
+        inliers=match.inliers,
+        matches=match.matches,
+        overlap=float(alignment.covered.mean()),
+        agreement=agrees,
+        changed=found.changed,
+        changes=changes,
+        change_map=_change_map(claim, found.strength),
+        homography=tuple(tuple(row) for row in homography.tolist()),
+        reasons=tuple(reasons),
+        claim_sha256=claim.sha256,
+        listing_sha256=listing.sha256,
+        width=claim.width,
+        height=claim.height,
+    )
+
+
+def _changes(claim: Photo, alignment: Alignment, found: Differences) -> tuple[Change, ...]:
+    height, width = alignment.covered.shape
+    across, down = claim.width / width, claim.height / height
+    return tuple(
+        Change(
+            (
+                math.floor(left * across),
+                math.floor(top * down),
+                min(claim.width, math.ceil(right * across)),
+                min(claim.height, math.ceil(bottom * down)),
+            ),
+            min(1.0, float(found.levels[found.areas == number].mean()) / 255),
+        )
+        for number, (left, top, right, bottom) in enumerate(found.boxes[:MAX_CHANGES], start=1)
+    )
+
+
+def _change_map(claim: Photo, strength: Float32Array) -> Float32Array:
+    import cv2
+
+    scale = min(1.0, MAP_SIDE / max(claim.width, claim.height))
+    size = (max(1, round(claim.width * scale)), max(1, round(claim.height * scale)))
+    # 0.5 is the tolerance. The median takes single pixels out, the dilation keeps a hairline visible when shrunk.
+    calm = cv2.medianBlur(np.clip(strength / 2, 0, 1).astype(np.float32), 3)
+    if strength.shape[1] > size[0]:
+        calm = cv2.dilate(calm, np.ones((3, 3), np.uint8))
+        return np.asarray(cv2.resize(calm, size, interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(calm, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _identical(claim: Photo, listing: Photo) -> Comparison:
+    scale = min(1.0, MAP_SIDE / max(claim.width, claim.height))
+    shape = (max(1, round(claim.height * scale)), max(1, round(claim.width * scale)))
+    return Comparison(
+        outcome="same_capture",
+        inliers=0,
+        matches=0,
+        overlap=1.0,
+        agreement=1.0,
+        changed=0.0,
+        changes=(),
+        change_map=np.zeros(shape, np.float32),
+        homography=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+        reasons=(Reason("identical", "the two photos are the same file, byte for byte"),),
+        claim_sha256=claim.sha256,
+        listing_sha256=listing.sha256,
+        width=claim.width,
+        height=claim.height,
+    )
+
+
+def _unrelated(claim: Photo, listing: Photo, match: Match, plain: bool) -> Comparison:
+    reason = (
+        Reason(
+            "too_little_texture",
+            "one of the photos has too little texture to be aligned, such as a plain product before a white "
+            "background: nothing is said about whether they are one shot",
+        )
+        if plain
+        else Reason(
+            "no_alignment",
+            f"{match.matches} features look alike, but not enough of them ({match.inliers}) lie as in the other photo",
+        )
+    )
+    return Comparison(
+        outcome="unrelated",
+        inliers=match.inliers,
+        matches=match.matches,
+        overlap=0.0,
+        agreement=0.0,
+        changed=0.0,
+        changes=(),
+        change_map=None,
+        homography=None,
+        reasons=(reason,),
+        claim_sha256=claim.sha256,
+        listing_sha256=listing.sha256,
+        width=claim.width,
+        height=claim.height,
+    )
+
+
+def _limited_to(side: int) -> PixelSpec:
+    return PixelSpec(max_side=side, filter="box")
+
+
+def _grey(rgb: UInt8Array) -> UInt8Array:
+    return np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def _name(source: PhotoSource, role: str) -> str:
+    return str(source) if isinstance(source, str | Path) else role
