@@ -1,0 +1,100 @@
+"""Puts the service together: `create_app(settings)` is the ASGI application, of which a process may have several."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from realdamage import __version__
+from realdamage.inference.errors import RealDamageError
+from realdamage.service import operation, pages, photos
+from realdamage.service.front import Front
+from realdamage.service.keys import KeyRing
+from realdamage.service.logs import tell
+from realdamage.service.metrics import Metrics
+from realdamage.service.models import ModelSlot, load_model
+from realdamage.service.refusals import Refusal
+from realdamage.service.settings import Settings
+from realdamage.service.shadow import Shadow
+from realdamage.service.state import Service
+from realdamage.service.uploads import UploadBudget
+from realdamage.service.workload import Workload
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; `app.state.service` is what its routes share. The model is loaded when it starts.
+
+    Raises UsageError on keys that cannot be read, ModelFileError when the model or the shadow model cannot be used.
+    """
+    metrics = Metrics()
+    service = Service(
+        settings=settings,
+        keys=KeyRing.read(settings),
+        metrics=metrics,
+        models=ModelSlot(settings, metrics),
+        workload=Workload(settings.workers, settings.max_queue, metrics.queue.set),
+        uploads=UploadBudget(settings.max_upload_bytes, metrics.uploads.set),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if not service.models.is_loaded:
+            await asyncio.to_thread(service.models.load)
+        model = service.models.get()
+        if settings.shadow_model is not None:
+            shadow = await asyncio.to_thread(load_model, settings.shadow_model, settings)
+            service.shadow = Shadow(shadow, settings.shadow_share, settings.max_pixels, metrics)
+        tell("ready", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
+        yield
+        service.draining = True
+        await asyncio.to_thread(_close, service)
+
+    app = FastAPI(
+        title="realdamage",
+        version=__version__,
+        description="Tells photographs of real damage from AI-synthesized damage. Scores are evidence, not proof.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.include_router(photos.router(service))
+    app.include_router(operation.router(service))
+    app.include_router(pages.router(app))
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(RealDamageError, _refuse)
+    app.add_middleware(Front, service=service)
+    return app
+
+
+def _close(service: Service) -> None:
+    service.workload.close()
+    if service.shadow is not None:
+        service.shadow.close()
+    service.models.close()
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, Refusal):
+        refusal = error
+    elif isinstance(error, HTTPException):
+        message = f"{error.detail}: {request.method} {request.url.path[:80]}; the interface is described at /docs"
+        refusal = Refusal(error.status_code, _CODES.get(error.status_code, "refused"), message, error.headers)
+    elif isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
+        refusal = Refusal(422, "invalid_field", f"{where[:80]}: {first['msg']}")
+    else:  # a model that fails on real tiles, a store that cannot be written
+        tell("not answered", logging.ERROR, error=type(error).__name__)
+        refusal = Refusal(503, "unavailable", f"the service cannot answer now: {error}", {"Retry-After": "30"})
+    headers = {**(refusal.headers or {}), "content-type": "application/json"}
+    return Response(refusal.to_json(request.scope["state"]["request_id"]), refusal.status_code, headers)

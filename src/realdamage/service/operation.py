@@ -1,0 +1,69 @@
+"""What operators call: is it alive, is it ready, what did it count, which model answers, load it anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from realdamage.inference.errors import RealDamageError
+from realdamage.service import describe
+from realdamage.service.logs import tell
+from realdamage.service.refusals import Refusal
+from realdamage.service.state import Service
+
+
+def router(service: Service) -> APIRouter:
+    """The routes, bound to a service."""
+    routes = APIRouter(tags=["operation"])
+
+    @routes.get("/healthz", responses=describe.answers(describe.STATUS))
+    async def health() -> dict[str, str]:
+        """The process runs."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz", responses=describe.answers(describe.STATUS, 503))
+    async def ready() -> dict[str, str]:
+        """A model is loaded and new requests are taken; 503 otherwise."""
+        if service.draining:
+            raise Refusal(503, "stopping", "the service is stopping and takes no new requests", {"Retry-After": "5"})
+        if not service.models.is_loaded:
+            raise Refusal(503, "loading", "the model is still being loaded", {"Retry-After": "1"})
+        return {"status": "ready"}
+
+    @routes.get("/metrics", response_class=Response, responses=describe.METRICS_ANSWERS)
+    async def metrics() -> Response:
+        """Figures in Prometheus' text format; no content and no name of any photo."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @routes.get("/v1/model", responses=describe.answers(describe.MODEL, 401, 503))
+    async def model() -> JSONResponse:
+        """The model that answers: version, digest, pixel contract, calibration, thresholds and their promise."""
+        return JSONResponse(service.models.get().to_dict())
+
+    @routes.post("/v1/model/reload", responses=describe.answers(describe.MODEL, 401, 403, 422, 503))
+    async def reload(request: Request) -> JSONResponse:
+        """Read the model file anew, with an admin key. A broken file changes nothing: the old model goes on."""
+        if not request.scope["state"].get("is_admin", False):
+            raise Refusal(
+                403,
+                "admin_only",
+                "loading a model needs a key marked admin in the file of keys; or send SIGHUP instead",
+            )
+        return JSONResponse(await reload_model(service))
+
+    return routes
+
+
+async def reload_model(service: Service) -> dict[str, Any]:
+    """Load the model file anew, beside the requests under way. Raises Refusal 422, and logs, when it stays the old."""
+    try:
+        model = await asyncio.to_thread(service.models.load)
+    except RealDamageError as error:
+        tell("model not reloaded; the old one goes on", logging.ERROR, reason=str(error))
+        raise Refusal(422, "model_kept", f"the model was not replaced, the old one goes on: {error}") from error
+    tell("model loaded", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
+    return model.to_dict()

@@ -1,0 +1,104 @@
+"""Runs the app as a process: listens, reloads the model on SIGHUP, and at SIGTERM finishes what it has accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from realdamage.inference.errors import RealDamageError
+from realdamage.service.app import create_app
+from realdamage.service.logs import configure_logging, tell
+from realdamage.service.operation import reload_model
+from realdamage.service.refusals import Refusal
+from realdamage.service.settings import Settings
+from realdamage.service.state import Service
+
+_MAX_HEAD_BYTES = 32 * 1024
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop. Raises RealDamageError when the port is taken or the model cannot be used."""
+    configure_logging()
+    app = create_app(settings)
+    service: Service = app.state.service
+    service.models.load()  # here, so that a broken file ends the command with its own message
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    tell("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", keys=len(service.keys.keys))
+    server = _Server(_config(app, settings), service)
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which goes on listening for a while after SIGTERM, and knows SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._stop_at = math.inf
+        self._reloading: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the draining, a second one ends it."""
+        again, self._service.draining = self._service.draining, True
+        if again or not self._service.settings.drain:
+            super().handle_exit(sig, frame)
+        else:
+            self._captured_signals.append(sig)
+            self._stop_at = time.monotonic() + self._service.settings.drain
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop listening."""
+        self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Also listen to SIGHUP, where there is one."""
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        await super().startup(sockets)
+
+    def _reload(self) -> None:
+        async def load() -> None:
+            with contextlib.suppress(Refusal):  # logged there
+                await reload_model(self._service)
+
+        self._reloading = asyncio.get_running_loop().create_task(load())
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",  # the one whose size of a request's head can be bounded
+        ws="none",
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(settings.deadline) + 5,
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise RealDamageError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose others with --host "
+            "and --port (0 takes a free one)"
+        ) from error
+    listener.listen(256)
+    return listener

@@ -1,0 +1,83 @@
+"""A service in this very process, with a network that sees redness, and photos as callers send them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from realdamage.inference.metadata import ModelMetadata, write_model_file
+from realdamage.inference.photo import PixelSpec
+from realdamage.inference.policy import Calibration, Policy
+from realdamage.inference.pooling import Pooling
+from realdamage.service.app import create_app
+from realdamage.service.settings import Settings
+
+NETWORK = Path(__file__).parents[1] / "inference" / "redness.onnx.txt"
+Serve = Callable[..., TestClient]
+Encode = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def write_model() -> Callable[..., Path]:
+    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean blue) / 16."""
+    network = onnx.parser.parse_model(NETWORK.read_text()).SerializeToString()
+
+    def write(path: Path, t_synthetic: float = 1.0, model_version: str = "test-1") -> Path:
+        metadata = ModelMetadata(
+            pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=640),
+            pooling=Pooling(),
+            calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
+            policy=Policy(
+                t_synthetic=t_synthetic, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={"real": 30}
+            ),
+            backbone="redness",
+            demo=False,
+            model_version=model_version,
+        )
+        write_model_file(path, network, metadata)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def model_file(write_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "red.onnx")
+
+
+@pytest.fixture
+def serve(model_file: Path) -> Iterator[Serve]:
+    """`serve(max_photos=2, …)`: a client of a started service with these settings; stopped at the test's end."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> TestClient:
+            settings = {"model": model_file, "threads": 1, "workers": 2, **settings}
+            app = create_app(Settings(**settings))
+            return stack.enter_context(TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red rectangle if asked."""
+
+    def make(form: str = "JPEG", *, red: bool = False, size: tuple[int, int] = (96, 64), seed: int = 0) -> bytes:
+        width, height = size
+        rgb = np.random.default_rng(seed).normal((80, 100, 144), 6, (height, width, 3))
+        if red:
+            rgb[height // 4 : height // 2 + 16, width // 4 : width // 2 + 16] += (120, 0, -104)
+        data = io.BytesIO()
+        Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8)).save(data, form)
+        return data.getvalue()
+
+    return make
