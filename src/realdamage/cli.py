@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realdamage import cli_claims, cli_data, cli_evaluation
+from realdamage import cli_claims, cli_data, cli_evaluation, cli_service
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_evaluation.add_commands(commands, common)
     cli_data.add_commands(commands, common)
     cli_claims.add_commands(commands, common)
+    cli_service.add_commands(commands, common)
 
     command = commands.add_parser("info", parents=[common], help="show a model's metadata", description=info.__doc__)
     command.add_argument("model", type=Path, nargs="?", help="the .onnx file; default: the one in the package")
