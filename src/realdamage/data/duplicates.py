@@ -14,34 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.inference.errors import PhotoError
+from realdamage.inference.fingerprint import BITS, PhotoHash, perceptual_hash
 from realdamage.inference.progress import Track, no_progress
 
-BITS = 256
-"""Of the perceptual hash: the signs of 16 × 16 frequencies (Zauner 2010, as `imagehash.phash` has it)."""
+__all__ = [
+    "BITS",
+    "Grouping",
+    "Nearness",
+    "PhotoHash",
+    "duplicate_groups",
+    "near_duplicate_groups",
+    "perceptual_hash",
+    "perceptual_hashes",
+]
+
 _COARSE_RADIUS = 16  # of the 64-bit hash, which finds the candidates: frames that agree in the fine hash are below it
-_THUMBNAIL = 16
 _BLOCK = 256  # rows of the all-pairs search at a time: 100,000 × 256 words are 200 MB
-_PLAIN_CONTRAST = 4.0  # grey levels; below it a thumbnail's pattern is noise, and so is its correlation
-
-
-class PhotoHash(NamedTuple):
-    """`coarse` uint64: 64-bit perceptual hash; `fine` uint64 [4]: the 256-bit one; `thumbnail` float32 [16 · 16 · 3]:
-    colours less their mean, of unit length, all zero for a plain photo."""
-
-    coarse: np.uint64
-    fine: npt.NDArray[np.uint64]
-    thumbnail: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -66,22 +64,6 @@ class Grouping(NamedTuple):
     pairs: npt.NDArray[np.int64]
     distances: npt.NDArray[np.int64]
     warnings: tuple[str, ...]
-
-
-def perceptual_hash(image: Image.Image) -> PhotoHash:
-    """The hash of an opened photo, upright. JPEGs are decoded at reduced size, which the hash does not see."""
-    image.draft("RGB", (256, 256))
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    grey = upright.convert("L")
-    small = np.asarray(upright.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), np.float32).ravel()
-    centred = small - small.mean()
-    length = float(np.linalg.norm(centred))
-    plain = length < _PLAIN_CONTRAST * np.sqrt(len(small))
-    return PhotoHash(
-        _words(imagehash.phash(grey).hash)[0],
-        _words(imagehash.phash(grey, hash_size=16).hash),
-        np.zeros_like(small) if plain else (centred / length).astype(np.float32),
-    )
 
 
 def perceptual_hashes(
@@ -156,10 +138,6 @@ def _hash_file(path: str | Path) -> PhotoHash:
         raise PhotoError(
             f"{path}: cannot be read as an image ({error}). Replace the file or remove its row."
         ) from error
-
-
-def _words(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    return np.packbits(bits.ravel()).view(np.uint64)
 
 
 def _candidates(coarse: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64]]:

@@ -1,0 +1,76 @@
+"""When two photos count as the same one, and which photos of one claim repeat each other.
+
+Stricter than the search for near-duplicates in a training set (data/duplicates.py), because a person's claim hangs on
+it: two photos that an honest buyer took of one thing are not the same photo, and plain surfaces match only byte by
+byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from realdamage.inference.claim.values import Duplicate
+from realdamage.inference.decoding import UInt8Array
+from realdamage.inference.fingerprint import PhotoHash, perceptual_hash
+
+COARSE_RADIUS = 12
+"""Bits of 64 in which candidates may differ."""
+FINE_RADIUS = 32
+"""Bits of 256 in which the same photo may differ. Re-saves down to a third of the side stay below 15, half of the crops
+by 2% below 34; from 38 on, photos of two like products on one shelf are joined (data/results/LOG.md)."""
+CORRELATION = 0.93
+"""Of the thumbnails, at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """A photo's digest and hashes. sha256: hex digest of its bytes. seen, mirror: hashes of the photo, and of it with
+    left and right swapped."""
+
+    sha256: str
+    seen: PhotoHash
+    mirror: PhotoHash
+
+
+def take_fingerprint(rgb: UInt8Array, sha256: str) -> Fingerprint:
+    """The fingerprint of decoded pixels, uint8 [h, w, 3]. Raises MissingExtraError without imagehash."""
+    photo = Image.fromarray(rgb)
+    photo.thumbnail((512, 512), Image.Resampling.BOX)
+    return Fingerprint(
+        sha256, perceptual_hash(photo), perceptual_hash(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    )
+
+
+def distance(a: PhotoHash, b: PhotoHash) -> int | None:
+    """Bits of 256 between two photos that count as the same; None for photos that do not, plain ones among them."""
+    if int(np.bitwise_count(a.coarse ^ b.coarse)) > COARSE_RADIUS:
+        return None
+    bits = int(np.bitwise_count(a.fine ^ b.fine).sum())
+    if bits > FINE_RADIUS or float(a.thumbnail @ b.thumbnail) < CORRELATION:
+        return None
+    return bits
+
+
+def match(photo: Fingerprint, sha256: str, other: PhotoHash) -> tuple[int, bool, bool] | None:
+    """(distance, exact, mirrored) when another photo, known by digest and hash, is the same one; None otherwise."""
+    if photo.sha256 == sha256:
+        return 0, True, False
+    for mirrored, own in ((False, photo.seen), (True, photo.mirror)):
+        if (bits := distance(own, other)) is not None:
+            return bits, False, mirrored
+    return None
+
+
+def repeats(photos: Sequence[tuple[str, Fingerprint]]) -> list[Duplicate]:
+    """Photos of one claim that repeat an earlier one of it, each pair once, told at the later photo."""
+    found = []
+    for index, (name, photo) in enumerate(photos):
+        for earlier, other in photos[:index]:
+            if (same := match(photo, other.sha256, other.seen)) is not None:
+                bits, exact, mirrored = same
+                found.append(Duplicate(name, earlier, "", bits, exact, "", mirrored))
+    return found

@@ -1,0 +1,35 @@
+"""A judged claim as a terminal shows it."""
+
+from __future__ import annotations
+
+import textwrap
+
+from realdamage.inference.claim.page import TITLES
+from realdamage.inference.claim.values import Claim
+from realdamage.inference.claim.wording import message_to_buyer
+
+_WIDTH = 118
+
+
+def format_claim(claim: Claim) -> str:
+    """A line a photo, the recommendation with its reasons, and the texts for the buyer."""
+    width = max(len(photo.name) for photo in claim.photos)
+    lines = [f"claim {claim.claim_id}: {claim.recommendation}. {TITLES[claim.recommendation]}", ""]
+    for photo in claim.photos:
+        found = [photo.error] if photo.error else []
+        if photo.verdict is not None:
+            found.append(f"{photo.verdict.outcome} {photo.verdict.score:+.2f}")
+        if photo.provenance is not None and photo.provenance.declared != "none":
+            found.append(f"declares {photo.provenance.declared}")
+        found += [f"{one.outcome} as {name}" for name, one in photo.comparisons if one.outcome != "unrelated"]
+        found += [f"seen as {one.of}" + f" of {one.claim_id}" * bool(one.claim_id) for one in photo.duplicates]
+        lines.append(f"  {photo.name:<{width}}  {', '.join(found)}")
+    lines.append("")
+    lines += [line for reason in claim.reasons for line in _wrapped(f"{reason.code}: {reason.sentence}")]
+    lines += ["", "for the buyer"]
+    lines += [line for text in message_to_buyer(claim.recommendation).values() for line in _wrapped(text)]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
