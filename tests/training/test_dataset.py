@@ -15,14 +15,13 @@ from PIL import Image
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
 from realdamage.inference.photo import PixelSpec
+from realdamage.training.crops import read_view, tile_label
 from realdamage.training.dataset import (
     EpochSampler,
     PairDataset,
     WholePhotoDataset,
     WholePhotoSampler,
     collate_units,
-    read_view,
-    tile_label,
     training_units,
 )
 from realdamage.training.degradations import Degradations
