@@ -14,6 +14,7 @@ import pytest
 from realdamage.data.manifest import read_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
 from realdamage.inference.metadata import read_model_file, write_model_file
+from realdamage.inference.onnx_file import split_metadata
 from realdamage.inference.policy import Calibration, Policy
 
 TOLERANCE = 1e-3
@@ -81,7 +82,8 @@ def test_split_format_and_what_the_run_writes_about_itself(
         "even": True,
         "odd": True,
     }
-    _, metadata, _ = read_model_file(calibrated)
+    data, metadata, _ = read_model_file(calibrated)
+    assert metrics["run"]["policy_sha256"] == json.loads(split_metadata(data)[1]["realdamage"])["policy_sha256"]
     expected = [metadata.calibration.probability(score, 0.1) for score in predictions["score"]]
     assert predictions["probability"].tolist() == pytest.approx(expected)
 

@@ -25,6 +25,7 @@ from realdamage.evaluation.sampling import draw_photos
 from realdamage.evaluation.tables import format_robustness, format_table
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError
+from realdamage.inference.metadata import stored_policy_sha256
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import track
 from realdamage.schema import EvaluateConfig
@@ -118,10 +119,16 @@ def _digest(config: EvaluateConfig) -> str:
     return f"{contents} prior={config.prior} allow_demo={config.allow_demo}"
 
 
+def _policy_digest(checkpoint: Path) -> str:
+    """Of what a model file says beside its graph; "" for a .ckpt, as for its graph."""
+    return "" if checkpoint.suffix == ".ckpt" else stored_policy_sha256(checkpoint.read_bytes())
+
+
 def _about(config: EvaluateConfig, detector: Detector, digest: str) -> dict[str, Any]:
     return {
         "checkpoint": str(config.checkpoint),
         "graph_sha256": detector.graph_sha256,
+        "policy_sha256": _policy_digest(Path(config.checkpoint)),
         "model_version": detector.metadata.model_version,
         "data_root": str(config.data.root),
         "split": config.data.split,

@@ -21,6 +21,7 @@ from realdamage.inference.records import record_from_dict
 
 FORMAT_VERSION = 1
 _KEY = "realdamage"
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,26 @@ def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ModelFileError(f"{path}: the model cannot be read: {error.strerror}") from error
+        where = _where_models_are(Path(path))
+        raise ModelFileError(f"{path}: the model cannot be read: {error.strerror}; {where}") from error
     try:
         return data, *_parse(data)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
+
+
+def stored_policy_sha256(data: bytes) -> str:
+    """The digest of everything beside graph and weights, as it stands in the bytes of a model file that
+    `read_model_file` has checked."""
+    return str(json.loads(split_metadata(data)[1][_KEY])["policy_sha256"])
+
+
+def _where_models_are(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    found = sorted(each.name for each in folder.glob("*.onnx"))
+    if not found:
+        return "name the .onnx file that realdamage-export has written"
+    return f"name one of those in {folder}: {', '.join(found[:_MOST_NAMED])}{', …' if len(found) > _MOST_NAMED else ''}"
 
 
 def _parse(data: bytes) -> tuple[ModelMetadata, str]:
