@@ -186,6 +186,10 @@ def test_generators_are_sorted_by_a_rule_and_told_apart_by_what_the_model_was_tr
     assert first_line(list(counts.values()))[1] == (
         "2 of them are by 2 generators that the model was never trained on; 1 of these by families that it never saw."
     )
+    assert first_line([row for row in counts.values() if row.trained_on]) == [
+        "1 photo of this test is by 1 deployed generator.",
+        "The model was trained on each of them: what it does on generators new to it, this test does not tell.",
+    ]
     # The family of D, which it was trained on, is not known: C may be of the same.
     unknown = {row.name: row for row in generator_counts(table, {"generators": ["A", "D"]}, {"A": "f"})}
     assert unknown["C"].family_trained_on is None

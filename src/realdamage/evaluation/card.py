@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,14 +31,12 @@ from realdamage.evaluation.card_training import (
 )
 from realdamage.evaluation.folder import read_evaluation
 from realdamage.evaluation.metrics import labelled_and_scored
-from realdamage.evaluation.pages import figure
+from realdamage.evaluation.pages import figure, percent
 from realdamage.evaluation.predictions import clean
 from realdamage.evaluation.report import build_report
-from realdamage.evaluation.report_page import percent
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.metadata import ModelMetadata
-from realdamage.inference.onnx_file import split_metadata
+from realdamage.inference.metadata import ModelMetadata, stored_policy_sha256
 
 # What the card tells elsewhere; whatever else a training run wrote down stands among the hyper-parameters.
 _TOLD = {"audit", "created", "excluded", "generators", "git_commit", "manifest_sha256", "photos", "realdamage"}
@@ -88,7 +85,7 @@ def card_text(given: CardInputs, *, folder: Path | None = None) -> str:
         raise UsageError("a card without figures says nothing: name an evaluation with --evaluation FOLDER")
     detector = Detector.load(given.model, threads=1)
     metadata, data = detector.metadata, given.model.read_bytes()
-    policy_sha256 = str(json.loads(split_metadata(data)[1]["realdamage"])["policy_sha256"])
+    policy_sha256 = stored_policy_sha256(data)
     read = {name: _read(folder, detector, given.model) for name, folder in given.evaluations.items()}
     runs = [metrics.get("run") or {} for _, metrics in read.values()]
     rows, unknown = find_training_photos(metadata.training, given.manifest, runs)

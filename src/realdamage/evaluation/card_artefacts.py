@@ -14,8 +14,7 @@ import pandas as pd
 from realdamage.evaluation.card_markdown import Markdown, escape, settings, table
 from realdamage.evaluation.left_out_figures import ALL, AS_IT_IS, COLUMNS, MEAN, WORST
 from realdamage.evaluation.left_out_text import to_markdown
-from realdamage.evaluation.pages import figure
-from realdamage.evaluation.report_page import percent
+from realdamage.evaluation.pages import figure, percent
 from realdamage.inference.errors import RealDamageError, UsageError
 
 _COLUMNS = (*COLUMNS, "git_commit", "command", "date")

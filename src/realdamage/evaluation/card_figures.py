@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from realdamage.evaluation.card_markdown import Markdown, code, code_block, escape, table
 from realdamage.evaluation.card_training import Seen
+from realdamage.evaluation.figure_titles import ROBUSTNESS_FIGURES, SLICE_FIGURES, format_figure, measured
 from realdamage.evaluation.fraudbench import format_benchmark
 from realdamage.evaluation.metrics import FALSE_POSITIVE_RATES, has_thresholds
-from realdamage.evaluation.pages import NOTHING, figure
+from realdamage.evaluation.pages import NOTHING, figure, percent
 from realdamage.evaluation.predictions import clean
 from realdamage.evaluation.report import Report
 from realdamage.evaluation.report_figures import Headline
-from realdamage.evaluation.report_page import percent
 from realdamage.evaluation.report_words import GeneratorCount, first_line
 from realdamage.evaluation.resampling import share_interval
 from realdamage.inference.policy import Outcome
@@ -26,15 +27,6 @@ Row = Mapping[str, Any]
 
 OUTCOMES: tuple[Outcome, ...] = ("synthetic", "review", "real")
 _FROM_REPORT = ("pairs", "pixel_ap", "best_f1", "brier", "ece")
-_ROBUSTNESS = {
-    "auroc": "AUROC",
-    "auroc_drop": "AUROC lost",
-    "tpr_at_fpr_1": "TPR at 1% FPR",
-    "false_alarms": "real damage called synthetic",
-    "called_real": "synthetic called real",
-    "review": "to review",
-}
-_SHARES = {"tpr_at_fpr_1", "called_synthetic", "called_real", "false_alarms", "review"}
 
 
 @dataclass(frozen=True)
@@ -139,8 +131,7 @@ def with_interval(value: float | None, low: Any, high: Any, tell: Callable[[Any]
 
 def cell(row: Row, key: str) -> str:
     """A figure of a row, as `slice_table` names its columns."""
-    tell = percent if key in _SHARES else figure
-    return with_interval(row.get(key), row.get(f"{key}_low"), row.get(f"{key}_high"), tell)
+    return with_interval(row.get(key), row.get(f"{key}_low"), row.get(f"{key}_high"), partial(format_figure, key))
 
 
 def _origin(run: Mapping[str, Any]) -> Markdown:
@@ -206,15 +197,9 @@ def _family_mark(own: Sequence[GeneratorCount]) -> str:
 
 
 def _slice(title: str, key: str, rows: Sequence[Row], marks: Mapping[str, str]) -> tuple[str, Markdown, str]:
-    measured = [row for row in rows if row.get("auroc") is not None]
+    rated = [row for row in rows if row.get("auroc") is not None]
     few = [f"{row[key]} {row['n']:,}" for row in rows if row.get("auroc") is None]
-    figures = {
-        "auroc": "AUROC",
-        "tpr_at_fpr_1": "TPR at 1% FPR",
-        "called_synthetic": "called synthetic",
-        "called_real": "called real",
-    }
-    kept = _measured(figures, measured)
+    kept = measured(SLICE_FIGURES, rated)
     titles = (title, *(["in training"] if marks else []), "photos", *kept.values())
     cells = [
         (
@@ -223,19 +208,14 @@ def _slice(title: str, key: str, rows: Sequence[Row], marks: Mapping[str, str]) 
             f"{row['n']:,}",
             *(cell(row, column) for column in kept),
         )
-        for row in measured
+        for row in rated
     ]
     return title, table(titles, cells), ", ".join(few)
 
 
 def _robustness(rows: Sequence[Row]) -> Markdown:
-    kept = _measured(_ROBUSTNESS, rows)
+    kept = measured(ROBUSTNESS_FIGURES, rows)
     cells = [
         (row.get("title") or row["perturbation"], f"{row['n']:,}", *(cell(row, key) for key in kept)) for row in rows
     ]
     return table(("after", "photos", *kept.values()), cells)
-
-
-def _measured(titles: Mapping[str, str], rows: Sequence[Row]) -> dict[str, str]:
-    """The columns that any of the rows has a figure in."""
-    return {key: title for key, title in titles.items() if any(row.get(key) is not None for row in rows)}

@@ -24,6 +24,13 @@ def figure(value: float | int | None, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def percent(value: float | None) -> str:
+    """A share in 0..1 as people read it; small ones with two digits more than none."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{100 * value:.1f}%" if value >= 0.001 or value == 0 else f"{100 * value:.2f}%"
+
+
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference with its sign; a true minus, so that columns line up."""
     if value is None:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from realdamage.evaluation import report_plots
+from realdamage.evaluation.figure_titles import ROBUSTNESS_FIGURES, SLICE_FIGURES, format_figure, measured
 from realdamage.evaluation.fraudbench import format_benchmark
-from realdamage.evaluation.pages import NOTHING, figure, render
+from realdamage.evaluation.pages import figure, percent, render
 
 if TYPE_CHECKING:
     from realdamage.evaluation.report import Report
 
 _ROWS = 80
 """Of a slice on the page; the JSON file has all of them."""
-_FIGURES = {
-    "n": "photos",
-    "auroc": "AUROC",
-    "tpr_at_fpr_1": "TPR at 1% FPR",
-    "called_synthetic": "called synthetic",
-    "called_real": "called real",
-}
+_FIGURES = {"n": "photos", **SLICE_FIGURES}
+_ROBUSTNESS = {"n": "photos", **ROBUSTNESS_FIGURES, "pixel_ap": "pixel AP"}
 # What a slice table says beside the values that it is sliced by.
 _KNOWN = {
     *(
@@ -32,17 +27,6 @@ _KNOWN = {
         for end in ("", "_low", "_high")
     ),
     *("n", "n_real", "n_synthetic", "n_groups", "called_real", "called_of", "note", "reasons", "trained_on"),
-}
-_SHARES = ("tpr_at_fpr_1", "called_synthetic", "called_real", "false_alarms", "review")
-_ROBUSTNESS = {
-    "n": "photos",
-    "auroc": "AUROC",
-    "auroc_drop": "AUROC lost",
-    "tpr_at_fpr_1": "TPR at 1% FPR",
-    "false_alarms": "real damage called synthetic",
-    "called_real": "synthetic called real",
-    "review": "to review",
-    "pixel_ap": "pixel AP",
 }
 
 
@@ -61,13 +45,6 @@ def report_page(report: Report) -> str:
         slices=[(name, _slice(name, rows, report)) for name, rows in report.slices.items()],
         benchmark=format_benchmark(report.benchmark) if report.benchmark else "",
     )
-
-
-def percent(value: float | None) -> str:
-    """A share in 0..1 as people read it; small ones with two digits more than none."""
-    if value is None or math.isnan(value):
-        return NOTHING
-    return f"{100 * value:.1f}%" if value >= 0.001 or value == 0 else f"{100 * value:.2f}%"
 
 
 def _tile(row: Any) -> dict[str, Any]:
@@ -101,11 +78,11 @@ def _plots(report: Report) -> Iterator[tuple[str, str, str]]:
             "synthetic as in the calibration set; --prior re-weights it.",
         )
     if report.histograms:
-        told = "Dashed: the thresholds. " if report.thresholds else ""
+        thresholds = "Dashed: the thresholds. " if report.thresholds else ""
         yield (
             "Where the scores lie",
             report_plots.histogram_plot(report.score_edges, report.histograms, report.thresholds),
-            f"{told}Each kind at its own height; blue is real, orange synthetic.",
+            f"{thresholds}Each kind at its own height; blue is real, orange synthetic.",
         )
 
 
@@ -142,7 +119,7 @@ def _table(
     rows: Sequence[Mapping[str, Any]], by: Sequence[str], titles: Mapping[str, str], most: int
 ) -> dict[str, Any]:
     """Rows of cells ready to print: (text, value to sort by, interval)."""
-    kept = {key: title for key, title in titles.items() if any(row.get(key) is not None for row in rows)}
+    kept = measured(titles, rows)
     return {
         "by": list(by),
         "titles": list(kept.values()),
@@ -165,6 +142,6 @@ def _table(
 
 def _cell(row: Mapping[str, Any], key: str) -> dict[str, Any]:
     value, low, high = (row.get(key + end) for end in ("", "_low", "_high"))
-    tell = percent if key in _SHARES else figure
-    interval = f"{tell(low)} to {tell(high)}" if value is not None and low is not None else ""
-    return {"text": tell(value), "value": "" if value is None else f"{value:.6g}", "interval": interval}
+    text, *ends = (format_figure(key, each) for each in (value, low, high))
+    interval = " to ".join(ends) if value is not None and low is not None else ""
+    return {"text": text, "value": "" if value is None else f"{value:.6g}", "interval": interval}

@@ -18,6 +18,7 @@ Sort = Literal["deployed", "codec", "control", "not named"]
 Fact = tuple[str, str]
 
 NOT_NAMED = "(not named)"
+_NOTHING_NEW = "The model was trained on each of them: what it does on generators new to it, this test does not tell."
 _CODEC_NAMES = {name for names in CODECS.values() for name in names}
 
 
@@ -84,18 +85,22 @@ def first_line(generators: Sequence[GeneratorCount]) -> list[str]:
         lines.append("Which of them the model was trained on is not known: the file of the model was not given.")
     else:
         new = [row for row in deployed if row.trained_on is False]
-        count, strange = sum(row.photos for row in new), [row for row in new if row.family_trained_on is False]
-        told = f"{count:,} of them {_are(count)} by {_count(len(new), 'generator')} that the model was never trained on"
-        if strange:
-            told += f"; {sum(row.photos for row in strange):,} of these by families that it never saw"
-        elif new and all(row.family_trained_on for row in new):
-            told += "; it knows their families from others"
-        lines.append(f"{told}.")
+        lines.append(_new_to_the_model(new) if new else _NOTHING_NEW)
     if others:
         rest = sum(row.photos for row in generators) - photos
         more = "so the figures over all photos mostly measure those; deployed generators have figures of their own"
         lines.append(f"The rest: {'; '.join(others)}{f' – {more}' if rest > photos else ''}.")
     return lines
+
+
+def _new_to_the_model(new: Sequence[GeneratorCount]) -> str:
+    count, strange = sum(row.photos for row in new), [row for row in new if row.family_trained_on is False]
+    told = f"{count:,} of them {_are(count)} by {_count(len(new), 'generator')} that the model was never trained on"
+    if strange:
+        told += f"; {sum(row.photos for row in strange):,} of these by families that it never saw"
+    elif all(row.family_trained_on for row in new):
+        told += "; it knows their families from others"
+    return f"{told}."
 
 
 def _others(generators: Sequence[GeneratorCount]) -> Iterator[str]:
