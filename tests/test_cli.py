@@ -374,3 +374,39 @@ def test_python_dash_m(model: Path, photos: Path, module: str) -> None:
         ["real.png", "real"],
         ["below/painted.jpg", "synthetic"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["predict", "--shet", "a.png", "b.jpg"], "unrecognized arguments: --shet (--shet: did you mean --sheet?)"),
+        (["predct", "b.jpg"], "(predct: did you mean predict?)"),
+        (["predict", "b.jpg", "--format", "cvs"], "(cvs: did you mean csv?)"),
+        (["calibrate", "--manifset=photos", "a.onnx"], "(--manifset: did you mean --manifest?)"),
+        (["--verson"], "(--verson: did you mean --version?)"),
+        (["predict", "--sheet", "a.png", "--zzz", "b.jpg"], "unrecognized arguments: --zzz\n"),
+        (["predict", "b.jpg", "--prior", "high"], "invalid float value: 'high'\n"),
+    ],
+)
+def test_a_misspelt_word_has_its_near_match(typed: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(typed)
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+    assert err.count("did you mean") == told.count("did you mean")
+
+
+def test_a_model_that_is_not_there_names_those_that_are(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = model.with_name("rde.onnx")
+    assert main(["info", str(wrong)]) == 3
+    told = (
+        f"{wrong}: the model cannot be read: No such file or directory; name one of those in {model.parent}: red.onnx"
+    )
+    assert told in capsys.readouterr().err
+    for place in (tmp_path / "empty/red.onnx", tmp_path):
+        assert main(["info", str(place)]) == 3
+        assert "; name the .onnx file that realdamage-export has written\n" in capsys.readouterr().err

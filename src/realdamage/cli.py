@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import glob
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from realdamage import cli_claims, cli_data, cli_evaluation, cli_service
+from realdamage import cli_claims, cli_data, cli_evaluation, cli_model, cli_service
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 
 if TYPE_CHECKING:
@@ -143,9 +145,7 @@ def find_photos(given: Iterable[str]) -> list[Path]:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the stack trace of an error")
-    parser = argparse.ArgumentParser(
-        prog="realdamage", description="Tells photographs of real damage from AI-synthesized damage."
-    )
+    parser = _Parser(prog="realdamage", description="Tells photographs of real damage from AI-synthesized damage.")
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -162,9 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
     command.add_argument("--allow-demo", action="store_true", help="let a demonstration model say synthetic")
-    command.add_argument("--threads", type=int, metavar="N", help=cli_evaluation.THREADS_HELP)
+    command.add_argument("--threads", type=int, metavar="N", help=cli_model.THREADS_HELP)
     command.set_defaults(run=predict)
 
+    cli_model.add_commands(commands, common)
     cli_evaluation.add_commands(commands, common)
     cli_data.add_commands(commands, common)
     cli_claims.add_commands(commands, common)
@@ -174,6 +175,43 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, nargs="?", help="the .onnx file; default: the one in the package")
     command.set_defaults(run=info)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the near match of a misspelt option, command or choice. The commands' own parsers are of this class too."""
+
+    _typed: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._typed = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message + self._hint(message))
+
+    def _hint(self, message: str) -> str:
+        wrong = re.search(r"invalid choice: '(?P<word>.*?)' \(choose from (?P<choices>.*)\)$", message)
+        if wrong:
+            choices = [choice.strip("'") for choice in wrong["choices"].split(", ")]
+            return _did_you_mean([wrong["word"]], choices)
+        if not message.startswith(("unrecognized arguments", "the following arguments are required")):
+            return ""
+        options = self._options()
+        names = [word.partition("=")[0] for word in self._typed if word.startswith("--")]
+        return _did_you_mean([name for name in names if not any(opt.startswith(name) for opt in options)], options)
+
+    def _options(self) -> list[str]:
+        """Those of this parser and of the command that was typed: argparse finds fault here with what the command
+        knows nothing of."""
+        commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        typed = [choices[word] for choices in commands for word in self._typed if word in choices]
+        return [option for parser in (self, *typed) for option in parser._option_string_actions]
+
+
+def _did_you_mean(words: Iterable[str], choices: Sequence[str]) -> str:
+    """For the first word that comes near one of the choices."""
+    near = ((word, found) for word in words for found in difflib.get_close_matches(word, choices, n=1))
+    return next((f" ({word}: did you mean {found}?)" for word, found in near), "")
 
 
 class _PrintVersion(argparse.Action):
