@@ -1,0 +1,167 @@
+"""Reads content credentials (C2PA): a manifest, bound to the picture by a hash and signed by whoever made it.
+
+What a manifest declares counts only when its signature and the hash of the picture hold. Whether the signer is who it
+says is another matter: without a list of trusted authorities nobody is, and the finding says so. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from realdamage.inference.provenance.blocks import Blocks, clean
+from realdamage.inference.provenance.precedence import in_order
+from realdamage.inference.provenance.record import Declared, Finding
+from realdamage.inference.provenance.source_types import CAPTURES, declared_by_source_type, source_type_code
+
+_SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_reading": True}}
+_MIMES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WebP": "image/webp",
+    "TIFF": "image/tiff",
+    "HEIC": "image/heic",
+    "AVIF": "image/avif",
+    "GIF": "image/gif",
+}
+_MAX_MANIFESTS = 50
+# Failures that concern who signed and when, not what was signed.
+_ABOUT_THE_SIGNER = ("signingCredential.", "timeStamp.", "timeOfSigning.", "claimSignature.outsideValidity")
+_HASH_MATCHES = ("assertion.dataHash.match", "assertion.bmffHash.match", "assertion.boxesHash.match")
+
+
+def read_credentials(data: bytes, blocks: Blocks) -> list[Finding]:
+    """The finding on a file's manifests, or none; what cannot be read or trusted becomes a note. Never raises."""
+    try:
+        import c2pa
+    except (ImportError, OSError):  # without the package, or without its library for this machine
+        blocks.note(
+            "c2pa_unavailable",
+            'The file holds content credentials (C2PA), which were not read: install "realdamage[claims]".',
+        )
+        return []
+    try:
+        context = c2pa.Context(c2pa.Settings.from_dict(_SETTINGS))
+        with context, c2pa.Reader(_MIMES.get(blocks.container), io.BytesIO(data), context=context) as reader:
+            store = json.loads(reader.json())
+    except c2pa.C2paError as error:
+        kind = type(error).__name__.removeprefix("_C2pa")
+        if kind == "RemoteManifest":
+            blocks.note("c2pa_remote", "The content credentials lie elsewhere; nothing was fetched.")
+        elif kind != "ManifestNotFound":
+            blocks.broken(f"content credentials (C2PA) that cannot be read: {clean(error)}")
+        return []
+    except Exception as error:  # a foreign library on a file that may be made to break it
+        blocks.broken(f"content credentials (C2PA) that cannot be read: {clean(error)}")
+        return []
+    finding = judge_store(store, blocks)
+    return [finding] if finding else []
+
+
+def judge_store(store: Any, blocks: Blocks) -> Finding | None:
+    """What a store of manifests, as JSON of the C2PA reader, declares; notes go to `blocks`."""
+    manifests = store.get("manifests") if isinstance(store, Mapping) else None
+    active = manifests.get(store.get("active_manifest")) if isinstance(manifests, Mapping) else None
+    if not isinstance(manifests, Mapping) or not isinstance(active, Mapping):
+        blocks.broken("content credentials (C2PA) without an active manifest")
+        return None
+    failures, successes = (_codes(store, kind) for kind in ("failure", "success"))
+    broken = [code for code in failures if not code.startswith(_ABOUT_THE_SIGNER)]
+    bound = "claimSignature.validated" in successes and any(code in successes for code in _HASH_MATCHES)
+    intact = store.get("validation_state") in ("Valid", "Trusted") or (bound and not broken)
+    trusted = "signingCredential.trusted" in successes
+    declares, fields = _declared(active, manifests)
+    signature = _mapping(active.get("signature_info"))
+    signer = clean(signature.get("issuer") or signature.get("common_name") or "")
+    fields = {
+        "signer": signer,
+        "claim_generator": clean(", ".join(_generators(active))),
+        "validation": ("trusted" if trusted else "untrusted") if intact else "invalid",
+        "failures": clean(", ".join(dict.fromkeys(failures))),
+        **fields,
+    }
+    fields = {key: value for key, value in fields.items() if value}
+    by = f"signed by {signer!r}" if signer else "signed by nobody named"
+    if not intact:
+        why = ", ".join(dict.fromkeys(broken)) or "nothing binds them to it"
+        blocks.note(
+            "c2pa_invalid",
+            f"The content credentials {by} do not hold ({why}): the file was changed after it was signed, or they "
+            "belong to another. What they declare does not count.",
+        )
+        sentence = f"It carries content credentials {by} that do not hold; what they declare does not count."
+        return Finding("c2pa", "none", "C2PA manifest", fields, sentence)
+    if not trusted:
+        blocks.note(
+            "c2pa_untrusted",
+            f"The content credentials {by} hold, but the signer is on no list of trusted authorities "
+            "(signingCredential.untrusted; none is configured): anyone may have signed in this name.",
+        )
+    what = {
+        "ai_generated": "declare a picture generated by AI",
+        "ai_edited": "declare a picture edited by AI",
+        "ai_possible": "declare a synthetic element",
+    }.get(
+        declares, "declare a capture by a camera" if fields.get("digital_source_type") in CAPTURES else "declare no AI"
+    )
+    sentence = f"It carries content credentials {by}{'' if trusted else ' (not a trusted signer)'} that {what}."
+    return Finding("c2pa", declares, "C2PA manifest", fields, sentence)
+
+
+def _declared(active: Mapping[str, Any], manifests: Mapping[str, Any]) -> tuple[Declared, dict[str, str]]:
+    """The strongest declaration among the actions of a manifest and of those it was made from.
+
+    What the parent was generated by, this picture is too; an AI picture that is only a part of it makes it an edit.
+    """
+    steps: list[Finding] = []
+    queue, seen = [(active, False)], 0
+    while queue and seen < _MAX_MANIFESTS:
+        manifest, is_part = queue.pop(0)
+        seen += 1
+        for action, code in _actions(manifest):
+            declares = declared_by_source_type(code)
+            if is_part and declares == "ai_generated":
+                declares = "ai_edited"
+            elif is_part and declares == "none":
+                continue
+            steps.append(Finding("c2pa", declares, "", {"action": action, "digital_source_type": code}, ""))
+        for ingredient in _list(manifest.get("ingredients")):
+            below = manifests.get(_mapping(ingredient).get("active_manifest"))
+            if isinstance(below, Mapping):
+                queue.append((below, is_part or _mapping(ingredient).get("relationship") != "parentOf"))
+    ordered = in_order(steps)
+    return (ordered[0].declares, ordered[0].fields) if ordered else ("none", {})
+
+
+def _actions(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The actions of a manifest that state a source type, as (action, short code)."""
+    for assertion in _list(manifest.get("assertions")):
+        label = str(_mapping(assertion).get("label"))
+        data = _mapping(_mapping(assertion).get("data"))
+        if label.startswith("c2pa.actions"):
+            for action in map(_mapping, _list(data.get("actions"))):
+                code = action.get("digitalSourceType")
+                if isinstance(code, str) and code:
+                    yield clean(action.get("action")), clean(source_type_code(code))
+        elif label.startswith(("c2pa.ai_generated", "c2pa.ai-generated")):
+            yield clean(label), "trainedAlgorithmicMedia"
+
+
+def _generators(manifest: Mapping[str, Any]) -> list[str]:
+    names = [str(_mapping(info).get("name", "")) for info in _list(manifest.get("claim_generator_info"))]
+    return [name for name in names if name] or [str(manifest.get("claim_generator") or "")]
+
+
+def _codes(store: Mapping[str, Any], kind: str) -> list[str]:
+    results = _mapping(_mapping(store.get("validation_results")).get("activeManifest"))
+    return [str(_mapping(status).get("code")) for status in _list(results.get(kind))]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

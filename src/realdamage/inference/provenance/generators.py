@@ -1,0 +1,117 @@
+"""Names of generators as they stand in the metadata of what they made, and the few that are known by their handwriting.
+
+A photo editor is no generator: what Photoshop, Lightroom, Snapseed or PicsArt did to a photo, their name does not say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from realdamage.inference.provenance.record import Declared
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator and the words that give it away, matched as whole words whatever their case.
+
+    anywhere: whether the words are rare enough to count as an author, a maker or a model too; else they count as
+        software, source or credit only ("Gemini" is also a phone, "imagen" is Spanish for picture).
+    """
+
+    name: str
+    words: tuple[str, ...]
+    declares: Declared = "ai_generated"
+    anywhere: bool = False
+
+
+# The first that matches counts: the particular before the general.
+GENERATORS = (
+    Generator("Google AI (edited)", ("Edited with Google AI",), "ai_edited"),
+    Generator("Google AI", ("Made with Google AI", "Created with Google AI", "Generated with Google AI")),
+    Generator("Midjourney", ("Midjourney",), anywhere=True),
+    Generator("DALL·E", ("DALL·E", "DALL-E", "DALLE", "DALL E"), anywhere=True),
+    Generator("OpenAI", ("OpenAI", "ChatGPT", "GPT-4o", "gpt-image", "gpt-image-1", "gpt-image-2"), anywhere=True),
+    Generator("Sora", ("OpenAI Sora", "Sora")),
+    Generator("Stable Diffusion", ("Stable Diffusion", "StableDiffusion", "SDXL", "Stability AI"), anywhere=True),
+    Generator("Stable Diffusion web UI", ("AUTOMATIC1111", "SD.Next", "stable-diffusion-webui", "Forge WebUI")),
+    Generator("ComfyUI", ("ComfyUI",), anywhere=True),
+    Generator("InvokeAI", ("InvokeAI", "Invoke AI"), anywhere=True),
+    Generator("Fooocus", ("Fooocus",), anywhere=True),
+    Generator("Draw Things", ("Draw Things",)),
+    Generator("DreamStudio", ("DreamStudio",), anywhere=True),
+    Generator("NovelAI", ("NovelAI", "NovelAI Diffusion"), anywhere=True),
+    Generator("Adobe Firefly", ("Adobe Firefly", "Adobe_Firefly", "Firefly"), "ai_generated"),
+    Generator("Google Imagen", ("Google Imagen", "Imagen 2", "Imagen 3", "Imagen 4", "imagen-3.0", "imagen-4.0")),
+    Generator("Google Gemini", ("Google Gemini", "Gemini", "Nano Banana", "nano-banana", "gemini-2.5-flash-image")),
+    Generator("Grok", ("Grok", "Grok Imagine", "xAI", "grok-imagine-image")),
+    Generator("FLUX", ("Black Forest Labs", "FLUX.1", "FLUX.2", "FLUX 1", "FLUX 2", "flux-dev", "flux-pro", "Flux")),
+    Generator("Qwen-Image", ("Qwen-Image", "Qwen Image", "qwen-image-edit", "Qwen", "通义千问"), anywhere=False),
+    Generator("Tongyi Wanxiang", ("Tongyi Wanxiang", "通义万相", "Wanxiang", "Wan2.7-image", "wan2.7-image-pro")),
+    Generator("Doubao", ("Doubao", "豆包"), anywhere=True),
+    Generator("Jimeng", ("Jimeng", "即梦", "Dreamina"), anywhere=True),
+    Generator("Seedream", ("Seedream", "SeedEdit", "BytePlus"), anywhere=True),
+    Generator("Kling", ("Kling AI", "KlingAI", "Kling", "可灵"), anywhere=False),
+    Generator("Kolors", ("Kolors", "可图")),
+    Generator("Hunyuan", ("Hunyuan", "Hunyuan Image", "HunyuanImage", "混元"), anywhere=True),
+    Generator("ERNIE", ("ERNIE-ViLG", "ERNIE Image", "文心一格", "文心一言")),
+    Generator("CogView", ("CogView", "智谱清言"), anywhere=True),
+    Generator("MiniMax", ("MiniMax", "Hailuo AI", "海螺AI")),
+    Generator("LiblibAI", ("LiblibAI", "哩布哩布"), anywhere=True),
+    Generator("Ideogram", ("Ideogram AI", "Ideogram"), anywhere=True),
+    Generator("Leonardo.Ai", ("Leonardo.Ai", "Leonardo AI"), anywhere=True),
+    Generator("Recraft", ("Recraft",)),
+    Generator("Reve", ("reve.com", "Reve Image")),
+    Generator("Krea", ("krea.ai", "Krea AI", "Krea")),
+    Generator("Runway", ("RunwayML", "Runway Gen-4", "Runway")),
+    Generator("Playground AI", ("Playground AI", "playgroundai", "Playground v2.5")),
+    Generator("NightCafe", ("NightCafe",), anywhere=True),
+    Generator("Craiyon", ("Craiyon",), anywhere=True),
+    Generator("Bing Image Creator", ("Bing Image Creator", "Microsoft Image Creator"), anywhere=True),
+    Generator("Microsoft Designer", ("Microsoft Designer", "Microsoft Copilot"), "ai_possible"),
+    Generator("Amazon Titan", ("Amazon Titan", "Titan Image Generator", "Amazon Nova Canvas", "Nova Canvas")),
+    Generator("Meta AI", ("Imagined with AI", "Made with Meta AI", "Meta AI"), anywhere=True),
+    Generator("Aphrodite AI", ("Aphrodite AI",), anywhere=True),
+    Generator("PixAI", ("PixAI",), anywhere=True),
+    Generator("Civitai", ("Civitai",), anywhere=True),
+)
+
+_MAX_NAME_TEXT = 2000
+_JOB = re.compile(r"\bJob ID: ?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_SIGNATURE = re.compile(r"Signature: [A-Za-z0-9+/=]{64,}")
+
+
+def find_generator(text: str, *, author: bool = False) -> Generator | None:
+    """The generator that a short text names, or None; only the first 2000 characters are looked at.
+
+    author: whether the text names a person, a maker or a model rather than software, so that only rare names count.
+    """
+    for generator, pattern in _patterns():
+        if (generator.anywhere or not author) and pattern.search(text[:_MAX_NAME_TEXT]):
+            return generator
+    return None
+
+
+def find_handwriting(texts: dict[str, str]) -> str:
+    """The generator known by how it fills several fields, or "". texts: by the names of EXIF or PNG fields.
+
+    Midjourney ends its description with a job; Grok signs in ImageDescription and writes an identifier as the Artist.
+    """
+    description = texts.get("ImageDescription", "") or texts.get("Description", "")
+    if _JOB.search(description[-_MAX_NAME_TEXT:]):
+        return "Midjourney"
+    if _SIGNATURE.match(description[:_MAX_NAME_TEXT]) and _UUID.fullmatch(texts.get("Artist", "").strip()):
+        return "Grok"
+    return ""
+
+
+@cache
+def _patterns() -> tuple[tuple[Generator, re.Pattern[str]], ...]:
+    # Between letters of scripts without spaces there is no word boundary to ask for.
+    def word(text: str) -> str:
+        escaped = re.escape(text)
+        return rf"(?<![^\W_]){escaped}(?![^\W_])" if text.isascii() or "·" in text else escaped
+
+    return tuple((g, re.compile("|".join(map(word, g.words)), re.IGNORECASE)) for g in GENERATORS)
