@@ -136,9 +136,12 @@ function showStrip() {
 function showCurrent() {
   const { claim, index } = page;
   const photo = claim.photos[index];
-  showPhoto(at("viewer"), photo, say("photo_of", { index: index + 1, count: claim.photos.length }));
-  const form = photo.sha256 && !photo.error ? decisionForm(photo, takeDecision) : null;
-  at("facts").replaceChildren(...[...photoFacts(photo, claim.thresholds), form].filter(Boolean));
+  const count = claim.photos.length;
+  const step = count > 1 ? (by) => go(page.index + by) : null;
+  showPhoto(at("viewer"), photo, say("photo_of", { index: index + 1, count }), step);
+  at("facts").replaceChildren(...photoFacts(photo, claim.thresholds).filter(Boolean));
+  at("deciding").hidden = photo.error !== "";
+  at("deciding").replaceChildren(...(photo.error ? [] : decisionForm(photo, takeDecision)));
 }
 
 function go(index) {
@@ -174,13 +177,13 @@ function announce(text) {
 
 async function takeDecision(choice) {
   const photo = page.claim.photos[page.index];
-  if (!photo.sha256 || photo.error) return;
+  if (photo.error) return;
   const focused = document.activeElement?.dataset?.decision;
   try {
     await withKey(() => decide(page.claim, photo, choice, words()));
     showStrip();
     showCurrent();
-    if (focused) at("facts").querySelector(`[data-decision=${focused}]`).focus();
+    if (focused) at("deciding").querySelector(`[data-decision=${focused}]`).focus();
     announce(say("decided", { decision: say(`decide_${choice}`) }));
     await showCounts();
   } catch (error) {

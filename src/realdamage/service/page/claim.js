@@ -6,8 +6,11 @@
  */
 export function readClaim(answer, files, listings) {
   const policy = answer.model?.thresholds ?? null;
-  const urls = new Map();
-  listings.forEach((file) => urls.has(file.name) || urls.set(file.name, URL.createObjectURL(file)));
+  const shown = new Map();
+  (answer.listings ?? []).forEach(({ name }, index) => {
+    const file = listings[index];
+    if (file) shown.set(name, { name: ownName(name, file), url: URL.createObjectURL(file) });
+  });
   return {
     id: answer.claim_id ?? "",
     recommendation: answer.recommendation ?? null,
@@ -17,23 +20,28 @@ export function readClaim(answer, files, listings) {
     evidenceUrl: answer.evidence_url ?? "",
     model: answer.model ?? {},
     thresholds: Number.isFinite(policy?.t_synthetic) ? { real: policy.t_real, synthetic: policy.t_synthetic } : null,
-    photos: (answer.photos ?? []).map((photo, index) => readPhoto(photo, files[index], urls)),
-    listingUrls: urls,
+    photos: (answer.photos ?? []).map((photo, index) => readPhoto(photo, files[index], shown)),
+    listings: shown,
   };
 }
 
-function readPhoto(photo, file, urls) {
+function readPhoto(photo, file, listings) {
   const verdict = photo.verdict ?? null;
   const error = photo.error ?? "";
   return {
-    name: photo.name || file?.name || "",
+    name: ownName(photo.name, file),
     url: file ? URL.createObjectURL(file) : "",
     sha256: photo.sha256 || verdict?.photo_sha256 || "",
     outcome: error ? "error" : (verdict?.outcome ?? "none"),
     error,
     verdict,
     provenance: photo.provenance ?? null,
-    comparisons: (photo.comparisons ?? []).map((found) => ({ ...found, name: found.listing, url: urls.get(found.listing) ?? "" })),
+    comparisons: (photo.comparisons ?? []).map((found) => ({
+      name: found.listing,
+      url: "",
+      ...found,
+      ...listings.get(found.listing),
+    })),
     duplicates: photo.duplicates ?? [],
     decision: null,
     earlier: [],
@@ -41,8 +49,13 @@ function readPhoto(photo, file, urls) {
 }
 
 
+// Browsers write %22 for a quote in the name of a file they send; people know it by its own name.
+function ownName(name, file) {
+  return file && name === file.name.replaceAll('"', "%22") ? file.name : name;
+}
+
 /** Gives the memory of the photos back to the browser. */
 export function forgetClaim(claim) {
   for (const photo of claim.photos) URL.revokeObjectURL(photo.url);
-  for (const url of claim.listingUrls.values()) URL.revokeObjectURL(url);
+  for (const { url } of claim.listings.values()) URL.revokeObjectURL(url);
 }

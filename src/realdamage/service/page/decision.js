@@ -10,7 +10,7 @@ const DAMAGES = [
   ...["", "cracked", "scratched", "stained", "dented", "torn", "holed", "creased", "crushed", "broken", "other"],
 ];
 
-/** The form for a photo. onDecide: called with the choice; the fields are read by `decide`. */
+/** The form for a photo, as a list of nodes. onDecide: called with the choice; the fields are read by `decide`. */
 export function decisionForm(photo, onDecide) {
   const draft = (photo.draft ??= { damage: "", note: "" });
   const button = (choice, index) =>
@@ -41,10 +41,8 @@ export function decisionForm(photo, onDecide) {
     oninput: () => remember("reviewer", reviewer.value),
   });
   reviewer.value = recall("reviewer");
-  return element(
-    "section",
-    { class: "decision" },
-    element("h3", {}, say("decision")),
+  return [
+    element("h2", {}, say("decision")),
     element(
       "div",
       { class: "fields" },
@@ -54,7 +52,7 @@ export function decisionForm(photo, onDecide) {
     ),
     element("div", { class: "choices", role: "group", "aria-label": say("decision") }, CHOICES.map(button)),
     element("p", { id: "saved", class: "quiet small" }, savedWords(photo)),
-  );
+  ];
 }
 
 /** Stores the decision and notes it on the photo. Rejects with a ServiceError. */

@@ -3,6 +3,7 @@
 import { element, percent } from "./dom.js";
 import { currentLanguage, knows, say } from "./language.js";
 
+const REASONS_AT_ONCE = 4;
 const LANGUAGE_NAMES = { en: "English", zh: "中文" };
 
 /** A badge with a sign and a word, so that colour is never the only carrier. size: "" or "short". */
@@ -25,7 +26,7 @@ export function photoFacts(photo, thresholds) {
 
 /** The reasons as a list; sentences are the service's own. */
 export function reasonList(reasons) {
-  return element("ul", { class: "reasons" }, reasons.map(({ code, sentence }) => element("li", { title: code }, sentence)));
+  return element("ul", { class: "reasons", lang: "en" }, reasons.map(({ code, sentence }) => element("li", { title: code }, sentence)));
 }
 
 function verdict(found, thresholds) {
@@ -147,6 +148,7 @@ function duplicates(photo) {
 /** The claim's recommendation with its reasons, and the text for the buyer. onNew: called for another claim. */
 export function claimSummary(claim, onNew) {
   const value = claim.recommendation ?? "none";
+  const rest = claim.reasons.slice(REASONS_AT_ONCE); // the weightiest come first
   const name = knows(`recommend_${value}`) ? say(`recommend_${value}`) : value;
   return [
     element(
@@ -156,7 +158,8 @@ export function claimSummary(claim, onNew) {
       element("button", { type: "button", id: "new-claim", onclick: onNew }, say("new_claim")),
     ),
     element("p", { class: `recommendation ${value}` }, element("span", { class: "quiet" }, say("recommendation")), element("strong", {}, name)),
-    reasonList(claim.reasons),
+    reasonList(claim.reasons.slice(0, REASONS_AT_ONCE)),
+    rest.length > 0 && element("details", { class: "more" }, element("summary", {}, say("more", { count: rest.length })), reasonList(rest)),
     claim.listingErrors.map(({ name, error }) => element("p", { class: "problem" }, `${name}: ${error}`)),
     element("p", { class: "quiet small" }, say("person_decides")),
     claim.buyerTexts && buyerText(claim.buyerTexts),

@@ -4,13 +4,13 @@ import { element, percent, shape } from "./dom.js";
 import { say } from "./language.js";
 import { drawMap, PALETTES } from "./maps.js";
 
-// What a reviewer chose last holds for the next photo too.
-const settings = { overlay: "heat", opacity: 65, boxes: true };
+// What a reviewer chose last holds for the next photo too. Until then: what was painted on the listing photo, or heat.
+const settings = { overlay: "", opacity: 65, boxes: true };
 
 let shown = null;
 
-/** Fills `place` with the photo and its controls. */
-export function showPhoto(place, photo, position) {
+/** Fills `place` with the photo and its controls. onStep: called with -1 or 1 for another photo; null when it is alone. */
+export function showPhoto(place, photo, position, onStep) {
   const frame = element("div", { class: "frame" });
   const layer = element("div", { class: "layer", "data-testid": "layer" });
   const picture = element("img", { class: "photo", src: photo.url, alt: photo.name });
@@ -23,16 +23,23 @@ export function showPhoto(place, photo, position) {
   shown = { photo, frame, layer, choices: choicesFor(photo) };
   sizeFrame(frame, photo, picture);
   place.replaceChildren(
-    element("div", { class: "title" }, element("h2", {}, photo.name), element("span", { class: "quiet" }, position)),
+    element("div", { class: "title" }, element("h2", {}, photo.name), paging(position, onStep)),
     element("figure", {}, frame, element("figcaption", { class: "quiet small legend" })),
     controls(),
   );
   draw();
 }
 
+function paging(position, onStep) {
+  const step = (sign, key, by) =>
+    element("button", { type: "button", class: "plain", "aria-label": say(key), title: say(key), onclick: () => onStep(by) }, sign);
+  const words = element("span", { class: "quiet" }, position);
+  return element("span", { class: "paging" }, onStep ? [step("‹", "previous", -1), words, step("›", "next", 1)] : words);
+}
+
 /** Switches the heat map on or off. */
 export function toggleHeat() {
-  choose(settings.overlay === "heat" ? "none" : "heat");
+  choose(shown?.layer.dataset.shows === "heat" ? "none" : "heat");
 }
 
 /** Switches the boxes on or off. */
@@ -90,6 +97,11 @@ function controls() {
   );
 }
 
+function firstOverlay(photo) {
+  const painted = photo.comparisons.findIndex(({ changes, change_map: map }) => map && changes.length > 0);
+  return painted < 0 ? "heat" : `change${painted}`;
+}
+
 function choose(value) {
   settings.overlay = value;
   draw();
@@ -98,7 +110,8 @@ function choose(value) {
 function draw() {
   if (!shown) return;
   const { photo, frame, layer, choices } = shown;
-  const choice = choices.find(({ value }) => value === settings.overlay) ?? choices[0];
+  const wanted = settings.overlay || firstOverlay(photo);
+  const choice = choices.find(({ value }) => value === wanted) ?? choices[0];
   document.getElementById("overlay").value = choice.value;
   const slider = document.getElementById("opacity");
   slider.value = String(settings.opacity);
