@@ -27,7 +27,7 @@ class Alignment:
     """Both photos on one grid of pixels, that of the claim photo or a coarser one.
 
     claim, listing: float32 [h, w, 3] in 0..255. covered: bool [h, w], where the listing photo reaches.
-    homography: pixels of the listing photo as given → pixels of the claim photo as given.
+    homography: pixels of the listing photo as given → pixels of the claim photo as given. overlap: see `Comparison`.
     motion: median residual movement of what was tracked, in pixels of the grid: parallax, a bent package; NaN when too
     little could be tracked. tracked: number of points.
     """
@@ -36,6 +36,7 @@ class Alignment:
     listing: Float32Array
     covered: NDArray[np.bool_]
     homography: Matrix
+    overlap: float
     motion: float
     tracked: int
 
@@ -73,7 +74,8 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
     toned = _in_tone(laid.astype(np.float32), grid.astype(np.float32), covered)
     sharp_claim, sharp_listing = _equally_sharp(grid.astype(np.float32), toned, covered)
     refined = np.linalg.inv(to_grid) @ warp @ to_source
-    return Alignment(sharp_claim, sharp_listing, covered, refined / refined[2, 2], motion, tracked)
+    overlap = float(_covered(source, warp, (width, height), rim=0).mean())
+    return Alignment(sharp_claim, sharp_listing, covered, refined / refined[2, 2], overlap, motion, tracked)
 
 
 def _shrunk(rgb: UInt8Array, scale: float) -> tuple[UInt8Array, Matrix]:
@@ -90,12 +92,12 @@ def _shrunk(rgb: UInt8Array, scale: float) -> tuple[UInt8Array, Matrix]:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)), matrix
 
 
-def _covered(source: UInt8Array, warp: Matrix, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _covered(source: UInt8Array, warp: Matrix, size: tuple[int, int], rim: int = _RIM) -> NDArray[np.bool_]:
     import cv2
 
     inside = np.zeros(source.shape[:2], np.uint8)
-    inside[_RIM:-_RIM, _RIM:-_RIM] = 255
-    return np.asarray(cv2.warpPerspective(inside, warp, size, flags=cv2.INTER_LINEAR)) > 250
+    inside[rim : len(inside) - rim, rim : inside.shape[1] - rim] = 255
+    return np.asarray(cv2.warpPerspective(inside, warp, size, flags=cv2.INTER_LINEAR)) > (250 if rim else 127)
 
 
 def _track(grid: UInt8Array, laid: UInt8Array, covered: NDArray[np.bool_]) -> tuple[Matrix | None, float, int]:
@@ -166,7 +168,10 @@ def _equally_sharp(
     import cv2
 
     greys = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (claim, listing)]
-    here = np.flatnonzero(covered)[:: max(1, int(covered.sum()) // 100_000)]
+    # Where there is something to be sharp: in smooth places the strongest blur would win, for it takes the noise away.
+    edges = np.hypot(*(cv2.Sobel(greys[1], cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))))
+    here = np.flatnonzero(covered & (edges >= np.quantile(edges[covered], 0.75)))
+    here = here[:: max(1, len(here) // 50_000)]
 
     def left_over(which: int, sigma: float) -> float:
         first, second = (

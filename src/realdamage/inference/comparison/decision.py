@@ -29,6 +29,8 @@ MIN_AGREEMENT = 0.9
 MIN_OVERLAP = 0.25
 MIN_TEXTURED_PIXELS = 400
 MAX_MOTION = 0.6
+MIN_QUALITY = 75  # of a JPEG file; below it, what its saving left behind passes for noise
+_OTHER_NOISE = "the sensor noise in smooth areas is another one"
 _SAME_FRAME = 0.02  # relative difference of the sides' ratios up to which a photo may be the whole other one, resized
 
 
@@ -42,17 +44,17 @@ def compare(claim: PhotoSource, listing: PhotoSource) -> Comparison:
     listed = read_photo(listing, _limited_to(LISTING_SIDE), name=_name(listing, "listing photo"))
     if claimed.sha256 == listed.sha256:
         return _identical(claimed, listed)
-    match, plain = match_photos(
-        *(_grey(limit_side(photo.rgb, _limited_to(FEATURE_SIDE))) for photo in (claimed, listed))
-    )
-    found: tuple[Alignment, Differences] | None = None
+    match, plain = match_photos(_for_features(claimed), _for_features(listed))
+    noisy = all(photo.file_quality is None or photo.file_quality >= MIN_QUALITY for photo in (claimed, listed))
+    found: tuple[Alignment, Differences, str] | None = None
     for homography in _alignments(match, claimed.rgb, listed.rgb):
         alignment = align(claimed.rgb, listed.rgb, homography)
         if alignment is None:
             continue
         differences = find_differences(alignment)
-        if match.homography is not None or not _why_not_same_capture(alignment, differences):
-            found = (alignment, differences)
+        objection = _why_not_same_capture(alignment, differences, noisy)
+        if match.homography is not None or not objection:
+            found = (alignment, differences, objection)
             break
     if found is None:
         return _unrelated(claimed, listed, match, plain)
@@ -86,8 +88,9 @@ def _frame_to_frame(given: tuple[int, int], wanted: tuple[int, int]) -> Matrix:
     return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
 
 
-def _why_not_same_capture(alignment: Alignment, differences: Differences) -> str:
-    """Empty when the photos are one shot; otherwise what speaks against it, as the end of a sentence."""
+def _why_not_same_capture(alignment: Alignment, differences: Differences, noisy: bool) -> str:
+    """Empty when the photos are one shot; otherwise what speaks against it, as the end of a sentence. noisy: whether
+    the photos were saved well enough for their noise to be read."""
     covered = alignment.covered
     if covered.mean() < MIN_OVERLAP:
         return f"they share only {covered.mean():.0%} of the claim photo"
@@ -99,13 +102,14 @@ def _why_not_same_capture(alignment: Alignment, differences: Differences) -> str
         return f"points are {alignment.motion:.1f} pixels off after alignment, as seen from another place"
     if differences.agreement < MIN_AGREEMENT:
         return f"only {differences.agreement:.0%} of what they share agrees within noise"
-    if differences.noise_differs:
-        return "the sensor noise in smooth areas is another one"
+    if noisy and differences.noise_differs:
+        return _OTHER_NOISE
     return ""
 
 
-def _aligned(claim: Photo, listing: Photo, match: Match, alignment: Alignment, found: Differences) -> Comparison:
-    objection = _why_not_same_capture(alignment, found)
+def _aligned(
+    claim: Photo, listing: Photo, match: Match, alignment: Alignment, found: Differences, objection: str
+) -> Comparison:
     same = not objection
     outcome: Outcome = "unrelated"
     reasons = []
@@ -132,7 +136,7 @@ def _aligned(claim: Photo, listing: Photo, match: Match, alignment: Alignment, f
             reasons.append(Reason("no_change", "no area differs from the listing photo by more than noise"))
     else:
         outcome = "same_object"
-        code = "noise_differs" if found.noise_differs and found.fine >= MIN_FINE else "another_shot"
+        code = "noise_differs" if objection == _OTHER_NOISE else "another_shot"
         reasons.append(Reason(code, f"{match.inliers} features lie as in the listing photo, but {objection}"))
     if np.linalg.det(alignment.homography[:2, :2]) < 0:
         reasons.append(Reason("mirrored", "the listing photo fits only when it is mirrored"))
@@ -147,7 +151,7 @@ def _aligned(claim: Photo, listing: Photo, match: Match, alignment: Alignment, f
         outcome=outcome,
         inliers=match.inliers,
         matches=match.matches,
-        overlap=float(alignment.covered.mean()),
+        overlap=alignment.overlap,
         agreement=agrees,
         changed=found.changed,
         changes=changes,
@@ -247,8 +251,9 @@ def _limited_to(side: int) -> PixelSpec:
     return PixelSpec(max_side=side, filter="box")
 
 
-def _grey(rgb: UInt8Array) -> UInt8Array:
-    return np.asarray(Image.fromarray(rgb).convert("L"))
+def _for_features(photo: Photo) -> UInt8Array:
+    """Grey, uint8 [h, w]."""
+    return np.asarray(Image.fromarray(limit_side(photo.rgb, _limited_to(FEATURE_SIDE))).convert("L"))
 
 
 def _name(source: PhotoSource, role: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,10 +60,14 @@ def find_differences(alignment: Alignment) -> Differences:
 
     covered = cv2.erode(alignment.covered.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
     claim, listing = (cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb) for rgb in (alignment.claim, alignment.listing))
-    levels = np.where(covered, _tolerant_difference(claim, listing), 0).astype(np.float32)
-    activity = _activity(listing[..., 0])
-    tolerance, noise = _tolerance(levels, activity, covered)
-    strength = np.where(covered, levels / tolerance, 0).astype(np.float32)
+    brightness, colour = _tolerant_differences(claim, listing)
+    active = _activity(listing[..., 0])
+    colourful = active + _activity(listing[..., 1]) + _activity(listing[..., 2])
+    tolerance, noise = _tolerance(brightness, active, covered)
+    # Files keep colours at half the resolution: beside coloured edges they differ more than brightness does.
+    colour_tolerance, _ = _tolerance(colour, colourful, covered)
+    strength = np.where(covered, np.maximum(brightness / tolerance, colour / colour_tolerance), 0).astype(np.float32)
+    levels = np.where(covered, np.maximum(brightness, colour), 0).astype(np.float32)
     areas, boxes = _areas(strength, covered)
     outside = covered & (areas == 0)
     agreement = float((strength[outside] <= 1).mean()) if outside.any() else 0.0
@@ -83,9 +88,9 @@ def find_differences(alignment: Alignment) -> Differences:
     )
 
 
-def _tolerant_difference(claim: Float32Array, listing: Float32Array) -> Float32Array:
-    """Brightness: the smallest local mean difference over shifts of up to one pixel. Colour: coarser, as files keep
-    it."""
+def _tolerant_differences(claim: Float32Array, listing: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """(of brightness: the smallest local mean over shifts of up to one pixel; of colour: coarser, as files keep it),
+    in grey levels."""
     import cv2
 
     height, width = claim.shape[:2]
@@ -96,7 +101,7 @@ def _tolerant_difference(claim: Float32Array, listing: Float32Array) -> Float32A
             shifted = padded[down : down + height, across : across + width]
             np.minimum(best, cv2.boxFilter(np.abs(claim[..., 0] - shifted), -1, (3, 3)), out=best)
     colour = cv2.GaussianBlur(claim[..., 1:] - listing[..., 1:], (0, 0), 2.0)
-    return np.maximum(best, np.abs(colour).max(axis=-1))
+    return best, np.abs(colour).max(axis=-1)
 
 
 def _activity(luma: Float32Array) -> Float32Array:
@@ -114,7 +119,7 @@ def _tolerance(levels: Float32Array, activity: Float32Array, covered: NDArray[np
     differences, activities = levels[covered], activity[covered]
     knots = np.quantile(activities, np.linspace(0, 1, _LEVELS + 1))
     centres, typical = [], []
-    for low, high in zip(knots[:-1], knots[1:], strict=True):
+    for low, high in itertools.pairwise(knots):
         here = (activities >= low) & (activities <= high)
         if here.any():
             centres.append(float(np.median(activities[here])))

@@ -16,7 +16,7 @@ from realdamage.inference.decoding import Float32Array, UInt8Array
 Matrix = NDArray[np.float64]
 
 MAX_FEATURES = 2500
-# Below it a photo is too plain to be told from others: by chance alone, a handful of features agrees on some homography.
+# Below it a photo is too plain to be told from others: by chance alone, a handful of features agrees on something.
 MIN_FEATURES = 24
 MIN_INLIERS = 12
 _RATIO = 0.8  # of the distances to the nearest and the second nearest feature (Lowe 2004)
@@ -68,21 +68,19 @@ def match_photos(claim: UInt8Array, listing: UInt8Array) -> tuple[Match, bool]:
     claim_features, listing_features = find_features(claim), find_features(listing)
     if min(len(claim_features.points), len(listing_features.points)) < MIN_FEATURES:
         return Match(None, 0, 0), True
-    size = (claim.shape[1], claim.shape[0]), (listing.shape[1], listing.shape[0])
-    straight = match_features(claim_features, listing_features, *size)
+    straight = match_features(claim_features, listing_features, claim.size)
     if straight.homography is not None and straight.inliers >= _PLENTY:
         return straight, False
-    turned = match_features(claim_features, find_features(np.ascontiguousarray(listing[:, ::-1])), *size)
+    turned = match_features(claim_features, find_features(np.ascontiguousarray(listing[:, ::-1])), claim.size)
     if turned.homography is None or (straight.homography is not None and straight.inliers >= turned.inliers):
         return straight, False
     mirror = np.array([[-1.0, 0.0, listing.shape[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return Match(turned.homography @ mirror, turned.inliers, turned.matches), False
 
 
-def match_features(
-    claim: Features, listing: Features, claim_size: tuple[int, int], listing_size: tuple[int, int]
-) -> Match:
-    """Match two photos' features; sizes are (width, height). Without mirroring: such a homography is not believed."""
+def match_features(claim: Features, listing: Features, area: int) -> Match:
+    """Match two photos' features, without mirroring: such a homography is not believed. area: of the claim photo, in
+    pixels."""
     import cv2
 
     pairs = _mutual_pairs(claim.descriptors, listing.descriptors)
@@ -97,20 +95,20 @@ def match_features(
     kept = agrees.ravel().astype(bool)
     # Repeated patterns give several matches at one place; a place counts once.
     inliers = len(np.unique(np.round(target[kept] / 2), axis=0))
-    spread = cv2.contourArea(cv2.convexHull(target[kept])) / (claim_size[0] * claim_size[1]) if kept.any() else 0.0
+    spread = cv2.contourArea(cv2.convexHull(target[kept])) / area if kept.any() else 0.0
     believable = (
         inliers >= MIN_INLIERS
         and inliers >= _MIN_INLIER_SHARE * len(pairs)
         and spread >= _MIN_SPREAD
-        and is_believable(homography, listing_size, target[kept], source[kept])
+        and is_believable(homography, source[kept])
     )
     return Match(homography if believable else None, inliers, len(pairs))
 
 
-def is_believable(homography: Matrix, size: tuple[int, int], target: Float32Array, source: Float32Array) -> bool:
+def is_believable(homography: Matrix, source: Float32Array) -> bool:
     """Whether a camera could have seen it: no mirror, no fold, no extreme scale or slant where the features lie.
 
-    size: (width, height) of the listing photo. target, source: float32 [n, 2], its inliers in claim and listing photo.
+    source: float32 [n, 2], the inliers in the listing photo.
     """
     import cv2
 

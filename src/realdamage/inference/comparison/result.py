@@ -17,6 +17,7 @@ from realdamage.inference.errors import RealDamageError
 from realdamage.inference.verdict import Reason
 
 Outcome = Literal["same_capture", "same_object", "unrelated"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
-        """Read what `to_dict` wrote; the change map comes back within 1/510. Raises RealDamageError on anything else."""
+        """Read what `to_dict` gave; the change map comes back within 1/510. Raises RealDamageError otherwise."""
         try:
             read = dict(values)
-            if read["outcome"] not in get_args(Outcome):
-                raise ValueError(f"outcome {read['outcome']!r} is not one of {', '.join(get_args(Outcome))}")
+            if read["outcome"] not in OUTCOMES:
+                raise ValueError(f"outcome {read['outcome']!r} is not one of {', '.join(OUTCOMES)}")
             read["changes"] = tuple(
                 Change((box[0], box[1], box[2], box[3]), float(change["difference"]))
                 for change in read["changes"]
