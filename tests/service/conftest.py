@@ -71,9 +71,11 @@ def serve(model_file: Path) -> Iterator[Serve]:
 def encode() -> Encode:
     """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red rectangle if asked."""
 
-    def make(form: str = "JPEG", *, red: bool = False, size: tuple[int, int] = (96, 64), seed: int = 0) -> bytes:
+    def make(
+        form: str = "JPEG", *, red: bool = False, size: tuple[int, int] = (96, 64), seed: int = 0, noise: float = 6
+    ) -> bytes:
         width, height = size
-        rgb = np.random.default_rng(seed).normal((80, 100, 144), 6, (height, width, 3))
+        rgb = np.random.default_rng(seed).normal((80, 100, 144), noise, (height, width, 3))
         if red:
             rgb[height // 4 : height // 2 + 16, width // 4 : width // 2 + 16] += (120, 0, -104)
         data = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -12,20 +13,24 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from realdamage import __version__
+from realdamage.inference.claim import ClaimPolicy
 from realdamage.inference.errors import RealDamageError
-from realdamage.service import operation, pages, photos
+from realdamage.service import claims, operation, pages, photos, reviews
 from realdamage.service.front import Front
 from realdamage.service.keys import KeyRing
 from realdamage.service.logs import tell
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot, load_model
 from realdamage.service.refusals import Refusal
+from realdamage.service.reviews import ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
 from realdamage.service.state import Service
+from realdamage.service.storage import ClaimStore
 from realdamage.service.uploads import UploadBudget
 from realdamage.service.workload import Workload
 
+_PURGE_EVERY_S = 3600
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -42,20 +47,30 @@ def create_app(settings: Settings) -> FastAPI:
         models=ModelSlot(settings, metrics),
         workload=Workload(settings.workers, settings.max_queue, metrics.queue.set),
         uploads=UploadBudget(settings.max_upload_bytes, metrics.uploads.set),
+        reviews=ReviewStore(settings.store / "reviews.sqlite" if settings.store else None),
     )
+
+    policy = ClaimPolicy.from_yaml(settings.claim_policy) if settings.claim_policy else ClaimPolicy.default()
+    store = ClaimStore(settings.store, settings.retention_days) if settings.store else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if not service.models.is_loaded:
             await asyncio.to_thread(service.models.load)
+        await asyncio.to_thread(_import_all)
         model = service.models.get()
         if settings.shadow_model is not None:
             shadow = await asyncio.to_thread(load_model, settings.shadow_model, settings)
             service.shadow = Shadow(shadow, settings.shadow_share, settings.max_pixels, metrics)
         tell("ready", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
+        purging = asyncio.create_task(_purge(store)) if store else None
         yield
         service.draining = True
+        if purging is not None:
+            purging.cancel()
         await asyncio.to_thread(_close, service)
+        if store is not None:
+            store.close()
 
     app = FastAPI(
         title="realdamage",
@@ -67,6 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.include_router(photos.router(service))
+    app.include_router(claims.router(service, policy, store))
+    app.include_router(reviews.router(service.reviews))
     app.include_router(operation.router(service))
     app.include_router(pages.router(app))
     app.add_exception_handler(HTTPException, _refuse)
@@ -76,11 +93,28 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _import_all() -> None:
+    """What claims import when first judged takes a while; no request should wait for it."""
+    for name in ("realdamage.inference.comparison", "realdamage.inference.claim", "cv2", "c2pa", "imagehash"):
+        importlib.import_module(name)
+
+
+async def _purge(store: ClaimStore) -> None:
+    while True:
+        try:
+            gone = await asyncio.to_thread(store.purge)
+            tell("purged", claims=len(gone))
+        except (RealDamageError, OSError) as error:
+            tell("purge failed", logging.ERROR, error=type(error).__name__, reason=str(error))
+        await asyncio.sleep(_PURGE_EVERY_S)
+
+
 def _close(service: Service) -> None:
     service.workload.close()
     if service.shadow is not None:
         service.shadow.close()
     service.models.close()
+    service.reviews.close()
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

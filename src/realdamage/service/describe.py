@@ -65,6 +65,8 @@ PHOTO_RESULT = _object(
 PHOTOS = _object({"results": _list(PHOTO_RESULT), "model_version": _TEXT, "graph_sha256": _TEXT, "request_id": _TEXT})
 CLAIM = _object({"claim_id": _TEXT, "recommendation": _TEXT, "reasons": REASONS, "photos": _list({"type": "object"})})
 
+DELETED = _object({"deleted": _TEXT})
+
 _EXAMPLES: dict[str, Any] = {
     "photos": {
         "results": [
@@ -158,6 +160,10 @@ CLAIMS_BODY = _form(
     heatmaps={**_FLAG, "default": "true", "description": "with heat maps as PNG in base64"},
 )
 CLAIMS_ANSWERS = answers(CLAIM, *_UPLOAD_REFUSALS, 409)
+EVIDENCE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **answers(_TEXT, 401, 404),
+    200: {"description": "Done", "content": {"text/html": {"schema": _TEXT}}},
+}
 METRICS_ANSWERS: dict[int | str, dict[str, Any]] = {
     **answers(_TEXT, 401),
     200: {"description": "Done", "content": {"text/plain": {"schema": _TEXT}}},

@@ -55,7 +55,7 @@ class Settings:
     shadow_share: float = field(
         default=0.1, metadata=_say("SHARE", "share of photos that the second model looks at too, in 0..1")
     )
-    max_photos: int = field(default=16, metadata=_say("N", "photos (with listing photos) in a request"))
+    max_photos: int = field(default=32, metadata=_say("N", "photos (with listing photos) in a request"))
     max_photo_bytes: int = field(default=20 * MEBI, metadata=_say("N", "bytes of a photo"))
     max_body_bytes: int = field(default=64 * MEBI, metadata=_say("N", "bytes of a request"))
     max_pixels: int = field(default=50_000_000, metadata=_say("N", "pixels of a photo, from its header"))

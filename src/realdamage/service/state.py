@@ -11,6 +11,7 @@ from fastapi import Request
 from realdamage.service.keys import KeyRing
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot
+from realdamage.service.reviews import ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
 from realdamage.service.uploads import Form, Limits, UploadBudget, read_form
@@ -28,6 +29,7 @@ class Service:
     models: ModelSlot
     workload: Workload
     uploads: UploadBudget
+    reviews: ReviewStore
     shadow: Shadow | None = None
     draining: bool = False
     active: int = 0

@@ -1,0 +1,231 @@
+"""The service as a process: it starts, says where, reloads on SIGHUP, and finishes what it has at SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from realdamage import cli
+from realdamage.inference.errors import UsageError
+from realdamage.service.keys import hash_key
+from realdamage.service.settings import Settings, read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+Encode = Callable[..., bytes]
+
+
+class Process:
+    """A server on a free port of this machine; its log lines are read as they come."""
+
+    def __init__(self, model: Path, *options: str, cwd: Path) -> None:
+        command = [sys.executable, "-m", "realdamage", "serve", "--model", str(model), "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
+        self.lines: list[dict[str, Any]] = []
+        threading.Thread(target=self._read, daemon=True).start()
+        self.wait_for("ready")
+        self.url = next(line["url"] for line in self.lines if line["event"] == "listening")
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(json.loads(line))
+
+    def wait_for(self, event: str, count: int = 1) -> None:
+        end = time.monotonic() + 60
+        while sum(line["event"].startswith(event) for line in self.lines) < count:
+            assert time.monotonic() < end, self.lines
+            assert self.process.poll() is None, self.lines
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    begun: list[Process] = []
+
+    def run(model: Path, *options: str) -> Process:
+        (tmp_path / "cwd").mkdir(exist_ok=True)
+        begun.append(Process(model, *options, cwd=tmp_path / "cwd"))
+        return begun[-1]
+
+    yield run
+    for server in begun:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_life(
+    start: Callable[..., Process], write_model: Callable[..., Path], encode: Encode, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "red.onnx")
+    server = start(model, "--drain", "1.5")
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+    write_model(model, model_version="test-2")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("model loaded")
+    assert httpx.get(f"{server.url}/v1/model").json()["model_version"] == "test-2"
+    model.write_bytes(b"broken")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for("model not reloaded")
+    assert httpx.get(f"{server.url}/v1/model").json()["model_version"] == "test-2"
+
+    head = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
+    stopping, answers = threading.Event(), []
+
+    def slowly() -> Iterator[bytes]:
+        yield head
+        stopping.wait(10)
+        yield encode() + b"\r\n--x--\r\n"
+
+    def send() -> None:
+        kind = {"content-type": "multipart/form-data; boundary=x"}
+        answers.append(httpx.post(f"{server.url}/v1/photos", content=slowly(), headers=kind, timeout=30))
+
+    caller = threading.Thread(target=send)
+    caller.start()
+    time.sleep(0.3)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+    assert httpx.get(f"{server.url}/readyz").status_code == 503
+    stopping.set()
+    caller.join(20)
+    assert answers[0].json()["results"][0]["verdict"]["outcome"] == "real"
+    assert server.process.wait(20) in (0, -signal.SIGTERM)
+    assert list((tmp_path / "cwd").iterdir()) == []
+
+
+def test_a_head_without_end_is_cut(start: Callable[..., Process], model_file: Path) -> None:
+    import socket
+
+    server = start(model_file)
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"x" * 200_000)
+        answer = b""
+        try:
+            while piece := connection.recv(4096):
+                answer += piece
+        except ConnectionError:
+            pass
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--host", "0.0.0.0"], 2, "no key is configured, so anyone could send"),
+        (["--max-photos", "0"], 2, "--max-photos=0 must be at least 1"),
+        (["--max-queue", "2"], 2, "--max-queue=2 is below --max-photos=32"),
+        (["--max-upload-bytes", "5"], 2, "--max-upload-bytes=5 is below --max-body-bytes"),
+        (["--shadow-share", "2"], 2, "--shadow-share=2.0 must be in 0..1"),
+        (["--deadline", "nan"], 2, "--deadline=nan must be at least"),
+        (["--port", "70000"], 2, "--port=70000 must be at most 65535"),
+        (["--threads", "0"], 2, "--threads=0 must be at least 1"),
+        (["--model", "absent.onnx"], 3, "absent.onnx"),
+        (["--api-keys", "absent.txt"], 2, "absent.txt: the keys cannot be read"),
+        (["--host", "no.such.host.invalid", "--no-auth"], 3, "cannot listen on no.such.host.invalid:8000"),
+    ],
+)
+def test_what_does_not_start(
+    options: list[str], code: int, words: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
+    assert cli.main(["serve", *options]) == code
+    assert words in capfd.readouterr().err
+
+
+def test_a_port_that_is_taken(
+    start: Callable[..., Process], model_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = start(model_file).url.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "realdamage", "serve", "--model", str(model_file), "--port", port],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_hash_key_prints_the_line_to_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import io
+
+    key = "s" * 40
+    monkeypatch.setattr("sys.stdin", io.StringIO(key + "\n"))
+    assert cli.main(["serve", "--hash-key", "shop"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == hash_key(key, "shop") + "\n"
+    assert key not in printed
+
+
+def test_settings_from_the_environment() -> None:
+    environment = {
+        **{"REALDAMAGE_PORT": "9000", "REALDAMAGE_NO_AUTH": "true", "REALDAMAGE_STORE": "kept", "HOME": "/"},
+        **{"REALDAMAGE_HOST": "0.0.0.0", "REALDAMAGE_THREADS": "", "REALDAMAGE_SHADOW_SHARE": "0.5"},
+    }
+    found = read_settings({"port": 9001, "host": None}, environment)
+    assert found == Settings(port=9001, no_auth=True, store=Path("kept"), host="0.0.0.0", shadow_share=0.5)
+
+
+def test_variables_that_kubernetes_sets_for_a_service_of_that_name() -> None:
+    environment = {
+        "REALDAMAGE_SERVICE_HOST": "10.0.0.1",
+        "REALDAMAGE_PORT": "tcp://10.0.0.1:8000",
+        "REALDAMAGE_PORT_8000_TCP_ADDR": "10.0.0.1",
+    }
+    assert read_settings({}, environment) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("REALDAMAGE_MAX_PHOTO", "3", "REALDAMAGE_MAX_PHOTO: no such setting; known are REALDAMAGE_ALLOW_DEMO"),
+        ("REALDAMAGE_MAX_PHOTOS", "many", "REALDAMAGE_MAX_PHOTOS='many': expected a value of type int"),
+        ("REALDAMAGE_NO_AUTH", "maybe", "REALDAMAGE_NO_AUTH='maybe': write true or false"),
+    ],
+)
+def test_wrong_variables(variable: str, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        read_settings({}, {variable: text})
+
+
+def test_the_container_s_recipe_fits_the_package() -> None:
+    """There is no engine to build it with here: its words are compared with what they name."""
+    recipe = (ROOT / "src/realdamage/service/Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    commands = "\n".join(line for line in recipe.splitlines() if not line.startswith("#"))
+    extras = set(re.findall(r"\[(\w+)\]\"", commands))
+    assert extras == {"serve"}
+    wanted, packages = list(extras), []
+    while wanted:
+        for text in project["optional-dependencies"][wanted.pop()]:
+            nested = re.fullmatch(r"realdamage\[(\w+)\]", text)
+            (wanted.append if nested else packages.append)(nested[1] if nested else text)
+    assert not any(re.match(r"torch|timm|pandas|scikit-learn|matplotlib|onnx\b", package) for package in packages)
+    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", commands, re.MULTILINE)[1])  # type: ignore[index]
+    assert entry[0] in project["scripts"]
+    assert cli._parser().parse_args(entry[1:]).run.__name__ == "serve"
+    minor = int(re.search(r"^FROM python:3\.(\d+)-slim$", commands, re.MULTILINE)[1])  # type: ignore[index]
+    assert f"Programming Language :: Python :: 3.{minor}" in project["classifiers"]
+    assert re.search(r"^USER (?!0|root)\w+$", commands, re.MULTILINE)
+    variables = dict(re.findall(r"(REALDAMAGE_\w+)=(\S+)", commands))
+    with pytest.raises(UsageError, match="no key is configured"):
+        read_settings({}, variables)
+    line = hash_key("k" * 32, "shop")
+    settings = read_settings({}, {**variables, "REALDAMAGE_API_KEY_HASHES": line})
+    assert f"http://127.0.0.1:{settings.port}/healthz" in commands
