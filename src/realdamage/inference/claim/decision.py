@@ -86,7 +86,11 @@ def _of_photo(photo: ClaimPhoto, policy: ClaimPolicy, model: Mapping[str, Any], 
         if photo.provenance.camera.thumbnail == "differs":
             yield finding("preview_differs", "the small preview inside the file shows another picture than the photo.")
     yield from (finding(rule, sentence) for rule, sentence in _of_comparisons(photo.comparisons, policy))
+    told = set()
     for seen in photo.duplicates:
+        if seen.claim_id and seen.claim_id in told:
+            continue  # nearest first: one sentence for each earlier claim
+        told.add(seen.claim_id)
         how = ("the same file as " if seen.exact else "the same picture as ") + seen.of
         how += f" of claim {seen.claim_id}, seen {seen.seen}" if seen.claim_id else ", in this claim"
         detail = "" if seen.exact else f" ({seen.distance} of 256 bits differ{', mirrored' * seen.mirrored})"
@@ -143,8 +147,8 @@ def _of_comparisons(comparisons: Sequence[tuple[str, Comparison]], policy: Claim
         if found.agreement < limits.min_agreement:
             continue
         if found.changes and found.changed >= limits.min_changed:
-            areas = f"{len(found.changes)} area{'s' * (len(found.changes) != 1)}"
-            sentence = f"the same shot as the listing photo {listing}, but {areas} differ ({found.changed:.1%} of it)."
+            areas = "1 area differs" if len(found.changes) == 1 else f"{len(found.changes)} areas differ"
+            sentence = f"the same shot as the listing photo {listing}, but {areas} ({found.changed:.1%} of it)."
             yield "same_capture_changed", sentence
         else:
             yield "listing_photo_itself", f"the same shot as the listing photo {listing}; nothing differs."

@@ -177,7 +177,12 @@ def _check(line: bytes, index: int | None, previous: str | None) -> tuple[dict[s
         entry = json.loads(text)
     except (ValueError, RecursionError):
         return None, ["is not JSON"]
-    if not isinstance(entry, dict) or set(entry) != set(_KEYS) or not isinstance(entry["hash"], str):
+    if (
+        not isinstance(entry, dict)
+        or set(entry) != set(_KEYS)
+        or not isinstance(entry["hash"], str)
+        or not isinstance(entry["payload"], dict)
+    ):
         return None, ["is no entry of a log"]
     try:
         faults = [] if canonical(entry) == text else ["is not written as an entry is"]

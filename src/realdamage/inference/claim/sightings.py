@@ -24,6 +24,7 @@ FINE_RADIUS = 32
 by 2% below 34; from 38 on, photos of two like products on one shelf are joined (data/results/LOG.md)."""
 CORRELATION = 0.93
 """Of the thumbnails, at least."""
+_PLAIN_CONTRAST = 4.0  # grey levels over the frame; a coloured wall has less, though its colours differ from grey
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +41,12 @@ def take_fingerprint(rgb: UInt8Array, sha256: str) -> Fingerprint:
     """The fingerprint of decoded pixels, uint8 [h, w, 3]. Raises MissingExtraError without imagehash."""
     photo = Image.fromarray(rgb)
     photo.thumbnail((512, 512), Image.Resampling.BOX)
-    return Fingerprint(
-        sha256, perceptual_hash(photo), perceptual_hash(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    )
+    small = np.asarray(photo.resize((16, 16), Image.Resampling.BOX), np.float32)
+    plain = float(small.std(axis=(0, 1)).max()) < _PLAIN_CONTRAST
+    seen, mirror = (perceptual_hash(one) for one in (photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+    if plain:
+        seen, mirror = (one._replace(thumbnail=np.zeros_like(one.thumbnail)) for one in (seen, mirror))
+    return Fingerprint(sha256, seen, mirror)
 
 
 def distance(a: PhotoHash, b: PhotoHash) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 
-from realdamage.inference.claim.page import TITLES
 from realdamage.inference.claim.values import Claim
 from realdamage.inference.claim.wording import message_to_buyer
 
@@ -14,7 +13,7 @@ _WIDTH = 118
 def format_claim(claim: Claim) -> str:
     """A line a photo, the recommendation with its reasons, and the texts for the buyer."""
     width = max(len(photo.name) for photo in claim.photos)
-    lines = [f"claim {claim.claim_id}: {claim.recommendation}. {TITLES[claim.recommendation]}", ""]
+    lines = [f"claim {claim.claim_id}: {claim.recommendation}", ""]
     for photo in claim.photos:
         found = [photo.error] if photo.error else []
         if photo.verdict is not None:

@@ -58,6 +58,7 @@ def verify_evidence(
     checked: list[str] = []
     problems: list[str] = []
     notes: list[str] = []
+    values = _read_json(folder / JSON_NAME, problems)
     chains = [(folder / LOG_NAME, head if log is None else None)]
     chains += [(Path(log), head)] if log is not None else []
     last, entries, since = "", 0, None
@@ -70,8 +71,8 @@ def verify_evidence(
         last, entries, since = report.head, len(report.entries), report.since
         if not report.problems:
             checked.append(f"{path}: {entries} entr{'y' if entries == 1 else 'ies'}, the chain is whole")
-        _compare_files(folder, path, report.entries, checked, problems, notes)
-    values = _read_json(folder / JSON_NAME, problems)
+        claim_id = values.get("claim_id") if path is not chains[0][0] else None
+        _compare_files(folder, path, claim_id, report.entries, checked, problems, notes)
     _compare_originals(folder, values, photos, checked, problems)
     return VerifyReport(
         tuple(dict.fromkeys(checked)),
@@ -86,13 +87,13 @@ def verify_evidence(
 def _compare_files(
     folder: Path,
     path: Path,
+    claim_id: Any,
     entries: Sequence[Mapping[str, Any]],
     checked: list[str],
     problems: list[str],
     notes: list[str],
 ) -> None:
-    """The files against the log's last entry about evidence; of a log over all claims, about this claim's."""
-    claim_id = _read_json(folder / JSON_NAME, []).get("claim_id") if path.parent != folder else None
+    """The files against the log's last entry about evidence; of a log over all claims, about this `claim_id`."""
     about = [
         entry["payload"]
         for entry in entries
@@ -124,7 +125,7 @@ def _compare_originals(
     problems: list[str],
 ) -> None:
     """The originals in the folder, and those that were handed over, against the digests in the evidence."""
-    named = [*values.get("photos", []), *values.get("listings", [])]
+    named = [one for key in ("photos", "listings") if isinstance(values.get(key), list) for one in values[key]]
     names = {str(one.get("sha256")): str(one.get("name")) for one in named if isinstance(one, dict)}
     kept = [(str(file), file.read_bytes()) for file in sorted((folder / ORIGINALS).glob("*")) if file.is_file()]
     for name, data in [*kept, *photos]:
