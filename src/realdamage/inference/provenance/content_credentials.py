@@ -6,6 +6,7 @@ says is another matter: without a list of trusted authorities nobody is, and the
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ _HASH_MATCHES = ("assertion.dataHash.match", "assertion.bmffHash.match", "assert
 def read_credentials(data: bytes, blocks: Blocks) -> list[Finding]:
     """The finding on a file's manifests, or none; what cannot be read or trusted becomes a note. Never raises."""
     try:
-        import c2pa
+        c2pa = importlib.import_module("c2pa")
     except (ImportError, OSError):  # without the package, or without its library for this machine
         blocks.note(
             "c2pa_unavailable",
@@ -128,7 +129,7 @@ def _declared(active: Mapping[str, Any], manifests: Mapping[str, Any]) -> tuple[
                 continue
             steps.append(Finding("c2pa", declares, "", {"action": action, "digital_source_type": code}, ""))
         for ingredient in _list(manifest.get("ingredients")):
-            below = manifests.get(_mapping(ingredient).get("active_manifest"))
+            below = manifests.get(str(_mapping(ingredient).get("active_manifest")))
             if isinstance(below, Mapping):
                 queue.append((below, is_part or _mapping(ingredient).get("relationship") != "parentOf"))
     ordered = in_order(steps)

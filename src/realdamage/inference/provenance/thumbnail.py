@@ -52,11 +52,10 @@ def _aligned(whole: Image.Image, small: Image.Image) -> list[tuple[Image.Image, 
     shape, wanted = whole.width / whole.height, small.width / small.height
     if abs(shape / wanted - 1) < 0.02:
         return [(whole, small)]
+    pairs = [(whole.crop(_middle(whole, wanted)), small)]
     middle = _middle(small, shape)
-    pairs = [(_middle(whole, wanted), small)]
     if _has_bars(small, middle):
         pairs.append((whole, small.crop(middle)))
-    pairs[0] = (whole.crop(_middle(whole, wanted)), small)
     return pairs
 
 
@@ -83,8 +82,11 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
     size = (_SIDE, _SIDE)
     first, second = (np.asarray(i.resize(size, Image.Resampling.BOX), np.float64) for i in (one, other))
     spread = first.std()
-    if spread < 1 or second.std() < 1:  # nothing to fit on a plain picture
+    plain = (spread < 1, second.std() < 1)
+    if all(plain):
         return float(abs(first.mean() - second.mean()))
+    if any(plain):
+        return 255.0
     gain = float(((first - first.mean()) * (second - second.mean())).mean() / spread**2)
     if gain <= 0:
         return 255.0

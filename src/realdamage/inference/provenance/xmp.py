@@ -45,7 +45,6 @@ def read_xmp(packet: bytes) -> list[XmpProperty]:
         parser.CharacterDataHandler = found.text
         parser.StartDoctypeDeclHandler = found.refuse
         parser.EntityDeclHandler = found.refuse
-        parser.ExternalEntityRefHandler = found.refuse
         parser.Parse(packet.strip(b"\x00\t\r\n "), True)
     except BrokenXmpError:
         raise
