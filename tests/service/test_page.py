@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import realdamage.inference
 import realdamage.service
 from realdamage.data.vocabulary import DAMAGES
+from realdamage.inference.claim import ClaimPolicy
 from realdamage.inference.errors import UsageError
 from realdamage.service.app import create_app
 from realdamage.service.keys import hash_key
@@ -56,6 +58,18 @@ def test_both_languages_say_the_same_things() -> None:
     assert len(translated) > len(words["en"]) - 3
 
 
+def test_every_rule_of_a_claim_has_a_title_in_chinese() -> None:
+    _, _, table = (PAGE / "reasons.js").read_text(encoding="utf-8").partition("export const REASON_TITLES =")
+    titles = json.loads(table.strip().removesuffix(";"))["zh"]
+    assert set(ClaimPolicy.default().to_dict()["rules"]) - set(titles) == set()
+    inference = Path(realdamage.inference.__file__).parent
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in inference.rglob("*.*") if path.suffix in (".py", ".yaml")
+    )
+    assert [code for code in titles if code not in source] == []
+    assert set(re.findall(r'\bReason\(\s*"(\w+)"', source)) - {"absence_proves_nothing"} - set(titles) == set()
+
+
 def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over() -> None:
     asked, prefixes = set(), set()
     for path in PAGE.glob("*"):
@@ -66,7 +80,7 @@ def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over() -> N
             asked |= {word for pair in re.findall(r'\? "(\w+)" : "(\w+)"', text) for word in pair if "_" in word}
             prefixes |= set(re.findall(r"`(\w+_)\$\{", text))
     known = set(strings()["en"])
-    allowed = {"decide_real", "decide_synthetic", "language_name", "model", *asked}
+    allowed = {"decide_real", "decide_synthetic", "language_name", "model", "previous", "next", *asked}
     assert asked - known == set()
     left_over = {key for key in known - allowed if not key.startswith((*prefixes, "short_", "outcome_"))}
     assert left_over == set()

@@ -66,6 +66,7 @@ def test_a_decision_goes_in_and_comes_out(client: TestClient) -> None:
     assert listed == {
         "reviews": [stored],
         "counts": {"real": 0, "synthetic": 1, "unsure": 0},
+        "on_disk": False,
         "notice": BIAS_NOTICE,
     }
 

@@ -244,14 +244,19 @@ def router(store: ReviewStore) -> APIRouter:
             raise Refusal(422, "invalid_review", str(error)) from error
         return store.add(review).to_dict()
 
-    @routes.get("", summary="Decisions, the newest first")
+    @routes.get("", summary="Decisions, the newest first; on_disk tells whether they outlive the service")
     def history(
         photo_sha256: Annotated[list[str] | None, Query(max_length=100)] = None,
         claim_id: str | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> dict[str, Any]:
         found = store.history(photos=photo_sha256 or (), claim_id=claim_id, limit=limit)
-        return {"reviews": [review.to_dict() for review in found], "counts": store.counts(), "notice": BIAS_NOTICE}
+        return {
+            "reviews": [review.to_dict() for review in found],
+            "counts": store.counts(),
+            "on_disk": store.path is not None,
+            "notice": BIAS_NOTICE,
+        }
 
     @routes.get("/export", response_class=Response, summary="Decided photos as a manifest (CSV) to train on")
     def export(

@@ -124,9 +124,9 @@ def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[P
     from realdamage.service.settings import Settings
 
     # All are taken before the first is written: no mixture of old and new pictures is left behind.
-    with browser(chromium) as opened:
+    with browser(chromium) as opened, tempfile.TemporaryDirectory() as store:
         try:
-            with running(create_app(Settings())) as address:
+            with running(create_app(Settings(store=Path(store)))) as address:
                 pictures = {
                     "page.png": _page(opened, address, photos, 1280),
                     "page_phone.png": _page(opened, address, photos, 390),
@@ -180,17 +180,18 @@ def _evidence(opened: Browser, photos: Path) -> bytes:
     claim = judge_claim(claimed, detector=Detector.load(), listings=listed, text=_TEXT, claim_id="2026-0142")
     with tempfile.TemporaryDirectory() as folder:
         path = write_evidence(claim, claimed, listed, Path(folder) / "evidence")
-        page = opened.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        # A printed page is long: its upper part shows what it is.
+        page = opened.new_context(viewport={"width": 1000, "height": 1300}).new_page()
         page.goto(path.resolve().as_uri())
-        return _settled(page)
+        return _settled(page, whole=False)
 
 
-def _settled(page: Page) -> bytes:
-    """The whole page, once its pictures are decoded and its maps drawn."""
+def _settled(page: Page, *, whole: bool = True) -> bytes:
+    """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below the window."""
     page.evaluate("Promise.all([...document.images].map((image) => image.decode().catch(() => {})))")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_timeout(200)
-    picture = page.screenshot(full_page=True, animations="disabled")
+    picture = page.screenshot(full_page=whole, animations="disabled")
     page.context.close()
     return picture
 

@@ -35,7 +35,8 @@ async function judge() {
     showResults();
     announceResults();
     await recallDecisions(page.claim, words()).catch(() => {}); // the verdict stands without them
-    showResults();
+    showStrip();
+    showDeciding();
   } catch (error) {
     showProblem(error);
   } finally {
@@ -117,6 +118,7 @@ function showResults() {
 }
 
 function showStrip() {
+  if (page.claim === null) return; // put away while an answer was on its way
   const { photos } = page.claim;
   at("strip").hidden = photos.length < 2;
   at("strip").replaceChildren(
@@ -140,6 +142,12 @@ function showCurrent() {
   const step = count > 1 ? (by) => go(page.index + by) : null;
   showPhoto(at("viewer"), photo, say("photo_of", { index: index + 1, count }), step);
   at("facts").replaceChildren(...photoFacts(photo, claim.thresholds).filter(Boolean));
+  showDeciding();
+}
+
+function showDeciding() {
+  if (page.claim === null) return;
+  const photo = page.claim.photos[page.index];
   at("deciding").hidden = photo.error !== "";
   at("deciding").replaceChildren(...(photo.error ? [] : decisionForm(photo, takeDecision)));
 }
@@ -182,8 +190,8 @@ async function takeDecision(choice) {
   try {
     await withKey(() => decide(page.claim, photo, choice, words()));
     showStrip();
-    showCurrent();
-    if (focused) at("deciding").querySelector(`[data-decision=${focused}]`).focus();
+    showDeciding();
+    if (focused) at("deciding").querySelector(`[data-decision=${focused}]`)?.focus();
     announce(say("decided", { decision: say(`decide_${choice}`) }));
     await showCounts();
   } catch (error) {
@@ -196,7 +204,12 @@ async function takeDecision(choice) {
 
 async function showCounts() {
   page.counts = await countDecisions(words()).catch(() => null); // without a key nothing is told yet
-  at("decided").textContent = page.counts ? say("counts", page.counts) : "";
+  showKept();
+}
+
+function showKept() {
+  const { counts, on_disk: onDisk } = page.counts ?? {};
+  at("decided").textContent = counts ? `${say("counts", counts)} ${onDisk ? "" : say("not_on_disk")}` : "";
 }
 
 async function exportManifest() {
@@ -225,7 +238,7 @@ function showLanguage() {
   at("shortcuts").replaceChildren(
     ...rows.flatMap(([keys, meaning]) => [element("dt", {}, element("kbd", {}, keys)), element("dd", {}, say(meaning))]),
   );
-  at("decided").textContent = page.counts ? say("counts", page.counts) : "";
+  showKept();
   at("problem").hidden = true;
   intake.draw();
   showResults();

@@ -83,10 +83,10 @@ export async function recallDecisions(claim, words) {
   for (const photo of claim.photos) photo.earlier = data.reviews.filter((review) => review.photo_sha256 === photo.sha256);
 }
 
-/** How many photos are decided each way. */
+/** How many photos are decided each way (`counts`), and whether that outlives the service (`on_disk`). */
 export async function countDecisions(words) {
   const { data } = await request("GET", "v1/reviews?limit=1", { words });
-  return data.counts;
+  return data;
 }
 
 function savedWords(photo) {

@@ -2,6 +2,7 @@
 
 import { element, percent } from "./dom.js";
 import { currentLanguage, knows, say } from "./language.js";
+import { REASON_TITLES } from "./reasons.js";
 
 const REASONS_AT_ONCE = 4;
 const LANGUAGE_NAMES = { en: "English", zh: "中文" };
@@ -24,9 +25,13 @@ export function photoFacts(photo, thresholds) {
   ];
 }
 
-/** The reasons as a list; sentences are the service's own. */
+/** The reasons as a list: the service's own English sentences, with a title before them in the page's other language. */
 export function reasonList(reasons) {
-  return element("ul", { class: "reasons", lang: "en" }, reasons.map(({ code, sentence }) => element("li", { title: code }, sentence)));
+  const line = ({ code, sentence }) => {
+    const title = REASON_TITLES[currentLanguage()]?.[code];
+    return element("li", { title: code }, title && element("strong", {}, `${title} `), element("span", { lang: "en" }, sentence));
+  };
+  return element("ul", { class: "reasons" }, reasons.map(line));
 }
 
 function verdict(found, thresholds) {

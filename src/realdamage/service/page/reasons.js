@@ -1,0 +1,46 @@
+// What the service's reasons are about, by their code, for who does not read its English sentences easily.
+// Below the first line it is JSON, as in strings.js; a test compares the codes with those of the service.
+export const REASON_TITLES =
+{
+  "zh": {
+    "between_thresholds": "得分介于两个阈值之间",
+    "not_calibrated": "模型尚未校准",
+    "demo_model": "演示模型",
+    "whole_photo_processed": "整张照片都像被处理过",
+    "too_small": "照片太小",
+    "too_blurred": "照片太模糊",
+    "too_compressed": "照片压缩过度",
+    "declared_ai_generated": "文件声明由 AI 生成",
+    "declared_ai_edited": "文件声明经 AI 编辑",
+    "declared_ai_possible": "文件声明可能使用了 AI",
+    "declared_ai_suspected": "平台标注疑似 AI",
+    "declarations_conflict": "文件中的声明互相矛盾",
+    "preview_differs": "内嵌预览与照片不一致",
+    "same_capture_changed": "与商品原图为同一次拍摄，但有改动",
+    "listing_photo_itself": "就是商品原图",
+    "listing_unrelated": "与商品原图没有共同部分",
+    "reused_in_other_claim": "在其他申请中出现过",
+    "repeated_in_claim": "在本申请中重复",
+    "verdict_synthetic": "像素中有合成痕迹",
+    "verdict_review": "模型无法判断",
+    "photo_unreadable": "照片无法读取",
+    "photo_too_small": "照片尺寸过小",
+    "photo_unfit": "照片质量不足以判断",
+    "too_few_photos": "照片数量不足",
+    "false_alarm_bound": "误报率上限",
+    "no_promise": "模型没有给出保证",
+    "same_capture": "同一次拍摄",
+    "changed_areas": "有改动的区域",
+    "no_change": "没有改动",
+    "mirrored": "左右镜像",
+    "identical": "完全相同的文件",
+    "too_little_texture": "纹理太少，无法对比",
+    "no_alignment": "无法对齐",
+    "c2pa_remote": "内容凭证存放在别处",
+    "c2pa_unavailable": "无法读取内容凭证",
+    "c2pa_invalid": "内容凭证无效",
+    "c2pa_untrusted": "内容凭证的签发者未知",
+    "metadata_limit": "元数据过多，未全部读取",
+    "broken_metadata": "元数据已损坏"
+  }
+};
