@@ -50,8 +50,13 @@ def test_editors_and_cameras_are_none(text: str) -> None:
 
 
 def test_common_words_name_no_person_and_no_phone() -> None:
-    for text in ("Gemini", "Flux", "Grok", "Sora", "Runway", "Firefly"):
+    for text in ("Gemini", "Flux Studios", "Grok", "Sora", "Runway", "Firefly", "Sophie Dalle", "豆包"):
         assert find_generator(text, author=True) is None
+
+
+def test_a_credit_names_firms_too(files: Any) -> None:
+    assert read_provenance(files.xmp_jpeg("<photoshop:Credit>Flux Studios</photoshop:Credit>")).findings == ()
+    assert read_provenance(files.exif_jpeg(files.tiff({0x013B: b"Sophie Dalle\x00"}))).findings == ()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,7 @@ def test_common_words_name_no_person_and_no_phone() -> None:
     [
         (lambda f: f.exif_jpeg(f.tiff({0x0131: b"Midjourney v7\x00"})), "Software", "ai_generated"),
         (lambda f: f.exif_jpeg(f.tiff({0x010F: b"Ideogram AI\x00"})), "Make", "ai_generated"),
-        (lambda f: f.exif_jpeg(f.tiff({0x013B: "豆包".encode() + b"\x00"})), "Artist", "ai_generated"),
+        (lambda f: f.exif_jpeg(f.tiff({0x013B: "即梦".encode() + b"\x00"})), "Artist", "ai_generated"),
         (lambda f: f.png((b"tEXt", b"Software\x00NovelAI")), "Software", "ai_generated"),
         (lambda f: f.png((b"tEXt", b"Source\x00Stable Diffusion XL")), "Source", "ai_generated"),
         (lambda f: f.xmp_jpeg(attributes='xmp:CreatorTool="Adobe Firefly"'), "CreatorTool", "ai_generated"),

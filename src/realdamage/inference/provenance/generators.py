@@ -16,8 +16,8 @@ from realdamage.inference.provenance.record import Declared
 class Generator:
     """A generator and the words that give it away, matched as whole words whatever their case.
 
-    anywhere: whether the words are rare enough to count as an author, a maker or a model too; else they count as
-        software, source or credit only ("Gemini" is also a phone, "imagen" is Spanish for picture).
+    anywhere: whether the words are rare enough to count as an author, a credit, a maker or a model too; else they count
+        as software only (Gemini is also a phone, Dalle a surname, 豆包 a nickname, Flux a studio).
     """
 
     name: str
@@ -28,10 +28,13 @@ class Generator:
 
 # The first that matches counts: the particular before the general.
 GENERATORS = (
-    Generator("Google AI (edited)", ("Edited with Google AI",), "ai_edited"),
-    Generator("Google AI", ("Made with Google AI", "Created with Google AI", "Generated with Google AI")),
+    Generator("Google AI (edited)", ("Edited with Google AI",), "ai_edited", anywhere=True),
+    Generator(
+        "Google AI", ("Made with Google AI", "Created with Google AI", "Generated with Google AI"), anywhere=True
+    ),
     Generator("Midjourney", ("Midjourney",), anywhere=True),
-    Generator("DALL·E", ("DALL·E", "DALL-E", "DALLE", "DALL E"), anywhere=True),
+    Generator("DALL·E", ("DALL·E", "DALL-E"), anywhere=True),
+    Generator("DALL·E", ("DALLE", "DALL E")),
     Generator("OpenAI", ("OpenAI", "ChatGPT", "GPT-4o", "gpt-image", "gpt-image-1", "gpt-image-2"), anywhere=True),
     Generator("Sora", ("OpenAI Sora", "Sora")),
     Generator("Stable Diffusion", ("Stable Diffusion", "StableDiffusion", "SDXL", "Stability AI"), anywhere=True),
@@ -42,19 +45,19 @@ GENERATORS = (
     Generator("Draw Things", ("Draw Things",)),
     Generator("DreamStudio", ("DreamStudio",), anywhere=True),
     Generator("NovelAI", ("NovelAI", "NovelAI Diffusion"), anywhere=True),
-    Generator("Adobe Firefly", ("Adobe Firefly", "Adobe_Firefly", "Firefly"), "ai_generated"),
+    Generator("Adobe Firefly", ("Adobe Firefly", "Adobe_Firefly", "Firefly")),
     Generator("Google Imagen", ("Google Imagen", "Imagen 2", "Imagen 3", "Imagen 4", "imagen-3.0", "imagen-4.0")),
     Generator("Google Gemini", ("Google Gemini", "Gemini", "Nano Banana", "nano-banana", "gemini-2.5-flash-image")),
     Generator("Grok", ("Grok", "Grok Imagine", "xAI", "grok-imagine-image")),
     Generator("FLUX", ("Black Forest Labs", "FLUX.1", "FLUX.2", "FLUX 1", "FLUX 2", "flux-dev", "flux-pro", "Flux")),
-    Generator("Qwen-Image", ("Qwen-Image", "Qwen Image", "qwen-image-edit", "Qwen", "通义千问"), anywhere=False),
+    Generator("Qwen-Image", ("Qwen-Image", "Qwen Image", "qwen-image-edit", "Qwen", "通义千问")),
     Generator("Tongyi Wanxiang", ("Tongyi Wanxiang", "通义万相", "Wanxiang", "Wan2.7-image", "wan2.7-image-pro")),
-    Generator("Doubao", ("Doubao", "豆包"), anywhere=True),
+    Generator("Doubao", ("Doubao", "豆包")),
     Generator("Jimeng", ("Jimeng", "即梦", "Dreamina"), anywhere=True),
     Generator("Seedream", ("Seedream", "SeedEdit", "BytePlus"), anywhere=True),
-    Generator("Kling", ("Kling AI", "KlingAI", "Kling", "可灵"), anywhere=False),
+    Generator("Kling", ("Kling AI", "KlingAI", "Kling", "可灵")),
     Generator("Kolors", ("Kolors", "可图")),
-    Generator("Hunyuan", ("Hunyuan", "Hunyuan Image", "HunyuanImage", "混元"), anywhere=True),
+    Generator("Hunyuan", ("Hunyuan", "Hunyuan Image", "HunyuanImage", "混元")),
     Generator("ERNIE", ("ERNIE-ViLG", "ERNIE Image", "文心一格", "文心一言")),
     Generator("CogView", ("CogView", "智谱清言"), anywhere=True),
     Generator("MiniMax", ("MiniMax", "Hailuo AI", "海螺AI")),
@@ -86,7 +89,7 @@ _SIGNATURE = re.compile(r"Signature: [A-Za-z0-9+/=]{64,}")
 def find_generator(text: str, *, author: bool = False) -> Generator | None:
     """The generator that a short text names, or None; only the first 2000 characters are looked at.
 
-    author: whether the text names a person, a maker or a model rather than software, so that only rare names count.
+    author: whether the text names a person, a firm or a model rather than software, so that only rare names count.
     """
     for generator, pattern in _patterns():
         if (generator.anywhere or not author) and pattern.search(text[:_MAX_NAME_TEXT]):
