@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,10 @@ import pytest
 from PIL import Image
 
 from realdamage.inference.detector import Detector
+from realdamage.inference.metadata import ModelMetadata, write_model_file
+from realdamage.inference.photo import PixelSpec
+from realdamage.inference.policy import Calibration, Policy
+from realdamage.inference.pooling import Pooling
 
 Photo = Callable[..., bytes]
 
@@ -36,9 +39,20 @@ def claim_photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> Photo:
     return make
 
 
-@pytest.fixture
-def detector(write_red_model: Callable[..., Path]) -> Detector:
-    return Detector.load(write_red_model(), threads=1)
+@pytest.fixture(scope="session")
+def detector(red_network: bytes, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    path = tmp_path_factory.mktemp("claim") / "red.onnx"
+    metadata = ModelMetadata(
+        pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
+        pooling=Pooling(tile_sharpness=2.0, patch_sharpness=1.0, patch_weight=0.5),
+        calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
+        policy=Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}),
+        backbone="redness",
+        demo=False,
+        model_version="test-1",
+    )
+    write_model_file(path, red_network, metadata)
+    return Detector.load(path, threads=1)
 
 
 @pytest.fixture
