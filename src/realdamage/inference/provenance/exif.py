@@ -1,7 +1,8 @@
 """Reads the few EXIF fields that tell where a picture comes from, straight from the TIFF structure.
 
-Pillow keeps a copy of what every entry points to, and the entries of a made-up block can all point to the whole of it:
-64 KB would become hundreds of megabytes. Here a directory has at most 1000 entries, and only known ones are followed.
+Without opening the picture, and with what is broken told in a sentence: Pillow prints a warning for every broken entry,
+thousands for one made-up block. Here a directory has at most 1000 entries, and only known ones are followed, so entries
+that all point to the whole block cost nothing.
 """
 
 from __future__ import annotations
