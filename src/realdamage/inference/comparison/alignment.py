@@ -62,7 +62,7 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
     for _ in range(_ROUNDS):
         if not _covered(source, warp, (width, height)).any():
             return None
-        laid = cv2.warpPerspective(source, warp, (width, height), flags=cv2.INTER_CUBIC)
+        laid = np.asarray(cv2.warpPerspective(source, warp, (width, height), flags=cv2.INTER_CUBIC), np.uint8)
         correction, motion, tracked = _track(grid, laid, _covered(source, warp, (width, height)))
         if correction is None:
             break
@@ -71,7 +71,10 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
     covered = _covered(source, warp, (width, height))
     if covered.sum() < 1024:
         return None
-    laid = cv2.warpPerspective(source, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    laid = np.asarray(
+        cv2.warpPerspective(source, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE),
+        np.uint8,
+    )
     toned = _in_tone(laid.astype(np.float32), grid.astype(np.float32), covered)
     sharp_claim, sharp_listing = _equally_sharp(grid.astype(np.float32), toned, covered)
     refined = np.linalg.inv(to_grid) @ warp @ to_source
@@ -134,7 +137,7 @@ def _track(grid: UInt8Array, laid: UInt8Array, covered: NDArray[np.bool_]) -> tu
 
 
 def _in_tone(laid: Float32Array, claim: Float32Array, covered: NDArray[np.bool_]) -> Float32Array:
-    """The laid photo in the colours of the claim photo: a rising curve for each channel, or a linear mix of the channels
+    """The laid photo in the colours of the claim photo: a curve for each channel, or a linear mix of the channels
     before it where that fits better; from the pixels that fit, so that painted areas have no say."""
     here = np.flatnonzero(covered)
     here = here[:: max(1, len(here) // _TONE_SAMPLE)]

@@ -59,7 +59,9 @@ def find_differences(alignment: Alignment) -> Differences:
     import cv2
 
     covered = cv2.erode(alignment.covered.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
-    claim, listing = (cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb) for rgb in (alignment.claim, alignment.listing))
+    claim, listing = (
+        np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb), np.float32) for rgb in (alignment.claim, alignment.listing)
+    )
     brightness, colour = _tolerant_differences(claim, listing)
     active = _activity(listing[..., 0])
     colourful = active + _activity(listing[..., 1]) + _activity(listing[..., 2])

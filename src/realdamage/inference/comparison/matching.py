@@ -54,7 +54,7 @@ def find_features(grey: UInt8Array) -> Features:
     import cv2
 
     # Half of the usual contrast: the products of catalogues lie in soft light before a plain background.
-    found, descriptors = cv2.SIFT_create(nfeatures=MAX_FEATURES, contrastThreshold=0.02).detectAndCompute(grey, None)
+    found, descriptors = cv2.SIFT.create(nfeatures=MAX_FEATURES, contrastThreshold=0.02).detectAndCompute(grey, None)
     if descriptors is None or not found:
         return Features(np.empty((0, 2), np.float32), np.empty((0, 128), np.float32))
     points = np.array([feature.pt for feature in found], np.float32)
@@ -87,11 +87,12 @@ def match_features(claim: Features, listing: Features, area: int) -> Match:
     if len(pairs) < MIN_INLIERS:
         return Match(None, 0, len(pairs))
     source, target = listing.points[pairs[:, 1]], claim.points[pairs[:, 0]]
-    homography, agrees = cv2.findHomography(
+    estimate, agrees = cv2.findHomography(
         source, target, cv2.USAC_MAGSAC, _REPROJECTION, maxIters=5000, confidence=0.999
     )
-    if homography is None or not np.isfinite(homography).all():
+    if estimate is None or not np.isfinite(estimate).all():
         return Match(None, 0, len(pairs))
+    homography = np.asarray(estimate, np.float64)
     kept = agrees.ravel().astype(bool)
     # Repeated patterns give several matches at one place; a place counts once.
     inliers = len(np.unique(np.round(target[kept] / 2), axis=0))
