@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -69,7 +70,7 @@ def test_a_life(
     start: Callable[..., Process], write_model: Callable[..., Path], encode: Encode, tmp_path: Path
 ) -> None:
     model = write_model(tmp_path / "red.onnx")
-    server = start(model, "--drain", "1.5")
+    server = start(model, "--drain", "4")
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
     write_model(model, model_version="test-2")
@@ -95,9 +96,11 @@ def test_a_life(
 
     caller = threading.Thread(target=send)
     caller.start()
-    time.sleep(0.3)
+    end = time.monotonic() + 10
+    while "realdamage_upload_bytes 0.0" in httpx.get(f"{server.url}/metrics").text:
+        assert time.monotonic() < end
     server.process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    time.sleep(0.1)
     refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
     assert httpx.get(f"{server.url}/readyz").status_code == 503
@@ -108,11 +111,16 @@ def test_a_life(
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
-def test_a_head_without_end_is_cut(start: Callable[..., Process], model_file: Path) -> None:
-    import socket
+@pytest.fixture(scope="module")
+def running(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    server = Process(model_file, cwd=tmp_path_factory.mktemp("cwd"))
+    yield server
+    server.process.kill()
+    server.process.wait()
 
-    server = start(model_file)
-    host, port = server.url.removeprefix("http://").split(":")
+
+def test_a_head_without_end_is_cut(running: Process) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"x" * 200_000)
         answer = b""
@@ -122,7 +130,7 @@ def test_a_head_without_end_is_cut(start: Callable[..., Process], model_file: Pa
         except ConnectionError:
             pass
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
-    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    assert httpx.get(f"{running.url}/healthz").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -149,10 +157,8 @@ def test_what_does_not_start(
     assert words in capfd.readouterr().err
 
 
-def test_a_port_that_is_taken(
-    start: Callable[..., Process], model_file: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    port = start(model_file).url.rpartition(":")[2]
+def test_a_port_that_is_taken(running: Process, model_file: Path) -> None:
+    port = running.url.rpartition(":")[2]
     done = subprocess.run(
         [sys.executable, "-m", "realdamage", "serve", "--model", str(model_file), "--port", port],
         capture_output=True, text=True, check=False,
