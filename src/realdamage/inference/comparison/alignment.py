@@ -99,8 +99,9 @@ def _shrunk(rgb: UInt8Array, scale: float) -> tuple[UInt8Array, Matrix]:
 def _covered(source: UInt8Array, warp: Matrix, size: tuple[int, int], rim: int = _RIM) -> NDArray[np.bool_]:
     import cv2
 
-    inside = np.zeros(source.shape[:2], np.uint8)
-    inside[rim : len(inside) - rim, rim : inside.shape[1] - rim] = 255
+    height, width = source.shape[:2]
+    inside = np.zeros((height, width), np.uint8)
+    inside[rim : height - rim, rim : width - rim] = 255
     return np.asarray(cv2.warpPerspective(inside, warp, size, flags=cv2.INTER_LINEAR)) > (250 if rim else 127)
 
 
