@@ -71,7 +71,7 @@ class Detector:
         self.metadata = metadata
         self.graph_sha256 = graph_sha256
         self._scorer = scorer
-        self._prior = prior
+        self.prior = prior
         self._allow_demo = allow_demo
         self._batch_tiles = batch_tiles
 
@@ -143,7 +143,7 @@ class Detector:
         return Verdict(
             outcome=outcome,
             score=score,
-            probability=calibration.probability(score, self._prior) if calibration else None,
+            probability=calibration.probability(score, self.prior) if calibration else None,
             heatmap=heatmap,
             cell=cell,
             regions=find_regions(heatmap, cell, (photo.width, photo.height)),

@@ -413,3 +413,20 @@ def test_names_that_would_mislead_are_cleaned(detector: Detector, claim_photo: P
     assert len(claim.photos[4].name) == 120
     folder = write_evidence(claim, photos, (), tmp_path / "evidence").parent
     assert verify_evidence(folder).passed
+
+
+def test_the_prior_that_probabilities_were_weighted_to_is_recorded(
+    detector: Detector, claim: Claim, claim_photo: Photo, tmp_path: Path
+) -> None:
+    rare = Detector(detector._scorer, detector.metadata, graph_sha256=detector.graph_sha256, prior=0.01)
+    files = [("red.jpg", claim_photo(2, red=True))]
+    other = judge_claim(files, detector=rare)
+    assert (claim.model["prior"], other.model["prior"]) == (None, 0.01)
+    usual, weighted = claim.photos[1].verdict, other.photos[0].verdict
+    assert usual is not None
+    assert weighted is not None
+    assert (weighted.score, weighted.outcome) == (usual.score, usual.outcome)
+    assert (weighted.probability or 0) < (usual.probability or 0)
+    page = write_evidence(other, files, [], tmp_path / "evidence").read_text(encoding="utf-8")
+    jsonschema.validate(json.loads((tmp_path / "evidence" / "evidence.json").read_text(encoding="utf-8")), schema())
+    assert "0.01 of the photos synthetic" in page

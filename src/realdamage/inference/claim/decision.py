@@ -153,8 +153,9 @@ def _of_comparisons(comparisons: Sequence[tuple[str, Comparison]], policy: Claim
         else:
             yield "listing_photo_itself", f"the same shot as the listing photo {listing}; nothing differs."
     if comparisons and all(found.outcome == "unrelated" for _, found in comparisons):
-        names = f"{len(comparisons)} listing photo{'s' * (len(comparisons) != 1)}"
-        yield "listing_unrelated", f"resembles none of the {names}, as many close-ups do."
+        count = len(comparisons)
+        shows = "does not resemble the listing photo" if count == 1 else f"resembles none of the {count} listing photos"
+        yield "listing_unrelated", f"{shows}; that is so of many close-ups too."
 
 
 def _of_claim(photos: Sequence[ClaimPhoto], listings: Sequence[ListingPhoto], policy: ClaimPolicy) -> Iterator[Finding]:

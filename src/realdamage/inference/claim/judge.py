@@ -97,6 +97,7 @@ def model_facts(detector: Detector) -> dict[str, Any]:
         "policy_sha256": hashlib.sha256(metadata.to_json().encode()).hexdigest(),
         "demo": metadata.demo,
         "calibrated": policy is not None and metadata.calibration is not None,
+        "prior": detector.prior,
         "thresholds": {key: getattr(policy, key) for key in ("t_synthetic", "t_real", "fpr", "miss")}
         if policy
         else None,

@@ -89,7 +89,8 @@ class Claim:
 
     text: what the buyer wrote. created: ISO 8601, UTC. recommendation: what to do next; it is about the claim's photos
     and never says what a person did. reasons: why, the weightiest first, then the notes that change nothing.
-    model: model_version, graph_sha256, policy_sha256, demo, calibrated, thresholds, guarantee.
+    model: model_version, graph_sha256, policy_sha256, demo, calibrated, prior (None: the calibration's), thresholds,
+    guarantee.
     versions: of the packages that judged.
     """
 
