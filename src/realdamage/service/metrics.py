@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -12,7 +14,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        common = {"namespace": "realdamage", "registry": self.registry}
+        common: dict[str, Any] = {"namespace": "realdamage", "registry": self.registry}
         self.requests = Counter("requests", "Requests answered", ["route", "method", "status"], **common)
         self.seconds = Histogram(
             "request_seconds", "From a request's head to its answer", ["route"], buckets=_SECONDS, **common

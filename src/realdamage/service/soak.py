@@ -125,15 +125,19 @@ def _call_until(end: float, port: int, draw: random.Random, findings: Findings) 
             findings.faults.append(f"{kind}: a broken answer ({type(error).__name__})")
             continue
         findings.statuses[kind, status] += 1
-        if status == 200:
-            complete = len(json.loads(body)["results"]) >= 1
-            reason = complete or "200 without a result"
-        elif 400 <= status < 500 and body.startswith(b"{"):
-            reason = bool(json.loads(body)["error"]["message"]) or "a refusal without a reason"
-        else:
-            reason = kind == "long_head" and 400 <= status < 500
-        if reason is not True:
-            findings.faults.append(f"{kind}: status {status}: {body[:200]!r}")
+        if fault := _fault(kind, status, body):
+            findings.faults.append(f"{kind}: {fault}: status {status}: {body[:200]!r}")
+
+
+def _fault(kind: str, status: int, body: bytes) -> str:
+    """What is wrong with an answer; empty when nothing is."""
+    if status == 200:
+        return "" if json.loads(body)["results"] else "no result"
+    if not 400 <= status < 500:
+        return "neither an answer nor a refusal"
+    if not body.startswith(b"{"):
+        return "" if kind == "long_head" else "a refusal without a reason"  # cut before our code sees it
+    return "" if json.loads(body)["error"]["message"] else "a refusal without a reason"
 
 
 def _call(port: int, kind: str, draw: random.Random) -> tuple[int, bytes]:

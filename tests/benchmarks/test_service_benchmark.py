@@ -1,0 +1,93 @@
+"""What HTTP costs and what it gives: requests a second and waiting times of a real server process at 1, 8 and 32
+callers, beside one-by-one calls of the wrapper in the same run. Photos of 640×480, one a request; loopback only."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from realdamage.inference.detector import PACKAGED_MODEL, Detector
+
+THREADS = 2
+Report = Callable[[str, float, str], None]
+
+
+@pytest.fixture(scope="module")
+def photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(photo_factory(480, 640, 0)).save(data, "JPEG", quality=90)
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    if not PACKAGED_MODEL.exists():
+        pytest.skip("this checkout has no model inside the package")
+    command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", "--threads", str(THREADS)]
+    with subprocess.Popen([*command, "--deadline", "300"], stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        for line in server.stderr:
+            if (event := json.loads(line))["event"] == "listening":
+                break
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        yield int(event["url"].rpartition(":")[2])
+        server.terminate()
+
+
+def post(connection: http.client.HTTPConnection, photo: bytes) -> float:
+    """Milliseconds of one request; its verdict must be there."""
+    head = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="p.jpg"\r\n\r\n'
+    start = time.perf_counter()
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    connection.request("POST", "/v1/photos", head + photo + b"\r\n--x--\r\n", kind)
+    answer = connection.getresponse()
+    body = answer.read()
+    took = 1000 * (time.perf_counter() - start)
+    assert answer.status == 200, body
+    assert "verdict" in json.loads(body)["results"][0]
+    return took
+
+
+@pytest.mark.parametrize("clients", [1, 8, 32])
+def test_callers_at_once(benchmark: BenchmarkFixture, report: Report, port: int, photo: bytes, clients: int) -> None:
+    each = 1 if benchmark.disabled else max(4, 64 // clients)
+
+    def call(_: int) -> list[float]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+        try:
+            return [post(connection, photo) for _ in range(each)]
+        finally:
+            connection.close()
+
+    def all_at_once() -> tuple[float, list[float]]:
+        start = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            found = [ms for waits in pool.map(call, range(clients)) for ms in waits]
+        return time.perf_counter() - start, found
+
+    seconds, waits = benchmark.pedantic(all_at_once, rounds=1)
+    assert len(waits) == clients * each
+    detector, count = Detector.load(threads=THREADS), 1 if benchmark.disabled else 16
+    detector.predict(photo)
+    start = time.perf_counter()
+    for _ in range(count):
+        detector.predict(photo)
+    alone = count / (time.perf_counter() - start)
+    rate = len(waits) / seconds
+    report("requests a second", rate, ".1f")
+    for share in (50, 95, 99):
+        report(f"p{share} ms", float(np.percentile(waits, share)), ".0f")
+    report("wrapper alone, photos a second", alone, ".1f")
+    report("service / wrapper", rate / alone, ".2f")

@@ -1,0 +1,124 @@
+"""Hostile bytes: whatever comes in, every answer is one that the interface describes, and the service goes on.
+
+SOAK_PHOTOS=20000 makes the mutation test as long as wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from realdamage.inference.decoding import decode
+from realdamage.inference.errors import PhotoError
+from realdamage.inference.provenance import read_provenance
+from realdamage.service.app import create_app
+from realdamage.service.settings import Settings
+from realdamage.service.soak import mutate, photo, soak
+
+Serve = Callable[..., TestClient]
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP")
+STARTS = (b"", b"--x", b"--x\r\n", b'--x\r\nContent-Disposition: form-data; name="')
+MUTANTS = int(os.environ.get("SOAK_PHOTOS", "1400"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_mutants_are_decoded_or_refused(form: str) -> None:
+    """Any other exception than PhotoError, or a crash, fails this."""
+    draw = random.Random(f"mutants of {form}")
+    data = photo(form, draw, side=40)
+    counts = {"decoded": 0, "refused": 0}
+    for _ in range(MUTANTS // len(FORMATS)):
+        mutant = mutate(data, draw)
+        try:
+            assert decode(mutant, max_pixels=1_000_000).ndim == 3
+            counts["decoded"] += 1
+        except PhotoError:
+            counts["refused"] += 1
+    assert counts["refused"] > 0
+    assert counts["decoded"] > 0 or form == "PNG", "only PNG has a checksum over every byte"
+
+
+@settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0"]))
+@example(b"", b"RIFF\xff\xff\xff\xffWEBP")
+def test_any_bytes_are_refused_and_have_no_provenance_that_fails(data: bytes, head: bytes) -> None:
+    with pytest.raises(PhotoError):
+        decode(head + data)
+    if head + data:
+        assert read_provenance(head + data).declared in (
+            "none",
+            "ai_generated",
+            "ai_edited",
+            "ai_possible",
+            "ai_suspected",
+        )
+
+
+def test_mutants_over_http(serve: Serve) -> None:
+    client, draw = serve(), random.Random(5)
+    for _ in range(12):
+        photos = [mutate(photo(form, draw, side=40), draw) for form in FORMATS]
+        response = client.post("/v1/photos", files=[("photos", (f"{n}", data)) for n, data in enumerate(photos)])
+        assert response.status_code == 200
+        for result in response.json()["results"]:
+            assert ("verdict" in result) != ("error" in result)
+            assert result.get("error", {"message": "none"})["message"]
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(STARTS), st.binary(max_size=300))
+def test_any_body_is_answered_with_a_reason(plain: TestClient, start: bytes, body: bytes) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    response = plain.post("/v1/photos", content=start + body, headers=kind)
+    assert response.status_code in (400, 413, 422)
+    assert response.json()["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def plain(model_file: Path) -> TestClient:
+    with TestClient(create_app(Settings(model=model_file, threads=1)), base_url="http://127.0.0.1") as client:
+        yield client  # type: ignore[misc]
+
+
+def test_the_interface_is_as_described(model_file: Path) -> None:
+    """Status codes, content types and bodies are those of /openapi.json, for input made from it."""
+    app = create_app(Settings(model=model_file, threads=1, no_auth=True))  # the client below is called testserver
+    app.state.service.models.load()
+    checks = [
+        not_a_server_error,
+        openapi_checks.status_code_conformance,
+        openapi_checks.content_type_conformance,
+        openapi_checks.response_schema_conformance,
+    ]
+    called = []
+    for result in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+        operation = result.ok()
+
+        @settings(max_examples=3, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(operation.as_strategy())
+        def call(case: schemathesis.Case) -> None:
+            case.call_and_validate(checks=checks)
+
+        call()
+        called.append(operation.label)
+    app.state.service.models.close()
+    assert {"POST /v1/photos", "POST /v1/claims", "POST /v1/reviews"} <= set(called)
+
+
+def test_a_soak_of_seconds(model_file: Path) -> None:
+    """`python -m realdamage.service.soak` in short: a real process, mixed good and hostile input."""
+    findings = soak(4, clients=3, options=("--model", str(model_file)))
+    assert findings.faults == []
+    assert sum(findings.statuses.values()) >= 3
+    assert {status for _, status in findings.statuses} <= {0, 200, 400, 413, 422, 429, 431}
+    assert findings.memory_mib
