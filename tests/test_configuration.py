@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from realdamage import schema
+from realdamage import schema, schema_recipe
 from realdamage.configuration import compose, config_folder, run
 from realdamage.inference.errors import ConfigError, PhotoError
 
@@ -165,11 +165,11 @@ def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
         (schema.PoolingConfig, Pooling, set()),
         (schema.LossConfig, LossWeights, set()),
         (schema.AdaptConfig, Adaptation, set()),
-        (schema.RecipeConfig, Recipe, {"prompts"}),
-        (schema.IncludeConfig, IncludeSettings, {"name"}),
-        (schema.SourceConfig, SourceSettings, set()),
-        (schema.WriterConfig, WriterSettings, set()),
-        (schema.GeneratorConfig, GeneratorSettings, {"name"}),
+        (schema_recipe.RecipeConfig, Recipe, {"prompts"}),
+        (schema_recipe.IncludeConfig, IncludeSettings, {"name"}),
+        (schema_recipe.SourceConfig, SourceSettings, set()),
+        (schema_recipe.WriterConfig, WriterSettings, set()),
+        (schema_recipe.GeneratorConfig, GeneratorSettings, {"name"}),
     ):
         parameters = set(inspect.signature(configured).parameters) - {"self"}
         assert {field.name for field in fields(config)} == parameters - besides, configured
