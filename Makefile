@@ -87,6 +87,8 @@ clean:  ## remove caches and built packages; .venv and out/ (photos, models) sta
 # What the quickstart needs, and what all commands and tests need.
 EXTRAS_train := train
 EXTRAS_synth := synth,serve
+# The tests start many processes; without bytecode each would compile torch anew where Python may not keep it.
+FLAGS_synth := --compile-bytecode
 
 # uv where it can be had, because it is faster; else pip. The stamp says that this pyproject.toml is installed.
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
@@ -94,7 +96,7 @@ EXTRAS_synth := synth,serve
 	@uv=uv; $$uv --version >/dev/null 2>&1 || uv=$(BIN)/uv; \
 	$$uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv || true; \
 	if $$uv --version >/dev/null 2>&1 && \
-		$$uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS_$*)]' --group dev; \
+		$$uv pip install $(FLAGS_$*) --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS_$*)]' --group dev; \
 	then true; else \
 		echo "uv is not to be had or could not install; pip takes over" && \
 		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \

@@ -143,7 +143,7 @@ def find_photos(given: Iterable[str]) -> list[Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the stack trace of an error")
     parser = _Parser(prog="realdamage", description="Tells photographs of real damage from AI-synthesized damage.")
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
