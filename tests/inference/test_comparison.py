@@ -216,6 +216,15 @@ def test_the_same_file_needs_no_texture() -> None:
     assert found.claim_sha256 == found.listing_sha256
 
 
+def test_a_photo_with_too_many_pixels_is_named_and_not_decoded() -> None:
+    small, large = saved(Image.new("RGB", (300, 200))), saved(Image.new("RGB", (300, 201)))
+    with pytest.raises(PhotoError, match="claim photo: too large: 300x201 is 60300 pixels, at most 60000"):
+        compare(large, small, max_pixels=60_000)
+    with pytest.raises(PhotoError, match="listing photo: too large"):
+        compare(small, large, max_pixels=60_000)
+    assert compare(small, small, max_pixels=60_000).outcome == "same_capture"
+
+
 def test_pixels_differ_in_size_only_where_the_limit_says() -> None:
     large = shot(scene(3, 1600, 1200), 1)
     found = compare(saved(painted(large)), saved(large))

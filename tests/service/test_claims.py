@@ -92,6 +92,16 @@ def test_requests_that_are_refused(serve: Serve, encode: Encode) -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (status, code), response.text
 
 
+def test_one_photo_that_is_too_large_fails_alone(serve: Serve, encode: Encode) -> None:
+    small, large = encode(size=(96, 64)), encode(size=(97, 64))
+    answer = post(serve(max_pixels=96 * 64), [small, large], [large])
+    assert answer.status_code == 200
+    claim = answer.json()
+    assert [photo["error"] != "" for photo in claim["photos"]] == [False, True]
+    assert "97x64 is 6208 pixels, at most 6144" in claim["photos"][1]["error"]
+    assert "too large" in claim["listings"][0]["error"]
+
+
 def test_a_kept_claim_can_be_read_checked_and_deleted(serve: Serve, encode: Encode, tmp_path: Path) -> None:
     store, photo = tmp_path / "store", with_gps(encode(size=SIZE))
     client = serve(store=store)

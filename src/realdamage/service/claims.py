@@ -11,14 +11,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from realdamage.inference.claim import Claim, ClaimPolicy, judge_claim, new_claim_id
+from realdamage.inference.claim import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
 from realdamage.inference.claim.judge import MAX_TEXT
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.service import describe
 from realdamage.service.batching import DeadlineError
 from realdamage.service.fields import flag
 from realdamage.service.models import ServedModel
-from realdamage.service.photos import check_pixels
 from realdamage.service.refusals import Refusal
 from realdamage.service.state import Service
 from realdamage.service.storage import CLAIM_ID, DOCUMENTS, ClaimStore
@@ -99,10 +98,8 @@ def _judge(
 ) -> bytes:
     """The answer's body."""
     photos, listings = (_pairs(form.files[name]) for name in ("photos", "listings"))
-    for upload in (*form.files["photos"], *form.files["listings"]):
-        check_pixels(upload, service.settings.max_pixels)
 
-    def judged(index: object) -> Claim:
+    def judged(index: ClaimIndex | None) -> Claim:
         return judge_claim(
             photos,
             detector=model.detector(deadline),
@@ -110,7 +107,8 @@ def _judge(
             text=form.fields.get("text", ""),
             claim_id=claim_id,
             policy=policy,
-            index=index,  # type: ignore[arg-type]
+            index=index,
+            max_pixels=service.settings.max_pixels,
         )
 
     if keep and store is not None:

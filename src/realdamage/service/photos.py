@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from PIL import Image
 
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import PhotoError, UsageError
@@ -74,20 +71,3 @@ def _judge(service: Service, detector: Detector, upload: Upload, heatmaps: bool)
         "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),
         "provenance": read_provenance(upload.data, name=upload.name).to_dict(),
     }
-
-
-def check_pixels(upload: Upload, limit: int) -> None:
-    """For code whose own limit is higher: raises PhotoError when the header promises more pixels. A header that cannot
-    be read is left to whoever decodes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(upload.data)) as image:
-                width, height = image.size
-    except Exception:  # decoders raise whatever they like
-        return
-    if width * height > limit:
-        raise PhotoError(
-            f"{upload.name}: too large: {width}x{height} is {width * height} pixels, at most {limit} are decoded; "
-            "send it at a smaller size"
-        )

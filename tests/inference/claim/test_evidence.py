@@ -430,3 +430,15 @@ def test_the_prior_that_probabilities_were_weighted_to_is_recorded(
     page = write_evidence(other, files, [], tmp_path / "evidence").read_text(encoding="utf-8")
     jsonschema.validate(json.loads((tmp_path / "evidence" / "evidence.json").read_text(encoding="utf-8")), schema())
     assert "0.01 of the photos synthetic" in page
+
+
+def test_a_photo_with_too_many_pixels_fails_alone(detector: Detector, claim_photo: Photo) -> None:
+    small, large = ("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2, size=(401, 360)))
+    limit = 400 * 360
+    claim = judge_claim([small, large], detector=detector, listings=[large, small], max_pixels=limit)
+    assert [bool(photo.error) for photo in claim.photos] == [False, True]
+    assert "401x360 is 144360 pixels, at most 144000" in claim.photos[1].error
+    assert [bool(listing.error) for listing in claim.listings] == [True, False]
+    assert [name for name, _ in claim.photos[0].comparisons] == ["a.jpg"]
+    with pytest.raises(PhotoError, match="none of the claim's 1 photos"):
+        judge_claim([large], detector=detector, max_pixels=limit)

@@ -15,7 +15,7 @@ from realdamage.inference.claim.decision import decide
 from realdamage.inference.claim.policy import ClaimPolicy
 from realdamage.inference.claim.sightings import Fingerprint, repeats, take_fingerprint
 from realdamage.inference.claim.values import Claim, ClaimPhoto, ListingPhoto
-from realdamage.inference.decoding import decode
+from realdamage.inference.decoding import MAX_PIXELS, decode
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.inference.photo import Photo, read_photo
 from realdamage.inference.verdict import Verdict
@@ -41,6 +41,7 @@ def judge_claim(
     policy: ClaimPolicy | None = None,
     index: ClaimIndex | None = None,
     verdicts: Callable[[Photo], Verdict] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Claim:
     """Judge the photos of one claim: (name, bytes) each, as the buyer sent them; `listings` likewise, as they were on
     sale. A photo that cannot be read fails alone.
@@ -48,7 +49,7 @@ def judge_claim(
     text: what the buyer wrote; it is kept beside the result and decides nothing. claim_id: yours, or one is made up.
     policy: the default without one. index: of earlier claims; this claim's photos are put in *before* they are looked
     up, so that of two claims judged at once at least one sees the other. verdicts: how a read photo is judged; by
-    default `detector.predict_photo`.
+    default `detector.predict_photo`. max_pixels: of a photo, from its header; one with more counts as unreadable.
 
     Raises UsageError without photos, with more than the policy allows, or with a text or id that is too long;
     PhotoError when not one photo can be read; MissingExtraError without the packages of the extra "claims".
@@ -56,10 +57,10 @@ def judge_claim(
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
-    shown = _listing(listings)
+    shown = _listing(listings, max_pixels)
     readable = [(one.name, data) for one, (_, data) in zip(shown, listings, strict=True) if not one.error]
     looked = [
-        _look_at(name, data, detector, readable, verdicts or detector.predict_photo)
+        _look_at(name, data, detector, readable, verdicts or detector.predict_photo, max_pixels)
         for name, (_, data) in zip(distinct_names([name for name, _ in photos]), photos, strict=True)
     ]
     judged = [photo for photo, _ in looked]
@@ -124,13 +125,14 @@ def _look_at(
     detector: Detector,
     listings: Sequence[tuple[str, bytes]],
     verdict_on: Callable[[Photo], Verdict],
+    max_pixels: int,
 ) -> tuple[ClaimPhoto, Fingerprint | None]:
     from realdamage.inference.provenance import read_provenance
 
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        photo = read_photo(data, detector.pixel_spec, name=name)
-        compared = tuple((listing, _compare(data, other)) for listing, other in listings)
+        photo = read_photo(data, detector.pixel_spec, name=name, max_pixels=max_pixels)
+        compared = tuple((listing, _compare(data, other, max_pixels)) for listing, other in listings)
     except PhotoError as error:
         return ClaimPhoto(name, None, None, (), (), str(error), sha256), None
     provenance = read_provenance(data, name=name)
@@ -138,19 +140,19 @@ def _look_at(
     return judged, take_fingerprint(photo.rgb, sha256)
 
 
-def _compare(photo: bytes, listing: bytes) -> Comparison:
+def _compare(photo: bytes, listing: bytes, max_pixels: int) -> Comparison:
     from realdamage.inference.comparison import compare
 
-    return compare(photo, listing)
+    return compare(photo, listing, max_pixels=max_pixels)
 
 
-def _listing(listings: Sequence[tuple[str, bytes]]) -> tuple[ListingPhoto, ...]:
+def _listing(listings: Sequence[tuple[str, bytes]], max_pixels: int) -> tuple[ListingPhoto, ...]:
     """The listing's photos; one that cannot be read is left out of the comparison, which the claim then says."""
     shown = []
     for name, (_, data) in zip(distinct_names([name for name, _ in listings]), listings, strict=True):
         error = ""
         try:
-            decode(data)
+            decode(data, max_pixels=max_pixels)
         except PhotoError as found:
             error = f"{name}: {str(found).removeprefix('photo: ')}"
         shown.append(ListingPhoto(name, hashlib.sha256(data).hexdigest(), error))

@@ -14,7 +14,7 @@ from realdamage.inference.comparison.differences import Differences, find_differ
 from realdamage.inference.comparison.matching import Match, Matrix, match_photos
 from realdamage.inference.comparison.result import Change, Comparison, Outcome
 from realdamage.inference.decoding import Float32Array, PhotoSource, UInt8Array
-from realdamage.inference.photo import Photo, PixelSpec, limit_side, read_photo
+from realdamage.inference.photo import MAX_PIXELS, Photo, PixelSpec, limit_side, read_photo
 from realdamage.inference.verdict import Reason
 
 # Longer sides, in pixels: what features are found in, what is compared pixel by pixel, what is kept of a listing photo.
@@ -34,14 +34,15 @@ _OTHER_NOISE = "the sensor noise in smooth areas is another one"
 _SAME_FRAME = 0.02  # relative difference of the sides' ratios up to which a photo may be the whole other one, resized
 
 
-def compare(claim: PhotoSource, listing: PhotoSource) -> Comparison:
+def compare(claim: PhotoSource, listing: PhotoSource, *, max_pixels: int = MAX_PIXELS) -> Comparison:
     """Compare a claim photo with a listing photo, at most 1,024 pixels a side.
 
-    Sources: bytes, a path, a PIL image or uint8 [h, w, 3] RGB. Raises PhotoError, naming the photo, when one cannot be
-    read. A photo too plain to be aligned is no error but "unrelated", with the reason `too_little_texture`.
+    Sources: bytes, a path, a PIL image or uint8 [h, w, 3] RGB. max_pixels: a photo with more is not decoded. Raises
+    PhotoError, naming the photo, when one cannot be read. A photo too plain to be aligned is no error but "unrelated",
+    with the reason `too_little_texture`.
     """
-    claimed = read_photo(claim, _limited_to(GRID_SIDE), name=_name(claim, "claim photo"))
-    listed = read_photo(listing, _limited_to(LISTING_SIDE), name=_name(listing, "listing photo"))
+    claimed = read_photo(claim, _limited_to(GRID_SIDE), name=_name(claim, "claim photo"), max_pixels=max_pixels)
+    listed = read_photo(listing, _limited_to(LISTING_SIDE), name=_name(listing, "listing photo"), max_pixels=max_pixels)
     if claimed.sha256 == listed.sha256:
         return _identical(claimed, listed)
     match, plain = match_photos(_for_features(claimed), _for_features(listed))
