@@ -114,7 +114,7 @@ def test_a_claim_that_failed_without_an_id_is_not_remembered(type_in: Type) -> N
 def test_one_unreadable_photo_fails_alone_and_is_told(type_in: Type) -> None:
     done = type_in("claim", "--photo", "blue.jpg", "cut.jpg", "--model", "red.onnx")
     assert done.code == 1
-    assert "photo_unreadable: cut.jpg: could not be read (the file is damaged or cut off" in done.out
+    assert "photo_unreadable: cut.jpg: could not be read: the file is damaged or cut off" in done.out
     none = type_in("claim", "--photo", "cut.jpg", "--model", "red.onnx", "--out", "evidence")
     assert none.code == 3
     assert "none of the claim's 1 photos could be read" in none.err

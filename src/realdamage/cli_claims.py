@@ -257,7 +257,7 @@ def verify(arguments: argparse.Namespace) -> int:
     for line in report.notes:
         print(f"note      {line}")
     print(f"head      {report.head or 'none'}")
-    for line in report.proves or ("Something does not match: this is not the evidence that was recorded.",):
+    for line in report.proves or ("Nothing is shown: what is marked MISMATCH has to be explained first.",):
         print(line)
     return 0 if report.passed else 1
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from realdamage.inference.claim.decision import decide
+from realdamage.inference.claim.decision import decide, recommended_by
 from realdamage.inference.claim.policy import ClaimPolicy, Rules
 from realdamage.inference.claim.values import ClaimPhoto, Duplicate, ListingPhoto
 from realdamage.inference.claim.wording import Recommendation, message_to_buyer
@@ -212,6 +212,54 @@ def test_comparisons_that_do_not_count(found: Comparison) -> None:
 def test_a_change_below_the_policy_is_none() -> None:
     found = photo(comparisons=(("l.jpg", comparison("same_capture", 0.0001)),))
     assert decide([found], (), ClaimPolicy.default(), MODEL)[1][0].code == "listing_photo_itself"
+
+
+def sentence_of(found: ClaimPhoto) -> str:
+    return decide([found], (), ClaimPolicy.default(), MODEL)[1][0].sentence
+
+
+def test_a_same_capture_claims_no_more_than_pixels_show() -> None:
+    changed = sentence_of(photo(comparisons=(("l.jpg", comparison("same_capture", 0.02)),)))
+    assert "or another by a camera that stood still in unchanged light" in changed
+    assert "Which of the two photos was changed" in changed
+    assert "1 area differs (2.0% of what they share)" in changed
+    unchanged = sentence_of(photo(comparisons=(("l.jpg", comparison("same_capture")),)))
+    assert unchanged.endswith("nothing differs by more than noise.")
+    little = sentence_of(photo(comparisons=(("l.jpg", comparison("same_capture", 0.0001)),)))
+    assert little.endswith("what differs (0.01%) is less than the policy counts.")
+    same = replace(comparison("same_capture"), claim_sha256="2" * 64)
+    assert sentence_of(photo(comparisons=(("l.jpg", same),))).endswith("byte for byte.")
+
+
+def test_a_label_is_told_as_what_anybody_may_write_unless_a_trusted_signer_vouches() -> None:
+    assert "Whoever had the file can have written this" in sentence_of(photo(provenance=provenance("ai_generated")))
+    signed = Finding("c2pa", "ai_generated", "C2PA manifest", {"validation": "trusted"}, "It is signed.")
+    found = replace(provenance("ai_generated"), findings=(signed,))
+    assert sentence_of(photo(provenance=found)) == "a.jpg: the file says so itself. It is signed."
+
+
+def test_the_listing_photo_in_several_claims_is_no_reuse() -> None:
+    # Many buyers send the picture of what they ordered; painted on, it is another matter.
+    sent = photo(comparisons=(("l.jpg", comparison("same_capture")),), duplicates=seen("C-1"))
+    recommendation, reasons = decide([sent], (), ClaimPolicy.default(), MODEL)
+    assert (recommendation, reasons[0].code) == ("ask_photo", "listing_photo_itself")
+    painted = photo(comparisons=(("l.jpg", comparison("same_capture", 0.02)),), duplicates=seen("C-1"))
+    codes = [reason.code for reason in decide([painted], (), ClaimPolicy.default(), MODEL)[1]]
+    assert codes[:2] == ["same_capture_changed", "reused_in_other_claim"]
+
+
+def test_a_picture_that_looks_the_same_is_not_called_the_same() -> None:
+    assert "looks the same as photo 1 of claim C-1" in sentence_of(photo(duplicates=seen("C-1")))
+    exact = replace(seen("C-1")[0], exact=True, distance=0)
+    assert "the same file as photo 1 of claim C-1" in sentence_of(photo(duplicates=(exact,)))
+
+
+def test_what_a_reason_recommended_can_be_asked_again() -> None:
+    photos = [photo(verdict=verdict("synthetic")), photo()]
+    assert recommended_by("verdict_synthetic", photos, ESCALATES, MODEL | {"demo": True}) == "review"
+    assert recommended_by("verdict_synthetic", photos, replace(ESCALATES, escalate_up_to=None), MODEL) == "escalate"
+    assert recommended_by("preview_differs", photos, ESCALATES, MODEL) == "review"
+    assert recommended_by("no_promise", photos, ESCALATES, MODEL) == "approve"
 
 
 def test_a_photo_seen_often_in_one_claim_is_told_once() -> None:

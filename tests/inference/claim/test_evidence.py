@@ -241,6 +241,34 @@ def test_what_was_touched_is_named(folder: Path, tamper: Callable[[Path], None],
     assert report.proves == ()
 
 
+def test_a_head_says_nothing_of_evidence_that_was_written_after_it(
+    folder: Path, claim: Claim, photos: Files, listings: Files
+) -> None:
+    head = verify_evidence(folder).head
+    other = replace(claim, recommendation="approve", reasons=())
+    write_evidence(other, photos, listings, folder, overwrite=True)
+    report = verify_evidence(folder, head=head)
+    assert report.passed
+    assert any("was added after the head that was given" in note for note in report.notes)
+    assert "1 entry was added since" in report.proves[0]
+    assert "it says nothing about them" in report.proves[0]
+    current = verify_evidence(folder, head=report.head)
+    assert "recorded by then and have not changed" in current.proves[0]
+    assert current.notes == ()
+
+
+def test_a_verdict_that_the_promise_held_back_leads_the_page(
+    detector: Detector, claim_photo: Photo, tmp_path: Path
+) -> None:
+    policy = replace(ClaimPolicy.default(), rules=replace(ClaimPolicy.default().rules, verdict_synthetic="escalate"))
+    photos = [("red.jpg", claim_photo(2, red=True))]
+    claim = judge_claim(photos, detector=detector, policy=policy)
+    assert claim.recommendation == "review"
+    page = write_evidence(claim, photos, [], tmp_path / "evidence").read_text(encoding="utf-8")
+    lead = page[page.index('class="card lead') : page.index("</section>")]
+    assert "It does not escalate" in lead
+
+
 def test_a_folder_written_anew_passes_without_and_fails_with_its_head(
     folder: Path, claim: Claim, photos: Files, listings: Files
 ) -> None:

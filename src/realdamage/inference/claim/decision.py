@@ -16,6 +16,7 @@ from realdamage.inference.verdict import Reason
 
 if TYPE_CHECKING:
     from realdamage.inference.comparison import Comparison
+    from realdamage.inference.provenance import Provenance
 
 _UNFIT = ("too_small", "too_blurred", "too_compressed")  # codes of the model's own gate
 _WHOLE = "whole_photo_processed"
@@ -47,6 +48,13 @@ def decide(
     return (found[0].recommends if found else "approve"), tuple(reasons)
 
 
+def recommended_by(code: str, photos: Sequence[ClaimPhoto], policy: ClaimPolicy, model: Mapping[str, Any]) -> str:
+    """What the finding behind a reason recommended: its rule's word, unless the model's promise held that back."""
+    if code == "verdict_synthetic":
+        return _by_verdict(policy, model, _judged(photos))[0]
+    return str(getattr(policy.rules, code, "approve"))
+
+
 def false_alarm_bound(photos: int, model: Mapping[str, Any]) -> Reason:
     """What the model promises for an honest claim with so many photos, or that it promises nothing."""
     accused = (model["guarantee"] or {}).get("accused")
@@ -62,7 +70,7 @@ def false_alarm_bound(photos: int, model: Mapping[str, Any]) -> Reason:
         f"With {confidence:.0%} confidence at most {_percent(share)} of photos with real damage are called synthetic. "
         f"With {photos} judged photo{'s' * (photos != 1)} that is up to {_percent(min(1.0, photos * share))} of honest "
         f"claims like this one ({photos} × {_percent(share)}). It holds for photos drawn like the "
-        f"{accused['photos']} that it rests on.",
+        f"{accused['photos']} that it rests on, and for the model's outcome only, not for the other findings.",
     )
 
 
@@ -75,26 +83,41 @@ def _of_photo(photo: ClaimPhoto, policy: ClaimPolicy, model: Mapping[str, Any], 
         return Finding(rule, f"{photo.name}: {sentence}", getattr(policy.rules, rule))
 
     if photo.error:
-        yield finding("photo_unreadable", f"could not be read ({_without_name(photo)}).")
+        yield finding("photo_unreadable", f"could not be read: {_without_name(photo)}.")
         return
     if photo.verdict is not None:
         yield from _of_verdict(photo, policy, model, judged)
     if photo.provenance is not None:
         if photo.provenance.declared != "none":
-            sentences = [one.sentence for one in photo.provenance.findings if one.declares == photo.provenance.declared]
-            yield finding(f"declared_{photo.provenance.declared}", f"the file says so itself. {' '.join(sentences)}")
+            yield finding(f"declared_{photo.provenance.declared}", _of_declaration(photo.provenance))
         if photo.provenance.camera.thumbnail == "differs":
-            yield finding("preview_differs", "the small preview inside the file shows another picture than the photo.")
-    yield from (finding(rule, sentence) for rule, sentence in _of_comparisons(photo.comparisons, policy))
+            sentence = (
+                "the small preview inside the file shows another picture than the photo, as it does after a crop, a "
+                "filter or an edit by a program that leaves the preview as it was."
+            )
+            yield finding("preview_differs", sentence)
+    compared = list(_of_comparisons(photo.comparisons, policy))
+    yield from (finding(rule, sentence) for rule, sentence in compared)
+    of_listing = any(rule == "listing_photo_itself" for rule, _ in compared)
     told = set()
     for seen in photo.duplicates:
-        if seen.claim_id and seen.claim_id in told:
-            continue  # nearest first: one sentence for each earlier claim
+        if seen.claim_id and (of_listing or seen.claim_id in told):
+            continue  # nearest first, one sentence for each earlier claim; and anybody may send in the listing's photo
         told.add(seen.claim_id)
-        how = ("the same file as " if seen.exact else "the same picture as ") + seen.of
+        how = ("the same file as " if seen.exact else "looks the same as ") + seen.of
         how += f" of claim {seen.claim_id}, seen {seen.seen}" if seen.claim_id else ", in this claim"
-        detail = "" if seen.exact else f" ({seen.distance} of 256 bits differ{', mirrored' * seen.mirrored})"
-        yield finding("reused_in_other_claim" if seen.claim_id else "repeated_in_claim", f"{how}{detail}.")
+        if not seen.exact:
+            how += f" ({seen.distance} of the 256 bits of their perceptual hashes differ{', mirrored' * seen.mirrored})"
+            how += ": a copy, or another shot that comes as close" if seen.claim_id else ""
+        yield finding("reused_in_other_claim" if seen.claim_id else "repeated_in_claim", f"{how}.")
+
+
+def _of_declaration(provenance: Provenance) -> str:
+    deciding = [one for one in provenance.findings if one.declares == provenance.declared]
+    said = " ".join(one.sentence for one in deciding)
+    if any(one.fields.get("validation") == "trusted" for one in deciding):
+        return f"the file says so itself. {said}"
+    return f"the file says so itself. {said} Whoever had the file can have written this; no trusted signature is on it."
 
 
 def _of_verdict(photo: ClaimPhoto, policy: ClaimPolicy, model: Mapping[str, Any], judged: int) -> Iterator[Finding]:
@@ -110,7 +133,7 @@ def _of_verdict(photo: ClaimPhoto, policy: ClaimPolicy, model: Mapping[str, Any]
     score = f"score {verdict.score:+.2f}"
     if verdict.outcome == "synthetic":
         recommends, why = _by_verdict(policy, model, judged)
-        sentence = f"{photo.name}: the model finds traces of synthesis in the pixels ({score}).{why}"
+        sentence = f"{photo.name}: the model finds what it takes for traces of synthesis in the pixels ({score}).{why}"
         yield Finding("verdict_synthetic", sentence, recommends)
     elif _WHOLE in codes:
         yield Finding(_WHOLE, f"{photo.name}: {codes[_WHOLE]}", rules.whole_photo_processed)
@@ -148,10 +171,23 @@ def _of_comparisons(comparisons: Sequence[tuple[str, Comparison]], policy: Claim
             continue
         if found.changes and found.changed >= limits.min_changed:
             areas = "1 area differs" if len(found.changes) == 1 else f"{len(found.changes)} areas differ"
-            sentence = f"the same shot as the listing photo {listing}, but {areas} ({found.changed:.1%} of it)."
-            yield "same_capture_changed", sentence
+            yield (
+                "same_capture_changed",
+                f"the same shot as the listing photo {listing}, or another by a camera that stood still in unchanged "
+                f"light, but {areas} ({found.changed:.1%} of what they share). Which of the two photos was changed, "
+                "and whether by hand or in front of the camera, this does not tell; a logo or a sticker counts too.",
+            )
+        elif found.claim_sha256 == found.listing_sha256:
+            yield "listing_photo_itself", f"the same file as the listing photo {listing}, byte for byte."
         else:
-            yield "listing_photo_itself", f"the same shot as the listing photo {listing}; nothing differs."
+            much = "nothing differs by more than noise"
+            if found.changes:
+                much = f"what differs ({found.changed:.2%}) is less than the policy counts"
+            yield (
+                "listing_photo_itself",
+                f"the same shot as the listing photo {listing}, or another by a camera that stood still in unchanged "
+                f"light; {much}.",
+            )
     if comparisons and all(found.outcome == "unrelated" for _, found in comparisons):
         count = len(comparisons)
         shows = "does not resemble the listing photo" if count == 1 else f"resembles none of the {count} listing photos"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from realdamage.inference.claim.decision import recommended_by
 from realdamage.inference.claim.pictures import PhotoPictures
 from realdamage.inference.claim.values import Claim
 from realdamage.inference.claim.wording import Recommendation, message_to_buyer
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TITLES: dict[Recommendation, str] = {
-    "approve": "Approve: nothing found that speaks against it",
+    "approve": "Approve: nothing found for which the policy asks more",
     "ask_photo": "Ask for another photo",
     "review": "Review: an agent should look at it",
     "escalate": "Escalate: a specialist should look at it and decide",
@@ -28,9 +29,12 @@ def render_page(claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha
     pictures: of each photo, None where it could not be read. json_sha256: of the evidence.json that belongs to it.
     kept: originals in the folder. Raises MissingExtraError without jinja2.
     """
-    rules = claim.policy.to_dict()["rules"]
     notes = {"no_promise", "false_alarm_bound"}
-    decisive = [reason for reason in claim.reasons if rules.get(reason.code) == claim.recommendation != "approve"]
+    decisive = [
+        reason
+        for reason in claim.reasons
+        if recommended_by(reason.code, claim.photos, claim.policy, claim.model) == claim.recommendation != "approve"
+    ]
     return (
         _environment()
         .get_template("evidence.html.j2")

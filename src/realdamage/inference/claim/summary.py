@@ -15,13 +15,15 @@ def format_claim(claim: Claim) -> str:
     width = max(len(photo.name) for photo in claim.photos)
     lines = [f"claim {claim.claim_id}: {claim.recommendation}", ""]
     for photo in claim.photos:
-        found = [photo.error] if photo.error else []
+        found = [photo.error.removeprefix(f"{photo.name}: ")] if photo.error else []
         if photo.verdict is not None:
             found.append(f"{photo.verdict.outcome} {photo.verdict.score:+.2f}")
         if photo.provenance is not None and photo.provenance.declared != "none":
             found.append(f"declares {photo.provenance.declared}")
         found += [f"{one.outcome} as {name}" for name, one in photo.comparisons if one.outcome != "unrelated"]
-        found += [f"seen as {one.of}" + f" of {one.claim_id}" * bool(one.claim_id) for one in photo.duplicates]
+        for one in photo.duplicates:
+            of_claim = f" of {one.claim_id}" if one.claim_id else ""
+            found.append(f"{'same file' if one.exact else 'looks the same'} as {one.of}{of_claim}")
         lines.append(f"  {photo.name:<{width}}  {', '.join(found)}")
     lines.append("")
     lines += [line for reason in claim.reasons for line in _wrapped(f"{reason.code}: {reason.sentence}")]

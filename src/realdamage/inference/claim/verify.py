@@ -61,7 +61,7 @@ def verify_evidence(
     values = _read_json(folder / JSON_NAME, problems)
     chains = [(folder / LOG_NAME, head if log is None else None)]
     chains += [(Path(log), head)] if log is not None else []
-    last, entries, since = "", 0, None
+    last, entries, since, later = "", 0, None, False
     for path, anchor in chains:
         if not path.is_file():
             problems.append(f"{path}: is missing")
@@ -72,13 +72,16 @@ def verify_evidence(
         if not report.problems:
             checked.append(f"{path}: {entries} entr{'y' if entries == 1 else 'ies'}, the chain is whole")
         claim_id = values.get("claim_id") if path is not chains[0][0] else None
-        _compare_files(folder, path, claim_id, report.entries, checked, problems, notes)
+        index = _compare_files(folder, path, claim_id, report.entries, checked, problems, notes)
+        if since is not None and index is not None and index >= entries - since:
+            later = True
+            notes.append(f"{path}: the entry about this evidence was added after the head that was given")
     _compare_originals(folder, values, photos, checked, problems)
     return VerifyReport(
         tuple(dict.fromkeys(checked)),
         tuple(dict.fromkeys(problems)),
         tuple(dict.fromkeys(notes)),
-        () if problems else _proves(head, since),
+        () if problems else _proves(head, since, later),
         last,
         entries,
     )
@@ -92,17 +95,18 @@ def _compare_files(
     checked: list[str],
     problems: list[str],
     notes: list[str],
-) -> None:
-    """The files against the log's last entry about evidence; of a log over all claims, about this `claim_id`."""
+) -> int | None:
+    """The files against the log's last entry about evidence; of a log over all claims, about this `claim_id`. Returns
+    where that entry stands, None without one."""
     about = [
-        entry["payload"]
-        for entry in entries
+        (index, entry["payload"])
+        for index, entry in enumerate(entries)
         if entry["event"] == EVENT and (claim_id is None or entry["payload"].get("claim_id") == claim_id)
     ]
-    if not about or not isinstance(about[-1].get("files"), dict):
+    if not about or not isinstance(about[-1][1].get("files"), dict):
         problems.append(f"{path}: has no entry about this evidence" + (f" (claim {claim_id})" if claim_id else ""))
-        return
-    recorded: dict[str, str] = about[-1]["files"]
+        return None
+    place, recorded = about[-1][0], about[-1][1]["files"]
     for name in sorted({JSON_NAME, HTML_NAME} | set(recorded)):
         file = folder / name
         if name not in recorded or not _inside(name):
@@ -115,6 +119,7 @@ def _compare_files(
             checked.append(f"{file}: as recorded")
     here = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     notes += [f"{folder / name}: is not part of the evidence" for name in sorted(here - set(recorded) - {LOG_NAME})]
+    return place
 
 
 def _compare_originals(
@@ -125,15 +130,18 @@ def _compare_originals(
     problems: list[str],
 ) -> None:
     """The originals in the folder, and those that were handed over, against the digests in the evidence."""
-    named = [one for key in ("photos", "listings") if isinstance(values.get(key), list) for one in values[key]]
-    names = {str(one.get("sha256")): str(one.get("name")) for one in named if isinstance(one, dict)}
+    names: dict[str, str] = {}
+    for key, owner in (("listings", "the listing's"), ("photos", "the claim's")):
+        for one in values[key] if isinstance(values.get(key), list) else ():
+            if isinstance(one, dict):
+                names[str(one.get("sha256"))] = f"{owner} {one.get('name')}"
     kept = [(str(file), file.read_bytes()) for file in sorted((folder / ORIGINALS).glob("*")) if file.is_file()]
     for name, data in [*kept, *photos]:
         digest = hashlib.sha256(data).hexdigest()
         if digest in names:
-            checked.append(f"{name}: is the claim's {names[digest]}, byte for byte")
+            checked.append(f"{name}: is {names[digest]}, byte for byte")
         else:
-            problems.append(f"{name}: is none of the claim's photos (SHA-256 {digest})")
+            problems.append(f"{name}: is none of the claim's photos, nor of the listing's (SHA-256 {digest})")
 
 
 def _read_json(path: Path, problems: list[str]) -> Mapping[str, Any]:
@@ -150,7 +158,7 @@ def _read_json(path: Path, problems: list[str]) -> Mapping[str, Any]:
     return values
 
 
-def _proves(head: str | None, since: int | None) -> tuple[str, ...]:
+def _proves(head: str | None, since: int | None, later: bool) -> tuple[str, ...]:
     if head is None:
         return (
             "Shown: the files are those that the log records, and the log's chain is whole: no entry was changed, "
@@ -158,10 +166,16 @@ def _proves(head: str | None, since: int | None) -> tuple[str, ...]:
             "Not shown: when it was written, and by whom. Whoever holds the folder can write all of it anew, log "
             "included. Publish the head or have it time-stamped elsewhere, and give it with --head.",
         )
-    later = "it is the last entry" if since == 0 else f"{since} entries were added since"
+    added = "it is the last entry" if not since else f"{since} entr{'y was' if since == 1 else 'ies were'} added since"
+    covered = "These files were recorded by then and have not changed since the head was noted."
+    if later:
+        covered = (
+            "But these files were recorded after that head: it says nothing about them, and earlier evidence may have "
+            "been replaced by them."
+        )
     return (
-        f"Shown: the files are those that the log records, and the log is the one with the head that was given; "
-        f"{later}. What came before that head is unchanged since the head was noted.",
+        "Shown: the files are those that the log records, and the log is the one with the head that was given; "
+        f"{added}. {covered}",
         "Not shown: that what was recorded was true. And the head is worth as much as the place it was noted in: one "
         "kept beside the folder can be replaced with it.",
     )

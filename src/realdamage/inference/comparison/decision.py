@@ -121,26 +121,27 @@ def _aligned(
         reasons.append(
             Reason(
                 "same_capture",
-                f"{found.fine:.0%} of the fine texture is that of the listing photo: one shot, not two. Only shots "
-                "from a fixed camera in unchanged light come as close",
+                f"{found.fine:.0%} of the fine texture is that of the listing photo: the same shot, or another by a "
+                "camera that stood still in unchanged light, which pixels often cannot tell apart.",
             )
         )
         if changes:
             reasons.append(
                 Reason(
                     "changed_areas",
-                    f"{len(changes)} area{'s' if len(changes) > 1 else ''} ({found.changed:.1%} of what the photos "
-                    "share) differ by more than noise; a watermark, a logo or a sticker is a change too: look at them",
+                    f"{'1 area differs' if len(found.boxes) == 1 else f'{len(found.boxes)} areas differ'} by more than "
+                    f"noise ({found.changed:.1%} of what the photos share). A watermark, a logo or a sticker is a "
+                    "change too: look at it. Which of the two photos was changed, the comparison does not tell.",
                 )
             )
         else:
-            reasons.append(Reason("no_change", "no area differs from the listing photo by more than noise"))
+            reasons.append(Reason("no_change", "No area differs from the listing photo by more than noise."))
     else:
         outcome = "same_object"
         code = "noise_differs" if objection == _OTHER_NOISE else "another_shot"
-        reasons.append(Reason(code, f"{match.inliers} features lie as in the listing photo, but {objection}"))
+        reasons.append(Reason(code, f"{match.inliers} features lie as in the listing photo, but {objection}."))
     if np.linalg.det(alignment.homography[:2, :2]) < 0:
-        reasons.append(Reason("mirrored", "the listing photo fits only when it is mirrored"))
+        reasons.append(Reason("mirrored", "The listing photo fits only when it is mirrored."))
     homography = (
         _frame_to_frame((claim.rgb.shape[1], claim.rgb.shape[0]), (claim.width, claim.height))
         @ alignment.homography
@@ -209,7 +210,7 @@ def _identical(claim: Photo, listing: Photo) -> Comparison:
         changes=(),
         change_map=np.zeros(shape, np.float32),
         homography=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
-        reasons=(Reason("identical", "the two photos are the same file, byte for byte"),),
+        reasons=(Reason("identical", "The two photos are the same file, byte for byte."),),
         claim_sha256=claim.sha256,
         listing_sha256=listing.sha256,
         width=claim.width,
@@ -221,13 +222,13 @@ def _unrelated(claim: Photo, listing: Photo, match: Match, plain: bool) -> Compa
     reason = (
         Reason(
             "too_little_texture",
-            "one of the photos has too little texture to be aligned, such as a plain product before a white "
-            "background: nothing is said about whether they are one shot",
+            "One of the photos has too little texture to be aligned, such as a plain product before a white "
+            "background: nothing is said about whether they are one shot.",
         )
         if plain
         else Reason(
             "no_alignment",
-            f"{match.matches} features look alike, but not enough of them ({match.inliers}) lie as in the other photo",
+            f"{match.matches} features look alike, but not enough of them ({match.inliers}) lie as in the other photo.",
         )
     )
     return Comparison(

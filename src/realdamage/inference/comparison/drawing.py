@@ -52,7 +52,8 @@ def draw_comparison(claim_rgb: UInt8Array, listing_rgb: UInt8Array, comparison: 
 def _caption(comparison: Comparison) -> str:
     parts = [f"listing photo | claim photo: {comparison.outcome}", f"overlap {comparison.overlap:.0%}"]
     if comparison.outcome == "same_capture":
-        parts.append(f"changed {comparison.changed:.1%} in {len(comparison.changes)} areas")
+        count = len(comparison.changes)
+        parts.append(f"changed {comparison.changed:.1%} in {count} area{'s' * (count != 1)}")
     return " | ".join([*parts, *(reason.code for reason in comparison.reasons)])
 
 

@@ -36,7 +36,8 @@ class Change:
 class Comparison:
     """How a claim photo relates to a listing photo.
 
-    outcome: "same_capture" (one shot of one camera, however it was saved, cropped or painted on afterwards),
+    outcome: "same_capture" (one shot, however it was saved, cropped or painted on afterwards; shots of a camera that
+        stood still in unchanged light often pass for one),
         "same_object" (the same thing, print or scene, but not shown to be the same shot) or "unrelated".
     inliers, matches: local features that agree on one alignment, of those that look alike.
     overlap: share of the claim photo that the aligned listing photo covers, in 0..1.

@@ -132,10 +132,7 @@ def _by_hand(texts: dict[str, str], where: str) -> list[Finding]:
 
 def _generator(generator: Generator, name: str, text: str, where: str) -> Finding:
     fields = {"generator": generator.name, "field": clean(name), "text": text}
-    return Finding(
-        "generator_name",
-        generator.declares,
-        where,
-        fields,
-        f"{clean(name)} names the generator {generator.name}: {text}.",
-    )
+    sentence = f"{clean(name)} names the generator {generator.name}: {text}."
+    if generator.declares == "ai_possible":
+        sentence = f"{clean(name)} says {text!r}: maybe the generator {generator.name}, maybe nothing that generates."
+    return Finding("generator_name", generator.declares, where, fields, sentence)

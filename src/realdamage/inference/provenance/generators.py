@@ -6,7 +6,7 @@ A photo editor is no generator: what Photoshop, Lightroom, Snapseed or PicsArt d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from realdamage.inference.provenance.record import Declared
@@ -17,13 +17,16 @@ class Generator:
     """A generator and the words that give it away, matched as whole words whatever their case.
 
     anywhere: whether the words are rare enough to count as an author, a credit, a maker or a model too; else they count
-        as software only (Gemini is also a phone, Dalle a surname, 豆包 a nickname, Flux a studio).
+        as software only (Dalle is a surname, 豆包 a nickname).
+    shared: words that other programs and devices bear too (Firefly is a camera, Grok a codec of JPEG 2000, Gemini a
+        phone): as software, they declare that it may be AI, no more.
     """
 
     name: str
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
     declares: Declared = "ai_generated"
     anywhere: bool = False
+    shared: tuple[str, ...] = ()
 
 
 # The first that matches counts: the particular before the general.
@@ -36,7 +39,7 @@ GENERATORS = (
     Generator("DALL·E", ("DALL·E", "DALL-E"), anywhere=True),
     Generator("DALL·E", ("DALLE", "DALL E")),
     Generator("OpenAI", ("OpenAI", "ChatGPT", "GPT-4o", "gpt-image", "gpt-image-1", "gpt-image-2"), anywhere=True),
-    Generator("Sora", ("OpenAI Sora", "Sora")),
+    Generator("Sora", ("OpenAI Sora", "Sora 2"), shared=("Sora",)),
     Generator("Stable Diffusion", ("Stable Diffusion", "StableDiffusion", "SDXL", "Stability AI"), anywhere=True),
     Generator("Stable Diffusion web UI", ("AUTOMATIC1111", "SD.Next", "stable-diffusion-webui", "Forge WebUI")),
     Generator("ComfyUI", ("ComfyUI",), anywhere=True),
@@ -45,29 +48,39 @@ GENERATORS = (
     Generator("Draw Things", ("Draw Things",)),
     Generator("DreamStudio", ("DreamStudio",), anywhere=True),
     Generator("NovelAI", ("NovelAI", "NovelAI Diffusion"), anywhere=True),
-    Generator("Adobe Firefly", ("Adobe Firefly", "Adobe_Firefly", "Firefly")),
-    Generator("Google Imagen", ("Google Imagen", "Imagen 2", "Imagen 3", "Imagen 4", "imagen-3.0", "imagen-4.0")),
-    Generator("Google Gemini", ("Google Gemini", "Gemini", "Nano Banana", "nano-banana", "gemini-2.5-flash-image")),
-    Generator("Grok", ("Grok", "Grok Imagine", "xAI", "grok-imagine-image")),
-    Generator("FLUX", ("Black Forest Labs", "FLUX.1", "FLUX.2", "FLUX 1", "FLUX 2", "flux-dev", "flux-pro", "Flux")),
+    Generator("Adobe Firefly", ("Adobe Firefly", "Adobe_Firefly"), shared=("Firefly",)),
+    Generator(
+        "Google Imagen", ("Google Imagen", "imagen-3.0", "imagen-4.0"), shared=("Imagen 2", "Imagen 3", "Imagen 4")
+    ),
+    Generator(
+        "Google Gemini",
+        ("Google Gemini", "Nano Banana", "nano-banana", "gemini-2.5-flash-image"),
+        shared=("Gemini",),
+    ),
+    Generator("Grok", ("Grok Imagine", "grok-imagine-image"), shared=("Grok", "xAI")),
+    Generator(
+        "FLUX", ("Black Forest Labs", "FLUX.1", "FLUX.2", "flux-dev", "flux-pro"), shared=("FLUX 1", "FLUX 2", "Flux")
+    ),
     Generator("Qwen-Image", ("Qwen-Image", "Qwen Image", "qwen-image-edit", "Qwen", "通义千问")),
-    Generator("Tongyi Wanxiang", ("Tongyi Wanxiang", "通义万相", "Wanxiang", "Wan2.7-image", "wan2.7-image-pro")),
+    Generator(
+        "Tongyi Wanxiang", ("Tongyi Wanxiang", "通义万相", "Wan2.7-image", "wan2.7-image-pro"), shared=("Wanxiang",)
+    ),
     Generator("Doubao", ("Doubao", "豆包")),
     Generator("Jimeng", ("Jimeng", "即梦", "Dreamina"), anywhere=True),
     Generator("Seedream", ("Seedream", "SeedEdit", "BytePlus"), anywhere=True),
-    Generator("Kling", ("Kling AI", "KlingAI", "Kling", "可灵")),
-    Generator("Kolors", ("Kolors", "可图")),
+    Generator("Kling", ("Kling AI", "KlingAI", "可灵"), shared=("Kling",)),
+    Generator("Kolors", ("可图",), shared=("Kolors",)),
     Generator("Hunyuan", ("Hunyuan", "Hunyuan Image", "HunyuanImage", "混元")),
     Generator("ERNIE", ("ERNIE-ViLG", "ERNIE Image", "文心一格", "文心一言")),
     Generator("CogView", ("CogView", "智谱清言"), anywhere=True),
-    Generator("MiniMax", ("MiniMax", "Hailuo AI", "海螺AI")),
+    Generator("MiniMax", ("Hailuo AI", "海螺AI"), shared=("MiniMax",)),
     Generator("LiblibAI", ("LiblibAI", "哩布哩布"), anywhere=True),
     Generator("Ideogram", ("Ideogram AI", "Ideogram"), anywhere=True),
     Generator("Leonardo.Ai", ("Leonardo.Ai", "Leonardo AI"), anywhere=True),
-    Generator("Recraft", ("Recraft",)),
+    Generator("Recraft", ("Recraft AI", "recraft.ai"), shared=("Recraft",)),
     Generator("Reve", ("reve.com", "Reve Image")),
-    Generator("Krea", ("krea.ai", "Krea AI", "Krea")),
-    Generator("Runway", ("RunwayML", "Runway Gen-4", "Runway")),
+    Generator("Krea", ("krea.ai", "Krea AI"), shared=("Krea",)),
+    Generator("Runway", ("RunwayML", "Runway Gen-4"), shared=("Runway",)),
     Generator("Playground AI", ("Playground AI", "playgroundai", "Playground v2.5")),
     Generator("NightCafe", ("NightCafe",), anywhere=True),
     Generator("Craiyon", ("Craiyon",), anywhere=True),
@@ -91,9 +104,13 @@ def find_generator(text: str, *, author: bool = False) -> Generator | None:
 
     author: whether the text names a person, a firm or a model rather than software, so that only rare names count.
     """
-    for generator, pattern in _patterns():
-        if (generator.anywhere or not author) and pattern.search(text[:_MAX_NAME_TEXT]):
+    start = text[:_MAX_NAME_TEXT]
+    for generator, pattern in _patterns("words"):
+        if (generator.anywhere or not author) and pattern.search(start):
             return generator
+    for generator, pattern in () if author else _patterns("shared"):
+        if pattern.search(start):
+            return replace(generator, declares="ai_possible")
     return None
 
 
@@ -111,10 +128,11 @@ def find_handwriting(texts: dict[str, str]) -> str:
 
 
 @cache
-def _patterns() -> tuple[tuple[Generator, re.Pattern[str]], ...]:
+def _patterns(which: str) -> tuple[tuple[Generator, re.Pattern[str]], ...]:
     # Between letters of scripts without spaces there is no word boundary to ask for.
     def word(text: str) -> str:
         escaped = re.escape(text)
         return rf"(?<![^\W_]){escaped}(?![^\W_])" if text.isascii() or "·" in text else escaped
 
-    return tuple((g, re.compile("|".join(map(word, g.words)), re.IGNORECASE)) for g in GENERATORS)
+    listed = ((generator, getattr(generator, which)) for generator in GENERATORS)
+    return tuple((g, re.compile("|".join(map(word, words)), re.IGNORECASE)) for g, words in listed if words)
