@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,6 +28,10 @@ PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"}
     | {".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".jp2"}
 )
+
+# One EXIF block of 64 KB can make Pillow print thousands of warnings; broken metadata say nothing about the pixels.
+# Set once and for that module alone: a filter for the length of a call would not be safe between threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin$")
 
 # Only formats that photos come in: Pillow would also hand PostScript to an interpreter.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
