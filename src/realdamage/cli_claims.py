@@ -133,7 +133,7 @@ def compare_listing(arguments: argparse.Namespace) -> int:
     with extra("claims", "realdamage compare-listing"):
         import cv2  # noqa: F401
     from realdamage.cli import find_photos
-    from realdamage.inference.comparison import Comparison, compare, draw_comparison
+    from realdamage.inference.comparison import Comparison, compare, draw_comparison, prepare
     from realdamage.inference.comparison.table import table
     from realdamage.inference.decoding import decode
 
@@ -141,13 +141,13 @@ def compare_listing(arguments: argparse.Namespace) -> int:
     claims = find_photos([arguments.claim])
     if len(claims) > 1:
         raise UsageError(f"{arguments.claim}: {len(claims)} photos; give one claim photo, then the listing's photos")
-    claimed = decode(claims[0])
+    claimed = prepare(claims[0], "claim")
     paths = find_photos(arguments.listings)
     results: list[dict[str, Any]] = []
     compared: list[tuple[str, Comparison]] = []
     for number, path in enumerate(paths, start=1):
         try:
-            found = compare(claims[0], path)
+            found = compare(claimed, path)
         except PhotoError as error:
             print(f"realdamage: {error}", file=sys.stderr)
             results.append({"name": str(path), "error": {"code": "unreadable", "message": str(error)}})
@@ -156,7 +156,7 @@ def compare_listing(arguments: argparse.Namespace) -> int:
         compared.append((str(path), found))
         if arguments.overlay:
             picture = io.BytesIO()
-            draw_comparison(claimed, decode(path), found).save(picture, format="PNG")
+            draw_comparison(claimed.photo.rgb, decode(path), found).save(picture, format="PNG")
             name = f"{claims[0].stem}-{number}-{path.stem}.comparison.png"
             write_atomically(arguments.overlay / name, picture.getvalue())
     text = json.dumps({"claim": str(claims[0]), "results": results}, indent=2) if form == "json" else ""

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from realdamage.cli import main
-from realdamage.inference.comparison import Comparison, compare, draw_comparison
+from realdamage.inference.comparison import Comparison, compare, draw_comparison, prepare
 from realdamage.inference.comparison.matching import is_believable
-from realdamage.inference.errors import PhotoError, RealDamageError
+from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 
 RGB = npt.NDArray[np.uint8]
 # A tear in the middle of the scene: (left, top, right, bottom).
@@ -223,6 +223,43 @@ def test_a_photo_with_too_many_pixels_is_named_and_not_decoded() -> None:
     with pytest.raises(PhotoError, match="listing photo: too large"):
         compare(small, large, max_pixels=60_000)
     assert compare(small, small, max_pixels=60_000).outcome == "same_capture"
+
+
+def test_prepared_photos_are_searched_once_and_give_the_same(
+    listing: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from realdamage.inference.comparison import prepared
+
+    calls = []
+    find = prepared.find_features
+    monkeypatch.setattr(prepared, "find_features", lambda grey: calls.append(grey.shape) or find(grey))
+    claims = [saved(painted(listing)), saved(shot(scene(2), 2)), saved(shot(scene(4), 4))]
+    ready = prepare(saved(listing, 92), "listing")
+    found = [compare(prepare(claim, "claim"), ready) for claim in claims]
+    assert len(calls) == 5  # three claim photos, the listing photo, and its mirror image for the unrelated ones
+    for claim, one in zip(claims, found, strict=True):
+        assert one.to_dict() == compare(claim, saved(listing, 92)).to_dict()
+    with pytest.raises(UsageError, match="prepared as a listing photo"):
+        compare(ready, ready)
+
+
+def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame() -> None:
+    wall = shot(Image.new("RGB", (300, 200), (200, 200, 196)), 1, noise=9)
+    blotted = wall.copy()
+    ImageDraw.Draw(blotted).ellipse((120, 60, 190, 120), fill=(40, 30, 25))
+    found = compare(saved(blotted, 95), saved(wall, 95))
+    assert found.outcome == "same_capture", found.reasons
+    assert covers(found, (135, 75, 175, 105)) > 0.9
+
+
+def test_sentences_end_and_say_what_pixels_cannot(listing: Image.Image) -> None:
+    pairs = [(painted(listing), listing), (listing, listing), (shot(scene(2), 2), listing), (listing, listing)]
+    found = [compare(saved(claim, 80 + index), saved(other, 92)) for index, (claim, other) in enumerate(pairs)]
+    sentences = [reason.sentence for one in found for reason in one.reasons]
+    assert all(sentence.endswith(".") for sentence in sentences)
+    assert "the same shot, or another by a camera that stood still in unchanged light" in sentences[0]
+    assert sentences[1].startswith("1 area differs by more than noise")
+    assert "Which of the two photos was changed, the comparison does not tell" in sentences[1]
 
 
 def test_pixels_differ_in_size_only_where_the_limit_says() -> None:

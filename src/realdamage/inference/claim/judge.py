@@ -15,14 +15,13 @@ from realdamage.inference.claim.decision import decide
 from realdamage.inference.claim.policy import ClaimPolicy
 from realdamage.inference.claim.sightings import Fingerprint, repeats, take_fingerprint
 from realdamage.inference.claim.values import Claim, ClaimPhoto, ListingPhoto
-from realdamage.inference.decoding import MAX_PIXELS, decode
+from realdamage.inference.decoding import MAX_PIXELS
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.inference.photo import Photo, read_photo
 from realdamage.inference.verdict import Verdict
 
 if TYPE_CHECKING:
     from realdamage.inference.claim.index import ClaimIndex
-    from realdamage.inference.comparison import Comparison
     from realdamage.inference.detector import Detector
 
 MAX_TEXT = 20_000
@@ -57,16 +56,15 @@ def judge_claim(
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
-    shown = _listing(listings, max_pixels)
-    readable = [(one.name, data) for one, (_, data) in zip(shown, listings, strict=True) if not one.error]
     looked = [
-        _look_at(name, data, detector, readable, verdicts or detector.predict_photo, max_pixels)
+        _look_at(name, data, detector, verdicts or detector.predict_photo, max_pixels)
         for name, (_, data) in zip(distinct_names([name for name, _ in photos]), photos, strict=True)
     ]
     judged = [photo for photo, _ in looked]
     if all(photo.error for photo in judged):
         raise PhotoError(f"none of the claim's {len(judged)} photos could be read; the first: {judged[0].error}")
-    judged = _with_duplicates(claim_id, looked, index)
+    judged, shown = _beside_the_listing(judged, [data for _, data in photos], listings, max_pixels)
+    judged = _with_duplicates(claim_id, judged, [fingerprint for _, fingerprint in looked], index)
     model = model_facts(detector)
     recommendation, reasons = decide(judged, shown, policy, model)
     return Claim(
@@ -123,7 +121,6 @@ def _look_at(
     name: str,
     data: bytes,
     detector: Detector,
-    listings: Sequence[tuple[str, bytes]],
     verdict_on: Callable[[Photo], Verdict],
     max_pixels: int,
 ) -> tuple[ClaimPhoto, Fingerprint | None]:
@@ -132,43 +129,57 @@ def _look_at(
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         photo = read_photo(data, detector.pixel_spec, name=name, max_pixels=max_pixels)
-        compared = tuple((listing, _compare(data, other, max_pixels)) for listing, other in listings)
     except PhotoError as error:
         return ClaimPhoto(name, None, None, (), (), str(error), sha256), None
     provenance = read_provenance(data, name=name)
-    judged = ClaimPhoto(name, verdict_on(photo), provenance, compared, (), "", sha256)
+    judged = ClaimPhoto(name, verdict_on(photo), provenance, (), (), "", sha256)
     return judged, take_fingerprint(photo.rgb, sha256)
 
 
-def _compare(photo: bytes, listing: bytes, max_pixels: int) -> Comparison:
-    from realdamage.inference.comparison import compare
+def _beside_the_listing(
+    judged: Sequence[ClaimPhoto],
+    files: Sequence[bytes],
+    listings: Sequence[tuple[str, bytes]],
+    max_pixels: int,
+) -> tuple[list[ClaimPhoto], tuple[ListingPhoto, ...]]:
+    """The photos with their comparisons, and the listing's photos; one of these that cannot be read is left out of the
+    comparison, which the claim then says. The large listing photos are held one at a time."""
+    if not listings:
+        return list(judged), ()
+    from realdamage.inference.comparison import Comparison, compare, prepare
 
-    return compare(photo, listing, max_pixels=max_pixels)
-
-
-def _listing(listings: Sequence[tuple[str, bytes]], max_pixels: int) -> tuple[ListingPhoto, ...]:
-    """The listing's photos; one that cannot be read is left out of the comparison, which the claim then says."""
+    ready = [
+        None if one.error else prepare(data, "claim", max_pixels=max_pixels)
+        for one, data in zip(judged, files, strict=True)
+    ]
+    compared: list[list[tuple[str, Comparison]]] = [[] for _ in judged]
     shown = []
     for name, (_, data) in zip(distinct_names([name for name, _ in listings]), listings, strict=True):
         error = ""
         try:
-            decode(data, max_pixels=max_pixels)
-        except PhotoError as found:
-            error = f"{name}: {str(found).removeprefix('photo: ')}"
+            listing = prepare(data, "listing", max_pixels=max_pixels)
+            for photo, found in zip(ready, compared, strict=True):
+                if photo is not None:
+                    found.append((name, compare(photo, listing)))
+        except PhotoError as wrong:
+            error = f"{name}: {str(wrong).removeprefix('listing photo: ')}"
         shown.append(ListingPhoto(name, hashlib.sha256(data).hexdigest(), error))
-    return tuple(shown)
+    return [replace(one, comparisons=tuple(found)) for one, found in zip(judged, compared, strict=True)], tuple(shown)
 
 
 def _with_duplicates(
-    claim_id: str, looked: Sequence[tuple[ClaimPhoto, Fingerprint | None]], index: ClaimIndex | None
+    claim_id: str,
+    judged: Sequence[ClaimPhoto],
+    fingerprints: Sequence[Fingerprint | None],
+    index: ClaimIndex | None,
 ) -> list[ClaimPhoto]:
-    prints = [(photo.name, fingerprint) for photo, fingerprint in looked if fingerprint is not None]
+    prints = [(photo.name, one) for photo, one in zip(judged, fingerprints, strict=True) if one is not None]
     found = repeats(prints)
     if index is not None:
         index.add_fingerprints(claim_id, [fingerprint for _, fingerprint in prints])
         for name, fingerprint in prints:
             found += index.find_fingerprint(fingerprint, name=name, other_than=claim_id)
-    return [replace(photo, duplicates=tuple(one for one in found if one.photo == photo.name)) for photo, _ in looked]
+    return [replace(photo, duplicates=tuple(one for one in found if one.photo == photo.name)) for photo in judged]
 
 
 def _check_bounds(

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from realdamage.inference.comparison.alignment import Alignment, align
 from realdamage.inference.comparison.differences import Differences, find_differences
 from realdamage.inference.comparison.matching import Match, Matrix, match_photos
+from realdamage.inference.comparison.prepared import FEATURE_SIDE, Prepared, Role, prepare
 from realdamage.inference.comparison.result import Change, Comparison, Outcome
-from realdamage.inference.decoding import Float32Array, PhotoSource, UInt8Array
-from realdamage.inference.photo import MAX_PIXELS, Photo, PixelSpec, limit_side, read_photo
+from realdamage.inference.decoding import MAX_PIXELS, Float32Array, PhotoSource, UInt8Array
+from realdamage.inference.errors import UsageError
+from realdamage.inference.photo import Photo
 from realdamage.inference.verdict import Reason
 
-# Longer sides, in pixels: what features are found in, what is compared pixel by pixel, what is kept of a listing photo.
-FEATURE_SIDE, GRID_SIDE, LISTING_SIDE = 800, 1024, 4096
 MAP_SIDE = 512
+"""Longer side of the change map, in pixels, at most."""
 MAX_CHANGES = 20
 
 # Chosen on one half of the groups of `synthesis.listing_trial`, reported on the other: copies lie far above, other
@@ -32,23 +31,30 @@ MAX_MOTION = 0.6
 MIN_QUALITY = 75  # of a JPEG file; below it, what its saving left behind passes for noise
 _OTHER_NOISE = "the sensor noise in smooth areas is another one"
 _SAME_FRAME = 0.02  # relative difference of the sides' ratios up to which a photo may be the whole other one, resized
+_THUMBNAIL = (24, 24)
+_PLAIN = 6.0  # deviation of a thumbnail, in grey levels, below which its pattern says little
+_ALIKE = 0.3  # correlation of the thumbnails below which two photos are not one frame, painted on or not
 
 
-def compare(claim: PhotoSource, listing: PhotoSource, *, max_pixels: int = MAX_PIXELS) -> Comparison:
+def compare(
+    claim: PhotoSource | Prepared, listing: PhotoSource | Prepared, *, max_pixels: int = MAX_PIXELS
+) -> Comparison:
     """Compare a claim photo with a listing photo, at most 1,024 pixels a side.
 
-    Sources: bytes, a path, a PIL image or uint8 [h, w, 3] RGB. max_pixels: a photo with more is not decoded. Raises
-    PhotoError, naming the photo, when one cannot be read. A photo too plain to be aligned is no error but "unrelated",
-    with the reason `too_little_texture`.
+    Sources: bytes, a path, a PIL image, uint8 [h, w, 3] RGB, or what `prepare` made of one, which saves reading it and
+    finding its features again for every photo that it is compared with. max_pixels: a photo with more is not
+    decoded. A photo too plain to be aligned is "unrelated", with the reason `too_little_texture`.
+
+    Raises PhotoError, naming the photo, when one cannot be read; UsageError when one was prepared for the other role.
     """
-    claimed = read_photo(claim, _limited_to(GRID_SIDE), name=_name(claim, "claim photo"), max_pixels=max_pixels)
-    listed = read_photo(listing, _limited_to(LISTING_SIDE), name=_name(listing, "listing photo"), max_pixels=max_pixels)
+    ready = [_prepared(claim, "claim", max_pixels), _prepared(listing, "listing", max_pixels)]
+    claimed, listed = (one.photo for one in ready)
     if claimed.sha256 == listed.sha256:
         return _identical(claimed, listed)
-    match, plain = match_photos(_for_features(claimed), _for_features(listed))
+    match, plain = match_photos(*ready)
     noisy = all(photo.file_quality is None or photo.file_quality >= MIN_QUALITY for photo in (claimed, listed))
     found: tuple[Alignment, Differences, str] | None = None
-    for homography in _alignments(match, claimed.rgb, listed.rgb):
+    for homography in _alignments(match, *ready):
         alignment = align(claimed.rgb, listed.rgb, homography)
         if alignment is None:
             continue
@@ -62,10 +68,18 @@ def compare(claim: PhotoSource, listing: PhotoSource, *, max_pixels: int = MAX_P
     return _aligned(claimed, listed, match, *found)
 
 
-def _alignments(match: Match, claim: UInt8Array, listing: UInt8Array) -> Iterator[Matrix]:
-    """Homographies to try, pixels of `listing` → pixels of `claim`: the one that features agree on; without one, the
-    whole frame, as it is and mirrored, for a plain photo may have been saved anew."""
-    sides = [(rgb.shape[1], rgb.shape[0]) for rgb in (listing, claim)]
+def _prepared(source: PhotoSource | Prepared, role: Role, max_pixels: int) -> Prepared:
+    if not isinstance(source, Prepared):
+        return prepare(source, role, max_pixels=max_pixels)
+    if source.role != role:
+        raise UsageError(f"the {role} photo was prepared as a {source.role} photo: call prepare(photo, {role!r})")
+    return source
+
+
+def _alignments(match: Match, claim: Prepared, listing: Prepared) -> Iterator[Matrix]:
+    """Homographies to try, pixels of the listing photo → pixels of the claim photo: the one that features agree on;
+    without one, the whole frame, as it is and mirrored, for a plain photo may have been saved anew."""
+    sides = [(one.photo.rgb.shape[1], one.photo.rgb.shape[0]) for one in (listing, claim)]
     if match.homography is not None:
         features = [_limited_size(width, height) for width, height in sides]
         down = _frame_to_frame(sides[0], features[0])
@@ -74,8 +88,23 @@ def _alignments(match: Match, claim: UInt8Array, listing: UInt8Array) -> Iterato
     ratios = [width / height for width, height in sides]
     if abs(math.log(ratios[0] / ratios[1])) < _SAME_FRAME:
         frame = _frame_to_frame(*sides)
-        yield frame
-        yield frame @ np.array([[-1.0, 0.0, sides[0][0] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        if _may_be_one_frame(claim.grey, listing.grey):
+            yield frame
+        if _may_be_one_frame(claim.grey, listing.grey[:, ::-1]):
+            yield frame @ np.array([[-1.0, 0.0, sides[0][0] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _may_be_one_frame(claim: UInt8Array, listing: UInt8Array) -> bool:
+    """False where a glance tells that two grey photos, uint8 [h, w], are not one frame, which saves aligning them."""
+    import cv2
+
+    first, second = (
+        cv2.resize(np.ascontiguousarray(grey), _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
+        for grey in (claim, listing)
+    )
+    if min(first.std(), second.std()) < _PLAIN:
+        return True
+    return float(np.corrcoef(first, second)[0, 1]) > _ALIKE
 
 
 def _limited_size(width: int, height: int) -> tuple[int, int]:
@@ -247,16 +276,3 @@ def _unrelated(claim: Photo, listing: Photo, match: Match, plain: bool) -> Compa
         width=claim.width,
         height=claim.height,
     )
-
-
-def _limited_to(side: int) -> PixelSpec:
-    return PixelSpec(max_side=side, filter="box")
-
-
-def _for_features(photo: Photo) -> UInt8Array:
-    """Grey, uint8 [h, w]."""
-    return np.asarray(Image.fromarray(limit_side(photo.rgb, _limited_to(FEATURE_SIDE))).convert("L"))
-
-
-def _name(source: PhotoSource, role: str) -> str:
-    return str(source) if isinstance(source, str | Path) else role

@@ -7,11 +7,15 @@ et al. 2020). Neither size, rotation nor light matters to them; a mirror image d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realdamage.inference.decoding import Float32Array, UInt8Array
+
+if TYPE_CHECKING:
+    from realdamage.inference.comparison.prepared import Prepared
 
 Matrix = NDArray[np.float64]
 
@@ -62,19 +66,18 @@ def find_features(grey: UInt8Array) -> Features:
     return Features(points, np.sqrt(shares).astype(np.float32))
 
 
-def match_photos(claim: UInt8Array, listing: UInt8Array) -> tuple[Match, bool]:
+def match_photos(claim: Prepared, listing: Prepared) -> tuple[Match, bool]:
     """(the better alignment of the listing photo, as it is or mirrored left to right; whether either photo is too
-    plain to be aligned). Both photos grey, uint8 [h, w]. The homography takes pixels of the photo as it is."""
-    claim_features, listing_features = find_features(claim), find_features(listing)
-    if min(len(claim_features.points), len(listing_features.points)) < MIN_FEATURES:
+    plain to be aligned). The homography takes pixels of `listing.grey` as it is to those of `claim.grey`."""
+    if min(len(claim.features.points), len(listing.features.points)) < MIN_FEATURES:
         return Match(None, 0, 0), True
-    straight = match_features(claim_features, listing_features, claim.size)
+    straight = match_features(claim.features, listing.features, claim.grey.size)
     if straight.homography is not None and straight.inliers >= _PLENTY:
         return straight, False
-    turned = match_features(claim_features, find_features(np.ascontiguousarray(listing[:, ::-1])), claim.size)
+    turned = match_features(claim.features, listing.mirrored, claim.grey.size)
     if turned.homography is None or (straight.homography is not None and straight.inliers >= turned.inliers):
         return straight, False
-    mirror = np.array([[-1.0, 0.0, listing.shape[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    mirror = np.array([[-1.0, 0.0, listing.grey.shape[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return Match(turned.homography @ mirror, turned.inliers, turned.matches), False
 
 
