@@ -42,8 +42,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve POST /v1/photos and POST /v1/claims, a review page at /, and /docs. Nothing is written to the disk unless
-    --store is given and a request says keep=true. Stops at SIGTERM after finishing what it has; SIGHUP loads the model
-    file anew."""
+    --store is given and a request says keep=true. Stops at SIGTERM after finishing what it has; SIGHUP reads the
+    keys and the model file anew."""
     with extra("serve", "realdamage serve"):
         from realdamage.service import keys, server
 

@@ -19,7 +19,7 @@ from PIL import Image
 from realdamage.inference.claim import ClaimPolicy, verify_evidence
 from realdamage.inference.errors import ConfigError, RealDamageError
 from realdamage.service.refusals import Refusal
-from realdamage.service.storage import ClaimStore
+from realdamage.service.storage import ClaimStore, Purged
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -131,6 +131,17 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(serve: Serve, encode: Enco
     assert events == ["evidence_written", "claim_deleted"]
 
 
+def test_what_reviewers_said_of_a_claim_goes_with_it(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+    client = serve(store=tmp_path / "store")
+    post(client, [encode(size=SIZE)], keep="true", claim_id="kept")
+    for claim_id in ("kept", "judged-only"):
+        review = {"photo_sha256": "1" * 64, "decision": "real", "claim_id": claim_id, "note": "secret"}
+        assert client.post("/v1/reviews", json=review).status_code == 201
+        assert client.delete(f"/v1/claims/{claim_id}").json() == {"deleted": claim_id}
+        assert client.get("/v1/reviews", params={"claim_id": claim_id}).json()["reviews"] == []
+        assert client.delete(f"/v1/claims/{claim_id}").status_code == 404
+
+
 def test_earlier_claims_are_remembered_only_when_kept(serve: Serve, encode: Encode, tmp_path: Path) -> None:
     client, photo = serve(store=tmp_path / "store"), encode(size=SIZE)
 
@@ -202,8 +213,8 @@ def test_old_claims_are_purged(serve: Serve, encode: Encode, tmp_path: Path) -> 
         then = time.time() - 86400 * days
         os.utime(folder / "claims" / name / "evidence.json", (then, then))
     store = ClaimStore(folder, 7)
-    assert store.purge() == ["old"]
-    assert store.purge() == []
+    assert store.purge() == Purged(("old",), ())
+    assert store.purge() == Purged((), ())
     store.close()
     assert client.get("/v1/claims/old").status_code == 404
     assert client.get("/v1/claims/young").status_code == 200

@@ -22,7 +22,7 @@ from realdamage.inference.errors import ModelFileError, RealDamageError, UsageEr
 from realdamage.service.app import create_app
 from realdamage.service.keys import hash_key
 from realdamage.service.logs import JsonLines
-from realdamage.service.operation import reload_model
+from realdamage.service.operation import reload_keys, reload_model
 from realdamage.service.refusals import Refusal
 from realdamage.service.settings import Settings
 
@@ -101,6 +101,12 @@ def test_without_keys_nobody_is_an_admin(serve: Serve) -> None:
 def test_hash_key_refuses_what_can_be_guessed() -> None:
     with pytest.raises(UsageError, match="has 6 characters, at least 24"):
         hash_key("secret\n", "x")
+
+
+@pytest.mark.parametrize("name", ["", "my shop", "#a", "a,b", "x" * 65, "a\n"])
+def test_a_name_that_could_not_be_read_back_gets_no_line(name: str) -> None:
+    with pytest.raises(UsageError, match="of a key: 1 to 64 letters"):
+        hash_key("k" * 32, name)
 
 
 @pytest.mark.parametrize("line", [KEY, f"shop {KEY}", f"shop {'0' * 64} root", f"shop {'Z' * 64}"])
@@ -361,8 +367,45 @@ def test_a_network_that_fails_is_a_503_and_no_crash(serve: Serve, encode: Encode
     refused = post(client, encode())
     assert (refused.status_code, refused.json()["error"]["code"]) == (500, "internal")
     assert "mug" not in refused.text
+    not_ready = client.get("/readyz")
+    assert (not_ready.status_code, not_ready.json()["error"]["code"]) == (503, "model_fails")
     model.scorer._scorer = scorer
+    assert client.get("/readyz").status_code == 200, "it tries the model again by itself"
     assert post(client, encode()).status_code == 200
+
+
+def test_a_store_that_fails_is_told_to_the_log_and_not_to_the_caller(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = serve(store=tmp_path / "store")
+    database = client.app.state.service.reviews._database  # type: ignore[attr-defined]
+    database.execute(f"PRAGMA max_page_count={database.execute('PRAGMA page_count').fetchone()[0]}")  # a full disk
+    note, full = {"photo_sha256": "1" * 64, "decision": "real", "note": "x" * 2000}, []
+    with caplog.at_level(logging.ERROR, "realdamage.service"):
+        for _ in range(20):
+            full.append(client.post("/v1/reviews", json=note))
+    assert full[-1].status_code == 503
+    error = full[-1].json()["error"]
+    assert error["code"] == "unavailable"
+    assert str(tmp_path) not in full[-1].text
+    fields = caplog.records[-1].fields  # type: ignore[attr-defined]
+    assert "full" in fields["reason"]
+    assert fields["request_id"] == error["request_id"]
+    assert client.get("/v1/reviews").status_code == 200, "what was stored can still be read"
+
+
+def test_keys_are_read_anew(keyed: TestClient, tmp_path: Path) -> None:
+    service = keyed.app.state.service  # type: ignore[attr-defined]
+    assert keyed.get("/v1/model", headers={"X-API-Key": KEY}).status_code == 200
+    (tmp_path / "keys.txt").write_text(hash_key("n" * 32, "new"))
+    reload_keys(service)
+    assert keyed.get("/v1/model", headers={"X-API-Key": KEY}).status_code == 401
+    assert keyed.get("/v1/model", headers={"X-API-Key": "n" * 32}).status_code == 200
+    for text in ("", "broken", "# nobody"):
+        (tmp_path / "keys.txt").write_text(text)
+        reload_keys(service)
+        assert keyed.get("/v1/model", headers={"X-API-Key": "n" * 32}).status_code == 200
+        assert keyed.get("/v1/model").status_code == 401, "a file without keys is no open door"
 
 
 def test_log_lines_are_json_without_photos_or_names(

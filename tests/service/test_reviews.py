@@ -21,7 +21,9 @@ from PIL import Image
 from realdamage.data.readers import read_dataset
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.service.reviews import BIAS_NOTICE, EXPORT_COLUMNS, Damage, Review, ReviewStore, router
+from realdamage.service.review_export import BIAS_NOTICE, EXPORT_COLUMNS, export_manifest
+from realdamage.service.review_store import Damage, Review, ReviewStore
+from realdamage.service.reviews import router
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
 
@@ -41,7 +43,7 @@ def client(store: ReviewStore) -> TestClient:
 
 
 def exported(store: ReviewStore, **options: typing.Any) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(store.export(**options))))
+    return list(csv.DictReader(io.StringIO(export_manifest(store.current(), **options))))
 
 
 def test_a_decision_goes_in_and_comes_out(client: TestClient) -> None:
@@ -126,7 +128,7 @@ def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path
     rows = exported(store, names=names)
     for row in rows:
         (tmp_path / row["file_name"]).write_bytes(photos[row["sha256"]])
-    (tmp_path / "metadata.csv").write_text(store.export(names), encoding="utf-8")
+    (tmp_path / "metadata.csv").write_text(export_manifest(store.current(), names), encoding="utf-8")
     manifest = read_dataset(tmp_path)
     assert len(manifest) == len(given)
     table: pd.DataFrame = manifest.table
@@ -231,6 +233,15 @@ def test_many_threads_write_at_once(tmp_path: Path) -> None:
     assert stores[1].counts() == {"real": 6, "synthetic": 0, "unsure": 0}
     for store in stores:
         store.close()
+
+
+def test_a_note_that_was_deleted_is_not_left_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.sqlite"
+    store = ReviewStore(path)
+    store.add(Review(ONE, "real", claim_id="c", note="a very private note"))
+    assert store.delete("c") == 1
+    store.close()
+    assert b"private" not in path.read_bytes()
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,46 @@ def running(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.process.wait()
 
 
+def test_callers_that_never_finish_are_hung_up_on(start: Callable[..., Process], model_file: Path) -> None:
+    """A head that never ends, one that never begins, and the rest of a body that was refused."""
+    server = start(model_file, "--deadline", "1")
+    host, port = server.url.removeprefix("http://").split(":")
+    refused = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
+    for head in (b"GET / HTTP/1.1\r\nX: ", b"", refused):
+        begun = time.monotonic()
+        with socket.create_connection((host, int(port)), timeout=0.2) as connection, suppress(ConnectionError):
+            connection.sendall(head)
+            while time.monotonic() < begun + 10:
+                if head:
+                    connection.sendall(b"x")
+                with suppress(TimeoutError):
+                    if not connection.recv(4096):
+                        break
+        assert 0.5 < time.monotonic() - begun < 6
+    with httpx.Client() as client:
+        for _ in range(3):
+            assert client.get(f"{server.url}/healthz").status_code == 200
+            time.sleep(0.5)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files")
+def test_what_is_stored_is_for_its_owner_alone(
+    start: Callable[..., Process], model_file: Path, encode: Encode, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    server = start(model_file, "--store", str(store))
+    kept = httpx.post(
+        f"{server.url}/v1/claims",
+        files={"photos": encode(size=(640, 480))},
+        data={"keep": "true", "claim_id": "A"},
+        timeout=60,
+    )
+    assert kept.status_code == 200
+    paths = [store, *store.rglob("*")]
+    assert {"store", "A", "evidence.html", "claims.sqlite", "reviews.sqlite", "log.jsonl"} <= {p.name for p in paths}
+    assert [path for path in paths if path.stat().st_mode & 0o077] == []
+
+
 def test_a_head_without_end_is_cut(running: Process) -> None:
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -142,6 +184,12 @@ def test_a_head_without_end_is_cut(running: Process) -> None:
         (["--max-upload-bytes", "5"], 2, "--max-upload-bytes=5 is below --max-body-bytes"),
         (["--shadow-share", "2"], 2, "--shadow-share=2.0 must be in 0..1"),
         (["--deadline", "nan"], 2, "--deadline=nan must be at least"),
+        (["--deadline", "inf"], 2, "--deadline=inf must be at most 86400"),
+        (["--retention-days", "99999999999"], 2, "--retention-days=99999999999 must be at most 36500"),
+        (["--review-days", "0"], 2, "--review-days=0 must be at least 1"),
+        (["--max-pixels", "200000000"], 2, "--max-pixels=200000000 must be at most 100000000"),
+        (["--port", "0", "--shadow-model", "absent.onnx"], 3, "absent.onnx: the model cannot be read"),
+        (["--store", "/"], 2, "/: no store of this service, it holds "),
         (["--port", "70000"], 2, "--port=70000 must be at most 65535"),
         (["--threads", "0"], 2, "--threads=0 must be at least 1"),
         (["--model", "absent.onnx"], 3, "absent.onnx"),

@@ -22,7 +22,7 @@ from realdamage.service.logs import tell
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot, load_model
 from realdamage.service.refusals import Refusal
-from realdamage.service.reviews import ReviewStore
+from realdamage.service.review_store import ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
 from realdamage.service.state import Service
@@ -39,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises UsageError on keys that cannot be read, ModelFileError when the model or the shadow model cannot be used.
     """
+    store = ClaimStore(settings.store, settings.retention_days) if settings.store else None
     metrics = Metrics()
     service = Service(
         settings=settings,
@@ -51,7 +52,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
 
     policy = ClaimPolicy.from_yaml(settings.claim_policy) if settings.claim_policy else ClaimPolicy.default()
-    store = ClaimStore(settings.store, settings.retention_days) if settings.store else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -59,11 +59,9 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(service.models.load)
         await asyncio.to_thread(_import_all)
         model = service.models.get()
-        if settings.shadow_model is not None:
-            shadow = await asyncio.to_thread(load_model, settings.shadow_model, settings)
-            service.shadow = Shadow(shadow, settings.shadow_share, settings.max_pixels, metrics)
+        await asyncio.to_thread(load_shadow, service)
         tell("ready", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
-        purging = asyncio.create_task(_purge(store)) if store else None
+        purging = asyncio.create_task(_purge(store, service)) if store else None
         yield
         service.draining = True
         if purging is not None:
@@ -93,18 +91,30 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def load_shadow(service: Service) -> None:
+    """The second model, where the settings name one and it is not there yet. Raises ModelFileError."""
+    settings = service.settings
+    if settings.shadow_model is not None and service.shadow is None:
+        model = load_model(settings.shadow_model, settings)
+        service.shadow = Shadow(model, settings.shadow_share, settings.max_pixels, service.metrics)
+
+
 def _import_all() -> None:
     """What claims import when first judged takes a while; no request should wait for it."""
     for name in ("realdamage.inference.comparison", "realdamage.inference.claim", "cv2", "c2pa", "imagehash"):
         importlib.import_module(name)
 
 
-async def _purge(store: ClaimStore) -> None:
+async def _purge(store: ClaimStore, service: Service) -> None:
+    days = service.settings.review_days
     while True:
         try:
             gone = await asyncio.to_thread(store.purge)
-            tell("purged", claims=len(gone))
-        except (RealDamageError, OSError) as error:
+            forgotten = await asyncio.to_thread(service.reviews.purge, days) if days is not None else 0
+            tell("purged", claims=len(gone.claims), reviews=forgotten)
+            for problem in gone.problems:
+                tell("purge failed", logging.ERROR, reason=problem)
+        except Exception as error:  # an error that ended this task would end the retention, unseen
             tell("purge failed", logging.ERROR, error=type(error).__name__, reason=str(error))
         await asyncio.sleep(_PURGE_EVERY_S)
 
@@ -118,6 +128,7 @@ def _close(service: Service) -> None:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
+    request_id = request.scope["state"]["request_id"]
     if isinstance(error, Refusal):
         refusal = error
     elif isinstance(error, HTTPException):
@@ -128,7 +139,9 @@ async def _refuse(request: Request, error: Exception) -> Response:
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
         refusal = Refusal(422, "invalid_field", f"{where[:80]}: {first['msg']}")
     else:  # a model that fails on real tiles, a store that cannot be written
-        tell("not answered", logging.ERROR, error=type(error).__name__)
-        refusal = Refusal(503, "unavailable", f"the service cannot answer now: {error}", {"Retry-After": "30"})
+        # Its words name files of this machine: for the log, not for whoever calls.
+        tell("not answered", logging.ERROR, request_id=request_id, error=type(error).__name__, reason=str(error))
+        message = "the service cannot answer now; its log has the details under this request_id"
+        refusal = Refusal(503, "unavailable", message, {"Retry-After": "30"})
     headers = {**(refusal.headers or {}), "content-type": "application/json"}
-    return Response(refusal.to_json(request.scope["state"]["request_id"]), refusal.status_code, headers)
+    return Response(refusal.to_json(request_id), refusal.status_code, headers)

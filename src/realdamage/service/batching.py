@@ -49,6 +49,8 @@ class BatchingScorer:
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self.failed = False
+        """Whether the last run raised; the next that does not takes it back."""
         self._thread = threading.Thread(target=self._work, name="realdamage-tiles", daemon=True)
         self._thread.start()
 
@@ -118,7 +120,9 @@ class BatchingScorer:
             logit, evidence = self._scorer(tiles)
             if len(logit) != len(tiles) or len(evidence) != len(tiles):
                 raise ValueError(f"the network answered {len(logit)} logits for {len(tiles)} tiles")
+            self.failed = False
         except Exception as error:  # belongs to those who wait, not to this thread
+            self.failed = True
             for call, _, _ in run:
                 if not call.done.done():
                     call.done.set_exception(error)

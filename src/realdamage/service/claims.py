@@ -36,7 +36,9 @@ def router(service: Service, policy: ClaimPolicy, store: ClaimStore | None) -> A
     @routes.post("/v1/claims", openapi_extra=describe.CLAIMS_BODY, responses=describe.CLAIMS_ANSWERS)
     async def judge(request: Request) -> Response:
         """Judge a claim: one recommendation with its reasons, from verdicts, what the files say of themselves, the
-        listing's photos and earlier claims."""
+        listing's photos and earlier claims. A photo that cannot be read fails alone, with its `error`; 422 when none
+        can. With keep=true send a claim_id of your own: then a request that is sent again after a lost answer is a 409,
+        not a second claim with the photos of the first."""
         async with service.form(request, _FILES, _FIELDS) as form:
             claim_id, keep = _claim_id(form), flag(form.fields, "keep", False)
             heatmaps = flag(form.fields, "heatmaps", True)
@@ -68,11 +70,14 @@ def router(service: Service, policy: ClaimPolicy, store: ClaimStore | None) -> A
     @routes.delete("/v1/claims/{claim_id}", responses=describe.answers(describe.DELETED, 401, 404))
     async def delete(claim_id: str) -> JSONResponse:
         """Remove a stored claim with its evidence, the hashes of its photos and what reviewers said of them."""
-        reviews = service.reviews.delete(claim_id)
-        if store is not None:
+        reviews = await run_in_threadpool(service.reviews.delete, claim_id)
+        try:
+            if store is None:
+                raise _no_store()
             await run_in_threadpool(store.delete, claim_id)
-        elif not reviews:
-            raise _no_store()
+        except Refusal:
+            if not reviews:  # those of a claim that was never kept are gone now, which is what was asked for
+                raise
         return JSONResponse({"deleted": claim_id})
 
     async def document(claim_id: str, name: str) -> Response:

@@ -14,6 +14,7 @@ from realdamage.service.settings import Settings
 SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
 
+_NAME = re.compile(r"[\w.-]{1,64}")
 _FORM = "NAME SHA256 or NAME SHA256 admin, as `realdamage serve --hash-key` prints it"
 
 
@@ -57,8 +58,11 @@ class KeyRing:
 
 
 def hash_key(key: str, name: str) -> str:
-    """The line to store for a key. Raises UsageError when the key is short enough to be guessed."""
+    """The line to store for a key. name: one word, for the log. Raises UsageError when it is none, or when the key is
+    short enough to be guessed."""
     key = key.strip()
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"the name {name[:80]!r} of a key: 1 to 64 letters, digits, dots, dashes or underscores")
     if len(key) < SHORTEST_KEY:
         raise UsageError(
             f"the key has {len(key)} characters, at least {SHORTEST_KEY} are needed; make one: openssl rand -hex 32"
@@ -75,7 +79,12 @@ def _lines(path: Path) -> list[str]:
 
 def _key(where: str, line: str) -> ApiKey:
     words = line.partition("#")[0].split()
-    if len(words) not in (2, 3) or not re.fullmatch(r"[0-9a-f]{64}", words[1]) or words[2:] not in ([], ["admin"]):
+    if (
+        len(words) not in (2, 3)
+        or not _NAME.fullmatch(words[0])
+        or not re.fullmatch(r"[0-9a-f]{64}", words[1])
+        or words[2:] not in ([], ["admin"])
+    ):
         # The line itself stays out of the message: somebody may have put the key there.
         raise UsageError(f"{where}: not a key; expected {_FORM}")
     return ApiKey(words[0], words[1], bool(words[2:]))

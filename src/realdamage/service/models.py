@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from realdamage.inference.decoding import UInt8Array
 from realdamage.inference.detector import PACKAGED_MODEL, Detector
 from realdamage.inference.errors import ModelFileError, RealDamageError
 from realdamage.inference.metadata import ModelMetadata, read_model_file
@@ -37,6 +38,14 @@ class ServedModel:
             prior=prior,
             allow_demo=self.allow_demo,
         )
+
+    def works(self) -> bool:
+        """Try it on a grey tile."""
+        try:
+            self.scorer(_grey_tile(self.metadata))
+        except Exception:  # whatever a network raises
+            return False
+        return True
 
     def to_dict(self) -> dict[str, Any]:
         """What GET /v1/model says."""
@@ -102,10 +111,10 @@ def load_model(
     """A model file, tried on one tile. Raises ModelFileError naming the file."""
     path = path or PACKAGED_MODEL
     data, metadata, digest = read_model_file(path)
-    side, patches = metadata.pixel_spec.tile, metadata.pixel_spec.tile // metadata.pixel_spec.patch
+    patches = metadata.pixel_spec.tile // metadata.pixel_spec.patch
     try:
         scorer: TileScorer = OnnxScorer(data, threads=settings.threads)
-        logit, evidence = scorer(np.full((1, side, side, 3), 128, np.uint8))
+        logit, evidence = scorer(_grey_tile(metadata))
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if logit.shape != (1,) or evidence.shape != (1, patches, patches) or not np.isfinite(evidence).all():
@@ -115,3 +124,8 @@ def load_model(
         )
     batching = BatchingScorer(scorer, batch_tiles=settings.batch_tiles, observe=observe)
     return ServedModel(batching, metadata, digest, settings.allow_demo)
+
+
+def _grey_tile(metadata: ModelMetadata) -> UInt8Array:
+    side = metadata.pixel_spec.tile
+    return np.full((1, side, side, 3), 128, np.uint8)

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from realdamage.inference.errors import RealDamageError
 from realdamage.service import describe
+from realdamage.service.keys import KeyRing
 from realdamage.service.logs import tell
 from realdamage.service.refusals import Refusal
 from realdamage.service.state import Service
@@ -27,11 +28,14 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/readyz", responses=describe.answers(describe.STATUS, 503))
     async def ready() -> dict[str, str]:
-        """A model is loaded and new requests are taken; 503 otherwise."""
+        """A model is loaded, works, and new requests are taken; 503 otherwise."""
         if service.draining:
             raise Refusal(503, "stopping", "the service is stopping and takes no new requests", {"Retry-After": "5"})
         if not service.models.is_loaded:
             raise Refusal(503, "loading", "the model is still being loaded", {"Retry-After": "1"})
+        model = service.models.get()
+        if model.scorer.failed and not await asyncio.to_thread(model.works):
+            raise Refusal(503, "model_fails", "the model fails; the service's log says why", {"Retry-After": "30"})
         return {"status": "ready"}
 
     @routes.get("/metrics", response_class=Response, responses=describe.METRICS_ANSWERS)
@@ -56,6 +60,16 @@ def router(service: Service) -> APIRouter:
         return JSONResponse(await reload_model(service))
 
     return routes
+
+
+def reload_keys(service: Service) -> None:
+    """Read the file of keys anew; what cannot be read, or would leave no key, changes nothing and is logged."""
+    try:
+        service.keys = KeyRing.read(service.settings)
+    except RealDamageError as error:
+        tell("keys not read anew; the old ones go on", logging.ERROR, reason=str(error))
+    else:
+        tell("keys read", keys=len(service.keys.keys))
 
 
 async def reload_model(service: Service) -> dict[str, Any]:

@@ -27,7 +27,9 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/photos", openapi_extra=describe.PHOTOS_BODY, responses=describe.PHOTOS_ANSWERS)
     async def judge_photos(request: Request) -> JSONResponse:
-        """Judge photos: outcome, score, probability, heat map, regions and reasons of each, in the order sent."""
+        """Judge photos: outcome, score, probability, heat map, regions and reasons of each, in the order sent. The
+        status is that of the request: a photo that cannot be read has an `error` in place of its `verdict`, and 200 it
+        is even when none can."""
         async with service.form(request, frozenset({"photos"}), frozenset({"heatmaps", "prior"})) as form:
             photos = form.files["photos"]
             if not photos:

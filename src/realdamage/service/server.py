@@ -1,10 +1,11 @@
-"""Runs the app as a process: listens, reloads the model on SIGHUP, and at SIGTERM finishes what it has accepted."""
+"""Runs the app as a process: listens, reads keys and model anew on SIGHUP, and at SIGTERM finishes what it has."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
+import os
 import signal
 import socket
 import time
@@ -12,11 +13,12 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from realdamage.inference.errors import RealDamageError
-from realdamage.service.app import create_app
+from realdamage.service.app import create_app, load_shadow
 from realdamage.service.logs import configure_logging, tell
-from realdamage.service.operation import reload_model
+from realdamage.service.operation import reload_keys, reload_model
 from realdamage.service.refusals import Refusal
 from realdamage.service.settings import Settings
 from realdamage.service.state import Service
@@ -27,9 +29,11 @@ _MAX_HEAD_BYTES = 32 * 1024
 def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises RealDamageError when the port is taken or the model cannot be used."""
     configure_logging()
+    os.umask(0o077)  # what is stored of a claim is for this user alone
     app = create_app(settings)
     service: Service = app.state.service
     service.models.load()  # here, so that a broken file ends the command with its own message
+    load_shadow(service)
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     tell("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", keys=len(service.keys.keys))
@@ -69,16 +73,50 @@ class _Server(uvicorn.Server):
 
     def _reload(self) -> None:
         async def load() -> None:
+            reload_keys(self._service)
             with contextlib.suppress(Refusal):  # logged there
                 await reload_model(self._service)
 
         self._reloading = asyncio.get_running_loop().create_task(load())
 
 
+def _impatient(seconds: float) -> type[H11Protocol]:
+    """Connections (h11: whose request heads are bounded in size) that are closed when no request is at hand and none
+    has begun for so long. uvicorn waits for ever for a head, or for the rest of a body that was refused: a few thousand
+    callers that send a byte now and then would keep everyone else out."""
+
+    class Impatient(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._start()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._start()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            super().connection_lost(exc)
+
+        def _start(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_later(seconds, self._end)
+
+        def _end(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return Impatient
+
+
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",  # the one whose size of a request's head can be bounded
+        http=_impatient(settings.deadline),
         ws="none",
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
         log_config=None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from realdamage.inference.decoding import MAX_PIXELS
 from realdamage.inference.errors import UsageError
 
 PREFIX = "REALDAMAGE_"
@@ -17,6 +18,12 @@ MEBI = 1024 * 1024
 
 def _say(metavar: str, text: str) -> dict[str, str]:
     return {"metavar": metavar, "help": text}
+
+
+_AT_MOST = {
+    **{"port": 65535, "max_pixels": MAX_PIXELS, "deadline": 86_400, "drain": 86_400},
+    **dict.fromkeys(("retention_days", "review_days"), 36_500),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,10 @@ class Settings:
         default=None, metadata=_say("DIR", "folder for claims sent with keep=true; nothing is stored without it")
     )
     retention_days: int = field(default=30, metadata=_say("N", "days after which a stored claim is removed"))
+    review_days: int | None = field(
+        default=None,
+        metadata=_say("N", "days after which a reviewer's decision is removed from the store; default: kept"),
+    )
     claim_policy: Path | None = field(
         default=None, metadata=_say("FILE", "YAML with the rules for claims; default: the package's")
     )
@@ -76,18 +87,19 @@ class Settings:
     def __post_init__(self) -> None:
         at_least = {
             **dict.fromkeys(("max_photos", "max_photo_bytes", "max_body_bytes", "max_pixels", "max_upload_bytes"), 1),
-            **dict.fromkeys(("retention_days", "max_queue", "workers", "batch_tiles"), 1),
+            **dict.fromkeys(("retention_days", "review_days", "max_queue", "workers", "batch_tiles"), 1),
             **{"deadline": 0.001, "drain": 0, "port": 0},
         }
         for name, least in at_least.items():
-            if not getattr(self, name) >= least:  # NaN too
-                raise UsageError(f"{option_of(name)}={getattr(self, name)} must be at least {least}")
+            if (value := getattr(self, name)) is not None and not value >= least:  # NaN too
+                raise UsageError(f"{option_of(name)}={value} must be at least {least}")
+        for name, most in _AT_MOST.items():
+            if (value := getattr(self, name)) is not None and value > most:
+                raise UsageError(f"{option_of(name)}={value} must be at most {most}")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"--threads={self.threads} must be at least 1")
         if not 0 <= self.shadow_share <= 1:
             raise UsageError(f"--shadow-share={self.shadow_share} must be in 0..1")
-        if self.port > 65535:
-            raise UsageError(f"--port={self.port} must be at most 65535")
         if self.max_queue < self.max_photos:
             raise UsageError(
                 f"--max-queue={self.max_queue} is below --max-photos={self.max_photos}, so a full request would always "

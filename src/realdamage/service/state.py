@@ -11,7 +11,7 @@ from fastapi import Request
 from realdamage.service.keys import KeyRing
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot
-from realdamage.service.reviews import ReviewStore
+from realdamage.service.review_store import ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
 from realdamage.service.uploads import Form, Limits, UploadBudget, read_form

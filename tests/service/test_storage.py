@@ -1,0 +1,168 @@
+"""The folder of kept claims: whose it is, what two processes do in it at once, and what killed ones leave."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.service.app import create_app
+from realdamage.service.refusals import Refusal
+from realdamage.service.review_store import Review, ReviewStore
+from realdamage.service.settings import Settings
+from realdamage.service.storage import ClaimStore, Purged, prepare_store
+
+LONG_AGO = time.time() - 40 * 86400
+
+
+def aged(path: Path, when: float = LONG_AGO) -> Path:
+    os.utime(path, (when, when))
+    return path
+
+
+def kept(store: ClaimStore, folder: Path, claim_id: str) -> Path:
+    """A claim as it lies there, without the judging."""
+    claim = folder / "claims" / claim_id
+    with store.new(claim_id):
+        for name in ("evidence.html", "evidence.json", "log.jsonl"):
+            (claim / name).write_text("{}")
+    return claim
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UsageError, match="no store of this service, it holds 'photos'"):
+        ClaimStore(tmp_path, 30)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    evidence = tmp_path / "photos" / "claims" / "R-1"
+    evidence.mkdir(parents=True)
+    with pytest.raises(UsageError, match="it holds 'claims/R-1'"):
+        prepare_store(tmp_path / "photos")
+
+
+def test_a_store_is_known_again_and_a_new_disk_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".hidden").touch()
+    for _ in range(2):
+        store, reviews = ClaimStore(tmp_path, 30), ReviewStore(tmp_path / "reviews.sqlite")
+        if not (tmp_path / "claims" / "A").exists():
+            kept(store, tmp_path, "A")
+        store.close()
+        reviews.close()
+
+
+def test_an_id_is_taken_for_other_processes_too_and_free_after_a_failure(tmp_path: Path) -> None:
+    one, other = ClaimStore(tmp_path, 30), ClaimStore(tmp_path, 30)
+
+    def judged_elsewhere() -> None:
+        with pytest.raises(Refusal, match="stored already"), other.new("A"):
+            pass
+        with pytest.raises(Refusal, match="no claim 'A' is stored"):
+            other.delete("A")
+        with pytest.raises(Refusal, match="no claim 'A' is stored"):
+            other.read("A", "evidence.json")
+        raise RealDamageError("no room")
+
+    with pytest.raises(RealDamageError, match="no room"), one.new("A"):
+        judged_elsewhere()
+    kept(other, tmp_path, "A")
+    with pytest.raises(Refusal, match="stored already"), one.new("A"):
+        pass
+    assert one.read("A", "evidence.json") == b"{}"
+    one.close()
+    other.close()
+
+
+def test_what_killed_processes_left_is_purged_and_nothing_else(tmp_path: Path) -> None:
+    store = ClaimStore(tmp_path, 30)
+    claims = tmp_path / "claims"
+    half_written, half_removed, begun = claims / ".A.0a1b2c3d.tmp", claims / "B", claims / "C"
+    for folder in (half_written, half_removed, begun, claims / "D", claims / ".snapshot", claims / "notes"):
+        folder.mkdir()
+    (half_written / "evidence.html").touch()
+    (half_removed / "evidence.html").touch()
+    (claims / "notes" / "mine.txt").touch()
+    for folder in (half_written, half_removed, begun, claims / ".snapshot", claims / "notes"):
+        aged(folder)
+    assert store.purge() == Purged((), ())
+    assert sorted(path.name for path in claims.iterdir()) == [".snapshot", "D", "notes"], "D is being judged"
+    store.close()
+
+
+def test_a_claim_that_cannot_be_removed_keeps_no_other_from_being_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ClaimStore(tmp_path, 30)
+    for claim_id in ("A", "B", "C"):
+        aged(kept(store, tmp_path, claim_id) / "evidence.json")
+    remove = shutil.rmtree
+
+    def stuck(path: Path) -> None:
+        if path.name == "A":
+            raise PermissionError(13, "Permission denied")
+        if path.name == "B":  # another process was faster
+            remove(path)
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    gone = store.purge()
+    assert gone.claims == ("C",)
+    assert len(gone.problems) == 1
+    assert "claims/A: the store cannot be changed: Permission denied" in gone.problems[0]
+    store.close()
+
+
+def test_decisions_are_kept_unless_a_number_of_days_is_given(model_file: Path, tmp_path: Path) -> None:
+    """The purge at the start of a service."""
+    path = tmp_path / "store" / "reviews.sqlite"
+    for days, left in ((None, 1), (50, 1), (30, 0)):
+        with TestClient(create_app(Settings(model=model_file, threads=1, store=path.parent, review_days=days))):
+            with sqlite3.connect(path) as database:
+                if days is None:
+                    ReviewStore(path).add(Review("1" * 64, "real"))
+                    old = datetime.fromtimestamp(LONG_AGO, UTC).isoformat()
+                    database.execute("UPDATE reviews SET decided_at = ?", [old])
+            end = time.monotonic() + 5
+            while len(ReviewStore(path).history()) != left and time.monotonic() < end:
+                time.sleep(0.05)
+        assert len(ReviewStore(path).history()) == left
+
+
+def test_a_full_disk_is_an_error_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ClaimStore(tmp_path, 30)
+
+    def full(path: Path, mode: int = 0) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(RealDamageError, match=r"claims/A: the store cannot be changed: No space left"), store.new("A"):
+        pass
+    store.close()
+
+
+def _open_and_add(folder: Path, number: int) -> None:
+    reviews = ReviewStore(folder / "reviews.sqlite")
+    store = ClaimStore(folder, 30)
+    for step in range(5):
+        kept(store, folder, f"p{number}-{step}")
+    store.close()
+    reviews.close()
+
+
+def test_processes_that_open_a_new_store_at_once(tmp_path: Path) -> None:
+    spawned = multiprocessing.get_context("spawn")
+    processes = [spawned.Process(target=_open_and_add, args=(tmp_path / "store", number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(list((tmp_path / "store" / "claims").iterdir())) == 15
