@@ -402,3 +402,15 @@ def test_wrong_input_is_told(
 ) -> None:
     assert main(["compare-listing", str(photos / claim), str(photos / listing_photo)]) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(400, 300), (1600, 1200), (48, 640), (640, 48)])
+def test_the_caption_is_not_cut_off(size: tuple[int, int]) -> None:
+    large = shot(scene(3, *size), 1)
+    found = compare(saved(painted(large)), saved(large))
+    picture = np.asarray(draw_comparison(np.asarray(large), np.asarray(large), found)).astype(int)
+    band = picture[-20:]
+    ground = band[0, 0]
+    written = (np.abs(band - ground).max(axis=2) > 60).any(axis=0)
+    assert written.any()
+    assert not written[-4:].any()  # the last letter ends before the edge

@@ -179,5 +179,6 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
         ClaimIndex.open(tmp_path / "other.sqlite")
     with pytest.raises(UsageError, match="no folder"):
         ClaimIndex.open(tmp_path / "none" / "claims.sqlite")
-    with pytest.raises(UsageError, match="negative"):
-        ClaimIndex.open(tmp_path / "new.sqlite").purge(-1)
+    for days in (-1.0, float("nan"), float("inf"), 1e12):
+        with pytest.raises(UsageError, match=r"days in 0\.\.36500"):
+            ClaimIndex.open(tmp_path / "new.sqlite").purge(days)

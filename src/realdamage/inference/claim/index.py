@@ -30,6 +30,7 @@ _VERSION = 1
 _APPLICATION = 0x7264_6D67  # "rdmg", in the header of the file: another program's database is not written to
 _WAIT_S = 30.0  # for another process that is writing
 _MOST = 50  # findings a photo: who repeats a photo more often is known by then
+_OLDEST_DAYS = 36_500
 _CANDIDATES = 500  # rows a query, below SQLite's oldest limit of 999 parameters
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS photos (
@@ -145,9 +146,9 @@ class ClaimIndex:
             return sqlite.execute("DELETE FROM photos WHERE claim_id = ?", (claim_id,)).rowcount
 
     def purge(self, older_than_days: float) -> int:
-        """Forget the photos seen longer ago; returns how many. Raises UsageError on a negative age."""
-        if older_than_days < 0:
-            raise UsageError(f"older_than_days={older_than_days} cannot be negative")
+        """Forget the photos seen longer ago; returns how many. Raises UsageError unless 0 <= age <= 36,500 days."""
+        if not 0 <= older_than_days <= _OLDEST_DAYS:
+            raise UsageError(f"older_than_days={older_than_days:g}: must be a number of days in 0..{_OLDEST_DAYS}")
         limit = dt.datetime.now(dt.UTC) - dt.timedelta(days=older_than_days)
         with self._transaction() as sqlite:
             return sqlite.execute("DELETE FROM photos WHERE seen < ?", (limit.isoformat(timespec="seconds"),)).rowcount

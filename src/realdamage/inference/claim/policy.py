@@ -111,10 +111,8 @@ class ClaimPolicy:
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(
-                f"{path}: the claim policy cannot be read: {error.strerror}; write one with: "
-                f"realdamage claim --write-policy {path}"
-            ) from error
+            hint = f"; write one with: realdamage claim --write-policy {path}" * isinstance(error, FileNotFoundError)
+            raise ConfigError(f"{path}: the claim policy cannot be read: {error.strerror}{hint}") from error
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
         try:

@@ -11,6 +11,7 @@ from realdamage.inference.decoding import Float32Array, UInt8Array
 _SIDE = 900  # longest side of either photo, in pixels
 _GAP = 12
 _STRENGTH = 0.6
+_SMALLEST_FONT = 9.0
 _HEAT = np.array([255, 0, 60], np.float32)
 _BOX, _OUTLINE = (0, 190, 255), (60, 160, 60)
 _COLOURS = {"same_capture": (165, 20, 40), "same_object": (150, 95, 0), "unrelated": (70, 70, 70)}
@@ -34,27 +35,38 @@ def draw_comparison(claim_rgb: UInt8Array, listing_rgb: UInt8Array, comparison: 
     if comparison.homography is not None:
         _outline(listing, comparison, listing.width / listing_rgb.shape[1])
     height = max(claim.height, listing.height)
-    text = _caption(comparison)
     caption = max(24, height // 20)
     picture = Image.new("RGB", (listing.width + _GAP + claim.width, height + caption), (245, 245, 245))
     picture.paste(listing, (0, 0))
     picture.paste(claim, (listing.width + _GAP, 0))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, height, picture.width, height + caption), fill=_COLOURS[comparison.outcome])
-    font = ImageFont.load_default(caption * 0.6)
-    fitting = min(caption * 0.6, caption * 0.6 * (picture.width - 12) / font.getlength(text))
-    draw.text(
-        (6, height + caption / 2), text, fill="white", font=ImageFont.load_default(max(6.0, fitting)), anchor="lm"
-    )
+    text, font = _fitting(_caption(comparison), picture.width - 12, 0.6 * caption)
+    draw.text((6, height + caption / 2), text, fill="white", font=font, anchor="lm")
     return picture
 
 
-def _caption(comparison: Comparison) -> str:
-    parts = [f"listing photo | claim photo: {comparison.outcome}", f"overlap {comparison.overlap:.0%}"]
+def _caption(comparison: Comparison) -> list[str]:
+    """What is said below, the most needed first."""
+    parts = [comparison.outcome.replace("_", " ")]
     if comparison.outcome == "same_capture":
         count = len(comparison.changes)
-        parts.append(f"changed {comparison.changed:.1%} in {count} area{'s' * (count != 1)}")
-    return " | ".join([*parts, *(reason.code for reason in comparison.reasons)])
+        parts.append(f"{comparison.changed:.1%} changed in {count} area{'s' * (count != 1)}" if count else "unchanged")
+    if comparison.outcome != "unrelated":
+        parts.append(f"overlap {comparison.overlap:.0%}")
+    return [*parts, "left: listing photo, right: claim photo"]
+
+
+def _fitting(parts: list[str], width: int, size: float) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """As many of the parts as fit into `width` pixels, in a font of at most `size`, at least `_SMALLEST_FONT`."""
+    for count in range(len(parts), 0, -1):
+        text, tried = " | ".join(parts[:count]), size
+        while tried >= _SMALLEST_FONT:
+            font = ImageFont.load_default(tried)
+            if font.getlength(text) <= width:
+                return text, font
+            tried *= 0.94
+    return parts[0], ImageFont.load_default(_SMALLEST_FONT)
 
 
 def _small(rgb: UInt8Array) -> Image.Image:
