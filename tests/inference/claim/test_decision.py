@@ -248,6 +248,17 @@ def test_the_listing_photo_in_several_claims_is_no_reuse() -> None:
     assert codes[:2] == ["same_capture_changed", "reused_in_other_claim"]
 
 
+def test_a_listing_photo_as_it_stands_is_not_held_against_its_variant_with_a_logo() -> None:
+    compared = (("clean.jpg", comparison("same_capture")), ("logo.jpg", comparison("same_capture", 0.05)))
+    recommendation, reasons = decide([photo(comparisons=compared)], (), ClaimPolicy.default(), MODEL)
+    assert recommendation == "ask_photo"
+    assert [reason.code for reason in reasons] == ["listing_photo_itself", "no_promise"]
+    assert "clean.jpg" in reasons[0].sentence
+    both = (("clean.jpg", comparison("same_capture", 0.02)), compared[1])
+    codes = [reason.code for reason in decide([photo(comparisons=both)], (), ClaimPolicy.default(), MODEL)[1]]
+    assert codes == ["same_capture_changed", "same_capture_changed", "no_promise"]
+
+
 def test_a_picture_that_looks_the_same_is_not_called_the_same() -> None:
     assert "looks the same as photo 1 of claim C-1" in sentence_of(photo(duplicates=seen("C-1")))
     exact = replace(seen("C-1")[0], exact=True, distance=0)

@@ -168,36 +168,44 @@ def _by_verdict(policy: ClaimPolicy, model: Mapping[str, Any], judged: int) -> t
 
 
 def _of_comparisons(comparisons: Sequence[tuple[str, Comparison]], policy: ClaimPolicy) -> Iterator[tuple[str, str]]:
-    """(rule, sentence): a photo is compared with several listing photos, and each same capture is told."""
+    """(rule, sentence): a photo is compared with several listing photos, and each same capture is told. One that is a
+    listing photo as it stands is not held against the others: shops show a picture with and without their logo."""
     limits = policy.comparison
-    for listing, found in comparisons:
-        if found.outcome != "same_capture" or found.overlap < limits.min_overlap:
-            continue
-        if found.agreement < limits.min_agreement:
-            continue
-        if found.changes and found.changed >= limits.min_changed:
-            areas = "1 area differs" if len(found.changes) == 1 else f"{len(found.changes)} areas differ"
-            yield (
-                "same_capture_changed",
-                f"the same shot as the listing photo {listing}, or another by a camera that stood still in unchanged "
-                f"light, but {areas} ({found.changed:.1%} of what they share). Which of the two photos was changed, "
-                "and whether by hand or in front of the camera, this does not tell; a logo or a sticker counts too.",
-            )
-        elif found.claim_sha256 == found.listing_sha256:
+    same = [
+        (listing, found)
+        for listing, found in comparisons
+        if found.outcome == "same_capture"
+        and found.overlap >= limits.min_overlap
+        and found.agreement >= limits.min_agreement
+    ]
+    unchanged = [(listing, found) for listing, found in same if not _is_changed(found, policy)]
+    for listing, found in unchanged or same:
+        if found.claim_sha256 == found.listing_sha256:
             yield "listing_photo_itself", f"the same file as the listing photo {listing}, byte for byte."
-        else:
+            continue
+        shot = (
+            f"the same shot as the listing photo {listing}, or another by a camera that stood still in unchanged light"
+        )
+        if unchanged:
             much = "nothing differs by more than noise"
             if found.changes:
                 much = f"what differs ({found.changed:.2%}) is less than the policy counts"
+            yield "listing_photo_itself", f"{shot}; {much}."
+        else:
+            areas = "1 area differs" if len(found.changes) == 1 else f"{len(found.changes)} areas differ"
             yield (
-                "listing_photo_itself",
-                f"the same shot as the listing photo {listing}, or another by a camera that stood still in unchanged "
-                f"light; {much}.",
+                "same_capture_changed",
+                f"{shot}, but {areas} ({found.changed:.1%} of what they share). Which of the two photos was changed, "
+                "and whether by hand or in front of the camera, this does not tell; a logo or a sticker counts too.",
             )
     if comparisons and all(found.outcome == "unrelated" for _, found in comparisons):
         count = len(comparisons)
         shows = "does not resemble the listing photo" if count == 1 else f"resembles none of the {count} listing photos"
         yield "listing_unrelated", f"{shows}; that is so of many close-ups too."
+
+
+def _is_changed(found: Comparison, policy: ClaimPolicy) -> bool:
+    return bool(found.changes) and found.changed >= policy.comparison.min_changed
 
 
 def _of_claim(photos: Sequence[ClaimPhoto], listings: Sequence[ListingPhoto], policy: ClaimPolicy) -> Iterator[Finding]:
