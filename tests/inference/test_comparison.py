@@ -252,6 +252,17 @@ def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame() -> None:
     assert covers(found, (135, 75, 175, 105)) > 0.9
 
 
+@pytest.mark.parametrize(("share", "outcome"), [(0.15, "same_capture"), (0.5, "same_object")])
+def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(
+    listing: Image.Image, share: float, outcome: str
+) -> None:
+    claim = listing.copy()
+    claim.paste(shot(scene(99), 7).crop((0, 0, round(share * claim.width), claim.height)), (0, 0))
+    found = compare(saved(claim, 92), saved(listing, 92))
+    assert found.outcome == outcome
+    assert found.changed == pytest.approx(share, abs=0.1)
+
+
 def test_sentences_end_and_say_what_pixels_cannot(listing: Image.Image) -> None:
     pairs = [(painted(listing), listing), (listing, listing), (shot(scene(2), 2), listing), (listing, listing)]
     found = [compare(saved(claim, 80 + index), saved(other, 92)) for index, (claim, other) in enumerate(pairs)]

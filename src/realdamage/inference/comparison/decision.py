@@ -28,6 +28,7 @@ MIN_AGREEMENT = 0.9
 MIN_OVERLAP = 0.25
 MIN_TEXTURED_PIXELS = 400
 MAX_MOTION = 0.6
+MAX_CHANGED = 0.3  # of what they share; above it, what agrees may be one flat thing held alike in two shots
 MIN_QUALITY = 75  # of a JPEG file; below it, what its saving left behind passes for noise
 _OTHER_NOISE = "the sensor noise in smooth areas is another one"
 _SAME_FRAME = 0.02  # relative difference of the sides' ratios up to which a photo may be the whole other one, resized
@@ -132,6 +133,8 @@ def _why_not_same_capture(alignment: Alignment, differences: Differences, noisy:
         return f"points are {alignment.motion:.1f} pixels off after alignment, as seen from another place"
     if differences.agreement < MIN_AGREEMENT:
         return f"only {differences.agreement:.0%} of what they share agrees within noise"
+    if differences.changed > MAX_CHANGED:
+        return f"{differences.changed:.0%} of what they share differs"
     if noisy and differences.noise_differs:
         return _OTHER_NOISE
     return ""
