@@ -381,6 +381,26 @@ def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: En
     until(page, "document.getElementById('problem').textContent.includes('HTTP 413')")
 
 
+def test_a_decision_that_is_not_stored_is_told_where_it_was_made(open_page: Open, encode: Encode) -> None:
+    page, sent = open_page(), []
+    judge(page, ("one.jpg", encode(size=(128, 96))), ("two.jpg", encode(size=(128, 96), seed=1)))
+    page.route("**/v1/reviews", lambda route: sent.append(route))
+    for key in ("1", "1"):
+        page.keyboard.down(key)  # the second one is a repeat: the key is held
+    page.keyboard.up("1")
+    page.keyboard.press("j")
+    assert page.inner_text("#viewer h2") == "two.jpg"
+    until_sent = time.monotonic() + 20
+    while not sent and time.monotonic() < until_sent:
+        page.wait_for_timeout(20)
+    assert len(sent) == 1
+    sent[0].fulfill(status=503, json={"error": {"code": "unavailable", "message": "No room on the disk."}})
+    until(page, "document.querySelector('#saved').textContent.includes('No room on the disk.')")
+    assert page.inner_text("#viewer h2") == "one.jpg"
+    assert page.get_attribute("#saved", "class") == "problem"
+    assert page.locator("#deciding [aria-pressed=true]").count() == 0
+
+
 def test_a_key_is_asked_for_and_kept_for_this_tab(open_page: Open, encode: Encode, model_file: Path) -> None:
     settings = Settings(model=model_file, threads=1, api_key_hashes=hash_key(KEY, "team"))
     with running(create_app(settings)) as url:
@@ -388,13 +408,17 @@ def test_a_key_is_asked_for_and_kept_for_this_tab(open_page: Open, encode: Encod
         choose(page, ("cup.jpg", encode(red=True, size=(128, 96))))
         page.click("#judge")
         page.wait_for_selector("#key-dialog[open]")
-        assert "a key is needed" in page.inner_text("#key-reason")
-        page.fill("#key", "wrong-key-wrong-key-wrong-key")
-        page.click("#key-form button[value=use]")
+        for unusable in ("密钥", "wrong-key-wrong-key-wrong-key"):
+            assert "a key is needed" in page.inner_text("#key-reason")
+            page.fill("#key", unusable)
+            page.click("#key-form button[value=use]")
+            page.wait_for_selector("#key-dialog[open]")
         until(page, "document.getElementById('key-reason').textContent.includes('not known here')")
         page.fill("#key", KEY)
         page.click("#key-form button[value=use]")
         page.wait_for_selector("#results:not([hidden])")
         assert page.evaluate("Object.values(sessionStorage)") == [KEY]
+        until(page, "document.getElementById('model').textContent.includes('test-1')")
+        until(page, "document.getElementById('decided').textContent !== ''")
         assert KEY not in str(page.evaluate("Object.values(localStorage)"))
         page.context.close()

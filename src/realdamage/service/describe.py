@@ -132,9 +132,8 @@ def answers(schema: Schema, *refusals: int, example: Any = None) -> dict[int | s
 
 
 def _form(required: dict[str, Schema], **optional: Schema) -> dict[str, Any]:
-    return {
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _object(required, **optional)}}}
-    }
+    schema = {**_object(required, **optional), "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 _FILES: Schema = {**_list({"type": "string", "format": "binary"}), "minItems": 1}

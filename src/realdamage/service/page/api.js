@@ -11,7 +11,8 @@ export class ServiceError extends Error {
 }
 
 export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
+  // What no header can carry is no key either: without it, the service says what is wrong, and it is asked for again.
+  sessionStorage.setItem(KEY, key.replace(/[^!-~]/g, ""));
 }
 
 /**

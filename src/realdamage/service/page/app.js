@@ -47,11 +47,13 @@ async function judge() {
   }
 }
 
-/** Runs a request; where a key is missing or wrong, asks for one and runs it again. */
+/** Runs a request; where a key is missing or wrong, asks for one and runs it again, and shows what needed it before. */
 async function withKey(run) {
-  for (;;) {
+  for (let asked = false; ; asked = true) {
     try {
-      return await run();
+      const answer = await run();
+      if (asked) showModel().then(showCounts);
+      return answer;
     } catch (error) {
       if (error.status !== 401 || !(await askForKey(error.message))) throw error;
     }
@@ -195,6 +197,8 @@ async function takeDecision(choice) {
     announce(say("decided", { decision: say(`decide_${choice}`) }));
     await showCounts();
   } catch (error) {
+    if (page.claim === null) return showProblem(error);
+    go(page.claim.photos.indexOf(photo)); // the reviewer may be at another one by now
     const saved = at("saved");
     saved.textContent = say("save_failed", { message: error.message });
     saved.className = "problem";
@@ -261,6 +265,7 @@ const SHORTCUTS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.repeat && "123".includes(event.key)) return; // a key held down is one decision
   if (event.target.closest("textarea, select, input:not([type=checkbox])")) return;
   if (event.key === "?") at("help-dialog").showModal();
   else if (page.claim && event.key in SHORTCUTS) SHORTCUTS[event.key]();
