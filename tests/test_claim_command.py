@@ -80,6 +80,11 @@ def test_a_claim_its_evidence_and_the_check(type_in: Type) -> None:
     assert checked.code == 0, checked.out
     assert "painted.jpg: is the claim's painted.jpg, byte for byte" in checked.out
     assert "Not shown:" in checked.out
+    foreign = type_in("verify", "evidence", "--photo", "blue.jpg", "cut.jpg")
+    assert foreign.code == 1
+    assert "blue.jpg: is the listing's blue.jpg, byte for byte" in foreign.out
+    assert "cut.jpg: is none of the claim's photos, nor of the listing's" in foreign.out
+    assert "what is marked MISMATCH has to be explained first" in foreign.out  # the evidence may be whole
     Path("evidence/evidence.html").write_text("another page")
     broken = type_in("verify", "evidence")
     assert broken.code == 1
