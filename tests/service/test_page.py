@@ -289,7 +289,7 @@ def test_beside_the_listing_photo(open_page: Open) -> None:
     claim, listing_photo = ((SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original"))
     page = open_page()
     judge(page, ("claim.jpg", claim), listings=(("shop.jpg", listing_photo),))
-    assert page.inner_text(".compared strong") == "The same picture"
+    assert page.inner_text(".compared strong") == "The same shot, or one from a fixed camera"
     assert page.input_value("#overlay") == "change0"
     assert page.locator(".boxes rect.changed").count() >= 1
     left, top, width, height = (
