@@ -257,9 +257,9 @@ def typed(arguments: list[str], cwd: Path, script: list[str] | None = None) -> s
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280)
 
 
-def test_a_multirun_trains_each_in_a_folder_of_its_own(tiny_manifest: Path, tmp_path: Path) -> None:
-    finished = typed(["-m", "seed=0,1", "name=sweep", f"data.root={tiny_manifest}", *AS_TYPED], tmp_path)
-    assert finished.returncode == 0, finished.stderr
+def test_a_multirun_trains_each_in_a_folder_of_its_own(run_command, tiny_manifest: Path, tmp_path: Path) -> None:
+    finished = run_command("train", "-m", "seed=0,1", "name=sweep", f"data.root={tiny_manifest}", *AS_TYPED)
+    assert finished.code == 0, finished.err
     folders = [tmp_path / "out/sweep-sweep" / number for number in ("0", "1")]
     for seed, folder in enumerate(folders):
         assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == seed
