@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test lint format types bench sheet constraints clean
+.PHONY: help quickstart test lint format types bench sheet screenshots constraints clean
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -65,6 +65,9 @@ SHEET := 000002_damaged 000002_ai_region 000004_original 000004_ai_whole 000005_
 
 sheet: .venv/installed-train  ## draw the README's picture of the packaged model's verdicts
 	$(BIN)/realdamage predict $(SHEET:%=data/sample/photos/%.jpg) --sheet data/results/sheet.png
+
+screenshots: .venv/installed-synth  ## take the README's pictures of the review page and of the evidence (needs a Chromium)
+	$(BIN)/python -m realdamage.service.screenshots --out data/results
 
 # Keeps the pins that still fit; `make constraints UPGRADE=--upgrade` takes the newest of everything. Needs uv.
 # torch pins its own CUDA packages, so those stay out; a CPU build of the same torch then fits too.
