@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Before numpy and torch look: on networks this small two threads cost more than they bring, and beside other work on
 # the same processors ten times as much, as they wait for each other.
@@ -17,11 +18,16 @@ if "--benchmark-enable" not in sys.argv:
 
 import numpy as np
 import numpy.typing as npt
+import onnx.parser
 import pandas as pd
 import pytest
 from PIL import Image
 
 from realdamage.data.manifest import write_manifest
+from realdamage.inference.metadata import ModelMetadata, write_model_file
+from realdamage.inference.photo import PixelSpec
+from realdamage.inference.policy import Calibration, Policy
+from realdamage.inference.pooling import Pooling
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,6 +36,7 @@ RGB = npt.NDArray[np.uint8]
 PhotoFactory = Callable[[int, int, int], RGB]
 WriteSet = Callable[..., Path]
 TinyConfig = Callable[..., "DictConfig"]
+SaveRedModel = Callable[..., Path]
 
 TINY_RUN = (
     "model.backbone=test_vit",
@@ -61,6 +68,34 @@ def photo_factory() -> PhotoFactory:
         return np.clip(np.rint(smooth + rng.normal(0, 8, smooth.shape)), 0, 255).astype(np.uint8)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def red_network() -> bytes:
+    """A network that sees redness: evidence of a patch = (mean red - mean blue) / 16, logit = its mean."""
+    model = onnx.parser.parse_model((Path(__file__).parent / "inference" / "redness.onnx.txt").read_text())
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def save_red_model(red_network: bytes) -> SaveRedModel:
+    """`save_red_model(path, **changes)`: that network as a calibrated model, some of its metadata changed."""
+    metadata = ModelMetadata(
+        pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
+        pooling=Pooling(),
+        calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
+        policy=Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}),
+        backbone="redness",
+        demo=False,
+        model_version="test-1",
+    )
+
+    def save(path: Path, **changes: Any) -> Path:
+        write_model_file(path, red_network, replace(metadata, **changes))
+        return path
+
+    return save
 
 
 def _generated(rgb: RGB) -> RGB:

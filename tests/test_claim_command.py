@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx.parser
 import pytest
 from PIL import Image
 
 from realdamage.cli import main
 from realdamage.inference.claim import ClaimPolicy
-from realdamage.inference.metadata import ModelMetadata, write_model_file
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.policy import Calibration, Policy
-from realdamage.inference.pooling import Pooling
-
-# Sees redness: evidence of a patch = (mean red - mean blue) / 16.
-NETWORK = Path(__file__).parent / "inference" / "redness.onnx.txt"
 
 
 class Finished(NamedTuple):
@@ -33,19 +25,15 @@ Type = Callable[..., Finished]
 
 
 @pytest.fixture
-def type_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
+def type_in(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    save_red_model: Callable[[Path], Path],
+) -> Type:
     """Types a command in a folder with red.onnx, blue.jpg, painted.jpg (red quarter) and cut.jpg (half a file)."""
     monkeypatch.chdir(tmp_path)
-    metadata = ModelMetadata(
-        pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
-        pooling=Pooling(),
-        calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
-        policy=Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}),
-        backbone="redness",
-        demo=False,
-        model_version="test-1",
-    )
-    write_model_file("red.onnx", onnx.parser.parse_model(NETWORK.read_text()).SerializeToString(), metadata)
+    save_red_model(Path("red.onnx"))
     rng = np.random.default_rng(0)
     rgb = np.kron(rng.integers(0, 90, (12, 12, 1)), np.ones((32, 32, 1))) + np.array((40, 60, 120))
     Image.fromarray(rgb.astype(np.uint8)).save("blue.jpg", quality=95)

@@ -13,37 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx.parser
 import pytest
 from PIL import Image
 
 import realdamage
 from realdamage import cli
 from realdamage.cli import main
-from realdamage.inference.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.policy import Calibration, Policy
-from realdamage.inference.pooling import Pooling
+from realdamage.inference.metadata import read_model_file, write_model_file
 from realdamage.inference.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Verdict
-
-# Sees redness: evidence of a patch = (mean red - mean blue) / 16.
-NETWORK = Path(__file__).parent / "inference" / "redness.onnx.txt"
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model" / "red.onnx"
-    metadata = ModelMetadata(
-        pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
-        pooling=Pooling(),
-        calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
-        policy=Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}),
-        backbone="redness",
-        demo=False,
-        model_version="test-1",
-    )
-    write_model_file(path, onnx.parser.parse_model(NETWORK.read_text()).SerializeToString(), metadata)
-    return path
+def model(tmp_path: Path, save_red_model: Callable[[Path], Path]) -> Path:
+    return save_red_model(tmp_path / "model" / "red.onnx")
 
 
 @pytest.fixture

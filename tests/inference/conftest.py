@@ -11,20 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx.parser
 import pytest
 
 from realdamage.inference.metadata import ModelMetadata, write_model_file
 from realdamage.inference.photo import PixelSpec
 from realdamage.inference.policy import Calibration, Policy
 from realdamage.inference.pooling import Pooling
-
-
-@pytest.fixture(scope="session")
-def red_network() -> bytes:
-    model = onnx.parser.parse_model((Path(__file__).parent / "redness.onnx.txt").read_text())
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
 
 
 @pytest.fixture

@@ -9,42 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx.parser
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.inference.metadata import ModelMetadata, write_model_file
 from realdamage.inference.photo import PixelSpec
 from realdamage.inference.policy import Calibration, Policy
-from realdamage.inference.pooling import Pooling
 from realdamage.service.app import create_app
 from realdamage.service.settings import Settings
 
-NETWORK = Path(__file__).parents[1] / "inference" / "redness.onnx.txt"
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
 
 
 @pytest.fixture(scope="session")
-def write_model() -> Callable[..., Path]:
+def write_model(save_red_model: Callable[..., Path]) -> Callable[..., Path]:
     """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean blue) / 16."""
-    network = onnx.parser.parse_model(NETWORK.read_text()).SerializeToString()
 
     def write(path: Path, t_synthetic: float = 1.0, model_version: str = "test-1") -> Path:
-        metadata = ModelMetadata(
+        return save_red_model(
+            path,
             pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=640),
-            pooling=Pooling(),
             calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
             policy=Policy(
                 t_synthetic=t_synthetic, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={"real": 30}
             ),
-            backbone="redness",
-            demo=False,
             model_version=model_version,
         )
-        write_model_file(path, network, metadata)
-        return path
 
     return write
 

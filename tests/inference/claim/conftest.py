@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,7 @@ import pytest
 from PIL import Image
 
 from realdamage.inference.detector import Detector
-from realdamage.inference.metadata import ModelMetadata, write_model_file
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.policy import Calibration, Policy
+from realdamage.inference.policy import Calibration
 from realdamage.inference.pooling import Pooling
 
 Photo = Callable[..., bytes]
@@ -40,18 +39,12 @@ def claim_photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> Photo:
 
 
 @pytest.fixture(scope="session")
-def detector(red_network: bytes, tmp_path_factory: pytest.TempPathFactory) -> Detector:
-    path = tmp_path_factory.mktemp("claim") / "red.onnx"
-    metadata = ModelMetadata(
-        pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
+def detector(save_red_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    path = save_red_model(
+        tmp_path_factory.mktemp("claim") / "red.onnx",
         pooling=Pooling(tile_sharpness=2.0, patch_sharpness=1.0, patch_weight=0.5),
         calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
-        policy=Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}),
-        backbone="redness",
-        demo=False,
-        model_version="test-1",
     )
-    write_model_file(path, red_network, metadata)
     return Detector.load(path, threads=1)
 
 

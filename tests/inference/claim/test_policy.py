@@ -66,7 +66,7 @@ def test_a_wrong_file_is_told_with_its_name_and_key(tmp_path: Path, text: str, s
 def test_no_such_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: .*No such file.*--write-policy"):
         ClaimPolicy.from_yaml(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="Is a directory$"):
+    with pytest.raises(ConfigError, match=r"Is a directory$"):
         ClaimPolicy.from_yaml(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(ConfigError, match="not YAML"):
