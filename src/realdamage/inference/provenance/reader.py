@@ -93,8 +93,8 @@ def _camera_facts(data: bytes, camera: list[Exif], blocks: Blocks) -> CameraFact
     if state == "differs":
         blocks.note(
             "thumbnail_differs",
-            "The small picture inside the file shows something else than the photo, as it does after a crop, a filter or "
-            "an edit by a program that leaves it as it was.",
+            "The small picture inside the file shows something else than the photo, as it does after a crop, a filter "
+            "or an edit by a program that leaves it as it was.",
         )
     taken = next((exif.taken for exif in camera if exif.taken), "")
     gps = any(exif.gps for exif in camera)
