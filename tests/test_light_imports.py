@@ -65,6 +65,18 @@ def test_inference_and_the_command_line_need_the_base_install_only() -> None:
     assert heavy_imports(modules, TRAINING | ANALYSIS) == {}
 
 
+def test_the_service_and_what_claims_import_need_no_training_and_no_analysis() -> None:
+    rooms = ["service", "inference/provenance", "inference/comparison", "inference/claim"]
+    modules = [
+        f"realdamage.{room.replace('/', '.')}.{module.name}"
+        for room in rooms
+        for module in pkgutil.iter_modules([str(PACKAGE / room)])
+    ]
+    assert len(modules) > 50
+    # imagehash, which claims use, brings scipy.
+    assert heavy_imports(modules, TRAINING | ANALYSIS - {"scipy"}) == {}
+
+
 def test_importing_the_package_is_free() -> None:
     assert heavy_imports(["realdamage"], TRAINING | ANALYSIS | {"numpy", "PIL", "onnxruntime"}) == {}
 

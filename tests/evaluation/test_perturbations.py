@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ RGB = npt.NDArray[np.uint8]
 PhotoFactory = Callable[[int, int, int], RGB]
 
 
+@cache  # a suite of all takes half a second to compose
 def suite(name: str, *overrides: str) -> dict[str, Perturbation]:
     config = compose("evaluate", ["checkpoint=x", "data.root=x", f"robustness={name}", *overrides])
     return {each.name: each for each in suite_from_config(plain(config.robustness))}
