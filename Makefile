@@ -45,7 +45,7 @@ quickstart: .venv/installed-train  ## install, make photos, train, export, calib
 
 test: .venv/installed-synth  ## install and run all tests; those that need ../shared are skipped without it
 	@[ -d ../shared ] || echo "no ../shared beside this folder: the few tests marked 'shared' will be skipped"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/installed-synth  ## ruff: rules and format, changing nothing
 	$(BIN)/ruff check .
