@@ -5,5 +5,6 @@ Only positive evidence: a file that declares nothing may have been made by anyth
 
 from realdamage.inference.provenance.reader import read_provenance
 from realdamage.inference.provenance.record import CameraFacts, Declared, Finding, Provenance
+from realdamage.inference.provenance.trust import TrustAnchors
 
-__all__ = ["CameraFacts", "Declared", "Finding", "Provenance", "read_provenance"]
+__all__ = ["CameraFacts", "Declared", "Finding", "Provenance", "TrustAnchors", "read_provenance"]

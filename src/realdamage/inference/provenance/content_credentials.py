@@ -1,7 +1,8 @@
 """Reads content credentials (C2PA): a manifest, bound to the picture by a hash and signed by whoever made it.
 
 What a manifest declares counts only when its signature and the hash of the picture hold. Whether the signer is who it
-says is another matter: without a list of trusted authorities nobody is, and the finding says so. Nothing is fetched.
+says is another matter: only a list of trusted authorities can tell, the user's; without one nobody is trusted, and the
+finding says so. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from realdamage.inference.provenance.blocks import Blocks, clean
 from realdamage.inference.provenance.precedence import in_order
 from realdamage.inference.provenance.record import Declared, Finding
 from realdamage.inference.provenance.source_types import CAPTURES, declared_by_source_type, source_type_code
+from realdamage.inference.provenance.trust import TrustAnchors
 
 _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_reading": True}}
+# What a signer's certificate must be for: e-mail, documents, Microsoft's and C2PA's own purpose. The library alone takes
+# e-mail only, and so nobody who signs under the published C2PA trust list.
+_PURPOSES = ("1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.311.76.59.1.9", "1.3.6.1.4.1.62558.2.1")
 _MIMES = {
     "JPEG": "image/jpeg",
     "PNG": "image/png",
@@ -30,11 +35,16 @@ _MIMES = {
 _MAX_MANIFESTS = 50
 # Failures that concern who signed and when, not what was signed.
 _ABOUT_THE_SIGNER = ("signingCredential.", "timeStamp.", "timeOfSigning.", "claimSignature.outsideValidity")
+_UNDOES_TRUST = ("signingCredential.", "claimSignature.outsideValidity")
+_VOUCHED = " (an authority on your list vouches for this name, not for what the photo shows)"
 _HASH_MATCHES = ("assertion.dataHash.match", "assertion.bmffHash.match", "assertion.boxesHash.match")
 
 
-def read_credentials(data: bytes, blocks: Blocks) -> list[Finding]:
-    """The finding on a file's manifests, or none; what cannot be read or trusted becomes a note. Never raises."""
+def read_credentials(data: bytes, blocks: Blocks, anchors: TrustAnchors | None = None) -> list[Finding]:
+    """The finding on a file's manifests, or none; what cannot be read or trusted becomes a note. Never raises.
+
+    anchors: authorities whose signers are trusted; nobody is without.
+    """
     try:
         c2pa = importlib.import_module("c2pa")
     except (ImportError, OSError):  # without the package, or without its library for this machine
@@ -44,7 +54,7 @@ def read_credentials(data: bytes, blocks: Blocks) -> list[Finding]:
         )
         return []
     try:
-        context = c2pa.Context(c2pa.Settings.from_dict(_SETTINGS))
+        context = c2pa.Context(c2pa.Settings.from_dict(_settings(anchors)))
         with context, c2pa.Reader(_MIMES.get(blocks.container), io.BytesIO(data), context=context) as reader:
             store = json.loads(reader.json())
     except c2pa.C2paError as error:
@@ -57,12 +67,15 @@ def read_credentials(data: bytes, blocks: Blocks) -> list[Finding]:
     except Exception as error:  # a foreign library on a file that may be made to break it
         blocks.broken(f"content credentials (C2PA) that cannot be read: {clean(error)}")
         return []
-    finding = judge_store(store, blocks)
+    finding = judge_store(store, blocks, listed=anchors is not None)
     return [finding] if finding else []
 
 
-def judge_store(store: Any, blocks: Blocks) -> Finding | None:
-    """What a store of manifests, as JSON of the C2PA reader, declares; notes go to `blocks`."""
+def judge_store(store: Any, blocks: Blocks, *, listed: bool = False) -> Finding | None:
+    """What a store of manifests, as JSON of the C2PA reader, declares; notes go to `blocks`.
+
+    listed: whether it was read with a list of trusted authorities.
+    """
     manifests = store.get("manifests") if isinstance(store, Mapping) else None
     active = manifests.get(store.get("active_manifest")) if isinstance(manifests, Mapping) else None
     if not isinstance(manifests, Mapping) or not isinstance(active, Mapping):
@@ -72,7 +85,7 @@ def judge_store(store: Any, blocks: Blocks) -> Finding | None:
     broken = [code for code in failures if not code.startswith(_ABOUT_THE_SIGNER)]
     bound = "claimSignature.validated" in successes and any(code in successes for code in _HASH_MATCHES)
     intact = store.get("validation_state") in ("Valid", "Trusted") or (bound and not broken)
-    trusted = "signingCredential.trusted" in successes
+    trusted = "signingCredential.trusted" in successes and not any(code.startswith(_UNDOES_TRUST) for code in failures)
     declares, fields = _declared(active, manifests)
     signature = _mapping(active.get("signature_info"))
     signer = clean(signature.get("issuer") or signature.get("common_name") or "")
@@ -97,8 +110,8 @@ def judge_store(store: Any, blocks: Blocks) -> Finding | None:
     if not trusted:
         blocks.note(
             "c2pa_untrusted",
-            f"The content credentials {by} hold, but the signer is on no list of trusted authorities "
-            "(signingCredential.untrusted; none is configured): anyone may have signed in this name.",
+            f"The content credentials {by} hold, but {_why_untrusted(failures, listed)}: anyone may have signed in this "
+            "name.",
         )
     what = {
         "ai_generated": "declare a picture generated by AI",
@@ -107,8 +120,28 @@ def judge_store(store: Any, blocks: Blocks) -> Finding | None:
     }.get(
         declares, "declare a capture by a camera" if fields.get("digital_source_type") in CAPTURES else "declare no AI"
     )
-    sentence = f"It carries content credentials {by}{'' if trusted else ' (not a trusted signer)'} that {what}."
+    sentence = f"It carries content credentials {by}{_VOUCHED if trusted else ' (not a trusted signer)'} that {what}."
     return Finding("c2pa", declares, "C2PA manifest", fields, sentence)
+
+
+def _settings(anchors: TrustAnchors | None) -> dict[str, Any]:
+    if anchors is None:
+        return _SETTINGS
+    return {
+        "verify": {**_SETTINGS["verify"], "verify_trust": True},
+        "trust": {"trust_anchors": anchors.pem, "trust_config": "\n".join(_PURPOSES)},
+    }
+
+
+def _why_untrusted(failures: list[str], listed: bool) -> str:
+    if not listed:
+        return "the signer is on no list of trusted authorities (signingCredential.untrusted; none is configured)"
+    if "signingCredential.expired" in failures:
+        return (
+            "the signer's certificate has expired, and no time stamp by an authority on your list shows that it was "
+            "valid when it signed (signingCredential.expired)"
+        )
+    return f"no authority on your list vouches for the signer ({', '.join(dict.fromkeys(failures))})"
 
 
 def _declared(active: Mapping[str, Any], manifests: Mapping[str, Any]) -> tuple[Declared, dict[str, str]]:

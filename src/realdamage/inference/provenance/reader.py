@@ -15,6 +15,7 @@ from realdamage.inference.provenance.findings import exif_findings, segment_find
 from realdamage.inference.provenance.precedence import conflicts, declared_by, in_order
 from realdamage.inference.provenance.record import CameraFacts, Finding, Provenance
 from realdamage.inference.provenance.thumbnail import compare_thumbnail
+from realdamage.inference.provenance.trust import TrustAnchors
 from realdamage.inference.provenance.xmp import BrokenXmpError, XmpProperty, read_broken_xmp, read_xmp
 from realdamage.inference.verdict import Reason
 
@@ -22,8 +23,12 @@ ABSENCE = "Absence proves nothing: chats, shops and screenshots drop such declar
 _MAX_FINDINGS = 50
 
 
-def read_provenance(source: bytes | str | Path, *, name: str | None = None) -> Provenance:
+def read_provenance(
+    source: bytes | str | Path, *, name: str | None = None, trust_anchors: TrustAnchors | None = None
+) -> Provenance:
     """Read what a photo's file says of itself; `name` is what errors call it.
+
+    trust_anchors: authorities that the user trusts to say who signed content credentials; without, nobody is trusted.
 
     Raises PhotoError only where there are no bytes to read: a missing or empty file. Whatever is broken becomes a note.
     """
@@ -38,7 +43,7 @@ def read_provenance(source: bytes | str | Path, *, name: str | None = None) -> P
     for block in list(blocks.found):
         findings += _read_block(block, blocks, camera)
     if blocks.credentials:
-        findings += read_credentials(data, blocks)
+        findings += read_credentials(data, blocks, trust_anchors)
     facts = _camera_facts(data, camera, blocks)
     ordered = _distinct(findings)
     if len(ordered) > _MAX_FINDINGS:
@@ -48,7 +53,8 @@ def read_provenance(source: bytes | str | Path, *, name: str | None = None) -> P
     notes = [*conflicts(ordered), *blocks.notes]
     if declared == "none":
         notes.append(Reason("absence_proves_nothing", f"The file declares no AI. {ABSENCE}"))
-    return Provenance(declared, ordered, facts, tuple(notes), hashlib.sha256(data).hexdigest())
+    trusted = trust_anchors.sha256 if trust_anchors else ""
+    return Provenance(declared, ordered, facts, tuple(notes), hashlib.sha256(data).hexdigest(), trusted)
 
 
 def _read_block(block: Block, blocks: Blocks, camera: list[Exif]) -> list[Finding]:

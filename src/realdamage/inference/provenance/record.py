@@ -55,7 +55,8 @@ class Provenance:
     notes: what limits the reading (broken_metadata, metadata_limit, file_cut_off, not_a_photo, c2pa_unavailable,
         c2pa_invalid, c2pa_untrusted, c2pa_remote, declarations_conflict, label_unclear, thumbnail_differs,
         absence_proves_nothing).
-    photo_sha256: hex digest of the file's bytes.
+    photo_sha256: hex digest of the file's bytes. trust_anchors_sha256: of the list of authorities that signers were
+        checked against, "" without one.
     """
 
     declared: Declared
@@ -63,6 +64,7 @@ class Provenance:
     camera: CameraFacts
     notes: tuple[Reason, ...]
     photo_sha256: str
+    trust_anchors_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types."""
@@ -91,7 +93,8 @@ class Provenance:
             _one_of(get_args(ThumbnailState), camera.thumbnail)
             notes = tuple(Reason(_text(v["code"]), _text(v["sentence"])) for v in values["notes"])
             declared: Declared = _one_of(get_args(Declared), values["declared"])
-            return cls(declared, findings, camera, notes, _text(values["photo_sha256"]))
+            anchors = _text(values.get("trust_anchors_sha256", ""))  # older versions knew no such list
+            return cls(declared, findings, camera, notes, _text(values["photo_sha256"]), anchors)
         except (ValueError, TypeError, KeyError) as error:
             raise RealDamageError(
                 f"not a provenance in JSON ({type(error).__name__}: {error}); expected what Provenance.to_dict gave"
