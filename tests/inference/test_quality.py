@@ -169,11 +169,12 @@ QUALITY = PhotoQuality(short_side=300, sharpness=0.2, compression=40.0)
     ],
 )
 def test_a_photo_at_a_limit_passes_and_one_below_it_does_not(gate: Gate, expected: list[str]) -> None:
-    assert [code for code, _ in gate.faults(QUALITY)] == expected
+    assert [fault.template for fault in gate.faults(QUALITY)] == expected
 
 
 def test_a_fault_gives_the_number_found_and_the_limit() -> None:
-    sentences = dict(Gate(min_side=400, min_sharpness=0.2004, min_quality=50).faults(QUALITY))
+    faults = Gate(min_side=400, min_sharpness=0.2004, min_quality=50).faults(QUALITY)
+    sentences = {fault.template: fault.english for fault in faults}
     assert "shorter side has 300 pixels" in sentences["too_small"]
     assert "trusted from 400 on" in sentences["too_small"]
     assert "sharpness is 0.2000; the model can be trusted from 0.200" in sentences["too_blurred"]

@@ -18,27 +18,16 @@ from realdamage.inference.pooling import pool
 from realdamage.inference.quality import PhotoQuality
 from realdamage.inference.regions import HOT, find_regions
 from realdamage.inference.scorer import OnnxScorer, TileScorer
+from realdamage.inference.sentences import phrase
 from realdamage.inference.verdict import Reason, Verdict
 
 __all__ = ["PACKAGED_MODEL", "Detector", "OnnxScorer", "TileScorer"]
 
 PACKAGED_MODEL = Path(__file__).resolve().with_name("reference.onnx")
 
-_NOT_CALIBRATED = Reason(
-    "not_calibrated",
-    "The model has no calibration and no thresholds yet, so its score has no meaning; run `realdamage calibrate`.",
-)
-_BETWEEN_THRESHOLDS = Reason(
-    "between_thresholds", "The score lies between the model's two thresholds; a person should look at the photo."
-)
-_DEMO_MODEL = Reason(
-    "demo_model",
-    "This is a demonstration model, not to be trusted on real claims; it says synthetic only with --allow-demo.",
-)
-_WHOLE_PHOTO_PROCESSED = Reason(
-    "whole_photo_processed",
-    "Nearly the whole frame looks synthetic, which an honest phone's AI enhancement can cause too; "
-    "ask for the unprocessed original.",
+_NOT_CALIBRATED, _BETWEEN_THRESHOLDS, _DEMO_MODEL, _WHOLE_PHOTO_PROCESSED = (
+    Reason.of(code, phrase(code))
+    for code in ("not_calibrated", "between_thresholds", "demo_model", "whole_photo_processed")
 )
 
 
@@ -204,7 +193,7 @@ class Detector:
                 reasons.append(_WHOLE_PHOTO_PROCESSED)
             if policy.gate is not None and (faults := policy.gate.faults(quality)):
                 outcome = "review"  # also instead of real: a photo that shows nothing proves nothing
-                reasons += [Reason(code, sentence) for code, sentence in faults]
+                reasons += [Reason.of(fault.template, fault) for fault in faults]
         if self.metadata.demo and not self._allow_demo:
             outcome = "review" if outcome == "synthetic" else outcome
             reasons.append(_DEMO_MODEL)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from realdamage.inference.errors import ConfigError
 from realdamage.inference.quality import PhotoQuality
+from realdamage.inference.sentences import Phrase, phrase
 
 
 @dataclass(frozen=True)
@@ -31,33 +32,17 @@ class Gate:
         if self.min_quality is not None and not (math.isfinite(self.min_quality) and 1 <= self.min_quality <= 100):
             raise ConfigError(f"Gate: min_quality={self.min_quality} must be in 1..100")
 
-    def faults(self, quality: PhotoQuality) -> list[tuple[str, str]]:
-        """Why a photo of this quality is not judged: (code, sentence) for each limit that it misses."""
-        found: list[tuple[str, str]] = []
+    def faults(self, quality: PhotoQuality) -> list[Phrase]:
+        """Why a photo of this quality is not judged: a phrase, named as the reason's code, for each limit it misses."""
+        found: list[Phrase] = []
         if self.min_side is not None and quality.short_side < self.min_side:
-            found.append(
-                (
-                    "too_small",
-                    f"The photo's shorter side has {quality.short_side} pixels; the model can be trusted from "
-                    f"{self.min_side} on. Ask for the photo at its full size.",
-                )
-            )
+            found.append(phrase("too_small", side=quality.short_side, limit=self.min_side))
         if self.min_sharpness is not None and quality.sharpness < self.min_sharpness:
-            found.append(
-                (
-                    "too_blurred",
-                    f"The photo's sharpness is {_short_of(quality.sharpness, self.min_sharpness)}; the model can be "
-                    f"trusted from {self.min_sharpness:.3f} on. Ask for a sharper photo.",
-                )
-            )
+            sharpness = _short_of(quality.sharpness, self.min_sharpness)
+            found.append(phrase("too_blurred", sharpness=sharpness, limit=f"{self.min_sharpness:.3f}"))
         if self.min_quality is not None and quality.compression < self.min_quality:
-            found.append(
-                (
-                    "too_compressed",
-                    f"The photo was compressed like a JPEG of quality {quality.compression:.0f}; the model can be "
-                    f"trusted from {self.min_quality:.0f} on. Ask for the original, not one that a chat app sent.",
-                )
-            )
+            limit = f"{self.min_quality:.0f}"
+            found.append(phrase("too_compressed", quality=f"{quality.compression:.0f}", limit=limit))
         return found
 
 

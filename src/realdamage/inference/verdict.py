@@ -17,6 +17,7 @@ from realdamage.inference.decoding import Float32Array
 from realdamage.inference.errors import RealDamageError
 from realdamage.inference.policy import Outcome
 from realdamage.inference.quality import PhotoQuality
+from realdamage.inference.sentences import Phrase, in_english, read_phrases
 
 # The columns of a predictions file (evaluate, predict, monitor), in this order.
 PREDICTION_COLUMNS = (
@@ -41,10 +42,28 @@ class Region:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is what it is: a stable code for programs and a sentence for people."""
+    """Why a verdict is what it is: a stable code for programs and a sentence for people.
+
+    phrases: what the sentence is made of, for pages in other languages; empty in the JSON of older versions.
+    """
 
     code: str
     sentence: str
+    phrases: tuple[Phrase, ...] = ()
+
+    @classmethod
+    def of(cls, code: str, *phrases: Phrase) -> Reason:
+        """A reason whose sentence is these phrases in English."""
+        return cls(code, in_english(phrases), phrases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as plain JSON types."""
+        return {"code": self.code, "sentence": self.sentence, "phrases": [one.to_dict() for one in self.phrases]}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Reason:
+        """Read what `to_dict` gave. Raises TypeError, KeyError or AttributeError on anything else."""
+        return cls(values["code"], values["sentence"], read_phrases(values.get("phrases")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +98,8 @@ class Verdict:
 
     def to_json(self, heatmap: bool = True) -> str:
         """One line of JSON; the heat map as an 8-bit PNG in base64, null when `heatmap` is False."""
-        values = asdict(replace(self, heatmap=None))
+        values = asdict(replace(self, heatmap=None, reasons=()))
+        values["reasons"] = [reason.to_dict() for reason in self.reasons]
         if math.isnan(self.hot_share):
             values["hot_share"] = None  # JSON has no NaN
         if heatmap and self.heatmap is not None:
@@ -92,7 +112,7 @@ class Verdict:
         try:
             values = json.loads(text)
             values["regions"] = tuple(Region(tuple(v["box"]), v["probability"]) for v in values["regions"])
-            values["reasons"] = tuple(Reason(v["code"], v["sentence"]) for v in values["reasons"])
+            values["reasons"] = tuple(Reason.from_dict(v) for v in values["reasons"])
             if values.get("quality") is not None:
                 values["quality"] = PhotoQuality(**values["quality"])
             if values.get("hot_share") is None:
@@ -100,7 +120,7 @@ class Verdict:
             if values["heatmap"] is not None:
                 values["heatmap"] = _from_base64_png(values["heatmap"])
             return cls(**values)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise RealDamageError(
                 f"not a verdict in JSON ({type(error).__name__}: {error}); expected what Verdict.to_json wrote"
             ) from error

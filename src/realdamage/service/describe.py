@@ -39,7 +39,8 @@ MODEL = _object(
         "policy": _maybe({"type": "object"}),
     }
 )
-REASONS = _list(_object({"code": _TEXT, "sentence": _TEXT}))
+_PHRASES = _list(_object({"template": _TEXT, "values": {"type": "object", "additionalProperties": _TEXT}}))
+REASONS = _list(_object({"code": _TEXT, "sentence": _TEXT}, phrases=_PHRASES))
 VERDICT = _object(
     {
         "outcome": {"type": "string", "enum": ["real", "review", "synthetic"]},
@@ -79,7 +80,13 @@ _EXAMPLES: dict[str, Any] = {
                     "heatmap": None,
                     "cell": 16.0,
                     "regions": [{"box": [64, 96, 160, 192], "probability": 0.81}],
-                    "reasons": [{"code": "between_thresholds", "sentence": "The score lies between …"}],
+                    "reasons": [
+                        {
+                            "code": "between_thresholds",
+                            "sentence": "The score lies between …",
+                            "phrases": [{"template": "between_thresholds", "values": {}}],
+                        }
+                    ],
                     "photo_sha256": "0" * 64,
                     "graph_sha256": "1" * 64,
                     "model_version": "reference-1",

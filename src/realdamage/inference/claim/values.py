@@ -113,7 +113,7 @@ class Claim:
             "created": self.created,
             "text": self.text,
             "recommendation": self.recommendation,
-            "reasons": [asdict(reason) for reason in self.reasons],
+            "reasons": [reason.to_dict() for reason in self.reasons],
             "message_to_buyer": message_to_buyer(self.recommendation),
             "photos": [photo.to_dict(heatmaps) for photo in self.photos],
             "listings": [asdict(listing) for listing in self.listings],

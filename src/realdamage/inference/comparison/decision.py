@@ -15,6 +15,7 @@ from realdamage.inference.comparison.result import Change, Comparison, Outcome
 from realdamage.inference.decoding import MAX_PIXELS, Float32Array, PhotoSource, UInt8Array
 from realdamage.inference.errors import UsageError
 from realdamage.inference.photo import Photo
+from realdamage.inference.sentences import Phrase, phrase
 from realdamage.inference.verdict import Reason
 
 MAP_SIDE = 512
@@ -30,7 +31,7 @@ MIN_TEXTURED_PIXELS = 400
 MAX_MOTION = 0.6
 MAX_CHANGED = 0.3  # of what they share; above it, what agrees may be one flat thing held alike in two shots
 MIN_QUALITY = 75  # of a JPEG file; below it, what its saving left behind passes for noise
-_OTHER_NOISE = "the sensor noise in smooth areas is another one"
+_OTHER_NOISE = phrase("but_noise")
 _SAME_FRAME = 0.02  # relative difference of the sides' ratios up to which a photo may be the whole other one, resized
 _THUMBNAIL = (24, 24)
 _PLAIN = 6.0  # deviation of a thumbnail, in grey levels, below which its pattern says little
@@ -54,7 +55,7 @@ def compare(
         return _identical(claimed, listed)
     match, plain = match_photos(*ready)
     noisy = all(photo.file_quality is None or photo.file_quality >= MIN_QUALITY for photo in (claimed, listed))
-    found: tuple[Alignment, Differences, str] | None = None
+    found: tuple[Alignment, Differences, Phrase | None] | None = None
     for homography in _alignments(match, *ready):
         alignment = align(claimed.rgb, listed.rgb, homography)
         if alignment is None:
@@ -119,61 +120,48 @@ def _frame_to_frame(given: tuple[int, int], wanted: tuple[int, int]) -> Matrix:
     return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
 
 
-def _why_not_same_capture(alignment: Alignment, differences: Differences, noisy: bool) -> str:
-    """Empty when the photos are one shot; otherwise what speaks against it, as the end of a sentence. noisy: whether
+def _why_not_same_capture(alignment: Alignment, differences: Differences, noisy: bool) -> Phrase | None:
+    """None when the photos are one shot; otherwise what speaks against it, as the end of a sentence. noisy: whether
     the photos were saved well enough for their noise to be read."""
     covered = alignment.covered
     if covered.mean() < MIN_OVERLAP:
-        return f"they share only {covered.mean():.0%} of the claim photo"
+        return phrase("but_overlap", share=f"{covered.mean():.0%}")
     if differences.textured * covered.sum() < MIN_TEXTURED_PIXELS:
-        return "too little of what they share has fine texture to compare"
+        return phrase("but_texture")
     if differences.fine < MIN_FINE:
-        return f"only {differences.fine:.0%} of the fine texture is the same"
+        return phrase("but_fine", share=f"{differences.fine:.0%}")
     if alignment.motion > MAX_MOTION:
-        return f"points are {alignment.motion:.1f} pixels off after alignment, as seen from another place"
+        return phrase("but_motion", pixels=f"{alignment.motion:.1f}")
     if differences.agreement < MIN_AGREEMENT:
-        return f"only {differences.agreement:.0%} of what they share agrees within noise"
+        return phrase("but_agreement", share=f"{differences.agreement:.0%}")
     if differences.changed > MAX_CHANGED:
-        return f"{differences.changed:.0%} of what they share differs"
+        return phrase("but_changed", share=f"{differences.changed:.0%}")
     if noisy and differences.noise_differs:
         return _OTHER_NOISE
-    return ""
+    return None
 
 
 def _aligned(
-    claim: Photo, listing: Photo, match: Match, alignment: Alignment, found: Differences, objection: str
+    claim: Photo, listing: Photo, match: Match, alignment: Alignment, found: Differences, objection: Phrase | None
 ) -> Comparison:
-    same = not objection
+    same = objection is None
     outcome: Outcome = "unrelated"
     reasons = []
     changes: tuple[Change, ...] = ()
-    if same:
+    if objection is None:
         outcome = "same_capture"
         changes = _changes(claim, alignment, found)
-        reasons.append(
-            Reason(
-                "same_capture",
-                f"{found.fine:.0%} of the fine texture is that of the listing photo: the same shot, or another by a "
-                "camera that stood still in unchanged light, which pixels often cannot tell apart.",
-            )
-        )
+        reasons.append(Reason.of("same_capture", phrase("same_capture", share=f"{found.fine:.0%}")))
         if changes:
-            reasons.append(
-                Reason(
-                    "changed_areas",
-                    f"{'1 area differs' if len(found.boxes) == 1 else f'{len(found.boxes)} areas differ'} by more than "
-                    f"noise ({found.changed:.1%} of what the photos share). A watermark, a logo or a sticker is a "
-                    "change too: look at it. Which of the two photos was changed, the comparison does not tell.",
-                )
-            )
+            reasons.append(Reason.of("changed_areas", _areas(found), phrase("change_unexplained")))
         else:
-            reasons.append(Reason("no_change", "No area differs from the listing photo by more than noise."))
+            reasons.append(Reason.of("no_change", phrase("no_change")))
     else:
         outcome = "same_object"
         code = "noise_differs" if objection == _OTHER_NOISE else "another_shot"
-        reasons.append(Reason(code, f"{match.inliers} features lie as in the listing photo, but {objection}."))
+        reasons.append(Reason.of(code, phrase("features_fit", count=match.inliers), objection))
     if np.linalg.det(alignment.homography[:2, :2]) < 0:
-        reasons.append(Reason("mirrored", "The listing photo fits only when it is mirrored."))
+        reasons.append(Reason.of("mirrored", phrase("mirrored")))
     homography = (
         _frame_to_frame((claim.rgb.shape[1], claim.rgb.shape[0]), (claim.width, claim.height))
         @ alignment.homography
@@ -197,6 +185,13 @@ def _aligned(
         width=claim.width,
         height=claim.height,
     )
+
+
+def _areas(found: Differences) -> Phrase:
+    share = f"{found.changed:.1%}"
+    if len(found.boxes) == 1:
+        return phrase("changed_area", share=share)
+    return phrase("changed_areas", count=len(found.boxes), share=share)
 
 
 def _changes(claim: Photo, alignment: Alignment, found: Differences) -> tuple[Change, ...]:
@@ -242,7 +237,7 @@ def _identical(claim: Photo, listing: Photo) -> Comparison:
         changes=(),
         change_map=np.zeros(shape, np.float32),
         homography=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
-        reasons=(Reason("identical", "The two photos are the same file, byte for byte."),),
+        reasons=(Reason.of("identical", phrase("identical")),),
         claim_sha256=claim.sha256,
         listing_sha256=listing.sha256,
         width=claim.width,
@@ -252,16 +247,9 @@ def _identical(claim: Photo, listing: Photo) -> Comparison:
 
 def _unrelated(claim: Photo, listing: Photo, match: Match, plain: bool) -> Comparison:
     reason = (
-        Reason(
-            "too_little_texture",
-            "One of the photos has too little texture to be aligned, such as a plain product before a white "
-            "background: nothing is said about whether they are one shot.",
-        )
+        Reason.of("too_little_texture", phrase("too_little_texture"))
         if plain
-        else Reason(
-            "no_alignment",
-            f"{match.matches} features look alike, but not enough of them ({match.inliers}) lie as in the other photo.",
-        )
+        else Reason.of("no_alignment", phrase("no_alignment", matches=match.matches, inliers=match.inliers))
     )
     return Comparison(
         outcome="unrelated",

@@ -69,7 +69,7 @@ class Comparison:
         """Plain JSON types; the change map as an 8-bit PNG in base64, None when `change_map` is False."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values["changes"] = [{"box": list(change.box), "difference": change.difference} for change in self.changes]
-        values["reasons"] = [{"code": reason.code, "sentence": reason.sentence} for reason in self.reasons]
+        values["reasons"] = [reason.to_dict() for reason in self.reasons]
         values["homography"] = None if self.homography is None else [list(row) for row in self.homography]
         values["change_map"] = _to_base64_png(self.change_map) if change_map and self.change_map is not None else None
         return values
@@ -86,7 +86,7 @@ class Comparison:
                 for change in read["changes"]
                 for box in [[int(side) for side in change["box"]]]
             )
-            read["reasons"] = tuple(Reason(reason["code"], reason["sentence"]) for reason in read["reasons"])
+            read["reasons"] = tuple(Reason.from_dict(reason) for reason in read["reasons"])
             if read["homography"] is not None:
                 read["homography"] = tuple(tuple(float(value) for value in row) for row in read["homography"])
                 if [len(row) for row in read["homography"]] != [3, 3, 3] or not all(

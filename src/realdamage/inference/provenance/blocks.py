@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from realdamage.inference.sentences import Phrase, phrase
 from realdamage.inference.verdict import Reason
 
 # A packet of XMP, an EXIF block or a text, after decompression; the largest that real files hold are workflows of 1 MB.
@@ -45,7 +46,7 @@ class Blocks:
     def add(self, kind: Kind, data: bytes, where: str, keyword: str = "") -> None:
         """Keep a block unless it is too large, one too many, or the same as one that is there."""
         if len(data) > MAX_BLOCK or self.total + len(data) > MAX_TOTAL or len(self.found) >= MAX_BLOCKS:
-            self.limit(f"{where}: not read, since {len(data)} bytes are more than the limits allow")
+            self.limit(phrase("about", name=where), phrase("too_many_bytes", size=len(data)))
             return
         if data and not any(data == block.data and keyword == block.keyword for block in self.found[-8:]):
             self.total += len(data)
@@ -59,25 +60,26 @@ class Blocks:
         try:
             text = decompressor.decompress(data, room) if room > 0 else b""
         except zlib.error:
-            self.broken(f"{where}: its compressed text is damaged")
+            self.broken(phrase("about", name=where), phrase("text_damaged"))
             return b""
         self.inflated += len(text)
         if room <= 0 or (not decompressor.eof and decompressor.unconsumed_tail):
-            self.limit(f"{where}: not read, since it grows beyond {max(room, 0)} bytes")
+            self.limit(phrase("about", name=where), phrase("grows_too_large", size=max(room, 0)))
             return b""
         return text
 
-    def limit(self, sentence: str) -> None:
+    def limit(self, *phrases: Phrase | str) -> None:
         """Note that something was left out for its size or number."""
-        self.note("metadata_limit", sentence)
+        self.note("metadata_limit", *phrases)
 
-    def broken(self, sentence: str) -> None:
+    def broken(self, *phrases: Phrase | str) -> None:
         """Note that something could not be understood."""
-        self.note("broken_metadata", sentence)
+        self.note("broken_metadata", *phrases)
 
-    def note(self, code: str, sentence: str) -> None:
+    def note(self, code: str, *phrases: Phrase | str) -> None:
         """Keep a note, each once, the first 20."""
-        reason = Reason(code, sentence)
+        said = (one if isinstance(one, Phrase) else phrase("verbatim", text=one) for one in phrases)
+        reason = Reason.of(code, *said)
         if reason not in self.notes and len(self.notes) < MAX_NOTES:
             self.notes.append(reason)
 

@@ -6,6 +6,7 @@ No pixels are decoded and no decoder is asked: a block is found even where the p
 from __future__ import annotations
 
 from realdamage.inference.provenance.blocks import MAX_BLOCK, MAX_CHUNKS, Block, Blocks, decode_text
+from realdamage.inference.sentences import phrase
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\x00"
@@ -35,7 +36,7 @@ def find_blocks(data: bytes) -> Blocks:
     else:
         blocks.container = _other_container(data)
         if not blocks.container:
-            blocks.note("not_a_photo", f"not a photo that can be read; it begins with {data[:12]!r}")
+            blocks.note("not_a_photo", phrase("not_a_photo", start=repr(data[:12])))
         _scan_exif(data, blocks)
         _scan_xmp(data, 0, blocks)
     blocks.credentials = blocks.credentials or (b"jumb" in data and b"c2pa" in data)
@@ -56,12 +57,12 @@ def _walk_jpeg(data: bytes, blocks: Blocks) -> None:
         while position < len(data) and data[position] == 0xFF and data[position + 1 : position + 2] == b"\xff":
             position += 1
         if position + 4 > len(data) or data[position] != 0xFF:
-            blocks.note("file_cut_off", f"the JPEG breaks off or is damaged at byte {position}, before its picture")
+            blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
             break
         marker = data[position + 1]
         if marker in (0xD9, 0xDA):  # the end, or the picture itself
             if not data.rstrip(b"\x00").endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9", position) < 0:
-                blocks.note("file_cut_off", "the JPEG has no end: the file was cut off")
+                blocks.note("file_cut_off", phrase("jpeg_without_end"))
             break
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             position += 2
@@ -69,12 +70,12 @@ def _walk_jpeg(data: bytes, blocks: Blocks) -> None:
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         segment = data[position + 4 : position + 2 + length]
         if length < 2 or len(segment) < length - 2:
-            blocks.note("file_cut_off", f"the JPEG breaks off or is damaged at byte {position}, before its picture")
+            blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
             break
         _jpeg_segment(marker, segment, position, parts, blocks)
         position += 2 + length
     else:
-        blocks.limit(f"more than {MAX_CHUNKS} segments; the rest was not read")
+        blocks.limit(phrase("too_many_segments", count=MAX_CHUNKS))
     _assemble_xmp(parts, blocks)
     _scan_xmp(data, position, blocks)
 
@@ -102,7 +103,7 @@ def _assemble_xmp(parts: dict[bytes, dict[int, bytes]], blocks: Blocks) -> None:
         total = int.from_bytes(key[32:], "big")
         where = f"extended XMP in {len(pieces)} APP1 segments"
         if total > MAX_BLOCK:
-            blocks.limit(f"{where}: not read, since {total} bytes are more than the limits allow")
+            blocks.limit(phrase("about", name=where), phrase("too_many_bytes", size=total))
             continue
         packet = bytearray()
         for offset, piece in sorted(pieces.items()):
@@ -112,7 +113,7 @@ def _assemble_xmp(parts: dict[bytes, dict[int, bytes]], blocks: Blocks) -> None:
         if len(packet) == total:
             blocks.add("xmp", bytes(packet), where)
         else:
-            blocks.broken(f"{where}: {len(packet)} of {total} bytes are there")
+            blocks.broken(phrase("about", name=where), phrase("bytes_missing", there=len(packet), size=total))
 
 
 def _walk_png(data: bytes, blocks: Blocks) -> None:
@@ -121,7 +122,7 @@ def _walk_png(data: bytes, blocks: Blocks) -> None:
         length = int.from_bytes(data[position : position + 4], "big")
         kind = data[position + 4 : position + 8]
         if len(kind) < 4 or position + 12 + length > len(data):
-            blocks.note("file_cut_off", f"the PNG breaks off in the chunk at byte {position}")
+            blocks.note("file_cut_off", phrase("png_breaks_off", position=position))
             break
         if kind == b"IDAT":
             after = " (after IDAT)"
@@ -131,7 +132,7 @@ def _walk_png(data: bytes, blocks: Blocks) -> None:
         if kind == b"IEND":
             break
     else:
-        blocks.limit(f"more than {MAX_CHUNKS} chunks; the rest was not read")
+        blocks.limit(phrase("too_many_chunks", count=MAX_CHUNKS))
     _scan_xmp(data, position, blocks)
 
 
@@ -165,7 +166,7 @@ def _raw_profile(name: str, text: bytes, where: str, blocks: Blocks) -> None:
     try:
         profile = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
     except ValueError:
-        blocks.broken(f"{where}: not the hexadecimal digits that belong there")
+        blocks.broken(phrase("about", name=where), phrase("not_hexadecimal"))
         return
     if profile.startswith(_XMP):
         blocks.add("xmp", profile[len(_XMP) :], where)
@@ -178,7 +179,7 @@ def _raw_profile(name: str, text: bytes, where: str, blocks: Blocks) -> None:
 def _walk_webp(data: bytes, blocks: Blocks) -> None:
     position = 12
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
-        blocks.note("file_cut_off", "the WebP is shorter than its header says: the file was cut off")
+        blocks.note("file_cut_off", phrase("webp_too_short"))
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
             break
@@ -190,7 +191,7 @@ def _walk_webp(data: bytes, blocks: Blocks) -> None:
             blocks.add("xmp", chunk, f"XMP, WebP chunk at byte {position}")
         position += 8 + length + length % 2
     else:
-        blocks.limit(f"more than {MAX_CHUNKS} chunks; the rest was not read")
+        blocks.limit(phrase("too_many_chunks", count=MAX_CHUNKS))
 
 
 def _scan_xmp(data: bytes, position: int, blocks: Blocks) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from realdamage.inference.provenance.record import Declared, Finding
 from realdamage.inference.provenance.source_types import CAPTURES
+from realdamage.inference.sentences import Phrase, phrase
 from realdamage.inference.verdict import Reason
 
 _FIRM = ("ai_generated", "ai_edited")
@@ -44,15 +45,16 @@ def conflicts(findings: Iterable[Finding]) -> list[Reason]:
     ordered = in_order(findings)
     if not ordered or ordered[0].declares == "none":
         return []
-    first, notes = ordered[0], []
+    first = ordered[0]
+    notes: list[Phrase] = []
     for other in ordered[1:]:
         if other.fields.get("digital_source_type") in CAPTURES and other.declares == "none":
-            notes.append(
-                f"{first.form} declares {first.declares}, yet {other.form} says that a camera took the picture"
-            )
+            notes.append(phrase("yet_camera", form=other.form))
         elif first.declares in _FIRM and other.declares in _FIRM and other.declares != first.declares:
-            notes.append(f"{first.form} declares {first.declares}, yet {other.form} declares {other.declares}")
-    return [Reason("declarations_conflict", f"{note}.") for note in dict.fromkeys(notes)]
+            notes.append(phrase(f"yet_{other.declares}", form=other.form))
+    declares = phrase(f"first_{first.declares}", form=first.form)
+    distinct = [note for index, note in enumerate(notes) if note not in notes[:index]]
+    return [Reason.of("declarations_conflict", declares, note) for note in distinct]
 
 
 def _key(finding: Finding) -> tuple[int, int, int]:

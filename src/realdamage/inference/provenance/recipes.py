@@ -9,6 +9,7 @@ from typing import Any
 from realdamage.inference.provenance.blocks import clean
 from realdamage.inference.provenance.labels import parse_object
 from realdamage.inference.provenance.record import Declared
+from realdamage.inference.sentences import Phrase, phrase
 
 # The web UI's last line: "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, Model hash: …".
 _STEPS, _SAMPLER = re.compile(r"\bSteps: ?\d{1,5}\b"), re.compile(r"\bSampler: ?[\w +-]{1,60}")
@@ -19,7 +20,7 @@ _MAX_GRAPH = 2 << 20
 # Other programs' keywords in PNG; their values are JSON with the model and the seed.
 _OTHER_KEYWORDS = {"invokeai_metadata": "InvokeAI", "sd-metadata": "InvokeAI", "fooocus_scheme": "Fooocus"}
 
-Recipe = tuple[str, Declared, dict[str, str], str]
+Recipe = tuple[str, Declared, dict[str, str], Phrase]
 
 
 def find_recipe(text: str, keyword: str = "") -> Recipe | None:
@@ -30,12 +31,7 @@ def find_recipe(text: str, keyword: str = "") -> Recipe | None:
     """
     if keyword in _OTHER_KEYWORDS and parse_object(text) is not None:
         maker = _OTHER_KEYWORDS[keyword]
-        return (
-            "png_parameters",
-            "ai_generated",
-            {"program": maker},
-            f"It carries the parameters that {maker} made it with.",
-        )
+        return "png_parameters", "ai_generated", {"program": maker}, phrase("recipe_program", program=maker)
     if _STEPS.search(text[-20_000:]) and _SAMPLER.search(text[-20_000:]):
         return _parameters(text[-20_000:])
     prefix = _GRAPH.match(text)
@@ -48,8 +44,7 @@ def find_recipe(text: str, keyword: str = "") -> Recipe | None:
 def _parameters(text: str) -> Recipe:
     fields = {name: clean(value) for name, value in _PARAMETERS.findall(text)}
     declares: Declared = "ai_edited" if _EDITS.search(text) else "ai_generated"
-    how = "an image-to-image run" if declares == "ai_edited" else "a run"
-    return "png_parameters", declares, fields, f"It carries the parameters of {how} of Stable Diffusion."
+    return "png_parameters", declares, fields, phrase("recipe_edit_run" if declares == "ai_edited" else "recipe_run")
 
 
 def _comfyui(text: str) -> Recipe | None:
@@ -65,12 +60,9 @@ def _comfyui(text: str) -> Recipe | None:
     samples = any("sampler" in kind.lower() for kind in kinds)
     loads = any(kind.lower().startswith("loadimage") for kind in kinds)
     declares: Declared = "ai_possible" if not samples else "ai_edited" if loads else "ai_generated"
-    what = {
-        "ai_generated": "which generates a picture",
-        "ai_edited": "which loads a picture and runs a generator on it",
-    }.get(declares, "in which no generator runs by a known name")
+    what = {"ai_generated": "comfyui_generates", "ai_edited": "comfyui_edits"}.get(declares, "comfyui_unknown")
     fields = {"nodes": str(len(kinds)), "types": clean(", ".join(sorted(set(kinds))))}
-    return "comfyui", declares, fields, f"It carries a graph of ComfyUI, {what}."
+    return "comfyui", declares, fields, phrase(what)
 
 
 def _node_types(graph: Any) -> list[str]:
