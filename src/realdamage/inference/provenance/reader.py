@@ -17,9 +17,11 @@ from realdamage.inference.provenance.record import CameraFacts, Finding, Provena
 from realdamage.inference.provenance.thumbnail import compare_thumbnail
 from realdamage.inference.provenance.trust import TrustAnchors
 from realdamage.inference.provenance.xmp import BrokenXmpError, XmpProperty, read_broken_xmp, read_xmp
+from realdamage.inference.sentences import phrase
+from realdamage.inference.templates import TEMPLATES
 from realdamage.inference.verdict import Reason
 
-ABSENCE = "Absence proves nothing: chats, shops and screenshots drop such declarations, and anyone can remove them."
+ABSENCE = TEMPLATES["absence"]
 _MAX_FINDINGS = 50
 
 
@@ -47,12 +49,12 @@ def read_provenance(
     facts = _camera_facts(data, camera, blocks)
     ordered = _distinct(findings)
     if len(ordered) > _MAX_FINDINGS:
-        blocks.limit(f"{len(ordered)} findings, of which the first {_MAX_FINDINGS} are kept")
+        blocks.limit(phrase("too_many_findings", count=len(ordered), kept=_MAX_FINDINGS))
         ordered = ordered[:_MAX_FINDINGS]
     declared = declared_by(ordered)
     notes = [*conflicts(ordered), *blocks.notes]
     if declared == "none":
-        notes.append(Reason("absence_proves_nothing", f"The file declares no AI. {ABSENCE}"))
+        notes.append(Reason.of("absence_proves_nothing", phrase("absence_proves_nothing"), phrase("absence")))
     trusted = trust_anchors.sha256 if trust_anchors else ""
     return Provenance(declared, ordered, facts, tuple(notes), hashlib.sha256(data).hexdigest(), trusted)
 
@@ -63,7 +65,7 @@ def _read_block(block: Block, blocks: Blocks, camera: list[Exif]) -> list[Findin
     if block.kind == "exif":
         exif = read_exif(block.data)
         for problem in exif.problems:
-            blocks.broken(f"{block.where}: {problem}")
+            blocks.broken(phrase("about", name=block.where), phrase("exif_damaged", detail=problem))
         camera.append(exif)
         blocks.credentials = blocks.credentials or exif.credentials
         found = exif_findings(exif, block.where, blocks)
@@ -81,7 +83,7 @@ def _read_xmp(packet: bytes, where: str, blocks: Blocks) -> list[Finding]:
     try:
         properties = read_xmp(packet)
     except BrokenXmpError as error:
-        blocks.broken(f"{where}: {clean(error)}")
+        blocks.broken(phrase("about", name=where), phrase("xmp_damaged", detail=clean(error)))
         properties, where = read_broken_xmp(packet), f"{where} (damaged)"
     return xmp_findings(properties, where, blocks)
 
@@ -97,11 +99,7 @@ def _camera_facts(data: bytes, camera: list[Exif], blocks: Blocks) -> CameraFact
     small = next((exif.thumbnail for exif in camera if exif.thumbnail), b"")
     state = compare_thumbnail(data, small) if small else "none"
     if state == "differs":
-        blocks.note(
-            "thumbnail_differs",
-            "The small picture inside the file shows something else than the photo, as it does after a crop, a filter "
-            "or an edit by a program that leaves it as it was.",
-        )
+        blocks.note("thumbnail_differs", phrase("thumbnail_differs"))
     taken = next((exif.taken for exif in camera if exif.taken), "")
     gps = any(exif.gps for exif in camera)
     return CameraFacts(first("Make"), first("Model"), first("Software"), taken, gps, state)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from realdamage.inference.errors import RealDamageError
+from realdamage.inference.sentences import Phrase, in_english, read_phrases
 from realdamage.inference.verdict import Reason
 
 # What the file itself says. "none" proves nothing: metadata is lost in most chats, and easily removed.
@@ -22,6 +23,7 @@ class Finding:
         comfyui, generator_name, platform_label (a platform's own label, which is none of a standard).
     declares: what this one says; "none" when it was found but declares no AI, as the credentials of a camera do.
     where: block and byte in the file. fields: what was read, at most 32 values of at most 300 characters.
+    phrases: what the sentence is made of, as in `Reason`.
     """
 
     form: str
@@ -29,6 +31,19 @@ class Finding:
     where: str
     fields: dict[str, str]
     sentence: str
+    phrases: tuple[Phrase, ...] = ()
+
+    @classmethod
+    def of(
+        cls, form: str, declares: Declared, where: str, fields: dict[str, str], phrases: Sequence[Phrase]
+    ) -> Finding:
+        """A finding whose sentence is these phrases in English."""
+        return cls(form, declares, where, fields, in_english(phrases), tuple(phrases))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as plain JSON types."""
+        values = {name: getattr(self, name) for name in ("form", "declares", "where", "fields", "sentence")}
+        return {**values, "phrases": [one.to_dict() for one in self.phrases]}
 
 
 @dataclass(frozen=True)
@@ -68,8 +83,9 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types."""
-        values = asdict(self)
-        return {**values, "findings": list(values["findings"]), "notes": list(values["notes"])}
+        values = asdict(replace(self, findings=(), notes=()))
+        findings, notes = ([one.to_dict() for one in found] for found in (self.findings, self.notes))
+        return {**values, "findings": findings, "notes": notes}
 
     @classmethod
     def from_dict(cls, values: Any) -> Provenance:
@@ -82,6 +98,7 @@ class Provenance:
                     _text(v["where"]),
                     {_text(key): _text(value) for key, value in _mapping(v["fields"]).items()},
                     _text(v["sentence"]),
+                    read_phrases(v.get("phrases")),
                 )
                 for v in values["findings"]
             )
@@ -91,11 +108,14 @@ class Provenance:
             if not isinstance(camera.gps, bool):
                 raise TypeError(f"gps is {camera.gps!r}, neither true nor false")
             _one_of(get_args(ThumbnailState), camera.thumbnail)
-            notes = tuple(Reason(_text(v["code"]), _text(v["sentence"])) for v in values["notes"])
+            notes = tuple(Reason.from_dict(v) for v in values["notes"])
+            for note in notes:
+                _text(note.code)
+                _text(note.sentence)
             declared: Declared = _one_of(get_args(Declared), values["declared"])
             anchors = _text(values.get("trust_anchors_sha256", ""))  # older versions knew no such list
             return cls(declared, findings, camera, notes, _text(values["photo_sha256"]), anchors)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RealDamageError(
                 f"not a provenance in JSON ({type(error).__name__}: {error}); expected what Provenance.to_dict gave"
             ) from error
