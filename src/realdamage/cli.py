@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from realdamage import cli_claims, cli_data, cli_evaluation, cli_model, cli_service
+from realdamage import cli_claims, cli_data, cli_evaluation, cli_listing, cli_model, cli_service
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_evaluation.add_commands(commands, common)
     cli_data.add_commands(commands, common)
     cli_claims.add_commands(commands, common)
+    cli_listing.add_commands(commands, common)
     cli_service.add_commands(commands, common)
 
     command = commands.add_parser("info", parents=[common], help="show a model's metadata", description=info.__doc__)

@@ -1,18 +1,25 @@
-"""The commands of `realdamage` that look at a claim rather than at pixels alone: what a file says of itself, the
-listing photo beside it, all photos of a claim with the evidence file. Heavy imports wait inside them."""
+"""The commands of `realdamage` that look at a claim rather than at pixels alone: what a file says of itself, all photos
+of a claim with the evidence file. Heavy imports wait inside them."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realdamage.cli_data import extra
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.inference.onnx_file import write_atomically
+
+if TYPE_CHECKING:
+    from realdamage.inference.provenance import TrustAnchors
+
+_ANCHORS = (
+    "PEM of authorities whose signers of content credentials are trusted, such as C2PA's published list; without, no "
+    "signer is. It says who signed, not that a photo is true"
+)
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -34,6 +41,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--index", type=Path, metavar="FILE", help="SQLite file of earlier claims' hashes; made if new"
     )
+    command.add_argument("--trust-anchors", type=Path, metavar="FILE", help=_ANCHORS)
     command.add_argument("--model", type=Path, metavar="FILE", help="the .onnx file; default: the one in the package")
     command.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: those available, at most 4")
     command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
@@ -69,23 +77,10 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "provenance", parents=[common], help="what a photo's file says of itself", description=provenance.__doc__
     )
     command.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders (with all below) or globs")
+    command.add_argument("--trust-anchors", type=Path, metavar="FILE", help=_ANCHORS)
     command.add_argument("--format", choices=("table", "json"), help="default: by the ending of --output, else a table")
     command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
     command.set_defaults(run=provenance)
-    command = commands.add_parser(
-        "compare-listing",
-        parents=[common],
-        help="is a claim photo the merchant's own, painted on?",
-        description=compare_listing.__doc__,
-    )
-    command.add_argument("claim", metavar="CLAIM", help="the buyer's photo, or one of another claim")
-    command.add_argument("listings", nargs="+", metavar="LISTING", help="the listing's photos, folders or globs")
-    command.add_argument(
-        "--overlay", type=Path, metavar="DIR", help="draw each listing photo beside the claim photo with what changed"
-    )
-    command.add_argument("--format", choices=("table", "json"), help="default: by the ending of --output, else a table")
-    command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
-    command.set_defaults(run=compare_listing)
 
 
 def provenance(arguments: argparse.Namespace) -> int:
@@ -99,10 +94,11 @@ def provenance(arguments: argparse.Namespace) -> int:
     form = arguments.format or ("json" if arguments.output and arguments.output.suffix.lower() == ".json" else "table")
     results: list[dict[str, Any]] = []
     read: list[tuple[str, Provenance]] = []
+    anchors = _read_anchors(arguments.trust_anchors)
     paths = find_photos(arguments.photos)
     for path in paths:
         try:
-            found = read_provenance(path)
+            found = read_provenance(path, trust_anchors=anchors)
             if problem := next((note.sentence for note in found.notes if note.code == "not_a_photo"), ""):
                 raise PhotoError(f"{path}: {problem}")
         except PhotoError as error:
@@ -123,52 +119,6 @@ def provenance(arguments: argparse.Namespace) -> int:
     if not read:
         raise PhotoError(f"none of the {len(paths)} photos could be read")
     return 1 if len(read) < len(paths) else 0
-
-
-def compare_listing(arguments: argparse.Namespace) -> int:
-    """Compare a claim photo with the listing's photos: the same shot with something painted on (same_capture), the same
-    product in another shot (same_object), or unrelated. Cropped, resized, turned, mirrored and recompressed copies are
-    recognised; changed areas are listed in pixels of the claim photo. Unreadable listing photos are named on the error
-    stream (exit code 1), the others are still compared."""
-    with extra("claims", "realdamage compare-listing"):
-        import cv2  # noqa: F401
-    from realdamage.cli import find_photos
-    from realdamage.inference.comparison import Comparison, compare, draw_comparison, prepare
-    from realdamage.inference.comparison.table import table
-    from realdamage.inference.decoding import decode
-
-    form = arguments.format or ("json" if arguments.output and arguments.output.suffix.lower() == ".json" else "table")
-    claims = find_photos([arguments.claim])
-    if len(claims) > 1:
-        raise UsageError(f"{arguments.claim}: {len(claims)} photos; give one claim photo, then the listing's photos")
-    claimed = prepare(claims[0], "claim")
-    paths = find_photos(arguments.listings)
-    results: list[dict[str, Any]] = []
-    compared: list[tuple[str, Comparison]] = []
-    for number, path in enumerate(paths, start=1):
-        try:
-            found = compare(claimed, path)
-        except PhotoError as error:
-            print(f"realdamage: {error}", file=sys.stderr)
-            results.append({"name": str(path), "error": {"code": "unreadable", "message": str(error)}})
-            continue
-        results.append({"name": str(path), "comparison": found.to_dict()})
-        compared.append((str(path), found))
-        if arguments.overlay:
-            picture = io.BytesIO()
-            draw_comparison(claimed.photo.rgb, decode(path), found).save(picture, format="PNG")
-            name = f"{claims[0].stem}-{number}-{path.stem}.comparison.png"
-            write_atomically(arguments.overlay / name, picture.getvalue())
-    text = json.dumps({"claim": str(claims[0]), "results": results}, indent=2) if form == "json" else ""
-    if form == "table" and compared:
-        text = "\n".join(table(compared))
-    if arguments.output and text:
-        write_atomically(arguments.output, f"{text}\n".encode(errors="surrogateescape"))
-    elif text:
-        print(text)
-    if not compared:
-        raise PhotoError(f"none of the {len(paths)} listing photos could be read")
-    return 1 if len(compared) < len(paths) else 0
 
 
 def claim(arguments: argparse.Namespace) -> int:
@@ -209,6 +159,7 @@ def claim(arguments: argparse.Namespace) -> int:
         import jinja2  # noqa: F401
         import yaml  # noqa: F401
     policy = ClaimPolicy.from_yaml(arguments.policy) if arguments.policy else ClaimPolicy.default()
+    anchors = _read_anchors(arguments.trust_anchors)
     photos, listings = _read_files(arguments.photo), _read_files(arguments.listing)
     text = _read_text(arguments.text_file) if arguments.text_file else arguments.text or ""
     if arguments.out:
@@ -218,7 +169,14 @@ def claim(arguments: argparse.Namespace) -> int:
     index = ClaimIndex.open(arguments.index) if arguments.index else None
     try:
         judged = judge_claim(
-            photos, detector=detector, listings=listings, text=text, claim_id=claim_id, policy=policy, index=index
+            photos,
+            detector=detector,
+            listings=listings,
+            text=text,
+            claim_id=claim_id,
+            policy=policy,
+            index=index,
+            trust_anchors=anchors,
         )
         if arguments.out:
             options = {name: getattr(arguments, name) for name in ("keep_originals", "overwrite")}
@@ -288,6 +246,19 @@ def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
         except OSError as error:
             raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
     return found
+
+
+def _read_anchors(path: Path | None) -> TrustAnchors | None:
+    """The list of authorities, read once for all photos; what it holds beside them is told."""
+    from realdamage.inference.provenance import TrustAnchors
+
+    if path is None:
+        return None
+    anchors = TrustAnchors.read(path)
+    if count := anchors.passed_over:
+        of = f"{count} of {count + anchors.authorities} certificates"
+        print(f"realdamage: {path}: {of} are no authority's, so they vouch for nobody", file=sys.stderr)
+    return anchors
 
 
 def _read_text(path: Path) -> str:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from realdamage import __version__
 from realdamage.inference.claim import ClaimPolicy
 from realdamage.inference.errors import RealDamageError
+from realdamage.inference.provenance import TrustAnchors
 from realdamage.service import claims, operation, pages, photos, reviews
 from realdamage.service.front import Front
 from realdamage.service.keys import KeyRing
@@ -37,7 +38,8 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def create_app(settings: Settings) -> FastAPI:
     """The application; `app.state.service` is what its routes share. The model is loaded when it starts.
 
-    Raises UsageError on keys that cannot be read, ModelFileError when the model or the shadow model cannot be used.
+    Raises UsageError on keys or trust anchors that cannot be read, ModelFileError when the model or the shadow model
+    cannot be used.
     """
     store = ClaimStore(settings.store, settings.retention_days) if settings.store else None
     metrics = Metrics()
@@ -49,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         workload=Workload(settings.workers, settings.max_queue, metrics.queue.set),
         uploads=UploadBudget(settings.max_upload_bytes, metrics.uploads.set),
         reviews=ReviewStore(settings.store / "reviews.sqlite" if settings.store else None),
+        trust_anchors=TrustAnchors.read(settings.trust_anchors) if settings.trust_anchors else None,
     )
 
     policy = ClaimPolicy.from_yaml(settings.claim_policy) if settings.claim_policy else ClaimPolicy.default()
@@ -60,6 +63,10 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.to_thread(_import_all)
         model = service.models.get()
         await asyncio.to_thread(load_shadow, service)
+        if anchors := service.trust_anchors:
+            tell(
+                "trust anchors", authorities=anchors.authorities, passed_over=anchors.passed_over, sha256=anchors.sha256
+            )
         tell("ready", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
         purging = asyncio.create_task(_purge(store, service)) if store else None
         yield

@@ -114,6 +114,7 @@ def _judge(
             policy=policy,
             index=index,
             max_pixels=service.settings.max_pixels,
+            trust_anchors=service.trust_anchors,
         )
 
     if keep and store is not None:

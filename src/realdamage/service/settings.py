@@ -60,6 +60,12 @@ class Settings:
     claim_policy: Path | None = field(
         default=None, metadata=_say("FILE", "YAML with the rules for claims; default: the package's")
     )
+    trust_anchors: Path | None = field(
+        default=None,
+        metadata=_say(
+            "FILE", "PEM of authorities whose signers of content credentials are trusted; default: nobody is"
+        ),
+    )
     shadow_model: Path | None = field(
         default=None, metadata=_say("FILE", "a second model, run beside on some photos; never answers")
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from realdamage.inference.provenance import TrustAnchors
 from realdamage.service.keys import KeyRing
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot
@@ -31,6 +32,7 @@ class Service:
     uploads: UploadBudget
     reviews: ReviewStore
     shadow: Shadow | None = None
+    trust_anchors: TrustAnchors | None = None
     draining: bool = False
     active: int = 0
 

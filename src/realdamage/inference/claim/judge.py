@@ -23,6 +23,7 @@ from realdamage.inference.verdict import Verdict
 if TYPE_CHECKING:
     from realdamage.inference.claim.index import ClaimIndex
     from realdamage.inference.detector import Detector
+    from realdamage.inference.provenance import TrustAnchors
 
 MAX_TEXT = 20_000
 """Characters of a claim's text."""
@@ -41,6 +42,7 @@ def judge_claim(
     index: ClaimIndex | None = None,
     verdicts: Callable[[Photo], Verdict] | None = None,
     max_pixels: int = MAX_PIXELS,
+    trust_anchors: TrustAnchors | None = None,
 ) -> Claim:
     """Judge the photos of one claim: (name, bytes) each, as the buyer sent them; `listings` likewise, as they were on
     sale. A photo that cannot be read fails alone.
@@ -49,6 +51,7 @@ def judge_claim(
     policy: the default without one. index: of earlier claims; this claim's photos are put in *before* they are looked
     up, so that of two claims judged at once at least one sees the other. verdicts: how a read photo is judged; by
     default `detector.predict_photo`. max_pixels: of a photo, from its header; one with more counts as unreadable.
+    trust_anchors: authorities that you trust to say who signed content credentials; without, no signer is trusted.
 
     Raises UsageError without photos, with more than the policy allows, or with a text or id that is too long;
     PhotoError when not one photo can be read; MissingExtraError without the packages of the extra "claims".
@@ -57,7 +60,7 @@ def judge_claim(
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
     looked = [
-        _look_at(name, data, detector, verdicts or detector.predict_photo, max_pixels)
+        _look_at(name, data, detector, verdicts or detector.predict_photo, max_pixels, trust_anchors)
         for name, (_, data) in zip(distinct_names([name for name, _ in photos]), photos, strict=True)
     ]
     judged = [photo for photo, _ in looked]
@@ -123,6 +126,7 @@ def _look_at(
     detector: Detector,
     verdict_on: Callable[[Photo], Verdict],
     max_pixels: int,
+    trust_anchors: TrustAnchors | None,
 ) -> tuple[ClaimPhoto, Fingerprint | None]:
     from realdamage.inference.provenance import read_provenance
 
@@ -131,7 +135,7 @@ def _look_at(
         photo = read_photo(data, detector.pixel_spec, name=name, max_pixels=max_pixels)
     except PhotoError as error:
         return ClaimPhoto(name, None, None, (), (), str(error), sha256), None
-    provenance = read_provenance(data, name=name)
+    provenance = read_provenance(data, name=name, trust_anchors=trust_anchors)
     judged = ClaimPhoto(name, verdict_on(photo), provenance, (), (), "", sha256)
     return judged, take_fingerprint(photo.rgb, sha256)
 

@@ -18,10 +18,11 @@ from realdamage.inference.provenance.precedence import in_order
 from realdamage.inference.provenance.record import Declared, Finding
 from realdamage.inference.provenance.source_types import CAPTURES, declared_by_source_type, source_type_code
 from realdamage.inference.provenance.trust import TrustAnchors
+from realdamage.inference.sentences import Phrase, phrase
 
 _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_reading": True}}
-# What a signer's certificate must be for: e-mail, documents, Microsoft's and C2PA's own purpose. The library alone takes
-# e-mail only, and so nobody who signs under the published C2PA trust list.
+# What a signer's certificate must be for: e-mail, documents, Microsoft's and C2PA's own purpose. The library alone
+# takes e-mail only, and so nobody who signs under the published C2PA trust list.
 _PURPOSES = ("1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.311.76.59.1.9", "1.3.6.1.4.1.62558.2.1")
 _MIMES = {
     "JPEG": "image/jpeg",
@@ -33,10 +34,14 @@ _MIMES = {
     "GIF": "image/gif",
 }
 _MAX_MANIFESTS = 50
+_DECLARING: dict[Declared, str] = {
+    "ai_generated": "c2pa_generated",
+    "ai_edited": "c2pa_edited",
+    "ai_possible": "c2pa_possible",
+}
 # Failures that concern who signed and when, not what was signed.
 _ABOUT_THE_SIGNER = ("signingCredential.", "timeStamp.", "timeOfSigning.", "claimSignature.outsideValidity")
 _UNDOES_TRUST = ("signingCredential.", "claimSignature.outsideValidity")
-_VOUCHED = " (an authority on your list vouches for this name, not for what the photo shows)"
 _HASH_MATCHES = ("assertion.dataHash.match", "assertion.bmffHash.match", "assertion.boxesHash.match")
 
 
@@ -48,10 +53,7 @@ def read_credentials(data: bytes, blocks: Blocks, anchors: TrustAnchors | None =
     try:
         c2pa = importlib.import_module("c2pa")
     except (ImportError, OSError):  # without the package, or without its library for this machine
-        blocks.note(
-            "c2pa_unavailable",
-            'The file holds content credentials (C2PA), which were not read: install "realdamage[claims]".',
-        )
+        blocks.note("c2pa_unavailable", phrase("c2pa_unavailable"))
         return []
     try:
         context = c2pa.Context(c2pa.Settings.from_dict(_settings(anchors)))
@@ -60,12 +62,12 @@ def read_credentials(data: bytes, blocks: Blocks, anchors: TrustAnchors | None =
     except c2pa.C2paError as error:
         kind = type(error).__name__.removeprefix("_C2pa")
         if kind == "RemoteManifest":
-            blocks.note("c2pa_remote", "The content credentials lie elsewhere; nothing was fetched.")
+            blocks.note("c2pa_remote", phrase("c2pa_remote"))
         elif kind != "ManifestNotFound":
-            blocks.broken(f"content credentials (C2PA) that cannot be read: {clean(error)}")
+            blocks.broken(phrase("c2pa_broken", detail=clean(error)))
         return []
     except Exception as error:  # a foreign library on a file that may be made to break it
-        blocks.broken(f"content credentials (C2PA) that cannot be read: {clean(error)}")
+        blocks.broken(phrase("c2pa_broken", detail=clean(error)))
         return []
     finding = judge_store(store, blocks, listed=anchors is not None)
     return [finding] if finding else []
@@ -79,7 +81,7 @@ def judge_store(store: Any, blocks: Blocks, *, listed: bool = False) -> Finding 
     manifests = store.get("manifests") if isinstance(store, Mapping) else None
     active = manifests.get(store.get("active_manifest")) if isinstance(manifests, Mapping) else None
     if not isinstance(manifests, Mapping) or not isinstance(active, Mapping):
-        blocks.broken("content credentials (C2PA) without an active manifest")
+        blocks.broken(phrase("c2pa_not_active"))
         return None
     failures, successes = (_codes(store, kind) for kind in ("failure", "success"))
     broken = [code for code in failures if not code.startswith(_ABOUT_THE_SIGNER)]
@@ -97,31 +99,17 @@ def judge_store(store: Any, blocks: Blocks, *, listed: bool = False) -> Finding 
         **fields,
     }
     fields = {key: value for key, value in fields.items() if value}
-    by = f"signed by {signer!r}" if signer else "signed by nobody named"
+    signed = phrase("c2pa_signed", signer=signer) if signer else phrase("c2pa_unsigned")
+    note = phrase("c2pa_note_signed", signer=signer) if signer else phrase("c2pa_note_unsigned")
     if not intact:
-        why = ", ".join(dict.fromkeys(broken)) or "nothing binds them to it"
-        blocks.note(
-            "c2pa_invalid",
-            f"The content credentials {by} do not hold ({why}): the file was changed after it was signed, or they "
-            "belong to another. What they declare does not count.",
-        )
-        sentence = f"It carries content credentials {by} that do not hold; what they declare does not count."
-        return Finding("c2pa", "none", "C2PA manifest", fields, sentence)
+        why = ", ".join(dict.fromkeys(broken))
+        blocks.note("c2pa_invalid", note, phrase("c2pa_invalid", failures=why) if why else phrase("c2pa_unbound"))
+        return Finding.of("c2pa", "none", "C2PA manifest", fields, [signed, phrase("c2pa_does_not_hold")])
     if not trusted:
-        blocks.note(
-            "c2pa_untrusted",
-            f"The content credentials {by} hold, but {_why_untrusted(failures, listed)}: anyone may have signed in this "
-            "name.",
-        )
-    what = {
-        "ai_generated": "declare a picture generated by AI",
-        "ai_edited": "declare a picture edited by AI",
-        "ai_possible": "declare a synthetic element",
-    }.get(
-        declares, "declare a capture by a camera" if fields.get("digital_source_type") in CAPTURES else "declare no AI"
-    )
-    sentence = f"It carries content credentials {by}{_VOUCHED if trusted else ' (not a trusted signer)'} that {what}."
-    return Finding("c2pa", declares, "C2PA manifest", fields, sentence)
+        blocks.note("c2pa_untrusted", note, _why_untrusted(failures, listed), phrase("c2pa_any_name"))
+    vouched = phrase("c2pa_vouched" if trusted else "c2pa_not_vouched")
+    what = _DECLARING.get(declares, "c2pa_capture" if fields.get("digital_source_type") in CAPTURES else "c2pa_none")
+    return Finding.of("c2pa", declares, "C2PA manifest", fields, [signed, vouched, phrase(what)])
 
 
 def _settings(anchors: TrustAnchors | None) -> dict[str, Any]:
@@ -133,15 +121,12 @@ def _settings(anchors: TrustAnchors | None) -> dict[str, Any]:
     }
 
 
-def _why_untrusted(failures: list[str], listed: bool) -> str:
+def _why_untrusted(failures: list[str], listed: bool) -> Phrase:
     if not listed:
-        return "the signer is on no list of trusted authorities (signingCredential.untrusted; none is configured)"
+        return phrase("c2pa_without_list")
     if "signingCredential.expired" in failures:
-        return (
-            "the signer's certificate has expired, and no time stamp by an authority on your list shows that it was "
-            "valid when it signed (signingCredential.expired)"
-        )
-    return f"no authority on your list vouches for the signer ({', '.join(dict.fromkeys(failures))})"
+        return phrase("c2pa_expired")
+    return phrase("c2pa_not_listed", failures=", ".join(dict.fromkeys(failures)))
 
 
 def _declared(active: Mapping[str, Any], manifests: Mapping[str, Any]) -> tuple[Declared, dict[str, str]]:

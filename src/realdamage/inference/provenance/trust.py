@@ -21,7 +21,9 @@ from realdamage.inference.errors import MissingExtraError, RealDamageError, Usag
 MAX_BYTES = 1 << 20
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _BLOCK = re.compile(rb"-----BEGIN ((?:[A-Z0-9]{1,10} )?CERTIFICATE)-----(.*?)-----END \1-----", re.DOTALL)
-_EXPECTED = "expected certificates of authorities in PEM (-----BEGIN CERTIFICATE-----), as C2PA publishes its trust list"
+_EXPECTED = (
+    "expected certificates of authorities in PEM (-----BEGIN CERTIFICATE-----), as C2PA publishes its trust list"
+)
 
 
 @dataclass(frozen=True)
