@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from realdamage.inference.templates import TEMPLATES
 
-_ATTACHED = (",", ";", ".")
+_ATTACHED = (",", ";", ":", ".")
 """What begins so follows the phrase before it without a space."""
 
 
