@@ -5,6 +5,7 @@ in this very process, with a network so small that a whole training run takes a 
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,6 +69,12 @@ def photo_factory() -> PhotoFactory:
         return np.clip(np.rint(smooth + rng.normal(0, 8, smooth.shape)), 0, 255).astype(np.uint8)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def signing() -> Any:
+    """A `Signing` of tests/signing.py: `signing.sign("digitalCapture", data=jpeg)`, and its authority's certificate."""
+    return runpy.run_path(str(Path(__file__).with_name("signing.py")))["Signing"]()
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,19 @@
-"""Files written byte by byte, so that a test says exactly what lies where, and photos signed with a certificate that
-nobody trusts."""
+"""Files written byte by byte, so that a test says exactly what lies where, and the same photo signed."""
 
 from __future__ import annotations
 
-import datetime
 import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import c2pa
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
-SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 def picture(form: str, width: int = 48, height: int = 32) -> bytes:
@@ -107,75 +101,9 @@ def xmp_jpeg(inside: str = "", attributes: str = "") -> bytes:
 
 
 @pytest.fixture(scope="session")
-def sign() -> Callable[..., bytes]:
+def sign(signing: Any) -> Callable[..., bytes]:
     """`sign("trainedAlgorithmicMedia", action="c2pa.created")`: a signed JPEG; `data` and `parent` are JPEG bytes."""
-    authority, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
-
-    def name(organization: str) -> x509.Name:
-        values = {NameOID.COUNTRY_NAME: "DE", NameOID.ORGANIZATION_NAME: organization, NameOID.COMMON_NAME: "test"}
-        return x509.Name([x509.NameAttribute(oid, value) for oid, value in values.items()])
-
-    def usage(signs: bool, issues: bool) -> x509.KeyUsage:
-        return x509.KeyUsage(signs, False, False, False, False, issues, issues, False, False)
-
-    def certificate(subject: str, key: ec.EllipticCurvePrivateKey, *, issues: bool) -> x509.Certificate:
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name(subject))
-            .issuer_name(name("Throw-away authority"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=2))
-            .add_extension(x509.BasicConstraints(issues, None), critical=True)
-            .add_extension(usage(not issues, issues), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
-        )
-        if not issues:
-            eku = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
-            builder = builder.add_extension(eku, critical=False)
-        return builder.sign(authority, hashes.SHA256())
-
-    chain = [
-        certificate("Throw-away maker", own, issues=False),
-        certificate("Throw-away authority", authority, issues=True),
-    ]
-    pem = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain)
-    key = own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-    def make(
-        source_type: str = "",
-        *,
-        action: str = "c2pa.created",
-        data: bytes = JPEG,
-        parent: bytes = b"",
-        relationship: str = "parentOf",
-        mime: str = "image/jpeg",
-    ) -> bytes:
-        step: dict[str, object] = {"action": action}
-        if source_type:
-            step["digitalSourceType"] = SOURCE_TYPES + source_type
-        if parent:
-            step["parameters"] = {"ingredientIds": ["before"]}
-        steps = [step]
-        if relationship == "componentOf":  # a part is put into something that was made before
-            steps.insert(0, {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPES + "composite"})
-        manifest = {
-            "claim_generator_info": [{"name": "test program", "version": "1"}],
-            "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": steps}}],
-        }
-        builder = c2pa.Builder(manifest)
-        if parent:
-            ingredient = {"title": "before", "instance_id": "before", "relationship": relationship}
-            builder.add_ingredient(ingredient, "image/jpeg", io.BytesIO(parent))
-        out = io.BytesIO()
-        signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo("es256", pem, key, None))
-        builder.sign(signer, mime, io.BytesIO(data), out)
-        return out.getvalue()
-
-    return make
+    return partial(signing.sign, data=JPEG)
 
 
 class Files:

@@ -1,0 +1,118 @@
+"""Photos with content credentials, signed by a throw-away maker under a throw-away authority: trusted by nobody, or by
+whoever lists that authority."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import time
+
+import c2pa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+# What a signer's certificate says it is for.
+PURPOSES = {
+    "e-mail": "1.3.6.1.5.5.7.3.4",
+    "documents": "1.3.6.1.5.5.7.3.36",
+    "Microsoft": "1.3.6.1.4.1.311.76.59.1.9",
+    "C2PA": "1.3.6.1.4.1.62558.2.1",
+}
+DAY = datetime.timedelta(days=1)
+# The library is not to judge what it signs: it would refuse all purposes but the first.
+_UNJUDGED = {"verify": {"verify_after_sign": False, "verify_trust": False}}
+
+
+def _name(organization: str) -> x509.Name:
+    values = {NameOID.COUNTRY_NAME: "DE", NameOID.ORGANIZATION_NAME: organization, NameOID.COMMON_NAME: "test"}
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in values.items()])
+
+
+def _pem(*certificates: x509.Certificate) -> str:
+    return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
+
+
+class Signing:
+    """authority: PEM of who issues the maker's certificate. chain: the maker's certificate with the authority's."""
+
+    def __init__(self) -> None:
+        self._issuer, self._own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        root = self._certificate("Throw-away authority", self._issuer, 2 * DAY)
+        self.authority = _pem(root)
+        self.chain = (
+            _pem(self._certificate("Throw-away maker", self._own, 2 * DAY, PURPOSES["e-mail"])) + self.authority
+        )
+
+    def sign(
+        self,
+        source_type: str = "",
+        *,
+        data: bytes,
+        action: str = "c2pa.created",
+        parent: bytes = b"",
+        relationship: str = "parentOf",
+        mime: str = "image/jpeg",
+        purpose: str = "e-mail",
+        valid: datetime.timedelta = 2 * DAY,
+    ) -> bytes:
+        """The photo `data` with a manifest of one action. parent: a JPEG that it was made from. valid: how long the
+        maker's certificate is."""
+        step: dict[str, object] = {"action": action}
+        if source_type:
+            step["digitalSourceType"] = SOURCE_TYPES + source_type
+        if parent:
+            step["parameters"] = {"ingredientIds": ["before"]}
+        steps = [step]
+        if relationship == "componentOf":  # a part is put into something that was made before
+            steps.insert(0, {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPES + "composite"})
+        manifest = {
+            "claim_generator_info": [{"name": "test program", "version": "1"}],
+            "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": steps}}],
+        }
+        builder = c2pa.Builder(manifest, context=c2pa.Context(c2pa.Settings.from_dict(_UNJUDGED)))
+        if parent:
+            ingredient = {"title": "before", "instance_id": "before", "relationship": relationship}
+            builder.add_ingredient(ingredient, "image/jpeg", io.BytesIO(parent))
+        chain = _pem(self._certificate("Throw-away maker", self._own, valid, PURPOSES[purpose])) + self.authority
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        signer = c2pa.Signer.from_info(
+            c2pa.C2paSignerInfo("es256", chain.encode(), self._own.private_bytes(*form), None)
+        )
+        out = io.BytesIO()
+        builder.sign(signer, mime, io.BytesIO(data), out)
+        return out.getvalue()
+
+    def expired(self, data: bytes) -> bytes:
+        """A capture signed with a certificate that has run out since, without a time stamp. Takes 2 seconds."""
+        signed = self.sign("digitalCapture", data=data, valid=datetime.timedelta(seconds=1))
+        time.sleep(2)
+        return signed
+
+    def _certificate(
+        self, subject: str, key: ec.EllipticCurvePrivateKey, valid: datetime.timedelta, purpose: str = ""
+    ) -> x509.Certificate:
+        """purpose: of a signer's certificate; without one it is the authority's own."""
+        now, issues = datetime.datetime.now(datetime.UTC), not purpose
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(_name(subject))
+            .issuer_name(_name("Throw-away authority"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + valid)
+            .add_extension(x509.BasicConstraints(issues, None), critical=True)
+            .add_extension(
+                x509.KeyUsage(not issues, False, False, False, False, issues, issues, False, False), critical=True
+            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._issuer.public_key()), critical=False
+            )
+        )
+        if purpose:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([ObjectIdentifier(purpose)]), critical=False)
+        return builder.sign(self._issuer, hashes.SHA256())
