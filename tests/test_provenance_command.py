@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -74,6 +76,27 @@ def test_a_photo_cut_off_is_read_as_far_as_it_goes(folder: Path, run: Run) -> No
     code, out, _ = run("cut.jpg")
     assert code == 0
     assert "file_cut_off" in out
+
+
+def test_a_list_of_trusted_authorities(folder: Path, run: Run, signing: Any) -> None:
+    Path("signed.jpg").write_bytes(signing.sign("digitalCapture", data=(folder / "plain.jpg").read_bytes()))
+    Path("anchors.pem").write_text(signing.chain)
+    digest = hashlib.sha256(signing.chain.encode()).hexdigest()
+    code, out, err = run("signed.jpg", "plain.jpg", "--trust-anchors", "anchors.pem")
+    assert code == 0
+    assert "an authority on your list vouches for this name" in out
+    assert "c2pa_untrusted" not in out
+    assert out.splitlines()[-1].endswith(f"checked against the list of authorities with SHA-256 {digest}.")
+    assert err == "realdamage: anchors.pem: 1 of 2 certificates are no authority's, so they vouch for nobody\n"
+    _, out, _ = run("signed.jpg", "--trust-anchors", "anchors.pem", "--format", "json")
+    assert json.loads(out)["results"][0]["provenance"]["trust_anchors_sha256"] == digest
+    code, out, err = run("signed.jpg")
+    assert "not a trusted signer" in out
+    assert "none is configured" in out
+    Path("anchors.pem").write_text(signing.authority[:-40])
+    code, out, err = run("signed.jpg", "--trust-anchors", "anchors.pem")
+    assert (code, out) == (2, "")
+    assert "anchors.pem: certificate 1 of 1 cannot be read" in err
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from realdamage.inference.detector import Detector
+from realdamage.inference.errors import UsageError
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -54,6 +55,26 @@ def test_a_photo_gets_the_detector_s_verdict(serve: Serve, encode: Encode, model
 def test_without_heat_maps(serve: Serve, encode: Encode) -> None:
     answer = serve().post("/v1/photos", files=files(encode()), data={"heatmaps": "false"}).json()
     assert answer["results"][0]["verdict"]["heatmap"] is None
+
+
+def test_signers_under_the_list_of_authorities_are_trusted(
+    serve: Serve, encode: Encode, signing: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "anchors.pem").write_text(signing.authority)
+    sent = files(signing.sign("digitalCapture", data=encode()))
+    for settings, validation in (({"trust_anchors": tmp_path / "anchors.pem"}, "trusted"), ({}, "untrusted")):
+        client = serve(**settings)
+        (result,) = client.post("/v1/photos", files=sent).json()["results"]
+        assert result["provenance"]["findings"][0]["fields"]["validation"] == validation
+        assert bool(result["provenance"]["trust_anchors_sha256"]) == (validation == "trusted")
+        claim = client.post("/v1/claims", files=sent).json()
+        assert claim["photos"][0]["provenance"]["findings"][0]["fields"]["validation"] == validation
+
+
+def test_a_wrong_list_of_authorities_stops_the_start(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "anchors.pem").write_text("none")
+    with pytest.raises(UsageError, match=r"anchors\.pem: no certificate in it"):
+        serve(trust_anchors=tmp_path / "anchors.pem")
 
 
 def test_a_broken_photo_fails_alone(serve: Serve, encode: Encode) -> None:

@@ -231,9 +231,11 @@ def test_settings_from_the_environment() -> None:
     environment = {
         **{"REALDAMAGE_PORT": "9000", "REALDAMAGE_NO_AUTH": "true", "REALDAMAGE_STORE": "kept", "HOME": "/"},
         **{"REALDAMAGE_HOST": "0.0.0.0", "REALDAMAGE_THREADS": "", "REALDAMAGE_SHADOW_SHARE": "0.5"},
+        "REALDAMAGE_TRUST_ANCHORS": "anchors.pem",
     }
     found = read_settings({"port": 9001, "host": None}, environment)
-    assert found == Settings(port=9001, no_auth=True, store=Path("kept"), host="0.0.0.0", shadow_share=0.5)
+    kept = {"store": Path("kept"), "trust_anchors": Path("anchors.pem")}
+    assert found == Settings(port=9001, no_auth=True, host="0.0.0.0", shadow_share=0.5, **kept)
 
 
 def test_variables_that_kubernetes_sets_for_a_service_of_that_name() -> None:

@@ -30,6 +30,7 @@ from realdamage.inference.claim import (
 )
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
+from realdamage.inference.provenance import TrustAnchors
 
 Photo = Callable[..., bytes]
 Files = list[tuple[str, bytes]]
@@ -458,6 +459,29 @@ def test_the_prior_that_probabilities_were_weighted_to_is_recorded(
     page = write_evidence(other, files, [], tmp_path / "evidence").read_text(encoding="utf-8")
     jsonschema.validate(json.loads((tmp_path / "evidence" / "evidence.json").read_text(encoding="utf-8")), schema())
     assert "0.01 of the photos synthetic" in page
+
+
+def test_the_list_that_signers_were_checked_against_is_recorded(
+    detector: Detector, claim_photo: Photo, signing: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "anchors.pem").write_text(signing.authority)
+    anchors = TrustAnchors.read(tmp_path / "anchors.pem")
+    photos = [("signed.jpg", signing.sign("trainedAlgorithmicMedia", data=claim_photo(2)))]
+    claim = judge_claim(photos, detector=detector, trust_anchors=anchors)
+    (reason,) = [reason for reason in claim.reasons if reason.code == "declared_ai_generated"]
+    assert "an authority on your list vouches for this name" in reason.sentence
+    assert "no trusted signature vouches" not in reason.sentence
+    page = write_evidence(claim, photos, [], tmp_path / "evidence")
+    values = read(page.parent)
+    assert values["photos"][0]["provenance"]["trust_anchors_sha256"] == anchors.sha256
+    jsonschema.validate(values, schema())
+    assert f"<dt>Trust list</dt><dd><code>{anchors.sha256}</code>" in page.read_text(encoding="utf-8")
+    claim = judge_claim(photos, detector=detector)
+    (reason,) = [reason for reason in claim.reasons if reason.code == "declared_ai_generated"]
+    assert "no trusted signature vouches for it" in reason.sentence
+    page = write_evidence(claim, photos, [], tmp_path / "without")
+    jsonschema.validate(read(page.parent), schema())
+    assert "Trust list" not in page.read_text(encoding="utf-8")
 
 
 def test_a_photo_with_too_many_pixels_fails_alone(detector: Detector, claim_photo: Photo) -> None:

@@ -1,4 +1,4 @@
-"""A signer is trusted under the user's list of authorities and no other way; a wrong list is an error, never no trust."""
+"""Signers under the user's list of authorities are trusted, no others; a wrong list is an error, never no trust."""
 
 from __future__ import annotations
 

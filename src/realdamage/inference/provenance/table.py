@@ -28,9 +28,14 @@ def lines(name: str, provenance: Provenance) -> list[str]:
 
 def footer(provenances: Iterable[Provenance]) -> str:
     """What must be read with the lines above."""
+    provenances = list(provenances)
     declared = [provenance.declared for provenance in provenances]
     count = sum(value != "none" for value in declared)
-    return f"{count} of {len(declared)} files declare AI. {ABSENCE}"
+    lists = sorted({one.trust_anchors_sha256 for one in provenances} - {""})
+    listed = "".join(
+        f" Signers were checked against the list of authorities with SHA-256 {digest}." for digest in lists
+    )
+    return f"{count} of {len(declared)} files declare AI. {ABSENCE}{listed}"
 
 
 def _camera(camera: CameraFacts) -> str:
