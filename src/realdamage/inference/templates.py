@@ -230,6 +230,7 @@ _OF_THE_FILE = {
     "text_damaged": "its compressed text is damaged",
     "bytes_missing": "{there} of {size} bytes are there",
     "not_hexadecimal": "not the hexadecimal digits that belong there",
+    "unread_from": "it cannot be read from byte {position} on",
     "exif_damaged": "{detail}",
     "xmp_damaged": "{detail}",
     "thumbnail_differs": (

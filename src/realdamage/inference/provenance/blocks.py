@@ -19,12 +19,13 @@ MAX_CHUNKS = 100_000
 MAX_NOTES = 20
 MAX_FIELD = 300
 
-Kind: TypeAlias = Literal["xmp", "exif", "text", "segment"]
+Kind: TypeAlias = Literal["xmp", "exif", "iim", "text", "segment"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of metadata: an XMP packet, a TIFF structure (EXIF), a text with its keyword, or a segment of a JPEG."""
+    """A piece of metadata: an XMP packet, a TIFF structure (EXIF), an IPTC-IIM block, a text with its keyword, or a
+    segment of a JPEG."""
 
     kind: Kind
     data: bytes

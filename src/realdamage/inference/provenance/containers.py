@@ -5,7 +5,10 @@ No pixels are decoded and no decoder is asked: a block is found even where the p
 
 from __future__ import annotations
 
-from realdamage.inference.provenance.blocks import MAX_BLOCK, MAX_CHUNKS, Block, Blocks, decode_text
+from dataclasses import dataclass, field
+
+from realdamage.inference.provenance.blocks import MAX_BLOCK, MAX_CHUNKS, MAX_TOTAL, Block, Blocks, decode_text
+from realdamage.inference.provenance.iim import PHOTOSHOP, find_iim
 from realdamage.inference.sentences import phrase
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
@@ -50,9 +53,19 @@ def _other_container(data: bytes) -> str:
     return next((name for start, name in starts.items() if data.startswith(start)), "")
 
 
+@dataclass
+class _Parts:
+    """What a JPEG spreads over several segments. xmp: extended XMP, by its digest and the offset. photoshop: resources
+    in their order, which begin at byte `photoshop_at`."""
+
+    xmp: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
+    photoshop: list[bytes] = field(default_factory=list)
+    photoshop_at: int = 0
+
+
 def _walk_jpeg(data: bytes, blocks: Blocks) -> None:
     position = 2
-    parts: dict[bytes, dict[int, bytes]] = {}
+    parts = _Parts()
     for _ in range(MAX_CHUNKS):
         while position < len(data) and data[position] == 0xFF and data[position + 1 : position + 2] == b"\xff":
             position += 1
@@ -76,13 +89,12 @@ def _walk_jpeg(data: bytes, blocks: Blocks) -> None:
         position += 2 + length
     else:
         blocks.limit(phrase("too_many_segments", count=MAX_CHUNKS))
-    _assemble_xmp(parts, blocks)
+    _assemble_xmp(parts.xmp, blocks)
+    _assemble_photoshop(parts, blocks)
     _scan_xmp(data, position, blocks)
 
 
-def _jpeg_segment(
-    marker: int, segment: bytes, position: int, parts: dict[bytes, dict[int, bytes]], blocks: Blocks
-) -> None:
+def _jpeg_segment(marker: int, segment: bytes, position: int, parts: _Parts, blocks: Blocks) -> None:
     name = f"APP{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else "COM"
     where = f"{name} at byte {position}"
     if marker == 0xE1 and segment.startswith(_EXIF):
@@ -92,9 +104,12 @@ def _jpeg_segment(
     elif marker == 0xE1 and segment.startswith(_EXTENDED_XMP) and len(segment) >= len(_EXTENDED_XMP) + 40:
         at = len(_EXTENDED_XMP)
         offset = int.from_bytes(segment[at + 36 : at + 40], "big")
-        parts.setdefault(segment[at : at + 36], {})[offset] = segment[at + 40 :]
+        parts.xmp.setdefault(segment[at : at + 36], {})[offset] = segment[at + 40 :]
     elif marker == 0xFE or (0xE0 <= marker <= 0xEF and b"AIGC" in segment):
         blocks.add("segment", segment, where)
+    if marker == 0xED and segment.startswith(PHOTOSHOP):
+        parts.photoshop_at = parts.photoshop_at or position
+        parts.photoshop.append(segment[len(PHOTOSHOP) :])
 
 
 def _assemble_xmp(parts: dict[bytes, dict[int, bytes]], blocks: Blocks) -> None:
@@ -114,6 +129,19 @@ def _assemble_xmp(parts: dict[bytes, dict[int, bytes]], blocks: Blocks) -> None:
             blocks.add("xmp", bytes(packet), where)
         else:
             blocks.broken(phrase("about", name=where), phrase("bytes_missing", there=len(packet), size=total))
+
+
+def _assemble_photoshop(parts: _Parts, blocks: Blocks) -> None:
+    """IPTC-IIM among Photoshop's resources."""
+    where = f"IPTC-IIM, APP13 at byte {parts.photoshop_at}"
+    if (total := sum(map(len, parts.photoshop))) > MAX_TOTAL:
+        blocks.limit(phrase("about", name=where), phrase("too_many_bytes", size=total))
+        return
+    found, unread_from = find_iim(b"".join(parts.photoshop))
+    for block in found:
+        blocks.add("iim", block, where)
+    if unread_from >= 0:
+        blocks.broken(phrase("about", name=where), phrase("unread_from", position=unread_from))
 
 
 def _walk_png(data: bytes, blocks: Blocks) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from realdamage.inference.provenance.blocks import Blocks, clean
 from realdamage.inference.provenance.exif import Exif
 from realdamage.inference.provenance.generators import Generator, find_generator, find_handwriting
+from realdamage.inference.provenance.iim import Iim
 from realdamage.inference.provenance.labels import (
     FIELDS,
     find_label,
@@ -23,6 +24,7 @@ from realdamage.inference.sentences import phrase
 # XMP properties that name the software, or whom to credit: by the local name, since prefixes and namespaces vary.
 _XMP_SOFTWARE = ("CreatorTool", "Software", "softwareAgent", "AISystemUsed")
 _XMP_AUTHOR = ("Credit", "Source", "Make", "Model", "Artist", "creator")
+_IIM_SOFTWARE, _IIM_AUTHOR = ("OriginatingProgram", "ProgramVersion"), ("By-line", "Credit")
 _TEXT_SOFTWARE = ("software", "generator", "creator tool", "creatortool")
 _TEXT_AUTHOR = ("source", "author", "artist", "make", "model")
 _IPTC_AI = ("AISystemUsed", "AISystemVersionUsed", "AIPromptInformation", "AIPromptWriterName")
@@ -67,6 +69,18 @@ def exif_findings(exif: Exif, where: str, blocks: Blocks) -> list[Finding]:
         if name in ("Software", "Artist", "Make", "Model"):
             found += _named(text, name, place, author=name != "Software")
     return found + _by_hand(exif.texts, where)
+
+
+def iim_findings(iim: Iim, where: str, blocks: Blocks) -> list[Finding]:
+    """What the texts of one IPTC-IIM block say: a caption is no place for a generator's name, as in EXIF."""
+    found: list[Finding] = []
+    for name, texts in iim.texts.items():
+        for text in texts:
+            found += _from_text(text, "", f"{name}, {where}", "tc260_jpeg", blocks)
+            if name in _IIM_SOFTWARE or name in _IIM_AUTHOR:
+                found += _named(text, name, f"{name}, {where}", author=name in _IIM_AUTHOR)
+    captions, authors = (iim.texts.get(name, [""]) for name in ("Caption", "By-line"))
+    return found + _by_hand({"Description": captions[0], "Artist": authors[0]}, where)
 
 
 def text_findings(text: str, keyword: str, where: str, blocks: Blocks) -> list[Finding]:

@@ -11,7 +11,14 @@ from realdamage.inference.provenance.blocks import Block, Blocks, clean, decode_
 from realdamage.inference.provenance.containers import find_blocks
 from realdamage.inference.provenance.content_credentials import read_credentials
 from realdamage.inference.provenance.exif import Exif, read_exif
-from realdamage.inference.provenance.findings import exif_findings, segment_findings, text_findings, xmp_findings
+from realdamage.inference.provenance.findings import (
+    exif_findings,
+    iim_findings,
+    segment_findings,
+    text_findings,
+    xmp_findings,
+)
+from realdamage.inference.provenance.iim import read_iim
 from realdamage.inference.provenance.precedence import conflicts, declared_by, in_order
 from realdamage.inference.provenance.record import CameraFacts, Finding, Provenance
 from realdamage.inference.provenance.thumbnail import compare_thumbnail
@@ -70,6 +77,11 @@ def _read_block(block: Block, blocks: Blocks, camera: list[Exif]) -> list[Findin
         blocks.credentials = blocks.credentials or exif.credentials
         found = exif_findings(exif, block.where, blocks)
         return found + (_read_xmp(exif.xmp, f"XMP, {block.where}", blocks) if exif.xmp else [])
+    if block.kind == "iim":
+        iim = read_iim(block.data)
+        if iim.unread_from >= 0:
+            blocks.broken(phrase("about", name=block.where), phrase("unread_from", position=iim.unread_from))
+        return iim_findings(iim, block.where, blocks)
     text = decode_text(block.data)
     if block.kind == "segment":
         return segment_findings(text, block.where, blocks)
