@@ -3,6 +3,7 @@ and nothing that is broken costs more than a note."""
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import struct
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 import pytest
+from PIL import Image, IptcImagePlugin
 
 from realdamage.inference.provenance import Provenance, read_provenance
 from realdamage.inference.provenance.blocks import MAX_NOTES
@@ -72,6 +74,13 @@ def test_names_of_generators(files: Any, number: int, text: str, declares: str, 
     assert [finding.fields["generator"] for finding in found.findings] == [generator] * bool(generator)
     assert all(finding.form == "generator_name" for finding in found.findings)
     assert "broken_metadata" not in [note.code for note in found.notes]
+
+
+def test_the_bytes_are_what_another_reader_takes(files: Any) -> None:
+    datasets = dataset(PROGRAM, "Midjourney") + dataset(CREDIT, "me")
+    with Image.open(io.BytesIO(files.jpeg(app13(resource(0x0404, datasets))))) as image:
+        assert IptcImagePlugin.getiptcinfo(image) == {(2, PROGRAM): b"Midjourney", (2, CREDIT): b"me"}
+    assert read_iim(datasets).texts == {"OriginatingProgram": ["Midjourney"], "Credit": ["me"]}
 
 
 def test_where_it_was_found(files: Any) -> None:
