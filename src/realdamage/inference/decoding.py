@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from realdamage.inference.errors import PhotoError
+from realdamage.inference.sentences import Phrase, phrase
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
 Float32Array: TypeAlias = NDArray[np.float32]
@@ -102,59 +103,57 @@ def decode_contents(contents: bytes | Image.Image | UInt8Array, name: str, max_p
     try:
         return _upright_rgb(contents)
     except PhotoError as error:
-        raise PhotoError(f"{name}: {error}") from error
+        raise PhotoError(f"{name}: {error}", error.phrases) from error
     except Exception as error:  # decoders raise whatever they like on a broken file
-        raise PhotoError(_damaged(name, error)) from error
+        raise _unreadable(name, _damaged(error)) from error
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
-        raise PhotoError(f"{name}: the file is empty (0 bytes)")
+        raise _unreadable(name, phrase("empty_file"))
     try:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         found = re.search(r"\d+", str(error))
-        raise PhotoError(_too_large(name, f"{found[0] if found else '?'} pixels", max_pixels)) from error
+        told = phrase("too_many_pixels_told", pixels=found[0] if found else "?", limit=max_pixels)
+        raise _unreadable(name, told) from error
     except Exception as error:  # decoders raise whatever they like on a broken header
         if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
             return _open_heic(data, name)
         if data.startswith(_SIGNATURES):
-            raise PhotoError(_damaged(name, error)) from error
-        raise PhotoError(
-            f"{name}: not a photo that can be read; it begins with {data[:12]!r}. "
-            "Known formats: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF, JPEG 2000"
-        ) from error
+            raise _unreadable(name, _damaged(error)) from error
+        raise _unreadable(name, phrase("unknown_format", start=repr(data[:12]))) from error
 
 
 def _open_heic(data: bytes, name: str) -> Image.Image:
     try:
         pillow_heif = importlib.import_module("pillow_heif")
     except ImportError:
-        raise PhotoError(
-            f'{name}: HEIC photos need the extra "claims". Install it: pip install "realdamage[claims]"'
-        ) from None
+        raise _unreadable(name, phrase("heic_needs_extra")) from None
     pillow_heif.register_heif_opener()
     try:
         return Image.open(io.BytesIO(data), formats=("HEIF",))
     except Exception as error:
-        raise PhotoError(_damaged(name, error)) from error
+        raise _unreadable(name, _damaged(error)) from error
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    size = {"width": width, "height": height}
     if width * height > max_pixels:
-        raise PhotoError(_too_large(name, f"{width}x{height} is {width * height} pixels", max_pixels))
+        raise _unreadable(name, phrase("too_many_pixels", **size, pixels=width * height, limit=max_pixels))
     if min(width, height) < MIN_SIDE:
-        raise PhotoError(f"{name}: too small: {width}x{height} pixels, each side must have at least {MIN_SIDE}")
+        raise _unreadable(name, phrase("side_too_small", **size, least=MIN_SIDE))
 
 
-def _damaged(name: str, error: Exception) -> str:
+def _damaged(error: Exception) -> Phrase:
     # Pillow's message would name an address in memory, another one at each reading.
-    details = "its header cannot be read" if isinstance(error, UnidentifiedImageError) else str(error)
-    return f"{name}: the file is damaged or cut off ({details}); ask for the original"
+    if isinstance(error, UnidentifiedImageError):
+        return phrase("damaged_header")
+    return phrase("damaged_file", details=str(error))
 
 
-def _too_large(name: str, found: str, max_pixels: int) -> str:
-    return f"{name}: too large: {found}, at most {max_pixels} are decoded; send it at a smaller size"
+def _unreadable(name: str, why: Phrase) -> PhotoError:
+    return PhotoError(f"{name}: {why.english}", [why])
 
 
 def _upright_rgb(image: Image.Image) -> UInt8Array:
@@ -198,9 +197,8 @@ def _orientation(image: Image.Image) -> int:
 def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise PhotoError(
-            f"pixels of mode {image.mode} in {values.min()}..{values.max()} have no known white; save it with 8 bits"
-        )
+        why = phrase("no_known_white", mode=image.mode, low=str(values.min()), high=str(values.max()))
+        raise PhotoError(why.english, [why])
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 

@@ -6,6 +6,10 @@ stack trace and exit with the class's `exit_code`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from realdamage.inference.sentences import Phrase
+
 
 class RealDamageError(Exception):
     """Base of all errors that are meant for the user; `exit_code` is what a command returns."""
@@ -20,7 +24,14 @@ class UsageError(RealDamageError):
 
 
 class PhotoError(RealDamageError):
-    """A photo cannot be read: not an image, truncated, too large, too small."""
+    """A photo cannot be read: not an image, truncated, too large, too small.
+
+    phrases: what the message says after the photo's name, as in `Reason`; empty where only a command line can see it.
+    """
+
+    def __init__(self, message: str, phrases: Sequence[Phrase] = ()) -> None:
+        super().__init__(message)
+        self.phrases = tuple(phrases)
 
 
 class ModelFileError(RealDamageError):

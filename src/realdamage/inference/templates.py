@@ -65,7 +65,7 @@ _OF_THE_COMPARISON = {
 
 _OF_THE_CLAIM = {
     "about": "{name}:",
-    "photo_unreadable": "could not be read: {error}.",
+    "could_not_be_read": "could not be read:",
     "photo_too_small": "{width}x{height} pixels, the shorter side should have {limit}.",
     "verdict_synthetic": "the model finds what it takes for traces of synthesis in the pixels (score {score}).",
     "verdict_review": "the model cannot tell (score {score}).",
@@ -99,7 +99,7 @@ _OF_THE_CLAIM = {
     ),
     "listing_not_alike": "does not resemble the listing photo; that is so of many close-ups too.",
     "listings_not_alike": "resembles none of the {count} listing photos; that is so of many close-ups too.",
-    "listing_unreadable": "not compared: {error}",
+    "not_compared": "not compared:",
     "reused_file": "the same file as {of} of claim {claim}, seen {seen}.",
     "reused_look": (
         "looks the same as {of} of claim {claim}, seen {seen} ({distance} of the 256 bits of their perceptual hashes "
@@ -162,6 +162,7 @@ _OF_LABELS = {
     "comfyui_edits": "It carries a graph of ComfyUI, which loads a picture and runs a generator on it.",
     "comfyui_unknown": "It carries a graph of ComfyUI, in which no generator runs by a known name.",
     "generator_named": "{field} names the generator {generator}: {text}.",
+    "generator_by_fields": "several fields names the generator {generator}: as this generator fills them.",
     "generator_maybe": "{field} says {text!r}: maybe the generator {generator}, maybe nothing that generates.",
     "first_ai_generated": "{form} declares ai_generated",
     "first_ai_edited": "{form} declares ai_edited",
@@ -215,6 +216,23 @@ _OF_CREDENTIALS = {
     "c2pa_not_active": "content credentials (C2PA) without an active manifest",
 }
 
+_OF_UNREADABLE_PHOTOS = {
+    "empty_file": "the file is empty (0 bytes)",
+    "damaged_file": "the file is damaged or cut off ({details}); ask for the original",
+    "damaged_header": "the file is damaged or cut off (its header cannot be read); ask for the original",
+    "unknown_format": (
+        "not a photo that can be read; it begins with {start}. Known formats: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, "
+        "GIF, JPEG 2000"
+    ),
+    "heic_needs_extra": 'HEIC photos need the extra "claims". Install it: pip install "realdamage[claims]"',
+    "too_many_pixels": (
+        "too large: {width}x{height} is {pixels} pixels, at most {limit} are decoded; send it at a smaller size"
+    ),
+    "too_many_pixels_told": "too large: {pixels} pixels, at most {limit} are decoded; send it at a smaller size",
+    "side_too_small": "too small: {width}x{height} pixels, each side must have at least {least}",
+    "no_known_white": "pixels of mode {mode} in {low}..{high} have no known white; save it with 8 bits",
+}
+
 _OF_THE_FILE = {
     "verbatim": "{text}",
     "not_a_photo": "not a photo that can be read; it begins with {start}",
@@ -245,6 +263,7 @@ TEMPLATES: dict[str, str] = {
     **_OF_THE_CLAIM,
     **_OF_LABELS,
     **_OF_CREDENTIALS,
+    **_OF_UNREADABLE_PHOTOS,
     **_OF_THE_FILE,
 }
 """The English text by the name of the phrase."""

@@ -81,7 +81,8 @@ def _of_photo(photo: ClaimPhoto, policy: ClaimPolicy, model: Mapping[str, Any], 
         return Finding(rule, (name, *phrases), getattr(policy.rules, rule))
 
     if photo.error:
-        yield finding("photo_unreadable", phrase("photo_unreadable", error=_without_name(photo)))
+        why = photo.error_phrases or [phrase("verbatim", text=photo.error.removeprefix(f"{photo.name}: "))]
+        yield finding("photo_unreadable", phrase("could_not_be_read"), *why, phrase("full_stop"))
         return
     if photo.verdict is not None:
         for rule, phrases, recommends in _of_verdict(photo.verdict, policy, model, judged):
@@ -211,11 +212,10 @@ def _of_claim(photos: Sequence[ClaimPhoto], listings: Sequence[ListingPhoto], po
         yield Finding("too_few_photos", [said], policy.rules.too_few_photos)
     for listing in listings:
         if listing.error:
-            yield Finding("listing_unreadable", [phrase("listing_unreadable", error=listing.error)], "approve")
-
-
-def _without_name(photo: ClaimPhoto) -> str:
-    return photo.error.removeprefix(f"{photo.name}: ")
+            why = [phrase("about", name=listing.name), *listing.error_phrases]
+            if not listing.error_phrases:
+                why = [phrase("verbatim", text=listing.error)]
+            yield Finding("listing_unreadable", [phrase("not_compared"), *why], "approve")
 
 
 def _percent(share: float) -> str:

@@ -18,6 +18,7 @@ from realdamage.inference.claim.values import Claim, ClaimPhoto, ListingPhoto
 from realdamage.inference.decoding import MAX_PIXELS
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.inference.photo import Photo, read_photo
+from realdamage.inference.sentences import Phrase
 from realdamage.inference.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _look_at(
     try:
         photo = read_photo(data, detector.pixel_spec, name=name, max_pixels=max_pixels)
     except PhotoError as error:
-        return ClaimPhoto(name, None, None, (), (), str(error), sha256), None
+        return ClaimPhoto(name, None, None, (), (), str(error), sha256, error.phrases), None
     provenance = read_provenance(data, name=name, trust_anchors=trust_anchors)
     judged = ClaimPhoto(name, verdict_on(photo), provenance, (), (), "", sha256)
     return judged, take_fingerprint(photo.rgb, sha256)
@@ -158,16 +159,17 @@ def _beside_the_listing(
     ]
     compared: list[list[tuple[str, Comparison]]] = [[] for _ in judged]
     shown = []
+    no_phrases: tuple[Phrase, ...] = ()
     for name, (_, data) in zip(distinct_names([name for name, _ in listings]), listings, strict=True):
-        error = ""
+        error, phrases = "", no_phrases
         try:
             listing = prepare(data, "listing", max_pixels=max_pixels)
             for photo, found in zip(ready, compared, strict=True):
                 if photo is not None:
                     found.append((name, compare(photo, listing)))
         except PhotoError as wrong:
-            error = f"{name}: {str(wrong).removeprefix('listing photo: ')}"
-        shown.append(ListingPhoto(name, hashlib.sha256(data).hexdigest(), error))
+            error, phrases = f"{name}: {str(wrong).removeprefix('listing photo: ')}", wrong.phrases
+        shown.append(ListingPhoto(name, hashlib.sha256(data).hexdigest(), error, phrases))
     return [replace(one, comparisons=tuple(found)) for one, found in zip(judged, compared, strict=True)], tuple(shown)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from realdamage.inference.claim.policy import ClaimPolicy
 from realdamage.inference.claim.wording import Recommendation, message_to_buyer
+from realdamage.inference.sentences import Phrase
 from realdamage.inference.verdict import Reason, Verdict
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ClaimPhoto:
 
     verdict, provenance: None where the photo could not be read; `error` then says why, and is "" otherwise.
     comparisons: (name of the listing photo, result), in the order of the listing. sha256: hex digest of the bytes.
+    error_phrases: what the error says after the photo's name, as in `Reason`.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ClaimPhoto:
     duplicates: tuple[Duplicate, ...]
     error: str
     sha256: str
+    error_phrases: tuple[Phrase, ...] = ()
 
     def to_dict(self, heatmaps: bool = True) -> dict[str, Any]:
         """The values as plain JSON types; without heat maps and change maps unless `heatmaps`."""
@@ -67,6 +70,7 @@ class ClaimPhoto:
             "name": self.name,
             "sha256": self.sha256,
             "error": self.error,
+            "error_phrases": [one.to_dict() for one in self.error_phrases],
             "verdict": json.loads(self.verdict.to_json(heatmap=heatmaps)) if self.verdict else None,
             "provenance": self.provenance.to_dict() if self.provenance else None,
             "comparisons": comparisons,
@@ -76,11 +80,20 @@ class ClaimPhoto:
 
 @dataclass(frozen=True)
 class ListingPhoto:
-    """A photo of the listing: its name, the digest of its bytes, and why it could not be read ("" when it could)."""
+    """A photo of the listing: its name, the digest of its bytes, and why it could not be read ("" when it could).
+
+    error_phrases: what the error says after the photo's name, as in `Reason`.
+    """
 
     name: str
     sha256: str
     error: str = ""
+    error_phrases: tuple[Phrase, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as plain JSON types."""
+        phrases = [one.to_dict() for one in self.error_phrases]
+        return {"name": self.name, "sha256": self.sha256, "error": self.error, "error_phrases": phrases}
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,7 @@ class Claim:
             "reasons": [reason.to_dict() for reason in self.reasons],
             "message_to_buyer": message_to_buyer(self.recommendation),
             "photos": [photo.to_dict(heatmaps) for photo in self.photos],
-            "listings": [asdict(listing) for listing in self.listings],
+            "listings": [listing.to_dict() for listing in self.listings],
             "policy": self.policy.to_dict(),
             "model": dict(self.model),
             "versions": dict(self.versions),

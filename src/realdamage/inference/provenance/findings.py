@@ -142,7 +142,11 @@ def _named(text: str, name: str, where: str, *, author: bool) -> list[Finding]:
 
 def _by_hand(texts: dict[str, str], where: str) -> list[Finding]:
     name = find_handwriting(texts)
-    return [_generator(Generator(name, ()), "several fields", "as this generator fills them", where)] if name else []
+    if not name:
+        return []
+    fields = {"generator": name, "field": "several fields", "text": "as this generator fills them"}
+    said = [phrase("generator_by_fields", generator=name)]
+    return [Finding.of("generator_name", "ai_generated", where, fields, said)]
 
 
 def _generator(generator: Generator, name: str, text: str, where: str) -> Finding:
