@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import realdamage.service
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.inference.claim import ClaimPolicy
 from realdamage.inference.errors import UsageError
+from realdamage.inference.templates import TEMPLATES
 from realdamage.service.app import create_app
 from realdamage.service.keys import hash_key
 from realdamage.service.screenshots import SAMPLE, browser, find_chromium, main, running, small_png
@@ -32,14 +34,39 @@ if TYPE_CHECKING:
 
 PAGE = Path(realdamage.service.__file__).parent / "page"
 KEY = "a-key-of-at-least-24-characters"
+ACCUSING = (
+    "造假",
+    "伪造",
+    "欺诈",
+    "诈骗",
+    "骗",
+    "假",
+    "作弊",
+    "说谎",
+    "撒谎",
+    "嫌疑",
+    "怀疑",
+    "可疑",
+    "违法",
+    "犯罪",
+    "篡改",
+)
 Encode = Callable[..., bytes]
 Open = Callable[..., "Page"]
 
 
-def strings() -> dict[str, dict[str, str]]:
-    _, _, table = (PAGE / "strings.js").read_text(encoding="utf-8").partition("export const STRINGS =")
+def strings(name: str = "strings", constant: str = "STRINGS") -> dict[str, dict[str, str]]:
+    """The table of words in a script of the page, by language."""
+    _, found, table = (PAGE / f"{name}.js").read_text(encoding="utf-8").partition(f"export const {constant} =")
+    assert found
     read: dict[str, dict[str, str]] = json.loads(table.strip().removesuffix(";"))
     return read
+
+
+def source_of_inference() -> str:
+    folder = Path(realdamage.inference.__file__).parent
+    files = [path for path in folder.rglob("*.*") if path.suffix in (".py", ".yaml") and path.name != "templates.py"]
+    return "".join(path.read_text(encoding="utf-8") for path in files)
 
 
 # What needs no browser
@@ -59,15 +86,29 @@ def test_both_languages_say_the_same_things() -> None:
 
 
 def test_every_rule_of_a_claim_has_a_title_in_chinese() -> None:
-    _, _, table = (PAGE / "reasons.js").read_text(encoding="utf-8").partition("export const REASON_TITLES =")
-    titles = json.loads(table.strip().removesuffix(";"))["zh"]
+    titles, source = strings("reasons", "REASON_TITLES")["zh"], source_of_inference()
     assert set(ClaimPolicy.default().to_dict()["rules"]) - set(titles) == set()
-    inference = Path(realdamage.inference.__file__).parent
-    source = "".join(
-        path.read_text(encoding="utf-8") for path in inference.rglob("*.*") if path.suffix in (".py", ".yaml")
-    )
     assert [code for code in titles if code not in source] == []
-    assert set(re.findall(r'\bReason\(\s*"(\w+)"', source)) - {"absence_proves_nothing"} - set(titles) == set()
+    written = set(re.findall(r'\b(?:Reason\.of|\.note|Finding)\(\s*"(\w+)"', source)) - {"c2pa"}
+    assert {"no_promise", "c2pa_remote", "listing_unreadable"} <= written
+    assert written - set(titles) == set()
+
+
+def test_every_sentence_of_the_service_is_there_in_chinese() -> None:
+    """Whatever the service says of a photo it says in these templates: `tests/inference/test_sentences.py`."""
+    chinese = strings("sentences", "SENTENCES")["zh"]
+    english = {name: text for name, text in TEMPLATES.items() if name != "verbatim"}
+    assert set(chinese) ^ set(english) == set()
+    for name, text in english.items():
+        said = chinese[name]
+        assert sorted(set(re.findall(r"\{(\w+)\}", said))) == values_in(text), name
+        assert re.search("[\u3000-\u9fff\uff00-\uffef]", said), name
+        assert not text.endswith(".") or said.endswith("。"), name
+    assert not [word for word in ACCUSING if word in "".join(chinese.values())]
+
+
+def values_in(template: str) -> list[str]:
+    return sorted({name for _, name, _, _ in Formatter().parse(template) if name})
 
 
 def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over() -> None:
@@ -319,6 +360,60 @@ def test_in_chinese_and_still_after_a_reload(open_page: Open, encode: Encode) ->
     assert page.inner_text("#judge") == "开始核查"
     assert page.get_attribute("html", "lang") == "zh-CN"
     assert open_page(locale="zh-CN").inner_text("#judge") == "开始核查"
+
+
+def test_a_claim_is_told_in_whole_chinese_sentences(open_page: Open, encode: Encode) -> None:
+    painted, original = ((SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original"))
+    page = open_page(locale="zh-CN")
+    photos = (("shoes.jpg", painted), ("cup.jpg", encode(red=True, size=(128, 96))))
+    judge(page, *photos, listings=(("shop.jpg", original), ("text.jpg", b"no photo at all")))
+    page.click(".claim .more summary")
+    reasons = page.locator(".claim .reasons li").all_inner_texts()
+    assert "cup.jpg：尺寸为 128×96 像素，短边应不少于 320 像素。" in reasons
+    (text,) = [text for text in reasons if text.startswith("未参与对比：text.jpg：")]
+    assert "不是可以读取的照片，文件以 b'no photo at ' 开头。支持的格式：JPEG、" in text
+    (changed,) = [text for text in reasons if text.startswith("shoes.jpg：与商品原图 shop.jpg 为同一次拍摄")]
+    assert re.search(r"，但有 \d+ 处差异（占重叠部分的 \d+\.\d%）。两张照片中哪一张有改动", changed)
+    assert re.search(r"cup.jpg：模型在像素中发现了它视为合成痕迹的特征（得分 \+\d+\.\d\d）。", "\n".join(reasons))
+    compared = page.locator(".compared .reasons li").all_inner_texts()
+    assert re.fullmatch(
+        r"有 \d+% 的细微纹理与商品原图相同：同一次拍摄，或固定机位、光线未变的另一次拍摄；仅凭.*", compared[0]
+    )
+    for _ in photos:
+        assert page.locator("#results [lang=en]:not(option)").all_inner_texts() == []
+        page.keyboard.press("j")
+    page.click("#language")
+    english = page.locator(".claim .reasons li").all_text_contents()
+    assert "cup.jpg: 128x96 pixels, the shorter side should have 320." in english
+    assert not re.search("[\u4e00-\u9fff]", " ".join(english))
+    page.click("#language")
+    page.click("#new-claim")
+    judge(page, ("cut.jpg", painted[:400]), ("cup.jpg", encode(red=True)))
+    cut = page.inner_text("#facts .problem")
+    assert cut.startswith("cut.jpg：文件已损坏或不完整（")
+    assert cut.endswith("），请索取原始文件")
+    assert f"{cut.replace('：', '：无法读取：')}。" in page.locator(".claim .reasons li").all_text_contents()
+
+
+def test_what_the_page_cannot_say_in_chinese_stands_in_english_below_its_title(open_page: Open, encode: Encode) -> None:
+    page = open_page(locale="zh-CN")
+
+    def of_another_version(route: Any) -> None:
+        answer = route.fetch().json()
+        (first, *_), code = answer["reasons"], "photo_too_small"
+        told = {"code": code, "sentence": "It is small."}
+        about = {"template": "about", "values": {"name": "cup.jpg"}}
+        lacking = [{"template": "photo_too_small", "values": {"width": "9"}}]
+        unknown = [about, {"template": "constructor", "values": {}}]
+        answer["reasons"] = [told, *({**told, "phrases": said} for said in ([], lacking, unknown)), first]
+        route.fulfill(json=answer)
+
+    page.route("**/v1/claims", of_another_version)
+    judge(page, ("cup.jpg", encode(red=True, size=(128, 96))))
+    reasons = page.locator(".claim > .reasons li").all_inner_texts()
+    assert reasons == ["照片尺寸过小 It is small."] * 4
+    assert page.locator(".claim > .reasons [lang=en]").count() == 4
+    assert str(page.locator(".claim .more li").text_content()).startswith("cup.jpg：")
 
 
 def test_a_name_is_text_and_never_markup(open_page: Open, encode: Encode) -> None:

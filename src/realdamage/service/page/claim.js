@@ -34,6 +34,7 @@ function readPhoto(photo, file, listings) {
     sha256: photo.sha256 || verdict?.photo_sha256 || "",
     outcome: error ? "error" : (verdict?.outcome ?? "none"),
     error,
+    error_phrases: photo.error_phrases ?? [],
     verdict,
     provenance: photo.provenance ?? null,
     comparisons: (photo.comparisons ?? []).map((found) => ({

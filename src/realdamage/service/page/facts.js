@@ -1,7 +1,7 @@
 // Says in words what was found in one photo: verdict, reasons, provenance, comparison, earlier copies.
 
 import { element, percent } from "./dom.js";
-import { currentLanguage, knows, say } from "./language.js";
+import { currentLanguage, knows, say, sayPhrases } from "./language.js";
 import { REASON_TITLES } from "./reasons.js";
 
 const REASONS_AT_ONCE = 4;
@@ -15,7 +15,7 @@ export function badge(outcome, short = false) {
 /** Everything about a photo, as a list of nodes. */
 export function photoFacts(photo, thresholds) {
   if (photo.error) {
-    return [element("p", { class: "verdict" }, badge("error")), element("p", { class: "problem" }, photo.error)];
+    return [element("p", { class: "verdict" }, badge("error")), element("p", { class: "problem" }, unreadable(photo))];
   }
   return [
     ...verdict(photo.verdict, thresholds),
@@ -25,13 +25,25 @@ export function photoFacts(photo, thresholds) {
   ];
 }
 
-/** The reasons as a list: the service's own English sentences, with a title before them in the page's other language. */
+// Why a photo could not be read: the service's own words begin with the photo's name.
+function unreadable({ name, error, error_phrases: phrases }) {
+  const said = sayPhrases(phrases);
+  return said === null ? element("span", { lang: "en" }, error) : element("span", {}, `${name}：${said}`);
+}
+
+/** The reasons as a list. What the page cannot say in its language stands in English, below a title in the language. */
 export function reasonList(reasons) {
-  const line = ({ code, sentence }) => {
-    const title = REASON_TITLES[currentLanguage()]?.[code];
-    return element("li", { title: code }, title && element("strong", {}, `${title} `), element("span", { lang: "en" }, sentence));
+  const line = ({ code, sentence, phrases }) => {
+    const title = sayPhrases(phrases) === null && REASON_TITLES[currentLanguage()]?.[code];
+    return element("li", { title: code }, title && element("strong", {}, `${title} `), told(sentence, phrases));
   };
   return element("ul", { class: "reasons" }, reasons.map(line));
+}
+
+// A sentence of the service, in the page's language where it has the words.
+function told(sentence, phrases) {
+  const said = sayPhrases(phrases);
+  return said === null ? element("span", { lang: "en" }, sentence) : element("span", {}, said);
 }
 
 function verdict(found, thresholds) {
@@ -86,12 +98,12 @@ function provenance(found) {
   ];
 }
 
-function finding({ form, where, sentence, fields }) {
+function finding({ form, where, sentence, phrases, fields }) {
   const read = Object.entries(fields ?? {});
   return element(
     "li",
     {},
-    element("span", {}, sentence),
+    told(sentence, phrases),
     element("div", { class: "quiet small" }, say("found_at", { form, where })),
     read.length > 0 && facts(read),
   );
@@ -165,7 +177,7 @@ export function claimSummary(claim, onNew) {
     element("p", { class: `recommendation ${value}` }, element("span", { class: "quiet" }, say("recommendation")), element("strong", {}, name)),
     reasonList(claim.reasons.slice(0, REASONS_AT_ONCE)),
     rest.length > 0 && element("details", { class: "more" }, element("summary", {}, say("more", { count: rest.length })), reasonList(rest)),
-    claim.listingErrors.map(({ name, error }) => element("p", { class: "problem" }, `${name}: ${error}`)),
+    claim.listingErrors.map((listing) => element("p", { class: "problem" }, unreadable(listing))),
     element("p", { class: "quiet small" }, say("person_decides")),
     claim.buyerTexts && buyerText(claim.buyerTexts),
   ].flat();

@@ -1,6 +1,7 @@
 // The page's language: chosen once, remembered in this browser, applied to all that is marked in the page.
 
 import { recall, remember } from "./memory.js";
+import { SENTENCES } from "./sentences.js";
 import { STRINGS } from "./strings.js";
 
 const DOCUMENT_LANGUAGE = { en: "en", zh: "zh-CN" };
@@ -17,6 +18,18 @@ function initial() {
 export function say(key, values = {}) {
   const text = STRINGS[language][key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+/** What the service's phrases say in the page's language; null where it has no words for one of them, as in English. */
+export function sayPhrases(phrases) {
+  const templates = SENTENCES[language] ?? {};
+  const texts = (phrases ?? []).map(({ template, values }) => {
+    const text = Object.hasOwn(templates, template) ? templates[template] : null;
+    const names = [...(text ?? "").matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+    if (text === null || names.some((name) => !Object.hasOwn(values ?? {}, name))) return null;
+    return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  });
+  return texts.length === 0 || texts.includes(null) ? null : texts.join("");
 }
 
 /** Whether the page has words for this key. */

@@ -1,4 +1,4 @@
-// What the service's reasons are about, by their code, for who does not read its English sentences easily.
+// What the service's reasons are about, by their code: said above an English sentence that sentences.js has no words for.
 // Below the first line it is JSON, as in strings.js; a test compares the codes with those of the service.
 export const REASON_TITLES =
 {
@@ -19,6 +19,7 @@ export const REASON_TITLES =
     "same_capture_changed": "与商品原图为同一次拍摄（或固定机位、光线未变的另一次拍摄），但有差异",
     "listing_photo_itself": "就是商品原图",
     "listing_unrelated": "与商品原图没有共同部分",
+    "listing_unreadable": "商品原图无法读取",
     "reused_in_other_claim": "在其他申请中出现过",
     "repeated_in_claim": "在本申请中重复",
     "verdict_synthetic": "像素中有合成痕迹",
@@ -30,6 +31,8 @@ export const REASON_TITLES =
     "false_alarm_bound": "误报率上限",
     "no_promise": "模型没有给出保证",
     "same_capture": "同一次拍摄（或固定机位的另一次）",
+    "another_shot": "同一件商品的另一次拍摄",
+    "noise_differs": "传感器噪声不同",
     "changed_areas": "有改动的区域",
     "no_change": "没有改动",
     "mirrored": "左右镜像",
@@ -40,6 +43,11 @@ export const REASON_TITLES =
     "c2pa_unavailable": "无法读取内容凭证",
     "c2pa_invalid": "内容凭证无效",
     "c2pa_untrusted": "内容凭证的签发者未知",
+    "label_unclear": "标识不清楚",
+    "thumbnail_differs": "内嵌小图与照片不一致",
+    "absence_proves_nothing": "没有声明不能证明任何事",
+    "not_a_photo": "不是照片",
+    "file_cut_off": "文件不完整",
     "metadata_limit": "元数据过多，未全部读取",
     "broken_metadata": "元数据已损坏"
   }
