@@ -240,6 +240,26 @@ def test_draining(serve: Serve, encode: Encode) -> None:
     assert refused.headers["connection"] == "close"
 
 
+def test_head_answers_as_get_without_a_body(keyed: TestClient) -> None:
+    service = keyed.app.state.service  # type: ignore[attr-defined]
+    for draining, statuses in ((False, (200, 200, 200)), (True, (200, 503, 503))):
+        service.draining = draining
+        for path, status in zip(("/healthz", "/readyz", "/"), statuses, strict=True):
+            head, get = keyed.head(path), keyed.get(path)
+            assert (head.status_code, head.content) == (status, b""), path
+            assert get.status_code == status
+            own = {"x-request-id"}
+            assert {k: v for k, v in head.headers.items() if k not in own} == {
+                k: v for k, v in get.headers.items() if k not in own
+            }
+    service.draining = False
+    assert figures(keyed, "realdamage_requests_total", **{"X-API-Key": KEY})["HEAD /readyz 503"] == 1
+    described = keyed.get("/openapi.json").json()["paths"]
+    assert [path for path, methods in described.items() if "head" in methods] == []
+    refused = keyed.head("/v1/model", headers={"X-API-Key": KEY})
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
+
+
 def test_not_ready_before_a_model_is_loaded(model_file: Path) -> None:
     client = TestClient(create_app(Settings(model=model_file)), base_url="http://127.0.0.1")  # not started
     assert client.get("/healthz").status_code == 200

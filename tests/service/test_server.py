@@ -161,6 +161,21 @@ def test_what_is_stored_is_for_its_owner_alone(
     assert [path for path in paths if path.stat().st_mode & 0o077] == []
 
 
+def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for path in ("/healthz", "/readyz", "/"):  # on one connection: a body would be taken for the next answer
+            connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.count(b"\r\n\r\n") == 1
+            length = re.search(rb"(?i)content-length: (\d+)", answer)
+            assert length
+            assert int(length[1]) == len(httpx.get(f"{running.url}{path}").content)
+
+
 def test_a_head_without_end_is_cut(running: Process) -> None:
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:

@@ -24,6 +24,7 @@ def router(app: FastAPI, package: str = "realdamage.service") -> APIRouter:
     """The routes; `package` has a folder `page` with index.html, scripts and styles, all in one level."""
     routes = APIRouter(include_in_schema=False)
 
+    @routes.head("/")
     @routes.get("/")
     async def index() -> Response:
         return page_file(package, "index.html")
