@@ -14,6 +14,7 @@ from realdamage.inference.claim.values import ClaimPhoto, Duplicate, ListingPhot
 from realdamage.inference.claim.wording import Recommendation, message_to_buyer
 from realdamage.inference.comparison import Change, Comparison
 from realdamage.inference.provenance import CameraFacts, Finding, Provenance
+from realdamage.inference.sentences import in_english
 from realdamage.inference.verdict import Reason, Verdict
 
 MODEL: dict[str, Any] = {"demo": False, "calibrated": True, "guarantee": None}
@@ -127,6 +128,16 @@ def test_each_finding_has_its_rule(rule: str, found: ClaimPhoto, recommends: str
 def test_each_rule_can_be_edited(rule: str, found: ClaimPhoto, recommends: str, wanted: Recommendation) -> None:
     policy = replace(ClaimPolicy.default(), rules=replace(Rules(), **{rule: wanted}))
     assert decide([found, photo()], (), policy, MODEL)[0] == wanted
+
+
+@pytest.mark.parametrize("found", [found for _, found, _ in FOUND], ids=[rule for rule, _, _ in FOUND])
+def test_each_reason_is_made_of_phrases(found: ClaimPhoto) -> None:
+    for model in (MODEL, MODEL | {"guarantee": PROMISE}):
+        _, reasons = decide([found], [ListingPhoto("l.jpg", "", "l.jpg: cut off")], ESCALATES, model)
+        assert all(reason.phrases and in_english(reason.phrases) == reason.sentence for reason in reasons)
+    verbatim = {one.values["text"] for reason in reasons for one in reason.phrases if one.template == "verbatim"}
+    told = {reason.sentence for reason in (found.verdict.reasons if found.verdict else ())}
+    assert verbatim <= {"It is labelled.", "cut off", "l.jpg: cut off", *told}
 
 
 def test_nothing_found_approves_and_says_what_the_model_promises() -> None:
