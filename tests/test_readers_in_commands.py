@@ -63,7 +63,8 @@ def test_photos_without_splits_are_told_the_commands_to_type(tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
     made = DamageDataModule(root=str(tmp_path), pixel_spec=PixelSpec(64, 16, 16).to_dict(), seed=0)
-    with pytest.raises(ManifestError, match=f"realdamage manifest {tmp_path}, then realdamage split {tmp_path}"):
+    then = f"realdamage manifest {tmp_path}, then realdamage split {tmp_path} --near-duplicates"
+    with pytest.raises(ManifestError, match=then):
         made.setup("fit")
 
 

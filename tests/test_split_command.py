@@ -76,6 +76,28 @@ def test_near_duplicates_stay_together(tmp_path: Path, photo_factory, capsys: py
         assert table["split"].iat[first] == table["split"].iat[first + 1]
 
 
+def test_edits_beside_their_originals_are_no_find(
+    tmp_path: Path, photo_factory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for index in range(6):
+        image = Image.fromarray(photo_factory(96, 128, index))
+        for name, quality in ((f"{index}.jpg", 90), (f"{index}_edit.jpg", 70)):
+            image.save(tmp_path / name, quality=quality)
+        rows.append({"file_name": f"{index}.jpg", "label": "real", "pair": ""})
+        rows.append({"file_name": f"{index}_edit.jpg", "label": "synthetic", "pair": f"{index}.jpg"})
+    write_manifest(tmp_path, pd.DataFrame(rows))
+    command = ["split", str(tmp_path), "--fractions", "train=0.5,test=0.5", "--near-duplicates", "--overwrite"]
+    assert main(command) == 0
+    alike = "6 pairs of photos look alike, all within groups that were told already (such as an edit and its original)"
+    assert f"{alike}: the 6 groups stay as they are\n" in capsys.readouterr().out
+    image.save(tmp_path / "again.jpg", quality=80)
+    write_manifest(tmp_path, pd.DataFrame([*rows, {"file_name": "again.jpg", "label": "real", "pair": ""}]))
+    assert main(command) == 0
+    assert "8 pairs of photos look alike, 6 of them within groups that were told" in (out := capsys.readouterr().out)
+    assert ": 7 groups became 6\n" in out
+
+
 def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:

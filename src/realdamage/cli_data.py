@@ -105,7 +105,7 @@ def split(arguments: argparse.Namespace) -> int:
     """Assign photos to train, val, test and policy, and write the column `split` into the manifest. Photos of one
     group, or of one pair, stay together."""
     with extra("analysis", "realdamage split"):
-        from realdamage.data.duplicates import near_duplicate_groups
+        from realdamage.data.duplicates import found_alike, near_duplicate_groups
         from realdamage.data.manifest import METADATA_NAME, write_manifest
         from realdamage.data.readers import read_dataset
         from realdamage.data.splits import assign_splits, write_split_table
@@ -126,9 +126,7 @@ def split(arguments: argparse.Namespace) -> int:
         group, found = near_duplicate_groups(manifest, progress=track)
         for warning in found.warnings:
             print(f"realdamage: {warning}", file=sys.stderr)
-        print(
-            f"{len(found.pairs)} pairs of photos look alike: {table['group'].nunique()} groups became {group.nunique()}"
-        )
+        print(found_alike(table, group, found.pairs))
         table = table.assign(group=group)
     table = table.assign(split=assign_splits(table, arguments.fractions, arguments.seed, arguments.damaged))
     path = write_split_table(output, manifest, table) if output else write_manifest(manifest.root, table)
@@ -141,21 +139,35 @@ def split(arguments: argparse.Namespace) -> int:
 
 def manifest(arguments: argparse.Namespace) -> int:
     """Read photos in another layout (Hugging Face image folder, real and synthetic folders, FraudBench, a table of any
-    columns) and write the metadata.csv that every other command reads. Opens no photo."""
+    columns) and write the metadata.csv that every other command reads; where it is there already, check it and count.
+    Opens no photo."""
     with extra("analysis", "realdamage manifest"):
-        from realdamage.data.readers import Reader, reader_from_yaml, stale_metadata, write_metadata
+        from realdamage.data.readers import (
+            Reader,
+            read_dataset,
+            reader_from_yaml,
+            reads_own_metadata,
+            stale_metadata,
+            write_metadata,
+        )
+        from realdamage.data.splits import split_command
     reader = reader_from_yaml(arguments.columns) if arguments.columns else Reader()
     if arguments.layout:
         reader = replace(reader, layout=arguments.layout)
-    path, found = write_metadata(arguments.source, reader, arguments.out, overwrite=arguments.overwrite)
-    print(f"{path}: {len(found)} photos")
+    if reader == Reader() and not (arguments.out or arguments.overwrite) and reads_own_metadata(arguments.source):
+        found = read_dataset(arguments.source)
+        path, told = found.root / "metadata.csv", ", as the file that is there says; nothing was written"
+    else:
+        path, found = write_metadata(arguments.source, reader, arguments.out, overwrite=arguments.overwrite)
+        told = ""
+    print(f"{path}: {len(found)} photos{told}")
     for column in ("label", "kind", "source", "split"):
         counts = found.table[column].value_counts()
         print(f"{column:8}" + ", ".join(f"{count} {name or '(not told)'}" for name, count in counts.items()))
     for other in stale_metadata(path.parent):
         print(f"{other} is no longer read; remove it, since Hugging Face's reader refuses two", file=sys.stderr)
     if not (found.table["split"] != "").any():
-        print(f"next: realdamage split {path.parent}")
+        print(f"next: {split_command(found, path.parent)}")
     return 0
 
 

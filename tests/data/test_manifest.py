@@ -108,6 +108,10 @@ BAD_ROWS = {
         "file_name,label,pair\na.jpg,synthetic,bb.jpg\nb.jpg,real,\n",
         "names no row of this manifest. Did you mean 'b.jpg'?",
     ),
+    "a pair like its own name": (
+        "file_name,label,pair\nmug_edit.jpg,synthetic,mug_edit2.jpg\nbox.jpg,real,\n",
+        "names no row of this manifest. Add the original's row",
+    ),
     "a pair with itself": ("file_name,label,pair\na.jpg,real,a.jpg\n", "'a.jpg' is the row itself"),
     "a ragged row": ("file_name,label\na.jpg,real\nb.jpg,real,trashnet\n", "row 3: 3 values, but there are 2 columns"),
     "an open quote": ('file_name,label\n"a.jpg,real\n', "row 2: not valid CSV"),

@@ -367,6 +367,19 @@ def test_a_mapping_that_does_not_fit_its_table_is_named(table: Path, reader: Rea
         read_dataset(table, reader)
 
 
+def test_a_misspelt_column_is_renamed_in_our_own_file_and_mapped_in_others(touch: Touch) -> None:
+    root = touch("a.jpg")
+    (root / "metadata.csv").write_text("file_name,lable\na.jpg,real\n")
+    with pytest.raises(ManifestError, match="Column 'lable': rename it to 'label'") as caught:
+        read_dataset(root)
+    assert "--columns" not in str(caught.value)
+    (root / "metadata.csv").rename(root / "shots.csv")
+    with pytest.raises(
+        ManifestError, match=r"columns: \{label: lable\}, .* \(realdamage manifest --columns FILE, data"
+    ):
+        read_dataset(root / "shots.csv")
+
+
 # --- what cannot be read ---
 
 
@@ -454,7 +467,7 @@ def test_the_command_writes_a_manifest_that_all_others_read(touch: Touch, capsys
     assert main(["manifest", str(root)]) == 0
     out = capsys.readouterr().out
     assert f"{root}/metadata.csv: 3 photos\nlabel   2 real, 1 synthetic\nkind    2 original, 1 (not told)\n" in out
-    assert f"next: realdamage split {root}" in out
+    assert out.endswith(f"next: realdamage split {root} --near-duplicates\n")  # nothing tells who belongs together
     assert read_manifest(root).table["label"].value_counts().to_dict() == {"real": 2, "synthetic": 1}
 
 
@@ -463,13 +476,28 @@ def test_the_command_keeps_a_manifest_that_is_there(touch: Touch, capsys: pytest
     assert main(["manifest", str(root)]) == 0
     before = (root / "metadata.csv").read_bytes()
     touch("fake/d.jpg")
-    assert main(["manifest", str(root)]) == 2
-    assert "is there already. Keep it, or replace it with --overwrite" in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["manifest", str(root)]) == 0
+    checked = capsys.readouterr().out
+    assert f"{root}/metadata.csv: 2 photos, as the file that is there says; nothing was written\n" in checked
+    assert "1 real" in checked
+    assert "1 synthetic" in checked
     assert main(["manifest", str(root), "--overwrite"]) == 2  # it would only read again what it wrote
-    assert "Say what to read instead: --layout manifest, imagefolder, folders" in capsys.readouterr().err
+    assert "say what else to read: --layout manifest, imagefolder, folders" in capsys.readouterr().err
+    assert main(["manifest", str(root), "--layout", "folders"]) == 2
+    assert "is there already. Keep it, or replace it with --overwrite" in capsys.readouterr().err
     assert (root / "metadata.csv").read_bytes() == before
     assert main(["manifest", str(root), "--overwrite", "--layout", "folders"]) == 0
     assert len(read_manifest(root)) == 3
+
+
+def test_the_command_finds_fault_with_a_manifest_that_is_there(
+    touch: Touch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = touch("a.jpg")
+    (root / "metadata.csv").write_text("file_name,label\na.jpg,reel\n")
+    assert main(["manifest", str(root)]) == 3
+    assert "row 2, column label: found 'reel'" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_table_and_its_mapping(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realdamage.data.splits import assign_splits, check_splits, components
+from realdamage.data.manifest import Manifest, with_defaults
+from realdamage.data.splits import assign_splits, check_splits, components, split_command
 from realdamage.inference.errors import ManifestError
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -45,6 +48,17 @@ def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) 
     assert all(of[name] == of[pair] for name, pair in zip(table["file_name"], table["pair"], strict=True) if pair)
     assert (split.groupby(table["group"].where(table["group"] != "")).nunique() == 1).all()
     check_splits(table.assign(split=split))
+
+
+@pytest.mark.parametrize(
+    ("columns", "looks"),
+    [({}, True), ({"pair": ["", "0000.jpg"]}, False), ({"group": ["mug", "mug"]}, False)],
+)
+def test_the_command_to_type_looks_at_photos_when_nothing_tells_who_belongs_together(
+    columns: dict[str, list[str]], looks: bool
+) -> None:
+    manifest = Manifest(Path("set"), with_defaults(table_of(2, label="real", condition="", **columns)))
+    assert split_command(manifest, Path("x")) == "realdamage split x" + " --near-duplicates" * looks
 
 
 def test_components_follow_the_chain_and_ignore_empty_values() -> None:

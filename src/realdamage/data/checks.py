@@ -41,7 +41,7 @@ def check_header(columns: list[str], source: str) -> None:
             raise ManifestError(f"{source}, row 1: the column {column!r} occurs twice. Keep one of them.")
     absent = [column for column in KNOWN_COLUMNS if column not in columns]
     for column in columns:
-        near = None if column in KNOWN_COLUMNS else _near(column, absent)
+        near = None if column in KNOWN_COLUMNS else near_match(column, absent)
         if near:
             logger.warning("%s: %r is not a known column and is left as it is; did you mean %r?", source, column, near)
 
@@ -148,14 +148,16 @@ class _TableCheck:
             "pair", pair == names, lambda found: f"{found!r} is the row itself. Name the original, or empty it."
         )
         known = {"", *names.tolist()}  # pandas' own isin takes seconds for 100,000 names
-        self.refuse(
-            "pair",
-            np.array([name not in known for name in pair.tolist()], dtype=bool),
-            lambda found: (
-                f"{found!r} names no row of this manifest.{did_you_mean(found, names)} "
+        unknown = np.array([name not in known for name in pair.tolist()], dtype=bool)
+
+        def no_row(found: str) -> str:
+            others = names[names != names.iat[int(np.argmax(unknown))]]  # a photo is never its own original
+            return (
+                f"{found!r} names no row of this manifest.{did_you_mean(found, others)} "
                 "Add the original's row, or empty the cell."
-            ),
-        )
+            )
+
+        self.refuse("pair", unknown, no_row)
 
 
 def _wrong_value(allowed: Iterable[str], *, optional: bool) -> Callable[[str], str]:
@@ -199,11 +201,11 @@ def _header_hint(missing: str, columns: list[str]) -> str:
     separator = next((mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None)
     if separator:
         return f" The values seem to be separated by {separator!r}: save the file with commas."
-    near = _near(missing, columns)
+    near = near_match(missing, columns)
     return f" Rename {near!r} to {missing!r}?" if near else " The first row must hold the column names."
 
 
-def _near(word: str, choices: Iterable[str]) -> str | None:
+def near_match(word: str, choices: Iterable[str]) -> str | None:
     """The choice that `word` is probably a misspelling of; capitals and blanks do not count."""
     by_plain = {choice.strip().lower(): choice for choice in choices}
     match = difflib.get_close_matches(word.strip().lower(), by_plain, n=1, cutoff=0.7)
@@ -212,7 +214,7 @@ def _near(word: str, choices: Iterable[str]) -> str | None:
 
 def did_you_mean(found: str, choices: Iterable[str]) -> str:
     """The near match of a misspelt word as the end of a message; "" when there is none."""
-    near = _near(found, choices)
+    near = near_match(found, choices)
     return f" Did you mean {near!r}?" if near else ""
 
 

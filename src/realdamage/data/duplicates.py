@@ -33,6 +33,7 @@ __all__ = [
     "Nearness",
     "PhotoHash",
     "duplicate_groups",
+    "found_alike",
     "near_duplicate_groups",
     "perceptual_hash",
     "perceptual_hashes",
@@ -128,6 +129,22 @@ def near_duplicate_groups(
     joins = [np.stack([rows, n + stated], axis=1), np.stack([rows, 2 * n + found.labels], axis=1)]
     labels = _joined(3 * n, np.concatenate(joins))[:n]
     return table["group"].groupby(labels).transform("first"), found
+
+
+def found_alike(table: pd.DataFrame, group: pd.Series, pairs: npt.NDArray[np.int64]) -> str:
+    """A line on `near_duplicate_groups`: how many of the `pairs` int [m, 2] tell something new, as an edit always looks
+    like its original; `table`: as it was, `group`: as it is now."""
+    told = f"{len(pairs)} pairs of photos look alike"
+    stated = components(table)
+    known = int((stated[pairs[:, 0]] == stated[pairs[:, 1]]).sum())
+    if known and known == len(pairs):
+        told += ", all within groups that were told already (such as an edit and its original)"
+    elif known:
+        told += f", {known} of them within groups that were told already (such as an edit and its original)"
+    before, after = table["group"].nunique(), group.nunique()
+    return f"{told}: " + (
+        f"{before} groups became {after}" if after != before else f"the {before} groups stay as they are"
+    )
 
 
 def _hash_file(path: str | Path) -> PhotoHash:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realdamage.data.checks import did_you_mean
+from realdamage.data.checks import did_you_mean, near_match
 from realdamage.data.tables import RawTable
 from realdamage.data.vocabulary import ALLOWED_VALUES, KNOWN_COLUMNS, LABELS, REQUIRED_COLUMNS
 from realdamage.inference.errors import ConfigError, ManifestError
@@ -20,7 +20,7 @@ from realdamage.inference.errors import ConfigError, ManifestError
 LAYOUTS = ("auto", "manifest", "imagefolder", "folders", "fraudbench", "table")
 # `part` is no column of every manifest, but sets that are made of parts have it.
 _OURS = (*KNOWN_COLUMNS, "part")
-_WHERE = "(--columns FILE on the command line, data.reader in a configuration)"
+_WHERE = "(realdamage manifest --columns FILE, data.reader in a configuration)"
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,21 @@ def apply_mapping(table: RawTable, reader: Reader) -> RawTable:
         frame[ours] = _translated(RawTable(frame, rows, path), ours, words)
     missing = [column for column in REQUIRED_COLUMNS if column not in frame.columns]
     if missing:
-        raise ManifestError(
-            f"{path}: no column {missing[0]!r}; found: {', '.join(theirs.columns) or 'nothing'}."
-            f"{did_you_mean(missing[0], theirs.columns)} Say which it is: columns: {{{missing[0]}: THEIR_COLUMN}}"
-            f"{', or constants: {label: real}' if missing[0] == 'label' else ''} {_WHERE}."
-        )
+        raise ManifestError(_missing_column(missing[0], table))
     if "label" not in reader.values:
         _refuse_other_labels(RawTable(frame, rows, path))
     return RawTable(frame, rows, path)
+
+
+def _missing_column(missing: str, table: RawTable) -> str:
+    """Misspelt in a file of our own name, it is renamed there; in other people's tables, it is mapped."""
+    theirs = list(table.frame.columns)
+    near = near_match(missing, theirs)
+    told = f"{table.path}: no column {missing!r}; found: {', '.join(theirs) or 'nothing'}."
+    if near and table.path.stem == "metadata":
+        return f"{told} Column {near!r}: rename it to {missing!r}."
+    constant = ", or constants: {label: real}" if missing == "label" else ""
+    return f"{told} Say which it is: columns: {{{missing}: {near or 'THEIR_COLUMN'}}}{constant} {_WHERE}."
 
 
 def _translated(table: RawTable, column: str, words: Mapping[str, str]) -> pd.Series:

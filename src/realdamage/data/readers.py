@@ -42,6 +42,7 @@ __all__ = [
     "read_dataset",
     "reader_from_mapping",
     "reader_from_yaml",
+    "reads_own_metadata",
     "stale_metadata",
     "write_metadata",
 ]
@@ -98,6 +99,12 @@ def find_layout(root: Path) -> str:
     )
 
 
+def reads_own_metadata(source: Path, reader: Reader = AUTO) -> bool:
+    """Whether what would be read is the very file that `write_metadata` writes: there is something to check then, and
+    nothing to write."""
+    return reader.layout == "auto" and (source / METADATA_NAME).is_file()
+
+
 def write_metadata(
     source: Path, reader: Reader = AUTO, out: Path | None = None, *, overwrite: bool = False
 ) -> tuple[Path, Manifest]:
@@ -109,13 +116,13 @@ def write_metadata(
     """
     root = source if source.is_dir() else source.parent
     folder = root if out is None else out
+    if reads_own_metadata(source, reader):
+        raise UsageError(
+            f"{root / METADATA_NAME} is there already, and is what layout auto reads. To write it anew, say what else "
+            f"to read: --layout {', '.join(name for name in LAYOUTS if name not in ('auto', 'table'))}, and --overwrite"
+        )
     if (folder / METADATA_NAME).exists() and not overwrite:
         raise UsageError(f"{folder / METADATA_NAME} is there already. Keep it, or replace it with --overwrite")
-    if reader.layout == "auto" and source.is_dir() and (root / METADATA_NAME).is_file():
-        raise UsageError(
-            f"{root / METADATA_NAME} is there already, and is what layout auto would read. Say what to read instead: "
-            f"--layout {', '.join(name for name in LAYOUTS if name not in ('auto', 'table'))}"
-        )
     inside = os.path.relpath(root.resolve(), folder.resolve()).replace(os.sep, "/")
     if inside.split("/")[0] == "..":
         raise UsageError(

@@ -86,6 +86,14 @@ def assign_splits(
     return pd.Series(np.array(names, dtype=object)[chosen[component]], index=table.index, name="split")
 
 
+def split_command(manifest: Manifest, folder: Path) -> str:
+    """The command that splits these photos, written into `folder`. Where neither `group` nor `pair` tells who belongs
+    together, an edit and its original would land on different sides, unless the photos are looked at."""
+    table = manifest.table
+    told = (table["pair"] != "").any() or (table["group"] != table["file_name"]).any()
+    return f"realdamage split {folder}" + ("" if told else " --near-duplicates")
+
+
 def check_splits(table: pd.DataFrame) -> None:
     """Raises ManifestError: photos that hang together (see `components`) lie in different splits; names the first.
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from realdamage.data.audit import AuditReport, audit, read_exceptions
 from realdamage.data.manifest import KINDS, LABELS, Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
-from realdamage.data.splits import check_splits
+from realdamage.data.splits import check_splits, split_command
 from realdamage.inference.errors import ConfigError, ManifestError
 from realdamage.inference.photo import PixelSpec
 from realdamage.inference.progress import track
@@ -108,7 +108,7 @@ class DamageDataModule(L.LightningDataModule):
             first = "" if written else f"realdamage manifest {self.hparams['root']}, then "
             raise ManifestError(
                 f"{manifest.root}: the photos have no split yet. Write them into the manifest: "
-                f"{first}realdamage split {manifest.root}"
+                f"{first}{split_command(manifest, manifest.root)}"
             )
         check_splits(table)
         dropped = self._excluded(manifest) & table["split"].isin(("train", "val"))
