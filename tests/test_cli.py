@@ -52,7 +52,7 @@ def test_a_folder_becomes_a_tidy_table(model: Path, photos: Path, capsys: pytest
     for title in ("outcome", "reasons"):
         assert painted[header.index(title) - 1] == real[header.index(title) - 1] == " "
     assert header.index("outcome") == real.index(" real ") + 1
-    assert err == "1 real, 1 synthetic\n"
+    assert err == "2 photos: 2 judged (1 real, 1 synthetic)\n"
 
 
 def test_reasons_are_explained_once_below_the_table(
@@ -78,7 +78,7 @@ def test_csv_has_the_columns_of_a_predictions_file(
     assert [row["outcome"] for row in rows] == ["synthetic", "real"]
     assert float(rows[1]["score"]) == pytest.approx(-4)
     assert rows[1]["graph_sha256"] == read_model_file(model)[2]
-    assert err == ""
+    assert err == "2 photos: 2 judged (1 real, 1 synthetic)\n"
 
 
 def test_json_lines_hold_whole_verdicts(model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,9 +101,51 @@ def test_output_goes_to_a_file_in_the_format_of_its_ending(
 ) -> None:
     path = tmp_path / "new" / name
     assert main(["predict", str(photos), "--model", str(model), "--output", str(path)]) == 0
-    assert capsys.readouterr().out == ""
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[0]) == ("", f"verdicts: {path}")
     assert path.read_text().startswith(first)
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "told"),
+    [
+        ("--output", "v.xlsx", "end its name in .csv, .jsonl, .ndjson, .parquet, .txt, or say --format; found '.xlsx'"),
+        ("--output", "v", "end its name in .csv, .jsonl, .ndjson, .parquet, .txt, or say --format; found none"),
+        ("--sheet", "sheet.gif", "end its name in .png, .jpg, .jpeg, .webp; found '.gif'"),
+    ],
+)
+def test_an_ending_that_stands_for_nothing_is_refused_before_judging(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, name: str, told: str
+) -> None:
+    path = tmp_path / name
+    assert main(["predict", str(photos), "--model", str(model), option, str(path)]) == 2
+    assert f"realdamage: {option} {path}: {told}\n" == capsys.readouterr().err
+    assert not path.exists()
+    if option == "--output":
+        assert main(["predict", str(photos), "--model", str(model), option, str(path), "--format", "csv"]) == 0
+        assert path.read_text().startswith("file_name,label")
+
+
+def test_parquet_is_a_predictions_file_as_csv_is(model: Path, photos: Path, tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    predictions = pytest.importorskip("realdamage.evaluation.predictions")
+    (photos / "empty.jpg").touch()
+    tables = []
+    for name in ("v.csv", "v.parquet"):
+        assert main(["predict", str(photos), "--model", str(model), "--output", str(tmp_path / name)]) == 1
+        tables.append(predictions.read_predictions(tmp_path / name).drop(columns="ms"))
+    assert (tmp_path / "v.parquet").read_bytes()[:4] == b"PAR1"
+    pd.testing.assert_frame_equal(*tables, check_like=True)
+    assert tables[1]["outcome"].tolist() == ["synthetic", "", "real"]
+
+
+def test_parquet_without_its_extra_says_what_to_install(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["predict", str(photos), "--model", str(model), "--output", str(tmp_path / "v.parquet")]) == 3
+    assert 'pip install "realdamage[analysis]"' in capsys.readouterr().err
 
 
 def test_heat_map_pictures_are_no_photos(model: Path, photos: Path) -> None:
@@ -112,10 +154,13 @@ def test_heat_map_pictures_are_no_photos(model: Path, photos: Path) -> None:
     assert cli.find_photos([str(photos)]) == before
 
 
-def test_one_heat_map_picture_per_photo(model: Path, photos: Path, tmp_path: Path) -> None:
+def test_one_heat_map_picture_per_photo(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("RGB", (64, 64), "blue").save(photos / "below" / "real.png")
     folder = tmp_path / "heat"
     assert main(["predict", str(photos), "--model", str(model), "--heatmap", str(folder)]) == 0
+    assert f"heat maps: {folder}/*.heatmap.png (3 pictures)\n" in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == [
         "painted.heatmap.png",
         "real-2.heatmap.png",
@@ -137,6 +182,28 @@ def test_a_sheet_shows_every_photo_that_could_be_read(model: Path, photos: Path,
         assert three.height - 8 == 2 * (one.height - 8)  # two in a row, below them the third; 8 pixels of edge
 
 
+@pytest.mark.parametrize(
+    ("name", "form"), [("s.png", "PNG"), ("s.jpg", "JPEG"), ("s.JPEG", "JPEG"), ("s.webp", "WEBP")]
+)
+def test_a_sheet_is_what_its_ending_says(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, form: str
+) -> None:
+    assert main(["predict", str(photos), "--model", str(model), "--sheet", str(tmp_path / name)]) == 0
+    assert f"sheet: {tmp_path / name}\n" in capsys.readouterr().err
+    with Image.open(tmp_path / name) as sheet:
+        assert sheet.format == form
+
+
+def test_a_sheet_too_high_for_its_format_keeps_the_verdicts(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("realdamage.inference.overlay.contact_sheet", lambda _: Image.new("RGB", (8, 17000)))
+    options = ["--sheet", str(tmp_path / "s.webp"), "--output", str(tmp_path / "v.csv")]
+    assert main(["predict", str(photos), "--model", str(model), *options]) == 3
+    assert "8x17000 pixels do not fit into WEBP" in capsys.readouterr().err
+    assert len((tmp_path / "v.csv").read_text().splitlines()) == 3
+
+
 def test_unreadable_photos_are_named_and_the_others_judged(
     model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,17 +212,40 @@ def test_unreadable_photos_are_named_and_the_others_judged(
     (photos / "cut.jpg").write_bytes(painted.read_bytes()[: painted.stat().st_size // 2])
     assert main(["predict", str(photos), "--model", str(model)]) == 1
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 4
+    lines = [line.split() for line in out.splitlines()[2:]]
+    assert lines[1] == [str(photos / "cut.jpg"), "-", "-", "-", "-", "unreadable"]
+    assert [line[-1] for line in lines] == ["-", "unreadable", "unreadable", "-"]
     assert f"realdamage: {photos / 'empty.jpg'}: the file is empty" in err
     assert f"realdamage: {photos / 'cut.jpg'}: the file is damaged or cut off" in err
-    assert err.endswith("1 real, 1 synthetic, 2 unreadable\n")
+    assert err.endswith("4 photos: 2 judged (1 real, 1 synthetic), 2 unreadable\n")
+
+
+def test_unreadable_photos_have_their_rows_in_files(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "empty.jpg").touch()
+    files = [tmp_path / "v.csv", tmp_path / "v.jsonl"]
+    for path in files:
+        assert main(["predict", str(photos), "--model", str(model), "--output", str(path)]) == 1
+        assert capsys.readouterr().err.endswith("3 photos: 2 judged (1 real, 1 synthetic), 1 unreadable\n")
+    row = list(csv.DictReader(io.StringIO(files[0].read_text())))[1]
+    assert {key: value for key, value in row.items() if value} == {
+        "file_name": str(photos / "empty.jpg"),
+        "reasons": "unreadable",
+    }
+    line = json.loads(files[1].read_text().splitlines()[1])
+    assert (line["file_name"], line["outcome"]) == (str(photos / "empty.jpg"), None)
+    assert line["error"]["code"] == "unreadable_photo"
+    assert "the file is empty" in line["error"]["message"]
 
 
 def test_when_no_photo_could_be_read_nothing_was_done(
     model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(photos / "notes.txt"), "--model", str(model)]) == 3
-    assert "none of the 1 photos could be read" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("1 photo: 0 judged, 1 unreadable\nrealdamage: no photo was judged\n")
+    assert main(["predict", str(photos / "notes.txt"), __file__, "--model", str(model)]) == 3
+    assert "none of the 2 photos could be read" in capsys.readouterr().err
 
 
 def test_paths_folders_and_globs_name_each_photo_once(photos: Path) -> None:
@@ -351,7 +441,7 @@ def test_python_dash_m(model: Path, photos: Path, module: str) -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "1 real, 1 synthetic\n")
+    assert (done.returncode, done.stderr) == (0, "2 photos: 2 judged (1 real, 1 synthetic)\n")
     assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [
         ["real.png", "real"],
         ["below/painted.jpg", "synthetic"],

@@ -1,29 +1,21 @@
-"""The `realdamage` command: judges photos, tells what a model file holds, hands the rest on. No Hydra and no torch."""
+"""The `realdamage` command: tells what a model file holds, hands the rest on. No Hydra and no torch."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import glob
-import io
 import json
 import os
 import re
 import sys
-import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from realdamage import cli_claims, cli_data, cli_evaluation, cli_listing, cli_model, cli_service
-from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-# Of the pictures that --heatmap writes; never a photo to judge when the folder is read again.
-_PICTURE_ENDING = ".heatmap.png"
+from realdamage import cli_claims, cli_data, cli_evaluation, cli_listing, cli_model, cli_predict, cli_service
+from realdamage.cli_predict import HEATMAP_ENDING
+from realdamage.inference.errors import RealDamageError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,58 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def predict(arguments: argparse.Namespace) -> int:
-    """Judge photos. Unreadable ones are named on the error stream (exit code 1), the others are still judged."""
-    from realdamage.inference import listing
-    from realdamage.inference.detector import Detector
-    from realdamage.inference.onnx_file import write_atomically
-    from realdamage.inference.overlay import contact_sheet, draw_overlay, draw_pair
-    from realdamage.inference.photo import read_photo
-
-    paths = find_photos(arguments.photos)
-    form = arguments.format or _format_by_ending(arguments.output)
-    detector = Detector.load(
-        arguments.model, threads=arguments.threads, prior=arguments.prior, allow_demo=arguments.allow_demo
-    )
-    width = max(len(str(path)) for path in paths)
-    lines: list[str] = []
-    emit = lines.append if arguments.output else _print_now
-    for title in listing.header(form, width):
-        emit(title)
-    outcomes: Counter[str] = Counter()
-    sentences: dict[str, str] = {}
-    pictures: set[Path] = set()
-    cells: list[Image.Image] = []
-    for path in paths:
-        start = time.perf_counter()
-        try:
-            photo = read_photo(path, detector.pixel_spec)
-        except PhotoError as error:
-            _tell(str(error))
-            outcomes["unreadable"] += 1
-            continue
-        verdict = detector.predict_photo(photo)
-        emit(listing.line(form, width, str(path), verdict, 1000 * (time.perf_counter() - start)))
-        outcomes[verdict.outcome] += 1
-        sentences.update((reason.code, reason.sentence) for reason in verdict.reasons)
-        if arguments.heatmap:
-            picture = draw_overlay(photo.rgb, verdict)
-            write_atomically(_picture_path(arguments.heatmap, path, pictures), _png(picture))
-        if arguments.sheet:
-            cells.append(draw_pair(photo.rgb, verdict, path.name))
-    if cells:
-        write_atomically(arguments.sheet, _png(contact_sheet(cells)))
-    if arguments.output:
-        write_atomically(arguments.output, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
-    if form == "table":
-        for code, sentence in sentences.items():
-            print(f"{code}: {sentence}", file=sys.stderr)
-        print(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())), file=sys.stderr)
-    if outcomes["unreadable"] == len(paths):
-        raise PhotoError(f"none of the {len(paths)} photos could be read")
-    return 1 if outcomes["unreadable"] else 0
-
-
 def info(arguments: argparse.Namespace) -> int:
     """Print the metadata of a model file as JSON, after checking the file."""
     from realdamage.inference.detector import PACKAGED_MODEL
@@ -128,7 +68,7 @@ def find_photos(given: Iterable[str]) -> list[Path]:
         path = Path(text)
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
-            below = [p for p in below if not p.name.endswith(_PICTURE_ENDING)]
+            below = [p for p in below if not p.name.endswith(HEATMAP_ENDING)]
             if not below:
                 raise UsageError(f"{path}: no photo in this folder; looked for {' '.join(sorted(PHOTO_SUFFIXES))}")
         elif path.exists():
@@ -149,22 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    command = commands.add_parser("predict", parents=[common], help="judge photos", description=predict.__doc__)
-    command.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders (with all below) or globs")
-    command.add_argument("--model", type=Path, metavar="FILE", help="the .onnx file; default: the one in the package")
-    command.add_argument(
-        "--format", choices=("table", "jsonl", "csv"), help="default: by the ending of --output, else a table"
-    )
-    command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
-    command.add_argument("--heatmap", type=Path, metavar="DIR", help="draw each heat map into a picture in this folder")
-    command.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="draw all photos, each beside its heat map, into this one PNG"
-    )
-    command.add_argument("--prior", type=float, metavar="P", help="share of synthetic photos among yours, in 0..1")
-    command.add_argument("--allow-demo", action="store_true", help="let a demonstration model say synthetic")
-    command.add_argument("--threads", type=int, metavar="N", help=cli_model.THREADS_HELP)
-    command.set_defaults(run=predict)
-
+    cli_predict.add_commands(commands, common)
     cli_model.add_commands(commands, common)
     cli_evaluation.add_commands(commands, common)
     cli_data.add_commands(commands, common)
@@ -223,31 +148,6 @@ class _PrintVersion(argparse.Action):
 
         print(f"realdamage {__version__}")
         parser.exit()
-
-
-def _format_by_ending(output: Path | None) -> str:
-    endings = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-    return endings.get(output.suffix.lower(), "table") if output else "table"
-
-
-def _picture_path(folder: Path, photo: Path, taken: set[Path]) -> Path:
-    """A name that no other photo of this run has."""
-    path, number = folder / f"{photo.stem}{_PICTURE_ENDING}", 1
-    while path in taken:
-        number += 1
-        path = folder / f"{photo.stem}-{number}{_PICTURE_ENDING}"
-    taken.add(path)
-    return path
-
-
-def _png(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
-    return data.getvalue()
-
-
-def _print_now(line: str) -> None:
-    print(line, flush=True)
 
 
 def _tell(message: str) -> None:

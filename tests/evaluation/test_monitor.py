@@ -276,14 +276,20 @@ def test_what_predict_writes_can_be_monitored(
     (tmp_path / "photos").mkdir()
     for i in range(60):
         Image.fromarray(photo_factory(64, 80, i)).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "photos" / "broken.jpg").touch()
     logs = [tmp_path / "log.csv", tmp_path / "log.jsonl"]
     for path in logs:
-        assert main(["predict", str(tmp_path / "photos"), "--model", str(model_file), "--output", str(path)]) == 0
+        assert main(["predict", str(tmp_path / "photos"), "--model", str(model_file), "--output", str(path)]) == 1
     one, other = (read_log(path) for path in logs)
     pd.testing.assert_frame_equal(one, other, check_dtype=False, rtol=1e-6)
-    assert one[["sharpness", "compression", "hot_share", "width"]].notna().all(axis=None)
+    judged = one[one["reasons"] != "unreadable"]
+    assert len(judged) == len(one) - 1 == 60
+    assert judged[["sharpness", "compression", "hot_share", "width"]].notna().all(axis=None)
+    capsys.readouterr()
     assert main(["monitor", str(logs[1]), "--reference", str(logs[0])]) == 0
-    assert "not compared: outcomes and reasons" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "60 photos against 60 of the calibration (left out: 1 without a score)" in out
+    assert "not compared: outcomes and reasons" in out
 
 
 @pytest.mark.parametrize(

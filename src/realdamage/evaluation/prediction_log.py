@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from realdamage.inference.errors import RealDamageError
-from realdamage.inference.verdict import MEASURED_COLUMNS
+from realdamage.inference.verdict import MEASURED_COLUMNS, UNREADABLE
 
 _NUMBERS = ("score", "width", "height", *MEASURED_COLUMNS)
 _STRINGS = ("file_name", "group", "outcome", "reasons", "photo_sha256", "graph_sha256")
@@ -69,7 +69,10 @@ def _from_lines(path: str | Path) -> pd.DataFrame:
 
 
 def _row(verdict: dict[str, Any]) -> dict[str, Any]:
-    """The verdict as a row; reasons as their codes, quality as its numbers."""
+    """The verdict as a row; reasons as their codes, quality as its numbers. A photo that could not be read has a name
+    and the reason `unreadable`."""
+    if verdict.get("error"):
+        return {"file_name": verdict["file_name"], **dict.fromkeys(_NEEDED), "reasons": UNREADABLE}
     quality = verdict.get("quality") or {}
     return {
         **{key: verdict.get(key) for key in (*_STRINGS, *_NUMBERS)},

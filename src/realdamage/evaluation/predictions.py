@@ -21,7 +21,7 @@ from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import Photo, PixelSpec, read_photo
 from realdamage.inference.policy import Outcome
 from realdamage.inference.progress import Track, no_progress
-from realdamage.inference.verdict import PREDICTION_COLUMNS, Verdict
+from realdamage.inference.verdict import PREDICTION_COLUMNS, UNREADABLE, Verdict
 
 __all__ = [
     "FURTHER_COLUMNS",
@@ -43,8 +43,6 @@ _NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", "hot_s
 _FROM_MANIFEST = ("label", "kind", "generator", "damage", "source", "group", "family", "condition", "pair", "split")
 _COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
 _OUTCOMES = get_args(Outcome)
-# The reason written for a photo that could not be judged; its score stays empty.
-UNREADABLE = "unreadable"
 
 
 Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"

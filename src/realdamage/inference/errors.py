@@ -33,6 +33,10 @@ class PhotoError(RealDamageError):
         super().__init__(message)
         self.phrases = tuple(phrases)
 
+    def to_dict(self) -> dict[str, str]:
+        """What stands in JSON in the place of the photo's verdict: a code for programs and the message."""
+        return {"code": "unreadable_photo", "message": str(self)}
+
 
 class ModelFileError(RealDamageError):
     """An ONNX file or a checkpoint is not one that this version can use."""

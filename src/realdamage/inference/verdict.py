@@ -26,6 +26,8 @@ PREDICTION_COLUMNS = (
 )
 # What follows them wherever a photo was judged.
 MEASURED_COLUMNS = ("hot_share", "sharpness", "compression")
+# The reason in the row of a photo that could not be judged; its score and outcome stay empty.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _judge(service: Service, detector: Detector, upload: Upload, heatmaps: bool)
         verdict = detector.predict_photo(photo)
     except PhotoError as error:
         service.metrics.photos.labels("unreadable").inc()
-        return {"name": upload.name, "error": {"code": "unreadable_photo", "message": str(error)}}
+        return {"name": upload.name, "error": error.to_dict()}
     service.metrics.photos.labels(verdict.outcome).inc()
     if service.shadow is not None:
         service.shadow.look(upload.data, verdict)
