@@ -86,9 +86,14 @@ def test_an_index_over_claims(type_in: Type) -> None:
     assert done.code == 0
     assert "claim C-2: escalate" in done.out
     assert "the same file as photo 1 of claim C-1" in done.out
-    assert type_in("claim-index", "claims.sqlite", "--delete", "C-1").out.endswith(
-        "claims.sqlite: 1 photos remembered\n"
+    known = type_in("claim-index", "claims.sqlite", "--delete", "C-1")
+    assert (known.code, known.out) == (
+        0,
+        "1 photo of claim C-1 forgotten\nclaims.sqlite: 1 photo remembered\n",
     )
+    unknown = type_in("claim-index", "claims.sqlite", "--delete", "nope", "--purge", "1")
+    assert (unknown.code, unknown.err) == (1, "realdamage: claims.sqlite: no claim 'nope' is remembered\n")
+    assert unknown.out == ("0 photos forgotten, seen more than 1 day ago\nclaims.sqlite: 1 photo remembered\n")
 
     assert type_in("claim-index", "none.sqlite").code == 2
     assert not Path("none.sqlite").exists()

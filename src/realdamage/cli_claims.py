@@ -221,18 +221,30 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def claim_index(arguments: argparse.Namespace) -> int:
-    """Tell how many photos of earlier claims are remembered, and forget some: hashes and claim ids are all there is."""
+    """Tell how many photos of earlier claims are remembered, and forget some: hashes and claim ids are all there is.
+    The exit code is 1 when the claim to forget is not remembered."""
     from realdamage.inference.claim import ClaimIndex
 
     if not arguments.index.is_file():
         raise UsageError(f"{arguments.index}: no such index; `realdamage claim --index` makes one")
+    unknown = False
     with ClaimIndex.open(arguments.index) as index:
         if arguments.delete is not None:
-            print(f"{index.delete(arguments.delete)} photos of claim {arguments.delete} forgotten")
+            forgotten = index.delete(arguments.delete)
+            unknown = not forgotten
+            if unknown:
+                print(f"realdamage: {arguments.index}: no claim {arguments.delete!r} is remembered", file=sys.stderr)
+            else:
+                print(f"{_count(forgotten, 'photo')} of claim {arguments.delete} forgotten")
         if arguments.purge is not None:
-            print(f"{index.purge(arguments.purge)} photos forgotten, seen more than {arguments.purge:g} days ago")
-        print(f"{arguments.index}: {len(index)} photos remembered")
-    return 0
+            forgotten, age = index.purge(arguments.purge), _count(arguments.purge, "day")
+            print(f"{_count(forgotten, 'photo')} forgotten, seen more than {age} ago")
+        print(f"{arguments.index}: {_count(len(index), 'photo')} remembered")
+    return 1 if unknown else 0
+
+
+def _count(number: float, one: str) -> str:
+    return f"{number:,.15g} {one}{'' if number == 1 else 's'}"
 
 
 def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
