@@ -130,6 +130,21 @@ def test_an_unreadable_photo_in_a_list_is_named(write_red_model: Models, blue_ph
         Detector.load(write_red_model()).predict([blue_photo(64, 64), b""])
 
 
+def test_an_unreadable_photo_may_stand_in_the_place_of_its_verdict(
+    write_red_model: Models, blue_photo: Photos, tmp_path: Path
+) -> None:
+    detector = Detector.load(write_red_model())
+    photos = [b"", blue_photo(64, 64), tmp_path / "none.jpg", blue_photo(64, 64)]
+    found = detector.predict(photos, on_error="return")
+    assert [type(one).__name__ for one in found] == ["PhotoError", "Verdict", "PhotoError", "Verdict"]
+    assert str(found[0]).startswith("photo 0 of the list: the file is empty")
+    assert str(tmp_path / "none.jpg") in str(found[2])
+    assert isinstance(detector.predict(b"", on_error="return"), PhotoError)
+    assert detector.predict([], on_error="return") == []
+    with pytest.raises(UsageError, match="on_error='skip' must be 'raise' or 'return'"):
+        detector.predict(photos, on_error="skip")  # type: ignore[call-overload]
+
+
 def test_between_the_thresholds_a_person_looks(
     write_red_model: Models, metadata: ModelMetadata, blue_photo: Photos
 ) -> None:

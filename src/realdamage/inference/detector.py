@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from realdamage.inference.decoding import Float32Array, PhotoSource, UInt8Array
-from realdamage.inference.errors import ModelFileError, UsageError
+from realdamage.inference.errors import ModelFileError, PhotoError, UsageError
 from realdamage.inference.metadata import ModelMetadata, read_model_file
 from realdamage.inference.photo import Photo, PixelSpec, assemble, cover, read_photo
 from realdamage.inference.policy import Outcome, check_prior
@@ -98,20 +98,41 @@ class Detector:
         return self.metadata.pixel_spec
 
     @overload
-    def predict(self, source: PhotoSource) -> Verdict: ...
+    def predict(self, source: PhotoSource, *, on_error: Literal["raise"] = "raise") -> Verdict: ...
 
     @overload
-    def predict(self, source: list[Any] | tuple[Any, ...]) -> list[Verdict]: ...
+    def predict(
+        self, source: list[Any] | tuple[Any, ...], *, on_error: Literal["raise"] = "raise"
+    ) -> list[Verdict]: ...
 
-    def predict(self, source: PhotoSource | list[Any] | tuple[Any, ...]) -> Verdict | list[Verdict]:
+    @overload
+    def predict(self, source: PhotoSource, *, on_error: Literal["return"]) -> Verdict | PhotoError: ...
+
+    @overload
+    def predict(
+        self, source: list[Any] | tuple[Any, ...], *, on_error: Literal["return"]
+    ) -> list[Verdict | PhotoError]: ...
+
+    def predict(
+        self, source: PhotoSource | list[Any] | tuple[Any, ...], *, on_error: Literal["raise", "return"] = "raise"
+    ) -> Verdict | PhotoError | Sequence[Verdict | PhotoError]:
         """Judge a photo: bytes, a path, a PIL image or a uint8 [h, w, 3] RGB array; or a list of them.
 
         Of a list, the next photo is read while the network judges the one before: two are in memory at a time.
-        Raises PhotoError, naming the photo, when one cannot be read.
+        A photo that cannot be read raises PhotoError, naming it; with `on_error="return"` that error stands in the
+        place of its verdict, and the others of a list are still judged.
+        Raises UsageError on another `on_error`.
         """
+        if on_error not in ("raise", "return"):
+            raise UsageError(f"on_error={on_error!r} must be 'raise' or 'return'")
         if isinstance(source, list | tuple):
-            return self._predict_each(source)
-        return self.predict_photo(read_photo(source, self.pixel_spec))
+            return self._predict_each(source, on_error)
+        try:
+            return self.predict_photo(read_photo(source, self.pixel_spec))
+        except PhotoError as error:
+            if on_error == "raise":
+                raise
+            return error
 
     def predict_photo(self, photo: Photo) -> Verdict:
         """Judge a photo that `read_photo` has read with this detector's `pixel_spec`.
@@ -146,22 +167,29 @@ class Detector:
             hot_share=hot_share,
         )
 
-    def _predict_each(self, sources: Sequence[PhotoSource]) -> list[Verdict]:
-        def read(index: int) -> Photo | None:
+    def _predict_each(
+        self, sources: Sequence[PhotoSource], on_error: Literal["raise", "return"]
+    ) -> list[Verdict | PhotoError]:
+        def read(index: int) -> Photo | PhotoError | None:
             if index >= len(sources):
                 return None
             name = _name_in_list(sources[index], index)
-            photo = read_photo(sources[index], self.pixel_spec, name=name)
+            try:
+                photo = read_photo(sources[index], self.pixel_spec, name=name)
+            except PhotoError as error:
+                if on_error == "raise":
+                    raise
+                return error
             _ = photo.quality  # measured here, beside the network
             return photo
 
-        verdicts: list[Verdict] = []
+        found: list[Verdict | PhotoError] = []
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(read, 0)
             while (photo := ahead.result()) is not None:
-                ahead = reader.submit(read, len(verdicts) + 1)
-                verdicts.append(self.predict_photo(photo))
-        return verdicts
+                ahead = reader.submit(read, len(found) + 1)
+                found.append(photo if isinstance(photo, PhotoError) else self.predict_photo(photo))
+        return found
 
     def _score(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
         batches = [
