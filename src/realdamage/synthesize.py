@@ -8,16 +8,14 @@ from pathlib import Path
 from realdamage import configuration
 from realdamage.inference.progress import track
 from realdamage.schema import SynthesizeConfig
-from realdamage.synthesis.recipe import clear, synthesize
+from realdamage.synthesis.recipe import synthesize
 from realdamage.synthesis.settings import recipe_from_config
 
 
 def run(config: SynthesizeConfig) -> None:
     """Makes what the configuration asks for; prints where it lies and how fast it went."""
     recipe = recipe_from_config(configuration.plain(config.recipe), configuration.plain(config.prompts))
-    if config.overwrite:
-        clear(config.out)
-    summary = synthesize(recipe, Path(config.out), progress=track)
+    summary = synthesize(recipe, Path(config.out), overwrite=config.overwrite, progress=track)
     if not summary.photos:
         print(f"{summary.made} photos made by this process in {summary.root}; the last process writes the manifest")
         return

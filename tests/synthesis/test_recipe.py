@@ -15,7 +15,7 @@ from PIL import Image
 
 from realdamage.data.manifest import KINDS, read_manifest
 from realdamage.data.splits import check_splits, write_split_table
-from realdamage.inference.errors import SynthesisError
+from realdamage.inference.errors import SynthesisError, UsageError
 from realdamage.synthesis import recipe as recipes
 from realdamage.synthesis.bases import balanced_paint_share, drawn_damages
 from realdamage.synthesis.generators import GeneratorSettings
@@ -110,24 +110,76 @@ def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(recipe: Rec
     synthesize(recipe, root)
     (root / "notes.txt").write_text("mine")
     other = replace(recipe, seed=4)
-    with pytest.raises(SynthesisError, match=r"another recipe.*overwrite=true"):
+    with pytest.raises(UsageError, match=r"another set.*overwrite=true"):
         synthesize(other, root)
     clear(root)
     assert [path.name for path in root.iterdir()] == ["notes.txt"]
-    synthesize(other, root)
+    with pytest.raises(UsageError, match="holds something that synthesize did not make"):
+        synthesize(other, root)
+    synthesize(recipe, tmp_path / "first")
+    (tmp_path / "first" / "notes.txt").write_text("mine")
+    synthesize(other, tmp_path / "first", overwrite=True)
+    (tmp_path / "first" / "notes.txt").unlink()
+    synthesize(other, tmp_path / "straight")
+    assert contents(tmp_path / "first") == contents(tmp_path / "straight")
+
+
+def test_a_users_own_photo_is_never_removed(recipe: Recipe, tmp_path: Path) -> None:
+    """Neither a folder of one's own photos, nor a photo put beside those that a recipe made."""
+    root = tmp_path / "own"
+    (root / "photos").mkdir(parents=True)
+    (root / "photos" / "holiday.jpg").write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="holds something that synthesize did not make"):
+            synthesize(recipe, root, overwrite=overwrite)
+    assert [path.name for path in root.rglob("*")] == ["photos", "holiday.jpg"]
+    made = tmp_path / "made"
+    synthesize(recipe, made)
+    (made / "photos" / "holiday.jpg").write_bytes(b"mine")
+    (made / "masks" / "holiday.png").write_bytes(b"mine")
+    synthesize(replace(recipe, seed=5), made, overwrite=True)
+    assert (made / "photos" / "holiday.jpg").read_bytes() == (made / "masks" / "holiday.png").read_bytes() == b"mine"
+    clear(made)
+    left = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+    assert left == {"photos/holiday.jpg", "masks/holiday.png"}
+
+
+def as_before_marks_listed_files(root: Path) -> None:
+    """Turns a set's mark into the one that earlier versions wrote."""
+    mark = json.loads((root / ".parts" / "mark.json").read_text())
+    (root / ".parts" / "mark.json").unlink()
+    old = {name: mark[name] for name in ("name", "digest", "recipe")}
+    (root / ".parts" / "recipe.json").write_text(json.dumps(old))
+
+
+def test_a_set_of_an_earlier_version_goes_on_and_is_cleared(recipe: Recipe, tmp_path: Path) -> None:
+    straight, root = tmp_path / "straight", tmp_path / "set"
+    synthesize(recipe, straight)
+    synthesize(recipe, root)
+    as_before_marks_listed_files(root)
+    (root / ".parts" / "000003.json").unlink()
+    (root / "metadata.csv").unlink()
+    assert 0 < synthesize(recipe, root).made < 10
+    assert contents(root) == contents(straight)
+    as_before_marks_listed_files(straight)
+    with pytest.raises(UsageError, match="another set"):
+        synthesize(replace(recipe, seed=5), straight)
+    (straight / "photos" / "holiday.jpg").write_bytes(b"mine")
+    clear(straight)
+    assert [path.name for path in straight.rglob("*")] == ["photos", "holiday.jpg"]
 
 
 def test_other_source_photos_are_another_set(recipe: Recipe, tmp_path: Path) -> None:
     synthesize(replace(recipe, source=replace(recipe.source, per_source=2)), tmp_path)
-    with pytest.raises(SynthesisError, match="other source photos"):
+    with pytest.raises(UsageError, match="of other photos"):
         synthesize(replace(recipe, source=replace(recipe.source, per_source=3)), tmp_path)
 
 
 def test_a_folder_that_no_recipe_made_is_left_alone(recipe: Recipe, tiny_manifest: Path) -> None:
     before = (tiny_manifest / "metadata.csv").read_bytes()
-    with pytest.raises(SynthesisError, match="no recipe of ours made"):
+    with pytest.raises(UsageError, match="synthesize did not make"):
         synthesize(recipe, tiny_manifest)
-    with pytest.raises(SynthesisError, match="left as it is"):
+    with pytest.raises(UsageError, match="left as it is"):
         clear(tiny_manifest)
     assert (tiny_manifest / "metadata.csv").read_bytes() == before
 

@@ -26,10 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of the set in `root`; `maker`: the command that makes it, such as "neutralise"."""
+    """The parts of the set in `root`; `maker`: the command that makes it, such as "neutralise"; `again`: what its user
+    says to start over."""
 
     root: Path
     maker: str
+    again: str = "--overwrite"
 
     def claim(self, digest: str, about: Mapping[str, Any], files: Sequence[str], *, alone: bool = True) -> None:
         """Marks the folder as this maker's set of that digest, so that two sets never mix in one folder.
@@ -38,18 +40,27 @@ class Parts:
         the root; `clear` removes these and no others. alone: whether the folder may hold nothing else; after `clear`,
         it may hold what `clear` left. Raises UsageError: the folder holds another set, or anything else.
         """
-        mark = self._mark()
+        mark = self.mark()
+        if mark is None and alone:
+            try:
+                self.refuse_others()
+            except UsageError:
+                mark = self.mark()  # another process of the same run may have claimed the folder meanwhile
+                if mark is None:
+                    raise
         if mark is not None:
-            if mark["digest"] != digest:
-                raise UsageError(
-                    f"{self.root} holds another set made by {self.maker}, or one with other settings or of other "
-                    "photos. Give another folder, or start over with --overwrite"
-                )
+            self.compare(mark["digest"], digest)
             return
-        if alone:
-            self._refuse_others()
         content = {"maker": self.maker, "digest": digest, **about, "files": list(files)}
         write_atomically(self.root / FOLDER / "mark.json", json.dumps(content, indent=1, default=str).encode())
+
+    def compare(self, found: str, digest: str) -> None:
+        """Raises UsageError when the digest that a mark tells is not that of the set to be made."""
+        if found != digest:
+            raise UsageError(
+                f"{self.root} holds another set made by {self.maker}, or one with other settings or of other photos. "
+                f"Give another folder, or start over with {self.again}"
+            )
 
     def path(self, index: int) -> Path:
         """Of the rows of part number `index`."""
@@ -71,9 +82,9 @@ class Parts:
 
         Raises UsageError: the folder holds something, but not of this maker.
         """
-        mark = self._mark()
+        mark = self.mark()
         if mark is None:
-            self._refuse_others()
+            self.refuse_others()
             return
         # The mark goes last: an interrupted removal can then be run again.
         for name in (METADATA_NAME, *others, *mark["files"]):
@@ -87,21 +98,27 @@ class Parts:
             if path != self.root and path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
-    def _mark(self) -> dict[str, Any] | None:
+    def mark(self) -> dict[str, Any] | None:
+        """What `claim` wrote; None when the folder holds no set of this maker."""
         path = self.root / FOLDER / "mark.json"
         if not path.is_file():
             return None
         mark: dict[str, Any] = json.loads(path.read_text())
         return mark if mark.get("maker") == self.maker else None
 
-    def _refuse_others(self) -> None:
-        if self.root.is_dir() and not any(self.root.iterdir()):
-            return
-        if self.root.exists():
+    def refuse_others(self) -> None:
+        """Raises UsageError when the folder holds anything that is not this maker's set."""
+        if self.mark() is None and self.root.exists() and self._holds_something():
             raise UsageError(
                 f"{self.root} holds something that {self.maker} did not make; it is left as it is. "
                 "Give a new or an empty folder"
             )
+
+    def _holds_something(self) -> bool:
+        """A folder of parts with neither mark nor part in it does not count: a claim is being made, or was cut off."""
+        if not self.root.is_dir():
+            return True
+        return any(path.name != FOLDER or any(path.glob("*.json")) for path in self.root.iterdir())
 
 
 def in_processes(

@@ -7,6 +7,7 @@ The six kinds of the manifest come from here: the base is `original` or `damaged
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,21 +126,32 @@ class GroupMaker:
         return _Photo(photo.kind, overlay.rgb, left, photo.columns) if left.any() else photo
 
 
+def group_files(base: Base, index: int) -> list[str]:
+    """All photos and masks that `group_photos` may write, relative to its root, whatever it draws."""
+    most = {"original": 1, "damaged": 1, **{kind: math.ceil(base.shares.get(kind, 0.0)) for kind in DERIVED}}
+    stems = [_stem(index, kind, made) for kind, count in most.items() for made in range(1, count + 1)]
+    return [name for stem in stems for name in (f"photos/{stem}.jpg", f"masks/{stem}.png")]
+
+
 def group_photos(maker: GroupMaker, base: Base, index: int, root: Path, rng: np.random.Generator) -> list[Row]:
     """Makes and saves a group's photos and masks; returns their manifest rows, the base first."""
     rgb, product = maker.base(base)
     settings = maker.pool.draw(rng)
-    stem = f"{index:06d}"
-    group = base.group or f"{base.source}/{stem}"
+    group = base.group or f"{base.source}/{index:06d}"
     kind = "damaged" if base.condition == "damaged" else "original"
-    rows = [_save(_Photo(kind, rgb, None, {"damage": base.damage}), f"{stem}_{kind}", root, settings, base, group, "")]
+    rows = [
+        _save(_Photo(kind, rgb, None, {"damage": base.damage}), _stem(index, kind), root, settings, base, group, "")
+    ]
     made = dict.fromkeys(DERIVED, 0)
     for photo in maker.derive(base, rgb, product, rng):
         made[photo.kind] += 1
-        number = f"_{made[photo.kind]}" if made[photo.kind] > 1 else ""
-        name = f"{stem}_{photo.kind}{number}"
+        name = _stem(index, photo.kind, made[photo.kind])
         rows.append(_save(photo, name, root, settings, base, group, rows[0]["file_name"]))
     return rows
+
+
+def _stem(index: int, kind: str, made: int = 1) -> str:
+    return f"{index:06d}_{kind}" + (f"_{made}" if made > 1 else "")
 
 
 def _count(share: float, rng: np.random.Generator) -> int:

@@ -10,34 +10,34 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.data.neutralise import EXCEPTIONS_NAME, NeutraliseSettings, SizePool, neutralise
-from realdamage.data.parts import available_workers, in_processes
+from realdamage.data.neutralise import DROPPED_NAME, EXCEPTIONS_NAME, NeutraliseSettings, SizePool, neutralise
+from realdamage.data.parts import FOLDER, Parts, available_workers, in_processes
 from realdamage.data.splits import assign_splits
 from realdamage.data.writer import TablePool
-from realdamage.inference.errors import SynthesisError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import Track, no_progress
 from realdamage.synthesis.bases import drawn_damages, recipe_bases
 from realdamage.synthesis.diffusion import rank_and_world
 from realdamage.synthesis.generators import load_generators
-from realdamage.synthesis.group import Base, GroupMaker, group_photos
+from realdamage.synthesis.group import DERIVED, Base, GroupMaker, group_files, group_photos
 from realdamage.synthesis.settings import Recipe
 
 log = logging.getLogger(__name__)
 
-PARTS = ".parts"
+MAKER = "synthesize"
 OWN_PART = "photos"
 """What the column `part` says of the photos that the recipe made itself, where others are included."""
 
@@ -56,31 +56,33 @@ class Summary:
         return self.made / max(self.seconds, 1e-9)
 
 
-def synthesize(recipe: Recipe, root: str | Path, *, progress: Track = no_progress) -> Summary:
+def synthesize(recipe: Recipe, root: str | Path, *, overwrite: bool = False, progress: Track = no_progress) -> Summary:
     """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is a finished one.
 
-    Under `torchrun` each process makes its share of the groups, and the last one to finish writes the manifest. Raises
-    SynthesisError: the folder holds another recipe's photos, a source photo or a generator cannot be loaded, or a
-    worker died.
+    overwrite: removes what a recipe made in `root` first, and nothing else. Under `torchrun` each process makes its
+    share of the groups, and the last one to finish writes the manifest. Raises UsageError: the folder holds another
+    recipe's photos, or anything else. SynthesisError: a source photo or a generator cannot be loaded. RealDamageError:
+    a worker died.
     """
     root = Path(root)
     started = time.monotonic()
     bases = recipe_bases(recipe)
-    parts = _claim(root, recipe, bases)
+    if overwrite:
+        clear(root)
+    parts = _claim(root, recipe, bases, alone=not overwrite)
     rank, world = rank_and_world()
-    todo = [index for index in range(rank, len(bases), world) if not _part(parts, index).is_file()]
+    todo = [index for index in parts.todo(len(bases)) if index % world == rank]
     workers = 1 if world > 1 else recipe.workers or available_workers()
     if any(each.engine != "codec" for each in recipe.generators):
         workers = 1  # a diffusion model fills the machine, or its GPU, by itself
     job = _Job(recipe, root, bases, threads=1 if workers > 1 else None)
     made = sum(progress(in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo))), len(todo), "groups"))
-    missing = sum(not _part(parts, index).is_file() for index in range(len(bases)))
-    if missing:
+    if missing := len(parts.todo(len(bases))):
         log.info("%s groups are still being made by other processes; the last one writes the manifest", missing)
         return Summary(root, 0, made, time.monotonic() - started)
     rows: list[dict[str, str]] = []
     for index in range(len(bases)):
-        rows.extend(json.loads(_part(parts, index).read_text()))
+        rows.extend(parts.read(index))
     table = pd.DataFrame(rows).fillna("")
     if not (table["split"] != "").any():  # else the source's own splits hold, for what is made of its photos too
         table["split"] = assign_splits(table, recipe.fractions, recipe.seed)
@@ -164,48 +166,64 @@ def _make(index: int) -> int:
     assert job is not None  # set by _start_worker in this very process
     rng = np.random.default_rng([job.recipe.seed, index])
     rows = group_photos(_maker(), job.bases[index], index, job.root, rng)
-    write_atomically(_part(job.root / PARTS, index), json.dumps(rows).encode())
+    _parts(job.root).write(index, rows)
     return len(rows)
 
 
-def _part(parts: Path, index: int) -> Path:
-    return parts / f"{index:06d}.json"
+def _parts(root: Path) -> Parts:
+    return Parts(root, MAKER, "overwrite=true")
 
 
-def _claim(root: Path, recipe: Recipe, bases: Sequence[Base]) -> Path:
+def _included_parts(root: Path, name: str) -> Parts:
+    return Parts(root / name, "neutralise", "overwrite=true")
+
+
+def _claim(root: Path, recipe: Recipe, bases: Sequence[Base], *, alone: bool) -> Parts:
     """Marks the folder as this recipe's over these source photos, so that two sets never mix in one folder."""
-    parts = root / PARTS
+    parts = _parts(root)
     digest = hashlib.sha256(f"{recipe.digest()}\n{bases!r}".encode()).hexdigest()
-    mark = parts / "recipe.json"
-    if mark.is_file():
-        found = json.loads(mark.read_text())
-        if found.get("digest") != digest:
-            raise SynthesisError(
-                f"{root} holds photos of another recipe ({found.get('name')}, or the same with other settings "
-                "or other source photos). "
-                "Give another folder with out=…, or start over with overwrite=true."
-            )
-        return parts
-    if (root / "metadata.csv").exists():
-        raise SynthesisError(
-            f"{root} already holds a manifest that no recipe of ours made. Give another folder with out=…."
-        )
-    content = {"name": recipe.name, "digest": digest, "recipe": asdict(recipe)}
-    write_atomically(mark, json.dumps(content, indent=2, default=list).encode())
+    files = [name for index, base in enumerate(bases) for name in group_files(base, index)]
+    earlier = _earlier_mark(parts)
+    if earlier is not None:
+        parts.compare(earlier["digest"], digest)
+    about = {"name": recipe.name, "recipe": asdict(recipe)}
+    parts.claim(digest, about, files, alone=alone and earlier is None)
+    for each in recipe.include:
+        _included_parts(root, each.name).refuse_others()  # now, not when all else has been made
     return parts
 
 
 def clear(root: str | Path) -> None:
-    """Removes what a recipe made in `root`, and nothing else. Raises SynthesisError when no recipe made the folder."""
+    """Removes what a recipe made in `root`, and nothing else. Raises UsageError when it holds something, but no
+    recipe's set."""
     root = Path(root)
-    if not root.exists():
-        return
-    if not (root / PARTS / "recipe.json").is_file():
-        raise SynthesisError(
-            f"overwrite=true: {root} was not made by a recipe of ours; it is left as it is. Remove it by hand."
-        )
-    included = json.loads((root / PARTS / "recipe.json").read_text())["recipe"].get("include") or []
-    for name in ("photos", "masks", *(each["name"] for each in included), PARTS):
-        shutil.rmtree(root / name, ignore_errors=True)
-    for name in ("metadata.csv", EXCEPTIONS_NAME):
-        (root / name).unlink(missing_ok=True)
+    parts = _parts(root)
+    if (earlier := _earlier_mark(parts)) is not None:
+        _adopt(parts, earlier)
+    recipe = (parts.mark() or {}).get("recipe", {})
+    for name in [each["name"] for each in recipe.get("include") or ()]:
+        included = _included_parts(root, name)
+        if included.mark() is not None:
+            included.clear((DROPPED_NAME, EXCEPTIONS_NAME))
+        if included.root.is_dir() and not any(included.root.iterdir()):
+            included.root.rmdir()
+    parts.clear((EXCEPTIONS_NAME,))
+
+
+def _earlier_mark(parts: Parts) -> dict[str, Any] | None:
+    """The mark of a set that was begun before marks listed the files; None where there is none, or a newer one."""
+    path = parts.root / FOLDER / "recipe.json"
+    if parts.mark() is not None or not path.is_file():
+        return None
+    mark: dict[str, Any] = json.loads(path.read_text())
+    return mark
+
+
+_MADE = re.compile(rf"\d{{6,}}_(original|damaged|{'|'.join(DERIVED)})(_\d+)?\.(jpg|png)")
+
+
+def _adopt(parts: Parts, earlier: Mapping[str, Any]) -> None:
+    """Gives an earlier set a mark of today: its files are those that bear the names that a recipe gives."""
+    found = [path for folder in ("photos", "masks") for path in sorted((parts.root / folder).glob("*"))]
+    files = [path.relative_to(parts.root).as_posix() for path in found if _MADE.fullmatch(path.name)]
+    parts.claim(earlier["digest"], {"name": earlier["name"], "recipe": earlier["recipe"]}, files, alone=False)
