@@ -123,10 +123,27 @@ def test_training_lowers_the_loss_and_logs_every_term(tiny_run: Path) -> None:
     with (tiny_run / "logs/version_0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {"train/loss", "train/tile", "train/patch", "train/photo"} <= set(rows[0])
-    assert {"val/auroc", "val/tpr_at_fpr_1", "val/localisation_ap"} <= set(rows[0])
+    assert {"val/auroc", "val/localisation_ap", "val/photos"} <= set(rows[0])
     losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
     assert len(losses) == 6  # two batches of seven units, three epochs
     assert losses[-1] < losses[0]
+
+
+def test_a_rate_of_1_percent_takes_100_real_photos(
+    tiny_config, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "val/tpr_at_fpr_1_all_real" not in load_classifier(tiny_run / "best.ckpt").validation_figures
+    monkeypatch.setattr("realdamage.training.classifier.MIN_REAL_FOR_1_PERCENT", 1)
+    train.run(tiny_config(tmp_path, "trainer.max_epochs=1"))
+    figures = load_classifier(tmp_path / "best.ckpt").validation_figures
+    assert 0.0 <= figures["val/tpr_at_fpr_1_all_real"] <= 1.0
+
+
+def test_photos_of_one_class_have_no_auroc(tiny_config, tmp_path: Path) -> None:
+    train.run(tiny_config(tmp_path, "trainer.max_epochs=1", "trainer.limit_val_batches=1"))
+    with (tmp_path / "logs/version_0/metrics.csv").open() as file:
+        assert "nan" in {row["val/auroc"] for row in csv.DictReader(file)}
+    assert "val/auroc" not in load_classifier(tmp_path / "best.ckpt").validation_figures
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_floor(tiny_config, tmp_path: Path) -> None:
@@ -222,7 +239,7 @@ class TestLoading:
         assert metadata.training["experiment"] == "tiny"
         assert metadata.backbone == "test_vit"
         assert metadata.calibration is None
-        assert set(metadata.metrics) == {"val/auroc", "val/tpr_at_fpr_1", "val/localisation_ap"}
+        assert set(metadata.metrics) == {"val/auroc", "val/localisation_ap", "val/photos"}
 
     def test_weights_of_another_architecture_are_refused(self, tiny_run: Path, tmp_path: Path) -> None:
         for number, hparams in enumerate(({"backbone": "test_vit2"}, {"adapt": {"strategy": "lora"}}, {"tile": 32})):

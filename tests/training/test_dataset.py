@@ -300,6 +300,14 @@ def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(length: in
     assert {index: count for index, count in seen.items() if index >= 0} == dict.fromkeys(range(length), 1)
 
 
+def test_the_first_whole_photos_are_not_those_of_one_source() -> None:
+    """Manifests are sorted by source, and trainer.limit_val_batches takes the first photos."""
+    order = list(WholePhotoSampler(1000))
+    assert order == list(WholePhotoSampler(1000))
+    for quarter in range(4):
+        assert 10 <= sum(250 * quarter <= index < 250 * (quarter + 1) for index in order[:100]) <= 40
+
+
 def test_the_filler_counts_for_nothing(tiny_manifest: Path) -> None:
     filler = WholePhotoDataset(read_manifest(tiny_manifest), SPEC)[-1]
     assert torch.isnan(filler["photo_label"]).all()

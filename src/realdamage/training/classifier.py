@@ -11,7 +11,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinarySensitivityAtSpecificity
 
 from realdamage.inference.errors import ConfigError, ModelFileError
@@ -23,6 +23,9 @@ from realdamage.training.network import build_network, first_line
 
 VALIDATION_TILES = 64
 """Tiles that go through the network at once in validation; bounds the memory for large photos."""
+
+MIN_REAL_FOR_1_PERCENT = 100
+"""Real photos from which on a rate of 1% of them can be told from none."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,10 @@ class DamageClassifier(L.LightningModule):
         self.pixel_spec = PixelSpec(tile, self.network.patch, overlap, max_side, filter)
         figures: dict[str, Metric | MetricCollection] = {
             "auroc": BinaryAUROC(),
-            "tpr_at_fpr_1": _TruePositiveRate(min_specificity=0.99),
+            "tpr_at_fpr_1_all_real": _TruePositiveRate(min_specificity=0.99),
         }
         self.photo_metrics = MetricCollection(figures, prefix="val/", compute_groups=False)
+        self.real_photos, self.synthetic_photos = SumMetric(), SumMetric()
         self.localisation = BinaryAveragePrecision(thresholds=512)
 
     def setup(self, stage: str) -> None:
@@ -138,19 +142,27 @@ class DamageClassifier(L.LightningModule):
         score = pool(logit, evidence, self.pooling, torch)
         # Double precision keeps the order of scores that float32 would round to a probability of 1.
         self.photo_metrics.update(score.double().sigmoid()[None], label.long())
+        self.synthetic_photos.update(label)
+        self.real_photos.update(1 - label)
         share = batch["patch_share"]
         if not batch["whole_edit"] and not torch.isnan(share).any() and label.item() == 1.0:
             self.localisation.update(evidence.sigmoid().flatten(), (share > 0.5).long().flatten())
 
     def on_validation_epoch_end(self) -> None:
         figures = dict(self.photo_metrics.compute())
+        real, synthetic = self.real_photos.compute(), self.synthetic_photos.compute()
+        if not (real and synthetic):
+            figures["val/auroc"] = torch.full_like(real, torch.nan)  # of one class only there is none
+        if not synthetic or real < MIN_REAL_FOR_1_PERCENT:
+            del figures["val/tpr_at_fpr_1_all_real"]
+        figures["val/photos"] = real + synthetic
         # Every process must take part in computing a figure, also one whose own photos had no mask.
         counted = self.trainer.strategy.reduce(self.localisation.confmat.sum(), reduce_op="sum")
         if int(counted):
             figures["val/localisation_ap"] = self.localisation.compute()
-        self.photo_metrics.reset()
-        self.localisation.reset()
-        self.validation_figures = {name: float(value) for name, value in figures.items()}
+        for metric in (self.photo_metrics, self.real_photos, self.synthetic_photos, self.localisation):
+            metric.reset()
+        self.validation_figures = {name: float(value) for name, value in figures.items() if value.isfinite()}
         self.log_dict({name: value.float() for name, value in figures.items()}, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -205,7 +205,11 @@ class WholePhotoDataset(Dataset[Batch]):
 
 
 class WholePhotoSampler(Sampler[int]):
-    """This process's photos in order, filled up with -1 to the same count in every process."""
+    """This process's photos, filled up with -1 to the same count in every process.
+
+    In an order that looks random and is always the same: manifests are sorted by source or label, and
+    `trainer.limit_val_batches` takes the first ones.
+    """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
         self.length, self.rank, self.world_size = length, rank, world_size
@@ -214,5 +218,6 @@ class WholePhotoSampler(Sampler[int]):
         return -(-self.length // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
-        for index in range(self.rank, len(self) * self.world_size, self.world_size):
-            yield index if index < self.length else -1
+        order = np.random.default_rng(0).permutation(self.length)
+        for place in range(self.rank, len(self) * self.world_size, self.world_size):
+            yield int(order[place]) if place < self.length else -1
