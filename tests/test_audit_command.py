@@ -33,6 +33,21 @@ def test_an_honest_set_passes_with_the_verdict_in_the_last_line(
     assert ["annotated", "4", "0"] in [line.split() for line in lines]
 
 
+def test_a_set_too_small_to_measure_does_not_pass(
+    write_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, page, report = write_set(tmp_path / "small", 4), tmp_path / "audit.html", tmp_path / "audit.json"
+    assert main(["audit", str(root), "--quick", "--json", str(report), "--html", str(page)]) == 3
+    out = capsys.readouterr().out
+    assert "passed" not in out
+    told = "audit: nothing could be measured (too few photos: 5 real and 6 synthetic photos of 4 groups; at least"
+    assert out.splitlines()[-1].startswith(told)
+    assert json.loads(report.read_text())["passed"] is False
+    assert told in page.read_text()
+    (root / "photos/00_original.png").unlink()
+    assert main(["audit", str(root), "--quick"]) == 1  # a fault that was found counts all the same
+
+
 def test_a_leaking_set_fails_and_says_by_what(
     leaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,7 +72,7 @@ def test_missing_photos_are_listed_not_refused(leaking: Path, capsys: pytest.Cap
 def test_what_cannot_be_audited_is_an_error(
     tiny_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["audit", str(tmp_path / "nowhere")]) == 3
+    assert main(["audit", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
     table = read_manifest(tiny_manifest).table
     (tmp_path / "photos").symlink_to(tiny_manifest / "photos")

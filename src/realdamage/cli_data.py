@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from realdamage.inference.errors import MissingExtraError, UsageError
+from realdamage.inference.errors import MissingExtraError, RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import track
 
@@ -199,7 +199,7 @@ def neutralise(arguments: argparse.Namespace) -> int:
 def audit(arguments: argparse.Namespace) -> int:
     """Judge a set before training on it: what tells real from synthetic photos without looking at the damage (file
     format, source, damage type, condition), broken and doubled files, photos in the wrong split, faulty masks. The exit
-    code is 1 when the set fails."""
+    code is 1 when the set fails, 3 when it is too small for anything to be measured."""
     with extra("analysis", "realdamage audit"):
         import pandas as pd
 
@@ -218,7 +218,7 @@ def audit(arguments: argparse.Namespace) -> int:
     if arguments.html:
         write_page(arguments.html, report, found)
     print(format_report(report))
-    return 0 if report.passed else 1
+    return 1 if report.failed else 0 if report.measured else RealDamageError.exit_code
 
 
 @contextmanager

@@ -268,7 +268,7 @@ def test_a_set_too_small_to_judge_is_not_judged(tmp_path: Path) -> None:
     report = audit(
         write_files(tmp_path, pairs(4), lambda row: {"format": "PNG"} if row["label"] == "real" else PLAIN), quick=True
     )
-    assert report.passed
+    assert not report.failed
     assert not any(test.measured for test in report.tests)
     assert "4 real and 4 synthetic photos of 4 groups" in result(report, "container").note
 
@@ -301,7 +301,7 @@ class TestFiles:
     def test_nothing_is_found_in_a_sound_set(self, root: Path) -> None:
         report = self.audit(root)
         assert problems(report) == {}
-        assert report.passed
+        assert not report.failed
 
     def test_an_unreadable_photo_fails_and_is_named(self, root: Path) -> None:
         (root / "photos/02_original.png").write_bytes(b"no picture")
@@ -309,7 +309,7 @@ class TestFiles:
         for quick in (True, False):
             report = self.audit(root, quick=quick)
             assert problems(report) == {"unreadable": [("photos/02_original.png",), ("photos/03_damaged.png",)]}
-            assert not report.passed
+            assert report.failed
             assert report.leaks == ()  # nothing to learn the label from
 
     def test_a_photo_cut_off_is_seen_when_it_is_decoded(self, root: Path) -> None:
@@ -327,7 +327,7 @@ class TestFiles:
         shutil.copy(root / "photos/00_original.png", root / "photos/03_ai_region.png")
         report = self.audit(root, quick=quick)
         assert len(problems(report)["label_conflict"][0]) == 3
-        assert not report.passed
+        assert report.failed
         assert "same bytes" in report.leaks[0]
 
     def test_the_same_bytes_in_two_splits_cross_though_no_column_says_so(self, root: Path) -> None:
@@ -337,13 +337,13 @@ class TestFiles:
         write_manifest(root, table)
         report = self.audit(root, quick=True)
         assert problems(report)["crossing"] == [("photos/00_original.png", "photos/01_damaged.png")]
-        assert not report.passed
+        assert report.failed
 
     def test_a_group_in_two_splits_fails(self, root: Path) -> None:
         self.change(root, split=("photos/00_original.png", "val"))
         report = self.audit(root, quick=True)
         assert problems(report) == {"crossing": [("photos/00_original.png", "photos/00_ai_region.png")]}
-        assert not report.passed
+        assert report.failed
 
     def test_a_digest_of_another_file_is_named(self, root: Path) -> None:
         right = hashlib.sha256((root / "photos/02_original.png").read_bytes()).hexdigest()
@@ -365,7 +365,7 @@ class TestFiles:
         assert problems(report)["near_duplicate"] == [("photos/00_original.png", "photos/01_damaged.png")]
         (found,) = (problem for problem in report.problems if problem.kind == "near_duplicate")
         assert found.items[0].detail == "train and test; their hashes differ in 0 of 256 bits"
-        assert report.passed  # a look-alike is for somebody to look at
+        assert not report.failed  # a look-alike is for somebody to look at
 
     def test_each_fault_of_a_mask(self, root: Path) -> None:
         size = {name: Image.open(root / f"photos/{name}.png").size for name in ("02_ai_region", "03_ai_region")}

@@ -85,6 +85,18 @@ def test_it_describes_what_it_trained_on(tiny_manifest: Path) -> None:
     }
 
 
+def test_an_audit_that_could_measure_nothing_is_not_told_to_have_passed(
+    write_set, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_set(tmp_path / "set", 4)
+    table = read_manifest(root).table
+    write_manifest(root, table.assign(split=["train" if group < "group02" else "val" for group in table["group"]]))
+    described = module(root).describe()
+    assert described["audit"] == "without a result: too few photos to measure anything"
+    assert "audit: nothing could be measured (too few photos: 5 real and 6 synthetic" in caplog.text
+    assert "passed" not in caplog.text
+
+
 def test_an_unknown_generator_names_those_there_are(tiny_manifest: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.exclude\.generator=\['evn'\].*even, odd"):
         module(tiny_manifest, exclude={"generator": ["evn"]})

@@ -119,16 +119,26 @@ class AuditReport:
         return (*(test.leak for test in self.failed_tests), *(f"{p.message} ({len(p.items)})" for p in cheats))
 
     @property
+    def failed(self) -> bool:
+        return bool(self.failed_tests) or any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def measured(self) -> bool:
+        """Whether any test that can fail a set was measured: of a set too small for all of them nothing is known."""
+        return any(test.measured for test in self.tests if test.blocking)
+
+    @property
     def passed(self) -> bool:
-        return not self.failed_tests and not any(problem.severity == "error" for problem in self.problems)
+        return self.measured and not self.failed
 
     def verdict(self) -> dict[str, Any]:
-        """For the metadata of a model trained on the set, as plain JSON values: that a failed audit was overridden, or
-        that it passed; AUROC, low and high of each test (null: not measured); the exceptions that were made."""
+        """For the metadata of a model trained on the set, as plain JSON values: that a failed audit was overridden,
+        that it passed, or that nothing could be measured; AUROC, low and high of each test (null: not measured); the
+        exceptions that were made."""
         judged = {t.name: t for t in self.tests if not t.exception}
         allowed = [t for t in self.tests if t.exception]
         return {
-            "verdict": "failed, overridden" if self.leaks else "passed",
+            "verdict": "failed, overridden" if self.leaks else "passed" if self.measured else "not measured",
             "tests": {name: _figures(test) for name, test in judged.items()},
             "exceptions": [
                 {"part": t.part, "test": t.name, "reason": t.exception, "auroc": _figures(t)} for t in allowed

@@ -29,8 +29,10 @@ def headline(report: AuditReport) -> str:
 
 
 def verdict_line(report: AuditReport) -> str:
-    """One line: passed, or all reasons why not."""
-    if report.passed:
+    """One line: passed, all reasons why not, or why nobody knows."""
+    if not report.failed:
+        if not report.measured:
+            return f"audit: nothing could be measured ({unmeasured_because(report)})"
         unmeasured = [t.name for t in report.tests if t.blocking and not t.exception and not t.measured]
         notes = [f"{len(p.items)} {p.title}" for p in report.problems]
         notes += [f"not measured: {', '.join(unmeasured)}"] if unmeasured else []
@@ -38,6 +40,12 @@ def verdict_line(report: AuditReport) -> str:
     reasons = [test.culprit for test in report.failed_tests]
     reasons += [f"{len(p.items)} {p.title}" for p in report.problems if p.severity == "error"]
     return f"audit failed: {'; '.join(reasons)}"
+
+
+def unmeasured_because(report: AuditReport) -> str:
+    """Why no test that can fail the set was measured: what the test of most photos lacked."""
+    tests = [test for test in report.tests if test.blocking]
+    return f"too few photos: {max(tests, key=lambda test: test.rows).note}" if tests else "no test was asked for"
 
 
 def outcome(test: ShortcutTest) -> str:

@@ -136,7 +136,7 @@ def plot_audit(report: AuditReport) -> Plot:
     """How well each shortcut tells the labels apart, with its interval; a test fails when all of it lies beyond the
     limit."""
     tests = report.tests
-    verdict = "passed" if report.passed else "FAILED"
+    verdict = "FAILED" if report.failed else "passed" if report.measured else "without a result"
     figure, (axes,) = new_plot(
         f"Audit {verdict}: how well the labels are told without looking at the damage",
         size=(10.5, 1.6 + 0.46 * len(tests)),

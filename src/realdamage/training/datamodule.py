@@ -14,6 +14,7 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from realdamage.data.audit import AuditReport, audit, read_exceptions
+from realdamage.data.audit_text import unmeasured_because
 from realdamage.data.manifest import KINDS, LABELS, Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.data.splits import check_splits, split_command
@@ -145,9 +146,12 @@ class DamageDataModule(L.LightningDataModule):
 
     def _heed(self, report: AuditReport) -> None:
         """Stops on a leak, or warns of it; broken files are for `on_error` to judge."""
-        figures = ", ".join(f"{t.title} {t.auroc:.3f}" for t in report.tests if t.measured) or "too few photos"
+        figures = ", ".join(f"{t.title} {t.auroc:.3f}" for t in report.tests if t.measured)
         if not report.leaks:
-            log.info("audit passed (AUROC of the shortcuts: %s)", figures)
+            if report.measured:
+                log.info("audit passed (AUROC of the shortcuts: %s)", figures)
+            else:
+                log.warning("audit: nothing could be measured (%s)", unmeasured_because(report))
             return
         leaks = "\n".join(f"- {leak}" for leak in report.leaks)
         told = f"{report.root}: the train and val photos give their label away without the damage:\n{leaks}"
@@ -211,8 +215,16 @@ class DamageDataModule(L.LightningDataModule):
             "photos": {str(label): int(count) for label, count in train["label"].value_counts().items()},
             "generators": sorted(set(train["generator"]) - {""}),
             "excluded": {column: sorted(values) for column, values in (self.hparams["exclude"] or {}).items()},
-            "audit": self.audit_report.verdict() if self.audit_report else "not run",
+            "audit": self._audit_told(),
         }
+
+    def _audit_told(self) -> dict[str, Any] | str:
+        """The verdict with its figures; a text, which reports and cards print as it is, where there are none."""
+        if self.audit_report is None:
+            return "not run"
+        if not self.audit_report.leaks and not self.audit_report.measured:
+            return "without a result: too few photos to measure anything"
+        return self.audit_report.verdict()
 
     def _split(self, split: str) -> Manifest:
         if self.manifest is None:
