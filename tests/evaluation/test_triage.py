@@ -214,5 +214,5 @@ def test_the_command_names_what_is_off(tmp_path: Path, capsys: pytest.CaptureFix
     assert "have no probability" in capsys.readouterr().err
     assert main(["triage", str(predictions), "--prior", "0.1"]) == 2
     assert "give --model" in capsys.readouterr().err
-    assert main(["triage", str(predictions), "--claims", str(tmp_path / "gone.csv")]) == 3
-    assert "gone.csv: not a readable CSV file" in capsys.readouterr().err
+    assert main(["triage", str(predictions), "--claims", str(tmp_path / "gone.csv")]) == 2
+    assert "gone.csv: cannot be read (No such file or directory)" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from realdamage.data.checks import check_files_exist, check_header, check_table
 from realdamage.data.tables import read_csv
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, KIND_LABELS, KINDS, KNOWN_COLUMNS, LABELS, SPLITS
-from realdamage.inference.errors import ManifestError
+from realdamage.inference.errors import ManifestError, MissingManifestError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import PHOTO_SUFFIXES
 
@@ -67,11 +67,11 @@ class Manifest:
         return Manifest(self.root, self.table.loc[np.asarray(mask, dtype=bool)].reset_index(drop=True))
 
     def select(self, *, split: str) -> Manifest:
-        """The rows of one split. Raises ManifestError: there is none, naming the splits that there are."""
+        """The rows of one split. Raises MissingManifestError: there is none, naming the splits that there are."""
         chosen = self.table["split"] == split
         if not chosen.any():
             found = ", ".join(f"{name or '(none)'}: {n}" for name, n in self.table["split"].value_counts().items())
-            raise ManifestError(
+            raise MissingManifestError(
                 f"{self.root}: no photo has split {split!r} (photos per split: {found}). "
                 f"Fill the column 'split' with {', '.join(SPLITS)}, or ask for a split that is there."
             )
@@ -167,7 +167,9 @@ def nothing_here(given: Path) -> ManifestError:
     if given.is_file():
         return ManifestError(f"{given}: not a CSV file. Name a folder with {METADATA_NAME}, or a CSV file.")
     if not given.is_dir():
-        return ManifestError(f"{given}: no such file or folder. Name a folder with {METADATA_NAME}, or a CSV file.")
+        return MissingManifestError(
+            f"{given}: no such file or folder. Name a folder with {METADATA_NAME}, or a CSV file."
+        )
     nested = sorted(given.glob(f"*/{METADATA_NAME}"))
     if nested:
         return ManifestError(f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder.")

@@ -33,7 +33,7 @@ from realdamage.data.manifest import (
 )
 from realdamage.data.mapping import LAYOUTS, Reader, apply_mapping, reader_from_mapping, reader_from_yaml
 from realdamage.data.tables import TABLE_SUFFIXES, read_table
-from realdamage.inference.errors import ConfigError, ManifestError, UsageError
+from realdamage.inference.errors import ConfigError, ManifestError, MissingManifestError, UsageError
 
 __all__ = [
     "LAYOUTS",
@@ -66,7 +66,7 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
                 f"columns and values belong to tables; {root} is read by layout {layout}, which has none."
             )
         if not root.is_dir():
-            raise ManifestError(f"{root}: no such folder. The layout {layout} is a folder of photos.")
+            raise MissingManifestError(f"{root}: no such folder. The layout {layout} is a folder of photos.")
         rows = read_label_folders(root) if layout == "folders" else read_fraudbench(root)
         return Manifest(root, with_defaults(_checked(rows.assign(**reader.constants), root, check_files=False)))
     files = _table_files(root, layout)
@@ -144,7 +144,7 @@ def _table_files(root: Path, layout: str) -> list[Path]:
         if root.is_dir():
             raise ManifestError(f"{root}: a folder. Name the table itself ({', '.join(TABLE_SUFFIXES)}).")
         if not root.is_file():
-            raise ManifestError(f"{root}: no such file. Name a table ({', '.join(TABLE_SUFFIXES)}).")
+            raise MissingManifestError(f"{root}: no such file. Name a table ({', '.join(TABLE_SUFFIXES)}).")
         return [root]
     if layout == "manifest":
         return [find_csv(root)]

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from realdamage.data.manifest import Manifest
 from realdamage.data.vocabulary import SPLITS
-from realdamage.inference.errors import ManifestError
+from realdamage.inference.errors import ManifestError, UsageError
 from realdamage.inference.onnx_file import write_atomically
 
 _SPLIT_TABLE = ("file_name", "sha256", "group", "split")
@@ -58,7 +58,7 @@ def assign_splits(
 
     `fractions`: share of the photos per split, in 0..1, summing to 1; `damaged`: the same for groups with a really
     damaged photo (None: as `fractions`), because false alarms are counted on these and a promise needs many of them.
-    Raises ManifestError: a fraction or a split name is wrong, or a split would stay empty.
+    Raises UsageError: a fraction or a split name is wrong; ManifestError: a split would stay empty.
     """
     damaged = fractions if damaged is None else damaged
     for given in (fractions, damaged):
@@ -159,12 +159,13 @@ def with_split_table(manifest: Manifest, path: str | Path) -> Manifest:
 def _check_fractions(fractions: Mapping[str, float]) -> None:
     for split, share in fractions.items():
         if split not in SPLITS:
-            raise ManifestError(f"Unknown split {split!r} among the fractions; allowed: {', '.join(SPLITS)}.")
+            raise UsageError(f"Unknown split {split!r} among the fractions; allowed: {', '.join(SPLITS)}.")
         if not 0 <= share <= 1:
-            raise ManifestError(f"The fraction of split {split!r} is {share}; it must lie in 0..1.")
+            raise UsageError(f"The fraction of split {split!r} is {share}; it must lie in 0..1.")
     total = math.fsum(fractions.values())
     if abs(total - 1) > 1e-6:
-        raise ManifestError(f"The fractions of the splits sum to {total:g}, not to 1: {dict(fractions)}.")
+        shares = ", ".join(f"{split}={share:g}" for split, share in fractions.items())
+        raise UsageError(f"The fractions of the splits sum to {total:g}, not to 1: {shares}.")
 
 
 def _strata(table: pd.DataFrame, component: npt.NDArray[np.int64]) -> list[tuple[npt.NDArray[np.int64], bool]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realdamage.inference.errors import RealDamageError
+from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.verdict import MEASURED_COLUMNS, UNREADABLE
 
 _NUMBERS = ("score", "width", "height", *MEASURED_COLUMNS)
@@ -22,8 +22,8 @@ def read_log(path: str | Path) -> pd.DataFrame:
     """The verdicts of a log, one row each: numbers as float64 (NaN where empty), the rest as strings.
 
     CSV and Parquet as `realdamage predict` and realdamage-evaluate write them, or JSON lines. The same file name may
-    come again, and columns that older versions did not write are empty. Raises RealDamageError: no such file, another
-    form, a needed column is missing, a wrong value (named with its row).
+    come again, and columns that older versions did not write are empty. Raises UsageError: no such file;
+    RealDamageError: another form, a needed column is missing, a wrong value (named with its row).
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMS:
@@ -38,7 +38,8 @@ def read_log(path: str | Path) -> pd.DataFrame:
     except ImportError as error:
         raise RealDamageError(f"{path}: Parquet needs a package that is missing. pip install pyarrow") from error
     except OSError as error:
-        raise RealDamageError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        kind = UsageError if isinstance(error, FileNotFoundError) else RealDamageError
+        raise kind(f"{path}: cannot be read ({error.strerror or error}).") from error
     except pd.errors.EmptyDataError as error:
         raise RealDamageError(f"{path}: is empty. Write it with: realdamage predict PHOTOS --output {path}") from error
     except ValueError as error:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from realdamage.data.manifest import LABELS, Manifest, read_mask
 from realdamage.data.masks import patch_share
-from realdamage.inference.errors import PhotoError, RealDamageError
+from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import Photo, PixelSpec, read_photo
 from realdamage.inference.policy import Outcome
@@ -219,7 +219,7 @@ def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Reads what `write_predictions` wrote: numbers as float64 (NaN where empty), the rest as strings ("" where empty).
 
-    Raises RealDamageError: no such file, another ending, no predictions file.
+    Raises UsageError: no such file; RealDamageError: another ending, no predictions file.
     """
     try:
         if _is_parquet(path):
@@ -229,8 +229,9 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     except ImportError as error:
         raise _parquet_engine_missing(path) from error
     except OSError as error:
-        raise RealDamageError(
-            f"{path}: cannot be read ({error}). Name a file that realdamage-evaluate wrote."
+        kind = UsageError if isinstance(error, FileNotFoundError) else RealDamageError
+        raise kind(
+            f"{path}: cannot be read ({error.strerror or error}). Name a file that realdamage-evaluate wrote."
         ) from error
     except (ValueError, pd.errors.ParserError) as error:
         raise RealDamageError(

@@ -95,10 +95,13 @@ def triage_order(
 def read_claims(path: str | Path) -> pd.DataFrame:
     """A CSV file with the columns claim_id, file_name and perhaps claim_value (a number or empty, NaN then).
 
-    Raises RealDamageError: no such file, a column is missing, a cell is empty or wrong, a photo stands there twice.
+    Raises UsageError: no such file; RealDamageError: a column is missing, a cell is empty or wrong, a photo stands there
+    twice.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). Name a CSV file.") from error
     except (OSError, ValueError) as error:
         raise RealDamageError(f"{path}: not a readable CSV file ({error}).") from error
     missing = [column for column in ("claim_id", "file_name") if column not in table]

@@ -46,6 +46,14 @@ class ManifestError(RealDamageError):
     """A manifest (metadata.csv and the files it names) breaks its contract."""
 
 
+class MissingModelError(ModelFileError, UsageError):
+    """The call names a model file that is not there."""
+
+
+class MissingManifestError(ManifestError, UsageError):
+    """The call names a set of photos, or a split of one, that is not there."""
+
+
 class ConfigError(UsageError):
     """A configuration names something that does not exist or does not fit together."""
 

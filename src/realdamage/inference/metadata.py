@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realdamage.inference.errors import ModelFileError
+from realdamage.inference.errors import MissingModelError, ModelFileError
 from realdamage.inference.onnx_file import graph_sha256, split_metadata, with_metadata, write_atomically
 from realdamage.inference.photo import PixelSpec
 from realdamage.inference.policy import Calibration, Policy
@@ -88,14 +88,15 @@ def write_model_file(path: str | Path, onnx_bytes: bytes, metadata: ModelMetadat
 def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
     """Read a model file: (its bytes, its metadata, the hex digest of its graph and weights).
 
-    Raises ModelFileError, naming the file, when it is missing, damaged, without our metadata, of a newer format
-    version, or when graph or metadata were changed after it was written.
+    Raises ModelFileError, naming the file, when it is missing (MissingModelError), damaged, without our metadata, of a
+    newer format version, or when graph or metadata were changed after it was written.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         where = _where_models_are(Path(path))
-        raise ModelFileError(f"{path}: the model cannot be read: {error.strerror}; {where}") from error
+        kind = MissingModelError if isinstance(error, FileNotFoundError) else ModelFileError
+        raise kind(f"{path}: the model cannot be read: {error.strerror}; {where}") from error
     try:
         return data, *_parse(data)
     except ModelFileError as error:
