@@ -9,7 +9,7 @@ import math
 import sqlite3
 import threading
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +24,8 @@ from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.service.review_export import BIAS_NOTICE, EXPORT_COLUMNS, export_manifest
 from realdamage.service.review_store import Damage, Review, ReviewStore
 from realdamage.service.reviews import router
+
+Serve = Callable[..., TestClient]
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
 
@@ -177,6 +179,62 @@ def test_a_wrong_field_is_named(client: TestClient, store: ReviewStore, changed:
     assert answer.status_code == 422
     assert field in answer.text
     assert store.history() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"decision": "fake"}, "decision: found 'fake'; send 'real', 'synthetic' or 'unsure'"),
+        (
+            {"photo_sha256": "ABC"},
+            "photo_sha256: found 'ABC'; send the SHA-256 of the photo's bytes, as in its verdict: "
+            "64 lower-case hexadecimal digits",
+        ),
+        ({"note": "x" * 2001}, "note: has 2001 characters, at most 2000 are taken; shorten it"),
+        ({"score": "high"}, "score: found 'high'; it should be a valid number (the verdict's score)"),
+    ],
+)
+def test_a_wrong_field_is_told_with_what_it_should_be(serve: Serve, changed: dict[str, str], told: str) -> None:
+    answer = serve().post("/v1/reviews", json={"photo_sha256": ONE, "decision": "real"} | changed)
+    assert answer.json()["error"]["message"] == told
+
+
+FIELDS = (
+    "Fields: photo_sha256, decision (needed); "
+    "damage, file_name, claim_id, note, reviewer, outcome, score, model_version"
+)
+
+
+def test_missing_and_unknown_fields_are_told_beside_those_there_are(serve: Serve) -> None:
+    client = serve()
+
+    def told(**request: typing.Any) -> str:
+        answer = client.post("/v1/reviews", **request)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_field")
+        return str(answer.json()["error"]["message"])
+
+    assert told(json={}) == (
+        "photo_sha256: missing; send the SHA-256 of the photo's bytes, as in its verdict: 64 lower-case hexadecimal "
+        f"digits. decision: missing; send what the person decided: real, synthetic or unsure. {FIELDS}"
+    )
+    misspelt = told(json={"photo_sha256": ONE, "decision": "real", "reviewr": "Ana"})
+    assert misspelt == f"reviewr: no such field; leave it out or correct its name. {FIELDS}"
+    sent = "send an object with the header Content-Type: application/json"
+    assert told(json=[1]) == f"the body is no JSON object; {sent}. {FIELDS}"
+    assert told(data={"decision": "real"}) == f"the body is no JSON object; {sent}. {FIELDS}"
+    assert told() == f"the body is empty; {sent}. {FIELDS}"
+    cut = told(content=b'{"decision": ', headers={"Content-Type": "application/json"})
+    assert cut == f"the body is no JSON (Expecting value); {sent}. {FIELDS}"
+
+
+def test_a_wrong_query_is_told_with_what_it_should_be(serve: Serve) -> None:
+    client = serve()
+
+    def told(**query: typing.Any) -> str:
+        return str(client.get("/v1/reviews", params=query).json()["error"]["message"])
+
+    assert told(limit=0) == "limit: found '0'; it should be greater than or equal to 1"
+    assert told(photo_sha256=[ONE] * 101) == "photo_sha256: has 101 values, at most 100 are taken; shorten it"
 
 
 def test_history_of_some_photos_and_of_a_claim(client: TestClient, store: ReviewStore) -> None:

@@ -17,6 +17,7 @@ from realdamage.inference.claim import ClaimPolicy
 from realdamage.inference.errors import RealDamageError
 from realdamage.inference.provenance import TrustAnchors
 from realdamage.service import claims, operation, pages, photos, reviews
+from realdamage.service.fields import invalid
 from realdamage.service.front import Front
 from realdamage.service.keys import KeyRing
 from realdamage.service.logs import tell
@@ -142,9 +143,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         message = f"{error.detail}: {request.method} {request.url.path[:80]}; the interface is described at /docs"
         refusal = Refusal(error.status_code, _CODES.get(error.status_code, "refused"), message, error.headers)
     elif isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
-        refusal = Refusal(422, "invalid_field", f"{where[:80]}: {first['msg']}")
+        refusal = invalid(error.errors(), request.scope.get("route"))
     else:  # a model that fails on real tiles, a store that cannot be written
         # Its words name files of this machine: for the log, not for whoever calls.
         tell("not answered", logging.ERROR, request_id=request_id, error=type(error).__name__, reason=str(error))

@@ -19,8 +19,11 @@ class ReviewRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    photo_sha256: str = Field(description="of the photo's bytes, as in its verdict", pattern="^[0-9a-f]{64}$")
-    decision: Decision
+    photo_sha256: str = Field(
+        description="the SHA-256 of the photo's bytes, as in its verdict: 64 lower-case hexadecimal digits",
+        pattern="^[0-9a-f]{64}$",
+    )
+    decision: Decision = Field(description="what the person decided: real, synthetic or unsure")
     damage: Damage = Field("", description="what the photo shows, real or not; empty: not told")
     file_name: str = Field("", max_length=LENGTHS["file_name"])
     claim_id: str = Field("", max_length=LENGTHS["claim_id"])
