@@ -229,6 +229,27 @@ def test_what_it_cannot_do_comes_from_the_figures(desk: Desk) -> None:
     assert lines_with(limits, "1 of 3 values of generator")
 
 
+def test_a_perturbation_that_spares_real_damage_and_accuses_other_real_photos_is_told(desk: Desk) -> None:
+    rows = test_set()
+    others = rows["file_name"].isin(rows["file_name"][10:120])
+    rows = judged(rows.assign(kind=rows["kind"].mask(others, "original"), score=rows["score"].where(rows.index > 1, 0)))
+    blurred = judged(rows.assign(perturbation="blur", score=rows["score"].mask(others, rows["score"] + 1.5)))
+    accused = int(((blurred["label"] == "real") & (blurred["outcome"] == "synthetic")).sum())
+    assert accused > 20
+    card = desk.card(desk.evaluate(pd.concat([rows, blurred])))
+    [row] = lines_with(card, "| BLUR | 220 |")
+    assert "| 0.0% (0.0% to 30.8%) of 10 |" in row
+    assert f"| {accused / 120:.1%} (" in row
+    assert ") of 120 |" in row
+    limits = section(card, "What it cannot do")
+    assert lines_with(
+        limits,
+        f"after “BLUR”, {accused:,} of all 120 real photos were called synthetic, {accused / 120:.1%}",
+        "of the 10 really damaged among them 0: more than 3%",
+    )
+    assert "No test or perturbation accused" not in limits
+
+
 def test_without_perturbations_and_training_set_the_card_says_what_is_not_known(desk: Desk) -> None:
     card = desk.card(desk.evaluate())
     limits = section(card, "What it cannot do")

@@ -71,10 +71,21 @@ def test_every_figure_stands_in_the_csv_with_its_origin(written: Path, tmp_path:
 
 def test_each_perturbation_has_its_row(tmp_path: Path) -> None:
     rate = {"n": 20, "auroc": 0.6, "auroc_low": 0.5, "auroc_high": 0.7, "tpr_at_fpr_1": None}
-    (tmp_path / "m.json").write_text(json.dumps(metrics(robustness=[{"title": "JPEG 70", **rate}])))
+    called = {"called_synthetic": 0.25, "called_real": 0.5, "n_damaged": 5, "false_alarms": 0.0, "n_real": 12}
+    called |= {"false_alarms_all_real": 0.25, "false_alarms_all_real_low": 0.0, "false_alarms_all_real_high": 0.5}
+    rows = [{"title": "JPEG 70", **rate, **called}, {"title": "an old one", **rate}]
+    (tmp_path / "m.json").write_text(json.dumps(metrics(robustness=rows)))
     assert main([f"test={tmp_path / 'm.json'}", "--csv", str(tmp_path / "x.csv")]) == 0
-    row = next(row for row in csv.DictReader((tmp_path / "x.csv").open()) if row["slice"] == "perturbation")
+    row, old = (row for row in csv.DictReader((tmp_path / "x.csv").open()) if row["slice"] == "perturbation")
     assert (row["name"], row["auroc"], row["auroc_low"], row["tpr_at_fpr_1"]) == ("JPEG 70", "0.6000", "0.5000", "")
+    assert (row["called_synthetic"], row["called_real"]) == ("0.2500", "0.5000")
+    assert (row["false_alarms"], row["n_damaged"]) == ("0.0000", "5")
+    assert (row["false_alarms_all_real"], row["false_alarms_all_real_high"], row["n_real"]) == (
+        "0.2500",
+        "0.5000",
+        "12",
+    )
+    assert (old["name"], old["false_alarms_all_real"], old["called_synthetic"]) == ("an old one", "", "")
 
 
 def test_the_readme_gets_the_table_between_its_marks(written: Path, tmp_path: Path) -> None:

@@ -53,10 +53,13 @@ def test_each_row_has_the_figures_of_its_photos_and_clean_comes_first() -> None:
         exact = binomtest(accused, 150).proportion_ci(method="exact")
         assert row["false_alarms"] == accused / 150
         assert (row["false_alarms_low"], row["false_alarms_high"]) == pytest.approx((exact.low, exact.high))
+        of_all = (own.loc[own["label"] == "real", "outcome"] == "synthetic").mean()
+        assert row["false_alarms_all_real"] == pytest.approx(of_all)
+        assert row["false_alarms_all_real_low"] <= of_all <= row["false_alarms_all_real_high"]
         assert row["called_synthetic"] == (synthetic["outcome"] == "synthetic").mean()
         assert row["called_real"] == (synthetic["outcome"] == "real").mean()
         assert row["review"] == (own["outcome"] == "review").mean()
-        assert (row["n"], row["n_real"], row["n_synthetic"], row["note"]) == (400, 200, 200, "")
+        assert (row["n"], row["n_real"], row["n_damaged"], row["n_synthetic"], row["note"]) == (400, 200, 150, 200, "")
 
 
 def test_the_drop_is_the_difference_and_its_interval_is_paired() -> None:
@@ -114,13 +117,55 @@ def test_what_cannot_be_known_is_left_out_with_the_reason() -> None:
     assert math.isnan(row["auroc"])
     assert math.isnan(row["false_alarms"])
     assert math.isnan(row["auroc_drop"])
+    accused = table.loc[(table["perturbation"] == "worse") & (table["label"] == "real"), "outcome"] == "synthetic"
+    assert row["false_alarms_all_real"] == pytest.approx(accused.mean())
     assert "200 synthetic and 3 real photos, too few for a figure (at least 5 of each)" in row["note"]
-    assert "no really damaged photo" in row["note"]
+    assert "no really damaged photo, so no false alarms on real damage are told" in row["note"]
     [alone] = robustness_table(table.iloc[:1], n_boot=20).to_dict(orient="records")
     assert (alone["n"], math.isnan(alone["auroc"])) == (1, True)
     uncalibrated = robustness_table(suite().assign(outcome="review", reasons="not_calibrated"), n_boot=20)
-    assert uncalibrated[["false_alarms", "called_synthetic", "called_real", "review"]].isna().all(axis=None)
+    assert (
+        uncalibrated[["false_alarms", "false_alarms_all_real", "called_synthetic", "called_real", "review"]]
+        .isna()
+        .all(axis=None)
+    )
     assert uncalibrated["note"].eq("the model has no thresholds").all()
+
+
+def accused_elsewhere() -> pd.DataFrame:
+    """Of the real photos, 18 really damaged ones that are all spared and 150 others, of which one product's 48 are all
+    called synthetic."""
+    table = suite(n_damaged=18, n_original=150)
+    real = table["label"] == "real"
+    row = table["file_name"].str.removesuffix(".jpg").astype(int)
+    product = real & row.between(18, 65)
+    group = table["group"].mask(product, "one product")
+    outcome = table["outcome"].mask(real, "review").mask(product & (table["perturbation"] == "worse"), "synthetic")
+    return table.assign(group=group, outcome=outcome)
+
+
+def test_a_few_spared_damaged_photos_hide_no_accused_others() -> None:
+    clean, worse, _ = robustness_table(accused_elsewhere(), n_boot=300).to_dict(orient="records")
+    assert (worse["false_alarms"], worse["n_damaged"]) == (0.0, 18)
+    assert (worse["false_alarms_all_real"], worse["n_real"]) == (pytest.approx(48 / 168), 168)
+    # One product's photos are one draw: their number makes nothing surer.
+    naive = binomtest(48, 168).proportion_ci(method="exact")
+    assert worse["false_alarms_all_real_low"] < naive.low
+    assert worse["false_alarms_all_real_high"] > naive.high
+    # Nobody accused is no certainty, and as sure as there are products.
+    own = accused_elsewhere()
+    groups = own[(own["perturbation"] == "") & (own["label"] == "real")]["group"].nunique()
+    exact = binomtest(0, groups).proportion_ci(method="exact")
+    assert (clean["false_alarms_all_real"], clean["false_alarms_all_real_low"]) == (0.0, 0.0)
+    assert clean["false_alarms_all_real_high"] == pytest.approx(exact.high)
+
+
+def test_rows_from_before_a_figure_was_measured_are_shown_without_it() -> None:
+    found = robustness_table(accused_elsewhere(), n_boot=20)
+    old = found.drop(columns=[name for name in found if name == "n_damaged" or "all_real" in name])
+    lines = robustness_lines(old)
+    assert "all real" not in lines[0]
+    assert len(lines) == len(robustness_lines(found)) - 1
 
 
 def test_nothing_scored_is_refused() -> None:
@@ -136,6 +181,10 @@ def test_lines_for_a_terminal_show_every_perturbation_with_its_drop() -> None:
     assert f"{row['auroc_drop']:.3f} ({row['auroc_drop_low']:.3f}–{row['auroc_drop_high']:.3f})" in worse
     assert [line.split()[0] for line in lines[1:4]] == ["clean", "worse", "shifted"]
     # A note on all rows names none of them.
-    assert lines[4:] == ["  – TPR over all real photos, for fewer than 100 are really damaged"]
+    assert lines[4:] == [
+        "  – TPR over all real photos, for fewer than 100 are really damaged",
+        "  – accused: called synthetic, of 60 really damaged and of all 110 real photos",
+    ]
+    assert f"{row['false_alarms_all_real']:.3f} ({row['false_alarms_all_real_low']:.3f}–" in worse
     assert format_robustness(found.to_dict(orient="records")).splitlines() == ["", *lines]
     assert format_robustness([]) == ""

@@ -12,7 +12,13 @@ import pandas as pd
 
 from realdamage.evaluation.card_markdown import Markdown, code, code_block, escape, table
 from realdamage.evaluation.card_training import Seen
-from realdamage.evaluation.figure_titles import ROBUSTNESS_FIGURES, SLICE_FIGURES, format_figure, measured
+from realdamage.evaluation.figure_titles import (
+    ROBUSTNESS_FIGURES,
+    SLICE_FIGURES,
+    format_figure,
+    measured,
+    of_how_many,
+)
 from realdamage.evaluation.fraudbench import format_benchmark
 from realdamage.evaluation.metrics import FALSE_POSITIVE_RATES, has_thresholds
 from realdamage.evaluation.pages import NOTHING, figure, percent
@@ -216,6 +222,11 @@ def _slice(title: str, key: str, rows: Sequence[Row], marks: Mapping[str, str]) 
 def _robustness(rows: Sequence[Row]) -> Markdown:
     kept = measured(ROBUSTNESS_FIGURES, rows)
     cells = [
-        (row.get("title") or row["perturbation"], f"{row['n']:,}", *(cell(row, key) for key in kept)) for row in rows
+        (
+            row.get("title") or row["perturbation"],
+            f"{row['n']:,}",
+            *(cell(row, key) + of_how_many(row, key) for key in kept),
+        )
+        for row in rows
     ]
     return table(("after", "photos", *kept.values()), cells)

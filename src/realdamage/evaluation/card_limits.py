@@ -55,8 +55,8 @@ def unmeasured(evaluations: Sequence[Evaluated]) -> Iterator[str]:
 
 
 def accusations(evaluations: Sequence[Evaluated], policy: Policy | None) -> list[str]:
-    """Where an honest photo of real damage was called synthetic more often than the policy allows, and what nobody
-    has measured of it."""
+    """Where honest photos, those of real damage and all real ones, were called synthetic more often than the policy
+    allows, and what nobody has measured of it."""
     if policy is None:
         return ["The model has no thresholds, so how often it would accuse an honest buyer is not known."]
     alpha = policy.guarantee.alpha if policy.guarantee else None
@@ -66,13 +66,21 @@ def accusations(evaluations: Sequence[Evaluated], policy: Policy | None) -> list
     for evaluated in evaluations:
         titles = {row["perturbation"]: row.get("title") for row in evaluated.report.robustness}
         judged = evaluated.scored[has_thresholds(evaluated.scored)]
-        for name, photos in judged[judged["kind"] == "damaged"].groupby("perturbation", sort=False):
-            accused = int((photos["outcome"] == "synthetic").sum())
-            if accused > allowed * len(photos):
-                after = f"after “{titles.get(name) or str(name)}”, " if name else ""
+        for name, photos in judged[judged["label"] == "real"].groupby("perturbation", sort=False):
+            after = f"after “{titles.get(name) or str(name)}”, " if name else ""
+            damaged = photos[photos["kind"] == "damaged"]
+            accused = int((damaged["outcome"] == "synthetic").sum())
+            if accused > allowed * len(damaged):
                 sentences.append(
-                    f"In “{evaluated.name}”, {after}{accused:,} of {len(photos):,} honest photos of real damage were "
-                    f"called synthetic, {share(accused, len(photos))}: more than the {most}."
+                    f"In “{evaluated.name}”, {after}{accused:,} of {len(damaged):,} honest photos of real damage were "
+                    f"called synthetic, {share(accused, len(damaged))}: more than the {most}."
+                )
+            of_all = int((photos["outcome"] == "synthetic").sum())
+            if len(photos) > len(damaged) and of_all > allowed * len(photos):
+                sentences.append(
+                    f"In “{evaluated.name}”, {after}{of_all:,} of all {len(photos):,} real photos were called "
+                    f"synthetic, {of_all / len(photos):.1%}, {_of_these(accused, len(damaged))}: "
+                    f"more than {100 * allowed:g}%."
                 )
     perturbed = [evaluated for evaluated in evaluations if evaluated.report.robustness]
     if not perturbed:
@@ -81,8 +89,14 @@ def accusations(evaluations: Sequence[Evaluated], policy: Policy | None) -> list
             "honest buyers and to the share found is not known (realdamage-evaluate … robustness=twelve)."
         )
     elif not sentences:
-        sentences.append(f"No test or perturbation accused more honest photos of real damage than the {most}.")
+        sentences.append(f"No test or perturbation accused more honest photos, of real damage or any, than the {most}.")
     return sentences
+
+
+def _of_these(accused: int, damaged: int) -> str:
+    if not damaged:
+        return "none of them a photo of real damage"
+    return f"of the {damaged:,} really damaged among them {accused:,}"
 
 
 def sources(evaluations: Sequence[Evaluated], training: pd.DataFrame | None) -> list[str]:

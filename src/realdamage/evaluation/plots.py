@@ -47,6 +47,7 @@ _FIGURES = {
     "auroc": "AUROC",
     "tpr_at_fpr_1": "synthetic photos found at 1% false alarms",
     "false_alarms": "really damaged photos called synthetic",
+    "false_alarms_all_real": "all real photos called synthetic",
     "called_synthetic": "photos called synthetic",
 }
 """Columns of `slice_table` and `robustness_table` that can be drawn, and how people call them."""
@@ -175,14 +176,16 @@ def plot_slices(table: pd.DataFrame, by: str, figure: str = "auroc") -> Plot:
 
 
 def plot_robustness(rows: Sequence[Mapping[str, Any]]) -> Plot:
-    """What each perturbation does: two figures of `robustness_table` with 95% intervals, beside the photos as they are
-    (dashed). rows: those of metrics.json, with their titles; of one family (jpeg_95, jpeg_70, …) they are joined.
+    """What each perturbation does: AUROC and false alarms, on really damaged and on all real photos (without any, what
+    is found at 1% of them), with 95% intervals, beside the photos as they are (dashed). rows: those of metrics.json,
+    with their titles; of one family (jpeg_95, jpeg_70, …) they are joined.
     Without rows, a sentence on how to get them."""
     title = "What is left after a photo's way to us"
     if not rows:
         return _nothing(title, "This evaluation has the photos as they are alone; robustness=twelve adds more.")
-    known = [key for key in ("auroc", "tpr_at_fpr_1", "false_alarms") if any(_told(row, key) for row in rows)]
-    keys = known[:: max(1, len(known) - 1)]
+    alarms = ("false_alarms", "false_alarms_all_real")
+    known = [key for key in ("auroc", "tpr_at_fpr_1", *alarms) if any(_told(row, key) for row in rows)]
+    keys = [key for key in known if key != "tpr_at_fpr_1" or not set(alarms) & set(known)]
     size = (10.5, 1.7 + 0.3 * len(rows))
     figure, panels = new_plot(title, columns=len(keys), size=size, sharey=True)
     for axes, key in zip(panels, keys, strict=True):

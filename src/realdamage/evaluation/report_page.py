@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from realdamage.evaluation import report_plots
-from realdamage.evaluation.figure_titles import ROBUSTNESS_FIGURES, SLICE_FIGURES, format_figure, measured
+from realdamage.evaluation.figure_titles import (
+    ROBUSTNESS_FIGURES,
+    SLICE_FIGURES,
+    format_figure,
+    measured,
+    of_how_many,
+)
 from realdamage.evaluation.fraudbench import format_benchmark
 from realdamage.evaluation.pages import figure, percent, render
 
@@ -87,7 +93,12 @@ def _plots(report: Report) -> Iterator[tuple[str, str, str]]:
 
 
 def _robustness_plots(report: Report) -> Iterator[str]:
-    for key, title in (("auroc", "AUROC"), ("tpr_at_fpr_1", "TPR at 1% FPR"), ("false_alarms", "false alarms")):
+    for key, title in (
+        ("auroc", "AUROC"),
+        ("tpr_at_fpr_1", "TPR at 1% FPR"),
+        ("false_alarms", "false alarms"),
+        ("false_alarms_all_real", "false alarms, all real"),
+    ):
         if any(row.get(key) is not None for row in report.robustness):
             yield report_plots.robustness_plot(report.robustness, key, title)
 
@@ -144,4 +155,5 @@ def _cell(row: Mapping[str, Any], key: str) -> dict[str, Any]:
     value, low, high = (row.get(key + end) for end in ("", "_low", "_high"))
     text, *ends = (format_figure(key, each) for each in (value, low, high))
     interval = " to ".join(ends) if value is not None and low is not None else ""
+    interval = (interval + of_how_many(row, key)).strip()
     return {"text": text, "value": "" if value is None else f"{value:.6g}", "interval": interval}

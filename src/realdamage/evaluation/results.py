@@ -21,6 +21,10 @@ from realdamage.inference.onnx_file import write_atomically
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 _FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")
+_FALSE_ALARMS = (
+    *("n_damaged", "false_alarms", "false_alarms_low", "false_alarms_high"),
+    *("n_real", "false_alarms_all_real", "false_alarms_all_real_low", "false_alarms_all_real_high"),
+)
 COLUMNS = (
     *(
         "set",
@@ -33,6 +37,7 @@ COLUMNS = (
         "auroc_high",
         "called_synthetic",
         "called_real",
+        *_FALSE_ALARMS,
         "value",
     ),
     *("model_version", "graph_sha256", "data_root", "split", "command", "git_commit", "date"),
@@ -44,7 +49,10 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
     files' own facts.
 
     `tpr_at_fpr_…` of the row "all" counts false alarms on really damaged photos where there are enough of them; those
-    of the other rows on all real photos (on that kind, in a row of a real kind).
+    of the other rows on all real photos (on that kind, in a row of a real kind). `called_synthetic` and `called_real`
+    are shares of the row's own photos, in the row of a perturbation of its synthetic ones; what happens to the real
+    ones then stands in `false_alarms…`, see `robustness_table`. A metrics.json from before a figure was measured leaves
+    its cells empty.
     """
     run = metrics["run"]
     shared = {key: run[key] for key in ("model_version", "data_root", "split", "command", "git_commit", "date")}
@@ -66,7 +74,7 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
     for key, figure in _localisation(metrics).items():
         yield {**shared, "slice": "localisation", "name": key, "value": figure}
     for row in metrics.get("robustness", []):
-        figures = {key: row.get(key) for key in ("n", "auroc", "auroc_low", "auroc_high", "tpr_at_fpr_1")}
+        figures = {key: row.get(key) for key in COLUMNS if key in row}
         yield {**shared, "slice": "perturbation", "name": row["title"], **figures}
     files = metrics.get("container_auroc")
     if files:

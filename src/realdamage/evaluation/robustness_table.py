@@ -28,8 +28,9 @@ Floats = npt.NDArray[np.float64]
 
 _ENDS = ("", "_low", "_high")
 COLUMNS = (
-    *("perturbation", "n", "n_real", "n_synthetic"),
-    *(key + end for key in ("auroc", "auroc_drop", "tpr_at_fpr_1", "false_alarms") for end in _ENDS),
+    *("perturbation", "n", "n_real", "n_damaged", "n_synthetic"),
+    *(key + end for key in ("auroc", "auroc_drop", "tpr_at_fpr_1") for end in _ENDS),
+    *(key + end for key in ("false_alarms", "false_alarms_all_real") for end in _ENDS),
     *("called_synthetic", "called_real", "review", "note"),
 )
 
@@ -40,8 +41,11 @@ def robustness_table(predictions: pd.DataFrame, *, n_boot: int = 500, seed: int 
     auroc, and auroc_drop: AUROC of the same photos as they are minus that after the perturbation, above 0 when it
     hurts; tpr_at_fpr_1 over the really damaged photos, or over all real ones when some perturbation has fewer than 100
     damaged ones (`note` says so). All with 95% intervals (`_low`, `_high`) by bootstrap over groups.
-    At the shipped thresholds: false_alarms, the share of really damaged photos called synthetic, with the interval of
-    Clopper and Pearson; called_synthetic and called_real, shares of the synthetic photos; review, share of all photos.
+    At the shipped thresholds: false_alarms, the share of the n_damaged really damaged photos called synthetic, with the
+    interval of Clopper and Pearson; false_alarms_all_real, the same of all n_real real photos, beside it because a
+    handful of damaged ones can be spared where many others are not; its interval is by bootstrap over groups, for
+    photos of one product or camera are accused together (where none or all are, Clopper and Pearson over groups).
+    called_synthetic and called_real, shares of the synthetic photos; review, share of all photos.
     NaN where undefined; `note` says why.
 
     Raises RealDamageError: no predictions table, a photo without label, or no photo with a score.
@@ -74,7 +78,7 @@ class _Robustness:
     def _row(self, name: str, rows: Rows) -> dict[str, Any]:
         synthetic, real = rows[self.synthetic[rows]], rows[~self.synthetic[rows]]
         row: dict[str, Any] = {"perturbation": name or CLEAN, "n": len(rows)}
-        row |= {"n_real": len(real), "n_synthetic": len(synthetic)}
+        row |= {"n_real": len(real), "n_damaged": int(self.damaged[rows].sum()), "n_synthetic": len(synthetic)}
         notes: list[str] = []
         if min(len(synthetic), len(real)) < MIN_PHOTOS:
             notes.append(
@@ -130,16 +134,25 @@ class _Robustness:
         outcome = self.outcome
         row = {"review": float((outcome[rows] == "review").mean())}
         damaged, synthetic = rows[self.damaged[rows]], rows[self.synthetic[rows]]
+        real = rows[~self.synthetic[rows]]
+        if len(real):
+            row |= self._accused_of_all(real)
         if len(damaged):
             accused = int((outcome[damaged] == "synthetic").sum())
             row["false_alarms"] = accused / len(damaged)
             row["false_alarms_low"], row["false_alarms_high"] = share_interval(accused, len(damaged))
         else:
-            notes.append("no really damaged photo, so no false alarms are told")
+            notes.append("no really damaged photo, so no false alarms on real damage are told")
         if len(synthetic):
             row["called_synthetic"] = float((outcome[synthetic] == "synthetic").mean())
             row["called_real"] = float((outcome[synthetic] == "real").mean())
         return row
+
+    def _accused_of_all(self, real: Rows) -> dict[str, float]:
+        weights = self.draws.weights(real)
+        accused, total = weights @ (self.outcome[real] == "synthetic"), weights.sum(axis=1)
+        draws = np.divide(accused, total, out=np.full(len(total), math.nan), where=total > 0)
+        return _with_interval("false_alarms_all_real", draws, self.draws.n_groups(real))
 
 
 def _with_interval(key: str, draws: Floats, n_groups: int | None = None) -> dict[str, float]:

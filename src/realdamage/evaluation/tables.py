@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from realdamage.evaluation.figure_titles import COUNTED_ON
+
 _HEADLINES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
@@ -59,6 +61,7 @@ _ROBUSTNESS_COLUMNS = {
     "auroc_drop": "drop",
     "tpr_at_fpr_1": "TPR@1%",
     "false_alarms": "accused",
+    "false_alarms_all_real": "accused, all real",
     "called_real": "missed",
     "review": "review",
 }
@@ -69,7 +72,7 @@ _CUT_COLUMNS = {
     "called_synthetic": "synthetic",
     "called_real": "real",
 }
-_WITH_INTERVAL = ("auroc", "auroc_drop", "tpr_at_fpr_1", "false_alarms", "called_synthetic")
+_WITH_INTERVAL = ("auroc", "auroc_drop", "tpr_at_fpr_1", "false_alarms", "false_alarms_all_real", "called_synthetic")
 
 
 def format_robustness(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -79,8 +82,14 @@ def format_robustness(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def robustness_lines(table: pd.DataFrame) -> list[str]:
     """What `robustness_table` returned, for a terminal; `accused`: share of the really damaged photos called synthetic,
-    `missed`: share of the synthetic ones called real."""
-    return _frame_lines(table, ["perturbation"], _ROBUSTNESS_COLUMNS)
+    and of all real ones; `missed`: share of the synthetic ones called real. Tables made before one of these was
+    measured lack its column."""
+    columns = {key: title for key, title in _ROBUSTNESS_COLUMNS.items() if key in table.columns}
+    lines = _frame_lines(table, ["perturbation"], columns)
+    if "n_damaged" in table.columns and table[list(COUNTED_ON)].notna().any(axis=None):
+        damaged, real = (_range(table[key]) for key in ("n_damaged", "n_real"))
+        lines.append(f"  – accused: called synthetic, of {damaged} really damaged and of all {real} real photos")
+    return lines
 
 
 def slice_lines(table: pd.DataFrame, title: str) -> list[str]:
@@ -109,6 +118,11 @@ def _frame_lines(table: pd.DataFrame, keys: Sequence[str], columns: Mapping[str,
         told = "" if len(where) == len(rows) else f"{', '.join(where[:3])}{rest}: "
         lines.append(f"  – {told}{note}")
     return lines
+
+
+def _range(counts: pd.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _with_interval(row: Mapping[Any, Any], key: str) -> str:
