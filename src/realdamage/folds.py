@@ -10,11 +10,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
-from realdamage.data.parts import available_workers
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.evaluation.left_out import write_left_out
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.inference.errors import ConfigError
+from realdamage.inference.processors import available_processors
 from realdamage.inference.progress import track
 from realdamage.schema import FoldsConfig
 from realdamage.training.fold_plan import FoldPlan, data_overrides, deal_folds, lists_by_name, quoted
@@ -37,7 +37,7 @@ def run(config: FoldsConfig) -> None:
     plan.check(manifest)
     for fold, values in folds.items():
         print(f"{fold} leaves out {config.column} {', '.join(values)}", flush=True)
-    threads = max(1, available_workers() // config.jobs)
+    threads = max(1, available_processors() // config.jobs)
     runs = FoldRuns(plan, manifest, scoring, threads, config.jobs, progress=track)
     if config.overwrite:
         runs.start_over()

@@ -7,7 +7,6 @@ join every bottle on a white board. What hangs together is a group, by way of ot
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.inference.errors import PhotoError
 from realdamage.inference.fingerprint import BITS, PhotoHash, perceptual_hash
+from realdamage.inference.processors import available_processors
 from realdamage.inference.progress import Track, no_progress
 
 __all__ = [
@@ -71,7 +71,7 @@ def perceptual_hashes(
     paths: Sequence[str | Path], *, workers: int | None = None, progress: Track = no_progress
 ) -> list[PhotoHash]:
     """`perceptual_hash` of each file, in parallel. Raises PhotoError naming a file that cannot be read."""
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or available_processors()
     if workers <= 1 or len(paths) < 64:
         return list(progress(map(_hash_file, paths), len(paths), "hashing photos"))
     with ProcessPoolExecutor(workers) as pool:

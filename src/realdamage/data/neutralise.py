@@ -33,11 +33,12 @@ import pandas as pd
 from realdamage.data.framing import Frame, SizePool
 from realdamage.data.manifest import METADATA_NAME, Manifest, read_mask, write_manifest
 from realdamage.data.neutral_plan import NeutraliseSettings, Plan
-from realdamage.data.parts import Parts, available_workers, in_processes
+from realdamage.data.parts import Parts, in_processes
 from realdamage.data.writer import MAX_OFFSET, RGB, Mask, TablePool, save_mask, save_photo
 from realdamage.inference.errors import ConfigError, ManifestError, PhotoError, UsageError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import decode
+from realdamage.inference.processors import available_processors
 from realdamage.inference.progress import Track, no_progress
 
 __all__ = [
@@ -157,7 +158,7 @@ def neutralise(
     files = [f"{folder}/{plan.stem(row)}.{ending}" for row in range(len(manifest)) for folder, ending in _OUTPUTS]
     parts.claim(plan.digest(), {"from": manifest.root, "settings": asdict(settings)}, files, alone=not overwrite)
     todo = [index for index in plan.families() if not parts.path(index).is_file()]
-    count = min(workers or available_workers(), max(1, len(todo)))
+    count = min(workers or available_processors(), max(1, len(todo)))
     for _ in progress(in_processes(_start_worker, (plan,), _make, todo, count), len(todo), "groups"):
         pass
     return _finish(plan, parts, time.monotonic() - started, write=bool(todo))

@@ -7,7 +7,6 @@ its photos are, and the manifest last of all; a mark in the folder says which se
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -154,8 +153,3 @@ def in_processes(
                 f"a worker failed ({type(error).__name__}: {error}). What was made is kept; run the same command to go "
                 "on, with one worker if memory is short"
             ) from error
-
-
-def available_workers() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import container_facts
 from realdamage.inference.decoding import MAX_PIXELS, contents_of, decode_contents
 from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError
+from realdamage.inference.processors import available_processors
 from realdamage.inference.progress import Track, no_progress
 
 MASK_FAULTS = ("missing", "on_real", "unusable", "size", "empty", "absent", "partial")
@@ -55,7 +55,7 @@ def read_facts(
     (default: the CPUs at hand) read and decode every file. A photo that cannot be read is a fact, no error."""
     columns = [manifest.table[column] for column in _Task._fields[1:]]
     tasks = [_Task(*values) for values in zip(range(len(manifest)), *columns, strict=True)]
-    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks) // 16)
+    workers = min(workers or available_processors(), len(tasks) // 16)
     if not pixels or workers <= 1:
         facts = (_facts(manifest, task, pixels) for task in tasks)
         return list(progress(facts, len(tasks), "reading photos" if pixels else "reading headers"))

@@ -25,7 +25,7 @@ import pandas as pd
 
 import realdamage
 from realdamage.data.manifest import Manifest
-from realdamage.data.parts import available_workers, in_processes
+from realdamage.data.parts import in_processes
 from realdamage.evaluation.perturbations import Perturbation
 from realdamage.evaluation.predictions import (
     PatchEvidence,
@@ -42,6 +42,7 @@ from realdamage.evaluation.steps import Pixels
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError, PhotoError
 from realdamage.inference.photo import read_photo
+from realdamage.inference.processors import available_processors
 from realdamage.inference.progress import Track, no_progress
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def score_suite(
     resumed = len(manifest) - sum(len(suite.photos(shard)) for shard in todo)
     if resumed:
         log.info("%s: %d of %d photos were scored already", suite.shards.folder, resumed, len(manifest))
-    workers = max(1, min(workers or available_workers(), len(todo)))
+    workers = max(1, min(workers or available_processors(), len(todo)))
     arguments = (suite, threads if workers == 1 else 1, workers > 1)
     finished = in_processes(_start, arguments, _score_shard, todo, workers, fresh=True)
     for _ in progress(finished, len(todo), f"parts of {per_shard} photos"):

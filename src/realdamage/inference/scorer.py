@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -12,6 +11,7 @@ import onnxruntime
 
 from realdamage.inference.decoding import Float32Array, UInt8Array
 from realdamage.inference.errors import ModelFileError, UsageError
+from realdamage.inference.processors import available_processors
 
 _TILES_A_RUN = 8
 """On the CPU; more at once are no faster, for what lies between two layers leaves the cache, and need more memory."""
@@ -45,7 +45,7 @@ class OnnxScorer:
         if absent := [name for name in providers if name not in available]:
             raise UsageError(f"this onnxruntime has no provider {absent[0]!r}; it has {', '.join(available)}")
         options = onnxruntime.SessionOptions()
-        self._threads = threads or min(_usable_cpus(), 4)
+        self._threads = threads or min(available_processors(), 4)
         # An accelerator is kept busy by one large run; the threads then serve operators that it does not have.
         self._runs = ThreadPoolExecutor(self._threads) if providers == ["CPUExecutionProvider"] else None
         options.intra_op_num_threads = 1 if self._runs else self._threads
@@ -90,8 +90,3 @@ def _even_parts(tiles: UInt8Array, threads: int) -> list[UInt8Array]:
     """Parts of at most `_TILES_A_RUN` tiles, as even as can be and, where there are enough, as many for each thread."""
     rounds = -(-len(tiles) // (threads * _TILES_A_RUN))
     return np.array_split(tiles, max(1, min(len(tiles), rounds * threads)))
-
-
-def _usable_cpus() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

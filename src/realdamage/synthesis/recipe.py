@@ -24,10 +24,11 @@ from PIL import Image
 
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.neutralise import DROPPED_NAME, EXCEPTIONS_NAME, NeutraliseSettings, SizePool, neutralise
-from realdamage.data.parts import FOLDER, Parts, available_workers, in_processes
+from realdamage.data.parts import FOLDER, Parts, in_processes
 from realdamage.data.splits import assign_splits
 from realdamage.data.writer import TablePool
 from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.processors import available_processors
 from realdamage.inference.progress import Track, no_progress
 from realdamage.synthesis.bases import drawn_damages, recipe_bases
 from realdamage.synthesis.diffusion import rank_and_world
@@ -72,7 +73,7 @@ def synthesize(recipe: Recipe, root: str | Path, *, overwrite: bool = False, pro
     parts = _claim(root, recipe, bases, alone=not overwrite)
     rank, world = rank_and_world()
     todo = [index for index in parts.todo(len(bases)) if index % world == rank]
-    workers = 1 if world > 1 else recipe.workers or available_workers()
+    workers = 1 if world > 1 else recipe.workers or available_processors()
     if any(each.engine != "codec" for each in recipe.generators):
         workers = 1  # a diffusion model fills the machine, or its GPU, by itself
     job = _Job(recipe, root, bases, threads=1 if workers > 1 else None)
