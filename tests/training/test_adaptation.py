@@ -112,6 +112,36 @@ def test_head_trains_the_heads_alone(backbone: str, shallow) -> None:
     assert changed == learning
 
 
+@pytest.mark.parametrize("strategy", ["head", "lora"])
+@pytest.mark.parametrize("backbone", ["test_vit", "vit_micro"])
+def test_a_step_changes_nothing_but_heads_and_adapters(strategy: Any, backbone: str, shallow) -> None:
+    """Statistics of batch norms included, which change in a forward pass; also after a validation in between."""
+    network = shallow(backbone)
+    adaptation = Adaptation(strategy, rank=2, dropout=0.5)
+    adapt_network(network, adaptation)
+    network.eval()
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.AdamW(parameter_groups(network, adaptation, 1e-2, 0.05))
+    for _ in range(2):  # B starts at zero, so A changes in the second step
+        optimizer.zero_grad()
+        loss(network).backward()
+        optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if "lora_" in name or name.split(".")[0] in ("patch_head", "tile_head")}
+    dropouts = [m for name, m in network.named_modules() if "lora_dropout" in name and isinstance(m, nn.Dropout)]
+    assert len(dropouts) == (8 if strategy == "lora" else 0)
+    assert all(module.training for module in dropouts)
+
+
+def test_drop_path_is_off_where_the_backbone_is_frozen(shallow) -> None:
+    for strategy, still in (("head", True), ("lora", False), ("full", False)):
+        network = shallow("test_vit", drop_path_rate=0.5)
+        adapt_network(network, Adaptation(strategy, rank=2))
+        torch.manual_seed(0)
+        assert torch.equal(network(tiles(32))[0], network(tiles(32))[0]) == still
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_lower_blocks_learn_slower(backbone: str, shallow) -> None:
     network = shallow(backbone)

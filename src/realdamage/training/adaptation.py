@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import peft
 import torch
-from timm.optim._param_groups import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from realdamage.inference.errors import ConfigError
@@ -46,7 +46,11 @@ class Adaptation:
 
 
 def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
-    """Prepares the network in place: freezes what must not learn, adds adapters for `lora`."""
+    """Prepares the network in place: freezes what must not learn, adds adapters for `lora`.
+
+    What is frozen also stays in evaluation mode. With `head` that is the whole backbone, drop path included; with
+    `lora` the layers that have state of their own, while drop path and the adapters' dropout go on.
+    """
     if adaptation.strategy == "full":
         return
     network.backbone.requires_grad_(False)
@@ -59,6 +63,16 @@ def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
             target_modules=targets,
         )
         peft.inject_adapter_in_model(config, network.backbone)
+    network.frozen = tuple(
+        module for module in network.backbone.modules() if adaptation.strategy == "head" or _holds_frozen_state(module)
+    )
+    network.train(network.training)
+
+
+def _holds_frozen_state(module: nn.Module) -> bool:
+    """Whether the module itself, not one inside it, has parameters or buffers, and none that learn."""
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return bool(own) and not any(tensor.requires_grad for tensor in own)
 
 
 def _block_linears(network: EvidenceViT) -> list[str]:

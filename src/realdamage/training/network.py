@@ -10,7 +10,7 @@ import difflib
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -38,6 +38,7 @@ class EvidenceViT(nn.Module):
     def __init__(self, backbone: nn.Module, tile: int) -> None:
         super().__init__()
         self.backbone = backbone
+        self.frozen: tuple[nn.Module, ...] = ()  # parts of the backbone that stay as they are while others learn
         self.tile = tile
         self.patch = _patch_side(backbone)
         self.grid = tile // self.patch
@@ -51,6 +52,13 @@ class EvidenceViT(nn.Module):
         config: dict[str, Any] = backbone.pretrained_cfg  # type: ignore[assignment]
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255.0)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255.0)
+
+    def train(self, mode: bool = True) -> Self:
+        """As ever, but `frozen` parts stay in evaluation: in training a batch norm changes with every forward pass."""
+        super().train(mode)
+        for module in self.frozen:
+            module.training = False
+        return self
 
     def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         pixels = (tiles.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
