@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_roc
 
+from realdamage.data.intervals import bootstrap_interval
 from realdamage.evaluation.metrics import photo_metrics, tpr_at_fpr
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, PatchEvidence
+from realdamage.evaluation.probabilities import ProbabilityError, calibration_interval, equal_mass_bins
 from realdamage.evaluation.tables import format_table
 from realdamage.inference.errors import RealDamageError
 
@@ -240,7 +242,34 @@ def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_o
         low, high = found["intervals"]["brier"]
         assert low < found["brier"] < high
     low, high = bold["intervals"]["ece"]
-    assert low < bold["ece"] < high
+    assert 0 < low < bold["ece"] <= high
+    assert right["intervals"]["ece"][0] == 0
+    assert right["ece"] <= right["intervals"]["ece"][1] < 0.03
+
+
+@pytest.mark.parametrize(("boldness", "at_least"), [(1.0, 0.88), (1.25, 0.8), (1.9, 0.8)])
+def test_the_interval_of_the_calibration_error_holds_the_true_one(boldness: float, at_least: float) -> None:
+    """Models whose log-odds are so many times too large, each on 60 tests of 300 photos in pairs."""
+    rng = np.random.default_rng(0)
+    n, held, percentiles_held = 300, 0, 0
+    for _ in range(60):
+        log_odds = rng.normal(0, 1.5, n)
+        truth, stated = 1 / (1 + np.exp(-log_odds)), 1 / (1 + np.exp(-boldness * log_odds))
+        excess = np.bincount(equal_mass_bins(stated), truth - stated)
+        true_error = np.abs(excess).sum() / n
+        error = ProbabilityError(stated, rng.random(n) < truth)
+        found = error.figures(np.ones(n))[1]
+        low, high = bootstrap_interval(
+            lambda weights, error=error: [error.figures(weights)[1], error.by_chance(weights)],  # type: ignore[misc]
+            np.arange(n) // 2,
+            n_boot=100,
+        )
+        ends = calibration_interval(found, low[0], high[0], high[1])
+        assert ends[0] <= found <= ends[1]
+        held += ends[0] <= true_error <= ends[1]
+        percentiles_held += low[0] <= true_error <= high[0]
+    assert held / 60 >= at_least
+    assert percentiles_held < held
 
 
 def test_the_order_of_the_rows_does_not_decide_the_calibration_error() -> None:

@@ -21,7 +21,7 @@ from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.pairs import pair_figures
 from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
-from realdamage.evaluation.probabilities import ProbabilityError
+from realdamage.evaluation.probabilities import ProbabilityError, calibration_interval
 from realdamage.evaluation.resampling import share_interval
 from realdamage.inference.errors import RealDamageError
 
@@ -67,7 +67,8 @@ def photo_metrics(
       `threshold`: a score fixed on other photos, those of the calibration; a photo with that score is called synthetic.
     - brier, ece: of `probability`, at the prior it was given for; see `ProbabilityError`.
     - intervals: (low, high) of 95% by bootstrap over groups, for each of these; for a rate of 0 or 1, of which every
-      draw says the same, that of Clopper and Pearson over the groups of synthetic photos.
+      draw says the same, that of Clopper and Pearson over the groups of synthetic photos; of ece, see
+      `calibration_interval`.
     - pairs: each edit against its own original, see `pair_figures`.
     - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind against all real
       photos, all synthetic photos against each real kind. Both with the shares of their photos that were called
@@ -95,7 +96,10 @@ def photo_metrics(
     figures, reasons = headline.figures()
     groups = group_ids(scored)
     low, high = bootstrap_interval(headline.resampled, groups.to_numpy(), n_boot=n_boot, seed=seed)
-    intervals = dict(zip(headline.keys, np.stack([low, high], axis=1).tolist(), strict=True))
+    *ends, (_, chance) = np.stack([low, high], axis=1).tolist()
+    intervals = dict(zip(headline.keys, ends, strict=True))
+    if figures["ece"] is not None:
+        intervals["ece"] = list(calibration_interval(figures["ece"], *intervals["ece"], chance))
     n_found = int(groups[synthetic].nunique())
     for key in (name for name in headline.keys if name.startswith("tpr_at_fpr")):
         if figures[key] in (0.0, 1.0) and intervals[key] == [figures[key]] * 2:
@@ -187,12 +191,14 @@ class _Headline:
         return figures, reasons
 
     def resampled(self, weights: npt.NDArray[np.int64]) -> Scores:
-        """The figures in the order of `keys` when each photo counts so often; NaN where one is undefined."""
+        """The figures in the order of `keys` when each photo counts so often, then the calibration error that chance
+        alone would make; NaN where one is undefined."""
         auroc, *all_real = self._overall.figures(weights, FALSE_POSITIVE_RATES)
         damaged = self._against_damaged.figures(weights[self._counted], FALSE_POSITIVE_RATES)[1:]
         average = self._overall.average_precision(weights)
         balanced = math.nan if self.threshold is None else self._balanced_accuracy(weights)
-        return np.array([auroc, average, *damaged, *all_real, balanced, *self._errors.figures(weights)])
+        errors = (*self._errors.figures(weights), self._errors.by_chance(weights))
+        return np.array([auroc, average, *damaged, *all_real, balanced, *errors])
 
     def _balanced_accuracy(self, weights: npt.NDArray[np.int64]) -> float:
         shares = []

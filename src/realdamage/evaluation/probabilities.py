@@ -37,11 +37,34 @@ class ProbabilityError:
 
         Brier 1950. Expected calibration error (Naeini et al. 2015) over `equal_mass_bins`: the mean, weighted by their
         photos, of |share synthetic - mean probability|; it cannot be below 0, so a perfect model on few photos has some
-        too, and its bootstrap draws lie rather above it. NaN when nothing weighs anything.
+        too, and its bootstrap draws lie rather above it: `calibration_interval`. NaN when nothing weighs anything.
         """
         weight = np.asarray(weights, dtype=np.float64)
         total = weight.sum()
         if not total:
             return np.full(2, np.nan)
-        missed = np.bincount(self._bins, weight * self._excess)
-        return np.array([float(weight @ self._excess**2) / total, float(np.abs(missed).sum()) / total])
+        return np.array([float(weight @ self._excess**2) / total, float(np.abs(self._missed(weight)).sum())])
+
+    def by_chance(self, weights: npt.ArrayLike) -> float:
+        """The calibration error that the draw would have if these probabilities were right: what its bins differ by
+        from those of the photos themselves (the consistency resampling of Bröcker & Smith 2007, for whole groups)."""
+        weight = np.asarray(weights, dtype=np.float64)
+        if not weight.sum():
+            return float("nan")
+        return float(np.abs(self._missed(weight) - self._missed(np.ones(len(weight)))).sum())
+
+    def _missed(self, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """[bins]: synthetic photos beyond the stated ones, as a share of all."""
+        return np.asarray(np.bincount(self._bins, weight * self._excess)) / weight.sum()
+
+
+def calibration_interval(error: float, low: float, high: float, chance: float) -> tuple[float, float]:
+    """The 95% interval of a calibration error, corrected for what drawing photos adds to it.
+
+    A calibration error of few photos lies above that of the model, and its bootstrap draws above it by as much again,
+    so their percentiles `low` and `high` may not even hold the figure. They are reflected about it: the basic interval
+    (Davison & Hinkley 1997, 5.2), from 0 where right probabilities show as much (`chance`: the upper percentile of
+    `ProbabilityError.by_chance`), and never without the figure itself. How often it holds the true error where that
+    is known, and how seldom the percentiles do, a test simulates.
+    """
+    return 0.0 if error <= chance else max(0.0, 2 * error - high), max(error, 2 * error - low)
