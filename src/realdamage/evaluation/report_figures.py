@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.vocabulary import KINDS
+from realdamage.evaluation.figure_titles import SLICE_FIGURES
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds
 from realdamage.evaluation.predictions import group_ids
 from realdamage.evaluation.probabilities import N_BINS
@@ -90,7 +91,9 @@ def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> tuple[Headlin
         *_outcomes(photos),
         _measured(metrics, "balanced_accuracy", "balanced accuracy at an even prior", share=True, baseline=0.5),
         _measured(metrics, "brier", "Brier score of the probabilities"),
-        _measured(metrics, "ece", "calibration error (ECE)"),
+        _measured(
+            metrics, "ece", "calibration error (ECE)", note="few photos raise it: the model's own is rather lower"
+        ),
         _pairs(metrics.get("pairs") or {}),
         *_localisation(metrics.get("localisation")),
     )
@@ -113,7 +116,8 @@ def parts_table(photos: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> tup
         ):
             negatives = np.flatnonzero(negative)
             if len(own) < MIN_PHOTOS or len(negatives) < least:
-                notes.append(f"{len(own)} such photos and {len(negatives)} {sort}; {MIN_PHOTOS} and {least} are needed")
+                counts = f"{len(own)} such photos and {len(negatives)} {sort}"
+                notes.append(f"no {SLICE_FIGURES[key]}: {counts}; it takes at least {MIN_PHOTOS} and {least}")
                 continue
             against = WeightedNegatives(score[negatives], draws.weights(negatives))
             figures = against.figures(score[own], draws.weights(own), (0.01,))[index]
@@ -173,11 +177,17 @@ def histograms(photos: pd.DataFrame) -> tuple[tuple[float, ...], tuple[Histogram
 
 
 def _measured(
-    metrics: Mapping[str, Any], key: str, title: str, *, share: bool = False, baseline: float | None = None
+    metrics: Mapping[str, Any],
+    key: str,
+    title: str,
+    *,
+    share: bool = False,
+    baseline: float | None = None,
+    note: str = "",
 ) -> Headline:
     low, high = (metrics.get("intervals") or {}).get(key) or (None, None)
     value = metrics.get(key)
-    note = "" if value is not None else (metrics.get("reasons") or {}).get(key, "not in metrics.json; evaluate again")
+    note = note if value is not None else (metrics.get("reasons") or {}).get(key, "not in metrics.json; evaluate again")
     return Headline(key, title, value, low, high, share, baseline, note)
 
 
