@@ -483,6 +483,30 @@ def test_perturbations_are_drawn_and_listed_under_their_titles() -> None:
     page = report_page(build_report((table, metrics)))
     assert "JPEG at 50 200 0.800 0.780 to 0.950 0.250" in text_of(page)
     assert ">jpeg 30</text>" in page
-    assert page.count('aria-label="AUROC after each perturbation"') == 1
-    assert "TPR at 1% FPR after each" not in page
+    assert page.count('aria-label="AUROC on all 100 real photos after each perturbation"') == 1
+    assert "TPR at 1% FPR on" not in page
     assert "No perturbation was evaluated." in text_of(report_page(report_of(table)))
+
+
+@pytest.mark.parametrize(
+    ("n_damaged", "counted", "titles"),
+    [
+        ((100, 100), {}, ["TPR at 1% FPR on 100 really damaged photos", "false alarms on 100 really damaged photos"]),
+        ((18, 17), {}, ["TPR at 1% FPR on all 228 real photos", "false alarms on 17 to 18 really damaged photos"]),
+        (None, {"n_damaged": 18}, ["TPR at 1% FPR on all 228 real photos", "false alarms on 18 really damaged photos"]),
+    ],
+)
+def test_plots_of_perturbations_say_which_photos_are_counted(
+    n_damaged: tuple[int, int] | None, counted: dict[str, int], titles: list[str]
+) -> None:
+    table = test_set()
+    rows: list[dict[str, Any]] = [
+        {"perturbation": name, "n": 428, "n_real": 228, "auroc": 0.8, "tpr_at_fpr_1": 0.4, "false_alarms": 0.1}
+        for name in ("clean", "jpeg_50")
+    ]
+    for row, n in zip(rows, n_damaged or (), strict=bool(n_damaged)):
+        row["n_damaged"] = n
+    metrics = {**photo_metrics(table, n_boot=2), "robustness": rows, **counted}
+    page = text_of(report_page(build_report((table, metrics))))
+    for title in ("AUROC on all 228 real photos", *titles):
+        assert title in page

@@ -17,6 +17,7 @@ from realdamage.evaluation.figure_titles import (
 )
 from realdamage.evaluation.fraudbench import format_benchmark
 from realdamage.evaluation.pages import figure, percent, render
+from realdamage.evaluation.robustness_table import counted_on_damaged
 
 if TYPE_CHECKING:
     from realdamage.evaluation.report import Report
@@ -93,14 +94,26 @@ def _plots(report: Report) -> Iterator[tuple[str, str, str]]:
 
 
 def _robustness_plots(report: Report) -> Iterator[str]:
+    rows = report.robustness
+    if not rows:
+        return
+    # Older evaluations do not tell how many photos a row has: as many as there are as they are.
+    real, damaged = ([int(row.get(n, report.counts.get(n, 0))) for row in rows] for n in ("n_real", "n_damaged"))
+    on_all, on_damaged = f"on all {_between(real)} real photos", f"on {_between(damaged)} really damaged photos"
     for key, title in (
-        ("auroc", "AUROC"),
-        ("tpr_at_fpr_1", "TPR at 1% FPR"),
-        ("false_alarms", "false alarms"),
-        ("false_alarms_all_real", "false alarms, all real"),
+        ("auroc", f"AUROC {on_all}"),
+        ("tpr_at_fpr_1", f"TPR at 1% FPR {on_damaged if counted_on_damaged(damaged) else on_all}"),
+        ("false_alarms", f"false alarms {on_damaged}"),
+        ("false_alarms_all_real", f"false alarms {on_all}"),
     ):
-        if any(row.get(key) is not None for row in report.robustness):
-            yield report_plots.robustness_plot(report.robustness, key, title)
+        if any(row.get(key) is not None for row in rows):
+            yield report_plots.robustness_plot(rows, key, title)
+
+
+def _between(counts: Sequence[int]) -> str:
+    """The count that all rows share, or the least and the most."""
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _named(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
