@@ -134,8 +134,27 @@ def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Mani
         assert mean["auroc"] == pytest.approx((good["auroc"] + bad["auroc"]) / 2)
         assert worst["auroc"] == bad["auroc"] < good["auroc"]
         assert worst["tpr_at_fpr_1"] == bad["tpr_at_fpr_1"]
+        for key in ("auroc", "tpr_at_fpr_1", "edit_higher"):
+            ends = [f"{key}_low", f"{key}_high"]
+            lowest = min((good, bad), key=lambda row, key=key: row[key])
+            assert worst[ends].tolist() == lowest[ends].tolist()
+            assert mean[ends[0]] <= mean[key] <= mean[ends[1]]
+            assert mean[ends[0]] < mean[ends[1]]
         assert "auroc: bad" in worst["note"]
         assert "auroc over 2 of 3 folds" in mean["note"]
+
+
+def test_the_interval_of_a_mean_is_that_of_the_same_groups_drawn_for_all_folds(manifest: Manifest) -> None:
+    """Two folds that are one: their mean is as sure as each of them, not surer."""
+    predictions = predicted(manifest.table, gain=1.0)
+    table = left_out_table([fold("one", ("a",), predictions), fold("two", ("a",), predictions)], manifest)
+    own, mean = (table[(table["fold"] == name) & (table["left_out"] == "all")].iloc[0] for name in ("one", "mean"))
+    for key in ("auroc", "tpr_at_fpr_1", "edit_higher"):
+        assert mean[key] == pytest.approx(own[key])
+        assert mean[[f"{key}_low", f"{key}_high"]].tolist() == pytest.approx(
+            own[[f"{key}_low", f"{key}_high"]].tolist(), abs=0.02
+        )
+    assert np.isnan(mean["best_f1_low"])
 
 
 def test_a_rate_of_one_percent_takes_a_hundred_really_damaged_photos(tmp_path: Path) -> None:

@@ -29,7 +29,14 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "auroc": 0.875,
         "tpr_at_fpr_1": None,
         "tpr_at_fpr_5": 0.5,
-        "intervals": {"auroc": [0.8, 0.95]},
+        "intervals": {"auroc": [0.8, 0.95], "tpr_at_fpr_1": None, "tpr_at_fpr_5": [0.25, 0.75]},
+        "slices": {
+            "generator": [
+                {"generator": name, "auroc": 0.75, "auroc_low": 0.5, "auroc_high": 0.9, "tpr_at_fpr_1": None}
+                | {"tpr_at_fpr_1_low": None, "tpr_at_fpr_1_high": None}
+                for name in ("g1", "g3")
+            ]
+        },
         "per_kind": {"pasted": {**slice_row, "called_real": 0.5}},
         "per_generator": {
             "g1": {**slice_row, "trained_on": True, "called_real": 0.5},
@@ -64,6 +71,12 @@ def test_every_figure_stands_in_the_csv_with_its_origin(written: Path, tmp_path:
     ]
     assert rows[0]["auroc"] == "0.8750"
     assert (rows[0]["auroc_low"], rows[0]["auroc_high"], rows[0]["tpr_at_fpr_1"]) == ("0.8000", "0.9500", "")
+    assert (rows[0]["tpr_at_fpr_5"], rows[0]["tpr_at_fpr_5_low"], rows[0]["tpr_at_fpr_5_high"]) == (
+        *("0.5000", "0.2500", "0.7500"),
+    )
+    assert rows[0]["tpr_at_fpr_1_low"] == ""
+    assert (rows[2]["auroc_low"], rows[2]["auroc_high"], rows[2]["tpr_at_fpr_1_low"]) == ("0.5000", "0.9000", "")
+    assert rows[3]["auroc_low"] == ""  # g2 has no slice
     assert rows[3]["trained_on"] == "False"
     assert rows[5]["value"] == "0.4000"
     assert {row["git_commit"] for row in rows} == {RUN["git_commit"]}
@@ -96,11 +109,34 @@ def test_the_readme_gets_the_table_between_its_marks(written: Path, tmp_path: Pa
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| test | all | 20 | 0.875 (0.800–0.950) | – | 0.500 |" in text
+    assert "| test | all | 20 | 0.875 (0.800–0.950) | – | 0.500 (0.250–0.750) |" in text
+    assert "| test | g1 | 7 | 0.750 (0.500–0.900) | – | – |" in text  # a rate of seven photos, without an interval
     assert "g2 (never trained on)" in text
     assert "rare" not in text  # one photo tells nothing, and stands in the CSV
     assert ",rare,True,1," in (tmp_path / "x.csv").read_text()
     assert "`realdamage-evaluate checkpoint=x.onnx` at abcdef01, 2026-01-02" in text
+
+
+def test_a_rate_of_few_photos_is_told_with_its_interval_or_not_at_all(tmp_path: Path) -> None:
+    row = {"auroc": 0.75, "tpr_at_fpr_1": 0.5, "tpr_at_fpr_5": 0.6, "trained_on": True}
+    ends = {"auroc_low": 0.5, "auroc_high": 0.9, "tpr_at_fpr_1_low": 0.1, "tpr_at_fpr_1_high": 0.8}
+    changes: dict[str, Any] = {
+        "per_generator": {name: {"n": n, **row} for name, n in (("few", 6), ("bare", 19), ("many", 20))},
+        "slices": {"generator": [{"generator": "few", **row, **ends}]},
+    }
+    (tmp_path / "m.json").write_text(json.dumps(metrics(**changes)))
+    (tmp_path / "README.md").write_text(f"{START}\n{END}\n")
+    arguments = ["--csv", str(tmp_path / "x.csv"), "--readme", str(tmp_path / "README.md")]
+    assert main([f"test={tmp_path / 'm.json'}", *arguments]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "| test | few | 6 | 0.750 (0.500–0.900) | 0.500 (0.100–0.800) | – |" in text
+    assert "| test | bare | 19 | 0.750 | – | – |" in text
+    assert "| test | many | 20 | 0.750 | 0.500 | 0.600 |" in text
+    old = metrics()
+    del old["slices"]
+    (tmp_path / "m.json").write_text(json.dumps(old))
+    assert main([f"test={tmp_path / 'm.json'}", *arguments]) == 0
+    assert "| test | g1 | 7 | 0.750 | – | – |" in (tmp_path / "README.md").read_text()
 
 
 def test_what_cannot_be_read_or_filled_changes_nothing(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from realdamage.evaluation.card_figures import with_interval
 from realdamage.evaluation.card_markdown import Markdown, escape, settings, table
 from realdamage.evaluation.left_out_figures import ALL, AS_IT_IS, COLUMNS, MEAN, WORST
 from realdamage.evaluation.left_out_text import to_markdown
@@ -60,12 +61,18 @@ def read_folds(path: Path) -> Folds:
         )
     mean, worst = (clean_rows.loc[[fold]].iloc[0].to_dict() for fold in (MEAN, WORST))
     count = len(clean_rows) - 2
-    told = [f"AUROC {figure(float(mean['auroc']))} on average, {figure(float(worst['auroc']))} in the worst"]
-    if pd.notna(mean["tpr_at_fpr_1"]):
-        told.append(
-            f"TPR at 1% FPR on really damaged photos {percent(float(mean['tpr_at_fpr_1']))} on average, "
-            f"{percent(float(worst['tpr_at_fpr_1']))} in the worst"
-        )
+    told = []
+    for key, title, tell in (
+        ("auroc", "AUROC", figure),
+        ("tpr_at_fpr_1", "TPR at 1% FPR on really damaged photos", percent),
+    ):
+        if pd.notna(mean[key]):
+            # Files from before mean and worst had intervals are told without.
+            ends = ((row[key], row[f"{key}_low"], row[f"{key}_high"]) for row in (mean, worst))
+            average, lowest = (
+                with_interval(*(None if pd.isna(end) else float(end) for end in row), tell) for row in ends
+            )
+            told.append(f"{title} {average} on average, {lowest} in the worst")
     sentence = f"{count:,} models, each trained without what it was then tested on: {'; '.join(told)}."
     return Folds(sentence, Markdown(to_markdown(rows, "left out")), commands)
 

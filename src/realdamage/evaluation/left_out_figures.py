@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.manifest import Manifest
+from realdamage.evaluation.left_out_mean import DRAWN, MeanOverFolds
 from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.metrics import MIN_PHOTOS, labelled_and_scored
 from realdamage.evaluation.pairs import pair_differences, pair_figures
@@ -95,12 +96,14 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
     photos have values, unless they are fewer than 5). auroc; tpr_at_fpr_1 over really damaged photos, at least 100;
     edit_higher: share of the n_pairs, at least 5, in which the edit scores higher than its original; best_f1 over the
     n_localised region edits, and baseline_f1 of a map that calls every patch painted. All with 95% intervals over
-    groups (`_low`, `_high`). NaN where undefined; `note` says why, and in the rows "worst" which fold it was.
+    groups (`_low`, `_high`): of a mean by draws that all folds share (`MeanOverFolds`; best_f1 has none), of a worst
+    those of its fold. NaN where undefined; `note` says why, and in the rows "worst" which fold it was.
 
     Raises RealDamageError: a photo that the manifest lacks or labels otherwise, no synthetic photo with a left-out
     value; ConfigError: no such column.
     """
     rows: list[dict[str, Any]] = []
+    counted_photos: dict[str, pd.DataFrame] = {}
     for fold in folds:
         check_against_manifest(fold.predictions, manifest)
         photos = labelled_and_scored(fold.predictions)
@@ -114,8 +117,11 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
                 f"{' or '.join(fold.left_out)}. Score its test photos, which have them."
             )
         rows += _Figures(fold, photos, by_value, seed).rows()
+        counted_photos[fold.name] = photos
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return pd.concat([table, pd.DataFrame(_over_folds(table), columns=table.columns)], ignore_index=True)
+    return pd.concat(
+        [table, pd.DataFrame(_over_folds(table, counted_photos, seed), columns=table.columns)], ignore_index=True
+    )
 
 
 class _Figures:
@@ -214,9 +220,10 @@ def _parts(photos: pd.DataFrame, left_out: Sequence[str]) -> dict[str, list[str]
     return {ALL: list(left_out), **{value: [value] for value in large}, **({OTHERS: small} if small else {})}
 
 
-def _over_folds(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Mean and worst of the rows "all" of the folds, per perturbation."""
+def _over_folds(table: pd.DataFrame, photos: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]:
+    """Mean and worst of the rows "all" of the folds, per perturbation; `photos`: of each fold, those that count."""
     rows: list[dict[str, Any]] = []
+    over = MeanOverFolds(photos, n_boot=_DRAWS, seed=seed)
     whole = table[table["left_out"] == ALL]
     for name, own in whole.groupby("perturbation", sort=False):
         mean: dict[str, Any] = {"fold": MEAN, "left_out": ALL, "perturbation": name}
@@ -229,6 +236,10 @@ def _over_folds(table: pd.DataFrame) -> list[dict[str, Any]]:
                 continue
             lowest = told.iloc[int(told[key].to_numpy().argmin())]
             mean[key], worst[key] = float(told[key].mean()), float(lowest[key])
+            worst[f"{key}_low"], worst[f"{key}_high"] = lowest[f"{key}_low"], lowest[f"{key}_high"]
+            if key in DRAWN and told[f"{key}_low"].notna().all():
+                ends = over.interval(key, told["fold"].tolist(), "" if name == AS_IT_IS else str(name))
+                mean[f"{key}_low"], mean[f"{key}_high"] = ends
             which.append(f"{key}: {lowest['fold']}")
             if key == "best_f1":
                 mean["baseline_f1"] = float(told["baseline_f1"].astype(float).mean())

@@ -26,7 +26,8 @@ def to_markdown(table: pd.DataFrame, column: str, unfinished: Sequence[str] = ()
     lines += [
         "",
         "Each fold was trained without the values named, and scored on test photos that have them. False alarms are",
-        "counted on really damaged photos; “all”: F1 of a map that calls every patch painted.",
+        "counted on really damaged photos; “all”: F1 of a map that calls every patch painted. The interval of a mean",
+        "is over other photos with the same left out; that of a worst is its fold's.",
     ]
     lines += [f"Worst: {row['note']}." for row in clean if row["fold"] == WORST and row["note"]]
     notes: dict[str, list[str]] = {}

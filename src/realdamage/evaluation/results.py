@@ -21,6 +21,8 @@ from realdamage.inference.onnx_file import write_atomically
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 _FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")
+_FEWEST = 20
+"""Photos of a slice from which on a rate is told without an interval: of fewer, one photo more or less says another."""
 _FALSE_ALARMS = (
     *("n_damaged", "false_alarms", "false_alarms_low", "false_alarms_high"),
     *("n_real", "false_alarms_all_real", "false_alarms_all_real_low", "false_alarms_all_real_high"),
@@ -35,6 +37,7 @@ COLUMNS = (
         *_FIGURES,
         "auroc_low",
         "auroc_high",
+        *(f"{key}_{end}" for key in _FIGURES[1:] for end in ("low", "high")),
         "called_synthetic",
         "called_real",
         *_FALSE_ALARMS,
@@ -49,7 +52,8 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
     files' own facts.
 
     `tpr_at_fpr_…` of the row "all" counts false alarms on really damaged photos where there are enough of them; those
-    of the other rows on all real photos (on that kind, in a row of a real kind). `called_synthetic` and `called_real`
+    of the other rows on all real photos (on that kind, in a row of a real kind). Intervals (`_low`, `_high`) are those
+    that metrics.json has: of slices for AUROC and the rate of 1%. `called_synthetic` and `called_real`
     are shares of the row's own photos, in the row of a perturbation of its synthetic ones; what happens to the real
     ones then stands in `false_alarms…`, see `robustness_table`. A metrics.json from before a figure was measured leaves
     its cells empty.
@@ -57,20 +61,15 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
     run = metrics["run"]
     shared = {key: run[key] for key in ("model_version", "data_root", "split", "command", "git_commit", "date")}
     shared |= {"set": name, "graph_sha256": run["graph_sha256"][:12]}
-    low, high = metrics["intervals"].get("auroc") or (None, None)
-    yield {
-        **shared,
-        "slice": "all",
-        "name": "all",
-        "n": metrics["n"],
-        **{key: metrics[key] for key in _FIGURES},
-        "auroc_low": low,
-        "auroc_high": high,
-    }
+    overall: dict[str, Any] = {"slice": "all", "name": "all", "n": metrics["n"]}
+    for key in _FIGURES:
+        overall[key] = metrics[key]
+        overall[f"{key}_low"], overall[f"{key}_high"] = metrics["intervals"].get(key) or (None, None)
+    yield {**shared, **overall}
     for kind, rows in (("kind", metrics["per_kind"]), ("generator", metrics["per_generator"])):
         for key, row in rows.items():
             figures = {column: row.get(column) for column in COLUMNS if column in row}
-            yield {**shared, "slice": kind, "name": key, **figures}
+            yield {**shared, "slice": kind, "name": key, **_slice_intervals(metrics, kind, key, row), **figures}
     for key, figure in _localisation(metrics).items():
         yield {**shared, "slice": "localisation", "name": key, "value": figure}
     for row in metrics.get("robustness", []):
@@ -80,6 +79,15 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
     if files:
         interval = {"auroc_low": files["low"], "auroc_high": files["high"]}
         yield {**shared, "slice": "files only", "name": "size, bytes, tables", "auroc": files["auroc"], **interval}
+
+
+def _slice_intervals(metrics: Mapping[str, Any], kind: str, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The intervals of a row of `per_kind` or `per_generator`, which stand with the slices; {} where there are none."""
+    for found in (metrics.get("slices") or {}).get(kind, ()):
+        if found[kind] == name:
+            told = [key for key in _FIGURES if row.get(key) is not None and found.get(key) is not None]
+            return {f"{key}_{end}": found.get(f"{key}_{end}") for key in told for end in ("low", "high")}
+    return {}
 
 
 def _localisation(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -102,7 +110,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     """A table for the README: all photos and each generator of every set, localisation and the files alone. Generators
     with too few photos for any figure stand in the CSV only."""
     lines = [
-        "| set | photos | n | AUROC (95%) | TPR at 1% FPR | TPR at 5% FPR |",
+        "| set | photos | n | AUROC (95%) | TPR at 1% FPR (95%) | TPR at 5% FPR (95%) |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -111,11 +119,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
             name = {"all": "all", "files only": "*files alone: size, bytes, tables*"}.get(row["slice"], row["name"])
             if row.get("trained_on") is False:
                 name += " (never trained on)"
-            auroc = _cell(row.get("auroc"))
-            if row.get("auroc_low") is not None:
-                auroc += f" ({row['auroc_low']:.3f}–{row['auroc_high']:.3f})"
-            rates = " | ".join(_cell(row.get(key)) for key in ("tpr_at_fpr_1", "tpr_at_fpr_5"))
-            lines.append(f"| {row['set']} | {name} | {row.get('n') or ''} | {auroc} | {rates} |")
+            figures = " | ".join(_cell(row, key) for key in _FIGURES)
+            lines.append(f"| {row['set']} | {name} | {row.get('n') or ''} | {figures} |")
     sets: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["slice"] == "localisation":
@@ -134,14 +139,19 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     lines += [
         "",
         "In the rows “all” false alarms are counted on really damaged photos, in the others on all real photos of the",
-        "set; – where they are too few for the rate. `paint` is the control: painted damage without any network.",
+        "set; – where they are too few for the rate, or the row's own are fewer than 20 without an interval. `paint`",
+        "is the control: painted damage without any network.",
         "",
     ]
     return "\n".join([*lines, f"From [{source}]({source}). " + "; ".join(origins) + "."])
 
 
-def _cell(value: Any) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    value, low, high = (row.get(key + end) for end in ("", "_low", "_high"))
+    if value is not None and low is not None and high is not None:
+        return f"{value:.3f} ({low:.3f}–{high:.3f})"
+    bare = value is not None and (key == "auroc" or (row.get("n") or 0) >= _FEWEST)
+    return f"{value:.3f}" if bare else "–"
 
 
 def fill(text: str, section: str) -> str:
