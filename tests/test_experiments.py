@@ -132,6 +132,10 @@ def test_the_other_trainers_compose(trainer: str, tmp_path: Path) -> None:
     config = compose("train", [f"trainer={trainer}", f"paths.run={tmp_path}"])
     assert config.trainer.devices == {"gpu": 1, "ddp": 2}[trainer]
     assert (config.trainer.strategy == "ddp") == (trainer == "ddp")
+    # Several GPUs are used no worse than one.
+    assert config.trainer.accelerator == "gpu"
+    assert config.trainer.precision == "bf16-mixed"
+    assert config.trainer.benchmark
 
 
 def test_a_callback_or_logger_is_switched_off_with_null(composed, asked: list[tuple[str, bool]]) -> None:

@@ -297,7 +297,7 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(tiny_manife
     table.loc[masked[1:], "mask_file_name"] = ""
     write_manifest(root, table)
     (tmp_path / "driver.py").write_text(DRIVER)
-    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
     finished = typed(
         [*ddp, "name=pair", f"data.root={root}", *AS_TYPED, "trainer.max_epochs=2"], tmp_path, ["driver.py"]
     )

@@ -140,6 +140,20 @@ def test_a_network_that_gives_no_number_is_not_exported(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_makes_up_for_a_photo_without_a_number(
+    classifier: DamageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_onnx: Path
+) -> None:
+    """The first photo's difference is NaN, those of all others are far within the tolerance."""
+    first = next(iter(awkward_photos(64)))
+    values, judged = exporter._values, iter(range(100))
+    monkeypatch.setattr(exporter, "_values", lambda verdict: values(verdict) * (1 if next(judged) else float("nan")))
+    monkeypatch.setattr(exporter, "onnx_bytes", lambda *_: split_metadata(tiny_onnx.read_bytes())[0])
+    metadata = model_metadata(classifier)
+    with pytest.raises(ModelFileError, match=rf"differ by nan on the photo '{first}'"):
+        export_network(classifier.network, metadata, tmp_path / "model.onnx", opset=20, tolerance=TOLERANCE)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_leaves_nothing_half_written(
     classifier: DamageClassifier, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

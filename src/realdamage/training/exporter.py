@@ -97,7 +97,7 @@ def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:
 
 def parity(network: nn.Module, data: bytes, metadata: ModelMetadata) -> tuple[float, str]:
     """Largest difference in probability or heat map between torch and the wrapper over the awkward photos, and the
-    photo's name."""
+    photo's name; that of the first photo whose difference is not finite, if there is one."""
     judged = replace(metadata, calibration=metadata.calibration or PARITY_CALIBRATION)
     digest = graph_sha256(data)
     pair = (
@@ -108,7 +108,9 @@ def parity(network: nn.Module, data: bytes, metadata: ModelMetadata) -> tuple[fl
     for name, photo in awkward_photos(metadata.pixel_spec.tile).items():
         ours, theirs = (detector.predict(photo) for detector in pair)
         difference = float(np.abs(_values(ours) - _values(theirs)).max())
-        if not difference <= worst:
+        if not np.isfinite(difference):
+            return difference, name
+        if difference > worst:
             worst, name_of_worst = difference, name
     return worst, name_of_worst
 
