@@ -185,6 +185,8 @@ def test_adapters_all_learn_at_the_full_rate(shallow) -> None:
         ({"strategy": "lorra"}, r"adapt\.strategy=lorra.*full, lora, head"),
         ({"layer_decay": 0.0}, r"adapt\.layer_decay=0"),
         ({"rank": 0}, r"adapt\.rank=0"),
+        ({"alpha": 0.0}, r"adapt\.alpha=0\.0"),
+        ({"dropout": 1.0}, r"adapt\.dropout=1\.0"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from realdamage import train
-from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.manifest import KINDS, read_manifest, write_manifest
 from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
 from realdamage.inference.photo import PixelSpec
 from realdamage.training.datamodule import DamageDataModule
@@ -134,6 +134,11 @@ def test_a_group_in_two_splits_is_refused(write_set, tmp_path: Path) -> None:
     [
         ({"class_weights": {"fake": 1.0}}, r"data\.class_weights\.fake: unknown.*real, synthetic"),
         ({"kind_weights": {"original": -1.0}}, r"data\.kind_weights\.original=-1"),
+        ({"kind_weights": {"original": float("nan")}}, r"data\.kind_weights\.original=nan"),
+        ({"kind_weights": dict.fromkeys(KINDS, 0.0)}, r"data\.kind_weights: every real photo .* weighs 0"),
+        ({"class_weights": {"synthetic": 0.0}}, r"every synthetic photo .* class_weights\.synthetic"),
+        ({"batch_units": 0}, r"data\.batch_units=0: must be at least 1"),
+        ({"workers": -1}, r"data\.workers=-1"),
         ({"on_error": "ignore"}, r"data\.on_error=ignore.*raise, skip"),
         ({"degradations": {"probability": 2.0}}, r"data\.degradations\.probability=2"),
         ({"focus": 2.0}, r"data\.focus=2"),

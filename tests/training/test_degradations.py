@@ -108,6 +108,8 @@ def test_jpeg_quality_and_subsampling_cost_what_they_should(photo_factory) -> No
     ("settings", "key"),
     [
         ({"probability": 1.5}, "data.degradations.probability=1.5"),
+        ({"jpeg": 0.8, "webp": 0.9}, "data.degradations.jpeg=0.8, webp=0.9"),
+        ({"curriculum_epochs": -1}, "data.degradations.curriculum_epochs=-1"),
         ({"double": -0.1}, "data.degradations.double=-0.1"),
         ({"scale": (0.9, 0.5)}, "data.degradations.scale"),
         ({"quality": (0, 90)}, "data.degradations.quality"),

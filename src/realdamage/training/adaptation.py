@@ -8,6 +8,7 @@ trains the heads alone. A strategy is applied to the network before the optimise
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,6 +44,10 @@ class Adaptation:
             raise ConfigError(f"adapt.layer_decay={self.layer_decay}: must be in (0, 1]")
         if self.rank < 1:
             raise ConfigError(f"adapt.rank={self.rank}: must be at least 1")
+        if not 0 < self.alpha < math.inf:
+            raise ConfigError(f"adapt.alpha={self.alpha}: must be finite and above 0")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"adapt.dropout={self.dropout}: a probability, must be in [0, 1)")
 
 
 def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:

@@ -24,6 +24,9 @@ from realdamage.training.network import build_network, first_line
 VALIDATION_TILES = 64
 """Tiles that go through the network at once in validation; bounds the memory for large photos."""
 
+MONITORED = ("val/auroc", "val/tpr_at_fpr_1_all_real", "val/localisation_ap")
+"""The figures of validation by which a checkpoint can be kept: higher is better."""
+
 MIN_REAL_FOR_1_PERCENT = 100
 """Real photos from which on a rate of 1% of them can be told from none."""
 
@@ -41,8 +44,8 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 0:
-                raise ConfigError(f"model.loss.{name}={value}: a factor must not be negative")
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"model.loss.{name}={value}: a factor must be finite and not negative")
         if self.tile + self.patch + self.photo == 0:
             raise ConfigError("model.loss: tile, patch and photo are all 0, so nothing would be learned")
 
@@ -81,6 +84,7 @@ class DamageClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        _check_rates(lr, weight_decay, warmup, final_lr, drop_path)
         # What the weights have seen before: a model that starts warm must not call those generators unseen.
         self.trained_on: dict[str, Any] = _seen_before(weights)
         self.validation_figures: dict[str, float] = {}
@@ -194,6 +198,18 @@ class DamageClassifier(L.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _check_rates(lr: float, weight_decay: float, warmup: float, final_lr: float, drop_path: float) -> None:
+    if not 0 < lr < math.inf:
+        raise ConfigError(f"model.lr={lr}: must be finite and above 0")
+    if not 0 <= weight_decay < math.inf:
+        raise ConfigError(f"model.weight_decay={weight_decay}: must be finite and not negative")
+    for name, value in (("warmup", warmup), ("final_lr", final_lr)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"model.{name}={value}: a share, must be in 0..1")
+    if not 0 <= drop_path < 1:
+        raise ConfigError(f"model.drop_path={drop_path}: a probability, must be in [0, 1)")
 
 
 class _TruePositiveRate(BinarySensitivityAtSpecificity):

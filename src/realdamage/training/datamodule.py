@@ -4,6 +4,7 @@ yet."""
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,10 @@ class DamageDataModule(L.LightningDataModule):
         self.degradations = Degradations(**drawn)
         _check_weights("data.class_weights", class_weights, LABELS)
         _check_weights("data.kind_weights", kind_weights, KINDS)
+        if batch_units < 1:
+            raise ConfigError(f"data.batch_units={batch_units}: must be at least 1")
+        if workers < 0:
+            raise ConfigError(f"data.workers={workers}: must not be negative")
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
         if audit not in ("stop", "warn"):
@@ -121,6 +126,7 @@ class DamageDataModule(L.LightningDataModule):
                     f"{manifest.root}: split {split} has {dict(labels) or 'no photos'}; training needs both labels in "
                     "it. Add photos, or split again: realdamage split --overwrite."
                 )
+        self._photo_weights(self._split("train"))  # wrong ones are told before anything takes time
         used = self.manifest.table["split"].isin(("train", "val"))
         # Exceptions are checked against the whole set: a part may be held back for the test.
         found = audit(self.manifest.subset(used), quick=True, exceptions=read_exceptions(manifest))
@@ -235,7 +241,14 @@ class DamageDataModule(L.LightningDataModule):
         classes: Mapping[str, float] = self.hparams["class_weights"] or {}
         kinds: Mapping[str, float] = self.hparams["kind_weights"] or {}
         pairs = zip(manifest.table["label"], manifest.table["kind"], strict=True)
-        return [float(classes.get(label, 1.0) * kinds.get(kind, 1.0)) for label, kind in pairs]
+        weights = [float(classes.get(label, 1.0) * kinds.get(kind, 1.0)) for label, kind in pairs]
+        for label in LABELS:
+            if not any(weight for weight, of in zip(weights, manifest.table["label"], strict=True) if of == label):
+                raise ConfigError(
+                    f"data.class_weights, data.kind_weights: every {label} photo of the train split of {manifest.root} "
+                    f"weighs 0; class_weights.{label} and that of one of its kinds must be above 0"
+                )
+        return weights
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -249,5 +262,5 @@ def _check_weights(key: str, weights: dict[str, float] | None, allowed: tuple[st
     for name, weight in (weights or {}).items():
         if name not in allowed:
             raise ConfigError(f"{key}.{name}: unknown; allowed are {', '.join(allowed)}")
-        if weight < 0:
-            raise ConfigError(f"{key}.{name}={weight}: a weight must not be negative")
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"{key}.{name}={weight}: a weight must be finite and not negative")

@@ -150,6 +150,13 @@ class Degradations:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"data.degradations.{name}={value}: a probability, must be in 0..1")
+        if self.jpeg + self.webp > 1.0 + 1e-9:  # one draw decides between them; 0.7 + 0.3 may come out a little above 1
+            raise ConfigError(
+                f"data.degradations.jpeg={self.jpeg}, webp={self.webp}: the first compression is one of them or none, "
+                "so their sum must be in 0..1"
+            )
+        if self.curriculum_epochs < 0:
+            raise ConfigError(f"data.degradations.curriculum_epochs={self.curriculum_epochs}: must not be negative")
         for name, low, high in (
             ("scale", 0.05, 1.0),
             ("quality", 1, 95),
@@ -164,7 +171,8 @@ class Degradations:
             raise ConfigError(f"data.degradations.filters={list(self.filters)}: allowed are {', '.join(FILTERS)}")
 
     def draw(self, rng: np.random.Generator, epoch: int = 0) -> Chain:
-        """Draws a chain; reads a fixed count of random numbers first, so that neighbours in the stream stay put."""
+        """Draws a chain. How many numbers it takes from `rng` depends on what is drawn: change a setting, and what is
+        drawn from the same `rng` afterwards changes too."""
         strength = min(1.0, epoch / self.curriculum_epochs) if self.curriculum_epochs else 1.0
         use, resize, blur, noise, codec, double = rng.random(6)
         seed = int(rng.integers(2**31))
