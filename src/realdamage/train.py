@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from realdamage import configuration
 from realdamage.inference.errors import ConfigError, MissingExtraError, ModelFileError
-from realdamage.training.classifier import DamageClassifier, read_checkpoint
+from realdamage.training.classifier import MONITORED, DamageClassifier, read_checkpoint
 from realdamage.training.datamodule import DamageDataModule
 from realdamage.training.progress import PlainProgress
 from realdamage.training.record import training_record
@@ -30,11 +30,18 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
     """Trainer, module and data module of a composed configuration. Raises errors of ours that name the key."""
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.monitor not in MONITORED:
+        raise ConfigError(f"monitor={config.monitor}: allowed are {', '.join(MONITORED)}")
     L.seed_everything(config.seed, workers=True, verbose=False)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     record = training_record(config.name, demo=config.demo, seed=config.seed)
     classifier = DamageClassifier(**plain["model"], adapt=plain["adapt"], record=record)
-    datamodule = DamageDataModule(**plain["data"], pixel_spec=classifier.pixel_spec.to_dict(), seed=config.seed)
+    datamodule = DamageDataModule(
+        **plain["data"],
+        pixel_spec=classifier.pixel_spec.to_dict(),
+        seed=config.seed,
+        clean_views=classifier.loss_weights.consistency > 0,
+    )
     callbacks = [instantiate("callbacks", name, config.callbacks[name]) for name in config.callbacks]
     loggers = [instantiate("logger", name, config.logger[name]) for name in config.logger]
     callbacks, loggers = [made for made in callbacks if made], [made for made in loggers if made]

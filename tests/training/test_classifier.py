@@ -110,6 +110,12 @@ def test_consistency_pulls_the_laundered_evidence_to_the_clean_one() -> None:
     assert float(tiny_classifier(loss={**settings, "consistency": 100.0}).training_step(batch, 0)) > same + 0.01
 
 
+def test_the_clean_view_is_cut_when_the_loss_compares_with_it(tiny_config, tmp_path: Path) -> None:
+    train.run(tiny_config(tmp_path, "model.loss.consistency=0.5", "trainer.max_epochs=1"))
+    with (tmp_path / "logs/version_0/metrics.csv").open() as file:
+        assert "train/consistency" in next(csv.reader(file))
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [({"patch": -1.0}, r"model\.loss\.patch=-1"), ({"tile": 0.0, "patch": 0.0, "photo": 0.0}, "nothing would be")],

@@ -51,6 +51,21 @@ def pairs(manifest: Manifest, degradations: Degradations, *, crops: int = 40, fo
     return {name: unit[name].numpy().reshape(2, crops, *unit[name].shape[1:]) for name in ("tiles", "patch_share")}
 
 
+def test_clean_views_change_no_crop_and_are_there_only_when_asked(tmp_path: Path, photo_factory) -> None:
+    photo = photo_factory(150, 130, 0)
+    manifest = write_pair(tmp_path, photo, 255 - photo, None)
+    plain = PairDataset(manifest, SPEC, HARSH, seed=3, tiles_per_photo=20)[2, 0]
+    both = PairDataset(manifest, SPEC, HARSH, seed=3, tiles_per_photo=20, clean_views=True)[2, 0]
+    assert set(both) - set(plain) == {"clean_tiles"}
+    for name in ("tiles", "patch_share", "tile_label", "photo_label", "photo_weight"):
+        assert torch.equal(plain[name].nan_to_num(-1), both[name].nan_to_num(-1)), name
+    assert both["clean_tiles"].shape == both["tiles"].shape
+    assert not torch.equal(both["clean_tiles"], both["tiles"])
+    assert "clean_tiles" not in collate_units([plain, plain])
+    untouched = PairDataset(manifest, SPEC, CLEAN, seed=3, tiles_per_photo=20, clean_views=True)[2, 0]
+    assert torch.equal(untouched["clean_tiles"], untouched["tiles"])
+
+
 @pytest.mark.parametrize("shape", [(150, 130), (70, 200), (40, 50)])
 @pytest.mark.parametrize("degradations", [CLEAN, HARSH], ids=["clean", "harsh"])
 def test_both_halves_get_the_same_crop_and_the_same_laundering(

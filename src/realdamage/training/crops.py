@@ -31,12 +31,12 @@ class View:
 
 @dataclass(frozen=True)
 class Crop:
-    """One tile: `tile` uint8 [tile, tile, 3]; `clean`: the same place before the degradation; `share` float32
-    [tile/patch, tile/patch], synthetic share of each patch (NaN: unknown)."""
+    """One tile: `tile` uint8 [tile, tile, 3]; `share` float32 [tile/patch, tile/patch], synthetic share of each patch
+    (NaN: unknown); `clean`: the same place before the degradation, where it was asked for."""
 
     tile: RGB
-    clean: RGB
     share: Share
+    clean: RGB | None = None
 
 
 def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
@@ -77,10 +77,17 @@ def crops_label(view: View, share: Share) -> float:
 
 
 def cut_alike(
-    views: Sequence[View], spec: PixelSpec, chain: Chain, focus: float, rng: np.random.Generator
+    views: Sequence[View],
+    spec: PixelSpec,
+    chain: Chain,
+    focus: float,
+    rng: np.random.Generator,
+    *,
+    clean_views: bool = False,
 ) -> list[Crop]:
     """One crop of each view of a unit, with the same numbers for all; `focus`: chance that it is placed on the mask of
-    the last view, if that is an edit."""
+    the last view, if that is an edit; `clean_views`: also cut each as it was before its degradation, which takes no
+    number more."""
     flip, turn = bool(rng.integers(2)), int(rng.integers(4))
     window = _window_side(spec.tile, chain)
     source = views[-1]
@@ -91,10 +98,12 @@ def cut_alike(
     for view in views:
         # An original of another size (re-synthesised frames) is cropped at the same relative place.
         at = corner if alike else _relative(corner, source.rgb.shape, view.rgb.shape, window)
-        tile, clean, mask = (_turned(array, flip, turn) for array in _cut(view, at, window, spec.tile, chain, inner))
-        crops.append(
-            Crop(np.ascontiguousarray(tile), np.ascontiguousarray(clean), patch_share(mask, mask.shape, spec.patch))
-        )
+        tile, mask = (_turned(array, flip, turn) for array in _cut(view, at, window, spec.tile, chain, inner))
+        clean = None
+        if clean_views:
+            unmarked, _ = _cut(view, at, window, spec.tile, chain.resizes, inner)
+            clean = np.ascontiguousarray(_turned(unmarked, flip, turn))
+        crops.append(Crop(np.ascontiguousarray(tile), patch_share(mask, mask.shape, spec.patch), clean))
     return crops
 
 
@@ -113,22 +122,21 @@ def _place(view: View, window: int, focus: float, rng: np.random.Generator) -> t
 
 def _cut(
     view: View, corner: tuple[int, int], window: int, tile: int, chain: Chain, inner: npt.NDArray[np.float64]
-) -> tuple[RGB, RGB, Share]:
-    """The window through the chain, the same without the chain's marks, and its mask: a tile of each, at the relative
-    place `inner` of what the chain left of the window."""
+) -> tuple[RGB, Share]:
+    """The window through the chain, and its mask: a tile of each, at the relative place `inner` of what the chain left
+    of the window."""
     y, x = corner
     rgb = view.rgb[y : y + window, x : x + window]
     mask = (
         np.full(rgb.shape[:2], np.nan, np.float32) if view.mask is None else view.mask[y : y + window, x : x + window]
     )
     degraded = chain(rgb)
-    clean = Chain(tuple(step for step in chain.steps if hasattr(step, "scale")))(rgb)
     if degraded.shape[:2] != mask.shape:
         mask = _resize_mask(mask, degraded.shape[:2])
-    degraded, clean, mask = (_at_least(array, tile) for array in (degraded, clean, mask))
+    degraded, mask = _at_least(degraded, tile), _at_least(mask, tile)
     top, left = (int(u * (side - tile + 1)) for u, side in zip(inner, degraded.shape[:2], strict=True))
     box = (slice(top, top + tile), slice(left, left + tile))
-    return degraded[box], clean[box], mask[box]
+    return degraded[box], mask[box]
 
 
 def _turned(pixels: npt.NDArray[Any], flip: bool, turn: int) -> npt.NDArray[Any]:

@@ -46,7 +46,8 @@ class DamageDataModule(L.LightningDataModule):
     manifest ({"family": ["taesd"], "source": ["shop"]}); `on_error`: "raise" or
     "skip" for photos that cannot be read; `audit`: what to do when the photos give their label away without the
     damage (`realdamage.data.audit`, the quick form, over train and val): "stop", or "warn" and tell it in the model's
-    metadata; `cache_gib`: memory, in each worker, for training photos that stay decoded.
+    metadata; `cache_gib`: memory, in each worker, for training photos that stay decoded; `clean_views`: whether
+    training batches hold `clean_tiles` too (`PairDataset`), which only the consistency loss reads.
 
     Raises ManifestError and ConfigError with the key that is off.
     """
@@ -69,6 +70,7 @@ class DamageDataModule(L.LightningDataModule):
         on_error: Literal["raise", "skip"] = "raise",
         audit: Literal["stop", "warn"] = "stop",
         cache_gib: float = 0.0,
+        clean_views: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -181,6 +183,7 @@ class DamageDataModule(L.LightningDataModule):
             photo_weights=self._photo_weights(manifest),
             on_error=self.hparams["on_error"],
             cache_gib=self.hparams["cache_gib"],
+            clean_views=self.hparams["clean_views"],
         )
         rank, world_size = self._process()
         batch_units = int(self.hparams["batch_units"])

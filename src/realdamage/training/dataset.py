@@ -56,7 +56,8 @@ class PairDataset(Dataset[Batch]):
     `tiles_per_photo`: crops from each photo; `focus`: share of the crops of an edit that are placed on its mask;
     `photo_weights`: weight in the loss, one for each row of the manifest; `on_error`: what a photo that cannot be read
     does: "raise" stops the run, "skip" reports it by name and takes the next unit; `cache_gib`: memory for photos that
-    stay decoded, in each worker that reads them (a decoded photo takes some twenty times its file).
+    stay decoded, in each worker that reads them (a decoded photo takes some twenty times its file); `clean_views`:
+    also give each crop as it was before its degradation (`clean_tiles`), which the consistency loss compares with.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class PairDataset(Dataset[Batch]):
         photo_weights: Sequence[float] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         cache_gib: float = 0.0,
+        clean_views: bool = False,
     ) -> None:
         if cache_gib < 0:
             raise ConfigError(f"data.cache_gib={cache_gib}: must not be negative")
@@ -80,6 +82,7 @@ class PairDataset(Dataset[Batch]):
             raise ConfigError(f"data.focus={focus}: a share, must be in 0..1")
         self.manifest, self.spec, self.degradations = manifest, spec, degradations
         self.seed, self.tiles_per_photo, self.focus, self.on_error = seed, tiles_per_photo, focus, on_error
+        self.clean_views = clean_views
         self.photo_weights = np.ones(len(manifest.table)) if photo_weights is None else np.asarray(photo_weights)
         self.units = training_units(manifest)
         self._cache: dict[int, View] = {}
@@ -116,16 +119,24 @@ class PairDataset(Dataset[Batch]):
 
     def _crops(self, views: list[View], rng: np.random.Generator, epoch: int) -> Batch:
         cuts = [
-            cut_alike(views, self.spec, self.degradations.draw(rng, epoch), self.focus, rng)
+            cut_alike(
+                views,
+                self.spec,
+                self.degradations.draw(rng, epoch),
+                self.focus,
+                rng,
+                clean_views=self.clean_views,
+            )
             for _ in range(self.tiles_per_photo)
         ]
         crops = list(zip(*cuts, strict=True))  # [photos][tiles_per_photo]
         shares = np.stack([[crop.share for crop in found] for found in crops])
         labels = [crops_label(view, share) for view, share in zip(views, shares, strict=True)]
         flat = [crop for found in crops for crop in found]
+        clean = [crop.clean for crop in flat if crop.clean is not None]
         return {
             "tiles": torch.from_numpy(np.stack([crop.tile for crop in flat])),
-            "clean_tiles": torch.from_numpy(np.stack([crop.clean for crop in flat])),
+            **({"clean_tiles": torch.from_numpy(np.stack(clean))} if clean else {}),
             "patch_share": torch.from_numpy(shares.reshape(-1, *shares.shape[2:])),
             "tile_label": torch.tensor([tile_label(crop.share) for crop in flat]),
             "photo_label": torch.tensor(labels),

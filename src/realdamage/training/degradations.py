@@ -114,6 +114,11 @@ class Chain:
                 scale *= step.scale
         return scale
 
+    @property
+    def resizes(self) -> Chain:
+        """The steps that change the size, without those that leave marks."""
+        return Chain(tuple(step for step in self.steps if isinstance(step, Resize)))
+
     def __call__(self, rgb: RGB) -> RGB:
         for step in self.steps:
             rgb = step(rgb)
