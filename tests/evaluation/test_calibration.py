@@ -20,6 +20,7 @@ from realdamage.evaluation.calibration_text import summary_text
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError, UsageError
+from realdamage.inference.gate import Gate
 from realdamage.inference.metadata import read_model_file, write_model_file
 
 WritePhotos = Callable[..., Manifest]
@@ -201,6 +202,35 @@ def test_no_promise_is_the_default(model_file: Path, write_photos: WritePhotos) 
     assert (summary.policy.guarantee, summary.notes, summary.brier) == (None, (), None)
     assert (summary.policy.fpr, summary.policy.miss) == (0.01, 0.05)
     assert "no promise about others" in summary_text(summary)
+
+
+def test_a_handful_of_photos_is_told_to_be_one(model_file: Path, write_photos: WritePhotos) -> None:
+    summary = calibrate_model(model_file, write_photos(photos("val", 12)), fpr=0.01, miss=0.1)
+    fallback, rate = summary.warnings
+    assert fallback.startswith("false alarms were counted on all 12 real photos: only 0 of them show real damage")
+    assert rate.startswith(
+        "a rate of 1% takes at least 100 photos: that none of these 12 real ones is called synthetic"
+    )
+    assert "up to 22% of such photos are (with 95% confidence)" in rate  # 1 - 0.05 ** (1 / 12)
+    assert summary_text(summary).count("\nwarning       ") == 2
+
+
+def test_as_many_photos_as_a_rate_takes_need_no_warning(model_file: Path, write_photos: WritePhotos) -> None:
+    assert calibrate_model(model_file, write_photos(of_products(25)), fpr=0.04).warnings == ()
+
+
+def test_what_the_file_held_and_holds_no_longer_is_told(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = write_photos(of_products(59))
+    promised = calibrate_model(model_file, manifest, alpha=0.05)
+    assert promised.warnings == ()
+    onnx_bytes, metadata, _ = read_model_file(model_file)
+    gate = Gate(min_side=64)
+    write_model_file(model_file, onnx_bytes, replace(metadata, policy=replace(promised.policy, gate=gate)))
+    summary = calibrate_model(model_file, manifest, fpr=0.02)
+    assert summary.warnings == (
+        "the file's promise of at most 5% of photos with real damage called synthetic is gone; --alpha makes one",
+        "the file's limits on photos too poor to judge are gone with its thresholds; realdamage gate sets new ones",
+    )
 
 
 def test_a_promise_that_photos_cannot_keep_is_refused_before_one_is_read(

@@ -5,7 +5,7 @@ model file, so that whoever loads the file judges as it was calibrated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.manifest import Manifest
-from realdamage.evaluation.guarantee import DELTA, Promise, check_enough, with_guarantee
+from realdamage.evaluation.guarantee import DELTA, Promise, check_enough, percent, upper_bound, with_guarantee
 from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
 from realdamage.evaluation.scaling import Method, check_method, fit_calibration
 from realdamage.inference.detector import Detector
@@ -37,7 +37,8 @@ class CalibrationSummary:
     called_synthetic: share of the policy's negatives that `t_synthetic` accuses; called_real: share of the synthetic
     photos that `t_real` lets pass; caught: share of them at or above `t_synthetic`; review: share of all photos that
     lie between. In 0..1; of the thresholds alone, without the whole-photo rule. unreadable: photos left out.
-    brier: held-out Brier score of each method, None unless `calibration` was "auto". notes: what to keep in mind.
+    brier: held-out Brier score of each method, None unless `calibration` was "auto". notes: what a promise rests on;
+    warnings: what these photos are too few for, and what the file held before and no longer does.
     """
 
     output: Path
@@ -51,6 +52,7 @@ class CalibrationSummary:
     unreadable: int
     brier: dict[str, float] | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float) -> Policy:
@@ -148,6 +150,7 @@ def calibrate_model(
         unreadable=len(predictions) - len(scored),
         brier=brier,
         notes=notes,
+        warnings=(*_too_few_for_a_rate(policy), *_given_up(metadata.policy, policy)),
     )
 
 
@@ -215,6 +218,40 @@ def _notes(manifest: Manifest, chosen: Manifest, training: Mapping[str, Any]) ->
     if "test" in splits:
         notes.append("these test photos have now chosen a threshold; figures on them are no longer independent of it")
     return tuple(notes)
+
+
+def _too_few_for_a_rate(policy: Policy) -> Iterator[str]:
+    """What the photos cannot tell of the rates that were asked for; a promise refuses too few photos by itself."""
+    guarantee = policy.guarantee
+    if not (guarantee and guarantee.accused) and policy.negatives == "real":
+        yield (
+            f"false alarms were counted on all {policy.photos['real']} real photos: only {policy.photos['damaged']} of "
+            f"them show real damage (kind damaged), and it takes {MIN_DAMAGED} to count on these alone"
+        )
+    for promised, rate, sort, outcome in (
+        (guarantee and guarantee.accused, policy.fpr, policy.negatives, "synthetic"),
+        (guarantee and guarantee.passed, policy.miss, "synthetic", "real"),
+    ):
+        photos = policy.photos[sort]
+        if not promised and rate > 0 and rate * photos < 1:
+            yield (
+                f"a rate of {percent(rate)} takes at least {math.ceil(1 / rate - 1e-9)} photos: that none of these "
+                f"{photos} {sort} ones is called {outcome} leaves it open whether up to "
+                f"{upper_bound(0, photos, DELTA):.0%} of such photos are (with {percent(1 - DELTA)} confidence)"
+            )
+
+
+def _given_up(before: Policy | None, after: Policy) -> Iterator[str]:
+    """What belonged to the thresholds that have been replaced."""
+    held, holds = before and before.guarantee, after.guarantee
+    for was, still, option, outcome in (
+        (held and held.accused, holds and holds.accused, "alpha", "photos with real damage called synthetic"),
+        (held and held.passed, holds and holds.passed, "beta", "synthetic photos called real"),
+    ):
+        if was and not still:
+            yield f"the file's promise of at most {percent(was.share)} of {outcome} is gone; --{option} makes one"
+    if before and before.gate and not after.gate:
+        yield "the file's limits on photos too poor to judge are gone with its thresholds; realdamage gate sets new ones"
 
 
 def _is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:

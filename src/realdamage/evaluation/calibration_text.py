@@ -40,11 +40,11 @@ def _lines(summary: CalibrationSummary) -> Iterator[str]:
         f"real          score <= {policy.t_real:+.3f}: {summary.called_real:.1%} of these synthetic photos ({passed})"
     )
     review = f"review        between: {summary.review:.1%} of all."
-    if guarantee is None:
-        yield f"{review} The rates hold for these photos; no promise about others"
-        return
-    yield review
-    for title, text in (("promise", guarantee.statement), *(("note", note) for note in summary.notes)):
+    yield review if guarantee else f"{review} The rates hold for these photos; no promise about others"
+    told = [("warning", warning) for warning in summary.warnings]
+    if guarantee:
+        told += [("promise", guarantee.statement), *(("note", note) for note in summary.notes)]
+    for title, text in told:
         yield textwrap.fill(f"{title:<14}{text}", width=WIDTH, subsequent_indent=" " * 14)
 
 
