@@ -99,7 +99,8 @@ def photo_metrics(
     *ends, (_, chance) = np.stack([low, high], axis=1).tolist()
     intervals = dict(zip(headline.keys, ends, strict=True))
     if figures["ece"] is not None:
-        intervals["ece"] = list(calibration_interval(figures["ece"], *intervals["ece"], chance))
+        lowest, highest = intervals["ece"]
+        intervals["ece"] = list(calibration_interval(figures["ece"], lowest, highest, chance))
     n_found = int(groups[synthetic].nunique())
     for key in (name for name in headline.keys if name.startswith("tpr_at_fpr")):
         if figures[key] in (0.0, 1.0) and intervals[key] == [figures[key]] * 2:

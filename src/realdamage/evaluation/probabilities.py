@@ -55,7 +55,8 @@ class ProbabilityError:
 
     def _missed(self, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """[bins]: synthetic photos beyond the stated ones, as a share of all."""
-        return np.asarray(np.bincount(self._bins, weight * self._excess)) / weight.sum()
+        share: npt.NDArray[np.float64] = np.bincount(self._bins, weight * self._excess) / weight.sum()
+        return share
 
 
 def calibration_interval(error: float, low: float, high: float, chance: float) -> tuple[float, float]:
