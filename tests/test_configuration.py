@@ -13,54 +13,59 @@ import pytest
 
 from realdamage import schema, schema_recipe
 from realdamage.configuration import compose, config_folder, run
+from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.inference.errors import ConfigError, PhotoError
 
 
 @pytest.mark.parametrize(
     ("command", "override", "named", "hint"),
     [
-        ("train", "model.lrr=1", "lrr", "Did you mean model.lr ?"),
-        ("train", "model.pooling.tile_sharpnes=1", "tile_sharpnes", "Did you mean model.pooling.tile_sharpness ?"),
-        ("train", "data.degradations.qualty=[1,2]", "qualty", "Did you mean data.degradations.quality ?"),
-        ("train", "trainer.max_epoch=3", "max_epoch", "Did you mean trainer.max_epochs ?"),
-        ("train", "sed=1", "sed", "Did you mean seed ?"),
-        ("train", "+experiment=quickstrat", "quickstrat", "Did you mean experiment=quickstart ?"),
-        ("train", "model=dinov2_smal", "dinov2_smal", "Did you mean model=dinov2_small ?"),
-        ("evaluate", "data.splt=val", "splt", "Did you mean data.split ?"),
-        ("export", "tolerence=1", "tolerence", "Did you mean tolerance ?"),
-        ("synthesize", "recipe.source.grups=1", "grups", "Did you mean recipe.source.groups ?"),
-        ("synthesize", "+recipe=quick", "quick", "Did you mean recipe=quickstart ?"),
-        ("evaluate", "robustness=standrad", "standrad", "Did you mean robustness=standard ?"),
+        ("train", "model.lrr=1", "lrr", "did you mean model.lr?"),
+        ("train", "model.pooling.tile_sharpnes=1", "tile_sharpnes", "did you mean model.pooling.tile_sharpness?"),
+        ("train", "data.degradations.qualty=[1,2]", "qualty", "did you mean data.degradations.quality?"),
+        ("train", "trainer.max_epoch=3", "max_epoch", "did you mean trainer.max_epochs?"),
+        ("train", "sed=1", "sed", "did you mean seed?"),
+        ("train", "+experiment=quickstrat", "quickstrat", "did you mean experiment=quickstart?"),
+        ("train", "model=dinov2_smal", "dinov2_smal", "did you mean model=dinov2_small?"),
+        ("evaluate", "data.splt=val", "splt", "did you mean data.split?"),
+        ("export", "tolerence=1", "tolerence", "did you mean tolerance?"),
+        ("synthesize", "recipe.source.grups=1", "grups", "did you mean recipe.source.groups?"),
+        ("synthesize", "+recipe=quick", "quick", "did you mean recipe=quickstart?"),
+        ("evaluate", "robustness=standrad", "standrad", "did you mean robustness=standard?"),
     ],
 )
 def test_a_misspelling_is_named_with_its_near_match(command: str, override: str, named: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compose(command, [override])
-    assert named in str(caught.value)
-    assert str(caught.value).rstrip().endswith(hint)
+    told = str(caught.value)
+    assert named in told.partition(": no such")[0]
+    assert told.endswith(hint)
+    assert "\n" not in told  # nothing of Hydra's own: no advice to append the misspelt key, no names of classes
 
 
 def test_a_misspelling_below_a_name_of_the_users_own_has_its_near_match_too() -> None:
-    with pytest.raises(ConfigError, match=r"Did you mean recipe\.generators\.taesd\.weights \?"):
+    with pytest.raises(ConfigError, match=r"did you mean recipe\.generators\.taesd\.weights\?"):
         compose("synthesize", ["+recipe=codecs", "recipe.generators.taesd.wieghts=x"])
 
 
 def test_a_key_like_none_lists_what_is_allowed() -> None:
-    with pytest.raises(ConfigError, match=r"Allowed there: .*batch_units.*workers"):
+    with pytest.raises(ConfigError, match=r"^data\.xyzzy: no such key; allowed there: .*batch_units.*workers"):
         compose("train", ["data.xyzzy=1"])
 
 
 def test_a_value_of_the_wrong_type_names_key_and_value() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)fast.*model\.lr"):
+    with pytest.raises(
+        ConfigError, match=r"^model\.lr=fast: Value 'fast' of type 'str' could not be converted to Float$"
+    ):
         compose("train", ["model.lr=fast"])
 
 
 @pytest.mark.parametrize(
     ("command", "arguments", "told"),
     [
-        ("train", ["model.lrr=1"], "Did you mean model.lr ?"),
-        ("train", ["+experiment=referense"], "Did you mean experiment=reference ?"),
-        ("synthesize", ["+recipe=referense"], "Did you mean recipe=reference ?"),
+        ("train", ["model.lrr=1"], "did you mean model.lr?"),
+        ("train", ["+experiment=referense"], "did you mean experiment=reference?"),
+        ("synthesize", ["+recipe=referense"], "did you mean recipe=reference?"),
         ("train", ["model.lr="], "model.lr"),
         ("export", [], "checkpoint"),
         ("synthesize", [], "recipe.name"),
@@ -86,9 +91,8 @@ def test_a_misspelt_key_as_typed_in_a_shell(tmp_path: Path) -> None:
         check=False,
     )
     assert finished.returncode == 2
-    assert "max_epoch" in finished.stderr
-    assert finished.stderr.rstrip().endswith("Did you mean trainer.max_epochs ?")
-    assert "Traceback" not in finished.stderr
+    told = "error: trainer.max_epoch: no such key; did you mean trainer.max_epochs?\n"
+    assert finished.stderr == told
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,7 +111,7 @@ def test_an_error_of_ours_gives_its_own_code_and_the_full_trace_only_when_asked(
     with pytest.raises(SystemExit) as stopped:
         run("export", fail)
     assert stopped.value.code == PhotoError.exit_code == 3
-    assert "error: x.ckpt: no photo" in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: x.ckpt: no photo\n"  # without Hydra's "Error executing job …"
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(PhotoError):
         run("export", fail)
@@ -130,6 +134,11 @@ def test_ctrl_c_ends_a_command_without_a_stack_trace(
     assert capsys.readouterr().err == "stopped; what was finished is kept\n"
 
 
+def test_a_group_that_is_added_is_told_how() -> None:
+    with pytest.raises(ConfigError, match=r"To append to your default list use \+experiment=quickstart"):
+        compose("train", ["experiment=quickstart"])
+
+
 def test_runs_and_their_logs_are_named_after_the_command(run_command, tmp_path: Path) -> None:
     finished = run_command("export", "checkpoint=missing.ckpt", "name=mine")
     assert finished.code == 3
@@ -146,6 +155,13 @@ def test_a_folder_of_the_users_own_is_searched_too(run_command, tmp_path: Path) 
     assert "lr: 0.5" in finished.out
 
 
+def test_every_label_and_kind_has_a_weight_to_set() -> None:
+    config = compose("train", ["data.class_weights.real=2", "data.kind_weights.ai_whole=0.5"])
+    assert config.data.class_weights == {"real": 2.0, "synthetic": 1.0}
+    assert config.data.kind_weights == {**dict.fromkeys(KINDS, 1.0), "ai_whole": 0.5}
+    assert set(config.data.class_weights) == set(LABELS)
+
+
 def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
     """A parameter that a class gains can be set, and one that it loses can't be set in vain."""
     import inspect
@@ -160,7 +176,7 @@ def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
 
     for config, configured, besides in (
         (schema.ModelConfig, DamageClassifier, {"adapt", "record"}),
-        (schema.DataConfig, DamageDataModule, {"pixel_spec", "seed"}),
+        (schema.DataConfig, DamageDataModule, {"pixel_spec", "seed", "clean_views"}),
         (schema.DegradationsConfig, Degradations, set()),
         (schema.PoolingConfig, Pooling, set()),
         (schema.LossConfig, LossWeights, set()),

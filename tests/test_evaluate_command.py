@@ -110,7 +110,7 @@ def test_an_unreadable_photo_is_fatal_or_left_empty_as_one_says(
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["robustness=standart"], 2, "Did you mean robustness=standard ?"),
+        (["robustness=standart"], 2, "did you mean robustness=standard?"),
         (["robustness.perturbations.jpeg_30=null"], 2, "jpeg_30"),
         (["robustness=chat", "robustness.perturbations.chat_twice.steps=[{step: jpg}]"], 2, "did you mean jpeg?"),
         (["robustness=chat", "robustness.perturbations.chat_twice.stesp=[]"], 2, "stesp"),

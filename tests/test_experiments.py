@@ -12,9 +12,10 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
-from realdamage import train
 from realdamage.configuration import compose, config_folder
 from realdamage.schema import TrainConfig
+from realdamage.training.building import build
+from realdamage.training.classifier import DamageClassifier
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
@@ -53,7 +54,7 @@ def test_the_experiments_of_the_design_are_there() -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_builds(experiment: str, composed, asked: list[tuple[str, bool]], tmp_path: Path) -> None:
     config = composed(f"+experiment={experiment}")
-    trainer, classifier, datamodule = train.build(config)
+    trainer, classifier, datamodule = build(config)
     assert config.name == experiment
     assert asked == [(config.model.backbone, config.model.pretrained)]
     assert trainer.max_epochs == config.trainer.max_epochs
@@ -107,7 +108,7 @@ def test_debugging_an_experiment_changes_what_it_must(experiment: str, debug: st
 def test_every_model_config_fits_its_backbone(model: str, composed, asked: list[tuple[str, bool]]) -> None:
     """Tile, overlap and patch agree, and the tag names weights that this timm knows."""
     config = composed(f"model={model}")
-    classifier = train.DamageClassifier(**{**config.model, "adapt": dict(config.adapt)})
+    classifier = DamageClassifier(**{**config.model, "adapt": dict(config.adapt)})
     assert classifier.pixel_spec.overlap > 0
     assert asked == [(config.model.backbone, config.model.pretrained)]
     if config.model.pretrained:
@@ -121,7 +122,7 @@ def test_every_model_config_fits_its_backbone(model: str, composed, asked: list[
 @pytest.mark.parametrize("logger", LOGGERS)
 def test_every_logger_builds(logger: str, composed, asked: list[tuple[str, bool]]) -> None:
     pytest.importorskip({"csv": "lightning"}.get(logger, logger))
-    trainer, _, _ = train.build(composed("model.backbone=test_vit", "model.tile=64", f"logger={logger}"))
+    trainer, _, _ = build(composed("model.backbone=test_vit", "model.tile=64", f"logger={logger}"))
     assert [type(found).__name__.lower() for found in trainer.loggers] == [
         {"mlflow": "mlflowlogger"}.get(logger, f"{logger}logger")
     ]
@@ -138,8 +139,13 @@ def test_the_other_trainers_compose(trainer: str, tmp_path: Path) -> None:
     assert config.trainer.benchmark
 
 
+def test_a_figure_that_validation_does_not_measure_is_named_before_training(composed, asked: list) -> None:
+    with pytest.raises(ConfigError, match=r"monitor=val/aurok: allowed are val/auroc, val/tpr_at_fpr_1_all_real, val/loc"):
+        build(composed("monitor=val/aurok"))
+
+
 def test_a_callback_or_logger_is_switched_off_with_null(composed, asked: list[tuple[str, bool]]) -> None:
-    trainer, _, _ = train.build(composed("model.tile=64", "callbacks.ema=null", "logger.csv=null"))
+    trainer, _, _ = build(composed("model.tile=64", "callbacks.ema=null", "logger.csv=null"))
     assert trainer.loggers == []
     assert "EMAWeightAveraging" not in [type(callback).__name__ for callback in trainer.callbacks]
 

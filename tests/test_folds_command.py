@@ -51,7 +51,7 @@ def test_photos_in_table_out_and_again(
     fold = root / "nothing_even"
     for stage in ("first", "second"):
         assert (fold / stage / "best.ckpt").is_file()
-        assert f"nothing_even, {stage}: epoch 0 of 1" in done.out
+        assert f"nothing_even, {stage}: epoch 1 of 1" in done.out
     _, metadata, _ = read_model_file(fold / "model.onnx")
     assert metadata.training["excluded"] == {"generator": ["even"]}
     assert metadata.training["generators"] == ["odd"]
@@ -87,17 +87,17 @@ def test_photos_in_table_out_and_again(
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["colum=family"], 2, "Did you mean column ?"),
+        (["colum=family"], 2, "did you mean column?"),
         (["column=famly"], 2, "has no such column"),
         (["folds={f: [evn]}"], 2, "has no generator 'evn'; Did you mean 'even'?"),
         (["folds=[even,odd]"], 2, "folds=['even', 'odd']: write a list under each name, as in folds={NAME:"),
         (["folds={f: even}"], 2, "folds={'f': 'even'}: write a list under each name"),
         (["stage_overrides={frst: []}"], 2, "stage_overrides.frst: not one of the stages first, second"),
-        (["stages=[frst]"], 2, "Did you mean experiment=first ?"),
+        (["stages=[frst]"], 2, "did you mean experiment=first?"),
         (["jobs=0"], 2, "jobs=0: at least 1"),
         (["limit=1"], 2, "limit=1: at least 2"),
         (["column=family"], 2, "has 1 family of synthetic photos; at least 2"),
-        (["robustness=twelv"], 2, "Did you mean robustness=twelve ?"),
+        (["robustness=twelv"], 2, "did you mean robustness=twelve?"),
         (["data.root=gone"], 3, "gone: no such file or folder"),
         (["overrides=[model.lr]"], 2, "model.lr"),
     ],

@@ -24,10 +24,12 @@ from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError, ManifestError, ModelFileError
+from realdamage.training.building import build
 from realdamage.training.classifier import DamageClassifier, load_classifier
 from realdamage.training.dataset import PairDataset
 from realdamage.training.record import model_metadata
 from realdamage.training.scorer import TorchScorer
+from realdamage.training.start import checkpoint_to_resume
 
 TinyConfig = Callable[..., DictConfig]
 AS_TYPED = (
@@ -70,7 +72,7 @@ class TestSeed:
         harsh = "data.degradations.probability=1.0"
         found = []
         for number, seed in enumerate((0, 0, 1)):
-            _, classifier, datamodule = train.build(tiny_config(tmp_path / str(number), f"seed={seed}", harsh))
+            _, classifier, datamodule = build(tiny_config(tmp_path / str(number), f"seed={seed}", harsh))
             datamodule.setup("fit")
             found.append((classifier.network.patch_head.weight, next(iter(datamodule.train_dataloader()))["tiles"]))
         (weight, tiles), (weight_again, tiles_again), (other_weight, other_tiles) = found
@@ -127,7 +129,9 @@ class TestResume:
     ) -> None:
         folder = shutil.copytree(tiny_run, tmp_path / "run")
         train.run(tiny_config(folder, "name=tiny", "model.lr=3e-3", "trainer.max_epochs=3", "resume=last"))
-        assert "next: realdamage-export checkpoint=" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "already at epoch 3 of 3; raise trainer.max_epochs to go on\n" in out
+        assert out.endswith(f"next: realdamage-export checkpoint={folder}/best.ckpt\n")  # where the run now lies
         assert largest_difference(folder / "last.ckpt", tiny_run / "last.ckpt") == 0.0
         assert largest_difference(folder / "best.ckpt", tiny_run / "best.ckpt") == 0.0
 
@@ -140,15 +144,15 @@ class TestResume:
         assert (tmp_path / "more/last.ckpt").is_file()
 
     def test_resume_in_an_empty_folder_starts(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
-        assert train.checkpoint_to_resume(tiny_config(tmp_path / "new", "resume=last")) is None
+        assert checkpoint_to_resume(tiny_config(tmp_path / "new", "resume=last")) is None
 
     def test_a_folder_that_holds_a_run_is_left_alone(self, tiny_run: Path, tiny_config: TinyConfig) -> None:
         before = (tiny_run / "last.ckpt").stat().st_mtime_ns
         with pytest.raises(ConfigError, match=r"already holds a run.*resume=last.*overwrite=true.*name="):
             train.run(tiny_config(tiny_run))
         assert (tiny_run / "last.ckpt").stat().st_mtime_ns == before
-        assert train.checkpoint_to_resume(tiny_config(tiny_run, "overwrite=true")) is None
-        assert train.checkpoint_to_resume(tiny_config(tiny_run, "resume=last")) == tiny_run / "last.ckpt"
+        assert checkpoint_to_resume(tiny_config(tiny_run, "overwrite=true")) is None
+        assert checkpoint_to_resume(tiny_config(tiny_run, "resume=last")) == tiny_run / "last.ckpt"
 
     def test_a_checkpoint_that_is_not_there_is_named(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=r"resume=.*gone\.ckpt: no such file"):
@@ -210,7 +214,7 @@ class TestAudit:
         write_manifest(leaking, table)
         entries = [{"part": part, "test": "source", "reason": "a test of tests"} for part in ("photos", "held back")]
         (leaking / "audit_exceptions.json").write_text(json.dumps(entries))
-        _, _, datamodule = train.build(tiny_config(tmp_path / "run", f"data.root={leaking}"))
+        _, _, datamodule = build(tiny_config(tmp_path / "run", f"data.root={leaking}"))
         datamodule.setup("fit")
         told = datamodule.describe()["audit"]
         assert told["verdict"] == "passed"
@@ -221,7 +225,70 @@ class TestAudit:
 
     def test_a_wrong_word_is_named(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"data\.audit=off: allowed are stop, warn"):
-            train.build(tiny_config(tmp_path, "data.audit=off"))
+            build(tiny_config(tmp_path, "data.audit=off"))
+
+
+class TestEnding:
+    """What is said last is true, also when no best checkpoint came of it."""
+
+    @pytest.mark.parametrize(
+        ("override", "why"),
+        [
+            (
+                "trainer.check_val_every_n_epoch=5",
+                "as trainer.check_val_every_n_epoch=5 is more than this run's 1 epochs",
+            ),
+            ("trainer.limit_val_batches=0", "as trainer.limit_val_batches=0 leaves validation out"),
+            (
+                "trainer.limit_val_batches=1",
+                "as it takes real and synthetic photos and the 1 validated ones have one label "
+                "(trainer.limit_val_batches=1)",
+            ),
+        ],
+    )
+    def test_a_figure_that_was_never_measured_is_told_and_the_last_checkpoint_named(
+        self, override: str, why: str, tiny_config: TinyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        train.run(tiny_config(tmp_path, "trainer.max_epochs=1", override))
+        last = tmp_path / "last.ckpt"
+        assert last.is_file()
+        told = capsys.readouterr().out
+        assert f"no best checkpoint: val/auroc was not measured, {why}; {last} holds the last epoch\n" in told
+        assert told.endswith(f"next: realdamage-export checkpoint={last}\n")
+
+    def test_epochs_are_counted_from_one_and_nothing_of_lightning_s_own_is_said(
+        self, run_command, tiny_manifest: Path
+    ) -> None:
+        done = run_command("train", f"data.root={tiny_manifest}", *AS_TYPED, "trainer.max_epochs=2")
+        assert done.code == 0, done.err
+        assert [line[:12] for line in done.out.splitlines() if line.startswith("epoch")] == [
+            "epoch 1 of 2",
+            "epoch 2 of 2",
+        ]
+        assert "logging interval" not in done.out + done.err
+
+
+class TestStart:
+    """A mistake in the call is told at once, and leaves nothing behind."""
+
+    def test_photos_that_are_not_there_are_named_with_their_key(self, run_command, tmp_path: Path) -> None:
+        done = run_command("train", "data.root=nope", "name=x")
+        assert done.code == 2
+        assert done.err.startswith("error: data.root=nope: no such file or folder.")
+        assert done.err.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+    def test_it_is_told_before_torch_is_imported(self, tiny_run: Path, tiny_manifest: Path, tmp_path: Path) -> None:
+        driver = (
+            "import sys\nfrom realdamage import train\ntry:\n    train.main()\nfinally:\n"
+            "    print(sorted({'torch', 'lightning', 'timm'} & set(sys.modules)))\n"
+        )
+        (tmp_path / "driver.py").write_text(driver)
+        mistakes = (["data.root=nope"], ["+experiment=nope"], [f"data.root={tiny_manifest}", f"paths.run={tiny_run}"])
+        for mistake in mistakes:
+            done = typed(mistake, tmp_path, ["driver.py"])
+            assert done.returncode == 2, done.stderr
+            assert done.stdout == "[]\n", mistake
 
 
 class TestDebug:

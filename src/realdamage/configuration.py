@@ -4,6 +4,7 @@ trace."""
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from typing import Any, cast, get_args
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -53,12 +55,19 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     schema.register()
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
+    failed: list[Exception] = []
+
     def task_in_users_environment(config: Any) -> None:
         # Processes that the task starts (ddp) decide for themselves how to tell an error.
         if not full:
             os.environ.pop("HYDRA_FULL_ERROR", None)
         try:
             task(config)
+        except (RealDamageError, HydraException, OmegaConfBaseException) as error:
+            if full:
+                raise
+            failed.append(error)  # Hydra would print "Error executing job with overrides" before it hands it on
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -69,6 +78,8 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     try:
         decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
         decorate(task_in_users_environment)()
+        if failed:
+            raise failed[0]
     except RealDamageError as error:
         if full:
             raise
@@ -96,28 +107,53 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def explain(error: Exception, command: str) -> str:
-    """Hydra's own message, with the near match of a misspelt key or option at its end."""
+    """What is wrong with a configuration, with the near match of a misspelt key or option; Hydra's own words where they
+    are the best there are, without its inner names."""
     causes = [error]
     while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
         causes.append(cause)
     text = "\n".join(dict.fromkeys(str(cause).strip() for cause in causes))
-    hint = _option_hint(text) or _key_hint(text, command)
-    return f"{text}\n{hint}" if hint else text
+    told = _wrong_option(text) or _wrong_key(text, command)
+    rest = _ABOUT_HYDRA.sub("", text)
+    if told:
+        rest = _SAID_BETTER.sub("", rest)
+    value = re.match(r"Error merging override (?P<override>.*)\n", rest)
+    if value:
+        rest = f"{value['override']}: {rest[value.end() :]}"
+    return "\n".join(line for line in (*rest.splitlines(), told) if line.strip())
 
 
-def _option_hint(text: str) -> str:
+# Hydra's inner names, the folders it looked in, and its advice to append a key, which would let a misspelling through.
+_ABOUT_HYDRA = re.compile(
+    r"^(?:\s+(?:full_key|reference_type|object_type)\b.*"
+    r"|To append to your config use .*"
+    r"|Config search path:(?:\n\t.*)*)$",
+    re.MULTILINE,
+)
+_SAID_BETTER = re.compile(
+    r"^(?:Could not override '.*|Key '.*' not in '.*|.*Could not (?:find|load) '.*"
+    r"|Available options in .*(?:\n\t.*)*)$",
+    re.MULTILINE,
+)
+
+
+def _wrong_option(text: str) -> str:
     """For `+experiment=refrence`: Hydra lists the options, we name the near one."""
     wanted = re.search(r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]+)'", text)
     listed = re.search(r"Available options in '[^']*':\n(?P<options>(?:\s+\S+\n?)+)", text)
     if not wanted or not listed:
         return ""
-    return _did_you_mean(wanted["group"] + "=", wanted["option"], listed["options"].split())
+    # What Hydra prints next, about its search path, is no option.
+    options = listed["options"].partition("Config search path:")[0].split()
+    return f"{wanted['group']}={wanted['option']}: no such option; " + _near_or_all(
+        f"{wanted['group']}=", wanted["option"], options
+    )
 
 
-def _key_hint(text: str, command: str) -> str:
+def _wrong_key(text: str, command: str) -> str:
     """For `model.lrr=1`: the near key among all that the command's schema has."""
-    full_key = re.search(r"full_key: (?P<key>\S+)", text) or re.search(r"Could not override '(?P<key>[^']+)'", text)
-    if not full_key:
+    full_key = re.search(r"full_key: (?P<key>\S+)", text)
+    if not full_key or not re.search(r"Key '.*' not in '", text):
         return ""
     node = OmegaConf.structured(getattr(schema, f"{command.capitalize()}Config"))
     *parents, key = full_key["key"].split(".")
@@ -129,13 +165,28 @@ def _key_hint(text: str, command: str) -> str:
             continue
         node = OmegaConf.select(node, parent) if OmegaConf.is_dict(node) and parent in node else None
         if node is None:
-            return ""
+            return f"{full_key['key']}: no such key"
     prefix = "".join(f"{parent}." for parent in parents)
-    return _did_you_mean(prefix, key, [str(name) for name in node])
+    return f"{full_key['key']}: no such key; " + _near_or_all(prefix, key, [str(name) for name in node])
 
 
-def _did_you_mean(prefix: str, word: str, choices: list[str]) -> str:
+def _near_or_all(prefix: str, word: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    if near:
-        return f"Did you mean {prefix}{near[0]} ?"
-    return f"Allowed there: {', '.join(sorted(choices))}" if choices else ""
+    return f"did you mean {prefix}{near[0]}?" if near else f"allowed there: {', '.join(sorted(choices)) or 'nothing'}"
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Hydra makes a run's folder before anybody has looked at the call; one in which nothing was done need not stay,
+    nor those above it in the folder in which the command was typed."""
+    here = Path.cwd()
+    for handler in logging.getLogger().handlers[:]:  # of the run's log, which would look for its folder later on
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
+            if not Path(handler.baseFilename).exists():
+                logging.getLogger().removeHandler(handler)
+    for each in (folder, *folder.parents):
+        if here not in each.parents:
+            return
+        try:
+            each.rmdir()
+        except OSError:  # not empty
+            return

@@ -36,9 +36,10 @@ def folds() -> None:
 
 def _run(name: str) -> None:
     """Imports `realdamage.<name>` and runs its `main`. Exits with MissingExtraError's code when a package of others is
-    not installed; a module of ours that is missing is a fault of the program and keeps its stack trace."""
+    not installed, and with 130 on Ctrl-C, which may well come while torch is imported; a module of ours that is missing
+    is a fault of the program and keeps its stack trace."""
     try:
-        command = importlib.import_module(f"realdamage.{name}")
+        importlib.import_module(f"realdamage.{name}").main()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "realdamage":
@@ -46,4 +47,6 @@ def _run(name: str) -> None:
         told = MissingExtraError(f"realdamage-{name}", "train", missing)
         print(f"error: {told}", file=sys.stderr)
         sys.exit(told.exit_code)
-    command.main()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -36,7 +36,7 @@ class PlainProgress(Callback):
             self._told = now
             done, total = batch_idx + 1, int(trainer.num_training_batches)
             rest = (now - self._started) / done * (total - done)
-            print(f"epoch {trainer.current_epoch}: step {done}/{total}, about {rest:.0f} s left", flush=True)
+            print(f"{_epoch(trainer)}: step {done}/{total}, about {rest:.0f} s left", flush=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -47,4 +47,9 @@ class PlainProgress(Callback):
                 if name.startswith(("train/loss", "val/"))
             )
             seconds = time.monotonic() - self._started
-            print(f"epoch {trainer.current_epoch} of {trainer.max_epochs}: {shown}  ({seconds:.0f} s)", flush=True)
+            print(f"{_epoch(trainer)}: {shown}  ({seconds:.0f} s)", flush=True)
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    """Counted from 1, as `trainer.max_epochs` counts them; Lightning counts from 0."""
+    return f"epoch {trainer.current_epoch + 1}" + (f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else "")
