@@ -180,9 +180,9 @@ def _remove_if_empty(folder: Path) -> None:
     nor those above it in the folder in which the command was typed."""
     here = Path.cwd()
     for handler in logging.getLogger().handlers[:]:  # of the run's log, which would look for its folder later on
-        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
-            if not Path(handler.baseFilename).exists():
-                logging.getLogger().removeHandler(handler)
+        log = Path(handler.baseFilename) if isinstance(handler, logging.FileHandler) else None
+        if log and log.parent == folder and not log.exists():
+            logging.getLogger().removeHandler(handler)
     for each in (folder, *folder.parents):
         if here not in each.parents:
             return
