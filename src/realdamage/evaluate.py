@@ -18,11 +18,12 @@ from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.evaluation.figures import all_figures, shortcut_figures
 from realdamage.evaluation.fraudbench import benchmark_figures, format_benchmark
 from realdamage.evaluation.perturbations import suite_from_config
-from realdamage.evaluation.predictions import clean, write_predictions
+from realdamage.evaluation.predictions import check_format, clean, write_predictions
 from realdamage.evaluation.report import build_report, write_report
 from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.evaluation.sampling import draw_photos
 from realdamage.evaluation.tables import format_robustness, format_table
+from realdamage.evaluation.training_set import trained_on_note
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError
 from realdamage.inference.metadata import stored_policy_sha256
@@ -64,6 +65,7 @@ def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
 def run(config: EvaluateConfig) -> None:
     """Writes predictions and metrics.json into the run's folder and prints the table."""
     suite = suite_from_config(configuration.plain(config.robustness))
+    check_format(config.format)
     on_error: Any = config.data.on_error
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
@@ -77,6 +79,7 @@ def run(config: EvaluateConfig) -> None:
     else:
         detector = load(config.threads)
     manifest, whole = photos_to_score(config)
+    notes = trained_on_note(whole, manifest, detector.metadata.training, config.data.split)
     folder = Path(config.paths.run)
     scored = score_suite(
         load,
@@ -101,13 +104,13 @@ def run(config: EvaluateConfig) -> None:
     metrics["run"] = _about(config, detector, whole.digest())
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
     scored.discard()
-    print(format_table(metrics))
+    print("\n".join([*notes, *[""] * bool(notes), format_table(metrics)]))
     print(format_robustness(metrics.get("robustness", [])))
     if benchmark:
         print(f"\n{format_benchmark(benchmark)}")
     if config.shortcuts:
         print(f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}")
-    report = build_report((scored.predictions, metrics), detector=detector, manifest=whole, progress=track)
+    report = build_report((scored.predictions, metrics), detector=detector, manifest=whole, notes=notes, progress=track)
     print(
         f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\nreport: {write_report(folder, report)}"
     )

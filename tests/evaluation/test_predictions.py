@@ -20,6 +20,7 @@ from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
     PREDICTION_COLUMNS,
     check_against_manifest,
+    check_format,
     clean,
     group_ids,
     read_predictions,
@@ -27,7 +28,7 @@ from realdamage.evaluation.predictions import (
     write_predictions,
 )
 from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError
+from realdamage.inference.errors import ConfigError, ManifestError, PhotoError, RealDamageError
 
 WritePhotos = Callable[..., Manifest]
 T = TypeVar("T")
@@ -171,6 +172,16 @@ def test_parquet_without_its_package_says_what_to_install(
     with pytest.raises(RealDamageError, match=r"pip install pyarrow, or use \.csv"):
         write_predictions(tmp_path / "p.parquet", predictions)
     assert not (tmp_path / "p.parquet").exists()
+    with pytest.raises(ConfigError, match="format=parquet needs a package: pip install pyarrow, or give format=csv"):
+        check_format("parquet")
+    check_format("csv")
+
+
+def test_a_format_that_cannot_be_written_is_refused_by_its_key() -> None:
+    check_format("parquet")
+    for name in ("xlsx", "CSV", ""):
+        with pytest.raises(ConfigError, match=f"format={name}: allowed are csv, parquet"):
+            check_format(name)
 
 
 def test_another_table_is_not_taken_for_predictions(predictions: pd.DataFrame, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from realdamage.data.manifest import Manifest
 from realdamage.evaluation.guarantee import DELTA, Promise, check_enough, percent, upper_bound, with_guarantee
 from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
 from realdamage.evaluation.scaling import Method, check_method, fit_calibration
+from realdamage.evaluation.training_set import is_training_set
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file, write_model_file
@@ -208,7 +209,7 @@ def _notes(manifest: Manifest, chosen: Manifest, training: Mapping[str, Any]) ->
     """What only the user can know about the photos of a promise."""
     notes = []
     splits = set(chosen.table["split"])
-    if not _is_training_set(manifest, training):
+    if not is_training_set(manifest, training):
         notes.append(
             "the model was trained on another manifest than this one; that none of these photos was among its "
             "training photos is for you to know"
@@ -252,17 +253,6 @@ def _given_up(before: Policy | None, after: Policy) -> Iterator[str]:
             yield f"the file's promise of at most {percent(was.share)} of {outcome} is gone; --{option} makes one"
     if before and before.gate and not after.gate:
         yield "the file's limits on photos too poor to judge are gone with its thresholds; realdamage gate sets new ones"
-
-
-def _is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
-    """Whether the model was trained on this manifest, less the rows that `data.exclude` left out."""
-    table = manifest.table
-    left_out = pd.Series(False, table.index)
-    for column, values in (training.get("excluded") or {}).items():
-        if column in table.columns:
-            left_out |= table[column].isin(values)
-    left_out &= table["split"].isin(("train", "val"))
-    return bool(manifest.subset(~left_out).digest() == training.get("manifest_sha256"))
 
 
 def _largest_below(scores: npt.NDArray[np.float64], share: float) -> float:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from realdamage.data.manifest import LABELS, Manifest, read_mask
 from realdamage.data.masks import patch_share
-from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
+from realdamage.inference.errors import ConfigError, PhotoError, RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import Photo, PixelSpec, read_photo
 from realdamage.inference.policy import Outcome
@@ -28,6 +28,7 @@ __all__ = [
     "PREDICTION_COLUMNS",
     "PatchEvidence",
     "check_against_manifest",
+    "check_format",
     "check_predictions",
     "clean",
     "group_ids",
@@ -43,6 +44,8 @@ _NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", "hot_s
 _FROM_MANIFEST = ("label", "kind", "generator", "damage", "source", "group", "family", "condition", "pair", "split")
 _COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
 _OUTCOMES = get_args(Outcome)
+FORMATS = ("csv", "parquet")
+"""Of a predictions file, by its ending."""
 
 
 Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"
@@ -202,6 +205,18 @@ def check_against_manifest(predictions: pd.DataFrame, manifest: Manifest) -> Non
             )
 
 
+def check_format(name: str) -> None:
+    """Refuses what `write_predictions` cannot write before hours of scoring. Raises ConfigError: neither csv nor
+    parquet, or Parquet without a package that writes it."""
+    if name not in FORMATS:
+        raise ConfigError(f"format={name}: allowed are {', '.join(FORMATS)}")
+    if name == "parquet":
+        try:
+            pd.DataFrame({"score": [0.0]}).to_parquet(io.BytesIO(), index=False)
+        except ImportError as error:
+            raise ConfigError("format=parquet needs a package: pip install pyarrow, or give format=csv") from error
+
+
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
     """Writes the table as .csv or .parquet, whole or not at all. Raises RealDamageError: another ending, no room."""
     check_predictions(predictions)
@@ -259,7 +274,7 @@ def _typed(table: pd.DataFrame, source: str = "predictions") -> pd.DataFrame:
 
 def _is_parquet(path: str | Path) -> bool:
     suffix = Path(path).suffix.lower()
-    if suffix not in (".csv", ".parquet"):
+    if suffix.removeprefix(".") not in FORMATS:
         raise RealDamageError(f"{path}: a predictions file ends in .csv or .parquet, not in {suffix!r}. Rename it.")
     return suffix == ".parquet"
 
