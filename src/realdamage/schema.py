@@ -55,6 +55,27 @@ class ReaderConfig:
 
 
 @dataclass
+class ClassWeightsConfig:
+    """Factor on the loss of photos of a label; one for each of `realdamage.data.vocabulary.LABELS`."""
+
+    real: float = 1.0
+    synthetic: float = 1.0
+
+
+@dataclass
+class KindWeightsConfig:
+    """Factor on the loss of photos of a kind, beside that of their label; one for each of
+    `realdamage.data.vocabulary.KINDS`."""
+
+    original: float = 1.0
+    damaged: float = 1.0
+    annotated: float = 1.0
+    ai_region: float = 1.0
+    ai_whole: float = 1.0
+    pasted: float = 1.0
+
+
+@dataclass
 class DataConfig:
     """See `realdamage.training.datamodule.DamageDataModule`."""
 
@@ -66,8 +87,8 @@ class DataConfig:
     focus: float = 0.7
     workers: int = 0
     degradations: DegradationsConfig = field(default_factory=DegradationsConfig)
-    class_weights: dict[str, float] = field(default_factory=dict)
-    kind_weights: dict[str, float] = field(default_factory=dict)
+    class_weights: ClassWeightsConfig = field(default_factory=ClassWeightsConfig)
+    kind_weights: KindWeightsConfig = field(default_factory=KindWeightsConfig)
     exclude: dict[str, list[str]] = field(default_factory=dict)
     on_error: str = "raise"
     audit: str = "stop"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import peft
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]  # public, though not in an __all__
 from torch import nn
 
 from realdamage.inference.errors import ConfigError
