@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pkgutil
@@ -75,6 +76,55 @@ def test_the_service_and_what_claims_import_need_no_training_and_no_analysis() -
     assert len(modules) > 50
     # imagehash, which claims use, brings scipy.
     assert heavy_imports(modules, TRAINING | ANALYSIS - {"scipy"}) == {}
+
+
+# The rooms that each may import besides itself; modules beside the rooms (commit, schema, …) are free to all but
+# inference, which stands alone.
+MAY_IMPORT: dict[str, set[str]] = {
+    "inference": set(),
+    "service": {"inference"},
+    "data": {"inference"},
+    "synthesis": {"inference", "data"},
+    "training": {"inference", "data", "synthesis"},
+    "evaluation": {"inference", "data", "synthesis", "training"},
+}
+
+
+def against_the_direction(room: str, source: str) -> list[str]:
+    """The modules of ours that `source`, a file of `room`, imports although it may not; also inside functions."""
+    imported: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = str(node.module)
+            imported += [f"realdamage.{name.name}" for name in node.names] if module == "realdamage" else [module]
+            imported += ["realdamage.relative"] if node.level else []  # would hide the room; none is used
+    ours = [name for name in imported if name.startswith("realdamage.") and not name.endswith("__version__")]
+    closed = {part for part in (name.split(".")[1] for name in ours) if part in MAY_IMPORT or room == "inference"}
+    closed -= MAY_IMPORT[room] | {room}
+    return [name for name in ours if name.split(".")[1] in closed]
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_in_one_direction(room: str) -> None:
+    files = sorted((PACKAGE / room).rglob("*.py"))
+    assert len(files) > 5
+    found = {str(file.relative_to(PACKAGE)): against_the_direction(room, file.read_text("utf-8")) for file in files}
+    assert {name: modules for name, modules in found.items() if modules} == {}
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(MAY_IMPORT)
+
+
+def test_the_direction_is_seen_in_every_form_of_import() -> None:
+    later = "def f():\n    from realdamage.evaluation.left_out import MODEL\n"
+    assert against_the_direction("training", later) == ["realdamage.evaluation.left_out"]
+    assert against_the_direction("data", "import realdamage.training.network") == ["realdamage.training.network"]
+    assert against_the_direction("service", "from realdamage import evaluation, schema") == ["realdamage.evaluation"]
+    assert against_the_direction("inference", "from realdamage.commit import git_commit") == ["realdamage.commit"]
+    assert against_the_direction("evaluation", later + "from realdamage import training") == []
 
 
 def test_importing_the_package_is_free() -> None:

@@ -11,14 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
 from realdamage.data.readers import read_dataset, reader_from_mapping
+from realdamage.evaluation.fold_plan import FoldPlan, data_overrides, deal_folds, lists_by_name, quoted
+from realdamage.evaluation.fold_runs import FoldRuns, Scoring
 from realdamage.evaluation.left_out import write_left_out
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.inference.errors import ConfigError
 from realdamage.inference.processors import available_processors
 from realdamage.inference.progress import track
 from realdamage.schema import FoldsConfig
-from realdamage.training.fold_plan import FoldPlan, data_overrides, deal_folds, lists_by_name, quoted
-from realdamage.training.folds import FoldRuns, Scoring
 
 
 def run(config: FoldsConfig) -> None:

@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 from realdamage.configuration import compose, plain
 from realdamage.data.manifest import Manifest, read_manifest, with_known_columns
 from realdamage.data.readers import reader_from_mapping
+from realdamage.evaluation.fold_plan import FoldPlan, data_overrides, deal_folds, quoted
+from realdamage.evaluation.fold_runs import FoldRuns, Processes, Scoring
 from realdamage.evaluation.left_out import read_fold
 from realdamage.evaluation.predictions import read_predictions
 from realdamage.inference.errors import ConfigError
 from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.training.fold_plan import FoldPlan, data_overrides, deal_folds, quoted
-from realdamage.training.folds import FoldRuns, Processes, Scoring
 
 STAGES = ("reference_stem", "reference")
 
@@ -108,7 +108,7 @@ class TestPlan:
                 "stage_overrides.refrence: not one of the stages reference_stem, reference",
             ),
             ({"f": ["taesd"]}, {"stages": ()}, "name at least one experiment, and none twice"),
-            ({"f": ["taesd"]}, {"stages": ("referense",)}, "Did you mean experiment=reference ?"),
+            ({"f": ["taesd"]}, {"stages": ("referense",)}, "did you mean experiment=reference?"),
             ({"f": ["taesd"]}, {"settings": ("model.lrr=1",)}, "Did you mean model.lr ?"),
             (
                 {"f": ["taesd"]},

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from realdamage.data.manifest import Manifest
+from realdamage.evaluation.fold_plan import FoldPlan, quoted
 from realdamage.evaluation.left_out import LOCALISATION, MODEL, TEST
 from realdamage.evaluation.left_out_figures import localisation_rows, photos_of_fold
 from realdamage.evaluation.perturbations import Perturbation
@@ -29,7 +30,6 @@ from realdamage.inference.errors import RealDamageError
 from realdamage.inference.metadata import read_model_file
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.progress import Track, no_progress
-from realdamage.training.fold_plan import FoldPlan, quoted
 
 Say = Callable[[str], None]
 Launch = Callable[[str, Sequence[str], int, Path, Say], int]

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from realdamage import configuration, schema
 from realdamage.data.checks import did_you_mean
 from realdamage.data.manifest import Manifest
 from realdamage.evaluation.left_out_figures import MEAN, WORST, photos_of_fold
 from realdamage.inference.errors import ConfigError
+
+# Hydra is imported where a training is composed: no module of this room brings it along.
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # What a run may be continued with: none of it changes what is learned.
@@ -112,6 +111,10 @@ class FoldPlan:
                     )
 
     def _changed(self, fold: str, stage: str, path: Path) -> list[str]:
+        from omegaconf import OmegaConf
+
+        from realdamage import schema
+
         found: Any = OmegaConf.to_container(OmegaConf.load(path))
         had = _flat(found)
         wanted = _flat(self._composed(fold, stage, Path(str(had.get("paths.run", ".")))))
@@ -127,6 +130,8 @@ class FoldPlan:
         return told
 
     def _composed(self, fold: str, stage: str, run: Path) -> dict[str, Any]:
+        from realdamage import configuration
+
         config = configuration.compose("train", [*self.overrides(fold, stage), f"paths.run={quoted(str(run))}"])
         return configuration.plain(config)
 
