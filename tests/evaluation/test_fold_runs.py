@@ -109,7 +109,7 @@ class TestPlan:
             ),
             ({"f": ["taesd"]}, {"stages": ()}, "name at least one experiment, and none twice"),
             ({"f": ["taesd"]}, {"stages": ("referense",)}, "did you mean experiment=reference?"),
-            ({"f": ["taesd"]}, {"settings": ("model.lrr=1",)}, "Did you mean model.lr ?"),
+            ({"f": ["taesd"]}, {"settings": ("model.lrr=1",)}, "did you mean model.lr?"),
             (
                 {"f": ["taesd"]},
                 {"settings": ("+data.exclude.source=[shop]",)},
