@@ -25,8 +25,6 @@ Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 KEYS = ["file_name", "perturbation"]
-CLEAN = "clean"
-"""What photos without a perturbation are called."""
 FIGURES: Mapping[str, tuple[str, bool]] = {
     "auroc": ("AUROC", True),
     "tpr_at_fpr_1": ("TPR at 1% FPR over real damage", True),

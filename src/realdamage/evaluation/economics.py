@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.intervals import bootstrap_interval
+from realdamage.evaluation.calibration import MIN_DAMAGED
+from realdamage.evaluation.metrics import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.policy import Policy
@@ -24,13 +26,11 @@ from realdamage.inference.policy import Policy
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
-MIN_DAMAGED = 20
-"""Honest buyers send photos of real damage: from so many on, only these stand for them, else all real photos."""
 # Outcomes as columns of the rates below.
 PAID, REVIEWED, REFUSED = 0, 1, 2
 _OUTCOMES = {"real": PAID, "review": REVIEWED, "synthetic": REFUSED}
 # Reasons that the thresholds decide about, or the lack of them; a photo with any other one is reviewed at any score.
-_OF_THE_SCORE = {"between_thresholds", "not_calibrated", "demo_model"}
+_OF_THE_SCORE = {"between_thresholds", NOT_CALIBRATED, "demo_model"}
 _FIGURES = ("cost", "reviewed", "stopped", "accused", "precision", "fakes_in_review")
 
 
@@ -166,7 +166,7 @@ def cost_sample(predictions: pd.DataFrame) -> CostSample:
         judged=np.asarray(used["outcome"].map(_OUTCOMES).fillna(REVIEWED), dtype=np.int64),
         group=group_ids(used).to_numpy(),
         negatives=negatives,
-        calibrated=not reasons.map(lambda codes: "not_calibrated" in codes).any(),
+        calibrated=not reasons.map(lambda codes: NOT_CALIBRATED in codes).any(),
         n_unscored=len(photos) - len(scored),
     )
 

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import beta as beta_distribution
 from scipy.stats import binom
 
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
+from realdamage.evaluation.resampling import share_interval
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.policy import Bound, Guarantee, Policy
 
@@ -83,7 +83,7 @@ def smallest_share(photos: int, delta: float) -> float | None:
 
 def upper_bound(errors: int, photos: int, delta: float) -> float:
     """The one-sided upper confidence bound of a share, in 0..1 (Clopper & Pearson 1934)."""
-    return 1.0 if errors >= photos else float(beta_distribution.ppf(1 - delta, errors + 1, photos - errors))
+    return 1.0 if errors >= photos else share_interval(errors, photos, 1 - 2 * delta)[1]
 
 
 def threshold_allowing(scores: npt.NDArray[np.float64], errors: int) -> npt.NDArray[np.float64]:

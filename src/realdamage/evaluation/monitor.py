@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realdamage.evaluation.metrics import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean
 from realdamage.evaluation.shift import Reference, Shift, holm, photos_needed, visible_shift
 from realdamage.inference.errors import RealDamageError, UsageError
@@ -30,7 +31,6 @@ _NUMBERS = {
     "compression": "compression",
     "hot_share": "share of hot patches",
 }
-_NOT_CALIBRATED = "not_calibrated"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _compare(here: pd.DataFrame, against: Reference, before: pd.DataFrame) -> tu
     without = [
         side
         for side, table in (("the log", here), ("the reference", before))
-        if table["reasons"].str.contains(_NOT_CALIBRATED, regex=False).any()
+        if table["reasons"].str.contains(NOT_CALIBRATED, regex=False).any()
     ]
     if without:
         skipped.append(f"outcomes and reasons ({' and '.join(without)} judged before the model was calibrated)")

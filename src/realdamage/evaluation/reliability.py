@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import beta as beta_distribution
 
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 from realdamage.evaluation.probabilities import N_BINS, equal_mass_bins
+from realdamage.evaluation.resampling import share_interval
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.policy import check_prior
 
@@ -57,7 +57,7 @@ def reliability_table(
     rows = []
     for number, (_, chosen) in enumerate(frame.groupby(equal_mass_bins(stated, bins), sort=True)):
         groups, share = chosen["group"].nunique(), float(chosen["synthetic"].mean())
-        figures = np.array([share, *_clopper_pearson(share * groups, groups, level)])
+        figures = np.array([share, *share_interval(share * groups, groups, level)])
         values = (
             *(number, len(chosen), groups, int(chosen["synthetic"].sum())),
             *(chosen["stated"].min(), chosen["stated"].max(), chosen["stated"].mean()),
@@ -81,13 +81,6 @@ def _check(synthetic: npt.NDArray[np.bool_], stated: npt.NDArray[np.float64]) ->
     wrong = stated[(stated < 0) | (stated > 1)]
     if len(wrong):
         raise RealDamageError(f"a probability of {wrong[0]} is not in 0..1; write the predictions again")
-
-
-def _clopper_pearson(count: float, n: int, level: float) -> tuple[float, float]:
-    """The two-sided interval of a share; a count between whole numbers stands between theirs."""
-    tail = (1 - level) / 2
-    low = float(beta_distribution.ppf(tail, count, n - count + 1)) if count > 0 else 0.0
-    return low, float(beta_distribution.ppf(1 - tail, count + 1, n - count)) if count < n else 1.0
 
 
 def _reweighted(share: npt.NDArray[np.float64], odds: float) -> npt.NDArray[np.float64]:

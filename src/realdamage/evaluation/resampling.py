@@ -85,8 +85,9 @@ def rate_interval(draws: Floats, n_groups: int) -> tuple[float, float]:
     return low, high
 
 
-def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval of a share of `count` among `n` independent photos (Clopper & Pearson 1934)."""
+def share_interval(count: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a share of `count` among `n` independent photos (Clopper & Pearson 1934); a
+    count between whole numbers stands between theirs."""
     if not n:
         return float("nan"), float("nan")
     tail = (1 - level) / 2
