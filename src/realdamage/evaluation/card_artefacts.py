@@ -68,9 +68,8 @@ def read_folds(path: Path) -> Folds:
     ):
         if pd.notna(mean[key]):
             # Files from before mean and worst had intervals are told without.
-            ends = ((row[key], row[f"{key}_low"], row[f"{key}_high"]) for row in (mean, worst))
             average, lowest = (
-                with_interval(*(None if pd.isna(end) else float(end) for end in row), tell) for row in ends
+                with_interval(float(row[key]), row[f"{key}_low"], row[f"{key}_high"], tell) for row in (mean, worst)
             )
             told.append(f"{title} {average} on average, {lowest} in the worst")
     sentence = f"{count:,} models, each trained without what it was then tested on: {'; '.join(told)}."
