@@ -152,7 +152,24 @@ class TestResume:
             train.run(tiny_config(tiny_run))
         assert (tiny_run / "last.ckpt").stat().st_mtime_ns == before
         assert checkpoint_to_resume(tiny_config(tiny_run, "overwrite=true")) is None
-        assert checkpoint_to_resume(tiny_config(tiny_run, "resume=last")) == tiny_run / "last.ckpt"
+        assert checkpoint_to_resume(tiny_config(tiny_run, "model.lr=3e-3", "resume=last")) == tiny_run / "last.ckpt"
+
+    def test_other_settings_than_it_began_with_are_refused(self, tiny_run: Path, tiny_config: TinyConfig) -> None:
+        began_with = (tiny_run / "config.yaml").read_bytes()
+        with pytest.raises(ConfigError, match=r"other settings: seed was \d+, now 99.*model\.lr was 0\.003, now 1e-06"):
+            train.run(tiny_config(tiny_run, "model.lr=1e-6", "seed=99", "resume=last", "trainer.max_epochs=9"))
+        assert (tiny_run / "config.yaml").read_bytes() == began_with
+
+    def test_starting_over_costs_nothing_until_it_starts(
+        self, tiny_run: Path, tiny_config: TinyConfig, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(tiny_run, tmp_path / "run")
+        before = {name: (folder / name).read_bytes() for name in ("best.ckpt", "last.ckpt", "config.yaml")}
+        with pytest.raises(ConfigError, match="cache_gib"):
+            train.run(tiny_config(folder, "overwrite=true", "data.cache_gib=-1"))
+        assert {name: (folder / name).read_bytes() for name in before} == before
+        train.run(tiny_config(folder, "overwrite=true", "trainer.max_epochs=1"))
+        assert all((folder / name).read_bytes() != old for name, old in before.items())
 
     def test_a_checkpoint_that_is_not_there_is_named(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=r"resume=.*gone\.ckpt: no such file"):

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from realdamage import configuration
 from realdamage.training.start import check_photos, checkpoint_to_resume
@@ -18,6 +17,8 @@ _NOISE = (
     ".*exists and is not empty.*",
     ".*LeafSpec.*",
     ".*is smaller than the logging interval.*",
+    ".*module.s. in eval mode at the start of training.*",  # frozen ones are held there
+    ".*dirpath has changed.*",
 )
 
 
@@ -35,10 +36,6 @@ def run(config: DictConfig) -> None:
     trainer, classifier, datamodule = build(config)
     steps_before = check_resumable(resume, classifier) if resume else None
     if trainer.is_global_zero:
-        for name in ("best.ckpt", "last.ckpt") if config.overwrite and not resume else ():
-            (Path(config.paths.run) / name).unlink(missing_ok=True)
-        Path(config.paths.run).mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, Path(config.paths.run) / "config.yaml", resolve=True)
         count = sum(p.numel() for p in classifier.network.parameters())
         learning = sum(p.numel() for p in classifier.network.parameters() if p.requires_grad)
         print(

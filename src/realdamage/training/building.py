@@ -18,6 +18,7 @@ from realdamage.training.classifier import MONITORED, DamageClassifier, read_che
 from realdamage.training.datamodule import DamageDataModule
 from realdamage.training.progress import PlainProgress
 from realdamage.training.record import training_record
+from realdamage.training.run_folder import RunFolder
 
 
 def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataModule]:
@@ -39,6 +40,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
     callbacks = [instantiate("callbacks", name, config.callbacks[name]) for name in config.callbacks]
     loggers = [instantiate("logger", name, config.logger[name]) for name in config.logger]
     callbacks, loggers = [made for made in callbacks if made], [made for made in loggers if made]
+    callbacks.append(RunFolder(config, start_over=config.overwrite and not config.resume))
     terminal = sys.stdout.isatty()
     if not terminal:
         callbacks.append(PlainProgress())

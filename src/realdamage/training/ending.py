@@ -43,8 +43,10 @@ def _nothing_left(trainer: L.Trainer) -> str:
 
 def _measured(best: ModelCheckpoint | None) -> str:
     """The path of the best checkpoint; "" when the figure was never a number."""
-    score = best.best_model_score if best else None
-    return _path(best) if best and score is not None and math.isfinite(float(score)) else ""
+    if best is None or not best.best_model_path:
+        return ""
+    score = best.best_model_score  # which a resumed run in a folder that was moved has forgotten
+    return _path(best) if score is None or math.isfinite(float(score)) else ""
 
 
 def _path(kept: ModelCheckpoint) -> str:
