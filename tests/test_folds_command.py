@@ -98,7 +98,7 @@ def test_photos_in_table_out_and_again(
         (["limit=1"], 2, "limit=1: at least 2"),
         (["column=family"], 2, "has 1 family of synthetic photos; at least 2"),
         (["robustness=twelv"], 2, "did you mean robustness=twelve?"),
-        (["data.root=gone"], 3, "gone: no such file or folder"),
+        (["data.root=gone"], 2, "gone: no such file or folder"),
         (["overrides=[model.lr]"], 2, "model.lr"),
     ],
 )

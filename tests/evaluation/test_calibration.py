@@ -229,7 +229,7 @@ def test_what_the_file_held_and_holds_no_longer_is_told(model_file: Path, write_
     summary = calibrate_model(model_file, manifest, fpr=0.02)
     assert summary.warnings == (
         "the file's promise of at most 5% of photos with real damage called synthetic is gone; --alpha makes one",
-        "the file's limits on photos too poor to judge are gone with its thresholds; set new ones: realdamage gate",
+        "the file's limits on photos too poor to judge went with its thresholds; set new ones: realdamage gate",
     )
 
 

@@ -442,7 +442,7 @@ def test_the_command_writes_beside_the_model_or_prints(
         (["--evaluation", "nowhere"], 2, "nowhere: no such file or folder"),
         (["--evaluation", "test", "--evaluation", "./test"], 2, "is called test already"),
         (["--evaluation", "=test"], 2, "write NAME=FOLDER"),
-        (["--evaluation", "test", "--manifest", "nowhere"], 3, "nowhere: no such file or folder"),
+        (["--evaluation", "test", "--manifest", "nowhere"], 2, "nowhere: no such file or folder"),
         (["--evaluation", "test", "--output", "test"], 3, "cannot be written"),
     ],
 )

@@ -345,7 +345,7 @@ def test_without_write_the_model_stays_as_it_is(judged: Callable[[Policy], Path]
         ((*ASKED, "--write"), 2, "--write needs --model"),
         ((*ASKED[:1], "1.5", *ASKED[2:]), 2, "fraud_rate=1.5"),
         ((*ASKED, "--detection", "2"), 2, "detection=2.0"),
-        ((*ASKED, "--model", "gone.onnx"), 3, "gone.onnx"),
+        ((*ASKED, "--model", "gone.onnx"), 2, "gone.onnx"),
     ],
 )
 def test_what_is_off_is_named(

@@ -252,7 +252,7 @@ def _given_up(before: Policy | None, after: Policy) -> Iterator[str]:
         if was and not still:
             yield f"the file's promise of at most {percent(was.share)} of {outcome} is gone; --{option} makes one"
     if before and before.gate and not after.gate:
-        yield "the file's limits on photos too poor to judge are gone with its thresholds; set new ones: realdamage gate"
+        yield "the file's limits on photos too poor to judge went with its thresholds; set new ones: realdamage gate"
 
 
 def _largest_below(scores: npt.NDArray[np.float64], share: float) -> float:

@@ -13,13 +13,11 @@ from realdamage.data.checks import did_you_mean
 from realdamage.data.manifest import Manifest
 from realdamage.evaluation.left_out_figures import MEAN, WORST, photos_of_fold
 from realdamage.inference.errors import ConfigError
+from realdamage.training.settings import changed_settings
 
 # Hydra is imported where a training is composed: no module of this room brings it along.
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# What a run may be continued with: none of it changes what is learned.
-_FREE = ("name", "resume", "overwrite", "threads", "paths", "logger", "data.workers", "data.cache_gib")
-_PATHS = ("data.root", "model.weights")
 
 
 @dataclass(frozen=True)
@@ -113,21 +111,8 @@ class FoldPlan:
     def _changed(self, fold: str, stage: str, path: Path) -> list[str]:
         from omegaconf import OmegaConf
 
-        from realdamage import schema
-
-        found: Any = OmegaConf.to_container(OmegaConf.load(path))
-        had = _flat(found)
-        wanted = _flat(self._composed(fold, stage, Path(str(had.get("paths.run", ".")))))
-        defaults = _flat(OmegaConf.to_container(OmegaConf.structured(schema.TrainConfig)))
-        told = []
-        for key in dict.fromkeys([*wanted, *had]):
-            # A key that came with a later version had its default then.
-            old, new = (each.get(key, defaults.get(key)) for each in (had, wanted))
-            if key in _PATHS and old and new:
-                old, new = Path(old).resolve(), Path(new).resolve()
-            if old != new and not any(key == free or key.startswith(f"{free}.") for free in _FREE):
-                told.append(f"{key} was {old}, now {new}")
-        return told
+        had: Any = OmegaConf.to_container(OmegaConf.load(path))
+        return changed_settings(had, self._composed(fold, stage, Path(had.get("paths", {}).get("run", "."))))
 
     def _composed(self, fold: str, stage: str, run: Path) -> dict[str, Any]:
         from realdamage import configuration
@@ -182,13 +167,3 @@ def _literal(value: Any) -> str:
         return "null" if value is None else quoted(str(value))
     keys = (re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)) for key in value)
     return "{" + ",".join(f"{key}:{_literal(each)}" for key, each in zip(keys, value.values(), strict=True)) + "}"
-
-
-def _flat(values: Any, above: str = "") -> dict[str, Any]:
-    """{"data.root": …}; empty mappings count as not there."""
-    if not isinstance(values, Mapping):
-        return {above: values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{above}.{key}" if above else str(key))
-    return flat

@@ -95,7 +95,7 @@ def triage_order(
 def read_claims(path: str | Path) -> pd.DataFrame:
     """A CSV file with the columns claim_id, file_name and perhaps claim_value (a number or empty, NaN then).
 
-    Raises UsageError: no such file; RealDamageError: a column is missing, a cell is empty or wrong, a photo stands there
+    Raises UsageError: no such file; RealDamageError: a column is missing, a cell is empty or wrong, a photo is there
     twice.
     """
     try:
