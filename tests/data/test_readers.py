@@ -311,7 +311,7 @@ def test_hydra_gives_the_same_reader_as_yaml(tmp_path: Path) -> None:
         "true": "real",
         "false": "synthetic",
     }
-    with pytest.raises(ConfigError, match=r"Did you mean data\.reader\.columns"):
+    with pytest.raises(ConfigError, match=r"did you mean data\.reader\.columns"):
         compose("evaluate", ["data.reader.colums.label=fake"])
 
 

@@ -195,7 +195,7 @@ def test_another_benchmark_is_refused_and_none_is_none() -> None:
     assert benchmark_figures(None, predictions_of()) is None
     with pytest.raises(ConfigError, match="benchmark=genimage: allowed is fraudbench"):
         benchmark_figures("genimage", predictions_of())
-    with pytest.raises(ConfigError, match="Did you mean benchmark=fraudbench"):
+    with pytest.raises(ConfigError, match="did you mean benchmark=fraudbench"):
         compose("evaluate", ["+benchmark=fraudbnch"])
     config = compose("evaluate", ["+benchmark=fraudbench", "checkpoint=x"])
     assert (config.benchmark, config.data.split, config.data.reader.layout) == ("fraudbench", None, "fraudbench")

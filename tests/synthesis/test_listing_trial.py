@@ -110,7 +110,7 @@ def test_the_command_writes_its_table(products: Path, tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
-    [(["--pairs", "0"], 2, "--pairs 0: at least 1 pair"), (["--photos", "nowhere"], 3, "nowhere")],
+    [(["--pairs", "0"], 2, "--pairs 0: at least 1 pair"), (["--photos", "nowhere"], 2, "nowhere")],
 )
 def test_wrong_input_is_told(
     products: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
