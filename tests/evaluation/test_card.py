@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from realdamage.cli import main
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.evaluation.card import CardInputs, card_text, named_folders
+from realdamage.evaluation.card import CardInputs, _validated_on, card_text, named_folders
 from realdamage.evaluation.card_markdown import code_block, table
 from realdamage.evaluation.card_training import first_line, seen, seen_in_training, training_photos
 from realdamage.evaluation.left_out_figures import COLUMNS
@@ -465,3 +465,8 @@ def test_a_folder_with_an_equals_sign_needs_no_name(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=0.1").mkdir()
     assert named_folders(["lr=0.1", "x=lr=0.1"]) == {"lr=0.1": Path("lr=0.1"), "x": Path("lr=0.1")}
+
+
+def test_figures_of_the_first_val_photos_are_told_from_those_of_all() -> None:
+    assert _validated_on({"val/auroc": 0.9, "val/photos": 784.0}) == "on the val split"
+    assert "the first ones" in _validated_on({"val/auroc": 0.9})

@@ -112,7 +112,7 @@ def card_text(given: CardInputs, *, folder: Path | None = None) -> str:
         audit_tests=_audit_tests(metadata),
         data_card=_link(given.data_card, folder),
         recipe=table(("setting", "value"), list(settings(recipe))),
-        validation=table(("on the val split", "value"), list(settings(metadata.metrics))),
+        validation=table((_validated_on(metadata.metrics), "value"), list(settings(metadata.metrics))),
         commands=code_block(given.commands),
         evaluations=[evaluation_text(evaluated) for evaluated in evaluations],
         folds=folds,
@@ -185,6 +185,11 @@ def _families(tables: Sequence[pd.DataFrame]) -> dict[str, str]:
         for name, family in zip(rows["generator"], rows["family"], strict=True):
             families[name] = families.get(name) or family
     return families
+
+
+def _validated_on(figures: Mapping[str, Any]) -> str:
+    """Models of before `val/photos` was counted may have been validated on the first photos only, as they lay there."""
+    return "on the val split" if "val/photos" in figures else "on val photos (the first ones, perhaps of one source)"
 
 
 def _facts(given: CardInputs, detector: Detector, data: bytes, policy_sha256: str) -> Iterator[tuple[str, object]]:
