@@ -97,7 +97,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("folds", "changes", "told"),
         [
-            ({"f": ["tased"]}, {}, "folds.f: photos has no family 'tased'; Did you mean 'taesd'? it has other, taesd"),
+            ({"f": ["tased"]}, {}, "folds.f: photos has no family 'tased'. Did you mean 'taesd'? It has other, taesd"),
             ({"a b": ["taesd"]}, {}, "folds.a b: its name becomes a folder's"),
             ({"mean": ["taesd"]}, {}, "folds.mean: its name becomes a folder's"),
             ({"f": []}, {}, "folds.f: no synthetic photo of the test split has family (no value is named)"),

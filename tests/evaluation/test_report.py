@@ -510,3 +510,12 @@ def test_plots_of_perturbations_say_which_photos_are_counted(
     page = text_of(report_page(build_report((table, metrics))))
     for title in ("AUROC on all 228 real photos", *titles):
         assert title in page
+
+
+def test_an_audit_that_measured_nothing_neither_passed_nor_failed(model_file: Path) -> None:
+    metadata = read_model_file(model_file)[1]
+    told = {"verdict": "not measured", "tests": {"source": [None, None, None]}}
+    words = report_words.audit_words(replace(metadata, training={"audit": told}))
+    assert words.passed is None
+    assert words.sentence == "The training set had too few photos for the audit to measure anything."
+    assert words.tests == (("source", None, None, None),)

@@ -92,7 +92,9 @@ def test_an_audit_that_could_measure_nothing_is_not_told_to_have_passed(
     table = read_manifest(root).table
     write_manifest(root, table.assign(split=["train" if group < "group02" else "val" for group in table["group"]]))
     described = module(root).describe()
-    assert described["audit"] == "without a result: too few photos to measure anything"
+    assert described["audit"]["verdict"] == "not measured"
+    assert set(described["audit"]["tests"]) == {"container", "source", "damage", "condition"}
+    assert all(figures == [None, None, None] for figures in described["audit"]["tests"].values())
     assert "audit: nothing could be measured (too few photos: 5 real and 6 synthetic" in caplog.text
     assert "passed" not in caplog.text
 

@@ -77,8 +77,8 @@ class FoldPlan:
             for value in values:
                 if value not in known:
                     raise ConfigError(
-                        f"folds.{fold}: {manifest.root} has no {self.column} {value!r};{did_you_mean(value, known)} "
-                        f"it has {', '.join(known)}"
+                        f"folds.{fold}: {manifest.root} has no {self.column} {value!r}.{did_you_mean(value, known)} "
+                        f"It has {', '.join(known)}"
                     )
             if not (photos["label"] == "synthetic").any():
                 raise ConfigError(

@@ -223,7 +223,7 @@ def model_card(metadata: ModelMetadata | None, run: Mapping[str, Any]) -> list[F
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit before training said. passed: None when it was not run, or nothing is known. tests: name, then
+    """What the audit before training said. passed: None when it was not run, or nothing is known or measured. tests: name, then
     AUROC with its 95% interval where it was measured. exceptions: sentences."""
 
     passed: bool | None
@@ -244,6 +244,8 @@ def audit_words(metadata: ModelMetadata | None) -> Audit:
         f"{each.get('part', '')}, {each.get('test', '')}: {each.get('reason', '')}"
         for each in found.get("exceptions") or ()
     )
+    if found.get("verdict") == "not measured":
+        return Audit(None, "The training set had too few photos for the audit to measure anything.", tests, exceptions)
     passed = found.get("verdict") == "passed"
     sentence = (
         "The training set passed the audit: what its files and columns alone tell does not tell the labels apart."

@@ -224,16 +224,8 @@ class DamageDataModule(L.LightningDataModule):
             "photos": {str(label): int(count) for label, count in train["label"].value_counts().items()},
             "generators": sorted(set(train["generator"]) - {""}),
             "excluded": {column: sorted(values) for column, values in (self.hparams["exclude"] or {}).items()},
-            "audit": self._audit_told(),
+            "audit": self.audit_report.verdict() if self.audit_report else "not run",
         }
-
-    def _audit_told(self) -> dict[str, Any] | str:
-        """The verdict with its figures; a text, which reports and cards print as it is, where there are none."""
-        if self.audit_report is None:
-            return "not run"
-        if not self.audit_report.leaks and not self.audit_report.measured:
-            return "without a result: too few photos to measure anything"
-        return self.audit_report.verdict()
 
     def _split(self, split: str) -> Manifest:
         if self.manifest is None:
