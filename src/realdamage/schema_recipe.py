@@ -15,12 +15,14 @@ class SourceConfig:
 
     kind: str = "studio"
     root: str | None = None
+    more: list[str] = field(default_factory=list)
     splits: str | None = None
     groups: int = 200
     damaged_share: float = 0.5
     per_source: int | None = None
     damaged_first: bool = False
     max_side: int = 2048
+    crop: int | None = None
 
 
 @dataclass
@@ -45,6 +47,7 @@ class IncludeConfig:
     """See `realdamage.synthesis.settings.IncludeSettings`."""
 
     root: str | None = None
+    splits: str | None = None
     fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2})
     exceptions: dict[str, str] = field(default_factory=dict)
 

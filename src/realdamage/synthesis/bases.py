@@ -86,11 +86,19 @@ def _studio_bases(recipe: Recipe) -> list[Base]:
 
 
 def _manifest_bases(recipe: Recipe) -> list[Base]:
-    manifest = read_manifest(Path(str(recipe.source.root)))
+    roots = [str(recipe.source.root), *recipe.source.more]
+    return [base for root in roots for base in _bases_of(recipe, Path(root))]
+
+
+def _bases_of(recipe: Recipe, root: Path) -> list[Base]:
+    manifest = read_manifest(root)
     if recipe.source.splits:
         manifest = with_split_table(manifest, recipe.source.splits)
     table = manifest.table
-    rows = table[(table["label"] == "real") & table["kind"].isin(("original", "damaged"))]
+    # The original of somebody else's edit stays with that edit (`Recipe.include`).
+    edited = set(table.loc[table["label"] == "synthetic", "pair"])
+    usable = (table["label"] == "real") & table["kind"].isin(("original", "damaged"))
+    rows = table[usable & ~table["file_name"].isin(edited)]
     if rows.empty:
         raise SynthesisError(f"{manifest.root}: no real photo of kind original or damaged to start from")
     if recipe.source.per_source is not None:

@@ -21,6 +21,7 @@ from realdamage.inference.errors import MissingExtraError, SynthesisError
 from realdamage.synthesis.diffusion import loading, weights_folder
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.house_codec import HOUSE_CODECS, load_house_codec
+from realdamage.synthesis.taef2 import load_taef2
 
 RGB = npt.NDArray[np.uint8]
 Soft = npt.NDArray[np.float32]
@@ -48,8 +49,8 @@ class Reconstruct(Protocol):
 class Codec:
     """Regenerates pixels through a generator's codec.
 
-    `weights`: a name of HOUSE_CODECS for a codec inside the package, a .safetensors of ours, a folder of `diffusers`
-    weights, or a hub id; `generator`, `family`: names for the manifest. Raises SynthesisError when the weights cannot
+    `weights`: a name of HOUSE_CODECS for a codec inside the package, a .safetensors of `train_codec`, the
+    taef2.safetensors of FLUX.2's tiny autoencoder, a folder of `diffusers` weights, or a hub id; `generator`, `family`: names for the manifest. Raises SynthesisError when the weights cannot
     be loaded and MissingExtraError when `diffusers` is needed and not there.
     """
 
@@ -94,6 +95,8 @@ class Codec:
 
 def load_codec(weights: str) -> Reconstruct:
     """Loads a codec by name, path or hub id; see `Codec`."""
+    if Path(weights).name == "taef2.safetensors":
+        return load_taef2(weights).__call__
     if weights in HOUSE_CODECS or weights.endswith(".safetensors"):
         house = load_house_codec(weights)
         return house.__call__

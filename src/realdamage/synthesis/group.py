@@ -74,22 +74,28 @@ class GroupMaker:
         *,
         overlay_share: float = 0.0,
         max_side: int = 2048,
+        crop: int | None = None,
     ) -> None:
         self.generators, self.pool, self.damages = generators, pool, tuple(damages)
-        self.overlay_share, self.max_side = overlay_share, max_side
+        self.overlay_share, self.max_side, self.crop = overlay_share, max_side, crop
         self.paint, self.annotate, self.studio = Paint(self.damages), Annotate(), Studio()
         # Not the tone: it would change every pixel of an edit, and which of them are synthetic would be lost.
         self.overlay = Annotate(tuple(kind for kind in ANNOTATIONS if kind != "tone"))
 
-    def base(self, base: Base) -> tuple[RGB, Mask | None]:
+    def base(self, base: Base, rng: np.random.Generator) -> tuple[RGB, Mask | None]:
         """The real photo, uint8 [h, w, 3], and where its product is, bool [h, w], where that is known."""
         if base.studio_seed is not None:
             capture = self.studio.render(base.studio_seed, base.studio_seed + 1, base.damage)
             return capture.rgb, capture.object_mask
         try:
-            return limit_side(decode(base.path), PixelSpec(max_side=self.max_side)), None
+            rgb = limit_side(decode(base.path), PixelSpec(max_side=self.max_side))
         except PhotoError as error:
             raise SynthesisError(f"a source photo cannot be read: {error}") from error
+        if self.crop is None or max(rgb.shape[:2]) <= self.crop:
+            return rgb, None
+        tops = [max(0, side - self.crop) for side in rgb.shape[:2]]
+        y, x = (int(rng.integers(top + 1)) for top in tops)
+        return rgb[y : y + self.crop, x : x + self.crop], None
 
     def derive(self, base: Base, rgb: RGB, product: Mask | None, rng: np.random.Generator) -> Iterator[_Photo]:
         """The derived photos, as many of each kind as is drawn."""
@@ -135,7 +141,7 @@ def group_files(base: Base, index: int) -> list[str]:
 
 def group_photos(maker: GroupMaker, base: Base, index: int, root: Path, rng: np.random.Generator) -> list[Row]:
     """Makes and saves a group's photos and masks; returns their manifest rows, the base first."""
-    rgb, product = maker.base(base)
+    rgb, product = maker.base(base, rng)
     settings = maker.pool.draw(rng)
     group = base.group or f"{base.source}/{index:06d}"
     kind = "damaged" if base.condition == "damaged" else "original"

@@ -25,7 +25,7 @@ from PIL import Image
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.neutralise import DROPPED_NAME, EXCEPTIONS_NAME, NeutraliseSettings, SizePool, neutralise
 from realdamage.data.parts import FOLDER, Parts, in_processes
-from realdamage.data.splits import assign_splits
+from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.processors import available_processors
@@ -105,8 +105,13 @@ def _included(recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track) 
     for name in table.loc[table["pair"] == "", "file_name"]:
         with Image.open(root / name) as image:
             sizes.append((image.height, image.width))
+    used = {Path(base.path).resolve() for base in recipe_bases(recipe) if base.path}
     for each in recipe.include:
         manifest = read_manifest(str(each.root))
+        if each.splits:
+            manifest = with_split_table(manifest, each.splits)
+        kept = [manifest.path(name).resolve() not in used for name in manifest.table["file_name"]]
+        manifest = manifest.subset(pd.Series(kept, manifest.table.index))
         found = manifest.table
         if not (found["split"] != "").any():
             manifest = replace(manifest, table=found.assign(split=assign_splits(found, each.fractions, recipe.seed)))
@@ -153,6 +158,7 @@ def _maker() -> GroupMaker:
         drawn_damages(recipe, _worker_job.bases),
         overlay_share=recipe.overlay_share,
         max_side=recipe.source.max_side,
+        crop=recipe.source.crop,
     )
 
 

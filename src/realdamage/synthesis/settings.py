@@ -20,16 +20,24 @@ class SourceSettings:
     `root`); `splits`: a split table (`realdamage split --output`) for these photos, which then says who is locked away;
     `groups`: how many scenes the studio renders; `damaged_share`: of the studio's scenes, in 0..1; `per_source`: at
     most so many photos of each source of the manifest (None: all), drawn at random, with `damaged_first` the really
-    damaged ones before the others; `max_side`: larger photos are resized to it, in pixels."""
+    damaged ones before the others; `max_side`: larger photos are resized to it, in pixels; `crop`: then a random square
+    of this side is cut from larger photos (None: none is), which keeps a camera's own pixels and saves codecs time;
+    `more`: further folders of real photos, used like `root`."""
 
     kind: str = "studio"
     root: str | None = None
+    more: Sequence[str] = ()
     splits: str | None = None
     groups: int = 200
     damaged_share: float = 0.5
     per_source: int | None = None
     damaged_first: bool = False
     max_side: int = 2048
+    crop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.crop < 64:
+            raise SynthesisError(f"recipe.source.crop={self.crop}: must be at least 64 pixels, or null")
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,13 @@ class WriterSettings:
 
 @dataclass(frozen=True)
 class IncludeSettings:
-    """A finished set that becomes a part of this one: photos of real generators, say. `root`: its folder; `fractions`:
-    its splits (its own, where it has some); `exceptions`: shortcut tests of the audit that it cannot pass, and why."""
+    """A finished set that becomes a part of this one: photos of real generators, say. `root`: its folder; `splits`: a
+    split table for it; `fractions`: its splits where neither the table nor the set says them; `exceptions`: shortcut
+    tests of the audit that it cannot pass, and why. Photos that the recipe edits are not included a second time."""
 
     name: str
     root: str | None = None
+    splits: str | None = None
     fractions: Mapping[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2})
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
