@@ -176,7 +176,7 @@ def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
 
     for config, configured, besides in (
         (schema.ModelConfig, DamageClassifier, {"adapt", "record"}),
-        (schema.DataConfig, DamageDataModule, {"pixel_spec", "seed", "clean_views"}),
+        (schema.DataConfig, DamageDataModule, {"pixel_spec", "seed"}),
         (schema.DegradationsConfig, Degradations, set()),
         (schema.PoolingConfig, Pooling, set()),
         (schema.LossConfig, LossWeights, set()),

@@ -18,7 +18,7 @@ def run(config: ExportConfig) -> None:
     """Exports and prints size, opset and the largest difference from torch."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    classifier = load_classifier(config.checkpoint)
+    classifier = load_classifier(config.checkpoint, tile=config.tile, overlap=config.overlap)
     output = Path(config.output or Path(config.checkpoint).with_name("model.onnx"))
     exported = export_network(
         classifier.network, model_metadata(classifier), output, opset=config.opset, tolerance=config.tolerance

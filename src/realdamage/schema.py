@@ -93,6 +93,8 @@ class DataConfig:
     on_error: str = "raise"
     audit: str = "stop"
     cache_gib: float = 0.0
+    part_shares: dict[str, float] = field(default_factory=dict)
+    epoch_units: int | None = None
 
 
 @dataclass
@@ -112,7 +114,6 @@ class LossConfig:
     tile: float = 1.0
     patch: float = 1.0
     photo: float = 0.5
-    consistency: float = 0.0
 
 
 @dataclass
@@ -142,6 +143,7 @@ class AdaptConfig:
 
     strategy: str = "full"
     layer_decay: float = 1.0
+    stem: float = 1.0
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
@@ -280,11 +282,13 @@ class FoldsConfig:
 @dataclass
 class ExportConfig:
     """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
-    `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the wrapper on the awkward
-    photos."""
+    `tile`, `overlap`: of the exported model, where its backbone takes any tile (null: as trained); `opset`: of ONNX;
+    `tolerance`: largest difference of the probability between torch and the wrapper on the awkward photos."""
 
     checkpoint: str = MISSING
     output: str | None = None
+    tile: int | None = None
+    overlap: int | None = None
     name: str = "export"
     opset: int = 20
     tolerance: float = 1e-3

@@ -15,7 +15,7 @@ from realdamage.inference.errors import ConfigError
 from realdamage.training.adaptation import Adaptation, adapt_network, merge_adapters, parameter_groups
 from realdamage.training.network import EvidenceViT, build_network
 
-BACKBONES = ("test_vit", "vit_micro", "vit_pe_spatial_tiny_patch16_512.fb")  # the last is one of timm's Eva models
+BACKBONES = ("test_vit", "vit_lite", "vit_pe_spatial_tiny_patch16_512.fb")  # the last is one of timm's Eva models
 MERGE_TOLERANCE = 1e-5
 
 
@@ -206,3 +206,17 @@ def test_adapters_need_blocks() -> None:
 
     with pytest.raises(ConfigError, match="no linear layers under `blocks`"):
         adapt_network(Bare(), Adaptation("lora"))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.03, 1.0])
+def test_the_stem_learns_at_its_own_rate(factor: float) -> None:
+    network = build_network("vit_lite", tile=64, pretrained=False)
+    adaptation = Adaptation(stem=factor)
+    adapt_network(network, adaptation)
+    rates = {id(p): g["lr"] for g in parameter_groups(network, adaptation, 1e-3, 0.05) for p in g["params"]}
+    stem = list(network.backbone.patch_embed.backbone.parameters())
+    found = {round(rates.get(id(parameter), -1.0), 9) for parameter in stem}
+    assert found == {-1.0 if factor == 0.0 else round(1e-3 * factor, 9)}
+    assert rates[id(network.backbone.patch_embed.proj.weight)] == pytest.approx(1e-3)
+    learning = [p for p in network.parameters() if p.requires_grad]
+    assert len(rates) == len(learning)  # each parameter that learns is in one group

@@ -31,7 +31,6 @@ def test_batches_hold_both_halves_of_every_training_pair(tiny_manifest: Path) ->
     batches = list(made.train_dataloader())
     assert [batch["tiles"].shape for batch in batches] == [(28, 64, 64, 3)] * 2
     assert batches[0]["tiles"].dtype == torch.uint8
-    assert "clean_tiles" not in batches[0]  # nobody asked
     photos = list(made.val_dataloader())
     assert len(photos) == 11
     labels = read_manifest(tiny_manifest).select(split="val").table["label"]

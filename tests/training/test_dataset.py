@@ -23,6 +23,7 @@ from realdamage.training.dataset import (
     WholePhotoSampler,
     collate_units,
     training_units,
+    unit_chances,
 )
 from realdamage.training.degradations import Degradations
 
@@ -49,21 +50,6 @@ def pairs(manifest: Manifest, degradations: Degradations, *, crops: int = 40, fo
     dataset = PairDataset(manifest, SPEC, degradations, seed=0, tiles_per_photo=crops, focus=focus)
     unit = dataset[0, 0]
     return {name: unit[name].numpy().reshape(2, crops, *unit[name].shape[1:]) for name in ("tiles", "patch_share")}
-
-
-def test_clean_views_change_no_crop_and_are_there_only_when_asked(tmp_path: Path, photo_factory) -> None:
-    photo = photo_factory(150, 130, 0)
-    manifest = write_pair(tmp_path, photo, 255 - photo, None)
-    plain = PairDataset(manifest, SPEC, HARSH, seed=3, tiles_per_photo=20)[2, 0]
-    both = PairDataset(manifest, SPEC, HARSH, seed=3, tiles_per_photo=20, clean_views=True)[2, 0]
-    assert set(both) - set(plain) == {"clean_tiles"}
-    for name in ("tiles", "patch_share", "tile_label", "photo_label", "photo_weight"):
-        assert torch.equal(plain[name].nan_to_num(-1), both[name].nan_to_num(-1)), name
-    assert both["clean_tiles"].shape == both["tiles"].shape
-    assert not torch.equal(both["clean_tiles"], both["tiles"])
-    assert "clean_tiles" not in collate_units([plain, plain])
-    untouched = PairDataset(manifest, SPEC, CLEAN, seed=3, tiles_per_photo=20, clean_views=True)[2, 0]
-    assert torch.equal(untouched["clean_tiles"], untouched["tiles"])
 
 
 @pytest.mark.parametrize("shape", [(150, 130), (70, 200), (40, 50)])
@@ -203,7 +189,6 @@ def test_units_are_joined_photo_by_photo(tiny_manifest: Path) -> None:
     dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=2, photo_weights=weights)
     batch = collate_units([dataset[0, index] for index in (0, 1, 2)])
     assert batch["tiles"].shape == (12, 64, 64, 3)
-    assert batch["photo_index"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     rows = [row for unit in dataset.units[:3] for row in unit]
     assert batch["photo_weight"].tolist() == [float(row) for row in rows]
     synthetic = manifest.table["label"].iloc[rows] == "synthetic"
@@ -283,9 +268,9 @@ class TestEpochSampler:
         for epoch in (0, 1):
             sampler.set_epoch(epoch)
             order = list(sampler)
-            assert {seen for seen, _ in order} == {epoch}
-            assert sorted(index for _, index in order) == list(range(20))
-            orders.append([index for _, index in order])
+            assert {(seen, before) for seen, _, before in order} == {(epoch, 0)}
+            assert sorted(index for _, index, _ in order) == list(range(20))
+            orders.append([index for _, index, _ in order])
         assert orders[0] != orders[1]
 
     def test_the_order_depends_on_seed_and_epoch_alone(self) -> None:
@@ -298,13 +283,76 @@ class TestEpochSampler:
     @pytest.mark.parametrize(("length", "processes"), [(20, 2), (21, 2), (5, 4), (1, 3)])
     def test_processes_share_the_units_and_take_as_many_steps(self, length: int, processes: int) -> None:
         samplers = [EpochSampler(length, 0, rank, processes) for rank in range(processes)]
-        shares = [[index for _, index in sampler] for sampler in samplers]
+        shares = [[index for _, index, _ in sampler] for sampler in samplers]
         assert {len(share) for share in shares} == {len(samplers[0])} == {-(-length // processes)}
         seen = Counter(index for share in shares for index in share)
         assert set(seen) == set(range(length))
         assert sum(seen.values()) - length < processes  # only the last round is filled up
         if length % processes == 0:
             assert set(seen.values()) == {1}
+
+    def test_draws_follow_the_chances_and_number_their_repeats(self) -> None:
+        chances = np.array([0.5, 0.25, 0.25, 0.0])
+        sampler = EpochSampler(4, seed=0, chances=chances, draws=4000)
+        drawn = list(sampler)
+        counts = Counter(index for _, index, _ in drawn)
+        assert len(sampler) == len(drawn) == 4000
+        assert [counts[index] / 4000 for index in range(4)] == pytest.approx(chances, abs=0.03)
+        assert len(set(drawn)) == 4000  # no unit is cut twice at the same place
+        assert max(before for _, index, before in drawn if index == 1) == counts[1] - 1
+
+
+def unpaired_set(root: Path, photo_factory) -> Manifest:
+    """Three real photos of source a, one of b, a pair of one family, and four lone images of another."""
+    root.mkdir()
+    rows = [{"file_name": f"a{i}.png", "label": "real", "source": "a", "part": "photos"} for i in range(3)]
+    rows += [{"file_name": "b0.png", "label": "real", "source": "b", "part": "generated"}]
+    lone = {"label": "synthetic", "source": "web", "part": "generated"}
+    rows += [{**lone, "file_name": f"g{i}.png", "kind": "ai_whole", "family": "x"} for i in range(4)]
+    rows += [{**lone, "file_name": "h0.png", "kind": "ai_region", "family": "y"}]
+    edit = {"label": "synthetic", "kind": "ai_whole", "family": "codec", "source": "a", "part": "photos"}
+    rows += [{**edit, "file_name": "e0.png", "pair": "a0.png"}]
+    for number, row in enumerate(rows):
+        Image.fromarray(photo_factory(120, 100, number)).save(root / row["file_name"])
+    write_manifest(root, pd.DataFrame(rows).fillna(""))
+    return read_manifest(root)
+
+
+def test_parts_get_their_shares_and_families_the_square_roots(tmp_path: Path, photo_factory) -> None:
+    manifest = unpaired_set(tmp_path / "set", photo_factory)
+    units = training_units(manifest)
+    chances = unit_chances(manifest, units, {"photos": 0.6, "generated": 0.4})
+    names = manifest.table["file_name"]
+    by_last = {names[unit[-1]]: chance for unit, chance in zip(units, chances, strict=True)}
+    assert by_last["e0.png"] == pytest.approx(0.6 / (1 + 2**0.5))  # one edit, and two photos without an edit
+    # Families of 4, 1 and 1 units weigh 2, 1 and 1.
+    assert by_last["g0.png"] == pytest.approx(0.4 * 2 / 4 / 4)
+    assert by_last["h0.png"] == by_last["b0.png"] == pytest.approx(0.4 / 4)
+    assert chances.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shares", [{"photos": 0.5}, {"photos": 0.5, "generator": 0.5}])
+def test_shares_that_fit_no_part_are_refused(tmp_path: Path, photo_factory, shares: dict[str, float]) -> None:
+    manifest = unpaired_set(tmp_path / "set", photo_factory)
+    with pytest.raises(ConfigError, match=r"data\.part_shares"):
+        unit_chances(manifest, training_units(manifest), shares)
+
+
+def test_an_image_without_an_original_gets_a_degraded_real_partner(tmp_path: Path, photo_factory) -> None:
+    manifest = unpaired_set(tmp_path / "set", photo_factory)
+    dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=1, partners=True)
+    names = list(manifest.table["file_name"])
+    place = dataset.units.index((names.index("g0.png"),))
+    read: list[str] = []
+    dataset._view = lambda row: (read.append(names[row]), read_view(manifest, row, SPEC))[1]  # type: ignore[method-assign]
+    units = [dataset[0, place, before] for before in range(60)]
+    partners = Counter(name for name in read if name != "g0.png")
+    assert set(partners) == {"a0.png", "a1.png", "a2.png", "b0.png"}
+    assert partners["b0.png"] > 12  # a third of the draws or so: the square root of 1 beside that of 3
+    assert all(unit["photo_label"].tolist() == [0.0, 1.0] for unit in units)
+    assert all(unit["patch_share"][1].min() == 1.0 for unit in units)  # every pixel of ai_whole is synthetic
+    plain = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=1)
+    assert plain[0, place]["photo_label"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize(("length", "processes"), [(4, 2), (5, 2), (1, 3)])

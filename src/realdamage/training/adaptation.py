@@ -29,10 +29,12 @@ HEADS = ("patch_head", "tile_head")
 @dataclass(frozen=True)
 class Adaptation:
     """How to fine-tune. `layer_decay`: factor of the learning rate from one block to the one below, in (0, 1], for
-    `full`; `rank`, `alpha`, `dropout`: of the adapters, for `lora`."""
+    `full`; `stem`: factor of the learning rate of a pretrained convolutional stem (`vit_lite`), for `full`: 0 freezes
+    it; `rank`, `alpha`, `dropout`: of the adapters, for `lora`."""
 
     strategy: Literal["full", "lora", "head"] = "full"
     layer_decay: float = 1.0
+    stem: float = 1.0
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
@@ -42,6 +44,8 @@ class Adaptation:
             raise ConfigError(f"adapt.strategy={self.strategy}: unknown; allowed: full, lora, head")
         if not 0.0 < self.layer_decay <= 1.0:
             raise ConfigError(f"adapt.layer_decay={self.layer_decay}: must be in (0, 1]")
+        if not 0.0 <= self.stem <= 1.0:
+            raise ConfigError(f"adapt.stem={self.stem}: must be in 0..1")
         if self.rank < 1:
             raise ConfigError(f"adapt.rank={self.rank}: must be at least 1")
         if not 0 < self.alpha < math.inf:
@@ -57,6 +61,8 @@ def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
     `lora` the layers that have state of their own, while drop path and the adapters' dropout go on.
     """
     if adaptation.strategy == "full":
+        if adaptation.stem == 0.0:
+            _stem(network).requires_grad_(False)
         return
     network.backbone.requires_grad_(False)
     if adaptation.strategy == "lora":
@@ -72,6 +78,12 @@ def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
         module for module in network.backbone.modules() if adaptation.strategy == "head" or _holds_frozen_state(module)
     )
     network.train(network.training)
+
+
+def _stem(network: EvidenceViT) -> nn.Module:
+    """The convolutional part of a hybrid ViT; an empty module for other ViTs."""
+    embed: Any = network.backbone.patch_embed
+    return getattr(embed, "backbone", None) or nn.Module()
 
 
 def _holds_frozen_state(module: nn.Module) -> bool:
@@ -136,15 +148,18 @@ def parameter_groups(
     skipped = body.no_weight_decay() if hasattr(body, "no_weight_decay") else ()
     groups: list[dict[str, Any]] = []
     if any(parameter.requires_grad for parameter in network.backbone.parameters()):
-        decay = adaptation.layer_decay if adaptation.strategy == "full" else 1.0
+        full = adaptation.strategy == "full"
+        decay = adaptation.layer_decay if full else 1.0
+        stem = {id(parameter) for parameter in _stem(network).parameters()}
         for group in param_groups_layer_decay(network.backbone, weight_decay, skipped, layer_decay=decay):
-            groups.append(
-                {
-                    "params": group["params"],
-                    "weight_decay": group["weight_decay"],
-                    "lr": lr * group["lr_scale"],
-                }
-            )
+            for inside, factor in ((False, 1.0), (True, adaptation.stem if full else 1.0)):
+                groups.append(
+                    {
+                        "params": [p for p in group["params"] if (id(p) in stem) == inside],
+                        "weight_decay": group["weight_decay"],
+                        "lr": lr * group["lr_scale"] * factor,
+                    }
+                )
     heads = [parameter for head in HEADS for parameter in network.get_submodule(head).parameters()]
     groups.append({"params": [p for p in heads if p.ndim > 1], "weight_decay": weight_decay, "lr": lr})
     groups.append({"params": [p for p in heads if p.ndim <= 1], "weight_decay": 0.0, "lr": lr})

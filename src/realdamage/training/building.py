@@ -35,7 +35,6 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
         **plain["data"],
         pixel_spec=classifier.pixel_spec.to_dict(),
         seed=config.seed,
-        clean_views=classifier.loss_weights.consistency > 0,
     )
     callbacks = [instantiate("callbacks", name, config.callbacks[name]) for name in config.callbacks]
     loggers = [instantiate("logger", name, config.logger[name]) for name in config.logger]

@@ -34,13 +34,12 @@ MIN_REAL_FOR_1_PERCENT = 100
 @dataclass(frozen=True)
 class LossWeights:
     """Factors of the loss terms: `tile` and `patch` BCE on labels from the mask, `photo` BCE on the pooled score of a
-    photo's crops, `consistency` squared distance between the evidence of a crop before and after its degradation (0:
-    off, and the clean view is not computed)."""
+    photo's crops. With `data.tiles_per_photo=1` the photo term counts only photos without a mask: elsewhere one crop's
+    score would repeat the other two terms, and the wrapper pools many tiles."""
 
     tile: float = 1.0
     patch: float = 1.0
     photo: float = 0.5
-    consistency: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -113,11 +112,6 @@ class DamageClassifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         logit, evidence = self(batch["tiles"])
         terms = self._terms(batch, logit, evidence)
-        if self.loss_weights.consistency:
-            clean_logit, clean_evidence = self(batch["clean_tiles"])
-            clean = self._terms(batch, clean_logit, clean_evidence)
-            terms = {name: (terms[name] + clean[name]) / 2 for name in terms}
-            terms["consistency"] = F.mse_loss(evidence, clean_evidence.detach())
         weights = asdict(self.loss_weights)
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         photos = len(batch["photo_label"])
@@ -126,15 +120,19 @@ class DamageClassifier(L.LightningModule):
         return loss
 
     def _terms(self, batch: Batch, logit: Tensor, evidence: Tensor) -> dict[str, Tensor]:
-        weight = batch["photo_weight"][batch["photo_index"]]
-        share = batch["patch_share"]
-        photos = range(len(batch["photo_label"]))
-        index = batch["photo_index"]
-        scores = torch.stack([pool(logit[index == i], evidence[index == i], self.pooling, torch) for i in photos])
+        share, label = batch["patch_share"], batch["photo_label"]
+        photos, crops = len(label), len(logit) // len(label)
+        weight = batch["photo_weight"].repeat_interleave(crops)
+        score = torch.vmap(lambda tiles, patches: pool(tiles, patches, self.pooling, torch))(
+            logit.reshape(photos, crops), evidence.reshape(photos, crops, *evidence.shape[1:])
+        )
+        if crops == 1:
+            unmasked = torch.isnan(share).flatten(1).any(dim=1)
+            label = torch.where(unmasked, label, torch.nan)
         return {
             "tile": _labelled_bce(logit, batch["tile_label"], weight),
             "patch": _labelled_bce(evidence, share, weight[:, None, None].expand_as(share)),
-            "photo": _labelled_bce(scores, batch["photo_label"], batch["photo_weight"]),
+            "photo": _labelled_bce(score, label, batch["photo_weight"]),
         }
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -144,8 +142,9 @@ class DamageClassifier(L.LightningModule):
             return  # a filler, see WholePhotoSampler
         logit, evidence = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         score = pool(logit, evidence, self.pooling, torch)
-        # Double precision keeps the order of scores that float32 would round to a probability of 1.
-        self.photo_metrics.update(score.double().sigmoid()[None], label.long())
+        # The figures depend on the order of the scores only. Float32 sigmoids would all round to 1 above a score of 17,
+        # and not every device has float64.
+        self.photo_metrics.update((0.5 + 0.5 * F.softsign(score))[None], label.long())
         self.synthetic_photos.update(label)
         self.real_photos.update(1 - label)
         share = batch["patch_share"]
@@ -254,15 +253,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_classifier(path: str | Path) -> DamageClassifier:
+def load_classifier(path: str | Path, *, tile: int | None = None, overlap: int | None = None) -> DamageClassifier:
     """Loads a checkpoint for scoring or export, without any download: its own weights replace pretrained ones; adapters
     are merged.
 
-    Raises ModelFileError: no such file, not one of our checkpoints, or weights of another architecture.
+    tile, overlap: in pixels, instead of those it was trained with; a backbone with position embeddings has one tile.
+    Raises ModelFileError: no such file, not one of our checkpoints, or weights of another architecture or tile.
     """
     checkpoint = read_checkpoint(path)
     hparams, state = dict(checkpoint["hyper_parameters"]), checkpoint["state_dict"]
     hparams.pop("_instantiator", None)
+    hparams |= {name: value for name, value in (("tile", tile), ("overlap", overlap)) if value is not None}
+    hparams["loss"] = {name: value for name, value in (hparams.get("loss") or {}).items() if name != "consistency"}
     try:
         classifier = DamageClassifier(**{**hparams, "pretrained": False, "weights": None, "compile": False})
         classifier.load_state_dict(state)
@@ -271,8 +273,8 @@ def load_classifier(path: str | Path) -> DamageClassifier:
         lines = str(error).strip().splitlines()
         raise ModelFileError(
             f"{path} holds weights of another architecture than its settings name "
-            f"(backbone {hparams.get('backbone')!r}): {' '.join(lines[:3])[:300]}. "
-            "Train again, or use the version that wrote it."
+            f"(backbone {hparams.get('backbone')!r}, tile {hparams.get('tile')}): {' '.join(lines[:3])[:300]}. "
+            "Train again, or use the version and the tile that wrote it."
         ) from error
     merge_adapters(classifier.network)
     return classifier.eval()

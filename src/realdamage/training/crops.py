@@ -21,7 +21,8 @@ Share = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class View:
     """One photo of the manifest, decoded: `rgb` uint8 [h, w, 3] padded to whole patches and at least one tile; `mask`
-    float32 [h, w] in 0..1, share of each pixel that is synthetic, or None where nobody knows which pixels are."""
+    float32 [h, w] in 0..1, share of each pixel that is synthetic (read-only where it is the same everywhere), or None
+    where nobody knows which pixels are."""
 
     row: int
     rgb: RGB
@@ -32,28 +33,29 @@ class View:
 @dataclass(frozen=True)
 class Crop:
     """One tile: `tile` uint8 [tile, tile, 3]; `share` float32 [tile/patch, tile/patch], synthetic share of each patch
-    (NaN: unknown); `clean`: the same place before the degradation, where it was asked for."""
+    (NaN: unknown)."""
 
     tile: RGB
     share: Share
-    clean: RGB | None = None
 
 
 def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
-    """Reads a photo and its mask. Raises PhotoError or ManifestError naming the file."""
+    """Reads a photo and its mask; of a photo of kind `ai_whole` without one, every pixel is synthetic.
+
+    Raises PhotoError or ManifestError naming the file.
+    """
     record = manifest.table.iloc[row]
     photo = read_photo(manifest.path(record["file_name"]), spec)
     label = int(record["label"] == "synthetic")
+    rgb = pad_to_patches(photo.rgb, spec)
+    if not label or (record["kind"] == "ai_whole" and not record["mask_file_name"]):
+        return View(row, rgb, np.broadcast_to(np.float32(label), rgb.shape[:2]), label)
     mask: Share | None = None
-    if not label:
-        mask = np.zeros(photo.rgb.shape[:2], np.float32)
-    elif record["mask_file_name"]:
+    if record["mask_file_name"]:
         painted = read_mask(manifest, row, (photo.height, photo.width))
         # The mask goes through the resize of the photo itself, so that it stays on its pixels.
         pixels = np.repeat(painted[..., None].astype(np.uint8) * 255, 3, axis=2)
         mask = limit_side(pixels, spec)[..., 0].astype(np.float32) / 255.0
-    rgb = pad_to_patches(photo.rgb, spec)
-    if mask is not None:
         mask = np.pad(
             mask, [(0, full - side) for full, side in zip(rgb.shape[:2], mask.shape, strict=True)], mode="reflect"
         )
@@ -82,12 +84,9 @@ def cut_alike(
     chain: Chain,
     focus: float,
     rng: np.random.Generator,
-    *,
-    clean_views: bool = False,
 ) -> list[Crop]:
     """One crop of each view of a unit, with the same numbers for all; `focus`: chance that it is placed on the mask of
-    the last view, if that is an edit; `clean_views`: also cut each as it was before its degradation, which takes no
-    number more."""
+    the last view, if that is an edit."""
     flip, turn = bool(rng.integers(2)), int(rng.integers(4))
     window = _window_side(spec.tile, chain)
     source = views[-1]
@@ -99,11 +98,7 @@ def cut_alike(
         # An original of another size (re-synthesised frames) is cropped at the same relative place.
         at = corner if alike else _relative(corner, source.rgb.shape, view.rgb.shape, window)
         tile, mask = (_turned(array, flip, turn) for array in _cut(view, at, window, spec.tile, chain, inner))
-        clean = None
-        if clean_views:
-            unmarked, _ = _cut(view, at, window, spec.tile, chain.resizes, inner)
-            clean = np.ascontiguousarray(_turned(unmarked, flip, turn))
-        crops.append(Crop(np.ascontiguousarray(tile), patch_share(mask, mask.shape, spec.patch), clean))
+        crops.append(Crop(np.ascontiguousarray(tile), patch_share(mask, mask.shape, spec.patch)))
     return crops
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from realdamage.training.dataset import (
     WholePhotoDataset,
     WholePhotoSampler,
     collate_units,
+    unit_chances,
 )
 from realdamage.training.degradations import Degradations
 
@@ -46,8 +48,9 @@ class DamageDataModule(L.LightningDataModule):
     manifest ({"family": ["taesd"], "source": ["shop"]}); `on_error`: "raise" or
     "skip" for photos that cannot be read; `audit`: what to do when the photos give their label away without the
     damage (`realdamage.data.audit`, the quick form, over train and val): "stop", or "warn" and tell it in the model's
-    metadata; `cache_gib`: memory, in each worker, for training photos that stay decoded; `clean_views`: whether
-    training batches hold `clean_tiles` too (`PairDataset`), which only the consistency loss reads.
+    metadata; `cache_gib`: memory for training photos that stay decoded, with `workers: 0` only; `part_shares`: share
+    of the draws of each part of the set, see `unit_chances` (empty: an epoch is every unit once); synthetic photos
+    without an original then get a real partner; `epoch_units`: draws of such an epoch (None: as many as units).
 
     Raises ManifestError and ConfigError with the key that is off.
     """
@@ -70,7 +73,8 @@ class DamageDataModule(L.LightningDataModule):
         on_error: Literal["raise", "skip"] = "raise",
         audit: Literal["stop", "warn"] = "stop",
         cache_gib: float = 0.0,
-        clean_views: bool = False,
+        part_shares: dict[str, float] | None = None,
+        epoch_units: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -85,10 +89,17 @@ class DamageDataModule(L.LightningDataModule):
             raise ConfigError(f"data.batch_units={batch_units}: must be at least 1")
         if workers < 0:
             raise ConfigError(f"data.workers={workers}: must not be negative")
+        if cache_gib > 0 and workers > 0:
+            raise ConfigError(
+                f"data.cache_gib={cache_gib} with data.workers={workers}: each worker would decode and keep every "
+                "photo for itself. Set one of them to 0."
+            )
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
         if audit not in ("stop", "warn"):
             raise ConfigError(f"data.audit={audit}: allowed are stop, warn")
+        if epoch_units is not None and (epoch_units < 1 or not part_shares):
+            raise ConfigError(f"data.epoch_units={epoch_units}: at least 1, and only with data.part_shares")
         self.manifest: Manifest | None = None
         self.audit_report: AuditReport | None = None
         self._reported: set[str] = set()
@@ -131,9 +142,26 @@ class DamageDataModule(L.LightningDataModule):
         self._photo_weights(self._split("train"))  # wrong ones are told before anything takes time
         used = self.manifest.table["split"].isin(("train", "val"))
         # Exceptions are checked against the whole set: a part may be held back for the test.
-        found = audit(self.manifest.subset(used), quick=True, exceptions=read_exceptions(manifest))
-        self._heed(found)
-        self.audit_report = found
+        self.audit_report = self._in_first_process(
+            partial(audit, self.manifest.subset(used), quick=True, exceptions=read_exceptions(manifest))
+        )
+        self._heed(self.audit_report)
+
+    def _in_first_process(self, work: Callable[[], AuditReport]) -> AuditReport:
+        """What `work` returns or raises in the first of this run's processes; the others wait for it."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return work()
+        outcome: AuditReport | Exception | None = None
+        if self.trainer.is_global_zero:
+            try:
+                outcome = work()
+            except Exception as error:  # the other processes must not wait for ever
+                outcome = error
+        outcome = self.trainer.strategy.broadcast(outcome)
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert outcome is not None  # the first process always sends one
+        return outcome
 
     def _excluded(self, manifest: Manifest) -> pd.Series:
         """Which rows `data.exclude` names. Their test photos stay in the set: they are what the figure is for."""
@@ -183,11 +211,13 @@ class DamageDataModule(L.LightningDataModule):
             photo_weights=self._photo_weights(manifest),
             on_error=self.hparams["on_error"],
             cache_gib=self.hparams["cache_gib"],
-            clean_views=self.hparams["clean_views"],
+            partners=bool(self.hparams["part_shares"]),
         )
         rank, world_size = self._process()
         batch_units = int(self.hparams["batch_units"])
-        sampler = EpochSampler(len(dataset), int(self.hparams["seed"]), rank, world_size)
+        shares, draws = self.hparams["part_shares"], self.hparams["epoch_units"]
+        chances = unit_chances(manifest, dataset.units, shares) if shares else None
+        sampler = EpochSampler(len(dataset), int(self.hparams["seed"]), rank, world_size, chances, draws)
         return DataLoader(
             dataset,
             batch_size=batch_units,
@@ -250,7 +280,8 @@ class DamageDataModule(L.LightningDataModule):
 
     def _workers(self) -> dict[str, Any]:
         workers = int(self.hparams["workers"])
-        return {"num_workers": workers, "persistent_workers": workers > 0}
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
 
 
 def _check_weights(key: str, weights: dict[str, float] | None, allowed: tuple[str, ...]) -> None:

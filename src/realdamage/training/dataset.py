@@ -1,17 +1,22 @@
 """Photos as training units: both halves of a pair get the same crops and the same degradation, drawn with the same
 numbers.
 
-A unit is a pair (the original and what was made of it) or a single photo. Every draw depends on (seed, epoch, index)
-alone, so a resumed run and a run with another number of workers see the same crops.
+A unit is a pair (the original and what was made of it) or a single photo. Every draw depends on the seed, the epoch,
+the unit and how often the epoch had it before, so a resumed run and a run with another number of workers see the same
+crops.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -25,39 +30,58 @@ from realdamage.training.degradations import Degradations
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
+Chances = npt.NDArray[np.float64]
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) in an order that depends on the seed and the epoch alone, and this process's share of it.
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """Yields (epoch, index, times this epoch had it before) in an order that depends on the seed and the epoch alone,
+    and this process's share of it.
 
     Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is filled up from the
-    front, so that all processes take the same number of steps.
+    front, so that all processes take the same number of steps. `chances`: of each unit, float [length], summing to 1;
+    an epoch then is `draws` draws with replacement (None: `length`). Without them it is every unit once.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        chances: Chances | None = None,
+        draws: int | None = None,
+    ) -> None:
         self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
+        self.chances, self.draws = chances, length if chances is None else draws or length
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.length // self.world_size)
+        return -(-self.draws // self.world_size)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.chances is None:
+            order = rng.permutation(self.length)
+        else:
+            order = rng.choice(self.length, self.draws, p=self.chances)
         order = np.resize(order, len(self) * self.world_size)
-        yield from ((self.epoch, int(index)) for index in order[self.rank :: self.world_size])
+        before = pd.Series(order).groupby(order).cumcount()
+        for place in range(self.rank, len(order), self.world_size):
+            yield self.epoch, int(order[place]), int(before[place])
 
 
 class PairDataset(Dataset[Batch]):
-    """Training units of a manifest; `dataset[epoch, index]` gives one unit's crops as a batch of its own.
+    """Training units of a manifest; `dataset[epoch, index, times before]` gives one unit's crops as a batch of its own.
 
     `tiles_per_photo`: crops from each photo; `focus`: share of the crops of an edit that are placed on its mask;
     `photo_weights`: weight in the loss, one for each row of the manifest; `on_error`: what a photo that cannot be read
     does: "raise" stops the run, "skip" reports it by name and takes the next unit; `cache_gib`: memory for photos that
-    stay decoded, in each worker that reads them (a decoded photo takes some twenty times its file); `clean_views`:
-    also give each crop as it was before its degradation (`clean_tiles`), which the consistency loss compares with.
+    stay decoded (a decoded photo takes some twenty times its file); `partners`: give each synthetic photo without an
+    original a real photo for a partner, cropped and degraded alike, and always degraded, so that both share the last
+    save of their histories.
     """
 
     def __init__(
@@ -72,7 +96,7 @@ class PairDataset(Dataset[Batch]):
         photo_weights: Sequence[float] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         cache_gib: float = 0.0,
-        clean_views: bool = False,
+        partners: bool = False,
     ) -> None:
         if cache_gib < 0:
             raise ConfigError(f"data.cache_gib={cache_gib}: must not be negative")
@@ -82,9 +106,12 @@ class PairDataset(Dataset[Batch]):
             raise ConfigError(f"data.focus={focus}: a share, must be in 0..1")
         self.manifest, self.spec, self.degradations = manifest, spec, degradations
         self.seed, self.tiles_per_photo, self.focus, self.on_error = seed, tiles_per_photo, focus, on_error
-        self.clean_views = clean_views
         self.photo_weights = np.ones(len(manifest.table)) if photo_weights is None else np.asarray(photo_weights)
         self.units = training_units(manifest)
+        self._partners = _by_source(manifest) if partners else ()
+        self._synthetic = (manifest.table["label"] == "synthetic").to_numpy()
+        self._always = replace(degradations, probability=1.0)
+        self._sources = tempered([len(rows) for rows in self._partners])
         self._cache: dict[int, View] = {}
         self._cache_left = cache_gib * 2**30
 
@@ -101,12 +128,17 @@ class PairDataset(Dataset[Batch]):
             self._cache[row] = view
         return view
 
-    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
+    def __getitem__(self, key: tuple[int, int] | tuple[int, int, int] | int) -> Batch:
         # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches must stay the same.
-        epoch, index = (0, key) if isinstance(key, int) else key
+        epoch, index, *before = (0, key) if isinstance(key, int) else key
+        rng = np.random.default_rng([self.seed, epoch, index, *(times for times in before if times)])
         skipped: list[str] = []
         for attempt in range(len(self.units)):
             unit = self.units[(index + attempt) % len(self.units)]
+            partnered = bool(self._partners) and len(unit) == 1 and self._synthetic[unit[0]]
+            if partnered:
+                unit = (int(rng.choice(self._partners[int(rng.choice(len(self._partners), p=self._sources))])), *unit)
+            chains = self._always if partnered else self.degradations
             try:
                 views = [self._view(row) for row in unit]
             except (PhotoError, ManifestError) as error:
@@ -114,29 +146,19 @@ class PairDataset(Dataset[Batch]):
                     raise
                 skipped.append(str(error))
                 continue
-            return {**self._crops(views, np.random.default_rng([self.seed, epoch, index]), epoch), "skipped": skipped}
+            return {**self._crops(views, chains, rng, epoch), "skipped": skipped}
         raise ManifestError(f"{self.manifest.root}: none of its training photos can be read; the first: {skipped[0]}")
 
-    def _crops(self, views: list[View], rng: np.random.Generator, epoch: int) -> Batch:
+    def _crops(self, views: list[View], chains: Degradations, rng: np.random.Generator, epoch: int) -> Batch:
         cuts = [
-            cut_alike(
-                views,
-                self.spec,
-                self.degradations.draw(rng, epoch),
-                self.focus,
-                rng,
-                clean_views=self.clean_views,
-            )
-            for _ in range(self.tiles_per_photo)
+            cut_alike(views, self.spec, chains.draw(rng, epoch), self.focus, rng) for _ in range(self.tiles_per_photo)
         ]
         crops = list(zip(*cuts, strict=True))  # [photos][tiles_per_photo]
         shares = np.stack([[crop.share for crop in found] for found in crops])
         labels = [crops_label(view, share) for view, share in zip(views, shares, strict=True)]
         flat = [crop for found in crops for crop in found]
-        clean = [crop.clean for crop in flat if crop.clean is not None]
         return {
             "tiles": torch.from_numpy(np.stack([crop.tile for crop in flat])),
-            **({"clean_tiles": torch.from_numpy(np.stack(clean))} if clean else {}),
             "patch_share": torch.from_numpy(shares.reshape(-1, *shares.shape[2:])),
             "tile_label": torch.tensor([tile_label(crop.share) for crop in flat]),
             "photo_label": torch.tensor(labels),
@@ -159,12 +181,50 @@ def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
     return units
 
 
+def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: Mapping[str, float]) -> Chances:
+    """The chance of each unit in a draw, float64 [units]: `shares` says how much of the draws each part of the set
+    gets (column `part`); inside a part families are drawn by the square root of their units, then a unit.
+
+    A unit belongs where its last photo does; real photos count as one family. Raises ConfigError: a part that the set
+    does not have, or shares that do not sum to 1.
+    """
+    if "part" not in manifest.table or not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-6):
+        raise ConfigError(
+            f"data.part_shares={dict(shares)}: the shares must sum to 1 and name values of the manifest's column part"
+        )
+    last = manifest.table.iloc[[unit[-1] for unit in units]]
+    chances = np.zeros(len(units))
+    for part, share in shares.items():
+        inside = (last["part"] == part).to_numpy()
+        if not inside.any():
+            parts = ", ".join(sorted(set(manifest.table["part"])))
+            raise ConfigError(f"data.part_shares.{part}: {manifest.root} has no such part; it has {parts}")
+        families = last["family"][inside]
+        counts = families.groupby(families).transform("size").to_numpy()
+        weights = counts**-0.5
+        chances[inside] = share * weights / weights.sum()
+    return chances
+
+
+def tempered(counts: Sequence[int]) -> Chances:
+    """Chances in proportion to the square roots of `counts`: rare ones come more often than they are, but are not
+    learned by heart."""
+    weights = np.sqrt(np.asarray(counts, np.float64))
+    chances: Chances = weights / weights.sum() if len(weights) else weights
+    return chances
+
+
+def _by_source(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
+    """Rows of the unedited real photos of each source."""
+    table = manifest.table.reset_index(drop=True)
+    rows = table[table["kind"].isin(("original", "damaged"))]
+    return [np.asarray(index, np.int64) for index in rows.groupby("source").groups.values()]
+
+
 def collate_units(units: Sequence[Batch]) -> Batch:
-    """Joins units; `photo_index` [n] says which photo of the batch a tile belongs to."""
+    """Joins units. The tiles of a photo follow each other, and every photo has as many."""
     batch: Batch = {key: torch.cat([unit[key] for unit in units]) for key in units[0] if key != "skipped"}
     batch["skipped"] = [message for unit in units for message in unit["skipped"]]
-    per_photo = len(batch["tiles"]) // len(batch["photo_label"])
-    batch["photo_index"] = torch.arange(len(batch["photo_label"])).repeat_interleave(per_photo)
     return batch
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -38,13 +38,18 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Saves as JPEG and reads it back. `quality`: 1..95; `subsampling`: "4:2:0" or "4:4:4"."""
+    """Saves as JPEG and reads it back. `quality`: 1..95; `subsampling`: "4:2:0" or "4:4:4"; `shift`: how far (y, x) the
+    8×8 grid starts before the first pixel, as after a crop, in 0..7 pixels."""
 
     quality: int
     subsampling: str = "4:2:0"
+    shift: tuple[int, int] = (0, 0)
 
     def __call__(self, rgb: RGB) -> RGB:
-        return _through_file(rgb, "JPEG", quality=self.quality, subsampling=SUBSAMPLINGS[self.subsampling])
+        (y, x), (height, width) = self.shift, rgb.shape[:2]
+        padded = np.pad(rgb, ((y, 0), (x, 0), (0, 0)), mode="edge")
+        saved = _through_file(padded, "JPEG", quality=self.quality, subsampling=SUBSAMPLINGS[self.subsampling])
+        return saved[y : y + height, x : x + width]
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,6 @@ class Chain:
                 scale *= step.scale
         return scale
 
-    @property
-    def resizes(self) -> Chain:
-        """The steps that change the size, without those that leave marks."""
-        return Chain(tuple(step for step in self.steps if isinstance(step, Resize)))
-
     def __call__(self, rgb: RGB) -> RGB:
         for step in self.steps:
             rgb = step(rgb)
@@ -128,7 +128,8 @@ class Chain:
 @dataclass(frozen=True)
 class Degradations:
     """The distribution that chains are drawn from; one probability for each step, in the order of a chat app's chain:
-    resize, blur, noise, first compression, second compression.
+    resize, blur, noise, first compression, second compression, whose 8×8 grid lies off the first one's in half of
+    the draws.
 
     `probability`: share of the crops that get a chain at all. Ranges are inclusive: `scale` relative to the photo,
     `quality` of JPEG and WebP, `blur` sigma in pixels, `noise` sigma in grey levels. `curriculum_epochs`: over so many
@@ -198,7 +199,8 @@ class Degradations:
         elif codec < self.jpeg + self.webp:
             steps.append(Webp(self._quality(rng, strength)))
         if double < self.double:
-            steps.append(self._jpeg(rng, strength))
+            shift = (int(rng.integers(8)), int(rng.integers(8))) if rng.random() < 0.5 else (0, 0)
+            steps.append(replace(self._jpeg(rng, strength), shift=shift))
         return Chain(tuple(steps))
 
     def _quality(self, rng: np.random.Generator, strength: float) -> int:

@@ -17,8 +17,8 @@ import torch
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
-from realdamage.inference.errors import ConfigError, ModelFileError
-from realdamage.training import backbones  # noqa: F401  registers `vit_micro` with timm
+from realdamage.inference.errors import ConfigError, ModelFileError, RealDamageError
+from realdamage.training import backbones  # noqa: F401  registers ours with timm
 
 EVIDENCE_SHARPNESS = 2.0
 """Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the graph."""
@@ -29,7 +29,7 @@ class EvidenceViT(nn.Module):
 
     `forward(tiles)`: uint8 [n, tile, tile, 3] (RGB) → logit float32 [n], evidence float32 [n, tile/patch, tile/patch];
     positive means synthetic. The tile logit is the log-mean-exp of the evidence plus a linear reading of the class
-    token.
+    token, or of the mean of the patches where there is none.
     """
 
     mean: Tensor
@@ -43,6 +43,8 @@ class EvidenceViT(nn.Module):
         self.patch = _patch_side(backbone)
         self.grid = tile // self.patch
         self.prefix_tokens = int(backbone.num_prefix_tokens)  # type: ignore[arg-type]
+        # Without a class token the first prefix token is a register, which summarises nothing.
+        self.class_token = getattr(backbone, "cls_token", None) is not None
         width = int(backbone.num_features)  # type: ignore[arg-type]
         self.patch_head = nn.Linear(width, 1)
         self.tile_head = nn.Linear(width, 1)
@@ -63,11 +65,14 @@ class EvidenceViT(nn.Module):
     def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         pixels = (tiles.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         tokens = self.backbone.forward_features(pixels)  # type: ignore[operator]
-        patches = tokens[:, self.prefix_tokens :]
-        evidence = self.patch_head(patches).squeeze(-1).float()
-        summary = tokens[:, 0] if self.prefix_tokens else patches.mean(dim=1)
-        pooled = (torch.logsumexp(evidence * EVIDENCE_SHARPNESS, dim=1) - math.log(self.grid**2)) / EVIDENCE_SHARPNESS
-        logit = pooled + self.tile_head(summary).squeeze(-1).float()
+        with torch.autocast(tokens.device.type, enabled=False):  # eight bits of a logit are too few to rank photos
+            tokens = tokens.float()
+            patches = tokens[:, self.prefix_tokens :]
+            evidence = self.patch_head(patches).squeeze(-1)
+            summary = tokens[:, 0] if self.class_token else patches.mean(dim=1)
+            top = torch.logsumexp(evidence * EVIDENCE_SHARPNESS, dim=1)
+            pooled = (top - math.log(self.grid**2)) / EVIDENCE_SHARPNESS
+            logit = pooled + self.tile_head(summary).squeeze(-1)
         return logit, evidence.reshape(-1, self.grid, self.grid)
 
 
@@ -91,6 +96,8 @@ def build_network(
     options: dict[str, Any] = {"img_size": tile, "num_classes": 0, "drop_path_rate": drop_path}
     try:
         body = timm.create_model(backbone, pretrained=pretrained and not weights, **options)
+    except RealDamageError:
+        raise
     except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(f"model.backbone={backbone} with model.tile={tile}: {error}") from error
     except Exception as error:
