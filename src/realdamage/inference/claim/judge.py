@@ -97,7 +97,7 @@ def model_facts(detector: Detector) -> dict[str, Any]:
     return {
         "model_version": metadata.model_version,
         "graph_sha256": detector.graph_sha256,
-        "policy_sha256": hashlib.sha256(metadata.to_json().encode()).hexdigest(),
+        "policy_sha256": detector.policy_sha256,
         "demo": metadata.demo,
         "calibrated": policy is not None and metadata.calibration is not None,
         "prior": detector.prior,
