@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
-from realdamage.service.review_store import FORMULA, Review
+from realdamage.inference.listing import FORMULA
+from realdamage.service.review_store import Review
 
 FileNames = Literal["given", "sha256"]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.inference.listing import FORMULA
 from realdamage.inference.policy import Outcome
 
 Decision = Literal["real", "synthetic", "unsure"]
@@ -25,8 +26,6 @@ Damage = Literal[
 
 LENGTHS = {"file_name": 255, "claim_id": 100, "note": 2000, "reviewer": 100, "model_version": 200}
 """Characters of each text, at most."""
-FORMULA = ("=", "+", "-", "@")
-"""A spreadsheet would run a cell that starts so."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BUSY_SECONDS = 10.0
