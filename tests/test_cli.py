@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -220,6 +221,55 @@ def test_unreadable_photos_are_named_and_the_others_judged(
     assert err.endswith("4 photos: 2 judged (1 real, 1 synthetic), 2 unreadable\n")
 
 
+def test_a_missing_photo_is_one_that_cannot_be_read(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [photos / "real.png", photos / "nope.jpg", photos / "below" / "painted.jpg", photos / "*.tiff"]
+    path = tmp_path / "v.csv"
+    assert main(["predict", *map(str, given), "--model", str(model), "--output", str(path)]) == 1
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert [row["file_name"] for row in rows] == [str(name) for name in given]
+    assert [row["outcome"] for row in rows] == ["real", "", "synthetic", ""]
+    assert [(row["score"], row["reasons"]) for row in rows[1::2]] == [("", "unreadable")] * 2
+    err = capsys.readouterr().err
+    assert f"realdamage: {given[1]}: no such file\n" in err
+    assert err.endswith("4 photos: 2 judged (1 real, 1 synthetic), 2 unreadable\n")
+
+
+def test_names_are_printed_without_control_characters(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    red, wide = "\x1b[31mred\x1b[0m\n.png", "a\u202egnp.png"
+    for name in (red, wide):
+        (photos / name).write_bytes((photos / "real.png").read_bytes())
+    (photos / "\x1b[2Jcut\r.jpg").write_bytes(b"\xff\xd8\xff")
+    (photos / os.fsdecode(b"bad\xff.png")).write_bytes((photos / "real.png").read_bytes())
+    assert main(["predict", str(photos), "--model", str(model)]) == 1
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert len(lines) == 2 + 6
+    assert not [letter for letter in (out + err).replace("\n", "") if not letter.isprintable()]
+    assert {str(photos / name) for name in ("[31mred[0m.png", "agnp.png", "[2Jcut.jpg", "bad.png")} <= {
+        line.split()[0] for line in lines
+    }
+    start = lines[0].index("outcome")
+    assert {line[start - 2 :].split()[0] for line in lines[2:]} == {"real", "synthetic", "-"}
+
+
+@pytest.mark.parametrize("name", ["=cmd.png", "-1.png", "＠a.png", "a\nb.png", "a\rb.png", "'=q.png"])
+def test_a_name_in_csv_is_no_formula_and_comes_back(model: Path, photos: Path, tmp_path: Path, name: str) -> None:
+    predictions = pytest.importorskip("realdamage.evaluation.predictions")
+    (photos / name).write_bytes((photos / "real.png").read_bytes())
+    path = tmp_path / "v.csv"
+    with contextlib.chdir(photos):
+        assert main(["predict", "--model", str(model), "--output", str(path), "--", name, "real.png"]) == 0
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert not rows[0]["file_name"].startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
+    assert [row["score"] for row in rows] == ["-4.0", "-4.0"]
+    assert predictions.read_predictions(path)["file_name"].tolist() == [name, "real.png"]
+
+
 def test_unreadable_photos_have_their_rows_in_files(
     model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,7 +355,7 @@ def test_a_prior_changes_the_probability(model: Path, photos: Path, capsys: pyte
 def test_a_bug_shows_its_trace_only_with_debug(
     model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of our own making")
 
     monkeypatch.setattr(cli, "find_photos", broken)

@@ -103,6 +103,7 @@ def test_a_list_of_trusted_authorities(folder: Path, run: Run, signing: Any) -> 
     ("arguments", "code", "said"),
     [
         (["plain.jpg", "text.jpg"], 1, "text.jpg: not a photo that can be read"),
+        (["plain.jpg", "absent\x1b[31m.jpg"], 1, "realdamage: absent[31m.jpg: no such file\n"),
         (["text.jpg"], 3, "none of the 1 photos could be read"),
         (["absent.jpg"], 2, "absent.jpg: no such photo or folder"),
         (["plain.jpg", "--format", "xml"], 2, "xml"),

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from realdamage import cli_claims, cli_data, cli_evaluation, cli_listing, cli_model, cli_predict, cli_service
 from realdamage.cli_predict import HEATMAP_ENDING
 from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.inference.sentences import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,14 +57,16 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_photos(given: Iterable[str]) -> list[Path]:
+def find_photos(given: Iterable[str], *, keep_missing: bool = False) -> list[Path]:
     """The photos that paths, folders (with all below) and globs name, each once, in order.
 
-    Raises UsageError when one of them names no file, or a folder without photos.
+    keep_missing: a name without a file stays in the list, so that whoever reads the photos can report it.
+    Raises UsageError when one of them names no file (with `keep_missing`: when all do), or a folder without photos.
     """
     from realdamage.inference.photo import PHOTO_SUFFIXES
 
     found: dict[Path, None] = {}
+    missing: dict[Path, UsageError] = {}
     for text in given:
         path = Path(text)
         if path.is_dir():
@@ -77,8 +80,11 @@ def find_photos(given: Iterable[str]) -> list[Path]:
             matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
             below = sorted(p for p in map(Path, matches) if p.is_file())
             if not below:
-                raise UsageError(f"{text}: no such photo or folder, and no file matches it as a pattern")
+                missing[path] = UsageError(f"{text}: no such photo or folder, and no file matches it as a pattern")
+                below = [path]
         found.update(dict.fromkeys(below))
+    if missing and (not keep_missing or len(missing) == len(found)):
+        raise next(iter(missing.values()))
     return list(found)
 
 
@@ -151,7 +157,7 @@ class _PrintVersion(argparse.Action):
 
 
 def _tell(message: str) -> None:
-    print(f"realdamage: {message}", file=sys.stderr)
+    print(printable(f"realdamage: {message}", keep="\n"), file=sys.stderr)
 
 
 if __name__ == "__main__":

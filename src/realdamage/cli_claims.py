@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from realdamage.cli_data import extra
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.sentences import printable
 
 if TYPE_CHECKING:
     from realdamage.inference.provenance import TrustAnchors
@@ -85,8 +86,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def provenance(arguments: argparse.Namespace) -> int:
     """Read what files say of themselves: content credentials (C2PA), AI labels (IPTC, GB 45438-2025), parameters and
-    names of generators, and the camera. Absence proves nothing. Unreadable files are named on the error stream (exit
-    code 1), the others are still read."""
+    names of generators, and the camera. Absence proves nothing. Missing and unreadable files are named on the error
+    stream (exit code 1), the others are still read."""
     from realdamage.cli import find_photos
     from realdamage.inference.provenance import Provenance, read_provenance
     from realdamage.inference.provenance.table import footer, lines
@@ -95,18 +96,18 @@ def provenance(arguments: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     read: list[tuple[str, Provenance]] = []
     anchors = _read_anchors(arguments.trust_anchors)
-    paths = find_photos(arguments.photos)
+    paths = find_photos(arguments.photos, keep_missing=True)
     for path in paths:
         try:
             found = read_provenance(path, trust_anchors=anchors)
             if problem := next((note.sentence for note in found.notes if note.code == "not_a_photo"), ""):
                 raise PhotoError(f"{path}: {problem}")
         except PhotoError as error:
-            print(f"realdamage: {error}", file=sys.stderr)
+            print(printable(f"realdamage: {error}"), file=sys.stderr)
             results.append({"name": str(path), "error": {"code": "unreadable", "message": str(error)}})
             continue
         results.append({"name": str(path), "provenance": found.to_dict()})
-        read.append((str(path), found))
+        read.append((printable(str(path)), found))
     if form == "json":
         text = json.dumps({"results": results}, indent=2)
     else:

@@ -12,6 +12,7 @@ from typing import Any
 from realdamage.cli_data import extra
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.sentences import printable
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -56,11 +57,11 @@ def compare_listing(arguments: argparse.Namespace) -> int:
         try:
             found = compare(claimed, path)
         except PhotoError as error:
-            print(f"realdamage: {error}", file=sys.stderr)
+            print(printable(f"realdamage: {error}"), file=sys.stderr)
             results.append({"name": str(path), "error": {"code": "unreadable", "message": str(error)}})
             continue
         results.append({"name": str(path), "comparison": found.to_dict()})
-        compared.append((str(path), found))
+        compared.append((printable(str(path)), found))
         if arguments.overlay:
             picture = io.BytesIO()
             draw_comparison(claimed.photo.rgb, decode(path), found).save(picture, format="PNG")

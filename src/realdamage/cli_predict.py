@@ -16,6 +16,7 @@ from realdamage.cli_data import extra
 from realdamage.cli_model import THREADS_HELP
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.sentences import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,8 +56,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Judge photos. Unreadable ones are named on the error stream (exit code 1) and have a line without a score; the
-    others are still judged."""
+    """Judge photos. Missing and unreadable ones are named on the error stream (exit code 1) and have a line without a
+    score; the others are still judged."""
     from realdamage.cli import find_photos
     from realdamage.inference import listing
     from realdamage.inference.detector import Detector
@@ -71,11 +72,11 @@ def predict(arguments: argparse.Namespace) -> int:
             import pyarrow  # noqa: F401
 
             import realdamage.evaluation.predictions  # noqa: F401
-    paths = find_photos(arguments.photos)
+    paths = find_photos(arguments.photos, keep_missing=True)
     detector = Detector.load(
         arguments.model, threads=arguments.threads, prior=arguments.prior, allow_demo=arguments.allow_demo
     )
-    width = max(len(str(path)) for path in paths)
+    width = max(len(printable(str(path))) for path in paths)
     lines: list[str] = []
     rows: list[Mapping[str, Any]] = []
     emit = lines.append if arguments.output else _print_now
@@ -182,8 +183,8 @@ def _encoded(picture: Image.Image, form: str) -> bytes:
 
 
 def _print_now(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line, keep="\n") if sys.stdout.isatty() else line, flush=True)
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import csv
+import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +18,7 @@ from PIL import Image
 
 from realdamage.data.manifest import Manifest
 from realdamage.data.masks import patch_share
+from realdamage.evaluation.prediction_log import read_log
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
     PREDICTION_COLUMNS,
@@ -29,6 +32,7 @@ from realdamage.evaluation.predictions import (
 )
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError, ManifestError, PhotoError, RealDamageError
+from realdamage.inference.listing import FORMULA, csv_line, unescape_cell
 
 WritePhotos = Callable[..., Manifest]
 T = TypeVar("T")
@@ -150,6 +154,38 @@ def predictions(model_file: Path, write_photos: WritePhotos) -> pd.DataFrame:
 def test_predictions_survive_a_csv_file(predictions: pd.DataFrame, tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.csv", predictions)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.csv"), predictions)
+
+
+ODD_NAMES = ["=cmd.png", "+1.png", "-1.png", "@a.png", "＝x.png", "'=q.png", "'plain.png", "a\nb.png", 'a"b,c.png']
+
+
+@given(st.lists(st.text(), min_size=2, max_size=4), st.floats(allow_nan=False))
+def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(texts: list[str], number: float) -> None:
+    (cells,) = csv.reader(io.StringIO(csv_line([*texts, number]), newline=""), strict=True)
+    assert [unescape_cell(cell) for cell in cells[:-1]] == texts
+    assert not [cell for cell in cells[:-1] if cell.startswith(FORMULA)]
+    assert float(cells[-1]) == number  # a negative one too
+
+
+def test_odd_names_come_back_and_are_those_of_the_manifest(
+    model_file: Path, write_photos: WritePhotos, tmp_path: Path
+) -> None:
+    manifest = write_photos([ROWS[0] | {"file_name": name, "group": name, "source": "-5"} for name in ODD_NAMES])
+    predictions, _ = score_manifest(Detector.load(model_file), manifest)
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, predictions)
+    read = read_predictions(path)
+    check_against_manifest(read, manifest)
+    for column in ("file_name", "group", "source"):
+        assert read[column].tolist() == predictions[column].tolist()
+    assert read["score"].tolist() == predictions["score"].tolist()
+    assert read["score"].max() < 0
+    log = read_log(path)
+    assert log["file_name"].tolist() == ODD_NAMES
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = next(csv.DictReader(file))
+    assert (cells["file_name"], cells["source"]) == ("'=cmd.png", "'-5")
+    assert float(cells["score"]) < 0  # a number as it is, without an apostrophe
 
 
 def test_predictions_survive_a_parquet_file(predictions: pd.DataFrame, tmp_path: Path) -> None:

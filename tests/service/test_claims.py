@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -16,8 +17,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.inference.claim import ClaimPolicy, verify_evidence
+from realdamage.inference.claim import ClaimPolicy, judge_claim, verify_evidence
+from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError, RealDamageError
+from realdamage.inference.metadata import read_model_file
+from realdamage.inference.onnx_file import with_metadata
 from realdamage.service.refusals import Refusal
 from realdamage.service.storage import ClaimStore, Purged
 
@@ -66,6 +70,22 @@ def test_a_claim_is_judged_and_nothing_is_stored(
     metrics = client.get("/metrics").text
     assert f'realdamage_claims_total{{recommendation="{claim["recommendation"]}"}} 1.0' in metrics
     assert 'realdamage_photos_total{outcome="unreadable"} 1.0' in metrics
+
+
+def test_evidence_cites_the_settings_that_the_model_file_holds(
+    serve: Serve, encode: Encode, model_file: Path, tmp_path: Path
+) -> None:
+    data, metadata, graph_sha256 = read_model_file(model_file)
+    values = json.loads(metadata.to_json())
+    del values["metrics"]  # as an older version wrote it, which did not know this key
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    stored = json.dumps(values | {"graph_sha256": graph_sha256, "policy_sha256": digest})
+    path = tmp_path / "older.onnx"
+    path.write_bytes(with_metadata(data, {"realdamage": stored}))
+    photo = encode(size=SIZE)
+    assert judge_claim([("a.jpg", photo)], detector=Detector.load(path)).model["policy_sha256"] == digest
+    assert post(serve(model=path), [photo]).json()["model"]["policy_sha256"] == digest
 
 
 def test_without_heat_maps(serve: Serve, encode: Encode) -> None:
@@ -133,9 +153,11 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(serve: Serve, encode: Enco
 
 def test_what_reviewers_said_of_a_claim_goes_with_it(serve: Serve, encode: Encode, tmp_path: Path) -> None:
     client = serve(store=tmp_path / "store")
-    post(client, [encode(size=SIZE)], keep="true", claim_id="kept")
+    photo = encode(size=SIZE)
+    post(client, [photo], keep="true", claim_id="kept")
+    digest = hashlib.sha256(photo).hexdigest()
     for claim_id in ("kept", "judged-only"):
-        review = {"photo_sha256": "1" * 64, "decision": "real", "claim_id": claim_id, "note": "secret"}
+        review = {"photo_sha256": digest, "decision": "real", "claim_id": claim_id, "note": "secret"}
         assert client.post("/v1/reviews", json=review).status_code == 201
         assert client.delete(f"/v1/claims/{claim_id}").json() == {"deleted": claim_id}
         assert client.get("/v1/reviews", params={"claim_id": claim_id}).json()["reviews"] == []

@@ -23,6 +23,7 @@ from realdamage.inference.decoding import decode
 from realdamage.inference.errors import PhotoError
 from realdamage.inference.provenance import read_provenance
 from realdamage.service.app import create_app
+from realdamage.service.review_store import JudgedPhotos
 from realdamage.service.settings import Settings
 from realdamage.service.soak import mutate, photo, soak
 
@@ -91,6 +92,16 @@ def plain(model_file: Path) -> TestClient:
         yield client  # type: ignore[misc]
 
 
+class EveryOther(JudgedPhotos):
+    """Takes every second photo that it is asked for as one that was judged."""
+
+    _asked = 0
+
+    def __contains__(self, sha256: str) -> bool:
+        self._asked += 1
+        return self._asked % 2 == 0
+
+
 def test_the_interface_is_as_described(model_file: Path, tmp_path: Path) -> None:
     """Status codes, content types and bodies are those of /openapi.json, for input made from it; photos and rubbish
     stand where it says binary."""
@@ -101,6 +112,7 @@ def test_the_interface_is_as_described(model_file: Path, tmp_path: Path) -> None
     # The client below is called testserver.
     app = create_app(Settings(model=model_file, threads=1, no_auth=True, store=store))
     app.state.service.models.load()
+    app.state.service.judged = EveryOther()
     checks = [
         not_a_server_error,
         openapi_checks.status_code_conformance,
@@ -125,6 +137,7 @@ def test_the_interface_is_as_described(model_file: Path, tmp_path: Path) -> None
     assert answered["photos judged"] > 0
     assert answered["POST /v1/claims 200"] > 0
     assert answered["POST /v1/reviews 201"] > 0
+    assert answered["POST /v1/reviews 409"] > 0
     assert answered["POST /v1/photos 422"] + answered["POST /v1/claims 422"] > 0, answered
 
 

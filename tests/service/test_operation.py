@@ -398,7 +398,9 @@ def test_a_store_that_fails_is_told_to_the_log_and_not_to_the_caller(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = serve(store=tmp_path / "store")
-    database = client.app.state.service.reviews._database  # type: ignore[attr-defined]
+    service = client.app.state.service  # type: ignore[attr-defined]
+    service.judged.add("1" * 64)
+    database = service.reviews._database
     database.execute(f"PRAGMA max_page_count={database.execute('PRAGMA page_count').fetchone()[0]}")  # a full disk
     note, full = {"photo_sha256": "1" * 64, "decision": "real", "note": "x" * 2000}, []
     with caplog.at_level(logging.ERROR, "realdamage.service"):

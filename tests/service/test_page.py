@@ -350,6 +350,27 @@ def test_beside_the_listing_photo(open_page: Open) -> None:
     assert "感谢" in page.inner_text(".letter")
 
 
+def test_a_photo_without_a_trace_does_not_outshine_the_recommendation(open_page: Open, encode: Encode) -> None:
+    claim, listing_photo = ((SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original"))
+    page = open_page()
+    judge(page, ("plain.jpg", encode(size=(640, 480))), ("c.jpg", claim), listings=(("shop.jpg", listing_photo),))
+    assert page.inner_text(".recommendation strong") == "Escalate to a specialist"
+    assert page.inner_text("#facts .badge") == "No trace in the pixels"
+    assert page.locator(".strip .badge").all_inner_texts()[0] == "No trace"
+
+    def style(selector: str, name: str, part: str = "") -> str:
+        script = f"getComputedStyle(document.querySelector({selector!r}), {part!r}).{name}"
+        return str(page.evaluate(script))
+
+    sizes = [float(style(of, "fontSize").removesuffix("px")) for of in ("#facts .badge", ".recommendation strong")]
+    assert sizes[0] < 0.7 * sizes[1]
+    for badge in ("#facts .badge", ".strip .badge"):
+        assert style(badge, "content", "::before") == "none"  # no tick
+        assert style(badge, "color") == style(".recommendation .quiet", "color")  # no green
+    page.click("#language")
+    assert page.inner_text("#facts .badge") == "像素中未见痕迹"
+
+
 def test_in_chinese_and_still_after_a_reload(open_page: Open, encode: Encode) -> None:
     page = open_page()
     judge(page, ("cup.jpg", encode(red=True, size=(128, 96))))

@@ -21,11 +21,13 @@ from PIL import Image
 from realdamage.data.readers import read_dataset
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.service.keys import hash_key
 from realdamage.service.review_export import BIAS_NOTICE, EXPORT_COLUMNS, export_manifest
-from realdamage.service.review_store import Damage, Review, ReviewStore
+from realdamage.service.review_store import Damage, JudgedPhotos, Review, ReviewStore
 from realdamage.service.reviews import router
 
 Serve = Callable[..., TestClient]
+Encode = Callable[..., bytes]
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
 
@@ -40,7 +42,7 @@ def store() -> Iterator[ReviewStore]:
 @pytest.fixture
 def client(store: ReviewStore) -> TestClient:
     app = FastAPI()
-    app.include_router(router(store))
+    app.include_router(router(store, lambda digest: digest in (ONE, TWO, THREE)))
     return TestClient(app)
 
 
@@ -75,6 +77,73 @@ def test_a_decision_goes_in_and_comes_out(client: TestClient) -> None:
     }
 
 
+def test_a_decision_names_the_key_that_made_it(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+    key, other = ("a" * 30, "b" * 30)
+    keys = f"{hash_key(key, 'shop')},{hash_key(other, 'night-shift')}"
+    client = serve(api_key_hashes=keys, store=tmp_path / "store")
+    photo = encode()
+    client.post("/v1/photos", files=[("photos", ("a.jpg", photo))], headers={"X-API-Key": key})
+    sent = {"photo_sha256": hashlib.sha256(photo).hexdigest(), "decision": "real", "reviewer": "Ana"}
+    for given in (key, other):
+        assert client.post("/v1/reviews", json=sent, headers={"X-API-Key": given}).status_code == 201
+    found = client.get("/v1/reviews", headers={"X-API-Key": key}).json()["reviews"]
+    assert [(review["reviewer"], review["key_name"]) for review in found] == [("Ana", "night-shift"), ("Ana", "shop")]
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "store").glob("reviews.sqlite*"))
+    for secret in (key, other):
+        assert secret.encode() not in stored
+        assert hashlib.sha256(secret.encode()).hexdigest().encode() not in stored
+
+
+def decide(client: TestClient, photo: bytes) -> typing.Any:
+    return client.post("/v1/reviews", json={"photo_sha256": hashlib.sha256(photo).hexdigest(), "decision": "real"})
+
+
+@pytest.mark.parametrize("route", ["photos", "claims"])
+def test_only_photos_that_were_judged_are_decided(serve: Serve, encode: Encode, route: str) -> None:
+    client, photo, other, broken = serve(), encode(seed=1), encode(seed=2), encode(seed=3)[:400]
+    files = [("photos", ("a.jpg", photo)), ("photos", ("b.jpg", broken))]
+    assert client.post(f"/v1/{route}", files=files).status_code == 200
+    assert decide(client, photo).status_code == 201
+    for refused in (other, broken):
+        answer = decide(client, refused)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "photo_not_judged")
+    assert client.get("/v1/reviews").json()["counts"] == {"real": 1, "synthetic": 0, "unsure": 0}
+
+
+def test_after_a_restart_kept_claims_and_earlier_decisions_are_known(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
+    kept, decided, neither = (encode(seed=seed) for seed in range(3))
+    first = serve(store=tmp_path / "store")
+    first.post("/v1/claims", files=[("photos", ("a.jpg", kept))], data={"keep": "true", "claim_id": "C-1"})
+    first.post("/v1/photos", files=[("photos", ("b.jpg", decided)), ("photos", ("c.jpg", neither))])
+    assert decide(first, decided).status_code == 201
+    second = serve(store=tmp_path / "store")
+    assert [decide(second, photo).status_code for photo in (kept, decided, neither)] == [201, 201, 409]
+
+
+def test_the_photos_judged_last_are_remembered() -> None:
+    judged = JudgedPhotos(most=2)
+    for digest in (ONE, TWO, ONE, THREE):
+        judged.add(digest)
+    assert [digest in judged for digest in (ONE, TWO, THREE)] == [True, False, True]
+
+
+def test_a_file_of_an_older_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.sqlite"
+    store = ReviewStore(path)
+    store.add(Review(ONE, "real", reviewer="＝Ana"))
+    store.close()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE reviews DROP COLUMN key_name")
+    database.close()
+    stores = [ReviewStore(path) for _ in range(2)]
+    stores[1].add(Review(ONE, "synthetic", key_name="shop"))
+    assert [review.key_name for review in stores[0].history()] == ["shop", ""]
+    for store in stores:
+        store.close()
+
+
 def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) -> None:
     for decision in ("synthetic", "unsure", "real"):
         store.add(Review(ONE, decision, file_name="a.jpg"))
@@ -87,7 +156,9 @@ def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) ->
 
 
 def test_what_the_export_says_of_a_photo(store: ReviewStore) -> None:
-    store.add(Review(ONE, "real", "dented", "a.jpg", "c1", reviewer="Bo", outcome="synthetic", score=2.5))
+    store.add(
+        Review(ONE, "real", "dented", "a.jpg", "c1", reviewer="Bo", outcome="synthetic", score=2.5, key_name="shop")
+    )
     store.add(Review(TWO, "synthetic", "cracked", "b.png", "c1"))
     store.add(Review(THREE, "real", "", "c.jpg"))
     rows = exported(store)
@@ -99,7 +170,8 @@ def test_what_the_export_says_of_a_photo(store: ReviewStore) -> None:
         ["real", "original", "unknown", "", ""],
     ]
     first = rows[0]
-    assert (first["sha256"], first["label_source"], first["decided_by"]) == (ONE, "review", "Bo")
+    assert (first["sha256"], first["label_source"]) == (ONE, "review")
+    assert (first["decided_by"], first["decided_key"]) == ("Bo", "shop")
     assert (first["model_outcome"], first["model_score"]) == ("synthetic", "2.5")
     assert first["decided_at"] == store.history(photos=[ONE])[0].decided_at
     assert rows[2]["model_score"] == ""
@@ -143,8 +215,9 @@ def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path
 
 def test_no_cell_is_a_formula(store: ReviewStore) -> None:
     store.add(Review(ONE, "real", file_name="=1+1.jpg", claim_id="@x", model_version="-2+3"))
-    (row,) = exported(store)
-    assert not any(value.startswith(("=", "+", "-", "@")) for value in row.values())
+    store.add(Review(TWO, "real", file_name="＝1+1.jpg", reviewer="＠x", key_name="-x", model_version="－2+3"))
+    marks = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+    assert not any(value.startswith(marks) for row in exported(store) for value in row.values())
 
 
 def test_the_export_over_http_warns_of_its_bias(client: TestClient, store: ReviewStore) -> None:
@@ -172,6 +245,8 @@ def test_the_export_over_http_warns_of_its_bias(client: TestClient, store: Revie
         ({"outcome": "fake"}, "outcome"),
         ({"note": "bell \a"}, "note"),
         ({"reviewer": "=HYPERLINK()"}, "reviewer"),
+        ({"reviewer": "＝HYPERLINK()"}, "reviewer"),
+        ({"key_name": "shop"}, "key_name"),
     ],
 )
 def test_a_wrong_field_is_named(client: TestClient, store: ReviewStore, changed: dict[str, str], field: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realdamage.evaluation.predictions import read_table_csv
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.verdict import MEASURED_COLUMNS, UNREADABLE
 
@@ -32,7 +33,7 @@ def read_log(path: str | Path) -> pd.DataFrame:
         if suffix == ".parquet":
             table = pd.read_parquet(path)
         elif suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = read_table_csv(path)
         else:
             table = _from_lines(path)
     except ImportError as error:

@@ -17,6 +17,7 @@ import pandas as pd
 from realdamage.data.manifest import LABELS, Manifest, read_mask
 from realdamage.data.masks import patch_share
 from realdamage.inference.errors import ConfigError, PhotoError, RealDamageError, UsageError
+from realdamage.inference.listing import csv_line, unescape_cell
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import Photo, PixelSpec, read_photo
 from realdamage.inference.policy import Outcome
@@ -228,7 +229,18 @@ def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
             raise _parquet_engine_missing(path) from error
         write_atomically(path, buffer.getvalue())
     else:
-        write_atomically(path, predictions.to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(path, table_csv(predictions))
+
+
+def table_csv(table: pd.DataFrame) -> bytes:
+    """The table as a CSV file: text as `csv_line` escapes it, empty cells for missing values."""
+    rows = table.astype(object).where(table.notna(), "").itertuples(index=False, name=None)
+    return "".join(f"{csv_line(row)}\n" for row in (tuple(table.columns), *rows)).encode()
+
+
+def read_table_csv(path: str | Path) -> pd.DataFrame:
+    """Reads what `table_csv` wrote, or any CSV file: text in every cell, as it was before it was escaped."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").map(unescape_cell)
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
@@ -237,10 +249,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     Raises UsageError: no such file; RealDamageError: another ending, no predictions file.
     """
     try:
-        if _is_parquet(path):
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_parquet(path) if _is_parquet(path) else read_table_csv(path)
     except ImportError as error:
         raise _parquet_engine_missing(path) from error
     except OSError as error:

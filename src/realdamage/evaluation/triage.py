@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.intervals import bootstrap_interval
-from realdamage.evaluation.predictions import check_predictions, clean, group_ids
+from realdamage.evaluation.predictions import check_predictions, clean, group_ids, read_table_csv, table_csv
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.policy import Calibration, check_prior
@@ -99,7 +99,7 @@ def read_claims(path: str | Path) -> pd.DataFrame:
     twice.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = read_table_csv(path)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Name a CSV file.") from error
     except (OSError, ValueError) as error:
@@ -134,8 +134,8 @@ def read_claims(path: str | Path) -> pd.DataFrame:
 
 def write_queue(path: str | Path, queue: Queue) -> None:
     """Writes the photos in order as CSV, whole or not at all. Raises RealDamageError: no room."""
-    text = queue.photos.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_atomically(path, text.encode())
+    rounded = queue.photos.map(lambda value: float(f"{value:.6g}") if isinstance(value, float) else value)
+    write_atomically(path, table_csv(rounded))
 
 
 def found_early(queue: Queue, *, fraud_rate: float | None = None, n_boot: int = 500, seed: int = 0) -> pd.DataFrame:

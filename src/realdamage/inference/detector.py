@@ -11,7 +11,7 @@ import numpy as np
 
 from realdamage.inference.decoding import Float32Array, PhotoSource, UInt8Array
 from realdamage.inference.errors import ModelFileError, PhotoError, UsageError
-from realdamage.inference.metadata import ModelMetadata, read_model_file
+from realdamage.inference.metadata import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.inference.photo import Photo, PixelSpec, assemble, cover, read_photo
 from realdamage.inference.policy import Outcome, check_prior
 from realdamage.inference.pooling import pool
@@ -35,6 +35,7 @@ class Detector:
     """Judges photos with one network; safe to call from several threads when the scorer is.
 
     scorer: the network. metadata: how to cut, pool and judge. graph_sha256: the network's digest, copied into verdicts.
+    policy_sha256: the digest of the metadata that the model file holds, copied into claims; "" without a file.
     prior: share of synthetic photos among yours, above 0 and below 1; re-weights `probability`, never the outcome.
     allow_demo: let a demo model say synthetic. batch_tiles: tiles per call of the scorer, which bounds the memory.
 
@@ -47,6 +48,7 @@ class Detector:
         metadata: ModelMetadata,
         *,
         graph_sha256: str = "",
+        policy_sha256: str = "",
         prior: float | None = None,
         allow_demo: bool = False,
         batch_tiles: int = 32,
@@ -59,6 +61,7 @@ class Detector:
             raise UsageError(f"batch_tiles={batch_tiles} must be at least 1")
         self.metadata = metadata
         self.graph_sha256 = graph_sha256
+        self.policy_sha256 = policy_sha256
         self._scorer = scorer
         self.prior = prior
         self._allow_demo = allow_demo
@@ -90,7 +93,14 @@ class Detector:
             scorer = OnnxScorer(data, threads=threads, providers=providers)
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
-        return cls(scorer, metadata, graph_sha256=graph_sha256, prior=prior, allow_demo=allow_demo)
+        return cls(
+            scorer,
+            metadata,
+            graph_sha256=graph_sha256,
+            policy_sha256=stored_policy_sha256(data),
+            prior=prior,
+            allow_demo=allow_demo,
+        )
 
     @property
     def pixel_spec(self) -> PixelSpec:

@@ -1,16 +1,26 @@
-"""Writes verdicts line by line: a table for people, CSV and JSON lines for programs."""
+"""Writes verdicts line by line: a table for people, CSV and JSON lines for programs.
+
+File names come from strangers. A table shows them without control characters. In CSV, text that a spreadsheet would
+run as a formula gets a leading apostrophe, which `unescape_cell` takes off again.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from realdamage.inference.errors import PhotoError
+from realdamage.inference.sentences import printable
 from realdamage.inference.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
 
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
+"""A spreadsheet may run a cell that starts with one of these; full-width forms and white space count too."""
+
+_FORMULA_CELL = re.compile(f"'*[{re.escape(''.join(FORMULA))}]")
 _TABLE = "{:<{width}}  {:<9}  {:>8}  {:>11}  {:>7}  {}"
 
 
@@ -19,17 +29,17 @@ def header(form: str, width: int) -> list[str]:
     if form == "table":
         titles = _TABLE.format("file", "outcome", "score", "probability", "regions", "reasons", width=width)
         return [titles, "-" * max(len(titles), width + 60)]
-    return [_csv_line((*PREDICTION_COLUMNS, *MEASURED_COLUMNS))] if form == "csv" else []
+    return [csv_line((*PREDICTION_COLUMNS, *MEASURED_COLUMNS))] if form == "csv" else []
 
 
 def line(form: str, width: int, file_name: str, found: Verdict | PhotoError, ms: float) -> str:
-    """One photo without a line break: its verdict, or why it has none; `ms`: milliseconds from bytes to verdict.
+    """One photo as one record: its verdict, or why it has none; `ms`: milliseconds from bytes to verdict.
 
     CSV has the columns of a predictions file, then MEASURED_COLUMNS; JSON lines have `file_name`, `ms` and the verdict
     without its heat map, or no `outcome` and an `error` as /v1/photos tells it.
     """
     if form == "csv":
-        return _csv_line(row(file_name, found, ms).values())
+        return csv_line(row(file_name, found, ms).values())
     if form == "jsonl":
         values = (
             {"outcome": None, "error": found.to_dict()}
@@ -37,6 +47,7 @@ def line(form: str, width: int, file_name: str, found: Verdict | PhotoError, ms:
             else json.loads(found.to_json(heatmap=False))
         )
         return json.dumps({"file_name": file_name, "ms": round(ms, 1), **values})
+    file_name = printable(file_name)
     if isinstance(found, PhotoError):
         return _TABLE.format(file_name, "-", "-", "-", "-", UNREADABLE, width=width)
     probability = "-" if found.probability is None else f"{found.probability:.3f}"
@@ -55,7 +66,20 @@ def row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mapping[str, 
     return found.to_row(file_name, ms)
 
 
-def _csv_line(values: Iterable[object]) -> str:
+def csv_line(values: Iterable[object]) -> str:
+    """One record of a CSV file, without its end. Text is escaped, numbers stay as they are, line breaks are quoted."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(values)
-    return buffer.getvalue()
+    end = "\r\n"  # the writer quotes the characters of its own line end, and only those
+    cells = (escape_cell(value) if isinstance(value, str) else value for value in values)
+    csv.writer(buffer, lineterminator=end).writerow(cells)
+    return buffer.getvalue().removesuffix(end)
+
+
+def escape_cell(text: str) -> str:
+    """`text` with an apostrophe in front where a spreadsheet would run it."""
+    return f"'{text}" if _FORMULA_CELL.match(text) else text
+
+
+def unescape_cell(text: str) -> str:
+    """What `escape_cell` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA_CELL.match(text) else text

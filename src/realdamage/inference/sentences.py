@@ -6,6 +6,7 @@ the same name in another language fills it with the same values (the review page
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -46,6 +47,13 @@ def in_english(phrases: Sequence[Phrase]) -> str:
         words = one.english
         text += words if not text or words.startswith(_ATTACHED) else f" {words}"
     return text
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Without control characters, invisible marks that turn the direction of writing, and halves of characters."""
+    return "".join(
+        one for one in text if one in keep or unicodedata.category(one) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+    )
 
 
 class Said(Protocol):

@@ -99,6 +99,10 @@ _OF_THE_CLAIM = {
     ),
     "listing_not_alike": "does not resemble the listing photo; that is so of many close-ups too.",
     "listings_not_alike": "resembles none of the {count} listing photos; that is so of many close-ups too.",
+    "no_photo_matches_listing": (
+        "None of the photos could be matched with the listing photos, as often happens with close-ups; one photo of "
+        "the whole item would show more."
+    ),
     "not_compared": "not compared:",
     "reused_file": "the same file as {of} of claim {claim}, seen {seen}.",
     "reused_look": (

@@ -57,6 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     policy = ClaimPolicy.from_yaml(settings.claim_policy) if settings.claim_policy else ClaimPolicy.default()
 
+    def was_judged(sha256: str) -> bool:
+        return sha256 in service.judged or (store is not None and store.index.has_photo(sha256))
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if not service.models.is_loaded:
@@ -89,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.include_router(photos.router(service))
     app.include_router(claims.router(service, policy, store))
-    app.include_router(reviews.router(service.reviews))
+    app.include_router(reviews.router(service.reviews, was_judged))
     app.include_router(operation.router(service))
     app.include_router(pages.router(app))
     app.add_exception_handler(HTTPException, _refuse)

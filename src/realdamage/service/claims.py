@@ -136,8 +136,10 @@ def _count(service: Service, claim: Claim, form: Form) -> None:
     service.metrics.claims.labels(claim.recommendation).inc()
     for photo, upload in zip(claim.photos, form.files["photos"], strict=True):
         service.metrics.photos.labels(photo.verdict.outcome if photo.verdict else "unreadable").inc()
-        if photo.verdict and service.shadow is not None:
-            service.shadow.look(upload.data, photo.verdict)
+        if photo.verdict:
+            service.judged.add(photo.sha256)
+            if service.shadow is not None:
+                service.shadow.look(upload.data, photo.verdict)
 
 
 def _check_bounds(form: Form, policy: ClaimPolicy) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from realdamage.inference.decoding import UInt8Array
 from realdamage.inference.detector import PACKAGED_MODEL, Detector
 from realdamage.inference.errors import ModelFileError, RealDamageError
-from realdamage.inference.metadata import ModelMetadata, read_model_file
+from realdamage.inference.metadata import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.inference.scorer import OnnxScorer, TileScorer
 from realdamage.service.batching import BatchingScorer
 from realdamage.service.metrics import Metrics
@@ -27,6 +27,7 @@ class ServedModel:
     scorer: BatchingScorer
     metadata: ModelMetadata
     graph_sha256: str
+    policy_sha256: str
     allow_demo: bool
 
     def detector(self, deadline: float, prior: float | None = None) -> Detector:
@@ -35,6 +36,7 @@ class ServedModel:
             self.scorer.until(deadline),
             self.metadata,
             graph_sha256=self.graph_sha256,
+            policy_sha256=self.policy_sha256,
             prior=prior,
             allow_demo=self.allow_demo,
         )
@@ -123,7 +125,7 @@ def load_model(
             f"but its metadata says {patches}x{patches} finite values; export it again"
         )
     batching = BatchingScorer(scorer, batch_tiles=settings.batch_tiles, observe=observe)
-    return ServedModel(batching, metadata, digest, settings.allow_demo)
+    return ServedModel(batching, metadata, digest, stored_policy_sha256(data), settings.allow_demo)
 
 
 def _grey_tile(metadata: ModelMetadata) -> UInt8Array:

@@ -66,6 +66,7 @@ def _judge(service: Service, detector: Detector, upload: Upload, heatmaps: bool)
         service.metrics.photos.labels("unreadable").inc()
         return {"name": upload.name, "error": error.to_dict()}
     service.metrics.photos.labels(verdict.outcome).inc()
+    service.judged.add(verdict.photo_sha256)
     if service.shadow is not None:
         service.shadow.look(upload.data, verdict)
     provenance = read_provenance(upload.data, name=upload.name, trust_anchors=service.trust_anchors)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
-from realdamage.service.review_store import FORMULA, Review
+from realdamage.inference.listing import FORMULA
+from realdamage.service.review_store import Review
 
 FileNames = Literal["given", "sha256"]
 
@@ -23,7 +24,7 @@ BIAS_NOTICE = (
 )
 EXPORT_COLUMNS = (
     *("file_name", "label", "kind", "condition", "damage", "group", "sha256"),
-    *("label_source", "decided_by", "decided_at", "model_outcome", "model_score", "model_version"),
+    *("label_source", "decided_by", "decided_key", "decided_at", "model_outcome", "model_score", "model_version"),
 )
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
@@ -46,7 +47,8 @@ def export_manifest(reviews: Sequence[Review], names: FileNames = "given") -> st
         table.writerow(
             (
                 *(file_name, review.decision, kind, "damaged" if really_damaged else "unknown", review.damage),
-                *(group, review.photo_sha256, "review", _cell(review.reviewer), review.decided_at),
+                *(group, review.photo_sha256, "review", _cell(review.reviewer), _cell(review.key_name)),
+                review.decided_at,
                 review.outcome or "",
                 "" if math.isnan(review.score) else review.score,
                 _cell(review.model_version),

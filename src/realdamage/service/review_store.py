@@ -7,6 +7,7 @@ import re
 import sqlite3
 import threading
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
@@ -25,8 +26,6 @@ Damage = Literal[
 
 LENGTHS = {"file_name": 255, "claim_id": 100, "note": 2000, "reviewer": 100, "model_version": 200}
 """Characters of each text, at most."""
-FORMULA = ("=", "+", "-", "@")
-"""A spreadsheet would run a cell that starts so."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BUSY_SECONDS = 10.0
@@ -37,6 +36,8 @@ class Review:
     """One person's decision on one photo, beside what the model said of it then.
 
     photo_sha256: of the photo's bytes. damage: what the photo shows, real or not; "" when nobody told.
+    reviewer: the name that the person typed. key_name: of the API key that sent the decision, as in keys.txt; "" where
+    no key is needed, and in decisions that older versions stored.
     outcome, score: the model's; None and NaN when unknown. decided_at: UTC, ISO 8601, "" until it is stored.
 
     Raises UsageError on a value out of its range, naming the field.
@@ -49,6 +50,7 @@ class Review:
     claim_id: str = ""
     note: str = ""
     reviewer: str = ""
+    key_name: str = ""
     outcome: Outcome | None = None
     score: float = math.nan
     model_version: str = ""
@@ -66,8 +68,6 @@ class Review:
                 raise UsageError(f"{name}: {len(value)} characters, at most {longest} are kept; shorten it")
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value if letter not in "\n\t"):
                 raise UsageError(f"{name}: has control characters; remove them")
-        if self.reviewer.startswith(FORMULA):
-            raise UsageError(f"reviewer: found {self.reviewer!r}; a name cannot start with {self.reviewer[0]!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types; an unknown score is null."""
@@ -75,6 +75,29 @@ class Review:
 
 
 _COLUMNS = tuple(field.name for field in fields(Review))
+
+
+class JudgedPhotos:
+    """Digests of the photos that were judged last, in memory only; several threads may add at once.
+
+    most: digests that are kept; the oldest go first. One takes some 200 bytes.
+    """
+
+    def __init__(self, most: int = 100_000) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._digests: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, sha256: str) -> None:
+        """Remember a photo by the SHA-256 of its bytes, as hex digits."""
+        digest = bytes.fromhex(sha256)
+        with self._lock:
+            self._digests[digest] = None
+            self._digests.move_to_end(digest)
+            if len(self._digests) > self._most:
+                self._digests.popitem(last=False)
+
+    def __contains__(self, sha256: str) -> bool:
+        return bytes.fromhex(sha256) in self._digests
 
 
 class ReviewStore:
@@ -93,13 +116,17 @@ class ReviewStore:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA secure_delete=ON")  # a note that was deleted is not found in free pages
             with self._database:
+                self._database.execute("BEGIN IMMEDIATE")  # another process may be making the table
                 self._database.execute(
                     "CREATE TABLE IF NOT EXISTS reviews (id INTEGER PRIMARY KEY AUTOINCREMENT, "
                     "photo_sha256 TEXT NOT NULL, decision TEXT NOT NULL, damage TEXT NOT NULL, "
                     "file_name TEXT NOT NULL, claim_id TEXT NOT NULL, note TEXT NOT NULL, reviewer TEXT NOT NULL, "
-                    "outcome TEXT, score REAL, "
+                    "key_name TEXT NOT NULL DEFAULT '', outcome TEXT, score REAL, "
                     "model_version TEXT NOT NULL, decided_at TEXT NOT NULL)"
                 )
+                columns = {row[1] for row in self._database.execute("PRAGMA table_info(reviews)")}
+                if "key_name" not in columns:  # a file of an older version
+                    self._database.execute("ALTER TABLE reviews ADD COLUMN key_name TEXT NOT NULL DEFAULT ''")
                 self._database.execute("CREATE INDEX IF NOT EXISTS by_photo ON reviews (photo_sha256, id)")
 
     def add(self, review: Review) -> Review:

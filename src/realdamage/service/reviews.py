@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from realdamage.inference.errors import UsageError
+from realdamage.inference.listing import FORMULA
 from realdamage.inference.policy import Outcome
+from realdamage.service.describe import ERROR
 from realdamage.service.refusals import Refusal
 from realdamage.service.review_export import BIAS_NOTICE, FileNames, export_manifest
 from realdamage.service.review_store import LENGTHS, Damage, Decision, Review, ReviewStore, with_nan
@@ -33,21 +36,36 @@ class ReviewRequest(BaseModel):
     score: float | None = Field(None, description="the verdict's score", allow_inf_nan=False)
     model_version: str = Field("", max_length=LENGTHS["model_version"])
 
-    def to_review(self) -> Review:
+    def to_review(self, key_name: str) -> Review:
         """The typed value. Raises UsageError on what the schema cannot tell, such as control characters."""
-        return Review(**with_nan(self.model_dump()))
+        if self.reviewer.startswith(FORMULA):
+            raise UsageError(f"reviewer: found {self.reviewer!r}; a name cannot start with {self.reviewer[0]!r}")
+        return Review(**with_nan(self.model_dump()), key_name=key_name)
 
 
-def router(store: ReviewStore) -> APIRouter:
-    """The routes under /v1/reviews, over this store."""
+def router(store: ReviewStore, was_judged: Callable[[str], bool]) -> APIRouter:
+    """The routes under /v1/reviews, over this store. was_judged: whether the service has judged the photo with this
+    SHA-256; a decision on any other is refused, unless the store has an earlier one on it."""
     routes = APIRouter(prefix="/v1/reviews", tags=["reviews"])
 
-    @routes.post("", status_code=201, summary="Store a person's decision on a photo")
-    def add(request: ReviewRequest) -> dict[str, Any]:
+    not_judged = {"description": "The photo was not judged here", "content": {"application/json": {"schema": ERROR}}}
+
+    @routes.post("", status_code=201, summary="Store a person's decision on a photo", responses={409: not_judged})
+    def add(decided: ReviewRequest, request: Request) -> dict[str, Any]:
+        """The photo must have been judged by this service. The decision is stored with the name of the key that sent
+        it."""
         try:
-            review = request.to_review()
+            review = decided.to_review(key_name=getattr(request.state, "caller", ""))
         except UsageError as error:
             raise Refusal(422, "invalid_review", str(error)) from error
+        digest = review.photo_sha256
+        if not was_judged(digest) and not store.history(photos=[digest], limit=1):
+            raise Refusal(
+                409,
+                "photo_not_judged",
+                f"photo_sha256: the photo {digest[:12]}… was not judged here, or too long ago; have it judged again, "
+                "then decide",
+            )
         return store.add(review).to_dict()
 
     @routes.get("", summary="Decisions, the newest first; on_disk tells whether they outlive the service")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
@@ -12,7 +12,7 @@ from realdamage.inference.provenance import TrustAnchors
 from realdamage.service.keys import KeyRing
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot
-from realdamage.service.review_store import ReviewStore
+from realdamage.service.review_store import JudgedPhotos, ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
 from realdamage.service.uploads import Form, Limits, UploadBudget, read_form
@@ -31,6 +31,7 @@ class Service:
     workload: Workload
     uploads: UploadBudget
     reviews: ReviewStore
+    judged: JudgedPhotos = field(default_factory=JudgedPhotos)
     shadow: Shadow | None = None
     trust_anchors: TrustAnchors | None = None
     draining: bool = False

@@ -10,11 +10,11 @@ import pytest
 
 from realdamage.inference.claim.decision import decide, recommended_by
 from realdamage.inference.claim.policy import ClaimPolicy, Rules
-from realdamage.inference.claim.values import ClaimPhoto, Duplicate, ListingPhoto
+from realdamage.inference.claim.values import Claim, ClaimPhoto, Duplicate, ListingPhoto
 from realdamage.inference.claim.wording import Recommendation, message_to_buyer
 from realdamage.inference.comparison import Change, Comparison
 from realdamage.inference.provenance import CameraFacts, Finding, Provenance
-from realdamage.inference.sentences import in_english
+from realdamage.inference.sentences import in_english, phrase
 from realdamage.inference.verdict import Reason, Verdict
 
 MODEL: dict[str, Any] = {"demo": False, "calibrated": True, "guarantee": None}
@@ -93,11 +93,15 @@ def seen(claim_id: str) -> tuple[Duplicate, ...]:
     return (Duplicate("a.jpg", "photo 1", claim_id, 3, False, "2026-01-01T00:00:00+00:00"),)
 
 
+BROKEN = Reason.of("c2pa_invalid", phrase("c2pa_note_unsigned"), phrase("c2pa_invalid", failures="assertion.dataHash"))
+# Its product is the listing's, so that only the other photo of a claim is unlike it.
+ALIKE = photo(name="b.jpg", comparisons=(("l.jpg", comparison("same_object")),))
 FOUND = [
     ("declared_ai_generated", photo(provenance=provenance("ai_generated")), "escalate"),
     ("declared_ai_edited", photo(provenance=provenance("ai_edited")), "escalate"),
     ("declared_ai_possible", photo(provenance=provenance("ai_possible")), "review"),
     ("declared_ai_suspected", photo(provenance=provenance("ai_suspected")), "review"),
+    ("credentials_broken", photo(provenance=replace(provenance(), notes=(BROKEN,))), "review"),
     ("preview_differs", photo(provenance=provenance(thumbnail="differs")), "review"),
     ("same_capture_changed", photo(comparisons=(("l.jpg", comparison("same_capture", 0.02)),)), "escalate"),
     ("listing_photo_itself", photo(comparisons=(("l.jpg", comparison("same_capture")),)), "ask_photo"),
@@ -115,7 +119,7 @@ FOUND = [
 
 @pytest.mark.parametrize(("rule", "found", "recommends"), FOUND, ids=[rule for rule, _, _ in FOUND])
 def test_each_finding_has_its_rule(rule: str, found: ClaimPhoto, recommends: str) -> None:
-    recommendation, reasons = decide([found, photo()], (), ClaimPolicy.default(), MODEL)
+    recommendation, reasons = decide([found, ALIKE], (), ClaimPolicy.default(), MODEL)
     assert recommendation == recommends
     assert reasons[0].code == rule
     assert reasons[0].sentence.startswith("a.jpg: ")
@@ -127,7 +131,7 @@ def test_each_finding_has_its_rule(rule: str, found: ClaimPhoto, recommends: str
 @pytest.mark.parametrize("wanted", ["approve", "review"])
 def test_each_rule_can_be_edited(rule: str, found: ClaimPhoto, recommends: str, wanted: Recommendation) -> None:
     policy = replace(ClaimPolicy.default(), rules=replace(Rules(), **{rule: wanted}))
-    assert decide([found, photo()], (), policy, MODEL)[0] == wanted
+    assert decide([found, ALIKE], (), policy, MODEL)[0] == wanted
 
 
 @pytest.mark.parametrize("found", [found for _, found, _ in FOUND], ids=[rule for rule, _, _ in FOUND])
@@ -152,6 +156,50 @@ def test_the_weightiest_counts_and_comes_first() -> None:
     order = {"escalate": 3, "review": 2, "ask_photo": 1, "approve": 0}
     weights = [order[getattr(Rules(), reason.code)] for reason in reasons[:-1]]
     assert weights == sorted(weights, reverse=True)
+
+
+UNLIKE = photo(comparisons=(("l.jpg", comparison("unrelated")), ("m.jpg", comparison("unrelated"))))
+
+
+def test_a_claim_without_a_photo_like_the_listing_asks_for_one() -> None:
+    recommendation, reasons = decide([UNLIKE, UNLIKE], (), ClaimPolicy.default(), MODEL)
+    assert (recommendation, reasons[0].code) == ("ask_photo", "no_photo_matches_listing")
+    assert [reason.code for reason in reasons].count("no_photo_matches_listing") == 1
+    assert "close-ups" in reasons[0].sentence
+
+
+@pytest.mark.parametrize("outcome", ["same_object", "same_capture"])
+def test_one_photo_like_the_listing_is_enough(outcome: str) -> None:
+    found = photo(comparisons=(("l.jpg", comparison("unrelated")), ("m.jpg", comparison(outcome, overlap=0.1))))
+    recommendation, reasons = decide([UNLIKE, found], (), ClaimPolicy.default(), MODEL)
+    assert recommendation == "approve"
+    assert "no_photo_matches_listing" not in {reason.code for reason in reasons}
+    assert decide([photo()], (), ClaimPolicy.default(), MODEL)[0] == "approve"  # no listing, nothing to match
+
+
+def test_what_weighs_more_is_not_held_back_by_a_photo_that_lacks() -> None:
+    found = replace(UNLIKE, provenance=provenance("ai_generated"))
+    recommendation, reasons = decide([UNLIKE, found], (), ClaimPolicy.default(), MODEL)
+    assert (recommendation, reasons[0].code) == ("escalate", "declared_ai_generated")
+
+
+@pytest.mark.parametrize(
+    ("photos", "whole_item"),
+    [
+        ([UNLIKE], True),
+        ([UNLIKE, photo(error="a.jpg: cut off")], False),
+        ([UNLIKE, photo(duplicates=seen("C-1"))], False),
+    ],
+)
+def test_the_buyer_is_asked_for_the_whole_item_where_nothing_else_lacks(
+    photos: list[ClaimPhoto], whole_item: bool
+) -> None:
+    recommendation, reasons = decide(photos, (), ClaimPolicy.default(), MODEL)
+    claim = Claim("C", "", "", tuple(photos), (), recommendation, reasons, ClaimPolicy.default(), MODEL, {})
+    asked = message_to_buyer("ask_photo", whole_item=True)
+    assert (claim.message_to_buyer == asked) == whole_item
+    assert claim.to_dict()["message_to_buyer"] == claim.message_to_buyer
+    assert ("whole item" in asked["en"], "商品整体" in asked["zh"]) == (True, True)
 
 
 def test_too_few_photos_counts_those_that_can_be_read() -> None:
@@ -290,9 +338,10 @@ def test_a_photo_seen_often_in_one_claim_is_told_once() -> None:
     assert codes.count("reused_in_other_claim") == 2
 
 
+@pytest.mark.parametrize("whole_item", [False, True])
 @pytest.mark.parametrize("recommendation", get_args(Recommendation))
-def test_the_text_for_the_buyer_accuses_nobody(recommendation: Recommendation) -> None:
-    message = message_to_buyer(recommendation)
+def test_the_text_for_the_buyer_accuses_nobody(recommendation: Recommendation, whole_item: bool) -> None:
+    message = message_to_buyer(recommendation, whole_item=whole_item)
     assert set(message) == {"en", "zh"}
     words = set(message["en"].lower().replace(",", " ").replace(".", " ").split())
     assert words.isdisjoint(ACCUSING)

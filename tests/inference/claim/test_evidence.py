@@ -28,6 +28,7 @@ from realdamage.inference.claim import (
     verify_evidence,
     write_evidence,
 )
+from realdamage.inference.claim.summary import format_claim
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
 from realdamage.inference.provenance import TrustAnchors
@@ -482,6 +483,25 @@ def test_the_list_that_signers_were_checked_against_is_recorded(
     page = write_evidence(claim, photos, [], tmp_path / "without")
     jsonschema.validate(read(page.parent), schema())
     assert "Trust list" not in page.read_text(encoding="utf-8")
+
+
+def test_photos_of_another_product_are_not_approved(detector: Detector, claim_photo: Photo, tmp_path: Path) -> None:
+    box, jacket = [("box.jpg", claim_photo(7))], [("jacket.jpg", claim_photo(8, size=(640, 480)))]
+    claim = judge_claim(box, detector=detector, listings=jacket)
+    assert claim.recommendation == "ask_photo"
+    assert [reason.code for reason in claim.reasons][:2] == ["no_photo_matches_listing", "listing_unrelated"]
+    page = write_evidence(claim, box, jacket, tmp_path / "evidence")
+    jsonschema.validate(read(page.parent), schema())
+    assert claim.message_to_buyer["zh"] in page.read_text(encoding="utf-8")
+    assert claim.message_to_buyer["zh"] in format_claim(claim).replace("\n    ", "")
+
+
+def test_a_signature_that_broke_goes_to_review(detector: Detector, claim_photo: Photo, signing: Any) -> None:
+    signed = bytearray(signing.sign("trainedAlgorithmicMedia", data=claim_photo(2)))
+    signed[-40] ^= 1
+    claim = judge_claim([("signed.jpg", bytes(signed))], detector=detector)
+    assert (claim.recommendation, claim.reasons[0].code) == ("review", "credentials_broken")
+    assert "assertion.dataHash.mismatch" in claim.reasons[0].sentence
 
 
 def test_a_photo_with_too_many_pixels_fails_alone(detector: Detector, claim_photo: Photo) -> None:

@@ -92,6 +92,9 @@ def _of_photo(photo: ClaimPhoto, policy: ClaimPolicy, model: Mapping[str, Any], 
             yield finding(f"declared_{photo.provenance.declared}", *_of_declaration(photo.provenance))
         if photo.provenance.camera.thumbnail == "differs":
             yield finding("preview_differs", phrase("preview_differs"))
+        for note in photo.provenance.notes:
+            if note.code == "c2pa_invalid":
+                yield finding("credentials_broken", *said_of(note))
     compared = list(_of_comparisons(photo.comparisons, policy))
     yield from (finding(rule, *phrases) for rule, phrases in compared)
     of_listing = any(rule == "listing_photo_itself" for rule, _ in compared)
@@ -210,6 +213,10 @@ def _of_claim(photos: Sequence[ClaimPhoto], listings: Sequence[ListingPhoto], po
         few = "too_few_photos_one" if readable == 1 else "too_few_photos"
         said = phrase(few, count=readable, least=policy.photos.at_least)
         yield Finding("too_few_photos", [said], policy.rules.too_few_photos)
+    compared = [found for photo in photos for _, found in photo.comparisons]
+    if compared and all(found.outcome == "unrelated" for found in compared):
+        said = phrase("no_photo_matches_listing")
+        yield Finding("no_photo_matches_listing", [said], policy.rules.no_photo_matches_listing)
     for listing in listings:
         if listing.error:
             why = [phrase("about", name=listing.name), *listing.error_phrases]

@@ -86,6 +86,12 @@ class ClaimIndex:
         with self._transaction(write=False) as sqlite:
             return int(sqlite.execute("SELECT count(*) FROM photos").fetchone()[0])
 
+    def has_photo(self, sha256: str) -> bool:
+        """Whether a claim brought the file with this SHA-256, as hex digits."""
+        with self._transaction(write=False) as sqlite:
+            found = sqlite.execute("SELECT 1 FROM photos WHERE sha256 = ? LIMIT 1", (bytes.fromhex(sha256),))
+            return found.fetchone() is not None
+
     def add(self, claim_id: str, photos: Sequence[tuple[str, bytes]], *, seen: str | None = None) -> int:
         """Remember the photos (name, bytes) of a claim; returns how many were new. Names are not stored.
 

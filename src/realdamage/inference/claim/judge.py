@@ -6,7 +6,6 @@ import datetime as dt
 import hashlib
 import importlib.metadata
 import secrets
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from realdamage.inference.claim.values import Claim, ClaimPhoto, ListingPhoto
 from realdamage.inference.decoding import MAX_PIXELS
 from realdamage.inference.errors import PhotoError, UsageError
 from realdamage.inference.photo import Photo, read_photo
-from realdamage.inference.sentences import Phrase
+from realdamage.inference.sentences import Phrase, printable
 from realdamage.inference.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def judge_claim(
     recommendation, reasons = decide(judged, shown, policy, model)
     return Claim(
         claim_id=claim_id,
-        text=_printable(text, keep="\n\t"),
+        text=printable(text, keep="\n\t"),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         photos=tuple(judged),
         listings=shown,
@@ -97,7 +96,7 @@ def model_facts(detector: Detector) -> dict[str, Any]:
     return {
         "model_version": metadata.model_version,
         "graph_sha256": detector.graph_sha256,
-        "policy_sha256": hashlib.sha256(metadata.to_json().encode()).hexdigest(),
+        "policy_sha256": detector.policy_sha256,
         "demo": metadata.demo,
         "calibrated": policy is not None and metadata.calibration is not None,
         "prior": detector.prior,
@@ -112,7 +111,7 @@ def distinct_names(names: Sequence[str]) -> list[str]:
     """The names as they are shown: printable, of bounded length, and each once."""
     found: list[str] = []
     for number, given in enumerate(names, start=1):
-        name = base = _printable(given)[-_MAX_NAME:].strip() or f"photo {number}"
+        name = base = printable(given)[-_MAX_NAME:].strip() or f"photo {number}"
         repeat = 1
         while name in found:
             repeat += 1
@@ -205,16 +204,9 @@ def _check_bounds(
 
 
 def _checked_id(claim_id: str) -> str:
-    if not claim_id.strip() or len(claim_id) > _MAX_NAME or claim_id != _printable(claim_id):
+    if not claim_id.strip() or len(claim_id) > _MAX_NAME or claim_id != printable(claim_id):
         raise UsageError(f"claim_id {claim_id[:_MAX_NAME]!r}: must be 1 to {_MAX_NAME} printable characters")
     return claim_id
-
-
-def _printable(text: str, keep: str = "") -> str:
-    """Without control characters, invisible marks that turn the direction of writing, and halves of characters."""
-    return "".join(
-        one for one in text if one in keep or unicodedata.category(one) not in ("Cc", "Cf", "Cs", "Co", "Cn")
-    )
 
 
 def _versions() -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from realdamage.inference.claim.decision import recommended_by
 from realdamage.inference.claim.pictures import PhotoPictures
 from realdamage.inference.claim.values import Claim
-from realdamage.inference.claim.wording import Recommendation, message_to_buyer
+from realdamage.inference.claim.wording import Recommendation
 from realdamage.inference.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def render_page(claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha
             decisive=decisive,
             other=[one for one in claim.reasons if one not in decisive and one.code not in notes],
             promise=[one for one in claim.reasons if one.code in notes],
-            message=message_to_buyer(claim.recommendation),
+            message=claim.message_to_buyer,
             json_sha256=json_sha256,
             kept=list(kept),
             settings=_flat(claim.policy.to_dict()),

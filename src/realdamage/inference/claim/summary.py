@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 
 from realdamage.inference.claim.values import Claim
-from realdamage.inference.claim.wording import message_to_buyer
 
 _WIDTH = 118
 
@@ -28,7 +27,7 @@ def format_claim(claim: Claim) -> str:
     lines.append("")
     lines += [line for reason in claim.reasons for line in _wrapped(f"{reason.code}: {reason.sentence}")]
     lines += ["", "for the buyer"]
-    lines += [line for text in message_to_buyer(claim.recommendation).values() for line in _wrapped(text)]
+    lines += [line for text in claim.message_to_buyer.values() for line in _wrapped(text)]
     return "\n".join(lines)
 
 

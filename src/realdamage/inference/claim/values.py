@@ -118,6 +118,12 @@ class Claim:
     model: Mapping[str, Any]
     versions: Mapping[str, str]
 
+    @property
+    def message_to_buyer(self) -> dict[str, str]:
+        """The text for the buyer under "en" and "zh"; it asks for the whole item alone where that is all that lacks."""
+        asking = {one.code for one in self.reasons if getattr(self.policy.rules, one.code, "") == "ask_photo"}
+        return message_to_buyer(self.recommendation, whole_item=asking == {"no_photo_matches_listing"})
+
     def to_dict(self, heatmaps: bool = True) -> dict[str, Any]:
         """The claim as plain JSON types, as evidence.schema.json describes them; heat maps as PNG in base64."""
         return {
@@ -127,7 +133,7 @@ class Claim:
             "text": self.text,
             "recommendation": self.recommendation,
             "reasons": [reason.to_dict() for reason in self.reasons],
-            "message_to_buyer": message_to_buyer(self.recommendation),
+            "message_to_buyer": self.message_to_buyer,
             "photos": [photo.to_dict(heatmaps) for photo in self.photos],
             "listings": [listing.to_dict() for listing in self.listings],
             "policy": self.policy.to_dict(),

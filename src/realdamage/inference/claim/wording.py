@@ -50,6 +50,22 @@ _MESSAGES: dict[Recommendation, dict[str, str]] = {
 }
 
 
-def message_to_buyer(recommendation: Recommendation) -> dict[str, str]:
-    """The text for the buyer under "en" and "zh"."""
-    return dict(_MESSAGES[recommendation])
+_WHOLE_ITEM = {
+    "en": (
+        "Thank you for the photos. So that we can help you, please send us one more: a photo of the whole item, in "
+        "good light, straight from your phone's camera at full size. Your close-ups are useful too, there is no need "
+        "to take them again."
+    ),
+    "zh": (
+        "感谢您提供的照片。为了尽快帮您处理，请再补充一张商品整体的照片：在光线充足处用手机相机直接拍摄，发送原图即可。"
+        "您已发来的近照同样有用，无需重拍。"
+    ),
+}
+
+
+def message_to_buyer(recommendation: Recommendation, *, whole_item: bool = False) -> dict[str, str]:
+    """The text for the buyer under "en" and "zh".
+
+    whole_item: of `ask_photo`, ask for one photo of the whole item and nothing else.
+    """
+    return dict(_WHOLE_ITEM if whole_item and recommendation == "ask_photo" else _MESSAGES[recommendation])

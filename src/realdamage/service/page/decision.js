@@ -95,5 +95,6 @@ function savedWords(photo) {
   const decision = say(`decide_${last.decision}`);
   if (photo.decision) return say("decided", { decision });
   const when = new Date(last.decided_at).toLocaleString(currentLanguage(), { dateStyle: "medium", timeStyle: "short" });
-  return say("decided_before", { decision, when, who: last.reviewer || say("someone") });
+  const who = [last.reviewer, last.key_name && `(${last.key_name})`].filter(Boolean).join(" ");
+  return say("decided_before", { decision, when, who: who || say("someone") });
 }

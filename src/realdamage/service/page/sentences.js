@@ -51,6 +51,7 @@ export const SENTENCES =
     "shot_unexplained": "两张照片中哪一张有改动，改动是人为添加还是拍摄时就在镜头前，这都无法说明；标志或贴纸也算差异。",
     "listing_not_alike": "与商品原图不相像；许多近景特写也是如此。",
     "listings_not_alike": "与 {count} 张商品原图都不相像；许多近景特写也是如此。",
+    "no_photo_matches_listing": "没有一张照片能与商品原图对上，近景特写常会如此；补充一张商品整体照片会更清楚。",
     "not_compared": "未参与对比：",
     "reused_file": "与申请 {claim} 的“{of}”是同一个文件（见于 {seen}）。",
     "reused_look": "与申请 {claim} 的“{of}”看起来相同（见于 {seen}；感知哈希的 256 位中有 {distance} 位不同）：可能是副本，也可能是非常接近的另一次拍摄。",
