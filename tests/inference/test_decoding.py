@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -240,6 +241,28 @@ def test_a_wrong_path(tmp_path: Path, make: Callable[[Path], None], message: str
     make(path)
     with pytest.raises(PhotoError, match=rf"photo\.jpg: {message}"):
         decode(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A pipe would block for ever and /dev/zero would fill the memory, so this runs in a process with limits on both."""
+    (photo := tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
+    (link := tmp_path / "link.png").symlink_to(photo)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    code = """
+import resource, sys
+from realdamage.inference.decoding import decode
+from realdamage.inference.errors import PhotoError
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+for path in sys.argv[1:]:
+    try:
+        print(decode(path).shape)
+    except PhotoError as error:
+        print(str(error).partition(":")[0])
+"""
+    command = [sys.executable, "-c", code, str(pipe), "/dev/zero", str(link)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [str(pipe), "/dev/zero", "(40, 40, 3)"]
 
 
 def test_a_made_up_exif_block_prints_nothing(picture: np.ndarray) -> None:

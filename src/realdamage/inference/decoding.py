@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import stat
 import warnings
 from pathlib import Path
 from typing import TypeAlias
@@ -68,12 +69,15 @@ def name_of(source: PhotoSource) -> str:
 
 
 def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
-    """The bytes behind a path; anything else as it came. Raises PhotoError when there is no such file."""
+    """The bytes of a file; anything else is returned as it is. Raises PhotoError unless the path is a regular file."""
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.is_dir():
-            raise PhotoError(f"{path}: is a folder; give one of the photos in it")
         try:
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise PhotoError(f"{path}: is a folder; give one of the photos in it")
+            if not stat.S_ISREG(mode):
+                raise PhotoError(f"{path}: is a pipe or a device, which may never end; save the photo to a file first")
             return path.read_bytes()
         except FileNotFoundError:
             raise PhotoError(f"{path}: no such file") from None
