@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -159,6 +161,34 @@ def test_what_is_stored_is_for_its_owner_alone(
     paths = [store, *store.rglob("*")]
     assert {"store", "A", "evidence.html", "claims.sqlite", "reviews.sqlite", "log.jsonl"} <= {p.name for p in paths}
     assert [path for path in paths if path.stat().st_mode & 0o077] == []
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A black photo, with these chunks before its pixels."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows, packer = b"", zlib.compressobj(9)
+    for _ in range(height):
+        rows += packer.compress(bytes(1 + width))
+    parts = [(b"IHDR", size), *chunks, (b"IDAT", rows + packer.flush()), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process's memory is read from /proc")
+def test_a_thumbnail_of_100_megapixels_costs_nothing(running: Process, encode: Encode) -> None:
+    """It took 3.7 GiB and 19 s, and the other photo of the request was lost."""
+    thumbnail = png(100_000_000, 1)
+    exif = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 2)
+    exif += struct.pack("<HHII", 0x0201, 4, 1, 44) + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail)) + bytes(4)
+    bomb = png(64, 64, (b"eXIf", exif + thumbnail))
+    assert len(bomb) < 100_000
+    files = [("photos", ("bomb.png", bomb)), ("photos", ("honest.jpg", encode()))]
+    answer = httpx.post(f"{running.url}/v1/photos", files=files, timeout=60)
+    assert answer.status_code == 200
+    assert [result["verdict"]["outcome"] for result in answer.json()["results"]] == ["review", "real"]
+    assert answer.json()["results"][0]["provenance"]["camera"]["thumbnail"] == "none"
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 400_000  # type: ignore[index]
 
 
 def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
