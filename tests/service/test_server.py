@@ -34,8 +34,8 @@ Encode = Callable[..., bytes]
 class Process:
     """A server on a free port of this machine; its log lines are read as they come."""
 
-    def __init__(self, model: Path, *options: str, cwd: Path) -> None:
-        command = [sys.executable, "-m", "realdamage", "serve", "--model", str(model), "--port", "0", *options]
+    def __init__(self, model: Path, *options: str, cwd: Path, program: tuple[str, ...] = ("-m", "realdamage")) -> None:
+        command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
         self.lines: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
@@ -59,9 +59,9 @@ class Process:
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     begun: list[Process] = []
 
-    def run(model: Path, *options: str) -> Process:
+    def run(model: Path, *options: str, **given: Any) -> Process:
         (tmp_path / "cwd").mkdir(exist_ok=True)
-        begun.append(Process(model, *options, cwd=tmp_path / "cwd"))
+        begun.append(Process(model, *options, cwd=tmp_path / "cwd", **given))
         return begun[-1]
 
     yield run
@@ -121,6 +121,32 @@ def running(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield server
     server.process.kill()
     server.process.wait()
+
+
+STUCK = """
+import sys, threading
+from realdamage import cli
+from realdamage.service import photos, workload
+
+def never_ends(*_, **__):
+    print('{"event": "stuck"}', file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+photos.read_photo, workload._CLOSE_S = never_ends, 0.1
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_stopping_does_not_wait_for_a_photo_that_never_ends(
+    start: Callable[..., Process], model_file: Path, encode: Encode, sent: signal.Signals, code: int
+) -> None:
+    server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", STUCK))
+    refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (504, "deadline")
+    server.wait_for("stuck")
+    server.process.send_signal(sent)
+    assert server.process.wait(60) == code
 
 
 def test_callers_that_never_finish_are_hung_up_on(start: Callable[..., Process], model_file: Path) -> None:
