@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -124,6 +125,21 @@ def test_a_wrong_line_among_the_keys_is_named_and_not_shown(line: str, tmp_path:
     with pytest.raises(UsageError, match=r"keys.txt:2: not a key; expected NAME SHA256") as caught:
         create_app(Settings(model=model_file, api_keys=path))
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files")
+@pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
+def test_keys_that_every_user_can_read_give_a_warning(
+    mode: int, warnings: int, keyed: TestClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.txt"
+    path.chmod(mode)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "realdamage.service"):
+        reload_keys(keyed.app.state.service)  # type: ignore[attr-defined]
+    fields = [record.fields for record in caplog.records if record.levelno == logging.WARNING]  # type: ignore[attr-defined]
+    assert [(found["file"], found["mode"]) for found in fields] == [(path, f"{mode:o}")] * warnings
+    assert keyed.get("/v1/model", headers={"X-API-Key": KEY}).status_code == 200
 
 
 def test_a_file_without_keys_is_no_open_door(tmp_path: Path) -> None:

@@ -232,6 +232,19 @@ def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
             assert int(length[1]) == len(httpx.get(f"{running.url}{path}").content)
 
 
+def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(running: Process) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
+    head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
+
+
 def test_a_head_without_end_is_cut(running: Process) -> None:
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
