@@ -73,23 +73,27 @@ def name_of(source: PhotoSource) -> str:
 
 
 def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
-    """The bytes of a file; anything else is returned as it is. Raises PhotoError unless the path is a regular file."""
+    """The bytes behind a path (see `read_file`); anything else is returned as it is."""
     if isinstance(source, str | Path):
-        path = Path(source)
-        try:
-            mode = path.stat().st_mode
-            if stat.S_ISDIR(mode):
-                raise PhotoError(f"{path}: is a folder; give one of the photos in it")
-            if not stat.S_ISREG(mode):
-                raise PhotoError(f"{path}: is a pipe or a device, which may never end; save the photo to a file first")
-            return path.read_bytes()
-        except FileNotFoundError:
-            raise PhotoError(f"{path}: no such file") from None
-        except OSError as error:
-            raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
+        return read_file(Path(source))
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     return source
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a photo's file. Raises PhotoError unless it is a regular file that can be read."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PhotoError(f"{path}: is a folder; give one of the photos in it")
+        if not stat.S_ISREG(mode):
+            raise PhotoError(f"{path}: is a pipe or a device, which may never end; save the photo to a file first")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise PhotoError(f"{path}: no such file") from None
+    except OSError as error:
+        raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def decode_contents(contents: bytes | Image.Image | UInt8Array, name: str, max_pixels: int) -> UInt8Array:
