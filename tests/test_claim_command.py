@@ -119,6 +119,13 @@ def test_one_unreadable_photo_fails_alone_and_is_told(type_in: Type) -> None:
     assert not Path("evidence").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs a device")
+def test_only_regular_files_are_photos_of_a_claim(type_in: Type) -> None:
+    done = type_in("claim", "--model", "red.onnx", "--photo", "blue.jpg", "/dev/null")
+    assert (done.code, done.out) == (3, "")
+    assert "/dev/null: is a pipe or a device" in done.err
+
+
 def test_the_default_policy_can_be_written_edited_and_used(type_in: Type) -> None:
     assert type_in("claim", "--write-policy", "policy.yaml").code == 0
     assert ClaimPolicy.from_yaml("policy.yaml") == ClaimPolicy.default()

@@ -251,14 +251,9 @@ def _count(number: float, one: str) -> str:
 def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
     """(name, bytes) of the photos that paths, folders and globs name."""
     from realdamage.cli import find_photos
+    from realdamage.inference.decoding import read_file
 
-    found = []
-    for path in find_photos(given):
-        try:
-            found.append((path.name, path.read_bytes()))
-        except OSError as error:
-            raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
-    return found
+    return [(path.name, read_file(path)) for path in find_photos(given)]
 
 
 def _read_anchors(path: Path | None) -> TrustAnchors | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -208,6 +209,85 @@ def test_too_large_is_refused_from_the_header(width: int, height: int, monkeypat
         decode(png_header(width, height))
 
 
+def many_scans(scans: int, form: str = "JPEG") -> bytes:
+    """A progressive JPEG whose last scan is repeated until it has that many; as an MPO with a second picture of 10."""
+    image = Image.new("RGB", (48, 48), (90, 120, 60))
+    options = {"save_all": True, "append_images": [image]} if form == "MPO" else {}
+    data = encode(image, form, progressive=True, **options)
+    end = data.index(b"\xff\xd9")
+    assert data.count(b"\xff\xda", 0, end) == 10
+    last = data.rindex(b"\xff\xda", 0, end)
+    return data[:end] + data[last:end] * (scans - 10) + data[end:]
+
+
+@pytest.fixture
+def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+
+
+def refusal(data: bytes) -> str:
+    """The template of the sentence with which `decode` refuses the photo."""
+    with pytest.raises(PhotoError) as caught:
+        decode(data)
+    (found,) = caught.value.phrases
+    return found.template
+
+
+@pytest.mark.parametrize("form", ["JPEG", "MPO"])
+def test_a_jpeg_of_64_scans_is_decoded(form: str) -> None:
+    assert decode(many_scans(64, form)).shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "MPO"])
+@pytest.mark.parametrize("scans", [65, 1000])
+@pytest.mark.usefixtures("nothing_is_opened")
+def test_more_than_64_scans_are_refused_before_the_photo_is_opened(scans: int, form: str) -> None:
+    assert refusal(many_scans(scans, form)) == "too_many_scans"
+
+
+def test_scans_of_a_thumbnail_or_behind_the_picture_are_not_counted(picture: np.ndarray) -> None:
+    data, bomb = encode(picture, "JPEG"), many_scans(300)
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(bomb) + 8) + b"Exif\0\0" + bomb
+    assert decode(data[:2] + thumbnail + data[2:] + bomb).shape == picture.shape
+
+
+def test_restarts_and_stuffed_bytes_are_not_padding() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    data = encode(noise, "JPEG", quality=95, restart_marker_blocks=1)
+    assert data.count(b"\xff\xd3") > 50
+    assert data.count(b"\xff\0") > 100
+    assert decode(data + b"\xff" * 200_000).shape == noise.shape
+
+
+SEGMENT = b"\xff\xe5\x00\x06abcd"
+
+
+@pytest.mark.parametrize(
+    ("in_header", "in_scan", "template"),
+    [
+        (b"\xff" * 65_537, b"", "too_much_padding"),
+        (b"\xff\0" * 32_769, b"", "too_much_padding"),
+        (SEGMENT + b"\0" * 65_537, b"", "too_much_padding"),
+        ((SEGMENT + b"\xff" * 40_000) * 2, b"", "too_much_padding"),
+        (b"\xff\xd9" + b"\0" * 65_537, b"", "too_much_padding"),
+        (b"\xff\xf0\xff\xff" + b"\0" * 65_533, b"", "too_much_padding"),
+        (b"", b"\xff" * 65_537, "too_much_padding"),
+        (SEGMENT * 1001, b"", "too_many_jpeg_segments"),
+        (b"", SEGMENT * 1001, "too_many_jpeg_segments"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_is_opened")
+def test_padding_is_refused_before_the_photo_is_opened(in_header: bytes, in_scan: bytes, template: str) -> None:
+    assert (
+        refusal(many_scans(10).replace(b"\xff\xd8", b"\xff\xd8" + in_header)[:-2] + in_scan + b"\xff\xd9") == template
+    )
+
+
+def test_a_little_padding_is_no_harm() -> None:
+    data = many_scans(10)
+    assert decode(data[:2] + (SEGMENT + b"\xff" * 60) * 900 + data[2:]).shape == (48, 48, 3)
+
+
 def test_the_pixel_limit_is_the_callers(picture: np.ndarray) -> None:
     with pytest.raises(PhotoError, match="too large: 64x48 is 3072 pixels, at most 3071"):
         decode(picture, max_pixels=3071)
@@ -240,6 +320,28 @@ def test_a_wrong_path(tmp_path: Path, make: Callable[[Path], None], message: str
     make(path)
     with pytest.raises(PhotoError, match=rf"photo\.jpg: {message}"):
         decode(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A pipe would block for ever and /dev/zero would fill the memory: this runs in a process with limits on both."""
+    (photo := tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
+    (link := tmp_path / "link.png").symlink_to(photo)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    code = """
+import resource, sys
+from realdamage.inference.decoding import decode
+from realdamage.inference.errors import PhotoError
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+for path in sys.argv[1:]:
+    try:
+        print(decode(path).shape)
+    except PhotoError as error:
+        print(str(error).partition(":")[0])
+"""
+    command = [sys.executable, "-c", code, str(pipe), "/dev/zero", str(link)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [str(pipe), "/dev/zero", "(40, 40, 3)"]
 
 
 def test_a_made_up_exif_block_prints_nothing(picture: np.ndarray) -> None:

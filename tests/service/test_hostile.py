@@ -5,6 +5,7 @@ SOAK_PHOTOS=20000 makes the mutation test as long as wanted.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 from collections import Counter
@@ -16,6 +17,7 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks as openapi_checks
 
@@ -75,6 +77,24 @@ def test_mutants_over_http(serve: Serve) -> None:
         for result in response.json()["results"]:
             assert ("verdict" in result) != ("error" in result)
             assert result.get("error", {"message": "none"})["message"]
+
+
+def test_photos_made_to_be_slow_are_refused_at_once(serve: Serve, encode: Callable[..., bytes]) -> None:
+    """Each scan bomb held a worker for 73 s, the fill bytes took 23 s of CPU."""
+    data = io.BytesIO()
+    Image.new("RGB", (7000, 7000), (90, 120, 60)).save(data, "JPEG", progressive=True, quality=50)
+    body = data.getvalue()[:-2]
+    scans = body + body[body.rindex(b"\xff\xda") :] * 1000 + b"\xff\xd9"
+    assert len(scans) < 370_000
+    filled = encode().replace(b"\xff\xd8", b"\xff\xd8" + b"\xff" * 14_600_000, 1)
+    client = serve()
+    photos = [scans, scans, scans, filled, encode()]
+    answer = client.post("/v1/photos", files=[("photos", ("a.jpg", photo)) for photo in photos])
+    results = answer.json()["results"]
+    assert [result.get("error", {}).get("code") for result in results] == [*["unreadable_photo"] * 4, None]
+    assert results[4]["verdict"]["outcome"] == "real"
+    claim = client.post("/v1/claims", files=[("photos", ("a.jpg", encode())), ("listings", ("b.jpg", scans))]).json()
+    assert "scans" in claim["listings"][0]["error"]
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -25,6 +26,7 @@ from realdamage.service.logs import JsonLines
 from realdamage.service.operation import reload_keys, reload_model
 from realdamage.service.refusals import Refusal
 from realdamage.service.settings import Settings
+from realdamage.service.workload import Workload
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -40,6 +42,13 @@ def figures(client: TestClient, name: str, **headers: str) -> dict[str, float]:
 
 def post(client: TestClient, *photos: bytes, **headers: Any) -> Any:
     return client.post("/v1/photos", files=[("photos", ("a.jpg", photo)) for photo in photos], headers=headers)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 @contextmanager
@@ -116,6 +125,21 @@ def test_a_wrong_line_among_the_keys_is_named_and_not_shown(line: str, tmp_path:
     with pytest.raises(UsageError, match=r"keys.txt:2: not a key; expected NAME SHA256") as caught:
         create_app(Settings(model=model_file, api_keys=path))
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files")
+@pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
+def test_keys_that_every_user_can_read_give_a_warning(
+    mode: int, warnings: int, keyed: TestClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.txt"
+    path.chmod(mode)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "realdamage.service"):
+        reload_keys(keyed.app.state.service)  # type: ignore[attr-defined]
+    fields = [record.fields for record in caplog.records if record.levelno == logging.WARNING]  # type: ignore[attr-defined]
+    assert [(found["file"], found["mode"]) for found in fields] == [(path, f"{mode:o}")] * warnings
+    assert keyed.get("/v1/model", headers={"X-API-Key": KEY}).status_code == 200
 
 
 def test_a_file_without_keys_is_no_open_door(tmp_path: Path) -> None:
@@ -218,6 +242,46 @@ def test_the_deadline_drops_what_has_not_begun(serve: Serve, encode: Encode) -> 
     assert sum(figures(client, "realdamage_photos_total").values()) <= 1, "two of three never began"
     assert runs == [{}]
     assert post(client, photo).status_code == 200
+
+
+def test_not_ready_while_every_worker_is_long_past_its_deadline(
+    serve: Serve, encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, photo = serve(workers=2), encode()
+    workload = client.app.state.service.workload  # type: ignore[attr-defined]
+
+    def ready_with(late: int) -> tuple[int, str | None]:
+        """With that many photos being judged: the status, and the code of the refusal."""
+        wait_until(lambda: len(workload._running) == late)
+        answer = client.get("/readyz")
+        return answer.status_code, answer.json().get("error", {}).get("code")
+
+    with ThreadPoolExecutor(2) as pool, held(client):
+        first = pool.submit(post, client, photo)
+        monkeypatch.setattr(
+            "realdamage.service.workload._STUCK_AFTER_S", -1000.0
+        )  # as if the deadlines had long passed
+        assert ready_with(1) == (200, None), "the other worker is free"
+        second = pool.submit(post, client, photo)
+        assert ready_with(2) == (503, "workers_stuck")
+        monkeypatch.undo()
+        assert ready_with(2) == (200, None), "both are in time"
+    assert (first.result(10).status_code, second.result(10).status_code) == (200, 200)
+    assert ready_with(0) == (200, None)
+
+
+def test_closing_does_not_wait_for_a_photo_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realdamage.service.workload._CLOSE_S", 0.01)
+    workload, gate, begun = Workload(1, 4, lambda _: None), threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(
+            asyncio.run, workload.run([lambda: (begun.set(), gate.wait())], [1], time.monotonic() + 60, 60)
+        )
+        assert begun.wait(30)
+        workload.close()
+        assert not job.done()
+        gate.set()
+        assert job.result(30) == [(None, True)]
 
 
 def test_draining(serve: Serve, encode: Encode) -> None:

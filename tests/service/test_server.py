@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,8 +34,8 @@ Encode = Callable[..., bytes]
 class Process:
     """A server on a free port of this machine; its log lines are read as they come."""
 
-    def __init__(self, model: Path, *options: str, cwd: Path) -> None:
-        command = [sys.executable, "-m", "realdamage", "serve", "--model", str(model), "--port", "0", *options]
+    def __init__(self, model: Path, *options: str, cwd: Path, program: tuple[str, ...] = ("-m", "realdamage")) -> None:
+        command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
         self.lines: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
@@ -57,9 +59,9 @@ class Process:
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     begun: list[Process] = []
 
-    def run(model: Path, *options: str) -> Process:
+    def run(model: Path, *options: str, **given: Any) -> Process:
         (tmp_path / "cwd").mkdir(exist_ok=True)
-        begun.append(Process(model, *options, cwd=tmp_path / "cwd"))
+        begun.append(Process(model, *options, cwd=tmp_path / "cwd", **given))
         return begun[-1]
 
     yield run
@@ -121,6 +123,32 @@ def running(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.process.wait()
 
 
+STUCK = """
+import sys, threading
+from realdamage import cli
+from realdamage.service import photos, workload
+
+def never_ends(*_, **__):
+    print('{"event": "stuck"}', file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+photos.read_photo, workload._CLOSE_S = never_ends, 0.1
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_stopping_does_not_wait_for_a_photo_that_never_ends(
+    start: Callable[..., Process], model_file: Path, encode: Encode, sent: signal.Signals, code: int
+) -> None:
+    server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", STUCK))
+    refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (504, "deadline")
+    server.wait_for("stuck")
+    server.process.send_signal(sent)
+    assert server.process.wait(60) == code
+
+
 def test_callers_that_never_finish_are_hung_up_on(start: Callable[..., Process], model_file: Path) -> None:
     """A head that never ends, one that never begins, and the rest of a body that was refused."""
     server = start(model_file, "--deadline", "1")
@@ -161,6 +189,34 @@ def test_what_is_stored_is_for_its_owner_alone(
     assert [path for path in paths if path.stat().st_mode & 0o077] == []
 
 
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A black photo, with these chunks before its pixels."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows, packer = b"", zlib.compressobj(9)
+    for _ in range(height):
+        rows += packer.compress(bytes(1 + width))
+    parts = [(b"IHDR", size), *chunks, (b"IDAT", rows + packer.flush()), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process's memory is read from /proc")
+def test_a_thumbnail_of_100_megapixels_costs_nothing(running: Process, encode: Encode) -> None:
+    """It took 3.7 GiB and 19 s, and the other photo of the request was lost."""
+    thumbnail = png(100_000_000, 1)
+    exif = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 2)
+    exif += struct.pack("<HHII", 0x0201, 4, 1, 44) + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail)) + bytes(4)
+    bomb = png(64, 64, (b"eXIf", exif + thumbnail))
+    assert len(bomb) < 100_000
+    files = [("photos", ("bomb.png", bomb)), ("photos", ("honest.jpg", encode()))]
+    answer = httpx.post(f"{running.url}/v1/photos", files=files, timeout=60)
+    assert answer.status_code == 200
+    assert [result["verdict"]["outcome"] for result in answer.json()["results"]] == ["review", "real"]
+    assert answer.json()["results"][0]["provenance"]["camera"]["thumbnail"] == "none"
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 400_000  # type: ignore[index]
+
+
 def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -174,6 +230,19 @@ def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
             length = re.search(rb"(?i)content-length: (\d+)", answer)
             assert length
             assert int(length[1]) == len(httpx.get(f"{running.url}{path}").content)
+
+
+def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(running: Process) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
+    head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
 
 
 def test_a_head_without_end_is_cut(running: Process) -> None:

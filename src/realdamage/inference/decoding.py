@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import stat
 import warnings
 from pathlib import Path
 from typing import TypeAlias
@@ -39,6 +40,10 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
 _EXIF_ORIENTATION = 0x0112
+_MAX_SCANS, _MAX_SEGMENTS, _MAX_PADDING = 64, 1000, 64 * 1024
+# The markers of a JPEG that a segment follows, and its end. Others stand alone, or end the decoding with an error.
+_MARKER = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe])")
+_END, _START_OF_SCAN = b"\xd9", b"\xda"
 _ROWS_AT_ONCE = 256
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,20 +73,27 @@ def name_of(source: PhotoSource) -> str:
 
 
 def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
-    """The bytes behind a path; anything else as it came. Raises PhotoError when there is no such file."""
+    """The bytes behind a path (see `read_file`); anything else is returned as it is."""
     if isinstance(source, str | Path):
-        path = Path(source)
-        if path.is_dir():
-            raise PhotoError(f"{path}: is a folder; give one of the photos in it")
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            raise PhotoError(f"{path}: no such file") from None
-        except OSError as error:
-            raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
+        return read_file(Path(source))
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     return source
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a photo's file. Raises PhotoError unless it is a regular file that can be read."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PhotoError(f"{path}: is a folder; give one of the photos in it")
+        if not stat.S_ISREG(mode):
+            raise PhotoError(f"{path}: is a pipe or a device, which may never end; save the photo to a file first")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise PhotoError(f"{path}: no such file") from None
+    except OSError as error:
+        raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def decode_contents(contents: bytes | Image.Image | UInt8Array, name: str, max_pixels: int) -> UInt8Array:
@@ -94,18 +106,28 @@ def decode_contents(contents: bytes | Image.Image | UInt8Array, name: str, max_p
         _check_size(contents.shape[1], contents.shape[0], name, max_pixels)
         return contents
     if isinstance(contents, bytes):
-        contents = _open(contents, name, max_pixels)
-    if not isinstance(contents, Image.Image):
+        contents = open_photo(contents, name, max_pixels)
+    elif isinstance(contents, Image.Image):
+        _check_size(contents.width, contents.height, name, max_pixels)
+    else:
         raise PhotoError(
             f"{name}: cannot read a {type(contents).__name__}; give bytes, a path, a PIL image or a uint8 array"
         )
-    _check_size(contents.width, contents.height, name, max_pixels)
     try:
         return _upright_rgb(contents)
     except PhotoError as error:
         raise PhotoError(f"{name}: {error}", error.phrases) from error
     except Exception as error:  # decoders raise whatever they like on a broken file
         raise _unreadable(name, _damaged(error)) from error
+
+
+def open_photo(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """A file's picture, not decoded yet. Raises PhotoError when it is too large or small, or a JPEG made to be slow."""
+    if data.startswith(b"\xff\xd8\xff"):
+        _check_jpeg(data, name)
+    image = _open(data, name, max_pixels)
+    _check_size(image.width, image.height, name, max_pixels)
+    return image
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -135,6 +157,28 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=("HEIF",))
     except Exception as error:
         raise _unreadable(name, _damaged(error)) from error
+
+
+def _check_jpeg(data: bytes, name: str) -> None:
+    """Refuse a JPEG made to be slow: each scan goes over all pixels again, Pillow reads what lies between the segments
+    of the header byte by byte, and fill bytes between scans are read again with every 64 KB.
+
+    Walks from marker to marker as libjpeg does, to the end of the first picture.
+    """
+    position, scans, segments, padding = 2, 0, 0, 0
+    while (found := _MARKER.search(data, position)) and found[1] != _END:
+        padding += 0 if scans else found.start() - position
+        position = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+        segments += 1
+        scans += found[1] == _START_OF_SCAN
+        if scans > _MAX_SCANS:
+            raise _unreadable(name, phrase("too_many_scans", limit=_MAX_SCANS))
+        if segments > _MAX_SEGMENTS:
+            raise _unreadable(name, phrase("too_many_jpeg_segments", limit=_MAX_SEGMENTS))
+    end = found.start() if found else len(data)
+    padding += 0 if scans else len(data) - position  # Pillow looks for a scan behind the end too
+    if padding > _MAX_PADDING or data.find(b"\xff" * (_MAX_PADDING + 1), 0, end) >= 0:
+        raise _unreadable(name, phrase("too_much_padding", limit=_MAX_PADDING))
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

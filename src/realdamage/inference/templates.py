@@ -232,6 +232,9 @@ _OF_UNREADABLE_PHOTOS = {
     "too_many_pixels": (
         "too large: {width}x{height} is {pixels} pixels, at most {limit} are decoded; send it at a smaller size"
     ),
+    "too_many_scans": "the JPEG has more than {limit} scans; save it again as a plain JPEG",
+    "too_much_padding": "the JPEG has more than {limit} bytes of padding; save it again as a plain JPEG",
+    "too_many_jpeg_segments": "the JPEG has more than {limit} segments; save it again as a plain JPEG",
     "too_many_pixels_told": "too large: {pixels} pixels, at most {limit} are decoded; send it at a smaller size",
     "side_too_small": "too small: {width}x{height} pixels, each side must have at least {least}",
     "no_known_white": "pixels of mode {mode} in {low}..{high} have no known white; save it with 8 bits",

@@ -16,6 +16,7 @@ from realdamage.inference.decoding import Float32Array, UInt8Array
 from realdamage.inference.scorer import TileScorer
 
 Scores = tuple[Float32Array, Float32Array]
+_CLOSE_S = 5.0
 
 
 class DeadlineError(Exception):
@@ -77,11 +78,12 @@ class BatchingScorer:
         return waiting.done.result()
 
     def close(self) -> None:
-        """Finish what waits, then stop the thread; later calls run at once on their own thread."""
+        """Finish what waits, then stop the thread; return after 5 s at the latest, as a run may never end. Later calls
+        run at once on their own thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(_CLOSE_S)
 
     def _work(self) -> None:
         while True:

@@ -92,6 +92,14 @@ class Front:
             raise Refusal(
                 431, "headers_too_large", f"the headers have {found} bytes, at most {_MAX_HEADER_BYTES} are read"
             )
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy that believes the other one sees another end of the body: what follows would be a second request.
+            raise Refusal(
+                400,
+                "malformed",
+                "the request has both Content-Length and Transfer-Encoding; send one of them",
+                {"Connection": "close"},
+            )
         self._check_origin(scope["method"], headers)
         if not service.keys.keys or path in OPEN_ROUTES or path.startswith("/page/"):
             return

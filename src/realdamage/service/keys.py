@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from realdamage.inference.errors import UsageError
+from realdamage.service.logs import tell
 from realdamage.service.settings import Settings
 
 SHORTEST_KEY = 24
@@ -72,6 +76,9 @@ def hash_key(key: str, name: str) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if os.name == "posix" and mode & stat.S_IROTH:
+            tell("every user can read the keys", logging.WARNING, file=path, mode=f"{mode:o}", fix=f"chmod o= {path}")
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the keys cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -31,11 +31,18 @@ def router(service: Service) -> APIRouter:
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", responses=describe.answers(describe.STATUS, 503))
     async def ready() -> dict[str, str]:
-        """A model is loaded, works, and new requests are taken; 503 otherwise."""
+        """A model is loaded, works, and new requests are taken and get a worker; 503 otherwise."""
         if service.draining:
             raise Refusal(503, "stopping", "the service is stopping and takes no new requests", {"Retry-After": "5"})
         if not service.models.is_loaded:
             raise Refusal(503, "loading", "the model is still being loaded", {"Retry-After": "1"})
+        if service.workload.is_stuck:
+            raise Refusal(
+                503,
+                "workers_stuck",
+                "every worker is still busy with a photo long after its deadline; restart the service",
+                {"Retry-After": "30"},
+            )
         model = service.models.get()
         if model.scorer.failed and not await asyncio.to_thread(model.works):
             raise Refusal(503, "model_fails", "the model fails; the service's log says why", {"Retry-After": "30"})

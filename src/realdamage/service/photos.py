@@ -69,7 +69,12 @@ def _judge(service: Service, detector: Detector, upload: Upload, heatmaps: bool)
     service.judged.add(verdict.photo_sha256)
     if service.shadow is not None:
         service.shadow.look(upload.data, verdict)
-    provenance = read_provenance(upload.data, name=upload.name, trust_anchors=service.trust_anchors)
+    provenance = read_provenance(
+        upload.data,
+        name=upload.name,
+        trust_anchors=service.trust_anchors,
+        max_pixels=service.settings.max_pixels,
+    )
     return {
         "name": upload.name,
         "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import threading
 import time
 from types import FrameType
 
@@ -39,7 +40,12 @@ def serve(settings: Settings) -> None:
     tell("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", keys=len(service.keys.keys))
     server = _Server(_config(app, settings), service)
     with contextlib.closing(listener):
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+                os._exit(130)  # Python would wait for these threads, and one may be stuck in a photo
+            raise
 
 
 class _Server(uvicorn.Server):

@@ -34,8 +34,8 @@ class Shadow:
         self._pool.submit(self._judge, data, served)
 
     def close(self) -> None:
-        """Wait for the photo under way; forget the others."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Drop the photos that wait; do not wait for the one that is being judged."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._model.scorer.close()
 
     def _judge(self, data: bytes, served: Verdict) -> None:

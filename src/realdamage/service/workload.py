@@ -14,6 +14,9 @@ from realdamage.service.batching import DeadlineError
 from realdamage.service.refusals import Refusal, too_late
 
 T = TypeVar("T")
+_STUCK_AFTER_S = 10.0
+"""So long after its deadline a job that still runs counts as stuck."""
+_CLOSE_S = 5.0
 
 
 class Workload:
@@ -25,7 +28,15 @@ class Workload:
         self._workers, self._max_photos, self._observe = workers, max_photos, observe
         self._photos = 0
         self._seconds_a_photo = 0.2  # of one worker; follows what is measured
-        self._lock = threading.Lock()
+        self._running: dict[int, float] = {}  # deadlines of the jobs that run, by thread
+        self._lock = threading.Condition()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every worker has been busy with one job until long after its deadline."""
+        late = time.monotonic() - _STUCK_AFTER_S
+        with self._lock:
+            return sum(deadline < late for deadline in self._running.values()) >= self._workers
 
     async def run(
         self, jobs: Sequence[Callable[[], T]], photos: Sequence[int], deadline: float, seconds: float
@@ -48,8 +59,10 @@ class Workload:
                 future.cancel()
 
     def close(self) -> None:
-        """Wait for the jobs that run; drop the others."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Drop the jobs that have not begun, and wait at most 5 s for the others: one may never end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._lock.wait_for(lambda: not self._running, _CLOSE_S)
 
     def _submit(self, job: Callable[[], T], photos: int, deadline: float) -> Future[T]:
         future = self._pool.submit(self._timed, job, photos, deadline)
@@ -60,12 +73,16 @@ class Workload:
         start = time.monotonic()
         if start > deadline:
             raise DeadlineError
+        with self._lock:
+            self._running[threading.get_ident()] = deadline
         try:
             return job()
         finally:
             took = (time.monotonic() - start) / max(1, photos)
             with self._lock:
                 self._seconds_a_photo += 0.1 * (took - self._seconds_a_photo)
+                del self._running[threading.get_ident()]
+                self._lock.notify_all()
 
     def _admit(self, photos: int) -> None:
         with self._lock:

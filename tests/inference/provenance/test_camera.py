@@ -64,6 +64,45 @@ def test_a_broken_thumbnail_says_nothing(files: Any) -> None:
     assert found.camera.thumbnail == "none"
 
 
+def with_thumbnail(files: Any, thumbnail: bytes, photo: bytes = b"", max_pixels: int = 10**8) -> str:
+    photo = photo or files.plain_jpeg
+    segment = files.exif_jpeg(files.tiff({}, small=thumbnail))[2 : -len(files.plain_jpeg) + 2]
+    return read_provenance(photo[:2] + segment + photo[2:], max_pixels=max_pixels).camera.thumbnail
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_a_thumbnail_is_a_jpeg(files: Any, form: str) -> None:
+    assert with_thumbnail(files, files.plain_jpeg) == "matches"
+    assert with_thumbnail(files, files.picture(form)) == "none"
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [((1000, 1000), "differs"), ((1001, 1000), "none"), ((2048, 480), "differs"), ((2049, 480), "none")],
+)
+def test_a_thumbnail_has_at_most_a_megapixel_and_2048_pixels_a_side(
+    files: Any, size: tuple[int, int], found: str
+) -> None:
+    assert with_thumbnail(files, encode(Image.new("RGB", size), 50)) == found
+
+
+def test_the_pixel_limit_holds_for_thumbnail_and_photo(files: Any) -> None:
+    larger = files.picture("JPEG", 96, 64)
+    assert with_thumbnail(files, larger, max_pixels=96 * 64) == "differs"
+    assert with_thumbnail(files, larger, max_pixels=96 * 64 - 1) == "none"
+    assert with_thumbnail(files, files.plain_jpeg, larger, max_pixels=96 * 64 - 1) == "none"
+
+
+def test_a_jpeg_of_too_many_scans_is_not_decoded_as_photo_or_thumbnail(files: Any) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (48, 32)).save(out, "JPEG", progressive=True)
+    bomb = out.getvalue()[:-2]
+    bomb += bomb[bomb.rindex(b"\xff\xda") :] * 60 + b"\xff\xd9"
+    assert with_thumbnail(files, out.getvalue()) == "differs"
+    assert with_thumbnail(files, bomb) == "none"
+    assert with_thumbnail(files, files.plain_jpeg, bomb) == "none"
+
+
 def test_facts_and_no_position(files: Any) -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0131] = "Apple", "iPhone 15\x1b[31m", "17.4"

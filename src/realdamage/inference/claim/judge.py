@@ -135,7 +135,7 @@ def _look_at(
         photo = read_photo(data, detector.pixel_spec, name=name, max_pixels=max_pixels)
     except PhotoError as error:
         return ClaimPhoto(name, None, None, (), (), str(error), sha256, error.phrases), None
-    provenance = read_provenance(data, name=name, trust_anchors=trust_anchors)
+    provenance = read_provenance(data, name=name, trust_anchors=trust_anchors, max_pixels=max_pixels)
     judged = ClaimPhoto(name, verdict_on(photo), provenance, (), (), "", sha256)
     return judged, take_fingerprint(photo.rgb, sha256)
 

@@ -5,6 +5,7 @@ No pixels are decoded and no decoder is asked: a block is found even where the p
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from realdamage.inference.provenance.blocks import MAX_BLOCK, MAX_CHUNKS, MAX_TOTAL, Block, Blocks, decode_text
@@ -18,6 +19,7 @@ _PACKET_START, _PACKET_END = b"<x:xmpmeta", b"</x:xmpmeta>"
 # TIFF headers whose first directory follows at once, as in every EXIF block of a camera.
 _TIFF_STARTS = (b"II*\x00\x08\x00\x00\x00", b"MM\x00*\x00\x00\x00\x08")
 _SCANNED = 8
+_FILL = re.compile(rb"\xff+")
 _AVIF, _HEIC = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
@@ -67,8 +69,8 @@ def _walk_jpeg(data: bytes, blocks: Blocks) -> None:
     position = 2
     parts = _Parts()
     for _ in range(MAX_CHUNKS):
-        while position < len(data) and data[position] == 0xFF and data[position + 1 : position + 2] == b"\xff":
-            position += 1
+        if fill := _FILL.match(data, position):
+            position = fill.end() - 1
         if position + 4 > len(data) or data[position] != 0xFF:
             blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
             break

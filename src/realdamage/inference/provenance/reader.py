@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from realdamage.inference.decoding import contents_of, name_of
+from realdamage.inference.decoding import MAX_PIXELS, contents_of, name_of
 from realdamage.inference.errors import PhotoError
 from realdamage.inference.provenance.blocks import Block, Blocks, clean, decode_text
 from realdamage.inference.provenance.containers import find_blocks
@@ -33,11 +33,16 @@ _MAX_FINDINGS = 50
 
 
 def read_provenance(
-    source: bytes | str | Path, *, name: str | None = None, trust_anchors: TrustAnchors | None = None
+    source: bytes | str | Path,
+    *,
+    name: str | None = None,
+    trust_anchors: TrustAnchors | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Provenance:
     """Read what a photo's file says of itself; `name` is what errors call it.
 
     trust_anchors: authorities that the user trusts to say who signed content credentials; without, nobody is trusted.
+    max_pixels: the photo is not compared with its thumbnail when one of them has more.
 
     Raises PhotoError only where there are no bytes to read: a missing or empty file. Whatever is broken becomes a note.
     """
@@ -53,7 +58,7 @@ def read_provenance(
         findings += _read_block(block, blocks, camera)
     if blocks.credentials:
         findings += read_credentials(data, blocks, trust_anchors)
-    facts = _camera_facts(data, camera, blocks)
+    facts = _camera_facts(data, camera, blocks, max_pixels)
     ordered = _distinct(findings)
     if len(ordered) > _MAX_FINDINGS:
         blocks.limit(phrase("too_many_findings", count=len(ordered), kept=_MAX_FINDINGS))
@@ -100,7 +105,7 @@ def _read_xmp(packet: bytes, where: str, blocks: Blocks) -> list[Finding]:
     return xmp_findings(properties, where, blocks)
 
 
-def _camera_facts(data: bytes, camera: list[Exif], blocks: Blocks) -> CameraFacts:
+def _camera_facts(data: bytes, camera: list[Exif], blocks: Blocks, max_pixels: int) -> CameraFacts:
     """Of the first EXIF block that knows a thing; XMP is not asked."""
 
     def first(name: str) -> str:
@@ -109,7 +114,7 @@ def _camera_facts(data: bytes, camera: list[Exif], blocks: Blocks) -> CameraFact
         return "" if found.lower().startswith(("prompt:", "workflow:")) else found
 
     small = next((exif.thumbnail for exif in camera if exif.thumbnail), b"")
-    state = compare_thumbnail(data, small) if small else "none"
+    state = compare_thumbnail(data, small, max_pixels) if small else "none"
     if state == "differs":
         blocks.note("thumbnail_differs", phrase("thumbnail_differs"))
     taken = next((exif.taken for exif in camera if exif.taken), "")

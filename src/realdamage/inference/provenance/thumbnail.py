@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realdamage.inference.decoding import MAX_PIXELS
+from realdamage.inference.decoding import open_photo
 from realdamage.inference.provenance.record import ThumbnailState
 
 Grey: TypeAlias = NDArray[np.float64]
@@ -19,32 +18,38 @@ _SIDE, _BLOCK = 48, 3
 TOLERANCE = 32.0
 # A band at the edge is a bar of a letterbox when it is this dark.
 _DARK = 24
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+# A thumbnail has some 160x120 pixels; EXIF knows no other compression of it than JPEG.
+_MAX_THUMBNAIL_PIXELS, _MAX_THUMBNAIL_SIDE = 1_000_000, 2048
 
 
-def compare_thumbnail(photo: bytes, thumbnail: bytes) -> ThumbnailState:
-    """ "matches" or "differs"; "none" when either cannot be decoded.
+def compare_thumbnail(photo: bytes, thumbnail: bytes, max_pixels: int) -> ThumbnailState:
+    """ "matches" or "differs"; "none" when either cannot be decoded or has more than `max_pixels` pixels, or when the
+    thumbnail is not a JPEG, has more than 1,000,000 pixels or a side above 2,048.
 
     Both as they lie in the file, in whichever of the four orientations fits best, for some programs turn only one. A
     thumbnail of another shape may have bars, or show the middle: both are tried. Brightness and contrast of the whole
     may differ; then no block of 1/16 of the side may differ by more than TOLERANCE.
     """
+    if not thumbnail.startswith(b"\xff\xd8\xff"):
+        return "none"
     try:
-        whole, small = _grey(photo, draft=True), _grey(thumbnail, draft=False)
+        small = open_photo(thumbnail, "thumbnail", min(max_pixels, _MAX_THUMBNAIL_PIXELS))
+        if max(small.size) > _MAX_THUMBNAIL_SIDE:
+            return "none"
+        whole = open_photo(photo, "photo", max_pixels)
+        if whole.format not in _FORMATS:
+            return "none"
+        whole.draft("L", (4 * _SIDE, 4 * _SIDE))  # a JPEG is decoded at that size; others as they are
+        return _compare(whole.convert("L"), small.convert("L"))
     except Exception:  # decoders raise whatever they like on a broken file
         return "none"
+
+
+def _compare(whole: Image.Image, small: Image.Image) -> ThumbnailState:
     turned = [small.rotate(angle, expand=True) for angle in (0, 90, 180, 270)]
     best = min(_difference(one, other) for angle in turned for one, other in _aligned(whole, angle))
     return "matches" if best <= TOLERANCE else "differs"
-
-
-def _grey(data: bytes, *, draft: bool) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError("too large")
-        if draft and image.format == "JPEG":
-            image.draft("L", (4 * _SIDE, 4 * _SIDE))
-        return image.convert("L")
 
 
 def _aligned(whole: Image.Image, small: Image.Image) -> list[tuple[Image.Image, Image.Image]]:
