@@ -16,9 +16,10 @@ from fastapi.testclient import TestClient
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.service.app import create_app
 from realdamage.service.refusals import Refusal
+from realdamage.service.retention import Purged, purge
 from realdamage.service.review_store import Review, ReviewStore
 from realdamage.service.settings import Settings
-from realdamage.service.storage import ClaimStore, Purged, prepare_store
+from realdamage.service.storage import ClaimStore, prepare_store
 
 LONG_AGO = time.time() - 40 * 86400
 
@@ -32,6 +33,7 @@ def kept(store: ClaimStore, folder: Path, claim_id: str) -> Path:
     """A claim as it lies there, without the judging."""
     claim = folder / "claims" / claim_id
     with store.new(claim_id):
+        claim.mkdir()
         for name in ("evidence.html", "evidence.json", "log.jsonl"):
             (claim / name).write_text("{}")
     return claim
@@ -63,9 +65,11 @@ def test_an_id_is_taken_for_other_processes_too_and_free_after_a_failure(tmp_pat
     one, other = ClaimStore(tmp_path, 30), ClaimStore(tmp_path, 30)
 
     def judged_elsewhere() -> None:
-        with pytest.raises(Refusal, match="stored already"), other.new("A"):
-            pass
-        with pytest.raises(Refusal, match="no claim 'A' is stored"):
+        for act in (other.new("A"), other.reserved("A")):
+            with pytest.raises(Refusal, match="is being judged") as refused, act:
+                pass
+            assert (refused.value.status_code, refused.value.code) == (409, "claim_under_way")
+        with pytest.raises(Refusal, match="is being judged"):
             other.delete("A")
         with pytest.raises(Refusal, match="no claim 'A' is stored"):
             other.read("A", "evidence.json")
@@ -85,15 +89,22 @@ def test_what_killed_processes_left_is_purged_and_nothing_else(tmp_path: Path) -
     store = ClaimStore(tmp_path, 30)
     claims = tmp_path / "claims"
     half_written, half_removed, begun = claims / ".A.0a1b2c3d.tmp", claims / "B", claims / "C"
-    for folder in (half_written, half_removed, begun, claims / "D", claims / ".snapshot", claims / "notes"):
+    for folder in (half_written, half_removed, begun, claims / ".snapshot", claims / "notes"):
         folder.mkdir()
     (half_written / "evidence.html").touch()
     (half_removed / "evidence.html").touch()
     (claims / "notes" / "mine.txt").touch()
-    for folder in (half_written, half_removed, begun, claims / ".snapshot", claims / "notes"):
-        aged(folder)
-    assert store.purge() == Purged((), ())
-    assert sorted(path.name for path in claims.iterdir()) == [".snapshot", "D", "notes"], "D is being judged"
+    with store.new("D"):
+        (claims / ".D.0a1b2c3d.tmp").mkdir()
+        assert purge(store) == Purged((), ())
+        assert sorted(path.name for path in claims.iterdir()) == [".D.0a1b2c3d.tmp", ".D.lock", ".snapshot", "notes"]
+    assert purge(store) == Purged((), ())
+    with pytest.raises(Refusal, match="stored already"), store.new("notes"):
+        pass
+    with pytest.raises(Refusal, match="no claim 'notes' is stored"):
+        store.delete("notes")
+    assert sorted(path.name for path in claims.iterdir()) == [".snapshot", "notes"]
+    assert (claims / "notes" / "mine.txt").exists()
     store.close()
 
 
@@ -101,22 +112,23 @@ def test_a_claim_that_cannot_be_removed_keeps_no_other_from_being_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ClaimStore(tmp_path, 30)
-    for claim_id in ("A", "B", "C"):
+    for claim_id in ("A", "B"):
         aged(kept(store, tmp_path, claim_id) / "evidence.json")
     remove = shutil.rmtree
 
     def stuck(path: Path) -> None:
         if path.name == "A":
             raise PermissionError(13, "Permission denied")
-        if path.name == "B":  # another process was faster
-            remove(path)
         remove(path)
 
-    monkeypatch.setattr(shutil, "rmtree", stuck)
-    gone = store.purge()
-    assert gone.claims == ("C",)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stuck)
+        gone = purge(store)
+    assert gone.claims == ("B",)
     assert len(gone.problems) == 1
-    assert "claims/A: the store cannot be changed: Permission denied" in gone.problems[0]
+    assert "claims/A: cannot write to the store of claims: Permission denied" in gone.problems[0]
+    purge(store)
+    assert list((tmp_path / "claims").iterdir()) == []
     store.close()
 
 
@@ -139,11 +151,11 @@ def test_decisions_are_kept_unless_a_number_of_days_is_given(model_file: Path, t
 def test_a_full_disk_is_an_error_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ClaimStore(tmp_path, 30)
 
-    def full(path: Path, mode: int = 0) -> None:
+    def full(path: Path, mode: str = "") -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(RealDamageError, match=r"claims/A: the store cannot be changed: No space left"), store.new("A"):
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(RealDamageError, match=r"claims/\.A\.lock: cannot write .*: No space left"), store.new("A"):
         pass
     store.close()
 

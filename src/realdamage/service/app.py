@@ -24,6 +24,7 @@ from realdamage.service.logs import tell
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot, load_model
 from realdamage.service.refusals import Refusal
+from realdamage.service.retention import purge
 from realdamage.service.review_store import ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
@@ -117,7 +118,7 @@ async def _purge(store: ClaimStore, service: Service) -> None:
     days = service.settings.review_days
     while True:
         try:
-            gone = await asyncio.to_thread(store.purge)
+            gone = await asyncio.to_thread(purge, store)
             forgotten = await asyncio.to_thread(service.reviews.purge, days) if days is not None else 0
             tell("purged", claims=len(gone.claims), reviews=forgotten)
             for problem in gone.problems:
