@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from realdamage.inference.claim import ClaimIndex, EvidenceLog
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.service.app import create_app
 from realdamage.service.refusals import Refusal
 from realdamage.service.retention import Purged, purge
 from realdamage.service.review_store import Review, ReviewStore
 from realdamage.service.settings import Settings
-from realdamage.service.storage import ClaimStore, prepare_store
+from realdamage.service.storage import LEAST_FREE_BYTES, ClaimStore, prepare_store
 
+Serve = Callable[..., TestClient]
+Encode = Callable[..., bytes]
 LONG_AGO = time.time() - 40 * 86400
 
 
@@ -37,6 +43,42 @@ def kept(store: ClaimStore, folder: Path, claim_id: str) -> Path:
         for name in ("evidence.html", "evidence.json", "log.jsonl"):
             (claim / name).write_text("{}")
     return claim
+
+
+def post(client: TestClient, photo: bytes, **fields: str) -> Any:
+    return client.post("/v1/claims", files=[("photos", ("a.jpg", photo))], data={"keep": "true", **fields})
+
+
+def figure(client: TestClient, name: str) -> float:
+    (line,) = (line for line in client.get("/metrics").text.splitlines() if line.startswith(f"{name} "))
+    return float(line.split()[1])
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, while_there_is: Path) -> Callable[[], bool]:
+    """The disk is full until this folder is removed: no file can be made, and SQLite cannot write."""
+    usage, opened, connect, delete = shutil.disk_usage, Path.open, sqlite3.connect, ClaimIndex.delete
+
+    def check() -> None:
+        if while_there_is.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def sqlite_check() -> None:
+        if while_there_is.exists():
+            raise RealDamageError("database or disk is full")
+
+    def open_path(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if mode != "rb":
+            check()
+        return opened(path, mode, *rest, **options)
+
+    def free(path: Any) -> Any:
+        return usage(path)._replace(free=LEAST_FREE_BYTES - 1)
+
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    monkeypatch.setattr(Path, "open", open_path)
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **b: (sqlite_check(), connect(*a, **b))[1])
+    monkeypatch.setattr(ClaimIndex, "delete", lambda *a: (sqlite_check(), delete(*a))[1])
+    return while_there_is.exists
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
@@ -158,6 +200,70 @@ def test_a_full_disk_is_an_error_with_its_place(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(RealDamageError, match=r"claims/\.A\.lock: cannot write .*: No space left"), store.new("A"):
         pass
     store.close()
+
+
+def test_a_full_disk_refuses_new_claims_and_lets_old_ones_be_deleted(
+    serve: Serve, encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    client = serve(store=folder)
+    for claim_id in ("A", "B"):
+        assert post(client, encode(), claim_id=claim_id).status_code == 200
+    assert client.get("/readyz").status_code == 200
+    assert figure(client, "realdamage_store_free_bytes") > LEAST_FREE_BYTES
+
+    is_full = fill(monkeypatch, while_there_is=folder / "claims" / "A")
+    not_ready = client.get("/readyz")
+    assert (not_ready.status_code, not_ready.json()["error"]["code"]) == (503, "store_full")
+    assert figure(client, "realdamage_store_free_bytes") == LEAST_FREE_BYTES - 1
+    refused = post(client, encode(seed=1), claim_id="C")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_full")
+    assert is_full(), "nothing was written up to here, or it would have failed"
+    assert client.delete("/v1/claims/A").json() == {"deleted": "A"}
+    assert client.get("/v1/claims/A").status_code == 404
+    assert [found.claim_id for found in ClaimIndex.open(folder / "claims.sqlite").find(encode())] == ["B"]
+    entry = EvidenceLog(folder / "log.jsonl").verify().entries[-1]
+    assert (entry["event"], entry["payload"]["claim_id"]) == ("claim_deleted", "A")
+
+
+def test_a_service_starts_on_a_full_disk_and_its_retention_makes_room(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TestClient(create_app(Settings(model=model_file, threads=1, store=tmp_path))):
+        store = ClaimStore(tmp_path, 30)
+        aged(kept(store, tmp_path, "A") / "evidence.json")
+        store.close()
+    fill(monkeypatch, while_there_is=tmp_path / "claims" / "A")
+    with TestClient(
+        create_app(Settings(model=model_file, threads=1, store=tmp_path)), base_url="http://127.0.0.1"
+    ) as client:
+        assert client.get("/readyz").json()["error"]["code"] == "store_full"
+        end = time.monotonic() + 30
+        while list((tmp_path / "claims").iterdir()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def test_the_store_is_part_of_readiness(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    client = serve(store=tmp_path)
+    for claim_id in ("A", "B"):
+        assert post(client, encode(), claim_id=claim_id).status_code == 200
+    log.write_bytes(log.read_bytes()[:-40])
+    not_ready = client.get("/readyz")
+    assert (not_ready.status_code, not_ready.json()["error"]["code"]) == (503, "store_fails")
+    assert str(tmp_path) not in not_ready.text
+    client = serve(store=tmp_path)
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert post(client, encode(), claim_id="C").status_code == 200
+    assert client.delete("/v1/claims/A").status_code == 200
+    report = EvidenceLog(log).verify()
+    assert report.problems == ()
+    assert [entry["event"] for entry in report.entries] == [
+        "evidence_written", "recovered", "evidence_written", "claim_deleted",
+    ]  # fmt: skip
+    log.write_bytes(log.read_bytes().replace(b'"by":""', b'"by":"x"'))
+    assert serve(store=tmp_path).get("/readyz").json()["error"]["code"] == "store_fails"
 
 
 def _open_and_add(folder: Path, number: int) -> None:

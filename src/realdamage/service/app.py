@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import shutil
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
@@ -53,9 +54,12 @@ def create_app(settings: Settings) -> FastAPI:
         workload=Workload(settings.workers, settings.max_queue, metrics.queue.set),
         uploads=UploadBudget(settings.max_upload_bytes, metrics.uploads.set),
         reviews=ReviewStore(settings.store / "reviews.sqlite" if settings.store else None),
+        store=store,
         trust_anchors=TrustAnchors.read(settings.trust_anchors) if settings.trust_anchors else None,
     )
 
+    if store is not None:
+        metrics.watch_store(lambda: shutil.disk_usage(store.folder).free)
     policy = ClaimPolicy.from_yaml(settings.claim_policy) if settings.claim_policy else ClaimPolicy.default()
 
     @contextlib.asynccontextmanager

@@ -66,7 +66,7 @@ def _look_through(claims: Path) -> tuple[list[tuple[float, str]], dict[str, list
 
 def _finish(store: ClaimStore, claim_id: str, beside: Iterable[Path]) -> None:
     """Complete or undo what a process began that was killed. Raises Refusal 409 when it is still at it."""
-    with store.reserved(claim_id, patience=0) as release:
+    with store.reserved(claim_id, patience=0, even_when_full=True) as release:
         for path in beside:
             shutil.rmtree(path)
         about = [one["event"] for one in _read(store) if one["payload"].get("claim_id") == claim_id]

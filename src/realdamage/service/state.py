@@ -15,6 +15,7 @@ from realdamage.service.models import ModelSlot
 from realdamage.service.review_store import ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
+from realdamage.service.storage import ClaimStore
 from realdamage.service.uploads import Form, Limits, UploadBudget, read_form
 from realdamage.service.workload import Workload
 
@@ -31,6 +32,7 @@ class Service:
     workload: Workload
     uploads: UploadBudget
     reviews: ReviewStore
+    store: ClaimStore | None = None
     shadow: Shadow | None = None
     trust_anchors: TrustAnchors | None = None
     draining: bool = False

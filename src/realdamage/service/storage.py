@@ -11,6 +11,7 @@ and the system frees that lock when the process dies. So a service that is kille
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -30,6 +31,9 @@ CLAIM_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Ids that are names of folders on every system; ids made by us are among them."""
 
 DOCUMENTS = {"evidence.json": "application/json", "evidence.html": "text/html; charset=utf-8"}
+
+LEAST_FREE_BYTES = 64 * 1024 * 1024
+"""Free space of the store's disk below which no claim is kept and the service is not ready."""
 
 DELETED = "claim_deleted"
 """Of the log's entries about a claim that was removed."""
@@ -64,6 +68,11 @@ def prepare_store(folder: Path) -> Path:
     return folder
 
 
+def has_room(folder: Path) -> bool:
+    """Whether there is enough free space to write."""
+    return shutil.disk_usage(folder).free >= LEAST_FREE_BYTES
+
+
 def is_left_behind(folder: Path) -> bool:
     """Whether there is a folder with nothing but what a process leaves that dies while it keeps or deletes a claim."""
     try:
@@ -83,7 +92,8 @@ class _LookOnly(ClaimIndex):
 class ClaimStore:
     """In a folder: claims/ID/ with the evidence, claims.sqlite with hashes of photos, log.jsonl over all claims.
 
-    Safe for several threads, and for several processes on one folder. Raises what `prepare_store` raises.
+    Safe for several threads, and for several processes on one folder. Opening one on a full disk works, since only
+    removing claims makes room. Raises what `prepare_store` raises.
     """
 
     def __init__(self, folder: Path, retention_days: int) -> None:
@@ -96,15 +106,29 @@ class ClaimStore:
         self.index = ClaimIndex(folder / "claims.sqlite", counts=self._counts)
         self.look_only = _LookOnly(folder / "claims.sqlite", counts=self._counts)
         self.log = EvidenceLog(folder / "log.jsonl")
-        self.index.check()
-        self.log.recover()
+        if has_room(folder) or not self.index.path.exists():
+            self.index.check()
+            with contextlib.suppress(RealDamageError):  # `check` reports it
+                self.log.recover()
+
+    def check(self) -> None:
+        """Raises Refusal 503 when no claim can be kept: too little free space, or a log or folder that is unusable."""
+        self._check_room()
+        try:
+            _ = self.log.head
+            fault = "" if os.access(self.claims, os.W_OK) else "its folder cannot be written"
+        except RealDamageError:
+            fault = "its log does not end with a whole entry"
+        if fault:
+            raise Refusal(503, "store_fails", f"the store of claims cannot be used: {fault}", {"Retry-After": "60"})
 
     @contextlib.contextmanager
     def new(self, claim_id: str) -> Iterator[None]:
         """Around the judging and keeping of a claim; when that fails, nothing of it is left.
 
-        Raises Refusal 409 when a claim with this id is kept or under way.
+        Raises Refusal 409 when a claim with this id is kept or under way, 503 when the disk is nearly full.
         """
+        self._check_room()
         self._check_unused(claim_id)
         with self.reserved(claim_id) as release:
             self._check_unused(claim_id)
@@ -143,7 +167,7 @@ class ClaimStore:
                 raise not_stored(claim_id)
             self.record({**event, "reviews": count})
             return
-        with self.reserved(claim_id) as release:
+        with self.reserved(claim_id, even_when_full=True) as release:
             found = {"evidence": self.is_kept(claim_id), "photos": self.forget(claim_id), "reviews": reviews(claim_id)}
             if any(found.values()):
                 self.record({**event, **found})
@@ -184,9 +208,13 @@ class ClaimStore:
             return True
 
     @contextlib.contextmanager
-    def reserved(self, claim_id: str, *, patience: float = _PATIENCE_S) -> Iterator[Callable[[], None]]:
+    def reserved(
+        self, claim_id: str, *, patience: float = _PATIENCE_S, even_when_full: bool = False
+    ) -> Iterator[Callable[[], None]]:
         """Nobody else works on this id until the block ends. Yields a function that removes the lock file; where it is
-               not called, because something failed, `purge` finds the file and finishes or undoes what was begun.
+        not called, because something failed, `purge` finds the file and finishes or undoes what was begun.
+
+        even_when_full: go on without a lock when the disk has no room for its file, since no claim can be kept then.
         Raises Refusal 409 when somebody else works on it, 404 when no claim can have this id.
         """
         self._path(claim_id)
@@ -205,7 +233,8 @@ class ClaimStore:
                         )
                     time.sleep(_POLL_S)
             except OSError as error:
-                raise _unwritable(path, error) from error
+                if not (even_when_full and error.errno == errno.ENOSPC):
+                    raise _unwritable(path, error) from error
             yield release
 
     def forget(self, claim_id: str) -> int:
@@ -230,6 +259,11 @@ class ClaimStore:
         if folder.exists() and not is_left_behind(folder):
             message = f"a claim {claim_id!r} is stored already; send another id, or DELETE it first"
             raise Refusal(409, "claim_exists", message)
+
+    def _check_room(self) -> None:
+        if not has_room(self.folder):
+            message = f"the disk of the store has less than {LEAST_FREE_BYTES} bytes free; make room, or delete claims"
+            raise Refusal(503, "store_full", message, {"Retry-After": "60"})
 
     def _path(self, claim_id: str) -> Path:
         if not re.fullmatch(CLAIM_ID, claim_id):
