@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import multiprocessing
 import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from realdamage.inference.claim import ClaimIndex, EvidenceLog
+from realdamage.inference.claim import log as log_module
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.service.app import create_app
 from realdamage.service.refusals import Refusal
-from realdamage.service.retention import Purged, purge
+from realdamage.service.retention import CLOCK_GAP_DAYS, Purged, purge
 from realdamage.service.review_store import Review, ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.storage import LEAST_FREE_BYTES, ClaimStore, prepare_store
@@ -264,6 +266,117 @@ def test_the_store_is_part_of_readiness(serve: Serve, encode: Encode, tmp_path: 
     ]  # fmt: skip
     log.write_bytes(log.read_bytes().replace(b'"by":""', b'"by":"x"'))
     assert serve(store=tmp_path).get("/readyz").json()["error"]["code"] == "store_fails"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ClaimStore, Callable[[float], None]]]:
+    """A store with 23 claims that were kept and logged now, and a way to set the clock: in days from now."""
+    store = ClaimStore(tmp_path, 30)
+    for number in range(23):
+        kept(store, tmp_path, f"c-{number:02}")
+        store.record({"event": "evidence_written", "claim_id": f"c-{number:02}"})
+    now = time.time()
+
+    def set_clock(days: float) -> None:
+        moved = datetime.fromtimestamp(now + 86400 * days, UTC)
+        monkeypatch.setattr(time, "time", moved.timestamp)
+        monkeypatch.setattr(log_module.dt, "datetime", type("", (datetime,), {"now": lambda *_: moved}))
+
+    yield store, set_clock
+    store.close()
+
+
+Shelf = tuple[ClaimStore, Callable[[float], None]]
+
+
+def events(store: ClaimStore) -> list[str]:
+    return [entry["event"] for entry in store.log.verify().entries[23:]]
+
+
+def test_a_start_31_days_ahead_removes_nothing(shelf: Shelf) -> None:
+    store, set_clock = shelf
+    set_clock(31)
+    for _ in range(2):
+        done = purge(store)
+        assert (done.claims, done.clock_in_doubt) == ((), True)
+        (problem,) = done.problems
+        assert "23 of 23 claims" in problem
+        assert "--clock-confirmed" in problem
+        store.record({"event": "evidence_written", "claim_id": "new"})  # a log that goes on does not make it right
+    set_clock(0.1)
+    assert purge(store) == Purged((), ()), "the clock was set right"
+
+
+def test_the_operator_confirms_the_clock(shelf: Shelf) -> None:
+    store, set_clock = shelf
+    set_clock(31)
+    assert purge(store).claims == ()
+    done = purge(store, clock_confirmed=True)
+    assert (len(done.claims), done.problems, done.clock_in_doubt) == (23, (), False)
+    assert "clock_confirmed" in events(store)
+
+
+def test_a_confirmation_counts_for_the_next_starts_too(shelf: Shelf) -> None:
+    store, set_clock = shelf
+    set_clock(10)
+    for confirmed, in_doubt in ((False, True), (True, False), (False, False)):
+        assert purge(store, clock_confirmed=confirmed).clock_in_doubt == in_doubt
+    assert events(store) == ["retention_checked", "clock_confirmed"]
+
+
+def test_an_idle_service_logs_once_a_day_so_that_its_clock_is_not_in_doubt(shelf: Shelf) -> None:
+    store, set_clock = shelf
+    for hours in range(0, 24 * 30, 6):
+        set_clock(hours / 24)
+        assert purge(store) == Purged((), ())
+    assert 22 <= events(store).count("retention_checked") <= 29
+    set_clock(30.1)
+    assert len(purge(store).claims) == 5
+
+
+@pytest.mark.parametrize(("days", "in_doubt"), [(CLOCK_GAP_DAYS - 0.1, False), (CLOCK_GAP_DAYS + 0.1, True)])
+def test_how_long_the_log_may_be_silent(shelf: Shelf, days: float, in_doubt: bool) -> None:
+    store, set_clock = shelf
+    set_clock(days)
+    done = purge(store)
+    assert (done.claims, len(done.problems), done.clock_in_doubt) == ((), in_doubt, in_doubt)
+
+
+def test_a_purge_removes_a_quarter_at_most_the_oldest_first(shelf: Shelf) -> None:
+    store, _ = shelf
+    for number in range(20):
+        aged(store.claims / f"c-{number:02}" / "evidence.json", LONG_AGO + number)
+    removed = []
+    for left in (23, 18, 14, 11, 9, 7, 6, 5, 4):
+        done = purge(store)
+        assert done.problems == ()
+        assert len(done.claims) == left // 4
+        removed += done.claims
+        assert done.waiting == 20 - len(removed)
+    assert removed == [f"c-{number:02}" for number in range(20)]
+    assert purge(store) == Purged((), ())
+
+
+def test_decisions_stay_while_the_clock_is_in_doubt(
+    model_file: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, set_clock = shelf
+    path = store.folder / "reviews.sqlite"
+    reviews = ReviewStore(path)
+    reviews.add(Review("1" * 64, "real"))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE reviews SET decided_at = '2020-01-01T00:00:00.000Z'")
+    set_clock(31)
+    for confirmed, left in ((False, 1), (True, 0)):
+        settings = Settings(model=model_file, threads=1, store=store.folder, review_days=9, clock_confirmed=confirmed)
+        with TestClient(create_app(settings)), caplog.at_level(logging.INFO, "realdamage.service"):
+            end = time.monotonic() + 30
+            while not any(record.message == "purged" for record in caplog.records):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+        caplog.clear()
+        assert (len(reviews.history()), len(list(store.claims.iterdir()))) == (left, 23 * left)
+    reviews.close()
 
 
 def _open_and_add(folder: Path, number: int) -> None:

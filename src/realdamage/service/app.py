@@ -122,9 +122,11 @@ async def _purge(store: ClaimStore, service: Service) -> None:
     days = service.settings.review_days
     while True:
         try:
-            gone = await asyncio.to_thread(purge, store)
-            forgotten = await asyncio.to_thread(service.reviews.purge, days) if days is not None else 0
-            tell("purged", claims=len(gone.claims), reviews=forgotten)
+            gone = await asyncio.to_thread(purge, store, clock_confirmed=service.settings.clock_confirmed)
+            forgotten = 0
+            if days is not None and not gone.clock_in_doubt:
+                forgotten = await asyncio.to_thread(service.reviews.purge, days)
+            tell("purged", claims=len(gone.claims), waiting=gone.waiting, reviews=forgotten)
             for problem in gone.problems:
                 tell("purge failed", logging.ERROR, reason=problem)
         except Exception as error:  # an error that ended this task would end the retention, unseen
