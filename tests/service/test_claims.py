@@ -17,13 +17,15 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.inference.claim import ClaimPolicy, judge_claim, verify_evidence
+from realdamage.inference.claim import ClaimPolicy, EvidenceLog, judge_claim, verify_evidence
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError, RealDamageError
 from realdamage.inference.metadata import read_model_file
 from realdamage.inference.onnx_file import with_metadata
+from realdamage.service.keys import hash_key
 from realdamage.service.refusals import Refusal
-from realdamage.service.storage import ClaimStore, Purged
+from realdamage.service.retention import Purged, purge
+from realdamage.service.storage import ClaimStore
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -147,8 +149,11 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(serve: Serve, encode: Enco
     assert client.get("/v1/claims/R-2").status_code == 404
     assert client.get("/v1/claims/R-2/evidence.html").status_code == 404
     assert client.delete("/v1/claims/R-2").status_code == 404
-    events = [json.loads(line)["event"] for line in (store / "log.jsonl").read_text().splitlines()]
-    assert events == ["evidence_written", "claim_deleted"]
+    written, deleted = EvidenceLog(store / "log.jsonl").verify().entries
+    assert (written["event"], deleted["event"]) == ("evidence_written", "claim_deleted")
+    assert deleted["payload"] == {
+        "claim_id": "R-2", "evidence": True, "photos": 1, "reviews": 0, "by": "", "reason": "request",
+    }  # fmt: skip
 
 
 def test_what_reviewers_said_of_a_claim_goes_with_it(serve: Serve, encode: Encode, tmp_path: Path) -> None:
@@ -162,6 +167,23 @@ def test_what_reviewers_said_of_a_claim_goes_with_it(serve: Serve, encode: Encod
         assert client.delete(f"/v1/claims/{claim_id}").json() == {"deleted": claim_id}
         assert client.get("/v1/reviews", params={"claim_id": claim_id}).json()["reviews"] == []
         assert client.delete(f"/v1/claims/{claim_id}").status_code == 404
+
+
+def test_what_is_deleted_is_logged_with_the_key_that_asked(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+    key = "k" * 32
+    client = serve(store=tmp_path / "store", api_key_hashes=hash_key(key, "shop"))
+    client.headers["X-API-Key"] = key
+    post(client, [encode(size=SIZE), encode(size=SIZE, seed=1)], keep="true", claim_id="kept")
+    for claim_id, count in (("kept", 2), ("judged-only", 1), ("订单 7", 3)):
+        for number in range(count):
+            review = {"photo_sha256": f"{number}" * 64, "decision": "real", "claim_id": claim_id}
+            assert client.post("/v1/reviews", json=review).status_code == 201
+        assert client.delete(f"/v1/claims/{claim_id}").status_code == 200
+        assert client.delete(f"/v1/claims/{claim_id}").status_code == 404
+    entries = EvidenceLog(tmp_path / "store" / "log.jsonl").verify().entries
+    assert [entry["event"] for entry in entries] == ["evidence_written", *["claim_deleted"] * 3]
+    found = [[entry["payload"].get(key, 0) for key in ("claim_id", "photos", "reviews", "by")] for entry in entries[1:]]
+    assert found == [["kept", 2, 2, "shop"], ["judged-only", 0, 1, "shop"], ["订单 7", 0, 3, "shop"]]
 
 
 def test_earlier_claims_are_remembered_only_when_kept(serve: Serve, encode: Encode, tmp_path: Path) -> None:
@@ -207,7 +229,7 @@ def test_one_id_for_two_claims_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(first)
         assert begun.wait(5)
-        with pytest.raises(Refusal, match="'A' is stored already"), store.new("A"):
+        with pytest.raises(Refusal, match="'A' is being judged"), store.new("A"):
             pass
         end.set()
         running.result(5)
@@ -235,8 +257,8 @@ def test_old_claims_are_purged(serve: Serve, encode: Encode, tmp_path: Path) -> 
         then = time.time() - 86400 * days
         os.utime(folder / "claims" / name / "evidence.json", (then, then))
     store = ClaimStore(folder, 7)
-    assert store.purge() == Purged(("old",), ())
-    assert store.purge() == Purged((), ())
+    assert purge(store) == Purged(("old",), ())
+    assert purge(store) == Purged((), ())
     store.close()
     assert client.get("/v1/claims/old").status_code == 404
     assert client.get("/v1/claims/young").status_code == 200

@@ -15,6 +15,7 @@ import time
 import tomllib
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import httpx
 import pytest
 
 from realdamage import cli
+from realdamage.inference.claim import EvidenceLog
 from realdamage.inference.errors import UsageError
 from realdamage.service.keys import hash_key
 from realdamage.service.settings import Settings, read_settings
@@ -369,3 +371,53 @@ def test_the_container_s_recipe_fits_the_package() -> None:
     line = hash_key("k" * 32, "shop")
     settings = read_settings({}, {**variables, "REALDAMAGE_API_KEY_HASHES": line})
     assert f"http://127.0.0.1:{settings.port}/healthz" in commands
+
+
+def keep(url: str, claim_id: str, photo: bytes) -> httpx.Response:
+    files = [("photos", ("a.jpg", photo))]
+    return httpx.post(f"{url}/v1/claims", files=files, data={"claim_id": claim_id, "keep": "true"}, timeout=60)
+
+
+def test_a_service_that_is_killed_while_six_callers_keep_claims(
+    start: Callable[..., Process], model_file: Path, encode: Encode, tmp_path: Path
+) -> None:
+    options = ("--store", str(tmp_path / "store"), "--threads", "1")
+    server = start(model_file, *options)
+    sent: dict[str, bytes] = {}
+    acknowledged: set[str] = set()
+
+    def call(caller: int) -> None:
+        for number in range(10_000):
+            claim_id = f"c{caller}-{number}"
+            sent[claim_id] = encode(size=(320, 240), seed=1000 * caller + number)
+            try:
+                assert keep(server.url, claim_id, sent[claim_id]).status_code == 200
+            except httpx.HTTPError:
+                return
+            acknowledged.add(claim_id)
+
+    with ThreadPoolExecutor(6) as pool:
+        callers = [pool.submit(call, caller) for caller in range(6)]
+        end = time.monotonic() + 120
+        while len(acknowledged) < 12:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGKILL)
+        for caller in callers:
+            caller.result(60)
+    server.process.wait(10)
+    assert len(sent) - len(acknowledged) == 6, "each caller waits for an answer"
+
+    server = start(model_file, *options)
+    for number, (claim_id, photo) in enumerate(sent.items()):
+        is_kept = httpx.get(f"{server.url}/v1/claims/{claim_id}").status_code == 200
+        if claim_id in acknowledged:
+            assert is_kept
+        elif not is_kept:
+            answer = keep(server.url, claim_id if number % 2 else f"new-{claim_id}", photo)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["photos"][0]["duplicates"] == []
+    kept = {path.name for path in (tmp_path / "store" / "claims").iterdir() if not path.name.startswith(".")}
+    log = EvidenceLog(tmp_path / "store" / "log.jsonl").verify()
+    assert log.problems == ()
+    assert sorted(entry["payload"]["claim_id"] for entry in log.entries) == sorted(kept)

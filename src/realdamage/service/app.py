@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import shutil
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
@@ -24,6 +25,7 @@ from realdamage.service.logs import tell
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot, load_model
 from realdamage.service.refusals import Refusal
+from realdamage.service.retention import purge
 from realdamage.service.review_store import ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
@@ -52,9 +54,12 @@ def create_app(settings: Settings) -> FastAPI:
         workload=Workload(settings.workers, settings.max_queue, metrics.queue.set),
         uploads=UploadBudget(settings.max_upload_bytes, metrics.uploads.set),
         reviews=ReviewStore(settings.store / "reviews.sqlite" if settings.store else None),
+        store=store,
         trust_anchors=TrustAnchors.read(settings.trust_anchors) if settings.trust_anchors else None,
     )
 
+    if store is not None:
+        metrics.watch_store(lambda: shutil.disk_usage(store.folder).free)
     policy = ClaimPolicy.from_yaml(settings.claim_policy) if settings.claim_policy else ClaimPolicy.default()
 
     def was_judged(sha256: str) -> bool:
@@ -120,9 +125,11 @@ async def _purge(store: ClaimStore, service: Service) -> None:
     days = service.settings.review_days
     while True:
         try:
-            gone = await asyncio.to_thread(store.purge)
-            forgotten = await asyncio.to_thread(service.reviews.purge, days) if days is not None else 0
-            tell("purged", claims=len(gone.claims), reviews=forgotten)
+            gone = await asyncio.to_thread(purge, store, clock_confirmed=service.settings.clock_confirmed)
+            forgotten = 0
+            if days is not None and not gone.clock_in_doubt:
+                forgotten = await asyncio.to_thread(service.reviews.purge, days)
+            tell("purged", claims=len(gone.claims), waiting=gone.waiting, reviews=forgotten)
             for problem in gone.problems:
                 tell("purge failed", logging.ERROR, reason=problem)
         except Exception as error:  # an error that ended this task would end the retention, unseen

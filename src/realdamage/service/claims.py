@@ -67,17 +67,15 @@ def router(service: Service, policy: ClaimPolicy, store: ClaimStore | None) -> A
         """The evidence of a stored claim, as one page to read and print."""
         return await document(claim_id, "evidence.html")
 
-    @routes.delete("/v1/claims/{claim_id}", responses=describe.answers(describe.DELETED, 401, 404))
-    async def delete(claim_id: str) -> JSONResponse:
-        """Remove a stored claim with its evidence, the hashes of its photos and what reviewers said of them."""
-        reviews = await run_in_threadpool(service.reviews.delete, claim_id)
-        try:
-            if store is None:
-                raise _no_store()
-            await run_in_threadpool(store.delete, claim_id)
-        except Refusal:
-            if not reviews:  # those of a claim that was never kept are gone now, which is what was asked for
-                raise
+    @routes.delete("/v1/claims/{claim_id}", responses=describe.answers(describe.DELETED, 401, 404, 409))
+    async def delete(request: Request, claim_id: str) -> JSONResponse:
+        """Remove a stored claim with its evidence, the hashes of its photos and what reviewers said of them. Reviews of
+        a claim that was never kept are removed too."""
+        reviews, by = service.reviews.delete, request.scope["state"]["caller"]
+        if store is not None:
+            await run_in_threadpool(store.delete, claim_id, reviews=reviews, by=by)
+        elif not await run_in_threadpool(reviews, claim_id):
+            raise _no_store()
         return JSONResponse({"deleted": claim_id})
 
     async def document(claim_id: str, name: str) -> Response:

@@ -115,7 +115,7 @@ _MEANINGS = {
     404: "No such thing",
     405: "Another method",
     408: "The body came too slowly",
-    409: "It is there already",
+    409: "Stored already, or being judged",
     413: "More bytes, photos or parts than allowed",
     415: "Not multipart/form-data",
     422: "A field is missing, unknown or out of range",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -39,6 +40,13 @@ class Metrics:
         """A run of the network with that many tiles from that many calls."""
         self.batch_tiles.observe(tiles)
         self.batch_calls.observe(calls)
+
+    def watch_store(self, free_bytes: Callable[[], float]) -> None:
+        """Also show what this returns, read at each scrape."""
+        free = Gauge(
+            "store_free_bytes", "Free on the disk of kept claims", namespace="realdamage", registry=self.registry
+        )
+        free.set_function(free_bytes)
 
     def show_model(self, model_version: str, graph_sha256: str) -> None:
         """The model that answers from now on."""

@@ -31,7 +31,8 @@ def router(service: Service) -> APIRouter:
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", responses=describe.answers(describe.STATUS, 503))
     async def ready() -> dict[str, str]:
-        """A model is loaded, works, and new requests are taken and get a worker; 503 otherwise."""
+        """A model is loaded and works, new requests are taken and get a worker, and claims can be kept where there is a
+        store; 503 otherwise."""
         if service.draining:
             raise Refusal(503, "stopping", "the service is stopping and takes no new requests", {"Retry-After": "5"})
         if not service.models.is_loaded:
@@ -46,6 +47,8 @@ def router(service: Service) -> APIRouter:
         model = service.models.get()
         if model.scorer.failed and not await asyncio.to_thread(model.works):
             raise Refusal(503, "model_fails", "the model fails; the service's log says why", {"Retry-After": "30"})
+        if service.store is not None:
+            await asyncio.to_thread(service.store.check)
         return {"status": "ready"}
 
     @routes.get("/metrics", response_class=Response, responses=describe.METRICS_ANSWERS)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.policy import Outcome
+from realdamage.service.storage import has_room
 
 Decision = Literal["real", "synthetic", "unsure"]
 # The manifest's words (data/vocabulary.py), which this room may not import; a test compares the two.
@@ -103,12 +104,19 @@ class JudgedPhotos:
 class ReviewStore:
     """Decisions in one SQLite file; safe to call from several threads, and from several processes on one file.
 
-    path: the file, made when absent; None keeps everything in memory. Raises RealDamageError when it cannot be used.
+    path: the file, made when absent; None keeps everything in memory. On a full disk it is opened by the first call
+    that needs it, so that the service can start. Raises RealDamageError when it cannot be used.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        if path is None or not path.exists() or has_room(path.parent):
+            self._open()
+
+    def _open(self) -> None:
+        path = self.path
         with self._errors():
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,12 +189,21 @@ class ReviewStore:
     def close(self) -> None:
         """Give the file back; the store cannot be used afterwards."""
         with self._lock:
-            self._database.close()
+            if self._database is not None:
+                self._database.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._errors(), self._database:
-            yield self._database
+        with self._lock, self._errors():
+            if self._database is None:
+                try:
+                    self._open()
+                except RealDamageError:
+                    self._database = None  # a part of the settings may be missing
+                    raise
+            assert self._database is not None
+            with self._database:
+                yield self._database
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

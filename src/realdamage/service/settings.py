@@ -57,6 +57,10 @@ class Settings:
         default=None,
         metadata=_say("N", "days after which a reviewer's decision is removed from the store; default: kept"),
     )
+    clock_confirmed: bool = field(
+        default=False,
+        metadata=_say("", "for one start: the clock is right, so remove all that is past its days, at once"),
+    )
     claim_policy: Path | None = field(
         default=None, metadata=_say("FILE", "YAML with the rules for claims; default: the package's")
     )

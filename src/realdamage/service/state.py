@@ -15,6 +15,7 @@ from realdamage.service.models import ModelSlot
 from realdamage.service.review_store import JudgedPhotos, ReviewStore
 from realdamage.service.settings import Settings
 from realdamage.service.shadow import Shadow
+from realdamage.service.storage import ClaimStore
 from realdamage.service.uploads import Form, Limits, UploadBudget, read_form
 from realdamage.service.workload import Workload
 
@@ -32,6 +33,7 @@ class Service:
     uploads: UploadBudget
     reviews: ReviewStore
     judged: JudgedPhotos = field(default_factory=JudgedPhotos)
+    store: ClaimStore | None = None
     shadow: Shadow | None = None
     trust_anchors: TrustAnchors | None = None
     draining: bool = False

@@ -28,6 +28,7 @@ from realdamage.inference.claim import (
     verify_evidence,
     write_evidence,
 )
+from realdamage.inference.claim.log import canonical, entry_hash
 from realdamage.inference.claim.summary import format_claim
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import PhotoError, RealDamageError, UsageError
@@ -368,6 +369,31 @@ def test_one_log_over_all_claims(claim: Claim, photos: Files, listings: Files, t
     assert "has no entry about this evidence (claim C-1)" in problems[0]
     with pytest.raises(UsageError, match="cannot lie in the evidence"):
         write_evidence(claim, photos, listings, tmp_path / "D", log=EvidenceLog(tmp_path / "D" / "log.jsonl"))
+
+
+def test_evidence_goes_on_after_a_torn_entry_of_the_log_over_all_claims(
+    claim: Claim, photos: Files, listings: Files, tmp_path: Path
+) -> None:
+    log = EvidenceLog(tmp_path / "all.jsonl")
+    log.append({"event": "noted"})
+    with log.path.open("ab") as file:
+        file.write(b'{"event": "evid')
+    folder = write_evidence(claim, photos, listings, tmp_path / "C-1", log=log).parent
+    assert verify_evidence(folder, log=log.path).problems == ()
+    assert [entry["event"] for entry in log.verify().entries] == ["noted", "recovered", "evidence_written"]
+
+
+def test_verify_notes_that_the_clock_ran_backwards(folder: Path) -> None:
+    assert verify_evidence(folder).notes == ()
+    log = EvidenceLog(folder / "log.jsonl")
+    (before,) = log.verify().entries
+    later = {key: value for key, value in before.items() if key != "hash"} | {"time": "2999-01-01T00:00:00.000+00:00"}
+    log.path.write_text(canonical(later | {"hash": entry_hash(later)}) + "\n")
+    log.append({"event": "noted"})
+    report = verify_evidence(folder)
+    assert report.passed
+    (note,) = report.notes
+    assert note.startswith(f"{log.path}, line 2: its time is before")
 
 
 def test_photos_that_are_not_the_claims_are_refused(

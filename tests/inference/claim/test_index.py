@@ -137,6 +137,20 @@ def add_and_find(path: Path, claim_id: str, photo: bytes, missed: list[str]) -> 
             missed.append(claim_id)
 
 
+def test_sightings_count_as_the_caller_says(tmp_path: Path, claim_photo: Photo) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def counts(claim_id: str, earlier: bool) -> bool:
+        asked.append((claim_id, earlier))
+        return claim_id == "C-1"
+
+    index = ClaimIndex(tmp_path / "claims.sqlite", counts=counts)
+    for number in (1, 2, 3):
+        index.add(f"C-{number}", [("a.jpg", claim_photo(1))])
+    assert [found.claim_id for found in index.find(claim_photo(1), other_than="C-2")] == ["C-1"]
+    assert sorted(asked) == [("C-1", True), ("C-3", False)]
+
+
 def test_of_claims_judged_at_once_at_most_the_first_sees_none(tmp_path: Path, claim_photo: Photo) -> None:
     path, missed = tmp_path / "claims.sqlite", []
     context = multiprocessing.get_context("fork")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import multiprocessing
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from realdamage.inference.claim import log as log_module
 from realdamage.inference.claim.log import GENESIS, EvidenceLog, canonical, entry_hash
 from realdamage.inference.errors import RealDamageError, UsageError
 
@@ -166,6 +168,82 @@ def test_half_an_entry_at_the_end_is_told_and_not_built_upon(log: EvidenceLog) -
     with pytest.raises(RealDamageError, match="does not end with a whole entry"):
         log.append({"event": "noted"})
     assert log.path.read_bytes() == whole[:-20]
+
+
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda whole: whole[:-20],
+        lambda whole: whole[:-1],
+        lambda whole: whole + b"\0" * 4096,
+        lambda whole: whole + b"\0" * 200_000 + b'"}\n',
+    ],
+    ids=["half", "no newline", "zeros", "zeros and an end"],
+)
+def test_a_torn_end_is_set_aside_and_the_chain_goes_on(log: EvidenceLog, tear: Callable[[bytes], bytes]) -> None:
+    torn = tear(log.path.read_bytes())
+    log.path.write_bytes(torn)
+    assert log.recover() is True
+    log.append({"event": "noted", "number": 6})
+    report = log.verify()
+    assert report.problems == ()
+    kept = len(report.entries) - 2
+    assert kept == (5 if b"\0" in torn else 4)
+    assert [entry["event"] for entry in report.entries] == ["noted"] * kept + ["recovered", "noted"]
+    recovered = report.entries[kept]["payload"]
+    aside = (log.path.parent / recovered["file"]).read_bytes()
+    assert torn == b"".join(f"{canonical(entry)}\n".encode() for entry in report.entries[:kept]) + aside
+    assert (recovered["bytes"], recovered["sha256"]) == (len(aside), hashlib.sha256(aside).hexdigest())
+    before = log.path.read_bytes()
+    assert log.recover() is False
+    assert log.path.read_bytes() == before
+
+
+def test_a_log_of_nothing_but_a_torn_entry(log: EvidenceLog, tmp_path: Path) -> None:
+    log.path.write_bytes(log.path.read_bytes()[:50])
+    assert log.recover() is True
+    assert [(entry["index"], entry["event"]) for entry in log.verify().entries] == [(0, "recovered")]
+    assert EvidenceLog(tmp_path / "none.jsonl").recover() is False
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_torn_end_stays_where_it_cannot_be_set_aside(log: EvidenceLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = log.path.read_bytes()[:-20]
+    log.path.write_bytes(torn)
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(RealDamageError, match="No space left"):
+            log.recover()
+    assert log.path.read_bytes() == torn
+    assert log.recover() is True
+
+
+def test_a_changed_last_entry_is_no_torn_one(log: EvidenceLog) -> None:
+    write(log, edit_time(lines_of(log)[:4]))
+    before = log.path.read_bytes()
+    assert log.recover() is False
+    assert log.path.read_bytes() == before
+
+
+def test_lines_at_which_the_clock_ran_backwards(log: EvidenceLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert log.verify().steps_back == ()
+
+    class Early(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+            return dt.datetime(2020, 1, 1, tzinfo=tz)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_module.dt, "datetime", Early)
+        log.append({"event": "noted"})
+    log.append({"event": "noted"})
+    report = log.verify()
+    assert report.steps_back == (6,)
+    assert report.problems == ()
 
 
 def test_a_forged_last_entry_is_not_built_upon(log: EvidenceLog) -> None:

@@ -56,7 +56,8 @@ def write_evidence(
     if log is not None:
         if log.path.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{log.path}: a log over all claims cannot lie in the evidence of one; name another place")
-        _ = log.head  # a broken log is told before anything is written
+        log.recover()
+        _ = log.head  # a broken log is an error before anything is written
     by_name = {shown.name: data for shown, (_, data) in zip(claim.listings, listings, strict=True)}
     pictures = [draw_pictures(photo, data, by_name) for photo, (_, data) in zip(claim.photos, photos, strict=True)]
     kept = dict(_originals(photos, listings)) if keep_originals else {}

@@ -12,7 +12,7 @@ import datetime as dt
 import itertools
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -57,21 +57,29 @@ class _Connection(threading.local):
 class ClaimIndex:
     """The index in one file, made when it is not there; use it in a `with`, or `close` it.
 
-    Raises RealDamageError, naming the file, when it is another program's or cannot be read or written.
+    counts(claim_id, earlier): whether photos of that claim may be found; all are without it. `earlier`: they were added
+    before those of the claim that asks. Methods raise RealDamageError, naming the file, when it is another program's or
+    cannot be read or written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, counts: Callable[[str, bool], bool] = lambda _, earlier: True) -> None:
         self.path = Path(path)
+        self._counts = counts
         self._own = _Connection()
         self._opened: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        with self._transaction():
-            pass  # a file that is no index is refused now, not in the middle of a claim
 
     @classmethod
     def open(cls, path: str | Path) -> ClaimIndex:
-        """The index in this file."""
-        return cls(path)
+        """The index in this file, checked."""
+        index = cls(path)
+        index.check()
+        return index
+
+    def check(self) -> None:
+        """Refuse a file that is no index now, not in the middle of a claim."""
+        with self._transaction():
+            pass
 
     def __enter__(self) -> ClaimIndex:
         return self
@@ -134,17 +142,19 @@ class ClaimIndex:
             near = (np.bitwise_count(own[:, None] ^ self._own.coarse) <= COARSE_RADIUS).any(axis=0)
             ids = {int(row) for row in self._own.ids[near]}
             exact = sqlite.execute("SELECT id FROM photos WHERE sha256 = ?", (bytes.fromhex(photo.sha256),))
-            for claim_id, number, seen, sha256, coarse, fine, thumbnail in _rows(
-                sqlite, sorted(ids | {row for (row,) in exact})
-            ):
+            rows = list(_rows(sqlite, sorted(ids | {row for (row,) in exact})))
+            first = min((row[0] for row in rows if row[1] == other_than), default=0)
+            for row_id, claim_id, number, seen, sha256, coarse, fine, thumbnail in rows:
                 same = (
                     match(photo, sha256.hex(), _from_row(coarse, fine, thumbnail)) if claim_id != other_than else None
                 )
                 if same is not None:
                     bits, is_exact, mirrored = same
-                    found.append(Duplicate(name, f"photo {number}", claim_id, bits, is_exact, seen, mirrored))
-        found.sort(key=lambda one: (not one.exact, one.distance, one.seen, one.claim_id, one.of))
-        return tuple(found[:_MOST])
+                    one = Duplicate(name, f"photo {number}", claim_id, bits, is_exact, seen, mirrored)
+                    found.append((one, row_id < first))
+        found.sort(key=lambda pair: (not pair[0].exact, pair[0].distance, pair[0].seen, pair[0].claim_id, pair[0].of))
+        counted = (one for one, earlier in found if self._counts(one.claim_id, earlier))
+        return tuple(itertools.islice(counted, _MOST))
 
     def delete(self, claim_id: str) -> int:
         """Forget a claim; returns how many photos it had. The file's pages are overwritten with zeros."""
@@ -237,12 +247,15 @@ def _fingerprint_of(name: str, data: bytes) -> Fingerprint:
     return take_fingerprint(photo.rgb, photo.sha256)
 
 
-def _rows(sqlite: sqlite3.Connection, ids: Sequence[int]) -> Iterator[tuple[str, int, str, bytes, int, bytes, bytes]]:
+def _rows(
+    sqlite: sqlite3.Connection, ids: Sequence[int]
+) -> Iterator[tuple[int, str, int, str, bytes, int, bytes, bytes]]:
     for start in range(0, len(ids), _CANDIDATES):
         some = ids[start : start + _CANDIDATES]
         marks = ",".join("?" * len(some))
         yield from sqlite.execute(
-            f"SELECT claim_id, number, seen, sha256, coarse, fine, thumbnail FROM photos WHERE id IN ({marks})", some
+            f"SELECT id, claim_id, number, seen, sha256, coarse, fine, thumbnail FROM photos WHERE id IN ({marks})",
+            some,
         )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +36,12 @@ class LogReport:
     head: str
     problems: tuple[str, ...]
     since: int | None = None
+
+    @property
+    def steps_back(self) -> tuple[int, ...]:
+        """Lines (from 1) whose time is before that of the line above: the clock was wrong at one of them."""
+        times = [time_of(entry) for entry in self.entries]
+        return tuple(line for line, (before, after) in enumerate(pairwise(times), start=2) if after < before)
 
 
 class EvidenceLog:
@@ -63,26 +71,40 @@ class EvidenceLog:
         programs write fractions alike. Raises UsageError on anything else, RealDamageError when the file cannot be
         written or does not end with a whole entry.
         """
-        payload = {key: value for key, value in event.items() if key != "event"}
-        name = event.get("event")
-        if not isinstance(name, str) or not name:
-            raise UsageError("an entry of the log needs `event`: its name")
-        try:
-            payload_sha256 = _sha256(payload)
-        except UnicodeEncodeError as error:
-            raise UsageError(f"an entry of the log holds a text that is not Unicode: {error}") from error
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b", buffering=0) as file, _locked(file):
-                index, previous = self._last(file)
-                time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-                entry = {"index": index + 1, "time": time, "event": name, "payload": payload}
-                entry |= {"payload_sha256": payload_sha256, "previous": previous}
-                entry["hash"] = entry_hash(entry)
-                self._write(file, f"{canonical(entry)}\n".encode())
+            with self.path.open("a+b", buffering=0) as file, locked(file):
+                return self._append(file, event)
         except OSError as error:
             raise self._unusable(error) from error
-        return entry
+
+    def recover(self) -> bool:
+        """Move half an entry at the end, left by a power loss or a kill, to a file of its own, and append an entry
+        "recovered" that names this file. Returns whether there was one.
+
+        A last line that is JSON stays: somebody changed it. Raises RealDamageError when a file cannot be written.
+        """
+        try:
+            with self.path.open("r+b", buffering=0) as file, locked(file):
+                *lines, torn = self._end(file)
+                if not torn and lines and not _is_json(lines[-1]):
+                    torn = lines[-1] + b"\n"
+                if not torn:
+                    return False
+                digest = hashlib.sha256(torn).hexdigest()
+                aside = self.path.with_name(f"{self.path.name}.torn-{digest[:16]}")
+                with aside.open("wb") as copy:
+                    copy.write(torn)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                file.truncate(file.seek(0, os.SEEK_END) - len(torn))
+                event = {"event": "recovered", "file": aside.name, "bytes": len(torn), "sha256": digest}
+                self._append(file, event)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unusable(error) from error
+        return True
 
     def verify(self, head: str | None = None) -> LogReport:
         """Follow the chain from its first entry. head: a hash noted earlier, which must still be in the chain.
@@ -119,24 +141,44 @@ class EvidenceLog:
                 )
         return LogReport(tuple(entries), previous, tuple(problems), since)
 
-    def _last(self, file: IO[bytes]) -> tuple[int, str]:
-        """(index, hash) of the last entry; (-1, GENESIS) without any."""
-        end = file.seek(0, os.SEEK_END)
-        if not end:
-            return -1, GENESIS
-        tail = b""
+    def _append(self, file: IO[bytes], event: Mapping[str, Any]) -> dict[str, Any]:
+        payload = {key: value for key, value in event.items() if key != "event"}
+        name = event.get("event")
+        if not isinstance(name, str) or not name:
+            raise UsageError("an entry of the log needs `event`: its name")
+        try:
+            payload_sha256 = _sha256(payload)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"an entry of the log holds a text that is not Unicode: {error}") from error
+        index, previous = self._last(file)
+        time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        entry = {"index": index + 1, "time": time, "event": name, "payload": payload}
+        entry |= {"payload_sha256": payload_sha256, "previous": previous}
+        entry["hash"] = entry_hash(entry)
+        self._write(file, f"{canonical(entry)}\n".encode())
+        return entry
+
+    def _end(self, file: IO[bytes]) -> list[bytes]:
+        """The end of the file, split at newlines: at least the last whole line, and what follows it (b"" mostly)."""
+        end, tail = file.seek(0, os.SEEK_END), b""
         while end and tail.count(b"\n") < 2:
             start = max(0, end - _CHUNK)
             file.seek(start)
             tail, end = file.read(end - start) + tail, start
-        *before, rest = tail.split(b"\n")
+        return tail.split(b"\n")
+
+    def _last(self, file: IO[bytes]) -> tuple[int, str]:
+        """(index, hash) of the last entry; (-1, GENESIS) without any."""
+        *before, rest = self._end(file)
+        if not before and not rest:
+            return -1, GENESIS
         entry = None
         if not rest and before:
             entry, _ = _check(before[-1], None, None)
         if entry is None:
             raise RealDamageError(
-                f"{self.path}: does not end with a whole entry, so nothing can be chained to it; keep this file, look "
-                "at it with `realdamage verify`, and begin another log"
+                f"{self.path}: does not end with a whole entry, so nothing can be added; keep this file, look at it "
+                "with `realdamage verify`, and start another log"
             )
         return int(entry["index"]), str(entry["hash"])
 
@@ -168,6 +210,22 @@ def canonical(values: Any) -> str:
 def entry_hash(entry: Mapping[str, Any]) -> str:
     """SHA-256 of an entry without its hash and its payload, which stands in it by its own digest."""
     return _sha256({key: value for key, value in entry.items() if key not in ("hash", "payload")})
+
+
+def time_of(entry: Mapping[str, Any]) -> float:
+    """Seconds since 1970; -inf when the entry's time is none."""
+    try:
+        return dt.datetime.fromisoformat(entry["time"]).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return -math.inf
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _check(line: bytes, index: int | None, previous: str | None) -> tuple[dict[str, Any] | None, list[str]]:
@@ -213,13 +271,19 @@ def _sha256(values: Any) -> str:
 
 
 @contextmanager
-def _locked(file: IO[bytes]) -> Iterator[None]:
-    """Only one process at a time gets past this, for one file."""
+def locked(file: IO[bytes], *, wait: bool = True) -> Iterator[None]:
+    """Only one open file at a time gets past this, in all processes; the system frees it when a process dies.
+
+    Raises BlockingIOError when another holds it and `wait` is false.
+    """
     if sys.platform == "win32":
         import msvcrt
 
         file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise error if wait else BlockingIOError(*error.args) from error
         try:
             yield
         finally:
@@ -228,7 +292,7 @@ def _locked(file: IO[bytes]) -> Iterator[None]:
     else:
         import fcntl
 
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield
         finally:

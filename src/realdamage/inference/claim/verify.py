@@ -71,6 +71,10 @@ def verify_evidence(
         last, entries, since = report.head, len(report.entries), report.since
         if not report.problems:
             checked.append(f"{path}: {entries} entr{'y' if entries == 1 else 'ies'}, the chain is whole")
+        notes += [
+            f"{path}, line {line}: its time is before that of the line above, so the clock was wrong at one of them"
+            for line in report.steps_back
+        ]
         claim_id = values.get("claim_id") if path is not chains[0][0] else None
         index = _compare_files(folder, path, claim_id, report.entries, checked, problems, notes)
         if since is not None and index is not None and index >= entries - since:
