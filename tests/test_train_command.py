@@ -29,7 +29,7 @@ from realdamage.training.classifier import DamageClassifier, load_classifier
 from realdamage.training.dataset import PairDataset
 from realdamage.training.record import model_metadata
 from realdamage.training.scorer import TorchScorer
-from realdamage.training.start import checkpoint_to_resume
+from realdamage.training.start import checkpoint_to_resume, run_lock
 
 TinyConfig = Callable[..., DictConfig]
 AS_TYPED = (
@@ -171,6 +171,31 @@ class TestResume:
         train.run(tiny_config(folder, "overwrite=true", "trainer.max_epochs=1"))
         assert all((folder / name).read_bytes() != old for name, old in before.items())
 
+    def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_dead(
+        self, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "run"
+        hold = (
+            "import sys, pathlib\nfrom realdamage.training.start import run_lock\n"
+            "with run_lock(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-c", hold, str(folder)], **pipes) as first:
+            try:
+                assert first.stdout.readline() == b"held\n"
+                with pytest.raises(ConfigError, match="another run"):
+                    train.run(tiny_config(folder, "overwrite=true"))
+                assert [path.name for path in folder.iterdir()] == [".lock"]
+                with monkeypatch.context() as patched:
+                    patched.setenv("LOCAL_RANK", "1")  # the second process of the first run
+                    with run_lock(folder):
+                        pass
+            finally:
+                first.kill()
+        with run_lock(folder):
+            pass
+        assert list(folder.iterdir()) == []
+
     def test_a_checkpoint_that_is_not_there_is_named(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=r"resume=.*gone\.ckpt: no such file"):
             train.run(tiny_config(tmp_path, f"resume={tmp_path}/gone.ckpt"))
@@ -309,6 +334,21 @@ class TestStart:
 
 
 class TestDebug:
+    @pytest.mark.parametrize("debug", ["fast", "overfit"])
+    def test_a_debug_run_of_ones_own_command_leaves_the_finished_run_alone(
+        self, debug: str, run_command, tiny_run: Path, tiny_manifest: Path, tmp_path: Path
+    ) -> None:
+        mine = shutil.copytree(tiny_run, tmp_path / "out/mine")
+        before = {name: (mine / name).read_bytes() for name in ("best.ckpt", "last.ckpt", "config.yaml")}
+        arguments = ["name=mine", f"data.root={tiny_manifest}", *AS_TYPED, f"+debug={debug}", "trainer.max_epochs=1"]
+        assert run_command("train", *arguments).code == 0
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine", "debug"}
+        assert (tmp_path / "out/debug/last.ckpt").is_file()
+        refused = run_command("train", *arguments, "paths.run=out/mine")
+        assert refused.code == 2
+        assert {name: (mine / name).read_bytes() for name in before} == before
+        assert run_command("train", *arguments).code == 0  # a debug run replaces the one before
+
     def test_fast_takes_a_few_steps_of_everything(self, run_command, tiny_manifest: Path, tmp_path: Path) -> None:
         arguments = [*AS_TYPED[:3], "data.tiles_per_photo=1", f"data.root={tiny_manifest}", "data.recipe=null"]
         finished = run_command("train", "+experiment=quickstart", "+debug=fast", *arguments)

@@ -178,7 +178,8 @@ class TrainConfig:
     """`train.py`. `name`: of the run and its folder; `monitor`: the one figure by which the best checkpoint is kept
     (higher is better);
     `seed`: of everything, 0 included; `threads`: of torch on the CPU (null: all it may use); `demo`: the model is for
-    trying the pipeline and never says "synthetic" unasked; `resume`: "last", a checkpoint's path, or null;
+    trying the pipeline and never says "synthetic" unasked; `debug`: the run may replace an earlier debug run, but no
+    other; `resume`: "last", a checkpoint's path, or null;
     `overwrite`: start over in a folder that holds a run."""
 
     name: str = "train"
@@ -186,6 +187,7 @@ class TrainConfig:
     monitor: str = "val/auroc"
     threads: int | None = None
     demo: bool = False
+    debug: bool = False
     resume: str | None = None
     overwrite: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)

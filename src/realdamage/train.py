@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from realdamage import configuration
-from realdamage.training.start import check_photos, checkpoint_to_resume
+from realdamage.training.start import check_photos, checkpoint_to_resume, run_lock
 
 # What Lightning says of its own defaults, with paths of this library; none of it is for the user to act on.
 _NOISE = (
@@ -25,7 +26,11 @@ _NOISE = (
 def run(config: DictConfig) -> None:
     """Trains, and says where the checkpoints are."""
     check_photos(config)
-    resume = checkpoint_to_resume(config)
+    with run_lock(Path(config.paths.run)):
+        _train(config, checkpoint_to_resume(config))
+
+
+def _train(config: DictConfig, resume: Path | None) -> None:
     # Torch, Lightning and timm take seconds to import: by now the call is known to be right.
     from realdamage.training.building import build, check_resumable
     from realdamage.training.ending import ending
