@@ -11,7 +11,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection, SumMetric
+from torchmetrics import MeanMetric, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinarySensitivityAtSpecificity
 
 from realdamage.inference.errors import ConfigError, ModelFileError
@@ -100,6 +100,7 @@ class DamageClassifier(L.LightningModule):
         }
         self.photo_metrics = MetricCollection(figures, prefix="val/", compute_groups=False)
         self.real_photos, self.synthetic_photos = SumMetric(), SumMetric()
+        self.photo_loss = MeanMetric()
         self.localisation = BinaryAveragePrecision(thresholds=512)
 
     def setup(self, stage: str) -> None:
@@ -144,6 +145,7 @@ class DamageClassifier(L.LightningModule):
             return  # a filler, see WholePhotoSampler
         logit, evidence = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         score = pool(logit, evidence, self.pooling, torch)
+        self.photo_loss.update(F.binary_cross_entropy_with_logits(score, label.squeeze()))
         # Double precision keeps the order of scores that float32 would round to a probability of 1.
         self.photo_metrics.update(score.double().sigmoid()[None], label.long())
         self.synthetic_photos.update(label)
@@ -168,6 +170,7 @@ class DamageClassifier(L.LightningModule):
             metric.reset()
         self.validation_figures = {name: float(value) for name, value in figures.items() if value.isfinite()}
         self.log_dict({name: value.float() for name, value in figures.items()}, prog_bar=True)
+        self.log("val/loss", self.photo_loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
