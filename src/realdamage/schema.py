@@ -282,11 +282,12 @@ class FoldsConfig:
 @dataclass
 class ExportConfig:
     """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
-    `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the wrapper on the awkward
+    `overwrite`: replace a file that is there; `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the wrapper on the awkward
     photos."""
 
     checkpoint: str = MISSING
     output: str | None = None
+    overwrite: bool = False
     name: str = "export"
     opset: int = 20
     tolerance: float = 1e-3
