@@ -381,7 +381,6 @@ class TestStart:
             assert done.returncode == 2, done.stderr
             assert done.stdout == "[]\n", mistake
 
-
     @pytest.mark.parametrize("override", ["paths.out=afile", "paths.run=afile/run"])
     def test_a_folder_that_cannot_be_made_is_named_in_one_line(
         self, override: str, run_command, tiny_manifest: Path, tmp_path: Path

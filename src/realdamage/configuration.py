@@ -104,7 +104,7 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     except KeyboardInterrupt as interrupt:
         if full:
             raise
-        print(f"stopped; {interrupt or 'what was finished is kept'}", file=sys.stderr)
+        print(f"stopped; {str(interrupt) or 'what was finished is kept'}", file=sys.stderr)
         sys.exit(130)
     finally:
         if not full:

@@ -282,8 +282,8 @@ class FoldsConfig:
 @dataclass
 class ExportConfig:
     """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
-    `overwrite`: replace a file that is there; `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the wrapper on the awkward
-    photos."""
+    `overwrite`: replace a file that is there; `opset`: of ONNX; `tolerance`: largest difference of the probability
+    between torch and the wrapper on the awkward photos."""
 
     checkpoint: str = MISSING
     output: str | None = None

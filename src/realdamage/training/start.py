@@ -73,7 +73,8 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
     there."""
     folder = Path(config.paths.run)
     last = folder / "last.ckpt"
-    if config.debug and (folder / CONFIG).is_file() and not OmegaConf.load(folder / CONFIG).get("debug"):
+    had = folder / CONFIG
+    if config.debug and had.is_file() and not OmegaConf.select(OmegaConf.load(had), "debug"):
         raise ConfigError(
             f"{folder} holds a real run, which a debug run must not change. Leave out paths.run and hydra.run.dir, or "
             "name another folder"
