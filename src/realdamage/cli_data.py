@@ -74,8 +74,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     # Named here, because the list itself lives in a module that needs pandas; a test compares the two.
     command.add_argument(
         "--layout",
-        choices=("auto", "manifest", "imagefolder", "folders", "fraudbench", "table"),
-        help="how the photos lie there (default: look, or as FILE says)",
+        choices=("auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real"),
+        help="how the photos lie there (default: look, or as FILE says); real: all below SOURCE are real",
     )
     command.add_argument(
         "--columns",
@@ -139,8 +139,8 @@ def split(arguments: argparse.Namespace) -> int:
 
 def manifest(arguments: argparse.Namespace) -> int:
     """Read photos in another layout (Hugging Face image folder, real and synthetic folders, FraudBench, a table of any
-    columns) and write the metadata.csv that every other command reads; where it is there already, check it and count.
-    Opens no photo."""
+    columns, a folder of real photos) and write the metadata.csv that every other command reads; where it is there
+    already, check it and count. Opens no photo."""
     with extra("analysis", "realdamage manifest"):
         from realdamage.data.readers import (
             Reader,
@@ -168,6 +168,8 @@ def manifest(arguments: argparse.Namespace) -> int:
         print(f"{other} is no longer read; remove it, since Hugging Face's reader refuses two", file=sys.stderr)
     if not (found.table["split"] != "").any():
         print(f"next: {split_command(found, path.parent)}")
+        if (found.table["label"] == "real").all():
+            print(f"then: realdamage-synthesize +recipe=codecs recipe.source.root={path.parent}")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.data.manifest import read_manifest
+from realdamage.data.readers import Reader, find_layout, read_dataset
 from realdamage.data.splits import components, with_split_table
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES
 from realdamage.inference.errors import SynthesisError
@@ -86,7 +86,16 @@ def _studio_bases(recipe: Recipe) -> list[Base]:
 
 
 def _manifest_bases(recipe: Recipe) -> list[Base]:
-    manifest = read_manifest(Path(str(recipe.source.root)))
+    root = Path(str(recipe.source.root))
+    layout = find_layout(root, otherwise="real")
+    manifest = read_dataset(root, Reader(layout))
+    if layout == "real":
+        log.info(
+            "%s has no table: its %d photos are taken to be real, and each to show another product. If some show the "
+            "same one, group them first: realdamage manifest %s --layout real, then realdamage split %s "
+            "--near-duplicates",
+            *(root, len(manifest), root, root),
+        )
     if recipe.source.splits:
         manifest = with_split_table(manifest, recipe.source.splits)
     table = manifest.table
