@@ -569,5 +569,5 @@ def test_splits_go_into_photos_of_any_layout(touch: Touch) -> None:
     root = touch(*(f"{label}/{index}.jpg" for label in ("real", "fake") for index in range(20)))
     assert main(["split", str(root)]) == 0
     table = read_manifest(root).table
-    assert table["split"].value_counts().to_dict() == {"train": 28, "val": 6, "test": 6}
+    assert table["split"].value_counts().to_dict() == {"train": 22, "policy": 8, "test": 6, "val": 4}
     assert issubclass(ConfigError, UsageError)

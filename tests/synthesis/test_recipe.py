@@ -126,7 +126,7 @@ def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
     table = read_manifest(tmp_path / "set").table
     assert (table["kind"] == "original").sum() == 8
     assert set(table["family"]) - {""} <= set(HOUSE_CODECS)
-    assert set(table["split"]) == {"train", "val", "test"}
+    assert set(table["split"]) == {"train", "val", "test", "policy"}
 
 
 def test_two_workers_make_what_one_makes(recipe: Recipe, tmp_path: Path) -> None:
