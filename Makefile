@@ -25,7 +25,7 @@ help:  ## this list
 quickstart: .venv/installed-train  ## install, make photos, train, export, calibrate, evaluate, judge two photos
 	@$(call show,realdamage-synthesize +recipe=quickstart)
 	@$(call show,realdamage-train +experiment=quickstart resume=last)
-	@$(call show,realdamage-export checkpoint=out/quickstart/best.ckpt)
+	@$(call show,realdamage-export checkpoint=out/quickstart/best.ckpt overwrite=true)
 	@$(call show,realdamage calibrate out/quickstart/model.onnx --manifest out/data/quickstart)
 	@$(call show,realdamage-evaluate checkpoint=out/quickstart/model.onnx data.root=out/data/quickstart name=quickstart/evaluation)
 	@photos=$$($(BIN)/python -c '$(PICK)') && \

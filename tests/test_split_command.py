@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +38,28 @@ def test_splits_are_written_and_keep_groups_and_other_columns(folder: Path, caps
     assert table["split"].value_counts().to_dict() == {"train": 40, "val": 20, "policy": 20}
     assert set(table["claim"]) == {f"c{index}" for index in range(40)}
     assert "40 train, 20 val, 20 policy" in capsys.readouterr().out
+
+
+def test_the_default_leaves_photos_for_a_promise(
+    write_set: Callable[..., Path],
+    save_red_model: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, model = write_set(tmp_path / "photos", groups=60, splits=False), save_red_model(tmp_path / "model.onnx")
+    for name in read_manifest(root).table.query("label == 'synthetic'")["file_name"]:  # what the model looks for
+        red = Image.open(root / name).point([min(255, value + 60) for value in range(256)] + 2 * list(range(256)))
+        red.save(root / name)
+    assert main(["split", str(root)]) == 0
+    out = capsys.readouterr().out
+    table = read_manifest(root).table
+    groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique()
+    assert groups.to_dict() == {"policy": 6, "test": 5, "train": 16, "val": 3}
+    smallest = out.splitlines()[-1].rpartition("--alpha ")[2]
+    assert float(smallest) == pytest.approx(1 - 0.05 ** (1 / 6), abs=1e-4)  # Clopper-Pearson, no error among 6
+    calibrate = ["calibrate", str(model), "--manifest", str(root), "--alpha"]
+    assert main([*calibrate, smallest]) == 0
+    assert main([*calibrate, str(float(smallest) - 0.001)]) == 3
 
 
 def test_splits_that_are_there_stay_unless_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +135,7 @@ def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
     manifest = with_split_table(read_manifest(folder), table_file)
     listed = pd.read_csv(table_file, dtype=str)
     assert list(manifest.table["split"]) == list(listed["split"])
-    assert set(manifest.table["split"]) == {"train", "val", "test"}
+    assert set(manifest.table["split"]) == {"train", "val", "test", "policy"}
 
     capsys.readouterr()
     assert main(["split", str(folder), "--output", str(table_file)]) == 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +19,8 @@ import pytest
 import torch
 import yaml
 from omegaconf import DictConfig
-from sklearn.metrics import roc_auc_score
+from scipy.special import expit
+from sklearn.metrics import log_loss, roc_auc_score
 
 from realdamage import cli, train
 from realdamage.data.manifest import read_manifest, write_manifest
@@ -29,7 +32,7 @@ from realdamage.training.classifier import DamageClassifier, load_classifier
 from realdamage.training.dataset import PairDataset
 from realdamage.training.record import model_metadata
 from realdamage.training.scorer import TorchScorer
-from realdamage.training.start import checkpoint_to_resume
+from realdamage.training.start import checkpoint_to_resume, run_lock
 
 TinyConfig = Callable[..., DictConfig]
 AS_TYPED = (
@@ -171,6 +174,71 @@ class TestResume:
         train.run(tiny_config(folder, "overwrite=true", "trainer.max_epochs=1"))
         assert all((folder / name).read_bytes() != old for name, old in before.items())
 
+    def test_ctrl_c_exits_with_130_and_prints_the_command_that_goes_on(
+        self, run_command, tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def pressed(self: DamageClassifier) -> None:
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt
+
+        arguments = [f"data.root={tiny_manifest}", *AS_TYPED, "trainer.max_epochs=2", "data.class_weights={real: 2}"]
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(DamageClassifier, "on_train_epoch_start", pressed)
+                stopped = run_command("train", *arguments, "overwrite=true")
+        finally:
+            signal.signal(signal.SIGINT, handler)  # Lightning turns it off
+        assert stopped.code == 130
+        assert "Traceback" not in stopped.err
+        assert list((tmp_path / "out/train").glob(".lock")) == []
+        told = stopped.err.splitlines()[-1]
+        program, *again = shlex.split(told.partition("go on from the last finished epoch: ")[2])
+        assert program == "realdamage-train"
+        assert again == [*arguments, "resume=last"]
+        assert run_command("train", *again).code == 0
+        assert torch.load(tmp_path / "out/train/last.ckpt", weights_only=True)["global_step"] == 4
+
+    def test_ctrl_c_before_an_epoch_is_finished_has_nothing_to_go_on_with(
+        self, tiny_run: Path, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last.ckpt of the run that was to be replaced is still there, but it is not this run's."""
+        folder = shutil.copytree(tiny_run, tmp_path / "run")
+        monkeypatch.setattr(DamageClassifier, "setup", lambda self, stage: signal.raise_signal(signal.SIGINT))
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(KeyboardInterrupt) as stopped:
+                train.run(tiny_config(folder, "overwrite=true"))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        assert (folder / "last.ckpt").is_file()
+        assert "resume=last" not in str(stopped.value)
+
+    def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_dead(
+        self, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "run"
+        hold = (
+            "import sys, pathlib\nfrom realdamage.training.start import run_lock\n"
+            "with run_lock(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-c", hold, str(folder)], **pipes) as first:
+            try:
+                assert first.stdout.readline() == b"held\n"
+                with pytest.raises(ConfigError, match="another run"):
+                    train.run(tiny_config(folder, "overwrite=true"))
+                assert [path.name for path in folder.iterdir()] == [".lock"]
+                with monkeypatch.context() as patched:
+                    patched.setenv("LOCAL_RANK", "1")  # the second process of the first run
+                    with run_lock(folder):
+                        pass
+            finally:
+                first.kill()
+        with run_lock(folder):
+            pass
+        assert list(folder.iterdir()) == []
+
     def test_a_checkpoint_that_is_not_there_is_named(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=r"resume=.*gone\.ckpt: no such file"):
             train.run(tiny_config(tmp_path, f"resume={tmp_path}/gone.ckpt"))
@@ -258,19 +326,25 @@ class TestEnding:
             ("trainer.limit_val_batches=0", "as trainer.limit_val_batches=0 leaves validation out"),
             (
                 "trainer.limit_val_batches=1",
-                "as it takes real and synthetic photos and the 1 validated ones have one label "
+                "as it takes real and synthetic photos, which the 1 validated photos lack "
                 "(trainer.limit_val_batches=1)",
+            ),
+            (
+                "monitor=val/tpr_at_fpr_1_all_real",
+                "as it takes 100 real photos and some synthetic ones, which the 11 validated photos lack "
+                "(trainer.limit_val_batches=1.0)",
             ),
         ],
     )
     def test_a_figure_that_was_never_measured_is_told_and_the_last_checkpoint_named(
         self, override: str, why: str, tiny_config: TinyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        train.run(tiny_config(tmp_path, "trainer.max_epochs=1", override))
+        config = tiny_config(tmp_path, "trainer.max_epochs=1", override)
+        train.run(config)
         last = tmp_path / "last.ckpt"
         assert last.is_file()
         told = capsys.readouterr().out
-        assert f"no best checkpoint: val/auroc was not measured, {why}; {last} holds the last epoch\n" in told
+        assert f"no best checkpoint: {config.monitor} was not measured, {why}; {last} holds the last epoch\n" in told
         assert told.endswith(f"next: realdamage-export checkpoint={last}\n")
 
     def test_epochs_are_counted_from_one_and_nothing_of_lightning_s_own_is_said(
@@ -307,8 +381,42 @@ class TestStart:
             assert done.returncode == 2, done.stderr
             assert done.stdout == "[]\n", mistake
 
+    @pytest.mark.parametrize("override", ["paths.out=afile", "paths.run=afile/run"])
+    def test_a_folder_that_cannot_be_made_is_named_in_one_line(
+        self, override: str, run_command, tiny_manifest: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "afile").touch()
+        done = run_command("train", override, f"data.root={tiny_manifest}", *AS_TYPED)
+        assert done.code == 3
+        assert "afile" in done.err
+        assert done.err.count("\n") == 1
+
+    def test_a_callback_that_monitors_a_figure_that_does_not_exist_is_refused(
+        self, run_command, tiny_manifest: Path, tmp_path: Path
+    ) -> None:
+        done = run_command("train", "callbacks.best.monitor=val/aurok", f"data.root={tiny_manifest}", *AS_TYPED)
+        assert done.code == 2
+        assert "val/aurok" in done.err
+        assert done.err.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
 
 class TestDebug:
+    @pytest.mark.parametrize("debug", ["fast", "overfit"])
+    def test_a_debug_run_of_ones_own_command_leaves_the_finished_run_alone(
+        self, debug: str, run_command, tiny_run: Path, tiny_manifest: Path, tmp_path: Path
+    ) -> None:
+        mine = shutil.copytree(tiny_run, tmp_path / "out/mine")
+        before = {name: (mine / name).read_bytes() for name in ("best.ckpt", "last.ckpt", "config.yaml")}
+        arguments = ["name=mine", f"data.root={tiny_manifest}", *AS_TYPED, f"+debug={debug}", "trainer.max_epochs=1"]
+        assert run_command("train", *arguments).code == 0
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine", "debug"}
+        assert (tmp_path / "out/debug/last.ckpt").is_file()
+        refused = run_command("train", *arguments, "paths.run=out/mine")
+        assert refused.code == 2
+        assert {name: (mine / name).read_bytes() for name in before} == before
+        assert run_command("train", *arguments).code == 0  # a debug run replaces the one before
+
     def test_fast_takes_a_few_steps_of_everything(self, run_command, tiny_manifest: Path, tmp_path: Path) -> None:
         arguments = [*AS_TYPED[:3], "data.tiles_per_photo=1", f"data.root={tiny_manifest}", "data.recipe=null"]
         finished = run_command("train", "+experiment=quickstart", "+debug=fast", *arguments)
@@ -400,6 +508,11 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(tiny_manife
     expected = roc_auc_score(predictions["label"] == "synthetic", predictions["score"])
     assert figures["val/auroc"] == pytest.approx(expected, abs=1e-6)
     assert "val/localisation_ap" in figures
+    loss = log_loss(predictions["label"] == "synthetic", expit(predictions["score"]))
+    with (tmp_path / "out/pair/logs/version_0/metrics.csv").open() as file:
+        logged = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(logged) == 2
+    assert logged[-1] == pytest.approx(loss, abs=1e-4)
 
 
 def pairs_of(seen: list[Any]) -> list[Any]:

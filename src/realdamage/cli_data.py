@@ -22,7 +22,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--fractions",
         type=_fractions,
-        default="train=0.7,val=0.15,test=0.15",
+        default="train=0.55,val=0.1,test=0.15,policy=0.2",
         metavar="NAME=SHARE,…",
         help="shares of train, val, test and policy (%(default)s)",
     )
@@ -74,8 +74,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     # Named here, because the list itself lives in a module that needs pandas; a test compares the two.
     command.add_argument(
         "--layout",
-        choices=("auto", "manifest", "imagefolder", "folders", "fraudbench", "table"),
-        help="how the photos lie there (default: look, or as FILE says)",
+        choices=("auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real"),
+        help="how the photos lie there (default: look, or as FILE says); real: all below SOURCE are real",
     )
     command.add_argument(
         "--columns",
@@ -110,6 +110,7 @@ def split(arguments: argparse.Namespace) -> int:
         from realdamage.data.readers import read_dataset
         from realdamage.data.splits import assign_splits, write_split_table
         from realdamage.data.vocabulary import SPLITS
+        from realdamage.evaluation.guarantee import DELTA, smallest_share
     output: Path | None = arguments.output
     if arguments.manifest.is_file() and arguments.manifest.name != METADATA_NAME and not output:
         raise UsageError(f"{arguments.manifest}: splits go into {METADATA_NAME}; name its folder, or rename the file")
@@ -134,13 +135,15 @@ def split(arguments: argparse.Namespace) -> int:
     print(f"{path}: " + ", ".join(f"{(table['split'] == name).sum()} {name}" for name in names))
     groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique().reindex(names, fill_value=0)
     print("groups with really damaged photos: " + ", ".join(f"{count} {name}" for name, count in groups.items()))
+    if share := smallest_share(groups.get("policy", 0), DELTA):
+        print(f"the smallest promise that the policy ones allow: realdamage calibrate --alpha {share:g}")
     return 0
 
 
 def manifest(arguments: argparse.Namespace) -> int:
     """Read photos in another layout (Hugging Face image folder, real and synthetic folders, FraudBench, a table of any
-    columns) and write the metadata.csv that every other command reads; where it is there already, check it and count.
-    Opens no photo."""
+    columns, a folder of real photos) and write the metadata.csv that every other command reads; where it is there
+    already, check it and count. Opens no photo."""
     with extra("analysis", "realdamage manifest"):
         from realdamage.data.readers import (
             Reader,
@@ -168,6 +171,8 @@ def manifest(arguments: argparse.Namespace) -> int:
         print(f"{other} is no longer read; remove it, since Hugging Face's reader refuses two", file=sys.stderr)
     if not (found.table["split"] != "").any():
         print(f"next: {split_command(found, path.parent)}")
+        if (found.table["label"] == "real").all():
+            print(f"then: realdamage-synthesize +recipe=codecs recipe.source.root={path.parent}")
     return 0
 
 
@@ -236,7 +241,7 @@ def _fractions(text: str) -> dict[str, float]:
     try:
         return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write shares as train=0.7,val=0.15,test=0.15") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: write shares as train=0.7,val=0.1,test=0.2") from None
 
 
 def _quality(text: str) -> tuple[int, int]:

@@ -56,8 +56,11 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
     failed: list[Exception] = []
+    started = False
 
     def task_in_users_environment(config: Any) -> None:
+        nonlocal started
+        started = True
         # Processes that the task starts (ddp) decide for themselves how to tell an error.
         if not full:
             os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -90,10 +93,18 @@ def run(command: str, task: Callable[[Any], None]) -> None:
             raise
         print(f"error: {explain(error, command)}", file=sys.stderr)
         sys.exit(ConfigError.exit_code)
-    except KeyboardInterrupt:
+    except OSError as error:  # Hydra makes the run's folder before the task starts
+        if full or started:
+            raise
+        print(
+            f"error: {error.filename}: cannot be written ({error.strerror}). Choose another folder with paths.out=…",
+            file=sys.stderr,
+        )
+        sys.exit(RealDamageError.exit_code)
+    except KeyboardInterrupt as interrupt:
         if full:
             raise
-        print("stopped; what was finished is kept", file=sys.stderr)
+        print(f"stopped; {str(interrupt) or 'what was finished is kept'}", file=sys.stderr)
         sys.exit(130)
     finally:
         if not full:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from realdamage import configuration
+from realdamage.inference.errors import UsageError
 from realdamage.schema import ExportConfig
 from realdamage.training.classifier import load_classifier
 from realdamage.training.exporter import export_network
@@ -16,10 +17,15 @@ from realdamage.training.record import model_metadata
 
 def run(config: ExportConfig) -> None:
     """Exports and prints size, opset and the largest difference from torch."""
+    output = Path(config.output or Path(config.checkpoint).with_name("model.onnx"))
+    if output.exists() and not config.overwrite:
+        raise UsageError(
+            f"{output} is there already. Replace it, with the thresholds and the promise that it may hold, by "
+            "overwrite=true, or write another file with output=…"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
     classifier = load_classifier(config.checkpoint, tile=config.tile, overlap=config.overlap)
-    output = Path(config.output or Path(config.checkpoint).with_name("model.onnx"))
     exported = export_network(
         classifier.network, model_metadata(classifier), output, opset=config.opset, tolerance=config.tolerance
     )

@@ -180,7 +180,8 @@ class TrainConfig:
     """`train.py`. `name`: of the run and its folder; `monitor`: the one figure by which the best checkpoint is kept
     (higher is better);
     `seed`: of everything, 0 included; `threads`: of torch on the CPU (null: all it may use); `demo`: the model is for
-    trying the pipeline and never says "synthetic" unasked; `resume`: "last", a checkpoint's path, or null;
+    trying the pipeline and never says "synthetic" unasked; `debug`: the run may replace an earlier debug run, but no
+    other; `resume`: "last", a checkpoint's path, or null;
     `overwrite`: start over in a folder that holds a run."""
 
     name: str = "train"
@@ -188,6 +189,7 @@ class TrainConfig:
     monitor: str = "val/auroc"
     threads: int | None = None
     demo: bool = False
+    debug: bool = False
     resume: str | None = None
     overwrite: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -282,13 +284,15 @@ class FoldsConfig:
 @dataclass
 class ExportConfig:
     """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
-    `tile`, `overlap`: of the exported model, where its backbone takes any tile (null: as trained); `opset`: of ONNX;
-    `tolerance`: largest difference of the probability between torch and the wrapper on the awkward photos."""
+    `tile`, `overlap`: of the exported model, where its backbone takes any tile (null: as trained); `overwrite`: replace
+    a file that is there; `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the
+    wrapper on the awkward photos."""
 
     checkpoint: str = MISSING
     output: str | None = None
     tile: int | None = None
     overlap: int | None = None
+    overwrite: bool = False
     name: str = "export"
     opset: int = 20
     tolerance: float = 1e-3

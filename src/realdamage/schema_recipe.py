@@ -34,10 +34,11 @@ class WriterConfig:
 
 @dataclass
 class GeneratorConfig:
-    """See `realdamage.synthesis.generators.GeneratorSettings`; `options` are checked when the engine is loaded."""
+    """See `realdamage.synthesis.generators.GeneratorSettings`; `weights` null leaves it out; `options` are checked when
+    the engine is loaded."""
 
     engine: str = "codec"
-    weights: str = MISSING
+    weights: str | None = MISSING
     family: str = MISSING
     options: dict[str, Any] | None = None
 

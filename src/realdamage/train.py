@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from realdamage import configuration
-from realdamage.training.start import check_photos, checkpoint_to_resume
+from realdamage.training.start import check_photos, checkpoint_to_resume, run_lock
 
 # What Lightning says of its own defaults, with paths of this library; none of it is for the user to act on.
 _NOISE = (
@@ -25,10 +26,14 @@ _NOISE = (
 def run(config: DictConfig) -> None:
     """Trains, and says where the checkpoints are."""
     check_photos(config)
-    resume = checkpoint_to_resume(config)
+    with run_lock(Path(config.paths.run)):
+        _train(config, checkpoint_to_resume(config))
+
+
+def _train(config: DictConfig, resume: Path | None) -> None:
     # Torch, Lightning and timm take seconds to import: by now the call is known to be right.
     from realdamage.training.building import build, check_resumable
-    from realdamage.training.ending import ending
+    from realdamage.training.ending import ending, how_to_go_on
 
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
@@ -42,7 +47,12 @@ def run(config: DictConfig) -> None:
             f"{config.model.backbone}: {count / 1e6:.1f} million parameters, {learning / 1e6:.1f} million learn",
             flush=True,
         )
-    trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    except SystemExit:  # how Lightning ends on Ctrl-C (with code 1) and on SIGTERM (with 0, as if it were done)
+        if not trainer.is_global_zero:
+            raise
+        raise KeyboardInterrupt(how_to_go_on(trainer, Path(config.paths.run), resume)) from None
     if trainer.is_global_zero:
         for line in ending(trainer, config.monitor, steps_before):
             print(line)

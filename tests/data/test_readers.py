@@ -163,6 +163,23 @@ def test_label_folders_may_lie_in_split_folders(touch: Touch) -> None:
     ]
 
 
+def test_photos_that_are_all_real_make_a_manifest(touch: Touch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = touch("real/a.jpg", "real/b/c.jpg")
+    assert find_layout(root) == "folders"
+    assert records(read_dataset(root).table, "file_name", "label") == [("real/a.jpg", "real"), ("real/b/c.jpg", "real")]
+    plain = touch("d.jpg", "e/f.png", "e/notes.txt")
+    with pytest.raises(ManifestError, match="outside of the folders"):  # nothing tells what they are
+        read_dataset(plain)
+    for option in ((), ("--overwrite",)):
+        assert main(["manifest", str(plain), "--layout", "real", *option]) == 0
+        table = read_manifest(plain).table
+        assert list(table["file_name"]) == ["d.jpg", "e/f.png", "real/a.jpg", "real/b/c.jpg"]
+        assert set(zip(table["label"], table["kind"], table["condition"], strict=True)) == {("real", "original", "")}
+    out = capsys.readouterr().out
+    assert f"next: realdamage split {plain} --near-duplicates\n" in out
+    assert f"realdamage-synthesize +recipe=codecs recipe.source.root={plain}\n" in out
+
+
 def test_a_linked_folder_is_followed_once(touch: Touch, tmp_path: Path) -> None:
     root = touch("fake/a.jpg")
     (tmp_path / "elsewhere").mkdir()
@@ -394,8 +411,8 @@ def test_a_misspelt_column_is_renamed_in_our_own_file_and_mapped_in_others(touch
         (("x/a.jpg",), "auto", r"\(1 photos below it\)"),
         ((), "folders", "no photos in folders of this layout. Real photos belong into a folder real, authentic;"),
         (("real/a.txt", "fake/b.txt"), "auto", "no photos in folders of this layout"),
-        (("real/a.jpg", "real/b.jpg"), "auto", "2 photos, all real; synthetic photos are missing"),
-        (("ai/a.jpg",), "folders", "1 photos, all synthetic; real photos are missing"),
+        (("a.txt",), "real", "no photos in this folder"),
+        (("a.jpg", "b/c.jpg", "b/metadata.csv"), "real", r"b/metadata\.csv describes some of them"),
         (("real/a.jpg", "fake/b.jpg", "c.jpg", "unsure/d.jpg"), "auto", "2 photos lie outside .* such as 'c.jpg'"),
         (("x/Negative/Review_1/a.jpg",), "fraudbench", "1 photos, all real; synthetic photos are missing"),
         (("real/a.jpg", "fake/b.jpg"), "imagefolder", "no image folder. Looked for metadata.csv, metadata.jsonl"),
@@ -552,5 +569,5 @@ def test_splits_go_into_photos_of_any_layout(touch: Touch) -> None:
     root = touch(*(f"{label}/{index}.jpg" for label in ("real", "fake") for index in range(20)))
     assert main(["split", str(root)]) == 0
     table = read_manifest(root).table
-    assert table["split"].value_counts().to_dict() == {"train": 28, "val": 6, "test": 6}
+    assert table["split"].value_counts().to_dict() == {"train": 22, "policy": 8, "test": 6, "val": 4}
     assert issubclass(ConfigError, UsageError)

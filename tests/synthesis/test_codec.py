@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from realdamage.inference.errors import MissingExtraError, SynthesisError
+from realdamage.synthesis import codec as codecs
 from realdamage.synthesis.codec import Codec, _autoencoder_config
 from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, load_house_codec, save_house_codec
 
@@ -123,8 +124,19 @@ def test_the_hub_is_asked_for_the_autoencoder_of_a_pipeline(
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", blocked)
+    monkeypatch.setattr(codecs, "hub_answers", lambda: True)
     with pytest.raises(SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"):
         Codec("m/m", "g", "f")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    huggingface_hub = pytest.importorskip("huggingface_hub", reason='the extra "synth" is not installed')
+    asked: list[Any] = []
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *file: asked.append(file))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")  # nothing listens there
+    with pytest.raises(SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"):
+        Codec("m/m", "g", "f")
+    assert asked == []
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ from realdamage.synthesis import recipe as recipes
 from realdamage.synthesis.bases import balanced_paint_share, drawn_damages
 from realdamage.synthesis.generators import GeneratorSettings
 from realdamage.synthesis.group import Base
-from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, save_house_codec
+from realdamage.synthesis.house_codec import HOUSE_CODECS, HouseCodec, HouseCodecSpec, save_house_codec
 from realdamage.synthesis.recipe import clear, synthesize
 from realdamage.synthesis.settings import IncludeSettings, Recipe, SourceSettings, WriterSettings
 
@@ -97,6 +99,34 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert 0 < resumed.made < straight.made == resumed.photos
     assert contents(tmp_path / "cut") == contents(tmp_path / "straight")
     assert synthesize(recipe, tmp_path / "cut").made == 0
+
+
+def test_a_call_that_fails_at_once_does_not_block_the_next(recipe: Recipe, tmp_path: Path) -> None:
+    broken = replace(recipe, generators=(GeneratorSettings("gone", str(tmp_path / "gone.safetensors"), "toy"),))
+    for workers in (1, 2):
+        with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
+            synthesize(replace(broken, workers=workers), tmp_path / "set")
+        assert list((tmp_path / "set").iterdir()) == []
+    assert synthesize(recipe, tmp_path / "set").made == synthesize(recipe, tmp_path / "straight").made
+    assert contents(tmp_path / "set") == contents(tmp_path / "straight")
+
+
+def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
+    run_command: Callable[..., Any], photo_factory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for index in range(8):
+        Image.fromarray(photo_factory(80, 96, index)).save(tmp_path / "mine" / f"{index}.jpg")
+    reached: list[Any] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda self, address: reached.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: reached.append(address))
+    done = run_command("synthesize", "+recipe=codecs", "recipe.source.root=mine", "out=set", "recipe.workers=1")
+    assert done.code == 0, done.err
+    assert reached == []
+    table = read_manifest(tmp_path / "set").table
+    assert (table["kind"] == "original").sum() == 8
+    assert set(table["family"]) - {""} <= set(HOUSE_CODECS)
+    assert set(table["split"]) == {"train", "val", "test", "policy"}
 
 
 def test_two_workers_make_what_one_makes(recipe: Recipe, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -167,3 +169,18 @@ def test_a_full_disk_leaves_nothing_half_written(
             classifier.network, model_metadata(classifier), tmp_path / "model.onnx", opset=20, tolerance=TOLERANCE
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_calibrated_file_is_replaced_only_when_that_is_asked_for(
+    tiny_run: Path, save_red_model: Callable[..., Path], tmp_path: Path, run_command: Callable[..., Any]
+) -> None:
+    model = save_red_model(tmp_path / "model.onnx")
+    before = model.read_bytes()
+    arguments = (f"checkpoint={tiny_run}/best.ckpt", f"output={model}")
+    refused = run_command("export", *arguments)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert model.read_bytes() == before
+    replaced = run_command("export", *arguments, "overwrite=true")
+    assert replaced.code == 0, replaced.err
+    assert read_model_file(model)[1].backbone == "test_vit"

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from realdamage.data.tables import TABLE_SUFFIXES
 from realdamage.data.vocabulary import LABELS
 from realdamage.inference.errors import ManifestError
 from realdamage.inference.photo import PHOTO_SUFFIXES
@@ -79,8 +80,8 @@ def is_label_folders(root: Path) -> bool:
 def read_label_folders(root: Path) -> pd.DataFrame:
     """A table of the photos below `real/` and `synthetic/` (see `LABEL_FOLDERS`), which may lie in split folders.
 
-    Nothing but label and split is told by such folders, so nothing else is filled in. Raises ManifestError: no photos,
-    one label only, or photos outside of these folders.
+    Nothing but label and split is told by such folders, so nothing else is filled in. One label alone will do: a
+    recipe starts from real photos. Raises ManifestError: no photos, or photos outside of these folders.
     """
     names = photos_below(root)
     rows: list[tuple[str, str, str]] = []
@@ -95,13 +96,29 @@ def read_label_folders(root: Path) -> pd.DataFrame:
             rows.append((name, label, split))
         else:
             outside.append(name)
-    _refuse_one_label(root, Counter(label for _, label, _ in rows), _accepted_folders())
+    if not rows:
+        raise ManifestError(f"{root}: no photos in folders of this layout. {_accepted_folders()}")
     if outside:
         raise ManifestError(
             f"{root}: {len(outside)} photos lie outside of the folders {', '.join(LABEL_FOLDERS)}, such as "
             f"{outside[0]!r}. Move or remove them, or describe every photo in a metadata.csv."
         )
     return pd.DataFrame(rows, columns=["file_name", "label", "split"], dtype=str)
+
+
+def read_real_folder(root: Path) -> pd.DataFrame:
+    """A table of all photos in a folder and below it, as real ones. Raises ManifestError: no photos, or a table in a
+    folder below, which may say something else about them."""
+    tables = [path for path in root.glob("*/**/metadata.*") if path.suffix in TABLE_SUFFIXES]
+    if tables:
+        raise ManifestError(
+            f"{root}: cannot take all photos to be real, because {tables[0]} describes some of them. Name that folder, "
+            "or move it elsewhere."
+        )
+    names = photos_below(root)
+    if not names:
+        raise ManifestError(f"{root}: no photos in this folder or below it.")
+    return pd.DataFrame({"file_name": names, "label": "real"}, dtype=str)
 
 
 def is_fraudbench(root: Path) -> bool:

@@ -17,7 +17,7 @@ from realdamage.data.tables import RawTable
 from realdamage.data.vocabulary import ALLOWED_VALUES, KNOWN_COLUMNS, LABELS, REQUIRED_COLUMNS
 from realdamage.inference.errors import ConfigError, ManifestError
 
-LAYOUTS = ("auto", "manifest", "imagefolder", "folders", "fraudbench", "table")
+LAYOUTS = ("auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real")
 # `part` is no column of every manifest, but sets that are made of parts have it.
 _OURS = (*KNOWN_COLUMNS, "part")
 _WHERE = "(realdamage manifest --columns FILE, data.reader in a configuration)"

@@ -2,7 +2,7 @@
 
 Layouts: `manifest` (a folder with metadata.csv, or a CSV file of that shape), `imagefolder` (Hugging Face's image
 folder: metadata.csv, .jsonl or .parquet, also in split folders), `folders` (real and synthetic), `fraudbench`, `table`
-(any table with a column mapping) and `auto`, which looks.
+(any table with a column mapping), `real` (a folder of real photos without any table) and `auto`, which looks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from realdamage.data.folders import (
     is_label_folders,
     read_fraudbench,
     read_label_folders,
+    read_real_folder,
 )
 from realdamage.data.manifest import (
     METADATA_NAME,
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 _METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
+_WITHOUT_TABLES = {"folders": read_label_folders, "fraudbench": read_fraudbench, "real": read_real_folder}
 AUTO = Reader()
 
 
@@ -60,14 +62,14 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
     """
     root = Path(root)
     layout = find_layout(root) if reader.layout == "auto" else reader.layout
-    if layout in ("folders", "fraudbench"):
+    if layout in _WITHOUT_TABLES:
         if reader.maps_tables:
             raise ConfigError(
                 f"columns and values belong to tables; {root} is read by layout {layout}, which has none."
             )
         if not root.is_dir():
             raise MissingManifestError(f"{root}: no such folder. The layout {layout} is a folder of photos.")
-        rows = read_label_folders(root) if layout == "folders" else read_fraudbench(root)
+        rows = _WITHOUT_TABLES[layout](root)
         return Manifest(root, with_defaults(_checked(rows.assign(**reader.constants), root, check_files=False)))
     files = _table_files(root, layout)
     if layout != "imagefolder" or (len(files) == 1 and files[0].parent == root):
@@ -76,8 +78,9 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
     return Manifest(root, with_defaults(with_known_columns(pd.concat(parts, ignore_index=True).fillna(""))))
 
 
-def find_layout(root: Path) -> str:
-    """The layout of what lies at `root`: "table" for a file. Raises ManifestError that says what was looked for."""
+def find_layout(root: Path, otherwise: str = "") -> str:
+    """The layout of what lies at `root`: "table" for a file, `otherwise` for a folder of none, or ManifestError that
+    says what was looked for."""
     if root.is_file():
         return "table"
     if root.is_dir():
@@ -89,11 +92,14 @@ def find_layout(root: Path) -> str:
             return "fraudbench"
         if is_label_folders(root):
             return "folders"
+        if otherwise:
+            return otherwise
     error = nothing_here(root)
     if not root.is_dir():
         raise error
     raise ManifestError(
-        f"{error} Also read: {', '.join(_METADATA_NAMES[1:])}; metadata in folders {', '.join(SPLIT_FOLDERS)}; "
+        f"{error} If all photos are real: realdamage manifest {root} --layout real. Also read: "
+        f"{', '.join(_METADATA_NAMES[1:])}; metadata in folders {', '.join(SPLIT_FOLDERS)}; "
         f"photos in folders {', '.join(LABEL_FOLDERS)}; FraudBench; and a table with other columns, when you name the "
         "file and map them (realdamage manifest TABLE --columns FILE)."
     )

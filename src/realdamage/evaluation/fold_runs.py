@@ -139,7 +139,7 @@ class FoldRuns:
                 write_atomically(folder / _FINISHED, b"")
         model, best = self._fold(fold) / MODEL, self.plan.folder(fold, self.plan.stages[-1]) / "best.ckpt"
         if not model.is_file() or model.stat().st_mtime_ns < best.stat().st_mtime_ns:
-            arguments = [f"checkpoint={quoted(str(best))}", f"output={quoted(str(model))}"]
+            arguments = [f"checkpoint={quoted(str(best))}", f"output={quoted(str(model))}", "overwrite=true"]
             run = [f"paths.out={quoted(self.plan.out)}", f"name={quoted(f'{self.plan.name}/{fold}/export')}"]
             self._launch(fold, "export", "export", [*arguments, *run])
 

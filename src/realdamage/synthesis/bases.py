@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.data.manifest import read_manifest
+from realdamage.data.readers import Reader, find_layout, read_dataset
 from realdamage.data.splits import components, with_split_table
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES
 from realdamage.inference.errors import SynthesisError
@@ -91,7 +91,15 @@ def _manifest_bases(recipe: Recipe) -> list[Base]:
 
 
 def _bases_of(recipe: Recipe, root: Path) -> list[Base]:
-    manifest = read_manifest(root)
+    layout = find_layout(root, otherwise="real")
+    manifest = read_dataset(root, Reader(layout))
+    if layout == "real":
+        log.info(
+            "%s has no table: its %d photos are taken to be real, and each to show another product. If some show the "
+            "same one, group them first: realdamage manifest %s --layout real, then realdamage split %s "
+            "--near-duplicates",
+            *(root, len(manifest), root, root),
+        )
     if recipe.source.splits:
         manifest = with_split_table(manifest, recipe.source.splits)
     table = manifest.table

@@ -18,7 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from realdamage.inference.errors import MissingExtraError, SynthesisError
-from realdamage.synthesis.diffusion import loading, weights_folder
+from realdamage.synthesis.diffusion import hub_answers, loading, weights_folder
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.house_codec import HOUSE_CODECS, load_house_codec
 from realdamage.synthesis.taef2 import load_taef2
@@ -111,14 +111,16 @@ def _load_diffusers(weights: str) -> Reconstruct:
         raise MissingExtraError(f"the codec {weights}", "synth", "diffusers") from error
     folder = weights_folder(weights, "codec weights")
     with loading("codec weights", weights):
-        config = _autoencoder_config(weights, folder)
+        offline = folder is None and not hub_answers()
+        config = _autoencoder_config(weights, folder, offline)
         name = str(json.loads(config.read_text())["_class_name"])
         if name not in (*IMAGE_CODECS, *VIDEO_CODECS):
             known = ", ".join((*IMAGE_CODECS, *VIDEO_CODECS))
             raise SynthesisError(f"codec weights {weights}: a {name}; known are {known}")
         part = config.parent.name if config.parent.name in PIPELINE_PARTS else ""
         kind = getattr(diffusers, name)
-        model: Any = kind.from_pretrained(weights, subfolder=part or None, dtype=torch.float32).eval()
+        options = {"subfolder": part or None, "dtype": torch.float32, "local_files_only": offline}
+        model: Any = kind.from_pretrained(weights, **options).eval()
     frames = name in VIDEO_CODECS  # these take a film; a photo is one of a single frame
     stride = int(getattr(model, "spatial_compression_ratio", 1))
 
@@ -141,8 +143,9 @@ def _latents(encoded: Any) -> Tensor:
     return latents
 
 
-def _autoencoder_config(weights: str, folder: Path | None) -> Path:
-    """The config.json of an autoencoder, or of the one inside a whole pipeline; from the hub where `folder` is None."""
+def _autoencoder_config(weights: str, folder: Path | None, offline: bool = False) -> Path:
+    """The config.json of an autoencoder, or of the one inside a whole pipeline; where `folder` is None from the hub, or
+    when `offline` from its cache only."""
     files = ["config.json", *(f"{part}/config.json" for part in PIPELINE_PARTS)]
     if folder is not None:
         found = [folder / file for file in files if (folder / file).is_file()]
@@ -155,6 +158,8 @@ def _autoencoder_config(weights: str, folder: Path | None) -> Path:
     for file in files:
         if isinstance(cached := try_to_load_from_cache(weights, file), str):
             return Path(cached)
+    if offline:
+        raise LocalEntryNotFoundError("no answer from the hub")
     for file in files:
         try:
             return Path(hf_hub_download(weights, file))

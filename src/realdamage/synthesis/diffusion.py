@@ -140,6 +140,17 @@ def weights_folder(model: str, what: str) -> Path | None:
     return None
 
 
+def hub_answers() -> bool:
+    """Whether the hub can be reached. The hub's own client retries each file of a model for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of the HTTP library in use, whichever that is, or OfflineModeIsEnabled
+        return False
+    return True
+
+
 @contextmanager
 def loading(what: str, model: str) -> Iterator[None]:
     """Turns whatever goes wrong while `model` is loaded into a SynthesisError that says what to do; `what` says whose

@@ -77,7 +77,13 @@ def synthesize(recipe: Recipe, root: str | Path, *, overwrite: bool = False, pro
     if any(each.engine != "codec" for each in recipe.generators):
         workers = 1  # a diffusion model fills the machine, or its GPU, by itself
     job = _Job(recipe, root, bases, threads=1 if workers > 1 else None)
-    made = sum(progress(in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo))), len(todo), "groups"))
+    done = in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo)))
+    try:
+        made = sum(progress(done, len(todo), "groups"))
+    except BaseException:
+        if world == 1 and len(parts.todo(len(bases))) == len(bases):
+            clear(root)  # no group was finished, so there is nothing to keep that another recipe must not mix with
+        raise
     if missing := len(parts.todo(len(bases))):
         log.info("%s groups are still being made by other processes; the last one writes the manifest", missing)
         return Summary(root, 0, made, time.monotonic() - started)

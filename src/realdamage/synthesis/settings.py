@@ -90,7 +90,7 @@ class Recipe:
         if self.source.kind not in ("studio", "manifest"):
             raise SynthesisError(f"recipe.source.kind={self.source.kind}: allowed are studio, manifest")
         if self.source.kind == "manifest" and not self.source.root:
-            raise SynthesisError("recipe.source.root is empty: give the folder of the real photos (with metadata.csv)")
+            raise SynthesisError("recipe.source.root is empty: give the folder of the real photos")
         for condition, shares in self.shares.items():
             if condition not in (*CONDITIONS, "default"):
                 raise SynthesisError(f"recipe.shares.{condition}: allowed are {', '.join(CONDITIONS)}, default")
@@ -143,7 +143,9 @@ def recipe_from_config(recipe: Mapping[str, Any], prompts: Mapping[str, Any]) ->
         **recipe,
         "source": SourceSettings(**recipe["source"]),
         "damages": None if damages is None else tuple(damages),
-        "generators": tuple(GeneratorSettings(name, **each) for name, each in recipe["generators"].items() if each),
+        "generators": tuple(
+            GeneratorSettings(name, **each) for name, each in recipe["generators"].items() if each and each["weights"]
+        ),
         "include": tuple(IncludeSettings(name, **each) for name, each in recipe["include"].items() if each),
         "writer": WriterSettings(quality and (quality[0], quality[1])),
     }

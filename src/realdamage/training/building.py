@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from realdamage.inference.errors import ConfigError, MissingExtraError, ModelFileError
 from realdamage.training.classifier import MONITORED, DamageClassifier, read_checkpoint
 from realdamage.training.datamodule import DamageDataModule
+from realdamage.training.ending import MissingFigures
 from realdamage.training.progress import PlainProgress
 from realdamage.training.record import training_record
 from realdamage.training.run_folder import RunFolder
@@ -39,7 +40,11 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
     callbacks = [instantiate("callbacks", name, config.callbacks[name]) for name in config.callbacks]
     loggers = [instantiate("logger", name, config.logger[name]) for name in config.logger]
     callbacks, loggers = [made for made in callbacks if made], [made for made in loggers if made]
-    callbacks.append(RunFolder(config, start_over=config.overwrite and not config.resume))
+    figures = {*MONITORED, "val/loss", "train/loss", *(f"train/{name}" for name in plain["model"]["loss"])}
+    for made in callbacks:
+        if getattr(made, "monitor", None) not in {None, *figures}:
+            raise ConfigError(f"callbacks: no figure {made.monitor} to monitor; there are {', '.join(sorted(figures))}")
+    callbacks += [RunFolder(config, start_over=config.overwrite and not config.resume), MissingFigures()]
     terminal = sys.stdout.isatty()
     if not terminal:
         callbacks.append(PlainProgress())

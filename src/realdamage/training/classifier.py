@@ -11,7 +11,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection, SumMetric
+from torchmetrics import MeanMetric, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinarySensitivityAtSpecificity
 
 from realdamage.inference.errors import ConfigError, ModelFileError
@@ -99,6 +99,7 @@ class DamageClassifier(L.LightningModule):
         }
         self.photo_metrics = MetricCollection(figures, prefix="val/", compute_groups=False)
         self.real_photos, self.synthetic_photos = SumMetric(), SumMetric()
+        self.photo_loss = MeanMetric()
         self.localisation = BinaryAveragePrecision(thresholds=512)
 
     def setup(self, stage: str) -> None:
@@ -142,6 +143,7 @@ class DamageClassifier(L.LightningModule):
             return  # a filler, see WholePhotoSampler
         logit, evidence = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         score = pool(logit, evidence, self.pooling, torch)
+        self.photo_loss.update(F.binary_cross_entropy_with_logits(score, label.squeeze()))
         # The figures depend on the order of the scores only. Float32 sigmoids would all round to 1 above a score of 17,
         # and not every device has float64.
         self.photo_metrics.update((0.5 + 0.5 * F.softsign(score))[None], label.long())
@@ -167,6 +169,7 @@ class DamageClassifier(L.LightningModule):
             metric.reset()
         self.validation_figures = {name: float(value) for name, value in figures.items() if value.isfinite()}
         self.log_dict({name: value.float() for name, value in figures.items()}, prog_bar=True)
+        self.log("val/loss", self.photo_loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from realdamage.training.classifier import MIN_REAL_FOR_1_PERCENT
+
+_TAKES = {
+    "val/auroc": "real and synthetic photos",
+    "val/tpr_at_fpr_1_all_real": f"{MIN_REAL_FOR_1_PERCENT} real photos and some synthetic ones",
+    "val/localisation_ap": "synthetic photos with a mask",
+}
+
+
+class MissingFigures(L.Callback):
+    """Makes a monitored figure that validation could not measure NaN. ModelCheckpoint would stop the run at a missing
+    one, perhaps after hours of training."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for kept in trainer.checkpoint_callbacks:
+            if isinstance(kept, ModelCheckpoint) and kept.monitor:
+                trainer.callback_metrics.setdefault(kept.monitor, torch.tensor(torch.nan))
+
+
+def how_to_go_on(trainer: L.Trainer, folder: Path, resume: Path | None) -> str:
+    """What to type after an interruption. A last.ckpt from before the first step is that of the run to be replaced."""
+    arguments = [each for each in sys.argv[1:] if not each.startswith(("resume=", "overwrite="))]
+    if (folder / "last.ckpt").is_file() and (resume or trainer.global_step):
+        return f"go on from the last finished epoch: {shlex.join(['realdamage-train', *arguments, 'resume=last'])}"
+    return "no epoch was finished; run the same command to start again"
 
 
 def ending(trainer: L.Trainer, monitor: str, steps_before: int | None) -> Iterator[str]:
@@ -31,7 +60,7 @@ def ending(trainer: L.Trainer, monitor: str, steps_before: int | None) -> Iterat
         path = last = next((_path(each) for each in kept if each.monitor is None and each.best_model_path), "")
         if best is not None:
             held = f"{last} holds the last epoch" if last else "and callbacks.last=null keeps no other checkpoint"
-            yield f"no best checkpoint: {monitor} was not measured, {_why_unmeasured(trainer)}; {held}"
+            yield f"no best checkpoint: {monitor} was not measured, {_why_unmeasured(trainer, monitor)}; {held}"
     if path:
         yield f"next: realdamage-export checkpoint={path}"
 
@@ -55,7 +84,7 @@ def _path(kept: ModelCheckpoint) -> str:
     return str(own) if own.is_file() else kept.best_model_path
 
 
-def _why_unmeasured(trainer: L.Trainer) -> str:
+def _why_unmeasured(trainer: L.Trainer, monitor: str) -> str:
     if trainer.limit_val_batches == 0:
         return "as trainer.limit_val_batches=0 leaves validation out"
     every = trainer.check_val_every_n_epoch
@@ -63,7 +92,7 @@ def _why_unmeasured(trainer: L.Trainer) -> str:
         return f"as trainer.check_val_every_n_epoch={every} is more than this run's {trainer.current_epoch} epochs"
     if any(name.startswith("val/") for name in trainer.callback_metrics):
         return (
-            f"as it takes real and synthetic photos and the {int(trainer.num_val_batches[0])} validated ones have one "
-            f"label (trainer.limit_val_batches={trainer.limit_val_batches})"
+            f"as it takes {_TAKES[monitor]}, which the {int(trainer.num_val_batches[0])} validated photos lack "
+            f"(trainer.limit_val_batches={trainer.limit_val_batches})"
         )
     return "as no validation of this run gave it a number"

@@ -4,13 +4,17 @@ Imports no torch, so that a mistake in the call is told at once."""
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from realdamage.configuration import plain
-from realdamage.inference.errors import ConfigError, MissingModelError
+from realdamage.inference.errors import ConfigError, MissingModelError, RealDamageError
 from realdamage.training.settings import FREE, changed_settings
 
 log = logging.getLogger(__name__)
@@ -19,7 +23,8 @@ CONFIG = "config.yaml"
 """In the folder of a run: what it was trained with, resolved."""
 
 # More than a fold may change: how long it trains, where, and what is looked at on the way.
-_FREE_TO_RESUME = (*FREE, "trainer", "callbacks", "monitor", "demo")
+_FREE_TO_RESUME = (*FREE, "trainer", "callbacks", "monitor", "demo", "debug")
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 def check_photos(config: DictConfig) -> None:
@@ -32,10 +37,48 @@ def check_photos(config: DictConfig) -> None:
         )
 
 
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder. The kernel releases the lock when the process dies. Only the first process
+    of a distributed run takes it, so the others may enter. Raises ConfigError when another run holds the folder, and
+    RealDamageError when it cannot be written."""
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        yield
+        return
+    path = folder / ".lock"
+    lock = FileLock(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(
+            f"{folder}: another run is writing into this folder. Wait until it ends, or choose another folder with "
+            "name=…"
+        ) from None
+    except OSError as error:
+        raise RealDamageError(
+            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with paths.out=…"
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows does not remove an open file
+            path.unlink()
+        lock.release()
+
+
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
-    """The checkpoint that `resume` names. Raises ConfigError when the folder holds a run that nobody said to go on
-    with, and MissingModelError when the named checkpoint is not there."""
-    last = Path(config.paths.run) / "last.ckpt"
+    """The checkpoint that `resume` names. Raises ConfigError when the folder holds a run that this one would replace
+    without `overwrite`, or a debug run would change a real one, and MissingModelError when the named checkpoint is not
+    there."""
+    folder = Path(config.paths.run)
+    last = folder / "last.ckpt"
+    had = folder / CONFIG
+    if config.debug and had.is_file() and not OmegaConf.select(OmegaConf.load(had), "debug"):
+        raise ConfigError(
+            f"{folder} holds a real run, which a debug run must not change. Leave out paths.run and hydra.run.dir, or "
+            "name another folder"
+        )
     if config.resume not in (None, "last"):
         if not Path(config.resume).is_file():
             raise MissingModelError(f"resume={config.resume}: no such file. Give a .ckpt, or resume=last.")
