@@ -223,8 +223,8 @@ def model_card(metadata: ModelMetadata | None, run: Mapping[str, Any]) -> list[F
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit before training said. passed: None when it was not run, or nothing is known or measured. tests: name, then
-    AUROC with its 95% interval where it was measured. exceptions: sentences."""
+    """What the audit before training said. passed: None when it was not run, or nothing is known or measured. tests:
+    name, then AUROC with its 95% interval where it was measured. exceptions: sentences."""
 
     passed: bool | None
     sentence: str
