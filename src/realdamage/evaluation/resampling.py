@@ -53,7 +53,8 @@ class GroupDraws:
         counted = np.asarray(values, dtype=np.float64)
         sums = [(weights @ counted, weights.sum(axis=1)) for weights in self.chunks(rows)]
         found, total = np.concatenate(sums, axis=1)
-        return np.divide(found, total, out=np.full(len(total), np.nan), where=total > 0)
+        means: Floats = np.divide(found, total, out=np.full(len(total), np.nan), where=total > 0)
+        return means
 
     def n_groups(self, rows: Rows) -> int:
         """How many groups the rows come from."""
