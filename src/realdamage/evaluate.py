@@ -20,6 +20,7 @@ from realdamage.evaluation.fraudbench import benchmark_figures, format_benchmark
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import check_format, clean, write_predictions
 from realdamage.evaluation.report import build_report, write_report
+from realdamage.evaluation.report_words import demo_note
 from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.evaluation.sampling import draw_photos
 from realdamage.evaluation.tables import format_robustness, format_table
@@ -46,7 +47,7 @@ def load_checkpoint(config: EvaluateConfig) -> Detector:
         torch.set_num_threads(config.threads)
     classifier = load_classifier(config.checkpoint)
     metadata = model_metadata(classifier)
-    return Detector(TorchScorer(classifier.network), metadata, prior=config.prior, allow_demo=config.allow_demo)
+    return Detector(TorchScorer(classifier.network), metadata, prior=config.prior, allow_demo=True)
 
 
 def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
@@ -70,7 +71,7 @@ def run(config: EvaluateConfig) -> None:
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
     workers = config.workers
-    load: Any = ModelFile(Path(config.checkpoint), config.prior, config.allow_demo)
+    load: Any = ModelFile(Path(config.checkpoint), config.prior)
     if Path(config.checkpoint).suffix == ".ckpt":
         if workers not in (None, 1):
             raise ConfigError(f"workers={workers}: a .ckpt is judged in one process; export it, or give workers=1")
@@ -104,7 +105,8 @@ def run(config: EvaluateConfig) -> None:
     metrics["run"] = _about(config, detector, whole.digest())
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
     scored.discard()
-    print("\n".join([*notes, *[""] * bool(notes), format_table(metrics)]))
+    told = (*demo_note(detector.metadata.demo), *notes)
+    print("\n".join([*told, *[""] * bool(told), format_table(metrics)]))
     print(format_robustness(metrics.get("robustness", [])))
     if benchmark:
         print(f"\n{format_benchmark(benchmark)}")
@@ -119,7 +121,7 @@ def run(config: EvaluateConfig) -> None:
 def _digest(config: EvaluateConfig) -> str:
     """Of all that decides the model's verdicts: graph, policy, and how it is asked."""
     contents = hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()
-    return f"{contents} prior={config.prior} allow_demo={config.allow_demo}"
+    return f"{contents} prior={config.prior}"
 
 
 def _policy_digest(checkpoint: Path) -> str:
@@ -133,6 +135,7 @@ def _about(config: EvaluateConfig, detector: Detector, digest: str) -> dict[str,
         "graph_sha256": detector.graph_sha256,
         "policy_sha256": _policy_digest(Path(config.checkpoint)),
         "model_version": detector.metadata.model_version,
+        "demo": detector.metadata.demo,
         "data_root": str(config.data.root),
         "split": config.data.split,
         "limit": config.data.limit,

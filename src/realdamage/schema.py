@@ -241,7 +241,6 @@ class EvaluateConfig:
     format: str = "csv"
     shortcuts: bool = True
     prior: float | None = None
-    allow_demo: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)

@@ -307,6 +307,7 @@ def test_a_column_of_theirs_that_means_something_else_can_be_shut_out(touch: Tou
 
 
 def test_hydra_gives_the_same_reader_as_yaml(tmp_path: Path) -> None:
+    pytest.importorskip("hydra")
     path = tmp_path / "mapping.yaml"
     path.write_text(MAPPING + "layout: table\n")
     from realdamage.configuration import compose

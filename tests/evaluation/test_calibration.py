@@ -17,7 +17,14 @@ from hypothesis.extra import numpy as hnp
 from realdamage.data.manifest import Manifest
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
 from realdamage.evaluation.calibration_text import summary_text
+from realdamage.evaluation.comparison import compare_models
+from realdamage.evaluation.economics import REFUSED, cost_sample
+from realdamage.evaluation.figures import all_figures
+from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
+from realdamage.evaluation.report import build_report
+from realdamage.evaluation.report_page import report_page
+from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.inference.gate import Gate
@@ -119,9 +126,7 @@ def test_a_model_is_calibrated_in_place(model_file: Path, write_photos: WritePho
     outcomes = predictions.groupby("label")["outcome"].value_counts(normalize=True)
     assert outcomes["real", "synthetic"] == pytest.approx(summary.called_synthetic)
     assert outcomes["synthetic", "real"] == pytest.approx(summary.called_real)
-    # The whole-photo rule turns the rest of the detector's `synthetic` into `review`; the summary is of the thresholds.
-    scores = predictions["score"]
-    assert scores.between(summary.policy.t_real, summary.policy.t_synthetic, "neither").mean() == summary.review
+    assert (predictions["outcome"] == "review").mean() == pytest.approx(summary.review)
     assert predictions["probability"].between(0, 1).all()
     assert predictions["probability"].rank().equals(predictions["score"].rank())
 
@@ -190,8 +195,8 @@ def test_a_promise_goes_into_the_file(model_file: Path, write_photos: WritePhoto
     predictions, _ = score_manifest(Detector.load(model_file), manifest.select(split="policy"))
     damaged = predictions[predictions["kind"] == "damaged"]["score"]
     assert policy.t_synthetic == np.nextafter(damaged.max(), np.inf)
-    synthetic = predictions[predictions["label"] == "synthetic"]["score"]
-    assert summary.caught == (synthetic >= policy.t_synthetic).mean() > 0.5
+    synthetic = predictions[predictions["label"] == "synthetic"]
+    assert summary.caught == (synthetic["outcome"] == "synthetic").mean() > 0.3
     assert len(summary.notes) == 1
     assert "trained on another manifest" in summary.notes[0]
     assert "promise       With 95% confidence, at most 5% of photos with real damage" in summary_text(summary)
@@ -332,3 +337,52 @@ def test_unreadable_photos_stop_it_or_are_counted(model_file: Path, write_photos
         calibrate_model(model_file, manifest)
     summary = calibrate_model(model_file, manifest, on_error="skip")
     assert (summary.unreadable, summary.policy.photos["real"]) == (1, 29)
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_every_page_counts_what_the_thresholds_and_the_whole_photo_rule_do(
+    demo: bool, model_file: Path, write_photos: WritePhotos
+) -> None:
+    onnx_bytes, metadata, _ = read_model_file(model_file)
+    write_model_file(model_file, onnx_bytes, replace(metadata, demo=demo))
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    for index, red in enumerate(rng.normal(100, 25, 60)):
+        rows.append({"file_name": f"real{index}.png", "label": "real", "kind": "damaged", "red": int(red)})
+    for index, red in enumerate(rng.normal(230, 20, 60).clip(0, 255)):
+        # Every third is red all over, which the whole-photo rule leaves to a person.
+        mask = f"mask{index}.png" if index % 3 else ""
+        about = {"kind": "ai_region", "generator": "maker", "mask_file_name": mask}
+        rows.append({"file_name": f"edit{index}.png", "label": "synthetic", "red": int(red), **about})
+    manifest = write_photos(rows)
+
+    summary = calibrate_model(model_file, manifest, threads=1)
+    suite = suite_from_config({"perturbations": {}})
+    scored = score_suite(
+        ModelFile(model_file), manifest, suite, folder=model_file.parent / "run", model="m", threads=1, workers=1
+    )
+    detector = Detector.load(model_file, threads=1)
+    metrics = all_figures(scored, detector.metadata)
+    assert 0.2 < summary.caught < 0.7
+    assert metrics["per_kind"]["ai_region"]["called_synthetic"] == pytest.approx(summary.caught)
+    report = build_report((scored.predictions, metrics), detector=detector, manifest=manifest)
+    told = {headline.key: headline.value for headline in report.headlines}
+    assert told["review"] == pytest.approx(summary.review)
+    assert told["missed"] == pytest.approx(summary.called_real)
+    assert told["false_alarms"] == pytest.approx(summary.called_synthetic)
+    sample = cost_sample(scored.predictions)
+    outcomes = sample.outcomes(summary.policy.t_real, summary.policy.t_synthetic)
+    assert (outcomes[sample.synthetic] == REFUSED).mean() == pytest.approx(summary.caught)
+    np.testing.assert_array_equal(outcomes, sample.judged)
+    figures = {row.figure: row.a for row in compare_models(scored.predictions, scored.predictions, n_boot=2).figures}
+    balanced = (summary.caught + 1 - summary.called_synthetic) / 2
+    assert figures["balanced_at_thresholds"] == pytest.approx(balanced)
+
+    page = report_page(report)
+    assert page.count("demonstration model") == demo
+    assert page.find("demonstration model") < page.index("In short")
+    assert summary_text(summary).count("demonstration model") == demo
+    assert ("demonstration model" in summary_text(summary).splitlines()[0]) == demo
+    # Also where the model's file is gone.
+    without = build_report((scored.predictions, metrics | {"run": {"demo": demo}}), manifest=manifest)
+    assert page.count("demonstration model") == sum("demonstration model" in note for note in without.notes)

@@ -144,9 +144,9 @@ def test_a_large_photo_costs_no_more_than_a_hundred_windows(photo_factory: Calla
         measure_quality(rgb)
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             measure_quality(rgb)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     small = photo_factory(640, 640, 0)

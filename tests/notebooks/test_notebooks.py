@@ -63,7 +63,7 @@ def evaluated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Eval
     write_manifest(photos, read_manifest(photos).table.assign(split="test"))
     calibrate(tiny_onnx, read_manifest(photos), model)
     scored = score_suite(
-        ModelFile(model, allow_demo=True),
+        ModelFile(model),
         read_manifest(photos),
         suite_from_config({"perturbations": WAYS}),
         folder=folder,

@@ -19,6 +19,7 @@ import pandas as pd
 
 from realdamage.data.audit_problems import digests, find_problems
 from realdamage.data.audit_report import AuditException, AuditReport, Item, Problem, ShortcutTest
+from realdamage.data.intervals import DRAWS
 from realdamage.data.manifest import Manifest
 from realdamage.data.photo_facts import PhotoFacts, read_facts
 from realdamage.data.shortcuts import LIMIT, SHORTCUTS, Shortcut, Told, shows_damage, standing_out, told_by, too_few
@@ -155,7 +156,7 @@ class _Rows:
         mask = chosen.to_numpy(dtype=bool)
         return _Rows(self.frame[mask], self.names[mask], self.synthetic[mask], self.groups[mask])
 
-    def told_by(self, facts: Iterable[str], seed: int, n_boot: int = 500) -> Told:
+    def told_by(self, facts: Iterable[str], seed: int, n_boot: int = DRAWS) -> Told:
         return told_by(self.frame[list(facts)], self.synthetic, self.groups, n_boot=n_boot, seed=seed)
 
 

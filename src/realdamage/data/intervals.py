@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+DRAWS = 500
+"""Bootstrap draws behind every interval, so that one figure has one interval wherever it is shown."""
+
 
 def bootstrap_interval(
     statistic: Callable[[npt.NDArray[np.int64]], npt.ArrayLike],
     groups: npt.ArrayLike,
     *,
-    n_boot: int = 500,
+    n_boot: int = DRAWS,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

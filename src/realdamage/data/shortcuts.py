@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from realdamage.data.intervals import ResampledRoc, bootstrap_interval
+from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
@@ -140,7 +140,7 @@ def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "", size
         raise PhotoError(f"{name}: cannot be read as an image ({why}). Replace the file or remove its row.") from error
 
 
-def container_auroc(manifest: Manifest, *, n_boot: int = 500, seed: int = 0) -> ContainerAuroc:
+def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -> ContainerAuroc:
     """AUROC of a classifier that sees the container and the file's bytes, by cross-validation over groups.
 
     See `told_by`. Reads every photo's header. Raises ManifestError: fewer than two groups with a photo of each class;
@@ -183,7 +183,7 @@ def told_by(
     synthetic: npt.NDArray[np.bool_],
     groups: npt.NDArray[np.int64],
     *,
-    n_boot: int = 500,
+    n_boot: int = DRAWS,
     seed: int = 0,
 ) -> Told:
     """How well `features` alone tell `synthetic` [n], by cross-validation over `groups` [n], which are never separated.

@@ -35,9 +35,9 @@ FPR, MISS = 0.01, 0.05
 class CalibrationSummary:
     """What `calibrate_model` wrote, and what the thresholds do to the photos they were chosen on.
 
-    called_synthetic: share of the policy's negatives that `t_synthetic` accuses; called_real: share of the synthetic
-    photos that `t_real` lets pass; caught: share of them at or above `t_synthetic`; review: share of all photos that
-    lie between. In 0..1; of the thresholds alone, without the whole-photo rule. unreadable: photos left out.
+    called_synthetic: share of the policy's negatives that are called synthetic; called_real, caught: shares of the
+    synthetic photos that are called real and synthetic; review: share of all photos that are left to a person. In 0..1,
+    after the whole-photo rule, as an evaluation counts them. unreadable: photos left out. demo: of the model.
     brier: held-out Brier score of each method, None unless `calibration` was "auto". notes: what a promise rests on;
     warnings: what these photos are too few for, and what the file held before and no longer does.
     """
@@ -51,6 +51,7 @@ class CalibrationSummary:
     caught: float
     review: float
     unreadable: int
+    demo: bool
     brier: dict[str, float] | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -138,6 +139,8 @@ def calibrate_model(
     output = Path(output or path)
     write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
     outcomes = scored["score"].map(policy.outcome)
+    if policy.whole_photo_share is not None:
+        outcomes = outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
     negatives = scored["kind"] == "damaged" if policy.negatives == "damaged" else ~synthetic
     return CalibrationSummary(
         output=output,
@@ -149,6 +152,7 @@ def calibrate_model(
         caught=float((outcomes[synthetic] == "synthetic").mean()),
         review=float((outcomes == "review").mean()),
         unreadable=len(predictions) - len(scored),
+        demo=metadata.demo,
         brier=brier,
         notes=notes,
         warnings=(*_too_few_for_a_rate(policy), *_given_up(metadata.policy, policy)),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from realdamage.evaluation.calibration import CalibrationSummary
 from realdamage.evaluation.guarantee import percent
+from realdamage.evaluation.report_words import demo_note
 from realdamage.inference.policy import Calibration
 
 WIDTH = 110
@@ -19,6 +20,7 @@ def summary_text(summary: CalibrationSummary) -> str:
 
 def _lines(summary: CalibrationSummary) -> Iterator[str]:
     policy, guarantee = summary.policy, summary.policy.guarantee
+    yield from demo_note(summary.demo)
     photos = ", ".join(f"{count} {sort}" for sort, count in policy.photos.items())
     yield f"{summary.output}: calibrated on {summary.split} ({photos})"
     yield f"probability   {_curve(summary.calibration)}, prior {summary.calibration.prior:.3f}"
@@ -39,7 +41,8 @@ def _lines(summary: CalibrationSummary) -> Iterator[str]:
     yield (
         f"real          score <= {policy.t_real:+.3f}: {summary.called_real:.1%} of these synthetic photos ({passed})"
     )
-    review = f"review        between: {summary.review:.1%} of all."
+    rule = "" if policy.whole_photo_share is None else ", or processed as a whole"
+    review = f"review        between{rule}: {summary.review:.1%} of all."
     yield review if guarantee else f"{review} The rates hold for these photos; no promise about others"
     told = [("warning", warning) for warning in summary.warnings]
     if guarantee:

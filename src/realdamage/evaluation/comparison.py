@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.data.intervals import DRAWS
 from realdamage.evaluation.folder import find_predictions
 from realdamage.evaluation.metrics import has_thresholds
 from realdamage.evaluation.predictions import check_predictions, group_ids, read_predictions
-from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval
+from realdamage.evaluation.resampling import Floats, GroupDraws, percentile_interval
 from realdamage.inference.errors import RealDamageError
 
 Standing = Literal["better", "worse", "not told apart", "not measured"]
-Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 KEYS = ["file_name", "perturbation"]
@@ -123,7 +123,7 @@ def compare_models(
     b: pd.DataFrame,
     *,
     names: tuple[str, str] = ("A", "B"),
-    n_boot: int = 1000,
+    n_boot: int = DRAWS,
     seed: int = 0,
 ) -> Comparison:
     """Compares two predictions tables (see `read_predictions`) on the rows they share, by file name and perturbation.
@@ -167,14 +167,12 @@ def compare_models(
     )
 
 
-def differences(both: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0) -> tuple[Difference, ...]:
+def differences(both: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> tuple[Difference, ...]:
     """All of `FIGURES` for joined rows of one perturbation; B's columns end in `_b`."""
     reasons = _reasons(both)
     draws = GroupDraws(group_ids(both).to_numpy(), n_boot=n_boot, seed=seed)
-    everything = np.arange(len(both))
-    weights = draws.weights(everything)
-    of_a, of_b = (_figures(both, suffix, weights) for suffix in ("", "_b"))
-    n_groups = draws.n_groups(everything)
+    of_a, of_b = (_figures(both, suffix, draws) for suffix in ("", "_b"))
+    n_groups = draws.n_groups(np.arange(len(both)))
     few = f"{n_groups} groups of photos; an interval takes at least {MIN_GROUPS}"
     rows = []
     for index, (figure, (title, higher)) in enumerate(FIGURES.items()):
@@ -198,8 +196,8 @@ def read_sides(a: str | Path, b: str | Path) -> tuple[pd.DataFrame, pd.DataFrame
     return read_predictions(find_predictions(a)), read_predictions(find_predictions(b))
 
 
-def _figures(both: pd.DataFrame, suffix: str, weights: Values) -> Values:
-    """One model's figures, [those of `FIGURES`, draws], for weights [draws, rows]; NaN where undefined."""
+def _figures(both: pd.DataFrame, suffix: str, draws: GroupDraws) -> Floats:
+    """One model's figures, [those of `FIGURES`, 1 + draws], the sample's first; NaN where undefined."""
     synthetic, damaged = (both["label"] == "synthetic").to_numpy(), _damaged(both).to_numpy()
     score = both[f"score{suffix}"].to_numpy(dtype=np.float64)
     outcome = both[f"outcome{suffix}"].to_numpy()
@@ -207,14 +205,11 @@ def _figures(both: pd.DataFrame, suffix: str, weights: Values) -> Values:
     own = _pair_rows(both)
     above = (np.sign(score - score[np.maximum(own, 0)]) + 1) / 2  # ties count half
 
-    def against(negative: Flags, *fprs: float) -> Values:
-        negatives = WeightedNegatives(score[negative], weights[:, negative])
-        return negatives.figures(score[synthetic], weights[:, synthetic], fprs)
+    def against(negative: Flags, *fprs: float) -> Floats:
+        return draws.roc(score, np.flatnonzero(synthetic), np.flatnonzero(negative), fprs)
 
-    def share(values: npt.NDArray[Any], of: Flags) -> Values:
-        total = weights[:, of].sum(axis=1)
-        counted = weights[:, of] @ values[of].astype(np.float64)
-        return np.where(total > 0, counted / np.where(total > 0, total, 1), np.nan)
+    def share(values: npt.NDArray[Any], of: Flags) -> Floats:
+        return draws.share(values[of], np.flatnonzero(of))
 
     everything = np.ones(len(both), dtype=bool)
     called = outcome == "synthetic"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.intervals import bootstrap_interval
+from realdamage.data.intervals import DRAWS, bootstrap_interval
 from realdamage.evaluation.calibration import MIN_DAMAGED
 from realdamage.evaluation.metrics import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
@@ -178,7 +178,7 @@ def expected_cost(
     costs: Costs,
     *,
     name: str = "these thresholds",
-    n_boot: int = 500,
+    n_boot: int = DRAWS,
     seed: int = 0,
 ) -> CostFigures:
     """What two thresholds cost. A t_real above t_synthetic counts as equal to it, as in `Policy`. Raises UsageError: a
@@ -192,7 +192,7 @@ def expected_cost(
 
 
 def other_ways(
-    sample: CostSample, costs: Costs, policy: Policy | None = None, *, n_boot: int = 500, seed: int = 0
+    sample: CostSample, costs: Costs, policy: Policy | None = None, *, n_boot: int = DRAWS, seed: int = 0
 ) -> list[CostFigures]:
     """What thresholds are compared with: paying every claim, reviewing every claim, and the present policy: `policy`
     where given, else the outcomes in the table."""
@@ -208,7 +208,7 @@ def other_ways(
 
 
 def figures_of(
-    sample: CostSample, outcomes: Codes, costs: Costs, *, name: str, n_boot: int = 500, seed: int = 0
+    sample: CostSample, outcomes: Codes, costs: Costs, *, name: str, n_boot: int = DRAWS, seed: int = 0
 ) -> CostFigures:
     """What these outcomes, one for each photo of the sample, cost."""
     cell = 3 * sample.synthetic.astype(np.int64) + outcomes

@@ -23,7 +23,6 @@ from realdamage.inference.metadata import ModelMetadata
 
 # What is kept of each perturbation's localisation; all of it is there for the photos as they are.
 _LOCALISATION = ("pixel_ap", "prevalence", "f1", "best_f1", "baseline_f1", "n_photos", "intervals", "reason")
-_DRAWS = 200
 
 
 def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def _robustness(scored: ScoredSuite, perturbations: Sequence[Perturbation], seed
     for row in rows:
         name = "" if row["perturbation"] == CLEAN else row["perturbation"]
         own = scored.predictions[scored.predictions["perturbation"] == name]
-        found = localisation_metrics(scored.localisation(name), own, n_boot=_DRAWS, seed=seed)
+        found = localisation_metrics(scored.localisation(name), own, seed=seed)
         row |= {"title": titles.get(name, "As it is"), "localisation": {key: found[key] for key in _LOCALISATION}}
     return rows
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.intervals import ResampledRoc, bootstrap_interval
+from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 from realdamage.inference.errors import ConfigError, RealDamageError
 
@@ -51,7 +51,7 @@ def published_rows() -> list[dict[str, Any]]:
     return [{key: float(value) if key in FIGURES else value for key, value in row.items()} for row in rows]
 
 
-def fraudbench_figures(predictions: pd.DataFrame, *, n_boot: int = 500, seed: int = 0) -> dict[str, Any]:
+def fraudbench_figures(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Predictions of a set read with layout `fraudbench`; ready for JSON.
 
     - rows: ours, one per hard call: outcome `synthetic` (review counts as not called), and a calibrated probability of

@@ -17,18 +17,10 @@ from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.metrics import MIN_PHOTOS, labelled_and_scored
 from realdamage.evaluation.pairs import pair_differences, pair_figures
 from realdamage.evaluation.predictions import check_against_manifest, group_ids
-from realdamage.evaluation.resampling import (
-    GroupDraws,
-    WeightedNegatives,
-    percentile_interval,
-    rate_interval,
-    share_interval,
-)
+from realdamage.evaluation.resampling import GroupDraws, Rows, percentile_interval, rate_interval, share_interval
 from realdamage.evaluation.robustness import ScoredSuite
 from realdamage.evaluation.slices import FPR, MIN_NEGATIVES
 from realdamage.inference.errors import ConfigError, RealDamageError
-
-Rows = npt.NDArray[np.int64]
 
 ALL, OTHERS, AS_IT_IS, MEAN, WORST = "all", "others", "none", "mean", "worst"
 FIGURES = ("auroc", "tpr_at_fpr_1", "edit_higher", "best_f1")
@@ -39,7 +31,6 @@ COLUMNS = (
     *("n_localised", "best_f1", "best_f1_low", "best_f1_high", "baseline_f1"),
     *("note", "model_version", "graph_sha256"),
 )
-_DRAWS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +123,7 @@ class _Figures:
         self.scores = photos["score"].to_numpy(dtype=np.float64)
         self.synthetic = (photos["label"] == "synthetic").to_numpy()
         self.damaged = ~self.synthetic & (photos["kind"] == "damaged").to_numpy()
-        self.draws = GroupDraws(group_ids(photos).to_numpy(), n_boot=_DRAWS, seed=seed)
+        self.draws = GroupDraws(group_ids(photos).to_numpy(), seed=seed)
         self.localised = {(row["left_out"], row["perturbation"]): row for row in fold.localisation}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -182,7 +173,7 @@ class _Figures:
 
     def _pairs(self, chosen: npt.NDArray[np.bool_], notes: list[str]) -> dict[str, Any]:
         photos = self.photos[chosen]
-        found = pair_figures(photos, n_boot=_DRAWS, seed=self.seed)
+        found = pair_figures(photos, seed=self.seed)
         if found["n"] < MIN_PHOTOS:
             notes.append(
                 f"{found['n'] or 'no'} edits with a scored original, too few for a share (at least {MIN_PHOTOS})"
@@ -198,8 +189,7 @@ class _Figures:
     def _against(self, positives: Rows, negatives: Rows, figure: int) -> tuple[npt.NDArray[np.float64], bool]:
         """AUROC (0) or the true positive rate at `FPR` (1) in all draws, and whether both classes have groups to draw
         from."""
-        against = WeightedNegatives(self.scores[negatives], self.draws.weights(negatives))
-        draws = against.figures(self.scores[positives], self.draws.weights(positives), (FPR,))[figure]
+        draws = self.draws.roc(self.scores, positives, negatives, (FPR,))[figure]
         return draws, min(self.draws.n_groups(positives), self.draws.n_groups(negatives)) > 1
 
 
@@ -223,7 +213,7 @@ def _parts(photos: pd.DataFrame, left_out: Sequence[str]) -> dict[str, list[str]
 def _over_folds(table: pd.DataFrame, photos: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]:
     """Mean and worst of the rows "all" of the folds, per perturbation; `photos`: of each fold, those that count."""
     rows: list[dict[str, Any]] = []
-    over = MeanOverFolds(photos, n_boot=_DRAWS, seed=seed)
+    over = MeanOverFolds(photos, seed=seed)
     whole = table[table["left_out"] == ALL]
     for name, own in whole.groupby("perturbation", sort=False):
         mean: dict[str, Any] = {"fold": MEAN, "left_out": ALL, "perturbation": name}

@@ -11,10 +11,8 @@ import pandas as pd
 
 from realdamage.evaluation.pairs import pair_differences
 from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, rate_interval
+from realdamage.evaluation.resampling import Floats, GroupDraws, rate_interval
 from realdamage.evaluation.slices import FPR
-
-Floats = npt.NDArray[np.float64]
 
 DRAWN = ("auroc", "tpr_at_fpr_1", "edit_higher")
 """Figures that can be computed anew for each draw; heat maps are not kept, so localisation cannot."""
@@ -27,10 +25,11 @@ class MeanOverFolds:
     `photos`: by fold, its labelled and scored rows, those of one group under the same name in all folds.
     """
 
-    def __init__(self, photos: Mapping[str, pd.DataFrame], *, n_boot: int, seed: int) -> None:
+    def __init__(self, photos: Mapping[str, pd.DataFrame], *, seed: int) -> None:
         self.photos = photos
         groups = pd.concat([group_ids(own) for own in photos.values()], ignore_index=True)
-        self.draws = GroupDraws(groups.to_numpy(), n_boot=n_boot, seed=seed)
+        self.draws = GroupDraws(groups.to_numpy(), seed=seed)
+        self.scores = np.concatenate([own["score"].to_numpy(dtype=np.float64) for own in photos.values()])
         ends = np.cumsum([len(own) for own in photos.values()])
         self.starts = {fold: int(end) - len(photos[fold]) for fold, end in zip(photos, ends, strict=True)}
         self.row_of_group = {str(group): row for row, group in enumerate(groups)}
@@ -49,14 +48,11 @@ class MeanOverFolds:
         synthetic = (own["label"] == "synthetic").to_numpy()
         if key == "edit_higher":
             pairs = pair_differences(own[under])
-            weights = self.draws.weights(np.array([self.row_of_group[group] for group in pairs["group"]], np.int64))
+            rows = np.array([self.row_of_group[group] for group in pairs["group"]], np.int64)
             higher = (np.sign(pairs["difference"].to_numpy(dtype=np.float64)) + 1) / 2
-            total = weights.sum(axis=1)
-            found = np.divide(weights @ higher, total, out=np.full(len(total), np.nan), where=total > 0)
-            return found, pairs["group"].to_numpy(dtype=object)
+            return self.draws.share(higher, rows), pairs["group"].to_numpy(dtype=object)
         honest = ~synthetic & ((own["kind"] == "damaged").to_numpy() | (key == "auroc"))
         positives, negatives = np.flatnonzero(under & synthetic), np.flatnonzero(under & honest)
-        scores, start = own["score"].to_numpy(dtype=np.float64), self.starts[fold]
-        against = WeightedNegatives(scores[negatives], self.draws.weights(start + negatives))
-        figures = against.figures(scores[positives], self.draws.weights(start + positives), (FPR,))
+        start = self.starts[fold]
+        figures = self.draws.roc(self.scores, start + positives, start + negatives, (FPR,))
         return figures[DRAWN.index(key)], group_ids(own).to_numpy(dtype=object)[positives]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from realdamage.data.intervals import bootstrap_interval
+from realdamage.data.intervals import DRAWS, bootstrap_interval
 from realdamage.evaluation.predictions import PatchEvidence, group_ids
 from realdamage.inference.regions import HOT
 
@@ -27,7 +27,7 @@ def localisation_metrics(
     evidence: Sequence[PatchEvidence],
     predictions: pd.DataFrame | None = None,
     *,
-    n_boot: int = 500,
+    n_boot: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Figures pooled over all patches of all given photos; None where undefined, with the reason.

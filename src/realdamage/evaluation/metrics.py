@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
-from realdamage.data.intervals import ResampledRoc, bootstrap_interval
+from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.pairs import pair_figures
@@ -55,7 +55,7 @@ def photo_metrics(
     localisation: Sequence[PatchEvidence] | None = None,
     *,
     threshold: float | None = None,
-    n_boot: int = 500,
+    n_boot: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All figures of a predictions table; ready for JSON, None where a figure is undefined.

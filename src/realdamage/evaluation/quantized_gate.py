@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.intervals import ResampledRoc, bootstrap_interval
+from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest
 from realdamage.evaluation.comparison import MIN_GROUPS
 from realdamage.evaluation.predictions import PatchEvidence, PhotoDetector, group_ids, score_manifest
@@ -102,7 +102,7 @@ def measure_variants(
     photos: Manifest,
     limits: Limits,
     *,
-    n_boot: int = 500,
+    n_boot: int = DRAWS,
     seed: int = 0,
     progress: Track = no_progress,
 ) -> tuple[Variant, ...]:

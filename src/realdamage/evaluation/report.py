@@ -32,8 +32,9 @@ HTML_NAME, JSON_NAME = "report.html", "report.json"
 class Report:
     """All that the page shows, in its order.
 
-    first_lines: which deployed generators the test contains, and what else it is made of. notes: what is missing from
-    the page, and why. counts: n, n_real, n_damaged, n_synthetic, n_groups, n_unscored. parts: rows of `parts_table`.
+    first_lines: which deployed generators the test contains, and what else it is made of. notes: that the model is a
+    demonstration, what is missing from the page, and why. counts: n, n_real, n_damaged, n_synthetic, n_groups,
+    n_unscored. parts: rows of `parts_table`.
     thresholds: (t_real, t_synthetic), empty without a policy. robustness: rows of `robustness_table`. slices: rows of
     `slice_table` by name. container: what the files' facts alone tell. benchmark: of
     `benchmark_figures`. The rest: see the types.
@@ -92,10 +93,11 @@ def build_report(
     edges, histograms = report_figures.histograms(photos)
     policy = metadata.policy if metadata else None
     run = metrics.get("run") or {}
+    demo = metadata.demo if metadata else bool(run.get("demo"))
     return Report(
         title=str(run.get("model_version") or (metadata.model_version if metadata else "a model")),
         first_lines=tuple(report_words.first_line(generators)),
-        notes=(*notes, *_stale(photos, metadata.policy if metadata else None)),
+        notes=(*report_words.demo_note(demo), *notes, *_stale(photos, policy)),
         counts={
             key: int(metrics[key])
             for key in ("n", "n_real", "n_damaged", "n_synthetic", "n_groups", "n_unscored")
@@ -177,7 +179,7 @@ def _stale(photos: pd.DataFrame, policy: Any) -> list[str]:
     """A note when the model's file has other thresholds by now than those that the photos were judged with."""
     if policy is None:
         return []
-    plain = photos[photos["reasons"].isin(["", "between_thresholds", NOT_CALIBRATED])]
+    plain = photos[photos["reasons"].isin(["", "between_thresholds", "demo_model", NOT_CALIBRATED])]
     changed = int((plain["score"].map(policy.outcome) != plain["outcome"]).sum())
     if not changed:
         return []

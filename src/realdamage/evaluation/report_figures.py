@@ -16,14 +16,12 @@ from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds
 from realdamage.evaluation.predictions import group_ids
 from realdamage.evaluation.probabilities import N_BINS
 from realdamage.evaluation.reliability import reliability_table
-from realdamage.evaluation.resampling import GroupDraws, WeightedNegatives, percentile_interval, share_interval
+from realdamage.evaluation.resampling import GroupDraws, percentile_interval, share_interval
 
-Floats = npt.NDArray[np.float64]
 Interval = tuple[float | None, float | None]
 
 LOWEST_FPR = 0.001
 """Where the curve begins: beyond it a test of any usual size has nothing to say."""
-_N_BOOT = 300
 _BINS = 36
 _PER_BIN = 20
 # Fewer real photos make a staircase, not a curve.
@@ -104,7 +102,7 @@ def parts_table(photos: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> tup
     rate found at 1% false alarms on really damaged ones. `parts`: what a part is called → its generators."""
     real, damaged = (photos["label"] == "real").to_numpy(), _damaged(photos)
     score = photos["score"].to_numpy(dtype=np.float64)
-    draws = GroupDraws(group_ids(photos).to_numpy(), n_boot=_N_BOOT, seed=0)
+    draws = GroupDraws(group_ids(photos).to_numpy(), seed=0)
     rows = []
     for title, generators in parts.items():
         chosen = photos["generator"].isin(list(generators)) & (photos["kind"] != "pasted")
@@ -119,8 +117,7 @@ def parts_table(photos: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> tup
                 counts = f"{len(own)} such photos and {len(negatives)} {sort}"
                 notes.append(f"no {SLICE_FIGURES[key]}: {counts}; it takes at least {MIN_PHOTOS} and {least}")
                 continue
-            against = WeightedNegatives(score[negatives], draws.weights(negatives))
-            figures = against.figures(score[own], draws.weights(own), (0.01,))[index]
+            figures = draws.roc(score, own, negatives, (0.01,))[index]
             low, high = _or_none(*percentile_interval(figures[1:]))
             row |= {key: float(figures[0]), f"{key}_low": low, f"{key}_high": high}
         rows.append({**row, "note": "; ".join(notes)})
@@ -132,15 +129,14 @@ def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
     score = photos["score"].to_numpy(dtype=np.float64)
     real = (photos["label"] == "real").to_numpy()
     own = np.flatnonzero(~real)
-    draws = GroupDraws(group_ids(photos).to_numpy(), n_boot=_N_BOOT, seed=0)
+    draws = GroupDraws(group_ids(photos).to_numpy(), seed=0)
     grid = np.geomspace(LOWEST_FPR, 1, 61)
     curves = []
     for name, negative in (("really damaged", _damaged(photos)), ("all real", real)):
         rows = np.flatnonzero(negative)
         if len(rows) < _PER_CURVE or len(own) < MIN_PHOTOS:
             continue
-        against = WeightedNegatives(score[rows], draws.weights(rows))
-        found = against.figures(score[own], draws.weights(own), grid.tolist())[1:]
+        found = draws.roc(score, own, rows, grid.tolist())[1:]
         low, high = np.transpose([percentile_interval(rate[1:]) for rate in found])
         curves.append(Curve(name, len(rows), *(tuple(values.tolist()) for values in (grid, found[:, 0], low, high))))
     return tuple(curves)

@@ -18,6 +18,10 @@ Sort = Literal["deployed", "codec", "control", "not named"]
 Fact = tuple[str, str]
 
 NOT_NAMED = "(not named)"
+_DEMO = (
+    "This is a demonstration model, not to be trusted on real claims. It says synthetic only with --allow-demo; these "
+    "figures are with it."
+)
 _NOTHING_NEW = "The model was trained on each of them: what it does on generators new to it, this test does not tell."
 _CODEC_NAMES = {name for names in CODECS.values() for name in names}
 
@@ -67,6 +71,11 @@ def _sort(name: str, family: str, control: bool) -> Sort:
     if family in CODECS or (not family and name in _CODEC_NAMES):
         return "codec"
     return "deployed" if name else "not named"
+
+
+def demo_note(demo: bool) -> tuple[str, ...]:
+    """What every page says once, at its top, about a demonstration model; () for any other."""
+    return (_DEMO,) if demo else ()
 
 
 def first_line(generators: Sequence[GeneratorCount]) -> list[str]:
@@ -189,10 +198,8 @@ def model_card(metadata: ModelMetadata | None, run: Mapping[str, Any]) -> list[F
         photos = training.get("photos") or {}
         excluded = training.get("excluded") or {}
         told = "; ".join(f"{column} {', '.join(map(str, values))}" for column, values in excluded.items() if values)
-        demo = "yes: it shows the software and is not to be trusted" if metadata.demo else "no"
         facts += [
             ("model", metadata.model_version),
-            ("demonstration model", demo),
             ("backbone", metadata.backbone),
             (
                 "pixels",

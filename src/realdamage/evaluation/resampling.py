@@ -3,34 +3,60 @@ slices could not be compared draw by draw."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
+from realdamage.data.intervals import DRAWS
+
 Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+_CHUNK = 2**19
+"""Weights that are held at once, 4 MiB: those of all draws of 50,000 photos together would take 200 MiB."""
 
 
 class GroupDraws:
-    """How often each row counts when whole groups are drawn with replacement (the draws of `bootstrap_interval`).
+    """Figures of the sample and of all draws of whole groups with replacement (the draws of `bootstrap_interval`).
 
-    `groups` [n]: the group of each row. Row 0 of all weights is the sample itself, where everything counts once; the
-    `n_boot` rows after it are the draws.
+    `groups` [n]: the group of each row. Of every figure, value 0 is that of the sample itself, where every row counts
+    once; the `n_boot` values after it are those of the draws.
     """
 
-    def __init__(self, groups: npt.ArrayLike, *, n_boot: int, seed: int) -> None:
+    def __init__(self, groups: npt.ArrayLike, *, n_boot: int = DRAWS, seed: int) -> None:
         names, self._codes = np.unique(np.asarray(groups), return_inverse=True)
-        self._counts = np.ones((1 + n_boot, len(names)))
-        if len(names):
-            even = np.full(len(names), 1 / len(names))
-            self._counts[1:] = np.random.default_rng(seed).multinomial(len(names), even, size=n_boot)
+        self._counts = np.ones((1 + n_boot, len(names)), dtype=np.min_scalar_type(len(names)))
+        rng, even = np.random.default_rng(seed), np.full(len(names), 1 / max(len(names), 1))
+        for drawn in self._counts[1:] if len(names) else ():
+            drawn[:] = rng.multinomial(len(names), even)
 
-    def weights(self, rows: npt.NDArray[np.int64]) -> Floats:
-        """[1 + n_boot, len(rows)]."""
-        return self._counts[:, self._codes[rows]]
+    def chunks(self, rows: Rows) -> Iterator[Floats]:
+        """The weights of these rows [draws, len(rows)], some consecutive draws at a time."""
+        step = max(1, _CHUNK // max(1, len(rows)))
+        for start in range(0, len(self._counts), step):
+            yield self._counts[start : start + step, self._codes[rows]].astype(np.float64)
 
-    def n_groups(self, rows: npt.NDArray[np.int64]) -> int:
+    def roc(self, scores: Floats, positives: Rows, negatives: Rows, fprs: Sequence[float] = ()) -> Floats:
+        """[1 + len(fprs), 1 + n_boot]: AUROC of these rows, then their true positive rate at each of `fprs`; `scores`
+        [n] of all rows. See `WeightedNegatives.figures`."""
+        n = len(negatives)
+        figures = [
+            WeightedNegatives(scores[negatives], weights[:, :n]).figures(scores[positives], weights[:, n:], fprs)
+            for weights in self.chunks(np.concatenate([negatives, positives]))
+        ]
+        return np.concatenate(figures, axis=1)
+
+    def share(self, values: npt.ArrayLike, rows: Rows) -> Floats:
+        """[1 + n_boot]: the mean of `values`, one for each of the rows; NaN where no row was drawn."""
+        counted = np.asarray(values, dtype=np.float64)
+        sums = [(weights @ counted, weights.sum(axis=1)) for weights in self.chunks(rows)]
+        found, total = np.concatenate(sums, axis=1)
+        means: Floats = np.divide(found, total, out=np.full(len(total), np.nan), where=total > 0)
+        return means
+
+    def n_groups(self, rows: Rows) -> int:
         """How many groups the rows come from."""
         return len(np.unique(self._codes[rows]))
 
@@ -61,8 +87,8 @@ class WeightedNegatives:
         up_to = self._share[:, np.searchsorted(self._sorted, scores, side="right")]
         # A photo is found at a rate when the negatives that score as high or higher are no larger a share. The
         # tolerance forgives the last digit of k / n, far below one photo.
-        found = [np.where(1 - below <= fpr + 1e-9, weights, 0.0) for fpr in fprs]
-        sums = np.stack([each.sum(axis=1) for each in (weights * (below + up_to) / 2, *found)])
+        found = [np.where(1 - below <= fpr + 1e-9, weights, 0.0).sum(axis=1) for fpr in fprs]
+        sums = np.stack([(weights * (below + up_to) / 2).sum(axis=1), *found])
         return np.where(defined, sums / np.where(total > 0, total, 1.0), np.nan)
 
 

@@ -62,14 +62,14 @@ Evidence = dict[str, list[PatchEvidence]]
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An .onnx file as each process loads it; see `Detector.load`."""
+    """An .onnx file as each process loads it; see `Detector.load`. A demonstration model says synthetic too: figures
+    are about its thresholds, and a note says what it is (`demo_note`)."""
 
     path: Path
     prior: float | None = None
-    allow_demo: bool = False
 
     def __call__(self, threads: int | None) -> Detector:
-        return Detector.load(self.path, threads=threads, prior=self.prior, allow_demo=self.allow_demo)
+        return Detector.load(self.path, threads=threads, prior=self.prior, allow_demo=True)
 
 
 @dataclass(frozen=True, eq=False)

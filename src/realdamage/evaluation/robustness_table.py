@@ -9,23 +9,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from realdamage.data.intervals import DRAWS
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import group_ids
 from realdamage.evaluation.resampling import (
+    Floats,
     GroupDraws,
-    WeightedNegatives,
+    Rows,
     percentile_interval,
     rate_interval,
     share_interval,
 )
 from realdamage.evaluation.slices import CLEAN, FPR, MIN_NEGATIVES
 from realdamage.inference.errors import RealDamageError
-
-Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 _ENDS = ("", "_low", "_high")
 COLUMNS = (
@@ -36,7 +34,7 @@ COLUMNS = (
 )
 
 
-def robustness_table(predictions: pd.DataFrame, *, n_boot: int = 500, seed: int = 0) -> pd.DataFrame:
+def robustness_table(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """One row per perturbation, in the order of the table, the photos as they are ("clean") first; `COLUMNS`.
 
     auroc, and auroc_drop: AUROC of the same photos as they are minus that after the perturbation, above 0 when it
@@ -101,8 +99,7 @@ class _Robustness:
         rows = np.frombuffer(selected, dtype=np.int64)
         positives = rows[self.synthetic[rows]]
         negatives = rows[self.damaged[rows] if damaged_only else ~self.synthetic[rows]]
-        against = WeightedNegatives(self.scores[negatives], self.draws.weights(negatives))
-        return against.figures(self.scores[positives], self.draws.weights(positives), (FPR,))
+        return self.draws.roc(self.scores, positives, negatives, (FPR,))
 
     def _draws_of(self, rows: Rows, damaged_only: bool = False) -> Floats:
         """[2, 1 + n_boot]: AUROC and true positive rate at `FPR`. The photos as they are come up again and again."""
@@ -155,9 +152,7 @@ class _Robustness:
         return row
 
     def _accused_of_all(self, real: Rows) -> dict[str, float]:
-        weights = self.draws.weights(real)
-        accused, total = weights @ (self.outcome[real] == "synthetic"), weights.sum(axis=1)
-        draws = np.divide(accused, total, out=np.full(len(total), math.nan), where=total > 0)
+        draws = self.draws.share(self.outcome[real] == "synthetic", real)
         return _with_interval("false_alarms_all_real", draws, self.draws.n_groups(real))
 
 

@@ -3,7 +3,6 @@ across two or three of them; a slice that holds too few photos says so instead o
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,19 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.data.intervals import DRAWS
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.resampling import (
-    GroupDraws,
-    WeightedNegatives,
-    percentile_interval,
-    rate_interval,
-    share_interval,
-)
+from realdamage.evaluation.resampling import GroupDraws, Rows, percentile_interval, rate_interval, share_interval
 from realdamage.inference.errors import UsageError
-
-Rows = npt.NDArray[np.int64]
 
 SLICE_KEYS = ("generator", "family", "kind", "damage", "mask_area", "source", "condition", "perturbation", "split")
 # Real photos have no value of these, so all of them are the other side.
@@ -53,7 +45,7 @@ _ORDER: dict[str, Sequence[str]] = {
 _FIGURES = ("auroc", "tpr_at_fpr_1")
 
 
-def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = 200, seed: int = 0) -> pd.DataFrame:
+def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """One row per combination of the values of `by` (of `SLICE_KEYS`) that occurs among the scored photos.
 
     Columns: those of `by` as text; n photos of the slice, from n_groups; n_real and n_synthetic: the photos that auroc
@@ -76,7 +68,7 @@ def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = 2
     return _Slices(predictions, n_boot, seed).table(by)
 
 
-def standard_slices(predictions: pd.DataFrame, *, n_boot: int = 200, seed: int = 0) -> dict[str, pd.DataFrame]:
+def standard_slices(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> dict[str, pd.DataFrame]:
     """`slice_table` by each of `STANDARD_SLICES`, named like "kind × damage"; those that the photos say nothing about
     are left out: a key that no photo has, a perturbation when there is one only. Raises as `slice_table`."""
     slices = _Slices(predictions, n_boot, seed)
@@ -106,7 +98,6 @@ class _Slices:
         self.synthetic = (self.photos["label"] == "synthetic").to_numpy()
         self.damaged = ~self.synthetic & (self.photos["kind"] == "damaged").to_numpy()
         self.draws = GroupDraws(group_ids(self.photos).to_numpy(), n_boot=n_boot, seed=seed)
-        self._negatives = functools.lru_cache(maxsize=32)(self._weighted_negatives)
 
     def tells(self, by: Sequence[str]) -> bool:
         return bool(len(self.photos)) and all(
@@ -195,8 +186,7 @@ class _Slices:
                 f"(at least {MIN_PHOTOS} of each)"
             )
             return row
-        against = self._negatives(negatives.tobytes())
-        draws = against.figures(self.scores[positives], self.draws.weights(positives), (FPR,))
+        draws = self.draws.roc(self.scores, positives, negatives, (FPR,))
         measured: tuple[str, ...] = _FIGURES
         if len(negatives) < MIN_NEGATIVES:
             notes.append(f"{len(negatives)} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})")
@@ -211,10 +201,6 @@ class _Slices:
         if len(measured) > 1:
             row["tpr_at_fpr_1_low"], row["tpr_at_fpr_1_high"] = rate_interval(draws[1], n_groups)
         return row
-
-    def _weighted_negatives(self, rows: bytes) -> WeightedNegatives:
-        negatives = np.frombuffer(rows, dtype=np.int64)
-        return WeightedNegatives(self.scores[negatives], self.draws.weights(negatives))
 
     def _called(self, own: Rows, notes: list[str]) -> dict[str, Any]:
         real = own[~self.synthetic[own]]

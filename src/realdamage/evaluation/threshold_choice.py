@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from realdamage.data.intervals import DRAWS
 from realdamage.evaluation.economics import (
     PAID,
     REFUSED,
@@ -67,7 +68,7 @@ def choose_thresholds(
     *,
     policy: Policy | None = None,
     folds: int = 5,
-    n_boot: int = 500,
+    n_boot: int = DRAWS,
     seed: int = 0,
 ) -> ThresholdChoice:
     """The thresholds of least cost per claim on these photos; of equal ones, those that accuse and pay least unseen.

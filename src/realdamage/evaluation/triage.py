@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.intervals import bootstrap_interval
+from realdamage.data.intervals import DRAWS, bootstrap_interval
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids, read_table_csv, table_csv
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
@@ -138,7 +138,7 @@ def write_queue(path: str | Path, queue: Queue) -> None:
     write_atomically(path, table_csv(rounded))
 
 
-def found_early(queue: Queue, *, fraud_rate: float | None = None, n_boot: int = 500, seed: int = 0) -> pd.DataFrame:
+def found_early(queue: Queue, *, fraud_rate: float | None = None, n_boot: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """Which share of the queue's fakes is found in the first share of its reviewing time: columns reviewed, found, low,
     high (95%, by bootstrap over groups) and random, what any other order finds in that time on average.
 

@@ -120,9 +120,9 @@ def test_bombs_are_not_inflated(files: Any) -> None:
     bomb = zlib.compress(b"{" * (8 * MAX_BLOCK), 9)
     data = files.png(*[(b"zTXt", b"AIGC\x00\x00" + bomb)] * 40, (b"iTXt", b"a\x00\x01\x00\x00\x00" + bomb))
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     assert "metadata_limit" in codes(data)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6 * MAX_BLOCK
@@ -149,20 +149,20 @@ def test_directories_that_point_to_themselves_end(files: Any) -> None:
     "text", ['{"a":' * 100_000, "[" * 100_000, '{"Label":' + "9" * 10_000 + "}", "AIGC{" * 50_000, '"\\"' * 50_000]
 )
 def test_deep_and_long_json_ends(files: Any, text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for keyword in (b"AIGC", b"workflow", b"parameters"):
         read_provenance(files.png((b"tEXt", keyword + b"\x00" + text.encode())))
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_many_chunks_and_segments_take_linear_time(files: Any) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert "metadata_limit" in codes(b"\xff\xd8" + b"\xff\xe5\x00\x02" * 1_000_000)
     assert "metadata_limit" in codes(files.png(*[(b"tEXt", b"a\x00%d" % n) for n in range(3000)]))
     assert "metadata_limit" in codes(b"RIFF\x00\x00\x00\x00WEBP" + b"abcd\x00\x00\x00\x00" * 200_000)
     read_provenance(b"\xff\xd8\xff" + b"\xff" * 3_000_000)
     read_provenance(b"GIF89a" + b"<x:xmpmeta" * 200_000)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_extended_xmp_with_a_gap_is_told(files: Any) -> None:
