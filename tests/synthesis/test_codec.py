@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from realdamage.inference.errors import MissingExtraError, SynthesisError
+from realdamage.inference.photo import decode
 from realdamage.synthesis import codec as codecs
 from realdamage.synthesis.codec import Codec, _autoencoder_config
 from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, load_house_codec, save_house_codec
+from realdamage.synthesis.taef2 import Taef2
 
+SHARED = Path(__file__).parents[3] / "shared"
 RGB = np.random.default_rng(0).integers(0, 256, (90, 118, 3), dtype=np.uint8)
 
 
@@ -42,6 +47,30 @@ def test_the_whole_photo_keeps_its_size_and_is_all_mask(tiny_weights: Path) -> N
     assert edit.rgb.shape == RGB.shape
     assert edit.rgb.dtype == np.uint8
     assert edit.mask.all()
+
+
+def test_taef2_is_known_by_its_file_name_and_keys(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = Taef2().state_dict()
+    assert len(weights) == 158
+    assert sum(value.numel() for value in weights.values()) == pytest.approx(2.68e6, rel=0.01)
+    assert weights["encoder.11.pool.3.weight"].shape == (64, 256, 1, 1)
+    assert weights["decoder.1.weight"].shape == (64, 32, 3, 3)
+    save_file({name: value.half() for name, value in weights.items()}, tmp_path / "taef2.safetensors")
+    found = Codec(str(tmp_path / "taef2.safetensors"), "taef2", "taef2").reconstruct(RGB[:32, :48])
+    assert found.shape == (32, 48, 3)
+    save_file({"decoder.1.weight": torch.zeros(1)}, tmp_path / "taef2.safetensors")
+    with pytest.raises(SynthesisError, match=r"taef2\.safetensors"):
+        Codec(str(tmp_path / "taef2.safetensors"), "taef2", "taef2")
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the codecs that lie beside the checkout in ../shared")
+def test_taef2_gives_back_what_a_photo_shows() -> None:
+    codec = Codec(str(SHARED / "codecs/taef2/taef2.safetensors"), "taef2", "taef2")
+    photo = decode(next((SHARED / "photos/trashnet").glob("*.jpg")))[:128, :128]
+    changed = np.abs(codec.reconstruct(photo).astype(int) - photo)
+    assert 0.5 < changed.mean() < 12  # grey levels
 
 
 def test_an_empty_region_is_refused(tiny_weights: Path) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import KINDS, read_manifest
+from realdamage.data.manifest import KINDS, read_manifest, write_manifest
 from realdamage.data.splits import check_splits, write_split_table
 from realdamage.inference.errors import SynthesisError, UsageError
 from realdamage.synthesis import recipe as recipes
@@ -77,6 +77,35 @@ def test_the_sources_own_splits_hold_for_what_is_made_of_its_photos(table: pd.Da
     source = read_manifest(tiny_manifest).table
     wanted = source.drop_duplicates("group").set_index("group")["split"]
     assert table["split"].tolist() == wanted[table["group"]].tolist()
+
+
+def test_a_second_folder_is_edited_too_and_included_once(
+    recipe: Recipe, tmp_path: Path, photo_factory: Callable[..., Any]
+) -> None:
+    """`wild` has two photos of its own, and an edit of a third by somebody else."""
+    wild = tmp_path / "wild"
+    wild.mkdir()
+    rows = [{"file_name": f"real{i}.png", "label": "real", "source": "camera"} for i in range(3)]
+    rows.append({"file_name": "edit.png", "label": "synthetic", "kind": "ai_whole", "family": "other"})
+    rows[3] |= {"pair": "real2.png", "source": "camera"}
+    for number, row in enumerate(rows):
+        Image.fromarray(photo_factory(300, 260, number)).save(wild / row["file_name"])
+    write_manifest(wild, pd.DataFrame(rows).fillna(""))
+    manifest = read_manifest(wild)
+    write_split_table(tmp_path / "splits.csv", manifest, manifest.table.assign(split="val"))
+    source = replace(recipe.source, more=(str(wild),), crop=200)
+    include = (IncludeSettings("wild", str(wild), splits=str(tmp_path / "splits.csv")),)
+    synthesize(replace(recipe, source=source, include=include), tmp_path / "set")
+    table = read_manifest(tmp_path / "set").table
+    edited = table[(table["part"] == "photos") & (table["source"] == "camera")]
+    assert sorted(edited["kind"].value_counts()["original":"original"]) == [2]
+    assert set(edited["family"]) > {"toy"}
+    for name in edited["file_name"]:
+        with Image.open(tmp_path / "set" / name) as image:
+            assert image.size == (192, 192)  # the crop less the writer's offset
+    included = table[table["part"] == "wild"]
+    assert sorted(included["kind"]) == ["ai_whole", "original"]
+    assert set(included["split"]) == {"val"}
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(

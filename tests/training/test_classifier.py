@@ -118,7 +118,7 @@ def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart() 
     """Float64 would, but MPS has none."""
     classifier = tiny_classifier()
     for score, label in ((30.0, 0.0), (31.0, 1.0), (33.0, 0.0), (40.0, 1.0)):
-        classifier.network = lambda tiles, score=score: (torch.tensor([score]), torch.full((1, 4, 4), score))
+        classifier.forward = lambda tiles, score=score: (torch.tensor([score]), torch.full((1, 4, 4), score))
         batch = {**batch_of([label], tiles=1), "whole_edit": True}
         classifier.validation_step(batch, 0)
     assert float(classifier.photo_metrics["auroc"].compute()) == 0.75

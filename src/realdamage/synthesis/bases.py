@@ -103,10 +103,10 @@ def _bases_of(recipe: Recipe, root: Path) -> list[Base]:
     if recipe.source.splits:
         manifest = with_split_table(manifest, recipe.source.splits)
     table = manifest.table
-    # The original of somebody else's edit stays with that edit (`Recipe.include`).
-    edited = set(table.loc[table["label"] == "synthetic", "pair"])
-    usable = (table["label"] == "real") & table["kind"].isin(("original", "damaged"))
-    rows = table[usable & ~table["file_name"].isin(edited)]
+    rows = table[(table["label"] == "real") & table["kind"].isin(("original", "damaged"))]
+    if root.resolve() in {Path(str(each.root)).resolve() for each in recipe.include}:
+        # An original whose edits are included comes with them.
+        rows = rows[~rows["file_name"].isin(table.loc[table["label"] == "synthetic", "pair"])]
     if rows.empty:
         raise SynthesisError(f"{manifest.root}: no real photo of kind original or damaged to start from")
     if recipe.source.per_source is not None:
