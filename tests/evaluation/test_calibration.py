@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import beta
 
 from realdamage.data.manifest import Manifest
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
@@ -85,6 +86,15 @@ def test_unscored_photos_do_not_count() -> None:
     policy = choose_policy(table, 0.0, 0.0)
     assert policy.photos == {"real": 9, "damaged": 0, "synthetic": 9}
     assert policy.t_synthetic == pytest.approx(8)
+
+
+def test_the_least_t_synthetic_lets_t_real_rise_with_it() -> None:
+    table = predictions_of(np.arange(10.0), np.arange(100.0, 110.0))
+    free = choose_policy(table, 0.0, 0.0)
+    assert free.t_real == free.t_synthetic == pytest.approx(9)
+    raised = choose_policy(table, 0.0, 0.0, least=50.0)
+    assert raised.t_real == raised.t_synthetic == 50
+    assert choose_policy(table, 0.0, 0.0, least=-50.0) == free
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
@@ -200,6 +210,71 @@ def test_a_promise_goes_into_the_file(model_file: Path, write_photos: WritePhoto
     assert len(summary.notes) == 1
     assert "trained on another manifest" in summary.notes[0]
     assert "promise       With 95% confidence, at most 5% of photos with real damage" in summary_text(summary)
+
+
+def two_sources(write_photos: WritePhotos) -> Manifest:
+    """93 really damaged photos of a shop with their edits, which at 5% may have one error, and 40 intact photos of
+    phones that are redder than the shop's, but not so red that the whole-photo rule holds them back."""
+    phones = [
+        {"file_name": f"phone{i}.png", "label": "real", "kind": "original", "split": "policy", "source": "phones"}
+        for i in range(40)
+    ]
+    rows = [{**row, "red": 88 + i} for i, row in enumerate(phones)]
+    return write_photos([*({**row, "source": "shop"} for row in of_products(93)), *rows])
+
+
+@pytest.mark.parametrize("rate", [{"alpha": 0.05, "beta": 0.1}, {"fpr": 0.05}])
+def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(
+    model_file: Path, write_photos: WritePhotos, rate: dict[str, Any]
+) -> None:
+    manifest = two_sources(write_photos)
+    one_source = Manifest(manifest.root, manifest.table.assign(source="shop"))
+    pooled = calibrate_model(model_file, one_source, **rate).policy
+    assert pooled.worst_source is None
+    summary = calibrate_model(model_file, manifest, **rate)
+    policy, worst = summary.policy, summary.policy.worst_source
+    predictions, _ = score_manifest(Detector.load(model_file), manifest)
+    real = predictions[predictions["label"] == "real"]
+    phones = np.sort(real[real["source"] == "phones"]["score"])
+    assert policy.t_synthetic == np.nextafter(phones[-3], np.inf) > pooled.t_synthetic  # two of forty may be called so
+    assert (real["score"] >= policy.t_synthetic).groupby(real["source"]).mean().to_dict() == {"phones": 0.05, "shop": 0}
+    assert policy.t_real == pooled.t_real
+
+    own = real[real["source"] == "phones"]["outcome"].value_counts()
+    assert worst is not None
+    assert (worst.source, worst.photos, worst.called_synthetic, worst.to_review) == ("phones", 40, 2, own["review"])
+    assert (worst.raised_by, worst.raised_from) == ("phones", pooled.t_synthetic)
+    assert read_model_file(model_file)[1].policy == policy
+    told = " ".join(summary_text(summary).split())
+    assert f"2 of 40 (5.0%, 95% interval {100 * beta.ppf(0.025, 2, 39):.1f}% to" in told
+    assert f"{own['review']} of 40 ({own['review'] / 40:.1%}" in told
+    assert f"raised from {pooled.t_synthetic:+.3f} to {policy.t_synthetic:+.3f}" in told
+
+    if promise := policy.guarantee:
+        before = pooled.guarantee
+        assert before is not None
+        assert before.accused is not None
+        # What was promised is as before; of the photos it rests on, fewer are called synthetic now.
+        assert promise.accused == replace(before.accused, errors=0)
+        assert (before.accused.errors, before.accused.allowed) == (1, 1)
+        assert promise.passed == before.passed
+        assert "0 called synthetic (1 allowed)" in promise.statement
+
+
+def test_a_threshold_that_every_source_allows_stays(model_file: Path, write_photos: WritePhotos) -> None:
+    manifest = two_sources(write_photos)
+    none_named = calibrate_model(model_file, Manifest(manifest.root, manifest.table.assign(source=""))).policy
+    table = manifest.table
+    halves = table["source"].mask(table["kind"] == "original", "small").mask(table["kind"] == "damaged", "shop")
+    small = table["kind"].ne("original") | table["file_name"].isin([f"phone{i}.png" for i in range(19)])
+    kept = manifest.subset(small)
+    summary = calibrate_model(model_file, Manifest(kept.root, kept.table.assign(source=halves[small].to_numpy())))
+    worst = summary.policy.worst_source
+    assert worst is not None
+    # 19 photos are too few to have a say.
+    assert (worst.source, worst.photos, worst.raised_by, worst.raised_from) == ("shop", 93, None, None)
+    assert summary.policy.t_synthetic == none_named.t_synthetic
+    assert "No source raised t_synthetic." in " ".join(summary_text(summary).split())
 
 
 def test_no_promise_is_the_default(model_file: Path, write_photos: WritePhotos) -> None:

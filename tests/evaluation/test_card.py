@@ -27,7 +27,7 @@ from realdamage.evaluation.robustness_table import robustness_table
 from realdamage.evaluation.slices import json_records, slice_table
 from realdamage.inference.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 
 GUARANTEE = Guarantee(
     delta=0.05,
@@ -191,6 +191,36 @@ def test_figures_and_outcomes_are_those_of_the_artefacts(desk: Desk) -> None:
     assert lines_with(card, "| model.adapt | lora, 8 |")
     assert lines_with(card, "012345678901 with uncommitted changes")
     assert lines_with(card, "graph_sha256", desk.graph)
+
+
+def test_the_first_table_counts_false_alarms_by_source(desk: Desk) -> None:
+    rows = test_set()
+    # 30 of the real photos are phones': the two that are accused and 28 of those in between; three are of tiny shops.
+    rows["source"] = ["phones"] * 30 + ["shop"] * 87 + ["tiny1", "tiny2", "tiny2"] + ["shop"] * 100
+    rows.loc[40:69, ["score", "outcome", "reasons"]] = [-3.0, "real", ""]
+    blurred = rows.assign(perturbation="blur", outcome="synthetic", score=9.0)
+    card = desk.card(desk.evaluate(pd.concat([rows, blurred])))
+    tables = [block for block in card.split("\n\n") if block.startswith("| ")]
+
+    def share(count: int, n: int) -> str:
+        low = 100 * beta.ppf(0.025, count, n - count + 1) if count else 0.0
+        high = 100 * beta.ppf(0.975, count + 1, n - count) if count < n else 100.0
+        return f"{100 * count / n:.1f}% ({low:.1f}% to {high:.1f}%)"
+
+    assert tables[0].splitlines()[2:] == [
+        f"| test | phones | 30 | {share(2, 30)} | {share(28, 30)} |",
+        f"| test | (other sources) | 3 | {share(0, 3)} | {share(3, 3)} |",
+        f"| test | shop | 87 | {share(0, 87)} | {share(57, 87)} |",
+    ]
+    uncalibrated = rows.assign(outcome="review", reasons="not_calibrated")
+    assert "## False alarms by source" not in desk.card(desk.evaluate(uncalibrated, "uncalibrated"))
+
+
+def test_the_worst_source_of_the_calibration_is_told(desk: Desk) -> None:
+    folder = desk.evaluate()
+    worst = WorstSource("phones", 30, 1, 9, statement="phones is the worst of 4 sources.")
+    desk.change(policy=replace(POLICY, worst_source=worst))
+    assert lines_with(section(desk.card(folder), "Calibration and policy"), "| sources | phones is the worst of 4")
 
 
 def test_the_promise_is_told_with_whom_it_covers_or_that_there_is_none(desk: Desk) -> None:

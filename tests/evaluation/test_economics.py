@@ -25,7 +25,7 @@ from realdamage.evaluation.threshold_choice import (
 )
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 
 COSTS = Costs(fraud_rate=0.01, claim_value=40, review_cost=3, accusation_cost=100)
 
@@ -313,7 +313,8 @@ def judged(model_file: Path, tmp_path: Path) -> Callable[[Policy], Path]:
 def test_the_command_prints_the_ways_and_writes_the_thresholds(
     judged: Callable[[Policy], Path], model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predictions = judged(guaranteed())
+    worst = WorstSource("shop", 20, called_synthetic=1, to_review=3, statement="At the old thresholds.")
+    predictions = judged(replace(guaranteed(), worst_source=worst))
     before = read_model_file(model_file)
     assert main(["costs", str(predictions), *ASKED, "--model", str(model_file), "--write"]) == 0
     out = capsys.readouterr().out
@@ -326,6 +327,7 @@ def test_the_command_prints_the_ways_and_writes_the_thresholds(
     policy = after[1].policy
     assert (policy.t_real, policy.t_synthetic) == (choice.t_real, choice.t_synthetic)
     assert policy.guarantee == guaranteed().guarantee
+    assert policy.worst_source is None
     assert policy.fpr == 0.0
     assert policy.photos == {"real": 100, "damaged": 100, "synthetic": 50}
     assert after[1].calibration == before[1].calibration

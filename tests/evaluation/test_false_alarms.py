@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realdamage.evaluation.false_alarms import OTHERS, called_synthetic, compare, main, threshold_at
+from realdamage.evaluation.false_alarms import (
+    OTHERS,
+    called_synthetic,
+    compare,
+    main,
+    outcomes_by_source,
+    strictest_source,
+    threshold_at,
+)
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS
 from realdamage.inference.errors import UsageError
 
@@ -42,6 +50,49 @@ def test_shares_and_exact_intervals_by_source_and_small_sources_together() -> No
     assert by_source.loc["shop", "low"] == pytest.approx(0.00611, abs=1e-4)  # Clopper–Pearson of 2 of 40
     assert by_source.loc["shop", "high"] == pytest.approx(0.16920, abs=1e-4)
     assert by_source.loc[OTHERS, ["n", "called"]].tolist() == [3, 3]
+
+
+def real_photos(counts: dict[str, int], lowest: dict[str, float]) -> pd.DataFrame:
+    """So many photos of each source, with scores that rise by 1 from its lowest."""
+    rows = [(source, lowest.get(source, 0.0) + i) for source, n in counts.items() for i in range(n)]
+    return pd.DataFrame(rows, columns=["source", "score"])
+
+
+def test_the_strictest_source_sets_the_threshold() -> None:
+    photos = real_photos({"shop": 100, "phones": 20}, {"phones": 90.0})
+    found = strictest_source(photos, 0.05)
+    # One of twenty phones may score as high, and five of a hundred of the shop.
+    assert found == (np.nextafter(108.0, np.inf), "phones")
+    for _, own in photos.groupby("source"):
+        assert (own["score"] >= found.threshold).mean() <= 0.05
+
+
+def test_small_sources_count_as_one_and_have_no_say_when_they_are_too_few_together() -> None:
+    shop, tiny = {"shop": 100}, {f"tiny{i}": 5 for i in range(4)}
+    high = dict.fromkeys(tiny, 200.0)
+    assert strictest_source(real_photos(shop | tiny, high), 0.05) == (np.nextafter(204.0, np.inf), OTHERS)
+    assert strictest_source(real_photos(shop | tiny | {"tiny3": 4}, high), 0.05) == (np.nextafter(94.0, np.inf), "shop")
+
+
+@pytest.mark.parametrize("counts", [{"shop": 100}, {"": 100}, {"a": 9, "b": 9}, {}])
+def test_one_source_or_too_few_photos_of_any_set_no_threshold(counts: dict[str, int]) -> None:
+    assert strictest_source(real_photos(counts, {}), 0.05) is None
+
+
+def test_the_worst_source_comes_first() -> None:
+    photos = real_photos({"calm": 40, "": 25, "phones": 20, "tiny": 3}, {})
+    photos["outcome"] = "real"
+    photos.loc[photos.groupby("source").head(2).index, "outcome"] = "synthetic"
+    photos.loc[photos["source"].eq("tiny"), "outcome"] = "review"
+    photos.loc[photos["source"].eq("calm") & photos["score"].ge(30), "outcome"] = "review"
+    found = outcomes_by_source(photos)
+    assert list(found.itertuples(name=None)) == [
+        ("phones", 20, 2, 0),
+        ("(not named)", 25, 2, 0),
+        ("calm", 40, 2, 10),
+        (OTHERS, 3, 0, 3),
+    ]
+    assert outcomes_by_source(photos[:0]).empty
 
 
 def test_the_command_compares_models_at_their_own_thresholds(tmp_path: Path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -61,6 +62,20 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     values = json.loads(split_metadata(data)[1]["realdamage"])
     change(values)
     path.write_bytes(with_metadata(data, {"realdamage": json.dumps(values)}))
+
+
+def test_a_file_from_before_sources_were_compared_is_read(
+    metadata: ModelMetadata, write_red_model: Callable[..., Path]
+) -> None:
+    def older(values: dict[str, Any]) -> None:
+        del values["policy"]["worst_source"], values["policy_sha256"]
+        graph = values.pop("graph_sha256")
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        values.update(graph_sha256=graph, policy_sha256=hashlib.sha256(canonical.encode()).hexdigest())
+
+    path = write_red_model()
+    edit(path, older)
+    assert read_model_file(path)[1] == metadata
 
 
 def test_a_newer_format_says_upgrade(write_red_model: Callable[..., Path]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from realdamage.inference.errors import ConfigError, ModelFileError, UsageError
 from realdamage.inference.metadata import ModelMetadata
 from realdamage.inference.photo import PixelSpec
-from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 from realdamage.inference.pooling import Pooling
 from realdamage.inference.records import record_from_dict
 
@@ -26,6 +26,7 @@ GUARANTEE = {
     "manifest_sha256": "0" * 64,
     "statement": "…",
 }
+WORST = {"source": "phones", "photos": 30, "called_synthetic": 2, "to_review": 9, "statement": "…"}
 KNOTS = ((-1.0, 0.1), (0.0, 0.2), (2.0, 0.6))
 POLICY = {"t_synthetic": 2.0, "t_real": -1.0, "fpr": 0.01, "miss": 0.05, "negatives": "damaged", "photos": {"real": 9}}
 
@@ -125,6 +126,8 @@ def test_t_real_is_lowered_to_t_synthetic() -> None:
         (Bound, BOUND | {"upper": 0.06}, "upper=0.06 must be above 0 and at most share=0.05"),
         (Guarantee, GUARANTEE | {"delta": 0.0}, "delta=0.0 must be above 0 and below 1"),
         (Guarantee, GUARANTEE | {"accused": None}, "promises nothing"),
+        (WorstSource, WORST | {"to_review": 29}, "called_synthetic=2 and to_review=29 must be counts of its 30 photos"),
+        (WorstSource, WORST | {"called_synthetic": -1}, "called_synthetic=-1"),
         (Policy, POLICY | {"t_synthetic": math.inf}, "t_synthetic=inf"),
         (Policy, POLICY | {"fpr": 1.1}, "fpr=1.1"),
         (Policy, POLICY | {"whole_photo_share": 0.0}, "whole_photo_share=0.0"),
@@ -145,6 +148,7 @@ def test_numbers_out_of_range_are_refused(cls: type, values: dict[str, Any], mes
         Calibration(method="isotonic", knots=KNOTS, prior=0.3),
         Guarantee(**GUARANTEE),
         Policy(**POLICY, guarantee=Guarantee(**GUARANTEE | {"passed": Bound(**BOUND)}), whole_photo_share=None),
+        Policy(**POLICY, worst_source=WorstSource(**WORST, raised_by="phones", raised_from=1.5)),
     ],
 )
 def test_the_round_trip(value: Calibration | Guarantee | Policy) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.manifest import Manifest
+from realdamage.evaluation.false_alarms import strictest_source, worst_source
 from realdamage.evaluation.guarantee import DELTA, Promise, check_enough, percent, upper_bound, with_guarantee
 from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
 from realdamage.evaluation.scaling import Method, check_method, fit_calibration
@@ -57,11 +58,12 @@ class CalibrationSummary:
     warnings: tuple[str, ...] = ()
 
 
-def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float) -> Policy:
+def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float, *, least: float = -math.inf) -> Policy:
     """The two thresholds at given rates over the scored photos; a promise about other photos it is not.
 
-    t_synthetic: the smallest at which at most a share `fpr` of the negatives scores as high or higher. Negatives are
-    the really damaged photos (kind `damaged`) when there are at least 20, else all real ones; the policy says which.
+    t_synthetic: the smallest, but at least `least`, at which at most a share `fpr` of the negatives scores as high or
+    higher. Negatives are the really damaged photos (kind `damaged`) when there are at least 20, else all real ones; the
+    policy says which.
     t_real: the largest at which at most a share `miss` of the synthetic photos scores as low or lower.
     Raises UsageError: a rate outside 0..1; RealDamageError: one class only.
     """
@@ -76,7 +78,7 @@ def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float) -> Policy:
     damaged = scored[(scored["label"] == "real") & (scored["kind"] == "damaged")]["score"].to_numpy()
     negatives, name = (damaged, "damaged") if len(damaged) >= MIN_DAMAGED else (real, "real")
     return Policy(
-        t_synthetic=-_largest_below(-negatives, fpr),
+        t_synthetic=max(-_largest_below(-negatives, fpr), least),
         t_real=_largest_below(synthetic, miss),
         fpr=fpr,
         miss=miss,
@@ -107,8 +109,11 @@ def calibrate_model(
     `split` None takes the first of `policy` and `val` that has photos, or every photo of a manifest without splits;
     photos of `train` are refused. A promise (see `with_guarantee`) takes `val` only when it is named, because the
     checkpoint was chosen on it. `fpr`, `miss`: empirical rates, 0.01 and 0.05 by default; each gives way to its
-    promise, `alpha` and `beta`, which hold with confidence 1 - `delta` (0.05). `calibration`, `seed`: see
-    `fit_calibration` and `one_per_group`. `output` None changes `path` itself. `progress`, `on_error`: see
+    promise, `alpha` and `beta`, which hold with confidence 1 - `delta` (0.05). Where the photos are of several sources,
+    t_synthetic is raised until in each of them (`strictest_source`) at most a share `alpha`, else `fpr`, of the real
+    photos of every kind scores as high. That only lowers false alarms, so the promise still holds; it promises nothing
+    for a single source, whose share is only counted on these photos. `calibration`, `seed`: see `fit_calibration` and
+    `one_per_group`. `output` None changes `path` itself. `progress`, `on_error`: see
     `score_manifest`.
     Raises UsageError: the split is `train`, a rate is out of range, a rate and its promise are both given;
     ManifestError: the split is missing or lacks a class; ModelFileError, PhotoError, RealDamageError (too few photos
@@ -133,14 +138,26 @@ def calibrate_model(
     scored = predictions[predictions["score"].notna()]
     synthetic = scored["label"] == "synthetic"
     fitted, brier = fit_calibration(calibration, scored["score"], synthetic, group_ids(scored), seed=seed)
-    policy = choose_policy(scored, fpr, miss)
-    if promise:
-        policy = with_guarantee(policy, scored, promise, split=name, manifest_sha256=manifest.digest())
-    output = Path(output or path)
-    write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
+
+    def thresholds(least: float = -math.inf) -> Policy:
+        chosen = choose_policy(scored, fpr, miss, least=least)
+        if promise is None:
+            return chosen
+        digest = manifest.digest()
+        return with_guarantee(chosen, scored, promise, split=name, manifest_sha256=digest, least=least)
+
+    policy = pooled = thresholds()
+    strictest = strictest_source(scored[~synthetic], pooled.fpr)
+    if strictest and strictest.threshold > pooled.t_synthetic:
+        policy = thresholds(strictest.threshold)
     outcomes = scored["score"].map(policy.outcome)
     if policy.whole_photo_share is not None:
         outcomes = outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
+    if strictest:
+        worst = worst_source(scored[~synthetic].assign(outcome=outcomes), policy, pooled.t_synthetic, strictest.source)
+        policy = replace(policy, worst_source=worst)
+    output = Path(output or path)
+    write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
     negatives = scored["kind"] == "damaged" if policy.negatives == "damaged" else ~synthetic
     return CalibrationSummary(
         output=output,

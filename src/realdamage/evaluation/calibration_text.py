@@ -44,7 +44,8 @@ def _lines(summary: CalibrationSummary) -> Iterator[str]:
     rule = "" if policy.whole_photo_share is None else ", or processed as a whole"
     review = f"review        between{rule}: {summary.review:.1%} of all."
     yield review if guarantee else f"{review} The rates hold for these photos; no promise about others"
-    told = [("warning", warning) for warning in summary.warnings]
+    told = [("sources", policy.worst_source.statement)] if policy.worst_source else []
+    told += [("warning", warning) for warning in summary.warnings]
     if guarantee:
         told += [("promise", guarantee.statement), *(("note", note) for note in summary.notes)]
     for title, text in told:

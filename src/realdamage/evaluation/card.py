@@ -17,7 +17,13 @@ import pandas as pd
 
 from realdamage.evaluation import card_limits, report_words
 from realdamage.evaluation.card_artefacts import Folds, benchmark_table, read_folds
-from realdamage.evaluation.card_figures import Evaluated, commit_words, evaluation_text, outcomes
+from realdamage.evaluation.card_figures import (
+    Evaluated,
+    commit_words,
+    evaluation_text,
+    false_alarms,
+    outcomes,
+)
 from realdamage.evaluation.card_markdown import Markdown, bullets, code, code_block, escape, render, settings, table
 from realdamage.evaluation.card_training import (
     excluded,
@@ -29,6 +35,7 @@ from realdamage.evaluation.card_training import (
     seen,
     seen_in_training,
 )
+from realdamage.evaluation.false_alarms import FEW
 from realdamage.evaluation.folder import read_evaluation
 from realdamage.evaluation.metrics import labelled_and_scored
 from realdamage.evaluation.pages import figure, percent
@@ -100,6 +107,8 @@ def card_text(given: CardInputs, *, folder: Path | None = None) -> str:
         "card.md.j2",
         first_line=first_line(trained, tests),
         metadata=metadata,
+        false_alarms=false_alarms(evaluations),
+        few=FEW,
         facts=table(("", ""), list(_facts(given, detector, data, policy_sha256))),
         photos=photos_table(metadata.training, rows),
         generators=generators_table(trained),

@@ -12,6 +12,7 @@ import pandas as pd
 
 from realdamage.evaluation.card_markdown import Markdown, code, code_block, escape, table
 from realdamage.evaluation.card_training import Seen
+from realdamage.evaluation.false_alarms import outcomes_by_source
 from realdamage.evaluation.figure_titles import (
     ROBUSTNESS_FIGURES,
     SLICE_FIGURES,
@@ -109,6 +110,17 @@ def outcomes(evaluations: Sequence[Evaluated]) -> Markdown:
             if len(own):
                 rows.append((evaluated.name, title, f"{len(own):,}", *(share(count, len(own)) for count in counts)))
     return table(("evaluation", "photos", "n", *(f"called {outcome}" for outcome in OUTCOMES)), rows)
+
+
+def false_alarms(evaluations: Sequence[Evaluated]) -> Markdown:
+    """What the real photos of each source were called at the shipped thresholds, with the intervals of Clopper and
+    Pearson, worst source first; "" where the model had none, or no test has a real photo."""
+    rows = []
+    for evaluated in evaluations:
+        photos = evaluated.photos[has_thresholds(evaluated.photos)]
+        for source, n, called, review in outcomes_by_source(photos[photos["label"] == "real"]).itertuples():
+            rows.append((evaluated.name, source, f"{n:,}", share(called, n), share(review, n)))
+    return table(("evaluation", "source", "real photos", "called synthetic", "sent to review"), rows)
 
 
 def sorts(photos: pd.DataFrame, seen: Seen) -> dict[str, pd.DataFrame]:

@@ -1,5 +1,5 @@
-"""Compares what models call synthetic, source by source, at one rate of false alarms: what does a part of the training
-set cost the honest photos of other sources?
+"""False alarms source by source: which source a threshold is too low for, and, as a command, what a part of the
+training set costs the honest photos of other sources, at one rate of false alarms.
 
     python -m realdamage.evaluation.false_alarms A=out/a/test/predictions.csv B=out/b/test/predictions.csv \
         --trained-on shop1,shop2 --fpr 0.05 --csv data/results/false_alarms.csv
@@ -11,18 +11,90 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from realdamage.evaluation.guarantee import percent
 from realdamage.evaluation.predictions import read_predictions
+from realdamage.evaluation.report_words import NOT_NAMED
+from realdamage.evaluation.resampling import share_interval
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.onnx_file import write_atomically
+from realdamage.inference.policy import Policy, WorstSource
 
 FEW = 20
 """Sources with fewer photos of a label are counted together: a share of them would say nothing."""
 OTHERS = "(other sources)"
+
+
+class Strictest(NamedTuple):
+    """The lowest t_synthetic that every source allows, and the source that allows no lower one."""
+
+    threshold: float
+    source: str
+
+
+def source_names(photos: pd.DataFrame) -> pd.Series:
+    """The source that each photo counts under: `OTHERS` for sources of fewer than `FEW` of these photos."""
+    named = photos["source"].where(photos["source"] != "", NOT_NAMED)
+    return named.where(named.map(named.value_counts()) >= FEW, OTHERS)
+
+
+def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
+    """What t_synthetic must be so that at most `share`, in 0..1, of these real photos scores as high in every source.
+
+    Sources are those of `source_names`; one with fewer than `FEW` photos, as `OTHERS` may be, has no say. None where
+    no source has, or where all photos are of one source.
+    """
+    if real["source"].nunique() < 2:
+        return None
+    sources = [(name, own["score"].tolist()) for name, own in real.groupby(source_names(real)) if len(own) >= FEW]
+    return max((Strictest(threshold_at(scores, share), str(name)) for name, scores in sources), default=None)
+
+
+def outcomes_by_source(photos: pd.DataFrame) -> pd.DataFrame:
+    """How many photos of each source (`source_names`, the index) were called what: columns n, synthetic, review. The
+    source with the largest share called synthetic is first; of equal ones, that with more to review."""
+    counts = pd.crosstab(source_names(photos), photos["outcome"]).reindex(columns=["synthetic", "review", "real"])
+    counts = counts.fillna(0).astype(int)
+    n = counts.sum(axis=1)
+    shares = counts.div(n, axis=0).sort_values(["synthetic", "review"], ascending=False, kind="stable")
+    return counts.assign(n=n).loc[shares.index, ["n", "synthetic", "review"]]
+
+
+def worst_source(real: pd.DataFrame, policy: Policy, pooled: float, strictest: str) -> WorstSource:
+    """What this policy does to the source that it accuses most. real: scored real photos with its outcomes; pooled:
+    t_synthetic before any source was looked at; strictest: the source that it was raised for where it is higher now."""
+    counts = outcomes_by_source(real)
+    counts = counts[counts["n"] >= FEW]
+    source = str(counts.index[0])
+    n, called, review = (int(count) for count in counts.iloc[0])
+    raised = policy.t_synthetic > pooled
+    change = (
+        f"t_synthetic was raised from {pooled:+.3f} to {policy.t_synthetic:+.3f}, so that at most "
+        f"{percent(policy.fpr)} of the real photos of {strictest} score as high."
+        if raised
+        else "No source raised t_synthetic."
+    )
+    return WorstSource(
+        source=source,
+        photos=n,
+        called_synthetic=called,
+        to_review=review,
+        statement=f"{source} is the worst of {len(counts)} sources with at least {FEW} real photos: "
+        f"{_share(called, n)} called synthetic, {_share(review, n)} sent to review. {change} "
+        "This was counted on the calibration photos; nothing is promised for a single source.",
+        raised_by=strictest if raised else None,
+        raised_from=pooled if raised else None,
+    )
+
+
+def _share(count: int, n: int) -> str:
+    low, high = share_interval(count, n)
+    return f"{count} of {n} ({count / n:.1%}, 95% interval {low:.1%} to {high:.1%})"
 
 
 def threshold_at(scores: Sequence[float], fpr: float) -> float:

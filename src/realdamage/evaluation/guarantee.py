@@ -116,7 +116,13 @@ def check_enough(promise: Promise, photos: pd.DataFrame, where: str) -> None:
 
 
 def with_guarantee(
-    policy: Policy, predictions: pd.DataFrame, promise: Promise, *, split: str, manifest_sha256: str
+    policy: Policy,
+    predictions: pd.DataFrame,
+    promise: Promise,
+    *,
+    split: str,
+    manifest_sha256: str,
+    least: float = -math.inf,
 ) -> Policy:
     """The policy with the promised thresholds in place of the empirical ones, and the promise beside them.
 
@@ -124,6 +130,9 @@ def with_guarantee(
     alpha of photos with real damage scores as high; it counts kind `damaged` only, however few they are. beta sets
     `t_real` likewise for synthetic photos. A threshold that nothing was promised for stays. The promise is about
     photos drawn as these were (a group at random, then one of its photos) and never trained on.
+    `least`: the lowest `t_synthetic` allowed. Where it is above the end of the walk, alpha still holds, however `least`
+    was found: the walk and its stop do not depend on it, and above that stop fewer photos with real damage score as
+    high. The bound then counts the errors that are left.
     Rows without a score and perturbed photos do not count. `split`: what the photos are called; with the digest of
     their manifest it goes into the record. Raises UsageError, RealDamageError: see `check_enough`.
     """
@@ -134,7 +143,8 @@ def with_guarantee(
     for name, share, _, chosen in _asked(promise, photos):
         sign = 1 if name == "alpha" else -1
         drawn = one_per_group(photos[chosen], promise.seed)["score"].to_numpy(dtype=np.float64)
-        found[name] = _bounded(sign * drawn, share, promise.delta, int(chosen.sum()))
+        lowest = least if name == "alpha" else -math.inf
+        found[name] = _bounded(sign * drawn, share, promise.delta, int(chosen.sum()), lowest)
     if "alpha" in found:
         policy = replace(policy, t_synthetic=found["alpha"][0], fpr=found["alpha"][1].share, negatives="damaged")
     if "beta" in found:
@@ -188,13 +198,15 @@ def _asked(promise: Promise, photos: pd.DataFrame) -> list[tuple[str, float, str
     return [(name, share, sort, chosen) for name, share, sort, chosen in rows if share is not None]
 
 
-def _bounded(scores: npt.NDArray[np.float64], share: float, delta: float, drawn_from: int) -> tuple[float, Bound]:
-    """The threshold on `scores` [n], one per group, and what it promises."""
+def _bounded(
+    scores: npt.NDArray[np.float64], share: float, delta: float, drawn_from: int, least: float
+) -> tuple[float, Bound]:
+    """The threshold on `scores` [n], one per group, at least `least`, and what it promises."""
     n = len(scores)
     allowed = allowed_errors(n, share, delta)
     if allowed is None:
         raise ValueError(f"{n} photos cannot promise {share}; check_enough comes first")
-    threshold = float(threshold_allowing(scores, allowed))
+    threshold = max(float(threshold_allowing(scores, allowed)), least)
     return threshold, Bound(
         share=share,
         photos=n,

@@ -180,6 +180,8 @@ def policy_words(policy: Policy | None, calibration: Any) -> list[Fact]:
                 "the synthetic ones real; about other photos nothing is promised.",
             )
         )
+    if policy.worst_source is not None:
+        facts.append(("sources", policy.worst_source.statement))
     if calibration is not None:
         method = {"platt": "Platt scaling", "isotonic": "isotonic regression"}.get(
             calibration.method, calibration.method

@@ -162,7 +162,8 @@ def read_judge(path: str | Path, predictions: pd.DataFrame) -> tuple[bytes, Mode
 
 
 def write_thresholds(path: str | Path, choice: ThresholdChoice, predictions: pd.DataFrame) -> Policy:
-    """Puts the chosen thresholds into the model file; its promise, calibration and rules stay. Returns the new policy.
+    """Puts the chosen thresholds into the model file; its promise, calibration and rules stay, its worst
+    source, counted at the old thresholds, goes. Returns the new policy.
 
     Raises RealDamageError: see `read_judge`; the choice pays every claim unseen, or would loosen the file's promise.
     """
@@ -185,6 +186,7 @@ def write_thresholds(path: str | Path, choice: ThresholdChoice, predictions: pd.
         fpr=float((outcomes[~sample.synthetic] == REFUSED).mean()),
         miss=float((outcomes[sample.synthetic] == PAID).mean()),
         negatives=sample.negatives,
+        worst_source=None,  # it was counted at the thresholds before
         photos={
             "real": int(real.sum()),
             "damaged": int((real & (scored["kind"] == "damaged")).sum()),

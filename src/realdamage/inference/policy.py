@@ -11,7 +11,17 @@ from realdamage.inference.errors import ConfigError
 from realdamage.inference.gate import Gate
 from realdamage.inference.records import record_from_dict
 
-__all__ = ["CALIBRATION_METHODS", "Bound", "Calibration", "Gate", "Guarantee", "Outcome", "Policy", "check_prior"]
+__all__ = [
+    "CALIBRATION_METHODS",
+    "Bound",
+    "Calibration",
+    "Gate",
+    "Guarantee",
+    "Outcome",
+    "Policy",
+    "WorstSource",
+    "check_prior",
+]
 
 Outcome: TypeAlias = Literal["real", "review", "synthetic"]
 
@@ -95,6 +105,33 @@ class Guarantee:
 
 
 @dataclass(frozen=True)
+class WorstSource:
+    """The source of real calibration photos with the largest share called synthetic.
+
+    photos: its real photos, of every kind. called_synthetic, to_review: how many of them, before any gate was set.
+    raised_by: the source that `t_synthetic` was raised for, and raised_from: what it was before; None if it was not.
+    statement: all of this in words.
+
+    Raises ConfigError on counts that contradict each other.
+    """
+
+    source: str
+    photos: int
+    called_synthetic: int
+    to_review: int
+    statement: str
+    raised_by: str | None = None
+    raised_from: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.called_synthetic, self.to_review) < 0 or self.called_synthetic + self.to_review > self.photos:
+            raise ConfigError(
+                f"WorstSource: called_synthetic={self.called_synthetic} and to_review={self.to_review} must be counts "
+                f"of its {self.photos} photos"
+            )
+
+
+@dataclass(frozen=True)
 class Policy:
     """The two thresholds on the score, and how they were chosen.
 
@@ -107,6 +144,7 @@ class Policy:
     whole_photo_share: share of patches, in 0..1, whose evidence is synthetic from which a photo counts as processed as
     a whole (see `Detector`); None switches the rule off.
     gate: what a photo must be to be judged at all; None lets every photo pass.
+    worst_source: what the thresholds do to one source of real photos; None when sources were not compared.
 
     Raises ConfigError on a number out of range.
     """
@@ -120,6 +158,7 @@ class Policy:
     guarantee: Guarantee | None = None
     whole_photo_share: float | None = 0.9
     gate: Gate | None = None
+    worst_source: WorstSource | None = None
 
     def __post_init__(self) -> None:
         for key in ("t_synthetic", "t_real"):
