@@ -18,7 +18,7 @@ PACKAGE = Path(realdamage.__file__).parent
 TRAINING = {"torch", "torchvision", "timm", "lightning", "hydra", "omegaconf", "diffusers", "transformers", "peft"}
 ANALYSIS = {"pandas", "sklearn", "scipy", "matplotlib", "onnx"}
 # The codec engines run networks; train_codec is the command that trains the house's own.
-CODEC_ENGINES = {f"realdamage.synthesis.{name}" for name in ("codec", "house_codec", "train_codec")}
+CODEC_ENGINES = {f"realdamage.synthesis.{name}" for name in ("codec", "house_codec", "taef2", "train_codec")}
 
 # Imports one module after the other and notes the first that brings in something heavy.
 WATCH = """

@@ -133,6 +133,9 @@ def test_a_group_in_two_splits_is_refused(write_set, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"cache_gib": 1.0, "workers": 2}, r"data\.cache_gib=1\.0 with data\.workers=2"),
+        ({"epoch_units": 8}, r"data\.epoch_units=8"),
+        ({"part_shares": {"photos": 1.0}}, r"data\.part_shares"),
         ({"class_weights": {"fake": 1.0}}, r"data\.class_weights\.fake: unknown.*real, synthetic"),
         ({"kind_weights": {"original": -1.0}}, r"data\.kind_weights\.original=-1"),
         ({"kind_weights": {"original": float("nan")}}, r"data\.kind_weights\.original=nan"),

@@ -48,6 +48,24 @@ def test_every_draw_lies_within_its_bounds_and_reaches_across_them() -> None:
     assert any(isinstance(step, Webp) for step in steps)
 
 
+def test_half_of_the_second_jpegs_lie_on_another_grid() -> None:
+    seconds = [chain.steps[-1] for chain in chains(ALWAYS)]
+    shifted = [step.shift for step in seconds if isinstance(step, Jpeg) and step.shift != (0, 0)]
+    assert 70 < len(shifted) < 130
+    assert {value for shift in shifted for value in shift} == set(range(8))
+
+
+def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory) -> None:
+    """Blocks of a hard JPEG meet where the neighbours differ most."""
+    photo = photo_factory(96, 96, 0)
+    for shift in ((0, 0), (3, 6)):
+        saved = Jpeg(5, "4:4:4", shift)(photo).astype(int)
+        assert saved.shape == photo.shape
+        jumps = np.abs(np.diff(saved, axis=0)).mean(axis=(1, 2)), np.abs(np.diff(saved, axis=1)).mean(axis=(0, 2))
+        starts = [int(np.argmax([jump[(start - 1) % 8 :: 8].mean() for start in range(8)])) for jump in jumps]
+        assert starts == [-shift[0] % 8, -shift[1] % 8]
+
+
 def test_the_order_is_that_of_a_chat_app() -> None:
     order = [Resize, Blur, Noise, (Jpeg, Webp), Jpeg]
     for chain in chains(ALWAYS, 20):

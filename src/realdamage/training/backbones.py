@@ -105,7 +105,8 @@ class LiteStem(nn.Module):
         if pretrained:
             body.load_state_dict(packaged_weights(number))
         self.conv_stem, self.bn1, self.blocks = body.conv_stem, body.bn1, body.blocks[:5]
-        self.num_features = int(self.blocks[-1][-1].conv_pwl.out_channels)
+        last: Any = self.blocks[-1]
+        self.num_features = int(last[-1].conv_pwl.out_channels)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
