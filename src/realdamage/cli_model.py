@@ -73,6 +73,13 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         help="most of the clean honest photos that may go to review (%(default)s)",
     )
     command.add_argument(
+        "--blur-share",
+        type=float,
+        default=0.02,
+        metavar="P",
+        help="most clean honest photos of any source that the limit on fine detail may stop; 0: no limit (%(default)s)",
+    )
+    command.add_argument(
         "--min-photos", type=int, default=30, metavar="N", help="of each class, for a point of a curve (%(default)s)"
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="write the gated model there instead")
@@ -174,6 +181,7 @@ def gate(arguments: argparse.Namespace) -> int:
         read_predictions(arguments.predictions),
         tpr_floor=arguments.tpr_floor,
         max_gated=arguments.max_gated,
+        blur_share=arguments.blur_share,
         min_photos=arguments.min_photos,
         output=arguments.output,
     )
@@ -209,7 +217,8 @@ def quantize(arguments: argparse.Namespace) -> int:
 
 def monitor(arguments: argparse.Namespace) -> int:
     """Compare a log of verdicts, which needs no labels, with those on the calibration photos: scores, outcomes,
-    reasons, sizes, sharpness, compression. Exit code 1 when they are no longer alike, so that no promise holds."""
+    reasons, sizes, sharpness, compression, fine detail. Exit code 1 when they are no longer alike, so that no promise
+    holds."""
     with extra("analysis", "realdamage monitor"):
         from realdamage.evaluation.monitor import monitor as compare_log
         from realdamage.evaluation.monitor import report_text

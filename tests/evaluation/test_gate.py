@@ -12,6 +12,7 @@ import pytest
 from realdamage.cli import main
 from realdamage.evaluation.gate import GateSummary, derive_gate, gate_model, summary_text, whole_photo_share
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
+from realdamage.evaluation.quality_curve import blur_limit
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file, write_model_file
 from realdamage.inference.policy import Calibration, Policy
@@ -58,6 +59,7 @@ def photos(n: int = 400, seed: int = 0, *, accuse: str = "", **breaks: float) ->
                 sharpness=values["sharpness"],
                 compression=np.round(values["compression"]),
                 hot_share=0.1,
+                fine_detail=0.1,
             )
         )
     return pd.concat(tables, ignore_index=True)
@@ -115,6 +117,58 @@ def test_a_few_false_alarms_more_than_allowed_are_no_proof() -> None:
     real = np.flatnonzero(table["label"] == "real")
     table.loc[np.random.default_rng(0).choice(real, round(0.012 * len(real)), replace=False), "score"] = 2.0
     assert limits(derive_gate(table, POLICY)) == (None, None, None)
+
+
+SOURCES = {"shop": np.linspace(0.1, 0.2, 100), "cameras": np.linspace(0.03, 0.3, 50), "few": np.full(19, 0.001)}
+
+
+def of_sources(blurred: float = 0.02) -> pd.DataFrame:
+    """Photos of three sources with these clean values of `fine_detail`; every second one is honest."""
+    names = [name for name, values in SOURCES.items() for _ in values for _ in "rs"]
+    table = photos(len(names)).assign(source=names * 4)
+    table["fine_detail"] = np.tile(np.repeat(np.concatenate(list(SOURCES.values())), 2), 4)
+    table.loc[table["perturbation"] == "blurred", "fine_detail"] = blurred
+    return table
+
+
+@pytest.mark.parametrize(("share", "place"), [(0.02, 1), (0.05, 2), (0.1, 5)])
+def test_the_blur_limit_keeps_its_share_in_each_source(share: float, place: int) -> None:
+    """The softest source with at least 20 photos decides, and photos of a smaller one don't count."""
+    blur = blur_limit(of_sources(), share)
+    assert blur.limit == pytest.approx(SOURCES["cameras"][place])
+    assert blur.clean == {"cameras": place / 50, "shop": 0.0}
+    assert "the softest: cameras" in blur.reason
+    assert blur.perturbed["blurred"] == 1.0
+    assert blur.perturbed["jpeg"] == pytest.approx((19 + place) / 169)
+
+
+def test_the_gate_stops_blurred_photos_with_that_limit() -> None:
+    summary = derive_gate(of_sources(), POLICY, max_gated=0.2)
+    assert summary.gate.min_fine_detail == summary.blur.limit == pytest.approx(SOURCES["cameras"][1])
+    assert limits(summary) == (None, None, None)
+    assert summary.per_perturbation["blurred"] == 1.0
+    assert summary.gated[0] == pytest.approx(20 / 169)
+    text = summary_text(summary)
+    assert "stops of clean honest photos: cameras 2.0%, shop 0.0%" in text
+    assert "stops of perturbed honest photos: blurred 100.0%" in text
+    with pytest.raises(RealDamageError, match=r"fine detail 0\.0355.*--blur-share"):
+        derive_gate(of_sources(), POLICY)
+
+
+@pytest.mark.parametrize(
+    ("change", "share", "reason"),
+    [
+        ({}, 0.0, "switched off"),
+        ({"source": [str(i) for i in range(338)] * 4}, 0.02, "no source has 20 clean honest photos"),
+        ({"fine_detail": 0.0}, 0.02, "stops at most 2.0%"),
+    ],
+)
+def test_without_a_share_or_enough_photos_there_is_no_blur_limit(
+    change: dict[str, object], share: float, reason: str
+) -> None:
+    blur = blur_limit(of_sources().assign(**change), share)
+    assert blur.limit is None
+    assert blur.reason.startswith(reason)
 
 
 def test_many_perturbations_of_one_group_are_one_witness() -> None:
@@ -229,6 +283,9 @@ def test_the_command_writes_the_gate_and_prints_the_curve(
     assert out.count("not trusted") >= 2
     assert "compression: limit none (trusted down to 10" in out
     assert "sends to review 0.0% of the clean honest" in out
+    arguments = ["gate", str(calibrated), "--predictions", str(table_file), "--blur-share", "0"]
+    assert main(arguments) == 0
+    assert "fine_detail: limit none (switched off)" in capsys.readouterr().out
 
 
 def test_the_text_says_what_each_perturbation_loses() -> None:
@@ -253,6 +310,7 @@ def test_an_uncalibrated_model_is_refused(model_file: Path) -> None:
         (lambda t: t[t["perturbation"] == ""], "hold no perturbations"),
         (lambda t: t[t["perturbation"] != ""], "no clean photos"),
         (lambda t: t.assign(sharpness=np.nan), "no values in the column sharpness"),
+        (lambda t: t.assign(fine_detail=np.nan), "no values in the column fine_detail"),
         (lambda t: t.assign(score=np.nan), "hold no perturbations"),
         (lambda t: t[t["label"] == "real"], r"found \d+ and 0"),
         (lambda t: t.head(0), "hold no perturbations"),
@@ -268,7 +326,8 @@ def test_tables_that_make_no_curve_are_refused(change: object, message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("tpr_floor", 1.5), ("tpr_floor", -0.1), ("max_gated", 1.0), ("min_photos", 0)]
+    ("name", "value"),
+    [("tpr_floor", 1.5), ("tpr_floor", -0.1), ("max_gated", 1.0), ("blur_share", 1.0), ("min_photos", 0)],
 )
 def test_shares_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=rf"{name}={value} must be at least"):

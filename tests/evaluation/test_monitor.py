@@ -19,6 +19,7 @@ from realdamage.evaluation.shift import Reference, holm, photos_needed, visible_
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.metadata import read_model_file, write_model_file
 from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.inference.verdict import MEASURED_COLUMNS
 
 GRAPH = "ab" * 32
 
@@ -42,6 +43,7 @@ def draw(n: int, seed: int, *, synthetic: float = 0.5, labels: bool = False, cha
         sharpness=np.clip(rng.normal(0.46, 0.04, n) - 0.06 * sent - 0.02 * fake, 0, 1),
         compression=np.where(sent, 60, rng.choice([85, 90, 95, 100], n)),
         hot_share=np.clip(rng.beta(1, 9, n) + 0.2 * fake, 0, 1),
+        fine_detail=rng.lognormal(-2.4, 0.5, n),
         photo_sha256=[f"{seed}-{i}" for i in range(n)],
         graph_sha256=GRAPH,
     )
@@ -171,8 +173,8 @@ def test_an_uncalibrated_side_leaves_outcomes_out() -> None:
 
 
 def test_columns_of_older_versions_are_left_out_and_named() -> None:
-    report = monitor(draw(300, 1), REFERENCE.assign(sharpness=np.nan, compression=np.nan))
-    assert [reason.split(" (")[0] for reason in report.skipped] == ["sharpness", "compression"]
+    report = monitor(draw(300, 1), REFERENCE.assign(sharpness=np.nan, compression=np.nan, fine_detail=np.nan))
+    assert [reason.split(" (")[0] for reason in report.skipped] == ["sharpness", "compression", "fine detail"]
     assert "sharpness" not in {shift.name for shift in report.shifts}
 
 
@@ -284,7 +286,7 @@ def test_what_predict_writes_can_be_monitored(
     pd.testing.assert_frame_equal(one, other, check_dtype=False, rtol=1e-6)
     judged = one[one["reasons"] != "unreadable"]
     assert len(judged) == len(one) - 1 == 60
-    assert judged[["sharpness", "compression", "hot_share", "width"]].notna().all(axis=None)
+    assert judged[[*MEASURED_COLUMNS, "width"]].notna().all(axis=None)
     capsys.readouterr()
     assert main(["monitor", str(logs[1]), "--reference", str(logs[0])]) == 0
     out = capsys.readouterr().out

@@ -247,7 +247,7 @@ def test_a_wrong_value_in_the_file_is_named(predictions: pd.DataFrame, tmp_path:
 def test_a_file_of_an_older_version_gets_the_further_columns(predictions: pd.DataFrame, tmp_path: Path) -> None:
     predictions[list(PREDICTION_COLUMNS)].to_csv(tmp_path / "old.csv", index=False)
     read = read_predictions(tmp_path / "old.csv")
-    assert read["mask_area"].isna().all()
+    assert read[["mask_area", "fine_detail"]].isna().all(axis=None)
     assert read["family"].tolist() == [""] * len(read)
 
 

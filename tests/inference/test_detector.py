@@ -283,6 +283,7 @@ def test_a_verdict_says_how_much_detail_the_photo_has(write_red_model: Models, b
     [
         (Gate(min_side=65), ["too_small"]),
         (Gate(min_side=65, min_quality=100, min_sharpness=0.99), ["too_small", "too_blurred"]),
+        (Gate(min_fine_detail=10.0), ["too_soft"]),
         (Gate(min_side=64, min_quality=100), []),
     ],
 )

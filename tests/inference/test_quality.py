@@ -117,6 +117,46 @@ def test_one_sharp_object_on_a_blank_wall_is_enough() -> None:
     assert measure_quality(wall).sharpness > 0.35
 
 
+def detail(rgb: RGB) -> float:
+    """Saved once more, as a photo is that was changed."""
+    found = measure_quality(saved(rgb, 92)).fine_detail
+    assert found is not None
+    return found
+
+
+def halved(rgb: RGB) -> RGB:
+    """Half size and back."""
+    image = Image.fromarray(rgb)
+    return np.asarray(image.resize((image.width // 2, image.height // 2)).resize(image.size))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fine_detail_falls_with_blur_and_with_a_smaller_size_in_between(seed: int) -> None:
+    photo = scene(seed=seed)
+    found = [detail(blurred(photo, sigma)) for sigma in (0, 0.7, 1)]
+    assert found[0] > 1.5 * found[1] > 1.5 * 1.5 * found[2]
+    assert detail(halved(photo)) < found[0] / 2.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_jpeg_hardly_moves_fine_detail(seed: int) -> None:
+    photo = scene(seed=seed)
+    assert detail(saved(photo, 70)) == pytest.approx(detail(photo), rel=0.15)
+
+
+def test_fine_detail_does_not_depend_on_contrast() -> None:
+    photo = scene()
+    assert detail(np.rint(96 + photo / 4).astype(np.uint8)) == pytest.approx(detail(photo), rel=0.2)
+
+
+def test_a_gate_on_fine_detail_stops_a_blurred_photo_and_lets_the_crisp_one_pass() -> None:
+    photo = scene()
+    gate = Gate(min_fine_detail=0.0346)  # what 526 honest photos of eight sources give at 2%
+    assert gate.faults(measure_quality(saved(photo, 92))) == []
+    for soft in (blurred(photo, 1), halved(photo)):
+        assert [fault.template for fault in gate.faults(measure_quality(saved(soft, 92)))] == ["too_soft"]
+
+
 def test_a_photo_above_max_side_is_measured_before_it_is_reduced() -> None:
     soft = blurred(scene(800, 600), 2)
     photo = read_photo(soft, PixelSpec(max_side=200))
@@ -129,14 +169,16 @@ def test_a_photo_above_max_side_is_measured_before_it_is_reduced() -> None:
 @pytest.mark.parametrize("value", [0, 3, 128, 255])
 def test_flat_black_and_tiny_photos_have_nothing_sharp(shape: tuple[int, int], value: int) -> None:
     quality = measure_quality(np.full((*shape, 3), value, np.uint8))
-    assert quality == PhotoQuality(min(shape), 0.0, 100.0)
+    assert quality == PhotoQuality(min(shape), 0.0, 100.0, 0.0)
 
 
 def test_noise_alone_is_neither_sharp_nor_compressed() -> None:
     for seed in range(5):
         rng = np.random.default_rng(seed)
         noise = np.clip(np.rint(rng.normal(90, 10, (200, 260, 3))), 0, 255).astype(np.uint8)
-        assert measure_quality(noise) == PhotoQuality(200, 0.0, 100.0)
+        quality = measure_quality(noise)
+        assert quality == PhotoQuality(200, 0.0, 100.0, quality.fine_detail)
+        assert quality.fine_detail == pytest.approx(1, abs=0.05)
 
 
 def test_a_large_photo_costs_no_more_than_a_hundred_windows(photo_factory: Callable[[int, int, int], RGB]) -> None:
@@ -154,7 +196,7 @@ def test_a_large_photo_costs_no_more_than_a_hundred_windows(photo_factory: Calla
     assert seconds(large) < 3 * seconds(small) + 0.05
 
 
-QUALITY = PhotoQuality(short_side=300, sharpness=0.2, compression=40.0)
+QUALITY = PhotoQuality(short_side=300, sharpness=0.2, compression=40.0, fine_detail=0.03)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +207,8 @@ QUALITY = PhotoQuality(short_side=300, sharpness=0.2, compression=40.0)
         (Gate(min_side=301), ["too_small"]),
         (Gate(min_sharpness=0.21), ["too_blurred"]),
         (Gate(min_quality=41), ["too_compressed"]),
+        (Gate(min_fine_detail=0.03), []),
+        (Gate(min_fine_detail=0.031), ["too_soft"]),
         (Gate(min_side=400, min_sharpness=0.3, min_quality=50), ["too_small", "too_blurred", "too_compressed"]),
     ],
 )
@@ -173,11 +217,12 @@ def test_a_photo_at_a_limit_passes_and_one_below_it_does_not(gate: Gate, expecte
 
 
 def test_a_fault_gives_the_number_found_and_the_limit() -> None:
-    faults = Gate(min_side=400, min_sharpness=0.2004, min_quality=50).faults(QUALITY)
+    faults = Gate(min_side=400, min_sharpness=0.2004, min_quality=50, min_fine_detail=0.0304).faults(QUALITY)
     sentences = {fault.template: fault.english for fault in faults}
     assert "shorter side has 300 pixels" in sentences["too_small"]
     assert "trusted from 400 on" in sentences["too_small"]
     assert "sharpness is 0.2000; the model can be trusted from 0.200" in sentences["too_blurred"]
+    assert "fine detail is 0.0300; the model can be trusted from 0.0304 on" in sentences["too_soft"]
     assert "JPEG of quality 40; the model can be trusted from 50 on" in sentences["too_compressed"]
 
 
@@ -187,6 +232,8 @@ def test_a_fault_gives_the_number_found_and_the_limit() -> None:
         ({"min_side": 0}, "min_side=0 must be at least 1 pixel"),
         ({"min_sharpness": 1.0}, "min_sharpness=1.0"),
         ({"min_sharpness": float("nan")}, "min_sharpness=nan"),
+        ({"min_fine_detail": 0.0}, "min_fine_detail=0.0 must be a number above 0"),
+        ({"min_fine_detail": float("nan")}, "min_fine_detail=nan"),
         ({"min_quality": 101.0}, "min_quality=101.0 must be in 1..100"),
         ({"min_quality": float("nan")}, "min_quality=nan"),
     ],
@@ -204,3 +251,9 @@ def test_a_policy_with_a_gate_travels_as_json_and_one_without_has_none() -> None
     assert Policy.from_dict(policy.to_dict()) == policy
     old = {key: value for key, value in policy.to_dict().items() if key != "gate"}
     assert Policy.from_dict(old).gate is None
+    old["gate"] = {"min_side": 200, "min_sharpness": 0.1, "min_quality": None}  # without what newer versions added
+    assert Policy.from_dict(old) == policy
+
+
+def test_a_photo_without_a_measure_of_fine_detail_passes() -> None:
+    assert Gate(min_fine_detail=0.05).faults(PhotoQuality(300, 0.2, 40.0)) == []

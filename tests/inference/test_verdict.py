@@ -67,14 +67,20 @@ def test_a_row_has_the_columns_of_a_predictions_file() -> None:
 
 
 def test_quality_travels_and_the_json_of_older_versions_still_reads() -> None:
-    full = replace(VERDICT, quality=PhotoQuality(75, 0.25, 62.0), hot_share=0.125)
+    full = replace(VERDICT, quality=PhotoQuality(75, 0.25, 62.0, 0.0625), hot_share=0.125)
     again = Verdict.from_json(full.to_json())
     assert same_but_heatmap(again, full)
     row = full.to_row("a.jpg", ms=1)
-    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 0.25, 62.0]
+    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 0.25, 62.0, 0.0625]
     older = {key: value for key, value in json.loads(full.to_json()).items() if key not in ("quality", "hot_share")}
     read = Verdict.from_json(json.dumps(older))
     assert read.quality is None
     assert np.isnan(read.hot_share)
-    assert [read.to_row("a.jpg", ms=1)[column] for column in MEASURED_COLUMNS] == ["", "", ""]
+    assert [read.to_row("a.jpg", ms=1)[column] for column in MEASURED_COLUMNS] == [""] * 4
     assert "NaN" not in read.to_json()
+    values = json.loads(full.to_json())
+    del values["quality"]["fine_detail"]
+    read = Verdict.from_json(json.dumps(values))
+    assert read.quality == PhotoQuality(75, 0.25, 62.0, None)
+    assert read.to_row("a.jpg", ms=1)["fine_detail"] == ""
+    assert Verdict.from_json(read.to_json()).quality == read.quality

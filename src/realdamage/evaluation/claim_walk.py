@@ -73,6 +73,7 @@ def seen_table(seen: Sequence[Seen], calibration: Calibration | None, prior: flo
                 "reasons": ", ".join(reason.code.replace("_", " ") for reason in verdict.reasons),
                 "short side": quality.short_side if quality else np.nan,
                 "sharpness": quality.sharpness if quality else np.nan,
+                "fine detail": quality.fine_detail if quality else np.nan,
                 "compression": quality.compression if quality else np.nan,
             }
         )

@@ -1,7 +1,8 @@
 """Derives from the robustness curves which photos a model must not judge, and writes that into the model file.
 
 The limits are measured, not guessed: each is the point below which this very model, at its own threshold, stops finding
-synthetic photos or starts accusing honest buyers.
+synthetic photos or starts accusing honest buyers. Only the limit on fine detail does not look at the model's answers:
+see `blur_limit`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pandas as pd
 
 from realdamage.evaluation.metrics import labelled_and_scored
 from realdamage.evaluation.predictions import clean
-from realdamage.evaluation.quality_curve import QUALITIES, QualityCurve, quality_curve
+from realdamage.evaluation.quality_curve import QUALITIES, BlurLimit, QualityCurve, blur_limit, quality_curve
 from realdamage.inference.errors import RealDamageError, UsageError
 from realdamage.inference.gate import Gate
 from realdamage.inference.metadata import read_model_file, write_model_file
@@ -51,6 +52,7 @@ class GateSummary:
     gate: Gate
     whole_photo: WholePhotoShare
     curves: tuple[QualityCurve, ...]
+    blur: BlurLimit
     tpr_floor: float
     allowed: float
     negatives: str
@@ -64,6 +66,7 @@ def derive_gate(
     *,
     tpr_floor: float | None = None,
     max_gated: float = 0.05,
+    blur_share: float = 0.02,
     min_photos: int = 30,
     enhanced: Sequence[str] = ENHANCED,
 ) -> GateSummary:
@@ -73,11 +76,11 @@ def derive_gate(
     False alarms may be what the policy was made for: the promised share, else its `fpr`, of the photos it names; of
     all real photos where those are few.
     Photos of kind `pasted` are a control and count for nothing. max_gated: the largest share of clean honest photos
-    that the gate may send to review.
+    that the gate may send to review. blur_share: see `blur_limit`.
     Raises UsageError: a share out of range; RealDamageError: no perturbation, no quality numbers, too few photos, a
     model that is not trusted on good photos either, or a gate that would stop more than `max_gated`.
     """
-    for name, share in (("tpr_floor", tpr_floor), ("max_gated", max_gated)):
+    for name, share in (("tpr_floor", tpr_floor), ("max_gated", max_gated), ("blur_share", blur_share)):
         if share is not None and not 0 <= share < 1:
             raise UsageError(f"{name}={share} must be at least 0 and below 1: it is a share of photos")
     if min_photos < 1:
@@ -97,8 +100,10 @@ def derive_gate(
         for column in QUALITIES
     )
     side, sharpness, compression = (curve.limit for curve in curves)
-    gate = Gate(None if side is None else round(side), sharpness, compression)
-    stopped = np.array([bool(gate.faults(_quality(row))) for row in photos[list(QUALITIES)].itertuples(index=False)])
+    blur = blur_limit(photos, blur_share)
+    gate = Gate(None if side is None else round(side), sharpness, compression, blur.limit)
+    measured = photos[[*QUALITIES, "fine_detail"]]
+    stopped = np.array([bool(gate.faults(_quality(row))) for row in measured.itertuples(index=False)])
     untouched = (photos["perturbation"] == "").to_numpy()
     honest = untouched & (photos["label"] == "real").to_numpy()
     gated = float(stopped[honest].mean()) if honest.any() else 0.0
@@ -106,13 +111,14 @@ def derive_gate(
         raise RealDamageError(
             f"The gate would send {gated:.1%} of the {int(honest.sum())} clean honest photos to review, more than "
             f"max_gated allows ({max_gated:.1%}): {_limits_text(gate)}. Nothing was written. Train on photos degraded "
-            "like these, lower --tpr-floor, or allow it with --max-gated."
+            "like these, lower --tpr-floor or --blur-share, or allow it with --max-gated."
         )
     synthetic = untouched & (photos["label"] == "synthetic").to_numpy()
     return GateSummary(
         gate=gate,
         whole_photo=whole_photo,
         curves=curves,
+        blur=blur,
         tpr_floor=tpr_floor,
         allowed=allowed,
         negatives=negatives,
@@ -167,6 +173,7 @@ def gate_model(
     *,
     tpr_floor: float | None = None,
     max_gated: float = 0.05,
+    blur_share: float = 0.02,
     min_photos: int = 30,
     enhanced: Sequence[str] = ENHANCED,
     output: str | Path | None = None,
@@ -190,6 +197,7 @@ def gate_model(
         metadata.policy,
         tpr_floor=tpr_floor,
         max_gated=max_gated,
+        blur_share=blur_share,
         min_photos=min_photos,
         enhanced=enhanced,
     )
@@ -216,6 +224,11 @@ def summary_text(summary: GateSummary) -> str:
                 f"{row.low:>9.4g}{row.high:>9.4g}{row.real:>8}{row.false_alarms:>9.1%}{row.synthetic:>11}"
                 f"{row.tpr:>8.1%}{row.tpr_fit:>8.1%}{'' if row.trusted else '  not trusted'}"
             )
+    blur = summary.blur
+    lines += ["", f"fine_detail: limit {'none' if blur.limit is None else f'{blur.limit:.4g}'} ({blur.reason})"]
+    for title, shares in (("clean honest photos", blur.clean), ("perturbed honest photos", blur.perturbed)):
+        if shares:
+            lines.append(f"  stops of {title}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     whole = summary.whole_photo
     lines += ["", f"whole-photo rule: from {_share(whole.share)} of the patches on ({whole.reason})"]
     for title, rates in (("honest photos, clean and enhanced", whole.honest), ("kind ai_whole", whole.ai_whole)):
@@ -243,7 +256,7 @@ def _prepared(predictions: pd.DataFrame, policy: Policy, min_photos: int) -> tup
         )
     if not (photos["perturbation"] == "").any():
         raise RealDamageError("The predictions hold no clean photos (empty column perturbation) to compare with.")
-    for column in ("sharpness", "compression", "width", "height"):
+    for column in ("sharpness", "compression", "fine_detail", "width", "height"):
         if photos[column].isna().all():
             raise RealDamageError(
                 f"The predictions have no values in the column {column}: they were made by an older version. "
@@ -265,11 +278,12 @@ def _prepared(predictions: pd.DataFrame, policy: Policy, min_photos: int) -> tup
 
 def _quality(row: object) -> PhotoQuality:
     """A photo without a number passes: what was not measured is no fault."""
-    side, sharpness, compression = (float(getattr(row, name)) for name in QUALITIES)
+    side, sharpness, compression, detail = (float(getattr(row, name)) for name in (*QUALITIES, "fine_detail"))
     return PhotoQuality(
         10**9 if np.isnan(side) else int(side),
         1.0 if np.isnan(sharpness) else sharpness,
         100.0 if np.isnan(compression) else compression,
+        None if np.isnan(detail) else detail,
     )
 
 
@@ -281,6 +295,7 @@ def _limits_text(gate: Gate) -> str:
     limits = [
         *([f"shorter side {gate.min_side} pixels"] if gate.min_side is not None else []),
         *([f"sharpness {gate.min_sharpness:.3f}"] if gate.min_sharpness is not None else []),
+        *([f"fine detail {gate.min_fine_detail:.4f}"] if gate.min_fine_detail is not None else []),
         *([f"JPEG quality {gate.min_quality:.0f}"] if gate.min_quality is not None else []),
     ]
     return "at least " + ", ".join(limits) if limits else "lets every photo pass"

@@ -29,6 +29,7 @@ _NUMBERS = {
     "long_side": "longer side",
     "sharpness": "sharpness",
     "compression": "compression",
+    "fine_detail": "fine detail",
     "hot_share": "share of hot patches",
 }
 

@@ -80,8 +80,7 @@ def _row(verdict: dict[str, Any]) -> dict[str, Any]:
         **{key: verdict.get(key) for key in (*_STRINGS, *_NUMBERS)},
         **{key: verdict[key] for key in _NEEDED},
         "reasons": " ".join(reason["code"] for reason in verdict.get("reasons") or ()),
-        "sharpness": quality.get("sharpness"),
-        "compression": quality.get("compression"),
+        **{key: quality.get(key) for key in ("sharpness", "compression", "fine_detail")},
     }
 
 

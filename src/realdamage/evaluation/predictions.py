@@ -22,7 +22,7 @@ from realdamage.inference.onnx_file import write_atomically
 from realdamage.inference.photo import Photo, PixelSpec, read_photo
 from realdamage.inference.policy import Outcome
 from realdamage.inference.progress import Track, no_progress
-from realdamage.inference.verdict import PREDICTION_COLUMNS, UNREADABLE, Verdict
+from realdamage.inference.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
 
 __all__ = [
     "FURTHER_COLUMNS",
@@ -38,10 +38,10 @@ __all__ = [
     "write_predictions",
 ]
 
-FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", "hot_share", "sharpness", "compression")
+FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", *MEASURED_COLUMNS)
 """What slices, pairs and gates need beside `PREDICTION_COLUMNS`; empty where a file lacks them. `mask_area`: share of
-the photo that its mask calls synthetic, in 0..1, 0 for real photos; the last three: see `Verdict`."""
-_NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", "hot_share", "sharpness", "compression")
+the photo that its mask calls synthetic, in 0..1, 0 for real photos; `MEASURED_COLUMNS`: see `Verdict`."""
+_NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", *MEASURED_COLUMNS)
 _FROM_MANIFEST = ("label", "kind", "generator", "damage", "source", "group", "family", "condition", "pair", "split")
 _COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
 _OUTCOMES = get_args(Outcome)

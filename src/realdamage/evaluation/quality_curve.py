@@ -1,9 +1,11 @@
-"""How well a model does by how good the photo is: the curve from which a gate's limit is read."""
+"""How well a model does by how good the photo is: the curve from which a gate's limit is read; and the limit on fine
+detail, which is read from clean photos alone."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,18 @@ QUALITIES = ("short_side", "sharpness", "compression")
 # A photo is worse than it was in a quality number that fell below this share of its own when clean.
 _WORSE = 0.85
 _MOST_BINS = 20
+# Clean honest photos of a source, below which a share of them says little.
+_ENOUGH_OF_SOURCE = 20
+
+
+class BlurLimit(NamedTuple):
+    """The limit on `fine_detail`: `limit`, None for none, and the reason for it. Then shares of honest photos below it:
+    of clean ones by source, and of perturbed ones by perturbation."""
+
+    limit: float | None
+    reason: str
+    clean: dict[str, float]
+    perturbed: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,35 @@ def quality_curve(
     ]
     limit = float(bins["low"].to_numpy(dtype=np.float64)[first])
     return QualityCurve(column, limit, "below it: " + "; ".join(causes), bins, others)
+
+
+def blur_limit(photos: pd.DataFrame, share: float) -> BlurLimit:
+    """The largest limit that stops at most this share of the clean honest photos of each source with at least 20 of
+    them. share: in 0..1; 0: no limit.
+
+    There is no `quality_curve` for it: what takes fine detail away takes sharpness too, and a curve counts only photos
+    that are worse in one number.
+    """
+    honest = photos[(photos["label"] == "real") & photos["fine_detail"].notna()]
+    sources = {
+        str(name): np.sort(found.to_numpy(dtype=np.float64))
+        for name, found in clean(honest).groupby("source")["fine_detail"]
+        if len(found) >= _ENOUGH_OF_SOURCE
+    }
+    if not share or not sources:
+        reason = f"no source has {_ENOUGH_OF_SOURCE} clean honest photos" if share else "switched off"
+        return BlurLimit(None, reason, {}, {})
+    limits = {name: float(found[int(share * len(found) + 1e-9)]) for name, found in sources.items()}
+    softest = min(limits, key=lambda name: limits[name])
+    limit = limits[softest]
+    reason = f"stops at most {share:.1%} of the clean honest photos of each source; the softest: {softest or 'unnamed'}"
+    below = (honest["fine_detail"] < limit).groupby(honest["perturbation"]).mean()
+    return BlurLimit(
+        limit if limit > 0 else None,  # 0: flat photos, which no limit tells from others
+        reason,
+        {name: float((found < limit).mean()) for name, found in sources.items()},
+        {str(name): float(stopped) for name, stopped in below.items() if name},
+    )
 
 
 def _about(photos: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:

@@ -155,6 +155,7 @@ def policy_words(policy: Policy | None, calibration: Any) -> list[Fact]:
         limits = {
             "shorter side at least {} pixels": gate.min_side,
             "sharpness at least {:.3f}": gate.min_sharpness,
+            "fine detail at least {:.4f}": gate.min_fine_detail,
             "compressed no worse than JPEG quality {:.0f}": gate.min_quality,
         }
         told = ", ".join(text.format(value) for text, value in limits.items() if value is not None)

@@ -1,6 +1,6 @@
 """How much of a photo's fine detail is left: a detector of faint traces must not judge where there are none to see.
 
-Three numbers that a gate can act on (`Policy.gate`), measured on the pixels before any resize, in a few milliseconds:
+Four numbers that a gate can act on (`Policy.gate`), measured on the pixels before any resize, in a few milliseconds:
 at most 100 windows, spread over the whole frame, stand for it.
 """
 
@@ -28,6 +28,11 @@ _SHARPEST_WINDOWS = 0.1
 # Below this a gradient, in grey levels of 255 a pixel, is no edge, however quiet the window: rounding alone makes 0.5.
 _LEAST_GRADIENT = 1.0
 
+# Cycles a pixel: fine detail that a blur of 1 pixel removes, against coarse detail that it leaves.
+_FINE_FROM, _COARSE_FROM, _COARSE_TO = 0.4, 0.05, 0.25
+# Variance of the error of rounding to whole grey levels: coarse detail below it is none.
+_ROUNDING = 1 / 12
+
 # Cosine frequencies (row, column) that are looked at: those that survive in ordinary photos.
 _FREQUENCIES = tuple((v, u) for v in range(6) for u in range(6) if v + u <= 5)
 # Coefficients are counted in bins of this width, up to this size.
@@ -54,11 +59,17 @@ class PhotoQuality:
     compression: quality of the hardest JPEG compression that was found, 1..100 on libjpeg's scale, lower is harder; the
     lower of what the file's own tables say and what the pixels tell of earlier ones. 100: no trace, which is no proof
     that there was none: a resize, or WebP and AVIF, hide it.
+    fine_detail: at least 0; how strong the finest detail is compared with coarse detail, over the whole frame. Of 526
+    honest photos of eight sources the median was 0.094 and 2% had less than 0.038. After a blur of 1 pixel the median
+    was 0.021, after half size and back 0.025; JPEG 70 hardly changes it. White noise has 1, a flat photo 0. After a
+    blur of 4 pixels only noise is left to compare, so the number rises again; `sharpness` finds such photos. None in
+    the JSON of older versions.
     """
 
     short_side: int
     sharpness: float
     compression: float
+    fine_detail: float | None = None
 
 
 def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> PhotoQuality:
@@ -69,7 +80,7 @@ def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> Photo
     windows = _grey_windows(rgb)
     found = pixel_jpeg_quality(windows)
     compression = found if file_quality is None else min(found, file_quality)
-    return PhotoQuality(min(rgb.shape[:2]), edge_sharpness(windows), compression)
+    return PhotoQuality(min(rgb.shape[:2]), edge_sharpness(windows), compression, fine_detail(windows))
 
 
 def file_jpeg_quality(contents: object) -> float | None:
@@ -116,6 +127,24 @@ def edge_sharpness(windows: Float32Array) -> float:
     lost = 1 - np.nanmedian(left[enough], axis=1)
     sharpest = np.sort(lost)[-max(1, round(_SHARPEST_WINDOWS * count)) :]
     return float(max(0.0, np.mean(sharpest)))
+
+
+def fine_detail(windows: Float32Array) -> float:
+    """`PhotoQuality.fine_detail` of grey windows float32 [n, side, side].
+
+    The square root of the ratio of the mean power from 0.4 cycles a pixel on to that between 0.05 and 0.25. A blur of
+    1 pixel, or a smaller size in between, empties the fine band and leaves most of the coarse one.
+    """
+    side = windows.shape[1]
+    hann = np.hanning(side + 1)[:-1].astype(np.float32)
+    taper = np.outer(hann, hann)
+    # In parts that fit into the processor's cache: four times as fast as all at once.
+    parts = (np.fft.rfft2(part * taper) for part in np.array_split(windows, 4))
+    power = np.sum([(np.abs(part) ** 2).sum(axis=0) for part in parts], axis=0) / (len(windows) * np.sum(taper**2))
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    fine = power[frequency >= _FINE_FROM].mean()
+    coarse = power[(frequency >= _COARSE_FROM) & (frequency < _COARSE_TO)].mean()
+    return float(np.sqrt(fine / coarse)) if coarse > _ROUNDING else 0.0
 
 
 def pixel_jpeg_quality(windows: Float32Array) -> float:

@@ -28,6 +28,10 @@ _OF_THE_PIXELS = {
     "too_blurred": (
         "The photo's sharpness is {sharpness}; the model can be trusted from {limit} on. Ask for a sharper photo."
     ),
+    "too_soft": (
+        "The photo's fine detail is {detail}; the model can be trusted from {limit} on. A blur or an enlargement "
+        "removes it. Ask for the original photo."
+    ),
     "too_compressed": (
         "The photo was compressed like a JPEG of quality {quality}; the model can be trusted from {limit} on. Ask for "
         "the original, not one that a chat app sent."

@@ -25,7 +25,7 @@ PREDICTION_COLUMNS = (
     *("score", "probability", "outcome", "reasons", "width", "height", "ms", "photo_sha256", "graph_sha256"),
 )
 # What follows them wherever a photo was judged.
-MEASURED_COLUMNS = ("hot_share", "sharpness", "compression")
+MEASURED_COLUMNS = ("hot_share", "sharpness", "compression", "fine_detail")
 # The reason in the row of a photo that could not be judged; its score and outcome stay empty.
 UNREADABLE = "unreadable"
 
@@ -149,7 +149,11 @@ class Verdict:
             hot_share="" if math.isnan(self.hot_share) else self.hot_share,
         )
         if self.quality is not None:
-            row.update(sharpness=self.quality.sharpness, compression=self.quality.compression)
+            row.update(
+                sharpness=self.quality.sharpness,
+                compression=self.quality.compression,
+                fine_detail="" if self.quality.fine_detail is None else self.quality.fine_detail,
+            )
         return row
 
 

@@ -111,6 +111,7 @@ FOUND = [
     ("verdict_synthetic", photo(verdict=verdict("synthetic")), "review"),
     ("verdict_review", photo(verdict=verdict("review", "between_thresholds")), "review"),
     ("photo_unfit", photo(verdict=verdict("review", "too_blurred")), "ask_photo"),
+    ("photo_unfit", photo(verdict=verdict("review", "too_soft")), "ask_photo"),
     ("whole_photo_processed", photo(verdict=verdict("review", "whole_photo_processed")), "ask_photo"),
     ("photo_too_small", photo(verdict=verdict(side=200)), "ask_photo"),
     ("photo_unreadable", photo(verdict=None, provenance=None, error="a.jpg: cut off"), "ask_photo"),

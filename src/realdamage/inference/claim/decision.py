@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from realdamage.inference.comparison import Comparison
     from realdamage.inference.provenance import Provenance
 
-_UNFIT = ("too_small", "too_blurred", "too_compressed")  # codes of the model's own gate
+_UNFIT = ("too_small", "too_blurred", "too_soft", "too_compressed")  # codes of the model's own gate
 _WHOLE = "whole_photo_processed"
 
 

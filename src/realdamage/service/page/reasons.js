@@ -9,6 +9,7 @@ export const REASON_TITLES =
     "whole_photo_processed": "整张照片都像被处理过",
     "too_small": "照片太小",
     "too_blurred": "照片太模糊",
+    "too_soft": "照片缺少细节",
     "too_compressed": "照片压缩过度",
     "declared_ai_generated": "文件声明由 AI 生成",
     "declared_ai_edited": "文件声明经 AI 编辑",

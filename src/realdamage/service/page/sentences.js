@@ -9,6 +9,7 @@ export const SENTENCES =
     "whole_photo_processed": "几乎整个画面都像是合成的，而普通手机自带的 AI 增强也可能造成这种情况；请索取未经处理的原图。",
     "too_small": "照片短边为 {side} 像素；不低于 {limit} 像素时模型才可信。请索取完整尺寸的照片。",
     "too_blurred": "照片的清晰度为 {sharpness}；不低于 {limit} 时模型才可信。请索取更清晰的照片。",
+    "too_soft": "照片的细节程度为 {detail}；不低于 {limit} 时模型才可信。模糊或放大会损失细节，请索取原图。",
     "too_compressed": "照片的压缩程度相当于质量为 {quality} 的 JPEG；不低于 {limit} 时模型才可信。请索取原图，而不是经聊天软件转发的图片。",
     "identical": "两张照片是同一个文件，每个字节都相同。",
     "same_capture": "有 {share} 的细微纹理与商品原图相同：同一次拍摄，或固定机位、光线未变的另一次拍摄；仅凭像素往往无法区分这两种情况。",
