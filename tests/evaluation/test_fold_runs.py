@@ -23,7 +23,7 @@ from realdamage.evaluation.predictions import read_predictions
 from realdamage.inference.errors import ConfigError
 from realdamage.inference.metadata import read_model_file, write_model_file
 
-STAGES = ("reference_stem", "reference")
+STAGES = ("quickstart", "reference")
 
 
 def set_of(photos: dict[str, int]) -> Manifest:
@@ -71,13 +71,13 @@ class TestPlan:
         first, second = (plan.overrides("f", stage) for stage in STAGES)
         shared = ["trainer.max_epochs=3", "paths.out='out'"]
         assert first == [
-            *("+experiment=reference_stem", *shared),
-            *("name='folds/f/reference_stem'", "+data.exclude.family=['a','b']"),
+            *("+experiment=quickstart", *shared),
+            *("name='folds/f/quickstart'", "+data.exclude.family=['a','b']"),
         ]
         assert second == [
             *("+experiment=reference", *shared),
             *("name='folds/f/reference'", "+data.exclude.family=['a','b']"),
-            "model.weights='out/folds/f/reference_stem/best.ckpt'",
+            "model.weights='out/folds/f/quickstart/best.ckpt'",
         ]
         longer = replace(plan, stage_settings={"reference": ["trainer.max_epochs=9"]})
         assert longer.overrides("f", STAGES[0]) == first
@@ -92,7 +92,7 @@ class TestPlan:
         assert config["data"]["exclude"] == {"family": words}
         assert config["data"]["root"] == "my photos/ü.csv"
         assert reader_from_mapping(config["data"]["reader"]) == reader_from_mapping(reader)  # 0 is a word there
-        assert config["model"]["weights"] == str(tmp_path / "a b/folds/f/reference_stem/best.ckpt")
+        assert config["model"]["weights"] == str(tmp_path / "a b/folds/f/quickstart/best.ckpt")
 
     @pytest.mark.parametrize(
         ("folds", "changes", "told"),
@@ -105,7 +105,7 @@ class TestPlan:
             (
                 {"f": ["taesd"]},
                 {"stage_settings": {"refrence": ()}},
-                "stage_overrides.refrence: not one of the stages reference_stem, reference",
+                "stage_overrides.refrence: not one of the stages quickstart, reference",
             ),
             ({"f": ["taesd"]}, {"stages": ()}, "name at least one experiment, and none twice"),
             ({"f": ["taesd"]}, {"stages": ("referense",)}, "did you mean experiment=reference?"),
@@ -113,7 +113,7 @@ class TestPlan:
             (
                 {"f": ["taesd"]},
                 {"settings": ("+data.exclude.source=[shop]",)},
-                "stage reference_stem leaves out photos by source besides family",
+                "stage quickstart leaves out photos by source besides family",
             ),
         ],
     )
@@ -139,9 +139,9 @@ class TestSettings:
     def trained(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A run as typed by hand, in the layout of the folds."""
         monkeypatch.chdir(tmp_path)
-        folder = tmp_path / "out/folds/f/reference_stem"
-        overrides = ["+experiment=reference_stem", "data.root=photos", "+data.exclude.family=[a]", "threads=2"]
-        config = compose("train", [*overrides, "name=folds/f/reference_stem", "paths.run=out/folds/f/reference_stem"])
+        folder = tmp_path / "out/folds/f/quickstart"
+        overrides = ["+experiment=quickstart", "data.root=photos", "+data.exclude.family=[a]", "threads=2"]
+        config = compose("train", [*overrides, "name=folds/f/quickstart", "paths.run=out/folds/f/quickstart"])
         folder.mkdir(parents=True)
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
         return folder
@@ -166,7 +166,7 @@ class TestSettings:
         with pytest.raises(ConfigError) as caught:
             plan_of(folds, Path("out"), "data.root=photos", setting).check_settings()
         message = str(caught.value)
-        assert f"{Path('out/folds/f/reference_stem')} was trained with other settings: " in message
+        assert f"{Path('out/folds/f/quickstart')} was trained with other settings: " in message
         assert told in message
         assert "overwrite=true" in message
 
@@ -240,7 +240,7 @@ class TestRuns:
         assert runs.run() == {}
         assert runs.launch.calls == ["even reference 2", "even export 2", "odd export 2"]
 
-    @pytest.mark.parametrize("failing", ["even reference_stem", "even export"])
+    @pytest.mark.parametrize("failing", ["even quickstart", "even export"])
     def test_a_fold_that_fails_is_named_and_the_others_go_on(
         self, failing: str, runs: FoldRuns, tiny_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
