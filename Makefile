@@ -40,8 +40,7 @@ quickstart: .venv/installed-train  ## install, make photos, train, export, calib
 	'This model has seen rendered photos only: it shows the pipeline and judges no claim.' \
 	'Next, your own photos in a folder with a metadata.csv (data/README.md says how):' \
 	'  $(BIN)/realdamage split YOUR_FOLDER' \
-	'  $(BIN)/realdamage-train +experiment=reference_stem data.root=YOUR_FOLDER name=mine-stem' \
-	'  $(BIN)/realdamage-train +experiment=reference data.root=YOUR_FOLDER name=mine model.weights=out/mine-stem/best.ckpt'
+	'  $(BIN)/realdamage-train +experiment=vit_lite data.root=YOUR_FOLDER name=mine'
 
 test: .venv/installed-synth  ## install and run all tests; those that need ../shared are skipped without it
 	@[ -d ../shared ] || echo "no ../shared beside this folder: the few tests marked 'shared' will be skipped"

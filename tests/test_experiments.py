@@ -84,7 +84,7 @@ def test_every_experiment_builds(experiment: str, composed, asked: list[tuple[st
 def test_an_experiment_is_a_short_delta(experiment: str) -> None:
     lines = (config_folder() / "experiment" / f"{experiment}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
-    assert len(lines) <= 16
+    assert len(lines) <= 26
     settings = yaml.safe_load("\n".join(lines))
     assert set(settings) - {"defaults"} <= set(TrainConfig.__dataclass_fields__)
     for default in settings.get("defaults", []):
@@ -113,7 +113,8 @@ def test_every_model_config_fits_its_backbone(model: str, composed, asked: list[
     assert classifier.pixel_spec.overlap > 0
     assert asked == [(config.model.backbone, config.model.pretrained)]
     if config.model.pretrained:
-        assert config.model.backbone in timm.list_pretrained()
+        ours = config.model.backbone.startswith("vit_lite")  # with weights from a package, not from the hub
+        assert ours or config.model.backbone in timm.list_pretrained()
         licence = classifier.network.backbone.pretrained_cfg["license"]
         assert (licence == "apache-2.0") == (model != "dinov3_small")
     lowest, highest = classifier.network.mean.min(), classifier.network.mean.max()
@@ -157,7 +158,7 @@ def test_every_recipe_composes_into_a_recipe(recipe: str, tmp_path: Path) -> Non
 
     roots = {"recipe.source.root": str(tmp_path)}
     if recipe == "reference":
-        roots["recipe.include.generated.root"] = str(tmp_path)
+        roots |= {f"recipe.include.{name}.root": str(tmp_path) for name in ("generated", "wild")}
     config = compose("synthesize", [f"+recipe={recipe}", *(f"{key}={root}" for key, root in roots.items())])
     built = recipe_from_config(plain(config.recipe), plain(config.prompts))
     assert built.name == recipe

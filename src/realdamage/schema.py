@@ -268,7 +268,7 @@ class FoldsConfig:
     column: str = "family"
     folds: Any = None  # {NAME: [value, …]}; as Any it can be replaced whole on a command line
     count: int = 6
-    stages: list[str] = field(default_factory=lambda: ["reference"])
+    stages: list[str] = field(default_factory=lambda: ["vit_lite"])
     overrides: list[str] = field(default_factory=list)
     stage_overrides: Any = None  # {STAGE: [override, …]}
     jobs: int = 1

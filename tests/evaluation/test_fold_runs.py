@@ -155,7 +155,7 @@ class TestSettings:
         ("folds", "setting", "told"),
         [
             ({"f": ["a", "b"]}, "seed=0", "data.exclude.family was ['a'], now ['a', 'b']"),
-            ({"f": ["a"]}, "model.lr=1e-3", "model.lr was 0.002, now 0.001"),
+            ({"f": ["a"]}, "model.lr=2e-3", "model.lr was 0.001, now 0.002"),
             ({"f": ["a"]}, "data.root=elsewhere", "elsewhere"),
             ({"f": ["a"]}, "model.weights=start.ckpt", "model.weights was None, now start.ckpt"),
         ],
