@@ -89,7 +89,7 @@ def test_photos_in_table_out_and_again(
     [
         (["colum=family"], 2, "did you mean column?"),
         (["column=famly"], 2, "has no such column"),
-        (["folds={f: [evn]}"], 2, "has no generator 'evn'; Did you mean 'even'?"),
+        (["folds={f: [evn]}"], 2, "has no generator 'evn'. Did you mean 'even'?"),
         (["folds=[even,odd]"], 2, "folds=['even', 'odd']: write a list under each name, as in folds={NAME:"),
         (["folds={f: even}"], 2, "folds={'f': 'even'}: write a list under each name"),
         (["stage_overrides={frst: []}"], 2, "stage_overrides.frst: not one of the stages first, second"),

@@ -58,7 +58,7 @@ def largest_difference(first: Path, second: Path) -> float:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The (epoch, index) of every training unit in the order in which they were asked for."""
+    """The key (epoch, index, times before) of every training unit in the order in which they were asked for."""
     keys: list[Any] = []
     read = PairDataset.__getitem__
 
@@ -115,7 +115,7 @@ class TestResume:
             patched.setattr(DamageClassifier, "on_train_epoch_start", power_cut)
             with pytest.raises(OSError, match="power cut"):
                 train.run(tiny_config(tmp_path / "stopped", *overrides))
-        epochs_before = {epoch for epoch, _ in drawn[:28]}
+        epochs_before = {epoch for epoch, _, _ in drawn[:28]}
         del drawn[28:]  # what the third epoch had read ahead when it stopped
         train.run(tiny_config(tmp_path / "stopped", *overrides, "resume=last"))
         assert epochs_before == {0, 1}
@@ -143,7 +143,7 @@ class TestResume:
     ) -> None:
         resume = f"resume={tiny_run}/last.ckpt"
         train.run(tiny_config(tmp_path / "more", "model.lr=3e-3", "trainer.max_epochs=4", resume))
-        assert {epoch for epoch, _ in drawn} == {3}
+        assert {epoch for epoch, _, _ in drawn} == {3}
         assert (tmp_path / "more/last.ckpt").is_file()
 
     def test_resume_in_an_empty_folder_starts(self, tiny_config: TinyConfig, tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(tiny_manife
     )
     assert finished.returncode == 0, finished.stderr
     seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
-    units = {rank: Counter((e, i) for name, r, (e, i) in pairs_of(seen) if r == rank) for rank in (0, 1)}
+    units = {rank: Counter((e, i) for name, r, (e, i, _) in pairs_of(seen) if r == rank) for rank in (0, 1)}
     assert not set(units[0]) & set(units[1])
     assert units[0] + units[1] == Counter((epoch, index) for epoch in (0, 1) for index in range(14))
     assert len(units[0]) == len(units[1]) == 14

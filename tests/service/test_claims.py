@@ -174,9 +174,12 @@ def test_what_is_deleted_is_logged_with_the_key_that_asked(serve: Serve, encode:
     client = serve(store=tmp_path / "store", api_key_hashes=hash_key(key, "shop"))
     client.headers["X-API-Key"] = key
     post(client, [encode(size=SIZE), encode(size=SIZE, seed=1)], keep="true", claim_id="kept")
+    photos = [encode(size=SIZE, seed=seed) for seed in range(3)]
+    client.post("/v1/photos", files=[("photos", ("photo.jpg", photo)) for photo in photos])  # so that they are judged
     for claim_id, count in (("kept", 2), ("judged-only", 1), ("订单 7", 3)):
-        for number in range(count):
-            review = {"photo_sha256": f"{number}" * 64, "decision": "real", "claim_id": claim_id}
+        for photo in photos[:count]:
+            digest = hashlib.sha256(photo).hexdigest()
+            review = {"photo_sha256": digest, "decision": "real", "claim_id": claim_id}
             assert client.post("/v1/reviews", json=review).status_code == 201
         assert client.delete(f"/v1/claims/{claim_id}").status_code == 200
         assert client.delete(f"/v1/claims/{claim_id}").status_code == 404

@@ -82,14 +82,15 @@ def test_the_sources_own_splits_hold_for_what_is_made_of_its_photos(table: pd.Da
 def test_a_second_folder_is_edited_too_and_included_once(
     recipe: Recipe, tmp_path: Path, photo_factory: Callable[..., Any]
 ) -> None:
-    """`wild` has two photos of its own, and an edit of a third by somebody else."""
+    """`wild` has two photos of its own, an edit of a third by somebody else, and one of which nothing is to be seen."""
     wild = tmp_path / "wild"
     wild.mkdir()
     rows = [{"file_name": f"real{i}.png", "label": "real", "source": "camera"} for i in range(3)]
     rows.append({"file_name": "edit.png", "label": "synthetic", "kind": "ai_whole", "family": "other"})
     rows[3] |= {"pair": "real2.png", "source": "camera"}
-    for number, row in enumerate(rows):
-        Image.fromarray(photo_factory(300, 260, number)).save(wild / row["file_name"])
+    rows.append({**rows[3], "file_name": "unedited.png", "kind": "ai_region"})
+    for row, look in zip(rows, (0, 1, 2, 3, 2), strict=True):
+        Image.fromarray(photo_factory(300, 260, look)).save(wild / row["file_name"])
     write_manifest(wild, pd.DataFrame(rows).fillna(""))
     manifest = read_manifest(wild)
     write_split_table(tmp_path / "splits.csv", manifest, manifest.table.assign(split="val"))

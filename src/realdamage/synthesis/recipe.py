@@ -125,6 +125,9 @@ def _included(recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track) 
         tables = None if recipe.writer.quality else _tables(recipe)
         neutralise(manifest, root / each.name, settings, tables=tables, workers=recipe.workers, progress=progress)
         rows = read_manifest(root / each.name).table
+        # An edit outside of the crop leaves a photo that is its original to the last byte.
+        unedited = (rows["label"] == "synthetic") & rows["sha256"].isin(rows.loc[rows["label"] == "real", "sha256"])
+        rows = rows[~unedited]
         for column in ("file_name", "pair", "mask_file_name"):
             rows[column] = rows[column].where(rows[column] == "", each.name + "/" + rows[column])
         # Groups of two sets may bear the same name, and are not the same.
