@@ -464,7 +464,7 @@ DRIVER = """
 import json, os, sys
 from pathlib import Path
 from realdamage import cli, train
-from realdamage.training import dataset
+from realdamage.training import datamodule, dataset
 
 def record(kind):
     read = kind.__getitem__
@@ -476,6 +476,14 @@ def record(kind):
 
 record(dataset.PairDataset)
 record(dataset.WholePhotoDataset)
+audit = datamodule.audit
+
+def audited(*arguments, **options):
+    with Path("audits.txt").open("a") as file:
+        file.write("once\\n")
+    return audit(*arguments, **options)
+
+datamodule.audit = audited
 train.main()
 """
 
@@ -494,6 +502,7 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(tiny_manife
         [*ddp, "name=pair", f"data.root={root}", *AS_TYPED, "trainer.max_epochs=2"], tmp_path, ["driver.py"]
     )
     assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "audits.txt").read_text() == "once\n"  # the second process is sent the result
     seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
     units = {rank: Counter((e, i) for name, r, (e, i, _) in pairs_of(seen) if r == rank) for rank in (0, 1)}
     assert not set(units[0]) & set(units[1])
