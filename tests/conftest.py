@@ -4,8 +4,10 @@ in this very process, with a network so small that a whole training run takes a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +34,11 @@ from realdamage.inference.pooling import Pooling
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and with them every process that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RGB = npt.NDArray[np.uint8]
 PhotoFactory = Callable[[int, int, int], RGB]

@@ -139,11 +139,17 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+IGNORED = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # as in the background of a shell script
+
+
+@pytest.mark.parametrize(
+    ("first", "sent", "code"),
+    [("", signal.SIGTERM, -signal.SIGTERM), ("", signal.SIGINT, 130), (IGNORED, signal.SIGINT, 0)],
+)
 def test_stopping_does_not_wait_for_a_photo_that_never_ends(
-    start: Callable[..., Process], model_file: Path, encode: Encode, sent: signal.Signals, code: int
+    start: Callable[..., Process], model_file: Path, encode: Encode, first: str, sent: signal.Signals, code: int
 ) -> None:
-    server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", STUCK))
+    server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", first + STUCK))
     refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
     assert (refused.status_code, refused.json()["error"]["code"]) == (504, "deadline")
     server.wait_for("stuck")

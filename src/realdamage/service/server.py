@@ -40,12 +40,15 @@ def serve(settings: Settings) -> None:
     tell("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", keys=len(service.keys.keys))
     server = _Server(_config(app, settings), service)
     with contextlib.closing(listener):
+        interrupted = False
         try:
             server.run(sockets=[listener])
         except KeyboardInterrupt:
-            if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-                os._exit(130)  # Python would wait for these threads, and one may be stuck in a photo
-            raise
+            interrupted = True
+        if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+            os._exit(130 if interrupted else 0)  # Python would wait for these threads, and one may be stuck in a photo
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 class _Server(uvicorn.Server):
