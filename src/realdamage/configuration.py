@@ -94,7 +94,7 @@ def run(command: str, task: Callable[[Any], None]) -> None:
         print(f"error: {explain(error, command)}", file=sys.stderr)
         sys.exit(ConfigError.exit_code)
     except OSError as error:  # Hydra makes the run's folder before the task starts
-        if full or started:
+        if full or started or not error.filename:
             raise
         print(
             f"error: {error.filename}: cannot be written ({error.strerror}). Choose another folder with paths.out=…",

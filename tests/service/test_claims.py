@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from realdamage.inference.detector import Detector
 from realdamage.inference.errors import ConfigError, RealDamageError
 from realdamage.inference.metadata import read_model_file
 from realdamage.inference.onnx_file import with_metadata
+from realdamage.service import app as app_module
 from realdamage.service.keys import hash_key
 from realdamage.service.refusals import Refusal
 from realdamage.service.retention import Purged, purge
@@ -187,6 +190,27 @@ def test_what_is_deleted_is_logged_with_the_key_that_asked(serve: Serve, encode:
     assert [entry["event"] for entry in entries] == ["evidence_written", *["claim_deleted"] * 3]
     found = [[entry["payload"].get(key, 0) for key in ("claim_id", "photos", "reviews", "by")] for entry in entries[1:]]
     assert found == [["kept", 2, 2, "shop"], ["judged-only", 0, 1, "shop"], ["订单 7", 0, 3, "shop"]]
+
+
+def test_the_clock_is_confirmed_for_one_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that jumps months after the operator looked at it is in doubt again."""
+    confirmed: list[bool] = []
+
+    def purge_once(store: object, *, clock_confirmed: bool) -> Purged:
+        confirmed.append(clock_confirmed)
+        return Purged((), ())
+
+    async def three_passes() -> None:
+        settings = SimpleNamespace(review_days=None, clock_confirmed=True)
+        task = asyncio.create_task(app_module._purge(None, SimpleNamespace(settings=settings)))  # type: ignore[arg-type]
+        while len(confirmed) < 3:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    monkeypatch.setattr(app_module, "purge", purge_once)
+    monkeypatch.setattr(app_module, "_PURGE_EVERY_S", 0)
+    asyncio.run(three_passes())
+    assert confirmed[:3] == [True, False, False]
 
 
 def test_earlier_claims_are_remembered_only_when_kept(serve: Serve, encode: Encode, tmp_path: Path) -> None:

@@ -92,15 +92,19 @@ def test_a_second_folder_is_edited_too_and_included_once(
     for row, look in zip(rows, (0, 1, 2, 3, 2), strict=True):
         Image.fromarray(photo_factory(300, 260, look)).save(wild / row["file_name"])
     write_manifest(wild, pd.DataFrame(rows).fillna(""))
-    manifest = read_manifest(wild)
-    write_split_table(tmp_path / "splits.csv", manifest, manifest.table.assign(split="val"))
     source = replace(recipe.source, more=(str(wild),), crop=200)
+    with pytest.raises(SynthesisError, match=r"recipe\.source\.splits"):  # the other folder has splits
+        synthesize(replace(recipe, source=source), tmp_path / "set")
+    write_manifest(wild, pd.DataFrame(rows).fillna("").assign(split="val"))
+    manifest = read_manifest(wild)
+    write_split_table(tmp_path / "splits.csv", manifest, manifest.table)
     include = (IncludeSettings("wild", str(wild), splits=str(tmp_path / "splits.csv")),)
     synthesize(replace(recipe, source=source, include=include), tmp_path / "set")
     table = read_manifest(tmp_path / "set").table
     edited = table[(table["part"] == "photos") & (table["source"] == "camera")]
     assert sorted(edited["kind"].value_counts()["original":"original"]) == [2]
     assert set(edited["family"]) > {"toy"}
+    assert all(group.startswith("wild/") for group in edited["group"])
     for name in edited["file_name"]:
         with Image.open(tmp_path / "set" / name) as image:
             assert image.size == (192, 192)  # the crop less the writer's offset

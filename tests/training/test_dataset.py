@@ -25,7 +25,7 @@ from realdamage.training.dataset import (
     training_units,
     unit_chances,
 )
-from realdamage.training.degradations import Degradations
+from realdamage.training.degradations import Degradations, Jpeg, Webp
 
 SPEC = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
 CLEAN = Degradations()
@@ -331,7 +331,17 @@ def test_parts_get_their_shares_and_families_the_square_roots(tmp_path: Path, ph
     assert chances.sum() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("shares", [{"photos": 0.5}, {"photos": 0.5, "generator": 0.5}])
+def test_a_part_of_share_0_need_not_be_there(tmp_path: Path, photo_factory) -> None:
+    manifest = unpaired_set(tmp_path / "set", photo_factory)
+    units = training_units(manifest)
+    chances = unit_chances(manifest, units, {"photos": 0.6666663, "generated": 0.333333, "wild": 0.0})
+    assert chances.sum() == pytest.approx(1.0, abs=1e-12)
+    np.random.default_rng(0).choice(len(units), p=chances)  # numpy takes them
+
+
+@pytest.mark.parametrize(
+    "shares", [{"photos": 0.5}, {"photos": 0.5, "generator": 0.5}, {"photos": 1.5, "generated": -0.5}]
+)
 def test_shares_that_fit_no_part_are_refused(tmp_path: Path, photo_factory, shares: dict[str, float]) -> None:
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     with pytest.raises(ConfigError, match=r"data\.part_shares"):
@@ -353,6 +363,15 @@ def test_an_image_without_an_original_gets_a_degraded_real_partner(tmp_path: Pat
     assert all(unit["patch_share"][1].min() == 1.0 for unit in units)  # every pixel of ai_whole is synthetic
     plain = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=1)
     assert plain[0, place]["photo_label"].tolist() == [1.0]
+
+
+def test_partners_share_a_last_save_from_the_first_epoch_on(tmp_path: Path, photo_factory) -> None:
+    manifest = unpaired_set(tmp_path / "set", photo_factory)
+    rising = replace(HARSH, probability=0.3, jpeg=0.5, webp=0.2, curriculum_epochs=5)
+    dataset = PairDataset(manifest, SPEC, rising, seed=0, partners=True)
+    rng = np.random.default_rng(0)
+    chains = [dataset._always.draw(rng, epoch) for epoch in (0, 1, 5) for _ in range(50)]
+    assert all(any(isinstance(step, Jpeg | Webp) for step in chain.steps) for chain in chains)
 
 
 @pytest.mark.parametrize(("length", "processes"), [(4, 2), (5, 2), (1, 3)])
@@ -403,8 +422,8 @@ def test_a_cached_photo_is_read_once_and_gives_the_same_crops(
 def test_a_full_cache_takes_no_more(tiny_manifest: Path) -> None:
     manifest = read_manifest(tiny_manifest).select(split="train")
     first = read_view(manifest, 0, SPEC)
-    room = (first.rgb.nbytes + (0 if first.mask is None else first.mask.nbytes)) / 2**30
+    room = first.rgb.nbytes / 2**30  # a real photo's mask is one number
     dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, cache_gib=1.5 * room)
     for index in range(len(dataset)):
         dataset[0, index]
-    assert len(dataset._cache) <= 2
+    assert len(dataset._cache) == 1

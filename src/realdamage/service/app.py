@@ -123,9 +123,11 @@ def _import_all() -> None:
 
 async def _purge(store: ClaimStore, service: Service) -> None:
     days = service.settings.review_days
+    confirmed = service.settings.clock_confirmed
     while True:
         try:
-            gone = await asyncio.to_thread(purge, store, clock_confirmed=service.settings.clock_confirmed)
+            gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
+            confirmed = False  # the operator has looked at the clock once, not at what it does later
             forgotten = 0
             if days is not None and not gone.clock_in_doubt:
                 forgotten = await asyncio.to_thread(service.reviews.purge, days)

@@ -86,8 +86,16 @@ def _studio_bases(recipe: Recipe) -> list[Base]:
 
 
 def _manifest_bases(recipe: Recipe) -> list[Base]:
-    roots = [str(recipe.source.root), *recipe.source.more]
-    return [base for root in roots for base in _bases_of(recipe, Path(root))]
+    bases = _bases_of(recipe, Path(str(recipe.source.root)))
+    for root in map(Path, recipe.source.more):
+        # Groups of two folders may have the same name, and are not the same; an included set is named alike.
+        bases += [replace(base, group=f"{root.name}/{base.group}") for base in _bases_of(recipe, root)]
+    if any(base.split for base in bases) and not all(base.split for base in bases):
+        raise SynthesisError(
+            "recipe.source.root, more: some of these photos have a split and some have none, and would be in none. "
+            "Split all folders (realdamage split), or name one table for all of them with recipe.source.splits."
+        )
+    return bases
 
 
 def _bases_of(recipe: Recipe, root: Path) -> list[Base]:

@@ -127,7 +127,7 @@ def _included(recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track) 
         rows = read_manifest(root / each.name).table
         # An edit outside of the crop leaves a photo that is its original to the last byte.
         unedited = (rows["label"] == "synthetic") & rows["sha256"].isin(rows.loc[rows["label"] == "real", "sha256"])
-        rows = rows[~unedited]
+        rows = rows[~unedited].copy()
         for column in ("file_name", "pair", "mask_file_name"):
             rows[column] = rows[column].where(rows[column] == "", each.name + "/" + rows[column])
         # Groups of two sets may bear the same name, and are not the same.

@@ -150,9 +150,10 @@ def parameter_groups(
     if any(parameter.requires_grad for parameter in network.backbone.parameters()):
         full = adaptation.strategy == "full"
         decay = adaptation.layer_decay if full else 1.0
-        stem = {id(parameter) for parameter in _stem(network).parameters()}
+        own_rate = full and adaptation.stem != 1.0
+        stem = {id(parameter) for parameter in _stem(network).parameters()} if own_rate else set()
         for group in param_groups_layer_decay(network.backbone, weight_decay, skipped, layer_decay=decay):
-            for inside, factor in ((False, 1.0), (True, adaptation.stem if full else 1.0)):
+            for inside, factor in ((False, 1.0), (True, adaptation.stem)):
                 groups.append(
                     {
                         "params": [p for p in group["params"] if (id(p) in stem) == inside],

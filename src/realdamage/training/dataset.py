@@ -110,7 +110,7 @@ class PairDataset(Dataset[Batch]):
         self.units = training_units(manifest)
         self._partners = _by_source(manifest) if partners else ()
         self._synthetic = (manifest.table["label"] == "synthetic").to_numpy()
-        self._always = replace(degradations, probability=1.0)
+        self._always = replace(degradations, probability=1.0, jpeg=1.0 - degradations.webp, curriculum_epochs=0)
         self._sources = tempered([len(rows) for rows in self._partners])
         self._cache: dict[int, View] = {}
         self._cache_left = cache_gib * 2**30
@@ -122,7 +122,8 @@ class PairDataset(Dataset[Batch]):
         if row in self._cache:
             return self._cache[row]
         view = read_view(self.manifest, row, self.spec)
-        size = view.rgb.nbytes + (0 if view.mask is None else view.mask.nbytes)
+        masked = view.mask is not None and view.mask.flags.writeable  # others are one number, however large they look
+        size = view.rgb.nbytes + (view.mask.nbytes if view.mask is not None and masked else 0)
         if size <= self._cache_left:  # what came first stays: an epoch reads every photo once, so none is better kept
             self._cache_left -= size
             self._cache[row] = view
@@ -192,18 +193,25 @@ def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: M
         raise ConfigError(
             f"data.part_shares={dict(shares)}: the shares must sum to 1 and name values of the manifest's column part"
         )
+    if negative := [part for part, share in shares.items() if share < 0]:
+        raise ConfigError(f"data.part_shares.{negative[0]}={shares[negative[0]]}: a share cannot be negative")
     last = manifest.table.iloc[[unit[-1] for unit in units]]
     chances = np.zeros(len(units))
     for part, share in shares.items():
+        if not share:
+            continue
         inside = (last["part"] == part).to_numpy()
         if not inside.any():
             parts = ", ".join(sorted(set(manifest.table["part"])))
-            raise ConfigError(f"data.part_shares.{part}: {manifest.root} has no such part; it has {parts}")
+            raise ConfigError(
+                f"data.part_shares.{part}: {manifest.root} has no such part; it has {parts}. Set it to 0, and the "
+                "others so that they sum to 1, or train without shares: +experiment=vit_lite"
+            )
         families = last["family"][inside]
         counts = families.groupby(families).transform("size").to_numpy()
         weights = counts**-0.5
         chances[inside] = share * weights / weights.sum()
-    return chances
+    return chances / chances.sum()
 
 
 def tempered(counts: Sequence[int]) -> Chances:

@@ -9,6 +9,8 @@ from typing import Any
 # What a run may be continued with: none of it changes what is learned.
 FREE = ("name", "resume", "overwrite", "threads", "paths", "logger", "data.workers", "data.cache_gib")
 _PATHS = ("data.root", "model.weights")
+# Settings that are gone, by the value that changed nothing.
+_GONE = {"model.loss.consistency": 0.0}
 
 
 def changed_settings(had: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = FREE) -> list[str]:
@@ -28,6 +30,8 @@ def changed_settings(had: Mapping[str, Any], wanted: Mapping[str, Any], free: tu
         old, new = (each.get(key, defaults.get(key)) for each in (before, after))
         if key in _PATHS and old and new:
             old, new = Path(old).resolve(), Path(new).resolve()
+        if key in _GONE and old == _GONE[key]:
+            continue
         if old != new and not any(key == name or key.startswith(f"{name}.") for name in free):
             told.append(f"{key} was {old}, now {new}")
     return told

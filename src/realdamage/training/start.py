@@ -77,7 +77,7 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
     if config.debug and had.is_file() and not OmegaConf.select(OmegaConf.load(had), "debug"):
         raise ConfigError(
             f"{folder} holds a real run, which a debug run must not change. Leave out paths.run and hydra.run.dir, or "
-            "name another folder"
+            "name another folder; if nobody needs that run, remove its folder"
         )
     if config.resume not in (None, "last"):
         if not Path(config.resume).is_file():
