@@ -211,7 +211,8 @@ def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: M
         counts = families.groupby(families).transform("size").to_numpy()
         weights = counts**-0.5
         chances[inside] = share * weights / weights.sum()
-    return chances / chances.sum()
+    chances /= chances.sum()
+    return chances
 
 
 def tempered(counts: Sequence[int]) -> Chances:
