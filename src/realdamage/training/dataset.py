@@ -122,8 +122,9 @@ class PairDataset(Dataset[Batch]):
         if row in self._cache:
             return self._cache[row]
         view = read_view(self.manifest, row, self.spec)
-        masked = view.mask is not None and view.mask.flags.writeable  # others are one number, however large they look
-        size = view.rgb.nbytes + (view.mask.nbytes if view.mask is not None and masked else 0)
+        size = view.rgb.nbytes
+        if view.mask is not None and view.mask.flags.writeable:  # others are one number, however large they look
+            size += view.mask.nbytes
         if size <= self._cache_left:  # what came first stays: an epoch reads every photo once, so none is better kept
             self._cache_left -= size
             self._cache[row] = view
@@ -189,10 +190,13 @@ def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: M
     A unit belongs where its last photo does; real photos count as one family. Raises ConfigError: a part that the set
     does not have, or shares that do not sum to 1.
     """
-    if "part" not in manifest.table or not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-6):
+    if "part" not in manifest.table:
         raise ConfigError(
-            f"data.part_shares={dict(shares)}: the shares must sum to 1 and name values of the manifest's column part"
+            f"data.part_shares: {manifest.root} has no column part. Add it, or train without shares: "
+            "+experiment=vit_lite"
         )
+    if not math.isclose(total := sum(shares.values()), 1.0, abs_tol=1e-6):
+        raise ConfigError(f"data.part_shares={dict(shares)}: the shares sum to {total:g}, not to 1")
     if negative := [part for part, share in shares.items() if share < 0]:
         raise ConfigError(f"data.part_shares.{negative[0]}={shares[negative[0]]}: a share cannot be negative")
     last = manifest.table.iloc[[unit[-1] for unit in units]]
