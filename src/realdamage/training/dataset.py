@@ -185,9 +185,10 @@ def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
 
 def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: Mapping[str, float]) -> Chances:
     """The chance of each unit in a draw, float64 [units]: `shares` says how much of the draws each part of the set
-    gets (column `part`); inside a part families are drawn by the square root of their units, then a unit.
+    gets (column `part`). Inside a part, a generator (a family, where none is named) is drawn by the
+    square root of its units, then one of them.
 
-    A unit belongs where its last photo does; real photos count as one family. Raises ConfigError: a part that the set
+    A unit belongs where its last photo does; real photos count as one generator. Raises ConfigError: a part that the set
     does not have, or shares that do not sum to 1.
     """
     if "part" not in manifest.table:
@@ -211,8 +212,8 @@ def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: M
                 f"data.part_shares.{part}: {manifest.root} has no such part; it has {parts}. Set it to 0, and the "
                 "others so that they sum to 1, or train without shares: +experiment=vit_lite"
             )
-        families = last["family"][inside]
-        counts = families.groupby(families).transform("size").to_numpy()
+        generators = last["generator"].where(last["generator"] != "", last["family"])[inside]
+        counts = generators.groupby(generators).transform("size").to_numpy()
         weights = counts**-0.5
         chances[inside] = share * weights / weights.sum()
     chances /= chances.sum()
