@@ -188,8 +188,8 @@ def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: M
     gets (column `part`). Inside a part, a generator (a family, where none is named) is drawn by the
     square root of its units, then one of them.
 
-    A unit belongs where its last photo does; real photos count as one generator. Raises ConfigError: a part that the set
-    does not have, or shares that do not sum to 1.
+    A unit belongs where its last photo does; real photos count as one generator. Raises ConfigError: a part
+    that the set does not have, or shares that do not sum to 1.
     """
     if "part" not in manifest.table:
         raise ConfigError(
