@@ -26,11 +26,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from realdamage.core.metadata import ModelMetadata, write_model_file
+from realdamage.core.photo import PixelSpec
+from realdamage.core.policy import Calibration, Policy
+from realdamage.core.pooling import Pooling
 from realdamage.data.manifest import write_manifest
-from realdamage.inference.metadata import ModelMetadata, write_model_file
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.policy import Calibration, Policy
-from realdamage.inference.pooling import Pooling
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,7 +72,9 @@ def photo_factory() -> PhotoFactory:
     def make(height: int, width: int, seed: int) -> RGB:
         rng = np.random.default_rng(seed)
         coarse = rng.integers(40, 216, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float64)
+        smooth = np.asarray(
+            Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float64
+        )
         return np.clip(np.rint(smooth + rng.normal(0, 8, smooth.shape)), 0, 255).astype(np.uint8)
 
     return make
@@ -87,7 +89,9 @@ def signing() -> Any:
 @pytest.fixture(scope="session")
 def red_network() -> bytes:
     """A network that sees redness: evidence of a patch = (mean red - mean blue) / 16, logit = its mean."""
-    model = onnx.parser.parse_model((Path(__file__).parent / "inference" / "redness.onnx.txt").read_text())
+    model = onnx.parser.parse_model(
+        (Path(__file__).parent / "inference" / "redness.onnx.txt").read_text()
+    )
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
@@ -99,7 +103,9 @@ def save_red_model(red_network: bytes) -> SaveRedModel:
         pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
         pooling=Pooling(),
         calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
-        policy=Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}),
+        policy=Policy(
+            t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={}
+        ),
         backbone="redness",
         demo=False,
         model_version="test-1",
@@ -145,7 +151,10 @@ def write_set(photo_factory: PhotoFactory) -> WriteSet:
             region = np.where(mask[..., None], generated, rgb)
             pasted = np.where(mask[..., None], 255 - rgb, rgb)
             base = "damaged" if index % 2 else "original"
-            made: list[tuple[str, RGB, npt.NDArray[np.bool_] | None]] = [(base, rgb, None), ("ai_region", region, mask)]
+            made: list[tuple[str, RGB, npt.NDArray[np.bool_] | None]] = [
+                (base, rgb, None),
+                ("ai_region", region, mask),
+            ]
             made += [
                 [("ai_whole", generated, np.ones_like(mask))],
                 [("pasted", pasted, mask)],
@@ -157,7 +166,9 @@ def write_set(photo_factory: PhotoFactory) -> WriteSet:
                 Image.fromarray(pixels).save(root / name)
                 mask_name = f"masks/{index:02d}_{kind}.png" if painted is not None else ""
                 if painted is not None:
-                    Image.fromarray(np.where(painted, 255, 0).astype(np.uint8)).save(root / mask_name)
+                    Image.fromarray(np.where(painted, 255, 0).astype(np.uint8)).save(
+                        root / mask_name
+                    )
                 rows.append(
                     {
                         "file_name": name,
@@ -171,7 +182,9 @@ def write_set(photo_factory: PhotoFactory) -> WriteSet:
                         "group": f"group{index:02d}",
                         "pair": "" if kind == base else f"photos/{index:02d}_{base}.png",
                         "mask_file_name": mask_name,
-                        "split": ("train", "train", "val", "test")[index // 4 % 4] if splits else "",
+                        "split": ("train", "train", "val", "test")[index // 4 % 4]
+                        if splits
+                        else "",
                     }
                 )
         write_manifest(root, pd.DataFrame(rows))
@@ -192,7 +205,9 @@ def tiny_config(tiny_manifest: Path) -> TinyConfig:
     from realdamage.configuration import compose
 
     def make(run: Path, *overrides: str) -> DictConfig:
-        return compose("train", [*TINY_RUN, f"data.root={tiny_manifest}", f"paths.run={run}", *overrides])
+        return compose(
+            "train", [*TINY_RUN, f"data.root={tiny_manifest}", f"paths.run={run}", *overrides]
+        )
 
     return make
 
@@ -200,7 +215,7 @@ def tiny_config(tiny_manifest: Path) -> TinyConfig:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished training run: best.ckpt, last.ckpt, config.yaml, logs; tests must not change it."""
-    from realdamage import train
+    from realdamage.commands import train
 
     folder = tmp_path_factory.mktemp("run") / "tiny"
     train.run(tiny_config(folder, "name=tiny", "model.lr=3e-3", "trainer.max_epochs=3"))
@@ -210,11 +225,16 @@ def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_run` as an exported, uncalibrated model file, alone in its folder; tests must not change it."""
-    from realdamage import export
+    from realdamage.commands import export
     from realdamage.configuration import compose
 
     path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    export.run(compose("export", [f"checkpoint={tiny_run}/best.ckpt", f"output={path}", f"paths.run={path.parent}"]))
+    export.run(
+        compose(
+            "export",
+            [f"checkpoint={tiny_run}/best.ckpt", f"output={path}", f"paths.run={path.parent}"],
+        )
+    )
     return path
 
 

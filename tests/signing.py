@@ -27,7 +27,11 @@ _UNJUDGED = {"verify": {"verify_after_sign": False, "verify_trust": False}}
 
 
 def _name(organization: str) -> x509.Name:
-    values = {NameOID.COUNTRY_NAME: "DE", NameOID.ORGANIZATION_NAME: organization, NameOID.COMMON_NAME: "test"}
+    values = {
+        NameOID.COUNTRY_NAME: "DE",
+        NameOID.ORGANIZATION_NAME: organization,
+        NameOID.COMMON_NAME: "test",
+    }
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in values.items()])
 
 
@@ -39,11 +43,15 @@ class Signing:
     """authority: PEM of who issues the maker's certificate. chain: the maker's certificate with the authority's."""
 
     def __init__(self) -> None:
-        self._issuer, self._own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        self._issuer, self._own = (
+            ec.generate_private_key(ec.SECP256R1()),
+            ec.generate_private_key(ec.SECP256R1()),
+        )
         root = self._certificate("Throw-away authority", self._issuer, 2 * DAY)
         self.authority = _pem(root)
         self.chain = (
-            _pem(self._certificate("Throw-away maker", self._own, 2 * DAY, PURPOSES["e-mail"])) + self.authority
+            _pem(self._certificate("Throw-away maker", self._own, 2 * DAY, PURPOSES["e-mail"]))
+            + self.authority
         )
 
     def sign(
@@ -67,7 +75,9 @@ class Signing:
             step["parameters"] = {"ingredientIds": ["before"]}
         steps = [step]
         if relationship == "componentOf":  # a part is put into something that was made before
-            steps.insert(0, {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPES + "composite"})
+            steps.insert(
+                0, {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPES + "composite"}
+            )
         manifest = {
             "claim_generator_info": [{"name": "test program", "version": "1"}],
             "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": steps}}],
@@ -76,8 +86,15 @@ class Signing:
         if parent:
             ingredient = {"title": "before", "instance_id": "before", "relationship": relationship}
             builder.add_ingredient(ingredient, "image/jpeg", io.BytesIO(parent))
-        chain = _pem(self._certificate("Throw-away maker", self._own, valid, PURPOSES[purpose])) + self.authority
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        chain = (
+            _pem(self._certificate("Throw-away maker", self._own, valid, PURPOSES[purpose]))
+            + self.authority
+        )
+        form = (
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
         signer = c2pa.Signer.from_info(
             c2pa.C2paSignerInfo("es256", chain.encode(), self._own.private_bytes(*form), None)
         )
@@ -92,7 +109,11 @@ class Signing:
         return signed
 
     def _certificate(
-        self, subject: str, key: ec.EllipticCurvePrivateKey, valid: datetime.timedelta, purpose: str = ""
+        self,
+        subject: str,
+        key: ec.EllipticCurvePrivateKey,
+        valid: datetime.timedelta,
+        purpose: str = "",
     ) -> x509.Certificate:
         """purpose: of a signer's certificate; without one it is the authority's own."""
         now, issues = datetime.datetime.now(datetime.UTC), not purpose
@@ -106,13 +127,19 @@ class Signing:
             .not_valid_after(now + valid)
             .add_extension(x509.BasicConstraints(issues, None), critical=True)
             .add_extension(
-                x509.KeyUsage(not issues, False, False, False, False, issues, issues, False, False), critical=True
+                x509.KeyUsage(not issues, False, False, False, False, issues, issues, False, False),
+                critical=True,
             )
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._issuer.public_key()), critical=False
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._issuer.public_key()),
+                critical=False,
             )
         )
         if purpose:
-            builder = builder.add_extension(x509.ExtendedKeyUsage([ObjectIdentifier(purpose)]), critical=False)
+            builder = builder.add_extension(
+                x509.ExtendedKeyUsage([ObjectIdentifier(purpose)]), critical=False
+            )
         return builder.sign(self._issuer, hashes.SHA256())

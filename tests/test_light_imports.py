@@ -15,10 +15,22 @@ import pytest
 import realdamage
 
 PACKAGE = Path(realdamage.__file__).parent
-TRAINING = {"torch", "torchvision", "timm", "lightning", "hydra", "omegaconf", "diffusers", "transformers", "peft"}
+TRAINING = {
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "hydra",
+    "omegaconf",
+    "diffusers",
+    "transformers",
+    "peft",
+}
 ANALYSIS = {"pandas", "sklearn", "scipy", "matplotlib", "onnx"}
 # The codec engines run networks; train_codec is the command that trains the house's own.
-CODEC_ENGINES = {f"realdamage.synthesis.{name}" for name in ("codec", "house_codec", "taef2", "train_codec")}
+CODEC_ENGINES = {
+    f"realdamage.synthesis.{name}" for name in ("codec", "house_codec", "taef2", "train_codec")
+}
 
 # Imports one module after the other and notes the first that brings in something heavy.
 WATCH = """
@@ -35,12 +47,16 @@ print(json.dumps(found))
 
 
 def modules_of(room: str) -> list[str]:
-    names = [f"realdamage.{room}.{module.name}" for module in pkgutil.iter_modules([str(PACKAGE / room)])]
+    names = [
+        f"realdamage.{room}.{module.name}" for module in pkgutil.iter_modules([str(PACKAGE / room)])
+    ]
     return [f"realdamage.{room}", *(name for name in names if name not in CODEC_ENGINES)]
 
 
 def heavy_imports(modules: list[str], forbidden: set[str]) -> dict[str, str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    }
     done = subprocess.run(
         [sys.executable, "-c", WATCH, json.dumps([modules, sorted(forbidden)])],
         env=environment,
@@ -61,7 +77,7 @@ def test_rooms_without_torch() -> None:
 
 
 def test_inference_and_the_command_line_need_the_base_install_only() -> None:
-    modules = ["realdamage", *modules_of("inference"), "realdamage.cli"]
+    modules = ["realdamage", *modules_of("inference"), "realdamage.commands.cli"]
     assert len(modules) > 10
     assert heavy_imports(modules, TRAINING | ANALYSIS) == {}
 
@@ -98,10 +114,24 @@ def against_the_direction(room: str, source: str) -> list[str]:
             imported += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = str(node.module)
-            imported += [f"realdamage.{name.name}" for name in node.names] if module == "realdamage" else [module]
-            imported += ["realdamage.relative"] if node.level else []  # would hide the room; none is used
-    ours = [name for name in imported if name.startswith("realdamage.") and not name.endswith("__version__")]
-    closed = {part for part in (name.split(".")[1] for name in ours) if part in MAY_IMPORT or room == "inference"}
+            imported += (
+                [f"realdamage.{name.name}" for name in node.names]
+                if module == "realdamage"
+                else [module]
+            )
+            imported += (
+                ["realdamage.relative"] if node.level else []
+            )  # would hide the room; none is used
+    ours = [
+        name
+        for name in imported
+        if name.startswith("realdamage.") and not name.endswith("__version__")
+    ]
+    closed = {
+        part
+        for part in (name.split(".")[1] for name in ours)
+        if part in MAY_IMPORT or room == "inference"
+    }
     closed -= MAY_IMPORT[room] | {room}
     return [name for name in ours if name.split(".")[1] in closed]
 
@@ -110,7 +140,10 @@ def against_the_direction(room: str, source: str) -> list[str]:
 def test_rooms_import_in_one_direction(room: str) -> None:
     files = sorted((PACKAGE / room).rglob("*.py"))
     assert len(files) > 5
-    found = {str(file.relative_to(PACKAGE)): against_the_direction(room, file.read_text("utf-8")) for file in files}
+    found = {
+        str(file.relative_to(PACKAGE)): against_the_direction(room, file.read_text("utf-8"))
+        for file in files
+    }
     assert {name: modules for name, modules in found.items() if modules} == {}
 
 
@@ -121,25 +154,33 @@ def test_every_room_has_its_place_in_the_order() -> None:
 def test_the_direction_is_seen_in_every_form_of_import() -> None:
     later = "def f():\n    from realdamage.evaluation.left_out import MODEL\n"
     assert against_the_direction("training", later) == ["realdamage.evaluation.left_out"]
-    assert against_the_direction("data", "import realdamage.training.network") == ["realdamage.training.network"]
-    assert against_the_direction("service", "from realdamage import evaluation, schema") == ["realdamage.evaluation"]
-    assert against_the_direction("inference", "from realdamage.commit import git_commit") == ["realdamage.commit"]
+    assert against_the_direction("data", "import realdamage.training.network") == [
+        "realdamage.training.network"
+    ]
+    assert against_the_direction("service", "from realdamage import evaluation, schema") == [
+        "realdamage.evaluation"
+    ]
+    assert against_the_direction("inference", "from realdamage.commit import git_commit") == [
+        "realdamage.commit"
+    ]
     assert against_the_direction("evaluation", later + "from realdamage import training") == []
 
 
 def test_importing_the_package_is_free() -> None:
-    assert heavy_imports(["realdamage"], TRAINING | ANALYSIS | {"numpy", "PIL", "onnxruntime"}) == {}
+    assert (
+        heavy_imports(["realdamage"], TRAINING | ANALYSIS | {"numpy", "PIL", "onnxruntime"}) == {}
+    )
 
 
 def test_using_the_exports_needs_the_base_install_only() -> None:
-    assert realdamage.Detector.__module__ == "realdamage.inference.detector"
-    assert realdamage.Verdict.__module__ == "realdamage.inference.verdict"
-    assert realdamage.RealDamageError.__module__ == "realdamage.inference.errors"
+    assert realdamage.Detector.__module__ == "realdamage.core.detector"
+    assert realdamage.Verdict.__module__ == "realdamage.core.verdict"
+    assert realdamage.RealDamageError.__module__ == "realdamage.errors"
     with pytest.raises(AttributeError, match="has no attribute 'Detektor'"):
         _ = realdamage.Detektor
 
 
 def test_the_watch_sees_what_is_imported() -> None:
-    assert heavy_imports(["realdamage", "realdamage.inference.photo"], {"numpy"}) == {
-        "numpy": "realdamage.inference.photo"
+    assert heavy_imports(["realdamage", "realdamage.core.photo"], {"numpy"}) == {
+        "numpy": "realdamage.core.photo"
     }

@@ -53,15 +53,25 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 
 
 def files_below(folder: Path) -> set[str]:
-    found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    found = (
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
     return {path.relative_to(folder).as_posix() for path in found}
 
 
 def test_the_wheel_is_the_package_and_its_configs(wheel: zipfile.ZipFile) -> None:
-    inside = {name.removeprefix("realdamage/") for name in wheel.namelist() if name.startswith("realdamage/")}
+    inside = {
+        name.removeprefix("realdamage/")
+        for name in wheel.namelist()
+        if name.startswith("realdamage/")
+    }
     configs = {f"configs/{name}" for name in files_below(ROOT / "configs")}
     assert inside == files_below(ROOT / "src" / "realdamage") | configs
-    assert {"py.typed", "configs/experiment/quickstart.yaml", "synthesis/house_codec.safetensors"} <= inside
+    assert {
+        "py.typed",
+        "configs/experiment/quickstart.yaml",
+        "synthesis/house_codec.safetensors",
+    } <= inside
     others = {name.partition("/")[0] for name in wheel.namelist()} - {"realdamage"}
     assert others == {f"realdamage-{realdamage.__version__}.dist-info"}
 
@@ -70,7 +80,9 @@ def test_the_house_codec_stays_small(wheel: zipfile.ZipFile) -> None:
     assert wheel.getinfo("realdamage/synthesis/house_codec.safetensors").file_size < 1_000_000
 
 
-def test_a_wheel_from_the_source_distribution_is_the_same(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+def test_a_wheel_from_the_source_distribution_is_the_same(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
     with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
         # Python 3.11 has the filter from its fourth patch on; the archive is our own either way.
         safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -79,14 +91,22 @@ def test_a_wheel_from_the_source_distribution_is_the_same(wheel: zipfile.ZipFile
     again = zipfile.ZipFile(build("wheel", source, tmp_path / "wheel"))
     sizes = {item.filename: item.file_size for item in wheel.infolist()}
     assert {item.filename: item.file_size for item in again.infolist()} == sizes
-    assert {"tests", "data", "Makefile", "constraints.txt"} <= {path.name for path in source.iterdir()}
+    assert {"tests", "data", "Makefile", "constraints.txt"} <= {
+        path.name for path in source.iterdir()
+    }
 
 
 def test_one_version_everywhere(project: dict[str, Any], metadata: Message) -> None:
     version = project["project"]["version"]
     assert metadata["Version"] == version
-    assert realdamage.__version__ == version, "installed anew? remove .venv/installed-*, then make test"
-    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert realdamage.__version__ == version, (
+        "installed anew? remove .venv/installed-*, then make test"
+    )
+    assert re.search(
+        rf"^## {re.escape(version)}\b",
+        (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
 
 
 def test_licence_and_python(metadata: Message, wheel: zipfile.ZipFile) -> None:
@@ -102,16 +122,26 @@ def test_the_base_install_is_three_packages(metadata: Message) -> None:
 
 def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -> None:
     scripts: dict[str, str] = project["project"]["scripts"]
-    installed = {e.name: e for e in importlib.metadata.entry_points(group="console_scripts") if e.name in scripts}
-    assert {name: entry.value for name, entry in installed.items()} == scripts, "installed anew? see test_one_version"
+    installed = {
+        e.name: e
+        for e in importlib.metadata.entry_points(group="console_scripts")
+        if e.name in scripts
+    }
+    assert {name: entry.value for name, entry in installed.items()} == scripts, (
+        "installed anew? see test_one_version"
+    )
     assert set(scripts) == {"realdamage", *(f"realdamage-{name}" for name in COMMANDS)}
     assert all(callable(entry.load()) for entry in installed.values())
 
 
 def test_an_editable_install_reads_the_repository_s_configs() -> None:
     assert config_folder() == ROOT / "configs"
-    copies = [Path(folder) / "realdamage" / "configs" for folder in sys.path if "site-packages" in folder]
-    assert not any(copy.exists() for copy in copies), "a stale copy of configs/ lies in site-packages"
+    copies = [
+        Path(folder) / "realdamage" / "configs" for folder in sys.path if "site-packages" in folder
+    ]
+    assert not any(copy.exists() for copy in copies), (
+        "a stale copy of configs/ lies in site-packages"
+    )
 
 
 def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -119,16 +149,26 @@ def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProce
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     program = f"import sys; sys.modules[{blocked!r}] = None; {code}"
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 # Each command with what it imports first, so that nothing heavy is loaded before it fails.
 @pytest.mark.parametrize(
     ("command", "blocked"),
-    [("train", "hydra"), ("evaluate", "hydra"), ("export", "torch"), ("synthesize", "hydra"), ("folds", "hydra")],
+    [
+        ("train", "hydra"),
+        ("evaluate", "hydra"),
+        ("export", "torch"),
+        ("synthesize", "hydra"),
+        ("folds", "hydra"),
+    ],
 )
 def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_path: Path) -> None:
-    done = run_without(blocked, f"from realdamage import entry_points; entry_points.{command}()", tmp_path)
+    done = run_without(
+        blocked, f"from realdamage import entry_points; entry_points.{command}()", tmp_path
+    )
     assert done.returncode == 3
     assert done.stderr == (
         f'error: realdamage-{command} needs the extra "train" ({blocked} is not installed). '
@@ -137,7 +177,11 @@ def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_pa
 
 
 def test_a_missing_module_of_ours_is_no_missing_extra(tmp_path: Path) -> None:
-    done = run_without("realdamage.train", "from realdamage import entry_points; entry_points.train()", tmp_path)
+    done = run_without(
+        "realdamage.commands.train",
+        "from realdamage import entry_points; entry_points.train()",
+        tmp_path,
+    )
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "pip install" not in done.stderr
@@ -147,7 +191,9 @@ def bound_lines() -> list[str]:
     """The lines of pyproject.toml that hold a requirement with a bound."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     return [
-        line for line in text.splitlines() if re.search(r'"[\w.-]+(\[\w+\])?[<>=!~]=?\s*\d', line.partition("#")[0])
+        line
+        for line in text.splitlines()
+        if re.search(r'"[\w.-]+(\[\w+\])?[<>=!~]=?\s*\d', line.partition("#")[0])
     ]
 
 
@@ -163,7 +209,9 @@ def direct_dependencies(project: dict[str, Any]) -> list[str]:
 
 def test_every_bound_says_why(project: dict[str, Any]) -> None:
     lines, bounded = bound_lines(), direct_dependencies(project)
-    assert len(lines) == len(bounded) + len(project["build-system"]["requires"]), "one requirement a line"
+    assert len(lines) == len(bounded) + len(project["build-system"]["requires"]), (
+        "one requirement a line"
+    )
     assert [line for line in lines if "#" not in line] == []
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from realdamage import Detector, cli
+from realdamage import Detector
+from realdamage.commands import cli
+from realdamage.core.metadata import read_model_file
 from realdamage.data.manifest import read_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
-from realdamage.inference.metadata import read_model_file
 
 NETWORK = ("model.backbone=test_vit", "model.tile=64", "model.overlap=16")
 
@@ -31,8 +32,14 @@ def command(run_command: Callable[..., Any]) -> Callable[..., str]:
     return run
 
 
-def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    small = ("recipe.source.groups=12", "recipe.workers=1", "recipe.fractions={train: 0.5, val: 0.25, test: 0.25}")
+def test_photos_in_verdict_out(
+    command: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = (
+        "recipe.source.groups=12",
+        "recipe.workers=1",
+        "recipe.fractions={train: 0.5, val: 0.25, test: 0.25}",
+    )
     assert "photos/s" in command("synthesize", "+recipe=quickstart", "out=data", *small)
     table = read_manifest(tmp_path / "data").table
     assert set(table["split"]) == {"train", "val", "test"}
@@ -49,7 +56,9 @@ def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, capf
     assert not list(model.parent.glob("*.data")), "an external data file lies beside the model"
 
     # An untrained network may rank the few photos of val upside down, which `calibrate` refuses; then the gate worked.
-    code = cli.main(["calibrate", str(model), "--manifest", "data", "--fpr", "0.1", "--miss", "0.1"])
+    code = cli.main(
+        ["calibrate", str(model), "--manifest", "data", "--fpr", "0.1", "--miss", "0.1"]
+    )
     _, metadata, _ = read_model_file(model)
     assert code == (3 if metadata.calibration is None else 0)
     assert metadata.demo
@@ -58,7 +67,11 @@ def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, capf
 
     scores = {}
     for checkpoint in ("best.ckpt", "model.onnx"):
-        arguments = (f"checkpoint=out/tiny/{checkpoint}", "data.root=data", f"name=eval-{checkpoint[:4]}")
+        arguments = (
+            f"checkpoint=out/tiny/{checkpoint}",
+            "data.root=data",
+            f"name=eval-{checkpoint[:4]}",
+        )
         printed = command("evaluate", *arguments)
         assert "AUROC" in printed
         assert "from the files' size, bytes and tables alone" in printed
@@ -73,13 +86,22 @@ def test_photos_in_verdict_out(command: Callable[..., str], tmp_path: Path, capf
 
     photos = [f"data/{name}" for name in table.loc[table["split"] == "test", "file_name"][:2]]
     capfd.readouterr()
-    assert cli.main(["predict", *photos, "--model", str(model), "--heatmap", "maps", "--format", "csv"]) == 0
+    assert (
+        cli.main(
+            ["predict", *photos, "--model", str(model), "--heatmap", "maps", "--format", "csv"]
+        )
+        == 0
+    )
     rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
     assert [row["file_name"] for row in rows] == photos
-    assert {row["outcome"] for row in rows} <= {"real", "review"}, "a demo model said synthetic unasked"
+    assert {row["outcome"] for row in rows} <= {"real", "review"}, (
+        "a demo model said synthetic unasked"
+    )
     assert len(list((tmp_path / "maps").glob("*.png"))) == 2
     verdict = Detector.load(model).predict((tmp_path / photos[0]).read_bytes())
-    expected = pd.Series(scores["model.onnx"].to_numpy(), index=table.loc[table["split"] == "test", "file_name"])
+    expected = pd.Series(
+        scores["model.onnx"].to_numpy(), index=table.loc[table["split"] == "test", "file_name"]
+    )
     assert verdict.score == pytest.approx(expected[photos[0].removeprefix("data/")], abs=1e-5)
 
 
@@ -89,6 +111,8 @@ def test_foreign_sets_without_splits_say_what_to_type(
     root = write_set(tmp_path / "photos", splits=False)
     done = run_command("evaluate", f"checkpoint={tiny_onnx}", f"data.root={root}")
     assert (done.code, "data.split=null" in done.err) == (2, True)
-    done = run_command("evaluate", f"checkpoint={tiny_onnx}", f"data.root={root}", "data.split=null")
+    done = run_command(
+        "evaluate", f"checkpoint={tiny_onnx}", f"data.root={root}", "data.split=null"
+    )
     assert done.code == 0, done.err
     assert "44 photos" in done.out

@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from realdamage.inference.detector import Detector
-    from realdamage.inference.errors import RealDamageError
-    from realdamage.inference.verdict import Verdict
+    from realdamage.core.detector import Detector
+    from realdamage.core.verdict import Verdict
+    from realdamage.errors import RealDamageError
 
     __version__: str
 
 __all__ = ["Detector", "RealDamageError", "Verdict", "__version__"]
 
 _HOMES = {
-    "Detector": "realdamage.inference.detector",
-    "RealDamageError": "realdamage.inference.errors",
-    "Verdict": "realdamage.inference.verdict",
+    "Detector": "realdamage.core.detector",
+    "RealDamageError": "realdamage.errors",
+    "Verdict": "realdamage.core.verdict",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from realdamage.cli import main
+from realdamage.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,9 +12,17 @@ def git_commit() -> str:
     repository."""
     folder = Path(__file__).resolve().parent
     try:
-        options: Any = {"cwd": folder, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        options: Any = {
+            "cwd": folder,
+            "capture_output": True,
+            "text": True,
+            "check": True,
+            "timeout": 10,
+        }
         commit = str(subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout).strip()
-        changes = str(subprocess.run(["git", "status", "--porcelain", "-uno"], **options).stdout).strip()
+        changes = str(
+            subprocess.run(["git", "status", "--porcelain", "-uno"], **options).stdout
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+changes" if changes else "")

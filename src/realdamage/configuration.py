@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from realdamage import schema
-from realdamage.inference.errors import ConfigError, RealDamageError
+from realdamage.errors import ConfigError, RealDamageError
 
 
 def config_folder() -> Path:
@@ -69,7 +69,9 @@ def run(command: str, task: Callable[[Any], None]) -> None:
         except (RealDamageError, HydraException, OmegaConfBaseException) as error:
             if full:
                 raise
-            failed.append(error)  # Hydra would print "Error executing job with overrides" before it hands it on
+            failed.append(
+                error
+            )  # Hydra would print "Error executing job with overrides" before it hands it on
             _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -79,7 +81,9 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     # Without it Hydra prints and exits by itself, and no hint could be added.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        decorate = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
+        decorate = hydra.main(
+            version_base="1.3", config_path=str(config_folder()), config_name=command
+        )
         decorate(task_in_users_environment)()
         if failed:
             raise failed[0]
@@ -171,26 +175,38 @@ def _wrong_key(text: str, command: str) -> str:
     for parent in parents:
         entry = getattr(node._metadata, "element_type", None)
         entry = next((part for part in get_args(entry) if is_dataclass(part)), entry)  # X | None
-        if is_dataclass(entry) and parent not in node:  # a name of the user's own, such as a generator's
+        if (
+            is_dataclass(entry) and parent not in node
+        ):  # a name of the user's own, such as a generator's
             node = OmegaConf.structured(entry)
             continue
-        node = OmegaConf.select(node, parent) if OmegaConf.is_dict(node) and parent in node else None
+        node = (
+            OmegaConf.select(node, parent) if OmegaConf.is_dict(node) and parent in node else None
+        )
         if node is None:
             return f"{full_key['key']}: no such key"
     prefix = "".join(f"{parent}." for parent in parents)
-    return f"{full_key['key']}: no such key; " + _near_or_all(prefix, key, [str(name) for name in node])
+    return f"{full_key['key']}: no such key; " + _near_or_all(
+        prefix, key, [str(name) for name in node]
+    )
 
 
 def _near_or_all(prefix: str, word: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f"did you mean {prefix}{near[0]}?" if near else f"allowed there: {', '.join(sorted(choices)) or 'nothing'}"
+    return (
+        f"did you mean {prefix}{near[0]}?"
+        if near
+        else f"allowed there: {', '.join(sorted(choices)) or 'nothing'}"
+    )
 
 
 def _remove_if_empty(folder: Path) -> None:
     """Hydra makes a run's folder before anybody has looked at the call; one in which nothing was done need not stay,
     nor those above it in the folder in which the command was typed."""
     here = Path.cwd()
-    for handler in logging.getLogger().handlers[:]:  # of the run's log, which would look for its folder later on
+    for handler in logging.getLogger().handlers[
+        :
+    ]:  # of the run's log, which would look for its folder later on
         log = Path(handler.baseFilename) if isinstance(handler, logging.FileHandler) else None
         if log and log.parent == folder and not log.exists():
             logging.getLogger().removeHandler(handler)

@@ -27,7 +27,7 @@ class PathsConfig:
 
 @dataclass
 class DegradationsConfig:
-    """See `realdamage.training.degradations.Degradations`."""
+    """See `realdamage.data.degradations.Degradations`."""
 
     probability: float = 0.0
     resize: float = 0.3
@@ -99,7 +99,7 @@ class DataConfig:
 
 @dataclass
 class PoolingConfig:
-    """See `realdamage.inference.pooling.Pooling`."""
+    """See `realdamage.core.pooling.Pooling`."""
 
     name: str = "log_mean_exp"
     tile_sharpness: float = 3.0

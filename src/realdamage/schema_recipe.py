@@ -49,7 +49,9 @@ class IncludeConfig:
 
     root: str | None = None
     splits: str | None = None
-    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2})
+    fractions: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2}
+    )
     exceptions: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,7 +80,9 @@ class RecipeConfig:
     generators: dict[str, GeneratorConfig | None] = field(default_factory=dict)
     include: dict[str, IncludeConfig | None] = field(default_factory=dict)
     writer: WriterConfig = field(default_factory=WriterConfig)
-    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2})
+    fractions: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2}
+    )
     workers: int | None = None
 
 

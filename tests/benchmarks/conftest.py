@@ -24,7 +24,9 @@ def report(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Repor
     return add
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     rows = config.stash.get(_ROWS, [])
     if not rows or not config.getoption("benchmark_enable"):
         return  # a single run of each, on smaller photos, says nothing about speed

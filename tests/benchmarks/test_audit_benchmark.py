@@ -32,11 +32,22 @@ def manifest(benchmark: BenchmarkFixture, tmp_path: Path) -> Manifest:
             buffer = io.BytesIO()
             Image.new("RGB", (640 + 16 * key[1], 480)).save(buffer, "JPEG", quality=key[0])
             contents[key] = buffer.getvalue() + bytes(60_000)
-        source, damage = f"shop{rng.integers(12)}", str(rng.choice(DAMAGES)) if rng.random() < 0.5 else ""
+        source, damage = (
+            f"shop{rng.integers(12)}",
+            str(rng.choice(DAMAGES)) if rng.random() < 0.5 else "",
+        )
         for label in ("real", "synthetic"):
             name = f"{group:05}_{label}.jpg"
-            (tmp_path / name).write_bytes(contents[key] + bytes(int(rng.integers(20_000))) + name.encode())
-            row = {"file_name": name, "label": label, "source": source, "damage": damage, "group": f"g{group}"}
+            (tmp_path / name).write_bytes(
+                contents[key] + bytes(int(rng.integers(20_000))) + name.encode()
+            )
+            row = {
+                "file_name": name,
+                "label": label,
+                "source": source,
+                "damage": damage,
+                "group": f"g{group}",
+            }
             rows.append({**row, "condition": "damaged" if damage else "intact", "split": "train"})
     write_manifest(tmp_path, pd.DataFrame(rows))
     return read_manifest(tmp_path)

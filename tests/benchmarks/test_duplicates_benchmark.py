@@ -19,12 +19,18 @@ def test_grouping_100_000_hashes(benchmark: BenchmarkFixture) -> None:
     words = rng.integers(0, 2**63, (count // 2, 5), dtype=np.uint64)
     thumbnails = rng.normal(size=(count // 2, 768)).astype(np.float32)
     thumbnails /= np.linalg.norm(thumbnails, axis=1, keepdims=True)
-    hashes = [PhotoHash(row[0], row[1:], small) for row, small in zip(words, thumbnails, strict=True) for _ in (0, 1)]
+    hashes = [
+        PhotoHash(row[0], row[1:], small)
+        for row, small in zip(words, thumbnails, strict=True)
+        for _ in (0, 1)
+    ]
     found: Grouping = benchmark.pedantic(duplicate_groups, args=(hashes,), rounds=1)
     assert found.labels.max() + 1 == count // 2
 
 
-def test_hashing_a_photo(benchmark: BenchmarkFixture, photo_factory: Callable[..., np.ndarray]) -> None:
+def test_hashing_a_photo(
+    benchmark: BenchmarkFixture, photo_factory: Callable[..., np.ndarray]
+) -> None:
     buffer = io.BytesIO()
     Image.fromarray(photo_factory(960, 1280, 0)).save(buffer, "JPEG", quality=90)
     found = benchmark(lambda: perceptual_hash(Image.open(io.BytesIO(buffer.getvalue()))))

@@ -25,13 +25,13 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from threadpoolctl import threadpool_limits
 
-from realdamage.inference.detector import PACKAGED_MODEL, Detector
-from realdamage.inference.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.inference.photo import PixelSpec, assemble, cover, read_photo
-from realdamage.inference.pooling import Pooling, pool
-from realdamage.inference.regions import find_regions
-from realdamage.inference.scorer import OnnxScorer
-from realdamage.training.exporter import PARITY_CALIBRATION, onnx_bytes
+from realdamage.core.detector import PACKAGED_MODEL, Detector
+from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
+from realdamage.core.photo import PixelSpec, assemble, cover, read_photo
+from realdamage.core.pooling import Pooling, pool
+from realdamage.core.regions import find_regions
+from realdamage.core.scorer import OnnxScorer
+from realdamage.exporting.exporter import PARITY_CALIBRATION, onnx_bytes
 from realdamage.training.network import EvidenceViT, build_network
 from realdamage.training.scorer import TorchScorer
 
@@ -122,7 +122,9 @@ def seconds(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_verdict(benchmark: BenchmarkFixture, report: Report, model: Path, jpeg: Jpeg, size: str) -> None:
+def test_a_verdict(
+    benchmark: BenchmarkFixture, report: Report, model: Path, jpeg: Jpeg, size: str
+) -> None:
     """From bytes; and the shares of its parts, each timed alone."""
     detector, data = Detector.load(model, threads=THREADS), jpeg(size).read_bytes()
     verdict = benchmark(detector.predict, data)
@@ -160,7 +162,9 @@ def test_onnx_against_torch(
     benchmark: BenchmarkFixture, report: Report, network: EvidenceViT, exported: Path, jpeg: Jpeg
 ) -> None:
     """The same network behind the same detector: how many times as long torch takes, as it is and compiled."""
-    compiled = torch.compile(network, dynamic=True, disable=benchmark.disabled)  # compiling takes a minute
+    compiled = torch.compile(
+        network, dynamic=True, disable=benchmark.disabled
+    )  # compiling takes a minute
     detectors = {
         "onnx": Detector.load(exported, threads=THREADS),
         "torch eager": Detector(TorchScorer(network), METADATA),
@@ -170,9 +174,14 @@ def test_onnx_against_torch(
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        scores = {name: detector.predict(data).score for name, detector in detectors.items()}  # compiles, too
+        scores = {
+            name: detector.predict(data).score for name, detector in detectors.items()
+        }  # compiles, too
         took = seconds(
-            {name: lambda each=detector: each.predict(data) for name, detector in detectors.items()},
+            {
+                name: lambda each=detector: each.predict(data)
+                for name, detector in detectors.items()
+            },
             1 if benchmark.disabled else 5,
         )
     finally:
@@ -183,7 +192,9 @@ def test_onnx_against_torch(
         report(f"{name} / onnx", took[name] / took["onnx"], ".2f")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="transformers is not installed"
+)
 def test_against_a_classification_pipeline(
     benchmark: BenchmarkFixture, report: Report, exported: Path, jpeg: Jpeg
 ) -> None:
@@ -204,7 +215,10 @@ def test_against_a_classification_pipeline(
     try:
         found = benchmark(lambda: classify(Image.open(io.BytesIO(data))))
         took = seconds(
-            {"pipeline": lambda: classify(Image.open(io.BytesIO(data))), "detector": lambda: detector.predict(data)},
+            {
+                "pipeline": lambda: classify(Image.open(io.BytesIO(data))),
+                "detector": lambda: detector.predict(data),
+            },
             1 if benchmark.disabled else 5,
         )
     finally:
@@ -217,10 +231,15 @@ def test_a_list(benchmark: BenchmarkFixture, report: Report, exported: Path, jpe
     """64 photos in one call, against one call each: the next is read while the network runs."""
     detector = Detector.load(exported, threads=THREADS)
     photos = [jpeg("640x480").read_bytes()] * (4 if benchmark.disabled else 64)
-    verdicts = benchmark.pedantic(detector.predict, args=(photos,), rounds=1 if benchmark.disabled else 3)
+    verdicts = benchmark.pedantic(
+        detector.predict, args=(photos,), rounds=1 if benchmark.disabled else 3
+    )
     assert {verdict.score for verdict in verdicts} == {detector.predict(photos[0]).score}
     took = seconds(
-        {"list": lambda: detector.predict(photos), "each": lambda: [detector.predict(photo) for photo in photos]},
+        {
+            "list": lambda: detector.predict(photos),
+            "each": lambda: [detector.predict(photo) for photo in photos],
+        },
         1 if benchmark.disabled else 3,
     )
     report("photos a second", len(photos) / took["list"], ".1f")
@@ -233,7 +252,9 @@ def test_memory(benchmark: BenchmarkFixture, report: Report, exported: Path, jpe
     photos = [str(jpeg(size)) for size in ("1280x960", "4000x3000")]
     command = [sys.executable, "-c", PEAK, str(exported), str(THREADS), *photos]
     done = benchmark.pedantic(
-        lambda: subprocess.run(command, capture_output=True, text=True, check=True), rounds=1, iterations=1
+        lambda: subprocess.run(command, capture_output=True, text=True, check=True),
+        rounds=1,
+        iterations=1,
     )
     peaks = [float(line) for line in done.stdout.split()]
     assert peaks == sorted(peaks)
@@ -253,7 +274,10 @@ def test_share_of_the_matmul_rate(benchmark: BenchmarkFixture, report: Report, m
     assert logit.shape == (count,)
     a, b = rng.normal(size=(2, 1024, 1024)).astype(np.float32)
     with threadpool_limits(THREADS):
-        took = seconds({"network": lambda: scorer(tiles), "matmul": lambda: a @ b}, 1 if benchmark.disabled else 9)
+        took = seconds(
+            {"network": lambda: scorer(tiles), "matmul": lambda: a @ b},
+            1 if benchmark.disabled else 9,
+        )
     operations = operations_of_a_tile(data)
     rate, best = operations * count / took["network"], 2 * 1024**3 / took["matmul"]
     report("million operations a tile", operations / 1e6, ".0f")

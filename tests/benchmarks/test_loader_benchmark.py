@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from realdamage.core.photo import PixelSpec, cover, read_photo
+from realdamage.core.pooling import Pooling, pool
+from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.inference.photo import PixelSpec, cover, read_photo
-from realdamage.inference.pooling import Pooling, pool
 from realdamage.training.dataset import PairDataset, collate_units
-from realdamage.training.degradations import Degradations
 from realdamage.training.network import EvidenceViT, build_network
 from realdamage.training.scorer import TorchScorer
 
@@ -35,7 +35,9 @@ def network() -> EvidenceViT:
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[..., np.ndarray]) -> Path:
+def pairs(
+    tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[..., np.ndarray]
+) -> Path:
     """Pairs of 384 × 512 JPEGs, the size of a phone photo after a shop's own resize, with masks as PNG."""
     root = tmp_path_factory.mktemp("pairs")
     rows = []
@@ -44,10 +46,20 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[...,
         mask = np.zeros(rgb.shape[:2], np.uint8)
         mask[100:220, 150:300] = 255
         Image.fromarray(rgb).save(root / f"{index}.jpg", quality=92)
-        Image.fromarray(np.where(mask[..., None] > 0, rgb // 2, rgb)).save(root / f"{index}_edit.jpg", quality=92)
+        Image.fromarray(np.where(mask[..., None] > 0, rgb // 2, rgb)).save(
+            root / f"{index}_edit.jpg", quality=92
+        )
         Image.fromarray(mask).save(root / f"{index}_mask.png")
-        edit = {"file_name": f"{index}_edit.jpg", "label": "synthetic", "kind": "ai_region", "pair": f"{index}.jpg"}
-        rows += [{"file_name": f"{index}.jpg", "label": "real"}, {**edit, "mask_file_name": f"{index}_mask.png"}]
+        edit = {
+            "file_name": f"{index}_edit.jpg",
+            "label": "synthetic",
+            "kind": "ai_region",
+            "pair": f"{index}.jpg",
+        }
+        rows += [
+            {"file_name": f"{index}.jpg", "label": "real"},
+            {**edit, "mask_file_name": f"{index}_mask.png"},
+        ]
     write_manifest(root, pd.DataFrame(rows).fillna(""))
     return root
 

@@ -39,7 +39,9 @@ def rows(count: int) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+def photos(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, pd.DataFrame]:
     """Empty files in real/ and synthetic/, and the table that describes them."""
     root = tmp_path_factory.mktemp("photos")
     table = rows(ROWS if request.config.getoption("benchmark_enable") else FEW_ROWS)
@@ -62,16 +64,28 @@ def test_reading(benchmark: BenchmarkFixture, photos: tuple[Path, pd.DataFrame],
         table.to_parquet(source)
     elif form == "mapped":
         source = root / "mapped.csv"
-        table.rename(columns={"file_name": "path"}).replace({"label": {"real": "0", "synthetic": "1"}}).to_csv(source)
-        reader = Reader(columns={"file_name": "path"}, values={"label": {"0": "real", "1": "synthetic"}})
+        table.rename(columns={"file_name": "path"}).replace(
+            {"label": {"real": "0", "synthetic": "1"}}
+        ).to_csv(source)
+        reader = Reader(
+            columns={"file_name": "path"}, values={"label": {"0": "real", "1": "synthetic"}}
+        )
     else:
         source = root
-    manifest = benchmark.pedantic(lambda: read_dataset(source, reader), rounds=3 if benchmark.enabled else 1)
+    manifest = benchmark.pedantic(
+        lambda: read_dataset(source, reader), rounds=3 if benchmark.enabled else 1
+    )
     assert len(manifest) == len(table)
-    assert manifest.table["label"].value_counts().to_dict() == dict.fromkeys(("real", "synthetic"), len(table) // 2)
+    assert manifest.table["label"].value_counts().to_dict() == dict.fromkeys(
+        ("real", "synthetic"), len(table) // 2
+    )
 
 
-def test_writing(benchmark: BenchmarkFixture, photos: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
+def test_writing(
+    benchmark: BenchmarkFixture, photos: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
     _, table = photos
-    path = benchmark.pedantic(lambda: write_manifest(tmp_path, table), rounds=3 if benchmark.enabled else 1)
+    path = benchmark.pedantic(
+        lambda: write_manifest(tmp_path, table), rounds=3 if benchmark.enabled else 1
+    )
     assert path.read_bytes().count(b"\n") == len(table) + 1

@@ -18,14 +18,16 @@ import pytest
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from realdamage.inference.detector import PACKAGED_MODEL, Detector
+from realdamage.core.detector import PACKAGED_MODEL, Detector
 
 THREADS = 2
 Report = Callable[[str, float, str], None]
 
 
 @pytest.fixture(scope="module")
-def photo(request: pytest.FixtureRequest, photo_factory: Callable[[int, int, int], np.ndarray]) -> bytes:
+def photo(
+    request: pytest.FixtureRequest, photo_factory: Callable[[int, int, int], np.ndarray]
+) -> bytes:
     data = io.BytesIO()
     shrink = 1 if request.config.getoption("benchmark_enable") else 4
     Image.fromarray(photo_factory(480 // shrink, 640 // shrink, 0)).save(data, "JPEG", quality=90)
@@ -36,8 +38,19 @@ def photo(request: pytest.FixtureRequest, photo_factory: Callable[[int, int, int
 def port() -> Iterator[int]:
     if not PACKAGED_MODEL.exists():
         pytest.skip("this checkout has no model inside the package")
-    command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", "--threads", str(THREADS)]
-    with subprocess.Popen([*command, "--deadline", "300"], stderr=subprocess.PIPE, text=True) as server:
+    command = [
+        sys.executable,
+        "-m",
+        "realdamage",
+        "serve",
+        "--port",
+        "0",
+        "--threads",
+        str(THREADS),
+    ]
+    with subprocess.Popen(
+        [*command, "--deadline", "300"], stderr=subprocess.PIPE, text=True
+    ) as server:
         assert server.stderr is not None
         for line in server.stderr:
             if (event := json.loads(line))["event"] == "listening":
@@ -62,7 +75,9 @@ def post(connection: http.client.HTTPConnection, photo: bytes) -> float:
 
 
 @pytest.mark.parametrize("clients", [1, 8, 32])
-def test_callers_at_once(benchmark: BenchmarkFixture, report: Report, port: int, photo: bytes, clients: int) -> None:
+def test_callers_at_once(
+    benchmark: BenchmarkFixture, report: Report, port: int, photo: bytes, clients: int
+) -> None:
     each = 1 if benchmark.disabled else max(4, 64 // clients)
 
     def call(_: int) -> list[float]:

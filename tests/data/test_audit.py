@@ -18,7 +18,7 @@ from PIL import Image
 
 from realdamage.data.audit import AuditReport, ShortcutTest, audit, read_exceptions
 from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_manifest
-from realdamage.inference.errors import ManifestError
+from realdamage.errors import ManifestError
 
 SHARED = Path(__file__).parents[3] / "shared"
 Row = dict[str, str]
@@ -41,7 +41,9 @@ def write_files(
     for index, row in enumerate(rows):
         options = {"side": 64, **save(row)}
         content = small_file(options.pop("side"), tuple(sorted(options.items())))
-        (root / row["file_name"]).write_bytes(content + b"%06d" % index)  # bytes after the picture's end change nothing
+        (root / row["file_name"]).write_bytes(
+            content + b"%06d" % index
+        )  # bytes after the picture's end change nothing
     write_manifest(root, pd.DataFrame(rows).fillna(""))
     return read_manifest(root)
 
@@ -49,14 +51,20 @@ def write_files(
 def pairs(n: int, **columns: Callable[[int, str], str]) -> list[Row]:
     """`n` groups of a real and a synthetic photo; `columns`: by number of the group and label."""
     return [
-        {"label": label, "group": f"g{index}", **{name: value(index, label) for name, value in columns.items()}}
+        {
+            "label": label,
+            "group": f"g{index}",
+            **{name: value(index, label) for name, value in columns.items()},
+        }
         for index in range(n)
         for label in ("real", "synthetic")
     ]
 
 
 def result(report: AuditReport, name: str, *, allowed: bool = False) -> ShortcutTest:
-    (found,) = (test for test in report.tests if test.name == name and bool(test.exception) == allowed)
+    (found,) = (
+        test for test in report.tests if test.name == name and bool(test.exception) == allowed
+    )
     return found
 
 
@@ -67,7 +75,9 @@ def problems(report: AuditReport) -> dict[str, list[tuple[str, ...]]]:
 class TestContainer:
     def test_edits_written_as_png_are_found_by_their_format(self, tmp_path: Path) -> None:
         manifest = write_files(
-            tmp_path, pairs(40), lambda row: {"format": "PNG"} if row["label"] == "synthetic" else PLAIN
+            tmp_path,
+            pairs(40),
+            lambda row: {"format": "PNG"} if row["label"] == "synthetic" else PLAIN,
         )
         report = audit(manifest, quick=True)
         found = result(report, "container")
@@ -82,20 +92,28 @@ class TestContainer:
 
     def test_edits_of_another_quality_are_found_by_their_tables(self, tmp_path: Path) -> None:
         quality = {"real": 85, "synthetic": 88}
-        manifest = write_files(tmp_path, pairs(30), lambda row: {**PLAIN, "quality": quality[row["label"]]})
+        manifest = write_files(
+            tmp_path, pairs(30), lambda row: {**PLAIN, "quality": quality[row["label"]]}
+        )
         found = result(audit(manifest, quick=True), "container")
         assert found.failed
         assert found.columns == ("tables",)
         assert "tables JPEG quality 88: 0 real, 30 synthetic" in found.advice
 
     def test_sizes_of_their_own_are_found(self, tmp_path: Path) -> None:
-        manifest = write_files(tmp_path, pairs(30), lambda row: {**PLAIN, "side": 64 if row["label"] == "real" else 60})
+        manifest = write_files(
+            tmp_path, pairs(30), lambda row: {**PLAIN, "side": 64 if row["label"] == "real" else 60}
+        )
         assert result(audit(manifest, quick=True), "container").columns == ("width", "aspect")
 
     def test_what_leaks_only_together_is_said_to(self, tmp_path: Path) -> None:
         def save(row: Row) -> Mapping[str, Any]:
             turned = int(row["group"][1:]) % 2
-            return {**PLAIN, "progressive": bool(turned), "side": 64 if turned == (row["label"] == "real") else 60}
+            return {
+                **PLAIN,
+                "progressive": bool(turned),
+                "side": 64 if turned == (row["label"] == "real") else 60,
+            }
 
         found = result(audit(write_files(tmp_path, pairs(60), save), quick=True), "container")
         assert found.failed
@@ -117,7 +135,9 @@ class TestContainer:
 
 
 class TestColumns:
-    def test_classes_of_different_sources_fail_and_the_sources_are_counted(self, tmp_path: Path) -> None:
+    def test_classes_of_different_sources_fail_and_the_sources_are_counted(
+        self, tmp_path: Path
+    ) -> None:
         def source(index: int, label: str) -> str:
             return f"shop{index % 3}" if label == "real" or index % 20 == 0 else "generated/x"
 
@@ -144,9 +164,13 @@ class TestColumns:
             return DAMAGES[index % 10] if label == "synthetic" else ""
 
         def condition(index: int, label: str) -> str:
-            return "intact" if index < 40 else "unknown"  # of the original: an edit's damage is in the other column
+            return (
+                "intact" if index < 40 else "unknown"
+            )  # of the original: an edit's damage is in the other column
 
-        report = audit(write_files(tmp_path, pairs(60, damage=damage, condition=condition)), quick=True)
+        report = audit(
+            write_files(tmp_path, pairs(60, damage=damage, condition=condition)), quick=True
+        )
         found = result(report, "condition")
         assert found.failed
         assert found.rows == 100  # 20 real photos say nothing
@@ -162,11 +186,16 @@ class TestColumns:
         assert report.passed
 
     def test_thousands_of_sources_that_say_nothing_pass(self, tmp_path: Path) -> None:
-        report = audit(write_files(tmp_path, pairs(300, source=lambda index, _: f"seller{index // 2}")), quick=True)
+        report = audit(
+            write_files(tmp_path, pairs(300, source=lambda index, _: f"seller{index // 2}")),
+            quick=True,
+        )
         assert not result(report, "source").failed
 
     def test_sources_seen_once_still_tell_that_they_are_seen_once(self, tmp_path: Path) -> None:
-        rows = pairs(60, source=lambda index, label: f"seller{index}" if label == "real" else "generated")
+        rows = pairs(
+            60, source=lambda index, label: f"seller{index}" if label == "real" else "generated"
+        )
         assert result(audit(write_files(tmp_path, rows), quick=True), "source").auroc > 0.9
 
 
@@ -181,9 +210,17 @@ def honest(root: Path, seed: int) -> Manifest:
         source = f"shop{rng.integers(sources)}"
         for label in (rng.choice(["real", "synthetic"]),) if alone else ("real", "synthetic"):
             damage = str(rng.choice(DAMAGES)) if rng.random() < 0.5 else ""
-            rows.append({"label": label, "group": f"g{len(saved)}", "source": source, "damage": damage})
-            rows[-1]["condition"] = "damaged" if damage else str(rng.choice(["intact", "intact", "unknown"]))
-        drawn = {"format": "JPEG", "quality": int(rng.integers(70, 96)), "side": int(rng.choice([48, 64, 80]))}
+            rows.append(
+                {"label": label, "group": f"g{len(saved)}", "source": source, "damage": damage}
+            )
+            rows[-1]["condition"] = (
+                "damaged" if damage else str(rng.choice(["intact", "intact", "unknown"]))
+            )
+        drawn = {
+            "format": "JPEG",
+            "quality": int(rng.integers(70, 96)),
+            "side": int(rng.choice([48, 64, 80])),
+        }
         saved.append({**drawn, "progressive": bool(rng.random() < 0.3)})
     return write_files(root, rows, lambda row: saved[int(row["group"][1:])])
 
@@ -202,7 +239,12 @@ class TestExceptions:
         """Honest photos, and a part of generated ones whose source tells."""
         rows = [row | {"source": "shop", "part": "photos"} for row in pairs(30)]
         rows += [
-            row | {"source": "web" if row["label"] == "real" else "x", "part": "generated", "group": f"x{row['group']}"}
+            row
+            | {
+                "source": "web" if row["label"] == "real" else "x",
+                "part": "generated",
+                "group": f"x{row['group']}",
+            }
             for row in pairs(20)
         ]
         return write_files(tmp_path, rows)
@@ -212,7 +254,10 @@ class TestExceptions:
 
     def test_a_part_may_leak_when_somebody_says_why(self, manifest: Manifest) -> None:
         assert not audit(manifest, quick=True).passed
-        self.write(manifest, [{"part": "generated", "test": "source", "reason": "no real photos to be had"}])
+        self.write(
+            manifest,
+            [{"part": "generated", "test": "source", "reason": "no real photos to be had"}],
+        )
         report = audit(manifest, quick=True)
         assert report.passed
         judged, allowed = result(report, "source"), result(report, "source", allowed=True)
@@ -224,7 +269,12 @@ class TestExceptions:
         assert told["verdict"] == "passed"
         assert told["tests"]["source"] == [0.5, 0.5, 0.5]
         assert told["exceptions"] == [
-            {"part": "generated", "test": "source", "reason": "no real photos to be had", "auroc": [1.0, 1.0, 1.0]}
+            {
+                "part": "generated",
+                "test": "source",
+                "reason": "no real photos to be had",
+                "auroc": [1.0, 1.0, 1.0],
+            }
         ]
 
     def test_an_exception_excuses_no_other_part(self, manifest: Manifest) -> None:
@@ -242,8 +292,14 @@ class TestExceptions:
                 [{"part": "generatd", "test": "source", "reason": "x"}],
                 r"entry 1: no row has part 'generatd'.*'generated'",
             ),
-            ([{"part": "generated", "test": "source", "reason": " "}], r"entry 1: the reason is empty"),
-            ([{"part": "generated", "test": "source"}], r"entry 1: found .*write the texts part, test and reason"),
+            (
+                [{"part": "generated", "test": "source", "reason": " "}],
+                r"entry 1: the reason is empty",
+            ),
+            (
+                [{"part": "generated", "test": "source"}],
+                r"entry 1: found .*write the texts part, test and reason",
+            ),
             ({"part": "generated"}, r"found dict; write a list"),
         ],
     )
@@ -266,7 +322,10 @@ def test_one_label_alone_is_refused(tmp_path: Path) -> None:
 
 def test_a_set_too_small_to_judge_is_not_judged(tmp_path: Path) -> None:
     report = audit(
-        write_files(tmp_path, pairs(4), lambda row: {"format": "PNG"} if row["label"] == "real" else PLAIN), quick=True
+        write_files(
+            tmp_path, pairs(4), lambda row: {"format": "PNG"} if row["label"] == "real" else PLAIN
+        ),
+        quick=True,
     )
     assert not report.failed
     assert not any(test.measured for test in report.tests)
@@ -276,7 +335,9 @@ def test_a_set_too_small_to_judge_is_not_judged(tmp_path: Path) -> None:
 class TestFiles:
     @pytest.fixture
     def root(self, write_set: Callable[..., Path], tmp_path: Path) -> Path:
-        return write_set(tmp_path / "set", 6)  # too few photos to test for shortcuts, so that these tests are quick
+        return write_set(
+            tmp_path / "set", 6
+        )  # too few photos to test for shortcuts, so that these tests are quick
 
     def change(self, root: Path, **cells: tuple[str, str]) -> None:
         """`column=(file, value)`."""
@@ -296,7 +357,16 @@ class TestFiles:
         assert table.groupby("kind")["photos"].sum().to_dict() == {
             "original": 3, "damaged": 3, "annotated": 1, "ai_region": 6, "ai_whole": 2, "pasted": 2,
         }  # fmt: skip
-        assert set(table.columns) == {"label", "kind", "family", "generator", "damage", "source", "split", "photos"}
+        assert set(table.columns) == {
+            "label",
+            "kind",
+            "family",
+            "generator",
+            "damage",
+            "source",
+            "split",
+            "photos",
+        }
 
     def test_nothing_is_found_in_a_sound_set(self, root: Path) -> None:
         report = self.audit(root)
@@ -308,7 +378,9 @@ class TestFiles:
         (root / "photos/03_damaged.png").unlink()
         for quick in (True, False):
             report = self.audit(root, quick=quick)
-            assert problems(report) == {"unreadable": [("photos/02_original.png",), ("photos/03_damaged.png",)]}
+            assert problems(report) == {
+                "unreadable": [("photos/02_original.png",), ("photos/03_damaged.png",)]
+            }
             assert report.failed
             assert report.leaks == ()  # nothing to learn the label from
 
@@ -323,7 +395,9 @@ class TestFiles:
         shutil.copy(root / "photos/00_original.png", root / "photos/01_damaged.png")
         self.change(root, split=("photos/01_damaged.png", "train"))
         report = self.audit(root, quick=quick)
-        assert problems(report)["duplicate"] == [("photos/00_original.png", "photos/01_damaged.png")]
+        assert problems(report)["duplicate"] == [
+            ("photos/00_original.png", "photos/01_damaged.png")
+        ]
         shutil.copy(root / "photos/00_original.png", root / "photos/03_ai_region.png")
         report = self.audit(root, quick=quick)
         assert len(problems(report)["label_conflict"][0]) == 3
@@ -342,7 +416,9 @@ class TestFiles:
     def test_a_group_in_two_splits_fails(self, root: Path) -> None:
         self.change(root, split=("photos/00_original.png", "val"))
         report = self.audit(root, quick=True)
-        assert problems(report) == {"crossing": [("photos/00_original.png", "photos/00_ai_region.png")]}
+        assert problems(report) == {
+            "crossing": [("photos/00_original.png", "photos/00_ai_region.png")]
+        }
         assert report.failed
 
     def test_a_digest_of_another_file_is_named(self, root: Path) -> None:
@@ -354,21 +430,30 @@ class TestFiles:
         assert problems(report) == {"sha256": [("photos/02_original.png",)]}
         assert right[:12] in report.problems[0].items[0].detail
 
-    def test_photos_that_look_alike_in_two_splits_are_shown_once_for_their_groups(self, root: Path) -> None:
+    def test_photos_that_look_alike_in_two_splits_are_shown_once_for_their_groups(
+        self, root: Path
+    ) -> None:
         with Image.open(root / "photos/00_original.png") as image:
             image.save(root / "photos/01_damaged.png", compress_level=1)
-            image.convert("RGB").crop((1, 1, image.width, image.height)).save(root / "photos/01_ai_region.png")
+            image.convert("RGB").crop((1, 1, image.width, image.height)).save(
+                root / "photos/01_ai_region.png"
+            )
         table = read_manifest(root).table
         table.loc[table["group"] == "group01", ["split", "mask_file_name"]] = ["test", ""]
         write_manifest(root, table)
         report = self.audit(root)
-        assert problems(report)["near_duplicate"] == [("photos/00_original.png", "photos/01_damaged.png")]
+        assert problems(report)["near_duplicate"] == [
+            ("photos/00_original.png", "photos/01_damaged.png")
+        ]
         (found,) = (problem for problem in report.problems if problem.kind == "near_duplicate")
         assert found.items[0].detail == "train and test; their hashes differ in 0 of 256 bits"
         assert not report.failed  # a look-alike is for somebody to look at
 
     def test_each_fault_of_a_mask(self, root: Path) -> None:
-        size = {name: Image.open(root / f"photos/{name}.png").size for name in ("02_ai_region", "03_ai_region")}
+        size = {
+            name: Image.open(root / f"photos/{name}.png").size
+            for name in ("02_ai_region", "03_ai_region")
+        }
         (root / "masks/00_ai_region.png").unlink()
         Image.new("L", (10, 10), 255).save(root / "masks/01_ai_region.png")
         Image.new("L", size["02_ai_region"], 0).save(root / "masks/02_ai_region.png")
@@ -391,7 +476,13 @@ class TestFiles:
             "mask_absent": [("photos/04_ai_region.png",)],
             "mask_partial": [("photos/00_ai_whole.png",)],
         }
-        assert set(quick) == {"mask_missing", "mask_on_real", "mask_unusable", "mask_size", "mask_absent"}
+        assert set(quick) == {
+            "mask_missing",
+            "mask_on_real",
+            "mask_unusable",
+            "mask_size",
+            "mask_absent",
+        }
         severities = {problem.kind: problem.severity for problem in self.audit(root).problems}
         assert {kind for kind, severity in severities.items() if severity == "warning"} == {
             "mask_absent",
@@ -402,11 +493,15 @@ class TestFiles:
         with Image.open(root / "photos/00_ai_region.png") as image:
             exif = Image.Exif()
             exif[0x0112] = 6
-            image.transpose(Image.Transpose.ROTATE_90).save(root / "photos/00_ai_region.png", exif=exif)
+            image.transpose(Image.Transpose.ROTATE_90).save(
+                root / "photos/00_ai_region.png", exif=exif
+            )
         assert problems(self.audit(root)) == {}
         assert problems(self.audit(root, quick=True)) == {}
 
-    def test_several_processes_find_the_same_as_one(self, write_set: Callable[..., Path], tmp_path: Path) -> None:
+    def test_several_processes_find_the_same_as_one(
+        self, write_set: Callable[..., Path], tmp_path: Path
+    ) -> None:
         root = write_set(tmp_path / "larger", 14)
         (root / "photos/02_ai_region.png").write_bytes(b"no picture")
         assert self.audit(root, workers=2).to_json() == self.audit(root, workers=1).to_json()
@@ -435,8 +530,12 @@ def test_the_report_is_plain_json_without_nan(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared")
-def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared"
+)
+def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(
+    tmp_path: Path,
+) -> None:
     """The trap that the shared sets' READMEs warn of, walked into: 100 photos of each source, edits as PNG."""
     photos = read_manifest(SHARED / "photos")
     chosen = photos.table.groupby("source").head(100)
@@ -448,7 +547,9 @@ def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(tmp
     table = pd.concat(
         [
             chosen.assign(file_name="photos/" + chosen["file_name"]),
-            generated.assign(file_name="generated/" + generated["file_name"], pair="", mask_file_name=""),
+            generated.assign(
+                file_name="generated/" + generated["file_name"], pair="", mask_file_name=""
+            ),
         ]
     )
     write_manifest(tmp_path, table)

@@ -19,7 +19,7 @@ from realdamage.data.duplicates import (
     perceptual_hashes,
 )
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.inference.errors import PhotoError
+from realdamage.errors import PhotoError
 
 Factory = Callable[[int, int, int], np.ndarray]
 
@@ -31,7 +31,9 @@ def folder(tmp_path: Path, photo_factory: Factory) -> Path:
     Image.fromarray(scenes[0]).save(tmp_path / "a.png")
     Image.fromarray(scenes[0]).save(tmp_path / "a_q30.jpg", quality=30)
     Image.fromarray(scenes[0]).resize((160, 120)).save(tmp_path / "a_half.jpg", quality=80)
-    Image.fromarray(np.clip(scenes[0] * 1.2, 0, 255).astype(np.uint8)).save(tmp_path / "a_bright.jpg")
+    Image.fromarray(np.clip(scenes[0] * 1.2, 0, 255).astype(np.uint8)).save(
+        tmp_path / "a_bright.jpg"
+    )
     turned = Image.fromarray(scenes[0]).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown a quarter turn clockwise
@@ -77,7 +79,9 @@ def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
             rgb += rng.normal(0, 3, rgb.shape)
         images.append(Image.fromarray(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)))
     found = duplicate_groups([perceptual_hash(image) for image in images], Nearness(cap=10))
-    if surface == "flat":  # nothing at all tells them apart, so the group is reported instead of hidden
+    if (
+        surface == "flat"
+    ):  # nothing at all tells them apart, so the group is reported instead of hidden
         assert "30" in found.warnings[0]
     else:
         assert np.bincount(found.labels).max() == 1
@@ -94,13 +98,16 @@ def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
     assert np.bincount(duplicate_groups(hashes, Nearness(radius=8)).labels).max() == 40
     capped = duplicate_groups(hashes, Nearness(radius=8, cap=12))
     assert np.bincount(capped.labels).max() == 1
-    assert capped.warnings[0].startswith("1 groups of more than 12 photos that look alike (sizes 40)")
+    assert capped.warnings[0].startswith(
+        "1 groups of more than 12 photos that look alike (sizes 40)"
+    )
     assert "4 bits, not 8" in capped.warnings[0]
 
 
 def test_the_manifests_own_groups_and_pairs_are_joined_with_what_is_seen(folder: Path) -> None:
     rows = [
-        {"file_name": path.name, "label": "real", "group": f"g{i}"} for i, path in enumerate(sorted(folder.iterdir()))
+        {"file_name": path.name, "label": "real", "group": f"g{i}"}
+        for i, path in enumerate(sorted(folder.iterdir()))
     ]
     table = pd.DataFrame(rows).set_index("file_name")
     table.loc["d.jpg", "group"] = table.loc["c.jpg", "group"]  # stated, though nobody can see it

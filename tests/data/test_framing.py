@@ -10,7 +10,7 @@ import pytest
 
 from realdamage.data.framing import Frame, SizePool, common_sizes
 from realdamage.data.writer import TablePool
-from realdamage.inference.errors import ConfigError, ManifestError
+from realdamage.errors import ConfigError, ManifestError
 
 TABLES = TablePool.of_qualities(90, 90)
 
@@ -25,7 +25,10 @@ def deal(
 
 def shares(given: npt.NDArray[np.int64]) -> dict[tuple[int, int], float]:
     kept = given[given[:, 0] > 0]
-    return {(int(h), int(w)): count / len(kept) for (h, w), count in Counter(map(tuple, kept.tolist())).items()}
+    return {
+        (int(h), int(w)): count / len(kept)
+        for (h, w), count in Counter(map(tuple, kept.tolist())).items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,8 @@ def test_sizes_are_distributed_alike_in_both_classes(
 ) -> None:
     rng = np.random.default_rng(1)
     able = np.array(
-        [reals[i] for i in rng.integers(len(reals), size=600)] + [fakes[i % len(fakes)] for i in range(300)]
+        [reals[i] for i in rng.integers(len(reals), size=600)]
+        + [fakes[i % len(fakes)] for i in range(300)]
     )
     synthetic = np.arange(900) >= 600
     given = deal(able, synthetic)
@@ -56,7 +60,9 @@ def test_sizes_are_distributed_alike_in_both_classes(
 def test_as_many_pixels_as_both_classes_allow_are_kept() -> None:
     able = np.array([(340, 340)] * 100 + [(524, 392)] * 100 + [(696, 696)] * 100)
     given = deal(able, np.arange(300) >= 200)
-    assert (given[:200] == able[:200]).all()  # every real photo keeps its own size, since the others can follow
+    assert (
+        given[:200] == able[:200]
+    ).all()  # every real photo keeps its own size, since the others can follow
     assert shares(given[200:]) == {(340, 340): 0.5, (524, 392): 0.5}
 
 
@@ -66,7 +72,8 @@ def test_pairs_that_hold_both_classes_are_weighed_by_their_photos() -> None:
     counts = np.array([(1, 1)] * 40 + [(1, 5)] * 40 + [(1, 0)] * 400)
     luck = np.random.default_rng(2).random(len(able))
     pool = common_sizes(
-        np.repeat(able, counts.sum(axis=1), axis=0), np.repeat(np.tile([False, True], 480), counts.ravel())
+        np.repeat(able, counts.sum(axis=1), axis=0),
+        np.repeat(np.tile([False, True], 480), counts.ravel()),
     )
     given = pool.deal(able, counts, luck, keep=True)
     small = given[:, 0] == 100
@@ -81,7 +88,9 @@ def test_a_pool_keeps_its_shares_and_leaves_out_as_few_as_it_can() -> None:
     assert (given[100:] == 0).all()
     assert (given[:100] > 0).all()
     assert shares(given) == {(100, 100): 0.75, (200, 100): 0.25}
-    tight = deal(able[:50], np.ones(50, dtype=bool), pool)  # 10 of 50 can give the tall one: 40 photos at 1 in 4
+    tight = deal(
+        able[:50], np.ones(50, dtype=bool), pool
+    )  # 10 of 50 can give the tall one: 40 photos at 1 in 4
     assert Counter(map(tuple, tight.tolist())) == {(100, 100): 30, (200, 100): 10, (0, 0): 10}
 
 
@@ -96,8 +105,12 @@ def test_photos_that_are_too_small_for_any_crop_are_named() -> None:
         common_sizes(np.full((20, 2), 30), np.arange(20) > 10)
 
 
-@pytest.mark.parametrize(("sizes", "message"), [((), "no sizes"), (((40, 31),), "size 31x40: each side")])
-def test_a_pool_without_usable_sizes_is_refused(sizes: tuple[tuple[int, int], ...], message: str) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "message"), [((), "no sizes"), (((40, 31),), "size 31x40: each side")]
+)
+def test_a_pool_without_usable_sizes_is_refused(
+    sizes: tuple[tuple[int, int], ...], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         SizePool(sizes)
 

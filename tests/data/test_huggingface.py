@@ -49,14 +49,18 @@ def assert_same(manifest: Manifest, dataset: Any) -> None:
         photo = Image.open(manifest.path(ours["file_name"]))
         np.testing.assert_array_equal(pixels(theirs["image"]), pixels(photo))
         if ours["mask_file_name"]:
-            np.testing.assert_array_equal(np.asarray(theirs["mask"]) > 127, read_mask(manifest, row, photo.size[::-1]))
+            np.testing.assert_array_equal(
+                np.asarray(theirs["mask"]) > 127, read_mask(manifest, row, photo.size[::-1])
+            )
         else:
             assert theirs["mask"] is None
         for column in set(dataset.column_names) - {"image", "mask", "split"}:
             assert (theirs[column] or "") == ours[column], column
 
 
-def test_what_we_write_loads_with_photos_and_masks(load: Load, write_set: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_we_write_loads_with_photos_and_masks(
+    load: Load, write_set: Callable[..., Path], tmp_path: Path
+) -> None:
     root = write_set(tmp_path / "set", 4)
     manifest = read_manifest(root)
     dataset = load(data_dir=str(root))
@@ -67,7 +71,9 @@ def test_what_we_write_loads_with_photos_and_masks(load: Load, write_set: Callab
     assert {name: type(train.features[name]) for name in IMAGES.values()} == dict.fromkeys(
         IMAGES.values(), datasets.Image
     )
-    written = {IMAGES.get(name, name) for name in pd.read_csv(root / "metadata.csv", nrows=0).columns}
+    written = {
+        IMAGES.get(name, name) for name in pd.read_csv(root / "metadata.csv", nrows=0).columns
+    }
     assert set(train.column_names) == written
     assert {"label", "pair", "group", "split"} < written
     assert {bool(name) for name in manifest.table["mask_file_name"]} == {True, False}
@@ -97,7 +103,11 @@ def test_split_folders_are_loaded_alike(
             rows.replace("", None).to_parquet(path, index=False)
     ours = read_dataset(root)
     theirs = load(data_dir=str(root))
-    assert ours.table["split"].value_counts().to_dict() == {"train": 5, "val": 3, "test": len(kept) - 8}
+    assert ours.table["split"].value_counts().to_dict() == {
+        "train": 5,
+        "val": 3,
+        "test": len(kept) - 8,
+    }
     for name, split in {"train": "train", "validation": "val", "test": "test"}.items():
         part = ours.select(split=split)
         # Their paths are seen from the split's folder, ours from above it.
@@ -109,9 +119,9 @@ def test_the_names_of_split_folders_are_theirs() -> None:
     import datasets.data_files as data_files
 
     names = {str(split): keywords for split, keywords in data_files.SPLIT_KEYWORDS.items()}
-    assert {name: {"val": "validation"}.get(split, split) for name, split in SPLIT_FOLDERS.items()} == {
-        keyword: split for split, keywords in names.items() for keyword in keywords
-    }
+    assert {
+        name: {"val": "validation"}.get(split, split) for name, split in SPLIT_FOLDERS.items()
+    } == {keyword: split for split, keywords in names.items() for keyword in keywords}
 
 
 def columns_of(root: Path) -> dict[str, list[str]]:
@@ -124,15 +134,24 @@ def columns_of(root: Path) -> dict[str, list[str]]:
 def test_columns_that_change_their_mind_late_are_loaded_too(load: Load, tmp_path: Path) -> None:
     n = 10_100
     table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(n)], "label": "real"})
-    table["group"] = [str(i) if i < 10_050 else f"mug-{i}" for i in range(n)]  # numbers first, words later
+    table["group"] = [
+        str(i) if i < 10_050 else f"mug-{i}" for i in range(n)
+    ]  # numbers first, words later
     table["note"] = [""] * (n - 1) + ["the only one"]
     table["area"] = ["1"] * (n - 3) + ["0.25", "", "0.5"]
     table["mask_file_name"] = [""] * (n - 2) + ["m.png", "n.png"]
     write_manifest(tmp_path / "set", table)
-    assert set(read_manifest(tmp_path / "set", check_files=False).table["note"]) == {"", "the only one"}
+    assert set(read_manifest(tmp_path / "set", check_files=False).table["note"]) == {
+        "",
+        "the only one",
+    }
     # No photo is needed: it is opened when its row is asked for.
-    train = load(data_files={"train": [str(tmp_path / "set/metadata.csv")]})["train"].with_format("arrow")
-    found = train.to_pandas().set_index(train.to_pandas()["image"].map(lambda image: Path(image["path"]).name))
+    train = load(data_files={"train": [str(tmp_path / "set/metadata.csv")]})["train"].with_format(
+        "arrow"
+    )
+    found = train.to_pandas().set_index(
+        train.to_pandas()["image"].map(lambda image: Path(image["path"]).name)
+    )
     expected = table.set_index("file_name").loc[found.index]
     assert found["group"].tolist() == expected["group"].tolist()
     assert found["note"].dropna().tolist() == ["the only one"]
@@ -140,7 +159,9 @@ def test_columns_that_change_their_mind_late_are_loaded_too(load: Load, tmp_path
     assert sorted(Path(mask["path"]).name for mask in found["mask"].dropna()) == ["m.png", "n.png"]
 
 
-def test_without_interleaving_they_would_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_interleaving_they_would_not_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(10_001)], "label": "real"})
     table["group"] = [str(i) for i in range(10_000)] + ["mug"]
     monkeypatch.setattr(manifest_module, "_HF_TYPED_ROWS", 10**9)
@@ -157,7 +178,9 @@ def test_a_cell_without_a_mask_is_no_empty_picture(load: Load, tmp_path: Path) -
     for name in ("a.png", "b.png", "m.png"):
         (tmp_path / "set").mkdir(exist_ok=True)
         (tmp_path / "set" / name).write_bytes(buffer.getvalue())
-    table = pd.DataFrame({"file_name": ["a.png", "b.png"], "label": "synthetic", "mask_file_name": ["", "m.png"]})
+    table = pd.DataFrame(
+        {"file_name": ["a.png", "b.png"], "label": "synthetic", "mask_file_name": ["", "m.png"]}
+    )
     write_manifest(tmp_path / "set", table)
     train = load(data_dir=str(tmp_path / "set"))["train"]
     assert [mask is None for mask in train["mask"]] == [True, False]

@@ -49,7 +49,11 @@ def test_undefined_draws_are_left_out_and_a_mostly_undefined_figure_is_nan() -> 
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(-4, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.integers(-4, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=60
+    )
+)
 def test_the_resampled_curve_is_that_of_scikit_learn(rows: list[tuple[int, bool, int]]) -> None:
     scores, positive, weights = (np.array(column) for column in zip(*rows, strict=True))
     found = ResampledRoc(scores, positive).figures(weights, (0.0, 0.01, 0.3, 1.0))

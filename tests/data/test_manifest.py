@@ -12,8 +12,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import KNOWN_COLUMNS, Manifest, read_manifest, read_mask, write_manifest
-from realdamage.inference.errors import ManifestError, RealDamageError
+from realdamage.data.manifest import (
+    KNOWN_COLUMNS,
+    Manifest,
+    read_manifest,
+    read_mask,
+    write_manifest,
+)
+from realdamage.errors import ManifestError, RealDamageError
 
 WriteFolder = Callable[..., Path]
 SHARED = Path(__file__).parents[3] / "shared"
@@ -67,21 +73,48 @@ BAD_ROWS = {
         "row 3, column label: found 'fake'; allowed: real, synthetic",
     ),
     "a near match": ("file_name,label\na.jpg,Real\n", "Did you mean 'real'?"),
-    "an empty label": ("file_name,label\na.jpg,\n", "row 2, column label: found ''; allowed: real, synthetic"),
-    "a wrong kind": ("file_name,label,kind\na.jpg,synthetic,ai_regions\n", "Did you mean 'ai_region'?"),
-    "a kind of the other label": ("file_name,label,kind\na.jpg,real,pasted\n", "'pasted' is a kind of synthetic photo"),
+    "an empty label": (
+        "file_name,label\na.jpg,\n",
+        "row 2, column label: found ''; allowed: real, synthetic",
+    ),
+    "a wrong kind": (
+        "file_name,label,kind\na.jpg,synthetic,ai_regions\n",
+        "Did you mean 'ai_region'?",
+    ),
+    "a kind of the other label": (
+        "file_name,label,kind\na.jpg,real,pasted\n",
+        "'pasted' is a kind of synthetic photo",
+    ),
     "a wrong damage": ("file_name,label,damage\na.jpg,real,crack\n", "allowed: cracked, scratched"),
     "a wrong condition": (
         "file_name,label,condition\na.jpg,real,broken\n",
         "allowed: intact, damaged, unknown, or empty",
     ),
-    "damaged yet intact": ("file_name,label,kind,condition\na.jpg,real,damaged,intact\n", "beside kind 'damaged'"),
-    "a wrong split": ("file_name,label,split\na.jpg,real,dev\n", "allowed: train, val, test, policy, or empty"),
-    "a generator on a real photo": ("file_name,label,generator\na.jpg,real,sd3\n", "column generator: found 'sd3'"),
-    "a wrong digest": ("file_name,label,sha256\na.jpg,real,ABC\n", "64 lower-case hexadecimal digits"),
+    "damaged yet intact": (
+        "file_name,label,kind,condition\na.jpg,real,damaged,intact\n",
+        "beside kind 'damaged'",
+    ),
+    "a wrong split": (
+        "file_name,label,split\na.jpg,real,dev\n",
+        "allowed: train, val, test, policy, or empty",
+    ),
+    "a generator on a real photo": (
+        "file_name,label,generator\na.jpg,real,sd3\n",
+        "column generator: found 'sd3'",
+    ),
+    "a wrong digest": (
+        "file_name,label,sha256\na.jpg,real,ABC\n",
+        "64 lower-case hexadecimal digits",
+    ),
     "an empty file name": ("file_name,label\n,real\n", "row 2, column file_name: is empty"),
-    "a path that leaves the root": ("file_name,label\n../a.jpg,real\n", "which leaves the folder of the manifest"),
-    "a path that leaves it on a detour": ("file_name,label\nx/../../a.jpg,real\n", "which leaves the folder"),
+    "a path that leaves the root": (
+        "file_name,label\n../a.jpg,real\n",
+        "which leaves the folder of the manifest",
+    ),
+    "a path that leaves it on a detour": (
+        "file_name,label\nx/../../a.jpg,real\n",
+        "which leaves the folder",
+    ),
     "an absolute path": ("file_name,label\n/etc/passwd,real\n", "an absolute path"),
     "a drive letter": ("file_name,label\nC:/a.jpg,real\n", "an absolute path"),
     "backslashes": ("file_name,label\nx\\..\\..\\a.jpg,real\n", "forward slashes"),
@@ -89,7 +122,10 @@ BAD_ROWS = {
         "file_name,label,mask_file_name\na.jpg,synthetic,../m.png\n",
         "column mask_file_name: found '../m.png'",
     ),
-    "a path that is not plain": ("file_name,label\n./x/../a.jpg,real\n", "write the same path plainly: 'a.jpg'"),
+    "a path that is not plain": (
+        "file_name,label\n./x/../a.jpg,real\n",
+        "write the same path plainly: 'a.jpg'",
+    ),
     "a duplicate row": (
         "file_name,label\na.jpg,real\nb.jpg,real\na.jpg,real\n",
         "row 4, column file_name: 'a.jpg' is already in row 2",
@@ -98,8 +134,14 @@ BAD_ROWS = {
         "file_name,label\na.jpg,real\nz.jpg,real\n",
         "row 3, column file_name: 'z.jpg' is not a file under",
     ),
-    "a file of another ending": ("file_name,label\na.JPEG,real\n", "There is 'a.jpg'; did you mean that?"),
-    "a missing folder": ("file_name,label\nnowhere/a.jpg,real\n", "'nowhere/a.jpg' is not a file under"),
+    "a file of another ending": (
+        "file_name,label\na.JPEG,real\n",
+        "There is 'a.jpg'; did you mean that?",
+    ),
+    "a missing folder": (
+        "file_name,label\nnowhere/a.jpg,real\n",
+        "'nowhere/a.jpg' is not a file under",
+    ),
     "a missing mask": (
         "file_name,label,mask_file_name\na.jpg,synthetic,m.png\n",
         "column mask_file_name: 'm.png' is not a file",
@@ -113,7 +155,10 @@ BAD_ROWS = {
         "names no row of this manifest. Add the original's row",
     ),
     "a pair with itself": ("file_name,label,pair\na.jpg,real,a.jpg\n", "'a.jpg' is the row itself"),
-    "a ragged row": ("file_name,label\na.jpg,real\nb.jpg,real,trashnet\n", "row 3: 3 values, but there are 2 columns"),
+    "a ragged row": (
+        "file_name,label\na.jpg,real\nb.jpg,real,trashnet\n",
+        "row 3: 3 values, but there are 2 columns",
+    ),
     "an open quote": ('file_name,label\n"a.jpg,real\n', "row 2: not valid CSV"),
     "no rows": ("file_name,label\n", "no rows below the column names"),
     "an empty file": ("", "the column 'file_name' is missing; found: nothing"),
@@ -123,7 +168,10 @@ BAD_ROWS = {
     ),
     "no label column": ("file_name,kind\na.jpg,original\n", "the column 'label' is missing"),
     "semicolons": ("file_name;label\na.jpg;real\n", "separated by ';'"),
-    "a column twice": ("file_name,label,label\na.jpg,real,real\n", "the column 'label' occurs twice"),
+    "a column twice": (
+        "file_name,label,label\na.jpg,real,real\n",
+        "the column 'label' occurs twice",
+    ),
     "a column without a name": ("file_name,label,\na.jpg,real,x\n", "column 3 has no name"),
     "not UTF-8": (b"file_name,label\na.jpg,real\nb\xe9.jpg,real\n", "row 3: not UTF-8 (byte 0xe9)"),
 }
@@ -138,7 +186,9 @@ def test_a_broken_rule_is_named(write_folder: WriteFolder, text: str | bytes, me
     assert str(folder / "metadata.csv") in str(caught.value)
 
 
-def test_the_row_named_is_the_line_of_the_file_even_after_a_cell_of_two_lines(write_folder: WriteFolder) -> None:
+def test_the_row_named_is_the_line_of_the_file_even_after_a_cell_of_two_lines(
+    write_folder: WriteFolder,
+) -> None:
     folder = write_folder('file_name,label,note\na.jpg,real,"two\nlines"\n\nb.jpg,fake,\n')
     with pytest.raises(ManifestError, match=r"row 5, column label"):
         read_manifest(folder)
@@ -161,7 +211,9 @@ def test_files_are_not_looked_for_when_not_asked(write_folder: WriteFolder) -> N
     assert len(read_manifest(folder, check_files=False)) == 1
 
 
-def test_a_symbolic_link_inside_the_folder_is_followed(write_folder: WriteFolder, tmp_path: Path) -> None:
+def test_a_symbolic_link_inside_the_folder_is_followed(
+    write_folder: WriteFolder, tmp_path: Path
+) -> None:
     folder = write_folder("file_name,label\nlinked/a.jpg,real\n", files=())
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.jpg").touch()
@@ -169,9 +221,13 @@ def test_a_symbolic_link_inside_the_folder_is_followed(write_folder: WriteFolder
     assert len(read_manifest(folder)) == 1
 
 
-def test_each_folder_is_listed_once(write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_folder_is_listed_once(
+    write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = tuple(f"{folder}/{i}.jpg" for folder in ("x", "y") for i in range(50))
-    folder = write_folder("file_name,label\n" + "".join(f"{name},real\n" for name in files), files=files)
+    folder = write_folder(
+        "file_name,label\n" + "".join(f"{name},real\n" for name in files), files=files
+    )
     listed: list[Path] = []
     scandir = os.scandir
 
@@ -188,8 +244,14 @@ def test_each_folder_is_listed_once(write_folder: WriteFolder, monkeypatch: pyte
     ("make", "message"),
     [
         (lambda folder: None, "(no photos below it). Write one beside the photos"),
-        (lambda folder: (folder / "a.JPG").touch(), "(1 photos below it). Write one beside the photos"),
-        (lambda folder: (folder / "set").mkdir() or (folder / "set/metadata.csv").touch(), "Name that folder."),
+        (
+            lambda folder: (folder / "a.JPG").touch(),
+            "(1 photos below it). Write one beside the photos",
+        ),
+        (
+            lambda folder: (folder / "set").mkdir() or (folder / "set/metadata.csv").touch(),
+            "Name that folder.",
+        ),
     ],
 )
 def test_a_folder_without_a_manifest_says_what_to_do(
@@ -216,7 +278,9 @@ def test_a_column_that_looks_misspelt_is_warned_about(
     with caplog.at_level(logging.WARNING):
         read_manifest(folder)
     assert len(caplog.records) == 1
-    assert "'groups' is not a known column and is left as it is; did you mean 'group'?" in caplog.text
+    assert (
+        "'groups' is not a known column and is left as it is; did you mean 'group'?" in caplog.text
+    )
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -249,7 +313,9 @@ def test_a_table_that_breaks_the_contract_is_not_written(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_old_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = pd.DataFrame({"file_name": ["a.jpg"], "label": ["real"]})
     before = write_manifest(tmp_path, table).read_bytes()
 
@@ -265,7 +331,9 @@ def test_a_full_disk_leaves_the_old_manifest(tmp_path: Path, monkeypatch: pytest
 
 def test_beyond_ten_thousand_rows_those_with_a_mask_are_spread_out(tmp_path: Path) -> None:
     n = 12_000
-    table = pd.DataFrame({"file_name": [f"{i:05}.jpg" for i in range(n)], "label": "real", "mask_file_name": ""})
+    table = pd.DataFrame(
+        {"file_name": [f"{i:05}.jpg" for i in range(n)], "label": "real", "mask_file_name": ""}
+    )
     table.loc[n - 12 :, ["label", "mask_file_name"]] = ["synthetic", "m.png"]
     write_manifest(tmp_path, table)
     written = read_manifest(tmp_path, check_files=False).table
@@ -276,17 +344,23 @@ def test_beyond_ten_thousand_rows_those_with_a_mask_are_spread_out(tmp_path: Pat
 
 
 def test_a_subset_is_renumbered_and_a_split_selected(write_folder: WriteFolder) -> None:
-    manifest = read_manifest(write_folder("file_name,label,split\na.jpg,real,train\nb.jpg,real,val\nc.jpg,real,val\n"))
+    manifest = read_manifest(
+        write_folder("file_name,label,split\na.jpg,real,train\nb.jpg,real,val\nc.jpg,real,val\n")
+    )
     chosen = manifest.select(split="val")
     assert chosen.table["file_name"].tolist() == ["b.jpg", "c.jpg"]
     assert chosen.table.index.tolist() == [0, 1]
     assert manifest.subset(np.array([True, False, False])).table["file_name"].tolist() == ["a.jpg"]
-    with pytest.raises(ManifestError, match=r"no photo has split 'test' \(photos per split: val: 2, train: 1\)"):
+    with pytest.raises(
+        ManifestError, match=r"no photo has split 'test' \(photos per split: val: 2, train: 1\)"
+    ):
         manifest.select(split="test")
 
 
 def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
-    table = pd.DataFrame({"file_name": ["a.jpg", "b.jpg"], "label": ["real", "synthetic"], "z": "1", "y": "2"})
+    table = pd.DataFrame(
+        {"file_name": ["a.jpg", "b.jpg"], "label": ["real", "synthetic"], "z": "1", "y": "2"}
+    )
     digests = []
     for name, variant in {
         "same": table,
@@ -302,7 +376,9 @@ def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
 def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
     folder.mkdir(exist_ok=True)
     mask.save(folder / "m.png")
-    table = pd.DataFrame({"file_name": ["a.jpg", "b.jpg"], "label": "synthetic", "mask_file_name": ["m.png", ""]})
+    table = pd.DataFrame(
+        {"file_name": ["a.jpg", "b.jpg"], "label": "synthetic", "mask_file_name": ["m.png", ""]}
+    )
     write_manifest(folder, table)
     return read_manifest(folder, check_files=False)
 
@@ -311,7 +387,9 @@ def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
 def test_a_mask_is_true_where_it_is_bright(tmp_path: Path, mode: str) -> None:
     expected = np.zeros((4, 6), dtype=bool)
     expected[1:3, 2:5] = True
-    manifest = _with_mask(tmp_path, Image.fromarray(np.where(expected, 255, 0).astype(np.uint8)).convert(mode))
+    manifest = _with_mask(
+        tmp_path, Image.fromarray(np.where(expected, 255, 0).astype(np.uint8)).convert(mode)
+    )
     np.testing.assert_array_equal(read_mask(manifest, 0, (4, 6)), expected)
 
 
@@ -324,7 +402,9 @@ def test_a_mask_is_true_where_it_is_bright(tmp_path: Path, mode: str) -> None:
         (Image.new("I;16", (6, 4)), "a mask of mode I;16. Save it as 8-bit greyscale"),
     ],
 )
-def test_a_mask_that_does_not_fit_is_refused(tmp_path: Path, mask: Image.Image, message: str) -> None:
+def test_a_mask_that_does_not_fit_is_refused(
+    tmp_path: Path, mask: Image.Image, message: str
+) -> None:
     with pytest.raises(ManifestError, match=message):
         read_mask(_with_mask(tmp_path, mask), 0, (4, 6))
 
@@ -339,7 +419,11 @@ def test_no_mask_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared")
-@pytest.mark.parametrize(("name", "photos"), [("photos", 2728), ("generated", 530), ("foreign", 87)])
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared"
+)
+@pytest.mark.parametrize(
+    ("name", "photos"), [("photos", 2728), ("generated", 530), ("foreign", 87)]
+)
 def test_the_shared_sets_are_valid(name: str, photos: int) -> None:
     assert len(read_manifest(SHARED / name)) == photos

@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 from PIL import Image, JpegImagePlugin
 
+from realdamage.core.photo import decode
 from realdamage.data import shortcuts
 from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
 from realdamage.data.neutralise import NeutraliseSettings, SizePool, Summary, neutralise
 from realdamage.data.shortcuts import ContainerAuroc, container_auroc
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
-from realdamage.inference.errors import ConfigError, ManifestError, PhotoError, RealDamageError, UsageError
-from realdamage.inference.photo import decode
+from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError, UsageError
 
 SHARED = Path(__file__).parents[3] / "shared"
 RGB = npt.NDArray[np.uint8]
@@ -41,9 +41,13 @@ class _Leaky:
     def pixels(self, width: int, height: int, seed: int) -> RGB:
         rng = np.random.default_rng(seed)
         moved = np.roll(self.texture, tuple(rng.integers(0, 400, 2)), axis=(0, 1))[:height, :width]
-        return np.asarray(np.clip(moved.astype(np.int16) + rng.integers(-30, 31, 3), 0, 255).astype(np.uint8))
+        return np.asarray(
+            np.clip(moved.astype(np.int16) + rng.integers(-30, 31, 3), 0, 255).astype(np.uint8)
+        )
 
-    def add(self, name: str, rgb: RGB, kind: str, mask: npt.NDArray[np.bool_] | None = None, **more: str) -> str:
+    def add(
+        self, name: str, rgb: RGB, kind: str, mask: npt.NDArray[np.bool_] | None = None, **more: str
+    ) -> str:
         name = f"photos/{name}"
         image = Image.fromarray(rgb)
         if name.endswith("png"):
@@ -71,18 +75,33 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def leaky(tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[[int, int, int], RGB]) -> Manifest:
+def leaky(
+    tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[[int, int, int], RGB]
+) -> Manifest:
     """100 photos. Real: JPEG of quality 75 with EXIF, 200x266 and 174x174; synthetic: PNG 256x256 and JPEG of quality
     95, 320x240; 12 originals with an edit (PNG, mask), 6 of them also annotated (quality 95)."""
     leaky = _Leaky(tmp_path_factory.mktemp("leaky") / "set", photo_factory(400, 400, 5))
     for index in range(36):
         width, height = ((200, 266), (174, 174))[index % 2]
         kind = ("original", "damaged")[index // 2 % 2]
-        leaky.add(f"real {index}.jpg", leaky.pixels(width, height, index), kind, group=f"g{index}", part="photos")
+        leaky.add(
+            f"real {index}.jpg",
+            leaky.pixels(width, height, index),
+            kind,
+            group=f"g{index}",
+            part="photos",
+        )
     for index in range(34):
         width, height, ending = ((256, 256, "png"), (320, 240, "jpg"))[index % 2]
         rgb = leaky.pixels(width, height, 100 + index)
-        leaky.add(f"fake{index}.{ending}", rgb, "ai_whole", group=f"h{index}", generator="g", part="generated")
+        leaky.add(
+            f"fake{index}.{ending}",
+            rgb,
+            "ai_whole",
+            group=f"h{index}",
+            generator="g",
+            part="generated",
+        )
     for index in range(12):
         rgb = leaky.pixels(200, 266, 200 + index)
         more = {"group": f"p{index}", "split": ("train", "test")[index % 2], "part": "photos"}
@@ -92,12 +111,22 @@ def leaky(tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[[int
         top, left = np.random.default_rng(index).integers(0, (231, 165))
         mask[top : top + 35, left : left + 35] = True
         edit = np.where(mask[..., None], 255 - rgb, rgb)
-        leaky.add(f"pair{index}_edit.png", edit, "ai_region", mask, pair=original, damage="cracked", **more)
+        leaky.add(
+            f"pair{index}_edit.png",
+            edit,
+            "ai_region",
+            mask,
+            pair=original,
+            damage="cracked",
+            **more,
+        )
         if index % 2:
             rgb[20:40, 30:60] = (255, 0, 0)
             leaky.add(f"pair{index}_arrow.jpg", rgb, "annotated", None, pair=original, **more)
     write_manifest(leaky.root, pd.DataFrame(leaky.rows).fillna(""))
-    (leaky.root / "audit_exceptions.json").write_text('[{"part": "generated", "test": "source", "reason": "few"}]')
+    (leaky.root / "audit_exceptions.json").write_text(
+        '[{"part": "generated", "test": "source", "reason": "few"}]'
+    )
     return read_manifest(leaky.root)
 
 
@@ -121,7 +150,13 @@ def few(tmp_path: Path, photo_factory: Callable[[int, int, int], RGB]) -> Manife
     for index in range(3):
         rgb = few.pixels(120, 100, index)
         pair = few.add(f"{index}.jpg", rgb, "original")
-        few.add(f"{index}_edit.png", np.where(mask[..., None], 255 - rgb, rgb), "ai_region", mask, pair=pair)
+        few.add(
+            f"{index}_edit.png",
+            np.where(mask[..., None], 255 - rgb, rgb),
+            "ai_region",
+            mask,
+            pair=pair,
+        )
     write_manifest(few.root, pd.DataFrame(few.rows).fillna(""))
     return read_manifest(few.root)
 
@@ -139,7 +174,9 @@ def told_by_the_container(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
 
 
 def stopping_after(groups: int) -> Callable[..., Iterator[Any]]:
@@ -163,7 +200,9 @@ def test_the_files_told_the_classes_apart_and_no_longer_do(
     assert after.auroc < 0.55
 
 
-def test_every_file_is_a_plain_rgb_jpeg_with_tables_of_the_reals(leaky: Manifest, neutral: Manifest) -> None:
+def test_every_file_is_a_plain_rgb_jpeg_with_tables_of_the_reals(
+    leaky: Manifest, neutral: Manifest
+) -> None:
     tables = []
     for name in leaky.table["file_name"][leaky.table["label"] == "real"]:
         with Image.open(leaky.path(name)) as image:
@@ -175,7 +214,9 @@ def test_every_file_is_a_plain_rgb_jpeg_with_tables_of_the_reals(leaky: Manifest
             assert (image.quantization, JpegImagePlugin.get_sampling(image)) in tables  # type: ignore[attr-defined]
 
 
-def test_sizes_have_the_same_shares_in_both_classes(leaky: Manifest, neutral: Manifest, summary: Summary) -> None:
+def test_sizes_have_the_same_shares_in_both_classes(
+    leaky: Manifest, neutral: Manifest, summary: Summary
+) -> None:
     sizes = []
     for name in neutral.table["file_name"]:
         with Image.open(neutral.path(name)) as image:
@@ -194,17 +235,24 @@ def test_an_edit_is_cropped_and_saved_like_its_original(neutral: Manifest) -> No
     edits = table[table["pair"] != ""]
     assert len(edits) == 18
     for name, row in edits.iterrows():
-        with Image.open(neutral.path(str(name))) as edit, Image.open(neutral.path(row["pair"])) as original:
+        with (
+            Image.open(neutral.path(str(name))) as edit,
+            Image.open(neutral.path(row["pair"])) as original,
+        ):
             assert edit.size == original.size
             assert edit.quantization == original.quantization  # type: ignore[attr-defined]
             apart = np.abs(np.asarray(edit, np.int16) - np.asarray(original, np.int16)).max(axis=2)
         if not row["mask_file_name"]:
             continue
-        mask = read_mask(neutral, int(np.flatnonzero(neutral.table["file_name"] == name)[0]), apart.shape)
+        mask = read_mask(
+            neutral, int(np.flatnonzero(neutral.table["file_name"] == name)[0]), apart.shape
+        )
         assert mask.sum() >= 35 * 35 * 0.3
         near = np.asarray(Image.fromarray(mask).convert("L").resize(mask.shape[::-1])) > 0
         rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-        near[max(0, rows[0] - 16) : rows[-1] + 17, max(0, columns[0] - 16) : columns[-1] + 17] = True
+        near[max(0, rows[0] - 16) : rows[-1] + 17, max(0, columns[0] - 16) : columns[-1] + 17] = (
+            True
+        )
         assert apart[~near].max() == 0  # the very same pixels went through the very same save
         assert apart[mask].mean() > 30
 
@@ -228,10 +276,15 @@ def test_what_the_rows_say_is_kept_and_names_follow(leaky: Manifest, neutral: Ma
 def test_written_anew_again_the_first_names_stay(few: Manifest, tmp_path: Path) -> None:
     once = neutralise(few, tmp_path / "once", workers=1)
     neutralise(read_manifest(once.root), tmp_path / "twice", workers=1)
-    assert read_manifest(tmp_path / "twice").table["original_file_name"].tolist() == few.table["file_name"].tolist()
+    assert (
+        read_manifest(tmp_path / "twice").table["original_file_name"].tolist()
+        == few.table["file_name"].tolist()
+    )
 
 
-def test_any_number_of_workers_gives_the_same_bytes(leaky: Manifest, summary: Summary, tmp_path: Path) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(
+    leaky: Manifest, summary: Summary, tmp_path: Path
+) -> None:
     some = leaky.subset(np.arange(len(leaky)) >= 70)
     neutralise(some, tmp_path / "one", workers=1)
     neutralise(some, tmp_path / "three", workers=3)
@@ -262,9 +315,9 @@ def test_a_finished_set_is_left_as_it_is(few: Manifest, tmp_path: Path) -> None:
 def test_another_seed_crops_elsewhere(few: Manifest, tmp_path: Path) -> None:
     digests = [
         set(
-            read_manifest(neutralise(few, tmp_path / str(seed), NeutraliseSettings(seed=seed), workers=1).root).table[
-                "sha256"
-            ]
+            read_manifest(
+                neutralise(few, tmp_path / str(seed), NeutraliseSettings(seed=seed), workers=1).root
+            ).table["sha256"]
         )
         for seed in (0, 1)
     ]
@@ -275,22 +328,31 @@ def test_an_earlier_save_leaves_sizes_and_tables(few: Manifest, tmp_path: Path) 
     plain = neutralise(few, tmp_path / "plain", workers=1)
     past = neutralise(few, tmp_path / "past", NeutraliseSettings(history=True), workers=1)
     assert plain.sizes == past.sizes
-    a, b = (decode(root.root / "photos" / "000001_0_edit.jpg").astype(np.int16) for root in (plain, past))
+    a, b = (
+        decode(root.root / "photos" / "000001_0_edit.jpg").astype(np.int16)
+        for root in (plain, past)
+    )
     assert 0.5 < np.abs(a - b).mean() < 6  # grey levels: one more quantisation, not another crop
 
 
 def test_each_pair_can_keep_its_size(few: Manifest, tmp_path: Path) -> None:
-    done = neutralise(few, tmp_path / "out", NeutraliseSettings(sizes=None, quality=(80, 90)), workers=1)
+    done = neutralise(
+        few, tmp_path / "out", NeutraliseSettings(sizes=None, quality=(80, 90)), workers=1
+    )
     assert done.sizes == {(112, 92): 6}
     assert any("own size" in note for note in done.notes)
 
 
-def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(few: Manifest, tmp_path: Path) -> None:
+def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(
+    few: Manifest, tmp_path: Path
+) -> None:
     large = np.zeros((300, 320, 3), np.uint8)
     large[..., 0], large[..., 1] = np.mgrid[:300, :320] // 2  # the colour tells the place
     Image.fromarray(large).save(few.path("photos/1_edit.png"))
     Image.fromarray(np.full((300, 320), 255, np.uint8)).save(few.path("masks/1_edit.png"))
-    done = neutralise(few, tmp_path / "out", NeutraliseSettings(sizes=[(80, 64)], quality=(95, 95)), workers=1)
+    done = neutralise(
+        few, tmp_path / "out", NeutraliseSettings(sizes=[(80, 64)], quality=(95, 95)), workers=1
+    )
     assert done.sizes == {(80, 64): 6}
     cropped = decode(done.root / "photos" / "000003_1_edit.jpg").astype(np.int16)
     assert np.ptp(cropped[:, 0, 0]) == pytest.approx(32, abs=4)
@@ -299,7 +361,9 @@ def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(few: Manife
 
 def test_sizes_of_another_set_keep_their_shares(few: Manifest, tmp_path: Path) -> None:
     pool = SizePool(((64, 64), (64, 64), (80, 90), (400, 400)))
-    done = neutralise(few, tmp_path / "out", NeutraliseSettings(sizes=pool, quality=(80, 90)), workers=1)
+    done = neutralise(
+        few, tmp_path / "out", NeutraliseSettings(sizes=pool, quality=(80, 90)), workers=1
+    )
     assert done.sizes == {(64, 64): 4, (90, 80): 2}
     assert any("400x400" in note for note in done.notes)
 
@@ -326,7 +390,9 @@ def test_a_turned_photo_comes_out_upright_in_srgb(few: Manifest, tmp_path: Path)
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying: 120 wide
     Image.fromarray(np.rot90(rgb)).save(few.path("photos/0.jpg"), exif=exif, quality=95)
-    done = neutralise(few.subset(few.table["file_name"] == "photos/0.jpg"), tmp_path / "out", workers=1)
+    done = neutralise(
+        few.subset(few.table["file_name"] == "photos/0.jpg"), tmp_path / "out", workers=1
+    )
     assert done.sizes == {(92, 112): 1}
     upright = decode(done.root / "photos" / "000000_0.jpg")
     assert upright[:40, :, 0].min() > 200
@@ -336,15 +402,22 @@ def test_a_turned_photo_comes_out_upright_in_srgb(few: Manifest, tmp_path: Path)
 def test_copies_get_the_same_bytes_and_one_group(few: Manifest, tmp_path: Path) -> None:
     few.path("photos/copy.jpg").write_bytes(few.path("photos/0.jpg").read_bytes())
     table = few.table.assign(group=[f"g{row}" for row in range(6)])
-    table = pd.concat([table, table.iloc[:1].assign(file_name="photos/copy.jpg", group="other")], ignore_index=True)
-    table["sha256"] = [hashlib.sha256(few.path(name).read_bytes()).hexdigest() for name in table["file_name"]]
+    table = pd.concat(
+        [table, table.iloc[:1].assign(file_name="photos/copy.jpg", group="other")],
+        ignore_index=True,
+    )
+    table["sha256"] = [
+        hashlib.sha256(few.path(name).read_bytes()).hexdigest() for name in table["file_name"]
+    ]
     done = neutralise(Manifest(few.root, table), tmp_path / "out", workers=1)
     new = read_manifest(done.root).table
     assert new["sha256"][0] == new["sha256"][6]
     assert new["group"][0] == new["group"][6] == new["group"][1]
 
 
-def test_a_pair_with_a_small_half_is_left_out_whole_and_named(few: Manifest, tmp_path: Path) -> None:
+def test_a_pair_with_a_small_half_is_left_out_whole_and_named(
+    few: Manifest, tmp_path: Path
+) -> None:
     Image.new("RGB", (60, 60)).save(few.path("photos/2.jpg"))
     done = neutralise(few, tmp_path / "out", NeutraliseSettings(sizes=[(90, 80)]), workers=1)
     assert done.photos == 4
@@ -370,10 +443,14 @@ def test_region_edits_without_a_mask_are_counted(few: Manifest, tmp_path: Path) 
     table = few.table.assign(mask_file_name="")
     settings = NeutraliseSettings(sizes=[(64, 64)])
     done = neutralise(Manifest(few.root, table), tmp_path / "out", settings, workers=1)
-    assert done.notes == ("3 cropped region edits have no mask: their region may lie outside of the crop.",)
+    assert done.notes == (
+        "3 cropped region edits have no mask: their region may lie outside of the crop.",
+    )
 
 
-def test_an_unreadable_photo_stops_the_run_or_is_left_out_with_its_pair(few: Manifest, tmp_path: Path) -> None:
+def test_an_unreadable_photo_stops_the_run_or_is_left_out_with_its_pair(
+    few: Manifest, tmp_path: Path
+) -> None:
     broken = few.path("photos/1.jpg")
     broken.write_bytes(broken.read_bytes()[:2000])  # the header is whole
     with pytest.raises(PhotoError, match=r"photos/1\.jpg: the file is damaged or cut off"):
@@ -385,7 +462,9 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_out_with_its_pair(few: Man
     assert all("photos/1.jpg" in dropped.reason for dropped in done.dropped)
 
 
-def test_a_file_that_is_no_photo_is_named_before_anything_is_written(few: Manifest, tmp_path: Path) -> None:
+def test_a_file_that_is_no_photo_is_named_before_anything_is_written(
+    few: Manifest, tmp_path: Path
+) -> None:
     few.path("photos/1.jpg").write_bytes(b"<html>")
     with pytest.raises(PhotoError, match=r"photos/1\.jpg: not a photo"):
         neutralise(few, tmp_path / "out", workers=1)
@@ -419,7 +498,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(few: Manifest, tmp_pat
     assert contents(out) == {"me.jpg": b"mine"}
 
 
-def test_other_settings_need_overwrite_which_removes_only_what_was_made(few: Manifest, tmp_path: Path) -> None:
+def test_other_settings_need_overwrite_which_removes_only_what_was_made(
+    few: Manifest, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     neutralise(few, out, workers=1)
     (out / "photos" / "mine.jpg").write_bytes(b"mine")
@@ -445,7 +526,9 @@ def test_a_photo_that_changed_since_is_another_set(few: Manifest, tmp_path: Path
 
 
 def test_sizes_that_a_class_cannot_give_are_refused(few: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"no real photo would be left \('photos/0\.jpg': too small: 120x100"):
+    with pytest.raises(
+        ManifestError, match=r"no real photo would be left \('photos/0\.jpg': too small: 120x100"
+    ):
         neutralise(few, tmp_path / "out", NeutraliseSettings(sizes=[(512, 512)]), workers=1)
 
 
@@ -476,15 +559,21 @@ def test_a_worker_that_dies_is_told_and_what_was_made_goes_on(
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared")
-def test_real_photos_beside_generated_ones_are_at_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared"
+)
+def test_real_photos_beside_generated_ones_are_at_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tables = []
     for part, rows in (("photos", 60), ("generated", 50)):
         manifest = read_manifest(SHARED / part)
         (tmp_path / "union").mkdir(exist_ok=True)
         (tmp_path / "union" / part).symlink_to(manifest.root)
         component = components(manifest.table)
-        chosen = np.isin(component, np.random.default_rng(0).permutation(component.max() + 1)[:rows])
+        chosen = np.isin(
+            component, np.random.default_rng(0).permutation(component.max() + 1)[:rows]
+        )
         table = manifest.table[chosen].assign(part=part)
         for column in ("file_name", "pair", "group"):
             table[column] = table[column].where(table[column] == "", f"{part}/" + table[column])

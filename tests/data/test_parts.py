@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from realdamage.data.parts import FOLDER, Parts
-from realdamage.inference.errors import UsageError
+from realdamage.errors import UsageError
 
 
 def test_a_claim_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
@@ -17,7 +17,9 @@ def test_a_claim_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     assert (tmp_path / FOLDER / "mark.json").is_file()
 
 
-def test_processes_that_claim_at_once_share_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_claim_at_once_share_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other claims and begins to write between our look for a mark and our look at the folder."""
     mine = Parts(tmp_path, "synthesize")
     refuse = Parts.refuse_others

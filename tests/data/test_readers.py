@@ -9,11 +9,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from realdamage.cli import main
+from realdamage.commands.cli import main
 from realdamage.data.manifest import KNOWN_COLUMNS, read_manifest
 from realdamage.data.mapping import LAYOUTS
-from realdamage.data.readers import Reader, find_layout, read_dataset, reader_from_mapping, reader_from_yaml
-from realdamage.inference.errors import ConfigError, ManifestError, UsageError
+from realdamage.data.readers import (
+    Reader,
+    find_layout,
+    read_dataset,
+    reader_from_mapping,
+    reader_from_yaml,
+)
+from realdamage.errors import ConfigError, ManifestError, UsageError
 
 Touch = Callable[..., Path]
 
@@ -86,7 +92,10 @@ def test_split_folders_become_one_manifest_that_looks_down_on_them(touch: Touch)
     ]
     for folder in ("Train", "dev"):
         write_jsonl(root / folder / "metadata.jsonl", *rows)
-    write_jsonl(root / "test/metadata.jsonl", {"file_name": "b.jpg", "label": "real", "split": "test", "camera": "X1"})
+    write_jsonl(
+        root / "test/metadata.jsonl",
+        {"file_name": "b.jpg", "label": "real", "split": "test", "camera": "X1"},
+    )
     manifest = read_dataset(root)
     columns = ("file_name", "split", "pair", "mask_file_name", "group", "camera")
     assert records(manifest.table, *columns) == [
@@ -104,11 +113,15 @@ def test_a_fault_in_a_split_folder_is_named_in_its_own_file(touch: Touch) -> Non
     write_jsonl(root / "train/metadata.jsonl", {"file_name": "a.jpg", "label": "real"})
     bad = root / "val/metadata.jsonl"
     write_jsonl(bad, {"file_name": "z.jpg", "label": "real"})
-    with pytest.raises(ManifestError, match=r"val/metadata\.jsonl, row 1, column file_name: 'z\.jpg' is not a file"):
+    with pytest.raises(
+        ManifestError, match=r"val/metadata\.jsonl, row 1, column file_name: 'z\.jpg' is not a file"
+    ):
         read_dataset(root)
     assert len(read_dataset(root, check_files=False)) == 2
     write_jsonl(bad, {"file_name": "b.jpg", "label": "real", "split": "train"})
-    with pytest.raises(ManifestError, match=r"row 1, column split: found 'train' in a folder of split 'val'"):
+    with pytest.raises(
+        ManifestError, match=r"row 1, column split: found 'train' in a folder of split 'val'"
+    ):
         read_dataset(root)
     write_jsonl(bad, {"file_name": "../train/a.jpg", "label": "real"})
     with pytest.raises(ManifestError, match="which leaves the folder"):
@@ -119,7 +132,10 @@ def test_numbers_for_labels_are_not_guessed_at(touch: Touch) -> None:
     root = touch("a.jpg", "b.jpg")
     frame = pd.DataFrame({"file_name": ["a.jpg", "b.jpg"], "label": [0, 1]})
     frame.to_parquet(root / "metadata.parquet")
-    with pytest.raises(ManifestError, match=r"row 1, column label: found '0'.*values: \{label: \{'0': real or synth"):
+    with pytest.raises(
+        ManifestError,
+        match=r"row 1, column label: found '0'.*values: \{label: \{'0': real or synth",
+    ):
         read_dataset(root)
     reader = Reader(values={"label": {"0": "synthetic", "1": "real"}})
     assert read_dataset(root, reader).table["label"].tolist() == ["synthetic", "real"]
@@ -129,7 +145,9 @@ def test_of_two_forms_of_metadata_ours_counts_and_of_two_others_none(touch: Touc
     root = touch("a.jpg")
     write_jsonl(root / "metadata.jsonl", {"file_name": "a.jpg", "label": "synthetic"})
     pd.DataFrame({"file_name": ["a.jpg"], "label": ["real"]}).to_parquet(root / "metadata.parquet")
-    with pytest.raises(ManifestError, match=r"metadata\.jsonl and metadata\.parquet are both there"):
+    with pytest.raises(
+        ManifestError, match=r"metadata\.jsonl and metadata\.parquet are both there"
+    ):
         read_dataset(root)
     (root / "metadata.csv").write_text("file_name,label\na.jpg,real\n")
     assert read_dataset(root).table["label"].tolist() == ["real"]
@@ -140,7 +158,12 @@ def test_of_two_forms_of_metadata_ours_counts_and_of_two_others_none(touch: Touc
 
 def test_real_and_synthetic_folders_of_any_name_and_depth(touch: Touch) -> None:
     root = touch(
-        "Real/a.jpg", "authentic/deep/er/b.PNG", "fake/a.jpg", "AI/c.webp", "real/notes.txt", "real/.hidden.jpg"
+        "Real/a.jpg",
+        "authentic/deep/er/b.PNG",
+        "fake/a.jpg",
+        "AI/c.webp",
+        "real/notes.txt",
+        "real/.hidden.jpg",
     )
     manifest = read_dataset(root)
     assert find_layout(root) == "folders"
@@ -163,18 +186,27 @@ def test_label_folders_may_lie_in_split_folders(touch: Touch) -> None:
     ]
 
 
-def test_photos_that_are_all_real_make_a_manifest(touch: Touch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photos_that_are_all_real_make_a_manifest(
+    touch: Touch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = touch("real/a.jpg", "real/b/c.jpg")
     assert find_layout(root) == "folders"
-    assert records(read_dataset(root).table, "file_name", "label") == [("real/a.jpg", "real"), ("real/b/c.jpg", "real")]
+    assert records(read_dataset(root).table, "file_name", "label") == [
+        ("real/a.jpg", "real"),
+        ("real/b/c.jpg", "real"),
+    ]
     plain = touch("d.jpg", "e/f.png", "e/notes.txt")
-    with pytest.raises(ManifestError, match="outside of the folders"):  # nothing tells what they are
+    with pytest.raises(
+        ManifestError, match="outside of the folders"
+    ):  # nothing tells what they are
         read_dataset(plain)
     for option in ((), ("--overwrite",)):
         assert main(["manifest", str(plain), "--layout", "real", *option]) == 0
         table = read_manifest(plain).table
         assert list(table["file_name"]) == ["d.jpg", "e/f.png", "real/a.jpg", "real/b/c.jpg"]
-        assert set(zip(table["label"], table["kind"], table["condition"], strict=True)) == {("real", "original", "")}
+        assert set(zip(table["label"], table["kind"], table["condition"], strict=True)) == {
+            ("real", "original", "")
+        }
     out = capsys.readouterr().out
     assert f"next: realdamage split {plain} --near-duplicates\n" in out
     assert f"realdamage-synthesize +recipe=codecs recipe.source.root={plain}\n" in out
@@ -221,13 +253,20 @@ def test_fraudbench_tells_category_generator_and_review(touch: Touch) -> None:
     assert edit["group"] == real["group"]
     # The negative review of the same number is another product: an edit starts from an undamaged photo.
     assert edit["pair"] == ""
-    assert table.loc[REVIEW.format("DeepFake/wan2.7-image-pro", ".png"), "family"] == "wan2.7-image-pro"
+    assert (
+        table.loc[REVIEW.format("DeepFake/wan2.7-image-pro", ".png"), "family"]
+        == "wan2.7-image-pro"
+    )
     assert table.loc["Books/Negative/Review_7/IMG_1.jpg", "group"] == "Books/Review_7"
 
 
 def test_a_fraudbench_edit_is_paired_with_the_one_undamaged_photo_of_its_name(touch: Touch) -> None:
     positive = REVIEW.format("Positive", ".jpg")
-    root = touch(positive, REVIEW.format("DeepFake/gpt-image-2", ".png"), REVIEW.format("DeepFake/gpt-image-2", ".jpg"))
+    root = touch(
+        positive,
+        REVIEW.format("DeepFake/gpt-image-2", ".png"),
+        REVIEW.format("DeepFake/gpt-image-2", ".jpg"),
+    )
     table = read_dataset(root).table.set_index("file_name")
     assert records(table.loc[[positive]], "label", "kind", "condition", "damage") == [
         ("real", "original", "intact", "")
@@ -237,8 +276,14 @@ def test_a_fraudbench_edit_is_paired_with_the_one_undamaged_photo_of_its_name(to
     assert set(read_dataset(root).table["pair"]) == {""}
 
 
-def test_photos_outside_of_reviews_are_left_out_aloud(touch: Touch, caplog: pytest.LogCaptureFixture) -> None:
-    root = touch(REVIEW.format("Negative", ".jpg"), REVIEW.format("DeepFake/x", ".jpg"), "static/pipeline.png")
+def test_photos_outside_of_reviews_are_left_out_aloud(
+    touch: Touch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = touch(
+        REVIEW.format("Negative", ".jpg"),
+        REVIEW.format("DeepFake/x", ".jpg"),
+        "static/pipeline.png",
+    )
     assert len(read_dataset(root)) == 2
     assert (
         "1 photos lie in no Review_* folder of FraudBench and are left out, such as 'static/pipeline.png'"
@@ -273,7 +318,9 @@ def table(touch: Touch, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_mapping_renames_columns_and_words_and_adds_constants(table: Path, tmp_path: Path) -> None:
+def test_a_mapping_renames_columns_and_words_and_adds_constants(
+    table: Path, tmp_path: Path
+) -> None:
     manifest = read_dataset(table, reader_from_yaml(tmp_path / "mapping.yaml"))
     assert manifest.root == table.parent
     assert records(manifest.table, "file_name", "label", "group", "source", "price") == [
@@ -285,7 +332,9 @@ def test_a_mapping_renames_columns_and_words_and_adds_constants(table: Path, tmp
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_other_tables_read_the_same_with_the_same_mapping(table: Path, tmp_path: Path, suffix: str) -> None:
+def test_other_tables_read_the_same_with_the_same_mapping(
+    table: Path, tmp_path: Path, suffix: str
+) -> None:
     frame = pd.read_csv(table, dtype={"fake": "category"})
     other = table.with_suffix(f".{suffix}")
     if suffix == "jsonl":
@@ -323,9 +372,14 @@ def test_hydra_gives_the_same_reader_as_yaml(tmp_path: Path) -> None:
         ],
     )
     assert reader_from_mapping(config.data.reader) == reader_from_yaml(path)
-    assert reader_from_mapping(compose("train", ["data=table"]).data.reader).columns["label"] == "is_generated"
+    assert (
+        reader_from_mapping(compose("train", ["data=table"]).data.reader).columns["label"]
+        == "is_generated"
+    )
     assert reader_from_mapping(None) == Reader()
-    assert reader_from_mapping({"values": {"label": {True: "real", False: "synthetic"}}}).values["label"] == {
+    assert reader_from_mapping({"values": {"label": {True: "real", False: "synthetic"}}}).values[
+        "label"
+    ] == {
         "true": "real",
         "false": "synthetic",
     }
@@ -371,16 +425,31 @@ def test_a_mapping_that_is_off_is_named(tmp_path: Path, mapping: str, message: s
             Reader(columns={**PATH, "label": "fake"}, values={"label": {"0": "real"}}),
             r"shots\.csv, row 3, column label: 'yes' has no mapping; values\.label maps '0'\..*\{label: \{'yes': …",
         ),
-        (Reader(columns=PATH, values={"kind": {"0": "original"}}), "values.kind: .*has no column of that name"),
-        (Reader(), r"shots\.csv: no column 'file_name'; found: path, .*columns: \{file_name: THEIR_COLUMN\}"),
-        (Reader(columns=PATH), r"row 2, column label: found 'whatever'; .*'whatever': real or synthetic, 'else'"),
         (
-            Reader(columns={**PATH, "label": "fake"}, values={"label": WORDS}, constants={"generator": "x"}),
+            Reader(columns=PATH, values={"kind": {"0": "original"}}),
+            "values.kind: .*has no column of that name",
+        ),
+        (
+            Reader(),
+            r"shots\.csv: no column 'file_name'; found: path, .*columns: \{file_name: THEIR_COLUMN\}",
+        ),
+        (
+            Reader(columns=PATH),
+            r"row 2, column label: found 'whatever'; .*'whatever': real or synthetic, 'else'",
+        ),
+        (
+            Reader(
+                columns={**PATH, "label": "fake"},
+                values={"label": WORDS},
+                constants={"generator": "x"},
+            ),
             "column generator: found 'x' on a photo with label 'real'",
         ),
     ],
 )
-def test_a_mapping_that_does_not_fit_its_table_is_named(table: Path, reader: Reader, message: str) -> None:
+def test_a_mapping_that_does_not_fit_its_table_is_named(
+    table: Path, reader: Reader, message: str
+) -> None:
     with pytest.raises((ManifestError, ConfigError), match=message):
         read_dataset(table, reader)
 
@@ -393,7 +462,8 @@ def test_a_misspelt_column_is_renamed_in_our_own_file_and_mapped_in_others(touch
     assert "--columns" not in str(caught.value)
     (root / "metadata.csv").rename(root / "shots.csv")
     with pytest.raises(
-        ManifestError, match=r"columns: \{label: lable\}, .* \(realdamage manifest --columns FILE, data"
+        ManifestError,
+        match=r"columns: \{label: lable\}, .* \(realdamage manifest --columns FILE, data",
     ):
         read_dataset(root / "shots.csv")
 
@@ -410,13 +480,29 @@ def test_a_misspelt_column_is_renamed_in_our_own_file_and_mapped_in_others(touch
             r"\(no photos below it\).*Also read: metadata\.jsonl.*folders real, authentic, synthetic, fake, ai",
         ),
         (("x/a.jpg",), "auto", r"\(1 photos below it\)"),
-        ((), "folders", "no photos in folders of this layout. Real photos belong into a folder real, authentic;"),
+        (
+            (),
+            "folders",
+            "no photos in folders of this layout. Real photos belong into a folder real, authentic;",
+        ),
         (("real/a.txt", "fake/b.txt"), "auto", "no photos in folders of this layout"),
         (("a.txt",), "real", "no photos in this folder"),
         (("a.jpg", "b/c.jpg", "b/metadata.csv"), "real", r"b/metadata\.csv describes some of them"),
-        (("real/a.jpg", "fake/b.jpg", "c.jpg", "unsure/d.jpg"), "auto", "2 photos lie outside .* such as 'c.jpg'"),
-        (("x/Negative/Review_1/a.jpg",), "fraudbench", "1 photos, all real; synthetic photos are missing"),
-        (("real/a.jpg", "fake/b.jpg"), "imagefolder", "no image folder. Looked for metadata.csv, metadata.jsonl"),
+        (
+            ("real/a.jpg", "fake/b.jpg", "c.jpg", "unsure/d.jpg"),
+            "auto",
+            "2 photos lie outside .* such as 'c.jpg'",
+        ),
+        (
+            ("x/Negative/Review_1/a.jpg",),
+            "fraudbench",
+            "1 photos, all real; synthetic photos are missing",
+        ),
+        (
+            ("real/a.jpg", "fake/b.jpg"),
+            "imagefolder",
+            "no image folder. Looked for metadata.csv, metadata.jsonl",
+        ),
         (("real/a.jpg",), "table", "a folder. Name the table itself"),
         (("real/a.jpg",), "manifest", "no metadata.csv in this folder"),
     ],
@@ -431,7 +517,11 @@ def test_a_folder_of_no_or_half_a_layout_is_told_what_is_missing(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metadata.jsonl", b'{"file_name": "a.jpg", "label": "real"}\n\n{"file_name": \n', "row 3: not valid JSON"),
+        (
+            "metadata.jsonl",
+            b'{"file_name": "a.jpg", "label": "real"}\n\n{"file_name": \n',
+            "row 3: not valid JSON",
+        ),
         ("metadata.jsonl", b'["a.jpg", "real"]\n', "row 1: found .*, not an object"),
         ("metadata.jsonl", b'{"file_name": "\xe9"}\n', "row 1: not UTF-8"),
         (
@@ -448,7 +538,9 @@ def test_a_folder_of_no_or_half_a_layout_is_told_what_is_missing(
         ("shots.xlsx", b"", r"not a table \(\.csv, \.jsonl, \.parquet\)"),
     ],
 )
-def test_a_broken_table_is_named_with_its_row(touch: Touch, name: str, content: bytes, message: str) -> None:
+def test_a_broken_table_is_named_with_its_row(
+    touch: Touch, name: str, content: bytes, message: str
+) -> None:
     root = touch("a.jpg")
     (root / name).write_bytes(content)
     with pytest.raises(ManifestError, match=message) as caught:
@@ -456,10 +548,14 @@ def test_a_broken_table_is_named_with_its_row(touch: Touch, name: str, content: 
     assert str(root / name) in str(caught.value)
 
 
-def test_photos_inside_of_parquet_are_left_out_aloud(touch: Touch, caplog: pytest.LogCaptureFixture) -> None:
+def test_photos_inside_of_parquet_are_left_out_aloud(
+    touch: Touch, caplog: pytest.LogCaptureFixture
+) -> None:
     root = touch("a.jpg")
     image = {"bytes": b"\xff\xd8", "path": "a.jpg"}
-    frame = pd.DataFrame({"file_name": ["a.jpg"], "label": ["real"], "image": [image], "boxes": [[[1, 2], [3, 4]]]})
+    frame = pd.DataFrame(
+        {"file_name": ["a.jpg"], "label": ["real"], "image": [image], "boxes": [[[1, 2], [3, 4]]]}
+    )
     frame.to_parquet(root / "metadata.parquet")
     assert read_dataset(root).table["boxes"].tolist() == ["[[1, 2], [3, 4]]"]
     assert "left out ['image'], which hold bytes" in caplog.text
@@ -480,16 +576,28 @@ def test_paths_that_are_not_there_and_mappings_without_a_table_are_refused(touch
 # --- the command ---
 
 
-def test_the_command_writes_a_manifest_that_all_others_read(touch: Touch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_manifest_that_all_others_read(
+    touch: Touch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = touch("real/a.jpg", "real/b.jpg", "fake/c.jpg")
     assert main(["manifest", str(root)]) == 0
     out = capsys.readouterr().out
-    assert f"{root}/metadata.csv: 3 photos\nlabel   2 real, 1 synthetic\nkind    2 original, 1 (not told)\n" in out
-    assert out.endswith(f"next: realdamage split {root} --near-duplicates\n")  # nothing tells who belongs together
-    assert read_manifest(root).table["label"].value_counts().to_dict() == {"real": 2, "synthetic": 1}
+    assert (
+        f"{root}/metadata.csv: 3 photos\nlabel   2 real, 1 synthetic\nkind    2 original, 1 (not told)\n"
+        in out
+    )
+    assert out.endswith(
+        f"next: realdamage split {root} --near-duplicates\n"
+    )  # nothing tells who belongs together
+    assert read_manifest(root).table["label"].value_counts().to_dict() == {
+        "real": 2,
+        "synthetic": 1,
+    }
 
 
-def test_the_command_keeps_a_manifest_that_is_there(touch: Touch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_keeps_a_manifest_that_is_there(
+    touch: Touch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = touch("real/a.jpg", "fake/c.jpg")
     assert main(["manifest", str(root)]) == 0
     before = (root / "metadata.csv").read_bytes()
@@ -497,11 +605,18 @@ def test_the_command_keeps_a_manifest_that_is_there(touch: Touch, capsys: pytest
     capsys.readouterr()
     assert main(["manifest", str(root)]) == 0
     checked = capsys.readouterr().out
-    assert f"{root}/metadata.csv: 2 photos, as the file that is there says; nothing was written\n" in checked
+    assert (
+        f"{root}/metadata.csv: 2 photos, as the file that is there says; nothing was written\n"
+        in checked
+    )
     assert "1 real" in checked
     assert "1 synthetic" in checked
-    assert main(["manifest", str(root), "--overwrite"]) == 2  # it would only read again what it wrote
-    assert "say what else to read: --layout manifest, imagefolder, folders" in capsys.readouterr().err
+    assert (
+        main(["manifest", str(root), "--overwrite"]) == 2
+    )  # it would only read again what it wrote
+    assert (
+        "say what else to read: --layout manifest, imagefolder, folders" in capsys.readouterr().err
+    )
     assert main(["manifest", str(root), "--layout", "folders"]) == 2
     assert "is there already. Keep it, or replace it with --overwrite" in capsys.readouterr().err
     assert (root / "metadata.csv").read_bytes() == before
@@ -521,7 +636,19 @@ def test_the_command_finds_fault_with_a_manifest_that_is_there(
 def test_the_command_takes_a_table_and_its_mapping(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["manifest", str(table), "--columns", str(tmp_path / "mapping.yaml"), "--out", str(tmp_path)]) == 0
+    assert (
+        main(
+            [
+                "manifest",
+                str(table),
+                "--columns",
+                str(tmp_path / "mapping.yaml"),
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
     assert "2 acme" in capsys.readouterr().out
     written = read_manifest(tmp_path).table
     assert records(written, "file_name", "label", "group") == [
@@ -548,7 +675,9 @@ def test_a_folder_above_changes_groups_that_are_names_of_photos(touch: Touch) ->
     ]
 
 
-def test_the_command_says_which_table_is_stale(touch: Touch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_which_table_is_stale(
+    touch: Touch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = touch("a.jpg")
     write_jsonl(root / "metadata.jsonl", {"file_name": "a.jpg", "label": "real", "split": "test"})
     assert main(["manifest", str(root)]) == 0
@@ -570,5 +699,10 @@ def test_splits_go_into_photos_of_any_layout(touch: Touch) -> None:
     root = touch(*(f"{label}/{index}.jpg" for label in ("real", "fake") for index in range(20)))
     assert main(["split", str(root)]) == 0
     table = read_manifest(root).table
-    assert table["split"].value_counts().to_dict() == {"train": 22, "policy": 8, "test": 6, "val": 4}
+    assert table["split"].value_counts().to_dict() == {
+        "train": 22,
+        "policy": 8,
+        "test": 6,
+        "val": 4,
+    }
     assert issubclass(ConfigError, UsageError)

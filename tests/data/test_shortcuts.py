@@ -10,8 +10,15 @@ import pytest
 from PIL import Image
 
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.data.shortcuts import _folds, container_auroc, container_facts, shows_damage, standing_out, told_by
-from realdamage.inference.errors import ManifestError, PhotoError
+from realdamage.data.shortcuts import (
+    _folds,
+    container_auroc,
+    container_facts,
+    shows_damage,
+    standing_out,
+    told_by,
+)
+from realdamage.errors import ManifestError, PhotoError
 
 
 def photo_set(folder: Path, n: int, quality: dict[str, int]) -> Manifest:
@@ -21,7 +28,11 @@ def photo_set(folder: Path, n: int, quality: dict[str, int]) -> Manifest:
     labels = ["real" if i % 2 else "synthetic" for i in range(n)]
     names = [f"{i:03}.jpg" for i in range(n)]
     for name, label in zip(names, labels, strict=True):
-        pixels = rng.normal(rng.uniform(60, 200), rng.uniform(2, 40), (48, 64, 3)).clip(0, 255).astype(np.uint8)
+        pixels = (
+            rng.normal(rng.uniform(60, 200), rng.uniform(2, 40), (48, 64, 3))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
         Image.fromarray(pixels).save(folder / name, quality=quality[label])
     write_manifest(folder, pd.DataFrame({"file_name": names, "label": labels}))
     return read_manifest(folder)
@@ -72,7 +83,12 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
     assert (a["format"], a["mode"], a["width"], a["height"]) == ("JPEG", "RGB", 64, 48)
     assert a["bytes"] == (tmp_path / "a.jpg").stat().st_size
     assert (a["subsampling"], b["subsampling"], c["subsampling"]) == ("4:2:0", "4:4:4", "")
-    assert (a["progressive"], a["has_exif"], b["has_exif"], c["has_icc"]) == (True, True, False, False)
+    assert (a["progressive"], a["has_exif"], b["has_exif"], c["has_icc"]) == (
+        True,
+        True,
+        False,
+        False,
+    )
     # libjpeg's tables: those of ITU-T T.81, annex K, scaled to the quality; at 50 they sum to 3688 and 5505.
     assert (a["luma_table"], a["chroma_table"]) == (1858, 2780)
     assert (b["luma_table"], b["chroma_table"]) == (369, 558)
@@ -102,11 +118,19 @@ def test_a_turned_photo_has_the_size_that_it_is_seen_in(tmp_path: Path) -> None:
         Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
         facts = container_facts(tmp_path / "a.jpg")
         assert facts["upright"] == upright
-        assert (facts["width"], facts["aspect"]) == (64, 64 / 48)  # as stored: the turn itself may give a class away
+        assert (facts["width"], facts["aspect"]) == (
+            64,
+            64 / 48,
+        )  # as stored: the turn itself may give a class away
 
 
 def test_whether_a_photo_shows_damage_is_said_or_not_known() -> None:
-    rows = [("damaged", "", "yes"), ("intact", "torn", "yes"), ("unknown", "torn", "yes"), ("intact", "", "no")]
+    rows = [
+        ("damaged", "", "yes"),
+        ("intact", "torn", "yes"),
+        ("unknown", "torn", "yes"),
+        ("intact", "", "no"),
+    ]
     rows += [("unknown", "", ""), ("", "", "")]
     table = pd.DataFrame(rows, columns=["condition", "damage", "expected"])
     assert shows_damage(table).tolist() == table["expected"].tolist()
@@ -122,12 +146,18 @@ class TestToldBy:
 
     @pytest.mark.parametrize("text", [True, False])
     def test_a_fact_that_both_photos_of_a_pair_share_tells_nothing(self, text: bool) -> None:
-        fact = np.array([f"s{group % 7}" for group in self.groups]) if text else self.groups.astype(float)
+        fact = (
+            np.array([f"s{group % 7}" for group in self.groups])
+            if text
+            else self.groups.astype(float)
+        )
         assert told_by(pd.DataFrame({"a": fact}), self.synthetic, self.groups).auroc == 0.5
 
     @pytest.mark.parametrize("values", [("x", "y"), (True, False), (2.0, 1.0)])
     def test_higher_scores_are_more_synthetic(self, values: tuple[str | bool | float, ...]) -> None:
-        found = told_by(pd.DataFrame({"a": np.where(self.synthetic, *values)}), self.synthetic, self.groups)
+        found = told_by(
+            pd.DataFrame({"a": np.where(self.synthetic, *values)}), self.synthetic, self.groups
+        )
         assert found[:3] == (1.0, 1.0, 1.0)
         assert (found.scores > 0).tolist() == self.synthetic.tolist()
 
@@ -136,7 +166,9 @@ class TestToldBy:
         synthetic, groups = np.arange(900) % 2 == 1, np.arange(900) // 2
         fact = np.where(synthetic & (groups % 3 == 0), "x", "y")
         found = told_by(pd.DataFrame({"a": fact}), synthetic, groups)
-        assert 2 / 3 - 0.02 < found.auroc < 2 / 3  # a little low, as pooled scores of several folds are
+        assert (
+            2 / 3 - 0.02 < found.auroc < 2 / 3
+        )  # a little low, as pooled scores of several folds are
         assert found.low < 2 / 3 < found.high
         assert found.high - found.low < 0.06
 
@@ -146,7 +178,9 @@ def test_every_fold_and_what_is_left_of_it_hold_both_classes(seed: int) -> None:
     """Also where most groups hold one class only, and where the folds are as many as the groups of a class."""
     rng = np.random.default_rng(seed)
     groups = np.arange(200) // 4
-    synthetic = np.isin(groups, rng.choice(50, 5 - seed % 4, replace=False)) & (rng.random(200) < 0.8)
+    synthetic = np.isin(groups, rng.choice(50, 5 - seed % 4, replace=False)) & (
+        rng.random(200) < 0.8
+    )
     folds = _folds(synthetic, groups, seed)
     assert np.array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(200))
     for train, test in folds:
@@ -163,9 +197,15 @@ def test_what_stands_out_is_named_from_both_ends() -> None:
         "source c: 0 real, 5 synthetic; source d: 0 real, 2 synthetic"
     )
     flags = pd.DataFrame({"has_exif": ~synthetic})
-    assert standing_out("exif", flags, synthetic) == "exif True: 10 real, 0 synthetic; exif False: 0 real, 10 synthetic"
+    assert (
+        standing_out("exif", flags, synthetic)
+        == "exif True: 10 real, 0 synthetic; exif False: 0 real, 10 synthetic"
+    )
     numbers = pd.DataFrame({"width": [*range(100, 113), *range(200, 213)]})
-    assert standing_out("width", numbers, np.arange(26) >= 13) == "width: median 106 real, 206 synthetic"
+    assert (
+        standing_out("width", numbers, np.arange(26) >= 13)
+        == "width: median 106 real, 206 synthetic"
+    )
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from realdamage.data.manifest import Manifest, with_defaults
 from realdamage.data.splits import assign_splits, check_splits, components, split_command
-from realdamage.inference.errors import ManifestError, UsageError
+from realdamage.errors import ManifestError, UsageError
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
@@ -31,8 +31,12 @@ def linked_tables(draw: st.DrawFn) -> pd.DataFrame:
     return table_of(
         n,
         group=[f"g{value}" if value % 2 else "" for value in groups],
-        pair=[names[value] if value % 5 == 0 and value != i else "" for i, value in enumerate(pairs)],
-        kind=draw(st.lists(st.sampled_from(["original", "damaged", "ai_region"]), min_size=n, max_size=n)),
+        pair=[
+            names[value] if value % 5 == 0 and value != i else "" for i, value in enumerate(pairs)
+        ],
+        kind=draw(
+            st.lists(st.sampled_from(["original", "damaged", "ai_region"]), min_size=n, max_size=n)
+        ),
     )
 
 
@@ -45,7 +49,11 @@ def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) 
         assert len(np.unique(components(table))) < len(table) / 3
         return
     of = dict(zip(table["file_name"], split, strict=True))
-    assert all(of[name] == of[pair] for name, pair in zip(table["file_name"], table["pair"], strict=True) if pair)
+    assert all(
+        of[name] == of[pair]
+        for name, pair in zip(table["file_name"], table["pair"], strict=True)
+        if pair
+    )
     assert (split.groupby(table["group"].where(table["group"] != "")).nunique() == 1).all()
     check_splits(table.assign(split=split))
 
@@ -57,7 +65,9 @@ def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) 
 def test_the_command_to_type_looks_at_photos_when_nothing_tells_who_belongs_together(
     columns: dict[str, list[str]], looks: bool
 ) -> None:
-    manifest = Manifest(Path("set"), with_defaults(table_of(2, label="real", condition="", **columns)))
+    manifest = Manifest(
+        Path("set"), with_defaults(table_of(2, label="real", condition="", **columns))
+    )
     assert split_command(manifest, Path("x")) == "realdamage split x" + " --near-duplicates" * looks
 
 
@@ -89,7 +99,11 @@ def test_every_kind_and_source_has_the_same_shares() -> None:
 
 def test_rare_strata_do_not_all_go_to_the_largest_split() -> None:
     table = table_of(50, source=[f"source{i}" for i in range(50)])
-    assert assign_splits(table, SHARES, 0).value_counts().to_dict() == {"train": 30, "val": 10, "test": 10}
+    assert assign_splits(table, SHARES, 0).value_counts().to_dict() == {
+        "train": 30,
+        "val": 10,
+        "test": 10,
+    }
 
 
 def test_a_large_group_does_not_break_the_shares() -> None:
@@ -114,20 +128,30 @@ def test_the_seed_decides_and_the_order_of_the_rows_does_not() -> None:
         ({"train": 0.8, "dev": 0.2}, "Unknown split 'dev'"),
         ({"train": 0.8, "val": 0.1}, r"sum to 0.9, not to 1: train=0\.8, val=0\.1\.$"),
         ({"train": 1.2, "val": -0.2}, "must lie in 0..1"),
-        ({"train": 0.99, "val": 0.01}, "'val' .share 0.01. would get no photo: the 5 photos form only 5 groups"),
+        (
+            {"train": 0.99, "val": 0.01},
+            "'val' .share 0.01. would get no photo: the 5 photos form only 5 groups",
+        ),
     ],
 )
-def test_fractions_that_cannot_be_met_are_refused(fractions: dict[str, float], message: str) -> None:
+def test_fractions_that_cannot_be_met_are_refused(
+    fractions: dict[str, float], message: str
+) -> None:
     with pytest.raises((ManifestError, UsageError), match=message):
         assign_splits(table_of(5), fractions, 0)
 
 
 def test_a_split_with_fraction_zero_gets_nothing() -> None:
-    assert set(assign_splits(table_of(10), {"train": 0.5, "val": 0.0, "test": 0.5}, 0)) == {"train", "test"}
+    assert set(assign_splits(table_of(10), {"train": 0.5, "val": 0.0, "test": 0.5}, 0)) == {
+        "train",
+        "test",
+    }
 
 
 def test_a_crossing_is_named_and_rows_without_a_split_are_not_looked_at() -> None:
     table = table_of(4, group=["shoe", "", "shoe", "shoe"], split=["train", "val", "test", ""])
-    with pytest.raises(ManifestError, match=r"'0000.jpg' is in split 'train' and '0002.jpg' in 'test'"):
+    with pytest.raises(
+        ManifestError, match=r"'0000.jpg' is in split 'train' and '0002.jpg' in 'test'"
+    ):
         check_splits(table)
     check_splits(table.assign(split=["train", "val", "train", ""]))

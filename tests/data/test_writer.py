@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from realdamage.data.writer import MAX_OFFSET, EarlierSave, SaveSettings, TablePool, save_mask, save_photo
-from realdamage.inference.errors import SynthesisError
+from realdamage.data.writer import (
+    MAX_OFFSET,
+    EarlierSave,
+    SaveSettings,
+    TablePool,
+    save_mask,
+    save_photo,
+)
+from realdamage.errors import SynthesisError
 
 RGB = np.random.default_rng(0).integers(0, 256, (96, 112, 3), dtype=np.uint8)
 
@@ -22,7 +29,11 @@ def test_photos_saved_alike_share_size_tables_and_sub_sampling(tmp_path: Path) -
     with Image.open(tmp_path / "a.jpg") as a, Image.open(tmp_path / "b.jpg") as b:
         assert a.size == b.size == (112 - MAX_OFFSET, 96 - MAX_OFFSET)
         assert a.quantization == b.quantization
-        assert JpegImagePlugin.get_sampling(a) == JpegImagePlugin.get_sampling(b) == settings.subsampling
+        assert (
+            JpegImagePlugin.get_sampling(a)
+            == JpegImagePlugin.get_sampling(b)
+            == settings.subsampling
+        )
 
 
 def test_the_mask_is_cropped_like_its_photo(tmp_path: Path) -> None:
@@ -72,10 +83,16 @@ def test_settings_without_an_earlier_save_write_the_bytes_they_always_wrote(tmp_
     data = save_photo(tmp_path / "a.jpg", RGB, settings)
     buffer = io.BytesIO()
     tables = [list(table) for table in settings.tables]
-    Image.fromarray(settings.crop(RGB)).save(buffer, "JPEG", qtables=tables, subsampling=settings.subsampling)
+    Image.fromarray(settings.crop(RGB)).save(
+        buffer, "JPEG", qtables=tables, subsampling=settings.subsampling
+    )
     assert data == buffer.getvalue() == (tmp_path / "a.jpg").read_bytes()
     again = TablePool.of_qualities(80, 95).draw(np.random.default_rng(4), earlier=True)
-    assert (again.offset, again.tables, again.subsampling) == (settings.offset, settings.tables, settings.subsampling)
+    assert (again.offset, again.tables, again.subsampling) == (
+        settings.offset,
+        settings.tables,
+        settings.subsampling,
+    )
 
 
 def test_an_earlier_save_leaves_its_grid_off_that_of_the_last_one() -> None:

@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from realdamage.core.metadata import ModelMetadata, write_model_file
+from realdamage.core.photo import PixelSpec
+from realdamage.core.pooling import Pooling
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.inference.metadata import ModelMetadata, write_model_file
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.pooling import Pooling
 
 SPEC = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
 WritePhotos = Callable[..., Manifest]
@@ -23,7 +23,9 @@ WritePhotos = Callable[..., Manifest]
 
 def red_network() -> bytes:
     """evidence = (mean red of the patch - 128) / 16; logit = their mean."""
-    tiles = helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["n", SPEC.tile, SPEC.tile, 3])
+    tiles = helper.make_tensor_value_info(
+        "tiles", TensorProto.UINT8, ["n", SPEC.tile, SPEC.tile, 3]
+    )
     logit = helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["n"])
     side = SPEC.tile // SPEC.patch
     evidence = helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["n", side, side])
@@ -37,7 +39,13 @@ def red_network() -> bytes:
     nodes = [
         helper.make_node("Cast", ["tiles"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("AveragePool", ["planes"], ["means"], kernel_shape=[SPEC.patch] * 2, strides=[SPEC.patch] * 2),
+        helper.make_node(
+            "AveragePool",
+            ["planes"],
+            ["means"],
+            kernel_shape=[SPEC.patch] * 2,
+            strides=[SPEC.patch] * 2,
+        ),
         helper.make_node("Gather", ["means", "red"], ["reds"], axis=1),
         helper.make_node("Squeeze", ["reds", "channel"], ["mean"]),
         helper.make_node("Sub", ["mean", "middle"], ["centred"]),

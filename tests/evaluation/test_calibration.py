@@ -15,34 +15,40 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import beta
 
+from realdamage.core.detector import Detector
+from realdamage.core.gate import Gate
+from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest
+from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
-from realdamage.evaluation.calibration_text import summary_text
 from realdamage.evaluation.comparison import compare_models
 from realdamage.evaluation.economics import REFUSED, cost_sample
 from realdamage.evaluation.figures import all_figures
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
-from realdamage.evaluation.report import build_report
-from realdamage.evaluation.report_page import report_page
 from realdamage.evaluation.robustness import ModelFile, score_suite
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError, UsageError
-from realdamage.inference.gate import Gate
-from realdamage.inference.metadata import read_model_file, write_model_file
+from realdamage.rendering.calibration_text import summary_text
+from realdamage.rendering.report import build_report
+from realdamage.rendering.report_page import report_page
 
 WritePhotos = Callable[..., Manifest]
 
 rates = st.sampled_from([0.0, 0.01, 0.05, 0.29, 0.5])
-tied = hnp.arrays(np.float64, st.integers(1, 120), elements=st.integers(-6, 6).map(lambda value: value / 3))
+tied = hnp.arrays(
+    np.float64, st.integers(1, 120), elements=st.integers(-6, 6).map(lambda value: value / 3)
+)
 
 
 def predictions_of(real: np.ndarray, synthetic: np.ndarray, n_damaged: int = 0) -> pd.DataFrame:
     n = len(real) + len(synthetic)
-    table = pd.DataFrame({**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i}.jpg" for i in range(n)]})
+    table = pd.DataFrame(
+        {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i}.jpg" for i in range(n)]}
+    )
     return table.assign(
         label=["real"] * len(real) + ["synthetic"] * len(synthetic),
-        kind=["damaged"] * n_damaged + ["original"] * (len(real) - n_damaged) + ["ai_region"] * len(synthetic),
+        kind=["damaged"] * n_damaged
+        + ["original"] * (len(real) - n_damaged)
+        + ["ai_region"] * len(synthetic),
         score=np.concatenate([real, synthetic]),
     )
 
@@ -62,17 +68,30 @@ def test_thresholds_keep_their_rates_and_cannot_be_moved_further(
 
 
 def test_a_known_set_gives_known_thresholds() -> None:
-    policy = choose_policy(predictions_of(np.arange(100.0), np.arange(50.0, 150.0)), fpr=0.05, miss=0.1)
+    policy = choose_policy(
+        predictions_of(np.arange(100.0), np.arange(50.0, 150.0)), fpr=0.05, miss=0.1
+    )
     # Five of a hundred may be accused: 95 to 99. Ten may pass: 50 to 59.
     assert (policy.t_synthetic, policy.t_real) == pytest.approx((94, 60))
-    assert [policy.outcome(score) for score in (94, 95, 60, 59)] == ["review", "synthetic", "review", "real"]
-    assert (policy.negatives, policy.photos) == ("real", {"real": 100, "damaged": 0, "synthetic": 100})
+    assert [policy.outcome(score) for score in (94, 95, 60, 59)] == [
+        "review",
+        "synthetic",
+        "review",
+        "real",
+    ]
+    assert (policy.negatives, policy.photos) == (
+        "real",
+        {"real": 100, "damaged": 0, "synthetic": 100},
+    )
 
 
 def test_twenty_damaged_photos_are_enough_to_be_the_negatives() -> None:
     real = np.concatenate([np.full(20, 5.0), np.zeros(80)])
     synthetic = np.arange(10.0)
-    assert choose_policy(predictions_of(real, synthetic, n_damaged=20), 0.5, 0.1).negatives == "damaged"
+    assert (
+        choose_policy(predictions_of(real, synthetic, n_damaged=20), 0.5, 0.1).negatives
+        == "damaged"
+    )
     assert choose_policy(predictions_of(real, synthetic, n_damaged=20), 0.5, 0.1).t_synthetic > 5
     few = choose_policy(predictions_of(real, synthetic, n_damaged=19), 0.5, 0.1)
     assert few.negatives == "real"
@@ -114,7 +133,12 @@ def test_one_class_has_no_thresholds() -> None:
 def photos(split: str = "", n: int = 30) -> list[dict[str, object]]:
     """Real photos with red 60..118, synthetic ones with 100..158: they overlap."""
     return [
-        {"file_name": f"{split}{label}{i}.png", "label": label, "split": split, "red": start + 2 * i}
+        {
+            "file_name": f"{split}{label}{i}.png",
+            "label": label,
+            "split": split,
+            "red": start + 2 * i,
+        }
         for label, start in (("real", 60), ("synthetic", 100))
         for i in range(n)
     ]
@@ -141,7 +165,9 @@ def test_a_model_is_calibrated_in_place(model_file: Path, write_photos: WritePho
     assert predictions["probability"].rank().equals(predictions["score"].rank())
 
 
-def test_another_output_leaves_the_model_alone(model_file: Path, write_photos: WritePhotos, tmp_path: Path) -> None:
+def test_another_output_leaves_the_model_alone(
+    model_file: Path, write_photos: WritePhotos, tmp_path: Path
+) -> None:
     before = model_file.read_bytes()
     summary = calibrate_model(model_file, write_photos(photos()), output=tmp_path / "new.onnx")
     assert model_file.read_bytes() == before
@@ -162,19 +188,27 @@ def test_policy_photos_come_before_val_photos_and_training_photos_never(
         calibrate_model(model_file, training_only)
 
 
-def test_a_split_without_a_class_changes_nothing(model_file: Path, write_photos: WritePhotos) -> None:
+def test_a_split_without_a_class_changes_nothing(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     before = model_file.read_bytes()
     manifest = write_photos([*photos("val", 4)[:4], *photos("test", 4)])
-    with pytest.raises(ManifestError, match="split 'val' has 4 real and 0 synthetic photos; calibration needs both"):
+    with pytest.raises(
+        ManifestError, match="split 'val' has 4 real and 0 synthetic photos; calibration needs both"
+    ):
         calibrate_model(model_file, manifest, "val")
     with pytest.raises(ManifestError, match="no photo has split 'policy'"):
         calibrate_model(model_file, manifest, "policy")
     assert model_file.read_bytes() == before
 
 
-def test_a_model_that_scores_the_wrong_way_round_changes_nothing(model_file: Path, write_photos: WritePhotos) -> None:
+def test_a_model_that_scores_the_wrong_way_round_changes_nothing(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     before = model_file.read_bytes()
-    swapped = [{**row, "label": "real" if row["label"] == "synthetic" else "synthetic"} for row in photos()]
+    swapped = [
+        {**row, "label": "real" if row["label"] == "synthetic" else "synthetic"} for row in photos()
+    ]
     with pytest.raises(RealDamageError, match="do not rise with the label"):
         calibrate_model(model_file, write_photos(swapped))
     assert model_file.read_bytes() == before
@@ -197,7 +231,12 @@ def test_a_promise_goes_into_the_file(model_file: Path, write_photos: WritePhoto
     summary = calibrate_model(model_file, manifest, alpha=0.05, beta=0.05)
     policy, guarantee = summary.policy, summary.policy.guarantee
     assert guarantee is not None
-    assert (guarantee.alpha, guarantee.beta, guarantee.delta, guarantee.split) == (0.05, 0.05, 0.05, "split 'policy'")
+    assert (guarantee.alpha, guarantee.beta, guarantee.delta, guarantee.split) == (
+        0.05,
+        0.05,
+        0.05,
+        "split 'policy'",
+    )
     assert guarantee.manifest_sha256 == manifest.digest()
     assert read_model_file(model_file)[1].policy == policy
     # 59 photos allow no error, so nobody is accused here and no synthetic photo passes.
@@ -209,14 +248,23 @@ def test_a_promise_goes_into_the_file(model_file: Path, write_photos: WritePhoto
     assert summary.caught == (synthetic["outcome"] == "synthetic").mean() > 0.3
     assert len(summary.notes) == 1
     assert "trained on another manifest" in summary.notes[0]
-    assert "promise       With 95% confidence, at most 5% of photos with real damage" in summary_text(summary)
+    assert (
+        "promise       With 95% confidence, at most 5% of photos with real damage"
+        in summary_text(summary)
+    )
 
 
 def two_sources(write_photos: WritePhotos) -> Manifest:
     """93 really damaged photos of a shop with their edits, which at 5% may have one error, and 40 intact photos of
     phones that are redder than the shop's, but not so red that the whole-photo rule holds them back."""
     phones = [
-        {"file_name": f"phone{i}.png", "label": "real", "kind": "original", "split": "policy", "source": "phones"}
+        {
+            "file_name": f"phone{i}.png",
+            "label": "real",
+            "kind": "original",
+            "split": "policy",
+            "source": "phones",
+        }
         for i in range(40)
     ]
     rows = [{**row, "red": 88 + i} for i, row in enumerate(phones)]
@@ -236,13 +284,23 @@ def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(
     predictions, _ = score_manifest(Detector.load(model_file), manifest)
     real = predictions[predictions["label"] == "real"]
     phones = np.sort(real[real["source"] == "phones"]["score"])
-    assert policy.t_synthetic == np.nextafter(phones[-3], np.inf) > pooled.t_synthetic  # two of forty may be called so
-    assert (real["score"] >= policy.t_synthetic).groupby(real["source"]).mean().to_dict() == {"phones": 0.05, "shop": 0}
+    assert (
+        policy.t_synthetic == np.nextafter(phones[-3], np.inf) > pooled.t_synthetic
+    )  # two of forty may be called so
+    assert (real["score"] >= policy.t_synthetic).groupby(real["source"]).mean().to_dict() == {
+        "phones": 0.05,
+        "shop": 0,
+    }
     assert policy.t_real == pooled.t_real
 
     own = real[real["source"] == "phones"]["outcome"].value_counts()
     assert worst is not None
-    assert (worst.source, worst.photos, worst.called_synthetic, worst.to_review) == ("phones", 40, 2, own["review"])
+    assert (worst.source, worst.photos, worst.called_synthetic, worst.to_review) == (
+        "phones",
+        40,
+        2,
+        own["review"],
+    )
     assert (worst.raised_by, worst.raised_from) == ("phones", pooled.t_synthetic)
     assert read_model_file(model_file)[1].policy == policy
     told = " ".join(summary_text(summary).split())
@@ -261,18 +319,35 @@ def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(
         assert "0 called synthetic (1 allowed)" in promise.statement
 
 
-def test_a_threshold_that_every_source_allows_stays(model_file: Path, write_photos: WritePhotos) -> None:
+def test_a_threshold_that_every_source_allows_stays(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     manifest = two_sources(write_photos)
-    none_named = calibrate_model(model_file, Manifest(manifest.root, manifest.table.assign(source=""))).policy
+    none_named = calibrate_model(
+        model_file, Manifest(manifest.root, manifest.table.assign(source=""))
+    ).policy
     table = manifest.table
-    halves = table["source"].mask(table["kind"] == "original", "small").mask(table["kind"] == "damaged", "shop")
-    small = table["kind"].ne("original") | table["file_name"].isin([f"phone{i}.png" for i in range(19)])
+    halves = (
+        table["source"]
+        .mask(table["kind"] == "original", "small")
+        .mask(table["kind"] == "damaged", "shop")
+    )
+    small = table["kind"].ne("original") | table["file_name"].isin(
+        [f"phone{i}.png" for i in range(19)]
+    )
     kept = manifest.subset(small)
-    summary = calibrate_model(model_file, Manifest(kept.root, kept.table.assign(source=halves[small].to_numpy())))
+    summary = calibrate_model(
+        model_file, Manifest(kept.root, kept.table.assign(source=halves[small].to_numpy()))
+    )
     worst = summary.policy.worst_source
     assert worst is not None
     # 19 photos are too few to have a say.
-    assert (worst.source, worst.photos, worst.raised_by, worst.raised_from) == ("shop", 93, None, None)
+    assert (worst.source, worst.photos, worst.raised_by, worst.raised_from) == (
+        "shop",
+        93,
+        None,
+        None,
+    )
     assert summary.policy.t_synthetic == none_named.t_synthetic
     assert "No source raised t_synthetic." in " ".join(summary_text(summary).split())
 
@@ -287,7 +362,9 @@ def test_no_promise_is_the_default(model_file: Path, write_photos: WritePhotos) 
 def test_a_handful_of_photos_is_told_to_be_one(model_file: Path, write_photos: WritePhotos) -> None:
     summary = calibrate_model(model_file, write_photos(photos("val", 12)), fpr=0.01, miss=0.1)
     fallback, rate = summary.warnings
-    assert fallback.startswith("false alarms were counted on all 12 real photos: only 0 of them show real damage")
+    assert fallback.startswith(
+        "false alarms were counted on all 12 real photos: only 0 of them show real damage"
+    )
     assert rate.startswith(
         "a rate of 1% takes at least 100 photos: that none of these 12 real ones is called synthetic"
     )
@@ -295,17 +372,23 @@ def test_a_handful_of_photos_is_told_to_be_one(model_file: Path, write_photos: W
     assert summary_text(summary).count("\nwarning       ") == 2
 
 
-def test_as_many_photos_as_a_rate_takes_need_no_warning(model_file: Path, write_photos: WritePhotos) -> None:
+def test_as_many_photos_as_a_rate_takes_need_no_warning(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     assert calibrate_model(model_file, write_photos(of_products(25)), fpr=0.04).warnings == ()
 
 
-def test_what_the_file_held_and_holds_no_longer_is_told(model_file: Path, write_photos: WritePhotos) -> None:
+def test_what_the_file_held_and_holds_no_longer_is_told(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     manifest = write_photos(of_products(59))
     promised = calibrate_model(model_file, manifest, alpha=0.05)
     assert promised.warnings == ()
     onnx_bytes, metadata, _ = read_model_file(model_file)
     gate = Gate(min_side=64)
-    write_model_file(model_file, onnx_bytes, replace(metadata, policy=replace(promised.policy, gate=gate)))
+    write_model_file(
+        model_file, onnx_bytes, replace(metadata, policy=replace(promised.policy, gate=gate))
+    )
     summary = calibrate_model(model_file, manifest, fpr=0.02)
     assert summary.warnings == (
         "the file's promise of at most 5% of photos with real damage called synthetic is gone; --alpha makes one",
@@ -320,12 +403,16 @@ def test_a_promise_that_photos_cannot_keep_is_refused_before_one_is_read(
     manifest = write_photos(of_products(60, per_product=2))
     for file in manifest.root.glob("*.png"):
         file.write_bytes(b"not a picture")
-    with pytest.raises(RealDamageError, match=r"30 independent .* takes 59 .* is 9.51%: ask for alpha=0.0951"):
+    with pytest.raises(
+        RealDamageError, match=r"30 independent .* takes 59 .* is 9.51%: ask for alpha=0.0951"
+    ):
         calibrate_model(model_file, manifest, alpha=0.05)
     assert model_file.read_bytes() == before
 
 
-def test_unreadable_photos_cannot_carry_a_promise(model_file: Path, write_photos: WritePhotos) -> None:
+def test_unreadable_photos_cannot_carry_a_promise(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     before = model_file.read_bytes()
     manifest = write_photos(of_products(59))
     (manifest.root / "policyreal7.png").write_bytes(b"not a picture")
@@ -334,18 +421,29 @@ def test_unreadable_photos_cannot_carry_a_promise(model_file: Path, write_photos
     assert model_file.read_bytes() == before
 
 
-def test_photos_that_chose_the_checkpoint_promise_only_when_named(model_file: Path, write_photos: WritePhotos) -> None:
-    manifest = write_photos([*of_products(59, "val"), *of_products(59, "test"), *photos("train", 3)])
-    with pytest.raises(ManifestError, match=r"no split 'policy' \(found: test, train, val\).*name --split val"):
+def test_photos_that_chose_the_checkpoint_promise_only_when_named(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
+    manifest = write_photos(
+        [*of_products(59, "val"), *of_products(59, "test"), *photos("train", 3)]
+    )
+    with pytest.raises(
+        ManifestError, match=r"no split 'policy' \(found: test, train, val\).*name --split val"
+    ):
         calibrate_model(model_file, manifest, alpha=0.05)
     onnx_bytes, metadata, _ = read_model_file(model_file)
     known = replace(metadata, training={"manifest_sha256": manifest.digest()})
     write_model_file(model_file, onnx_bytes, known)
     summary = calibrate_model(model_file, manifest, "val", alpha=0.05)
     assert summary.policy.guarantee is not None
-    assert summary.notes == ("the model's checkpoint was chosen on these val photos; the promise may claim too much",)
+    assert summary.notes == (
+        "the model's checkpoint was chosen on these val photos; the promise may claim too much",
+    )
     assert "note          the model's checkpoint" in summary_text(summary)
-    assert "no longer independent" in calibrate_model(model_file, manifest, "test", alpha=0.05).notes[0]
+    assert (
+        "no longer independent"
+        in calibrate_model(model_file, manifest, "test", alpha=0.05).notes[0]
+    )
 
 
 def test_a_manifest_is_known_again_without_the_rows_that_training_left_out(
@@ -380,7 +478,9 @@ def test_options_that_contradict_each_other_are_usage_errors(
         calibrate_model(model_file, write_photos(photos("train", 2)), **options)
 
 
-def test_a_rate_goes_with_the_other_sides_promise(model_file: Path, write_photos: WritePhotos) -> None:
+def test_a_rate_goes_with_the_other_sides_promise(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     summary = calibrate_model(model_file, write_photos(of_products(59)), alpha=0.05, miss=0.2)
     assert (summary.policy.fpr, summary.policy.miss) == (0.05, 0.2)
     assert summary.called_real == pytest.approx(11 / 59)
@@ -405,7 +505,9 @@ def test_an_isotonic_curve_travels_in_the_file(model_file: Path, write_photos: W
     assert Detector.load(model_file).metadata.calibration == summary.calibration
 
 
-def test_unreadable_photos_stop_it_or_are_counted(model_file: Path, write_photos: WritePhotos) -> None:
+def test_unreadable_photos_stop_it_or_are_counted(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     manifest = write_photos(photos())
     (manifest.root / "real0.png").write_bytes(b"not a picture")
     with pytest.raises(PhotoError, match=r"real0\.png"):
@@ -423,18 +525,28 @@ def test_every_page_counts_what_the_thresholds_and_the_whole_photo_rule_do(
     rng = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
     for index, red in enumerate(rng.normal(100, 25, 60)):
-        rows.append({"file_name": f"real{index}.png", "label": "real", "kind": "damaged", "red": int(red)})
+        rows.append(
+            {"file_name": f"real{index}.png", "label": "real", "kind": "damaged", "red": int(red)}
+        )
     for index, red in enumerate(rng.normal(230, 20, 60).clip(0, 255)):
         # Every third is red all over, which the whole-photo rule leaves to a person.
         mask = f"mask{index}.png" if index % 3 else ""
         about = {"kind": "ai_region", "generator": "maker", "mask_file_name": mask}
-        rows.append({"file_name": f"edit{index}.png", "label": "synthetic", "red": int(red), **about})
+        rows.append(
+            {"file_name": f"edit{index}.png", "label": "synthetic", "red": int(red), **about}
+        )
     manifest = write_photos(rows)
 
     summary = calibrate_model(model_file, manifest, threads=1)
     suite = suite_from_config({"perturbations": {}})
     scored = score_suite(
-        ModelFile(model_file), manifest, suite, folder=model_file.parent / "run", model="m", threads=1, workers=1
+        ModelFile(model_file),
+        manifest,
+        suite,
+        folder=model_file.parent / "run",
+        model="m",
+        threads=1,
+        workers=1,
     )
     detector = Detector.load(model_file, threads=1)
     metrics = all_figures(scored, detector.metadata)
@@ -449,7 +561,10 @@ def test_every_page_counts_what_the_thresholds_and_the_whole_photo_rule_do(
     outcomes = sample.outcomes(summary.policy.t_real, summary.policy.t_synthetic)
     assert (outcomes[sample.synthetic] == REFUSED).mean() == pytest.approx(summary.caught)
     np.testing.assert_array_equal(outcomes, sample.judged)
-    figures = {row.figure: row.a for row in compare_models(scored.predictions, scored.predictions, n_boot=2).figures}
+    figures = {
+        row.figure: row.a
+        for row in compare_models(scored.predictions, scored.predictions, n_boot=2).figures
+    }
     balanced = (summary.caught + 1 - summary.called_synthetic) / 2
     assert figures["balanced_at_thresholds"] == pytest.approx(balanced)
 
@@ -459,5 +574,9 @@ def test_every_page_counts_what_the_thresholds_and_the_whole_photo_rule_do(
     assert summary_text(summary).count("demonstration model") == demo
     assert ("demonstration model" in summary_text(summary).splitlines()[0]) == demo
     # Also where the model's file is gone.
-    without = build_report((scored.predictions, metrics | {"run": {"demo": demo}}), manifest=manifest)
-    assert page.count("demonstration model") == sum("demonstration model" in note for note in without.notes)
+    without = build_report(
+        (scored.predictions, metrics | {"run": {"demo": demo}}), manifest=manifest
+    )
+    assert page.count("demonstration model") == sum(
+        "demonstration model" in note for note in without.notes
+    )

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from realdamage.cli import main
+from realdamage.commands.cli import main
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.comparison import FIGURES, Comparison, Difference, compare_models
-from realdamage.evaluation.comparison_text import comparison_page, conclusion, format_comparison
 from realdamage.evaluation.metrics import tpr_at_fpr
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
-from realdamage.inference.errors import RealDamageError
+from realdamage.rendering.comparison_text import comparison_page, conclusion, format_comparison
 
 T_REAL, T_SYNTHETIC = 0.0, 2.0
 
@@ -29,8 +29,12 @@ def judged(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
 
 def photos(n: int = 120) -> pd.DataFrame:
     """n each of really damaged photos, other real ones, and edits of the damaged ones; three to a group."""
-    table = pd.DataFrame({column: [""] * 3 * n for column in (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)})
-    table["file_name"] = [f"{kind}{i}.jpg" for kind in ("damaged", "original", "edit") for i in range(n)]
+    table = pd.DataFrame(
+        {column: [""] * 3 * n for column in (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)}
+    )
+    table["file_name"] = [
+        f"{kind}{i}.jpg" for kind in ("damaged", "original", "edit") for i in range(n)
+    ]
     table["kind"] = np.repeat(["damaged", "original", "ai_region"], n)
     table["label"] = np.repeat(["real", "real", "synthetic"], n)
     table["group"] = [f"g{i}" for i in range(n)] * 3
@@ -122,7 +126,9 @@ def test_only_the_same_photos_under_the_same_perturbation_are_compared() -> None
     assert (found.n_real, found.n_damaged, found.n_groups) == (239, 119, 120)
     assert list(found.perturbed) == ["jpeg_50"]
     assert all(row.difference == 0 for row in found.perturbed["jpeg_50"])
-    assert "362 rows that only B has, 1 rows that one of them could not judge" in format_comparison(found)
+    assert "362 rows that only B has, 1 rows that one of them could not judge" in format_comparison(
+        found
+    )
 
 
 def test_flips_name_the_photos_and_who_was_right() -> None:
@@ -166,7 +172,9 @@ def test_input_that_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RealDamageError, match="no photo in common"):
         compare_models(a, a.assign(file_name="else/" + a["file_name"], pair=""))
     other = a.assign(label=a["label"].where(a["file_name"] != "edit3.jpg", "real"))
-    with pytest.raises(RealDamageError, match=r"edit3.jpg: old has label 'synthetic', new has 'real'"):
+    with pytest.raises(
+        RealDamageError, match=r"edit3.jpg: old has label 'synthetic', new has 'real'"
+    ):
         compare_models(a, other, names=("old", "new"))
     with pytest.raises(RealDamageError, match=r"damaged0.jpg .*is there twice"):
         compare_models(a, pd.concat([a, a.iloc[:1]], ignore_index=True))
@@ -190,7 +198,17 @@ def test_the_page_and_the_json_say_the_same_and_nothing_of_a_user_is_markup(
     command = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), *files]
     assert main(command) == 0
     assert main([*command, "--fail-if-worse"]) == 1
-    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a" / "predictions.csv"), "--fail-if-worse"]) == 0
+    assert (
+        main(
+            [
+                "compare",
+                str(tmp_path / "a"),
+                str(tmp_path / "a" / "predictions.csv"),
+                "--fail-if-worse",
+            ]
+        )
+        == 0
+    )
     values = json.loads((tmp_path / "all.json").read_text())
     page = (tmp_path / "page.html").read_text()
     assert values["a"] == str(tmp_path / "a")
@@ -208,7 +226,9 @@ def test_the_page_and_the_json_say_the_same_and_nothing_of_a_user_is_markup(
     assert "damaged    real → synthetic" in out or "damaged    review → synthetic" in out
 
 
-def test_the_command_says_what_is_wrong_with_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_is_wrong_with_a_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = write(tmp_path / "predictions.csv", model(1.0, n=20))
     assert main(["compare", good, str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such file or folder" in capsys.readouterr().err
@@ -222,7 +242,10 @@ def test_the_command_says_what_is_wrong_with_a_path(tmp_path: Path, capsys: pyte
 
 def test_a_page_of_perturbations_shows_each_of_them() -> None:
     a, b = model(1.0), model(1.3, seed=4)
-    both = [pd.concat([table, table.assign(perturbation="jpeg_50")], ignore_index=True) for table in (a, b)]
+    both = [
+        pd.concat([table, table.assign(perturbation="jpeg_50")], ignore_index=True)
+        for table in (a, b)
+    ]
     found = compare_models(*both, names=("old", "new"))
     page, text = comparison_page(found), format_comparison(found)
     assert "jpeg 50" in page

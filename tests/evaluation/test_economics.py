@@ -13,9 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realdamage.cli import main
+from realdamage.commands.cli import main
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Bound, Calibration, Guarantee, Policy, WorstSource
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.economics import Costs, cost_sample, expected_cost, other_ways
-from realdamage.evaluation.predictions import PREDICTION_COLUMNS, read_predictions, write_predictions
+from realdamage.evaluation.predictions import (
+    PREDICTION_COLUMNS,
+    read_predictions,
+    write_predictions,
+)
 from realdamage.evaluation.threshold_choice import (
     NEVER,
     choose_thresholds,
@@ -23,16 +30,17 @@ from realdamage.evaluation.threshold_choice import (
     cost_curve,
     write_thresholds,
 )
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 
 COSTS = Costs(fraud_rate=0.01, claim_value=40, review_cost=3, accusation_cost=100)
 
 
-def table_of(real: list[float], synthetic: list[float], kind: str = "damaged", **columns: object) -> pd.DataFrame:
+def table_of(
+    real: list[float], synthetic: list[float], kind: str = "damaged", **columns: object
+) -> pd.DataFrame:
     n = len(real) + len(synthetic)
-    table = pd.DataFrame({**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i}.jpg" for i in range(n)]})
+    table = pd.DataFrame(
+        {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i}.jpg" for i in range(n)]}
+    )
     table = table.assign(
         label=["real"] * len(real) + ["synthetic"] * len(synthetic),
         kind=[kind] * len(real) + ["ai_region"] * len(synthetic),
@@ -77,12 +85,16 @@ def test_a_claim_of_several_photos_is_refused_for_one_and_paid_for_all() -> None
     fake_refused, fake_paid = 1 - 0.5 * 0.98**2, 0.2 * 0.9**2
     assert found.stopped == pytest.approx(1 - fake_paid)
     honest_reviewed = 1 - 0.9**3 - (1 - 0.98**3)
-    assert found.reviewed == pytest.approx(0.01 * (1 - fake_paid - fake_refused) + 0.99 * honest_reviewed)
+    assert found.reviewed == pytest.approx(
+        0.01 * (1 - fake_paid - fake_refused) + 0.99 * honest_reviewed
+    )
 
 
 def test_paying_all_and_reviewing_all_cost_what_anyone_knows() -> None:
     costs = replace(COSTS, detection=0.9, wrong_refusal=0.01)
-    table = hundred().assign(outcome=lambda t: np.where(t["score"] > 1, "synthetic", "real"), reasons="")
+    table = hundred().assign(
+        outcome=lambda t: np.where(t["score"] > 1, "synthetic", "real"), reasons=""
+    )
     pay, review, judged = other_ways(cost_sample(table), costs, n_boot=5)
     assert pay.cost == pytest.approx(0.01 * 40)
     assert (pay.reviewed, pay.stopped, pay.precision) == (0, 0, None)
@@ -102,7 +114,9 @@ def test_photos_that_a_rule_sends_to_review_stay_there_at_any_threshold() -> Non
     assert expected_cost(table, -1.0, 1.0, COSTS, n_boot=1).accused == pytest.approx(0.02)
 
 
-def test_damaged_photos_stand_for_honest_claims_from_twenty_on_and_perturbed_ones_do_not_count() -> None:
+def test_damaged_photos_stand_for_honest_claims_from_twenty_on_and_perturbed_ones_do_not_count() -> (
+    None
+):
     table = hundred()
     table.loc[:79, "kind"] = "original"
     assert cost_sample(table).negatives == "damaged"
@@ -122,13 +136,20 @@ amounts = st.sampled_from([0.0, 1.0, 5.0, 40.0])
 @settings(max_examples=40, deadline=None)
 @given(scores, scores, amounts, amounts, amounts, st.sampled_from([0.5, 1.0]))
 def test_no_pair_of_thresholds_costs_less(
-    real: list[float], synthetic: list[float], value: float, review: float, trust: float, detection: float
+    real: list[float],
+    synthetic: list[float],
+    value: float,
+    review: float,
+    trust: float,
+    detection: float,
 ) -> None:
     costs = Costs(0.2, value, review, trust, detection, 0.1)
 
     def by_hand(low: float, high: float) -> float:
         def mean(values: list[float], refused: float, reviewed: float, paid: float) -> float:
-            return sum(refused if x >= high else paid if x <= low else reviewed for x in values) / len(values)
+            return sum(
+                refused if x >= high else paid if x <= low else reviewed for x in values
+            ) / len(values)
 
         honest = mean(real, trust, review + 0.1 * trust, 0)
         return 0.8 * honest + 0.2 * mean(synthetic, 0, review + (1 - detection) * value, value)
@@ -156,7 +177,9 @@ def test_what_the_choice_costs_is_also_told_on_photos_it_did_not_see() -> None:
     flattered, honest = [], []
     for _ in range(8):
         # Scores that say nothing at all: any saving is luck.
-        choice = choose_thresholds(table_of(list(rng.normal(size=40)), list(rng.normal(size=40))), costs, n_boot=1)
+        choice = choose_thresholds(
+            table_of(list(rng.normal(size=40)), list(rng.normal(size=40))), costs, n_boot=1
+        )
         flattered.append(choice.figures.cost)
         honest.append(choice.cross_fitted.cost)
     best = min(0.3 * 40, 3.0)
@@ -192,7 +215,15 @@ def guaranteed(accused: bool = True, passed: bool = False) -> Policy:
         manifest_sha256="",
         statement="",
     )
-    return Policy(t_synthetic=4.0, t_real=-1.0, fpr=0.05, miss=0.05, negatives="damaged", photos={}, guarantee=promise)
+    return Policy(
+        t_synthetic=4.0,
+        t_real=-1.0,
+        fpr=0.05,
+        miss=0.05,
+        negatives="damaged",
+        photos={},
+        guarantee=promise,
+    )
 
 
 def test_a_promise_on_honest_photos_keeps_t_synthetic_from_falling() -> None:
@@ -221,9 +252,13 @@ def test_other_shares_of_fakes_are_tried_with_the_same_and_with_new_thresholds()
     choice = choose_thresholds(hundred(), COSTS, n_boot=1)
     table = cost_by_fraud_rate(hundred(), choice)
     assert table["fraud_rate"].tolist() == pytest.approx([0.001, 0.01 / 3, 0.01, 0.03, 0.1])
-    assert table["pay_every_claim"].tolist() == pytest.approx([40 * rate for rate in table["fraud_rate"]])
+    assert table["pay_every_claim"].tolist() == pytest.approx(
+        [40 * rate for rate in table["fraud_rate"]]
+    )
     assert (table["chosen_anew"] <= table["chosen"] + 1e-12).all()
-    assert (table["chosen_anew"] <= table[["pay_every_claim", "review_every_claim"]].min(axis=1) + 1e-12).all()
+    assert (
+        table["chosen_anew"] <= table[["pay_every_claim", "review_every_claim"]].min(axis=1) + 1e-12
+    ).all()
     own = table.loc[2]
     assert own["chosen"] == own["chosen_anew"] == pytest.approx(choice.figures.cost)
 
@@ -234,7 +269,9 @@ def test_the_curve_passes_through_costs_that_expected_cost_gives() -> None:
     assert set(curve["varied"]) == {"t_real", "t_synthetic"}
     for row in curve.to_dict("records"):
         pair = (
-            (row["threshold"], choice.t_synthetic) if row["varied"] == "t_real" else (choice.t_real, row["threshold"])
+            (row["threshold"], choice.t_synthetic)
+            if row["varied"] == "t_real"
+            else (choice.t_real, row["threshold"])
         )
         assert row["cost"] == pytest.approx(expected_cost(hundred(), *pair, COSTS, n_boot=1).cost)
 
@@ -292,7 +329,16 @@ def test_a_threshold_that_is_no_number_is_refused() -> None:
 
 # --- the command ---
 
-ASKED = ("--fraud-rate", "0.1", "--claim-value", "40", "--review-cost", "3", "--accusation-cost", "100")
+ASKED = (
+    "--fraud-rate",
+    "0.1",
+    "--claim-value",
+    "40",
+    "--review-cost",
+    "3",
+    "--accusation-cost",
+    "100",
+)
 
 
 @pytest.fixture
@@ -302,7 +348,9 @@ def judged(model_file: Path, tmp_path: Path) -> Callable[[Policy], Path]:
     def make(policy: Policy) -> Path:
         data, metadata, digest = read_model_file(model_file)
         calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
-        write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
+        write_model_file(
+            model_file, data, replace(metadata, calibration=calibration, policy=policy)
+        )
         path = tmp_path / "predictions.csv"
         write_predictions(path, hundred().assign(graph_sha256=digest))
         return path
@@ -313,13 +361,22 @@ def judged(model_file: Path, tmp_path: Path) -> Callable[[Policy], Path]:
 def test_the_command_prints_the_ways_and_writes_the_thresholds(
     judged: Callable[[Policy], Path], model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    worst = WorstSource("shop", 20, called_synthetic=1, to_review=3, statement="At the old thresholds.")
+    worst = WorstSource(
+        "shop", 20, called_synthetic=1, to_review=3, statement="At the old thresholds."
+    )
     predictions = judged(replace(guaranteed(), worst_source=worst))
     before = read_model_file(model_file)
     assert main(["costs", str(predictions), *ASKED, "--model", str(model_file), "--write"]) == 0
     out = capsys.readouterr().out
-    choice = choose_thresholds(read_predictions(predictions), replace(COSTS, fraud_rate=0.1), policy=guaranteed())
-    for way in ("pay every claim", "review every claim", "the model's thresholds now", "thresholds of least cost"):
+    choice = choose_thresholds(
+        read_predictions(predictions), replace(COSTS, fraud_rate=0.1), policy=guaranteed()
+    )
+    for way in (
+        "pay every claim",
+        "review every claim",
+        "the model's thresholds now",
+        "thresholds of least cost",
+    ):
         assert way in out
     assert "Rates of 100 really damaged and 50 synthetic photos." in out
     assert f"{choice.figures.cost:.4g}" in out
@@ -334,7 +391,9 @@ def test_the_command_prints_the_ways_and_writes_the_thresholds(
     assert after[2] == before[2]
 
 
-def test_without_write_the_model_stays_as_it_is(judged: Callable[[Policy], Path], model_file: Path) -> None:
+def test_without_write_the_model_stays_as_it_is(
+    judged: Callable[[Policy], Path], model_file: Path
+) -> None:
     predictions = judged(guaranteed())
     before = model_file.read_bytes()
     assert main(["costs", str(predictions), *ASKED, "--model", str(model_file)]) == 0
@@ -362,7 +421,10 @@ def test_what_is_off_is_named(
 
 
 def test_another_model_or_an_uncalibrated_one_is_refused(
-    judged: Callable[[Policy], Path], model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judged: Callable[[Policy], Path],
+    model_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     uncalibrated = tmp_path / "bare.onnx"
     uncalibrated.write_bytes(model_file.read_bytes())
@@ -381,7 +443,9 @@ def test_thresholds_that_break_the_promise_or_pay_all_are_not_written(
     cheap_trust = replace(COSTS, accusation_cost=0.0)
     with pytest.raises(RealDamageError, match="would break its promise"):
         write_thresholds(model_file, choose_thresholds(table, cheap_trust, n_boot=1), table)
-    paying = choose_thresholds(table, replace(COSTS, claim_value=0.1), policy=guaranteed(), n_boot=1)
+    paying = choose_thresholds(
+        table, replace(COSTS, claim_value=0.1), policy=guaranteed(), n_boot=1
+    )
     assert paying.t_real == NEVER
     with pytest.raises(RealDamageError, match="cheapest to pay every claim unseen"):
         write_thresholds(model_file, paying, table)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from realdamage.errors import UsageError
 from realdamage.evaluation.false_alarms import (
     OTHERS,
     called_synthetic,
@@ -18,7 +19,6 @@ from realdamage.evaluation.false_alarms import (
     threshold_at,
 )
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS
-from realdamage.inference.errors import UsageError
 
 
 def write(path: Path, rows: list[tuple[str, str, float]]) -> Path:
@@ -43,11 +43,15 @@ def test_equal_scores_are_never_called_beyond_the_rate() -> None:
 
 
 def test_shares_and_exact_intervals_by_source_and_small_sources_together() -> None:
-    rows = [("real", "shop", float(i)) for i in range(40)] + [("real", f"tiny{i}", 100.0) for i in range(3)]
+    rows = [("real", "shop", float(i)) for i in range(40)] + [
+        ("real", f"tiny{i}", 100.0) for i in range(3)
+    ]
     found = called_synthetic(pd.DataFrame(rows, columns=["label", "source", "score"]), 38.0)
     by_source = found.set_index("source")
     assert by_source.loc["shop", ["n", "called"]].tolist() == [40, 2]
-    assert by_source.loc["shop", "low"] == pytest.approx(0.00611, abs=1e-4)  # Clopper–Pearson of 2 of 40
+    assert by_source.loc["shop", "low"] == pytest.approx(
+        0.00611, abs=1e-4
+    )  # Clopper–Pearson of 2 of 40
     assert by_source.loc["shop", "high"] == pytest.approx(0.16920, abs=1e-4)
     assert by_source.loc[OTHERS, ["n", "called"]].tolist() == [3, 3]
 
@@ -70,8 +74,14 @@ def test_the_strictest_source_sets_the_threshold() -> None:
 def test_small_sources_count_as_one_and_have_no_say_when_they_are_too_few_together() -> None:
     shop, tiny = {"shop": 100}, {f"tiny{i}": 5 for i in range(4)}
     high = dict.fromkeys(tiny, 200.0)
-    assert strictest_source(real_photos(shop | tiny, high), 0.05) == (np.nextafter(204.0, np.inf), OTHERS)
-    assert strictest_source(real_photos(shop | tiny | {"tiny3": 4}, high), 0.05) == (np.nextafter(94.0, np.inf), "shop")
+    assert strictest_source(real_photos(shop | tiny, high), 0.05) == (
+        np.nextafter(204.0, np.inf),
+        OTHERS,
+    )
+    assert strictest_source(real_photos(shop | tiny | {"tiny3": 4}, high), 0.05) == (
+        np.nextafter(94.0, np.inf),
+        "shop",
+    )
 
 
 @pytest.mark.parametrize("counts", [{"shop": 100}, {"": 100}, {"a": 9, "b": 9}, {}])
@@ -101,7 +111,17 @@ def test_the_command_compares_models_at_their_own_thresholds(tmp_path: Path, cap
     b = write(tmp_path / "b" / "predictions.csv", [*known, *[("real", "new", 99.5)] * 30])
     more = write(tmp_path / "more" / "predictions.csv", [("synthetic", "new", 97.0)] * 25)
     out = tmp_path / "rates.csv"
-    command = [f"A={a}", f"B={b}", f"B={more}", "--trained-on", "shop", "--fpr", "0.05", "--csv", str(out)]
+    command = [
+        f"A={a}",
+        f"B={b}",
+        f"B={more}",
+        "--trained-on",
+        "shop",
+        "--fpr",
+        "0.05",
+        "--csv",
+        str(out),
+    ]
     assert main(command) == 0
     table = pd.read_csv(out).set_index(["model", "file", "source"])
     assert table.loc[("A", "a", "shop"), "called"] == table.loc[("B", "b", "shop"), "called"] == 5

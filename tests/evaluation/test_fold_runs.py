@@ -14,14 +14,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from realdamage.configuration import compose, plain
+from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest, read_manifest, with_known_columns
 from realdamage.data.readers import reader_from_mapping
+from realdamage.errors import ConfigError
 from realdamage.evaluation.fold_plan import FoldPlan, data_overrides, deal_folds, quoted
 from realdamage.evaluation.fold_runs import FoldRuns, Processes, Scoring
 from realdamage.evaluation.left_out import read_fold
 from realdamage.evaluation.predictions import read_predictions
-from realdamage.inference.errors import ConfigError
-from realdamage.inference.metadata import read_model_file, write_model_file
 
 STAGES = ("quickstart", "reference")
 
@@ -32,7 +32,9 @@ def set_of(photos: dict[str, int]) -> Manifest:
     for family, count in photos.items():
         for index in range(count):
             name = f"{family}_{index}.png"
-            rows.append({"file_name": name, "label": "synthetic", "family": family, "split": "test"})
+            rows.append(
+                {"file_name": name, "label": "synthetic", "family": family, "split": "test"}
+            )
     return Manifest(Path("photos"), with_known_columns(pd.DataFrame(rows).fillna("")))
 
 
@@ -55,11 +57,18 @@ class TestDealing:
         ("photos", "column", "count", "told"),
         [
             ({"a": 2}, "family", 6, "photos has 1 family of synthetic photos; at least 2"),
-            ({"a": 2, "b": 1}, "family", 1, "count=1; at least 2 are needed, as some must stay to train on"),
+            (
+                {"a": 2, "b": 1},
+                "family",
+                1,
+                "count=1; at least 2 are needed, as some must stay to train on",
+            ),
             ({"a": 2}, "famly", 6, "column=famly: photos has no such column; it has file_name"),
         ],
     )
-    def test_too_few_values_are_told(self, photos: dict[str, int], column: str, count: int, told: str) -> None:
+    def test_too_few_values_are_told(
+        self, photos: dict[str, int], column: str, count: int, told: str
+    ) -> None:
         with pytest.raises(ConfigError) as caught:
             deal_folds(set_of(photos), column, count)
         assert told in str(caught.value)
@@ -81,27 +90,65 @@ class TestPlan:
         ]
         longer = replace(plan, stage_settings={"reference": ["trainer.max_epochs=9"]})
         assert longer.overrides("f", STAGES[0]) == first
-        assert longer.overrides("f", STAGES[1]) == [*second[:2], "trainer.max_epochs=9", *second[2:]]
+        assert longer.overrides("f", STAGES[1]) == [
+            *second[:2],
+            "trainer.max_epochs=9",
+            *second[2:],
+        ]
 
     def test_any_word_reaches_the_training_as_it_is(self, tmp_path: Path) -> None:
-        words = ["it's", "a,b", "x=y", "back\\", "\\'", 'OSU/Magic "Brush"', "[1]", "2024", "null", "#1", "für"]
+        words = [
+            "it's",
+            "a,b",
+            "x=y",
+            "back\\",
+            "\\'",
+            'OSU/Magic "Brush"',
+            "[1]",
+            "2024",
+            "null",
+            "#1",
+            "für",
+        ]
         reader = {"layout": "table", "columns": {"label": "is it, generated=?"}, "constants": {}}
         reader["values"] = {"label": {"0": "real", "y: s": "synthetic"}}
-        settings = (*data_overrides("my photos/ü.csv", reader), f"paths.run={quoted(str(tmp_path))}")
-        config = plain(compose("train", plan_of({"f": words}, tmp_path / "a b", *settings).overrides("f", STAGES[1])))
+        settings = (
+            *data_overrides("my photos/ü.csv", reader),
+            f"paths.run={quoted(str(tmp_path))}",
+        )
+        config = plain(
+            compose(
+                "train",
+                plan_of({"f": words}, tmp_path / "a b", *settings).overrides("f", STAGES[1]),
+            )
+        )
         assert config["data"]["exclude"] == {"family": words}
         assert config["data"]["root"] == "my photos/ü.csv"
-        assert reader_from_mapping(config["data"]["reader"]) == reader_from_mapping(reader)  # 0 is a word there
+        assert reader_from_mapping(config["data"]["reader"]) == reader_from_mapping(
+            reader
+        )  # 0 is a word there
         assert config["model"]["weights"] == str(tmp_path / "a b/folds/f/quickstart/best.ckpt")
 
     @pytest.mark.parametrize(
         ("folds", "changes", "told"),
         [
-            ({"f": ["tased"]}, {}, "folds.f: photos has no family 'tased'. Did you mean 'taesd'? It has other, taesd"),
+            (
+                {"f": ["tased"]},
+                {},
+                "folds.f: photos has no family 'tased'. Did you mean 'taesd'? It has other, taesd",
+            ),
             ({"a b": ["taesd"]}, {}, "folds.a b: its name becomes a folder's"),
             ({"mean": ["taesd"]}, {}, "folds.mean: its name becomes a folder's"),
-            ({"f": []}, {}, "folds.f: no synthetic photo of the test split has family (no value is named)"),
-            ({"f": ["taesd"]}, {"stages": ("reference", "reference")}, "name at least one experiment, and none twice"),
+            (
+                {"f": []},
+                {},
+                "folds.f: no synthetic photo of the test split has family (no value is named)",
+            ),
+            (
+                {"f": ["taesd"]},
+                {"stages": ("reference", "reference")},
+                "name at least one experiment, and none twice",
+            ),
             (
                 {"f": ["taesd"]},
                 {"stage_settings": {"refrence": ()}},
@@ -126,8 +173,12 @@ class TestPlan:
 
     def test_left_out_values_without_test_photos_are_told(self) -> None:
         manifest = set_of({"a": 2, "b": 2})
-        table = manifest.table.assign(split=manifest.table["family"].map({"a": "train"}).fillna("test"))
-        with pytest.raises(ConfigError, match=r"folds\.f: no synthetic photo of the test split has family a, so"):
+        table = manifest.table.assign(
+            split=manifest.table["family"].map({"a": "train"}).fillna("test")
+        )
+        with pytest.raises(
+            ConfigError, match=r"folds\.f: no synthetic photo of the test split has family a, so"
+        ):
             plan_of({"f": ["a"]}).check(replace(manifest, table=table))
         plan_of({"f": ["a", "b"]}).check(replace(manifest, table=table))
 
@@ -140,8 +191,15 @@ class TestSettings:
         """A run as typed by hand, in the layout of the folds."""
         monkeypatch.chdir(tmp_path)
         folder = tmp_path / "out/folds/f/quickstart"
-        overrides = ["+experiment=quickstart", "data.root=photos", "+data.exclude.family=[a]", "threads=2"]
-        config = compose("train", [*overrides, "name=folds/f/quickstart", "paths.run=out/folds/f/quickstart"])
+        overrides = [
+            "+experiment=quickstart",
+            "data.root=photos",
+            "+data.exclude.family=[a]",
+            "threads=2",
+        ]
+        config = compose(
+            "train", [*overrides, "name=folds/f/quickstart", "paths.run=out/folds/f/quickstart"]
+        )
         folder.mkdir(parents=True)
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
         return folder
@@ -149,7 +207,9 @@ class TestSettings:
     def test_runs_made_by_hand_are_gone_on_with(self, trained: Path) -> None:
         plan_of({"f": ["a"]}, Path("out"), "data.root=photos").check_settings()
         root = trained.parents[3] / "photos"
-        plan_of({"f": ["a"]}, trained.parents[2], f"data.root={root}", "data.workers=1").check_settings()
+        plan_of(
+            {"f": ["a"]}, trained.parents[2], f"data.root={root}", "data.workers=1"
+        ).check_settings()
 
     @pytest.mark.parametrize(
         ("folds", "setting", "told"),
@@ -176,7 +236,9 @@ class TestSettings:
         OmegaConf.save(saved, trained / "config.yaml")
         plan_of({"f": ["a"]}, Path("out"), "data.root=photos").check_settings()
         with pytest.raises(ConfigError, match=r"data\.audit was stop, now warn"):
-            plan_of({"f": ["a"]}, Path("out"), "data.root=photos", "data.audit=warn").check_settings()
+            plan_of(
+                {"f": ["a"]}, Path("out"), "data.root=photos", "data.audit=warn"
+            ).check_settings()
 
 
 class Launcher:
@@ -186,7 +248,12 @@ class Launcher:
         self.model, self.failing, self.calls = model, failing, list[str]()
 
     def __call__(
-        self, command: str, arguments: Sequence[str], threads: int, log: Path, say: Callable[[str], None]
+        self,
+        command: str,
+        arguments: Sequence[str],
+        threads: int,
+        log: Path,
+        say: Callable[[str], None],
     ) -> int:
         given = dict(argument.replace("'", "").split("=", 1) for argument in arguments)
         *_, fold, what = given["name"].split("/")
@@ -209,8 +276,17 @@ class Launcher:
 class TestRuns:
     @pytest.fixture
     def runs(self, tiny_manifest: Path, tiny_onnx: Path, tmp_path: Path) -> FoldRuns:
-        plan = FoldPlan(str(tmp_path / "out"), "folds", "generator", {"even": ["even"], "odd": ["odd"]}, STAGES, ())
-        return FoldRuns(plan, read_manifest(tiny_manifest), Scoring(), 2, launch=Launcher(tiny_onnx))
+        plan = FoldPlan(
+            str(tmp_path / "out"),
+            "folds",
+            "generator",
+            {"even": ["even"], "odd": ["odd"]},
+            STAGES,
+            (),
+        )
+        return FoldRuns(
+            plan, read_manifest(tiny_manifest), Scoring(), 2, launch=Launcher(tiny_onnx)
+        )
 
     def test_all_is_done_once_and_in_order(self, runs: FoldRuns, tmp_path: Path) -> None:
         assert runs.run() == {}
@@ -225,10 +301,18 @@ class TestRuns:
         assert set(fold.predictions["split"]) == {"test"}
         assert [row["left_out"] for row in fold.localisation] == ["all", "others"]
         assert fold.localisation[0]["n_photos"] == 2
-        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+        before = {
+            path: path.stat().st_mtime_ns
+            for path in (tmp_path / "out").rglob("*")
+            if path.is_file()
+        }
         assert runs.run() == {}
         assert runs.launch.calls == done
-        assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+        assert before == {
+            path: path.stat().st_mtime_ns
+            for path in (tmp_path / "out").rglob("*")
+            if path.is_file()
+        }
 
     def test_what_is_missing_is_made_again(self, runs: FoldRuns, tmp_path: Path) -> None:
         runs.run()
@@ -242,12 +326,20 @@ class TestRuns:
 
     @pytest.mark.parametrize("failing", ["even quickstart", "even export"])
     def test_a_fold_that_fails_is_named_and_the_others_go_on(
-        self, failing: str, runs: FoldRuns, tiny_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        failing: str,
+        runs: FoldRuns,
+        tiny_onnx: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         failed = replace(runs, launch=Launcher(tiny_onnx, failing)).run()
         what = failing.split()[1]
         assert list(failed) == ["even"]
-        assert f"{what} ended with exit code 3; {tmp_path / 'out/folds/even/log.txt'} says why" in failed["even"]
+        assert (
+            f"{what} ended with exit code 3; {tmp_path / 'out/folds/even/log.txt'} says why"
+            in failed["even"]
+        )
         assert f"even, {what}: error: no luck" in capsys.readouterr().out
         assert read_fold(tmp_path / "out/folds/odd").left_out == ("odd",)
         assert runs.run() == {}
@@ -266,7 +358,9 @@ class TestRuns:
         assert "even: scored with another photos before" in capsys.readouterr().out
         assert runs.launch.calls == []
 
-    def test_starting_over_removes_what_was_made_and_nothing_else(self, runs: FoldRuns, tmp_path: Path) -> None:
+    def test_starting_over_removes_what_was_made_and_nothing_else(
+        self, runs: FoldRuns, tmp_path: Path
+    ) -> None:
         runs.run()
         mine = tmp_path / "out/folds/even/notes.txt"
         mine.write_text("mine")
@@ -277,12 +371,17 @@ class TestRuns:
         left = {path.name for path in (tmp_path / "out/folds/even").rglob("*") if path.is_file()}
         assert left == {"notes.txt"}
 
-    def test_a_run_with_other_settings_stops_all_before_the_first(self, runs: FoldRuns, tmp_path: Path) -> None:
+    def test_a_run_with_other_settings_stops_all_before_the_first(
+        self, runs: FoldRuns, tmp_path: Path
+    ) -> None:
         folder = tmp_path / "out/folds/odd/reference"
         folder.mkdir(parents=True)
         config = compose("train", ["+experiment=reference", "model.lr=7", f"paths.run={folder}"])
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
-        with pytest.raises(ConfigError, match=r"odd/reference was trained with other settings: .*model\.lr was 7\.0"):
+        with pytest.raises(
+            ConfigError,
+            match=r"odd/reference was trained with other settings: .*model\.lr was 7\.0",
+        ):
             runs.run()
         assert runs.launch.calls == []
 
@@ -292,8 +391,14 @@ def test_a_process_writes_its_log_and_its_errors_are_told(tmp_path: Path) -> Non
     log = tmp_path / "log.txt"
     log.write_text("before\n")
     processes = Processes()
-    arguments = [f"checkpoint={tmp_path / 'gone.onnx'}", f"data.root={tmp_path}", f"paths.out={tmp_path}"]
-    code = processes("evaluate", arguments, 1, log, said.append)  # starts faster than export, which loads torch
+    arguments = [
+        f"checkpoint={tmp_path / 'gone.onnx'}",
+        f"data.root={tmp_path}",
+        f"paths.out={tmp_path}",
+    ]
+    code = processes(
+        "evaluate", arguments, 1, log, said.append
+    )  # starts faster than export, which loads torch
     assert code == 2
     lines = log.read_text().splitlines()
     assert lines[0] == "before"

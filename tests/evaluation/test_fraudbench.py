@@ -15,6 +15,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from realdamage.configuration import compose
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Calibration, Policy
+from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.fraudbench import (
     FIGURES,
     GENERATORS,
@@ -24,9 +27,6 @@ from realdamage.evaluation.fraudbench import (
     published_rows,
 )
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS
-from realdamage.inference.errors import ConfigError, RealDamageError
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Calibration, Policy
 
 # How red a photo is decides: score 3 is synthetic, 0.5 is review at a probability above 0.5, -3 is real.
 SYNTHETIC, REVIEW, REAL = 176, 136, 80
@@ -61,7 +61,9 @@ def benchmark_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def judge(model_file: Path) -> Path:
     data, metadata, _ = read_model_file(model_file)
-    policy = Policy(1.0, -1.0, fpr=0.1, miss=0.1, negatives="damaged", photos={}, whole_photo_share=None)
+    policy = Policy(
+        1.0, -1.0, fpr=0.1, miss=0.1, negatives="damaged", photos={}, whole_photo_share=None
+    )
     calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
     write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
     return model_file
@@ -82,7 +84,9 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
     assert outcome["tnr"] == pytest.approx((3 / 4 + 1) / 2)
     assert outcome["tpr gpt-image-2"] == pytest.approx((1 / 2 + 1 + 0) / 3)
     assert outcome["tpr grok-imagine-image"] == 0
-    assert outcome["balanced_accuracy"] == pytest.approx(((3 / 4 + 1 / 3) / 2 + (1 + 1 / 2) / 2) / 2)
+    assert outcome["balanced_accuracy"] == pytest.approx(
+        ((3 / 4 + 1 / 3) / 2 + (1 + 1 / 2) / 2) / 2
+    )
     # F1 of the edits: 2tp / (2tp + fn + fp)
     assert outcome["f1"] == pytest.approx((2 / (2 + 2 + 1) + 2 / (2 + 1) + 0) / 3)
     assert probability["name"] == "probability >= 0.5"
@@ -92,11 +96,21 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
     assert probability["f1"] == pytest.approx((4 / (4 + 1 + 2) + 1 + 0) / 3)
     assert outcome["tpr nano-banana-2"] is None
     assert (found["n_categories"], found["n_negatives"], found["n_edits"]) == (3, 6, 6)
-    for told in ("ForgeLens [GenImage]", "0.904", "Human Reference", "outcome synthetic", "0.875", "not in that table"):
+    for told in (
+        "ForgeLens [GenImage]",
+        "0.904",
+        "Human Reference",
+        "outcome synthetic",
+        "0.875",
+        "not in that table",
+    ):
         assert told in done.out
     notes = "\n".join(found["notes"])
     assert "1 photos of undamaged products are left out" in notes
-    assert "1 categories have no photos of real damage and are left out of TNR and balanced accuracy: Toys" in notes
+    assert (
+        "1 categories have no photos of real damage and are left out of TNR and balanced accuracy: Toys"
+        in notes
+    )
     assert "Edits by another-model count in balanced accuracy" in notes
     assert "No edits by nano-banana-2" in notes
 
@@ -110,12 +124,20 @@ def predictions_of(n_negatives: int = 120, seed: int = 0) -> pd.DataFrame:
     for index in range(120):
         generator = GENERATORS[index % 6]
         rows.append(
-            ("synthetic", "ai_whole", generator, f"c{index % 2}/Review_{index // 3}", rng.normal(1 + index % 6))
+            (
+                "synthetic",
+                "ai_whole",
+                generator,
+                f"c{index % 2}/Review_{index // 3}",
+                rng.normal(1 + index % 6),
+            )
         )
     table = pd.DataFrame(rows, columns=["label", "kind", "generator", "group", "score"])
     names = [f"{index}.jpg" for index in range(len(table))]
     rest = {key: "" for key in PREDICTION_COLUMNS if key not in table}
-    table = table.assign(**rest).assign(file_name=names, probability=1 / (1 + np.exp(-table["score"])))
+    table = table.assign(**rest).assign(
+        file_name=names, probability=1 / (1 + np.exp(-table["score"]))
+    )
     return table.assign(outcome=np.where(table["score"] > 2, "synthetic", "review"))
 
 
@@ -124,7 +146,9 @@ def test_what_the_paper_lacks_is_told_with_intervals() -> None:
     found = fraudbench_figures(table, n_boot=100)
     beyond = found["beyond"]
     assert list(beyond) == ["all edits", *sorted(GENERATORS)]
-    assert beyond["all edits"]["auroc"] == pytest.approx(roc_auc_score(table["label"] == "synthetic", table["score"]))
+    assert beyond["all edits"]["auroc"] == pytest.approx(
+        roc_auc_score(table["label"] == "synthetic", table["score"])
+    )
     reals = np.sort(table.loc[table["label"] == "real", "score"])[::-1]
     edits = table.loc[table["label"] == "synthetic", "score"]
     # One of 120 may be called: 1% of them is 1.2.
@@ -139,12 +163,16 @@ def test_what_the_paper_lacks_is_told_with_intervals() -> None:
 def test_with_too_few_photos_of_real_damage_a_rate_of_one_percent_is_not_told() -> None:
     found = fraudbench_figures(predictions_of(99), n_boot=5)
     assert found["beyond"]["all edits"]["tpr_at_fpr_1"] is None
-    assert found["beyond"]["all edits"]["reason"] == "99 photos of real damage; a rate of 1% takes 100"
+    assert (
+        found["beyond"]["all edits"]["reason"] == "99 photos of real damage; a rate of 1% takes 100"
+    )
     assert "a rate of 1% takes 100" in format_benchmark(found)
 
 
 def test_an_uncalibrated_model_has_no_row_for_a_probability() -> None:
-    found = fraudbench_figures(predictions_of().assign(probability=np.nan, outcome="review"), n_boot=5)
+    found = fraudbench_figures(
+        predictions_of().assign(probability=np.nan, outcome="review"), n_boot=5
+    )
     assert [row["name"] for row in found["rows"]] == ["outcome synthetic"]
     assert (found["rows"][0]["tnr"], found["rows"][0]["balanced_accuracy"]) == (1.0, 0.5)
     notes = "\n".join(found["notes"])
@@ -169,7 +197,10 @@ def test_unreadable_and_perturbed_photos_do_not_count() -> None:
         (predictions_of().query("label == 'real'"), "found 120 and 0 with a score"),
         (predictions_of().query("label == 'synthetic'"), "found 0 and 120 with a score"),
         (predictions_of().assign(kind="original"), "found 0 and 120 with a score"),
-        (predictions_of().assign(group="shop/7"), "its group 'shop/7' is not FraudBench's CATEGORY/Review_"),
+        (
+            predictions_of().assign(group="shop/7"),
+            "its group 'shop/7' is not FraudBench's CATEGORY/Review_",
+        ),
     ],
 )
 def test_predictions_of_another_set_are_refused(table: pd.DataFrame, told: str) -> None:
@@ -184,11 +215,17 @@ def test_the_published_rows_agree_with_themselves() -> None:
     for row in rows:
         # Every generator edited the same photos, so pooled TPR is nearly the mean: a slip in copying would show.
         mean = np.mean([row[f"tpr {name}"] for name in GENERATORS])
-        assert row["balanced_accuracy"] == pytest.approx((mean + row["tnr"]) / 2, abs=1.5e-3), row["name"]
+        assert row["balanced_accuracy"] == pytest.approx((mean + row["tnr"]) / 2, abs=1.5e-3), row[
+            "name"
+        ]
         assert row["source"].startswith("https://tristan0318.github.io/FraudBench/")
         assert all(0 <= row[key] <= 1 for key in FIGURES)
     best = max(rows, key=lambda row: row["balanced_accuracy"])
-    assert (best["name"], best["balanced_accuracy"], best["tnr"]) == ("ForgeLens [GenImage]", 0.904, 0.957)
+    assert (best["name"], best["balanced_accuracy"], best["tnr"]) == (
+        "ForgeLens [GenImage]",
+        0.904,
+        0.957,
+    )
 
 
 def test_another_benchmark_is_refused_and_none_is_none() -> None:
@@ -198,4 +235,8 @@ def test_another_benchmark_is_refused_and_none_is_none() -> None:
     with pytest.raises(ConfigError, match="did you mean benchmark=fraudbench"):
         compose("evaluate", ["+benchmark=fraudbnch"])
     config = compose("evaluate", ["+benchmark=fraudbench", "checkpoint=x"])
-    assert (config.benchmark, config.data.split, config.data.reader.layout) == ("fraudbench", None, "fraudbench")
+    assert (config.benchmark, config.data.split, config.data.reader.layout) == (
+        "fraudbench",
+        None,
+        "fraudbench",
+    )

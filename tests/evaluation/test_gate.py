@@ -9,15 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realdamage.cli import main
-from realdamage.evaluation.gate import GateSummary, derive_gate, gate_model, summary_text, whole_photo_share
+from realdamage.commands.cli import main
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Calibration, Policy
+from realdamage.errors import RealDamageError, UsageError
+from realdamage.evaluation.gate import (
+    GateSummary,
+    derive_gate,
+    gate_model,
+    summary_text,
+    whole_photo_share,
+)
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
 from realdamage.evaluation.quality_curve import blur_limit
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Calibration, Policy
 
-POLICY = Policy(t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="real", photos={"real": 300})
+POLICY = Policy(
+    t_synthetic=1.0, t_real=-1.0, fpr=0.01, miss=0.05, negatives="real", photos={"real": 300}
+)
 CLEAN = {"sharpness": (0.4, 0.55), "compression": (85, 100), "short_side": (600, 900)}
 
 
@@ -28,11 +36,17 @@ def photos(n: int = 400, seed: int = 0, *, accuse: str = "", **breaks: float) ->
     honest photos instead.
     """
     rng = np.random.default_rng(seed)
-    worse = {"sharpness": ("blurred", 0.05, 0.5), "compression": ("jpeg", 10, 95), "short_side": ("small", 60, 800)}
+    worse = {
+        "sharpness": ("blurred", 0.05, 0.5),
+        "compression": ("jpeg", 10, 95),
+        "short_side": ("small", 60, 800),
+    }
     own = {name: rng.uniform(*limits, n) for name, limits in CLEAN.items()}
     tables = []
     for number in (None, *worse):
-        table = pd.DataFrame({**dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")}, index=range(n))
+        table = pd.DataFrame(
+            {**dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")}, index=range(n)
+        )
         synthetic = np.arange(n) % 2 == 1
         values = dict(own)
         if number:
@@ -41,10 +55,14 @@ def photos(n: int = 400, seed: int = 0, *, accuse: str = "", **breaks: float) ->
         else:
             perturbation = ""
         broken = (
-            np.any([values[name] < limit for name, limit in breaks.items()], axis=0) if breaks else np.zeros(n, bool)
+            np.any([values[name] < limit for name, limit in breaks.items()], axis=0)
+            if breaks
+            else np.zeros(n, bool)
         )
         found = np.where(
-            synthetic, rng.random(n) < np.where(broken & (accuse == ""), 0.02, 0.9), broken & (accuse != "")
+            synthetic,
+            rng.random(n) < np.where(broken & (accuse == ""), 0.02, 0.9),
+            broken & (accuse != ""),
         )
         tables.append(
             table.assign(
@@ -79,7 +97,8 @@ def test_a_model_that_never_breaks_gets_no_gate() -> None:
 
 @pytest.mark.parametrize("accuse", ["", "honest"])
 @pytest.mark.parametrize(
-    ("column", "where", "within"), [("sharpness", 0.25, 0.06), ("compression", 45, 12), ("short_side", 300, 90)]
+    ("column", "where", "within"),
+    [("sharpness", 0.25, 0.06), ("compression", 45, 12), ("short_side", 300, 90)],
 )
 def test_the_point_where_a_model_breaks_is_found_and_only_that(
     column: str, where: float, within: float, accuse: str
@@ -98,7 +117,11 @@ def test_the_point_where_a_model_breaks_is_found_and_only_that(
 
 def test_several_breaks_are_kept_apart() -> None:
     summary = derive_gate(photos(1200, sharpness=0.25, compression=45, short_side=300), POLICY)
-    assert limits(summary) == (pytest.approx(300, abs=90), pytest.approx(0.25, abs=0.06), pytest.approx(45, abs=12))
+    assert limits(summary) == (
+        pytest.approx(300, abs=90),
+        pytest.approx(0.25, abs=0.06),
+        pytest.approx(45, abs=12),
+    )
     assert summary.gated == (0.0, 0.0)
     assert summary.per_perturbation["jpeg"] == pytest.approx(35 / 85, abs=0.15)
     assert summary.per_perturbation[""] == 0.0
@@ -115,11 +138,17 @@ def test_one_unlucky_bin_in_the_middle_is_no_limit() -> None:
 def test_a_few_false_alarms_more_than_allowed_are_no_proof() -> None:
     table = photos(1200)
     real = np.flatnonzero(table["label"] == "real")
-    table.loc[np.random.default_rng(0).choice(real, round(0.012 * len(real)), replace=False), "score"] = 2.0
+    table.loc[
+        np.random.default_rng(0).choice(real, round(0.012 * len(real)), replace=False), "score"
+    ] = 2.0
     assert limits(derive_gate(table, POLICY)) == (None, None, None)
 
 
-SOURCES = {"shop": np.linspace(0.1, 0.2, 100), "cameras": np.linspace(0.03, 0.3, 50), "few": np.full(19, 0.001)}
+SOURCES = {
+    "shop": np.linspace(0.1, 0.2, 100),
+    "cameras": np.linspace(0.03, 0.3, 50),
+    "few": np.full(19, 0.001),
+}
 
 
 def of_sources(blurred: float = 0.02) -> pd.DataFrame:
@@ -144,7 +173,9 @@ def test_the_blur_limit_keeps_its_share_in_each_source(share: float, place: int)
 
 def test_the_gate_stops_blurred_photos_with_that_limit() -> None:
     summary = derive_gate(of_sources(), POLICY, max_gated=0.2)
-    assert summary.gate.min_fine_detail == summary.blur.limit == pytest.approx(SOURCES["cameras"][1])
+    assert (
+        summary.gate.min_fine_detail == summary.blur.limit == pytest.approx(SOURCES["cameras"][1])
+    )
     assert limits(summary) == (None, None, None)
     assert summary.per_perturbation["blurred"] == 1.0
     assert summary.gated[0] == pytest.approx(20 / 169)
@@ -159,7 +190,11 @@ def test_the_gate_stops_blurred_photos_with_that_limit() -> None:
     ("change", "share", "reason"),
     [
         ({}, 0.0, "switched off"),
-        ({"source": [str(i) for i in range(338)] * 4}, 0.02, "no source has 20 clean honest photos"),
+        (
+            {"source": [str(i) for i in range(338)] * 4},
+            0.02,
+            "no source has 20 clean honest photos",
+        ),
         ({"fine_detail": 0.0}, 0.02, "stops at most 2.0%"),
     ],
 )
@@ -181,27 +216,38 @@ def test_many_perturbations_of_one_group_are_one_witness() -> None:
 
 def test_the_floor_can_be_given() -> None:
     table = photos(1200)
-    weak = (table["compression"] < 50) & (table["label"] == "synthetic") & (np.arange(len(table)) % 4 < 2)
+    weak = (
+        (table["compression"] < 50)
+        & (table["label"] == "synthetic")
+        & (np.arange(len(table)) % 4 < 2)
+    )
     table.loc[weak, "score"] = -2.0  # half of them are still found
     assert derive_gate(table, POLICY, tpr_floor=0.2).gate.min_quality is None
     assert derive_gate(table, POLICY, tpr_floor=0.7).gate.min_quality == pytest.approx(50, abs=12)
 
 
 def test_a_gate_that_would_stop_many_clean_photos_is_refused() -> None:
-    with pytest.raises(RealDamageError, match=r"would send \d+\.\d% of the 600 clean honest photos .* sharpness 0\.4"):
+    with pytest.raises(
+        RealDamageError,
+        match=r"would send \d+\.\d% of the 600 clean honest photos .* sharpness 0\.4",
+    ):
         derive_gate(photos(1200, sharpness=0.43), POLICY)
     assert derive_gate(photos(1200, sharpness=0.43), POLICY, max_gated=0.5).gated[0] > 0.05
 
 
 def test_a_model_that_finds_nothing_even_in_good_photos_is_told_so() -> None:
-    with pytest.raises(RealDamageError, match=r"short_side: the model is not trusted on the best photos either"):
+    with pytest.raises(
+        RealDamageError, match=r"short_side: the model is not trusted on the best photos either"
+    ):
         derive_gate(photos(1200, short_side=2000), POLICY, tpr_floor=0.5)
 
 
 def test_only_the_negatives_that_the_policy_names_count_as_accused() -> None:
     table = photos(1200, accuse="honest", compression=45)
     intact = table["kind"] == "damaged"
-    table = table.assign(kind=np.where(intact & (np.arange(len(table)) % 4 == 0), "original", table["kind"]))
+    table = table.assign(
+        kind=np.where(intact & (np.arange(len(table)) % 4 == 0), "original", table["kind"])
+    )
     table.loc[table["kind"] == "damaged", "score"] = -2.0
     assert derive_gate(table, POLICY).gate.min_quality is not None
     damaged = derive_gate(table, replace(POLICY, negatives="damaged"))
@@ -224,7 +270,9 @@ def enhanced() -> pd.DataFrame:
     whole = (table["label"] == "synthetic") & (np.arange(len(table)) % 4 == 1)
     table.loc[whole, "kind"] = "ai_whole"
     table.loc[whole, "score"] = 2.0
-    table.loc[whole, "hot_share"] = np.random.default_rng(0).permutation(np.linspace(0.6, 0.99, int(whole.sum())))
+    table.loc[whole, "hot_share"] = np.random.default_rng(0).permutation(
+        np.linspace(0.6, 0.99, int(whole.sum()))
+    )
     return table
 
 
@@ -243,9 +291,15 @@ def test_the_whole_photo_rule_stays_where_nothing_can_be_learnt() -> None:
     )
     table = enhanced()
     assert "spared without it" in whole_photo_share(table, POLICY, 0.2).reason
-    assert "column hot_share is empty" in whole_photo_share(table.assign(hot_share=np.nan), POLICY, 0.01).reason
+    assert (
+        "column hot_share is empty"
+        in whole_photo_share(table.assign(hot_share=np.nan), POLICY, 0.01).reason
+    )
     low = whole_photo_share(table.assign(hot_share=0.3), POLICY, 0.01)
-    assert (low.share, low.reason) == (0.9, "unchanged: no share from 0.5 on spares enough honest photos")
+    assert (low.share, low.reason) == (
+        0.9,
+        "unchanged: no share from 0.5 on spares enough honest photos",
+    )
 
 
 @pytest.fixture
@@ -259,7 +313,9 @@ def calibrated(model_file: Path) -> Path:
 @pytest.fixture
 def table_file(calibrated: Path, tmp_path: Path) -> Path:
     digest = read_model_file(calibrated)[2]
-    write_predictions(tmp_path / "p.parquet", photos(1200, sharpness=0.25).assign(graph_sha256=digest))
+    write_predictions(
+        tmp_path / "p.parquet", photos(1200, sharpness=0.25).assign(graph_sha256=digest)
+    )
     return tmp_path / "p.parquet"
 
 
@@ -268,7 +324,10 @@ def test_the_command_writes_the_gate_and_prints_the_curve(
 ) -> None:
     output = tmp_path / "gated.onnx"
     before = read_model_file(calibrated)
-    assert main(["gate", str(calibrated), "--predictions", str(table_file), "--output", str(output)]) == 0
+    assert (
+        main(["gate", str(calibrated), "--predictions", str(table_file), "--output", str(output)])
+        == 0
+    )
     _, metadata, digest = read_model_file(output)
     assert metadata.policy is not None
     gate = metadata.policy.gate
@@ -291,11 +350,15 @@ def test_the_command_writes_the_gate_and_prints_the_curve(
 def test_the_text_says_what_each_perturbation_loses() -> None:
     summary = derive_gate(photos(1200, sharpness=0.25), POLICY)
     assert 0.3 < summary.per_perturbation["blurred"] < 0.6
-    assert f"of perturbed ones: blurred {summary.per_perturbation['blurred']:.0%}" in summary_text(summary)
+    assert f"of perturbed ones: blurred {summary.per_perturbation['blurred']:.0%}" in summary_text(
+        summary
+    )
 
 
 def test_predictions_of_another_model_are_refused(calibrated: Path) -> None:
-    with pytest.raises(RealDamageError, match=r"another model's: made with the network abcabcabcabc…"):
+    with pytest.raises(
+        RealDamageError, match=r"another model's: made with the network abcabcabcabc…"
+    ):
         gate_model(calibrated, photos().assign(graph_sha256="abc" * 10))
 
 
@@ -327,7 +390,13 @@ def test_tables_that_make_no_curve_are_refused(change: object, message: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("tpr_floor", 1.5), ("tpr_floor", -0.1), ("max_gated", 1.0), ("blur_share", 1.0), ("min_photos", 0)],
+    [
+        ("tpr_floor", 1.5),
+        ("tpr_floor", -0.1),
+        ("max_gated", 1.0),
+        ("blur_share", 1.0),
+        ("min_photos", 0),
+    ],
 )
 def test_shares_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=rf"{name}={value} must be at least"):

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from realdamage.core.policy import Guarantee, Policy
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.guarantee import (
     Promise,
     allowed_errors,
@@ -21,10 +23,10 @@ from realdamage.evaluation.guarantee import (
     with_guarantee,
 )
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.policy import Guarantee, Policy
 
-POLICY = Policy(t_synthetic=0.5, t_real=-0.5, fpr=0.01, miss=0.05, negatives="real", photos={"real": 1})
+POLICY = Policy(
+    t_synthetic=0.5, t_real=-0.5, fpr=0.01, miss=0.05, negatives="real", photos={"real": 1}
+)
 shares = st.floats(0.005, 0.6)
 deltas = st.sampled_from([0.01, 0.05, 0.1, 0.3])
 
@@ -32,7 +34,9 @@ deltas = st.sampled_from([0.01, 0.05, 0.1, 0.3])
 def predictions_of(damaged: np.ndarray, synthetic: np.ndarray, per_group: int = 1) -> pd.DataFrame:
     """Damaged and synthetic photos, so many of one group, and 50 intact ones with scores far above all."""
     n = len(damaged) + len(synthetic) + 50
-    table = pd.DataFrame({**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i:04d}.jpg" for i in range(n)]})
+    table = pd.DataFrame(
+        {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i:04d}.jpg" for i in range(n)]}
+    )
     return table.assign(
         label=["real"] * len(damaged) + ["synthetic"] * len(synthetic) + ["real"] * 50,
         kind=["damaged"] * len(damaged) + ["ai_region"] * len(synthetic) + ["original"] * 50,
@@ -42,7 +46,9 @@ def predictions_of(damaged: np.ndarray, synthetic: np.ndarray, per_group: int = 
 
 
 def promised(table: pd.DataFrame, promise: Promise) -> tuple[Policy, Guarantee]:
-    policy = with_guarantee(POLICY, table, promise, split="split 'policy'", manifest_sha256="ab" * 32)
+    policy = with_guarantee(
+        POLICY, table, promise, split="split 'policy'", manifest_sha256="ab" * 32
+    )
     assert policy.guarantee is not None
     return policy, policy.guarantee
 
@@ -58,20 +64,26 @@ def test_the_fewest_photos_are_those_that_the_design_names() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 400), shares, deltas)
-def test_allowed_errors_are_the_most_that_the_binomial_tail_rejects(n: int, share: float, delta: float) -> None:
+def test_allowed_errors_are_the_most_that_the_binomial_tail_rejects(
+    n: int, share: float, delta: float
+) -> None:
     allowed = allowed_errors(n, share, delta)
     fewest = 0 if allowed is None else allowed + 1
     assert binomtest(fewest, n, share, alternative="less").pvalue > delta
     if allowed is not None:
         assert binomtest(allowed, n, share, alternative="less").pvalue <= delta
-        interval = binomtest(allowed, n, alternative="less").proportion_ci(1 - delta, method="exact")
+        interval = binomtest(allowed, n, alternative="less").proportion_ci(
+            1 - delta, method="exact"
+        )
         assert upper_bound(allowed, n, delta) == pytest.approx(interval.high)
         assert interval.high <= share + 1e-9
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 2000), deltas)
-def test_the_share_that_is_offered_can_be_promised_and_little_less_cannot(n: int, delta: float) -> None:
+def test_the_share_that_is_offered_can_be_promised_and_little_less_cannot(
+    n: int, delta: float
+) -> None:
     share = smallest_share(n, delta)
     if share is None:
         assert delta ** (1 / n) < 1e-4
@@ -88,8 +100,14 @@ def test_no_photos_promise_nothing() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(-5, 5).map(lambda value: value / 3), min_size=20, max_size=90), shares, deltas)
-def test_the_threshold_is_where_a_walk_over_all_scores_stops(values: list[float], share: float, delta: float) -> None:
+@given(
+    st.lists(st.integers(-5, 5).map(lambda value: value / 3), min_size=20, max_size=90),
+    shares,
+    deltas,
+)
+def test_the_threshold_is_where_a_walk_over_all_scores_stops(
+    values: list[float], share: float, delta: float
+) -> None:
     scores = np.array(values)
     allowed = allowed_errors(len(scores), share, delta)
     # The walk itself: down from infinity, over every point where the count changes, until the test does not reject.
@@ -116,11 +134,22 @@ def test_a_known_set_gives_a_known_promise() -> None:
     policy, guarantee = promised(table, Promise(alpha=0.05))
     # One error is allowed: 92 alone is accused.
     assert policy.t_synthetic == np.nextafter(91, np.inf)
-    assert (policy.fpr, policy.negatives, policy.t_real, policy.miss) == (0.05, "damaged", -0.5, 0.05)
+    assert (policy.fpr, policy.negatives, policy.t_real, policy.miss) == (
+        0.05,
+        "damaged",
+        -0.5,
+        0.05,
+    )
     assert guarantee.accused is not None
     assert guarantee.passed is None
     bound = guarantee.accused
-    assert (bound.share, bound.photos, bound.drawn_from, bound.errors, bound.allowed) == (0.05, 93, 93, 1, 1)
+    assert (bound.share, bound.photos, bound.drawn_from, bound.errors, bound.allowed) == (
+        0.05,
+        93,
+        93,
+        1,
+        1,
+    )
     assert bound.upper == pytest.approx(0.04999, abs=1e-5)
     assert (guarantee.delta, guarantee.split, guarantee.seed) == (0.05, "split 'policy'", 0)
     assert (guarantee.manifest_sha256, guarantee.drawn) == ("ab" * 32, "one photo a group")
@@ -132,22 +161,31 @@ def test_a_known_set_gives_a_known_promise() -> None:
 
 
 def test_both_promises_hold_each_on_its_own() -> None:
-    policy, guarantee = promised(predictions_of(np.arange(59.0), np.arange(40.0, 139.0)), Promise(0.05, 0.03))
-    assert (policy.t_synthetic, policy.t_real) == (np.nextafter(58, np.inf), np.nextafter(40, -np.inf))
+    policy, guarantee = promised(
+        predictions_of(np.arange(59.0), np.arange(40.0, 139.0)), Promise(0.05, 0.03)
+    )
+    assert (policy.t_synthetic, policy.t_real) == (
+        np.nextafter(58, np.inf),
+        np.nextafter(40, -np.inf),
+    )
     assert (guarantee.alpha, guarantee.beta, policy.miss) == (0.05, 0.03, 0.03)
     assert "at most 3% of synthetic photos are called real" in guarantee.statement
     assert "Each holds with 95% on its own, both together with 90%." in guarantee.statement
 
 
 def test_a_promise_for_synthetic_photos_alone_leaves_the_other_threshold() -> None:
-    policy, guarantee = promised(predictions_of(np.zeros(3), np.arange(59.0)), Promise(beta=0.05, delta=0.05))
+    policy, guarantee = promised(
+        predictions_of(np.zeros(3), np.arange(59.0)), Promise(beta=0.05, delta=0.05)
+    )
     assert (policy.t_synthetic, policy.fpr, policy.negatives) == (0.5, 0.01, "real")
     assert (policy.t_real, guarantee.accused) == (np.nextafter(0, -np.inf), None)
     assert "Each holds" not in guarantee.statement
 
 
 def test_ties_are_all_on_the_safe_side() -> None:
-    policy, guarantee = promised(predictions_of(np.repeat([0.0, 1.0], [60, 40]), np.ones(9)), Promise(alpha=0.1))
+    policy, guarantee = promised(
+        predictions_of(np.repeat([0.0, 1.0], [60, 40]), np.ones(9)), Promise(alpha=0.1)
+    )
     # Four errors would be allowed, but forty photos share the highest score.
     assert guarantee.accused is not None
     assert (guarantee.accused.allowed, guarantee.accused.errors) == (4, 0)
@@ -163,7 +201,10 @@ def test_one_photo_counts_of_every_group() -> None:
     assert (guarantee.accused.photos, guarantee.accused.drawn_from) == (100, 200)
     assert guarantee.accused.allowed == 1
     crowded = predictions_of(np.arange(200.0), np.arange(200.0), per_group=4)
-    with pytest.raises(RealDamageError, match=r"has 50 independent really damaged photos .*one of each group \(200 ph"):
+    with pytest.raises(
+        RealDamageError,
+        match=r"has 50 independent really damaged photos .*one of each group \(200 ph",
+    ):
         promised(crowded, Promise(alpha=0.05))
 
 
@@ -174,7 +215,9 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
     shuffled = one_per_group(table.sample(frac=1, random_state=0), seed=3)
     assert list(shuffled["file_name"]) == list(drawn["file_name"])
     assert list(one_per_group(table, seed=4)["file_name"]) != list(drawn["file_name"])
-    counts = pd.concat([one_per_group(table, seed)["file_name"] for seed in range(150)]).value_counts()
+    counts = pd.concat(
+        [one_per_group(table, seed)["file_name"] for seed in range(150)]
+    ).value_counts()
     # Every photo of a group of three is drawn about every third time.
     assert counts.reindex(table["file_name"][:90]).between(22, 78).all()
 
@@ -213,7 +256,9 @@ def test_too_few_photos_are_told_how_many_it_takes_and_what_they_can_promise() -
 
 
 def test_intact_photos_never_stand_in_for_damaged_ones() -> None:
-    with pytest.raises(RealDamageError, match=r"has 0 independent really damaged photos .* Add photos. Nothing"):
+    with pytest.raises(
+        RealDamageError, match=r"has 0 independent really damaged photos .* Add photos. Nothing"
+    ):
         check_enough(Promise(alpha=0.5), predictions_of(np.zeros(0), np.zeros(5)), "photos")
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from realdamage.errors import UsageError
 from realdamage.evaluation.guarantee_simulation import COLUMNS, POPULATIONS, main, run, simulate
-from realdamage.inference.errors import UsageError
 
 INDEPENDENT, IN_STEPS, IN_GROUPS = POPULATIONS
 
@@ -20,13 +20,17 @@ def rows_of(population: object, groups: int, alpha: float, delta: float) -> pd.D
     return pd.DataFrame(rows).set_index("method")
 
 
-@pytest.mark.parametrize(("groups", "alpha", "delta"), [(59, 0.05, 0.05), (93, 0.05, 0.05), (60, 0.1, 0.2)])
+@pytest.mark.parametrize(
+    ("groups", "alpha", "delta"), [(59, 0.05, 0.05), (93, 0.05, 0.05), (60, 0.1, 0.2)]
+)
 def test_the_promise_holds_as_often_as_it_says(groups: int, alpha: float, delta: float) -> None:
     rows = rows_of(INDEPENDENT, groups, alpha, delta)
     shipped = rows.loc["one photo a group"]
     assert shipped["theory"] >= 1 - delta
     # Three standard errors of 3,000 draws at 0.95.
-    assert shipped["held"] == pytest.approx(shipped["theory"], abs=0.012 if delta == 0.05 else 0.022)
+    assert shipped["held"] == pytest.approx(
+        shipped["theory"], abs=0.012 if delta == 0.05 else 0.022
+    )
     assert shipped["verdict"] == "holds"
     # The rate on the calibration photos themselves is exceeded by others about every second time.
     empirical = rows.loc["empirical rate, one photo a group"]
@@ -69,7 +73,9 @@ def test_the_populations_are_what_they_say() -> None:
     assert float(INDEPENDENT.share_above(np.array(1.645))) == pytest.approx(norm.sf(1.645))
 
 
-def test_the_command_writes_every_row_with_commit_and_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_every_row_with_commit_and_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--repetitions", "20", "--csv", str(tmp_path / "guarantee.csv")]) == 0
     table = pd.read_csv(tmp_path / "guarantee.csv")
     assert list(table.columns) == list(COLUMNS)

@@ -14,7 +14,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest, with_known_columns, write_manifest
+from realdamage.errors import ConfigError, RealDamageError, UsageError
 from realdamage.evaluation.left_out import main, read_folds
 from realdamage.evaluation.left_out_figures import (
     COLUMNS,
@@ -27,8 +29,6 @@ from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.metrics import tpr_at_fpr
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
 from realdamage.evaluation.robustness import ModelFile, score_suite
-from realdamage.inference.errors import ConfigError, RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file, write_model_file
 
 WriteFold = Callable[..., Path]
 
@@ -43,8 +43,15 @@ def photos(n_damaged: int = 120) -> pd.DataFrame:
         about = {"group": f"g{index}", "split": "test", "source": f"shop{index % 2}", "maker": ""}
         rows.append({"file_name": f"{index}.png", "label": "real", "kind": kind, **about})
         if index % 3 == 0:
-            twin = {"label": "synthetic", "kind": "ai_region", "family": families.pop(0), "pair": f"{index}.png"}
-            rows.append({"file_name": f"{index}_fake.png", **about, **twin, "maker": f"m{index % 4}"})
+            twin = {
+                "label": "synthetic",
+                "kind": "ai_region",
+                "family": families.pop(0),
+                "pair": f"{index}.png",
+            }
+            rows.append(
+                {"file_name": f"{index}_fake.png", **about, **twin, "maker": f"m{index % 4}"}
+            )
     return with_known_columns(pd.DataFrame(rows).fillna(""))
 
 
@@ -53,7 +60,9 @@ def predicted(table: pd.DataFrame, gain: float, graph: str = "") -> pd.DataFrame
     rng = np.random.default_rng(1)
     empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
     known = [name for name in (*PREDICTION_COLUMNS, *FURTHER_COLUMNS) if name in table.columns]
-    clean = table[known].assign(**{name: value for name, value in empty.items() if name not in known})
+    clean = table[known].assign(
+        **{name: value for name, value in empty.items() if name not in known}
+    )
     synthetic = (table["label"] == "synthetic").to_numpy()
     clean["score"] = rng.normal(gain * synthetic, 1)
     clean["graph_sha256"] = graph
@@ -61,7 +70,9 @@ def predicted(table: pd.DataFrame, gain: float, graph: str = "") -> pd.DataFrame
     return pd.concat([clean, worse], ignore_index=True)
 
 
-def fold(name: str, left_out: tuple[str, ...], predictions: pd.DataFrame, column: str = "family") -> Fold:
+def fold(
+    name: str, left_out: tuple[str, ...], predictions: pd.DataFrame, column: str = "family"
+) -> Fold:
     return Fold(name, column, left_out, predictions, [], "model-1", "abc")
 
 
@@ -70,7 +81,9 @@ def manifest(tmp_path: Path) -> Manifest:
     return Manifest(tmp_path, photos())
 
 
-def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(manifest: Manifest) -> None:
+def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
+    manifest: Manifest,
+) -> None:
     predictions = predicted(manifest.table, gain=1.5)
     table = left_out_table([fold("f", ("a", "b", "c", "d"), predictions)], manifest)
     assert tuple(table.columns) == COLUMNS
@@ -84,7 +97,9 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
         real, damaged = under[under["label"] == "real"], under[under["kind"] == "damaged"]
         found = under[under["family"].isin(list(parts[row["left_out"]]))]
         labels = np.repeat([0, 1], [len(real), len(found)])
-        assert row["auroc"] == pytest.approx(roc_auc_score(labels, [*real["score"], *found["score"]]))
+        assert row["auroc"] == pytest.approx(
+            roc_auc_score(labels, [*real["score"], *found["score"]])
+        )
         assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
         expected = tpr_at_fpr(damaged["score"].to_numpy(), found["score"].to_numpy(), 0.01)
         assert row["tpr_at_fpr_1"] == pytest.approx(expected)
@@ -96,14 +111,18 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
         assert row["note"] == "no heat maps were measured when it was scored"
 
 
-def test_a_share_of_all_pairs_is_no_certainty_and_one_of_few_is_not_told(manifest: Manifest) -> None:
+def test_a_share_of_all_pairs_is_no_certainty_and_one_of_few_is_not_told(
+    manifest: Manifest,
+) -> None:
     predictions = predicted(manifest.table, gain=50.0)
     table = left_out_table([fold("f", ("b", "d"), predictions)], manifest)
     rows = table[(table["fold"] == "f") & (table["perturbation"] == "none")].set_index("left_out")
     whole, of_b, others = (rows.loc[part] for part in ("all", "b", "others"))
     exact = binomtest(8, 8).proportion_ci(method="exact")
     assert (whole["edit_higher"], whole["n_pairs"]) == (1.0, 8)
-    assert (whole["edit_higher_low"], whole["edit_higher_high"]) == pytest.approx((exact.low, exact.high))
+    assert (whole["edit_higher_low"], whole["edit_higher_high"]) == pytest.approx(
+        (exact.low, exact.high)
+    )
     assert of_b["edit_higher_low"] < whole["edit_higher_low"]
     assert others["n_pairs"] == 2
     assert np.isnan(others["edit_higher"])
@@ -144,11 +163,18 @@ def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Mani
         assert "auroc over 2 of 3 folds" in mean["note"]
 
 
-def test_the_interval_of_a_mean_is_that_of_the_same_groups_drawn_for_all_folds(manifest: Manifest) -> None:
+def test_the_interval_of_a_mean_is_that_of_the_same_groups_drawn_for_all_folds(
+    manifest: Manifest,
+) -> None:
     """Two folds that are one: their mean is as sure as each of them, not surer."""
     predictions = predicted(manifest.table, gain=1.0)
-    table = left_out_table([fold("one", ("a",), predictions), fold("two", ("a",), predictions)], manifest)
-    own, mean = (table[(table["fold"] == name) & (table["left_out"] == "all")].iloc[0] for name in ("one", "mean"))
+    table = left_out_table(
+        [fold("one", ("a",), predictions), fold("two", ("a",), predictions)], manifest
+    )
+    own, mean = (
+        table[(table["fold"] == name) & (table["left_out"] == "all")].iloc[0]
+        for name in ("one", "mean")
+    )
     for key in ("auroc", "tpr_at_fpr_1", "edit_higher"):
         assert mean[key] == pytest.approx(own[key])
         assert mean[[f"{key}_low", f"{key}_high"]].tolist() == pytest.approx(
@@ -182,34 +208,54 @@ def test_where_real_photos_have_values_they_are_left_out_too(manifest: Manifest)
 
 
 def test_only_test_photos_are_scored_and_an_unknown_column_is_named(manifest: Manifest) -> None:
-    table = manifest.table.assign(split=np.where(manifest.table["kind"] == "original", "train", "test"))
+    table = manifest.table.assign(
+        split=np.where(manifest.table["kind"] == "original", "train", "test")
+    )
     split = replace(manifest, table=table)
     assert set(photos_of_fold(split, "family", ["a"]).table["split"]) == {"test"}
-    with pytest.raises(ConfigError, match=r"column=familly: .* has no such column; it has file_name, label"):
+    with pytest.raises(
+        ConfigError, match=r"column=familly: .* has no such column; it has file_name, label"
+    ):
         photos_of_fold(manifest, "familly", ["a"])
 
 
 def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:
     predictions = predicted(manifest.table, gain=1.0)
     without = predictions[predictions["family"] != "b"]
-    with pytest.raises(RealDamageError, match=r"fold f: none of its scored photos is synthetic with family b"):
+    with pytest.raises(
+        RealDamageError, match=r"fold f: none of its scored photos is synthetic with family b"
+    ):
         left_out_table([fold("f", ("b",), without)], manifest)
     fewer = replace(manifest, table=manifest.table.iloc[1:].reset_index(drop=True))
     with pytest.raises(RealDamageError, match=r"0\.png is in the predictions, but not in"):
         left_out_table([fold("f", ("b",), predictions)], fewer)
 
 
-def test_localisation_is_over_the_region_edits_of_each_part(write_photos, model_file: Path, tmp_path: Path) -> None:
+def test_localisation_is_over_the_region_edits_of_each_part(
+    write_photos, model_file: Path, tmp_path: Path
+) -> None:
     rows: list[dict[str, object]] = [
-        {"file_name": f"{index}.png", "label": "real", "kind": "original", "red": 90, "split": "test"}
+        {
+            "file_name": f"{index}.png",
+            "label": "real",
+            "kind": "original",
+            "red": 90,
+            "split": "test",
+        }
         for index in range(3)
     ]
     for index in range(8):
-        family, kind = ("a", "ai_region") if index < 6 else ("b", ("ai_region", "pasted")[index % 2])
+        family, kind = (
+            ("a", "ai_region") if index < 6 else ("b", ("ai_region", "pasted")[index % 2])
+        )
         about = {"kind": kind, "family": family, "mask_file_name": f"m{index}.png", "split": "test"}
-        rows.append({"file_name": f"f{index}.png", "label": "synthetic", "red": 100 + 20 * index, **about})
+        rows.append(
+            {"file_name": f"f{index}.png", "label": "synthetic", "red": 100 + 20 * index, **about}
+        )
     manifest = write_photos(rows)
-    scored = score_suite(ModelFile(model_file), manifest, folder=tmp_path / "s", model="m", workers=1)
+    scored = score_suite(
+        ModelFile(model_file), manifest, folder=tmp_path / "s", model="m", workers=1
+    )
     found = localisation_rows(scored, manifest, "family", ["a", "b"])
     assert [(row["left_out"], row["perturbation"], row["n_photos"]) for row in found] == [
         ("all", "none", 7),
@@ -258,9 +304,13 @@ def test_finished_folders_become_a_table(
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     table = pd.read_csv(csv, keep_default_na=False)
-    assert table.loc[0, "command"] == " ".join(["python -m realdamage.evaluation.left_out", *arguments])
+    assert table.loc[0, "command"] == " ".join(
+        ["python -m realdamage.evaluation.left_out", *arguments]
+    )
     assert set(table["fold"]) == {"one", "two", "mean", "worst"}
-    assert table.loc[0, ["best_f1", "best_f1_low", "best_f1_high", "baseline_f1"]].astype(float).tolist() == [
+    assert table.loc[0, ["best_f1", "best_f1_low", "best_f1_high", "baseline_f1"]].astype(
+        float
+    ).tolist() == [
         0.4,
         0.3,
         0.5,
@@ -301,7 +351,9 @@ def test_folders_that_are_no_folds_are_named(
     assert not (tmp_path / "out/folds/folds.csv").exists()
 
 
-def test_nothing_finished_and_mixed_columns_are_refused(write_fold: WriteFold, tmp_path: Path) -> None:
+def test_nothing_finished_and_mixed_columns_are_refused(
+    write_fold: WriteFold, tmp_path: Path
+) -> None:
     (tmp_path / "out/folds/begun").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"no fold is finished.*found begun.*Run realdamage-folds"):
         read_folds(tmp_path / "out/folds")

@@ -17,19 +17,25 @@ from realdamage.evaluation.predictions import PREDICTION_COLUMNS, PatchEvidence
 def evidence_of(painted: np.ndarray, heat: np.ndarray, n: int = 2) -> list[PatchEvidence]:
     return [
         PatchEvidence(f"{i}.jpg", h.astype(np.float32).reshape(-1, 1), p.reshape(-1, 1))
-        for i, (h, p) in enumerate(zip(np.array_split(heat, n), np.array_split(painted, n), strict=True))
+        for i, (h, p) in enumerate(
+            zip(np.array_split(heat, n), np.array_split(painted, n), strict=True)
+        )
     ]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.05, 0.9))
-def test_localisation_agrees_with_torchmetrics_and_with_every_threshold(seed: int, prevalence: float) -> None:
+def test_localisation_agrees_with_torchmetrics_and_with_every_threshold(
+    seed: int, prevalence: float
+) -> None:
     rng = np.random.default_rng(seed)
     painted = rng.random(60) < prevalence
     painted[:2] = [True, False]
     heat = rng.integers(0, 10, 60) / 10
     found = localisation_metrics(evidence_of(painted, heat, n=3), n_boot=2)
-    expected = binary_average_precision(torch.tensor(heat.astype(np.float32)), torch.tensor(painted.astype(int)))
+    expected = binary_average_precision(
+        torch.tensor(heat.astype(np.float32)), torch.tensor(painted.astype(int))
+    )
     assert found["pixel_ap"] == pytest.approx(expected.item(), abs=1e-5)
     calls = [heat >= threshold for threshold in np.unique(heat)]
     f1 = [2 * (call & painted).sum() / (call.sum() + painted.sum()) for call in calls]
@@ -72,7 +78,10 @@ def photos_of(n: int, shift: float = 2.0, seed: int = 0) -> list[PatchEvidence]:
 
 def predictions_for(evidence: list[PatchEvidence], **columns: object) -> pd.DataFrame:
     table = pd.DataFrame(
-        {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [photo.file_name for photo in evidence]}
+        {
+            **dict.fromkeys(PREDICTION_COLUMNS, ""),
+            "file_name": [photo.file_name for photo in evidence],
+        }
     )
     return table.assign(**columns)
 
@@ -110,18 +119,24 @@ def test_photos_of_one_group_are_drawn_together() -> None:
     evidence = photos_of(60)
     together = predictions_for(evidence, group=[f"g{index // 20}" for index in range(60)])
     apart = predictions_for(evidence, group="")
-    ends = [localisation_metrics(evidence, table, n_boot=100)["intervals"]["f1"] for table in (together, apart, None)]
+    ends = [
+        localisation_metrics(evidence, table, n_boot=100)["intervals"]["f1"]
+        for table in (together, apart, None)
+    ]
     assert ends[1] == ends[2] != ends[0]
 
 
 def test_the_draws_agree_with_figures_of_the_drawn_photos_themselves() -> None:
     # Two groups: a draw holds one of them twice, or both. So the ends of the interval are the figures of one alone.
     evidence = photos_of(30, shift=1.0) + [
-        photo._replace(file_name=f"second {photo.file_name}") for photo in photos_of(30, shift=3.0, seed=1)
+        photo._replace(file_name=f"second {photo.file_name}")
+        for photo in photos_of(30, shift=3.0, seed=1)
     ]
     table = predictions_for(evidence, group=["first"] * 30 + ["second"] * 30)
     found = localisation_metrics(evidence, table, n_boot=200)["intervals"]
-    first, second = (localisation_metrics(half, n_boot=2) for half in (evidence[:30], evidence[30:]))
+    first, second = (
+        localisation_metrics(half, n_boot=2) for half in (evidence[:30], evidence[30:])
+    )
     for key, tolerance in (("pixel_ap", 0.002), ("f1", 1e-9), ("iou", 1e-9), ("best_f1", 0.002)):
         assert found[key] == pytest.approx(sorted([first[key], second[key]]), abs=tolerance)
 

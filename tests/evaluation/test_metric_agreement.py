@@ -49,13 +49,18 @@ halves = st.integers(-6, 6).map(lambda value: value / 2)
 
 def classes(most: int) -> st.SearchStrategy[tuple[list[float], list[float]]]:
     """Scores of real and of synthetic photos, at most so many of each."""
-    some, one = st.lists(halves, min_size=1, max_size=most), st.lists(halves, min_size=1, max_size=1)
+    some, one = (
+        st.lists(halves, min_size=1, max_size=most),
+        st.lists(halves, min_size=1, max_size=1),
+    )
     sizes = st.tuples(st.integers(1, most), st.integers(1, most))
     same, apart, swapped = (
         sizes.map(lambda n, low=low, high=high: ([low] * n[0], [high] * n[1]))  # type: ignore[misc]
         for low, high in ((0.5, 0.5), (-1.0, 2.0), (2.0, -1.0))
     )
-    return st.one_of(st.tuples(some, some), st.tuples(one, some), st.tuples(some, one), same, apart, swapped)
+    return st.one_of(
+        st.tuples(some, some), st.tuples(one, some), st.tuples(some, one), same, apart, swapped
+    )
 
 
 def table_of(negatives: list[float], positives: list[float], **columns: object) -> pd.DataFrame:
@@ -78,19 +83,31 @@ def arrays(negatives: list[float], positives: list[float]) -> tuple[np.ndarray, 
 
 @settings(property_test, max_examples=40)
 @given(classes(most=40), halves)
-def test_every_headline_agrees_with_both_libraries(scores: tuple[list[float], list[float]], threshold: float) -> None:
+def test_every_headline_agrees_with_both_libraries(
+    scores: tuple[list[float], list[float]], threshold: float
+) -> None:
     score, label = arrays(*scores)
     found = photo_metrics(table_of(*scores), threshold=threshold, n_boot=2)
     squashed, target = torch.sigmoid(torch.tensor(score)), torch.tensor(label)
     for ours, sklearn, torchmetrics in (
         (found["auroc"], roc_auc_score(label, score), BinaryAUROC()(squashed, target)),
-        (found["average_precision"], average_precision_score(label, score), BinaryAveragePrecision()(squashed, target)),
+        (
+            found["average_precision"],
+            average_precision_score(label, score),
+            BinaryAveragePrecision()(squashed, target),
+        ),
         (
             found["balanced_accuracy"],
             balanced_accuracy_score(label, score >= threshold),
-            MulticlassAccuracy(2, average="macro")(torch.tensor((score >= threshold).astype(int)), target),
+            MulticlassAccuracy(2, average="macro")(
+                torch.tensor((score >= threshold).astype(int)), target
+            ),
         ),
-        (found["brier"], brier_score_loss(label, squashed.numpy()), ((squashed - target) ** 2).mean()),
+        (
+            found["brier"],
+            brier_score_loss(label, squashed.numpy()),
+            ((squashed - target) ** 2).mean(),
+        ),
     ):
         assert ours == pytest.approx(sklearn, abs=TOLERANCE)
         assert ours == pytest.approx(torchmetrics.item(), abs=TOLERANCE)
@@ -98,10 +115,14 @@ def test_every_headline_agrees_with_both_libraries(scores: tuple[list[float], li
 
 @settings(property_test, max_examples=15)
 @given(classes(most=5))
-def test_rates_agree_with_the_curve_and_stand_the_same_in_every_table(scores: tuple[list[float], list[float]]) -> None:
+def test_rates_agree_with_the_curve_and_stand_the_same_in_every_table(
+    scores: tuple[list[float], list[float]],
+) -> None:
     # As many photos as the rates take, in two groups of each class.
     negatives, positives = list(scores[0]) * 200, list(scores[1]) * 6
-    groups = [f"real{i % 2}" for i in range(len(negatives))] + [f"synthetic{i % 2}" for i in range(len(positives))]
+    groups = [f"real{i % 2}" for i in range(len(negatives))] + [
+        f"synthetic{i % 2}" for i in range(len(positives))
+    ]
     table = table_of(negatives, positives, group=groups)
     found = photo_metrics(table, n_boot=2)
     score, label = arrays(negatives, positives)
@@ -109,8 +130,14 @@ def test_rates_agree_with_the_curve_and_stand_the_same_in_every_table(scores: tu
     for key, rate in (("tpr_at_fpr_0.5", 0.005), ("tpr_at_fpr_1", 0.01), ("tpr_at_fpr_5", 0.05)):
         assert found[key] == pytest.approx(true[false <= rate].max(), abs=TOLERANCE)
         assert found[f"{key}_all_real"] == found[key]
-        assert tpr_at_fpr(score[label == 0], score[label == 1], rate) == pytest.approx(found[key], abs=TOLERANCE)
-    [sliced] = slice_table(table, ["kind"], n_boot=2).query("kind == 'ai_region'").to_dict(orient="records")
+        assert tpr_at_fpr(score[label == 0], score[label == 1], rate) == pytest.approx(
+            found[key], abs=TOLERANCE
+        )
+    [sliced] = (
+        slice_table(table, ["kind"], n_boot=2)
+        .query("kind == 'ai_region'")
+        .to_dict(orient="records")
+    )
     [robust] = robustness_table(table, n_boot=2).to_dict(orient="records")
     for row in (sliced, robust):
         assert row["auroc"] == pytest.approx(found["auroc"], abs=TOLERANCE)
@@ -137,21 +164,32 @@ def test_resampled_figures_agree_with_scikit_learn_under_any_weights(
     drawn = weights > 0
     expected = average_precision_score(label[drawn], score[drawn], sample_weight=weights[drawn])
     assert one_by_one.average_precision(weights) == pytest.approx(expected, abs=TOLERANCE)
-    assert batched[0] == pytest.approx(roc_auc_score(label, score, sample_weight=weights), abs=TOLERANCE)
+    assert batched[0] == pytest.approx(
+        roc_auc_score(label, score, sample_weight=weights), abs=TOLERANCE
+    )
 
 
 @property_test
 @given(
-    st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1), st.booleans()), min_size=1)
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1), st.booleans()
+        ),
+        min_size=1,
+    )
 )
-def test_the_calibration_error_is_that_of_scikit_learns_curve(rows: list[tuple[float, bool]]) -> None:
+def test_the_calibration_error_is_that_of_scikit_learns_curve(
+    rows: list[tuple[float, bool]],
+) -> None:
     probability, label = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     true, stated = calibration_curve(label, probability, n_bins=N_BINS, strategy="quantile")
     counts = np.unique(equal_mass_bins(probability), return_counts=True)[1]
     found = ProbabilityError(probability, label).figures(np.ones(len(rows)))
     assert len(counts) == len(true)
     assert found[1] == pytest.approx(np.abs(true - stated) @ counts / len(rows), abs=TOLERANCE)
-    assert found[0] == pytest.approx(brier_score_loss(label, probability, pos_label=1), abs=TOLERANCE)
+    assert found[0] == pytest.approx(
+        brier_score_loss(label, probability, pos_label=1), abs=TOLERANCE
+    )
 
 
 @property_test
@@ -160,7 +198,9 @@ def test_the_calibration_error_is_that_of_torchmetrics_where_bins_of_equal_mass_
     per_bin: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    probability = (np.repeat(np.arange(N_BINS), per_bin) + rng.uniform(0.1, 0.9, N_BINS * per_bin)) / N_BINS
+    probability = (
+        np.repeat(np.arange(N_BINS), per_bin) + rng.uniform(0.1, 0.9, N_BINS * per_bin)
+    ) / N_BINS
     label = rng.random(len(probability)) < probability
     expected = BinaryCalibrationError(n_bins=N_BINS, norm="l1")(
         torch.tensor(probability), torch.tensor(label.astype(int))
@@ -170,7 +210,13 @@ def test_the_calibration_error_is_that_of_torchmetrics_where_bins_of_equal_mass_
 
 
 @settings(property_test, max_examples=40)
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=2, max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()),
+        min_size=2,
+        max_size=60,
+    )
+)
 def test_localisation_agrees_with_both_libraries(patches: list[tuple[float, bool]]) -> None:
     heat, painted = (np.array(column) for column in zip(*patches, strict=True))
     painted[:2] = [True, False]
@@ -179,10 +225,22 @@ def test_localisation_agrees_with_both_libraries(patches: list[tuple[float, bool
     hot, target = heat >= 0.5, torch.tensor(painted.astype(int))
     called, squashed = torch.tensor(hot.astype(int)), torch.tensor(heat)
     for ours, sklearn, torchmetrics in (
-        (found["pixel_ap"], average_precision_score(painted, heat), BinaryAveragePrecision()(squashed, target)),
+        (
+            found["pixel_ap"],
+            average_precision_score(painted, heat),
+            BinaryAveragePrecision()(squashed, target),
+        ),
         (found["f1"], f1_score(painted, hot, zero_division=0), BinaryF1Score()(called, target)),
-        (found["iou"], jaccard_score(painted, hot, zero_division=0), BinaryJaccardIndex()(called, target)),
-        (found["baseline_f1"], f1_score(painted, painted >= 0), BinaryF1Score()(torch.ones_like(called), target)),
+        (
+            found["iou"],
+            jaccard_score(painted, hot, zero_division=0),
+            BinaryJaccardIndex()(called, target),
+        ),
+        (
+            found["baseline_f1"],
+            f1_score(painted, painted >= 0),
+            BinaryF1Score()(torch.ones_like(called), target),
+        ),
         (
             found["baseline_iou"],
             jaccard_score(painted, painted >= 0),
@@ -191,4 +249,6 @@ def test_localisation_agrees_with_both_libraries(patches: list[tuple[float, bool
     ):
         assert ours == pytest.approx(sklearn, abs=TOLERANCE)
         assert ours == pytest.approx(torchmetrics.item(), abs=TOLERANCE)
-    assert found["best_f1"] == pytest.approx(max(f1_score(painted, heat >= each) for each in np.unique(heat)))
+    assert found["best_f1"] == pytest.approx(
+        max(f1_score(painted, heat >= each) for each in np.unique(heat))
+    )

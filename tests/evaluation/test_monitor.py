@@ -11,26 +11,30 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from realdamage.cli import main
+from realdamage.commands.cli import main
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.core.verdict import MEASURED_COLUMNS
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.monitor import MonitorReport, monitor, report_text
 from realdamage.evaluation.prediction_log import read_log
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
 from realdamage.evaluation.shift import Reference, holm, photos_needed, visible_shift
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Bound, Calibration, Guarantee, Policy
-from realdamage.inference.verdict import MEASURED_COLUMNS
 
 GRAPH = "ab" * 32
 
 
-def draw(n: int, seed: int, *, synthetic: float = 0.5, labels: bool = False, chat: float = 0.0) -> pd.DataFrame:
+def draw(
+    n: int, seed: int, *, synthetic: float = 0.5, labels: bool = False, chat: float = 0.0
+) -> pd.DataFrame:
     """`n` photos judged by a fair model, a share `synthetic` of them synthetic; a share `chat` came through a chat app:
     smaller, recompressed, less sharp, and the score a little lower."""
     rng = np.random.default_rng(seed)
     fake, sent = rng.random(n) < synthetic, rng.random(n) < chat
     score = rng.normal(np.where(fake, 1.0, -1.0), 1.0) - 0.3 * sent
-    table = pd.DataFrame({**dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")}, index=range(n))
+    table = pd.DataFrame(
+        {**dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")}, index=range(n)
+    )
     short = np.where(sent, 0.5, 1.0) * rng.choice([1500, 2000, 3000], n)
     return table.assign(
         file_name=[f"{seed}-{i}.jpg" for i in range(n)],
@@ -60,7 +64,8 @@ def alarms(report: MonitorReport) -> set[str]:
 def test_without_a_shift_at_most_one_draw_in_twenty_alarms(synthetic: float, n: int) -> None:
     """Both calibration photos and log are drawn anew; a log with 2% synthetic photos is no shift either."""
     found = [
-        monitor(draw(n, 2 * i + 2, synthetic=synthetic), draw(400, 2 * i + 1, labels=True)).alarm for i in range(40)
+        monitor(draw(n, 2 * i + 2, synthetic=synthetic), draw(400, 2 * i + 1, labels=True)).alarm
+        for i in range(40)
     ]
     assert sum(found) <= 2  # 5% of 40
 
@@ -68,7 +73,11 @@ def test_without_a_shift_at_most_one_draw_in_twenty_alarms(synthetic: float, n: 
 def test_without_a_shift_a_test_without_effect_size_alarms_no_more_often() -> None:
     """The level holds by itself, without the least effect to lean on."""
     found = [
-        monitor(draw(300, 2 * i + 2, synthetic=0.1), draw(400, 2 * i + 1, labels=True), least_effect=1e-9).alarm
+        monitor(
+            draw(300, 2 * i + 2, synthetic=0.1),
+            draw(400, 2 * i + 1, labels=True),
+            least_effect=1e-9,
+        ).alarm
         for i in range(40)
     ]
     assert sum(found) <= 2
@@ -78,7 +87,9 @@ def test_chat_app_photos_are_a_shift() -> None:
     found = [monitor(draw(300, i, synthetic=0.02, chat=0.5), REFERENCE) for i in range(1, 11)]
     assert all(report.alarm for report in found)
     assert all({"compression", "shorter side", "longer side"} <= alarms(report) for report in found)
-    assert "ALARM: these photos are not like the calibration photos any more" in report_text(found[0])
+    assert "ALARM: these photos are not like the calibration photos any more" in report_text(
+        found[0]
+    )
 
 
 def test_a_huge_log_does_not_alarm_over_a_trifle() -> None:
@@ -107,7 +118,9 @@ def test_a_reference_without_labels_is_compared_as_it_is() -> None:
 
 
 def test_only_clean_rows_of_the_reference_count() -> None:
-    perturbed = draw(600, 5, labels=True, chat=1.0).assign(perturbation="chat", file_name=REFERENCE["file_name"])
+    perturbed = draw(600, 5, labels=True, chat=1.0).assign(
+        perturbation="chat", file_name=REFERENCE["file_name"]
+    )
     both = pd.concat([REFERENCE, perturbed], ignore_index=True)
     log = draw(500, 1)
     assert monitor(log, both) == monitor(log, REFERENCE)
@@ -115,7 +128,9 @@ def test_only_clean_rows_of_the_reference_count() -> None:
 
 def test_a_photo_that_was_judged_twice_counts_once() -> None:
     log = draw(100, 1)
-    twice = monitor(pd.concat([log, log, log.assign(score=np.nan).head(3)], ignore_index=True), REFERENCE)
+    twice = monitor(
+        pd.concat([log, log, log.assign(score=np.nan).head(3)], ignore_index=True), REFERENCE
+    )
     assert (twice.photos, twice.repeated, twice.unscored) == (100, 100, 3)
     assert twice.shifts == monitor(log, REFERENCE).shifts
     assert "(left out: 3 without a score, 100 seen before)" in report_text(twice)
@@ -126,30 +141,46 @@ def test_photos_of_one_product_are_one_witness() -> None:
 
     def products(seed: int) -> pd.DataFrame:
         table = draw(100, seed, labels=True)
-        copies = [table.assign(file_name=table["file_name"] + f"/{i}", group=table["file_name"]) for i in range(12)]
+        copies = [
+            table.assign(file_name=table["file_name"] + f"/{i}", group=table["file_name"])
+            for i in range(12)
+        ]
         return pd.concat(copies, ignore_index=True)
 
     found = [monitor(draw(600, 100 + i), products(i), least_effect=1e-9) for i in range(12)]
     assert sum(report.alarm for report in found) <= 1
     assert (
-        sum(monitor(draw(600, 100 + i), products(i).assign(group=""), least_effect=1e-9).alarm for i in range(12)) > 4
+        sum(
+            monitor(draw(600, 100 + i), products(i).assign(group=""), least_effect=1e-9).alarm
+            for i in range(12)
+        )
+        > 4
     )
 
 
 def test_too_few_photos_say_how_many_it_takes() -> None:
-    with pytest.raises(RealDamageError, match="The log has 49 scored photos; at least 50 are needed"):
+    with pytest.raises(
+        RealDamageError, match="The log has 49 scored photos; at least 50 are needed"
+    ):
         monitor(draw(49, 1), REFERENCE)
     with pytest.raises(RealDamageError, match="The reference has 20 scored photos"):
         monitor(draw(100, 1), REFERENCE.head(20))
     one_class = pd.concat(
-        [REFERENCE[REFERENCE["label"] == "synthetic"], REFERENCE[REFERENCE["label"] == "real"].head(14)]
+        [
+            REFERENCE[REFERENCE["label"] == "synthetic"],
+            REFERENCE[REFERENCE["label"] == "real"].head(14),
+        ]
     )
-    with pytest.raises(RealDamageError, match=r"The reference has 14 real and 2\d\d synthetic photos; at least 25"):
+    with pytest.raises(
+        RealDamageError, match=r"The reference has 14 real and 2\d\d synthetic photos; at least 25"
+    ):
         monitor(draw(100, 1), one_class)
     few = monitor(draw(80, 1), REFERENCE)
     assert few.needed is not None
     assert few.visible > 0.2
-    assert f"too few photos to see one of 0.10: that takes {few.needed} in the log" in report_text(few)
+    assert f"too few photos to see one of 0.10: that takes {few.needed} in the log" in report_text(
+        few
+    )
     enough = monitor(draw(few.needed, 1), REFERENCE)
     assert enough.visible == pytest.approx(0.1, abs=1e-3)
     assert "too few" not in report_text(enough)
@@ -168,13 +199,21 @@ def test_an_uncalibrated_side_leaves_outcomes_out() -> None:
     before = REFERENCE.assign(outcome="review", reasons="not_calibrated")
     report = monitor(draw(300, 1), before)
     assert not report.alarm
-    assert report.skipped == ("outcomes and reasons (the reference judged before the model was calibrated)",)
+    assert report.skipped == (
+        "outcomes and reasons (the reference judged before the model was calibrated)",
+    )
     assert {shift.test for shift in report.shifts} == {"ks"}
 
 
 def test_columns_of_older_versions_are_left_out_and_named() -> None:
-    report = monitor(draw(300, 1), REFERENCE.assign(sharpness=np.nan, compression=np.nan, fine_detail=np.nan))
-    assert [reason.split(" (")[0] for reason in report.skipped] == ["sharpness", "compression", "fine detail"]
+    report = monitor(
+        draw(300, 1), REFERENCE.assign(sharpness=np.nan, compression=np.nan, fine_detail=np.nan)
+    )
+    assert [reason.split(" (")[0] for reason in report.skipped] == [
+        "sharpness",
+        "compression",
+        "fine detail",
+    ]
     assert "sharpness" not in {shift.name for shift in report.shifts}
 
 
@@ -190,7 +229,11 @@ def test_the_distance_is_scipys_where_no_mixture_is_asked_for() -> None:
     expected = ks_2samp(one["score"], other["score"], method="asymp")
     assert shift.effect == pytest.approx(expected.statistic)
     assert shift.p == pytest.approx(expected.pvalue, rel=0.5)
-    assert Reference(one).number("score", one["score"], "score")[2:5] == (0.0, pytest.approx(0), 1.0)
+    assert Reference(one).number("score", one["score"], "score")[2:5] == (
+        0.0,
+        pytest.approx(0),
+        1.0,
+    )
 
 
 def test_the_stability_index_by_hand() -> None:
@@ -211,7 +254,10 @@ def test_holm_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"graph_sha256": "cd" * 32}, "Not one network made all of this: the log cdcdcdcdcdcd…, the reference abab"),
+        (
+            {"graph_sha256": "cd" * 32},
+            "Not one network made all of this: the log cdcdcdcdcdcd…, the reference abab",
+        ),
         ({"score": np.nan}, "The log has 0 scored photos"),
     ],
 )
@@ -229,7 +275,9 @@ def test_a_log_of_two_networks_is_refused() -> None:
 
 @pytest.mark.parametrize("options", [{"prior": 1.5}, {"level": 0.0}, {"least_effect": 1.0}])
 def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(options))}={next(iter(options.values()))} must be"):
+    with pytest.raises(
+        UsageError, match=f"{next(iter(options))}={next(iter(options.values()))} must be"
+    ):
         monitor(draw(100, 1), REFERENCE, **options)
 
 
@@ -238,7 +286,9 @@ def files(tmp_path: Path, model_file: Path) -> dict[str, Path]:
     """A calibrated model with a promise, its reference, and two logs."""
     data, metadata, graph = read_model_file(model_file)
     bound = Bound(share=0.05, photos=100, drawn_from=100, errors=0, allowed=1, upper=0.05)
-    guarantee = Guarantee(0.05, bound, None, "policy", 0, "ef" * 32, statement="At most 5% are accused.")
+    guarantee = Guarantee(
+        0.05, bound, None, "policy", 0, "ef" * 32, statement="At most 5% are accused."
+    )
     policy = Policy(1.5, 0.5, 0.05, 0.05, "damaged", {"real": 300}, guarantee=guarantee)
     calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
     write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
@@ -246,7 +296,9 @@ def files(tmp_path: Path, model_file: Path) -> dict[str, Path]:
     write_predictions(found["reference"], REFERENCE.assign(graph_sha256=graph))
     for name, chat in (("same", 0.0), ("chat", 0.6)):
         found[name] = tmp_path / f"{name}.csv"
-        draw(300, 1, synthetic=0.05, chat=chat).assign(graph_sha256=graph).to_csv(found[name], index=False)
+        draw(300, 1, synthetic=0.05, chat=chat).assign(graph_sha256=graph).to_csv(
+            found[name], index=False
+        )
     return found
 
 
@@ -281,7 +333,19 @@ def test_what_predict_writes_can_be_monitored(
     (tmp_path / "photos" / "broken.jpg").touch()
     logs = [tmp_path / "log.csv", tmp_path / "log.jsonl"]
     for path in logs:
-        assert main(["predict", str(tmp_path / "photos"), "--model", str(model_file), "--output", str(path)]) == 1
+        assert (
+            main(
+                [
+                    "predict",
+                    str(tmp_path / "photos"),
+                    "--model",
+                    str(model_file),
+                    "--output",
+                    str(path),
+                ]
+            )
+            == 1
+        )
     one, other = (read_log(path) for path in logs)
     pd.testing.assert_frame_equal(one, other, check_dtype=False, rtol=1e-6)
     judged = one[one["reasons"] != "unreadable"]
@@ -302,15 +366,25 @@ def test_what_predict_writes_can_be_monitored(
         ("log.csv", "score,outcome,graph_sha256\n", "holds no verdict"),
         ("log.jsonl", "\n\n", "holds no verdict"),
         ("log.csv", "a,b\n1,2\n", r"no column score, outcome, graph_sha256 \(found: a, b\)"),
-        ("log.csv", "score,outcome,graph_sha256\n1,real,ab\nhigh,real,ab\n", "row 3, column score: found 'high'"),
-        ("log.csv", "score,outcome,graph_sha256\ninf,real,ab\n", "row 2, column score: found 'inf', not a finite"),
+        (
+            "log.csv",
+            "score,outcome,graph_sha256\n1,real,ab\nhigh,real,ab\n",
+            "row 3, column score: found 'high'",
+        ),
+        (
+            "log.csv",
+            "score,outcome,graph_sha256\ninf,real,ab\n",
+            "row 2, column score: found 'inf', not a finite",
+        ),
         ("log.jsonl", "{\n", "line 1: not a verdict in JSON"),
         ("log.jsonl", "[1]\n", "line 1: not a verdict in JSON"),
         ("log.jsonl", '{"score": 1}\n', "line 1: not a verdict in JSON"),
         ("log.parquet", "no", "not a readable table"),
     ],
 )
-def test_files_that_are_no_log_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_files_that_are_no_log_are_refused(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(RealDamageError, match=message):
         read_log(tmp_path / name)

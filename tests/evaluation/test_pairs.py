@@ -45,13 +45,27 @@ def test_each_edit_meets_its_original_under_the_same_perturbation() -> None:
 
 def test_a_tie_counts_half() -> None:
     found = pair_figures(PHOTOS[PHOTOS["perturbation"] == ""], n_boot=20)
-    assert (found["n"], found["edit_higher"], found["median_difference"], found["reason"]) == (2, 0.75, 1.0, None)
+    assert (found["n"], found["edit_higher"], found["median_difference"], found["reason"]) == (
+        2,
+        0.75,
+        1.0,
+        None,
+    )
 
 
 def test_without_pairs_there_is_a_reason() -> None:
-    for table in (PHOTOS.assign(pair=""), PHOTOS.drop(columns="pair"), PHOTOS[PHOTOS["label"] == "real"]):
+    for table in (
+        PHOTOS.assign(pair=""),
+        PHOTOS.drop(columns="pair"),
+        PHOTOS[PHOTOS["label"] == "real"],
+    ):
         found = pair_figures(table, n_boot=20)
-        assert (found["n"], found["edit_higher"], found["low"], found["median_difference"]) == (0, None, None, None)
+        assert (found["n"], found["edit_higher"], found["low"], found["median_difference"]) == (
+            0,
+            None,
+            None,
+            None,
+        )
         assert "column pair" in found["reason"]
 
 
@@ -59,7 +73,9 @@ def many(n: int, groups: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     effect = np.repeat(rng.normal(0.5, 1, groups), n // groups)
     rows = [(f"{i}.jpg", "real", "", "", 0.0) for i in range(n)]
-    rows += [(f"{i}_edit.jpg", "synthetic", f"{i}.jpg", "", value) for i, value in enumerate(effect)]
+    rows += [
+        (f"{i}_edit.jpg", "synthetic", f"{i}.jpg", "", value) for i, value in enumerate(effect)
+    ]
     group = [f"g{i // (n // groups)}" for i in range(n)]
     return table_of(rows).assign(group=group * 2)
 
@@ -69,5 +85,7 @@ def test_the_interval_knows_that_edits_of_one_product_are_alike() -> None:
     for found in (independent, alike):
         assert found["low"] < found["edit_higher"] < found["high"]
     p = independent["edit_higher"]
-    assert independent["high"] - independent["low"] == pytest.approx(2 * 1.96 * np.sqrt(p * (1 - p) / 400), rel=0.2)
+    assert independent["high"] - independent["low"] == pytest.approx(
+        2 * 1.96 * np.sqrt(p * (1 - p) / 400), rel=0.2
+    )
     assert alike["high"] - alike["low"] > 3 * (independent["high"] - independent["low"])

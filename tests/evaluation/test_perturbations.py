@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from realdamage.configuration import compose, config_folder, plain
+from realdamage.data.degradations import Jpeg
+from realdamage.errors import ConfigError
 from realdamage.evaluation.capture import MAX_SHOWN, Recapture
 from realdamage.evaluation.perturbations import STEPS, Perturbation, suite_from_config
 from realdamage.evaluation.steps import DoubleJpeg, Pixels
-from realdamage.inference.errors import ConfigError
-from realdamage.training.degradations import Jpeg
 
 SUITES = sorted(path.stem for path in (config_folder() / "robustness").glob("*.yaml"))
 RGB = npt.NDArray[np.uint8]
@@ -29,7 +29,9 @@ def suite(name: str, *overrides: str) -> dict[str, Perturbation]:
 
 
 def of_steps(*steps: dict[str, Any]) -> Perturbation:
-    return suite_from_config({"perturbations": {"mine": {"title": "Mine", "steps": list(steps)}}})[0]
+    return suite_from_config({"perturbations": {"mine": {"title": "Mine", "steps": list(steps)}}})[
+        0
+    ]
 
 
 STANDARD = suite("standard")
@@ -86,7 +88,9 @@ def test_both_halves_of_a_pair_get_the_same(photo_factory: PhotoFactory) -> None
     edit = original.copy()
     edit[60:90, 70:110] = photo_factory(30, 40, 2)
     for name, reach in (("noise_8", 0), ("blur_noise_jpeg", 24), ("recapture", 32)):
-        one, other = (STANDARD[name](Pixels(rgb, None), seed=3, key="a").rgb for rgb in (original, edit))
+        one, other = (
+            STANDARD[name](Pixels(rgb, None), seed=3, key="a").rgb for rgb in (original, edit)
+        )
         rows, columns = np.nonzero((one != other).any(axis=-1))
         assert 60 - reach <= rows.min() <= rows.max() < 90 + reach
         assert 70 - reach <= columns.min() <= columns.max() < 110 + reach
@@ -115,7 +119,16 @@ def test_harder_compression_and_smaller_scales_lose_more(photo_factory: PhotoFac
 def test_sizes_are_relative_to_the_photo() -> None:
     sizes = {
         name: STANDARD[name](marked(), seed=0, key="a").rgb.shape[:2]
-        for name in ("jpeg_50", "back_50", "small_50", "small_25", "crop_80", "upscaled", "chat_75_70", "chat_twice")
+        for name in (
+            "jpeg_50",
+            "back_50",
+            "small_50",
+            "small_25",
+            "crop_80",
+            "upscaled",
+            "chat_75_70",
+            "chat_twice",
+        )
     }
     assert sizes == {
         "jpeg_50": (240, 320),
@@ -180,11 +193,17 @@ def test_a_recapture_shows_what_the_photo_showed() -> None:
     assert 0.75 < found.mask.sum() / photo.mask.sum() < 1
     assert found.rgb[:3, :3].mean() < 90  # the viewer around the photo
     large = np.full((400, 3000, 3), 128, dtype=np.uint8)
-    assert Recapture()(Pixels(large, None), np.random.default_rng(0)).rgb.shape == (273, MAX_SHOWN, 3)
+    assert Recapture()(Pixels(large, None), np.random.default_rng(0)).rgb.shape == (
+        273,
+        MAX_SHOWN,
+        3,
+    )
 
 
 def test_the_file_that_is_handed_in_tells_its_quality() -> None:
-    assert {name: STANDARD[name].file_quality for name in ("jpeg_30", "chat_twice", "double_jpeg_70_90")} == {
+    assert {
+        name: STANDARD[name].file_quality for name in ("jpeg_30", "chat_twice", "double_jpeg_70_90")
+    } == {
         "jpeg_30": 30,
         "chat_twice": 60,
         "double_jpeg_70_90": 90,
@@ -237,13 +256,22 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
             r"steps\[0\]\.step=jpg: unknown \(did you mean jpeg\?\); allowed are jpeg, webp",
         ),
         ({"quality": 30}, r"steps\[0\]\.step=None: unknown"),
-        ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty=30.*did you mean quality\?.*quality, subsampling"),
+        (
+            {"step": "jpeg", "qualty": 30},
+            r"steps\[0\]\.qualty=30.*did you mean quality\?.*quality, subsampling",
+        ),
         ({"step": "jpeg"}, r"steps\[0\]: the step jpeg needs quality; found no parameter"),
-        ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: must be a whole number in 1\.\.100"),
+        (
+            {"step": "jpeg", "quality": 0},
+            r"steps\[0\]\.quality=0: must be a whole number in 1\.\.100",
+        ),
         ({"step": "jpeg", "quality": 70.5}, r"quality=70\.5: must be a whole number"),
         ({"step": "jpeg", "quality": "high"}, r"quality=high: must be"),
         ({"step": "jpeg", "quality": True}, r"quality=True: must be"),
-        ({"step": "jpeg", "quality": 50, "subsampling": "4:1:1"}, r"subsampling=4:1:1: allowed are 4:4:4, 4:2:0"),
+        (
+            {"step": "jpeg", "quality": 50, "subsampling": "4:1:1"},
+            r"subsampling=4:1:1: allowed are 4:4:4, 4:2:0",
+        ),
         ({"step": "resize", "scale": 0}, r"scale=0: must be a number in 0\.05\.\.4"),
         ({"step": "resize", "scale": float("nan")}, r"scale=nan"),
         ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"filter=cubic: allowed are nearest"),

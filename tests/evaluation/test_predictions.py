@@ -16,8 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from realdamage.core.detector import Detector
+from realdamage.core.listing import FORMULA, csv_line, unescape_cell
 from realdamage.data.manifest import Manifest
 from realdamage.data.masks import patch_share
+from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError
 from realdamage.evaluation.prediction_log import read_log
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
@@ -30,17 +33,27 @@ from realdamage.evaluation.predictions import (
     score_manifest,
     write_predictions,
 )
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ConfigError, ManifestError, PhotoError, RealDamageError
-from realdamage.inference.listing import FORMULA, csv_line, unescape_cell
 
 WritePhotos = Callable[..., Manifest]
 T = TypeVar("T")
 
-EDIT = {"label": "synthetic", "kind": "ai_region", "generator": "g1", "pair": "a.png", "mask_file_name": "b_m.png"}
+EDIT = {
+    "label": "synthetic",
+    "kind": "ai_region",
+    "generator": "g1",
+    "pair": "a.png",
+    "mask_file_name": "b_m.png",
+}
 WHOLE = {"label": "synthetic", "kind": "ai_whole", "generator": "g2", "mask_file_name": "c_m.png"}
 ROWS = [
-    {"file_name": "a.png", "label": "real", "kind": "damaged", "damage": "torn", "group": "shoe", "red": 40},
+    {
+        "file_name": "a.png",
+        "label": "real",
+        "kind": "damaged",
+        "damage": "torn",
+        "group": "shoe",
+        "red": 40,
+    },
     {"file_name": "b.png", **EDIT, "red": 250},
     {"file_name": "c.png", **WHOLE, "red": 200},
 ]
@@ -77,7 +90,9 @@ def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: Write
     assert [photo.file_name for photo in localisation] == ["b.png"]
 
 
-def test_what_is_scored_is_what_the_detector_says(model_file: Path, write_photos: WritePhotos) -> None:
+def test_what_is_scored_is_what_the_detector_says(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     detector = Detector.load(model_file)
     manifest = write_photos(ROWS)
     predictions, localisation = score_manifest(detector, manifest)
@@ -86,7 +101,9 @@ def test_what_is_scored_is_what_the_detector_says(model_file: Path, write_photos
     np.testing.assert_array_equal(localisation[0].heat, verdict.heatmap)
 
 
-def test_localisation_compares_heat_and_mask_patch_by_patch(model_file: Path, write_photos: WritePhotos) -> None:
+def test_localisation_compares_heat_and_mask_patch_by_patch(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     _, [photo] = score_manifest(Detector.load(model_file), write_photos(ROWS))
     assert photo.heat.shape == photo.painted.shape == (4, 5)
     # The mask covers 40 columns: two whole patches and half of the third, which is not *more* than half.
@@ -109,14 +126,20 @@ def test_a_photo_above_max_side_is_compared_at_the_size_it_was_judged_at(
     assert not photo.painted[:, 8:].any()
 
 
-def test_a_mask_of_another_size_names_both_sizes(model_file: Path, write_photos: WritePhotos) -> None:
+def test_a_mask_of_another_size_names_both_sizes(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     manifest = write_photos(ROWS)
     Image.new("L", (80, 80)).save(manifest.root / "b_m.png")
-    with pytest.raises(ManifestError, match=r"b_m\.png: the mask is 80×80 pixels, but its photo 'b\.png' is 80×64"):
+    with pytest.raises(
+        ManifestError, match=r"b_m\.png: the mask is 80×80 pixels, but its photo 'b\.png' is 80×64"
+    ):
         score_manifest(Detector.load(model_file), manifest)
 
 
-def test_an_unreadable_photo_stops_or_is_kept_without_a_score(model_file: Path, write_photos: WritePhotos) -> None:
+def test_an_unreadable_photo_stops_or_is_kept_without_a_score(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     manifest = write_photos(ROWS)
     (manifest.root / "b.png").write_bytes(b"not a picture")
     detector = Detector.load(model_file)
@@ -134,8 +157,15 @@ def test_an_unreadable_photo_stops_or_is_kept_without_a_score(model_file: Path, 
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([4, 8]), st.randoms(use_true_random=False))
-def test_patch_share_is_the_mean_of_each_patch(height: int, width: int, patch: int, random: object) -> None:
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([4, 8]),
+    st.randoms(use_true_random=False),
+)
+def test_patch_share_is_the_mean_of_each_patch(
+    height: int, width: int, patch: int, random: object
+) -> None:
     mask = np.random.default_rng(random.randrange(2**32)).random((height, width)) < 0.4  # type: ignore[attr-defined]
     share = patch_share(mask, (height, width), patch)
     assert share.shape == (-(-height // patch), -(-width // patch))
@@ -156,11 +186,23 @@ def test_predictions_survive_a_csv_file(predictions: pd.DataFrame, tmp_path: Pat
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.csv"), predictions)
 
 
-ODD_NAMES = ["=cmd.png", "+1.png", "-1.png", "@a.png", "＝x.png", "'=q.png", "'plain.png", "a\nb.png", 'a"b,c.png']
+ODD_NAMES = [
+    "=cmd.png",
+    "+1.png",
+    "-1.png",
+    "@a.png",
+    "＝x.png",
+    "'=q.png",
+    "'plain.png",
+    "a\nb.png",
+    'a"b,c.png',
+]
 
 
 @given(st.lists(st.text(), min_size=2, max_size=4), st.floats(allow_nan=False))
-def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(texts: list[str], number: float) -> None:
+def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(
+    texts: list[str], number: float
+) -> None:
     (cells,) = csv.reader(io.StringIO(csv_line([*texts, number]), newline=""), strict=True)
     assert [unescape_cell(cell) for cell in cells[:-1]] == texts
     assert not [cell for cell in cells[:-1] if cell.startswith(FORMULA)]
@@ -170,7 +212,9 @@ def test_a_csv_record_is_read_back_and_no_text_in_it_is_a_formula(texts: list[st
 def test_odd_names_come_back_and_are_those_of_the_manifest(
     model_file: Path, write_photos: WritePhotos, tmp_path: Path
 ) -> None:
-    manifest = write_photos([ROWS[0] | {"file_name": name, "group": name, "source": "-5"} for name in ODD_NAMES])
+    manifest = write_photos(
+        [ROWS[0] | {"file_name": name, "group": name, "source": "-5"} for name in ODD_NAMES]
+    )
     predictions, _ = score_manifest(Detector.load(model_file), manifest)
     path = tmp_path / "predictions.csv"
     write_predictions(path, predictions)
@@ -208,7 +252,9 @@ def test_parquet_without_its_package_says_what_to_install(
     with pytest.raises(RealDamageError, match=r"pip install pyarrow, or use \.csv"):
         write_predictions(tmp_path / "p.parquet", predictions)
     assert not (tmp_path / "p.parquet").exists()
-    with pytest.raises(ConfigError, match="format=parquet needs a package: pip install pyarrow, or give format=csv"):
+    with pytest.raises(
+        ConfigError, match="format=parquet needs a package: pip install pyarrow, or give format=csv"
+    ):
         check_format("parquet")
     check_format("csv")
 
@@ -220,9 +266,13 @@ def test_a_format_that_cannot_be_written_is_refused_by_its_key() -> None:
             check_format(name)
 
 
-def test_another_table_is_not_taken_for_predictions(predictions: pd.DataFrame, tmp_path: Path) -> None:
+def test_another_table_is_not_taken_for_predictions(
+    predictions: pd.DataFrame, tmp_path: Path
+) -> None:
     (tmp_path / "other.csv").write_text("file_name,score\na.jpg,1\n")
-    with pytest.raises(RealDamageError, match=r"other\.csv: not a predictions file; missing columns: label, kind"):
+    with pytest.raises(
+        RealDamageError, match=r"other\.csv: not a predictions file; missing columns: label, kind"
+    ):
         read_predictions(tmp_path / "other.csv")
     with pytest.raises(RealDamageError, match=r"ends in \.csv or \.parquet, not in '\.xlsx'"):
         write_predictions(tmp_path / "p.xlsx", predictions)
@@ -237,14 +287,19 @@ def test_a_wrong_value_in_the_file_is_named(predictions: pd.DataFrame, tmp_path:
     write_predictions(tmp_path / "p.csv", predictions)
     text = (tmp_path / "p.csv").read_text()
     (tmp_path / "label.csv").write_text(text.replace("b.png,synthetic", "b.png,fake"))
-    with pytest.raises(RealDamageError, match="row 3, column label: found 'fake'; allowed: real, synthetic, or empty"):
+    with pytest.raises(
+        RealDamageError,
+        match="row 3, column label: found 'fake'; allowed: real, synthetic, or empty",
+    ):
         read_predictions(tmp_path / "label.csv")
     (tmp_path / "score.csv").write_text(text.replace(str(predictions["score"][0]), "high"))
     with pytest.raises(RealDamageError, match="row 2, column score: found 'high', not a number"):
         read_predictions(tmp_path / "score.csv")
 
 
-def test_a_file_of_an_older_version_gets_the_further_columns(predictions: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_gets_the_further_columns(
+    predictions: pd.DataFrame, tmp_path: Path
+) -> None:
     predictions[list(PREDICTION_COLUMNS)].to_csv(tmp_path / "old.csv", index=False)
     read = read_predictions(tmp_path / "old.csv")
     assert read[["mask_area", "fine_detail"]].isna().all(axis=None)
@@ -264,23 +319,36 @@ def test_values_that_no_detector_gives_are_refused(
         read_predictions(tmp_path / "p.csv")
 
 
-def test_a_photo_may_stand_there_once_for_each_perturbation(predictions: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_photo_may_stand_there_once_for_each_perturbation(
+    predictions: pd.DataFrame, tmp_path: Path
+) -> None:
     both = pd.concat([predictions, predictions.assign(perturbation="jpeg_70")], ignore_index=True)
     write_predictions(tmp_path / "both.csv", both)
-    assert clean(read_predictions(tmp_path / "both.csv"))["file_name"].tolist() == predictions["file_name"].tolist()
+    assert (
+        clean(read_predictions(tmp_path / "both.csv"))["file_name"].tolist()
+        == predictions["file_name"].tolist()
+    )
     with pytest.raises(RealDamageError, match=r"a\.png \(no perturbation\) is there twice"):
         write_predictions(tmp_path / "twice.csv", pd.concat([predictions, predictions]))
 
 
 def test_a_photo_without_a_group_is_its_own(predictions: pd.DataFrame) -> None:
-    assert group_ids(predictions.assign(group=["shoe", "", ""])).tolist() == ["shoe", "b.png", "c.png"]
+    assert group_ids(predictions.assign(group=["shoe", "", ""])).tolist() == [
+        "shoe",
+        "b.png",
+        "c.png",
+    ]
 
 
-def test_predictions_of_another_manifest_are_refused(model_file: Path, write_photos: WritePhotos) -> None:
+def test_predictions_of_another_manifest_are_refused(
+    model_file: Path, write_photos: WritePhotos
+) -> None:
     manifest = write_photos(ROWS)
     predictions, _ = score_manifest(Detector.load(model_file), manifest)
     check_against_manifest(predictions, manifest)
     with pytest.raises(RealDamageError, match=r"d\.png is in the predictions, but not in"):
         check_against_manifest(predictions.replace({"file_name": {"b.png": "d.png"}}), manifest)
-    with pytest.raises(RealDamageError, match=r"a.png: the predictions say synthetic, .* says real"):
+    with pytest.raises(
+        RealDamageError, match=r"a.png: the predictions say synthetic, .* says real"
+    ):
         check_against_manifest(predictions.assign(label="synthetic"), manifest)

@@ -10,14 +10,18 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS
 from realdamage.evaluation.reliability import COLUMNS, reliability_table
-from realdamage.inference.errors import RealDamageError, UsageError
 
 
-def predictions_of(stated: np.ndarray, synthetic: np.ndarray, groups: np.ndarray | None = None) -> pd.DataFrame:
+def predictions_of(
+    stated: np.ndarray, synthetic: np.ndarray, groups: np.ndarray | None = None
+) -> pd.DataFrame:
     n = len(stated)
-    table = pd.DataFrame({**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i}.jpg" for i in range(n)]})
+    table = pd.DataFrame(
+        {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i}.jpg" for i in range(n)]}
+    )
     return table.assign(
         probability=stated,
         score=stated,
@@ -39,27 +43,37 @@ def test_bins_are_those_of_scikit_learn() -> None:
     predictions = calibrated(500)
     table = reliability_table(predictions, bins=10)
     observed, mean = calibration_curve(
-        predictions["label"] == "synthetic", predictions["probability"], n_bins=10, strategy="quantile"
+        predictions["label"] == "synthetic",
+        predictions["probability"],
+        n_bins=10,
+        strategy="quantile",
     )
     assert list(table.columns) == list(COLUMNS)
     np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
     np.testing.assert_allclose(table["mean_probability"], mean, atol=1e-12)
     assert list(table["n"]) == [50] * 10
     assert table["n_synthetic"].sum() == (predictions["label"] == "synthetic").sum()
-    assert (table["high_probability"][:-1].to_numpy() < table["low_probability"][1:].to_numpy()).all()
+    assert (
+        table["high_probability"][:-1].to_numpy() < table["low_probability"][1:].to_numpy()
+    ).all()
 
 
 def test_a_bin_by_hand() -> None:
-    table = reliability_table(predictions_of(np.repeat([0.2, 0.8], 10), np.arange(20) % 5 == 0), bins=2)
+    table = reliability_table(
+        predictions_of(np.repeat([0.2, 0.8], 10), np.arange(20) % 5 == 0), bins=2
+    )
     assert list(table["n"]) == [10, 10]
     assert list(table["observed"]) == pytest.approx([0.2, 0.2])
     interval = binomtest(2, 10).proportion_ci(method="exact")
-    assert (table["observed_low"][0], table["observed_high"][0]) == pytest.approx((interval.low, interval.high))
+    assert (table["observed_low"][0], table["observed_high"][0]) == pytest.approx(
+        (interval.low, interval.high)
+    )
 
 
 def test_intervals_of_a_calibrated_model_hold_its_probabilities() -> None:
     inside = [
-        (table["observed_low"] <= table["mean_probability"]) & (table["mean_probability"] <= table["observed_high"])
+        (table["observed_low"] <= table["mean_probability"])
+        & (table["mean_probability"] <= table["observed_high"])
         for table in (reliability_table(calibrated(400, seed=seed), bins=10) for seed in range(30))
     ]
     assert 0.94 <= np.mean(inside) <= 1
@@ -77,7 +91,9 @@ def test_photos_of_one_product_widen_the_interval() -> None:
     assert list(together["n_groups"]) == [10, 10]
     assert list(together["observed"]) == list(alone["observed"]) == [0.5, 0.5]
     interval = binomtest(5, 10).proportion_ci(method="exact")
-    assert (together["observed_low"][0], together["observed_high"][1]) == pytest.approx((interval.low, interval.high))
+    assert (together["observed_low"][0], together["observed_high"][1]) == pytest.approx(
+        (interval.low, interval.high)
+    )
     assert (together["observed_low"] < alone["observed_low"]).all()
 
 
@@ -92,11 +108,15 @@ def test_both_axes_move_to_the_prior_that_is_asked_for() -> None:
     # A calibrated model stays calibrated when the share of synthetic photos changes.
     for table in (moved, reliability_table(rare, bins=10)):
         np.testing.assert_allclose(table["observed"], table["mean_probability"], atol=0.03)
-    assert ((moved["observed_low"] <= moved["observed"]) & (moved["observed"] <= moved["observed_high"])).all()
+    assert (
+        (moved["observed_low"] <= moved["observed"]) & (moved["observed"] <= moved["observed_high"])
+    ).all()
 
 
 def test_equal_probabilities_share_a_bin() -> None:
-    table = reliability_table(predictions_of(np.repeat([0.1, 0.9], [95, 5]), np.arange(100) >= 90), bins=10)
+    table = reliability_table(
+        predictions_of(np.repeat([0.1, 0.9], [95, 5]), np.arange(100) >= 90), bins=10
+    )
     assert list(table["n"]) == [95, 5]
     assert list(table["bin"]) == [0, 1]
 

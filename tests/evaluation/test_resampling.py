@@ -12,10 +12,10 @@ from realdamage.evaluation import resampling
 from realdamage.evaluation.comparison import compare_models
 from realdamage.evaluation.metrics import photo_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
-from realdamage.evaluation.report_figures import parts_table, roc_curves
 from realdamage.evaluation.resampling import GroupDraws
 from realdamage.evaluation.robustness_table import robustness_table
 from realdamage.evaluation.slices import slice_table
+from realdamage.rendering.report_figures import parts_table, roc_curves
 
 
 def photos(n: int) -> pd.DataFrame:
@@ -47,14 +47,21 @@ def test_a_figure_has_the_same_interval_in_every_table() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 999])
-def test_figures_do_not_depend_on_the_size_of_a_chunk(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_do_not_depend_on_the_size_of_a_chunk(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     scores, groups = rng.normal(size=60), np.arange(60) // 2
     negatives, positives = np.arange(25), np.arange(25, 60)
     draws = GroupDraws(groups, n_boot=50, seed=0)
-    whole = draws.roc(scores, positives, negatives, (0.1,)), draws.share(scores[positives] > 0, positives)
+    whole = (
+        draws.roc(scores, positives, negatives, (0.1,)),
+        draws.share(scores[positives] > 0, positives),
+    )
     monkeypatch.setattr(resampling, "_CHUNK", size)
-    np.testing.assert_allclose(draws.roc(scores, positives, negatives, (0.1,)), whole[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        draws.roc(scores, positives, negatives, (0.1,)), whole[0], rtol=1e-12
+    )
     np.testing.assert_allclose(draws.share(scores[positives] > 0, positives), whole[1], rtol=1e-12)
     assert whole[0].shape == (2, 51)
     assert whole[1][0] == pytest.approx((scores[25:] > 0).mean())
@@ -68,7 +75,9 @@ def test_fifty_thousand_photos_take_less_than_150_mib() -> None:
         # Fewer draws where the number of figures is what would fill the memory.
         compare_models(table, table.assign(score=-table["score"]), n_boot=50)
         draws = GroupDraws(rows, n_boot=50, seed=0)
-        curve = draws.roc(table["score"].to_numpy(), rows[1::2], rows[::2], np.geomspace(0.001, 1, 61).tolist())
+        curve = draws.roc(
+            table["score"].to_numpy(), rows[1::2], rows[::2], np.geomspace(0.001, 1, 61).tolist()
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

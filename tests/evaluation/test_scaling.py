@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.scaling import fit_calibration, fit_isotonic, fit_platt, held_out_brier
-from realdamage.inference.errors import RealDamageError, UsageError
 
 
 def test_platt_scaling_finds_the_odds_that_the_scores_were_drawn_with() -> None:
@@ -35,7 +35,9 @@ def test_platt_scaling_is_platts_own_loss_at_its_minimum() -> None:
         log_odds = parameters[0] * scores + parameters[1]
         return float(np.sum(np.logaddexp(0, log_odds) - target * log_odds))
 
-    best = minimize(loss, [0.1, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).x
+    best = minimize(
+        loss, [0.1, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}
+    ).x
     calibration = fit_platt(scores, labels, np.arange(100))
     assert (calibration.slope, calibration.intercept) == pytest.approx(tuple(best), rel=1e-3)
 
@@ -54,7 +56,9 @@ def test_a_product_photographed_often_weighs_one_photo_per_class() -> None:
     once = fit_platt(scores, labels, groups)
     often = np.concatenate([np.arange(60), np.repeat([4, 7], 50)])
     repeated = fit_platt(scores[often], labels[often], groups[often])
-    assert (repeated.slope, repeated.intercept) == pytest.approx((once.slope, once.intercept), rel=1e-3)
+    assert (repeated.slope, repeated.intercept) == pytest.approx(
+        (once.slope, once.intercept), rel=1e-3
+    )
     assert repeated.prior == once.prior == 0.5
 
 
@@ -80,7 +84,9 @@ def test_isotonic_knots_say_what_scikit_learn_says() -> None:
     labels = rng.random(300) < 1 / (1 + np.exp(-2 * scores))
     calibration = fit_isotonic(scores, labels, np.arange(300))
     reference = IsotonicRegression(
-        y_min=1 / ((~labels).sum() + 2), y_max=(labels.sum() + 1) / (labels.sum() + 2), out_of_bounds="clip"
+        y_min=1 / ((~labels).sum() + 2),
+        y_max=(labels.sum() + 1) / (labels.sum() + 2),
+        out_of_bounds="clip",
     ).fit(scores, labels)
     asked = np.concatenate([scores, rng.uniform(-9, 9, 100)])
     found = np.array([calibration.probability(score) for score in asked])
@@ -98,7 +104,9 @@ def test_isotonic_never_says_that_it_is_certain() -> None:
 def test_isotonic_finds_stairs() -> None:
     scores, labels = stairs(20_000)
     calibration = fit_isotonic(scores, labels, np.arange(len(scores)))
-    assert [calibration.probability(score) for score in (-10, 0.5, 1.5)] == pytest.approx([0.05, 0.5, 0.95], abs=0.05)
+    assert [calibration.probability(score) for score in (-10, 0.5, 1.5)] == pytest.approx(
+        [0.05, 0.5, 0.95], abs=0.05
+    )
 
 
 def test_auto_takes_the_lower_brier_score_on_held_out_groups() -> None:
@@ -142,7 +150,9 @@ def test_the_method_that_is_named_is_taken() -> None:
     for method in ("platt", "isotonic"):
         calibration, brier = fit_calibration(method, scores, labels, np.arange(200))  # type: ignore[arg-type]
         assert (calibration.method, brier) == (method, None)
-    with pytest.raises(UsageError, match="calibration='beta' is unknown; choose one of platt, isotonic, auto"):
+    with pytest.raises(
+        UsageError, match="calibration='beta' is unknown; choose one of platt, isotonic, auto"
+    ):
         fit_calibration("beta", scores, labels, np.arange(200))  # type: ignore[arg-type]
 
 
@@ -153,7 +163,9 @@ def test_one_class_has_no_calibration() -> None:
 
 
 def test_one_group_of_a_class_cannot_be_held_out() -> None:
-    with pytest.raises(RealDamageError, match="needs two groups of each class; name platt or isotonic"):
+    with pytest.raises(
+        RealDamageError, match="needs two groups of each class; name platt or isotonic"
+    ):
         held_out_brier([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1], ["a", "b", "c", "c"])
 
 

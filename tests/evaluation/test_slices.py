@@ -11,16 +11,23 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.metrics import photo_metrics, tpr_at_fpr
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
 from realdamage.evaluation.slices import SLICE_KEYS, json_records, slice_table, standard_slices
-from realdamage.evaluation.tables import slice_lines
-from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.rendering.tables import slice_lines
 
 COLUMNS = (
     *("n", "n_real", "n_synthetic", "n_groups", "auroc", "auroc_low", "auroc_high"),
     *("tpr_at_fpr_1", "tpr_at_fpr_1_low", "tpr_at_fpr_1_high"),
-    *("called_synthetic", "called_synthetic_low", "called_synthetic_high", "called_real", "called_of", "note"),
+    *(
+        "called_synthetic",
+        "called_synthetic_low",
+        "called_synthetic_high",
+        "called_real",
+        "called_of",
+        "note",
+    ),
 )
 
 
@@ -33,7 +40,9 @@ def photos(n: int, label: str, mean: float = 0.0, **columns: object) -> pd.DataF
         **{"label": label, "kind": kind, "mask_area": area, **columns}
     )
     return table.assign(
-        outcome=np.where(table["score"] >= 2, "synthetic", np.where(table["score"] < 0, "real", "review"))
+        outcome=np.where(
+            table["score"] >= 2, "synthetic", np.where(table["score"] < 0, "real", "review")
+        )
     )
 
 
@@ -49,7 +58,9 @@ def row_of(table: pd.DataFrame, **values: str) -> dict[str, object]:
 
 
 def auroc_of(real: pd.DataFrame, synthetic: pd.DataFrame) -> float:
-    return float(roc_auc_score([0] * len(real) + [1] * len(synthetic), [*real["score"], *synthetic["score"]]))
+    return float(
+        roc_auc_score([0] * len(real) + [1] * len(synthetic), [*real["score"], *synthetic["score"]])
+    )
 
 
 def test_a_generator_is_compared_with_all_real_photos() -> None:
@@ -68,7 +79,9 @@ def test_a_generator_is_compared_with_all_real_photos() -> None:
     row = row_of(found, generator="flux")
     assert (row["n"], row["n_real"], row["n_synthetic"], row["n_groups"]) == (40, 210, 40, 40)
     assert row["auroc"] == pytest.approx(auroc_of(real, flux))
-    assert row["tpr_at_fpr_1"] == tpr_at_fpr(real["score"].to_numpy(), flux["score"].to_numpy(), 0.01)
+    assert row["tpr_at_fpr_1"] == tpr_at_fpr(
+        real["score"].to_numpy(), flux["score"].to_numpy(), 0.01
+    )
     assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
     assert row["tpr_at_fpr_1_low"] <= row["tpr_at_fpr_1"] <= row["tpr_at_fpr_1_high"]
     assert (row["called_of"], row["note"]) == ("synthetic", "")
@@ -77,7 +90,9 @@ def test_a_generator_is_compared_with_all_real_photos() -> None:
     rare = row_of(found, generator="rare")
     assert math.isnan(rare["auroc"])
     assert math.isnan(rare["tpr_at_fpr_1"])
-    assert rare["note"] == "3 synthetic and 210 real photos, too few for a figure (at least 5 of each)"
+    assert (
+        rare["note"] == "3 synthetic and 210 real photos, too few for a figure (at least 5 of each)"
+    )
 
 
 def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms() -> None:
@@ -99,7 +114,9 @@ def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms()
     accused = int((own["outcome"] == "synthetic").sum())
     exact = binomtest(accused, 120).proportion_ci(method="exact")
     assert row["called_synthetic"] == accused / 120 > 0
-    assert (row["called_synthetic_low"], row["called_synthetic_high"]) == pytest.approx((exact.low, exact.high))
+    assert (row["called_synthetic_low"], row["called_synthetic_high"]) == pytest.approx(
+        (exact.low, exact.high)
+    )
     web, few = row_of(found, source="web"), row_of(found, source="few")
     assert (web["n_real"], web["note"]) == (173, "no real photo of this source: compared with all")
     assert (few["n_real"], few["note"]) == (173, "3 real photos of this source: compared with all")
@@ -125,7 +142,11 @@ def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough(
     assert found["damage"].tolist() == ["cracked", "torn", "(none)"]
     damaged = table["kind"] == "damaged"
     for damage, real, note in (
-        ("torn", damaged & (table["damage"] == "torn"), "compared with the 100 really damaged photos of this damage"),
+        (
+            "torn",
+            damaged & (table["damage"] == "torn"),
+            "compared with the 100 really damaged photos of this damage",
+        ),
         ("cracked", damaged, "compared with all 130 really damaged photos (30 of this damage)"),
         ("(none)", table["label"] == "real", ""),
     ):
@@ -134,7 +155,10 @@ def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough(
         assert row["auroc"] == pytest.approx(auroc_of(table[real], table[own]))
         assert row["note"] == note
     few = slice_table(table[~damaged | (table.index < 4)], ["damage"])
-    assert "4 really damaged photos: compared with all real ones" in row_of(few, damage="cracked")["note"]
+    assert (
+        "4 really damaged photos: compared with all real ones"
+        in row_of(few, damage="cracked")["note"]
+    )
 
 
 def test_seam_and_generator_stand_beside_each_other() -> None:
@@ -147,17 +171,30 @@ def test_seam_and_generator_stand_beside_each_other() -> None:
         photos(20, "synthetic", 2, kind="ai_region"),
     )
     found = slice_table(table, ["kind"])
-    assert found["kind"].tolist() == ["original", "damaged", "annotated", "ai_region", "pasted", "ai_whole"]
+    assert found["kind"].tolist() == [
+        "original",
+        "damaged",
+        "annotated",
+        "ai_region",
+        "pasted",
+        "ai_whole",
+    ]
     annotated = row_of(found, kind="annotated")
     own = table[table["kind"] == "annotated"]
     assert annotated["auroc"] == pytest.approx(auroc_of(own, table[table["label"] == "synthetic"]))
-    assert (annotated["n_real"], annotated["n_synthetic"], annotated["called_of"]) == (20, 60, "real")
+    assert (annotated["n_real"], annotated["n_synthetic"], annotated["called_of"]) == (
+        20,
+        60,
+        "real",
+    )
 
 
 def test_mask_areas_fall_into_bins_and_whole_photos_apart() -> None:
     areas = [0.0, 0.01, 0.011, 0.05, 0.2, 0.5, 0.51, 1.0]
     table = together(
-        photos(10, "real"), *(photos(1, "synthetic", 2, mask_area=area) for area in areas), photos(2, "synthetic", 2)
+        photos(10, "real"),
+        *(photos(1, "synthetic", 2, mask_area=area) for area in areas),
+        photos(2, "synthetic", 2),
     )
     found = slice_table(table, ["mask_area"])
     assert dict(zip(found["mask_area"], found["n"], strict=True)) == {
@@ -196,7 +233,9 @@ def test_every_perturbation_is_compared_within_itself_in_the_order_of_the_file()
 
 def test_without_perturbation_among_the_keys_only_photos_as_they_are_count() -> None:
     table = suite()
-    assert slice_table(table, ["generator"]).equals(slice_table(table[table["perturbation"] == ""], ["generator"]))
+    assert slice_table(table, ["generator"]).equals(
+        slice_table(table[table["perturbation"] == ""], ["generator"])
+    )
     blurred = slice_table(table[table["perturbation"] == "blur"], ["generator"])
     assert blurred["auroc"][0] == slice_table(table, ["generator", "perturbation"])["auroc"][1]
     with pytest.raises(UsageError, match="under several perturbations and never as they are"):
@@ -205,7 +244,9 @@ def test_without_perturbation_among_the_keys_only_photos_as_they_are_count() -> 
 
 def test_the_intervals_are_those_of_the_headline() -> None:
     table = suite()
-    table = table[table["perturbation"] == ""].assign(group=lambda rows: [f"g{i // 2}" for i in range(len(rows))])
+    table = table[table["perturbation"] == ""].assign(
+        group=lambda rows: [f"g{i // 2}" for i in range(len(rows))]
+    )
     headline = photo_metrics(table, n_boot=100, seed=3)
     [row] = slice_table(table, ["generator"], n_boot=100, seed=3).to_dict(orient="records")
     for key in ("auroc", "tpr_at_fpr_1"):
@@ -217,7 +258,9 @@ def test_a_rate_of_nought_is_no_certainty_and_one_group_has_no_interval() -> Non
     table = together(photos(120, "real", 0), photos(8, "synthetic", -9, generator="quiet"))
     [row] = slice_table(table, ["generator"]).to_dict(orient="records")
     assert (row["tpr_at_fpr_1"], row["tpr_at_fpr_1_low"]) == (0.0, 0.0)
-    assert row["tpr_at_fpr_1_high"] == pytest.approx(binomtest(0, 8).proportion_ci(method="exact").high)
+    assert row["tpr_at_fpr_1_high"] == pytest.approx(
+        binomtest(0, 8).proportion_ci(method="exact").high
+    )
     table["group"] = np.where(table["label"] == "synthetic", "one", "")
     [row] = slice_table(table, ["generator"]).to_dict(orient="records")
     assert (row["n_groups"], row["auroc"]) == (1, 0.0)
@@ -227,7 +270,9 @@ def test_a_rate_of_nought_is_no_certainty_and_one_group_has_no_interval() -> Non
 
 
 def test_a_model_without_thresholds_has_spared_nobody() -> None:
-    table = together(photos(20, "real"), photos(20, "synthetic", 2)).assign(outcome="review", reasons="not_calibrated")
+    table = together(photos(20, "real"), photos(20, "synthetic", 2)).assign(
+        outcome="review", reasons="not_calibrated"
+    )
     for row in slice_table(table, ["kind"]).to_dict(orient="records"):
         assert math.isnan(row["called_synthetic"])
         assert math.isnan(row["called_real"])
@@ -236,7 +281,11 @@ def test_a_model_without_thresholds_has_spared_nobody() -> None:
 
 @pytest.mark.parametrize("label", ["real", "synthetic"])
 def test_a_single_photo_never_crashes(label: str) -> None:
-    table = together(photos(1, label, source="shop", damage="torn", generator="x" if label == "synthetic" else ""))
+    table = together(
+        photos(
+            1, label, source="shop", damage="torn", generator="x" if label == "synthetic" else ""
+        )
+    )
     for key in SLICE_KEYS:
         for row in slice_table(table, [key]).to_dict(orient="records"):
             assert math.isnan(row["auroc"])
@@ -249,7 +298,9 @@ def test_a_single_photo_never_crashes(label: str) -> None:
 
 
 def test_the_standard_slices_are_those_that_the_photos_tell_about() -> None:
-    table = together(photos(10, "real", source="shop"), photos(10, "synthetic", 2, generator="flux"))
+    table = together(
+        photos(10, "real", source="shop"), photos(10, "synthetic", 2, generator="flux")
+    )
     assert list(standard_slices(table)) == ["kind", "generator", "source"]
     full = suite().assign(family="f", condition="damaged")
     assert list(standard_slices(full)) == [
@@ -262,14 +313,18 @@ def test_the_standard_slices_are_those_that_the_photos_tell_about() -> None:
 
 
 def test_older_tables_without_the_further_columns_can_be_sliced() -> None:
-    table = together(photos(10, "real"), photos(10, "synthetic", 2)).drop(columns=list(FURTHER_COLUMNS))
+    table = together(photos(10, "real"), photos(10, "synthetic", 2)).drop(
+        columns=list(FURTHER_COLUMNS)
+    )
     assert list(standard_slices(table)) == ["kind"]
     assert slice_table(table, ["family"])["family"].tolist() == ["(not named)"]
 
 
 @pytest.mark.parametrize("by", [["colour"], [], ["kind", "kind"], ["score"]])
 def test_an_unknown_key_is_refused(by: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"name one or more of generator, family, kind, .* each once"):
+    with pytest.raises(
+        UsageError, match=r"name one or more of generator, family, kind, .* each once"
+    ):
         slice_table(suite(), by)
 
 
@@ -290,7 +345,12 @@ def test_lines_for_a_terminal_show_figures_intervals_and_each_note_once() -> Non
         photos(120, "real", 0),
         photos(40, "synthetic", 2, generator="flux"),
         photos(2, "synthetic", 2, generator="rare"),
-        photos(2, "synthetic", 2, generator="a generator with a name that goes on and on, longer than any"),
+        photos(
+            2,
+            "synthetic",
+            2,
+            generator="a generator with a name that goes on and on, longer than any",
+        ),
     )
     found = slice_table(table, ["generator"])
     row = row_of(found, generator="flux")
@@ -303,4 +363,7 @@ def test_lines_for_a_terminal_show_figures_intervals_and_each_note_once() -> Non
     assert rare.split()[:4] == ["rare", "2", "–", "–"]
     short = "a generator with a name that goes on an…"
     assert any(line.startswith(short) for line in lines)
-    assert lines[-1] == f"  – {short}, rare: 2 synthetic and 120 real photos, too few for a figure (at least 5 of each)"
+    assert (
+        lines[-1]
+        == f"  – {short}, rare: 2 synthetic and 120 real photos, too few for a figure (at least 5 of each)"
+    )

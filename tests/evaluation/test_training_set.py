@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from realdamage.data.manifest import Manifest, with_known_columns
+from realdamage.errors import ConfigError
 from realdamage.evaluation.training_set import is_training_set, trained_on_note
-from realdamage.inference.errors import ConfigError
 
 
 @pytest.fixture
@@ -30,7 +30,10 @@ def test_the_set_is_known_by_its_digest_less_what_was_left_out(manifest: Manifes
     assert not is_training_set(manifest.select(split="test"), training)
     assert not is_training_set(manifest, {})
     left_out = (manifest.table["source"] == "a") & (manifest.table["split"] != "test")
-    training = {"manifest_sha256": manifest.subset(~left_out).digest(), "excluded": {"source": ["a"]}}
+    training = {
+        "manifest_sha256": manifest.subset(~left_out).digest(),
+        "excluded": {"source": ["a"]},
+    }
     assert is_training_set(manifest, training)
     with pytest.raises(ConfigError, match="the model was trained on 4 of these 10 photos"):
         trained_on_note(manifest, manifest, training, None)
@@ -41,7 +44,8 @@ def test_the_set_is_known_by_its_digest_less_what_was_left_out(manifest: Manifes
 def test_training_photos_are_scored_only_when_asked_for(manifest: Manifest) -> None:
     training = {"manifest_sha256": manifest.digest()}
     with pytest.raises(
-        ConfigError, match=r"data\.split=null: .* 6 of these 10 photos .*data\.split=test, data\.split=val;"
+        ConfigError,
+        match=r"data\.split=null: .* 6 of these 10 photos .*data\.split=test, data\.split=val;",
     ):
         trained_on_note(manifest, manifest, training, None)
     (note,) = trained_on_note(manifest, manifest.select(split="train"), training, "train")
@@ -55,7 +59,12 @@ def test_training_photos_are_scored_only_when_asked_for(manifest: Manifest) -> N
 def test_it_is_said_first(
     run_command: Callable[..., Any], tiny_onnx: Path, tiny_manifest: Path, tmp_path: Path
 ) -> None:
-    arguments = [f"checkpoint={tiny_onnx}", f"data.root={tiny_manifest}", "shortcuts=false", "workers=1"]
+    arguments = [
+        f"checkpoint={tiny_onnx}",
+        f"data.root={tiny_manifest}",
+        "shortcuts=false",
+        "workers=1",
+    ]
     done = run_command("evaluate", *arguments, "data.split=train")
     assert done.code == 0, done.err
     assert done.out.startswith("The model was trained on ")

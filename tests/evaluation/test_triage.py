@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realdamage.cli import main
+from realdamage.commands.cli import main
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Calibration, Policy
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, write_predictions
 from realdamage.evaluation.triage import Queue, found_early, read_claims, triage_order, try_order
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Calibration, Policy
 
 
 def table_of(probability: list[float], **columns: object) -> pd.DataFrame:
@@ -55,12 +55,16 @@ def test_the_photos_of_a_claim_stay_together_and_the_most_suspicious_decides() -
     assert queue.photos["file_name"].tolist() == ["b.jpg", "c.jpg", "a.jpg"]
     assert queue.photos["rank"].tolist() == [1, 2, 2]
     assert queue.photos["probability"].tolist() == pytest.approx([0.5, 0.6, 0.6])
-    assert queue.photos["loss_per_minute"].tolist() == pytest.approx([30 * 0.5 / 2, 30 * 0.6 / 4, 30 * 0.6 / 4])
+    assert queue.photos["loss_per_minute"].tolist() == pytest.approx(
+        [30 * 0.5 / 2, 30 * 0.6 / 4, 30 * 0.6 / 4]
+    )
 
 
 def test_only_claims_that_wait_are_queued_and_the_others_counted() -> None:
     outcomes = ["review", "synthetic", "real", "real", "real", "review"]
-    claims = claims_of(("A", "a.jpg", 1.0), ("A", "b.jpg", 1.0), ("B", "c.jpg", 1.0), ("C", "d.jpg", 1.0))
+    claims = claims_of(
+        ("A", "a.jpg", 1.0), ("A", "b.jpg", 1.0), ("B", "c.jpg", 1.0), ("C", "d.jpg", 1.0)
+    )
     claims = pd.concat([claims, claims_of(("D", "e.jpg", 1.0), ("D", "f.jpg", 1.0))])
     table = table_of([0.5, 0.9, 0.1, 0.1, 0.2, 0.4], outcome=outcomes)
     queue = triage_order(table, claims=claims)
@@ -73,7 +77,9 @@ def test_only_claims_that_wait_are_queued_and_the_others_counted() -> None:
 
 
 def test_equal_claims_are_ordered_by_what_a_person_can_see_of_them() -> None:
-    table = table_of([0.5] * 4, sharpness=[0.3, 0.7, np.nan, 0.7], compression=[90.0, 50.0, 100.0, 80.0])
+    table = table_of(
+        [0.5] * 4, sharpness=[0.3, 0.7, np.nan, 0.7], compression=[90.0, 50.0, 100.0, 80.0]
+    )
     assert order(triage_order(table)) == ["d.jpg", "b.jpg", "a.jpg", "c.jpg"]
 
 
@@ -94,10 +100,14 @@ def test_a_prior_reweights_the_probabilities_with_the_model_s_calibration() -> N
 
 def test_the_worth_of_the_order_is_the_one_on_paper() -> None:
     # Of ten claims of equal length the two fakes are first and fifth.
-    label = np.array(["synthetic", "real", "real", "real", "synthetic", "real", "real", "real", "real", "real"])
+    label = np.array(
+        ["synthetic", "real", "real", "real", "synthetic", "real", "real", "real", "real", "real"]
+    )
     queue = triage_order(table_of(list(np.linspace(0.9, 0.1, 10)), label=label))
     found = found_early(queue, n_boot=50).set_index("reviewed")
-    assert found["found"].to_dict() == pytest.approx({0.01: 0.05, 0.05: 0.25, 0.1: 0.5, 0.2: 0.5, 0.5: 1.0})
+    assert found["found"].to_dict() == pytest.approx(
+        {0.01: 0.05, 0.05: 0.25, 0.1: 0.5, 0.2: 0.5, 0.5: 1.0}
+    )
     assert (found["low"] <= found["found"]).all()
     assert (found["found"] <= found["high"]).all()
     assert found["random"].tolist() == found.index.tolist()
@@ -122,12 +132,18 @@ def test_a_shop_s_own_claims_need_no_labels() -> None:
 @pytest.mark.parametrize(
     ("claims", "value", "told"),
     [
-        (claims_of(("A", "z.jpg", 1.0)), None, "1 photos of the claims are not in the predictions, such as 'z.jpg'"),
+        (
+            claims_of(("A", "z.jpg", 1.0)),
+            None,
+            "1 photos of the claims are not in the predictions, such as 'z.jpg'",
+        ),
         (claims_of(("A", "a.jpg", 1.0), ("A", "b.jpg", 2.0)), None, "Claim 'A' has 2 values"),
         (claims_of(("A", "a.jpg", 1.0)), None, "1 claims have no value, such as 'b.jpg'"),
     ],
 )
-def test_claims_that_do_not_fit_are_refused(claims: pd.DataFrame, value: float | None, told: str) -> None:
+def test_claims_that_do_not_fit_are_refused(
+    claims: pd.DataFrame, value: float | None, told: str
+) -> None:
     with pytest.raises(RealDamageError, match=told):
         triage_order(table_of([0.2, 0.9]), claims=claims, claim_value=value)
 
@@ -135,7 +151,10 @@ def test_claims_that_do_not_fit_are_refused(claims: pd.DataFrame, value: float |
 def test_claims_without_a_value_take_the_given_one() -> None:
     claims = claims_of(("A", "a.jpg", 10.0))
     queue = triage_order(table_of([0.2, 0.1]), claims=claims, claim_value=50)
-    assert dict(zip(queue.claims["claim_id"], queue.claims["claim_value"], strict=True)) == {"A": 10, "b.jpg": 50}
+    assert dict(zip(queue.claims["claim_id"], queue.claims["claim_value"], strict=True)) == {
+        "A": 10,
+        "b.jpg": 50,
+    }
     assert order(queue) == ["b.jpg", "A"]
 
 
@@ -163,7 +182,10 @@ def test_a_number_out_of_range_is_named(options: dict[str, float], told: str) ->
         ("claim,photo\nA,a.jpg\n", "no column claim_id, file_name; found: claim, photo"),
         ("claim_id,file_name\nA,a.jpg\nB,a.jpg\n", "row 3: a.jpg is there twice"),
         ("claim_id,file_name\n,a.jpg\n", "row 2, column claim_id: empty"),
-        ("claim_id,file_name,claim_value\nA,a.jpg,cheap\n", "row 2, column claim_value: found 'cheap'"),
+        (
+            "claim_id,file_name,claim_value\nA,a.jpg,cheap\n",
+            "row 2, column claim_value: found 'cheap'",
+        ),
         ("claim_id,file_name,claim_value\nA,a.jpg,-3\n", "found '-3'"),
     ],
 )
@@ -184,14 +206,21 @@ def test_the_command_writes_the_queue_and_says_what_it_is_worth(
     policy = Policy(t_synthetic=9.0, t_real=-9.0, fpr=0.1, miss=0.1, negatives="real", photos={})
     calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
     write_model_file(model_file, data, replace(metadata, calibration=calibration, policy=policy))
-    predictions, claims, out = (tmp_path / name for name in ("predictions.csv", "claims.csv", "queue.csv"))
+    predictions, claims, out = (
+        tmp_path / name for name in ("predictions.csv", "claims.csv", "queue.csv")
+    )
     label = ["real", "synthetic", "real", "synthetic"]
     write_predictions(predictions, table_of([0.1, 0.6, 0.5, 0.9], label=label, graph_sha256=digest))
-    claims.write_text("claim_id,file_name,claim_value\nA,a.jpg,20\nA,b.jpg,20\nB,c.jpg,30\nC,d.jpg,5\n")
+    claims.write_text(
+        "claim_id,file_name,claim_value\nA,a.jpg,20\nA,b.jpg,20\nB,c.jpg,30\nC,d.jpg,5\n"
+    )
     asked = ["triage", str(predictions), "--claims", str(claims), "--output", str(out)]
     assert main([*asked, "--prior", "0.05", "--model", str(model_file)]) == 0
     printed = capsys.readouterr().out
-    assert "3 claims with 4 photos wait for review; left out: 0 with a photo called synthetic, 0" in printed
+    assert (
+        "3 claims with 4 photos wait for review; left out: 0 with a photo called synthetic, 0"
+        in printed
+    )
     assert f"the whole queue: {out}" in printed
     written = pd.read_csv(out)
     odds = 0.05 / 0.95
@@ -200,11 +229,13 @@ def test_the_command_writes_the_queue_and_says_what_it_is_worth(
         "B": 30 * odds / (1 + odds),
         "C": 5 * 9 * odds / (1 + 9 * odds),
     }
-    assert written.drop_duplicates("claim_id")["claim_id"].tolist() == sorted(expected, key=expected.get, reverse=True)
+    assert written.drop_duplicates("claim_id")["claim_id"].tolist() == sorted(
+        expected, key=expected.get, reverse=True
+    )
     for claim, worth in expected.items():
-        assert written.loc[written["claim_id"] == claim, "loss_per_minute"].tolist() == pytest.approx(
-            [worth] * (2 if claim == "A" else 1), rel=1e-4
-        )
+        assert written.loc[
+            written["claim_id"] == claim, "loss_per_minute"
+        ].tolist() == pytest.approx([worth] * (2 if claim == "A" else 1), rel=1e-4)
 
 
 def test_the_command_names_what_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

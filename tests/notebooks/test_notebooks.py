@@ -15,17 +15,23 @@ import pytest
 from nbclient import NotebookClient
 
 from realdamage import Detector
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.economics import Costs
 from realdamage.evaluation.figures import all_figures
 from realdamage.evaluation.guarantee import photos_needed, smallest_share
-from realdamage.evaluation.notebook import NotThereError, existing, repository
 from realdamage.evaluation.perturbations import suite_from_config
-from realdamage.evaluation.predictions import clean, group_ids, read_predictions, score_manifest, write_predictions
+from realdamage.evaluation.predictions import (
+    clean,
+    group_ids,
+    read_predictions,
+    score_manifest,
+    write_predictions,
+)
 from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.evaluation.threshold_choice import choose_thresholds
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Calibration, Policy
+from realdamage.rendering.notebook import NotThereError, existing, repository
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -109,11 +115,16 @@ def execute(kernels: None) -> Execute:
         path = ROOT / "notebooks" / f"{name}.ipynb"
         notebook = nbformat.read(path, as_version=4)
         cell = parameters_cell(notebook)
-        values = {key: str(value) if isinstance(value, Path) else value for key, value in parameters.items()}
+        values = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in parameters.items()
+        }
         unknown = [key for key in values if not re.search(rf"^{key} = ", cell.source, re.MULTILINE)]
         assert unknown == [], f"{name} has no such parameters"
         cell.source += "".join(f"\n{key} = {value!r}" for key, value in values.items())
-        client = NotebookClient(notebook, timeout=200, kernel_name="python3", resources=PLACE, allow_errors=True)
+        client = NotebookClient(
+            notebook, timeout=200, kernel_name="python3", resources=PLACE, allow_errors=True
+        )
         client.execute()
         return shown(notebook)
 
@@ -121,7 +132,9 @@ def execute(kernels: None) -> Execute:
 
 
 def shown(notebook: nbformat.NotebookNode) -> Shown:
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    outputs = [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
     data = [output.data for output in outputs if "data" in output]
     return Shown(
         printed="".join(output.text for output in outputs if output.get("name") == "stdout"),
@@ -144,59 +157,95 @@ def test_the_manifest_notebook_finds_the_trap_that_it_sets(execute: Execute) -> 
     assert "audit passed" in found.printed
     assert "source, AUROC 1.000" in found.printed
     assert "source generated: 0 real, 14 synthetic" in found.printed
-    assert re.search(r"\d+ pairs look alike; 0 of them in two groups, 0 in two splits", found.printed)
+    assert re.search(
+        r"\d+ pairs look alike; 0 of them in two groups, 0 in two splits", found.printed
+    )
 
 
-def test_the_errors_notebook_shows_the_figures_of_its_evaluation(execute: Execute, evaluated: Evaluated) -> None:
-    found = execute("02_errors", evaluation=evaluated.folder, model=evaluated.model, photos=evaluated.photos)
+def test_the_errors_notebook_shows_the_figures_of_its_evaluation(
+    execute: Execute, evaluated: Evaluated
+) -> None:
+    found = execute(
+        "02_errors", evaluation=evaluated.folder, model=evaluated.model, photos=evaluated.photos
+    )
     assert found.errors == []
     assert found.pictures == 9
     metrics = json.loads((evaluated.folder / "metrics.json").read_text())
     assert "24 photos judged, under 2 perturbations" in found.printed
     low, high = metrics["intervals"]["auroc"]
-    for text in (f"{metrics['auroc']:.3f}", f"{low:.3f} to {high:.3f}", f"{metrics['pairs']['edit_higher']:.1%}"):
+    for text in (
+        f"{metrics['auroc']:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{metrics['pairs']['edit_higher']:.1%}",
+    ):
         assert f">{text}<" in found.tables
 
 
-def test_the_thresholds_notebook_agrees_with_the_package(execute: Execute, evaluated: Evaluated) -> None:
+def test_the_thresholds_notebook_agrees_with_the_package(
+    execute: Execute, evaluated: Evaluated
+) -> None:
     found = execute(
-        "03_thresholds", evaluation=evaluated.folder, model=evaluated.model, fraud_rate=0.02, review_cost=3.0
+        "03_thresholds",
+        evaluation=evaluated.folder,
+        model=evaluated.model,
+        fraud_rate=0.02,
+        review_cost=3.0,
     )
     assert found.errors == []
     assert found.pictures >= 6  # the queue's needs both classes in it
     predictions = clean(read_predictions(evaluated.folder / "predictions.csv"))
     policy = read_model_file(evaluated.model)[1].policy
     assert policy is not None
-    assert f"real up to {policy.t_real:+.2f}, synthetic from {policy.t_synthetic:+.2f}" in found.printed
+    assert (
+        f"real up to {policy.t_real:+.2f}, synthetic from {policy.t_synthetic:+.2f}"
+        in found.printed
+    )
     assert "90% at an even share of fakes is 15.5% at 2.0%" in found.printed
     choice = choose_thresholds(predictions, Costs(0.02, 60.0, 3.0, 150.0), policy=policy)
     assert f"least cost: {choice.figures.cost:.3f} a claim" in found.printed
     n = group_ids(predictions[predictions["kind"] == "damaged"]).nunique()
-    assert f"{n} photos promise {smallest_share(n, 0.05):.2%} at best; 1% takes 299 without" in found.printed
+    assert (
+        f"{n} photos promise {smallest_share(n, 0.05):.2%} at best; 1% takes 299 without"
+        in found.printed
+    )
     assert photos_needed(0.01, 0.05) == 299
 
 
-def test_the_claim_notebook_comes_to_the_detector_s_own_verdict(execute: Execute, evaluated: Evaluated) -> None:
-    found = execute("04_claim", model=evaluated.model, photos=evaluated.photos, prior=0.03, ways=("chat",))
+def test_the_claim_notebook_comes_to_the_detector_s_own_verdict(
+    execute: Execute, evaluated: Evaluated
+) -> None:
+    found = execute(
+        "04_claim", model=evaluated.model, photos=evaluated.photos, prior=0.03, ways=("chat",)
+    )
     assert found.errors == []
     assert found.pictures == 6
     manifest: Manifest = read_manifest(evaluated.photos)
     name = manifest.table.loc[manifest.table["kind"] == "ai_region", "file_name"].iat[0]
-    verdict = Detector.load(evaluated.model, prior=0.03, allow_demo=True).predict(manifest.path(name))
-    assert f"pooled here: {verdict.score:+.4f}; by the detector: {verdict.score:+.4f}" in found.printed
+    verdict = Detector.load(evaluated.model, prior=0.03, allow_demo=True).predict(
+        manifest.path(name)
+    )
+    assert (
+        f"pooled here: {verdict.score:+.4f}; by the detector: {verdict.score:+.4f}" in found.printed
+    )
     assert f"{verdict.outcome}; probability {verdict.probability:.1%} if 3.0% of" in found.printed
     assert "Chat app, forwarded through another" in found.tables
 
 
-def test_the_claim_notebook_takes_a_photo_of_one_s_own(execute: Execute, evaluated: Evaluated) -> None:
+def test_the_claim_notebook_takes_a_photo_of_one_s_own(
+    execute: Execute, evaluated: Evaluated
+) -> None:
     photo = next((evaluated.photos / "photos").glob("*_damaged.jpg"))
-    found = execute("04_claim", model=evaluated.model, photos=evaluated.photos, photo=photo, ways=())
+    found = execute(
+        "04_claim", model=evaluated.model, photos=evaluated.photos, photo=photo, ways=()
+    )
     assert found.errors == []
     assert f"{photo.name}: {photo.stat().st_size:,} bytes" in found.printed
 
 
 def test_a_missing_file_is_told_in_one_sentence(kernels: None) -> None:
-    code = "from realdamage.evaluation.notebook import existing\nexisting('out/nowhere', 'evaluation')"
+    code = (
+        "from realdamage.rendering.notebook import existing\nexisting('out/nowhere', 'evaluation')"
+    )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(notebook, kernel_name="python3", resources=PLACE, allow_errors=True).execute()
     assert shown(notebook).errors == [
@@ -205,7 +254,9 @@ def test_a_missing_file_is_told_in_one_sentence(kernels: None) -> None:
     ]
 
 
-def test_paths_are_relative_to_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert repository(ROOT / "notebooks") == ROOT
     assert repository(tmp_path) == tmp_path
     monkeypatch.chdir(ROOT / "notebooks")
@@ -241,4 +292,6 @@ def test_a_notebook_begins_with_its_purpose_and_its_parameters(path: Path) -> No
     assert purpose.endswith(".")
     assert purpose.count(". ") == 0, "one sentence"
     assert second.metadata.tags == ["parameters"]
-    assert all("  # " in line for line in second.source.splitlines()), "every parameter says what it is"
+    assert all("  # " in line for line in second.source.splitlines()), (
+        "every parameter says what it is"
+    )

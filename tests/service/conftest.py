@@ -13,8 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.policy import Calibration, Policy
+from realdamage.core.photo import PixelSpec
+from realdamage.core.policy import Calibration, Policy
 from realdamage.service.app import create_app
 from realdamage.service.settings import Settings
 
@@ -32,7 +32,12 @@ def write_model(save_red_model: Callable[..., Path]) -> Callable[..., Path]:
             pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=640),
             calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
             policy=Policy(
-                t_synthetic=t_synthetic, t_real=-1.0, fpr=0.01, miss=0.05, negatives="damaged", photos={"real": 30}
+                t_synthetic=t_synthetic,
+                t_real=-1.0,
+                fpr=0.01,
+                miss=0.05,
+                negatives="damaged",
+                photos={"real": 30},
             ),
             model_version=model_version,
         )
@@ -53,7 +58,9 @@ def serve(model_file: Path) -> Iterator[Serve]:
         def start(**settings: Any) -> TestClient:
             settings = {"model": model_file, "threads": 1, "workers": 2, **settings}
             app = create_app(Settings(**settings))
-            return stack.enter_context(TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False))
+            return stack.enter_context(
+                TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+            )
 
         yield start
 
@@ -63,7 +70,12 @@ def encode() -> Encode:
     """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red rectangle if asked."""
 
     def make(
-        form: str = "JPEG", *, red: bool = False, size: tuple[int, int] = (96, 64), seed: int = 0, noise: float = 6
+        form: str = "JPEG",
+        *,
+        red: bool = False,
+        size: tuple[int, int] = (96, 64),
+        seed: int = 0,
+        noise: float = 6,
     ) -> bytes:
         width, height = size
         rgb = np.random.default_rng(seed).normal((80, 100, 144), noise, (height, width, 3))

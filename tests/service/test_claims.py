@@ -19,11 +19,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.inference.claim import ClaimPolicy, EvidenceLog, judge_claim, verify_evidence
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ConfigError, RealDamageError
-from realdamage.inference.metadata import read_model_file
-from realdamage.inference.onnx_file import with_metadata
+from realdamage.claims import ClaimPolicy, EvidenceLog, judge_claim, verify_evidence
+from realdamage.core.detector import Detector
+from realdamage.core.metadata import read_model_file
+from realdamage.core.onnx_file import with_metadata
+from realdamage.errors import ConfigError, RealDamageError
 from realdamage.service import app as app_module
 from realdamage.service.keys import hash_key
 from realdamage.service.refusals import Refusal
@@ -35,7 +35,9 @@ Encode = Callable[..., bytes]
 SIZE = (640, 480)
 
 
-def post(client: TestClient, photos: list[bytes], listings: list[bytes] | None = None, **fields: str) -> Any:
+def post(
+    client: TestClient, photos: list[bytes], listings: list[bytes] | None = None, **fields: str
+) -> Any:
     files = [("photos", (f"photo-{n}.jpg", data)) for n, data in enumerate(photos)]
     files += [("listings", (f"listing-{n}.jpg", data)) for n, data in enumerate(listings or [])]
     return client.post("/v1/claims", files=files, data=fields)
@@ -61,14 +63,22 @@ def test_a_claim_is_judged_and_nothing_is_stored(
     monkeypatch.chdir(tmp_path)
     photos = [encode(size=SIZE, noise=1), encode(size=SIZE, noise=1, red=True), b"broken"]
     client = serve()
-    response = post(client, photos, [encode(size=SIZE, noise=1, seed=2)], text="It came broken", claim_id="R-1")
+    response = post(
+        client, photos, [encode(size=SIZE, noise=1, seed=2)], text="It came broken", claim_id="R-1"
+    )
     claim = response.json()
     assert response.status_code == 200
     assert (claim["claim_id"], claim["text"]) == ("R-1", "It came broken")
     assert claim["recommendation"] in ("approve", "ask_photo", "review", "escalate")
-    outcomes = [photo["verdict"]["outcome"] if photo["verdict"] else photo["error"] != "" for photo in claim["photos"]]
+    outcomes = [
+        photo["verdict"]["outcome"] if photo["verdict"] else photo["error"] != ""
+        for photo in claim["photos"]
+    ]
     assert outcomes == ["real", "synthetic", True]
-    assert {reason["code"] for reason in claim["reasons"]} >= {"verdict_synthetic", "photo_unreadable"}
+    assert {reason["code"] for reason in claim["reasons"]} >= {
+        "verdict_synthetic",
+        "photo_unreadable",
+    }
     assert "evidence_url" not in claim
     assert files_below(tmp_path) == set()
     assert client.get("/v1/claims/R-1").status_code == 404
@@ -89,7 +99,10 @@ def test_evidence_cites_the_settings_that_the_model_file_holds(
     path = tmp_path / "older.onnx"
     path.write_bytes(with_metadata(data, {"realdamage": stored}))
     photo = encode(size=SIZE)
-    assert judge_claim([("a.jpg", photo)], detector=Detector.load(path)).model["policy_sha256"] == digest
+    assert (
+        judge_claim([("a.jpg", photo)], detector=Detector.load(path)).model["policy_sha256"]
+        == digest
+    )
     assert post(serve(model=path), [photo]).json()["model"]["policy_sha256"] == digest
 
 
@@ -114,7 +127,9 @@ def test_requests_that_are_refused(serve: Serve, encode: Encode) -> None:
         (post(serve(max_pixels=10_000), [photo]), 422, "unreadable_photo"),
     ]
     for response, status, code in cases:
-        assert (response.status_code, response.json()["error"]["code"]) == (status, code), response.text
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code), (
+            response.text
+        )
 
 
 def test_one_photo_that_is_too_large_fails_alone(serve: Serve, encode: Encode) -> None:
@@ -127,7 +142,9 @@ def test_one_photo_that_is_too_large_fails_alone(serve: Serve, encode: Encode) -
     assert "too large" in claim["listings"][0]["error"]
 
 
-def test_a_kept_claim_can_be_read_checked_and_deleted(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+def test_a_kept_claim_can_be_read_checked_and_deleted(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
     store, photo = tmp_path / "store", with_gps(encode(size=SIZE))
     client = serve(store=store)
     claim = post(client, [photo], keep="true", claim_id="R-2").json()
@@ -141,7 +158,10 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(serve: Serve, encode: Enco
     assert stored["photos"][0]["sha256"] == claim["photos"][0]["sha256"]
     assert verify_evidence(store / "claims" / "R-2").problems == ()
     kept = {name for name in files_below(store) if "sqlite" not in name}
-    assert kept == {"log.jsonl", *(f"claims/R-2/{name}" for name in ("evidence.html", "evidence.json", "log.jsonl"))}
+    assert kept == {
+        "log.jsonl",
+        *(f"claims/R-2/{name}" for name in ("evidence.html", "evidence.json", "log.jsonl")),
+    }
     blobs = [path.read_bytes() for path in store.rglob("*") if path.is_file()]
     assert not any(photo[:2000] in blob for blob in blobs), "no original is stored"
     assert not any(b"30.123" in blob or b"31.5" in blob for blob in blobs), "nor a position"
@@ -159,26 +179,37 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(serve: Serve, encode: Enco
     }  # fmt: skip
 
 
-def test_what_reviewers_said_of_a_claim_goes_with_it(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+def test_what_reviewers_said_of_a_claim_goes_with_it(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
     client = serve(store=tmp_path / "store")
     photo = encode(size=SIZE)
     post(client, [photo], keep="true", claim_id="kept")
     digest = hashlib.sha256(photo).hexdigest()
     for claim_id in ("kept", "judged-only"):
-        review = {"photo_sha256": digest, "decision": "real", "claim_id": claim_id, "note": "secret"}
+        review = {
+            "photo_sha256": digest,
+            "decision": "real",
+            "claim_id": claim_id,
+            "note": "secret",
+        }
         assert client.post("/v1/reviews", json=review).status_code == 201
         assert client.delete(f"/v1/claims/{claim_id}").json() == {"deleted": claim_id}
         assert client.get("/v1/reviews", params={"claim_id": claim_id}).json()["reviews"] == []
         assert client.delete(f"/v1/claims/{claim_id}").status_code == 404
 
 
-def test_what_is_deleted_is_logged_with_the_key_that_asked(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+def test_what_is_deleted_is_logged_with_the_key_that_asked(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
     key = "k" * 32
     client = serve(store=tmp_path / "store", api_key_hashes=hash_key(key, "shop"))
     client.headers["X-API-Key"] = key
     post(client, [encode(size=SIZE), encode(size=SIZE, seed=1)], keep="true", claim_id="kept")
     photos = [encode(size=SIZE, seed=seed) for seed in range(3)]
-    client.post("/v1/photos", files=[("photos", ("photo.jpg", photo)) for photo in photos])  # so that they are judged
+    client.post(
+        "/v1/photos", files=[("photos", ("photo.jpg", photo)) for photo in photos]
+    )  # so that they are judged
     for claim_id, count in (("kept", 2), ("judged-only", 1), ("订单 7", 3)):
         for photo in photos[:count]:
             digest = hashlib.sha256(photo).hexdigest()
@@ -188,8 +219,15 @@ def test_what_is_deleted_is_logged_with_the_key_that_asked(serve: Serve, encode:
         assert client.delete(f"/v1/claims/{claim_id}").status_code == 404
     entries = EvidenceLog(tmp_path / "store" / "log.jsonl").verify().entries
     assert [entry["event"] for entry in entries] == ["evidence_written", *["claim_deleted"] * 3]
-    found = [[entry["payload"].get(key, 0) for key in ("claim_id", "photos", "reviews", "by")] for entry in entries[1:]]
-    assert found == [["kept", 2, 2, "shop"], ["judged-only", 0, 1, "shop"], ["订单 7", 0, 3, "shop"]]
+    found = [
+        [entry["payload"].get(key, 0) for key in ("claim_id", "photos", "reviews", "by")]
+        for entry in entries[1:]
+    ]
+    assert found == [
+        ["kept", 2, 2, "shop"],
+        ["judged-only", 0, 1, "shop"],
+        ["订单 7", 0, 3, "shop"],
+    ]
 
 
 def test_the_clock_is_confirmed_for_one_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +251,9 @@ def test_the_clock_is_confirmed_for_one_pass_only(monkeypatch: pytest.MonkeyPatc
     assert confirmed[:3] == [True, False, False]
 
 
-def test_earlier_claims_are_remembered_only_when_kept(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+def test_earlier_claims_are_remembered_only_when_kept(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
     client, photo = serve(store=tmp_path / "store"), encode(size=SIZE)
 
     def earlier(**fields: str) -> list[str]:
@@ -265,7 +305,9 @@ def test_one_id_for_two_claims_at_once(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("claim_id", ["..", ".", "a/b", "", "-", "x" * 65, "a\0", "log.jsonl/..", "ä"])
+@pytest.mark.parametrize(
+    "claim_id", ["..", ".", "a/b", "", "-", "x" * 65, "a\0", "log.jsonl/..", "ä"]
+)
 def test_an_id_is_never_a_way_out_of_the_store(claim_id: str, tmp_path: Path) -> None:
     (tmp_path / "evidence.json").write_text("secret")
     store = ClaimStore(tmp_path / "store", 30)
@@ -303,15 +345,21 @@ def test_the_rules_of_the_policy_file_count(serve: Serve, encode: Encode, tmp_pa
     client = serve()
     limits = ClaimPolicy.default().photos
     settings = client.app.state.service.settings  # type: ignore[attr-defined]
-    assert settings.max_photos >= limits.at_most + limits.listings_at_most, "the largest claim is one request"
-    assert post(client, [encode()] * (limits.at_most + 1)).json()["error"]["code"] == "too_many_photos"
+    assert settings.max_photos >= limits.at_most + limits.listings_at_most, (
+        "the largest claim is one request"
+    )
+    assert (
+        post(client, [encode()] * (limits.at_most + 1)).json()["error"]["code"] == "too_many_photos"
+    )
     wrong = tmp_path / "policy.yaml"
     wrong.write_text("photos: {at_leest: 2}\n")
     with pytest.raises(ConfigError, match="at_leest"):
         serve(claim_policy=wrong)
 
 
-def test_a_claim_past_its_deadline_leaves_nothing(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+def test_a_claim_past_its_deadline_leaves_nothing(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
     client = serve(store=tmp_path / "store", deadline=0.05)
     service = client.app.state.service  # type: ignore[attr-defined]
     scorer = service.models.get().scorer

@@ -21,9 +21,9 @@ from PIL import Image
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from realdamage.inference.decoding import decode
-from realdamage.inference.errors import PhotoError
-from realdamage.inference.provenance import read_provenance
+from realdamage.core.decoding import decode
+from realdamage.errors import PhotoError
+from realdamage.provenance import read_provenance
 from realdamage.service.app import create_app
 from realdamage.service.review_store import JudgedPhotos
 from realdamage.service.settings import Settings
@@ -53,7 +53,10 @@ def test_mutants_are_decoded_or_refused(form: str) -> None:
 
 
 @settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.generate])
-@given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0"]))
+@given(
+    st.binary(max_size=400),
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0"]),
+)
 @example(b"", b"RIFF\xff\xff\xff\xffWEBP")
 def test_any_bytes_are_refused_and_have_no_provenance_that_fails(data: bytes, head: bytes) -> None:
     with pytest.raises(PhotoError):
@@ -72,14 +75,18 @@ def test_mutants_over_http(serve: Serve) -> None:
     client, draw = serve(), random.Random(5)
     for _ in range(12):
         photos = [mutate(photo(form, draw, side=40), draw) for form in FORMATS]
-        response = client.post("/v1/photos", files=[("photos", (f"{n}", data)) for n, data in enumerate(photos)])
+        response = client.post(
+            "/v1/photos", files=[("photos", (f"{n}", data)) for n, data in enumerate(photos)]
+        )
         assert response.status_code == 200
         for result in response.json()["results"]:
             assert ("verdict" in result) != ("error" in result)
             assert result.get("error", {"message": "none"})["message"]
 
 
-def test_photos_made_to_be_slow_are_refused_at_once(serve: Serve, encode: Callable[..., bytes]) -> None:
+def test_photos_made_to_be_slow_are_refused_at_once(
+    serve: Serve, encode: Callable[..., bytes]
+) -> None:
     """Each scan bomb held a worker for 73 s, the fill bytes took 23 s of CPU."""
     data = io.BytesIO()
     Image.new("RGB", (7000, 7000), (90, 120, 60)).save(data, "JPEG", progressive=True, quality=50)
@@ -91,13 +98,20 @@ def test_photos_made_to_be_slow_are_refused_at_once(serve: Serve, encode: Callab
     photos = [scans, scans, scans, filled, encode()]
     answer = client.post("/v1/photos", files=[("photos", ("a.jpg", photo)) for photo in photos])
     results = answer.json()["results"]
-    assert [result.get("error", {}).get("code") for result in results] == [*["unreadable_photo"] * 4, None]
+    assert [result.get("error", {}).get("code") for result in results] == [
+        *["unreadable_photo"] * 4,
+        None,
+    ]
     assert results[4]["verdict"]["outcome"] == "real"
-    claim = client.post("/v1/claims", files=[("photos", ("a.jpg", encode())), ("listings", ("b.jpg", scans))]).json()
+    claim = client.post(
+        "/v1/claims", files=[("photos", ("a.jpg", encode())), ("listings", ("b.jpg", scans))]
+    ).json()
     assert "scans" in claim["listings"][0]["error"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.sampled_from(STARTS), st.binary(max_size=300))
 def test_any_body_is_answered_with_a_reason(plain: TestClient, start: bytes, body: bytes) -> None:
     kind = {"content-type": "multipart/form-data; boundary=x"}
@@ -108,7 +122,9 @@ def test_any_body_is_answered_with_a_reason(plain: TestClient, start: bytes, bod
 
 @pytest.fixture(scope="module")
 def plain(model_file: Path) -> TestClient:
-    with TestClient(create_app(Settings(model=model_file, threads=1)), base_url="http://127.0.0.1") as client:
+    with TestClient(
+        create_app(Settings(model=model_file, threads=1)), base_url="http://127.0.0.1"
+    ) as client:
         yield client  # type: ignore[misc]
 
 
@@ -145,14 +161,23 @@ def test_the_interface_is_as_described(model_file: Path, tmp_path: Path) -> None
 
         label = operation.label
         # Enough of those that count below.
-        examples = 8 if "multipart" in str(operation.definition.raw) or label == "POST /v1/reviews" else 3
+        examples = (
+            8 if "multipart" in str(operation.definition.raw) or label == "POST /v1/reviews" else 3
+        )
 
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(operation.as_strategy(), st.just(label))
         def call(case: schemathesis.Case, label: str) -> None:
             response = case.call_and_validate(checks=checks)
             answered[f"{label} {response.status_code}"] += 1
-            answered["photos judged"] += response.text.count('"outcome"') if label == "POST /v1/photos" else 0
+            answered["photos judged"] += (
+                response.text.count('"outcome"') if label == "POST /v1/photos" else 0
+            )
 
         call()
     app.state.service.models.close()

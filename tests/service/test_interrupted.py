@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.inference.claim import Claim, ClaimIndex, evidence, judge_claim, verify_evidence
-from realdamage.inference.claim.sightings import Fingerprint, take_fingerprint
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import RealDamageError
+from realdamage.claims import Claim, ClaimIndex, evidence, judge_claim, verify_evidence
+from realdamage.claims.sightings import Fingerprint, take_fingerprint
+from realdamage.core.detector import Detector
+from realdamage.errors import RealDamageError
 from realdamage.service.refusals import Refusal
 from realdamage.service.retention import Purged, purge
 from realdamage.service.review_store import ReviewStore
@@ -93,7 +93,9 @@ def when_forgotten(store: ClaimStore) -> None:
     ClaimIndex.delete = after(ClaimIndex.delete)  # type: ignore[method-assign]
 
 
-def keep(folder: Path, claim: Claim, photos: Files, fingerprint: Fingerprint, arm: Callable[..., None]) -> None:
+def keep(
+    folder: Path, claim: Claim, photos: Files, fingerprint: Fingerprint, arm: Callable[..., None]
+) -> None:
     store = ClaimStore(folder, 30)
     arm(store)
     with store.new(claim.claim_id):
@@ -118,7 +120,9 @@ def run_and_die(target: Callable[..., None], *arguments: Any) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ClaimStore]:
     found = ClaimStore(tmp_path, 30)
-    ReviewStore(tmp_path / "reviews.sqlite").close()  # without it the folder is taken for somebody else's
+    ReviewStore(
+        tmp_path / "reviews.sqlite"
+    ).close()  # without it the folder is taken for somebody else's
     yield found
     found.close()
 
@@ -128,7 +132,9 @@ def sightings(store: ClaimStore, fingerprint: Fingerprint) -> list[str]:
 
 
 def events(store: ClaimStore) -> list[str]:
-    return [entry["event"] for entry in store.log.verify().entries] if store.log.path.exists() else []
+    return (
+        [entry["event"] for entry in store.log.verify().entries] if store.log.path.exists() else []
+    )
 
 
 def names(store: ClaimStore) -> list[str]:
@@ -137,7 +143,12 @@ def names(store: ClaimStore) -> list[str]:
 
 @pytest.mark.parametrize("arm", [as_begun, when_indexed, half_written, when_written])
 def test_a_claim_that_was_not_kept_leaves_no_trace_and_its_id_is_free(
-    arm: Callable[..., None], claim: Claim, photos: Files, fingerprint: Fingerprint, tmp_path: Path, store: ClaimStore
+    arm: Callable[..., None],
+    claim: Claim,
+    photos: Files,
+    fingerprint: Fingerprint,
+    tmp_path: Path,
+    store: ClaimStore,
 ) -> None:
     run_and_die(keep, tmp_path, claim, photos, fingerprint, arm)
     with pytest.raises(Refusal, match="no claim 'A' is stored"):
@@ -153,7 +164,12 @@ def test_a_claim_that_was_not_kept_leaves_no_trace_and_its_id_is_free(
 
 @pytest.mark.parametrize("arm", [as_begun, when_indexed, half_written, when_written])
 def test_what_was_begun_is_removed_by_the_next_purge(
-    arm: Callable[..., None], claim: Claim, photos: Files, fingerprint: Fingerprint, tmp_path: Path, store: ClaimStore
+    arm: Callable[..., None],
+    claim: Claim,
+    photos: Files,
+    fingerprint: Fingerprint,
+    tmp_path: Path,
+    store: ClaimStore,
 ) -> None:
     run_and_die(keep, tmp_path, claim, photos, fingerprint, arm)
     assert purge(store) == Purged((), ())
@@ -164,7 +180,12 @@ def test_what_was_begun_is_removed_by_the_next_purge(
 
 @pytest.mark.parametrize("arm", [when_moved, when_logged])
 def test_a_claim_that_was_kept_is_whole_and_logged_once(
-    arm: Callable[..., None], claim: Claim, photos: Files, fingerprint: Fingerprint, tmp_path: Path, store: ClaimStore
+    arm: Callable[..., None],
+    claim: Claim,
+    photos: Files,
+    fingerprint: Fingerprint,
+    tmp_path: Path,
+    store: ClaimStore,
 ) -> None:
     run_and_die(keep, tmp_path, claim, photos, fingerprint, arm)
     assert json.loads(store.read("A", "evidence.json"))["claim_id"] == "A"
@@ -181,7 +202,12 @@ def test_a_claim_that_was_kept_is_whole_and_logged_once(
 
 @pytest.mark.parametrize("arm", [when_half_removed, when_removed, when_forgotten, when_moved])
 def test_a_deletion_that_was_begun_is_completed_and_logged(
-    arm: Callable[..., None], claim: Claim, photos: Files, fingerprint: Fingerprint, tmp_path: Path, store: ClaimStore
+    arm: Callable[..., None],
+    claim: Claim,
+    photos: Files,
+    fingerprint: Fingerprint,
+    tmp_path: Path,
+    store: ClaimStore,
 ) -> None:
     keep(tmp_path, claim, photos, fingerprint, never)
     run_and_die(remove, tmp_path, arm)
@@ -195,7 +221,9 @@ def test_a_deletion_that_was_begun_is_completed_and_logged(
         assert events(store) == ["evidence_written", "claim_deleted"]
 
 
-def test_a_store_that_an_earlier_version_left_with_blocked_ids(fingerprint: Fingerprint, store: ClaimStore) -> None:
+def test_a_store_that_an_earlier_version_left_with_blocked_ids(
+    fingerprint: Fingerprint, store: ClaimStore
+) -> None:
     """Its reservation was an empty folder, and its hashes counted from the start."""
     (store.claims / "A").mkdir()
     store.index.add_fingerprints("A", [fingerprint])
@@ -227,7 +255,9 @@ def test_of_two_claims_with_one_photo_at_once_the_second_waits_for_the_first(
                 store.index.add_fingerprints("A", [fingerprint])
                 running = pool.submit(second)
                 assert asks.wait(10)
-                assert store.index.find_fingerprint(fingerprint, other_than="A") == (), "B came later"
+                assert store.index.find_fingerprint(fingerprint, other_than="A") == (), (
+                    "B came later"
+                )
                 assert not running.done()
                 if fails:
                     raise RealDamageError("no room")

@@ -19,7 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from realdamage.inference.errors import ModelFileError, RealDamageError, UsageError
+from realdamage.errors import ModelFileError, RealDamageError, UsageError
 from realdamage.service.app import create_app
 from realdamage.service.keys import hash_key
 from realdamage.service.logs import JsonLines
@@ -37,11 +37,16 @@ def figures(client: TestClient, name: str, **headers: str) -> dict[str, float]:
     """Samples of one metric, by its labels."""
     families = text_string_to_metric_families(client.get("/metrics", headers=headers).text)
     samples = [sample for family in families for sample in family.samples if sample.name == name]
-    return {" ".join(sample.labels[key] for key in sorted(sample.labels)): sample.value for sample in samples}
+    return {
+        " ".join(sample.labels[key] for key in sorted(sample.labels)): sample.value
+        for sample in samples
+    }
 
 
 def post(client: TestClient, *photos: bytes, **headers: Any) -> Any:
-    return client.post("/v1/photos", files=[("photos", ("a.jpg", photo)) for photo in photos], headers=headers)
+    return client.post(
+        "/v1/photos", files=[("photos", ("a.jpg", photo)) for photo in photos], headers=headers
+    )
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -67,7 +72,9 @@ def held(client: TestClient) -> Iterator[None]:
 @pytest.fixture
 def keyed(serve: Serve, tmp_path: Path) -> TestClient:
     path = tmp_path / "keys.txt"
-    path.write_text(f"# ours\n{hash_key(KEY, 'shop')}\n\n{hash_key(ADMIN, 'ops')} admin  # the night shift\n")
+    path.write_text(
+        f"# ours\n{hash_key(KEY, 'shop')}\n\n{hash_key(ADMIN, 'ops')} admin  # the night shift\n"
+    )
     return serve(api_keys=path)
 
 
@@ -77,7 +84,11 @@ def test_keys(keyed: TestClient, encode: Encode) -> None:
         response = post(keyed, photo, **headers)
         assert (response.status_code, response.json()["error"]["code"]) == (401, "no_key")
         assert response.headers["www-authenticate"] == "Bearer"
-    for headers in ({"X-API-Key": KEY[:-1]}, {"Authorization": f"Bearer {KEY}x"}, {"X-API-Key": b"\xff"}):
+    for headers in (
+        {"X-API-Key": KEY[:-1]},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"X-API-Key": b"\xff"},
+    ):
         response = post(keyed, photo, **headers)
         assert (response.status_code, response.json()["error"]["code"]) == (401, "wrong_key")
         assert KEY[:-1] not in response.text
@@ -100,7 +111,10 @@ def test_every_route_but_the_open_ones_needs_a_key(keyed: TestClient) -> None:
 def test_only_an_admin_loads_a_model(keyed: TestClient) -> None:
     refused = keyed.post("/v1/model/reload", headers={"X-API-Key": KEY})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
-    assert keyed.post("/v1/model/reload", headers={"X-API-Key": ADMIN}).json()["model_version"] == "test-1"
+    assert (
+        keyed.post("/v1/model/reload", headers={"X-API-Key": ADMIN}).json()["model_version"]
+        == "test-1"
+    )
 
 
 def test_without_keys_nobody_is_an_admin(serve: Serve) -> None:
@@ -119,7 +133,9 @@ def test_a_name_that_could_not_be_read_back_gets_no_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("line", [KEY, f"shop {KEY}", f"shop {'0' * 64} root", f"shop {'Z' * 64}"])
-def test_a_wrong_line_among_the_keys_is_named_and_not_shown(line: str, tmp_path: Path, model_file: Path) -> None:
+def test_a_wrong_line_among_the_keys_is_named_and_not_shown(
+    line: str, tmp_path: Path, model_file: Path
+) -> None:
     path = tmp_path / "keys.txt"
     path.write_text(f"\n{line}\n")
     with pytest.raises(UsageError, match=r"keys.txt:2: not a key; expected NAME SHA256") as caught:
@@ -167,7 +183,9 @@ def test_security_headers_are_on_every_answer(serve: Serve) -> None:
     client = serve()
     for path in ("/", "/docs", "/v1/model", "/nothing"):
         headers = client.get(path).headers
-        assert "default-src 'self'; img-src 'self' blob: data:" in headers["content-security-policy"]
+        assert (
+            "default-src 'self'; img-src 'self' blob: data:" in headers["content-security-policy"]
+        )
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
     answer = client.get("/v1/model", headers={"X-Request-ID": "from-the-shop.7"})
@@ -186,7 +204,14 @@ def test_no_page_loads_from_elsewhere(serve: Serve) -> None:
 
 def test_pages_are_files_of_the_folder_only(serve: Serve) -> None:
     client = serve()
-    for name in ("../app.py", "..%2Fapp.py", "%2e%2e/settings.py", "nothing.js", "index.html%00", "."):
+    for name in (
+        "../app.py",
+        "..%2Fapp.py",
+        "%2e%2e/settings.py",
+        "nothing.js",
+        "index.html%00",
+        ".",
+    ):
         response = client.get(f"/page/{name}")
         assert response.status_code == 404, name
         assert response.json()["error"]["code"] == "not_found"
@@ -194,7 +219,10 @@ def test_pages_are_files_of_the_folder_only(serve: Serve) -> None:
 
 def test_large_headers_and_json_bodies_are_refused(serve: Serve) -> None:
     client = serve()
-    assert client.get("/v1/model", headers={"X-Long": "x" * 20_000}).json()["error"]["code"] == "headers_too_large"
+    assert (
+        client.get("/v1/model", headers={"X-Long": "x" * 20_000}).json()["error"]["code"]
+        == "headers_too_large"
+    )
     refused = client.post("/v1/model/reload", content=b"x" * 70_000)
     assert (refused.status_code, refused.json()["error"]["code"]) == (413, "too_large")
 
@@ -275,7 +303,8 @@ def test_closing_does_not_wait_for_a_photo_that_never_ends(monkeypatch: pytest.M
     workload, gate, begun = Workload(1, 4, lambda _: None), threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(
-            asyncio.run, workload.run([lambda: (begun.set(), gate.wait())], [1], time.monotonic() + 60, 60)
+            asyncio.run,
+            workload.run([lambda: (begun.set(), gate.wait())], [1], time.monotonic() + 60, 60),
         )
         assert begun.wait(30)
         workload.close()
@@ -317,7 +346,9 @@ def test_head_answers_as_get_without_a_body(keyed: TestClient) -> None:
                 k: v for k, v in get.headers.items() if k not in own
             }
     service.draining = False
-    assert figures(keyed, "realdamage_requests_total", **{"X-API-Key": KEY})["HEAD /readyz 503"] == 1
+    assert (
+        figures(keyed, "realdamage_requests_total", **{"X-API-Key": KEY})["HEAD /readyz 503"] == 1
+    )
     described = keyed.get("/openapi.json").json()["paths"]
     assert [path for path, methods in described.items() if "head" in methods] == []
     refused = keyed.head("/v1/model", headers={"X-API-Key": KEY})
@@ -325,7 +356,9 @@ def test_head_answers_as_get_without_a_body(keyed: TestClient) -> None:
 
 
 def test_not_ready_before_a_model_is_loaded(model_file: Path) -> None:
-    client = TestClient(create_app(Settings(model=model_file)), base_url="http://127.0.0.1")  # not started
+    client = TestClient(
+        create_app(Settings(model=model_file)), base_url="http://127.0.0.1"
+    )  # not started
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").json()["error"]["code"] == "loading"
     assert client.get("/v1/model").status_code == 503
@@ -347,7 +380,9 @@ def test_a_model_is_replaced_and_a_broken_one_is_not(
     asyncio.run(reload_model(service))
     assert outcome() == ("review", "test-2")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(Refusal, match=r"not replaced, the old one goes on: .*served\.onnx") as caught:
+    with pytest.raises(
+        Refusal, match=r"not replaced, the old one goes on: .*served\.onnx"
+    ) as caught:
         asyncio.run(reload_model(service))
     assert caught.value.status_code == 422
     path.unlink()
@@ -370,7 +405,12 @@ def test_requests_keep_the_model_they_began_with(
         while not stop.is_set():
             response = post(client, photo)
             body = response.json()
-            found.add((response.status_code, body["model_version"] == body["results"][0]["verdict"]["model_version"]))
+            found.add(
+                (
+                    response.status_code,
+                    body["model_version"] == body["results"][0]["verdict"]["model_version"],
+                )
+            )
         return found
 
     with ThreadPoolExecutor(3) as pool:
@@ -424,7 +464,11 @@ def test_figures(serve: Serve, encode: Encode) -> None:
     post(client, encode(), encode(red=True), b"broken")
     client.get("/v1/nothing-1")
     client.get("/v1/nothing-2")
-    assert figures(client, "realdamage_photos_total") == {"real": 1.0, "synthetic": 1.0, "unreadable": 1.0}
+    assert figures(client, "realdamage_photos_total") == {
+        "real": 1.0,
+        "synthetic": 1.0,
+        "unreadable": 1.0,
+    }
     requests = figures(client, "realdamage_requests_total")
     assert requests["POST /v1/photos 200"] == 1.0
     assert requests["GET unmatched 404"] == 2.0
@@ -465,7 +509,9 @@ def test_a_store_that_fails_is_told_to_the_log_and_not_to_the_caller(
     service = client.app.state.service  # type: ignore[attr-defined]
     service.judged.add("1" * 64)
     database = service.reviews._database
-    database.execute(f"PRAGMA max_page_count={database.execute('PRAGMA page_count').fetchone()[0]}")  # a full disk
+    database.execute(
+        f"PRAGMA max_page_count={database.execute('PRAGMA page_count').fetchone()[0]}"
+    )  # a full disk
     note, full = {"photo_sha256": "1" * 64, "decision": "real", "note": "x" * 2000}, []
     with caplog.at_level(logging.ERROR, "realdamage.service"):
         for _ in range(20):
@@ -500,8 +546,15 @@ def test_log_lines_are_json_without_photos_or_names(
     photo = encode()
     with caplog.at_level(logging.INFO, "realdamage.service"):
         client = serve()
-        client.post("/v1/photos", files=[("photos", ("secret-name.jpg", photo)), ("photos", ("hidden.jpg", b"x"))])
-    lines = [JsonLines().format(record) for record in caplog.records if record.name == "realdamage.service"]
+        client.post(
+            "/v1/photos",
+            files=[("photos", ("secret-name.jpg", photo)), ("photos", ("hidden.jpg", b"x"))],
+        )
+    lines = [
+        JsonLines().format(record)
+        for record in caplog.records
+        if record.name == "realdamage.service"
+    ]
     assert not any("secret-name" in line or "hidden" in line for line in lines)
     (request,) = (json.loads(line) for line in lines if '"request"' in line)
     assert {key: request[key] for key in ("route", "method", "status", "photos", "level")} == {

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import realdamage.inference
 from PIL import Image
 
-import realdamage.inference
 import realdamage.service
+from realdamage.claims import ClaimPolicy
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.claim import ClaimPolicy
-from realdamage.inference.errors import UsageError
-from realdamage.inference.templates import TEMPLATES
+from realdamage.errors import UsageError
+from realdamage.phrases.templates import TEMPLATES
 from realdamage.service.app import create_app
 from realdamage.service.keys import hash_key
 from realdamage.service.screenshots import SAMPLE, browser, find_chromium, main, running, small_png
@@ -57,7 +57,9 @@ Open = Callable[..., "Page"]
 
 def strings(name: str = "strings", constant: str = "STRINGS") -> dict[str, dict[str, str]]:
     """The table of words in a script of the page, by language."""
-    _, found, table = (PAGE / f"{name}.js").read_text(encoding="utf-8").partition(f"export const {constant} =")
+    _, found, table = (
+        (PAGE / f"{name}.js").read_text(encoding="utf-8").partition(f"export const {constant} =")
+    )
     assert found
     read: dict[str, dict[str, str]] = json.loads(table.strip().removesuffix(";"))
     return read
@@ -65,7 +67,11 @@ def strings(name: str = "strings", constant: str = "STRINGS") -> dict[str, dict[
 
 def source_of_inference() -> str:
     folder = Path(realdamage.inference.__file__).parent
-    files = [path for path in folder.rglob("*.*") if path.suffix in (".py", ".yaml") and path.name != "templates.py"]
+    files = [
+        path
+        for path in folder.rglob("*.*")
+        if path.suffix in (".py", ".yaml") and path.name != "templates.py"
+    ]
     return "".join(path.read_text(encoding="utf-8") for path in files)
 
 
@@ -80,7 +86,9 @@ def test_both_languages_say_the_same_things() -> None:
         chinese = words["zh"][key]
         assert english.strip(), key
         assert chinese.strip(), key
-        assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", chinese)), key
+        assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", chinese)), (
+            key
+        )
     translated = [key for key in words["en"] if words["en"][key] != words["zh"][key]]
     assert len(translated) > len(words["en"]) - 3
 
@@ -117,13 +125,30 @@ def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over() -> N
         text = path.read_text(encoding="utf-8")
         if path.name != "strings.js":
             asked |= set(re.findall(r'data-i18n(?:-label|-placeholder)?="(\w+)"', text))
-            asked |= set(re.findall(r'"(key_\w+)"', text)) | set(re.findall(r'say\(\s*"(\w+)"', text))
-            asked |= {word for pair in re.findall(r'\? "(\w+)" : "(\w+)"', text) for word in pair if "_" in word}
+            asked |= set(re.findall(r'"(key_\w+)"', text)) | set(
+                re.findall(r'say\(\s*"(\w+)"', text)
+            )
+            asked |= {
+                word
+                for pair in re.findall(r'\? "(\w+)" : "(\w+)"', text)
+                for word in pair
+                if "_" in word
+            }
             prefixes |= set(re.findall(r"`(\w+_)\$\{", text))
     known = set(strings()["en"])
-    allowed = {"decide_real", "decide_synthetic", "language_name", "model", "previous", "next", *asked}
+    allowed = {
+        "decide_real",
+        "decide_synthetic",
+        "language_name",
+        "model",
+        "previous",
+        "next",
+        *asked,
+    }
     assert asked - known == set()
-    left_over = {key for key in known - allowed if not key.startswith((*prefixes, "short_", "outcome_"))}
+    left_over = {
+        key for key in known - allowed if not key.startswith((*prefixes, "short_", "outcome_"))
+    }
     assert left_over == set()
 
 
@@ -134,12 +159,16 @@ def test_the_page_keeps_to_its_content_policy() -> None:
     for path in PAGE.glob("*"):
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "//" not in re.sub(r"(?m)(^|\s)//.*$|<!--.*?-->", "", text), path.name
-        assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", text), path.name
+        assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", text), (
+            path.name
+        )
 
 
 def test_the_page_offers_the_damages_of_the_manifest() -> None:
     (listed,) = re.findall(
-        r"DAMAGES = \[\s*\.\.\.\[(.*?)\]", (PAGE / "decision.js").read_text(encoding="utf-8"), re.DOTALL
+        r"DAMAGES = \[\s*\.\.\.\[(.*?)\]",
+        (PAGE / "decision.js").read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     assert json.loads(f"[{listed}]") == ["", *DAMAGES]
     assert {f"damage_{name}" for name in ("", *DAMAGES)} <= set(strings()["en"])
@@ -151,19 +180,25 @@ def test_a_screenshot_is_made_small_without_losing_its_size_if_it_can() -> None:
     with Image.open(io.BytesIO(small_png(plain.getvalue()))) as image:
         assert image.size == (120, 80)
     noise = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(noise, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(
+        noise, "PNG"
+    )
     smaller = small_png(noise.getvalue(), most_bytes=4_000)
     assert len(smaller) <= 4_000
     with Image.open(io.BytesIO(smaller)) as image:
         assert 0 < image.width < 120
 
 
-def test_screenshots_say_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_screenshots_say_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--out", str(tmp_path), "--chromium", str(tmp_path / "chrome")]) == 2
     assert "chrome: no such file; name a Chromium" in capsys.readouterr().err
     program = tmp_path / "chromium"
     program.touch()
-    assert main(["--out", str(tmp_path), "--chromium", str(program), "--photos", str(tmp_path)]) == 2
+    assert (
+        main(["--out", str(tmp_path), "--chromium", str(program), "--photos", str(tmp_path)]) == 2
+    )
     assert "000004_ai_region.jpg: no such photo; name the folder" in capsys.readouterr().err
 
 
@@ -200,11 +235,16 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
     contexts, errors = [], []
 
     def make(url: str = address, width: int = 1280, **options: Any) -> Page:
-        context = chromium.new_context(viewport={"width": width, "height": 900}, **{"locale": "en-US", **options})
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, **{"locale": "en-US", **options}
+        )
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda note: errors.append(note.text) if "Content Security" in note.text else None)
+        page.on(
+            "console",
+            lambda note: errors.append(note.text) if "Content Security" in note.text else None,
+        )
         page.goto(url)
         until(page, "document.getElementById('model').textContent || location.search")
         return page
@@ -215,10 +255,14 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
     assert errors == []
 
 
-def choose(page: Page, *photos: tuple[str, bytes], listings: tuple[tuple[str, bytes], ...] = ()) -> None:
+def choose(
+    page: Page, *photos: tuple[str, bytes], listings: tuple[tuple[str, bytes], ...] = ()
+) -> None:
     for field, files in (("#photos", photos), ("#listings", listings)):
         if files:
-            sent = [{"name": name, "mimeType": "image/jpeg", "buffer": data} for name, data in files]
+            sent = [
+                {"name": name, "mimeType": "image/jpeg", "buffer": data} for name, data in files
+            ]
             page.set_input_files(field, sent)
 
 
@@ -264,9 +308,14 @@ def test_from_upload_to_export(open_page: Open, encode: Encode) -> None:
     with page.expect_download() as download:
         page.click("#export")
     assert download.value.suggested_filename == "metadata.csv"
-    rows = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+    rows = list(
+        csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines())
+    )
     (row,) = [row for row in rows if row["sha256"] == hashlib.sha256(data).hexdigest()]
-    told = [row[name] for name in ("file_name", "label", "damage", "label_source", "decided_by", "model_outcome")]
+    told = [
+        row[name]
+        for name in ("file_name", "label", "damage", "label_source", "decided_by", "model_outcome")
+    ]
     assert told == ["cup.jpg", "synthetic", "cracked", "review", "Ana", "synthetic"]
     assert "plain.jpg" not in {row["file_name"] for row in rows}
 
@@ -280,7 +329,12 @@ def test_keys_move_between_photos_and_overlays(open_page: Open, encode: Encode) 
     page = open_page()
     judge(page, ("a.jpg", encode(red=True, size=(128, 96))), ("b.jpg", encode(seed=1)))
     title = page.locator("#viewer h2")
-    for key, name in (("j", "b.jpg"), ("ArrowRight", "a.jpg"), ("k", "b.jpg"), ("ArrowLeft", "a.jpg")):
+    for key, name in (
+        ("j", "b.jpg"),
+        ("ArrowRight", "a.jpg"),
+        ("k", "b.jpg"),
+        ("ArrowLeft", "a.jpg"),
+    ):
         page.keyboard.press(key)
         assert title.inner_text() == name
     assert page.locator(".layer canvas").count() == 1
@@ -303,16 +357,25 @@ def test_keys_move_between_photos_and_overlays(open_page: Open, encode: Encode) 
 
 def test_a_rotated_photo_lies_under_its_heat(open_page: Open) -> None:
     rgb = np.full((96, 160, 3), (80, 100, 144), np.uint8)
-    rgb[:32, :64] = (200, 100, 40)  # upright, after a turn to the right, it lies at the right end of the upper edge
+    rgb[:32, :64] = (
+        200,
+        100,
+        40,
+    )  # upright, after a turn to the right, it lies at the right end of the upper edge
     exif = Image.Exif()
     exif[0x0112] = 6
     data = io.BytesIO()
     Image.fromarray(rgb).save(data, "JPEG", quality=95, exif=exif)
     page = open_page()
     judge(page, ("turned.jpg", data.getvalue()))
-    until(page, "document.querySelector('.photo').complete && document.querySelector('.map').width < 100")
+    until(
+        page,
+        "document.querySelector('.photo').complete && document.querySelector('.map').width < 100",
+    )
     frame = page.locator(".frame").bounding_box()
-    photo = page.evaluate("(({naturalWidth: w, naturalHeight: h}) => [w, h])(document.querySelector('.photo'))")
+    photo = page.evaluate(
+        "(({naturalWidth: w, naturalHeight: h}) => [w, h])(document.querySelector('.photo'))"
+    )
     assert photo == [96, 160]
     assert frame is not None
     assert frame["width"] / frame["height"] == pytest.approx(0.6, abs=0.01)
@@ -327,14 +390,17 @@ def test_a_rotated_photo_lies_under_its_heat(open_page: Open) -> None:
 
 
 def test_beside_the_listing_photo(open_page: Open) -> None:
-    claim, listing_photo = ((SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original"))
+    claim, listing_photo = (
+        (SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original")
+    )
     page = open_page()
     judge(page, ("claim.jpg", claim), listings=(("shop.jpg", listing_photo),))
     assert page.inner_text(".compared strong") == "The same shot, or one from a fixed camera"
     assert page.input_value("#overlay") == "change0"
     assert page.locator(".boxes rect.changed").count() >= 1
     left, top, width, height = (
-        float(page.get_attribute(".boxes rect.changed", name) or 0) for name in ("x", "y", "width", "height")
+        float(page.get_attribute(".boxes rect.changed", name) or 0)
+        for name in ("x", "y", "width", "height")
     )
     assert (left, top, left + width, top + height) == pytest.approx((82, 243, 138, 300), abs=12)
     page.select_option("#overlay", "listing0")
@@ -350,10 +416,19 @@ def test_beside_the_listing_photo(open_page: Open) -> None:
     assert "感谢" in page.inner_text(".letter")
 
 
-def test_a_photo_without_a_trace_does_not_outshine_the_recommendation(open_page: Open, encode: Encode) -> None:
-    claim, listing_photo = ((SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original"))
+def test_a_photo_without_a_trace_does_not_outshine_the_recommendation(
+    open_page: Open, encode: Encode
+) -> None:
+    claim, listing_photo = (
+        (SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original")
+    )
     page = open_page()
-    judge(page, ("plain.jpg", encode(size=(640, 480))), ("c.jpg", claim), listings=(("shop.jpg", listing_photo),))
+    judge(
+        page,
+        ("plain.jpg", encode(size=(640, 480))),
+        ("c.jpg", claim),
+        listings=(("shop.jpg", listing_photo),),
+    )
     assert page.inner_text(".recommendation strong") == "Escalate to a specialist"
     assert page.inner_text("#facts .badge") == "No trace in the pixels"
     assert page.locator(".strip .badge").all_inner_texts()[0] == "No trace"
@@ -362,7 +437,10 @@ def test_a_photo_without_a_trace_does_not_outshine_the_recommendation(open_page:
         script = f"getComputedStyle(document.querySelector({selector!r}), {part!r}).{name}"
         return str(page.evaluate(script))
 
-    sizes = [float(style(of, "fontSize").removesuffix("px")) for of in ("#facts .badge", ".recommendation strong")]
+    sizes = [
+        float(style(of, "fontSize").removesuffix("px"))
+        for of in ("#facts .badge", ".recommendation strong")
+    ]
     assert sizes[0] < 0.7 * sizes[1]
     for badge in ("#facts .badge", ".strip .badge"):
         assert style(badge, "content", "::before") == "none"  # no tick
@@ -384,7 +462,9 @@ def test_in_chinese_and_still_after_a_reload(open_page: Open, encode: Encode) ->
 
 
 def test_a_claim_is_told_in_whole_chinese_sentences(open_page: Open, encode: Encode) -> None:
-    painted, original = ((SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original"))
+    painted, original = (
+        (SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original")
+    )
     page = open_page(locale="zh-CN")
     photos = (("shoes.jpg", painted), ("cup.jpg", encode(red=True, size=(128, 96))))
     judge(page, *photos, listings=(("shop.jpg", original), ("text.jpg", b"no photo at all")))
@@ -393,12 +473,17 @@ def test_a_claim_is_told_in_whole_chinese_sentences(open_page: Open, encode: Enc
     assert "cup.jpg：尺寸为 128×96 像素，短边应不少于 320 像素。" in reasons
     (text,) = [text for text in reasons if text.startswith("未参与对比：text.jpg：")]
     assert "不是可以读取的照片，文件以 b'no photo at ' 开头。支持的格式：JPEG、" in text
-    (changed,) = [text for text in reasons if text.startswith("shoes.jpg：与商品原图 shop.jpg 为同一次拍摄")]
+    (changed,) = [
+        text for text in reasons if text.startswith("shoes.jpg：与商品原图 shop.jpg 为同一次拍摄")
+    ]
     assert re.search(r"，但有 \d+ 处差异（占重叠部分的 \d+\.\d%）。两张照片中哪一张有改动", changed)
-    assert re.search(r"cup.jpg：模型在像素中发现了它视为合成痕迹的特征（得分 \+\d+\.\d\d）。", "\n".join(reasons))
+    assert re.search(
+        r"cup.jpg：模型在像素中发现了它视为合成痕迹的特征（得分 \+\d+\.\d\d）。", "\n".join(reasons)
+    )
     compared = page.locator(".compared .reasons li").all_inner_texts()
     assert re.fullmatch(
-        r"有 \d+% 的细微纹理与商品原图相同：同一次拍摄，或固定机位、光线未变的另一次拍摄；仅凭.*", compared[0]
+        r"有 \d+% 的细微纹理与商品原图相同：同一次拍摄，或固定机位、光线未变的另一次拍摄；仅凭.*",
+        compared[0],
     )
     for _ in photos:
         assert page.locator("#results [lang=en]:not(option)").all_inner_texts() == []
@@ -413,10 +498,15 @@ def test_a_claim_is_told_in_whole_chinese_sentences(open_page: Open, encode: Enc
     cut = page.inner_text("#facts .problem")
     assert cut.startswith("cut.jpg：文件已损坏或不完整（")
     assert cut.endswith("），请索取原始文件")
-    assert f"{cut.replace('：', '：无法读取：')}。" in page.locator(".claim .reasons li").all_text_contents()
+    assert (
+        f"{cut.replace('：', '：无法读取：')}。"
+        in page.locator(".claim .reasons li").all_text_contents()
+    )
 
 
-def test_what_the_page_cannot_say_in_chinese_stands_in_english_below_its_title(open_page: Open, encode: Encode) -> None:
+def test_what_the_page_cannot_say_in_chinese_stands_in_english_below_its_title(
+    open_page: Open, encode: Encode
+) -> None:
     page = open_page(locale="zh-CN")
 
     def of_another_version(route: Any) -> None:
@@ -426,7 +516,11 @@ def test_what_the_page_cannot_say_in_chinese_stands_in_english_below_its_title(o
         about = {"template": "about", "values": {"name": "cup.jpg"}}
         lacking = [{"template": "photo_too_small", "values": {"width": "9"}}]
         unknown = [about, {"template": "constructor", "values": {}}]
-        answer["reasons"] = [told, *({**told, "phrases": said} for said in ([], lacking, unknown)), first]
+        answer["reasons"] = [
+            told,
+            *({**told, "phrases": said} for said in ([], lacking, unknown)),
+            first,
+        ]
         route.fulfill(json=answer)
 
     page.route("**/v1/claims", of_another_version)
@@ -481,9 +575,15 @@ def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: En
     assert page.is_enabled("#judge")
 
     refusal = {"error": {"code": "busy", "message": "64 photos are waiting.", "request_id": "r"}}
-    page.route("**/v1/claims", lambda route: route.fulfill(status=429, json=refusal, headers={"Retry-After": "1"}))
+    page.route(
+        "**/v1/claims",
+        lambda route: route.fulfill(status=429, json=refusal, headers={"Retry-After": "1"}),
+    )
     page.click("#judge")
-    until(page, "document.getElementById('problem').textContent.includes('64 photos are waiting. Try again in 1 s.')")
+    until(
+        page,
+        "document.getElementById('problem').textContent.includes('64 photos are waiting. Try again in 1 s.')",
+    )
     assert page.is_disabled("#judge")
     page.wait_for_selector("#judge:enabled")
 
@@ -492,12 +592,16 @@ def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: En
     page.click("#judge")
     until(page, "document.getElementById('problem').textContent.includes('cannot be reached')")
     page.unroute("**/v1/claims")
-    page.route("**/v1/claims", lambda route: route.fulfill(status=413, body="<html>too large</html>"))
+    page.route(
+        "**/v1/claims", lambda route: route.fulfill(status=413, body="<html>too large</html>")
+    )
     page.click("#judge")
     until(page, "document.getElementById('problem').textContent.includes('HTTP 413')")
 
 
-def test_a_decision_that_is_not_stored_is_told_where_it_was_made(open_page: Open, encode: Encode) -> None:
+def test_a_decision_that_is_not_stored_is_told_where_it_was_made(
+    open_page: Open, encode: Encode
+) -> None:
     page, sent = open_page(), []
     judge(page, ("one.jpg", encode(size=(128, 96))), ("two.jpg", encode(size=(128, 96), seed=1)))
     page.route("**/v1/reviews", lambda route: sent.append(route))
@@ -510,14 +614,18 @@ def test_a_decision_that_is_not_stored_is_told_where_it_was_made(open_page: Open
     while not sent and time.monotonic() < until_sent:
         page.wait_for_timeout(20)
     assert len(sent) == 1
-    sent[0].fulfill(status=503, json={"error": {"code": "unavailable", "message": "No room on the disk."}})
+    sent[0].fulfill(
+        status=503, json={"error": {"code": "unavailable", "message": "No room on the disk."}}
+    )
     until(page, "document.querySelector('#saved').textContent.includes('No room on the disk.')")
     assert page.inner_text("#viewer h2") == "one.jpg"
     assert page.get_attribute("#saved", "class") == "problem"
     assert page.locator("#deciding [aria-pressed=true]").count() == 0
 
 
-def test_a_key_is_asked_for_and_kept_for_this_tab(open_page: Open, encode: Encode, model_file: Path) -> None:
+def test_a_key_is_asked_for_and_kept_for_this_tab(
+    open_page: Open, encode: Encode, model_file: Path
+) -> None:
     settings = Settings(model=model_file, threads=1, api_key_hashes=hash_key(KEY, "team"))
     with running(create_app(settings)) as url:
         page = open_page(f"{url}/?keyed")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from realdamage.data.readers import read_dataset
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.service.keys import hash_key
 from realdamage.service.review_export import BIAS_NOTICE, EXPORT_COLUMNS, export_manifest
 from realdamage.service.review_store import Damage, JudgedPhotos, Review, ReviewStore
@@ -77,17 +77,28 @@ def test_a_decision_goes_in_and_comes_out(client: TestClient) -> None:
     }
 
 
-def test_a_decision_names_the_key_that_made_it(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+def test_a_decision_names_the_key_that_made_it(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
     key, other = ("a" * 30, "b" * 30)
     keys = f"{hash_key(key, 'shop')},{hash_key(other, 'night-shift')}"
     client = serve(api_key_hashes=keys, store=tmp_path / "store")
     photo = encode()
     client.post("/v1/photos", files=[("photos", ("a.jpg", photo))], headers={"X-API-Key": key})
-    sent = {"photo_sha256": hashlib.sha256(photo).hexdigest(), "decision": "real", "reviewer": "Ana"}
+    sent = {
+        "photo_sha256": hashlib.sha256(photo).hexdigest(),
+        "decision": "real",
+        "reviewer": "Ana",
+    }
     for given in (key, other):
-        assert client.post("/v1/reviews", json=sent, headers={"X-API-Key": given}).status_code == 201
+        assert (
+            client.post("/v1/reviews", json=sent, headers={"X-API-Key": given}).status_code == 201
+        )
     found = client.get("/v1/reviews", headers={"X-API-Key": key}).json()["reviews"]
-    assert [(review["reviewer"], review["key_name"]) for review in found] == [("Ana", "night-shift"), ("Ana", "shop")]
+    assert [(review["reviewer"], review["key_name"]) for review in found] == [
+        ("Ana", "night-shift"),
+        ("Ana", "shop"),
+    ]
     stored = b"".join(path.read_bytes() for path in (tmp_path / "store").glob("reviews.sqlite*"))
     for secret in (key, other):
         assert secret.encode() not in stored
@@ -95,7 +106,9 @@ def test_a_decision_names_the_key_that_made_it(serve: Serve, encode: Encode, tmp
 
 
 def decide(client: TestClient, photo: bytes) -> typing.Any:
-    return client.post("/v1/reviews", json={"photo_sha256": hashlib.sha256(photo).hexdigest(), "decision": "real"})
+    return client.post(
+        "/v1/reviews", json={"photo_sha256": hashlib.sha256(photo).hexdigest(), "decision": "real"}
+    )
 
 
 @pytest.mark.parametrize("route", ["photos", "claims"])
@@ -115,11 +128,17 @@ def test_after_a_restart_kept_claims_and_earlier_decisions_are_known(
 ) -> None:
     kept, decided, neither = (encode(seed=seed) for seed in range(3))
     first = serve(store=tmp_path / "store")
-    first.post("/v1/claims", files=[("photos", ("a.jpg", kept))], data={"keep": "true", "claim_id": "C-1"})
+    first.post(
+        "/v1/claims", files=[("photos", ("a.jpg", kept))], data={"keep": "true", "claim_id": "C-1"}
+    )
     first.post("/v1/photos", files=[("photos", ("b.jpg", decided)), ("photos", ("c.jpg", neither))])
     assert decide(first, decided).status_code == 201
     second = serve(store=tmp_path / "store")
-    assert [decide(second, photo).status_code for photo in (kept, decided, neither)] == [201, 201, 409]
+    assert [decide(second, photo).status_code for photo in (kept, decided, neither)] == [
+        201,
+        201,
+        409,
+    ]
 
 
 def test_the_photos_judged_last_are_remembered() -> None:
@@ -149,7 +168,11 @@ def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) ->
         store.add(Review(ONE, decision, file_name="a.jpg"))
     store.add(Review(TWO, "real", file_name="b.jpg"))
     store.add(Review(TWO, "unsure", file_name="b.jpg"))
-    assert [review.decision for review in store.history(photos=[ONE])] == ["real", "unsure", "synthetic"]
+    assert [review.decision for review in store.history(photos=[ONE])] == [
+        "real",
+        "unsure",
+        "synthetic",
+    ]
     assert len(store.history()) == 5
     assert [(row["file_name"], row["label"]) for row in exported(store)] == [("a.jpg", "real")]
     assert store.counts() == {"real": 1, "synthetic": 0, "unsure": 1}
@@ -157,13 +180,25 @@ def test_the_history_is_kept_and_the_last_decision_counts(store: ReviewStore) ->
 
 def test_what_the_export_says_of_a_photo(store: ReviewStore) -> None:
     store.add(
-        Review(ONE, "real", "dented", "a.jpg", "c1", reviewer="Bo", outcome="synthetic", score=2.5, key_name="shop")
+        Review(
+            ONE,
+            "real",
+            "dented",
+            "a.jpg",
+            "c1",
+            reviewer="Bo",
+            outcome="synthetic",
+            score=2.5,
+            key_name="shop",
+        )
     )
     store.add(Review(TWO, "synthetic", "cracked", "b.png", "c1"))
     store.add(Review(THREE, "real", "", "c.jpg"))
     rows = exported(store)
     assert tuple(rows[0]) == EXPORT_COLUMNS
-    told = [[row[name] for name in ("label", "kind", "condition", "damage", "group")] for row in rows]
+    told = [
+        [row[name] for name in ("label", "kind", "condition", "damage", "group")] for row in rows
+    ]
     assert told == [
         ["real", "damaged", "damaged", "dented", "claim c1"],
         ["synthetic", "", "unknown", "cracked", "claim c1"],
@@ -178,7 +213,9 @@ def test_what_the_export_says_of_a_photo(store: ReviewStore) -> None:
 
 
 @pytest.mark.parametrize("names", ["given", "sha256"])
-def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path, names: typing.Any) -> None:
+def test_the_manifest_reader_takes_the_export(
+    store: ReviewStore, tmp_path: Path, names: typing.Any
+) -> None:
     given = [
         "cup.jpg",
         "CUP.jpg",
@@ -197,12 +234,21 @@ def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path
         photos[hashlib.sha256(buffer.getvalue()).hexdigest()] = buffer.getvalue()
         digest = list(photos)[index]
         store.add(
-            Review(digest, "real" if index % 2 else "synthetic", "torn", name, f"=claim{index}", outcome="review")
+            Review(
+                digest,
+                "real" if index % 2 else "synthetic",
+                "torn",
+                name,
+                f"=claim{index}",
+                outcome="review",
+            )
         )
     rows = exported(store, names=names)
     for row in rows:
         (tmp_path / row["file_name"]).write_bytes(photos[row["sha256"]])
-    (tmp_path / "metadata.csv").write_text(export_manifest(store.current(), names), encoding="utf-8")
+    (tmp_path / "metadata.csv").write_text(
+        export_manifest(store.current(), names), encoding="utf-8"
+    )
     manifest = read_dataset(tmp_path)
     assert len(manifest) == len(given)
     table: pd.DataFrame = manifest.table
@@ -210,12 +256,18 @@ def test_the_manifest_reader_takes_the_export(store: ReviewStore, tmp_path: Path
     assert not table["file_name"].str.contains(r"^[=.]|/", regex=True).any()
     assert list(table["kind"]) == ["", "damaged"] * 4 + [""]
     assert set(table["label_source"]) == {"review"}
-    assert list(table["file_name"])[-1] == ("杯.jpg" if names == "given" else f"{rows[-1]['sha256']}.jpg")
+    assert list(table["file_name"])[-1] == (
+        "杯.jpg" if names == "given" else f"{rows[-1]['sha256']}.jpg"
+    )
 
 
 def test_no_cell_is_a_formula(store: ReviewStore) -> None:
     store.add(Review(ONE, "real", file_name="=1+1.jpg", claim_id="@x", model_version="-2+3"))
-    store.add(Review(TWO, "real", file_name="＝1+1.jpg", reviewer="＠x", key_name="-x", model_version="－2+3"))
+    store.add(
+        Review(
+            TWO, "real", file_name="＝1+1.jpg", reviewer="＠x", key_name="-x", model_version="－2+3"
+        )
+    )
     marks = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
     assert not any(value.startswith(marks) for row in exported(store) for value in row.values())
 
@@ -229,7 +281,11 @@ def test_the_export_over_http_warns_of_its_bias(client: TestClient, store: Revie
     assert "biased sample" in answer.headers["x-realdamage-notice"]
     assert answer.headers["x-realdamage-left-out"] == "1"
     assert answer.text.splitlines()[1].startswith(f"a.jpg,real,original,unknown,,,{ONE},review,")
-    assert client.get("/v1/reviews/export", params={"names": "sha256"}).text.splitlines()[1].startswith(f"{ONE}.jpg,")
+    assert (
+        client.get("/v1/reviews/export", params={"names": "sha256"})
+        .text.splitlines()[1]
+        .startswith(f"{ONE}.jpg,")
+    )
     assert client.get("/v1/reviews/export", params={"names": "both"}).status_code == 422
 
 
@@ -249,7 +305,9 @@ def test_the_export_over_http_warns_of_its_bias(client: TestClient, store: Revie
         ({"key_name": "shop"}, "key_name"),
     ],
 )
-def test_a_wrong_field_is_named(client: TestClient, store: ReviewStore, changed: dict[str, str], field: str) -> None:
+def test_a_wrong_field_is_named(
+    client: TestClient, store: ReviewStore, changed: dict[str, str], field: str
+) -> None:
     answer = client.post("/v1/reviews", json={"photo_sha256": ONE, "decision": "real"} | changed)
     assert answer.status_code == 422
     assert field in answer.text
@@ -266,10 +324,15 @@ def test_a_wrong_field_is_named(client: TestClient, store: ReviewStore, changed:
             "64 lower-case hexadecimal digits",
         ),
         ({"note": "x" * 2001}, "note: has 2001 characters, at most 2000 are taken; shorten it"),
-        ({"score": "high"}, "score: found 'high'; it should be a valid number (the verdict's score)"),
+        (
+            {"score": "high"},
+            "score: found 'high'; it should be a valid number (the verdict's score)",
+        ),
     ],
 )
-def test_a_wrong_field_is_told_with_what_it_should_be(serve: Serve, changed: dict[str, str], told: str) -> None:
+def test_a_wrong_field_is_told_with_what_it_should_be(
+    serve: Serve, changed: dict[str, str], told: str
+) -> None:
     answer = serve().post("/v1/reviews", json={"photo_sha256": ONE, "decision": "real"} | changed)
     assert answer.json()["error"]["message"] == told
 
@@ -309,7 +372,10 @@ def test_a_wrong_query_is_told_with_what_it_should_be(serve: Serve) -> None:
         return str(client.get("/v1/reviews", params=query).json()["error"]["message"])
 
     assert told(limit=0) == "limit: found '0'; it should be greater than or equal to 1"
-    assert told(photo_sha256=[ONE] * 101) == "photo_sha256: has 101 values, at most 100 are taken; shorten it"
+    assert (
+        told(photo_sha256=[ONE] * 101)
+        == "photo_sha256: has 101 values, at most 100 are taken; shorten it"
+    )
 
 
 def test_history_of_some_photos_and_of_a_claim(client: TestClient, store: ReviewStore) -> None:
@@ -318,7 +384,10 @@ def test_history_of_some_photos_and_of_a_claim(client: TestClient, store: Review
     store.add(Review(THREE, "unsure", claim_id="c2"))
 
     def found(**query: typing.Any) -> list[str]:
-        return [review["photo_sha256"] for review in client.get("/v1/reviews", params=query).json()["reviews"]]
+        return [
+            review["photo_sha256"]
+            for review in client.get("/v1/reviews", params=query).json()["reviews"]
+        ]
 
     assert found(photo_sha256=[ONE, THREE]) == [THREE, ONE]
     assert found(claim_id="c2") == [THREE, TWO]
@@ -355,7 +424,9 @@ def test_decisions_outlive_the_process_and_hold_no_photo(tmp_path: Path) -> None
 def test_many_threads_write_at_once(tmp_path: Path) -> None:
     stores = [ReviewStore(tmp_path / "reviews.sqlite") for _ in range(2)]
     work = [
-        threading.Thread(target=lambda n=n: [stores[n % 2].add(Review(f"{n:064x}", "real")) for _ in range(5)])
+        threading.Thread(
+            target=lambda n=n: [stores[n % 2].add(Review(f"{n:064x}", "real")) for _ in range(5)]
+        )
         for n in range(6)
     ]
     for thread in work:
@@ -380,7 +451,9 @@ def test_a_note_that_was_deleted_is_not_left_in_the_file(tmp_path: Path) -> None
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "reviews.sqlite"
     path.write_bytes(b"this is not a database at all" * 50)
-    with pytest.raises(RealDamageError, match=r"reviews\.sqlite: decisions cannot be kept there .*not a database"):
+    with pytest.raises(
+        RealDamageError, match=r"reviews\.sqlite: decisions cannot be kept there .*not a database"
+    ):
         ReviewStore(path)
 
 

@@ -23,9 +23,9 @@ from typing import Any
 import httpx
 import pytest
 
-from realdamage import cli
-from realdamage.inference.claim import EvidenceLog
-from realdamage.inference.errors import UsageError
+from realdamage.claims import EvidenceLog
+from realdamage.commands import cli
+from realdamage.errors import UsageError
 from realdamage.service.keys import hash_key
 from realdamage.service.settings import Settings, read_settings
 
@@ -36,8 +36,19 @@ Encode = Callable[..., bytes]
 class Process:
     """A server on a free port of this machine; its log lines are read as they come."""
 
-    def __init__(self, model: Path, *options: str, cwd: Path, program: tuple[str, ...] = ("-m", "realdamage")) -> None:
-        command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0", *options]
+    def __init__(
+        self, model: Path, *options: str, cwd: Path, program: tuple[str, ...] = ("-m", "realdamage")
+    ) -> None:
+        command = [
+            sys.executable,
+            *program,
+            "serve",
+            "--model",
+            str(model),
+            "--port",
+            "0",
+            *options,
+        ]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
         self.lines: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
@@ -98,7 +109,9 @@ def test_a_life(
 
     def send() -> None:
         kind = {"content-type": "multipart/form-data; boundary=x"}
-        answers.append(httpx.post(f"{server.url}/v1/photos", content=slowly(), headers=kind, timeout=30))
+        answers.append(
+            httpx.post(f"{server.url}/v1/photos", content=slowly(), headers=kind, timeout=30)
+        )
 
     caller = threading.Thread(target=send)
     caller.start()
@@ -127,7 +140,7 @@ def running(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 STUCK = """
 import sys, threading
-from realdamage import cli
+from realdamage.commands import cli
 from realdamage.service import photos, workload
 
 def never_ends(*_, **__):
@@ -147,7 +160,12 @@ IGNORED = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # as in
     [("", signal.SIGTERM, -signal.SIGTERM), ("", signal.SIGINT, 130), (IGNORED, signal.SIGINT, 0)],
 )
 def test_stopping_does_not_wait_for_a_photo_that_never_ends(
-    start: Callable[..., Process], model_file: Path, encode: Encode, first: str, sent: signal.Signals, code: int
+    start: Callable[..., Process],
+    model_file: Path,
+    encode: Encode,
+    first: str,
+    sent: signal.Signals,
+    code: int,
 ) -> None:
     server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", first + STUCK))
     refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
@@ -157,14 +175,19 @@ def test_stopping_does_not_wait_for_a_photo_that_never_ends(
     assert server.process.wait(60) == code
 
 
-def test_callers_that_never_finish_are_hung_up_on(start: Callable[..., Process], model_file: Path) -> None:
+def test_callers_that_never_finish_are_hung_up_on(
+    start: Callable[..., Process], model_file: Path
+) -> None:
     """A head that never ends, one that never begins, and the rest of a body that was refused."""
     server = start(model_file, "--deadline", "1")
     host, port = server.url.removeprefix("http://").split(":")
     refused = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
     for head in (b"GET / HTTP/1.1\r\nX: ", b"", refused):
         begun = time.monotonic()
-        with socket.create_connection((host, int(port)), timeout=0.2) as connection, suppress(ConnectionError):
+        with (
+            socket.create_connection((host, int(port)), timeout=0.2) as connection,
+            suppress(ConnectionError),
+        ):
             connection.sendall(head)
             while time.monotonic() < begun + 10:
                 if head:
@@ -193,7 +216,9 @@ def test_what_is_stored_is_for_its_owner_alone(
     )
     assert kept.status_code == 200
     paths = [store, *store.rglob("*")]
-    assert {"store", "A", "evidence.html", "claims.sqlite", "reviews.sqlite", "log.jsonl"} <= {p.name for p in paths}
+    assert {"store", "A", "evidence.html", "claims.sqlite", "reviews.sqlite", "log.jsonl"} <= {
+        p.name for p in paths
+    }
     assert [path for path in paths if path.stat().st_mode & 0o077] == []
 
 
@@ -204,22 +229,35 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
     for _ in range(height):
         rows += packer.compress(bytes(1 + width))
     parts = [(b"IHDR", size), *chunks, (b"IDAT", rows + packer.flush()), (b"IEND", b"")]
-    packed = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts]
+    packed = [
+        struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d))
+        for kind, d in parts
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process's memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="the peak of a process's memory is read from /proc",
+)
 def test_a_thumbnail_of_100_megapixels_costs_nothing(running: Process, encode: Encode) -> None:
     """It took 3.7 GiB and 19 s, and the other photo of the request was lost."""
     thumbnail = png(100_000_000, 1)
     exif = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 2)
-    exif += struct.pack("<HHII", 0x0201, 4, 1, 44) + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail)) + bytes(4)
+    exif += (
+        struct.pack("<HHII", 0x0201, 4, 1, 44)
+        + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail))
+        + bytes(4)
+    )
     bomb = png(64, 64, (b"eXIf", exif + thumbnail))
     assert len(bomb) < 100_000
     files = [("photos", ("bomb.png", bomb)), ("photos", ("honest.jpg", encode()))]
     answer = httpx.post(f"{running.url}/v1/photos", files=files, timeout=60)
     assert answer.status_code == 200
-    assert [result["verdict"]["outcome"] for result in answer.json()["results"]] == ["review", "real"]
+    assert [result["verdict"]["outcome"] for result in answer.json()["results"]] == [
+        "review",
+        "real",
+    ]
     assert answer.json()["results"][0]["provenance"]["camera"]["thumbnail"] == "none"
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 400_000  # type: ignore[index]
@@ -228,7 +266,11 @@ def test_a_thumbnail_of_100_megapixels_costs_nothing(running: Process, encode: E
 def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        for path in ("/healthz", "/readyz", "/"):  # on one connection: a body would be taken for the next answer
+        for path in (
+            "/healthz",
+            "/readyz",
+            "/",
+        ):  # on one connection: a body would be taken for the next answer
             connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             answer = b""
             while not answer.endswith(b"\r\n\r\n"):
@@ -240,7 +282,9 @@ def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
             assert int(length[1]) == len(httpx.get(f"{running.url}{path}").content)
 
 
-def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(running: Process) -> None:
+def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(
+    running: Process,
+) -> None:
     host, port = running.url.removeprefix("http://").split(":")
     head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -277,20 +321,36 @@ def test_a_head_without_end_is_cut(running: Process) -> None:
         (["--shadow-share", "2"], 2, "--shadow-share=2.0 must be in 0..1"),
         (["--deadline", "nan"], 2, "--deadline=nan must be at least"),
         (["--deadline", "inf"], 2, "--deadline=inf must be at most 86400"),
-        (["--retention-days", "99999999999"], 2, "--retention-days=99999999999 must be at most 36500"),
+        (
+            ["--retention-days", "99999999999"],
+            2,
+            "--retention-days=99999999999 must be at most 36500",
+        ),
         (["--review-days", "0"], 2, "--review-days=0 must be at least 1"),
         (["--max-pixels", "200000000"], 2, "--max-pixels=200000000 must be at most 100000000"),
-        (["--port", "0", "--shadow-model", "absent.onnx"], 2, "absent.onnx: the model cannot be read"),
+        (
+            ["--port", "0", "--shadow-model", "absent.onnx"],
+            2,
+            "absent.onnx: the model cannot be read",
+        ),
         (["--store", "/"], 2, "/: no store of this service, it holds "),
         (["--port", "70000"], 2, "--port=70000 must be at most 65535"),
         (["--threads", "0"], 2, "--threads=0 must be at least 1"),
         (["--model", "absent.onnx"], 2, "absent.onnx"),
         (["--api-keys", "absent.txt"], 2, "absent.txt: the keys cannot be read"),
-        (["--host", "no.such.host.invalid", "--no-auth"], 3, "cannot listen on no.such.host.invalid:8000"),
+        (
+            ["--host", "no.such.host.invalid", "--no-auth"],
+            3,
+            "cannot listen on no.such.host.invalid:8000",
+        ),
     ],
 )
 def test_what_does_not_start(
-    options: list[str], code: int, words: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    code: int,
+    words: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
     assert cli.main(["serve", *options]) == code
@@ -308,7 +368,9 @@ def test_a_port_that_is_taken(running: Process, model_file: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_hash_key_prints_the_line_to_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hash_key_prints_the_line_to_store(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import io
 
     key = "s" * 40
@@ -321,8 +383,17 @@ def test_hash_key_prints_the_line_to_store(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_settings_from_the_environment() -> None:
     environment = {
-        **{"REALDAMAGE_PORT": "9000", "REALDAMAGE_NO_AUTH": "true", "REALDAMAGE_STORE": "kept", "HOME": "/"},
-        **{"REALDAMAGE_HOST": "0.0.0.0", "REALDAMAGE_THREADS": "", "REALDAMAGE_SHADOW_SHARE": "0.5"},
+        **{
+            "REALDAMAGE_PORT": "9000",
+            "REALDAMAGE_NO_AUTH": "true",
+            "REALDAMAGE_STORE": "kept",
+            "HOME": "/",
+        },
+        **{
+            "REALDAMAGE_HOST": "0.0.0.0",
+            "REALDAMAGE_THREADS": "",
+            "REALDAMAGE_SHADOW_SHARE": "0.5",
+        },
         "REALDAMAGE_TRUST_ANCHORS": "anchors.pem",
     }
     found = read_settings({"port": 9001, "host": None}, environment)
@@ -342,8 +413,16 @@ def test_variables_that_kubernetes_sets_for_a_service_of_that_name() -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "words"),
     [
-        ("REALDAMAGE_MAX_PHOTO", "3", "REALDAMAGE_MAX_PHOTO: no such setting; known are REALDAMAGE_ALLOW_DEMO"),
-        ("REALDAMAGE_MAX_PHOTOS", "many", "REALDAMAGE_MAX_PHOTOS='many': expected a value of type int"),
+        (
+            "REALDAMAGE_MAX_PHOTO",
+            "3",
+            "REALDAMAGE_MAX_PHOTO: no such setting; known are REALDAMAGE_ALLOW_DEMO",
+        ),
+        (
+            "REALDAMAGE_MAX_PHOTOS",
+            "many",
+            "REALDAMAGE_MAX_PHOTOS='many': expected a value of type int",
+        ),
         ("REALDAMAGE_NO_AUTH", "maybe", "REALDAMAGE_NO_AUTH='maybe': write true or false"),
     ],
 )
@@ -364,7 +443,10 @@ def test_the_container_s_recipe_fits_the_package() -> None:
         for text in project["optional-dependencies"][wanted.pop()]:
             nested = re.fullmatch(r"realdamage\[(\w+)\]", text)
             (wanted.append if nested else packages.append)(nested[1] if nested else text)
-    assert not any(re.match(r"torch|timm|pandas|scikit-learn|matplotlib|onnx\b", package) for package in packages)
+    assert not any(
+        re.match(r"torch|timm|pandas|scikit-learn|matplotlib|onnx\b", package)
+        for package in packages
+    )
     entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", commands, re.MULTILINE)[1])  # type: ignore[index]
     assert entry[0] in project["scripts"]
     assert cli._parser().parse_args(entry[1:]).run.__name__ == "serve"
@@ -381,7 +463,9 @@ def test_the_container_s_recipe_fits_the_package() -> None:
 
 def keep(url: str, claim_id: str, photo: bytes) -> httpx.Response:
     files = [("photos", ("a.jpg", photo))]
-    return httpx.post(f"{url}/v1/claims", files=files, data={"claim_id": claim_id, "keep": "true"}, timeout=60)
+    return httpx.post(
+        f"{url}/v1/claims", files=files, data={"claim_id": claim_id, "keep": "true"}, timeout=60
+    )
 
 
 def test_a_service_that_is_killed_while_six_callers_keep_claims(
@@ -423,7 +507,11 @@ def test_a_service_that_is_killed_while_six_callers_keep_claims(
             answer = keep(server.url, claim_id if number % 2 else f"new-{claim_id}", photo)
             assert answer.status_code == 200, answer.text
             assert answer.json()["photos"][0]["duplicates"] == []
-    kept = {path.name for path in (tmp_path / "store" / "claims").iterdir() if not path.name.startswith(".")}
+    kept = {
+        path.name
+        for path in (tmp_path / "store" / "claims").iterdir()
+        if not path.name.startswith(".")
+    }
     log = EvidenceLog(tmp_path / "store" / "log.jsonl").verify()
     assert log.problems == ()
     assert sorted(entry["payload"]["claim_id"] for entry in log.entries) == sorted(kept)

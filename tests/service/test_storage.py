@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from realdamage.inference.claim import ClaimIndex, EvidenceLog
-from realdamage.inference.claim import log as log_module
-from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.claims import ClaimIndex, EvidenceLog
+from realdamage.claims import log as log_module
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.service.app import create_app
 from realdamage.service.refusals import Refusal
 from realdamage.service.retention import CLOCK_GAP_DAYS, Purged, purge
@@ -48,17 +48,26 @@ def kept(store: ClaimStore, folder: Path, claim_id: str) -> Path:
 
 
 def post(client: TestClient, photo: bytes, **fields: str) -> Any:
-    return client.post("/v1/claims", files=[("photos", ("a.jpg", photo))], data={"keep": "true", **fields})
+    return client.post(
+        "/v1/claims", files=[("photos", ("a.jpg", photo))], data={"keep": "true", **fields}
+    )
 
 
 def figure(client: TestClient, name: str) -> float:
-    (line,) = (line for line in client.get("/metrics").text.splitlines() if line.startswith(f"{name} "))
+    (line,) = (
+        line for line in client.get("/metrics").text.splitlines() if line.startswith(f"{name} ")
+    )
     return float(line.split()[1])
 
 
 def fill(monkeypatch: pytest.MonkeyPatch, while_there_is: Path) -> Callable[[], bool]:
     """The disk is full until this folder is removed: no file can be made, and SQLite cannot write."""
-    usage, opened, connect, delete = shutil.disk_usage, Path.open, sqlite3.connect, ClaimIndex.delete
+    usage, opened, connect, delete = (
+        shutil.disk_usage,
+        Path.open,
+        sqlite3.connect,
+        ClaimIndex.delete,
+    )
 
     def check() -> None:
         if while_there_is.exists():
@@ -141,7 +150,12 @@ def test_what_killed_processes_left_is_purged_and_nothing_else(tmp_path: Path) -
     with store.new("D"):
         (claims / ".D.0a1b2c3d.tmp").mkdir()
         assert purge(store) == Purged((), ())
-        assert sorted(path.name for path in claims.iterdir()) == [".D.0a1b2c3d.tmp", ".D.lock", ".snapshot", "notes"]
+        assert sorted(path.name for path in claims.iterdir()) == [
+            ".D.0a1b2c3d.tmp",
+            ".D.lock",
+            ".snapshot",
+            "notes",
+        ]
     assert purge(store) == Purged((), ())
     with pytest.raises(Refusal, match="stored already"), store.new("notes"):
         pass
@@ -176,11 +190,15 @@ def test_a_claim_that_cannot_be_removed_keeps_no_other_from_being_so(
     store.close()
 
 
-def test_decisions_are_kept_unless_a_number_of_days_is_given(model_file: Path, tmp_path: Path) -> None:
+def test_decisions_are_kept_unless_a_number_of_days_is_given(
+    model_file: Path, tmp_path: Path
+) -> None:
     """The purge at the start of a service."""
     path = tmp_path / "store" / "reviews.sqlite"
     for days, left in ((None, 1), (50, 1), (30, 0)):
-        with TestClient(create_app(Settings(model=model_file, threads=1, store=path.parent, review_days=days))):
+        with TestClient(
+            create_app(Settings(model=model_file, threads=1, store=path.parent, review_days=days))
+        ):
             with sqlite3.connect(path) as database:
                 if days is None:
                     ReviewStore(path).add(Review("1" * 64, "real"))
@@ -192,14 +210,19 @@ def test_decisions_are_kept_unless_a_number_of_days_is_given(model_file: Path, t
         assert len(ReviewStore(path).history()) == left
 
 
-def test_a_full_disk_is_an_error_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = ClaimStore(tmp_path, 30)
 
     def full(path: Path, mode: str = "") -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(RealDamageError, match=r"claims/\.A\.lock: cannot write .*: No space left"), store.new("A"):
+    with (
+        pytest.raises(RealDamageError, match=r"claims/\.A\.lock: cannot write .*: No space left"),
+        store.new("A"),
+    ):
         pass
     store.close()
 
@@ -223,7 +246,9 @@ def test_a_full_disk_refuses_new_claims_and_lets_old_ones_be_deleted(
     assert is_full(), "nothing was written up to here, or it would have failed"
     assert client.delete("/v1/claims/A").json() == {"deleted": "A"}
     assert client.get("/v1/claims/A").status_code == 404
-    assert [found.claim_id for found in ClaimIndex.open(folder / "claims.sqlite").find(encode())] == ["B"]
+    assert [
+        found.claim_id for found in ClaimIndex.open(folder / "claims.sqlite").find(encode())
+    ] == ["B"]
     entry = EvidenceLog(folder / "log.jsonl").verify().entries[-1]
     assert (entry["event"], entry["payload"]["claim_id"]) == ("claim_deleted", "A")
 
@@ -237,7 +262,8 @@ def test_a_service_starts_on_a_full_disk_and_its_retention_makes_room(
         store.close()
     fill(monkeypatch, while_there_is=tmp_path / "claims" / "A")
     with TestClient(
-        create_app(Settings(model=model_file, threads=1, store=tmp_path)), base_url="http://127.0.0.1"
+        create_app(Settings(model=model_file, threads=1, store=tmp_path)),
+        base_url="http://127.0.0.1",
     ) as client:
         assert client.get("/readyz").json()["error"]["code"] == "store_full"
         end = time.monotonic() + 30
@@ -269,7 +295,9 @@ def test_the_store_is_part_of_readiness(serve: Serve, encode: Encode, tmp_path: 
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ClaimStore, Callable[[float], None]]]:
+def shelf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[ClaimStore, Callable[[float], None]]]:
     """A store with 23 claims that were kept and logged now, and a way to set the clock: in days from now."""
     store = ClaimStore(tmp_path, 30)
     for number in range(23):
@@ -280,7 +308,9 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cla
     def set_clock(days: float) -> None:
         moved = datetime.fromtimestamp(now + 86400 * days, UTC)
         monkeypatch.setattr(time, "time", moved.timestamp)
-        monkeypatch.setattr(log_module.dt, "datetime", type("", (datetime,), {"now": lambda *_: moved}))
+        monkeypatch.setattr(
+            log_module.dt, "datetime", type("", (datetime,), {"now": lambda *_: moved})
+        )
 
     yield store, set_clock
     store.close()
@@ -302,7 +332,9 @@ def test_a_start_31_days_ahead_removes_nothing(shelf: Shelf) -> None:
         (problem,) = done.problems
         assert "23 of 23 claims" in problem
         assert "--clock-confirmed" in problem
-        store.record({"event": "evidence_written", "claim_id": "new"})  # a log that goes on does not make it right
+        store.record(
+            {"event": "evidence_written", "claim_id": "new"}
+        )  # a log that goes on does not make it right
     set_clock(0.1)
     assert purge(store) == Purged((), ()), "the clock was set right"
 
@@ -334,7 +366,9 @@ def test_an_idle_service_logs_once_a_day_so_that_its_clock_is_not_in_doubt(shelf
     assert len(purge(store).claims) == 5
 
 
-@pytest.mark.parametrize(("days", "in_doubt"), [(CLOCK_GAP_DAYS - 0.1, False), (CLOCK_GAP_DAYS + 0.1, True)])
+@pytest.mark.parametrize(
+    ("days", "in_doubt"), [(CLOCK_GAP_DAYS - 0.1, False), (CLOCK_GAP_DAYS + 0.1, True)]
+)
 def test_how_long_the_log_may_be_silent(shelf: Shelf, days: float, in_doubt: bool) -> None:
     store, set_clock = shelf
     set_clock(days)
@@ -368,7 +402,13 @@ def test_decisions_stay_while_the_clock_is_in_doubt(
         database.execute("UPDATE reviews SET decided_at = '2020-01-01T00:00:00.000Z'")
     set_clock(31)
     for confirmed, left in ((False, 1), (True, 0)):
-        settings = Settings(model=model_file, threads=1, store=store.folder, review_days=9, clock_confirmed=confirmed)
+        settings = Settings(
+            model=model_file,
+            threads=1,
+            store=store.folder,
+            review_days=9,
+            clock_confirmed=confirmed,
+        )
         with TestClient(create_app(settings)), caplog.at_level(logging.INFO, "realdamage.service"):
             end = time.monotonic() + 30
             while not any(record.message == "purged" for record in caplog.records):
@@ -390,7 +430,10 @@ def _open_and_add(folder: Path, number: int) -> None:
 
 def test_processes_that_open_a_new_store_at_once(tmp_path: Path) -> None:
     spawned = multiprocessing.get_context("spawn")
-    processes = [spawned.Process(target=_open_and_add, args=(tmp_path / "store", number)) for number in range(3)]
+    processes = [
+        spawned.Process(target=_open_and_add, args=(tmp_path / "store", number))
+        for number in range(3)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -24,7 +24,9 @@ VAE = {
 @pytest.fixture(scope="session")
 def catalogue() -> PromptCatalogue:
     """The prompt catalogue that ships."""
-    return PromptCatalogue.from_config(compose("synthesize", ["out=unused", "recipe.name=unused"]).prompts)
+    return PromptCatalogue.from_config(
+        compose("synthesize", ["out=unused", "recipe.name=unused"]).prompts
+    )
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +38,21 @@ def text_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tokenizer")
     letters = [chr(code) for code in range(33, 127)]
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    tokens = [
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    (folder / "vocab.json").write_text(
+        json.dumps({token: index for index, token in enumerate(tokens)})
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="<|endoftext|>", model_max_length=77
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        pad_token="<|endoftext|>",
+        model_max_length=77,
     )
     config = CLIPTextConfig(
         vocab_size=len(tokens),
@@ -70,9 +82,17 @@ def stable_diffusion_parts(text_parts: dict[str, Any], channels: int) -> dict[st
         attention_head_dim=4,
         norm_num_groups=4,
     )
-    scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1, beta_schedule="scaled_linear")
+    scheduler = DDIMScheduler(
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1, beta_schedule="scaled_linear"
+    )
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return {"unet": unet, "vae": AutoencoderKL(**VAE), "scheduler": scheduler, **text_parts, **unused}
+    return {
+        "unet": unet,
+        "vae": AutoencoderKL(**VAE),
+        "scheduler": scheduler,
+        **text_parts,
+        **unused,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +106,9 @@ def inpainting_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def text_to_image_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+def text_to_image_model(
+    text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """Folder of a StableDiffusionPipeline, which can inpaint with the class beside its own, and edits nothing."""
     from diffusers import StableDiffusionPipeline
 
@@ -101,7 +123,9 @@ def editing_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathF
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
     folder = tmp_path_factory.mktemp("models") / "tiny-pix2pix"
-    StableDiffusionInstructPix2PixPipeline(**stable_diffusion_parts(text_parts, 8)).save_pretrained(folder)
+    StableDiffusionInstructPix2PixPipeline(**stable_diffusion_parts(text_parts, 8)).save_pretrained(
+        folder
+    )
     return str(folder)
 
 
@@ -123,10 +147,14 @@ def flux_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
         guidance_embeds=True,
         axes_dims_rope=(2, 2, 4),
     )
-    t5 = T5EncoderModel(T5Config(vocab_size=256, d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    t5 = T5EncoderModel(
+        T5Config(vocab_size=256, d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    )
     return {
         "transformer": transformer,
-        "vae": AutoencoderKL(**VAE, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        "vae": AutoencoderKL(
+            **VAE, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False
+        ),
         "scheduler": FlowMatchEulerDiscreteScheduler(),
         "text_encoder_2": t5,
         "tokenizer_2": text_parts["tokenizer"],

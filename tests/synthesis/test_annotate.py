@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.annotate import ANNOTATIONS, Annotate
 
 
@@ -30,7 +30,9 @@ def test_annotate_is_deterministic_and_varied() -> None:
     rgb = photo()
     edits = [Annotate().apply(rgb, np.random.default_rng(seed)) for seed in range(10)]
     for seed, edit in enumerate(edits):
-        np.testing.assert_array_equal(edit.rgb, Annotate().apply(rgb, np.random.default_rng(seed)).rgb)
+        np.testing.assert_array_equal(
+            edit.rgb, Annotate().apply(rgb, np.random.default_rng(seed)).rgb
+        )
     assert len({edit.rgb.tobytes() for edit in edits}) == 10
 
 
@@ -39,7 +41,9 @@ def test_marks_surround_the_region(kind: str) -> None:
     rgb = np.full((200, 200, 3), 128, np.uint8)
     region = np.zeros((200, 200), bool)
     region[120:140, 50:80] = True
-    rows, columns = np.nonzero(Annotate((kind,), most=1).apply(rgb, np.random.default_rng(1), region).mask)
+    rows, columns = np.nonzero(
+        Annotate((kind,), most=1).apply(rgb, np.random.default_rng(1), region).mask
+    )
     assert abs((rows.min() + rows.max()) / 2 - 130) < 12
     assert abs((columns.min() + columns.max()) / 2 - 65) < 12
 

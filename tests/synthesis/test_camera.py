@@ -68,7 +68,9 @@ def test_noise_grows_with_light_and_iso_and_is_drawn_by_the_generator(plain_came
 
 def test_the_mosaic_leaves_correlated_noise(plain_camera: Camera) -> None:
     """Demosaicing interpolates, so neighbouring pixels share noise; white noise would not."""
-    photo = replace(plain_camera, shot=2e-3, malvar=False).photograph(grey(shape=(128, 128)), np.random.default_rng(0))
+    photo = replace(plain_camera, shot=2e-3, malvar=False).photograph(
+        grey(shape=(128, 128)), np.random.default_rng(0)
+    )
     red = photo[..., 0].astype(float) - photo[..., 0].mean()
     neighbours = (red[:, 1:] * red[:, :-1]).mean() / (red**2).mean()
     assert neighbours > 0.2
@@ -80,7 +82,11 @@ def test_vignetting_blur_and_sharpening(plain_camera: Camera) -> None:
     edge = grey()
     edge[:, 40:] = 0.1
     contrast = {
-        name: int(np.abs(np.diff(camera.photograph(edge, np.random.default_rng(0))[32, :, 1].astype(int))).max())
+        name: int(
+            np.abs(
+                np.diff(camera.photograph(edge, np.random.default_rng(0))[32, :, 1].astype(int))
+            ).max()
+        )
         for name, camera in {
             "plain": plain_camera,
             "blurred": replace(plain_camera, blur=2.0),
@@ -100,6 +106,8 @@ def test_random_cameras_differ_and_are_reproducible() -> None:
 
 @pytest.mark.parametrize("shape", [(33, 47), (64, 300)])
 def test_odd_sizes(shape: tuple[int, int]) -> None:
-    rgb = random_camera(np.random.default_rng(0)).photograph(grey(shape=shape), np.random.default_rng(0))
+    rgb = random_camera(np.random.default_rng(0)).photograph(
+        grey(shape=shape), np.random.default_rng(0)
+    )
     assert rgb.shape == (*shape, 3)
     assert rgb.dtype == np.uint8

@@ -11,11 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from realdamage.inference.errors import MissingExtraError, SynthesisError
-from realdamage.inference.photo import decode
+from realdamage.core.photo import decode
+from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.synthesis import codec as codecs
 from realdamage.synthesis.codec import Codec, _autoencoder_config
-from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, load_house_codec, save_house_codec
+from realdamage.synthesis.house_codec import (
+    HouseCodec,
+    HouseCodecSpec,
+    load_house_codec,
+    save_house_codec,
+)
 from realdamage.synthesis.taef2 import Taef2
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -33,7 +38,9 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_outside_of_the_blend_every_byte_stays(tiny_weights: Path) -> None:
     region = np.zeros((90, 118), np.bool_)
     region[30:50, 40:70] = True
-    edit = Codec(str(tiny_weights), "tiny", "tiny").regenerate(RGB, region, np.random.default_rng(0))
+    edit = Codec(str(tiny_weights), "tiny", "tiny").regenerate(
+        RGB, region, np.random.default_rng(0)
+    )
     assert edit.mask[region].all()
     assert 600 < edit.mask.sum() < 3000
     far = np.ones_like(region)
@@ -56,7 +63,9 @@ def test_taef2_is_known_by_its_file_name_and_keys(tmp_path: Path) -> None:
     assert sum(value.numel() for value in weights.values()) == pytest.approx(2.68e6, rel=0.01)
     assert weights["encoder.11.pool.3.weight"].shape == (64, 256, 1, 1)
     assert weights["decoder.1.weight"].shape == (64, 32, 3, 3)
-    save_file({name: value.half() for name, value in weights.items()}, tmp_path / "taef2.safetensors")
+    save_file(
+        {name: value.half() for name, value in weights.items()}, tmp_path / "taef2.safetensors"
+    )
     found = Codec(str(tmp_path / "taef2.safetensors"), "taef2", "taef2").reconstruct(RGB[:32, :48])
     assert found.shape == (32, 48, 3)
     save_file({"decoder.1.weight": torch.zeros(1)}, tmp_path / "taef2.safetensors")
@@ -65,7 +74,9 @@ def test_taef2_is_known_by_its_file_name_and_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the codecs that lie beside the checkout in ../shared")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the codecs that lie beside the checkout in ../shared"
+)
 def test_taef2_gives_back_what_a_photo_shows() -> None:
     codec = Codec(str(SHARED / "codecs/taef2/taef2.safetensors"), "taef2", "taef2")
     photo = decode(next((SHARED / "photos/trashnet").glob("*.jpg")))[:128, :128]
@@ -75,12 +86,17 @@ def test_taef2_gives_back_what_a_photo_shows() -> None:
 
 def test_an_empty_region_is_refused(tiny_weights: Path) -> None:
     with pytest.raises(SynthesisError, match="region is empty"):
-        Codec(str(tiny_weights), "t", "t").regenerate(RGB, np.zeros((90, 118), np.bool_), np.random.default_rng(0))
+        Codec(str(tiny_weights), "t", "t").regenerate(
+            RGB, np.zeros((90, 118), np.bool_), np.random.default_rng(0)
+        )
 
 
 def tiny_autoencoder(name: str) -> Any:
     diffusers = pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    blocks = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
     small: dict[str, dict[str, Any]] = {
         "AutoencoderTiny": dict.fromkeys(("encoder_block_out_channels", "decoder_block_out_channels"), (8,) * 4),
         "AutoencoderKL": {"block_out_channels": (8, 8), "norm_num_groups": 4, **blocks},
@@ -134,7 +150,9 @@ def test_the_autoencoder_inside_a_whole_pipeline(inpainting_model: str, tmp_path
 def test_the_hub_is_asked_for_the_autoencoder_of_a_pipeline(
     inpainting_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    huggingface_hub = pytest.importorskip("huggingface_hub", reason='the extra "synth" is not installed')
+    huggingface_hub = pytest.importorskip(
+        "huggingface_hub", reason='the extra "synth" is not installed'
+    )
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     asked: list[str] = []
@@ -154,23 +172,35 @@ def test_the_hub_is_asked_for_the_autoencoder_of_a_pipeline(
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", blocked)
     monkeypatch.setattr(codecs, "hub_answers", lambda: True)
-    with pytest.raises(SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"):
+    with pytest.raises(
+        SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"
+    ):
         Codec("m/m", "g", "f")
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    huggingface_hub = pytest.importorskip("huggingface_hub", reason='the extra "synth" is not installed')
+    huggingface_hub = pytest.importorskip(
+        "huggingface_hub", reason='the extra "synth" is not installed'
+    )
     asked: list[Any] = []
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *file: asked.append(file))
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")  # nothing listens there
-    with pytest.raises(SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"):
+    monkeypatch.setattr(
+        huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1"
+    )  # nothing listens there
+    with pytest.raises(
+        SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"
+    ):
         Codec("m/m", "g", "f")
     assert asked == []
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such folder"), ("{}", "could not be loaded"), ('{"_class_name": "UNet2DModel"}', "a UNet2DModel")],
+    [
+        (None, "no such folder"),
+        ("{}", "could not be loaded"),
+        ('{"_class_name": "UNet2DModel"}', "a UNet2DModel"),
+    ],
 )
 def test_weights_that_are_none_are_named(tmp_path: Path, content: str | None, message: str) -> None:
     pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
@@ -182,7 +212,9 @@ def test_weights_that_are_none_are_named(tmp_path: Path, content: str | None, me
         Codec(str(folder), "g", "f")
 
 
-def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_diffusers_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingExtraError, match=r"realdamage\[synth\]"):
         Codec(str(tmp_path), "g", "f")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis import damage as damage_module
 from realdamage.synthesis.damage import draw_damage
 from realdamage.synthesis.damage_site import shade

@@ -12,8 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.inference.errors import MissingExtraError, SynthesisError
-from realdamage.synthesis.diffusion import DiffusionSettings, choose_device, choose_dtype, loading, rank_and_world
+from realdamage.errors import MissingExtraError, SynthesisError
+from realdamage.synthesis.diffusion import (
+    DiffusionSettings,
+    choose_device,
+    choose_dtype,
+    loading,
+    rank_and_world,
+)
 from realdamage.synthesis.pipeline import Pipeline, call_settings, guidance_parameter, uses_negative
 from realdamage.synthesis.prompts import Prompt
 
@@ -105,20 +111,32 @@ def test_the_dtype_fits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         ("QwenImageInpaintPipeline", "true_cfg_scale", True),
     ],
 )
-def test_guidance_goes_where_the_pipeline_guides(pipeline: str, parameter: str, negative: bool) -> None:
+def test_guidance_goes_where_the_pipeline_guides(
+    pipeline: str, parameter: str, negative: bool
+) -> None:
     call = call_of(pipeline)
     assert guidance_parameter(call) == parameter
     assert uses_negative(call, {}) == negative
     assert not uses_negative(call, {parameter: 1.0}), "a scale of 1 is no guidance"
     settings = DiffusionSettings("m/m", steps=8, guidance=2.5)
-    assert call_settings(call, settings, pipeline, "k") == {"num_inference_steps": 8, parameter: 2.5}
+    assert call_settings(call, settings, pipeline, "k") == {
+        "num_inference_steps": 8,
+        parameter: 2.5,
+    }
 
 
 def test_a_setting_that_the_pipeline_does_not_take_is_named() -> None:
     settings = DiffusionSettings("m/m", strength=0.7)
     assert call_settings(call_of("FluxFillPipeline"), settings, "F", "k") == {"strength": 0.7}
-    with pytest.raises(SynthesisError, match=r"generators\.q\.strength=0\.7: QwenImageEditPipeline takes no"):
-        call_settings(call_of("QwenImageEditPipeline"), settings, "QwenImageEditPipeline", "recipe.generators.q")
+    with pytest.raises(
+        SynthesisError, match=r"generators\.q\.strength=0\.7: QwenImageEditPipeline takes no"
+    ):
+        call_settings(
+            call_of("QwenImageEditPipeline"),
+            settings,
+            "QwenImageEditPipeline",
+            "recipe.generators.q",
+        )
 
 
 @pytest.mark.parametrize("model", ["/nowhere/weights", "./weights", "weights", "a/b/c"])
@@ -135,17 +153,20 @@ def test_without_a_network_the_download_is_explained(monkeypatch: pytest.MonkeyP
         try:
             raise ConnectionError("Name or service not known")
         except ConnectionError as error:
-            raise OSError("m/m does not appear to have a file named model_index.json") from LocalEntryNotFoundError(
-                str(error)
-            )
+            raise OSError(
+                "m/m does not appear to have a file named model_index.json"
+            ) from LocalEntryNotFoundError(str(error))
 
     monkeypatch.setattr(DiffusionPipeline, "load_config", blocked)
-    with pytest.raises(SynthesisError, match=r"could not be loaded.*can't be reached.*hf download m/m --local-dir"):
+    with pytest.raises(
+        SynthesisError, match=r"could not be loaded.*can't be reached.*hf download m/m --local-dir"
+    ):
         Pipeline(DiffusionSettings("m/m"), "g", masked=True)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("GatedRepoError", "Accept its licence"), ("RepositoryNotFoundError", "no such model")]
+    ("name", "message"),
+    [("GatedRepoError", "Accept its licence"), ("RepositoryNotFoundError", "no such model")],
 )
 def test_what_the_hub_refuses_is_told_apart(name: str, message: str) -> None:
     kind = type(name, (OSError,), {})
@@ -172,9 +193,7 @@ def test_pipelines_that_do_something_else_are_named(
         with pytest.raises(SynthesisError, match=message):
             Pipeline(DiffusionSettings(model, pipeline=pipeline), "g", masked=masked)
 
-    misspelt = (
-        r"g\.options\.pipeline=FluxFilPipeline: diffusers .* has no such pipeline\. Did you mean FluxFillPipeline\?"
-    )
+    misspelt = r"g\.options\.pipeline=FluxFilPipeline: diffusers .* has no such pipeline\. Did you mean FluxFillPipeline\?"
     refused(inpainting_model, True, misspelt, "FluxFilPipeline")
     refused(inpainting_model, True, "has no such pipeline", "AutoencoderKL")
     refused(inpainting_model, False, "is an inpainting pipeline; use it with engine=inpaint")
@@ -182,7 +201,9 @@ def test_pipelines_that_do_something_else_are_named(
     refused(text_to_image_model, True, "FluxPipeline inpaints nothing", "FluxPipeline")
     index = tmp_path / "model_index.json"
     index.write_text('{"_class_name": "TomorrowsPipeline"}')
-    refused(str(tmp_path), True, "the model is a TomorrowsPipeline: diffusers .* has no such pipeline")
+    refused(
+        str(tmp_path), True, "the model is a TomorrowsPipeline: diffusers .* has no such pipeline"
+    )
 
 
 def test_offloading_needs_a_gpu(inpainting_model: str) -> None:
@@ -190,9 +211,13 @@ def test_offloading_needs_a_gpu(inpainting_model: str) -> None:
         Pipeline(DiffusionSettings(inpainting_model, offload=True, device="cpu"), "g", masked=True)
 
 
-def test_the_missing_package_is_named(inpainting_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_missing_package_is_named(
+    inpainting_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(MissingExtraError, match=r"accelerate is not installed.*realdamage\[synth\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"accelerate is not installed.*realdamage\[synth\]"
+    ):
         Pipeline(DiffusionSettings(inpainting_model), "g", masked=True)
 
 
@@ -212,7 +237,9 @@ def failing(error: Exception) -> Any:
     "error",
     [
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
         MemoryError(),
     ],
 )
@@ -225,18 +252,28 @@ def test_out_of_memory_says_what_needs_less(
         pipeline(GREY, CRACK, 0, WHOLE)
 
 
-def test_other_failures_keep_their_words(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_failures_keep_their_words(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(pipeline._pipe), "__call__", failing(ValueError("strength too low")))
-    with pytest.raises(SynthesisError, match=r"failed \(ValueError: strength too low\); check the settings of"):
+    with pytest.raises(
+        SynthesisError, match=r"failed \(ValueError: strength too low\); check the settings of"
+    ):
         pipeline(GREY, CRACK, 0, WHOLE)
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"images": [np.full((64, 64, 3), np.nan)]}, "picture with NaN.*tiny.options.dtype=bfloat16"),
+        (
+            {"images": [np.full((64, 64, 3), np.nan)]},
+            "picture with NaN.*tiny.options.dtype=bfloat16",
+        ),
         ({"images": [np.zeros((64, 64, 3))]}, "picture of one colour"),
-        ({"images": [np.zeros((64, 64, 3))], "nsfw_content_detected": [True]}, "withheld its picture"),
+        (
+            {"images": [np.zeros((64, 64, 3))], "nsfw_content_detected": [True]},
+            "withheld its picture",
+        ),
         ({"frames": []}, "gives no images; name another class"),
     ],
 )

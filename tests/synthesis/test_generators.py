@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from realdamage.data.writer import TablePool
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis import inpaint, instruct
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.generators import GeneratorSettings, load_generators
@@ -24,13 +24,25 @@ class Asked:
     def __init__(self, settings: Any, generator: str, family: str, prompts: Any) -> None:
         self.settings = settings
 
-    def regenerate(self, rgb: np.ndarray, region: np.ndarray, damage: str, rng: np.random.Generator) -> Edit:
+    def regenerate(
+        self, rgb: np.ndarray, region: np.ndarray, damage: str, rng: np.random.Generator
+    ) -> Edit:
         Asked.calls.append(("region", damage, float(region.mean())))
-        return Edit(np.where(region[..., None], rgb // 2, rgb), region, damage, {"model": self.settings.model})
+        return Edit(
+            np.where(region[..., None], rgb // 2, rgb),
+            region,
+            damage,
+            {"model": self.settings.model},
+        )
 
     def edit(self, rgb: np.ndarray, damage: str, rng: np.random.Generator) -> Edit:
         Asked.calls.append(("whole", damage, 1.0))
-        return Edit(rgb // 2, np.ones(rgb.shape[:2], np.bool_), damage, {"model": self.settings.model, "seed": "7"})
+        return Edit(
+            rgb // 2,
+            np.ones(rgb.shape[:2], np.bool_),
+            damage,
+            {"model": self.settings.model, "seed": "7"},
+        )
 
 
 @pytest.fixture
@@ -49,7 +61,9 @@ def prompts() -> dict[str, Any]:
 
 
 SETTINGS = (
-    GeneratorSettings("sd", "hub/sd-inpaint", "sd1", "inpaint", {"steps": 20, "languages": ["en", "zh"]}),
+    GeneratorSettings(
+        "sd", "hub/sd-inpaint", "sd1", "inpaint", {"steps": 20, "languages": ["en", "zh"]}
+    ),
     GeneratorSettings("kontext", "hub/kontext", "flux1", "edit"),
 )
 
@@ -57,7 +71,9 @@ SETTINGS = (
 def test_diffusion_models_get_the_edits_they_can_make_and_their_details_reach_the_manifest(
     asked: type[Asked], prompts: dict[str, Any], tmp_path: Path
 ) -> None:
-    maker = GroupMaker(load_generators(SETTINGS, prompts), TablePool.of_qualities(95, 95), ("cracked",))
+    maker = GroupMaker(
+        load_generators(SETTINGS, prompts), TablePool.of_qualities(95, 95), ("cracked",)
+    )
     shares = {"ai_region": 3.0, "ai_whole": 3.0}
     base = Base(studio_seed=3, condition="intact", shares=shares, paint_share=0.5)
     rows = group_photos(maker, base, 0, tmp_path, np.random.default_rng(1))
@@ -73,11 +89,15 @@ def test_diffusion_models_get_the_edits_they_can_make_and_their_details_reach_th
     assert 0 < min(regions) <= max(regions) < 0.4
 
 
-def test_options_of_a_diffusion_model_are_checked(asked: type[Asked], prompts: dict[str, Any]) -> None:
+def test_options_of_a_diffusion_model_are_checked(
+    asked: type[Asked], prompts: dict[str, Any]
+) -> None:
     [made] = load_generators(SETTINGS[:1], prompts)
     assert made.engine.settings.steps == 20  # type: ignore[attr-defined]
     assert made.engine.settings.languages == ("en", "zh")  # type: ignore[attr-defined]
-    with pytest.raises(SynthesisError, match=r"generators\.sd\.options\.stpes: unknown; known are blend, "):
+    with pytest.raises(
+        SynthesisError, match=r"generators\.sd\.options\.stpes: unknown; known are blend, "
+    ):
         load_generators([GeneratorSettings("sd", "x", "y", "inpaint", {"stpes": 3})], prompts)
 
 
@@ -88,9 +108,13 @@ def test_what_an_engine_cannot_do_is_refused(asked: type[Asked], prompts: dict[s
         painter.whole(rgb, None, "", rng)
     with pytest.raises(SynthesisError, match="kontext: an instruction editor edits whole photos"):
         editor.region(rgb, None, "", rng)
-    with pytest.raises(SynthesisError, match=r"generators\.x\.engine=paint: allowed are codec, inpaint, edit"):
+    with pytest.raises(
+        SynthesisError, match=r"generators\.x\.engine=paint: allowed are codec, inpaint, edit"
+    ):
         GeneratorSettings("x", "y", "z", "paint")
-    with pytest.raises(SynthesisError, match=r"generators\.x\.options: a codec takes none; found steps"):
+    with pytest.raises(
+        SynthesisError, match=r"generators\.x\.options: a codec takes none; found steps"
+    ):
         GeneratorSettings("x", "y", "z", "codec", {"steps": 3})
 
 

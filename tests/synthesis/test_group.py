@@ -13,7 +13,7 @@ from PIL import Image, JpegImagePlugin
 
 from realdamage.data.manifest import KIND_LABELS, KINDS
 from realdamage.data.writer import TablePool
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.generators import GeneratorSettings, load_generators, random_region
 from realdamage.synthesis.group import Base, GroupMaker, group_photos
 from realdamage.synthesis.house_codec import HouseCodec, HouseCodecSpec, save_house_codec
@@ -37,21 +37,32 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GroupMaker]:
 
 
 @pytest.fixture(scope="module")
-def photo(photo_factory: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photo(
+    photo_factory: Callable[..., np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp("source") / "photo.png"
     Image.fromarray(photo_factory(200, 240, 0)).save(path)
     return path
 
 
 def rows_of(
-    maker: GroupMaker, base: Base, root: Path, seed: int = 0, shares: dict[str, float] = ALL, paint_share: float = 1.0
+    maker: GroupMaker,
+    base: Base,
+    root: Path,
+    seed: int = 0,
+    shares: dict[str, float] = ALL,
+    paint_share: float = 1.0,
 ) -> dict[str, Row]:
     base = replace(base, shares=shares, paint_share=paint_share)
-    return {row["kind"]: row for row in group_photos(maker, base, 3, root, np.random.default_rng(seed))}
+    return {
+        row["kind"]: row for row in group_photos(maker, base, 3, root, np.random.default_rng(seed))
+    }
 
 
 @pytest.mark.parametrize("condition", ["intact", "damaged"])
-def test_a_studio_group_holds_the_base_and_the_four_derived_kinds(make, condition: str, tmp_path: Path) -> None:
+def test_a_studio_group_holds_the_base_and_the_four_derived_kinds(
+    make, condition: str, tmp_path: Path
+) -> None:
     damage = "cracked" if condition == "damaged" else ""
     rows = rows_of(make(), Base(studio_seed=5, damage=damage, condition=condition), tmp_path)
     base = "damaged" if damage else "original"
@@ -62,9 +73,13 @@ def test_a_studio_group_holds_the_base_and_the_four_derived_kinds(make, conditio
         assert row["condition"] == condition
         assert row["group"] == "studio/000003"
         assert row["source"] == "studio"
-        assert row["sha256"] == hashlib.sha256((tmp_path / row["file_name"]).read_bytes()).hexdigest()
+        assert (
+            row["sha256"] == hashlib.sha256((tmp_path / row["file_name"]).read_bytes()).hexdigest()
+        )
         assert (row["mask_file_name"] != "") == (row["label"] == "synthetic")
-        assert row["generator"] == {"ai_region": "tiny", "ai_whole": "tiny", "pasted": "paint"}.get(kind, "")
+        assert row["generator"] == {"ai_region": "tiny", "ai_whole": "tiny", "pasted": "paint"}.get(
+            kind, ""
+        )
         assert row["family"] == ("toy" if kind.startswith("ai_") else "")
     assert rows[base]["damage"] == rows["annotated"]["damage"] == damage
     assert rows["ai_region"]["damage"] in ("cracked", "stained")
@@ -75,7 +90,9 @@ def test_all_photos_of_a_group_are_saved_alike(make, photo: Path, tmp_path: Path
     for row in rows_of(make(), Base(path=str(photo), source="shop", group="g1"), tmp_path).values():
         with Image.open(tmp_path / row["file_name"]) as image:
             tables = tuple(tuple(table) for table in image.quantization.values())
-            found.add((image.format, image.mode, image.size, tables, JpegImagePlugin.get_sampling(image)))
+            found.add(
+                (image.format, image.mode, image.size, tables, JpegImagePlugin.get_sampling(image))
+            )
             assert not image.getexif()
         if row["mask_file_name"]:
             with Image.open(tmp_path / row["mask_file_name"]) as mask:
@@ -105,7 +122,9 @@ def test_outside_of_its_mask_an_edit_is_its_original(make, photo: Path, tmp_path
     assert whole.min() == 255
 
 
-def test_a_share_of_the_regions_is_regenerated_without_any_paint(make, photo: Path, tmp_path: Path) -> None:
+def test_a_share_of_the_regions_is_regenerated_without_any_paint(
+    make, photo: Path, tmp_path: Path
+) -> None:
     """The damage of the base stays that of the photo, as when a really damaged photo went through a generator."""
     base = Base(path=str(photo), damage="dented", condition="damaged")
     rows = rows_of(make(), base, tmp_path, shares={"ai_region": 1.0}, paint_share=0.0)
@@ -115,7 +134,10 @@ def test_a_share_of_the_regions_is_regenerated_without_any_paint(make, photo: Pa
 
 def test_shares_are_chances(make, photo: Path, tmp_path: Path) -> None:
     maker, base = make(), Base(path=str(photo))
-    made = [len(rows_of(maker, base, tmp_path / str(seed), seed, {"annotated": 0.5})) for seed in range(30)]
+    made = [
+        len(rows_of(maker, base, tmp_path / str(seed), seed, {"annotated": 0.5}))
+        for seed in range(30)
+    ]
     assert set(made) == {1, 2}
     assert 5 < made.count(2) < 25
 
@@ -131,10 +153,14 @@ def test_a_share_above_one_makes_several_of_a_kind(make, photo: Path, tmp_path: 
     assert counts == {2, 3}
 
 
-def test_honest_annotations_also_lie_on_edits_and_are_not_called_synthetic(make, photo: Path, tmp_path: Path) -> None:
+def test_honest_annotations_also_lie_on_edits_and_are_not_called_synthetic(
+    make, photo: Path, tmp_path: Path
+) -> None:
     base, shares = Base(path=str(photo)), {"ai_whole": 1.0}
     plain = rows_of(make(quality=(100, 100)), base, tmp_path / "plain", shares=shares)["ai_whole"]
-    drawn = rows_of(make(quality=(100, 100), overlay_share=1.0), base, tmp_path / "drawn", shares=shares)["ai_whole"]
+    drawn = rows_of(
+        make(quality=(100, 100), overlay_share=1.0), base, tmp_path / "drawn", shares=shares
+    )["ai_whole"]
 
     def pixels(folder: str, name: str) -> np.ndarray:
         with Image.open(tmp_path / folder / name) as image:
@@ -142,7 +168,9 @@ def test_honest_annotations_also_lie_on_edits_and_are_not_called_synthetic(make,
 
     unmarked = pixels("drawn", drawn["mask_file_name"])[..., 0] == 0
     assert 0 < unmarked.mean() < 0.9
-    changed = np.abs(pixels("drawn", drawn["file_name"]) - pixels("plain", plain["file_name"])).max(axis=2)
+    changed = np.abs(pixels("drawn", drawn["file_name"]) - pixels("plain", plain["file_name"])).max(
+        axis=2
+    )
     assert changed[unmarked].mean() > 5 * changed[~unmarked].mean()
 
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from realdamage.core.photo import decode
 from realdamage.data.manifest import write_manifest
-from realdamage.inference.errors import SynthesisError
-from realdamage.inference.photo import decode
+from realdamage.errors import SynthesisError
 from realdamage.synthesis import train_codec
 from realdamage.synthesis.house_codec import (
     BOTTLENECKS,
@@ -63,7 +63,9 @@ def test_it_squeezes_by_its_stride_and_gives_the_size_back(stages: int) -> None:
 @pytest.mark.parametrize("upsample", UPSAMPLERS)
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
 @pytest.mark.parametrize("shortcut", [False, True])
-def test_every_architecture_keeps_the_size_and_learns(upsample: str, bottleneck: str, shortcut: bool) -> None:
+def test_every_architecture_keeps_the_size_and_learns(
+    upsample: str, bottleneck: str, shortcut: bool
+) -> None:
     codec = HouseCodec(HouseCodecSpec(2, 4, 4, upsample, bottleneck, shortcut))
     x = torch.zeros(1, 3, 16, 32)
     assert codec(x).shape == x.shape
@@ -112,8 +114,12 @@ def test_what_is_no_house_codec_says_how_to_make_one(content: str, tmp_path: Pat
     if content == "no spec":
         save_file({"a": torch.zeros(1)}, path)
     elif content == "another spec":
-        save_file(tiny().state_dict(), path, metadata={"spec": '{"stages": 1, "latent": 2, "width": 8}'})
-    with pytest.raises(SynthesisError, match=r"x\.safetensors: not a house codec.*train_codec CODEC --output"):
+        save_file(
+            tiny().state_dict(), path, metadata={"spec": '{"stages": 1, "latent": 2, "width": 8}'}
+        )
+    with pytest.raises(
+        SynthesisError, match=r"x\.safetensors: not a house codec.*train_codec CODEC --output"
+    ):
         load_house_codec(path)
 
 
@@ -128,22 +134,42 @@ def test_the_command_trains_one_and_the_loss_falls(
     for seed in range(4):
         Image.fromarray(photo_factory(80, 90, seed)).save(tmp_path / f"{seed}.png")
     splits = ["train", "train", "train", "test"]
-    rows = [{"file_name": f"{i}.png", "label": "real", "split": split} for i, split in enumerate(splits)]
+    rows = [
+        {"file_name": f"{i}.png", "label": "real", "split": split} for i, split in enumerate(splits)
+    ]
     write_manifest(tmp_path, pd.DataFrame(rows))
     (tmp_path / "3.png").write_bytes(b"locked away: whoever reads it fails")
     output = tmp_path / "codec.safetensors"
-    arguments = ["house", "--output", str(output), "--photos", str(tmp_path), "--steps", "20", "--batch", "4"]
+    arguments = [
+        "house",
+        "--output",
+        str(output),
+        "--photos",
+        str(tmp_path),
+        "--steps",
+        "20",
+        "--batch",
+        "4",
+    ]
     assert train_codec.main(arguments) == 0
     printed = capsys.readouterr().out
-    losses = [float(line.split("loss ")[1].split()[0]) for line in printed.splitlines() if "loss" in line]
+    losses = [
+        float(line.split("loss ")[1].split()[0]) for line in printed.splitlines() if "loss" in line
+    ]
     assert len(losses) == 10
     assert losses[-1] < losses[0]
     assert load_house_codec(output).spec == tiny_spec
 
 
-def test_the_command_takes_no_locked_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_no_locked_photo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
-    write_manifest(tmp_path, pd.DataFrame([{"file_name": "a.png", "label": "real", "split": "test"}]))
-    assert train_codec.main(["house", "--output", str(tmp_path / "x"), "--photos", str(tmp_path)]) == 3
+    write_manifest(
+        tmp_path, pd.DataFrame([{"file_name": "a.png", "label": "real", "split": "test"}])
+    )
+    assert (
+        train_codec.main(["house", "--output", str(tmp_path / "x"), "--photos", str(tmp_path)]) == 3
+    )
     assert "no real photo of the train split" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from realdamage.inference.errors import ConfigError, SynthesisError
+from realdamage.errors import ConfigError, SynthesisError
 from realdamage.synthesis.diffusion import DiffusionSettings
 from realdamage.synthesis.inpaint import CONTEXT, Inpaint
 from realdamage.synthesis.prompts import PromptCatalogue
@@ -44,7 +44,9 @@ def windows(engine: Inpaint, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int,
         width, height = given["image"].size
         assert given["mask_image"].size == (width, height) == (given["width"], given["height"])
         seen.append((width, height, int((np.asarray(given["mask_image"]) == 255).sum())))
-        picture = np.random.default_rng(given["generator"].initial_seed()).random((height, width, 3))
+        picture = np.random.default_rng(given["generator"].initial_seed()).random(
+            (height, width, 3)
+        )
         return type("Answer", (), {"images": [picture]})()
 
     # The engine reads the signature when it is made, so the stub needs none.
@@ -66,7 +68,9 @@ def test_outside_of_the_blend_every_byte_stays(engine: Inpaint) -> None:
     assert np.abs(edit.rgb[REGION].astype(int) - RGB[REGION]).mean() > 5
 
 
-def test_without_blending_the_window_is_the_mask(inpainting_model: str, catalogue: PromptCatalogue) -> None:
+def test_without_blending_the_window_is_the_mask(
+    inpainting_model: str, catalogue: PromptCatalogue
+) -> None:
     engine = inpaint(inpainting_model, catalogue, blend=False)
     edit = engine.regenerate(RGB, REGION, "torn", np.random.default_rng(0))
     assert edit.mask.sum() == 128 * 128
@@ -136,18 +140,23 @@ def test_the_region_lies_anywhere_in_the_window(
     assert len(corners) > 10
 
 
-def test_a_thin_line_covers_whole_latents(engine: Inpaint, windows: list[tuple[int, int, int]]) -> None:
+def test_a_thin_line_covers_whole_latents(
+    engine: Inpaint, windows: list[tuple[int, int, int]]
+) -> None:
     engine.regenerate(RGB, box(50, 51, 60, 100), "cracked", np.random.default_rng(0))
     painted = windows[0][2]
     assert painted % 256 == 0
     assert painted >= 256 * 3
 
 
-def test_a_pipeline_that_answers_another_size_is_named(engine: Inpaint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_that_answers_another_size_is_named(
+    engine: Inpaint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = type("Answer", (), {"images": [np.random.default_rng(0).random((192, 192, 3))]})()
     monkeypatch.setattr(type(engine._pipeline._pipe), "__call__", lambda *_, **__: answer)
     with pytest.raises(
-        SynthesisError, match=r"answers a window of 128x128 pixels with 192x192: set .*tiny\.options\.side"
+        SynthesisError,
+        match=r"answers a window of 128x128 pixels with 192x192: set .*tiny\.options\.side",
     ):
         engine.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
 
@@ -157,7 +166,9 @@ def test_an_empty_region_is_refused(engine: Inpaint) -> None:
         engine.regenerate(RGB, ~box(0, 131, 0, 150), "cracked", np.random.default_rng(0))
 
 
-def test_a_language_without_prompts_stops_before_the_model_is_loaded(catalogue: PromptCatalogue) -> None:
+def test_a_language_without_prompts_stops_before_the_model_is_loaded(
+    catalogue: PromptCatalogue,
+) -> None:
     with pytest.raises(ConfigError, match='"fr" is not among'):
         Inpaint(DiffusionSettings("m/m", languages=("fr",)), "g", "f", catalogue)
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from realdamage.core.decoding import decode
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.inference.comparison.result import OUTCOMES
-from realdamage.inference.decoding import decode
+from realdamage.photo_pairs.result import OUTCOMES
 from realdamage.synthesis.listing_laundering import TRANSFORMATIONS, launder
 from realdamage.synthesis.listing_trial import COLUMNS, KINDS, Trial, draw_pairs, main, summarise
 
@@ -32,17 +32,24 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
             draw = ImageDraw.Draw(picture)
             for _ in range(60):
                 x, y, size = rng.uniform(0, 240), rng.uniform(0, 180), rng.uniform(4, 30)
-                draw.rectangle((x, y, x + size, y + size), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
+                draw.rectangle(
+                    (x, y, x + size, y + size), fill=tuple(int(v) for v in rng.integers(0, 256, 3))
+                )
             name = f"{product}_{view}.jpg"
             picture.save(root / name, quality=92)
-            rows.append({"file_name": name, "label": "real", "source": "shop", "group": f"product{product}"})
+            rows.append(
+                {"file_name": name, "label": "real", "source": "shop", "group": f"product{product}"}
+            )
     write_manifest(root, pd.DataFrame(rows))
     return root
 
 
 def test_pairs_are_what_their_kind_says_and_repeat_with_the_seed(products: Path) -> None:
     manifest = read_manifest(products)
-    group = {(products / name).read_bytes(): group for name, group in manifest.table[["file_name", "group"]].values}
+    group = {
+        (products / name).read_bytes(): group
+        for name, group in manifest.table[["file_name", "group"]].values
+    }
     pairs = list(draw_pairs(manifest, 40, seed=1, half="all"))
     assert {pair.kind for pair in pairs} == set(KINDS)
     for pair in pairs:
@@ -80,10 +87,16 @@ def test_the_mask_moves_with_the_pixels(name: str) -> None:
 
 
 def test_rates_intervals_and_recall_are_counted_right() -> None:
-    trials = [Trial("painted_copy", "saved", "same_capture", recall, 0.1, 100.0) for recall in (1.0, 0.4)]
+    trials = [
+        Trial("painted_copy", "saved", "same_capture", recall, 0.1, 100.0) for recall in (1.0, 0.4)
+    ]
     trials += [Trial("painted_copy", "logo", "unrelated", 0.0, math.nan, 400.0)]
     rows = {(row["kind"], row["transformation"]): row for row in summarise(trials)}
-    assert set(rows) == {("painted_copy", "all"), ("painted_copy", "saved"), ("painted_copy", "logo")}
+    assert set(rows) == {
+        ("painted_copy", "all"),
+        ("painted_copy", "saved"),
+        ("painted_copy", "logo"),
+    }
     row = rows["painted_copy", "all"]
     assert (row["n"], row["same_capture"], row["unrelated"]) == (3, 0.6667, 0.3333)
     # Wilson 1927 for 2 of 3 at 95%.
@@ -92,7 +105,9 @@ def test_rates_intervals_and_recall_are_counted_right() -> None:
     assert row["ms_median"] == 100
 
 
-def test_the_command_writes_its_table(products: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_its_table(
+    products: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = tmp_path / "listing.csv"
     arguments = ["--photos", str(products), "--pairs", "8", "--half", "all", "--csv", str(table)]
     assert main(arguments) == 0
@@ -101,7 +116,10 @@ def test_the_command_writes_its_table(products: Path, tmp_path: Path, capsys: py
     assert tuple(rows[0]) == COLUMNS
     totals = [row for row in rows if row["transformation"] == "all"]
     assert sum(int(row["n"]) for row in totals) == 8
-    assert all(sum(float(row[outcome]) for outcome in OUTCOMES) == pytest.approx(1, abs=1e-3) for row in rows)
+    assert all(
+        sum(float(row[outcome]) for outcome in OUTCOMES) == pytest.approx(1, abs=1e-3)
+        for row in rows
+    )
     copies = [row for row in totals if row["kind"] in ("copy", "painted_copy")]
     assert copies
     assert all(float(row["same_capture"]) == 1 for row in copies)
@@ -113,7 +131,12 @@ def test_the_command_writes_its_table(products: Path, tmp_path: Path, capsys: py
     [(["--pairs", "0"], 2, "--pairs 0: at least 1 pair"), (["--photos", "nowhere"], 2, "nowhere")],
 )
 def test_wrong_input_is_told(
-    products: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+    products: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     assert main(["--photos", str(products), "--csv", str(tmp_path / "x.csv"), *arguments]) == code
     assert message in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.fields import to_bytes, to_linear
 from realdamage.synthesis.paint import Paint, find_object
 
@@ -56,7 +56,10 @@ def test_all_types_are_drawn_equally_unless_told_otherwise() -> None:
     # Binomial(200, 0.1): mean 20, standard deviation 4.2.
     assert min(counts.values()) >= 6
     assert max(counts.values()) <= 38
-    only = {Paint(("torn", "holed")).apply(rgb, np.random.default_rng(seed)).damage for seed in range(20)}
+    only = {
+        Paint(("torn", "holed")).apply(rgb, np.random.default_rng(seed)).damage
+        for seed in range(20)
+    }
     assert only == {"torn", "holed"}
 
 
@@ -68,14 +71,18 @@ def test_paint_finds_the_product_before_a_plain_background() -> None:
     truth[50:160, 78:182] = True
     assert (region & truth).sum() / (region | truth).sum() > 0.9
     assert likely[truth].mean() > 3 * likely[~truth].mean()
-    inside = [Paint().apply(rgb, np.random.default_rng(seed)).mask[region].sum() for seed in range(10)]
+    inside = [
+        Paint().apply(rgb, np.random.default_rng(seed)).mask[region].sum() for seed in range(10)
+    ]
     assert min(inside) > 0
 
 
 def test_without_a_plain_background_there_is_no_outline() -> None:
     busy = np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8)
     busy = np.asarray(Image.fromarray(busy).resize((160, 120), Image.Resampling.BOX))
-    blocks = np.kron(np.random.default_rng(1).integers(0, 256, (6, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+    blocks = np.kron(
+        np.random.default_rng(1).integers(0, 256, (6, 8, 3)), np.ones((20, 20, 1))
+    ).astype(np.uint8)
     assert find_object(blocks)[1] is None
     assert find_object(busy)[0].shape == (120, 160)
 

@@ -11,13 +11,15 @@ from omegaconf import OmegaConf
 
 from realdamage.configuration import compose
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import ConfigError
+from realdamage.errors import ConfigError
 from realdamage.synthesis.prompts import GENERIC, SEVERITIES, PromptCatalogue
 
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    section = OmegaConf.to_container(compose("synthesize", ["out=unused", "recipe.name=unused"]).prompts)
+    section = OmegaConf.to_container(
+        compose("synthesize", ["out=unused", "recipe.name=unused"]).prompts
+    )
     assert isinstance(section, dict)
     return section  # type: ignore[return-value]
 
@@ -32,7 +34,9 @@ def chinese(text: str) -> bool:
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, ""])
-def test_every_damage_is_asked_for_in_english_and_chinese(catalogue: PromptCatalogue, damage: str) -> None:
+def test_every_damage_is_asked_for_in_english_and_chinese(
+    catalogue: PromptCatalogue, damage: str
+) -> None:
     rng = np.random.default_rng(0)
     for form in (catalogue.draw, catalogue.instruction):
         prompts = [form(damage, rng, ("en", "zh")) for _ in range(200)]
@@ -57,7 +61,9 @@ def test_edits_that_add_no_damage_leave_real_damage_alone(catalogue: PromptCatal
     for language in catalogue.languages.values():
         plain = language.sentences["plain"]
         said = " ".join((*plain.descriptions, *plain.instructions, *plain.negatives))
-        assert not any(word in said for word in ("damage", "crack", "scratch", "损", "裂", "划", "破", "污"))
+        assert not any(
+            word in said for word in ("damage", "crack", "scratch", "损", "裂", "划", "破", "污")
+        )
 
 
 def test_the_same_random_state_gives_the_same_prompt(catalogue: PromptCatalogue) -> None:
@@ -73,9 +79,17 @@ def test_the_same_random_state_gives_the_same_prompt(catalogue: PromptCatalogue)
         ("languages.en.damages.torn.seen.severe", None, r"damages\.torn\.seen: nothing for severe"),
         ("languages.en.damages.torn.seen.severe", [], r"damages\.torn\.seen\.severe has no phrase"),
         ("languages.en.damages.torn.states", None, r"damages\.torn\.states has no phrase"),
-        ("languages.en.damages.brocken", {}, r'"brocken" is not among prompts.*Did you mean "broken"\?'),
+        (
+            "languages.en.damages.brocken",
+            {},
+            r'"brocken" is not among prompts.*Did you mean "broken"\?',
+        ),
         ("languages.en.materials.glass", None, r"languages\.en\.materials: nothing for glass"),
-        ("languages.en.materials.glass", ["glass", " "], r"materials\.glass has no phrase, or an empty one"),
+        (
+            "languages.en.materials.glass",
+            ["glass", " "],
+            r"materials\.glass has no phrase, or an empty one",
+        ),
         ("languages.en.degrees.clear", None, r"degrees: nothing for clear"),
         ("languages.en.sentences.plain", None, r"sentences: nothing for plain"),
         (
@@ -83,16 +97,26 @@ def test_the_same_random_state_gives_the_same_prompt(catalogue: PromptCatalogue)
             ["Add {damge}"],
             r'"damge" is not among the placeholders.*Did you mean "damage"\?',
         ),
-        ("languages.en.sentences.damaged.descriptions", ["a {material}"], r"does not say which damage"),
+        (
+            "languages.en.sentences.damaged.descriptions",
+            ["a {material}"],
+            r"does not say which damage",
+        ),
         ("languages.en.sentences.damaged.descriptions", ["{damage} {"], r"lone brace"),
-        ("languages.en.damages.torn.seen.clear", ["a {material}"], r'"material" is not among.*none is filled there'),
+        (
+            "languages.en.damages.torn.seen.clear",
+            ["a {material}"],
+            r'"material" is not among.*none is filled there',
+        ),
         ("fits.cracked", None, r"prompts\.fits: nothing for cracked"),
         ("fits.cracked", ["stone"], r"materials: nothing for stone"),
         ("languages", {}, r"prompts\.languages is empty"),
         ("generic_share", 1.5, r"generic_share=1\.5"),
     ],
 )
-def test_what_is_wrong_with_a_catalogue_is_named(config: dict[str, Any], path: str, value: Any, message: str) -> None:
+def test_what_is_wrong_with_a_catalogue_is_named(
+    config: dict[str, Any], path: str, value: Any, message: str
+) -> None:
     changed = copy.deepcopy(config)
     *parents, key = path.split(".")
     node = changed

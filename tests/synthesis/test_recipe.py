@@ -17,12 +17,17 @@ from PIL import Image
 
 from realdamage.data.manifest import KINDS, read_manifest, write_manifest
 from realdamage.data.splits import check_splits, write_split_table
-from realdamage.inference.errors import SynthesisError, UsageError
+from realdamage.errors import SynthesisError, UsageError
 from realdamage.synthesis import recipe as recipes
 from realdamage.synthesis.bases import balanced_paint_share, drawn_damages
 from realdamage.synthesis.generators import GeneratorSettings
 from realdamage.synthesis.group import Base
-from realdamage.synthesis.house_codec import HOUSE_CODECS, HouseCodec, HouseCodecSpec, save_house_codec
+from realdamage.synthesis.house_codec import (
+    HOUSE_CODECS,
+    HouseCodec,
+    HouseCodecSpec,
+    save_house_codec,
+)
 from realdamage.synthesis.recipe import clear, synthesize
 from realdamage.synthesis.settings import IncludeSettings, Recipe, SourceSettings, WriterSettings
 
@@ -55,7 +60,10 @@ def recipe(codec: GeneratorSettings, tiny_manifest: Path) -> Recipe:
 def contents(root: Path) -> dict[str, str]:
     files = [path for folder in ("photos", "masks") for path in (root / folder).iterdir()]
     files.append(root / "metadata.csv")
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.fixture
@@ -73,7 +81,9 @@ def test_all_six_kinds_and_what_each_must_have(table: pd.DataFrame) -> None:
     check_splits(table)
 
 
-def test_the_sources_own_splits_hold_for_what_is_made_of_its_photos(table: pd.DataFrame, tiny_manifest: Path) -> None:
+def test_the_sources_own_splits_hold_for_what_is_made_of_its_photos(
+    table: pd.DataFrame, tiny_manifest: Path
+) -> None:
     source = read_manifest(tiny_manifest).table
     wanted = source.drop_duplicates("group").set_index("group")["split"]
     assert table["split"].tolist() == wanted[table["group"]].tolist()
@@ -86,14 +96,18 @@ def test_a_second_folder_is_edited_too_and_included_once(
     wild = tmp_path / "wild"
     wild.mkdir()
     rows = [{"file_name": f"real{i}.png", "label": "real", "source": "camera"} for i in range(3)]
-    rows.append({"file_name": "edit.png", "label": "synthetic", "kind": "ai_whole", "family": "other"})
+    rows.append(
+        {"file_name": "edit.png", "label": "synthetic", "kind": "ai_whole", "family": "other"}
+    )
     rows[3] |= {"pair": "real2.png", "source": "camera"}
     rows.append({**rows[3], "file_name": "unedited.png", "kind": "ai_region"})
     for row, look in zip(rows, (0, 1, 2, 3, 2), strict=True):
         Image.fromarray(photo_factory(300, 260, look)).save(wild / row["file_name"])
     write_manifest(wild, pd.DataFrame(rows).fillna(""))
     source = replace(recipe.source, more=(str(wild),), crop=200)
-    with pytest.raises(SynthesisError, match=r"recipe\.source\.splits"):  # the other folder has splits
+    with pytest.raises(
+        SynthesisError, match=r"recipe\.source\.splits"
+    ):  # the other folder has splits
         synthesize(replace(recipe, source=source), tmp_path / "set")
     write_manifest(wild, pd.DataFrame(rows).fillna("").assign(split="val"))
     manifest = read_manifest(wild)
@@ -136,17 +150,24 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
 
 
 def test_a_call_that_fails_at_once_does_not_block_the_next(recipe: Recipe, tmp_path: Path) -> None:
-    broken = replace(recipe, generators=(GeneratorSettings("gone", str(tmp_path / "gone.safetensors"), "toy"),))
+    broken = replace(
+        recipe, generators=(GeneratorSettings("gone", str(tmp_path / "gone.safetensors"), "toy"),)
+    )
     for workers in (1, 2):
         with pytest.raises(SynthesisError, match=r"gone\.safetensors"):
             synthesize(replace(broken, workers=workers), tmp_path / "set")
         assert list((tmp_path / "set").iterdir()) == []
-    assert synthesize(recipe, tmp_path / "set").made == synthesize(recipe, tmp_path / "straight").made
+    assert (
+        synthesize(recipe, tmp_path / "set").made == synthesize(recipe, tmp_path / "straight").made
+    )
     assert contents(tmp_path / "set") == contents(tmp_path / "straight")
 
 
 def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
-    run_command: Callable[..., Any], photo_factory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_command: Callable[..., Any],
+    photo_factory: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "mine").mkdir()
     for index in range(8):
@@ -154,7 +175,9 @@ def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
     reached: list[Any] = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: reached.append(address))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: reached.append(address))
-    done = run_command("synthesize", "+recipe=codecs", "recipe.source.root=mine", "out=set", "recipe.workers=1")
+    done = run_command(
+        "synthesize", "+recipe=codecs", "recipe.source.root=mine", "out=set", "recipe.workers=1"
+    )
     assert done.code == 0, done.err
     assert reached == []
     table = read_manifest(tmp_path / "set").table
@@ -169,7 +192,9 @@ def test_two_workers_make_what_one_makes(recipe: Recipe, tmp_path: Path) -> None
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(recipe: Recipe, tmp_path: Path) -> None:
+def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     root = tmp_path / "set"
     synthesize(recipe, root)
     (root / "notes.txt").write_text("mine")
@@ -202,7 +227,11 @@ def test_a_users_own_photo_is_never_removed(recipe: Recipe, tmp_path: Path) -> N
     (made / "photos" / "holiday.jpg").write_bytes(b"mine")
     (made / "masks" / "holiday.png").write_bytes(b"mine")
     synthesize(replace(recipe, seed=5), made, overwrite=True)
-    assert (made / "photos" / "holiday.jpg").read_bytes() == (made / "masks" / "holiday.png").read_bytes() == b"mine"
+    assert (
+        (made / "photos" / "holiday.jpg").read_bytes()
+        == (made / "masks" / "holiday.png").read_bytes()
+        == b"mine"
+    )
     clear(made)
     left = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
     assert left == {"photos/holiday.jpg", "masks/holiday.png"}
@@ -260,7 +289,10 @@ def test_a_folder_that_no_recipe_made_is_left_alone(recipe: Recipe, tiny_manifes
         ({"overlay_share": -0.5}, "overlay_share=-0.5"),
         ({"damages": ("bent",)}, "damages="),
         ({"include": (IncludeSettings("masks", "x"),)}, r"include\.masks: it becomes a folder"),
-        ({"include": (IncludeSettings("more"),)}, r"include\.more\.root is empty.*include\.more=null"),
+        (
+            {"include": (IncludeSettings("more"),)},
+            r"include\.more\.root is empty.*include\.more=null",
+        ),
         ({"generators": ()}, "generators has none with engine codec or inpaint, but ai_region"),
     ],
 )
@@ -286,7 +318,9 @@ def test_damage_is_as_frequent_on_synthetic_photos_as_on_real_ones(recipe: Recip
     assert balanced_paint_share(replace(balanced, paint_share=0.3), n) == 0.3
 
 
-def test_a_recipe_that_cannot_be_balanced_says_what_to_change(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recipe_that_cannot_be_balanced_says_what_to_change(
+    recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
     lavish = replace(recipe, shares={"default": {"ai_region": 3.0}}, paint_share=None)
     assert balanced_paint_share(lavish, {"damaged": 100, "intact": 10, "unknown": 0}) == 0.0
     assert "fewer edits of damaged photos" in caplog.text
@@ -300,9 +334,13 @@ def test_damage_types_are_drawn_as_often_as_real_photos_have_them(recipe: Recipe
     assert drawn["cracked"] == 2
 
 
-def test_splits_come_from_a_split_table_where_one_is_given(recipe: Recipe, tiny_manifest: Path, tmp_path: Path) -> None:
+def test_splits_come_from_a_split_table_where_one_is_given(
+    recipe: Recipe, tiny_manifest: Path, tmp_path: Path
+) -> None:
     manifest = read_manifest(tiny_manifest)
-    locked = manifest.table.assign(split=["policy" if i % 2 else "test" for i in range(len(manifest))])
+    locked = manifest.table.assign(
+        split=["policy" if i % 2 else "test" for i in range(len(manifest))]
+    )
     locked["split"] = locked.groupby("group")["split"].transform("first")
     write_split_table(tmp_path / "splits.csv", manifest, locked)
     source = replace(recipe.source, splits=str(tmp_path / "splits.csv"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.scenery.lying import LYING
 from realdamage.synthesis.scenery.scene import View
 from realdamage.synthesis.scenery.shapes import Box, Disc, Turned, upright
@@ -26,10 +26,14 @@ def test_scene_seed_fixes_the_scene_and_camera_seed_the_shot() -> None:
     first, second, other = SMALL.render(1, 1), SMALL.render(1, 2), SMALL.render(2, 1)
     assert first.rgb.shape == second.rgb.shape
     assert (first.rgb != second.rgb).mean() > 0.5
-    overlap = (first.object_mask & second.object_mask).sum() / (first.object_mask | second.object_mask).sum()
+    overlap = (first.object_mask & second.object_mask).sum() / (
+        first.object_mask | second.object_mask
+    ).sum()
     assert overlap > 0.75  # the hand shook a little
     assert overlap < 1.0
-    assert other.rgb.shape != first.rgb.shape or np.abs(other.rgb.astype(int) - first.rgb).mean() > 10
+    assert (
+        other.rgb.shape != first.rgb.shape or np.abs(other.rgb.astype(int) - first.rgb).mean() > 10
+    )
 
 
 def test_sizes_are_as_asked_portrait_and_landscape() -> None:
@@ -62,17 +66,23 @@ def test_real_damage_is_on_the_product_before_the_camera(damage: str) -> None:
         assert damaged.damage_mask.any()
         assert not (damaged.damage_mask & ~damaged.object_mask).any()
         change = np.abs(damaged.rgb.astype(int) - intact.rgb).mean(-1)
-        contrast.append(change[damaged.damage_mask].mean() / max(change[~damaged.object_mask].mean(), 0.1))
+        contrast.append(
+            change[damaged.damage_mask].mean() / max(change[~damaged.object_mask].mean(), 0.1)
+        )
     assert np.median(contrast) > 2.0
 
 
 def test_damage_does_not_shift_the_photos_brightness() -> None:
     """A detector must not tell damaged photos by their mean: exposure is metered on what is there."""
     shifts = [
-        SMALL.render(seed, seed + 100, DAMAGES[seed % len(DAMAGES)]).rgb.mean() - SMALL.render(seed, seed).rgb.mean()
+        SMALL.render(seed, seed + 100, DAMAGES[seed % len(DAMAGES)]).rgb.mean()
+        - SMALL.render(seed, seed).rgb.mean()
         for seed in range(20)
     ]
-    same = [SMALL.render(seed, seed + 100).rgb.mean() - SMALL.render(seed, seed).rgb.mean() for seed in range(20)]
+    same = [
+        SMALL.render(seed, seed + 100).rgb.mean() - SMALL.render(seed, seed).rgb.mean()
+        for seed in range(20)
+    ]
     assert abs(np.mean(shifts) - np.mean(same)) < 2.0  # levels of 255
 
 
@@ -83,7 +93,8 @@ def test_every_product_can_be_made() -> None:
             assert product.parts
             assert 0.2 < product.radius < 1.5
             assert all(
-                np.isfinite(material.texture).all() and 0 <= material.texture.min() <= material.texture.max() <= 1
+                np.isfinite(material.texture).all()
+                and 0 <= material.texture.min() <= material.texture.max() <= 1
                 for part in product.parts
                 for material in part.materials
             )
@@ -101,11 +112,21 @@ def test_rays_meet_solids_where_geometry_says() -> None:
     body = Turned(upright(), (0.4, 0.4), (0.0, 1.0))
     np.testing.assert_allclose(body.reach(origin, rays)[:1], [4.6], rtol=1e-5)
     down = np.array([[0.1], [0.0], [-1.0]], np.float32)
-    np.testing.assert_allclose(Disc(upright(z=0.2), 0.3).reach(np.array([0, 0, 1], np.float32), down), [0.8], rtol=1e-5)
+    np.testing.assert_allclose(
+        Disc(upright(z=0.2), 0.3).reach(np.array([0, 0, 1], np.float32), down), [0.8], rtol=1e-5
+    )
 
 
 def test_a_view_looks_at_its_product() -> None:
-    view = View(azimuth=0.3, elevation=0.6, roll=0.1, distance=3.0, height=0.5, focal=200.0, shift=(0.0, 0.0))
+    view = View(
+        azimuth=0.3,
+        elevation=0.6,
+        roll=0.1,
+        distance=3.0,
+        height=0.5,
+        focal=200.0,
+        shift=(0.0, 0.0),
+    )
     ray = view.rays((100, 120), np.array([50]), np.array([60]))
     np.testing.assert_allclose(view.eye + 3.0 * ray[:, 0], [0, 0, 0.5], atol=1e-5)
     np.testing.assert_allclose(view.axes.T @ view.axes, np.eye(3), atol=1e-6)

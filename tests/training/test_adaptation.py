@@ -11,11 +11,20 @@ import timm
 import torch
 from torch import nn
 
-from realdamage.inference.errors import ConfigError
-from realdamage.training.adaptation import Adaptation, adapt_network, merge_adapters, parameter_groups
+from realdamage.errors import ConfigError
+from realdamage.training.adaptation import (
+    Adaptation,
+    adapt_network,
+    merge_adapters,
+    parameter_groups,
+)
 from realdamage.training.network import EvidenceViT, build_network
 
-BACKBONES = ("test_vit", "vit_lite", "vit_pe_spatial_tiny_patch16_512.fb")  # the last is one of timm's Eva models
+BACKBONES = (
+    "test_vit",
+    "vit_lite",
+    "vit_pe_spatial_tiny_patch16_512.fb",
+)  # the last is one of timm's Eva models
 MERGE_TOLERANCE = 1e-5
 
 
@@ -26,7 +35,9 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EvidenceViT]:
 
     def make(backbone: str, **options: Any) -> EvidenceViT:
         monkeypatch.setattr(
-            timm, "create_model", lambda name, **given: create(name, **{**given, "depth": 2, **options})
+            timm,
+            "create_model",
+            lambda name, **given: create(name, **{**given, "depth": 2, **options}),
         )
         torch.manual_seed(0)
         return build_network(backbone, tile=64, pretrained=False)
@@ -35,7 +46,9 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EvidenceViT]:
 
 
 def tiles(count: int = 4) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def loss(network: EvidenceViT) -> torch.Tensor:
@@ -58,7 +71,11 @@ def test_every_adapter_gets_a_gradient(backbone: str, shallow) -> None:
     assert silent == []
     frozen = [p for name, p in network.backbone.named_parameters() if "lora_" not in name]
     assert all(p.grad is None and not p.requires_grad for p in frozen)
-    assert all(p.grad is not None for head in (network.patch_head, network.tile_head) for p in head.parameters())
+    assert all(
+        p.grad is not None
+        for head in (network.patch_head, network.tile_head)
+        for p in head.parameters()
+    )
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -71,14 +88,23 @@ def test_merging_leaves_a_plain_network_with_the_same_outputs(backbone: str, sha
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
     adapted = [output.detach() for output in network(tiles())]
-    assert max(float((a - b).abs().max()) for a, b in zip(before, adapted, strict=True)) > 100 * MERGE_TOLERANCE
+    assert (
+        max(float((a - b).abs().max()) for a, b in zip(before, adapted, strict=True))
+        > 100 * MERGE_TOLERANCE
+    )
     merge_adapters(network)
     merged = [output.detach() for output in network(tiles())]
     difference = max(float((a - b).abs().max()) for a, b in zip(adapted, merged, strict=True))
-    print(f"{backbone}: largest difference after merging {difference:.1e} (allowed {MERGE_TOLERANCE:g})")
+    print(
+        f"{backbone}: largest difference after merging {difference:.1e} (allowed {MERGE_TOLERANCE:g})"
+    )
     assert difference < MERGE_TOLERANCE
     assert [name for name, _ in network.named_parameters()] == plain
-    assert not [name for name, module in network.named_modules() if type(module).__module__.startswith("peft")]
+    assert not [
+        name
+        for name, module in network.named_modules()
+        if type(module).__module__.startswith("peft")
+    ]
 
 
 def test_layers_that_an_attention_reads_past_get_no_adapter_and_are_named(shallow, caplog) -> None:
@@ -103,7 +129,12 @@ def test_head_trains_the_heads_alone(backbone: str, shallow) -> None:
     network = shallow(backbone)
     adapt_network(network, Adaptation("head"))
     learning = {name for name, p in network.named_parameters() if p.requires_grad}
-    assert learning == {"patch_head.weight", "patch_head.bias", "tile_head.weight", "tile_head.bias"}
+    assert learning == {
+        "patch_head.weight",
+        "patch_head.bias",
+        "tile_head.weight",
+        "tile_head.bias",
+    }
     before = {name: p.clone() for name, p in network.named_parameters()}
     optimizer = torch.optim.AdamW(parameter_groups(network, Adaptation("head"), 1e-2, 0.05))
     loss(network).backward()
@@ -114,7 +145,9 @@ def test_head_trains_the_heads_alone(backbone: str, shallow) -> None:
 
 @pytest.mark.parametrize("strategy", ["head", "lora"])
 @pytest.mark.parametrize("backbone", ["test_vit", "vit_micro"])
-def test_a_step_changes_nothing_but_heads_and_adapters(strategy: Any, backbone: str, shallow) -> None:
+def test_a_step_changes_nothing_but_heads_and_adapters(
+    strategy: Any, backbone: str, shallow
+) -> None:
     """Statistics of batch norms included, which change in a forward pass; also after a validation in between."""
     network = shallow(backbone)
     adaptation = Adaptation(strategy, rank=2, dropout=0.5)
@@ -127,9 +160,19 @@ def test_a_step_changes_nothing_but_heads_and_adapters(strategy: Any, backbone: 
         optimizer.zero_grad()
         loss(network).backward()
         optimizer.step()
-    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {name for name in before if "lora_" in name or name.split(".")[0] in ("patch_head", "tile_head")}
-    dropouts = [m for name, m in network.named_modules() if "lora_dropout" in name and isinstance(m, nn.Dropout)]
+    changed = {
+        name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == {
+        name
+        for name in before
+        if "lora_" in name or name.split(".")[0] in ("patch_head", "tile_head")
+    }
+    dropouts = [
+        m
+        for name, m in network.named_modules()
+        if "lora_dropout" in name and isinstance(m, nn.Dropout)
+    ]
     assert len(dropouts) == (8 if strategy == "lora" else 0)
     assert all(module.training for module in dropouts)
 
@@ -145,9 +188,13 @@ def test_drop_path_is_off_where_the_backbone_is_frozen(shallow) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_lower_blocks_learn_slower(backbone: str, shallow) -> None:
     network = shallow(backbone)
-    groups = parameter_groups(network, Adaptation("full", layer_decay=0.5), lr=1.0, weight_decay=0.1)
+    groups = parameter_groups(
+        network, Adaptation("full", layer_decay=0.5), lr=1.0, weight_decay=0.1
+    )
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
-    names = {name: rate[id(p)] for name, p in network.named_parameters()}  # every parameter is in some group
+    names = {
+        name: rate[id(p)] for name, p in network.named_parameters()
+    }  # every parameter is in some group
     assert len(rate) == sum(len(group["params"]) for group in groups)  # and in one only
     embed, first, second = (
         {value for name, value in names.items() if name.startswith(f"backbone.{part}.")}
@@ -213,7 +260,11 @@ def test_the_stem_learns_at_its_own_rate(factor: float) -> None:
     network = build_network("vit_lite", tile=64, pretrained=False)
     adaptation = Adaptation(stem=factor)
     adapt_network(network, adaptation)
-    rates = {id(p): g["lr"] for g in parameter_groups(network, adaptation, 1e-3, 0.05) for p in g["params"]}
+    rates = {
+        id(p): g["lr"]
+        for g in parameter_groups(network, adaptation, 1e-3, 0.05)
+        for p in g["params"]
+    }
     stem = list(network.backbone.patch_embed.backbone.parameters())
     found = {round(rates.get(id(parameter), -1.0), 9) for parameter in stem}
     assert found == {-1.0 if factor == 0.0 else round(1e-3 * factor, 9)}

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from realdamage import train
+from realdamage.commands import train
+from realdamage.core.detector import Detector
+from realdamage.core.pooling import Pooling, pool
 from realdamage.data.manifest import read_manifest
+from realdamage.errors import ConfigError, ModelFileError
 from realdamage.evaluation.predictions import score_manifest
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ConfigError, ModelFileError
-from realdamage.inference.pooling import Pooling, pool
 from realdamage.training.classifier import MONITORED, DamageClassifier, LossWeights, load_classifier
 from realdamage.training.record import model_metadata
 from realdamage.training.scorer import TorchScorer
@@ -35,7 +35,9 @@ def batch_of(labels: list[float], *, masks: bool = True, tiles: int = 2) -> dict
     photos = len(labels)
     label = torch.tensor(labels).repeat_interleave(tiles)
     label = torch.where(label == 1.0, label if masks else torch.full_like(label, NAN), label)
-    pixels = torch.randint(0, 256, (photos * tiles, 64, 64, 3), generator=torch.Generator().manual_seed(3))
+    pixels = torch.randint(
+        0, 256, (photos * tiles, 64, 64, 3), generator=torch.Generator().manual_seed(3)
+    )
     return {
         "tiles": pixels.to(torch.uint8),
         "tile_label": label,
@@ -55,10 +57,18 @@ def test_the_terms_are_the_binary_cross_entropies_of_tile_patch_and_photo() -> N
     classifier, batch = tiny_classifier(), batch_of([0.0, 1.0])
     logit, evidence = classifier.eval()(batch["tiles"])
     terms = loss_terms(classifier, batch)
-    torch.testing.assert_close(terms["tile"], F.binary_cross_entropy_with_logits(logit, batch["tile_label"]))
-    torch.testing.assert_close(terms["patch"], F.binary_cross_entropy_with_logits(evidence, batch["patch_share"]))
-    scores = torch.stack([pool(logit[i : i + 2], evidence[i : i + 2], Pooling(), torch) for i in (0, 2)])
-    torch.testing.assert_close(terms["photo"], F.binary_cross_entropy_with_logits(scores, batch["photo_label"]))
+    torch.testing.assert_close(
+        terms["tile"], F.binary_cross_entropy_with_logits(logit, batch["tile_label"])
+    )
+    torch.testing.assert_close(
+        terms["patch"], F.binary_cross_entropy_with_logits(evidence, batch["patch_share"])
+    )
+    scores = torch.stack(
+        [pool(logit[i : i + 2], evidence[i : i + 2], Pooling(), torch) for i in (0, 2)]
+    )
+    torch.testing.assert_close(
+        terms["photo"], F.binary_cross_entropy_with_logits(scores, batch["photo_label"])
+    )
 
 
 def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() -> None:
@@ -71,7 +81,9 @@ def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() 
     assert not torch.isclose(terms["photo"], expected["photo"])
     only_synthetic = loss_terms(classifier, batch_of([1.0], masks=False))
     assert only_synthetic["tile"].item() == only_synthetic["patch"].item() == 0.0
-    only_synthetic["tile"].backward()  # 0, yet part of the graph, so that ddp's processes stay together
+    only_synthetic[
+        "tile"
+    ].backward()  # 0, yet part of the graph, so that ddp's processes stay together
     loss_terms(classifier, batch_of([1.0], masks=False))["photo"].backward()
     gradient = classifier.network.patch_head.weight.grad
     assert gradient is not None
@@ -90,7 +102,11 @@ def test_weights_of_photos_scale_their_share_of_the_loss() -> None:
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     batch = batch_of([0.0, 1.0])
     losses = {
-        name: float(tiny_classifier(loss={"tile": 0.0, "patch": 0.0, "photo": 0.0, name: 2.0}).training_step(batch, 0))
+        name: float(
+            tiny_classifier(
+                loss={"tile": 0.0, "patch": 0.0, "photo": 0.0, name: 2.0}
+            ).training_step(batch, 0)
+        )
         for name in ("tile", "patch", "photo")
     }
     mixed = tiny_classifier(loss={"tile": 1.0, "patch": 0.5, "photo": 0.25}).training_step(batch, 0)
@@ -109,7 +125,10 @@ def test_one_crop_of_a_photo_with_a_mask_trains_no_photo_score() -> None:
 def test_the_photo_term_pools_each_photo_alone() -> None:
     classifier, batch = tiny_classifier(), batch_of([0.0, 1.0, 1.0], tiles=3)
     logit, evidence = classifier.eval()(batch["tiles"])
-    scores = [pool(logit[3 * i : 3 * i + 3], evidence[3 * i : 3 * i + 3], Pooling(), torch) for i in range(3)]
+    scores = [
+        pool(logit[3 * i : 3 * i + 3], evidence[3 * i : 3 * i + 3], Pooling(), torch)
+        for i in range(3)
+    ]
     expected = F.binary_cross_entropy_with_logits(torch.stack(scores), batch["photo_label"])
     torch.testing.assert_close(classifier._terms(batch, logit, evidence)["photo"], expected)
 
@@ -118,7 +137,10 @@ def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart() 
     """Float64 would, but MPS has none."""
     classifier = tiny_classifier()
     for score, label in ((30.0, 0.0), (31.0, 1.0), (33.0, 0.0), (40.0, 1.0)):
-        classifier.forward = lambda tiles, score=score: (torch.tensor([score]), torch.full((1, 4, 4), score))
+        classifier.forward = lambda tiles, score=score: (
+            torch.tensor([score]),
+            torch.full((1, 4, 4), score),
+        )
         batch = {**batch_of([label], tiles=1), "whole_edit": True}
         classifier.validation_step(batch, 0)
     assert float(classifier.photo_metrics["auroc"].compute()) == 0.75
@@ -126,7 +148,10 @@ def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart() 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [({"patch": -1.0}, r"model\.loss\.patch=-1"), ({"tile": 0.0, "patch": 0.0, "photo": 0.0}, "nothing would be")],
+    [
+        ({"patch": -1.0}, r"model\.loss\.patch=-1"),
+        ({"tile": 0.0, "patch": 0.0, "photo": 0.0}, "nothing would be"),
+    ],
 )
 def test_wrong_loss_weights_are_named(weights: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -165,7 +190,10 @@ def test_training_lowers_the_loss_and_logs_every_term(tiny_run: Path) -> None:
 def test_a_rate_of_1_percent_takes_100_real_photos(
     tiny_config, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "val/tpr_at_fpr_1_all_real" not in load_classifier(tiny_run / "best.ckpt").validation_figures
+    assert (
+        "val/tpr_at_fpr_1_all_real"
+        not in load_classifier(tiny_run / "best.ckpt").validation_figures
+    )
     monkeypatch.setattr("realdamage.training.classifier.MIN_REAL_FOR_1_PERCENT", 1)
     train.run(tiny_config(tmp_path, "trainer.max_epochs=1"))
     figures = load_classifier(tmp_path / "best.ckpt").validation_figures
@@ -180,7 +208,9 @@ def test_photos_of_one_class_have_no_auroc(tiny_config, tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_floor(tiny_config, tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, "trainer.max_epochs=5", "model.lr=0.01", "model.warmup=0.3", "model.final_lr=0.1")
+    config = tiny_config(
+        tmp_path, "trainer.max_epochs=5", "model.lr=0.01", "model.warmup=0.3", "model.final_lr=0.1"
+    )
     train.run(config)
     with (tmp_path / "logs/version_0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -190,7 +220,9 @@ def test_the_learning_rate_warms_up_and_falls_to_its_floor(tiny_config, tmp_path
     assert rates == pytest.approx([0.01 / 3, 0.02 / 3, 0.01, *cosine])
 
 
-def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(tiny_run: Path, tiny_manifest: Path) -> None:
+def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(
+    tiny_run: Path, tiny_manifest: Path
+) -> None:
     """torchmetrics over validation batches against scikit-learn over the wrapper's scores."""
     classifier = load_classifier(tiny_run / "best.ckpt")
     detector = Detector(TorchScorer(classifier.network), model_metadata(classifier))
@@ -199,7 +231,9 @@ def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(tiny_run: Pat
     assert classifier.validation_figures["val/auroc"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_checkpoint_holds_the_averaged_weights(tiny_config, tmp_path: Path, monkeypatch) -> None:
+def test_the_checkpoint_holds_the_averaged_weights(
+    tiny_config, tmp_path: Path, monkeypatch
+) -> None:
     """Average after a step: 0.9 of the average before, 0.1 of the weights (the first step starts it)."""
     seen: list[torch.Tensor] = []
 
@@ -256,13 +290,22 @@ class TestLoading:
         assert plain(checkpoint["hyper_parameters"])
         assert plain(checkpoint["datamodule_hyper_parameters"])
 
-    def test_pretrained_weights_are_not_asked_for_again(self, tiny_run: Path, tmp_path: Path, no_download) -> None:
+    def test_pretrained_weights_are_not_asked_for_again(
+        self, tiny_run: Path, tmp_path: Path, no_download
+    ) -> None:
         path = self.changed(
-            tiny_run, tmp_path / "a.ckpt", backbone="test_vit.r160_in1k", pretrained=True, weights="gone.pth"
+            tiny_run,
+            tmp_path / "a.ckpt",
+            backbone="test_vit.r160_in1k",
+            pretrained=True,
+            weights="gone.pth",
         )
         loaded, plain = load_classifier(path), load_classifier(tiny_run / "best.ckpt")
         assert not loaded.training
-        assert all(torch.equal(loaded.state_dict()[name], value) for name, value in plain.state_dict().items())
+        assert all(
+            torch.equal(loaded.state_dict()[name], value)
+            for name, value in plain.state_dict().items()
+        )
 
     def test_it_remembers_what_it_was_trained_on(self, tiny_run: Path, tiny_manifest: Path) -> None:
         metadata = model_metadata(load_classifier(tiny_run / "best.ckpt"))
@@ -274,10 +317,16 @@ class TestLoading:
         assert metadata.calibration is None
         assert set(metadata.metrics) == {"val/auroc", "val/localisation_ap", "val/photos"}
 
-    def test_weights_of_another_architecture_are_refused(self, tiny_run: Path, tmp_path: Path) -> None:
-        for number, hparams in enumerate(({"backbone": "test_vit2"}, {"adapt": {"strategy": "lora"}}, {"tile": 32})):
+    def test_weights_of_another_architecture_are_refused(
+        self, tiny_run: Path, tmp_path: Path
+    ) -> None:
+        for number, hparams in enumerate(
+            ({"backbone": "test_vit2"}, {"adapt": {"strategy": "lora"}}, {"tile": 32})
+        ):
             path = self.changed(tiny_run, tmp_path / f"{number}.ckpt", **hparams)
-            with pytest.raises(ModelFileError, match=f"{number}.ckpt holds weights of another architecture"):
+            with pytest.raises(
+                ModelFileError, match=f"{number}.ckpt holds weights of another architecture"
+            ):
                 load_classifier(path)
 
     @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip"])
@@ -291,7 +340,10 @@ class TestLoading:
         [
             {"state_dict": {}},
             {"state_dict": {}, "hyper_parameters": {"hidden": 3}},
-            {"hyper_parameters": {"backbone": "test_vit", "tile": 64, "pretrained": False}, "state_dict": {}},
+            {
+                "hyper_parameters": {"backbone": "test_vit", "tile": 64, "pretrained": False},
+                "state_dict": {},
+            },
             [1, 2],
         ],
     )
@@ -305,7 +357,11 @@ class TestLoading:
             load_classifier(tmp_path / "nowhere.ckpt")
 
     def test_adapters_come_back_merged(self, tiny_config, tmp_path: Path, monkeypatch) -> None:
-        train.run(tiny_config(tmp_path, "adapt=lora", "adapt.rank=2", "trainer.max_epochs=1", "model.lr=0.01"))
+        train.run(
+            tiny_config(
+                tmp_path, "adapt=lora", "adapt.rank=2", "trainer.max_epochs=1", "model.lr=0.01"
+            )
+        )
         checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
         assert any("lora_A" in name for name in checkpoint["state_dict"])
         loaded = load_classifier(tmp_path / "last.ckpt")

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from realdamage import train
+from realdamage.commands import train
+from realdamage.core.photo import PixelSpec
 from realdamage.data.manifest import KINDS, read_manifest, write_manifest
-from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
-from realdamage.inference.photo import PixelSpec
+from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.training.datamodule import DamageDataModule
 
 SPEC = PixelSpec(tile=64, patch=16, overlap=16)
 
 
 def module(root: Path, **options: Any) -> DamageDataModule:
-    made = DamageDataModule(root=str(root), pixel_spec=SPEC.to_dict(), seed=0, **{"batch_units": 4, **options})
+    made = DamageDataModule(
+        root=str(root), pixel_spec=SPEC.to_dict(), seed=0, **{"batch_units": 4, **options}
+    )
     made.prepare_data()
     made.setup("fit")
     return made
@@ -34,30 +36,48 @@ def test_batches_hold_both_halves_of_every_training_pair(tiny_manifest: Path) ->
     photos = list(made.val_dataloader())
     assert len(photos) == 11
     labels = read_manifest(tiny_manifest).select(split="val").table["label"]
-    assert sum(int(photo["photo_label"].item()) for photo in photos) == (labels == "synthetic").sum()
+    assert (
+        sum(int(photo["photo_label"].item()) for photo in photos) == (labels == "synthetic").sum()
+    )
     assert sum(photo["whole_edit"] for photo in photos) == 1
 
 
-def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(tiny_manifest: Path) -> None:
+def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(
+    tiny_manifest: Path,
+) -> None:
     harsh = {"probability": 1.0, "scale": [0.5, 0.9], "quality": [40, 80]}
     alone, helped = (
-        next(iter(module(tiny_manifest, workers=workers, degradations=harsh).train_dataloader())) for workers in (0, 1)
+        next(iter(module(tiny_manifest, workers=workers, degradations=harsh).train_dataloader()))
+        for workers in (0, 1)
     )
     assert torch.equal(alone["tiles"], helped["tiles"])
     assert torch.equal(alone["photo_label"], helped["photo_label"])
 
 
 def test_class_and_kind_weights_multiply(tiny_manifest: Path) -> None:
-    made = module(tiny_manifest, class_weights={"real": 3.0}, kind_weights={"damaged": 2.0, "pasted": 0.0})
+    made = module(
+        tiny_manifest, class_weights={"real": 3.0}, kind_weights={"damaged": 2.0, "pasted": 0.0}
+    )
     manifest = read_manifest(tiny_manifest).select(split="train")
-    expected = {"original": 3.0, "damaged": 6.0, "annotated": 3.0, "ai_region": 1.0, "ai_whole": 1.0, "pasted": 0.0}
+    expected = {
+        "original": 3.0,
+        "damaged": 6.0,
+        "annotated": 3.0,
+        "ai_region": 1.0,
+        "ai_whole": 1.0,
+        "pasted": 0.0,
+    }
     dataset = made.train_dataloader().dataset
-    assert {kind: dataset.photo_weights[row] for row, kind in enumerate(manifest.table["kind"])} == expected
+    assert {
+        kind: dataset.photo_weights[row] for row, kind in enumerate(manifest.table["kind"])
+    } == expected
     unit = dataset.units[3]
     assert dataset[0, 3]["photo_weight"].tolist() == [dataset.photo_weights[row] for row in unit]
 
 
-def test_photos_without_splits_are_not_split_behind_the_users_back(write_set, tmp_path: Path) -> None:
+def test_photos_without_splits_are_not_split_behind_the_users_back(
+    write_set, tmp_path: Path
+) -> None:
     root = write_set(tmp_path / "set", 4, splits=False)
     with pytest.raises(ManifestError, match=rf"no split yet.*realdamage split {root}"):
         module(root)
@@ -89,7 +109,10 @@ def test_an_audit_that_could_measure_nothing_is_not_told_to_have_passed(
 ) -> None:
     root = write_set(tmp_path / "set", 4)
     table = read_manifest(root).table
-    write_manifest(root, table.assign(split=["train" if group < "group02" else "val" for group in table["group"]]))
+    write_manifest(
+        root,
+        table.assign(split=["train" if group < "group02" else "val" for group in table["group"]]),
+    )
     described = module(root).describe()
     assert described["audit"]["verdict"] == "not measured"
     assert set(described["audit"]["tests"]) == {"container", "source", "damage", "condition"}
@@ -101,7 +124,9 @@ def test_an_audit_that_could_measure_nothing_is_not_told_to_have_passed(
 def test_an_unknown_generator_names_those_there_are(tiny_manifest: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.exclude\.generator=\['evn'\].*even, odd"):
         module(tiny_manifest, exclude={"generator": ["evn"]})
-    with pytest.raises(ConfigError, match=r"data\.exclude\.generatr: .* no such column; it has file_name"):
+    with pytest.raises(
+        ConfigError, match=r"data\.exclude\.generatr: .* no such column; it has file_name"
+    ):
         module(tiny_manifest, exclude={"generatr": ["even"]})
 
 
@@ -139,8 +164,14 @@ def test_a_group_in_two_splits_is_refused(write_set, tmp_path: Path) -> None:
         ({"class_weights": {"fake": 1.0}}, r"data\.class_weights\.fake: unknown.*real, synthetic"),
         ({"kind_weights": {"original": -1.0}}, r"data\.kind_weights\.original=-1"),
         ({"kind_weights": {"original": float("nan")}}, r"data\.kind_weights\.original=nan"),
-        ({"kind_weights": dict.fromkeys(KINDS, 0.0)}, r"data\.kind_weights: every real photo .* weighs 0"),
-        ({"class_weights": {"synthetic": 0.0}}, r"every synthetic photo .* class_weights\.synthetic"),
+        (
+            {"kind_weights": dict.fromkeys(KINDS, 0.0)},
+            r"data\.kind_weights: every real photo .* weighs 0",
+        ),
+        (
+            {"class_weights": {"synthetic": 0.0}},
+            r"every synthetic photo .* class_weights\.synthetic",
+        ),
         ({"batch_units": 0}, r"data\.batch_units=0: must be at least 1"),
         ({"workers": -1}, r"data\.workers=-1"),
         ({"on_error": "ignore"}, r"data\.on_error=ignore.*raise, skip"),
@@ -148,7 +179,9 @@ def test_a_group_in_two_splits_is_refused(write_set, tmp_path: Path) -> None:
         ({"focus": 2.0}, r"data\.focus=2"),
     ],
 )
-def test_wrong_settings_are_named(tiny_manifest: Path, options: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_named(
+    tiny_manifest: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         module(tiny_manifest, **options).train_dataloader()
 
@@ -158,18 +191,28 @@ def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
         module(tmp_path)
 
 
-def test_an_empty_folder_is_filled_by_the_recipe_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_is_filled_by_the_recipe_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The recipe runs for real, made small; a second run finds its photos."""
     from realdamage import configuration
     from realdamage.synthesis import recipe
 
-    small = ["recipe.source.groups=6", "recipe.workers=1", "recipe.fractions={train: 0.5, val: 0.5, test: 0}"]
+    small = [
+        "recipe.source.groups=6",
+        "recipe.workers=1",
+        "recipe.fractions={train: 0.5, val: 0.5, test: 0}",
+    ]
     compose = configuration.compose
-    monkeypatch.setattr(configuration, "compose", lambda command, overrides: compose(command, [*overrides, *small]))
+    monkeypatch.setattr(
+        configuration, "compose", lambda command, overrides: compose(command, [*overrides, *small])
+    )
     runs: list[Path] = []
     synthesize = recipe.synthesize
     monkeypatch.setattr(
-        recipe, "synthesize", lambda *given, **options: runs.append(given[1]) or synthesize(*given, **options)
+        recipe,
+        "synthesize",
+        lambda *given, **options: runs.append(given[1]) or synthesize(*given, **options),
     )
     root = tmp_path / "made"
     made = module(root, recipe="quickstart")
@@ -188,12 +231,18 @@ class TestBrokenFiles:
         (root / "photos/08_original.png").write_bytes(b"")  # val
         return root
 
-    def test_raise_stops_and_names_the_file(self, root: Path, tiny_config: Callable[..., Any], tmp_path: Path) -> None:
+    def test_raise_stops_and_names_the_file(
+        self, root: Path, tiny_config: Callable[..., Any], tmp_path: Path
+    ) -> None:
         with pytest.raises(PhotoError, match=r"02_ai_region\.png"):
             train.run(tiny_config(tmp_path / "run", f"data.root={root}"))
 
     def test_skip_reports_each_once_by_name_and_trains_on(
-        self, root: Path, tiny_config: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self,
+        root: Path,
+        tiny_config: Callable[..., Any],
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         with caplog.at_level(logging.WARNING, "realdamage"):
             train.run(tiny_config(tmp_path / "run", f"data.root={root}", "data.on_error=skip"))

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from realdamage.core.photo import PixelSpec
+from realdamage.data.degradations import Degradations, Jpeg, Webp
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
-from realdamage.inference.photo import PixelSpec
+from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.training.crops import read_view, tile_label
 from realdamage.training.dataset import (
     EpochSampler,
@@ -25,19 +26,24 @@ from realdamage.training.dataset import (
     training_units,
     unit_chances,
 )
-from realdamage.training.degradations import Degradations, Jpeg, Webp
 
 SPEC = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
 CLEAN = Degradations()
-HARSH = Degradations(probability=1.0, resize=0.5, blur=0.5, noise=0.5, jpeg=0.6, webp=0.3, double=0.5)
+HARSH = Degradations(
+    probability=1.0, resize=0.5, blur=0.5, noise=0.5, jpeg=0.6, webp=0.3, double=0.5
+)
 
 
-def write_pair(root: Path, original: np.ndarray, edit: np.ndarray, mask: np.ndarray | None) -> Manifest:
+def write_pair(
+    root: Path, original: np.ndarray, edit: np.ndarray, mask: np.ndarray | None
+) -> Manifest:
     root.mkdir(parents=True, exist_ok=True)
     Image.fromarray(original).save(root / "original.png")
     Image.fromarray(edit).save(root / "edit.png")
     rows = [{"file_name": "original.png", "label": "real"}]
-    rows.append({"file_name": "edit.png", "label": "synthetic", "kind": "ai_region", "pair": "original.png"})
+    rows.append(
+        {"file_name": "edit.png", "label": "synthetic", "kind": "ai_region", "pair": "original.png"}
+    )
     if mask is not None:
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(root / "mask.png")
         rows[1]["mask_file_name"] = "mask.png"
@@ -45,11 +51,16 @@ def write_pair(root: Path, original: np.ndarray, edit: np.ndarray, mask: np.ndar
     return read_manifest(root)
 
 
-def pairs(manifest: Manifest, degradations: Degradations, *, crops: int = 40, focus: float = 0.5) -> dict:
+def pairs(
+    manifest: Manifest, degradations: Degradations, *, crops: int = 40, focus: float = 0.5
+) -> dict:
     """Crops of the manifest's only pair, originals and edits apart."""
     dataset = PairDataset(manifest, SPEC, degradations, seed=0, tiles_per_photo=crops, focus=focus)
     unit = dataset[0, 0]
-    return {name: unit[name].numpy().reshape(2, crops, *unit[name].shape[1:]) for name in ("tiles", "patch_share")}
+    return {
+        name: unit[name].numpy().reshape(2, crops, *unit[name].shape[1:])
+        for name in ("tiles", "patch_share")
+    }
 
 
 @pytest.mark.parametrize("shape", [(150, 130), (70, 200), (40, 50)])
@@ -88,7 +99,9 @@ def test_the_mask_follows_the_resizes_of_the_chain(tmp_path: Path, photo_factory
     mask = np.zeros((160, 160), np.bool_)
     mask[40:110, 30:120] = True
     edit = np.where(mask[..., None], photo + 100, photo)
-    shrink = Degradations(probability=1.0, resize=1.0, scale=(0.5, 0.95), blur=0, noise=0, jpeg=0, webp=0, double=0)
+    shrink = Degradations(
+        probability=1.0, resize=1.0, scale=(0.5, 0.95), blur=0, noise=0, jpeg=0, webp=0, double=0
+    )
     found = pairs(write_pair(tmp_path, photo, edit, mask), shrink, crops=200)
     real, synthetic = (tiles.reshape(-1, 4, 16, 4, 16, 3).astype(int) for tiles in found["tiles"])
     changed = (np.abs(real - synthetic) > 50).any(axis=-1).mean(axis=(2, 4))
@@ -105,7 +118,9 @@ def test_focus_places_crops_on_the_edit(tmp_path: Path, photo_factory) -> None:
     mask[:24, :24] = True  # a corner that random crops rarely meet
     manifest = write_pair(tmp_path, photo, photo, mask)
     hits = {
-        focus: np.mean(pairs(manifest, CLEAN, crops=100, focus=focus)["patch_share"][1].max(axis=(1, 2)) > 0)
+        focus: np.mean(
+            pairs(manifest, CLEAN, crops=100, focus=focus)["patch_share"][1].max(axis=(1, 2)) > 0
+        )
         for focus in (0.0, 1.0)
     }
     assert hits[0.0] < 0.4
@@ -114,9 +129,13 @@ def test_focus_places_crops_on_the_edit(tmp_path: Path, photo_factory) -> None:
 
 def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_path: Path) -> None:
     """Re-synthesised frames may come back smaller; brightness tells where in the photo a crop lies."""
-    ramp = np.repeat(np.repeat(np.linspace(0, 250, 240)[:, None, None], 200, axis=1), 3, axis=2).astype(np.uint8)
+    ramp = np.repeat(
+        np.repeat(np.linspace(0, 250, 240)[:, None, None], 200, axis=1), 3, axis=2
+    ).astype(np.uint8)
     small = np.asarray(Image.fromarray(ramp).resize((100, 120), Image.Resampling.BOX))
-    dataset = PairDataset(write_pair(tmp_path, ramp, small, None), SPEC, CLEAN, seed=0, tiles_per_photo=30)
+    dataset = PairDataset(
+        write_pair(tmp_path, ramp, small, None), SPEC, CLEAN, seed=0, tiles_per_photo=30
+    )
     unit = dataset[0, 0]
     tiles = unit["tiles"].numpy().reshape(2, 30, 64, 64, 3)
     assert tiles.shape[1:] == (30, 64, 64, 3)
@@ -127,7 +146,9 @@ def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_p
 
 def test_an_edit_without_mask_labels_no_tile_but_the_photo(tmp_path: Path, photo_factory) -> None:
     photo = photo_factory(128, 128, 4)
-    dataset = PairDataset(write_pair(tmp_path, photo, 255 - photo, None), SPEC, CLEAN, seed=0, tiles_per_photo=3)
+    dataset = PairDataset(
+        write_pair(tmp_path, photo, 255 - photo, None), SPEC, CLEAN, seed=0, tiles_per_photo=3
+    )
     unit = dataset[0, 0]
     assert unit["photo_label"].tolist() == [0.0, 1.0]
     assert unit["tile_label"][:3].tolist() == [0.0, 0.0, 0.0]
@@ -146,7 +167,9 @@ def test_a_tile_is_labelled_by_its_most_painted_patch(share: float, label: float
     assert np.isnan(found) if label is None else found == label
 
 
-def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(tmp_path: Path, photo_factory) -> None:
+def test_crops_that_missed_the_edit_do_not_call_the_photo_synthetic(
+    tmp_path: Path, photo_factory
+) -> None:
     photo = photo_factory(160, 160, 5)
     mask = np.zeros((160, 160), np.bool_)
     mask[70:90, 70:90] = True
@@ -165,19 +188,26 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tiny_manifest: Path) -> None
     manifest = read_manifest(tiny_manifest).select(split="train")
 
     def tiles(seed: int, epoch: int, index: int) -> bytes:
-        return PairDataset(manifest, SPEC, HARSH, seed=seed)[epoch, index]["tiles"].numpy().tobytes()
+        return (
+            PairDataset(manifest, SPEC, HARSH, seed=seed)[epoch, index]["tiles"].numpy().tobytes()
+        )
 
     assert tiles(0, 1, 2) == tiles(0, 1, 2)
     assert len({tiles(0, 1, 2), tiles(1, 1, 2), tiles(0, 2, 2), tiles(0, 1, 3)}) == 4
 
 
-def test_units_are_pairs_and_lone_photos(tiny_manifest: Path, tmp_path: Path, photo_factory) -> None:
+def test_units_are_pairs_and_lone_photos(
+    tiny_manifest: Path, tmp_path: Path, photo_factory
+) -> None:
     manifest = read_manifest(tiny_manifest).select(split="train")
     names = manifest.table["file_name"]
     units = [tuple(names[row] for row in unit) for unit in training_units(manifest)]
     assert len(units) == 14  # 8 regions, 2 whole, 2 annotated, 2 pasted: each with its original
     assert all(
-        unit[0] == pair for unit, pair in zip(units, manifest.table["pair"][manifest.table["pair"] != ""], strict=True)
+        unit[0] == pair
+        for unit, pair in zip(
+            units, manifest.table["pair"][manifest.table["pair"] != ""], strict=True
+        )
     )
     lone = replace(manifest, table=manifest.table.assign(pair=""))
     assert training_units(lone) == [(row,) for row in range(22)]
@@ -212,7 +242,9 @@ def test_a_broken_training_photo_stops_the_run_by_name(set_with_broken_photo: Pa
         [WholePhotoDataset(manifest, SPEC)[row] for row in range(len(manifest))]
 
 
-def test_a_skipped_photo_is_named_and_replaced_by_another_never_by_zeros(set_with_broken_photo: Path) -> None:
+def test_a_skipped_photo_is_named_and_replaced_by_another_never_by_zeros(
+    set_with_broken_photo: Path,
+) -> None:
     manifest = read_manifest(set_with_broken_photo)
     dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, on_error="skip")
     found = [dataset[0, index] for index in range(len(dataset))]
@@ -231,7 +263,9 @@ def test_when_no_photo_can_be_read_the_first_is_named(write_set, tmp_path: Path)
     for photo in (root / "photos").iterdir():
         photo.write_bytes(b"")
     dataset = PairDataset(read_manifest(root), SPEC, CLEAN, seed=0, on_error="skip")
-    with pytest.raises(ManifestError, match=r"none of its training photos can be read.*00_original.png"):
+    with pytest.raises(
+        ManifestError, match=r"none of its training photos can be read.*00_original.png"
+    ):
         dataset[0, 0]
 
 
@@ -274,14 +308,20 @@ class TestEpochSampler:
         assert orders[0] != orders[1]
 
     def test_the_order_depends_on_seed_and_epoch_alone(self) -> None:
-        first, again, other = EpochSampler(20, seed=0), EpochSampler(20, seed=0), EpochSampler(20, seed=1)
+        first, again, other = (
+            EpochSampler(20, seed=0),
+            EpochSampler(20, seed=0),
+            EpochSampler(20, seed=1),
+        )
         for sampler in (first, again, other):
             sampler.set_epoch(3)
         list(first)  # having been read before changes nothing
         assert list(first) == list(again) != list(other)
 
     @pytest.mark.parametrize(("length", "processes"), [(20, 2), (21, 2), (5, 4), (1, 3)])
-    def test_processes_share_the_units_and_take_as_many_steps(self, length: int, processes: int) -> None:
+    def test_processes_share_the_units_and_take_as_many_steps(
+        self, length: int, processes: int
+    ) -> None:
         samplers = [EpochSampler(length, 0, rank, processes) for rank in range(processes)]
         shares = [[index for _, index, _ in sampler] for sampler in samplers]
         assert {len(share) for share in shares} == {len(samplers[0])} == {-(-length // processes)}
@@ -305,12 +345,23 @@ class TestEpochSampler:
 def unpaired_set(root: Path, photo_factory) -> Manifest:
     """Three real photos of source a, one of b, a pair of one family, and four lone images of another."""
     root.mkdir()
-    rows = [{"file_name": f"a{i}.png", "label": "real", "source": "a", "part": "photos"} for i in range(3)]
+    rows = [
+        {"file_name": f"a{i}.png", "label": "real", "source": "a", "part": "photos"}
+        for i in range(3)
+    ]
     rows += [{"file_name": "b0.png", "label": "real", "source": "b", "part": "generated"}]
     lone = {"label": "synthetic", "source": "web", "part": "generated"}
-    rows += [{**lone, "file_name": f"g{i}.png", "kind": "ai_whole", "family": "x"} for i in range(4)]
+    rows += [
+        {**lone, "file_name": f"g{i}.png", "kind": "ai_whole", "family": "x"} for i in range(4)
+    ]
     rows += [{**lone, "file_name": "h0.png", "kind": "ai_region", "family": "y"}]
-    edit = {"label": "synthetic", "kind": "ai_whole", "family": "codec", "source": "a", "part": "photos"}
+    edit = {
+        "label": "synthetic",
+        "kind": "ai_whole",
+        "family": "codec",
+        "source": "a",
+        "part": "photos",
+    }
     rows += [{**edit, "file_name": "e0.png", "pair": "a0.png"}]
     for number, row in enumerate(rows):
         Image.fromarray(photo_factory(120, 100, number)).save(root / row["file_name"])
@@ -318,13 +369,17 @@ def unpaired_set(root: Path, photo_factory) -> Manifest:
     return read_manifest(root)
 
 
-def test_parts_get_their_shares_and_families_the_square_roots(tmp_path: Path, photo_factory) -> None:
+def test_parts_get_their_shares_and_families_the_square_roots(
+    tmp_path: Path, photo_factory
+) -> None:
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     units = training_units(manifest)
     chances = unit_chances(manifest, units, {"photos": 0.6, "generated": 0.4})
     names = manifest.table["file_name"]
     by_last = {names[unit[-1]]: chance for unit, chance in zip(units, chances, strict=True)}
-    assert by_last["e0.png"] == pytest.approx(0.6 / (1 + 2**0.5))  # one edit, and two photos without an edit
+    assert by_last["e0.png"] == pytest.approx(
+        0.6 / (1 + 2**0.5)
+    )  # one edit, and two photos without an edit
     # Families of 4, 1 and 1 units weigh 2, 1 and 1.
     assert by_last["g0.png"] == pytest.approx(0.4 * 2 / 4 / 4)
     assert by_last["h0.png"] == by_last["b0.png"] == pytest.approx(0.4 / 4)
@@ -334,21 +389,28 @@ def test_parts_get_their_shares_and_families_the_square_roots(tmp_path: Path, ph
 def test_a_part_of_share_0_need_not_be_there(tmp_path: Path, photo_factory) -> None:
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     units = training_units(manifest)
-    chances = unit_chances(manifest, units, {"photos": 0.6666663, "generated": 0.333333, "wild": 0.0})
+    chances = unit_chances(
+        manifest, units, {"photos": 0.6666663, "generated": 0.333333, "wild": 0.0}
+    )
     assert chances.sum() == pytest.approx(1.0, abs=1e-12)
     np.random.default_rng(0).choice(len(units), p=chances)  # numpy takes them
 
 
 @pytest.mark.parametrize(
-    "shares", [{"photos": 0.5}, {"photos": 0.5, "generator": 0.5}, {"photos": 1.5, "generated": -0.5}]
+    "shares",
+    [{"photos": 0.5}, {"photos": 0.5, "generator": 0.5}, {"photos": 1.5, "generated": -0.5}],
 )
-def test_shares_that_fit_no_part_are_refused(tmp_path: Path, photo_factory, shares: dict[str, float]) -> None:
+def test_shares_that_fit_no_part_are_refused(
+    tmp_path: Path, photo_factory, shares: dict[str, float]
+) -> None:
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     with pytest.raises(ConfigError, match=r"data\.part_shares"):
         unit_chances(manifest, training_units(manifest), shares)
 
 
-def test_an_image_without_an_original_gets_a_degraded_real_partner(tmp_path: Path, photo_factory) -> None:
+def test_an_image_without_an_original_gets_a_degraded_real_partner(
+    tmp_path: Path, photo_factory
+) -> None:
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=1, partners=True)
     names = list(manifest.table["file_name"])
@@ -358,9 +420,13 @@ def test_an_image_without_an_original_gets_a_degraded_real_partner(tmp_path: Pat
     units = [dataset[0, place, before] for before in range(60)]
     partners = Counter(name for name in read if name != "g0.png")
     assert set(partners) == {"a0.png", "a1.png", "a2.png", "b0.png"}
-    assert partners["b0.png"] > 12  # a third of the draws or so: the square root of 1 beside that of 3
+    assert (
+        partners["b0.png"] > 12
+    )  # a third of the draws or so: the square root of 1 beside that of 3
     assert all(unit["photo_label"].tolist() == [0.0, 1.0] for unit in units)
-    assert all(unit["patch_share"][1].min() == 1.0 for unit in units)  # every pixel of ai_whole is synthetic
+    assert all(
+        unit["patch_share"][1].min() == 1.0 for unit in units
+    )  # every pixel of ai_whole is synthetic
     plain = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=1)
     assert plain[0, place]["photo_label"].tolist() == [1.0]
 
@@ -375,11 +441,15 @@ def test_partners_share_a_last_save_from_the_first_epoch_on(tmp_path: Path, phot
 
 
 @pytest.mark.parametrize(("length", "processes"), [(4, 2), (5, 2), (1, 3)])
-def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(length: int, processes: int) -> None:
+def test_whole_photos_are_shared_once_each_and_filled_up_with_nothing(
+    length: int, processes: int
+) -> None:
     shares = [list(WholePhotoSampler(length, rank, processes)) for rank in range(processes)]
     assert len({len(share) for share in shares}) == 1
     seen = Counter(index for share in shares for index in share)
-    assert {index: count for index, count in seen.items() if index >= 0} == dict.fromkeys(range(length), 1)
+    assert {index: count for index, count in seen.items() if index >= 0} == dict.fromkeys(
+        range(length), 1
+    )
 
 
 def test_the_first_whole_photos_are_not_those_of_one_source() -> None:
@@ -387,7 +457,9 @@ def test_the_first_whole_photos_are_not_those_of_one_source() -> None:
     order = list(WholePhotoSampler(1000))
     assert order == list(WholePhotoSampler(1000))
     for quarter in range(4):
-        assert 10 <= sum(250 * quarter <= index < 250 * (quarter + 1) for index in order[:100]) <= 40
+        assert (
+            10 <= sum(250 * quarter <= index < 250 * (quarter + 1) for index in order[:100]) <= 40
+        )
 
 
 def test_the_filler_counts_for_nothing(tiny_manifest: Path) -> None:
@@ -403,7 +475,8 @@ def test_a_cached_photo_is_read_once_and_gives_the_same_crops(
     plain = PairDataset(manifest, SPEC, CLEAN, seed=0)
     read: list[int] = []
     monkeypatch.setattr(
-        "realdamage.training.dataset.read_view", lambda m, row, spec: (read.append(row), read_view(m, row, spec))[1]
+        "realdamage.training.dataset.read_view",
+        lambda m, row, spec: (read.append(row), read_view(m, row, spec))[1],
     )
     cached = PairDataset(manifest, SPEC, CLEAN, seed=0, cache_gib=1.0)
     for epoch in range(2):

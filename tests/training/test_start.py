@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from realdamage.inference.errors import ConfigError
+from realdamage.errors import ConfigError
 from realdamage.training.start import check_photos
 
 TinyConfig = Callable[..., DictConfig]

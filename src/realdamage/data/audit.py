@@ -17,16 +17,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.audit_problems import digests, find_problems
 from realdamage.data.audit_report import AuditException, AuditReport, Item, Problem, ShortcutTest
 from realdamage.data.intervals import DRAWS
 from realdamage.data.manifest import Manifest
 from realdamage.data.photo_facts import PhotoFacts, read_facts
-from realdamage.data.shortcuts import LIMIT, SHORTCUTS, Shortcut, Told, shows_damage, standing_out, told_by, too_few
+from realdamage.data.shortcuts import (
+    LIMIT,
+    SHORTCUTS,
+    Shortcut,
+    Told,
+    shows_damage,
+    standing_out,
+    told_by,
+    too_few,
+)
 from realdamage.data.splits import components
 from realdamage.data.vocabulary import LABELS
-from realdamage.inference.errors import ManifestError
-from realdamage.inference.progress import Track, no_progress
+from realdamage.errors import ManifestError
 
 __all__ = [
     "EXCEPTIONS_NAME",
@@ -75,10 +84,17 @@ def audit(
     allowed = read_exceptions(manifest) if exceptions is None else tuple(exceptions)
     facts = read_facts(manifest, pixels=not quick, workers=workers, progress=progress)
     sha256 = digests(manifest, facts)
-    groups = components(manifest.table.assign(sha256=sha256.where(sha256 != "", manifest.table["sha256"])))
+    groups = components(
+        manifest.table.assign(sha256=sha256.where(sha256 != "", manifest.table["sha256"]))
+    )
     frame = _frame(manifest.table, facts)
     read = manifest.table.loc[frame.index]
-    rows = _Rows(frame, read["file_name"].to_numpy(), (read["label"] == "synthetic").to_numpy(), groups[frame.index])
+    rows = _Rows(
+        frame,
+        read["file_name"].to_numpy(),
+        (read["label"] == "synthetic").to_numpy(),
+        groups[frame.index],
+    )
     asked = [shortcut for shortcut in SHORTCUTS if not (quick and shortcut.pixels)]
     counted = [*_COUNTED, *(["part"] if "part" in manifest.table else [])]
     counts = manifest.table.groupby(counted, sort=True).size().rename("photos").reset_index()
@@ -87,9 +103,15 @@ def audit(
         manifest_sha256=manifest.digest(),
         quick=quick,
         photos=labels,
-        counts=tuple({str(k): v for k, v in record.items()} for record in counts.to_dict("records")),
+        counts=tuple(
+            {str(k): v for k, v in record.items()} for record in counts.to_dict("records")
+        ),
         problems=find_problems(manifest, facts, sha256, groups),
-        tests=tuple(test for s in progress(asked, len(asked), "testing") for test in _tests(s, rows, allowed, seed)),
+        tests=tuple(
+            test
+            for s in progress(asked, len(asked), "testing")
+            for test in _tests(s, rows, allowed, seed)
+        ),
         exceptions=allowed,
     )
 
@@ -106,25 +128,44 @@ def read_exceptions(manifest: Manifest) -> tuple[AuditException, ...]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read as JSON ({error}). Correct or remove it.") from error
+        raise ManifestError(
+            f"{path}: cannot be read as JSON ({error}). Correct or remove it."
+        ) from error
     if not isinstance(entries, list):
-        raise ManifestError(f"{path}: found {type(entries).__name__}; write a list of objects with part, test, reason.")
+        raise ManifestError(
+            f"{path}: found {type(entries).__name__}; write a list of objects with part, test, reason."
+        )
     parts = set(_parts(manifest.table))
-    return tuple(_exception(entry, f"{path}, entry {number}", parts) for number, entry in enumerate(entries, start=1))
+    return tuple(
+        _exception(entry, f"{path}, entry {number}", parts)
+        for number, entry in enumerate(entries, start=1)
+    )
 
 
 def _exception(entry: Any, where: str, parts: set[str]) -> AuditException:
     wanted = set(AuditException._fields)
-    if not isinstance(entry, dict) or set(entry) != wanted or not all(isinstance(v, str) for v in entry.values()):
-        raise ManifestError(f"{where}: found {json.dumps(entry)}; write the texts part, test and reason.")
+    if (
+        not isinstance(entry, dict)
+        or set(entry) != wanted
+        or not all(isinstance(v, str) for v in entry.values())
+    ):
+        raise ManifestError(
+            f"{where}: found {json.dumps(entry)}; write the texts part, test and reason."
+        )
     names = [shortcut.name for shortcut in SHORTCUTS]
     if entry["test"] not in names:
-        raise ManifestError(f"{where}: unknown test {entry['test']!r}; there are {', '.join(names)}.")
+        raise ManifestError(
+            f"{where}: unknown test {entry['test']!r}; there are {', '.join(names)}."
+        )
     if entry["part"] not in parts:
         known = ", ".join(repr(part) for part in sorted(parts))
-        raise ManifestError(f"{where}: no row has part {entry['part']!r}; the column part holds {known}.")
+        raise ManifestError(
+            f"{where}: no row has part {entry['part']!r}; the column part holds {known}."
+        )
     if not entry["reason"].strip():
-        raise ManifestError(f"{where}: the reason is empty. Say why this part may give its label away.")
+        raise ManifestError(
+            f"{where}: the reason is empty. Say why this part may give its label away."
+        )
     return AuditException(**entry)
 
 
@@ -139,7 +180,10 @@ def _frame(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> pd.DataFrame:
     colours = [facts[row].colour or (np.nan,) * 3 for row in rows]
     frame[["red", "green", "blue"]] = np.array(colours, dtype=float).reshape(-1, 3)
     return frame.assign(
-        source=table["source"], damage=table["damage"], shows_damage=shows_damage(table), part=_parts(table)
+        source=table["source"],
+        damage=table["damage"],
+        shows_damage=shows_damage(table),
+        part=_parts(table),
     )
 
 
@@ -157,23 +201,40 @@ class _Rows:
         return _Rows(self.frame[mask], self.names[mask], self.synthetic[mask], self.groups[mask])
 
     def told_by(self, facts: Iterable[str], seed: int, n_boot: int = DRAWS) -> Told:
-        return told_by(self.frame[list(facts)], self.synthetic, self.groups, n_boot=n_boot, seed=seed)
+        return told_by(
+            self.frame[list(facts)], self.synthetic, self.groups, n_boot=n_boot, seed=seed
+        )
 
 
-def _tests(shortcut: Shortcut, rows: _Rows, exceptions: Sequence[AuditException], seed: int) -> list[ShortcutTest]:
+def _tests(
+    shortcut: Shortcut, rows: _Rows, exceptions: Sequence[AuditException], seed: int
+) -> list[ShortcutTest]:
     """One test over all rows that no exception takes out, then one over each part that an exception does."""
     reasons = {e.part: e.reason for e in exceptions if e.test == shortcut.name}
-    for fact in ("damage", "shows_damage"):  # photos of which the manifest does not say it are left out
+    for fact in (
+        "damage",
+        "shows_damage",
+    ):  # photos of which the manifest does not say it are left out
         if any(fact in facts for facts in shortcut.columns.values()):
             rows = rows.where(rows.frame[fact] != "")
     part = rows.frame["part"]
     judged = _test(shortcut, rows.where(~part.isin(reasons)), seed)
-    return [judged, *(_test(shortcut, rows.where(part == name), seed, name, why) for name, why in reasons.items())]
+    return [
+        judged,
+        *(
+            _test(shortcut, rows.where(part == name), seed, name, why)
+            for name, why in reasons.items()
+        ),
+    ]
 
 
-def _test(shortcut: Shortcut, rows: _Rows, seed: int, part: str = "", exception: str = "") -> ShortcutTest:
+def _test(
+    shortcut: Shortcut, rows: _Rows, seed: int, part: str = "", exception: str = ""
+) -> ShortcutTest:
     n = len(rows.frame)
-    blank = ShortcutTest(shortcut.name, part, math.nan, math.nan, math.nan, n, shortcut.blocking, exception=exception)
+    blank = ShortcutTest(
+        shortcut.name, part, math.nan, math.nan, math.nan, n, shortcut.blocking, exception=exception
+    )
     reason = too_few(rows.synthetic, rows.groups)
     if reason:
         return replace(blank, note=reason)
@@ -199,7 +260,10 @@ def _leaking(shortcut: Shortcut, rows: _Rows, seed: int) -> tuple[str, ...]:
     """The columns that tell the classes apart alone, the worst first."""
     if len(shortcut.columns) == 1:
         return tuple(shortcut.columns)
-    told = {column: rows.told_by(facts, seed, _BOOT_OF_A_COLUMN) for column, facts in shortcut.columns.items()}
+    told = {
+        column: rows.told_by(facts, seed, _BOOT_OF_A_COLUMN)
+        for column, facts in shortcut.columns.items()
+    }
     alone = [column for column, found in told.items() if found.low > LIMIT]
     return tuple(sorted(alone, key=lambda column: -told[column].auroc))
 
@@ -214,7 +278,10 @@ def _surest(rows: _Rows, told: Told) -> tuple[str, ...]:
 
 def _advice(shortcut: Shortcut, columns: tuple[str, ...], rows: _Rows) -> str:
     named = columns[:3]
-    values = "; ".join(standing_out(name, rows.frame[list(shortcut.columns[name])], rows.synthetic) for name in named)
+    values = "; ".join(
+        standing_out(name, rows.frame[list(shortcut.columns[name])], rows.synthetic)
+        for name in named
+    )
     values = f"{values}. " if columns else ""
     if shortcut.name == "container":
         return f"{values}Save both classes alike: realdamage neutralise IN OUT."

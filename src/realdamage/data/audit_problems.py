@@ -16,11 +16,17 @@ from realdamage.data.photo_facts import MASK_FAULTS, PhotoFacts
 
 _MASK_MESSAGES = {
     "missing": ("error", "masks are not there. Restore the files, or empty their cells."),
-    "on_real": ("error", "real photos have a mask of what was regenerated. Correct the label, or empty the cell."),
+    "on_real": (
+        "error",
+        "real photos have a mask of what was regenerated. Correct the label, or empty the cell.",
+    ),
     "unusable": ("error", "masks cannot be used. Write them again as 8-bit greyscale, 0 and 255."),
     "size": ("error", "masks have another size than the upright photo. Write them again."),
     "empty": ("error", "masks mark no pixel. Write them again, or remove the rows."),
-    "absent": ("warning", "photos with an edited region have no mask: they teach the photo's label, but not where."),
+    "absent": (
+        "warning",
+        "photos with an edited region have no mask: they teach the photo's label, but not where.",
+    ),
     "partial": (
         "warning",
         "photos regenerated as a whole have a mask of less than half of it. Fill it, or call them ai_region.",
@@ -32,7 +38,9 @@ def digests(manifest: Manifest, facts: Sequence[PhotoFacts]) -> pd.Series:
     """SHA-256 of each file where it can matter, else "": of all that were read whole; without pixels, of files that
     agree in size and header, since no others can be the same."""
     found = pd.Series([fact.sha256 for fact in facts], manifest.table.index, dtype=object)
-    header = pd.Series([repr(fact.container) if fact.container else "" for fact in facts], manifest.table.index)
+    header = pd.Series(
+        [repr(fact.container) if fact.container else "" for fact in facts], manifest.table.index
+    )
     unknown = (found == "") & (header != "") & header.duplicated(keep=False)
     for row in np.flatnonzero(unknown).tolist():
         with manifest.path(str(manifest.table["file_name"].iat[row])).open("rb") as file:
@@ -41,7 +49,10 @@ def digests(manifest: Manifest, facts: Sequence[PhotoFacts]) -> pd.Series:
 
 
 def find_problems(
-    manifest: Manifest, facts: Sequence[PhotoFacts], sha256: pd.Series, groups: npt.NDArray[np.int64]
+    manifest: Manifest,
+    facts: Sequence[PhotoFacts],
+    sha256: pd.Series,
+    groups: npt.NDArray[np.int64],
 ) -> tuple[Problem, ...]:
     """Errors first. `sha256`: see `digests`; `groups` int [n]: the rows that may not be separated."""
     found = [
@@ -57,14 +68,23 @@ def find_problems(
 
 def _unreadable(manifest: Manifest, facts: Sequence[PhotoFacts]) -> Problem:
     rows = zip(manifest.table["file_name"], facts, strict=True)
-    items = tuple(Item((n,), f.error.removeprefix(f"{manifest.path(n)}: ")) for n, f in rows if f.error)
-    return Problem("unreadable", "error", "photos cannot be read. Replace the files or remove their rows.", items)
+    items = tuple(
+        Item((n,), f.error.removeprefix(f"{manifest.path(n)}: ")) for n, f in rows if f.error
+    )
+    return Problem(
+        "unreadable",
+        "error",
+        "photos cannot be read. Replace the files or remove their rows.",
+        items,
+    )
 
 
 def _duplicates(table: pd.DataFrame, sha256: pd.Series) -> Iterable[Problem]:
     same: list[Item] = []
     contradicting: list[Item] = []
-    for _, rows in table[(sha256 != "") & sha256.duplicated(keep=False)].groupby(sha256, sort=False):
+    for _, rows in table[(sha256 != "") & sha256.duplicated(keep=False)].groupby(
+        sha256, sort=False
+    ):
         labels = sorted(set(rows["label"]))
         item = Item(tuple(rows["file_name"]), " and ".join(labels))
         (contradicting if len(labels) > 1 else same).append(item)
@@ -74,14 +94,18 @@ def _duplicates(table: pd.DataFrame, sha256: pd.Series) -> Iterable[Problem]:
         "files have the same bytes, but one is labelled real and one synthetic. Keep the right one of each.",
         tuple(contradicting),
     )
-    yield Problem("duplicate", "warning", "files have the same bytes. Keep one of each.", tuple(same))
+    yield Problem(
+        "duplicate", "warning", "files have the same bytes. Keep one of each.", tuple(same)
+    )
 
 
 def _disagreements(table: pd.DataFrame, sha256: pd.Series) -> Problem:
     wrong = (table["sha256"] != "") & (sha256 != "") & (table["sha256"] != sha256)
     items = tuple(
         Item((name,), f"the column says {said[:12]}…, the file is {is_[:12]}…")
-        for name, said, is_ in zip(table["file_name"][wrong], table["sha256"][wrong], sha256[wrong], strict=True)
+        for name, said, is_ in zip(
+            table["file_name"][wrong], table["sha256"][wrong], sha256[wrong], strict=True
+        )
     )
     message = "files are not those that the column sha256 names. Look which is right, and write the column again."
     return Problem("sha256", "warning", message, items)
@@ -89,21 +113,28 @@ def _disagreements(table: pd.DataFrame, sha256: pd.Series) -> Problem:
 
 def _crossings(table: pd.DataFrame, groups: npt.NDArray[np.int64]) -> Problem:
     used = table.assign(group=groups)[table["split"] != ""]
-    firsts = used[used.groupby("group")["split"].transform("nunique") > 1].drop_duplicates(["group", "split"])
-    items = [Item(tuple(rows["file_name"]), " and ".join(rows["split"])) for _, rows in firsts.groupby("group")]
-    message = (
-        "groups, pairs or equal files lie in several splits. Give each one split: realdamage split FOLDER --overwrite."
+    firsts = used[used.groupby("group")["split"].transform("nunique") > 1].drop_duplicates(
+        ["group", "split"]
     )
+    items = [
+        Item(tuple(rows["file_name"]), " and ".join(rows["split"]))
+        for _, rows in firsts.groupby("group")
+    ]
+    message = "groups, pairs or equal files lie in several splits. Give each one split: realdamage split FOLDER --overwrite."
     return Problem("crossing", "error", message, tuple(items))
 
 
 def _near_duplicates(
     table: pd.DataFrame, facts: Sequence[PhotoFacts], groups: npt.NDArray[np.int64]
 ) -> Iterable[Problem]:
-    rows = np.array([row for row, fact in enumerate(facts) if fact.look is not None], dtype=np.int64)
+    rows = np.array(
+        [row for row, fact in enumerate(facts) if fact.look is not None], dtype=np.int64
+    )
     found = duplicate_groups([fact.look for fact in facts if fact.look is not None])
     split, name = table["split"].to_numpy(), table["file_name"].to_numpy()
-    items: dict[tuple[int, int], Item] = {}  # the nearest pair of two groups stands for all of their edits
+    items: dict[
+        tuple[int, int], Item
+    ] = {}  # the nearest pair of two groups stands for all of their edits
     for number in np.argsort(found.distances, kind="stable"):
         a, b = rows[found.pairs[number]]
         if split[a] and split[b] and split[a] != split[b] and groups[a] != groups[b]:
@@ -116,7 +147,12 @@ def _near_duplicates(
     )
     yield Problem("near_duplicate", "warning", message, tuple(items.values()))
     large = tuple(Item((), warning) for warning in found.warnings)
-    yield Problem("near_duplicate_group", "warning", "groups of look-alikes are too large to be believed.", large)
+    yield Problem(
+        "near_duplicate_group",
+        "warning",
+        "groups of look-alikes are too large to be believed.",
+        large,
+    )
 
 
 def _masks(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> Iterable[Problem]:

@@ -82,13 +82,17 @@ class ShortcutTest:
         if not self.columns:
             return f"{self.name} (its columns together, none of them alone)"
         return (
-            self.name if len(self.columns) == 1 and self.name in _SINGLE else f"{self.name} ({', '.join(self.columns)})"
+            self.name
+            if len(self.columns) == 1 and self.name in _SINGLE
+            else f"{self.name} ({', '.join(self.columns)})"
         )
 
     @property
     def leak(self) -> str:
         """A sentence for a failed test: what leaks, how much, what to do."""
-        interval = f"AUROC {self.auroc:.3f} (95%: {self.low:.3f} to {self.high:.3f}, all above {LIMIT})"
+        interval = (
+            f"AUROC {self.auroc:.3f} (95%: {self.low:.3f} to {self.high:.3f}, all above {LIMIT})"
+        )
         return f"{self.culprit}, {interval}. {self.advice}"
 
 
@@ -116,11 +120,16 @@ class AuditReport:
         """A sentence for everything by which a model could be right for the wrong reason; files that merely cannot be
         used are not among them."""
         cheats = (p for p in self.problems if p.kind in ("label_conflict", "crossing"))
-        return (*(test.leak for test in self.failed_tests), *(f"{p.message} ({len(p.items)})" for p in cheats))
+        return (
+            *(test.leak for test in self.failed_tests),
+            *(f"{p.message} ({len(p.items)})" for p in cheats),
+        )
 
     @property
     def failed(self) -> bool:
-        return bool(self.failed_tests) or any(problem.severity == "error" for problem in self.problems)
+        return bool(self.failed_tests) or any(
+            problem.severity == "error" for problem in self.problems
+        )
 
     @property
     def measured(self) -> bool:
@@ -138,10 +147,15 @@ class AuditReport:
         judged = {t.name: t for t in self.tests if not t.exception}
         allowed = [t for t in self.tests if t.exception]
         return {
-            "verdict": "failed, overridden" if self.leaks else "passed" if self.measured else "not measured",
+            "verdict": "failed, overridden"
+            if self.leaks
+            else "passed"
+            if self.measured
+            else "not measured",
             "tests": {name: _figures(test) for name, test in judged.items()},
             "exceptions": [
-                {"part": t.part, "test": t.name, "reason": t.exception, "auroc": _figures(t)} for t in allowed
+                {"part": t.part, "test": t.name, "reason": t.exception, "auroc": _figures(t)}
+                for t in allowed
             ],
         }
 
@@ -151,7 +165,8 @@ class AuditReport:
         for test in values["tests"]:
             test.update({key: None for key in ("auroc", "low", "high") if math.isnan(test[key])})
         values["problems"] = [
-            {**asdict(p), "items": [item._asdict() for item in p.items], "count": len(p.items)} for p in self.problems
+            {**asdict(p), "items": [item._asdict() for item in p.items], "count": len(p.items)}
+            for p in self.problems
         ]
         values["exceptions"] = [exception._asdict() for exception in self.exceptions]
         return {**values, "passed": self.passed, "limit": LIMIT, "verdict": self.verdict()}
@@ -161,4 +176,7 @@ class AuditReport:
 
 
 def _figures(test: ShortcutTest) -> list[float | None]:
-    return [None if math.isnan(value) else round(value, 4) for value in (test.auroc, test.low, test.high)]
+    return [
+        None if math.isnan(value) else round(value, 4)
+        for value in (test.auroc, test.low, test.high)
+    ]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.vocabulary import ALLOWED_VALUES, KIND_LABELS, KNOWN_COLUMNS, REQUIRED_COLUMNS
-from realdamage.inference.errors import ManifestError
+from realdamage.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +36,23 @@ def check_header(columns: list[str], source: str) -> None:
             )
     for position, column in enumerate(columns, start=1):
         if not column:
-            raise ManifestError(f"{source}, row 1: column {position} has no name. Name it or remove it.")
+            raise ManifestError(
+                f"{source}, row 1: column {position} has no name. Name it or remove it."
+            )
         if columns.count(column) > 1:
-            raise ManifestError(f"{source}, row 1: the column {column!r} occurs twice. Keep one of them.")
+            raise ManifestError(
+                f"{source}, row 1: the column {column!r} occurs twice. Keep one of them."
+            )
     absent = [column for column in KNOWN_COLUMNS if column not in columns]
     for column in columns:
         near = None if column in KNOWN_COLUMNS else near_match(column, absent)
         if near:
-            logger.warning("%s: %r is not a known column and is left as it is; did you mean %r?", source, column, near)
+            logger.warning(
+                "%s: %r is not a known column and is left as it is; did you mean %r?",
+                source,
+                column,
+                near,
+            )
 
 
 def check_table(table: pd.DataFrame, rows: npt.NDArray[np.int64], source: str) -> None:
@@ -59,7 +68,9 @@ def check_table(table: pd.DataFrame, rows: npt.NDArray[np.int64], source: str) -
     check.uniqueness_and_pairs()
 
 
-def check_files_exist(table: pd.DataFrame, rows: npt.NDArray[np.int64], root: Path, source: str) -> None:
+def check_files_exist(
+    table: pd.DataFrame, rows: npt.NDArray[np.int64], root: Path, source: str
+) -> None:
     """Lists each folder the table names once, instead of asking for each file.
 
     Raises ManifestError: a photo or mask is missing or is not a file.
@@ -85,25 +96,41 @@ class _TableCheck:
     rows: npt.NDArray[np.int64]
     source: str
 
-    def refuse(self, column: str, bad: pd.Series | npt.NDArray[np.bool_], explain: Callable[[str], str]) -> None:
+    def refuse(
+        self, column: str, bad: pd.Series | npt.NDArray[np.bool_], explain: Callable[[str], str]
+    ) -> None:
         """Raises ManifestError for the first row of `bad`, worded by `explain(value found)`, and counts the others."""
         positions = np.flatnonzero(np.asarray(bad))
         if not len(positions):
             return
         first = positions[0]
         found = str(self.table[column].iat[first])
-        others = f" ({len(positions) - 1} more rows with the same fault.)" if len(positions) > 1 else ""
-        raise ManifestError(f"{self.source}, row {self.rows[first]}, column {column}: {explain(found)}{others}")
+        others = (
+            f" ({len(positions) - 1} more rows with the same fault.)" if len(positions) > 1 else ""
+        )
+        raise ManifestError(
+            f"{self.source}, row {self.rows[first]}, column {column}: {explain(found)}{others}"
+        )
 
     def values(self) -> None:
-        self.refuse("file_name", self.table["file_name"] == "", lambda _: "is empty. Name the photo's file.")
+        self.refuse(
+            "file_name", self.table["file_name"] == "", lambda _: "is empty. Name the photo's file."
+        )
         for column, allowed in ALLOWED_VALUES.items():
             optional = column not in REQUIRED_COLUMNS
             permitted = {*allowed, ""} if optional else set(allowed)
-            self.refuse(column, ~self.table[column].isin(permitted), _wrong_value(allowed, optional=optional))
-        malformed = (self.table["sha256"] != "") & ~self.table["sha256"].str.fullmatch("[0-9a-f]{64}")
+            self.refuse(
+                column,
+                ~self.table[column].isin(permitted),
+                _wrong_value(allowed, optional=optional),
+            )
+        malformed = (self.table["sha256"] != "") & ~self.table["sha256"].str.fullmatch(
+            "[0-9a-f]{64}"
+        )
         self.refuse(
-            "sha256", malformed, lambda found: f"found {found!r}; allowed: 64 lower-case hexadecimal digits, or empty."
+            "sha256",
+            malformed,
+            lambda found: f"found {found!r}; allowed: 64 lower-case hexadecimal digits, or empty.",
         )
 
     def meanings(self) -> None:
@@ -121,19 +148,25 @@ class _TableCheck:
         self.refuse(
             "condition",
             (table["kind"] == "damaged") & (table["condition"] == "intact"),
-            lambda found: f"found {found!r} beside kind 'damaged'; allowed there: damaged, unknown, or empty.",
+            lambda found: (
+                f"found {found!r} beside kind 'damaged'; allowed there: damaged, unknown, or empty."
+            ),
         )
         for column in ("generator", "family"):
             self.refuse(
                 column,
                 (table["label"] == "real") & (table[column] != ""),
-                lambda found: f"found {found!r} on a photo with label 'real'. Empty it, or correct the label.",
+                lambda found: (
+                    f"found {found!r} on a photo with label 'real'. Empty it, or correct the label."
+                ),
             )
 
     def paths(self) -> None:
         for column in ("file_name", "pair", "mask_file_name"):
             names = self.table[column]
-            self.refuse(column, (names != "") & names.str.contains(_AWKWARD_PATH, regex=True), _wrong_path)
+            self.refuse(
+                column, (names != "") & names.str.contains(_AWKWARD_PATH, regex=True), _wrong_path
+            )
 
     def uniqueness_and_pairs(self) -> None:
         names = self.table["file_name"]
@@ -145,13 +178,17 @@ class _TableCheck:
         self.refuse("file_name", names.duplicated(), duplicate)
         pair = self.table["pair"]
         self.refuse(
-            "pair", pair == names, lambda found: f"{found!r} is the row itself. Name the original, or empty it."
+            "pair",
+            pair == names,
+            lambda found: f"{found!r} is the row itself. Name the original, or empty it.",
         )
         known = {"", *names.tolist()}  # pandas' own isin takes seconds for 100,000 names
         unknown = np.array([name not in known for name in pair.tolist()], dtype=bool)
 
         def no_row(found: str) -> str:
-            others = names[names != names.iat[int(np.argmax(unknown))]]  # a photo is never its own original
+            others = names[
+                names != names.iat[int(np.argmax(unknown))]
+            ]  # a photo is never its own original
             return (
                 f"{found!r} names no row of this manifest.{did_you_mean(found, others)} "
                 "Add the original's row, or empty the cell."
@@ -172,7 +209,9 @@ def _wrong_path(found: str) -> str:
     if "\\" in found:
         return f"found {found!r}: write the path with forward slashes, relative to the folder of the manifest."
     if found.startswith("/") or found[1:2] == ":":
-        return f"found {found!r}, an absolute path. Write it relative to the folder of the manifest."
+        return (
+            f"found {found!r}, an absolute path. Write it relative to the folder of the manifest."
+        )
     normal = posixpath.normpath(found)
     if normal == ".." or normal.startswith("../"):
         return f"found {found!r}, which leaves the folder of the manifest. Move the file inside, or the manifest up."
@@ -186,23 +225,35 @@ def _files_in(folder: Path) -> set[str]:
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
-        raise ManifestError(f"{folder}: cannot be listed ({error.strerror}). Check its permissions.") from error
+        raise ManifestError(
+            f"{folder}: cannot be listed ({error.strerror}). Check its permissions."
+        ) from error
 
 
 def _missing_file(name: str, root: Path, present: dict[str, set[str]]) -> str:
     folder = name.rpartition("/")[0]
     stem = PurePosixPath(name).stem.lower()
     alike = sorted(base for base in present[folder] if PurePosixPath(base).stem.lower() == stem)
-    hint = f" There is {(f'{folder}/' if folder else '') + alike[0]!r}; did you mean that?" if alike else ""
+    hint = (
+        f" There is {(f'{folder}/' if folder else '') + alike[0]!r}; did you mean that?"
+        if alike
+        else ""
+    )
     return f"{name!r} is not a file under {root}.{hint} Restore the file or remove its row."
 
 
 def _header_hint(missing: str, columns: list[str]) -> str:
-    separator = next((mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None)
+    separator = next(
+        (mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None
+    )
     if separator:
         return f" The values seem to be separated by {separator!r}: save the file with commas."
     near = near_match(missing, columns)
-    return f" Rename {near!r} to {missing!r}?" if near else " The first row must hold the column names."
+    return (
+        f" Rename {near!r} to {missing!r}?"
+        if near
+        else " The first row must hold the column names."
+    )
 
 
 def near_match(word: str, choices: Iterable[str]) -> str | None:

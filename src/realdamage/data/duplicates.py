@@ -20,12 +20,12 @@ from PIL import Image, UnidentifiedImageError
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from realdamage.core.fingerprint import BITS, PhotoHash, perceptual_hash
+from realdamage.core.processors import available_processors
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
-from realdamage.inference.errors import PhotoError
-from realdamage.inference.fingerprint import BITS, PhotoHash, perceptual_hash
-from realdamage.inference.processors import available_processors
-from realdamage.inference.progress import Track, no_progress
+from realdamage.errors import PhotoError
 
 __all__ = [
     "BITS",
@@ -75,7 +75,9 @@ def perceptual_hashes(
     if workers <= 1 or len(paths) < 64:
         return list(progress(map(_hash_file, paths), len(paths), "hashing photos"))
     with ProcessPoolExecutor(workers) as pool:
-        return list(progress(pool.map(_hash_file, paths, chunksize=16), len(paths), "hashing photos"))
+        return list(
+            progress(pool.map(_hash_file, paths, chunksize=16), len(paths), "hashing photos")
+        )
 
 
 def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness()) -> Grouping:
@@ -87,7 +89,9 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
     """
     n = len(hashes)
     if not n:
-        return Grouping(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64), ())
+        return Grouping(
+            np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64), ()
+        )
     fine = np.stack([found.fine for found in hashes])
     thumbnails = np.stack([found.thumbnail for found in hashes])
     plain: npt.NDArray[np.bool_] = np.logical_not(thumbnails.any(axis=1))
@@ -99,7 +103,9 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
         near = np.flatnonzero(distance <= nearness.radius)
         a, b, distance = a[near], b[near], distance[near]
         correlation = (thumbnails[a] * thumbnails[b]).sum(axis=1)
-        alike = np.flatnonzero((correlation >= nearness.correlation) | (plain[a] & plain[b] & (distance == 0)))
+        alike = np.flatnonzero(
+            (correlation >= nearness.correlation) | (plain[a] & plain[b] & (distance == 0))
+        )
         kept.append(np.stack([a[alike], b[alike]], axis=1))
         lengths.append(distance[alike])
     pairs, distances = np.concatenate(kept), np.concatenate(lengths)
@@ -120,7 +126,9 @@ def near_duplicate_groups(
     Raises PhotoError: a photo cannot be read.
     """
     table = manifest.table
-    hashes = perceptual_hashes([manifest.path(name) for name in table["file_name"]], workers=workers, progress=progress)
+    hashes = perceptual_hashes(
+        [manifest.path(name) for name in table["file_name"]], workers=workers, progress=progress
+    )
     found = duplicate_groups(hashes, nearness)
     stated = components(table)
     n = len(table)
@@ -143,7 +151,9 @@ def found_alike(table: pd.DataFrame, group: pd.Series, pairs: npt.NDArray[np.int
         told += f", {known} of them within groups that were told already (such as an edit and its original)"
     before, after = table["group"].nunique(), group.nunique()
     return f"{told}: " + (
-        f"{before} groups became {after}" if after != before else f"the {before} groups stay as they are"
+        f"{before} groups became {after}"
+        if after != before
+        else f"the {before} groups stay as they are"
     )
 
 
@@ -193,6 +203,8 @@ def _capped(
 def _joined(n: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Connected components of n nodes, int [n], numbered by their first node."""
     ones = np.ones(len(pairs), np.int8)
-    _, labels = connected_components(coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False)
+    _, labels = connected_components(
+        coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False
+    )
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from realdamage.core.photo import PHOTO_SUFFIXES
 from realdamage.data.tables import TABLE_SUFFIXES
 from realdamage.data.vocabulary import LABELS
-from realdamage.inference.errors import ManifestError
-from realdamage.inference.photo import PHOTO_SUFFIXES
+from realdamage.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ def photos_below(root: Path) -> list[str]:
     """
 
     def refuse(error: OSError) -> None:
-        raise ManifestError(f"{error.filename}: cannot be listed ({error.strerror}). Check its permissions.")
+        raise ManifestError(
+            f"{error.filename}: cannot be listed ({error.strerror}). Check its permissions."
+        )
 
     names: list[str] = []
     seen: set[tuple[int, int]] = set()
@@ -74,7 +76,9 @@ def is_label_folders(root: Path) -> bool:
     """Whether folders with the names of labels lie in `root`, or in split folders of it."""
     inside = _folders(root)
     splits = [root / name for name in inside if name.lower() in SPLIT_FOLDERS]
-    return any(name.lower() in LABEL_FOLDERS for folder in (root, *splits) for name in _folders(folder))
+    return any(
+        name.lower() in LABEL_FOLDERS for folder in (root, *splits) for name in _folders(folder)
+    )
 
 
 def read_label_folders(root: Path) -> pd.DataFrame:
@@ -123,7 +127,10 @@ def read_real_folder(root: Path) -> pd.DataFrame:
 
 def is_fraudbench(root: Path) -> bool:
     """Whether `root` holds categories with FraudBench's folders, or is one."""
-    return any((folder / _DEEPFAKE).is_dir() for folder in (root, *(root / name for name in _folders(root))))
+    return any(
+        (folder / _DEEPFAKE).is_dir()
+        for folder in (root, *(root / name for name in _folders(root)))
+    )
 
 
 def read_fraudbench(root: Path) -> pd.DataFrame:
@@ -167,7 +174,10 @@ def read_fraudbench(root: Path) -> pd.DataFrame:
 
 def _fraudbench_row(name: str) -> dict[str, str] | None:
     parts = name.split("/")
-    bucket = next((index for index, part in enumerate(parts) if part in (_NEGATIVE, _POSITIVE, _DEEPFAKE)), None)
+    bucket = next(
+        (index for index, part in enumerate(parts) if part in (_NEGATIVE, _POSITIVE, _DEEPFAKE)),
+        None,
+    )
     if bucket is None:
         return None
     generator = parts[bucket + 1] if parts[bucket] == _DEEPFAKE else ""
@@ -175,13 +185,33 @@ def _fraudbench_row(name: str) -> dict[str, str] | None:
     if len(inside) < 2 or not inside[0].startswith("Review_"):
         return None
     category = "/".join(parts[:bucket])
-    row = {"file_name": name, "source": "fraudbench", "group": f"{category}/{inside[0]}", "category": category}
+    row = {
+        "file_name": name,
+        "source": "fraudbench",
+        "group": f"{category}/{inside[0]}",
+        "category": category,
+    }
     if generator:
-        family = next((family for line, family in _FAMILIES.items() if generator.startswith(line)), generator)
+        family = next(
+            (family for line, family in _FAMILIES.items() if generator.startswith(line)), generator
+        )
         made = {"generator": generator, "family": family}
-        return {**row, "label": "synthetic", "kind": "ai_whole", "condition": "intact", "damage": "other", **made}
+        return {
+            **row,
+            "label": "synthetic",
+            "kind": "ai_whole",
+            "condition": "intact",
+            "damage": "other",
+            **made,
+        }
     if parts[bucket] == _NEGATIVE:
-        return {**row, "label": "real", "kind": "damaged", "condition": "damaged", "damage": "other"}
+        return {
+            **row,
+            "label": "real",
+            "kind": "damaged",
+            "condition": "damaged",
+            "damage": "other",
+        }
     return {**row, "label": "real", "kind": "original", "condition": "intact"}
 
 
@@ -201,7 +231,9 @@ def _refuse_one_label(root: Path, found: Counter[str], accepted: str) -> None:
     if set(found) != set(LABELS):
         label, count = next(iter(found.items()))
         other = next(each for each in LABELS if each != label)
-        raise ManifestError(f"{root}: {count} photos, all {label}; {other} photos are missing. {accepted}")
+        raise ManifestError(
+            f"{root}: {count} photos, all {label}; {other} photos are missing. {accepted}"
+        )
 
 
 def _accepted_folders() -> str:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog
 
+from realdamage.core.photo import MIN_SIDE
 from realdamage.data.writer import MAX_OFFSET, Mask, Pixel, SaveSettings, TablePool
-from realdamage.inference.errors import ConfigError, ManifestError
-from realdamage.inference.photo import MIN_SIDE
+from realdamage.errors import ConfigError, ManifestError
 
 Size = tuple[int, int]
 
@@ -47,7 +47,9 @@ class Frame:
     settings: SaveSettings
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, size: Size, tables: TablePool, *, earlier: bool = False) -> Frame:
+    def draw(
+        cls, rng: np.random.Generator, size: Size, tables: TablePool, *, earlier: bool = False
+    ) -> Frame:
         """A frame of a given size: place, offset, tables and sub-sampling at random; `earlier` as `TablePool.draw`."""
         y, x = (float(value) for value in rng.random(2))
         return cls(size, (y, x), tables.draw(rng, earlier=earlier))
@@ -77,9 +79,12 @@ class Frame:
         marked = [(mask, np.flatnonzero(mask), _corner_sums(mask)) for mask in masks if mask.any()]
         best, most = self, -1.0
         for _ in range(_TRIES):
-            candidate = self if most < 0 else self._around(*marked[int(rng.integers(len(marked)))][:2], rng)
+            candidate = (
+                self if most < 0 else self._around(*marked[int(rng.integers(len(marked)))][:2], rng)
+            )
             held = [
-                candidate._held(mask.shape, sums) / (_ENOUGH * min(len(pixels), self.size[0] * self.size[1]))
+                candidate._held(mask.shape, sums)
+                / (_ENOUGH * min(len(pixels), self.size[0] * self.size[1]))
                 for mask, pixels, sums in marked
             ]
             score = sum(min(share, 1.0) for share in held)
@@ -91,7 +96,9 @@ class Frame:
 
     def _steps(self, shape: tuple[int, ...]) -> list[int]:
         """How many steps of 8 pixels the crop can move, on each axis."""
-        rooms = [length - MAX_OFFSET - side for length, side in zip(shape[:2], self.size, strict=True)]
+        rooms = [
+            length - MAX_OFFSET - side for length, side in zip(shape[:2], self.size, strict=True)
+        ]
         if min(rooms) < 0:
             raise ConfigError(
                 f"a photo of {shape[1]}x{shape[0]} pixels cannot give {self.size[1]}x{self.size[0]}: "
@@ -112,7 +119,10 @@ class Frame:
 
     def _held(self, shape: tuple[int, ...], sums: npt.NDArray[np.int64]) -> int:
         """Pixels of a mask inside the crop."""
-        top, left = (begin + offset for begin, offset in zip(self.origin(shape), self.settings.offset, strict=True))
+        top, left = (
+            begin + offset
+            for begin, offset in zip(self.origin(shape), self.settings.offset, strict=True)
+        )
         bottom, right = top + self.size[0], left + self.size[1]
         return int(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
 
@@ -133,7 +143,9 @@ class SizePool:
             raise ConfigError("no sizes to draw from; give at least one, such as 384x512")
         for height, width in self.sizes:
             if min(height, width) < MIN_SIDE:
-                raise ConfigError(f"size {width}x{height}: each side must have at least {MIN_SIDE} pixels")
+                raise ConfigError(
+                    f"size {width}x{height}: each side must have at least {MIN_SIDE} pixels"
+                )
 
     @property
     def smallest(self) -> Size:
@@ -147,7 +159,12 @@ class SizePool:
         return (height, width) if limit is None else (min(height, limit[0]), min(width, limit[1]))
 
     def deal(
-        self, able: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], luck: npt.NDArray[np.float64], *, keep: bool
+        self,
+        able: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+        luck: npt.NDArray[np.float64],
+        *,
+        keep: bool,
     ) -> npt.NDArray[np.int64]:
         """A size for each of n families of photos, int [n, 2] (h, w), (0, 0) for those that get none.
 
@@ -172,7 +189,9 @@ class SizePool:
         keys = np.hstack([fits[some], counts[some] > 0])
         kinds, kind = np.unique(keys, axis=0, return_inverse=True)
         kind = kind.reshape(-1)
-        cells = np.array([np.bincount(kind, column, len(kinds)) for column in counts[some].T], dtype=np.float64)
+        cells = np.array(
+            [np.bincount(kind, column, len(kinds)) for column in counts[some].T], dtype=np.float64
+        )
         cells = cells[np.flatnonzero(cells.sum(axis=1))]
         shares = None if keep else weights / weights.sum()
         chances = _solve(kinds[:, : len(sizes)], cells, sizes.prod(axis=1), shares)
@@ -180,7 +199,11 @@ class SizePool:
         order = np.lexsort([luck[some], kind])
         size_of_kind = np.bincount(kind)
         rank = np.empty(len(kind), dtype=np.float64)
-        rank[order] = np.arange(len(kind)) - np.repeat(size_of_kind.cumsum() - size_of_kind, size_of_kind) + 0.5
+        rank[order] = (
+            np.arange(len(kind))
+            - np.repeat(size_of_kind.cumsum() - size_of_kind, size_of_kind)
+            + 0.5
+        )
         drawn = ((rank / size_of_kind[kind])[:, None] >= chances.cumsum(axis=1)[kind]).sum(axis=1)
         given[some] = np.vstack([sizes, [[0, 0]]])[drawn]
         return given
@@ -203,7 +226,9 @@ def common_sizes(able: npt.NDArray[np.int64], synthetic: npt.NDArray[np.bool_]) 
     boxes = [_largest_box(classes, share) for share in _LARGER]
     reals, counts = np.unique(classes[0], axis=0, return_counts=True)
     frequent = [(int(h), int(w)) for h, w in reals[np.argsort(-counts, kind="stable")[:_FREQUENT]]]
-    larger = {size for size in boxes + frequent if size[0] >= smallest[0] and size[1] >= smallest[1]}
+    larger = {
+        size for size in boxes + frequent if size[0] >= smallest[0] and size[1] >= smallest[1]
+    }
     return SizePool((smallest, *sorted(larger - {smallest})))
 
 
@@ -243,13 +268,18 @@ def _solve(
     given = sparse.kron(cells / totals, each_size)
     if shares is None:
         wanted = sparse.kron(np.ones_like(totals), each_size)
-        gain = np.concatenate([-np.outer(cells.sum(axis=0), pixels / pixels.max()).ravel(), np.zeros(n_sizes)])
+        gain = np.concatenate(
+            [-np.outer(cells.sum(axis=0), pixels / pixels.max()).ravel(), np.zeros(n_sizes)]
+        )
     else:
         wanted = sparse.kron(sparse.eye_array(len(cells)), shares[:, None])
         gain = np.concatenate([np.zeros(fits.size), -totals.ravel()])
     n_free = wanted.shape[1]
     of_kind = sparse.hstack(
-        [sparse.kron(sparse.eye_array(n_kinds), np.ones((1, n_sizes))), sparse.csr_array((n_kinds, n_free))]
+        [
+            sparse.kron(sparse.eye_array(n_kinds), np.ones((1, n_sizes))),
+            sparse.csr_array((n_kinds, n_free)),
+        ]
     )
     alike = sparse.hstack([given, -wanted])
     ones = np.ones(n_kinds)
@@ -258,13 +288,20 @@ def _solve(
     bounds = np.column_stack([np.zeros_like(upper), upper])
     if shares is None:
         solution = linprog(
-            gain, A_eq=sparse.vstack([alike, of_kind]), b_eq=np.concatenate([zeros, ones]), bounds=bounds
+            gain,
+            A_eq=sparse.vstack([alike, of_kind]),
+            b_eq=np.concatenate([zeros, ones]),
+            bounds=bounds,
         )
     else:
         solution = linprog(gain, A_eq=alike, b_eq=zeros, A_ub=of_kind, b_ub=ones, bounds=bounds)
     if solution.x is None:
-        raise ManifestError(f"no sizes can be found that both classes can give ({solution.message}); name sizes")
+        raise ManifestError(
+            f"no sizes can be found that both classes can give ({solution.message}); name sizes"
+        )
     chances = np.where(fits, np.clip(solution.x[: fits.size].reshape(fits.shape), 0, 1), 0)
     total = chances.sum(axis=1, keepdims=True)
     # Rounding must leave nobody out who has a place.
-    return np.asarray(np.where(total > 1 - 1e-6, chances / np.maximum(total, 1e-12) * (1 + 1e-9), chances))
+    return np.asarray(
+        np.where(total > 1 - 1e-6, chances / np.maximum(total, 1e-12) * (1 + 1e-9), chances)
+    )

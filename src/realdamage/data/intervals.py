@@ -28,7 +28,10 @@ def bootstrap_interval(
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     rng = np.random.default_rng(seed)
     even = np.full(len(names), 1 / len(names))
-    draws = [np.asarray(statistic(rng.multinomial(len(names), even)[codes]), dtype=np.float64) for _ in range(n_boot)]
+    draws = [
+        np.asarray(statistic(rng.multinomial(len(names), even)[codes]), dtype=np.float64)
+        for _ in range(n_boot)
+    ]
     figures = np.stack(draws)
     undefined = np.isnan(figures).mean(axis=0) > 0.5
     tail = (1 - level) / 2
@@ -50,9 +53,13 @@ class ResampledRoc:
         self._positive = np.asarray(positive, dtype=bool)[self._order]
         falling = score[self._order]
         # The curve has a point only where the score changes: equal scores are called together.
-        self._points = np.flatnonzero(np.append(falling[1:] != falling[:-1], np.ones(min(len(falling), 1), dtype=bool)))
+        self._points = np.flatnonzero(
+            np.append(falling[1:] != falling[:-1], np.ones(min(len(falling), 1), dtype=bool))
+        )
 
-    def figures(self, weights: npt.ArrayLike, fprs: Sequence[float] = ()) -> npt.NDArray[np.float64]:
+    def figures(
+        self, weights: npt.ArrayLike, fprs: Sequence[float] = ()
+    ) -> npt.NDArray[np.float64]:
         """AUROC, then the largest true positive rate at a false positive rate of at most each of `fprs`.
 
         `weights` [n]: how often each score counts. All NaN when a class weighs nothing.

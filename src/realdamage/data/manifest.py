@@ -17,12 +17,20 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.photo import PHOTO_SUFFIXES
 from realdamage.data.checks import check_files_exist, check_header, check_table
 from realdamage.data.tables import read_csv
-from realdamage.data.vocabulary import CONDITIONS, DAMAGES, KIND_LABELS, KINDS, KNOWN_COLUMNS, LABELS, SPLITS
-from realdamage.inference.errors import ManifestError, MissingManifestError
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.photo import PHOTO_SUFFIXES
+from realdamage.data.vocabulary import (
+    CONDITIONS,
+    DAMAGES,
+    KIND_LABELS,
+    KINDS,
+    KNOWN_COLUMNS,
+    LABELS,
+    SPLITS,
+)
+from realdamage.errors import ManifestError, MissingManifestError
 
 __all__ = [
     "CONDITIONS",
@@ -64,13 +72,17 @@ class Manifest:
 
     def subset(self, mask: pd.Series | npt.NDArray[np.bool_]) -> Manifest:
         """The rows where `mask` bool [n] holds, renumbered from 0. Their pairs may then lie outside the subset."""
-        return Manifest(self.root, self.table.loc[np.asarray(mask, dtype=bool)].reset_index(drop=True))
+        return Manifest(
+            self.root, self.table.loc[np.asarray(mask, dtype=bool)].reset_index(drop=True)
+        )
 
     def select(self, *, split: str) -> Manifest:
         """The rows of one split. Raises MissingManifestError: there is none, naming the splits that there are."""
         chosen = self.table["split"] == split
         if not chosen.any():
-            found = ", ".join(f"{name or '(none)'}: {n}" for name, n in self.table["split"].value_counts().items())
+            found = ", ".join(
+                f"{name or '(none)'}: {n}" for name, n in self.table["split"].value_counts().items()
+            )
             raise MissingManifestError(
                 f"{self.root}: no photo has split {split!r} (photos per split: {found}). "
                 f"Fill the column 'split' with {', '.join(SPLITS)}, or ask for a split that is there."
@@ -135,7 +147,9 @@ def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArra
     named = manifest.table[["file_name", "mask_file_name"]].iloc[row]
     file_name, mask_name = str(named["file_name"]), str(named["mask_file_name"])
     if not mask_name:
-        raise ManifestError(f"{manifest.root}: {file_name!r} has no mask; its column mask_file_name is empty.")
+        raise ManifestError(
+            f"{manifest.root}: {file_name!r} has no mask; its column mask_file_name is empty."
+        )
     path = manifest.path(mask_name)
     try:
         with Image.open(path) as image:
@@ -145,10 +159,14 @@ def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArra
                     f"{size[1]}×{size[0]}. A mask needs the size of the upright photo: write it again."
                 )
             if image.mode not in ("1", "L", "P", "RGB"):
-                raise ManifestError(f"{path}: a mask of mode {image.mode}. Save it as 8-bit greyscale, 0 and 255.")
+                raise ManifestError(
+                    f"{path}: a mask of mode {image.mode}. Save it as 8-bit greyscale, 0 and 255."
+                )
             grey = np.asarray(image.convert("L"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ManifestError(f"{path}: the mask of {file_name!r} cannot be read ({error}). Write it again.") from error
+        raise ManifestError(
+            f"{path}: the mask of {file_name!r} cannot be read ({error}). Write it again."
+        ) from error
     if grey.max() == 1:
         raise ManifestError(f"{path}: the mask's values are 0 and 1. Write 0 and 255.")
     return grey > 127
@@ -165,14 +183,18 @@ def find_csv(given: Path) -> Path:
 def nothing_here(given: Path) -> ManifestError:
     """Why there is no manifest to read at a path, and what to do about it."""
     if given.is_file():
-        return ManifestError(f"{given}: not a CSV file. Name a folder with {METADATA_NAME}, or a CSV file.")
+        return ManifestError(
+            f"{given}: not a CSV file. Name a folder with {METADATA_NAME}, or a CSV file."
+        )
     if not given.is_dir():
         return MissingManifestError(
             f"{given}: no such file or folder. Name a folder with {METADATA_NAME}, or a CSV file."
         )
     nested = sorted(given.glob(f"*/{METADATA_NAME}"))
     if nested:
-        return ManifestError(f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder.")
+        return ManifestError(
+            f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder."
+        )
     photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
     return ManifestError(
         f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one beside the photos: "
@@ -190,10 +212,14 @@ def with_known_columns(table: pd.DataFrame) -> pd.DataFrame:
 def with_defaults(table: pd.DataFrame) -> pd.DataFrame:
     """What follows from the rest: see `read_manifest`."""
     real_kind = np.where(table["condition"] == "damaged", "damaged", "original")
-    kind = table["kind"].mask((table["kind"] == "") & (table["label"] == "real"), pd.Series(real_kind, table.index))
+    kind = table["kind"].mask(
+        (table["kind"] == "") & (table["label"] == "real"), pd.Series(real_kind, table.index)
+    )
     own = table["group"].mask(table["group"] == "", table["file_name"])
     groups = dict(zip(table["file_name"].tolist(), own.tolist(), strict=True))
-    of_pair = pd.Series([groups.get(name, "") for name in table["pair"].tolist()], table.index, dtype=str)
+    of_pair = pd.Series(
+        [groups.get(name, "") for name in table["pair"].tolist()], table.index, dtype=str
+    )
     group = own.mask((table["group"] == "") & (of_pair != ""), of_pair)
     return table.assign(kind=kind, group=group)
 
@@ -204,7 +230,9 @@ def _interleaved(text: pd.DataFrame) -> pd.DataFrame:
     sort = pd.DataFrame(0, index=text.index, columns=text.columns)
     for column in text.columns:
         words = text[column].str.strip().str.lower()
-        number = words.str.fullmatch(r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?|inf|infinity)")
+        number = words.str.fullmatch(
+            r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?|inf|infinity)"
+        )
         integer = words.str.fullmatch(r"[+-]?\d+")
         boolean = words.isin(["true", "false"])
         sort[column] = np.select([words == "", integer, number, boolean], [0, 1, 2, 3], default=4)

@@ -15,7 +15,7 @@ import pandas as pd
 from realdamage.data.checks import did_you_mean, near_match
 from realdamage.data.tables import RawTable
 from realdamage.data.vocabulary import ALLOWED_VALUES, KNOWN_COLUMNS, LABELS, REQUIRED_COLUMNS
-from realdamage.inference.errors import ConfigError, ManifestError
+from realdamage.errors import ConfigError, ManifestError
 
 LAYOUTS = ("auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real")
 # `part` is no column of every manifest, but sets that are made of parts have it.
@@ -52,14 +52,18 @@ class Reader:
                     )
         for column in self.constants:
             if column in self.columns or column in self.values:
-                raise ConfigError(f"constants.{column}: also in columns or values. Keep one of them.")
+                raise ConfigError(
+                    f"constants.{column}: also in columns or values. Keep one of them."
+                )
         said = [(f"values.{column}.{theirs}", column, ours) for column in self.values
                 for theirs, ours in self.values[column].items()]  # fmt: skip
         said += [(f"constants.{column}", column, ours) for column, ours in self.constants.items()]
         for key, column, ours in said:
             allowed = ALLOWED_VALUES.get(column)
             if allowed and ours not in allowed and (ours or column in REQUIRED_COLUMNS):
-                raise ConfigError(f"{key}: found {ours!r}; allowed: {', '.join(allowed)}.{did_you_mean(ours, allowed)}")
+                raise ConfigError(
+                    f"{key}: found {ours!r}; allowed: {', '.join(allowed)}.{did_you_mean(ours, allowed)}"
+                )
 
     @property
     def maps_tables(self) -> bool:
@@ -77,11 +81,15 @@ def reader_from_mapping(mapping: Mapping[str, Any] | None, where: str = "data.re
             raise ConfigError(
                 f"{where}: unknown key {key!r}; allowed: {', '.join(known)}.{did_you_mean(str(key), known)}{under}"
             )
-    given: dict[str, Any] = {key: value for key, value in (mapping or {}).items() if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (mapping or {}).items() if value is not None
+    }
     for key in ("columns", "values", "constants"):
         given[key] = _plain(given.get(key, {}), f"{where}.{key}", depth=2 if key == "values" else 1)
     try:
-        return Reader(**{**given, "layout": _plain(given.get("layout", "auto"), f"{where}.layout", depth=0)})
+        return Reader(
+            **{**given, "layout": _plain(given.get("layout", "auto"), f"{where}.layout", depth=0)}
+        )
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 
@@ -98,7 +106,9 @@ def reader_from_yaml(path: str | Path) -> Reader:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML ({error}).") from error
     if not isinstance(found, Mapping):
-        raise ConfigError(f"{path}: found {type(found).__name__}. Write the keys columns, values and constants.")
+        raise ConfigError(
+            f"{path}: found {type(found).__name__}. Write the keys columns, values and constants."
+        )
     return reader_from_mapping(found, str(path))
 
 
@@ -113,9 +123,14 @@ def apply_mapping(table: RawTable, reader: Reader) -> RawTable:
                 f"{did_you_mean(name, theirs.columns)} Correct columns.{ours} {_WHERE}."
             )
     taken = {*reader.columns.values(), *reader.columns, *reader.constants}
-    named = {ours: theirs[name] if name else pd.Series("", theirs.index) for ours, name in reader.columns.items()}
+    named = {
+        ours: theirs[name] if name else pd.Series("", theirs.index)
+        for ours, name in reader.columns.items()
+    }
     kept = {name: theirs[name] for name in theirs.columns if name not in taken}
-    frame = pd.DataFrame({**named, **kept}, index=theirs.index, dtype=str).assign(**reader.constants)
+    frame = pd.DataFrame({**named, **kept}, index=theirs.index, dtype=str).assign(
+        **reader.constants
+    )
     for ours, words in reader.values.items():
         if ours not in frame.columns:
             raise ConfigError(
@@ -149,7 +164,11 @@ def _translated(table: RawTable, column: str, words: Mapping[str, str]) -> pd.Se
         first = int(np.argmax(unknown.to_numpy()))
         word = str(found.iat[first])
         others = sorted(set(found[unknown]) - {word})
-        more = f" So have {', '.join(map(repr, others[:5]))}{' …' if len(others) > 5 else ''}." if others else ""
+        more = (
+            f" So have {', '.join(map(repr, others[:5]))}{' …' if len(others) > 5 else ''}."
+            if others
+            else ""
+        )
         raise ManifestError(
             f"{table.path}, row {table.rows[first]}, column {column}: {word!r} has no mapping; values.{column} maps "
             f"{', '.join(map(repr, words))}.{did_you_mean(word, words)} Add values: {{{column}: {{{word!r}: …}}}} "
@@ -182,4 +201,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         return "" if value is None else str(value)
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: found {value!r}. Write it as `key: value`.")
-    return {_plain(key, where, 0): _plain(inner, f"{where}.{key}", depth - 1) for key, inner in value.items()}
+    return {
+        _plain(key, where, 0): _plain(inner, f"{where}.{key}", depth - 1)
+        for key, inner in value.items()
+    }

@@ -19,13 +19,13 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from realdamage.core.photo import MIN_SIDE, decode
+from realdamage.core.progress import Track
 from realdamage.data.framing import Size, SizePool, common_sizes
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.data.writer import MAX_OFFSET, TablePool
-from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
-from realdamage.inference.photo import MIN_SIDE, decode
-from realdamage.inference.progress import Track
+from realdamage.errors import ConfigError, ManifestError, PhotoError
 
 NO_JPEG_QUALITY = (85, 97)
 """JPEG qualities to draw from when no real photo is a JPEG whose tables could be taken."""
@@ -54,9 +54,13 @@ class NeutraliseSettings:
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality[0] <= self.quality[1] <= 100:
-            raise ConfigError(f"quality {self.quality[0]}-{self.quality[1]}: must rise and lie in 1..100")
+            raise ConfigError(
+                f"quality {self.quality[0]}-{self.quality[1]}: must rise and lie in 1..100"
+            )
         if isinstance(self.sizes, str) and self.sizes != "reals":
-            raise ConfigError(f"sizes {self.sizes!r}: give 'reals', a list of (width, height), a SizePool, or None")
+            raise ConfigError(
+                f"sizes {self.sizes!r}: give 'reals', a list of (width, height), a SizePool, or None"
+            )
         self.pool()  # which checks the sizes
         if self.max_side is not None and self.max_side < MIN_SIDE:
             raise ConfigError(f"max_side {self.max_side}: must be at least {MIN_SIDE} pixels")
@@ -107,7 +111,9 @@ class Plan:
         component, family = components(table), components(table.assign(group=""))
         shapes = np.array([header.shape for header in headers], dtype=np.int64)
         able = np.full((family.max() + 1, 2), np.iinfo(np.int64).max)
-        np.minimum.at(able, family, np.minimum(shapes, settings.max_side or shapes.max()) - MAX_OFFSET)
+        np.minimum.at(
+            able, family, np.minimum(shapes, settings.max_side or shapes.max()) - MAX_OFFSET
+        )
         sizes, needed = _deal(table, component, family, able, settings, notes)
         dropped = _reasons(manifest, family, headers, sizes, needed)
         for label in table["label"].unique():
@@ -117,14 +123,28 @@ class Plan:
                     f"{manifest.root}: no {label} photo would be left ({table['file_name'].iat[first]!r}: "
                     f"{dropped[first]}). Give smaller sizes, or larger photos"
                 )
-        return cls(manifest, out, settings, tables, skip, component, family, shapes, sizes, dropped, tuple(notes))
+        return cls(
+            manifest,
+            out,
+            settings,
+            tables,
+            skip,
+            component,
+            family,
+            shapes,
+            sizes,
+            dropped,
+            tuple(notes),
+        )
 
     def digest(self) -> str:
         """SHA-256 of all that decides what is written: rows, photos (by size), settings, tables."""
         content = {
             "rows": self.manifest.digest(),
             "order": self.manifest.table["file_name"].tolist(),
-            "bytes": [self.manifest.path(name).stat().st_size for name in self.manifest.table["file_name"]],
+            "bytes": [
+                self.manifest.path(name).stat().st_size for name in self.manifest.table["file_name"]
+            ],
             "settings": asdict(self.settings),
             "tables": self.tables.entries,
             "sizes": self.sizes.tolist(),
@@ -206,8 +226,12 @@ def _deal(
     """The crop of each family, int [families, 2] (h, w), and the sizes, int [k, 2], of which a family must be able to
     give one; `able`: the largest that each can give."""
     if settings.sizes is None:
-        notes.append("Every pair keeps its own size: if the sizes of the classes differ, they still tell them apart.")
-        return np.where(able.min(axis=1, keepdims=True) >= MIN_SIDE, able, 0), np.array([[MIN_SIDE, MIN_SIDE]])
+        notes.append(
+            "Every pair keeps its own size: if the sizes of the classes differ, they still tell them apart."
+        )
+        return np.where(able.min(axis=1, keepdims=True) >= MIN_SIDE, able, 0), np.array(
+            [[MIN_SIDE, MIN_SIDE]]
+        )
     cell = pd.factorize(table["split"] + "\t" + table["label"])[0]
     counts = np.zeros((len(able), cell.max() + 1), dtype=np.int64)
     np.add.at(counts, (family, cell), 1)
@@ -216,17 +240,24 @@ def _deal(
     pool = settings.pool()
     if pool is None:
         readable = able[family].min(axis=1) > 0
-        pool = common_sizes(able[family[readable]], (table["label"] == "synthetic").to_numpy()[readable])
+        pool = common_sizes(
+            able[family[readable]], (table["label"] == "synthetic").to_numpy()[readable]
+        )
     if not isinstance(settings.sizes, SizePool):
         return pool.deal(able, counts, luck, keep=True), np.array([pool.smallest])
     # A size that a class cannot give at all would leave none of its photos the right shares.
     given = {
-        size: all((able[counts[:, column] > 0] >= size).all(axis=1).any() for column in range(counts.shape[1]))
+        size: all(
+            (able[counts[:, column] > 0] >= size).all(axis=1).any()
+            for column in range(counts.shape[1])
+        )
         for size in dict.fromkeys(pool.sizes)
     }
     lost = [f"{width}x{height}" for (height, width), possible in given.items() if not possible]
     if lost:
-        notes.append(f"Left out, as no photo of one class, or of one class of a split, can give it: {', '.join(lost)}.")
+        notes.append(
+            f"Left out, as no photo of one class, or of one class of a split, can give it: {', '.join(lost)}."
+        )
     pool = SizePool(tuple(size for size in pool.sizes if given[size]) or pool.sizes)
     return pool.deal(able, counts, luck, keep=False), np.array(pool.sizes)
 
@@ -248,7 +279,9 @@ def _reasons(
         if error:
             reasons[row] = error
         elif not (needed + MAX_OFFSET <= (height, width)).all(axis=1).any():
-            reasons[row] = f"too small: {width}x{height} pixels, {low[1]}x{low[0]} are needed with the offset"
+            reasons[row] = (
+                f"too small: {width}x{height} pixels, {low[1]}x{low[0]} are needed with the offset"
+            )
         if row in reasons:
             culprits.setdefault(int(family[row]), str(manifest.table["file_name"].iat[row]))
     for row in rows:

@@ -30,16 +30,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.photo import decode
+from realdamage.core.processors import available_processors
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.framing import Frame, SizePool
 from realdamage.data.manifest import METADATA_NAME, Manifest, read_mask, write_manifest
 from realdamage.data.neutral_plan import NeutraliseSettings, Plan
 from realdamage.data.parts import Parts, in_processes
 from realdamage.data.writer import MAX_OFFSET, RGB, Mask, TablePool, save_mask, save_photo
-from realdamage.inference.errors import ConfigError, ManifestError, PhotoError, UsageError
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.photo import decode
-from realdamage.inference.processors import available_processors
-from realdamage.inference.progress import Track, no_progress
+from realdamage.errors import ConfigError, ManifestError, PhotoError, UsageError
 
 __all__ = [
     "Dropped",
@@ -155,11 +155,22 @@ def neutralise(
     parts = Parts(out, "neutralise")
     if overwrite:
         parts.clear((DROPPED_NAME, EXCEPTIONS_NAME))
-    files = [f"{folder}/{plan.stem(row)}.{ending}" for row in range(len(manifest)) for folder, ending in _OUTPUTS]
-    parts.claim(plan.digest(), {"from": manifest.root, "settings": asdict(settings)}, files, alone=not overwrite)
+    files = [
+        f"{folder}/{plan.stem(row)}.{ending}"
+        for row in range(len(manifest))
+        for folder, ending in _OUTPUTS
+    ]
+    parts.claim(
+        plan.digest(),
+        {"from": manifest.root, "settings": asdict(settings)},
+        files,
+        alone=not overwrite,
+    )
     todo = [index for index in plan.families() if not parts.path(index).is_file()]
     count = min(workers or available_processors(), max(1, len(todo)))
-    for _ in progress(in_processes(_start_worker, (plan,), _make, todo, count), len(todo), "groups"):
+    for _ in progress(
+        in_processes(_start_worker, (plan,), _make, todo, count), len(todo), "groups"
+    ):
         pass
     return _finish(plan, parts, time.monotonic() - started, write=bool(todo))
 
@@ -173,7 +184,9 @@ class _Part(NamedTuple):
 
 def _check_place(root: Path, out: Path) -> None:
     if out.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"{out}: lies in the set that is read ({root}). Give a folder outside of it")
+        raise UsageError(
+            f"{out}: lies in the set that is read ({root}). Give a folder outside of it"
+        )
 
 
 _worker_plan: Plan | None = None
@@ -194,7 +207,13 @@ def _make(index: int) -> int:
     except (PhotoError, ManifestError) as error:
         if not plan.skip:
             raise
-        part = _Part({}, {int(row): f"it, or a photo it hangs together with, is unreadable: {error}" for row in rows})
+        part = _Part(
+            {},
+            {
+                int(row): f"it, or a photo it hangs together with, is unreadable: {error}"
+                for row in rows
+            },
+        )
     Parts(plan.out, "neutralise").write(index, part._asdict())
     return len(part.saved)
 
@@ -206,7 +225,9 @@ def _family(plan: Plan, index: int, rows: Sequence[int]) -> _Part:
     # What a component shares is drawn from its own number; the place on a mask, which it cannot share, from both.
     common = np.random.default_rng([plan.settings.seed, 2, component])
     frame = Frame.draw(common, size, plan.tables, earlier=plan.settings.history)
-    saved = neutralise_group(plan.out, members, frame, np.random.default_rng([plan.settings.seed, 3, index]))
+    saved = neutralise_group(
+        plan.out, members, frame, np.random.default_rng([plan.settings.seed, 3, index])
+    )
     lost = "its mask lies outside of the crop that it shares with the photos it hangs together with"
     return _Part(
         {row: photo for row, photo in zip(rows, saved, strict=True) if photo is not None},
@@ -224,7 +245,9 @@ def _member(plan: Plan, row: int) -> Member:
             f"{path}: {width}x{height} pixels when decoded, but its header says "
             f"{plan.shapes[row][1]}x{plan.shapes[row][0]}; save it again"
         )
-    mask = read_mask(plan.manifest, row, (height, width)) if table["mask_file_name"].iat[row] else None
+    mask = (
+        read_mask(plan.manifest, row, (height, width)) if table["mask_file_name"].iat[row] else None
+    )
     return Member(plan.stem(row), rgb, mask)
 
 
@@ -238,7 +261,9 @@ def _finish(plan: Plan, parts: Parts, seconds: float, *, write: bool) -> Summary
         saved.update({int(row): Saved(*photo) for row, photo in part["saved"].items()})
         dropped.update({int(row): reason for row, reason in part["dropped"].items()})
     if not saved:
-        raise ManifestError(f"{plan.manifest.root}: no photo is left; {DROPPED_NAME} would name all {len(old)}")
+        raise ManifestError(
+            f"{plan.manifest.root}: no photo is left; {DROPPED_NAME} would name all {len(old)}"
+        )
     rows = sorted(saved)
     names = {str(old["file_name"].iat[row]): saved[row].file_name for row in rows}
     # Copies hang together also after their bytes have changed.
@@ -250,7 +275,9 @@ def _finish(plan: Plan, parts: Parts, seconds: float, *, write: bool) -> Summary
     table["mask_file_name"] = [saved[row].mask_file_name for row in rows]
     table["sha256"] = [saved[row].sha256 for row in rows]
     table["pair"] = table["pair"].map(names).fillna("")
-    missing = tuple(Dropped(str(old["file_name"].iat[row]), dropped[row]) for row in sorted(dropped))
+    missing = tuple(
+        Dropped(str(old["file_name"].iat[row]), dropped[row]) for row in sorted(dropped)
+    )
     if write or not (plan.out / METADATA_NAME).is_file():
         if missing:
             listed = pd.DataFrame(missing).to_csv(index=False, lineterminator="\n")
@@ -261,10 +288,16 @@ def _finish(plan: Plan, parts: Parts, seconds: float, *, write: bool) -> Summary
         write_manifest(plan.out, table)
     kept = plan.sizes[plan.family[rows]]
     sizes = Counter((int(width), int(height)) for height, width in kept)
-    unmarked = (table["kind"].isin(("ai_region", "pasted")) & (table["mask_file_name"] == "")).to_numpy()
-    cut = int(np.asarray(kept[unmarked] + MAX_OFFSET < plan.shapes[rows][unmarked]).any(axis=1).sum())
+    unmarked = (
+        table["kind"].isin(("ai_region", "pasted")) & (table["mask_file_name"] == "")
+    ).to_numpy()
+    cut = int(
+        np.asarray(kept[unmarked] + MAX_OFFSET < plan.shapes[rows][unmarked]).any(axis=1).sum()
+    )
     notes = plan.notes
     if cut:
-        notes += (f"{cut} cropped region edits have no mask: their region may lie outside of the crop.",)
+        notes += (
+            f"{cut} cropped region edits have no mask: their region may lie outside of the crop.",
+        )
     labels = dict(sorted(Counter(table["label"]).items()))
     return Summary(plan.out, len(rows), missing, seconds, labels, dict(sizes.most_common()), notes)

@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from realdamage.core.onnx_file import write_atomically
 from realdamage.data.manifest import METADATA_NAME
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.onnx_file import write_atomically
+from realdamage.errors import RealDamageError, UsageError
 
 FOLDER = ".parts"
 
@@ -32,7 +32,9 @@ class Parts:
     maker: str
     again: str = "--overwrite"
 
-    def claim(self, digest: str, about: Mapping[str, Any], files: Sequence[str], *, alone: bool = True) -> None:
+    def claim(
+        self, digest: str, about: Mapping[str, Any], files: Sequence[str], *, alone: bool = True
+    ) -> None:
         """Marks the folder as this maker's set of that digest, so that two sets never mix in one folder.
 
         about: plain values for the reader of the mark. files: all photos and masks that may be written, relative to
@@ -44,14 +46,18 @@ class Parts:
             try:
                 self.refuse_others()
             except UsageError:
-                mark = self.mark()  # another process of the same run may have claimed the folder meanwhile
+                mark = (
+                    self.mark()
+                )  # another process of the same run may have claimed the folder meanwhile
                 if mark is None:
                     raise
         if mark is not None:
             self.compare(mark["digest"], digest)
             return
         content = {"maker": self.maker, "digest": digest, **about, "files": list(files)}
-        write_atomically(self.root / FOLDER / "mark.json", json.dumps(content, indent=1, default=str).encode())
+        write_atomically(
+            self.root / FOLDER / "mark.json", json.dumps(content, indent=1, default=str).encode()
+        )
 
     def compare(self, found: str, digest: str) -> None:
         """Raises UsageError when the digest that a mark tells is not that of the set to be made."""
@@ -92,7 +98,9 @@ class Parts:
             if path.name != "mark.json":
                 path.unlink()
         (self.root / FOLDER / "mark.json").unlink()
-        for folder in sorted({FOLDER, *(str(Path(name).parent) for name in mark["files"])}, reverse=True):
+        for folder in sorted(
+            {FOLDER, *(str(Path(name).parent) for name in mark["files"])}, reverse=True
+        ):
             path = self.root / folder
             if path != self.root and path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
@@ -141,7 +149,9 @@ def in_processes(
             yield make(index)
         return
     context = get_context("spawn") if fresh else None
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start, initargs=arguments) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=start, initargs=arguments
+    ) as pool:
         try:
             yield from pool.map(make, todo, chunksize=1)
         except BaseException as error:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from realdamage.core.decoding import MAX_PIXELS, contents_of, decode_contents
+from realdamage.core.processors import available_processors
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.duplicates import PhotoHash, perceptual_hash
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import container_facts
-from realdamage.inference.decoding import MAX_PIXELS, contents_of, decode_contents
-from realdamage.inference.errors import ManifestError, PhotoError, RealDamageError
-from realdamage.inference.processors import available_processors
-from realdamage.inference.progress import Track, no_progress
+from realdamage.errors import ManifestError, PhotoError, RealDamageError
 
 MASK_FAULTS = ("missing", "on_real", "unusable", "size", "empty", "absent", "partial")
 """What can be wrong with a mask; the last two are no errors."""
@@ -91,7 +91,9 @@ def _facts(manifest: Manifest, task: _Task, pixels: bool) -> PhotoFacts:
     try:
         if not pixels:
             container = container_facts(path)
-            return PhotoFacts("", container, _mask_faults(manifest, task, container["upright"], pixels))
+            return PhotoFacts(
+                "", container, _mask_faults(manifest, task, container["upright"], pixels)
+            )
         data = contents_of(path)
         assert isinstance(data, bytes)  # of a path
         container = container_facts(io.BytesIO(data), name=path, size=len(data))
@@ -109,7 +111,9 @@ def _facts(manifest: Manifest, task: _Task, pixels: bool) -> PhotoFacts:
     )
 
 
-def _mask_faults(manifest: Manifest, task: _Task, size: tuple[int, int], pixels: bool) -> tuple[tuple[str, str], ...]:
+def _mask_faults(
+    manifest: Manifest, task: _Task, size: tuple[int, int], pixels: bool
+) -> tuple[tuple[str, str], ...]:
     """`size` (width, height): of the upright photo."""
     name = task.mask_file_name
     if not name:
@@ -119,7 +123,10 @@ def _mask_faults(manifest: Manifest, task: _Task, size: tuple[int, int], pixels:
     if isinstance(found, str):
         return (*faults, ("unusable" if found else "missing", f"{name} {found}".strip()))
     if found != size:
-        return (*faults, ("size", f"{name} is {found[0]}×{found[1]}, the photo {size[0]}×{size[1]}"))
+        return (
+            *faults,
+            ("size", f"{name} is {found[0]}×{found[1]}, the photo {size[0]}×{size[1]}"),
+        )
     if not pixels:
         return tuple(faults)
     try:
@@ -129,7 +136,9 @@ def _mask_faults(manifest: Manifest, task: _Task, size: tuple[int, int], pixels:
     share = float(np.mean(mask))
     if not share:
         faults.append(("empty", name))
-    elif task.kind == "ai_whole" and share < 0.5:  # an honest arrow on top of the edit takes less away
+    elif (
+        task.kind == "ai_whole" and share < 0.5
+    ):  # an honest arrow on top of the edit takes less away
         faults.append(("partial", f"{name} covers {share:.1%}"))
     return tuple(faults)
 

@@ -32,9 +32,15 @@ from realdamage.data.manifest import (
     with_known_columns,
     write_manifest,
 )
-from realdamage.data.mapping import LAYOUTS, Reader, apply_mapping, reader_from_mapping, reader_from_yaml
+from realdamage.data.mapping import (
+    LAYOUTS,
+    Reader,
+    apply_mapping,
+    reader_from_mapping,
+    reader_from_yaml,
+)
 from realdamage.data.tables import TABLE_SUFFIXES, read_table
-from realdamage.inference.errors import ConfigError, ManifestError, MissingManifestError, UsageError
+from realdamage.errors import ConfigError, ManifestError, MissingManifestError, UsageError
 
 __all__ = [
     "LAYOUTS",
@@ -49,7 +55,11 @@ __all__ = [
 ]
 
 _METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
-_WITHOUT_TABLES = {"folders": read_label_folders, "fraudbench": read_fraudbench, "real": read_real_folder}
+_WITHOUT_TABLES = {
+    "folders": read_label_folders,
+    "fraudbench": read_fraudbench,
+    "real": read_real_folder,
+}
 AUTO = Reader()
 
 
@@ -68,14 +78,20 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
                 f"columns and values belong to tables; {root} is read by layout {layout}, which has none."
             )
         if not root.is_dir():
-            raise MissingManifestError(f"{root}: no such folder. The layout {layout} is a folder of photos.")
+            raise MissingManifestError(
+                f"{root}: no such folder. The layout {layout} is a folder of photos."
+            )
         rows = _WITHOUT_TABLES[layout](root)
-        return Manifest(root, with_defaults(_checked(rows.assign(**reader.constants), root, check_files=False)))
+        return Manifest(
+            root, with_defaults(_checked(rows.assign(**reader.constants), root, check_files=False))
+        )
     files = _table_files(root, layout)
     if layout != "imagefolder" or (len(files) == 1 and files[0].parent == root):
         return Manifest(files[0].parent, with_defaults(_mapped(files[0], reader, check_files)))
     parts = [_split_folder(path, reader, check_files) for path in files]
-    return Manifest(root, with_defaults(with_known_columns(pd.concat(parts, ignore_index=True).fillna(""))))
+    return Manifest(
+        root, with_defaults(with_known_columns(pd.concat(parts, ignore_index=True).fillna("")))
+    )
 
 
 def find_layout(root: Path, otherwise: str = "") -> str:
@@ -128,7 +144,9 @@ def write_metadata(
             f"to read: --layout {', '.join(name for name in LAYOUTS if name not in ('auto', 'table'))}, and --overwrite"
         )
     if (folder / METADATA_NAME).exists() and not overwrite:
-        raise UsageError(f"{folder / METADATA_NAME} is there already. Keep it, or replace it with --overwrite")
+        raise UsageError(
+            f"{folder / METADATA_NAME} is there already. Keep it, or replace it with --overwrite"
+        )
     inside = os.path.relpath(root.resolve(), folder.resolve()).replace(os.sep, "/")
     if inside.split("/")[0] == "..":
         raise UsageError(
@@ -136,21 +154,31 @@ def write_metadata(
             "it: choose the photos' folder or one above"
         )
     manifest = read_dataset(source, reader)
-    return write_manifest(folder, manifest.table if inside == "." else _prefixed(manifest.table, inside)), manifest
+    return write_manifest(
+        folder, manifest.table if inside == "." else _prefixed(manifest.table, inside)
+    ), manifest
 
 
 def stale_metadata(folder: Path) -> list[Path]:
     """Tables beside a metadata.csv that say the same in another form; Hugging Face's reader refuses two of them."""
-    return [folder / name for name in _METADATA_NAMES if name != METADATA_NAME and (folder / name).is_file()]
+    return [
+        folder / name
+        for name in _METADATA_NAMES
+        if name != METADATA_NAME and (folder / name).is_file()
+    ]
 
 
 def _table_files(root: Path, layout: str) -> list[Path]:
     """The files of a layout that has tables."""
     if layout == "table":
         if root.is_dir():
-            raise ManifestError(f"{root}: a folder. Name the table itself ({', '.join(TABLE_SUFFIXES)}).")
+            raise ManifestError(
+                f"{root}: a folder. Name the table itself ({', '.join(TABLE_SUFFIXES)})."
+            )
         if not root.is_file():
-            raise MissingManifestError(f"{root}: no such file. Name a table ({', '.join(TABLE_SUFFIXES)}).")
+            raise MissingManifestError(
+                f"{root}: no such file. Name a table ({', '.join(TABLE_SUFFIXES)})."
+            )
         return [root]
     if layout == "manifest":
         return [find_csv(root)]
@@ -170,7 +198,10 @@ def _image_folder_files(root: Path) -> list[Path]:
         return [own]
     folders = sorted(folder for folder in root.iterdir() if folder.name.lower() in SPLIT_FOLDERS)
     order = ("train", "val", "test")
-    found = [_metadata_of(folder) for folder in sorted(folders, key=lambda it: order.index(_split_of(it)))]
+    found = [
+        _metadata_of(folder)
+        for folder in sorted(folders, key=lambda it: order.index(_split_of(it)))
+    ]
     return [path for path in found if path]
 
 
@@ -220,7 +251,9 @@ def _split_folder(path: Path, reader: Reader, check_files: bool) -> pd.DataFrame
                 f"{path.parent.parent}"
             )
     frame = table.frame.assign(split=split)
-    return _prefixed(_checked(frame, path.parent, check_files, rows=table.rows, source=path), path.parent.name)
+    return _prefixed(
+        _checked(frame, path.parent, check_files, rows=table.rows, source=path), path.parent.name
+    )
 
 
 def _split_of(folder: Path) -> str:
@@ -229,8 +262,16 @@ def _split_of(folder: Path) -> str:
 
 def _prefixed(table: pd.DataFrame, folder: str) -> pd.DataFrame:
     """The rows with their paths seen from above `folder`."""
-    paths = [name for name in table.columns if name in ("file_name", "pair") or name.endswith("_file_name")]
-    moved = {name: table[name].where(table[name] == "", f"{folder}/" + table[name]) for name in paths}
+    paths = [
+        name
+        for name in table.columns
+        if name in ("file_name", "pair") or name.endswith("_file_name")
+    ]
+    moved = {
+        name: table[name].where(table[name] == "", f"{folder}/" + table[name]) for name in paths
+    }
     # A photo's own name stands for its group where nobody named one.
-    group = table["group"].where(~table["group"].isin(table["file_name"]), f"{folder}/" + table["group"])
+    group = table["group"].where(
+        ~table["group"].isin(table["file_name"]), f"{folder}/" + table["group"]
+    )
     return table.assign(**moved, group=group)

@@ -28,7 +28,7 @@ from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
-from realdamage.inference.errors import ManifestError, PhotoError
+from realdamage.errors import ManifestError, PhotoError
 
 LIMIT = 0.55
 """A shortcut is there when the lower end of its AUROC's 95% interval lies above this."""
@@ -95,7 +95,9 @@ class Told(NamedTuple):
     scores: npt.NDArray[np.float64]
 
 
-def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "", size: int = -1) -> dict[str, Any]:
+def container_facts(
+    path: str | Path | IO[bytes], *, name: str | Path = "", size: int = -1
+) -> dict[str, Any]:
     """What a photo's file tells without decoding a pixel.
 
     format, mode; width, height in pixels as stored, aspect = width / height; upright (width, height) after the EXIF
@@ -128,7 +130,9 @@ def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "", size
                 "bytes": size,
                 "luma_table": sum(tables.get(0, ())),
                 "chroma_table": sum(tables.get(1, ())),
-                "tables": hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8] if tables else "",
+                "tables": hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8]
+                if tables
+                else "",
                 "subsampling": subsampling,
                 "progressive": bool(image.info.get("progressive")),
                 "has_exif": "exif" in image.info,
@@ -137,7 +141,9 @@ def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "", size
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         # Pillow's own message would name an address in memory, another one at each reading.
         why = "its format is not known" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise PhotoError(f"{name}: cannot be read as an image ({why}). Replace the file or remove its row.") from error
+        raise PhotoError(
+            f"{name}: cannot be read as an image ({why}). Replace the file or remove its row."
+        ) from error
 
 
 def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -> ContainerAuroc:
@@ -146,7 +152,9 @@ def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -
     See `told_by`. Reads every photo's header. Raises ManifestError: fewer than two groups with a photo of each class;
     PhotoError: an unreadable photo.
     """
-    facts = pd.DataFrame([container_facts(manifest.path(name)) for name in manifest.table["file_name"]])
+    facts = pd.DataFrame(
+        [container_facts(manifest.path(name)) for name in manifest.table["file_name"]]
+    )
     features = [fact for column in _CONTAINER.values() for fact in column]
     synthetic = (manifest.table["label"] == "synthetic").to_numpy()
     groups = components(manifest.table)
@@ -155,21 +163,29 @@ def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -
             f"{manifest.root}: the files' shortcut cannot be measured with {int((~synthetic).sum())} real and "
             f"{int(synthetic.sum())} synthetic photos: each class needs photos of at least two groups."
         )
-    return ContainerAuroc(*told_by(facts[[*features, "bytes"]], synthetic, groups, n_boot=n_boot, seed=seed)[:3])
+    return ContainerAuroc(
+        *told_by(facts[[*features, "bytes"]], synthetic, groups, n_boot=n_boot, seed=seed)[:3]
+    )
 
 
 def shows_damage(table: pd.DataFrame) -> pd.Series:
     """Whether a row's photo shows damage, real or painted: "yes", "no", or "" where the manifest does not say."""
     damaged = (table["condition"] == "damaged") | (table["damage"] != "")
     intact = (table["condition"] == "intact") & (table["damage"] == "")
-    return pd.Series(np.select([damaged, intact], ["yes", "no"], ""), table.index, name="shows_damage")
+    return pd.Series(
+        np.select([damaged, intact], ["yes", "no"], ""), table.index, name="shows_damage"
+    )
 
 
 def too_few(synthetic: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> str:
     """Why these rows cannot be tested, for the reader; "" when they can."""
     real, fake = int((~synthetic).sum()), int(synthetic.sum())
     if not real or not fake:
-        return f"{real} real and {fake} synthetic photos; both are needed" if real or fake else "no photo says it"
+        return (
+            f"{real} real and {fake} synthetic photos; both are needed"
+            if real or fake
+            else "no photo says it"
+        )
     if real + fake < _MIN_ROWS or _groups_of_a_class(synthetic, groups) < _MIN_GROUPS:
         return (
             f"{real} real and {fake} synthetic photos of {len(np.unique(groups))} groups; at least {_MIN_ROWS} photos "
@@ -195,7 +211,9 @@ def told_by(
     if (features.nunique(dropna=False) <= 1).all():
         return Told(0.5, 0.5, 0.5, np.zeros(len(features)))
     classifier, matrix = _classifier_and_matrix(features, seed)
-    with threadpool_limits(1):  # threads that wait for each other cost more than they bring, on a busy machine seconds
+    with threadpool_limits(
+        1
+    ):  # threads that wait for each other cost more than they bring, on a busy machine seconds
         predicted = cross_val_predict(
             classifier,
             matrix,
@@ -210,7 +228,9 @@ def told_by(
     return Told(float(roc_auc_score(synthetic, scores)), float(low), float(high), scores)
 
 
-def standing_out(name: str, features: pd.DataFrame, synthetic: npt.NDArray[np.bool_], limit: int = 4) -> str:
+def standing_out(
+    name: str, features: pd.DataFrame, synthetic: npt.NDArray[np.bool_], limit: int = 4
+) -> str:
     """In words, the values of one reported column that the classes share least: "format PNG: 0 real, 120 synthetic".
 
     `features`: the facts behind the column. Numbers of many values are told by their medians.
@@ -220,10 +240,15 @@ def standing_out(name: str, features: pd.DataFrame, synthetic: npt.NDArray[np.bo
         return "; ".join(_medians(str(fact), features[fact], synthetic) for fact in features)
     words = values.map("{:.4g}".format) if values.dtype.kind in "if" else values.astype(str)
     counts = pd.crosstab(words, synthetic).reindex(columns=[False, True], fill_value=0)
-    lean = (counts[True] / counts[True].sum() - counts[False] / counts[False].sum()).sort_values(kind="stable")
+    lean = (counts[True] / counts[True].sum() - counts[False] / counts[False].sum()).sort_values(
+        kind="stable"
+    )
     # From both ends: what real photos have more of, and what synthetic ones have.
     chosen = [*lean[lean < 0].index[: limit // 2], *lean[lean > 0].index[: -limit // 2 - 1 : -1]]
-    rows = [("(empty)" if value == "" else value, *row) for value, *row in counts.loc[chosen].itertuples()]
+    rows = [
+        ("(empty)" if value == "" else value, *row)
+        for value, *row in counts.loc[chosen].itertuples()
+    ]
     return "; ".join(f"{name} {value}: {real} real, {fake} synthetic" for value, real, fake in rows)
 
 
@@ -237,7 +262,9 @@ def _qualities(features: pd.DataFrame) -> pd.Series:
     sums = _libjpeg_sums()
     luma = features["luma_table"].to_numpy()
     nearest = np.abs(luma[:, None] - sums[None, :]).argmin(axis=1) + 1
-    return pd.Series(np.where(luma > 0, [f"JPEG quality {q}" for q in nearest], "no tables"), features.index)
+    return pd.Series(
+        np.where(luma > 0, [f"JPEG quality {q}" for q in nearest], "no tables"), features.index
+    )
 
 
 @cache
@@ -248,16 +275,26 @@ def _libjpeg_sums() -> npt.NDArray[np.int64]:
 
 def _classifier_and_matrix(features: pd.DataFrame, seed: int) -> tuple[Any, Any]:
     """An unfitted classifier and what it is to see, [n, features]: numbers as they are, one 0/1 column per category."""
-    numbers = [c for c in features if pd.api.types.is_numeric_dtype(features[c]) and features[c].dtype != bool]
+    numbers = [
+        c
+        for c in features
+        if pd.api.types.is_numeric_dtype(features[c]) and features[c].dtype != bool
+    ]
     categories = [_categories(features[c]) for c in features if c not in numbers]
     if not numbers:
         # Sparse, because a set may have thousands of sources. Balanced, here and below, so that the share of the
         # classes in a fold's training photos does not show in the scores of its test photos.
-        codes = np.concatenate([c + offset for offset, c in zip(_offsets(categories), categories, strict=True)])
+        codes = np.concatenate(
+            [c + offset for offset, c in zip(_offsets(categories), categories, strict=True)]
+        )
         rows = np.tile(np.arange(len(features)), len(categories))
-        return LogisticRegression(class_weight="balanced"), coo_matrix((np.ones(len(rows)), (rows, codes))).tocsr()
+        return LogisticRegression(class_weight="balanced"), coo_matrix(
+            (np.ones(len(rows)), (rows, codes))
+        ).tocsr()
     frequent = [np.minimum(c, _MAX_CATEGORIES) for c in categories]
-    matrix = np.hstack([features[numbers].to_numpy(float), *(np.eye(c.max() + 1)[c] for c in frequent)])
+    matrix = np.hstack(
+        [features[numbers].to_numpy(float), *(np.eye(c.max() + 1)[c] for c in frequent)]
+    )
     classifier = HistGradientBoostingClassifier(
         learning_rate=0.3,
         max_iter=20,
@@ -284,7 +321,10 @@ def _folds(
     order = shuffled[np.argsort((fake.astype(int) - real)[shuffled], kind="stable")]
     fold = np.empty(len(order), dtype=np.int64)
     fold[order] = np.arange(len(order)) % min(_FOLDS, _groups_of_a_class(synthetic, groups))
-    return [(np.flatnonzero(fold[group] != k), np.flatnonzero(fold[group] == k)) for k in range(fold.max() + 1)]
+    return [
+        (np.flatnonzero(fold[group] != k), np.flatnonzero(fold[group] == k))
+        for k in range(fold.max() + 1)
+    ]
 
 
 def _categories(values: pd.Series) -> npt.NDArray[np.int64]:

@@ -16,10 +16,10 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from realdamage.core.onnx_file import write_atomically
 from realdamage.data.manifest import Manifest
 from realdamage.data.vocabulary import SPLITS
-from realdamage.inference.errors import ManifestError, UsageError
-from realdamage.inference.onnx_file import write_atomically
+from realdamage.errors import ManifestError, UsageError
 
 _SPLIT_TABLE = ("file_name", "sha256", "group", "split")
 
@@ -48,7 +48,10 @@ def components(table: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 
 def assign_splits(
-    table: pd.DataFrame, fractions: Mapping[str, float], seed: int, damaged: Mapping[str, float] | None = None
+    table: pd.DataFrame,
+    fractions: Mapping[str, float],
+    seed: int,
+    damaged: Mapping[str, float] | None = None,
 ) -> pd.Series:
     """A split for every row, as a series named `split` with the table's index; the column `split` is not looked at.
 
@@ -63,8 +66,12 @@ def assign_splits(
     damaged = fractions if damaged is None else damaged
     for given in (fractions, damaged):
         _check_fractions(given)
-    names = [split for split in SPLITS if fractions.get(split, 0.0) > 0 or damaged.get(split, 0.0) > 0]
-    shares, damaged_shares = (np.array([given.get(split, 0.0) for split in names]) for given in (fractions, damaged))
+    names = [
+        split for split in SPLITS if fractions.get(split, 0.0) > 0 or damaged.get(split, 0.0) > 0
+    ]
+    shares, damaged_shares = (
+        np.array([given.get(split, 0.0) for split in names]) for given in (fractions, damaged)
+    )
     component = components(table)
     sizes = np.bincount(component)
     rng = np.random.default_rng(seed)
@@ -83,7 +90,9 @@ def assign_splits(
                 f"the {len(table)} photos form only {len(sizes)} groups that may not be separated. "
                 "Add groups, or raise that share."
             )
-    return pd.Series(np.array(names, dtype=object)[chosen[component]], index=table.index, name="split")
+    return pd.Series(
+        np.array(names, dtype=object)[chosen[component]], index=table.index, name="split"
+    )
 
 
 def split_command(manifest: Manifest, folder: Path) -> str:
@@ -120,9 +129,13 @@ def check_splits(table: pd.DataFrame) -> None:
 def write_split_table(path: str | Path, manifest: Manifest, table: pd.DataFrame) -> Path:
     """Writes who is in which split apart from the photos: file_name, sha256, group, split of each row of `table`, so
     that splits can be kept and published where the photos cannot. Reads every file for its digest."""
-    digests = [hashlib.sha256(manifest.path(name).read_bytes()).hexdigest() for name in table["file_name"]]
+    digests = [
+        hashlib.sha256(manifest.path(name).read_bytes()).hexdigest() for name in table["file_name"]
+    ]
     rows = table[["file_name", "group", "split"]].assign(sha256=digests)
-    write_atomically(path, rows[list(_SPLIT_TABLE)].to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(
+        path, rows[list(_SPLIT_TABLE)].to_csv(index=False, lineterminator="\n").encode()
+    )
     return Path(path)
 
 
@@ -152,14 +165,21 @@ def with_split_table(manifest: Manifest, path: str | Path) -> Manifest:
     found = by_name.loc[table["file_name"]]
     for name, digest in zip(table["file_name"], found["sha256"], strict=True):
         if hashlib.sha256(manifest.path(name).read_bytes()).hexdigest() != digest:
-            raise ManifestError(f"{manifest.path(name)}: not the photo that {path} was written for; its bytes differ.")
-    return replace(manifest, table=table.assign(group=found["group"].to_numpy(), split=found["split"].to_numpy()))
+            raise ManifestError(
+                f"{manifest.path(name)}: not the photo that {path} was written for; its bytes differ."
+            )
+    return replace(
+        manifest,
+        table=table.assign(group=found["group"].to_numpy(), split=found["split"].to_numpy()),
+    )
 
 
 def _check_fractions(fractions: Mapping[str, float]) -> None:
     for split, share in fractions.items():
         if split not in SPLITS:
-            raise UsageError(f"Unknown split {split!r} among the fractions; allowed: {', '.join(SPLITS)}.")
+            raise UsageError(
+                f"Unknown split {split!r} among the fractions; allowed: {', '.join(SPLITS)}."
+            )
         if not 0 <= share <= 1:
             raise UsageError(f"The fraction of split {split!r} is {share}; it must lie in 0..1.")
     total = math.fsum(fractions.values())
@@ -168,13 +188,18 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
         raise UsageError(f"The fractions of the splits sum to {total:g}, not to 1: {shares}.")
 
 
-def _strata(table: pd.DataFrame, component: npt.NDArray[np.int64]) -> list[tuple[npt.NDArray[np.int64], bool]]:
+def _strata(
+    table: pd.DataFrame, component: npt.NDArray[np.int64]
+) -> list[tuple[npt.NDArray[np.int64], bool]]:
     """The component numbers of each stratum (those that hold the same kinds of the same sources), and whether it holds
     really damaged photos."""
     held = (table["kind"] + "\t" + table["source"]).groupby(component)
     signature = held.agg(lambda values: "\n".join(sorted(set(values))))
     strata = signature.groupby(signature, sort=True)
     return [
-        (np.asarray(members.index, dtype=np.int64), any(line.startswith("damaged\t") for line in kinds.split("\n")))
+        (
+            np.asarray(members.index, dtype=np.int64),
+            any(line.startswith("damaged\t") for line in kinds.split("\n")),
+        )
         for kinds, members in strata
     ]

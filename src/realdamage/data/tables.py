@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.inference.errors import ManifestError
+from realdamage.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,9 @@ def read_table(path: Path) -> RawTable:
         raise ManifestError(f"{path}: no rows. Add one row per photo.")
     for column in table.frame.columns:
         if list(table.frame.columns).count(column) > 1:
-            raise ManifestError(f"{path}, row 1: the column {column!r} occurs twice. Keep one of them.")
+            raise ManifestError(
+                f"{path}, row 1: the column {column!r} occurs twice. Keep one of them."
+            )
     return table
 
 
@@ -73,17 +75,25 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]], npt.NDArray[np.int
                 rows.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ManifestError(f"{path}, row {line}: not valid CSV ({error}). Check the quotes in that row.") from error
+        raise ManifestError(
+            f"{path}, row {line}: not valid CSV ({error}). Check the quotes in that row."
+        ) from error
     return columns, records, np.asarray(rows, dtype=np.int64)
 
 
 def _read_csv(path: Path) -> RawTable:
     columns, records, rows = read_csv(path)
-    separator = next((mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None)
+    separator = next(
+        (mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None
+    )
     if separator:
-        raise ManifestError(f"{path}: the values seem to be separated by {separator!r}. Save the file with commas.")
+        raise ManifestError(
+            f"{path}: the values seem to be separated by {separator!r}. Save the file with commas."
+        )
     frame = pd.DataFrame(records, columns=columns, dtype=str)
-    return RawTable(frame.drop(columns=[""], errors="ignore"), rows, path)  # the index that pandas writes has no name
+    return RawTable(
+        frame.drop(columns=[""], errors="ignore"), rows, path
+    )  # the index that pandas writes has no name
 
 
 def _read_jsonl(path: Path) -> RawTable:
@@ -95,16 +105,22 @@ def _read_jsonl(path: Path) -> RawTable:
         try:
             found = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ManifestError(f"{path}, row {line}: not valid JSON ({error}). Write one object per line.") from error
+            raise ManifestError(
+                f"{path}, row {line}: not valid JSON ({error}). Write one object per line."
+            ) from error
         if not isinstance(found, dict):
             raise ManifestError(
                 f"{path}, row {line}: found {text.strip()[:40]!r}, not an object. Write one object per line, such as "
                 '{"file_name": "box.jpg", "label": "real"}.'
             )
-        objects.append({key: value if isinstance(value, str) else _word(value) for key, value in found.items()})
+        objects.append(
+            {key: value if isinstance(value, str) else _word(value) for key, value in found.items()}
+        )
         rows.append(line)
     columns = list(dict.fromkeys(key for each in objects for key in each))
-    frame = pd.DataFrame({column: [each.get(column, "") for each in objects] for column in columns}, dtype=str)
+    frame = pd.DataFrame(
+        {column: [each.get(column, "") for each in objects] for column in columns}, dtype=str
+    )
     return RawTable(frame, np.asarray(rows, dtype=np.int64), path)
 
 
@@ -117,14 +133,24 @@ def _read_parquet(path: Path) -> RawTable:
         holds_bytes = [field.name for field in schema if _holds_bytes(field.type)]
         if holds_bytes:
             logger.warning(
-                "%s: left out %s, which hold bytes; photos are read from files of their own", path, holds_bytes
+                "%s: left out %s, which hold bytes; photos are read from files of their own",
+                path,
+                holds_bytes,
             )
         # pandas keeps its index as a column of this name; it says nothing about a photo.
-        wanted = [name for name in schema.names if name not in holds_bytes and not name.startswith("__index_level_")]
+        wanted = [
+            name
+            for name in schema.names
+            if name not in holds_bytes and not name.startswith("__index_level_")
+        ]
         table = pq.read_table(path, columns=wanted)
     except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{path}: cannot be read as Parquet ({error}). Write the file again.") from error
-    frame = pd.DataFrame({name: _words(table.column(name)) for name in table.column_names}, dtype=str)
+        raise ManifestError(
+            f"{path}: cannot be read as Parquet ({error}). Write the file again."
+        ) from error
+    frame = pd.DataFrame(
+        {name: _words(table.column(name)) for name in table.column_names}, dtype=str
+    )
     return RawTable(frame, np.arange(table.num_rows, dtype=np.int64) + 1, path)
 
 
@@ -144,7 +170,12 @@ def _holds_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
     inner = [kind.field(index).type for index in range(kind.num_fields)]
-    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    binary = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+    )
     return any(is_kind(kind) for is_kind in binary) or any(_holds_bytes(field) for field in inner)
 
 
@@ -159,7 +190,9 @@ def _text(path: Path, wanted: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+        raise ManifestError(
+            f"{path}: cannot be read ({error.strerror}). Check its permissions."
+        ) from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from realdamage.inference.errors import SynthesisError
-from realdamage.inference.onnx_file import write_atomically
+from realdamage.core.onnx_file import write_atomically
+from realdamage.errors import SynthesisError
 
 RGB = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -73,11 +73,15 @@ class TablePool:
     def of_qualities(cls, low: int, high: int) -> TablePool:
         """Tables of libjpeg's qualities low..high (1..95), each with 4:2:0 and 4:4:4."""
         if not 1 <= low <= high <= 100:
-            raise SynthesisError(f"recipe.writer.quality=[{low}, {high}]: must rise and lie in 1..100")
+            raise SynthesisError(
+                f"recipe.writer.quality=[{low}, {high}]: must rise and lie in 1..100"
+            )
         return cls(tuple((_tables(quality), s) for quality in range(low, high + 1) for s in (0, 2)))
 
     @classmethod
-    def of_photos(cls, paths: Sequence[Path], limit: int = 200, fallback: TablePool | None = None) -> TablePool:
+    def of_photos(
+        cls, paths: Sequence[Path], limit: int = 200, fallback: TablePool | None = None
+    ) -> TablePool:
         """Tables of the JPEG files among `paths` (at most `limit` of them, evenly spaced); `fallback` when there are
         none. Raises SynthesisError: none, and no `fallback`."""
         entries: list[tuple[Tables, int]] = []
@@ -91,7 +95,10 @@ class TablePool:
                     tables = tuple(tuple(table) for _, table in sorted(quantization.items()))
                     # Greyscale files have one table and no sub-sampling; ours are always in colour.
                     entries.append(
-                        (tables if len(tables) > 1 else tables * 2, subsampling if subsampling in (0, 1, 2) else 2)
+                        (
+                            tables if len(tables) > 1 else tables * 2,
+                            subsampling if subsampling in (0, 1, 2) else 2,
+                        )
                     )
         if not entries and fallback is not None:
             return fallback
@@ -131,7 +138,9 @@ def save_photo(path: Path, rgb: RGB, settings: SaveSettings) -> bytes:
 
 def _jpeg(rgb: RGB, tables: Tables, subsampling: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", qtables=[list(table) for table in tables], subsampling=subsampling)
+    Image.fromarray(rgb).save(
+        buffer, "JPEG", qtables=[list(table) for table in tables], subsampling=subsampling
+    )
     return buffer.getvalue()
 
 

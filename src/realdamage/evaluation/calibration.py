@@ -14,17 +14,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.core.detector import Detector
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Calibration, Policy
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
+from realdamage.errors import ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.false_alarms import strictest_source, worst_source
-from realdamage.evaluation.guarantee import DELTA, Promise, check_enough, percent, upper_bound, with_guarantee
+from realdamage.evaluation.guarantee import (
+    DELTA,
+    Promise,
+    check_enough,
+    percent,
+    upper_bound,
+    with_guarantee,
+)
 from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
 from realdamage.evaluation.scaling import Method, check_method, fit_calibration
 from realdamage.evaluation.training_set import is_training_set
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ManifestError, RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Calibration, Policy
-from realdamage.inference.progress import Track, no_progress
 
 # The false positive rate is measured on really damaged photos as soon as there are so many, else on all real ones.
 # A promise is about really damaged photos only, however few.
@@ -58,7 +65,9 @@ class CalibrationSummary:
     warnings: tuple[str, ...] = ()
 
 
-def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float, *, least: float = -math.inf) -> Policy:
+def choose_policy(
+    predictions: pd.DataFrame, fpr: float, miss: float, *, least: float = -math.inf
+) -> Policy:
     """The two thresholds at given rates over the scored photos; a promise about other photos it is not.
 
     t_synthetic: the smallest, but at least `least`, at which at most a share `fpr` of the negatives scores as high or
@@ -70,12 +79,16 @@ def choose_policy(predictions: pd.DataFrame, fpr: float, miss: float, *, least: 
     _check_rates(fpr, miss)
     check_predictions(predictions)
     scored = predictions[predictions["score"].notna()]
-    real, synthetic = (scored[scored["label"] == label]["score"].to_numpy() for label in ("real", "synthetic"))
+    real, synthetic = (
+        scored[scored["label"] == label]["score"].to_numpy() for label in ("real", "synthetic")
+    )
     if not len(real) or not len(synthetic):
         raise RealDamageError(
             f"Thresholds need both classes; found {len(real)} real, {len(synthetic)} synthetic photos."
         )
-    damaged = scored[(scored["label"] == "real") & (scored["kind"] == "damaged")]["score"].to_numpy()
+    damaged = scored[(scored["label"] == "real") & (scored["kind"] == "damaged")][
+        "score"
+    ].to_numpy()
     negatives, name = (damaged, "damaged") if len(damaged) >= MIN_DAMAGED else (real, "real")
     return Policy(
         t_synthetic=max(-_largest_below(-negatives, fpr), least),
@@ -134,17 +147,23 @@ def calibrate_model(
         check_enough(promise, chosen.table, f"{manifest.root}: {name}")
     onnx_bytes, metadata, _ = read_model_file(path)
     notes = _notes(manifest, chosen, metadata.training) if promise else ()
-    predictions, _ = score_manifest(Detector.load(path, threads=threads), chosen, progress=progress, on_error=on_error)
+    predictions, _ = score_manifest(
+        Detector.load(path, threads=threads), chosen, progress=progress, on_error=on_error
+    )
     scored = predictions[predictions["score"].notna()]
     synthetic = scored["label"] == "synthetic"
-    fitted, brier = fit_calibration(calibration, scored["score"], synthetic, group_ids(scored), seed=seed)
+    fitted, brier = fit_calibration(
+        calibration, scored["score"], synthetic, group_ids(scored), seed=seed
+    )
 
     def thresholds(least: float = -math.inf) -> Policy:
         chosen = choose_policy(scored, fpr, miss, least=least)
         if promise is None:
             return chosen
         digest = manifest.digest()
-        return with_guarantee(chosen, scored, promise, split=name, manifest_sha256=digest, least=least)
+        return with_guarantee(
+            chosen, scored, promise, split=name, manifest_sha256=digest, least=least
+        )
 
     policy = pooled = thresholds()
     strictest = strictest_source(scored[~synthetic], pooled.fpr)
@@ -154,7 +173,12 @@ def calibrate_model(
     if policy.whole_photo_share is not None:
         outcomes = outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
     if strictest:
-        worst = worst_source(scored[~synthetic].assign(outcome=outcomes), policy, pooled.t_synthetic, strictest.source)
+        worst = worst_source(
+            scored[~synthetic].assign(outcome=outcomes),
+            policy,
+            pooled.t_synthetic,
+            strictest.source,
+        )
         policy = replace(policy, worst_source=worst)
     output = Path(output or path)
     write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
@@ -179,11 +203,18 @@ def calibrate_model(
 def _check_rates(fpr: float, miss: float) -> None:
     for name, rate in (("fpr", fpr), ("miss", miss)):
         if not 0 <= rate < 1:
-            raise UsageError(f"{name}={rate} must be at least 0 and below 1: it is a share of photos")
+            raise UsageError(
+                f"{name}={rate} must be at least 0 and below 1: it is a share of photos"
+            )
 
 
 def _promise(
-    fpr: float | None, miss: float | None, alpha: float | None, beta: float | None, delta: float | None, seed: int
+    fpr: float | None,
+    miss: float | None,
+    alpha: float | None,
+    beta: float | None,
+    delta: float | None,
+    seed: int,
 ) -> Promise | None:
     """What is promised, None when nothing is. Raises UsageError: options that contradict each other."""
     for rate, share, names in ((fpr, alpha, ("fpr", "alpha")), (miss, beta, ("miss", "beta"))):
@@ -201,10 +232,14 @@ def _promise(
     return promise
 
 
-def _calibration_photos(manifest: Manifest, split: str | None, promised: bool) -> tuple[Manifest, str]:
+def _calibration_photos(
+    manifest: Manifest, split: str | None, promised: bool
+) -> tuple[Manifest, str]:
     """The photos to calibrate on, and what to call them."""
     if split == "train":
-        raise UsageError("split=train: thresholds from photos the network was trained on promise too much; take val")
+        raise UsageError(
+            "split=train: thresholds from photos the network was trained on promise too much; take val"
+        )
     if split is not None:
         return manifest.select(split=split), f"split {split!r}"
     splits = set(manifest.table["split"])
@@ -236,9 +271,13 @@ def _notes(manifest: Manifest, chosen: Manifest, training: Mapping[str, Any]) ->
             "training photos is for you to know"
         )
     elif "val" in splits:
-        notes.append("the model's checkpoint was chosen on these val photos; the promise may claim too much")
+        notes.append(
+            "the model's checkpoint was chosen on these val photos; the promise may claim too much"
+        )
     if "test" in splits:
-        notes.append("these test photos have now chosen a threshold; figures on them are no longer independent of it")
+        notes.append(
+            "these test photos have now chosen a threshold; figures on them are no longer independent of it"
+        )
     return tuple(notes)
 
 
@@ -267,7 +306,12 @@ def _given_up(before: Policy | None, after: Policy) -> Iterator[str]:
     """What belonged to the thresholds that have been replaced."""
     held, holds = before and before.guarantee, after.guarantee
     for was, still, option, outcome in (
-        (held and held.accused, holds and holds.accused, "alpha", "photos with real damage called synthetic"),
+        (
+            held and held.accused,
+            holds and holds.accused,
+            "alpha",
+            "photos with real damage called synthetic",
+        ),
         (held and held.passed, holds and holds.passed, "beta", "synthetic photos called real"),
     ):
         if was and not still:

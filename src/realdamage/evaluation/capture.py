@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from realdamage.data.degradations import RGB, Blur, Jpeg, Noise
 from realdamage.evaluation.steps import Mask, Pixels
-from realdamage.training.degradations import RGB, Blur, Jpeg, Noise
 
 Points = npt.NDArray[np.float64]
 
@@ -36,7 +36,11 @@ class Screenshot:
     def __call__(self, photo: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = (max(1, round(side * self.scale)) for side in photo.rgb.shape[:2])
         shown = photo.resized((height, width), "bilinear")  # a graphics chip scales so
-        dark, minutes, charge = rng.random() < 0.5, int(rng.integers(24 * 60)), float(rng.uniform(0.2, 1.0))
+        dark, minutes, charge = (
+            rng.random() < 0.5,
+            int(rng.integers(24 * 60)),
+            float(rng.uniform(0.2, 1.0)),
+        )
         paper, ink = ((0, 0, 0), (235, 235, 235)) if dark else ((250, 250, 250), (30, 30, 30))
         bar = round(height * self.bar)
         screen = Image.new("RGB", (width, height + 2 * bar), paper)
@@ -46,15 +50,21 @@ class Screenshot:
         return Pixels(Jpeg(self.quality)(np.asarray(screen)), mask)
 
 
-def _draw_status(screen: Image.Image, bar: int, clock: str, charge: float, ink: tuple[int, int, int]) -> None:
+def _draw_status(
+    screen: Image.Image, bar: int, clock: str, charge: float, ink: tuple[int, int, int]
+) -> None:
     """The clock, the battery and the line that closes an app."""
     draw, width = ImageDraw.Draw(screen), screen.width
     size = max(4, min(round(width * 0.035), bar // 2))
     draw.text((round(width * 0.06), size // 2), clock, ink, font=ImageFont.load_default(size))
     right, top = round(width * 0.94), size // 2 + size // 6
     left, bottom = right - 2 * size, top + size
-    draw.rounded_rectangle((left, top, right, bottom), size // 4, outline=ink, width=max(1, size // 10))
-    draw.rectangle((left + 2, top + 2, left + 2 + charge * (right - left - 4), bottom - 2), fill=ink)
+    draw.rounded_rectangle(
+        (left, top, right, bottom), size // 4, outline=ink, width=max(1, size // 10)
+    )
+    draw.rectangle(
+        (left + 2, top + 2, left + 2 + charge * (right - left - 4), bottom - 2), fill=ink
+    )
     low = screen.height - max(2, bar // 4)
     draw.rectangle((width * 0.35, low, width * 0.65, low + max(1, size // 8)), fill=ink)
 
@@ -78,7 +88,10 @@ class Recapture:
         longest = max(photo.rgb.shape[:2])
         scale = min(self.scale, MAX_SHOWN / longest)
         if scale != 1:
-            size = (max(1, round(photo.rgb.shape[0] * scale)), max(1, round(photo.rgb.shape[1] * scale)))
+            size = (
+                max(1, round(photo.rgb.shape[0] * scale)),
+                max(1, round(photo.rgb.shape[1] * scale)),
+            )
             photo = photo.resized(size, "lanczos" if scale < 1 else "bicubic")
         height, width = photo.rgb.shape[:2]
         to_screen = _homography(_seen_corners(height, width, rng), _corners(height, width))
@@ -95,18 +108,26 @@ class Recapture:
         height, width = shown.shape[:2]
         y, x = np.mgrid[0:height, 0:width].astype(np.float32) + np.float32(0.5)
         pitch = 1 + rng.choice([-1, 1]) * rng.uniform(0.03, 0.12)  # sensor pixels to a screen pixel
-        depth = _ramp(x, y, rng, 0.5, 1.0) * np.float32(self.moire)  # the focus is not the same everywhere
+        depth = _ramp(x, y, rng, 0.5, 1.0) * np.float32(
+            self.moire
+        )  # the focus is not the same everywhere
         column, row = (axis * np.float32(2 * np.pi / pitch) for axis in _mapped(to_screen, x, y))
         gains, glow = rng.uniform((0.92, 0.98, 1.0), (1.0, 1.0, 1.12)), rng.uniform(0.004, 0.015)
         reflection = _ramp(x, y, rng, 0.0, rng.uniform(0.01, 0.05))
-        vignette = 1 - rng.uniform(0.1, 0.25) * (((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2)
+        vignette = 1 - rng.uniform(0.1, 0.25) * (
+            ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2
+        )
         exposure, gamma = rng.uniform(1.0, 1.15), rng.uniform(1.9, 2.4)
         linear = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
         seen = np.empty_like(shown)
         for channel in range(3):
             # Red, green and blue stripes lie a third of a pixel apart: that is why moiré is coloured.
-            grid = 1 + depth * (np.cos(column - np.float32(2 * np.pi / 3 * channel)) + 0.5 * np.cos(row))
-            light = (linear[shown[..., channel]] * gains[channel] + glow) * grid * vignette * exposure + reflection
+            grid = 1 + depth * (
+                np.cos(column - np.float32(2 * np.pi / 3 * channel)) + 0.5 * np.cos(row)
+            )
+            light = (
+                linear[shown[..., channel]] * gains[channel] + glow
+            ) * grid * vignette * exposure + reflection
             seen[..., channel] = np.rint(255 * np.clip(light, 0, 1) ** (1 / gamma))
         return seen
 
@@ -139,9 +160,13 @@ def _mapped(homography: Points, x: Mask, y: Mask) -> tuple[Mask, Mask]:
     return (a * x + b * y + c) / below, (d * x + e * y + f) / below
 
 
-def _seen(plane: npt.NDArray[Any], homography: Points, resampling: Image.Resampling, around: int) -> npt.NDArray[Any]:
+def _seen(
+    plane: npt.NDArray[Any], homography: Points, resampling: Image.Resampling, around: int
+) -> npt.NDArray[Any]:
     """uint8 [h, w, 3] or float32 [h, w] as the sensor sees it, at the same size, in front of `around`."""
-    rim = 2  # Pillow cuts the picture's edge off hard; inside a rim it is interpolated like all else
+    rim = (
+        2  # Pillow cuts the picture's edge off hard; inside a rim it is interpolated like all else
+    )
     padded = np.pad(plane, [(rim, rim)] * 2 + [(0, 0)] * (plane.ndim - 2), constant_values=around)
     coefficients = (np.array([[1, 0, rim], [0, 1, rim], [0, 0, 1]]) @ homography).ravel()
     coefficients /= coefficients[-1]

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.intervals import DRAWS
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.folder import find_predictions
 from realdamage.evaluation.metrics import has_thresholds
 from realdamage.evaluation.predictions import check_predictions, group_ids, read_predictions
 from realdamage.evaluation.resampling import Floats, GroupDraws, percentile_interval
-from realdamage.inference.errors import RealDamageError
 
 Standing = Literal["better", "worse", "not told apart", "not measured"]
 Flags = npt.NDArray[np.bool_]
@@ -39,7 +39,10 @@ FIGURES: Mapping[str, tuple[str, bool]] = {
 """Title of each figure, and whether more of it is better."""
 MIN_GROUPS = 20
 """From fewer groups a bootstrap interval comes out too narrow to judge by."""
-_LEAST = {"tpr_at_fpr_1": 100, "tpr_at_fpr_5": 20}  # really damaged photos: one false alarm is then at most the rate
+_LEAST = {
+    "tpr_at_fpr_1": 100,
+    "tpr_at_fpr_5": 20,
+}  # really damaged photos: one false alarm is then at most the rate
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,9 @@ def compare_models(
             "models on real and synthetic photos."
         )
     perturbed = {
-        str(name): rows for name, rows in scored.groupby("perturbation", sort=False) if name and rows is not first
+        str(name): rows
+        for name, rows in scored.groupby("perturbation", sort=False)
+        if name and rows is not first
     }
     return Comparison(
         *names,
@@ -162,12 +167,16 @@ def compare_models(
         only_b=len(b) - len(both),
         unscored=len(both) - len(scored),
         figures=differences(first, n_boot=n_boot, seed=seed),
-        perturbed={name: differences(rows, n_boot=n_boot, seed=seed) for name, rows in perturbed.items()},
+        perturbed={
+            name: differences(rows, n_boot=n_boot, seed=seed) for name, rows in perturbed.items()
+        },
         flips=_flips(first),
     )
 
 
-def differences(both: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> tuple[Difference, ...]:
+def differences(
+    both: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
+) -> tuple[Difference, ...]:
     """All of `FIGURES` for joined rows of one perturbation; B's columns end in `_b`."""
     reasons = _reasons(both)
     draws = GroupDraws(group_ids(both).to_numpy(), n_boot=n_boot, seed=seed)
@@ -179,7 +188,11 @@ def differences(both: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> tu
         a, b = float(of_a[index, 0]), float(of_b[index, 0])
         if figure in reasons or math.isnan(a) or math.isnan(b):
             reason = reasons.get(figure, "photos of one class are missing")
-            rows.append(Difference(figure, title, higher, None, None, None, None, None, "not measured", reason))
+            rows.append(
+                Difference(
+                    figure, title, higher, None, None, None, None, None, "not measured", reason
+                )
+            )
             continue
         ends = percentile_interval(of_b[index, 1:] - of_a[index, 1:])
         told = n_groups >= MIN_GROUPS and not math.isnan(ends[0])
@@ -187,7 +200,9 @@ def differences(both: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> tu
         standing: Standing = "not told apart"
         if low is not None and high is not None and (low > 0 or high < 0):
             standing = "better" if (low > 0) == higher else "worse"
-        rows.append(Difference(figure, title, higher, a, b, b - a, low, high, standing, "" if told else few))
+        rows.append(
+            Difference(figure, title, higher, a, b, b - a, low, high, standing, "" if told else few)
+        )
     return tuple(rows)
 
 
@@ -232,7 +247,8 @@ def _pair_rows(both: pd.DataFrame) -> npt.NDArray[np.int64]:
     positions = {name: index for index, name in enumerate(both["file_name"])}
     named = zip(both["pair"], both["label"], strict=True)
     return np.array(
-        [positions.get(pair, -1) if pair and label == "synthetic" else -1 for pair, label in named], dtype=np.int64
+        [positions.get(pair, -1) if pair and label == "synthetic" else -1 for pair, label in named],
+        dtype=np.int64,
     )
 
 
@@ -253,9 +269,13 @@ def _reasons(both: pd.DataFrame) -> dict[str, str]:
         side = both[[f"reasons{suffix}"]].set_axis(["reasons"], axis=1)
         if not has_thresholds(side).all() or (both[f"outcome{suffix}"] == "").any():
             for figure in ("balanced_at_thresholds", "false_alarms", "missed", "review"):
-                reasons[figure] = f"{name} has no thresholds; run `realdamage calibrate` on it and evaluate again"
+                reasons[figure] = (
+                    f"{name} has no thresholds; run `realdamage calibrate` on it and evaluate again"
+                )
         if both[f"probability{suffix}"].isna().any():
-            reasons["brier"] = f"{name} gave no probabilities; run `realdamage calibrate` on it and evaluate again"
+            reasons["brier"] = (
+                f"{name} gave no probabilities; run `realdamage calibrate` on it and evaluate again"
+            )
     if not (_pair_rows(both) >= 0).any():
         reasons["pairs"] = "no edit stands beside its own original"
     return reasons
@@ -263,7 +283,9 @@ def _reasons(both: pd.DataFrame) -> dict[str, str]:
 
 def _flips(both: pd.DataFrame) -> tuple[Flip, ...]:
     """The photos whose outcome differs, those that B turned for the worse first."""
-    changed = both[(both["outcome"] != both["outcome_b"]) & (both["outcome"] != "") & (both["outcome_b"] != "")]
+    changed = both[
+        (both["outcome"] != both["outcome_b"]) & (both["outcome"] != "") & (both["outcome_b"] != "")
+    ]
     step = {"real": 0, "review": 1, "synthetic": 2}
     flips = []
     for row in changed.to_dict("records"):
@@ -280,7 +302,11 @@ def _flips(both: pd.DataFrame) -> tuple[Flip, ...]:
                 gain=(rise > 0) == (row["label"] == "synthetic"),
             )
         )
-    return tuple(sorted(flips, key=lambda flip: (flip.gain, flip.kind != "damaged", flip.label, flip.file_name)))
+    return tuple(
+        sorted(
+            flips, key=lambda flip: (flip.gain, flip.kind != "damaged", flip.label, flip.file_name)
+        )
+    )
 
 
 def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
@@ -290,7 +316,9 @@ def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
             "the same one: evaluate both models on the same manifest."
         )
     digest, other = both["photo_sha256"], both["photo_sha256_b"]
-    changed = both[(both["perturbation"] == "") & (digest != other) & (digest != "") & (other != "")]
+    changed = both[
+        (both["perturbation"] == "") & (digest != other) & (digest != "") & (other != "")
+    ]
     if len(changed):
         raise RealDamageError(
             f"{changed['file_name'].iat[0]}: another photo of the same name (its digest differs between {names[0]} and "

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.core.policy import Policy
 from realdamage.data.intervals import DRAWS, bootstrap_interval
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.calibration import MIN_DAMAGED
 from realdamage.evaluation.metrics import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.policy import Policy
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -57,14 +57,18 @@ class Costs:
 
     def __post_init__(self) -> None:
         if not 0 < self.fraud_rate < 1:
-            raise UsageError(f"fraud_rate={self.fraud_rate} must be above 0 and below 1: the share of fake claims")
+            raise UsageError(
+                f"fraud_rate={self.fraud_rate} must be above 0 and below 1: the share of fake claims"
+            )
         for key in ("claim_value", "review_cost", "accusation_cost"):
             value = getattr(self, key)
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{key}={value} must be a finite amount, at least 0")
         for key in ("detection", "wrong_refusal"):
             if not 0 <= getattr(self, key) <= 1:
-                raise UsageError(f"{key}={getattr(self, key)} must be in 0..1: a share of the claims reviewed")
+                raise UsageError(
+                    f"{key}={getattr(self, key)} must be in 0..1: a share of the claims reviewed"
+                )
         if self.photos_per_claim < 1:
             raise UsageError(f"photos_per_claim={self.photos_per_claim} must be at least 1")
 
@@ -118,7 +122,10 @@ class CostSample:
 
     def part(self, rows: npt.NDArray[Any]) -> CostSample:
         """These rows of it."""
-        arrays = {key: getattr(self, key)[rows] for key in ("score", "synthetic", "held", "judged", "group")}
+        arrays = {
+            key: getattr(self, key)[rows]
+            for key in ("score", "synthetic", "held", "judged", "group")
+        }
         return replace(self, **arrays)
 
     def outcomes(self, t_real: float, t_synthetic: float) -> Codes:
@@ -151,7 +158,9 @@ def cost_sample(predictions: pd.DataFrame) -> CostSample:
     damaged = (scored["label"] == "real") & (scored["kind"] == "damaged")
     negatives = "damaged" if damaged.sum() >= MIN_DAMAGED else "real"
     synthetic = scored["label"] == "synthetic"
-    used = scored[(damaged if negatives == "damaged" else ~synthetic) | synthetic].reset_index(drop=True)
+    used = scored[(damaged if negatives == "damaged" else ~synthetic) | synthetic].reset_index(
+        drop=True
+    )
     is_synthetic = (used["label"] == "synthetic").to_numpy()
     if is_synthetic.all() or not is_synthetic.any():
         raise RealDamageError(
@@ -187,41 +196,75 @@ def expected_cost(
         if not math.isfinite(value):
             raise UsageError(f"{key}={value} must be a finite number: a threshold on the score")
     sample = predictions if isinstance(predictions, CostSample) else cost_sample(predictions)
-    figures = figures_of(sample, sample.outcomes(t_real, t_synthetic), costs, name=name, n_boot=n_boot, seed=seed)
+    figures = figures_of(
+        sample, sample.outcomes(t_real, t_synthetic), costs, name=name, n_boot=n_boot, seed=seed
+    )
     return replace(figures, t_real=min(t_real, t_synthetic), t_synthetic=t_synthetic)
 
 
 def other_ways(
-    sample: CostSample, costs: Costs, policy: Policy | None = None, *, n_boot: int = DRAWS, seed: int = 0
+    sample: CostSample,
+    costs: Costs,
+    policy: Policy | None = None,
+    *,
+    n_boot: int = DRAWS,
+    seed: int = 0,
 ) -> list[CostFigures]:
     """What thresholds are compared with: paying every claim, reviewing every claim, and the present policy: `policy`
     where given, else the outcomes in the table."""
     ways = [("pay every claim", np.full_like(sample.judged, PAID))]
     ways += [("review every claim", np.full_like(sample.judged, REVIEWED))]
     if policy is None:
-        ways += [("as judged" if sample.calibrated else "as judged (not calibrated)", sample.judged)]
-    found = [figures_of(sample, outcomes, costs, name=name, n_boot=n_boot, seed=seed) for name, outcomes in ways]
+        ways += [
+            ("as judged" if sample.calibrated else "as judged (not calibrated)", sample.judged)
+        ]
+    found = [
+        figures_of(sample, outcomes, costs, name=name, n_boot=n_boot, seed=seed)
+        for name, outcomes in ways
+    ]
     if policy is not None:
         name = "the model's thresholds now"
-        found += [expected_cost(sample, policy.t_real, policy.t_synthetic, costs, name=name, n_boot=n_boot, seed=seed)]
+        found += [
+            expected_cost(
+                sample,
+                policy.t_real,
+                policy.t_synthetic,
+                costs,
+                name=name,
+                n_boot=n_boot,
+                seed=seed,
+            )
+        ]
     return found
 
 
 def figures_of(
-    sample: CostSample, outcomes: Codes, costs: Costs, *, name: str, n_boot: int = DRAWS, seed: int = 0
+    sample: CostSample,
+    outcomes: Codes,
+    costs: Costs,
+    *,
+    name: str,
+    n_boot: int = DRAWS,
+    seed: int = 0,
 ) -> CostFigures:
     """What these outcomes, one for each photo of the sample, cost."""
     cell = 3 * sample.synthetic.astype(np.int64) + outcomes
 
     def statistic(weights: npt.NDArray[Any]) -> Floats:
-        counts = np.bincount(cell, weights=weights.astype(np.float64), minlength=6).astype(np.float64)
+        counts = np.bincount(cell, weights=weights.astype(np.float64), minlength=6).astype(
+            np.float64
+        )
         return _figures(_shares(counts.reshape(2, 3)), costs)
 
-    values: list[Any] = [None if math.isnan(value) else value for value in statistic(np.ones(len(cell))).tolist()]
+    values: list[Any] = [
+        None if math.isnan(value) else value for value in statistic(np.ones(len(cell))).tolist()
+    ]
     low, high = bootstrap_interval(statistic, sample.group, n_boot=n_boot, seed=seed)
     intervals = {
         key: None if value is None or math.isnan(ends[0]) else (ends[0], ends[1])
-        for key, value, ends in zip(_FIGURES, values, np.stack([low, high], axis=1).tolist(), strict=True)
+        for key, value, ends in zip(
+            _FIGURES, values, np.stack([low, high], axis=1).tolist(), strict=True
+        )
     }
     return CostFigures(name, **dict(zip(_FIGURES, values, strict=True)), intervals=intervals)
 

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.policy import Policy, WorstSource
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.guarantee import percent
 from realdamage.evaluation.predictions import read_predictions
-from realdamage.evaluation.report_words import NOT_NAMED
 from realdamage.evaluation.resampling import share_interval
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.policy import Policy, WorstSource
+from realdamage.rendering.report_words import NOT_NAMED
 
 FEW = 20
 """Sources with fewer photos of a label are counted together: a share of them would say nothing."""
@@ -51,17 +51,28 @@ def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
     """
     if real["source"].nunique() < 2:
         return None
-    sources = [(name, own["score"].tolist()) for name, own in real.groupby(source_names(real)) if len(own) >= FEW]
-    return max((Strictest(threshold_at(scores, share), str(name)) for name, scores in sources), default=None)
+    sources = [
+        (name, own["score"].tolist())
+        for name, own in real.groupby(source_names(real))
+        if len(own) >= FEW
+    ]
+    return max(
+        (Strictest(threshold_at(scores, share), str(name)) for name, scores in sources),
+        default=None,
+    )
 
 
 def outcomes_by_source(photos: pd.DataFrame) -> pd.DataFrame:
     """How many photos of each source (`source_names`, the index) were called what: columns n, synthetic, review. The
     source with the largest share called synthetic is first; of equal ones, that with more to review."""
-    counts = pd.crosstab(source_names(photos), photos["outcome"]).reindex(columns=["synthetic", "review", "real"])
+    counts = pd.crosstab(source_names(photos), photos["outcome"]).reindex(
+        columns=["synthetic", "review", "real"]
+    )
     counts = counts.fillna(0).astype(int)
     n = counts.sum(axis=1)
-    shares = counts.div(n, axis=0).sort_values(["synthetic", "review"], ascending=False, kind="stable")
+    shares = counts.div(n, axis=0).sort_values(
+        ["synthetic", "review"], ascending=False, kind="stable"
+    )
     return counts.assign(n=n).loc[shares.index, ["n", "synthetic", "review"]]
 
 
@@ -102,7 +113,9 @@ def threshold_at(scores: Sequence[float], fpr: float) -> float:
     (score ≥ threshold). Raises UsageError: there is no score."""
     ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
     if not len(ordered):
-        raise UsageError("--trained-on: no real photo of these sources is among the predictions; name others")
+        raise UsageError(
+            "--trained-on: no real photo of these sources is among the predictions; name others"
+        )
     allowed = int(np.floor(fpr * len(ordered) + 1e-9))
     return float(np.nextafter(ordered[allowed], np.inf)) if allowed < len(ordered) else -np.inf
 
@@ -112,7 +125,9 @@ def called_synthetic(predictions: pd.DataFrame, threshold: float) -> pd.DataFram
     Pearson 1934). `predictions` as `read_predictions` gives them; photos without a score are left out."""
     scored = predictions[predictions["score"].notna()]
     counts = scored.groupby(["label", "source"])["score"].transform("size")
-    named = scored.assign(source=scored["source"].where(counts >= FEW, OTHERS), hit=scored["score"] >= threshold)
+    named = scored.assign(
+        source=scored["source"].where(counts >= FEW, OTHERS), hit=scored["score"] >= threshold
+    )
     rows = []
     for (label, source), photos in named.groupby(["label", "source"], sort=True):
         called, n = int(photos["hit"].sum()), len(photos)
@@ -131,7 +146,9 @@ def called_synthetic(predictions: pd.DataFrame, threshold: float) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def compare(files: Sequence[tuple[str, Path]], trained_on: Sequence[str], fpr: float) -> pd.DataFrame:
+def compare(
+    files: Sequence[tuple[str, Path]], trained_on: Sequence[str], fpr: float
+) -> pd.DataFrame:
     """The rows of `called_synthetic` for each model and file. `files`: (model, predictions file); a model may have
     several, and its first one must hold real photos of the sources `trained_on`, which set its threshold.
 
@@ -142,7 +159,9 @@ def compare(files: Sequence[tuple[str, Path]], trained_on: Sequence[str], fpr: f
     for model, path in files:
         predictions = read_predictions(path)
         if model not in thresholds:
-            known = predictions[(predictions["label"] == "real") & predictions["source"].isin(trained_on)]
+            known = predictions[
+                (predictions["label"] == "real") & predictions["source"].isin(trained_on)
+            ]
             thresholds[model] = threshold_at(known["score"].dropna().tolist(), fpr)
         found = called_synthetic(predictions, thresholds[model])
         found.insert(0, "file", path.parent.name)
@@ -152,12 +171,23 @@ def compare(files: Sequence[tuple[str, Path]], trained_on: Sequence[str], fpr: f
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="false_alarms", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "files", nargs="+", metavar="MODEL=FILE", help="predictions of a model; a model may be repeated"
+    parser = argparse.ArgumentParser(
+        prog="false_alarms", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--trained-on", required=True, help="sources, with commas, whose real photos set the threshold")
-    parser.add_argument("--fpr", type=float, default=0.05, help="false alarms on them, in 0..1 (%(default)s)")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="MODEL=FILE",
+        help="predictions of a model; a model may be repeated",
+    )
+    parser.add_argument(
+        "--trained-on",
+        required=True,
+        help="sources, with commas, whose real photos set the threshold",
+    )
+    parser.add_argument(
+        "--fpr", type=float, default=0.05, help="false alarms on them, in 0..1 (%(default)s)"
+    )
     parser.add_argument("--csv", type=Path, help="write the rows there too")
     options = parser.parse_args(argv)
     try:
@@ -166,7 +196,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("write each file as MODEL=FILE")
         if not 0 < options.fpr < 1:
             raise UsageError(f"--fpr {options.fpr}: must lie between 0 and 1")
-        table = compare([(model, Path(path)) for model, path in pairs], options.trained_on.split(","), options.fpr)
+        table = compare(
+            [(model, Path(path)) for model, path in pairs],
+            options.trained_on.split(","),
+            options.fpr,
+        )
         if options.csv:
             text = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
             write_atomically(options.csv, text.encode())

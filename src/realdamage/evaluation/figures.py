@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realdamage.core.metadata import ModelMetadata
 from realdamage.data.manifest import Manifest
 from realdamage.data.shortcuts import container_auroc
+from realdamage.errors import ManifestError
 from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.metrics import photo_metrics
 from realdamage.evaluation.perturbations import Perturbation
@@ -18,11 +20,18 @@ from realdamage.evaluation.predictions import clean
 from realdamage.evaluation.robustness import ScoredSuite
 from realdamage.evaluation.robustness_table import robustness_table
 from realdamage.evaluation.slices import CLEAN, json_records, standard_slices
-from realdamage.inference.errors import ManifestError
-from realdamage.inference.metadata import ModelMetadata
 
 # What is kept of each perturbation's localisation; all of it is there for the photos as they are.
-_LOCALISATION = ("pixel_ap", "prevalence", "f1", "best_f1", "baseline_f1", "n_photos", "intervals", "reason")
+_LOCALISATION = (
+    "pixel_ap",
+    "prevalence",
+    "f1",
+    "best_f1",
+    "baseline_f1",
+    "n_photos",
+    "intervals",
+    "reason",
+)
 
 
 def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
@@ -31,7 +40,9 @@ def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) 
     these do."""
     calibration = metadata.calibration
     threshold = calibration.score_at(0.5, prior=0.5) if calibration else None
-    metrics = photo_metrics(clean(scored.predictions), scored.localisation(), threshold=threshold, seed=seed)
+    metrics = photo_metrics(
+        clean(scored.predictions), scored.localisation(), threshold=threshold, seed=seed
+    )
     trained_on = metadata.training.get("generators")
     named = set(scored.suite.manifest.table["generator"])
     for name, row in metrics["per_generator"].items():
@@ -43,23 +54,32 @@ def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) 
     return metrics
 
 
-def _robustness(scored: ScoredSuite, perturbations: Sequence[Perturbation], seed: int) -> list[dict[str, Any]]:
+def _robustness(
+    scored: ScoredSuite, perturbations: Sequence[Perturbation], seed: int
+) -> list[dict[str, Any]]:
     titles = {each.name: each.title for each in perturbations}
     rows = json_records(robustness_table(scored.predictions, seed=seed))
     for row in rows:
         name = "" if row["perturbation"] == CLEAN else row["perturbation"]
         own = scored.predictions[scored.predictions["perturbation"] == name]
         found = localisation_metrics(scored.localisation(name), own, seed=seed)
-        row |= {"title": titles.get(name, "As it is"), "localisation": {key: found[key] for key in _LOCALISATION}}
+        row |= {
+            "title": titles.get(name, "As it is"),
+            "localisation": {key: found[key] for key in _LOCALISATION},
+        }
     return rows
 
 
-def shortcut_figures(manifest: Manifest, predictions: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
+def shortcut_figures(
+    manifest: Manifest, predictions: pd.DataFrame, *, seed: int = 0
+) -> dict[str, Any]:
     """AUROC of a classifier that sees the scored photos' files' own facts alone, and its 95% interval; None with a
     reason where the photos are too few to say."""
     judged = predictions.loc[predictions["score"].notna(), "file_name"]
     try:
-        found = container_auroc(manifest.subset(np.isin(manifest.table["file_name"], judged)), seed=seed)
+        found = container_auroc(
+            manifest.subset(np.isin(manifest.table["file_name"], judged)), seed=seed
+        )
     except ManifestError as error:
         return {"auroc": None, "low": None, "high": None, "text": str(error)}
     text = f"AUROC {found.auroc:.3f} (95%: {found.low:.3f} to {found.high:.3f})"

@@ -11,8 +11,8 @@ from typing import Any
 
 from realdamage.data.checks import did_you_mean
 from realdamage.data.manifest import Manifest
+from realdamage.errors import ConfigError
 from realdamage.evaluation.left_out_figures import MEAN, WORST, photos_of_fold
-from realdamage.inference.errors import ConfigError
 from realdamage.training.settings import changed_settings
 
 # Hydra is imported where a training is composed: no module of this room brings it along.
@@ -46,7 +46,11 @@ class FoldPlan:
     def overrides(self, fold: str, stage: str) -> list[str]:
         """What realdamage-train is called with, less how it shall resume."""
         before = self.stages[: self.stages.index(stage)]
-        weights = [f"model.weights={quoted(str(self.folder(fold, before[-1]) / 'best.ckpt'))}"] if before else []
+        weights = (
+            [f"model.weights={quoted(str(self.folder(fold, before[-1]) / 'best.ckpt'))}"]
+            if before
+            else []
+        )
         values = ",".join(quoted(value) for value in self.folds[fold])
         return [
             f"+experiment={stage}",
@@ -62,10 +66,14 @@ class FoldPlan:
         """Raises ConfigError: a fold that leaves out nothing that is there, or cannot be scored; a stage that is no
         experiment, or leaves out other photos besides."""
         if not self.stages or len(set(self.stages)) < len(self.stages):
-            raise ConfigError(f"stages={list(self.stages)}: name at least one experiment, and none twice")
+            raise ConfigError(
+                f"stages={list(self.stages)}: name at least one experiment, and none twice"
+            )
         for stage in self.stage_settings:
             if stage not in self.stages:
-                raise ConfigError(f"stage_overrides.{stage}: not one of the stages {', '.join(self.stages)}")
+                raise ConfigError(
+                    f"stage_overrides.{stage}: not one of the stages {', '.join(self.stages)}"
+                )
         for fold, values in self.folds.items():
             if not _NAME.fullmatch(fold) or fold in (MEAN, WORST):
                 raise ConfigError(
@@ -112,12 +120,16 @@ class FoldPlan:
         from omegaconf import OmegaConf
 
         had: Any = OmegaConf.to_container(OmegaConf.load(path))
-        return changed_settings(had, self._composed(fold, stage, Path(had.get("paths", {}).get("run", "."))))
+        return changed_settings(
+            had, self._composed(fold, stage, Path(had.get("paths", {}).get("run", ".")))
+        )
 
     def _composed(self, fold: str, stage: str, run: Path) -> dict[str, Any]:
         from realdamage import configuration
 
-        config = configuration.compose("train", [*self.overrides(fold, stage), f"paths.run={quoted(str(run))}"])
+        config = configuration.compose(
+            "train", [*self.overrides(fold, stage), f"paths.run={quoted(str(run))}"]
+        )
         return configuration.plain(config)
 
 
@@ -131,7 +143,9 @@ def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[st
     count = min(count, len(photos))
     if count < 2:
         found = (
-            f"count={count}" if len(photos) > 1 else f"{manifest.root} has {len(photos)} {column} of synthetic photos"
+            f"count={count}"
+            if len(photos) > 1
+            else f"{manifest.root} has {len(photos)} {column} of synthetic photos"
         )
         raise ConfigError(f"{found}; at least 2 are needed, as some must stay to train on")
     sizes = [0] * count
@@ -145,8 +159,12 @@ def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[st
 
 def lists_by_name(key: str, given: Any) -> dict[str, list[str]]:
     """{name: [word, …]} as a configuration has it under `key`, {} for null. Raises ConfigError: another shape."""
-    if not isinstance(given or {}, Mapping) or any(not isinstance(words, list) for words in (given or {}).values()):
-        raise ConfigError(f"{key}={given}: write a list under each name, as in {key}={{NAME: [first, second]}}")
+    if not isinstance(given or {}, Mapping) or any(
+        not isinstance(words, list) for words in (given or {}).values()
+    ):
+        raise ConfigError(
+            f"{key}={given}: write a list under each name, as in {key}={{NAME: [first, second]}}"
+        )
     return {str(name): [str(word) for word in words] for name, words in (given or {}).items()}
 
 
@@ -166,4 +184,10 @@ def _literal(value: Any) -> str:
     if not isinstance(value, Mapping):
         return "null" if value is None else quoted(str(value))
     keys = (re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)) for key in value)
-    return "{" + ",".join(f"{key}:{_literal(each)}" for key, each in zip(keys, value.values(), strict=True)) + "}"
+    return (
+        "{"
+        + ",".join(
+            f"{key}:{_literal(each)}" for key, each in zip(keys, value.values(), strict=True)
+        )
+        + "}"
+    )

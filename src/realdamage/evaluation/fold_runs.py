@@ -18,7 +18,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from realdamage.core.metadata import read_model_file
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.fold_plan import FoldPlan, quoted
 from realdamage.evaluation.left_out import LOCALISATION, MODEL, TEST
 from realdamage.evaluation.left_out_figures import localisation_rows, photos_of_fold
@@ -26,10 +30,6 @@ from realdamage.evaluation.perturbations import Perturbation
 from realdamage.evaluation.predictions import write_predictions
 from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.evaluation.sampling import draw_photos
-from realdamage.inference.errors import RealDamageError
-from realdamage.inference.metadata import read_model_file
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.progress import Track, no_progress
 
 Say = Callable[[str], None]
 Launch = Callable[[str, Sequence[str], int, Path, Say], int]
@@ -48,7 +48,9 @@ class Processes:
         self._stopped = False
         self._lock = threading.Lock()
 
-    def __call__(self, command: str, arguments: Sequence[str], threads: int, log: Path, say: Say) -> int:
+    def __call__(
+        self, command: str, arguments: Sequence[str], threads: int, log: Path, say: Say
+    ) -> int:
         with self._lock:
             if self._stopped:
                 return 130
@@ -103,7 +105,10 @@ class FoldRuns:
     def start_over(self) -> None:
         """Removes what was trained, exported and scored, of these folds and stages only."""
         for fold in self.plan.folds:
-            for folder in (*(self.plan.folder(fold, stage) for stage in self.plan.stages), self._fold(fold) / TEST):
+            for folder in (
+                *(self.plan.folder(fold, stage) for stage in self.plan.stages),
+                self._fold(fold) / TEST,
+            ):
                 shutil.rmtree(folder, ignore_errors=True)
             for name in (MODEL, "log.txt"):
                 (self._fold(fold) / name).unlink(missing_ok=True)
@@ -135,12 +140,24 @@ class FoldRuns:
         for stage in self.plan.stages:
             folder = self.plan.folder(fold, stage)
             if not ((folder / _FINISHED).is_file() and (folder / "best.ckpt").is_file()):
-                self._launch(fold, stage, "train", [*self.plan.overrides(fold, stage), "resume=last"])
+                self._launch(
+                    fold, stage, "train", [*self.plan.overrides(fold, stage), "resume=last"]
+                )
                 write_atomically(folder / _FINISHED, b"")
-        model, best = self._fold(fold) / MODEL, self.plan.folder(fold, self.plan.stages[-1]) / "best.ckpt"
+        model, best = (
+            self._fold(fold) / MODEL,
+            self.plan.folder(fold, self.plan.stages[-1]) / "best.ckpt",
+        )
         if not model.is_file() or model.stat().st_mtime_ns < best.stat().st_mtime_ns:
-            arguments = [f"checkpoint={quoted(str(best))}", f"output={quoted(str(model))}", "overwrite=true"]
-            run = [f"paths.out={quoted(self.plan.out)}", f"name={quoted(f'{self.plan.name}/{fold}/export')}"]
+            arguments = [
+                f"checkpoint={quoted(str(best))}",
+                f"output={quoted(str(model))}",
+                "overwrite=true",
+            ]
+            run = [
+                f"paths.out={quoted(self.plan.out)}",
+                f"name={quoted(f'{self.plan.name}/{fold}/export')}",
+            ]
             self._launch(fold, "export", "export", [*arguments, *run])
 
     def _launch(self, fold: str, title: str, command: str, arguments: list[str]) -> None:
@@ -148,9 +165,13 @@ class FoldRuns:
         log.parent.mkdir(parents=True, exist_ok=True)
         _say_of(f"{fold}, {title}", f"started (log: {log})")
         told = partial(_say_of, f"{fold}, {title}")
-        code = self.launch(command, [*arguments, f"threads={self.threads}"], self.threads, log, told)
+        code = self.launch(
+            command, [*arguments, f"threads={self.threads}"], self.threads, log, told
+        )
         if code:
-            raise RealDamageError(f"{title} ended with exit code {code}; {log} says why. Mend it and start again")
+            raise RealDamageError(
+                f"{title} ended with exit code {code}; {log} says why. Mend it and start again"
+            )
         told("done")
 
     def _score(self, fold: str) -> None:
@@ -161,10 +182,19 @@ class FoldRuns:
             photos = draw_photos(photos, scoring.limit, scoring.seed)
         _, _, graph = read_model_file(model)
         suite = repr(scoring.perturbations)
-        scored_with = {"model": graph, "photos": photos.digest(), "robustness": suite, "seed": scoring.seed}
+        scored_with = {
+            "model": graph,
+            "photos": photos.digest(),
+            "robustness": suite,
+            "seed": scoring.seed,
+        }
         mark = folder / _SCORED
         if mark.is_file() and (folder / "predictions.csv").is_file():
-            changed = [key for key, value in json.loads(mark.read_text()).items() if value != scored_with.get(key)]
+            changed = [
+                key
+                for key, value in json.loads(mark.read_text()).items()
+                if value != scored_with.get(key)
+            ]
             if not changed:
                 return
             _say_of(fold, f"scored with another {' and another '.join(changed)} before")

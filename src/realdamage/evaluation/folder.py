@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from realdamage.core.detector import Detector
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset
+from realdamage.errors import ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation.predictions import read_predictions
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ModelFileError, RealDamageError, UsageError
 
 METRICS_NAME = "metrics.json"
 
@@ -25,9 +25,13 @@ def find_predictions(path: str | Path) -> Path:
         for ending in ("csv", "parquet"):
             if (given / f"predictions.{ending}").is_file():
                 return given / f"predictions.{ending}"
-        raise UsageError(f"{given}: no predictions.csv or predictions.parquet in this folder; run realdamage-evaluate")
+        raise UsageError(
+            f"{given}: no predictions.csv or predictions.parquet in this folder; run realdamage-evaluate"
+        )
     if not given.exists():
-        raise UsageError(f"{given}: no such file or folder; name a folder that realdamage-evaluate wrote")
+        raise UsageError(
+            f"{given}: no such file or folder; name a folder that realdamage-evaluate wrote"
+        )
     return given
 
 
@@ -40,13 +44,17 @@ def read_evaluation(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RealDamageError(f"{path}: cannot be read ({error}). Run realdamage-evaluate again.") from error
+        raise RealDamageError(
+            f"{path}: cannot be read ({error}). Run realdamage-evaluate again."
+        ) from error
     if not isinstance(metrics, dict) or "auroc" not in metrics:
         raise RealDamageError(f"{path}: no figures of realdamage-evaluate in it. Run it again.")
     return predictions, metrics
 
 
-def find_model(run: Mapping[str, Any], given: Path | None, threads: int | None = None) -> tuple[Detector | None, str]:
+def find_model(
+    run: Mapping[str, Any], given: Path | None, threads: int | None = None
+) -> tuple[Detector | None, str]:
     """The model that an evaluation judged with, and a note when it is not at hand. `run`: of metrics.json.
 
     Raises RealDamageError when the model `given` cannot be read or is another network than the one evaluated.
@@ -60,11 +68,16 @@ def find_model(run: Mapping[str, Any], given: Path | None, threads: int | None =
     except ModelFileError as error:
         if given:
             raise
-        return None, f"No heat maps and no model card: the model is not at hand ({error}). Name it with --model."
+        return (
+            None,
+            f"No heat maps and no model card: the model is not at hand ({error}). Name it with --model.",
+        )
     if judged_by and detector.graph_sha256 != judged_by:
         found = f"{path} is another network ({detector.graph_sha256[:12]}) than the one evaluated ({judged_by[:12]})"
         if given:
-            raise RealDamageError(f"{found}. Name the model of this evaluation, or evaluate this one.")
+            raise RealDamageError(
+                f"{found}. Name the model of this evaluation, or evaluate this one."
+            )
         return None, f"No heat maps and no model card: {found}. Name it with --model."
     return detector, ""
 
@@ -79,4 +92,7 @@ def find_manifest(run: Mapping[str, Any], given: Path | None) -> tuple[Manifest 
     except RealDamageError as error:
         if given:
             raise
-        return None, f"No pictures: the photos are not at hand ({error}). Name their folder with --manifest."
+        return (
+            None,
+            f"No pictures: the photos are not at hand ({error}). Name their folder with --manifest.",
+        )

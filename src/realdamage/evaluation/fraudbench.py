@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
+from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
-from realdamage.inference.errors import ConfigError, RealDamageError
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,18 +40,29 @@ def benchmark_figures(name: str | None, predictions: pd.DataFrame) -> dict[str, 
     if name is None:
         return None
     if name != "fraudbench":
-        raise ConfigError(f"benchmark={name}: allowed is fraudbench; write +benchmark=fraudbench, or leave it out")
+        raise ConfigError(
+            f"benchmark={name}: allowed is fraudbench; write +benchmark=fraudbench, or leave it out"
+        )
     return fraudbench_figures(predictions)
 
 
 def published_rows() -> list[dict[str, Any]]:
     """The published table: sort (mllm, detector, people), name, `FIGURES` and their source."""
-    text = files("realdamage.evaluation").joinpath("fraudbench_published.csv").read_text(encoding="utf-8")
+    text = (
+        files("realdamage.evaluation")
+        .joinpath("fraudbench_published.csv")
+        .read_text(encoding="utf-8")
+    )
     rows = csv.DictReader(text.splitlines())
-    return [{key: float(value) if key in FIGURES else value for key, value in row.items()} for row in rows]
+    return [
+        {key: float(value) if key in FIGURES else value for key, value in row.items()}
+        for row in rows
+    ]
 
 
-def fraudbench_figures(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+def fraudbench_figures(
+    predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
     """Predictions of a set read with layout `fraudbench`; ready for JSON.
 
     - rows: ours, one per hard call: outcome `synthetic` (review counts as not called), and a calibrated probability of
@@ -64,7 +75,9 @@ def fraudbench_figures(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: 
     check_predictions(predictions)
     photos = clean(predictions)
     negative = (photos["label"] == "real") & (photos["kind"] == "damaged")
-    scored = photos[(negative | (photos["label"] == "synthetic")) & photos["score"].notna()].reset_index(drop=True)
+    scored = photos[
+        (negative | (photos["label"] == "synthetic")) & photos["score"].notna()
+    ].reset_index(drop=True)
     synthetic = (scored["label"] == "synthetic").to_numpy()
     if synthetic.all() or not synthetic.any():
         raise RealDamageError(
@@ -83,13 +96,17 @@ def fraudbench_figures(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: 
     if scored["probability"].notna().all():
         calls["probability >= 0.5"] = (scored["probability"] >= 0.5).to_numpy()
     else:
-        notes.append("The model is not calibrated: no row for a probability of 0.5. Run realdamage calibrate.")
+        notes.append(
+            "The model is not calibrated: no row for a probability of 0.5. Run realdamage calibrate."
+        )
     if (scored["outcome"] == "review").all():
         notes.append("Every photo is left to review, so the outcome synthetic finds nothing.")
     groups = group_ids(scored).to_numpy()
     return {
         "name": "fraudbench",
-        "rows": [_row(name, called, scored, category, n_boot, seed) for name, called in calls.items()],
+        "rows": [
+            _row(name, called, scored, category, n_boot, seed) for name, called in calls.items()
+        ],
         "beyond": _beyond(scored, synthetic, groups, n_boot, seed),
         "published": published_rows(),
         "notes": notes,
@@ -112,9 +129,14 @@ def format_benchmark(figures: Mapping[str, Any]) -> str:
     for title, rows in (("published", figures["published"]), ("this model", figures["rows"])):
         lines += [f"- {title}"]
         for row in rows:
-            lines.append(f"{row['name']:<{width}}" + "".join(f"{_cell(row[key]):>11}" for key in FIGURES))
+            lines.append(
+                f"{row['name']:<{width}}" + "".join(f"{_cell(row[key]):>11}" for key in FIGURES)
+            )
             lines += [f"{'  95%':<{width}}" + _ends(row)] if "intervals" in row else []
-    lines += ["", f"not in that table, over all photos at once{'AUROC (95%)':>22}{'TPR at 1% FPR (95%)':>28}"]
+    lines += [
+        "",
+        f"not in that table, over all photos at once{'AUROC (95%)':>22}{'TPR at 1% FPR (95%)':>28}",
+    ]
     lines += [
         f"{name:<42}{_with_ends(row, 'auroc'):>22}{_with_ends(row, 'tpr_at_fpr_1'):>28}"
         for name, row in figures["beyond"].items()
@@ -123,7 +145,9 @@ def format_benchmark(figures: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"  – {note}" for note in [*reasons, *figures["notes"]])])
 
 
-def _notes(scored: pd.DataFrame, category: pd.Series, negative: pd.Series, photos: pd.DataFrame) -> list[str]:
+def _notes(
+    scored: pd.DataFrame, category: pd.Series, negative: pd.Series, photos: pd.DataFrame
+) -> list[str]:
     notes = ["Review counts as not synthetic: a claim that a person looks at is not refused."]
     unscored = int(photos["score"].isna().sum())
     if unscored:
@@ -131,7 +155,10 @@ def _notes(scored: pd.DataFrame, category: pd.Series, negative: pd.Series, photo
     intact = int(((photos["label"] == "real") & ~negative).sum())
     if intact:
         notes.append(f"{intact} photos of undamaged products are left out, as in the paper.")
-    for label, sort, figures in (("real", "photos of real damage", "TNR"), ("synthetic", "edits", "TPR")):
+    for label, sort, figures in (
+        ("real", "photos of real damage", "TNR"),
+        ("synthetic", "edits", "TPR"),
+    ):
         lacking = sorted(set(category) - set(category[scored["label"] == label]))
         if lacking:
             notes.append(
@@ -140,20 +167,36 @@ def _notes(scored: pd.DataFrame, category: pd.Series, negative: pd.Series, photo
             )
     missing = [name for name in GENERATORS if name not in set(scored["generator"])]
     if missing:
-        notes.append(f"No edits by {', '.join(missing)}: balanced accuracy and F1 do not compare with the paper's.")
+        notes.append(
+            f"No edits by {', '.join(missing)}: balanced accuracy and F1 do not compare with the paper's."
+        )
     others = sorted(set(scored.loc[scored["label"] == "synthetic", "generator"]) - set(GENERATORS))
     if others:
-        notes.append(f"Edits by {', '.join(others)} count in balanced accuracy and F1; the paper has none of them.")
+        notes.append(
+            f"Edits by {', '.join(others)} count in balanced accuracy and F1; the paper has none of them."
+        )
     return notes
 
 
 def _row(
-    name: str, called: npt.NDArray[np.bool_], scored: pd.DataFrame, category: pd.Series, n_boot: int, seed: int
+    name: str,
+    called: npt.NDArray[np.bool_],
+    scored: pd.DataFrame,
+    category: pd.Series,
+    n_boot: int,
+    seed: int,
 ) -> dict[str, Any]:
     """The figures of one hard call, macro-averaged."""
     codes, categories = pd.factorize(category)
-    sorts = ["", *GENERATORS]  # "" are photos of real damage; generators that the paper lacks come last
-    column = scored["generator"].map({key: index for index, key in enumerate(sorts) if key}).fillna(len(sorts))
+    sorts = [
+        "",
+        *GENERATORS,
+    ]  # "" are photos of real damage; generators that the paper lacks come last
+    column = (
+        scored["generator"]
+        .map({key: index for index, key in enumerate(sorts) if key})
+        .fillna(len(sorts))
+    )
     sort = np.where(scored["label"] == "synthetic", column, 0).astype(np.int64)
     shape = (len(categories), len(sorts) + 1, 2)
     cell = np.ravel_multi_index((codes, sort, called.astype(np.int64)), shape)
@@ -162,7 +205,9 @@ def _row(
         counts = np.bincount(cell, weights=weights.astype(np.float64), minlength=math.prod(shape))
         return _macro(counts.astype(np.float64).reshape(shape))
 
-    low, high = bootstrap_interval(statistic, group_ids(scored).to_numpy(), n_boot=n_boot, seed=seed)
+    low, high = bootstrap_interval(
+        statistic, group_ids(scored).to_numpy(), n_boot=n_boot, seed=seed
+    )
     values = dict(zip(FIGURES, _plain(statistic(np.ones(len(cell)))), strict=True))
     ends = zip(_plain(low), _plain(high), strict=True)
     return {"name": name, **values, "intervals": dict(zip(FIGURES, ends, strict=True))}
@@ -177,7 +222,9 @@ def _macro(counts: Floats) -> Floats:
     f1 = _ratio(2 * found, 2 * found + missed + counts[:, 0, 1])
     per_category = np.column_stack([tnr, rates[:, 1 : 1 + len(GENERATORS)], balanced, f1])
     known = ~np.isnan(per_category)
-    return _ratio(np.where(known, per_category, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64))
+    return _ratio(
+        np.where(known, per_category, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64)
+    )
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
@@ -185,11 +232,17 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 
 
 def _beyond(
-    scored: pd.DataFrame, synthetic: npt.NDArray[np.bool_], groups: npt.NDArray[Any], n_boot: int, seed: int
+    scored: pd.DataFrame,
+    synthetic: npt.NDArray[np.bool_],
+    groups: npt.NDArray[Any],
+    n_boot: int,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     generator = scored["generator"].to_numpy()
     wanted = {"all edits": synthetic}
-    wanted |= {str(name): synthetic & (generator == name) for name in sorted(set(generator[synthetic]))}
+    wanted |= {
+        str(name): synthetic & (generator == name) for name in sorted(set(generator[synthetic]))
+    }
     rows = {}
     for name, edits in wanted.items():
         counted = ~synthetic | edits
@@ -206,7 +259,9 @@ def _beyond(
         row |= {"n": int(edits.sum()), "reason": None}
         if (~synthetic).sum() < _MIN_NEGATIVES:
             row["tpr_at_fpr_1"] = row["intervals"]["tpr_at_fpr_1"] = None
-            row["reason"] = f"{int((~synthetic).sum())} photos of real damage; a rate of 1% takes {_MIN_NEGATIVES}"
+            row["reason"] = (
+                f"{int((~synthetic).sum())} photos of real damage; a rate of 1% takes {_MIN_NEGATIVES}"
+            )
         rows[name] = row
     return rows
 
@@ -221,7 +276,9 @@ def _cell(value: float | None) -> str:
 
 def _ends(row: Mapping[str, Any]) -> str:
     ends = [row["intervals"][key] for key in FIGURES]
-    return "".join(("–" if low is None else f"{low:.2f}–{high:.2f}").rjust(11) for low, high in ends)
+    return "".join(
+        ("–" if low is None else f"{low:.2f}–{high:.2f}").rjust(11) for low, high in ends
+    )
 
 
 def _with_ends(row: Mapping[str, Any], key: str) -> str:

@@ -15,14 +15,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from realdamage.core.gate import Gate
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.policy import Policy
+from realdamage.core.quality import PhotoQuality
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.metrics import labelled_and_scored
 from realdamage.evaluation.predictions import clean
-from realdamage.evaluation.quality_curve import QUALITIES, BlurLimit, QualityCurve, blur_limit, quality_curve
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.gate import Gate
-from realdamage.inference.metadata import read_model_file, write_model_file
-from realdamage.inference.policy import Policy
-from realdamage.inference.quality import PhotoQuality
+from realdamage.evaluation.quality_curve import (
+    QUALITIES,
+    BlurLimit,
+    QualityCurve,
+    blur_limit,
+    quality_curve,
+)
 
 ENHANCED = ("sharpened", "denoised", "upscaled", "enhanced", "enhanced_upscaled")
 """Perturbations that stand for what an honest phone or gallery does (configs/robustness/enhanced.yaml)."""
@@ -80,9 +86,15 @@ def derive_gate(
     Raises UsageError: a share out of range; RealDamageError: no perturbation, no quality numbers, too few photos, a
     model that is not trusted on good photos either, or a gate that would stop more than `max_gated`.
     """
-    for name, share in (("tpr_floor", tpr_floor), ("max_gated", max_gated), ("blur_share", blur_share)):
+    for name, share in (
+        ("tpr_floor", tpr_floor),
+        ("max_gated", max_gated),
+        ("blur_share", blur_share),
+    ):
         if share is not None and not 0 <= share < 1:
-            raise UsageError(f"{name}={share} must be at least 0 and below 1: it is a share of photos")
+            raise UsageError(
+                f"{name}={share} must be at least 0 and below 1: it is a share of photos"
+            )
     if min_photos < 1:
         raise UsageError(f"min_photos={min_photos} must be at least 1")
     photos, negatives = _prepared(predictions, policy, min_photos)
@@ -103,7 +115,9 @@ def derive_gate(
     blur = blur_limit(photos, blur_share)
     gate = Gate(None if side is None else round(side), sharpness, compression, blur.limit)
     measured = photos[[*QUALITIES, "fine_detail"]]
-    stopped = np.array([bool(gate.faults(_quality(row))) for row in measured.itertuples(index=False)])
+    stopped = np.array(
+        [bool(gate.faults(_quality(row))) for row in measured.itertuples(index=False)]
+    )
     untouched = (photos["perturbation"] == "").to_numpy()
     honest = untouched & (photos["label"] == "real").to_numpy()
     gated = float(stopped[honest].mean()) if honest.any() else 0.0
@@ -125,7 +139,10 @@ def derive_gate(
         gated=(gated, float(stopped[synthetic].mean()) if synthetic.any() else 0.0),
         per_perturbation={
             str(name): float(share)
-            for name, share in pd.Series(stopped).groupby(photos["perturbation"].to_numpy()).mean().items()
+            for name, share in pd.Series(stopped)
+            .groupby(photos["perturbation"].to_numpy())
+            .mean()
+            .items()
         },
     )
 
@@ -142,12 +159,18 @@ def whole_photo_share(
     kept = policy.whole_photo_share
     there = [name for name in enhanced if (photos["perturbation"] == name).any()]
     if not there:
-        return WholePhotoShare(kept, f"unchanged: no phone-enhanced photos ({', '.join(enhanced)}) among these")
+        return WholePhotoShare(
+            kept, f"unchanged: no phone-enhanced photos ({', '.join(enhanced)}) among these"
+        )
     if photos["hot_share"].isna().any():
-        return WholePhotoShare(kept, "unchanged: the column hot_share is empty; score the photos again")
+        return WholePhotoShare(
+            kept, "unchanged: the column hot_share is empty; score the photos again"
+        )
     called = (photos["score"] >= policy.t_synthetic).to_numpy(dtype=bool)
     hot = photos["hot_share"].to_numpy(dtype=np.float64)
-    honest = (photos["label"] == "real").to_numpy() & photos["perturbation"].isin(["", *there]).to_numpy()
+    honest = (photos["label"] == "real").to_numpy() & photos["perturbation"].isin(
+        ["", *there]
+    ).to_numpy()
     whole = (photos["kind"] == "ai_whole").to_numpy() & (photos["perturbation"] == "").to_numpy()
 
     def shares(of: np.ndarray, share: float | None) -> tuple[float, float] | None:
@@ -163,7 +186,9 @@ def whole_photo_share(
         return told(kept, "unchanged: honest photos are spared without it")
     for share in _SHARES:
         if (called & (hot < share))[honest].mean() <= allowed:
-            return told(share, "the largest at which honest photos, clean and phone-enhanced, are spared")
+            return told(
+                share, "the largest at which honest photos, clean and phone-enhanced, are spared"
+            )
     return told(kept, f"unchanged: no share from {_SHARES[-1]} on spares enough honest photos")
 
 
@@ -185,7 +210,9 @@ def gate_model(
     """
     onnx_bytes, metadata, graph_sha256 = read_model_file(path)
     if metadata.policy is None:
-        raise RealDamageError(f"{path}: has no thresholds yet, so nobody knows what it gets wrong. Calibrate it first.")
+        raise RealDamageError(
+            f"{path}: has no thresholds yet, so nobody knows what it gets wrong. Calibrate it first."
+        )
     others = sorted(set(predictions["graph_sha256"]) - {"", graph_sha256})
     if others:
         raise RealDamageError(
@@ -201,7 +228,9 @@ def gate_model(
         min_photos=min_photos,
         enhanced=enhanced,
     )
-    policy = replace(metadata.policy, gate=summary.gate, whole_photo_share=summary.whole_photo.share)
+    policy = replace(
+        metadata.policy, gate=summary.gate, whole_photo_share=summary.whole_photo.share
+    )
     write_model_file(output or path, onnx_bytes, replace(metadata, policy=policy))
     return summary
 
@@ -218,34 +247,60 @@ def summary_text(summary: GateSummary) -> str:
             "",
             f"{curve.column}: limit {limit} ({curve.reason}); {curve.others} photos were made worse in other ways",
         ]
-        lines.append(f"{'from':>9}{'to':>9}{'honest':>8}{'accused':>9}{'synthetic':>11}{'found':>8}{'fitted':>8}")
+        lines.append(
+            f"{'from':>9}{'to':>9}{'honest':>8}{'accused':>9}{'synthetic':>11}{'found':>8}{'fitted':>8}"
+        )
         for row in curve.bins.itertuples(index=False):
             lines.append(
                 f"{row.low:>9.4g}{row.high:>9.4g}{row.real:>8}{row.false_alarms:>9.1%}{row.synthetic:>11}"
                 f"{row.tpr:>8.1%}{row.tpr_fit:>8.1%}{'' if row.trusted else '  not trusted'}"
             )
     blur = summary.blur
-    lines += ["", f"fine_detail: limit {'none' if blur.limit is None else f'{blur.limit:.4g}'} ({blur.reason})"]
-    for title, shares in (("clean honest photos", blur.clean), ("perturbed honest photos", blur.perturbed)):
+    lines += [
+        "",
+        f"fine_detail: limit {'none' if blur.limit is None else f'{blur.limit:.4g}'} ({blur.reason})",
+    ]
+    for title, shares in (
+        ("clean honest photos", blur.clean),
+        ("perturbed honest photos", blur.perturbed),
+    ):
         if shares:
-            lines.append(f"  stops of {title}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+            lines.append(
+                f"  stops of {title}: "
+                + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+            )
     whole = summary.whole_photo
-    lines += ["", f"whole-photo rule: from {_share(whole.share)} of the patches on ({whole.reason})"]
-    for title, rates in (("honest photos, clean and enhanced", whole.honest), ("kind ai_whole", whole.ai_whole)):
+    lines += [
+        "",
+        f"whole-photo rule: from {_share(whole.share)} of the patches on ({whole.reason})",
+    ]
+    for title, rates in (
+        ("honest photos, clean and enhanced", whole.honest),
+        ("kind ai_whole", whole.ai_whole),
+    ):
         if rates:
-            lines.append(f"  {title}: {rates[0]:.1%} called synthetic, {rates[1]:.1%} without the rule")
+            lines.append(
+                f"  {title}: {rates[0]:.1%} called synthetic, {rates[1]:.1%} without the rule"
+            )
     lines += ["", f"gate: {_limits_text(summary.gate)}"]
     lines.append(
         f"  sends to review {summary.gated[0]:.1%} of the clean honest and {summary.gated[1]:.1%} of the clean "
         "synthetic photos"
     )
-    worst = sorted(((share, name) for name, share in summary.per_perturbation.items() if name and share), reverse=True)
+    worst = sorted(
+        ((share, name) for name, share in summary.per_perturbation.items() if name and share),
+        reverse=True,
+    )
     if worst:
-        lines.append("  of perturbed ones: " + ", ".join(f"{name} {share:.0%}" for share, name in worst))
+        lines.append(
+            "  of perturbed ones: " + ", ".join(f"{name} {share:.0%}" for share, name in worst)
+        )
     return "\n".join(lines)
 
 
-def _prepared(predictions: pd.DataFrame, policy: Policy, min_photos: int) -> tuple[pd.DataFrame, str]:
+def _prepared(
+    predictions: pd.DataFrame, policy: Policy, min_photos: int
+) -> tuple[pd.DataFrame, str]:
     """The scored rows with `short_side` and what `quality_curve` needs, and which photos may not be accused; raises
     where they cannot make a curve."""
     photos = labelled_and_scored(predictions)
@@ -255,7 +310,9 @@ def _prepared(predictions: pd.DataFrame, policy: Policy, min_photos: int) -> tup
             "robustness suite: realdamage-evaluate … robustness=standard"
         )
     if not (photos["perturbation"] == "").any():
-        raise RealDamageError("The predictions hold no clean photos (empty column perturbation) to compare with.")
+        raise RealDamageError(
+            "The predictions hold no clean photos (empty column perturbation) to compare with."
+        )
     for column in ("sharpness", "compression", "fine_detail", "width", "height"):
         if photos[column].isna().all():
             raise RealDamageError(
@@ -278,7 +335,9 @@ def _prepared(predictions: pd.DataFrame, policy: Policy, min_photos: int) -> tup
 
 def _quality(row: object) -> PhotoQuality:
     """A photo without a number passes: what was not measured is no fault."""
-    side, sharpness, compression, detail = (float(getattr(row, name)) for name in (*QUALITIES, "fine_detail"))
+    side, sharpness, compression, detail = (
+        float(getattr(row, name)) for name in (*QUALITIES, "fine_detail")
+    )
     return PhotoQuality(
         10**9 if np.isnan(side) else int(side),
         1.0 if np.isnan(sharpness) else sharpness,

@@ -27,10 +27,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binom
 
+from realdamage.core.policy import Bound, Guarantee, Policy
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 from realdamage.evaluation.resampling import share_interval
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.policy import Bound, Guarantee, Policy
 
 DELTA = 0.05
 CLAIM_PHOTOS = 3
@@ -48,7 +48,9 @@ class Promise(NamedTuple):
     def check(self) -> None:
         """Raises UsageError: a share or delta is not above 0 and below 1, or nothing is asked for."""
         if self.alpha is None and self.beta is None:
-            raise UsageError("a promise needs alpha (really damaged photos called synthetic) or beta, or both")
+            raise UsageError(
+                "a promise needs alpha (really damaged photos called synthetic) or beta, or both"
+            )
         for name, share in (("alpha", self.alpha), ("beta", self.beta), ("delta", self.delta)):
             if share is not None and not 0 < share < 1:
                 raise UsageError(f"{name}={share} must be above 0 and below 1, such as 0.05 for 5%")
@@ -66,7 +68,9 @@ def allowed_errors(photos: int, share: float, delta: float) -> int | None:
 def photos_needed(share: float, delta: float) -> int:
     """How many independent photos without any error promise `share` with confidence 1 - delta."""
     needed = max(1, math.ceil(math.log(delta) / math.log1p(-share)) - 1)
-    while allowed_errors(needed, share, delta) is None:  # once or twice: the logarithms may be off by a last digit
+    while (
+        allowed_errors(needed, share, delta) is None
+    ):  # once or twice: the logarithms may be off by a last digit
         needed += 1
     return needed
 
@@ -112,7 +116,9 @@ def check_enough(promise: Promise, photos: pd.DataFrame, where: str) -> None:
     for name, share, sort, chosen in _asked(promise, photos):
         groups = group_ids(photos[chosen]).nunique()
         if allowed_errors(groups, share, promise.delta) is None:
-            raise RealDamageError(_too_few(name, share, promise.delta, sort, int(chosen.sum()), groups, where))
+            raise RealDamageError(
+                _too_few(name, share, promise.delta, sort, int(chosen.sum()), groups, where)
+            )
 
 
 def with_guarantee(
@@ -146,7 +152,9 @@ def with_guarantee(
         lowest = least if name == "alpha" else -math.inf
         found[name] = _bounded(sign * drawn, share, promise.delta, int(chosen.sum()), lowest)
     if "alpha" in found:
-        policy = replace(policy, t_synthetic=found["alpha"][0], fpr=found["alpha"][1].share, negatives="damaged")
+        policy = replace(
+            policy, t_synthetic=found["alpha"][0], fpr=found["alpha"][1].share, negatives="damaged"
+        )
     if "beta" in found:
         policy = replace(policy, t_real=-found["beta"][0], miss=found["beta"][1].share)
     accused, passed = (found[name][1] if name in found else None for name in ("alpha", "beta"))
@@ -165,7 +173,10 @@ def with_guarantee(
 def statement(delta: float, accused: Bound | None, passed: Bound | None) -> str:
     """The promise in words: per photo, for a claim of several photos, and what it rests on."""
     told = []
-    sorts = ((accused, "photos with real damage", "synthetic"), (passed, "synthetic photos", "real"))
+    sorts = (
+        (accused, "photos with real damage", "synthetic"),
+        (passed, "synthetic photos", "real"),
+    )
     for bound, sort, outcome in sorts:
         if bound is not None:
             told.append(
@@ -217,7 +228,9 @@ def _bounded(
     )
 
 
-def _too_few(name: str, share: float, delta: float, sort: str, photos: int, groups: int, where: str) -> str:
+def _too_few(
+    name: str, share: float, delta: float, sort: str, photos: int, groups: int, where: str
+) -> str:
     smallest = smallest_share(groups, delta)
     offer = (
         f"The smallest that {groups} can promise is {percent(smallest)}: ask for {name}={smallest:g}, or add photos"

@@ -23,9 +23,9 @@ import pandas as pd
 from scipy.stats import binom, binomtest, norm
 
 from realdamage.commit import git_commit
+from realdamage.core.onnx_file import write_atomically
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.guarantee import allowed_errors, threshold_allowing
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.onnx_file import write_atomically
 
 SIZES = np.arange(8) + 1
 """Photos in a group of the correlated populations: 1 to 8, equally many of each."""
@@ -34,7 +34,16 @@ CORRELATION = 0.9
 STEP = 0.5
 """Scores of the population "in steps" are rounded to it, so that most of them are tied."""
 COLUMNS = (
-    *("population", "method", "groups", "photos", "alpha", "delta", "allowed_errors", "repetitions"),
+    *(
+        "population",
+        "method",
+        "groups",
+        "photos",
+        "alpha",
+        "delta",
+        "allowed_errors",
+        "repetitions",
+    ),
     *("held", "held_low", "held_high", "claimed", "verdict", "theory", "mean_share", "bad_share"),
     *("seed", "git_commit", "date"),
 )
@@ -83,7 +92,13 @@ POPULATIONS = (
 
 
 def simulate(
-    population: Population, groups: int, alpha: float, delta: float, *, repetitions: int, seed: int = 0
+    population: Population,
+    groups: int,
+    alpha: float,
+    delta: float,
+    *,
+    repetitions: int,
+    seed: int = 0,
 ) -> Iterator[dict[str, object]]:
     """One row per method: how often its threshold keeps the share of accused photos at or below alpha.
 
@@ -100,7 +115,9 @@ def simulate(
     photos = every.shape[1]
     methods = [("one photo a group", one, allowed)]
     if photos > groups:
-        methods.append(("all photos as if independent", every, allowed_errors(photos, alpha, delta) or 0))
+        methods.append(
+            ("all photos as if independent", every, allowed_errors(photos, alpha, delta) or 0)
+        )
     methods.append(("empirical rate, one photo a group", one, math.floor(alpha * groups + 1e-9)))
     for method, scores, errors in methods:
         share = population.share_above(threshold_allowing(scores, errors))
@@ -121,7 +138,9 @@ def simulate(
             "held_high": float(interval.high),
             "claimed": 1 - delta,
             "verdict": "broken" if interval.high < 1 - delta else "holds",
-            "theory": np.nan if n > groups or population.step else float(binom.sf(errors, n, alpha)),
+            "theory": np.nan
+            if n > groups or population.step
+            else float(binom.sf(errors, n, alpha)),
             "mean_share": float(share.mean()),
             "bad_share": float(np.quantile(share, 1 - delta)),
             "seed": seed,
@@ -136,26 +155,48 @@ def run(repetitions: int, seed: int = 0) -> pd.DataFrame:
     rows = [
         row
         for number, (population, groups, alpha, delta) in enumerate(cases)
-        for row in simulate(population, groups, alpha, delta, repetitions=repetitions, seed=seed + number)
+        for row in simulate(
+            population, groups, alpha, delta, repetitions=repetitions, seed=seed + number
+        )
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS[:-2]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="guarantee_simulation", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=5000, metavar="N", help="of every case (%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="guarantee_simulation", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=5000, metavar="N", help="of every case (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--csv", type=Path, help="write the rows there too")
     options = parser.parse_args(argv)
     try:
         table = run(options.repetitions, options.seed)
         if options.csv:
-            table["git_commit"], table["date"] = git_commit(), datetime.datetime.now(datetime.UTC).date().isoformat()
-            write_atomically(options.csv, table.to_csv(index=False, float_format="%.4f", lineterminator="\n").encode())
+            table["git_commit"], table["date"] = (
+                git_commit(),
+                datetime.datetime.now(datetime.UTC).date().isoformat(),
+            )
+            write_atomically(
+                options.csv,
+                table.to_csv(index=False, float_format="%.4f", lineterminator="\n").encode(),
+            )
     except RealDamageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    told = ["population", "method", "groups", "photos", "alpha", "delta", "held", "verdict", "mean_share"]
+    told = [
+        "population",
+        "method",
+        "groups",
+        "photos",
+        "alpha",
+        "delta",
+        "held",
+        "verdict",
+        "mean_share",
+    ]
     print(table[told].to_string(index=False, float_format="%.3f"))
     return 0
 

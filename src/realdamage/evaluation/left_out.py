@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realdamage.commit import git_commit
+from realdamage.core.metadata import read_model_file
+from realdamage.core.onnx_file import write_atomically
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import Reader, read_dataset, reader_from_yaml
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.folder import find_predictions
 from realdamage.evaluation.left_out_figures import Fold, left_out_table
-from realdamage.evaluation.left_out_text import to_markdown
 from realdamage.evaluation.predictions import read_predictions
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.metadata import read_model_file
-from realdamage.inference.onnx_file import write_atomically
+from realdamage.rendering.left_out_text import to_markdown
 
 MODEL, TEST, LOCALISATION = "model.onnx", "test", "localisation.json"
 
@@ -52,7 +52,15 @@ def read_fold(folder: Path) -> Fold:
         )
     localisation = folder / TEST / LOCALISATION
     rows = json.loads(localisation.read_text()) if localisation.is_file() else []
-    return Fold(folder.name, str(column), tuple(values), predictions, rows, metadata.model_version, graph[:12])
+    return Fold(
+        folder.name,
+        str(column),
+        tuple(values),
+        predictions,
+        rows,
+        metadata.model_version,
+        graph[:12],
+    )
 
 
 def read_folds(root: str | Path) -> tuple[list[Fold], list[str]]:
@@ -61,8 +69,14 @@ def read_folds(root: str | Path) -> tuple[list[Fold], list[str]]:
     root = Path(root)
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder. Name the one that holds a folder for each fold.")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    finished = [path for path in folders if (path / MODEL).is_file() and list((path / TEST).glob("predictions.*"))]
+    folders = sorted(
+        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    finished = [
+        path
+        for path in folders
+        if (path / MODEL).is_file() and list((path / TEST).glob("predictions.*"))
+    ]
     if not finished:
         raise UsageError(
             f"{root}: no fold is finished; a finished one has FOLD/{MODEL} and FOLD/{TEST}/predictions.csv (found "
@@ -95,16 +109,29 @@ def write_left_out(
     table = table.assign(git_commit=git_commit(), command=command, date=date)
     csv = csv or Path(root) / "folds.csv"
     text = to_markdown(table, folds[0].column, unfinished)
-    write_atomically(csv, table.to_csv(index=False, float_format="%.4f", lineterminator="\n").encode())
+    write_atomically(
+        csv, table.to_csv(index=False, float_format="%.4f", lineterminator="\n").encode()
+    )
     write_atomically(markdown or Path(root) / "folds.md", text.encode())
     return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="left_out", description="Figures of finished folds, their mean and worst.")
-    parser.add_argument("folder", type=Path, help="that holds a folder for each fold, such as out/folds")
-    parser.add_argument("--manifest", type=Path, required=True, help="the photos that the folds were scored on")
-    parser.add_argument("--columns", type=Path, metavar="FILE", help="how they lie there, as for realdamage manifest")
+    parser = argparse.ArgumentParser(
+        prog="left_out", description="Figures of finished folds, their mean and worst."
+    )
+    parser.add_argument(
+        "folder", type=Path, help="that holds a folder for each fold, such as out/folds"
+    )
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="the photos that the folds were scored on"
+    )
+    parser.add_argument(
+        "--columns",
+        type=Path,
+        metavar="FILE",
+        help="how they lie there, as for realdamage manifest",
+    )
     parser.add_argument("--csv", type=Path, help="(FOLDER/folds.csv)")
     parser.add_argument("--markdown", type=Path, help="(FOLDER/folds.md)")
     parser.add_argument("--seed", type=int, default=0, help="of the intervals (%(default)s)")
@@ -112,7 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     command = " ".join(["python -m realdamage.evaluation.left_out", *given])
     try:
-        manifest = read_dataset(options.manifest, reader_from_yaml(options.columns) if options.columns else Reader())
+        manifest = read_dataset(
+            options.manifest, reader_from_yaml(options.columns) if options.columns else Reader()
+        )
         told = {"csv": options.csv, "markdown": options.markdown, "seed": options.seed}
         print(write_left_out(options.folder, manifest, command=command, **told))
     except RealDamageError as error:

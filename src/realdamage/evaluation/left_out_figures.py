@@ -12,15 +12,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.manifest import Manifest
+from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.left_out_mean import DRAWN, MeanOverFolds
 from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.metrics import MIN_PHOTOS, labelled_and_scored
 from realdamage.evaluation.pairs import pair_differences, pair_figures
 from realdamage.evaluation.predictions import check_against_manifest, group_ids
-from realdamage.evaluation.resampling import GroupDraws, Rows, percentile_interval, rate_interval, share_interval
+from realdamage.evaluation.resampling import (
+    GroupDraws,
+    Rows,
+    percentile_interval,
+    rate_interval,
+    share_interval,
+)
 from realdamage.evaluation.robustness import ScoredSuite
 from realdamage.evaluation.slices import FPR, MIN_NEGATIVES
-from realdamage.inference.errors import ConfigError, RealDamageError
 
 ALL, OTHERS, AS_IT_IS, MEAN, WORST = "all", "others", "none", "mean", "worst"
 FIGURES = ("auroc", "tpr_at_fpr_1", "edit_higher", "best_f1")
@@ -74,7 +80,15 @@ def localisation_rows(
             found = localisation_metrics(painted, without_kinds, seed=seed)
             low, high = found["intervals"]["best_f1"] or (None, None)
             figures = {key: found[key] for key in ("n_photos", "best_f1", "baseline_f1")}
-            rows.append({"left_out": part, "perturbation": name or AS_IT_IS, **figures, "low": low, "high": high})
+            rows.append(
+                {
+                    "left_out": part,
+                    "perturbation": name or AS_IT_IS,
+                    **figures,
+                    "low": low,
+                    "high": high,
+                }
+            )
     return rows
 
 
@@ -100,7 +114,9 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
         photos = labelled_and_scored(fold.predictions)
         photos = photos.assign(value=_values_of(photos, manifest, fold.column))
         by_value = _real_have(manifest, fold.column)
-        counted = photos["value"].isin(fold.left_out) | ((photos["label"] == "real") & (not by_value))
+        counted = photos["value"].isin(fold.left_out) | (
+            (photos["label"] == "real") & (not by_value)
+        )
         photos = photos[counted].reset_index(drop=True)
         if not (photos["label"] == "synthetic").any():
             raise RealDamageError(
@@ -111,7 +127,8 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
         counted_photos[fold.name] = photos
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return pd.concat(
-        [table, pd.DataFrame(_over_folds(table, counted_photos, seed), columns=table.columns)], ignore_index=True
+        [table, pd.DataFrame(_over_folds(table, counted_photos, seed), columns=table.columns)],
+        ignore_index=True,
     )
 
 
@@ -128,11 +145,19 @@ class _Figures:
 
     def rows(self) -> list[dict[str, Any]]:
         under = self.photos["perturbation"].to_numpy()
-        names = sorted(dict.fromkeys(under), key=lambda name: name != "")  # stable: then as in the file
+        names = sorted(
+            dict.fromkeys(under), key=lambda name: name != ""
+        )  # stable: then as in the file
         parts = _parts(self.photos, self.fold.left_out)
-        return [self._row(part, own, name, under == name) for part, own in parts.items() for name in names]
+        return [
+            self._row(part, own, name, under == name)
+            for part, own in parts.items()
+            for name in names
+        ]
 
-    def _row(self, part: str, own: Sequence[str], name: str, under: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    def _row(
+        self, part: str, own: Sequence[str], name: str, under: npt.NDArray[np.bool_]
+    ) -> dict[str, Any]:
         of_value = self.photos["value"].isin(own).to_numpy()
         notes: list[str] = []
         real = under & ~self.synthetic
@@ -142,15 +167,25 @@ class _Figures:
                 notes.append(f"{alike.sum()} real photos of it: compared with all of the fold")
             real = alike if alike.sum() >= MIN_PHOTOS else real
         synthetic = under & self.synthetic & of_value
-        row: dict[str, Any] = {"fold": self.fold.name, "left_out": part, "perturbation": name or AS_IT_IS}
+        row: dict[str, Any] = {
+            "fold": self.fold.name,
+            "left_out": part,
+            "perturbation": name or AS_IT_IS,
+        }
         row |= {"n_real": int(real.sum()), "n_synthetic": int(synthetic.sum())}
         row |= self._rates(synthetic, real, notes)
         row |= self._pairs(under & (~self.synthetic | of_value), notes)
         found = self.localised.get((part, name or AS_IT_IS))
         if not found or not found["n_photos"]:
-            notes.append("no region edits" if found else "no heat maps were measured when it was scored")
+            notes.append(
+                "no region edits" if found else "no heat maps were measured when it was scored"
+            )
         if found:
-            row |= {"n_localised": found["n_photos"], "best_f1": found["best_f1"], "baseline_f1": found["baseline_f1"]}
+            row |= {
+                "n_localised": found["n_photos"],
+                "best_f1": found["best_f1"],
+                "baseline_f1": found["baseline_f1"],
+            }
             row |= {"best_f1_low": found["low"], "best_f1_high": found["high"]}
         about = {"model_version": self.fold.model_version, "graph_sha256": self.fold.graph_sha256}
         return {**row, "note": "; ".join(notes), **about}
@@ -165,7 +200,9 @@ class _Figures:
             return {}
         row = _with_interval("auroc", *self._against(positives, negatives, 0), None)
         if len(damaged) < MIN_NEGATIVES:
-            notes.append(f"{len(damaged)} really damaged photos, too few for a rate of 1% (at least {MIN_NEGATIVES})")
+            notes.append(
+                f"{len(damaged)} really damaged photos, too few for a rate of 1% (at least {MIN_NEGATIVES})"
+            )
             return row
         return row | _with_interval(
             "tpr_at_fpr_1", *self._against(positives, damaged, 1), self.draws.n_groups(positives)
@@ -184,33 +221,52 @@ class _Figures:
             # Every draw says the same, which is no certainty.
             n_groups = pair_differences(photos)["group"].nunique()
             low, high = share_interval(n_groups if share else 0, n_groups)
-        return {"n_pairs": found["n"], "edit_higher": share, "edit_higher_low": low, "edit_higher_high": high}
+        return {
+            "n_pairs": found["n"],
+            "edit_higher": share,
+            "edit_higher_low": low,
+            "edit_higher_high": high,
+        }
 
-    def _against(self, positives: Rows, negatives: Rows, figure: int) -> tuple[npt.NDArray[np.float64], bool]:
+    def _against(
+        self, positives: Rows, negatives: Rows, figure: int
+    ) -> tuple[npt.NDArray[np.float64], bool]:
         """AUROC (0) or the true positive rate at `FPR` (1) in all draws, and whether both classes have groups to draw
         from."""
         draws = self.draws.roc(self.scores, positives, negatives, (FPR,))[figure]
         return draws, min(self.draws.n_groups(positives), self.draws.n_groups(negatives)) > 1
 
 
-def _with_interval(key: str, draws: npt.NDArray[np.float64], drawn: bool, n_groups: int | None) -> dict[str, float]:
+def _with_interval(
+    key: str, draws: npt.NDArray[np.float64], drawn: bool, n_groups: int | None
+) -> dict[str, float]:
     """The first draw is the figure itself; with `n_groups` it is a share, see `rate_interval`."""
     if not drawn:
         return {key: float(draws[0])}
-    low, high = percentile_interval(draws[1:]) if n_groups is None else rate_interval(draws, n_groups)
+    low, high = (
+        percentile_interval(draws[1:]) if n_groups is None else rate_interval(draws, n_groups)
+    )
     return {key: float(draws[0]), f"{key}_low": low, f"{key}_high": high}
 
 
 def _parts(photos: pd.DataFrame, left_out: Sequence[str]) -> dict[str, list[str]]:
     """The rows of a fold: the values that each of them holds."""
-    own = photos[(photos["label"] == "synthetic") & (photos["perturbation"] == "") & photos["score"].notna()]
+    own = photos[
+        (photos["label"] == "synthetic") & (photos["perturbation"] == "") & photos["score"].notna()
+    ]
     counts = own["value"].value_counts()
     large = [value for value in left_out if counts.get(value, 0) >= MIN_PHOTOS]
     small = [value for value in left_out if 0 < counts.get(value, 0) < MIN_PHOTOS]
-    return {ALL: list(left_out), **{value: [value] for value in large}, **({OTHERS: small} if small else {})}
+    return {
+        ALL: list(left_out),
+        **{value: [value] for value in large},
+        **({OTHERS: small} if small else {}),
+    }
 
 
-def _over_folds(table: pd.DataFrame, photos: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]:
+def _over_folds(
+    table: pd.DataFrame, photos: Mapping[str, pd.DataFrame], seed: int
+) -> list[dict[str, Any]]:
     """Mean and worst of the rows "all" of the folds, per perturbation; `photos`: of each fold, those that count."""
     rows: list[dict[str, Any]] = []
     over = MeanOverFolds(photos, seed=seed)
@@ -228,7 +284,9 @@ def _over_folds(table: pd.DataFrame, photos: Mapping[str, pd.DataFrame], seed: i
             mean[key], worst[key] = float(told[key].mean()), float(lowest[key])
             worst[f"{key}_low"], worst[f"{key}_high"] = lowest[f"{key}_low"], lowest[f"{key}_high"]
             if key in DRAWN and told[f"{key}_low"].notna().all():
-                ends = over.interval(key, told["fold"].tolist(), "" if name == AS_IT_IS else str(name))
+                ends = over.interval(
+                    key, told["fold"].tolist(), "" if name == AS_IT_IS else str(name)
+                )
                 mean[f"{key}_low"], mean[f"{key}_high"] = ends
             which.append(f"{key}: {lowest['fold']}")
             if key == "best_f1":

@@ -29,9 +29,13 @@ class MeanOverFolds:
         self.photos = photos
         groups = pd.concat([group_ids(own) for own in photos.values()], ignore_index=True)
         self.draws = GroupDraws(groups.to_numpy(), seed=seed)
-        self.scores = np.concatenate([own["score"].to_numpy(dtype=np.float64) for own in photos.values()])
+        self.scores = np.concatenate(
+            [own["score"].to_numpy(dtype=np.float64) for own in photos.values()]
+        )
         ends = np.cumsum([len(own) for own in photos.values()])
-        self.starts = {fold: int(end) - len(photos[fold]) for fold, end in zip(photos, ends, strict=True)}
+        self.starts = {
+            fold: int(end) - len(photos[fold]) for fold, end in zip(photos, ends, strict=True)
+        }
         self.row_of_group = {str(group): row for row, group in enumerate(groups)}
 
     def interval(self, key: str, folds: Sequence[str], perturbation: str) -> tuple[float, float]:
@@ -39,9 +43,13 @@ class MeanOverFolds:
         `perturbation` ("": as they are); NaN where it cannot be told."""
         drawn = [self._draws(key, fold, perturbation) for fold in folds]
         figures = np.mean([figure for figure, _ in drawn], axis=0)
-        return rate_interval(figures, len(np.unique(np.concatenate([groups for _, groups in drawn]))))
+        return rate_interval(
+            figures, len(np.unique(np.concatenate([groups for _, groups in drawn])))
+        )
 
-    def _draws(self, key: str, fold: str, perturbation: str) -> tuple[Floats, npt.NDArray[np.object_]]:
+    def _draws(
+        self, key: str, fold: str, perturbation: str
+    ) -> tuple[Floats, npt.NDArray[np.object_]]:
         """The figure in all draws [1 + n_boot], the first is the sample itself, and the groups of what was found."""
         own = self.photos[fold]
         under = (own["perturbation"] == perturbation).to_numpy()

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
+from realdamage.core.regions import HOT
 from realdamage.data.intervals import DRAWS, bootstrap_interval
 from realdamage.evaluation.predictions import PatchEvidence, group_ids
-from realdamage.inference.regions import HOT
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,7 +48,9 @@ def localisation_metrics(
         if kind:
             chosen = [index for index, own in enumerate(kinds) if own == kind]
             own = [evidence[index] for index in chosen]
-            result["per_kind"][kind] = _pooled(own, [groups[index] for index in chosen], n_boot, seed)
+            result["per_kind"][kind] = _pooled(
+                own, [groups[index] for index in chosen], n_boot, seed
+            )
     return result
 
 
@@ -64,21 +66,30 @@ def _groups_and_kinds(
     return [group.get(name, name) for name in names], [kind.get(name, "") for name in names]
 
 
-def _pooled(evidence: Sequence[PatchEvidence], groups: Sequence[str], n_boot: int, seed: int) -> dict[str, Any]:
-    painted = np.concatenate([photo.painted.ravel() for photo in evidence] or [np.zeros(0, dtype=bool)])
+def _pooled(
+    evidence: Sequence[PatchEvidence], groups: Sequence[str], n_boot: int, seed: int
+) -> dict[str, Any]:
+    painted = np.concatenate(
+        [photo.painted.ravel() for photo in evidence] or [np.zeros(0, dtype=bool)]
+    )
     prevalence = float(painted.mean()) if len(painted) else None
     result: dict[str, Any] = {
         "n_photos": len(evidence),
         "n_patches": len(painted),
         "prevalence": prevalence,
-        "mask_area": float(np.mean([photo.painted.mean() for photo in evidence])) if len(painted) else None,
+        "mask_area": float(np.mean([photo.painted.mean() for photo in evidence]))
+        if len(painted)
+        else None,
         **dict.fromkeys((*_FIGURES, *_BASELINES)),
         "intervals": dict.fromkeys(_FIGURES),
         "reason": None,
     }
     if prevalence is None or painted.all() or not painted.any():
         found = "every patch is painted" if prevalence == 1 else "no patch is painted"
-        return {**result, "reason": f"{found} in {len(evidence)} photos; both sorts of patch are needed"}
+        return {
+            **result,
+            "reason": f"{found} in {len(evidence)} photos; both sorts of patch are needed",
+        }
     heat = np.concatenate([photo.heat.ravel() for photo in evidence])
     precision, recall, _ = precision_recall_curve(painted, heat)
     hits, called = int((painted & (heat >= HOT)).sum()), int((heat >= HOT).sum())
@@ -88,7 +99,9 @@ def _pooled(evidence: Sequence[PatchEvidence], groups: Sequence[str], n_boot: in
         "pixel_ap": float(average_precision_score(painted, heat)),
         "f1": 2 * hits / (called + int(painted.sum())),
         "iou": hits / either,
-        "best_f1": float((2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)).max()),
+        "best_f1": float(
+            (2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)).max()
+        ),
         "baseline_f1": 2 * prevalence / (1 + prevalence),
         "baseline_iou": prevalence,
         "intervals": _intervals(evidence, groups, heat, painted, n_boot, seed),
@@ -105,14 +118,18 @@ def _intervals(
 ) -> dict[str, list[float] | None]:
     """From counts per photo above `_STEPS` thresholds, quantiles of the painted patches' heat: a draw is then a sum
     over photos, where sorting all patches anew would take minutes."""
-    edges = np.unique([float(heat.min()), HOT, *np.quantile(heat[painted], np.linspace(0, 1, _STEPS))])
+    edges = np.unique(
+        [float(heat.min()), HOT, *np.quantile(heat[painted], np.linspace(0, 1, _STEPS))]
+    )
     hot = int(np.searchsorted(edges, HOT))
     counts = np.zeros((2, len(evidence), len(edges)))
     for index, photo in enumerate(evidence):
         # Patches between two edges count at the lower one: heat >= edge.
         step = np.clip(np.searchsorted(edges, photo.heat.ravel(), side="right") - 1, 0, None)
         for sort in (False, True):
-            counts[int(sort), index] = np.bincount(step[photo.painted.ravel() == sort], minlength=len(edges))
+            counts[int(sort), index] = np.bincount(
+                step[photo.painted.ravel() == sort], minlength=len(edges)
+            )
     at_or_above = np.cumsum(counts[..., ::-1], axis=-1)[..., ::-1]
 
     def statistic(weights: npt.NDArray[np.int64]) -> Floats:
@@ -121,7 +138,9 @@ def _intervals(
             return np.full(len(_FIGURES), np.nan)
         f1 = 2 * true / (false + true + true[0])
         # Along falling thresholds, as in sklearn's average precision.
-        precision = np.divide(true, false + true, out=np.zeros_like(true), where=false + true > 0)[::-1]
+        precision = np.divide(true, false + true, out=np.zeros_like(true), where=false + true > 0)[
+            ::-1
+        ]
         area = float(np.diff(true[::-1], prepend=0.0) @ precision / true[0])
         return np.array([area, f1[hot], true[hot] / (false[hot] + true[0]), f1.max()])
 

@@ -14,16 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.data.vocabulary import KIND_LABELS
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.localisation import localisation_metrics
 from realdamage.evaluation.pairs import pair_figures
 from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
 from realdamage.evaluation.probabilities import ProbabilityError, calibration_interval
 from realdamage.evaluation.resampling import share_interval
-from realdamage.inference.errors import RealDamageError
 
 Scores = npt.NDArray[np.float64]
 
@@ -45,7 +50,9 @@ def tpr_at_fpr(negatives: Scores, positives: Scores, fpr: float) -> float:
     if not len(negatives) or not len(positives):
         return float("nan")
     labels = np.repeat([0, 1], [len(negatives), len(positives)])
-    rates, found, _ = roc_curve(labels, np.concatenate([negatives, positives]), drop_intermediate=False)
+    rates, found, _ = roc_curve(
+        labels, np.concatenate([negatives, positives]), drop_intermediate=False
+    )
     # The tolerance forgives the last digit of k / n, far below one photo.
     return float(found[rates <= fpr + 1e-9].max())
 
@@ -87,7 +94,11 @@ def photo_metrics(
         )
     synthetic = (scored["label"] == "synthetic").to_numpy()
     if synthetic.all() or not synthetic.any():
-        found = "no photo at all" if not len(scored) else f"only {scored['label'].iat[0]} photos ({len(scored)})"
+        found = (
+            "no photo at all"
+            if not len(scored)
+            else f"only {scored['label'].iat[0]} photos ({len(scored)})"
+        )
         raise RealDamageError(
             f"The predictions hold {found} with a score; metrics need both classes. Evaluate a manifest or split with "
             "real and synthetic photos."
@@ -117,12 +128,15 @@ def photo_metrics(
         "n_groups": int(groups.nunique()),
         "n_unscored": len(predictions) - len(scored),
         "intervals": {
-            key: None if figures[key] is None or math.isnan(ends[0]) else ends for key, ends in intervals.items()
+            key: None if figures[key] is None or math.isnan(ends[0]) else ends
+            for key, ends in intervals.items()
         },
         "reasons": reasons,
         "per_generator": _per_generator(scored),
         "per_kind": _per_kind(scored),
-        "localisation": localisation_metrics(localisation, scored, n_boot=n_boot, seed=seed) if localisation else None,
+        "localisation": localisation_metrics(localisation, scored, n_boot=n_boot, seed=seed)
+        if localisation
+        else None,
     }
 
 
@@ -132,7 +146,9 @@ def labelled_and_scored(predictions: pd.DataFrame) -> pd.DataFrame:
     unlabelled = np.flatnonzero(predictions["label"] == "")
     if len(unlabelled):
         name = predictions["file_name"].iat[unlabelled[0]]
-        raise RealDamageError(f"{name}: no label, so nothing can be measured. Label all {len(predictions)} photos.")
+        raise RealDamageError(
+            f"{name}: no label, so nothing can be measured. Label all {len(predictions)} photos."
+        )
     return predictions[predictions["score"].notna()].reset_index(drop=True)
 
 
@@ -158,8 +174,12 @@ class _Headline:
         self.threshold = threshold
         self._counted = self.damaged | self.synthetic
         self._overall = ResampledRoc(self.scores, self.synthetic)
-        self._against_damaged = ResampledRoc(self.scores[self._counted], self.synthetic[self._counted])
-        self._right = (self.scores >= (math.nan if threshold is None else threshold)) == self.synthetic
+        self._against_damaged = ResampledRoc(
+            self.scores[self._counted], self.synthetic[self._counted]
+        )
+        self._right = (
+            self.scores >= (math.nan if threshold is None else threshold)
+        ) == self.synthetic
         self._errors = ProbabilityError(self.probability, self.synthetic)
 
     def figures(self) -> tuple[dict[str, float | None], dict[str, str]]:
@@ -179,13 +199,23 @@ class _Headline:
             reasons |= {key + suffix: reason for key, reason in missing.items()}
         figures |= dict.fromkeys(("balanced_accuracy", "brier", "ece"))
         if self.threshold is None:
-            reasons["balanced_accuracy"] = "no threshold was fixed on other photos; run `realdamage calibrate`"
+            reasons["balanced_accuracy"] = (
+                "no threshold was fixed on other photos; run `realdamage calibrate`"
+            )
         else:
-            figures["balanced_accuracy"] = float(balanced_accuracy_score(synthetic, scores >= self.threshold))
+            figures["balanced_accuracy"] = float(
+                balanced_accuracy_score(synthetic, scores >= self.threshold)
+            )
         without = int(np.isnan(self.probability).sum())
         if without:
-            found = "no photo has" if without == len(scores) else f"{without} of {len(scores)} photos lack"
-            reasons |= dict.fromkeys(("brier", "ece"), f"{found} a probability; run `realdamage calibrate`")
+            found = (
+                "no photo has"
+                if without == len(scores)
+                else f"{without} of {len(scores)} photos lack"
+            )
+            reasons |= dict.fromkeys(
+                ("brier", "ece"), f"{found} a probability; run `realdamage calibrate`"
+            )
         else:
             brier, ece = self._errors.figures(np.ones(len(scores)))
             figures |= {"brier": float(brier), "ece": float(ece)}
@@ -209,7 +239,9 @@ class _Headline:
         return float(np.mean(shares))
 
 
-def _rates(negatives: Scores, positives: Scores, name: str) -> tuple[dict[str, float | None], dict[str, str]]:
+def _rates(
+    negatives: Scores, positives: Scores, name: str
+) -> tuple[dict[str, float | None], dict[str, str]]:
     """The true positive rates by key, and why one is None; `name` is what the negatives are called."""
     rates: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
@@ -218,14 +250,19 @@ def _rates(negatives: Scores, positives: Scores, name: str) -> tuple[dict[str, f
         # With fewer, that rate would mean "no error at all among these few", which is another question.
         rates[key] = tpr_at_fpr(negatives, positives, fpr) if len(negatives) >= needed else None
         if rates[key] is None:
-            reasons[key] = f"{len(negatives)} {name}; a rate of {100 * fpr:g}% takes at least {needed}"
+            reasons[key] = (
+                f"{len(negatives)} {name}; a rate of {100 * fpr:g}% takes at least {needed}"
+            )
     return rates, reasons
 
 
 def _per_generator(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
     real, synthetic = scored[scored["label"] == "real"], scored[scored["label"] == "synthetic"]
     names = synthetic["generator"].where(synthetic["generator"] != "", "(not named)")
-    return {str(name): _slice(real, photos, photos) for name, photos in synthetic.groupby(names, sort=True)}
+    return {
+        str(name): _slice(real, photos, photos)
+        for name, photos in synthetic.groupby(names, sort=True)
+    }
 
 
 def _per_kind(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -241,7 +278,9 @@ def _per_kind(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _slice(real: pd.DataFrame, synthetic: pd.DataFrame, own: pd.DataFrame) -> dict[str, Any]:
     """Figures of `synthetic` against `real`, of which `own` are the photos that the row is about."""
-    negatives, positives = (photos["score"].to_numpy(dtype=np.float64) for photos in (real, synthetic))
+    negatives, positives = (
+        photos["score"].to_numpy(dtype=np.float64) for photos in (real, synthetic)
+    )
     judged = has_thresholds(own).any()
     row: dict[str, Any] = {
         "n": len(own),
@@ -250,9 +289,7 @@ def _slice(real: pd.DataFrame, synthetic: pd.DataFrame, own: pd.DataFrame) -> di
     }
     if min(len(negatives), len(positives)) < MIN_PHOTOS:
         keys = ("auroc", *_RATE_KEYS)
-        reason = (
-            f"{len(positives)} synthetic and {len(negatives)} real photos; at least {MIN_PHOTOS} of each are needed"
-        )
+        reason = f"{len(positives)} synthetic and {len(negatives)} real photos; at least {MIN_PHOTOS} of each are needed"
         return {**row, **dict.fromkeys(keys), "reasons": dict.fromkeys(keys, reason)}
     rates, reasons = _rates(negatives, positives, "real photos")
     labels = np.repeat([0, 1], [len(negatives), len(positives)])

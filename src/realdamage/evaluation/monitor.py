@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realdamage.core.metadata import ModelMetadata, read_model_file
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.metrics import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean
 from realdamage.evaluation.shift import Reference, Shift, holm, photos_needed, visible_shift
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.metadata import ModelMetadata, read_model_file
 
 MIN_PHOTOS, MIN_OF_CLASS = 50, 25
 """Fewer photos, in the log or in the reference, or of a class of the reference, are not compared."""
@@ -132,7 +132,9 @@ def report_text(report: MonitorReport) -> str:
         + (f" (left out: {', '.join(left_out)})" if left_out else "")
     ]
     if report.prior is not None:
-        lines.append(f"scores are those of a mixture with {report.prior:.0%} synthetic photos, or nearest to it")
+        lines.append(
+            f"scores are those of a mixture with {report.prior:.0%} synthetic photos, or nearest to it"
+        )
     lines += ["", f"{'':<22}{'now':>22}{'calibration':>22}{'shift':>8}{'PSI':>8}{'p (Holm)':>10}"]
     for shift in report.shifts:
         lines.append(
@@ -159,7 +161,11 @@ def _verdict_lines(report: MonitorReport) -> list[str]:
         ]
     lines = [
         f"no shift of {report.visible:.2f} or more was found; "
-        + ("the promise stands as far as this can tell" if report.promise else "the calibration stands as far as this")
+        + (
+            "the promise stands as far as this can tell"
+            if report.promise
+            else "the calibration stands as far as this"
+        )
         + ("" if report.promise else " can tell")
     ]
     if report.visible > report.least_effect:
@@ -174,7 +180,9 @@ def _verdict_lines(report: MonitorReport) -> list[str]:
     return lines
 
 
-def _compare(here: pd.DataFrame, against: Reference, before: pd.DataFrame) -> tuple[list[Shift], list[str]]:
+def _compare(
+    here: pd.DataFrame, against: Reference, before: pd.DataFrame
+) -> tuple[list[Shift], list[str]]:
     """One Shift for each column that both sides have, the score's first; and why others were left out."""
     shifts, skipped = [], []
     for column, name in _NUMBERS.items():
@@ -193,7 +201,9 @@ def _compare(here: pd.DataFrame, against: Reference, before: pd.DataFrame) -> tu
         if table["reasons"].str.contains(NOT_CALIBRATED, regex=False).any()
     ]
     if without:
-        skipped.append(f"outcomes and reasons ({' and '.join(without)} judged before the model was calibrated)")
+        skipped.append(
+            f"outcomes and reasons ({' and '.join(without)} judged before the model was calibrated)"
+        )
         return shifts, skipped
     shifts.append(against.shares("outcome", here["outcome"], lambda table: table["outcome"]))
     for code in sorted(_codes([here["reasons"], before["reasons"]])):
@@ -221,9 +231,14 @@ def _with_sides(photos: pd.DataFrame) -> pd.DataFrame:
     return photos.assign(short_side=sides.min(axis=1), long_side=sides.max(axis=1))
 
 
-def _same_network(log: pd.DataFrame, reference: pd.DataFrame, model: str | Path | None) -> ModelMetadata | None:
+def _same_network(
+    log: pd.DataFrame, reference: pd.DataFrame, model: str | Path | None
+) -> ModelMetadata | None:
     """The model's metadata, if one was named; raises when not one and the same network made everything."""
-    found = {"the log": set(log["graph_sha256"]) - {""}, "the reference": set(reference["graph_sha256"]) - {""}}
+    found = {
+        "the log": set(log["graph_sha256"]) - {""},
+        "the reference": set(reference["graph_sha256"]) - {""},
+    }
     metadata = None
     if model is not None:
         _, metadata, digest = read_model_file(model)
@@ -235,7 +250,9 @@ def _same_network(log: pd.DataFrame, reference: pd.DataFrame, model: str | Path 
                 "scores of different networks cannot be compared. Split it by graph_sha256."
             )
     if len({digest for digests in found.values() for digest in digests}) > 1:
-        told = ", ".join(f"{name} {next(iter(digests))[:12]}…" for name, digests in found.items() if digests)
+        told = ", ".join(
+            f"{name} {next(iter(digests))[:12]}…" for name, digests in found.items() if digests
+        )
         raise RealDamageError(
             f"Not one network made all of this: {told}. A promise is about one network; score the calibration photos "
             "with the one that made the log."

@@ -27,7 +27,9 @@ def pair_differences(predictions: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(difference=pairs["score"] - pairs["original_score"])[columns]
 
 
-def pair_figures(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+def pair_figures(
+    predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
     """n pairs; edit_higher: the share in which the edit scores higher than its original, in 0..1, ties counted half
     (0.5: the edit makes no difference); low, high: its 95% interval by bootstrap over groups; median_difference of the
     scores; reason: why all are None."""

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from realdamage.data import degradations
+from realdamage.data.degradations import FILTERS, SUBSAMPLINGS
+from realdamage.errors import ConfigError
 from realdamage.evaluation import capture, steps
 from realdamage.evaluation.steps import DrawnStep, Pixels
-from realdamage.inference.errors import ConfigError
-from realdamage.training import degradations
-from realdamage.training.degradations import FILTERS, SUBSAMPLINGS
 
 PlainStep = degradations.Jpeg | degradations.Webp | degradations.Blur | degradations.Resize
 
@@ -90,7 +90,9 @@ class Perturbation:
 def _apply(step: DrawnStep | PlainStep, photo: Pixels, rng: np.random.Generator) -> Pixels:
     if isinstance(step, degradations.Resize):
         height, width = photo.rgb.shape[:2]
-        return photo.resized((max(1, round(height * step.scale)), max(1, round(width * step.scale))), step.filter)
+        return photo.resized(
+            (max(1, round(height * step.scale)), max(1, round(width * step.scale))), step.filter
+        )
     if isinstance(step, degradations.Jpeg | degradations.Webp | degradations.Blur):
         return photo._replace(rgb=step(photo.rgb))
     return step(photo, rng)
@@ -103,7 +105,9 @@ def suite_from_config(config: Mapping[str, Any]) -> tuple[Perturbation, ...]:
     Raises ConfigError naming the key, what was found there and what is allowed.
     """
     return tuple(
-        _perturbation(str(name), entry) for name, entry in config["perturbations"].items() if entry is not None
+        _perturbation(str(name), entry)
+        for name, entry in config["perturbations"].items()
+        if entry is not None
     )
 
 
@@ -127,11 +131,15 @@ def _perturbation(name: str, entry: Any) -> Perturbation:
 
 def _step(where: str, values: Any) -> DrawnStep | PlainStep:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}={values}: a step is written {{step: NAME, parameter: value, …}}")
+        raise ConfigError(
+            f"{where}={values}: a step is written {{step: NAME, parameter: value, …}}"
+        )
     given = {str(key): value for key, value in values.items()}
     kind = given.pop("step", None)
     if kind not in STEPS:
-        raise ConfigError(f"{where}.step={kind}: unknown{_hint(str(kind), STEPS)}; allowed are {', '.join(STEPS)}")
+        raise ConfigError(
+            f"{where}.step={kind}: unknown{_hint(str(kind), STEPS)}; allowed are {', '.join(STEPS)}"
+        )
     known = {field.name: field for field in fields(STEPS[kind])}
     for name, value in given.items():
         if name not in known:
@@ -139,11 +147,17 @@ def _step(where: str, values: Any) -> DrawnStep | PlainStep:
                 f"{where}.{name}={value}: the step {kind} has no such parameter{_hint(name, known)}; "
                 f"its parameters are {', '.join(known)}"
             )
-    missing = [name for name, field in known.items() if field.default is MISSING and name not in given]
+    missing = [
+        name for name, field in known.items() if field.default is MISSING and name not in given
+    ]
     if missing:
-        raise ConfigError(f"{where}: the step {kind} needs {missing[0]}; found {', '.join(given) or 'no parameter'}")
+        raise ConfigError(
+            f"{where}: the step {kind} needs {missing[0]}; found {', '.join(given) or 'no parameter'}"
+        )
     hints = typing.get_type_hints(STEPS[kind])
-    checked = {name: _value(f"{where}.{name}", name, value, hints[name]) for name, value in given.items()}
+    checked = {
+        name: _value(f"{where}.{name}", name, value, hints[name]) for name, value in given.items()
+    }
     made: DrawnStep | PlainStep = STEPS[kind](**checked)
     return made
 

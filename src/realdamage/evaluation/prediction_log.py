@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realdamage.core.verdict import MEASURED_COLUMNS, UNREADABLE
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import read_table_csv
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.verdict import MEASURED_COLUMNS, UNREADABLE
 
 _NUMBERS = ("score", "width", "height", *MEASURED_COLUMNS)
 _STRINGS = ("file_name", "group", "outcome", "reasons", "photo_sha256", "graph_sha256")
@@ -28,7 +28,9 @@ def read_log(path: str | Path) -> pd.DataFrame:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMS:
-        raise RealDamageError(f"{path}: a log ends in {', '.join(_FORMS)}; found {suffix!r}. Rename it.")
+        raise RealDamageError(
+            f"{path}: a log ends in {', '.join(_FORMS)}; found {suffix!r}. Rename it."
+        )
     try:
         if suffix == ".parquet":
             table = pd.read_parquet(path)
@@ -37,12 +39,16 @@ def read_log(path: str | Path) -> pd.DataFrame:
         else:
             table = _from_lines(path)
     except ImportError as error:
-        raise RealDamageError(f"{path}: Parquet needs a package that is missing. pip install pyarrow") from error
+        raise RealDamageError(
+            f"{path}: Parquet needs a package that is missing. pip install pyarrow"
+        ) from error
     except OSError as error:
         kind = UsageError if isinstance(error, FileNotFoundError) else RealDamageError
         raise kind(f"{path}: cannot be read ({error.strerror or error}).") from error
     except pd.errors.EmptyDataError as error:
-        raise RealDamageError(f"{path}: is empty. Write it with: realdamage predict PHOTOS --output {path}") from error
+        raise RealDamageError(
+            f"{path}: is empty. Write it with: realdamage predict PHOTOS --output {path}"
+        ) from error
     except ValueError as error:
         raise RealDamageError(f"{path}: not a readable table ({error}).") from error
     if table.empty:
@@ -85,7 +91,9 @@ def _row(verdict: dict[str, Any]) -> dict[str, Any]:
 
 
 def _typed(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    typed: dict[str, pd.Series] = {column: table[column].fillna("").astype(str) for column in _STRINGS}
+    typed: dict[str, pd.Series] = {
+        column: table[column].fillna("").astype(str) for column in _STRINGS
+    }
     for column in _NUMBERS:
         numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
         given = table[column].notna() & ~table[column].astype(str).str.lower().isin(["", "nan"])

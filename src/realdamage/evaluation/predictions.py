@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.core.listing import csv_line, unescape_cell
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.photo import Photo, PixelSpec, read_photo
+from realdamage.core.policy import Outcome
+from realdamage.core.progress import Track, no_progress
+from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
 from realdamage.data.manifest import LABELS, Manifest, read_mask
 from realdamage.data.masks import patch_share
-from realdamage.inference.errors import ConfigError, PhotoError, RealDamageError, UsageError
-from realdamage.inference.listing import csv_line, unescape_cell
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.photo import Photo, PixelSpec, read_photo
-from realdamage.inference.policy import Outcome
-from realdamage.inference.progress import Track, no_progress
-from realdamage.inference.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
+from realdamage.errors import ConfigError, PhotoError, RealDamageError, UsageError
 
 __all__ = [
     "FURTHER_COLUMNS",
@@ -42,7 +42,18 @@ FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", *MEASURE
 """What slices, pairs and gates need beside `PREDICTION_COLUMNS`; empty where a file lacks them. `mask_area`: share of
 the photo that its mask calls synthetic, in 0..1, 0 for real photos; `MEASURED_COLUMNS`: see `Verdict`."""
 _NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", *MEASURED_COLUMNS)
-_FROM_MANIFEST = ("label", "kind", "generator", "damage", "source", "group", "family", "condition", "pair", "split")
+_FROM_MANIFEST = (
+    "label",
+    "kind",
+    "generator",
+    "damage",
+    "source",
+    "group",
+    "family",
+    "condition",
+    "pair",
+    "split",
+)
 _COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
 _OUTCOMES = get_args(Outcome)
 FORMATS = ("csv", "parquet")
@@ -105,7 +116,9 @@ def score_manifest(
         ms = 1000 * (time.perf_counter() - start)
         mask = mask_of(manifest, index, (photo.height, photo.width))
         rows.append(verdict_row(manifest, index, verdict, mask, ms=ms))
-        localisation += patch_evidence(manifest, index, photo, verdict, mask, detector.pixel_spec.patch)
+        localisation += patch_evidence(
+            manifest, index, photo, verdict, mask, detector.pixel_spec.patch
+        )
     return predictions_table(rows), localisation
 
 
@@ -113,17 +126,30 @@ def mask_of(manifest: Manifest, index: int, size: tuple[int, int]) -> npt.NDArra
     """The mask of the synthetic photo at position `index`, None for a real one and where there is none. `size` (h, w):
     of the upright photo. Raises ManifestError as `read_mask` does."""
     row = manifest.table.iloc[index]
-    return read_mask(manifest, index, size) if row["label"] == "synthetic" and row["mask_file_name"] else None
+    return (
+        read_mask(manifest, index, size)
+        if row["label"] == "synthetic" and row["mask_file_name"]
+        else None
+    )
 
 
 def verdict_row(
-    manifest: Manifest, index: int, verdict: Verdict, mask: Mask | None, *, ms: float, perturbation: str = ""
+    manifest: Manifest,
+    index: int,
+    verdict: Verdict,
+    mask: Mask | None,
+    *,
+    ms: float,
+    perturbation: str = "",
 ) -> dict[str, object]:
     """The row of the photo at position `index`, under `PREDICTION_COLUMNS` and `FURTHER_COLUMNS`; `mask` as
     `mask_of` gives it, moved with the photo by the perturbation: [h, w] in 0..1."""
     known = manifest.table.iloc[index]
     area = 0.0 if known["label"] == "real" else "" if mask is None else float(mask.mean())
-    row = dict(verdict.to_row(str(known["file_name"]), ms=ms)) | {"perturbation": perturbation, "mask_area": area}
+    row = dict(verdict.to_row(str(known["file_name"]), ms=ms)) | {
+        "perturbation": perturbation,
+        "mask_area": area,
+    }
     return row | {column: known[column] for column in _FROM_MANIFEST}
 
 
@@ -140,7 +166,12 @@ def patch_evidence(
     """The heat map beside the truth, for a synthetic photo with a mask that is not of the kind `ai_whole`; else
     nothing. `patch`: side of a patch in pixels of `photo.rgb`."""
     row = manifest.table.iloc[index]
-    if row["label"] != "synthetic" or row["kind"] == "ai_whole" or mask is None or verdict.heatmap is None:
+    if (
+        row["label"] != "synthetic"
+        or row["kind"] == "ai_whole"
+        or mask is None
+        or verdict.heatmap is None
+    ):
         return []
     share = patch_share(mask, photo.rgb.shape[:2], patch)
     return [PatchEvidence(str(row["file_name"]), verdict.heatmap, share > 0.5)]
@@ -185,7 +216,9 @@ def check_predictions(predictions: pd.DataFrame, source: str = "predictions") ->
         )
     twice = np.flatnonzero(predictions.duplicated(["file_name", "perturbation"]))
     if len(twice):
-        name, perturbation = (str(predictions[column].iat[twice[0]]) for column in ("file_name", "perturbation"))
+        name, perturbation = (
+            str(predictions[column].iat[twice[0]]) for column in ("file_name", "perturbation")
+        )
         raise RealDamageError(
             f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there twice; a photo that "
             "counts twice falsifies every figure. Remove the repeated rows."
@@ -215,7 +248,9 @@ def check_format(name: str) -> None:
         try:
             pd.DataFrame({"score": [0.0]}).to_parquet(io.BytesIO(), index=False)
         except ImportError as error:
-            raise ConfigError("format=parquet needs a package: pip install pyarrow, or give format=csv") from error
+            raise ConfigError(
+                "format=parquet needs a package: pip install pyarrow, or give format=csv"
+            ) from error
 
 
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
@@ -240,7 +275,9 @@ def table_csv(table: pd.DataFrame) -> bytes:
 
 def read_table_csv(path: str | Path) -> pd.DataFrame:
     """Reads what `table_csv` wrote, or any CSV file: text in every cell, as it was before it was escaped."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").map(unescape_cell)
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").map(
+        unescape_cell
+    )
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
@@ -266,9 +303,13 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 
 def _typed(table: pd.DataFrame, source: str = "predictions") -> pd.DataFrame:
-    table = table.assign(**{column: "" for column in FURTHER_COLUMNS if column not in table.columns})
+    table = table.assign(
+        **{column: "" for column in FURTHER_COLUMNS if column not in table.columns}
+    )
     strings = [column for column in _COLUMNS if column not in _NUMBERS]
-    typed: dict[str, pd.Series] = {column: table[column].fillna("").astype(str) for column in strings}
+    typed: dict[str, pd.Series] = {
+        column: table[column].fillna("").astype(str) for column in strings
+    }
     for column in _NUMBERS:
         numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
         given = table[column].notna() & (table[column].astype(str) != "")
@@ -284,9 +325,13 @@ def _typed(table: pd.DataFrame, source: str = "predictions") -> pd.DataFrame:
 def _is_parquet(path: str | Path) -> bool:
     suffix = Path(path).suffix.lower()
     if suffix.removeprefix(".") not in FORMATS:
-        raise RealDamageError(f"{path}: a predictions file ends in .csv or .parquet, not in {suffix!r}. Rename it.")
+        raise RealDamageError(
+            f"{path}: a predictions file ends in .csv or .parquet, not in {suffix!r}. Rename it."
+        )
     return suffix == ".parquet"
 
 
 def _parquet_engine_missing(path: str | Path) -> RealDamageError:
-    return RealDamageError(f"{path}: Parquet needs a package that is not installed. pip install pyarrow, or use .csv.")
+    return RealDamageError(
+        f"{path}: Parquet needs a package that is not installed. pip install pyarrow, or use .csv."
+    )

@@ -43,7 +43,9 @@ class ProbabilityError:
         total = weight.sum()
         if not total:
             return np.full(2, np.nan)
-        return np.array([float(weight @ self._excess**2) / total, float(np.abs(self._missed(weight)).sum())])
+        return np.array(
+            [float(weight @ self._excess**2) / total, float(np.abs(self._missed(weight)).sum())]
+        )
 
     def by_chance(self, weights: npt.ArrayLike) -> float:
         """The calibration error that the draw would have if these probabilities were right: what its bins differ by
@@ -55,11 +57,15 @@ class ProbabilityError:
 
     def _missed(self, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """[bins]: synthetic photos beyond the stated ones, as a share of all."""
-        share: npt.NDArray[np.float64] = np.bincount(self._bins, weight * self._excess) / weight.sum()
+        share: npt.NDArray[np.float64] = (
+            np.bincount(self._bins, weight * self._excess) / weight.sum()
+        )
         return share
 
 
-def calibration_interval(error: float, low: float, high: float, chance: float) -> tuple[float, float]:
+def calibration_interval(
+    error: float, low: float, high: float, chance: float
+) -> tuple[float, float]:
     """The 95% interval of a calibration error, corrected for what drawing photos adds to it.
 
     A calibration error of few photos lies above that of the model, and its bootstrap draws above it by as much again,

@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 from scipy.stats import beta
 
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.predictions import clean, group_ids
-from realdamage.inference.errors import RealDamageError
 
 QUALITIES = ("short_side", "sharpness", "compression")
 # A photo is worse than it was in a quality number that fell below this share of its own when clean.
@@ -72,7 +72,9 @@ def quality_curve(
     weight = np.maximum(bins["synthetic"].to_numpy(dtype=np.float64), 1e-9)
     bins["tpr_fit"] = isotonic_regression(bins["tpr"].to_numpy(), weights=weight).x
     alarms, groups = bins["alarms"].to_numpy(), bins["groups"].to_numpy()
-    sure = np.array([_at_least(k, n, 0.05 / len(bins)) for k, n in zip(alarms, groups, strict=True)])
+    sure = np.array(
+        [_at_least(k, n, 0.05 / len(bins)) for k, n in zip(alarms, groups, strict=True)]
+    )
     bins["trusted"] = (bins["tpr_fit"] >= tpr_floor - 1e-9) & (sure <= allowed)
     untrusted = np.flatnonzero(~bins["trusted"])
     first = int(untrusted[-1]) + 1 if len(untrusted) else 0
@@ -87,11 +89,21 @@ def quality_curve(
             "again on photos like these, or lower --tpr-floor."
         )
     if first == 0:
-        return QualityCurve(column, None, f"trusted down to {bins['low'].iat[0]:.4g}, the least seen", bins, others)
+        return QualityCurve(
+            column, None, f"trusted down to {bins['low'].iat[0]:.4g}, the least seen", bins, others
+        )
     failed = bins.iloc[first - 1]
     causes = [
-        *([f"finds {failed['tpr']:.1%}, floor {tpr_floor:.1%}"] if failed["tpr_fit"] < tpr_floor - 1e-9 else []),
-        *([f"accuses {failed['false_alarms']:.1%}, allowed {allowed:.1%}"] if sure[first - 1] > allowed else []),
+        *(
+            [f"finds {failed['tpr']:.1%}, floor {tpr_floor:.1%}"]
+            if failed["tpr_fit"] < tpr_floor - 1e-9
+            else []
+        ),
+        *(
+            [f"accuses {failed['false_alarms']:.1%}, allowed {allowed:.1%}"]
+            if sure[first - 1] > allowed
+            else []
+        ),
     ]
     limit = float(bins["low"].to_numpy(dtype=np.float64)[first])
     return QualityCurve(column, limit, "below it: " + "; ".join(causes), bins, others)
@@ -111,7 +123,9 @@ def blur_limit(photos: pd.DataFrame, share: float) -> BlurLimit:
         if len(found) >= _ENOUGH_OF_SOURCE
     }
     if not share or not sources:
-        reason = f"no source has {_ENOUGH_OF_SOURCE} clean honest photos" if share else "switched off"
+        reason = (
+            f"no source has {_ENOUGH_OF_SOURCE} clean honest photos" if share else "switched off"
+        )
         return BlurLimit(None, reason, {}, {})
     limits = {name: float(found[int(share * len(found) + 1e-9)]) for name, found in sources.items()}
     softest = min(limits, key=lambda name: limits[name])
@@ -164,7 +178,9 @@ def _cut(photos: pd.DataFrame, column: str, min_photos: int) -> list[pd.DataFram
 
 
 def _bin(part: pd.DataFrame, column: str) -> dict[str, float]:
-    negative, positive = (part[name].to_numpy(dtype=bool) for name in ("is_negative", "is_positive"))
+    negative, positive = (
+        part[name].to_numpy(dtype=bool) for name in ("is_negative", "is_positive")
+    )
     false_alarms = float(part["accused"].to_numpy(dtype=bool)[negative].mean())
     groups = int(group_ids(part)[negative].nunique())
     return {

@@ -6,14 +6,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.core.policy import check_prior
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 from realdamage.evaluation.probabilities import N_BINS, equal_mass_bins
 from realdamage.evaluation.resampling import share_interval
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.policy import check_prior
 
 COLUMNS = (
-    *("bin", "n", "n_groups", "n_synthetic", "low_probability", "high_probability", "mean_probability"),
+    *(
+        "bin",
+        "n",
+        "n_groups",
+        "n_synthetic",
+        "low_probability",
+        "high_probability",
+        "mean_probability",
+    ),
     *("observed", "observed_low", "observed_high"),
 )
 
@@ -48,7 +56,9 @@ def reliability_table(
     odds = 1.0
     if prior is not None:
         if calibration_prior is None:
-            raise UsageError("prior needs calibration_prior, the prior that the probabilities were stated at")
+            raise UsageError(
+                "prior needs calibration_prior, the prior that the probabilities were stated at"
+            )
         for given in (prior, calibration_prior):
             check_prior(given)
         stated = _reweighted(stated, _odds(prior) / _odds(calibration_prior))
@@ -80,7 +90,9 @@ def _check(synthetic: npt.NDArray[np.bool_], stated: npt.NDArray[np.float64]) ->
         )
     wrong = stated[(stated < 0) | (stated > 1)]
     if len(wrong):
-        raise RealDamageError(f"a probability of {wrong[0]} is not in 0..1; write the predictions again")
+        raise RealDamageError(
+            f"a probability of {wrong[0]} is not in 0..1; write the predictions again"
+        )
 
 
 def _reweighted(share: npt.NDArray[np.float64], odds: float) -> npt.NDArray[np.float64]:

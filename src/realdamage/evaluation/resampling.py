@@ -38,12 +38,16 @@ class GroupDraws:
         for start in range(0, len(self._counts), step):
             yield self._counts[start : start + step, self._codes[rows]].astype(np.float64)
 
-    def roc(self, scores: Floats, positives: Rows, negatives: Rows, fprs: Sequence[float] = ()) -> Floats:
+    def roc(
+        self, scores: Floats, positives: Rows, negatives: Rows, fprs: Sequence[float] = ()
+    ) -> Floats:
         """[1 + len(fprs), 1 + n_boot]: AUROC of these rows, then their true positive rate at each of `fprs`; `scores`
         [n] of all rows. See `WeightedNegatives.figures`."""
         n = len(negatives)
         figures = [
-            WeightedNegatives(scores[negatives], weights[:, :n]).figures(scores[positives], weights[:, n:], fprs)
+            WeightedNegatives(scores[negatives], weights[:, :n]).figures(
+                scores[positives], weights[:, n:], fprs
+            )
             for weights in self.chunks(np.concatenate([negatives, positives]))
         ]
         return np.concatenate(figures, axis=1)

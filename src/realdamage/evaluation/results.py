@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.onnx_file import write_atomically
+from realdamage.core.onnx_file import write_atomically
+from realdamage.errors import RealDamageError, UsageError
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 _FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")
@@ -59,17 +59,29 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
     its cells empty.
     """
     run = metrics["run"]
-    shared = {key: run[key] for key in ("model_version", "data_root", "split", "command", "git_commit", "date")}
+    shared = {
+        key: run[key]
+        for key in ("model_version", "data_root", "split", "command", "git_commit", "date")
+    }
     shared |= {"set": name, "graph_sha256": run["graph_sha256"][:12]}
     overall: dict[str, Any] = {"slice": "all", "name": "all", "n": metrics["n"]}
     for key in _FIGURES:
         overall[key] = metrics[key]
-        overall[f"{key}_low"], overall[f"{key}_high"] = metrics["intervals"].get(key) or (None, None)
+        overall[f"{key}_low"], overall[f"{key}_high"] = metrics["intervals"].get(key) or (
+            None,
+            None,
+        )
     yield {**shared, **overall}
     for kind, rows in (("kind", metrics["per_kind"]), ("generator", metrics["per_generator"])):
         for key, row in rows.items():
             figures = {column: row.get(column) for column in COLUMNS if column in row}
-            yield {**shared, "slice": kind, "name": key, **_slice_intervals(metrics, kind, key, row), **figures}
+            yield {
+                **shared,
+                "slice": kind,
+                "name": key,
+                **_slice_intervals(metrics, kind, key, row),
+                **figures,
+            }
     for key, figure in _localisation(metrics).items():
         yield {**shared, "slice": "localisation", "name": key, "value": figure}
     for row in metrics.get("robustness", []):
@@ -78,15 +90,27 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
     files = metrics.get("container_auroc")
     if files:
         interval = {"auroc_low": files["low"], "auroc_high": files["high"]}
-        yield {**shared, "slice": "files only", "name": "size, bytes, tables", "auroc": files["auroc"], **interval}
+        yield {
+            **shared,
+            "slice": "files only",
+            "name": "size, bytes, tables",
+            "auroc": files["auroc"],
+            **interval,
+        }
 
 
-def _slice_intervals(metrics: Mapping[str, Any], kind: str, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _slice_intervals(
+    metrics: Mapping[str, Any], kind: str, name: str, row: Mapping[str, Any]
+) -> dict[str, Any]:
     """The intervals of a row of `per_kind` or `per_generator`, which stand with the slices; {} where there are none."""
     for found in (metrics.get("slices") or {}).get(kind, ()):
         if found[kind] == name:
-            told = [key for key in _FIGURES if row.get(key) is not None and found.get(key) is not None]
-            return {f"{key}_{end}": found.get(f"{key}_{end}") for key in told for end in ("low", "high")}
+            told = [
+                key for key in _FIGURES if row.get(key) is not None and found.get(key) is not None
+            ]
+            return {
+                f"{key}_{end}": found.get(f"{key}_{end}") for key in told for end in ("low", "high")
+            }
     return {}
 
 
@@ -102,7 +126,12 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow(
+            {
+                key: f"{value:.4f}" if isinstance(value, float) else value
+                for key, value in row.items()
+            }
+        )
     return buffer.getvalue().encode()
 
 
@@ -116,7 +145,9 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     for row in rows:
         told = row["slice"] == "generator" and row.get("auroc") is not None
         if told or row["slice"] in ("all", "files only"):
-            name = {"all": "all", "files only": "*files alone: size, bytes, tables*"}.get(row["slice"], row["name"])
+            name = {"all": "all", "files only": "*files alone: size, bytes, tables*"}.get(
+                row["slice"], row["name"]
+            )
             if row.get("trained_on") is False:
                 name += " (never trained on)"
             figures = " | ".join(_cell(row, key) for key in _FIGURES)
@@ -134,7 +165,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
                 f"{found['baseline_f1']:.3f}).",
             ]
     origins = dict.fromkeys(
-        f"{row['set']}: `{row['command']}` at {row['git_commit'][:8]}, {row['date'][:10]}" for row in rows
+        f"{row['set']}: `{row['command']}` at {row['git_commit'][:8]}, {row['date'][:10]}"
+        for row in rows
     )
     lines += [
         "",
@@ -157,7 +189,9 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 def fill(text: str, section: str) -> str:
     """`text` with what stands between the two marks replaced. Raises RealDamageError when a mark is missing."""
     if START not in text or END not in text:
-        raise RealDamageError(f"the file lacks the marks {START} and {END}, between which the figures go; put them in")
+        raise RealDamageError(
+            f"the file lacks the marks {START} and {END}, between which the figures go; put them in"
+        )
     before, after = text.split(START)[0], text.split(END)[1]
     return f"{before}{START}\n{section}\n{END}{after}"
 
@@ -167,7 +201,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="results", description="Writes figures from metrics.json into CSV and README."
     )
     parser.add_argument(
-        "metrics", nargs="+", metavar="SET=METRICS", help="name of the set = a metrics.json of evaluate"
+        "metrics",
+        nargs="+",
+        metavar="SET=METRICS",
+        help="name of the set = a metrics.json of evaluate",
     )
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--readme", type=Path, help="file with the two marks to fill in")

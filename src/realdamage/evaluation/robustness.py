@@ -24,8 +24,13 @@ import numpy as np
 import pandas as pd
 
 import realdamage
+from realdamage.core.detector import Detector
+from realdamage.core.photo import read_photo
+from realdamage.core.processors import available_processors
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.data.parts import in_processes
+from realdamage.errors import ConfigError, PhotoError
 from realdamage.evaluation.perturbations import Perturbation
 from realdamage.evaluation.predictions import (
     PatchEvidence,
@@ -39,11 +44,6 @@ from realdamage.evaluation.predictions import (
 from realdamage.evaluation.sampling import draw_keys
 from realdamage.evaluation.shards import Shards
 from realdamage.evaluation.steps import Pixels
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import ConfigError, PhotoError
-from realdamage.inference.photo import read_photo
-from realdamage.inference.processors import available_processors
-from realdamage.inference.progress import Track, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,11 @@ log = logging.getLogger(__name__)
 _VERDICTS, _PHOTOS = 100, 50
 # What decides the pixels and the verdicts beside the model; a change of it must not go into the same table.
 _CODE = (
-    *("inference/*.py", "data/masks.py", "training/degradations.py", "evaluation/predictions.py"),
-    *(f"evaluation/{name}.py" for name in ("steps", "capture", "perturbations", "sampling", "shards", "robustness")),
+    *("core/*.py", "data/masks.py", "data/degradations.py", "evaluation/predictions.py"),
+    *(
+        f"evaluation/{name}.py"
+        for name in ("steps", "capture", "perturbations", "sampling", "shards", "robustness")
+    ),
 )
 _LIBRARIES = ("numpy", "pillow", "onnxruntime")
 
@@ -104,7 +107,12 @@ class Suite:
     def digest(self, shard: int) -> str:
         """Of the photos' and masks' size and time of change: who replaces a broken photo must not get the old row."""
         facts = []
-        for name in self.manifest.table[["file_name", "mask_file_name"]].iloc[list(self.photos(shard))].to_numpy().flat:
+        for name in (
+            self.manifest.table[["file_name", "mask_file_name"]]
+            .iloc[list(self.photos(shard))]
+            .to_numpy()
+            .flat
+        ):
             path = self.manifest.path(name)
             stat = path.stat() if name and path.is_file() else None
             facts.append((name, stat and (stat.st_size, stat.st_mtime_ns)))
@@ -113,7 +121,11 @@ class Suite:
     def rows(self, shard: int) -> Rows | None:
         """The rows of a finished shard, None while it has to be scored."""
         rows = self.shards.rows(shard, self.digest(shard))
-        if rows and self.on_error == "raise" and any(not row["perturbation"] and row["score"] == "" for row in rows):
+        if (
+            rows
+            and self.on_error == "raise"
+            and any(not row["perturbation"] and row["score"] == "" for row in rows)
+        ):
             return None  # scored when unreadable photos were skipped
         return rows
 
@@ -137,7 +149,11 @@ class ScoredSuite:
         """Heat maps beside the truth under one perturbation ("": the photos as they are): one entry for each synthetic
         photo with a mask that was judged, except kind `ai_whole`."""
         shards = self.suite.shards
-        return [photo for shard in range(self.suite.count) for photo in shards.evidence(shard, perturbation)]
+        return [
+            photo
+            for shard in range(self.suite.count)
+            for photo in shards.evidence(shard, perturbation)
+        ]
 
     def discard(self) -> None:
         """Removes the shards; call it when the predictions are written."""
@@ -171,7 +187,9 @@ def score_suite(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least 1, or null for as many as processors")
     per_shard = max(1, min(_PHOTOS, _VERDICTS // (1 + len(perturbations))))
-    suite = Suite(load, manifest, tuple(perturbations), Shards(Path(folder)), seed, on_error, per_shard)
+    suite = Suite(
+        load, manifest, tuple(perturbations), Shards(Path(folder)), seed, on_error, per_shard
+    )
     identity = {
         "model": model,
         "set of photos": manifest.digest(),
@@ -183,7 +201,9 @@ def score_suite(
     todo = [shard for shard in range(suite.count) if suite.rows(shard) is None]
     resumed = len(manifest) - sum(len(suite.photos(shard)) for shard in todo)
     if resumed:
-        log.info("%s: %d of %d photos were scored already", suite.shards.folder, resumed, len(manifest))
+        log.info(
+            "%s: %d of %d photos were scored already", suite.shards.folder, resumed, len(manifest)
+        )
     workers = max(1, min(workers or available_processors(), len(todo)))
     arguments = (suite, threads if workers == 1 else 1, workers > 1)
     finished = in_processes(_start, arguments, _score_shard, todo, workers, fresh=True)
@@ -250,7 +270,11 @@ class _Scorer:
             verdict = self.detector.predict_photo(photo)
             ms = 1000 * (time.perf_counter() - start)
             row = verdict_row(manifest, index, verdict, changed.mask, ms=ms, perturbation=each.name)
-            yield row, each.name, patch_evidence(manifest, index, photo, verdict, changed.mask, spec.patch)
+            yield (
+                row,
+                each.name,
+                patch_evidence(manifest, index, photo, verdict, changed.mask, spec.patch),
+            )
 
 
 _scorer: _Scorer | None = None

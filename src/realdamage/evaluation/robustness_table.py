@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from realdamage.data.intervals import DRAWS
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import group_ids
 from realdamage.evaluation.resampling import (
@@ -23,7 +24,6 @@ from realdamage.evaluation.resampling import (
     share_interval,
 )
 from realdamage.evaluation.slices import CLEAN, FPR, MIN_NEGATIVES
-from realdamage.inference.errors import RealDamageError
 
 _ENDS = ("", "_low", "_high")
 COLUMNS = (
@@ -34,7 +34,9 @@ COLUMNS = (
 )
 
 
-def robustness_table(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def robustness_table(
+    predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
     """One row per perturbation, in the order of the table, the photos as they are ("clean") first; `COLUMNS`.
 
     auroc, and auroc_drop: AUROC of the same photos as they are minus that after the perturbation, above 0 when it
@@ -51,7 +53,9 @@ def robustness_table(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: in
     """
     photos = labelled_and_scored(predictions)
     if not len(photos):
-        raise RealDamageError("The predictions hold no photo at all with a score, so no perturbation can be measured.")
+        raise RealDamageError(
+            "The predictions hold no photo at all with a score, so no perturbation can be measured."
+        )
     return _Robustness(photos, n_boot, seed).table()
 
 
@@ -73,16 +77,26 @@ class _Robustness:
         parts = photos.groupby("perturbation", sort=False).indices
         self.parts = {str(name): np.asarray(rows, dtype=np.int64) for name, rows in parts.items()}
         self._measured = functools.lru_cache(maxsize=8)(self._measure)
-        self.over_damaged = counted_on_damaged(int(self.damaged[rows].sum()) for rows in self.parts.values())
+        self.over_damaged = counted_on_damaged(
+            int(self.damaged[rows].sum()) for rows in self.parts.values()
+        )
 
     def table(self) -> pd.DataFrame:
-        names = sorted(self.parts, key=lambda name: name != "")  # stable: clean first, then as in the file
-        return pd.DataFrame([self._row(name, self.parts[name]) for name in names], columns=list(COLUMNS))
+        names = sorted(
+            self.parts, key=lambda name: name != ""
+        )  # stable: clean first, then as in the file
+        return pd.DataFrame(
+            [self._row(name, self.parts[name]) for name in names], columns=list(COLUMNS)
+        )
 
     def _row(self, name: str, rows: Rows) -> dict[str, Any]:
         synthetic, real = rows[self.synthetic[rows]], rows[~self.synthetic[rows]]
         row: dict[str, Any] = {"perturbation": name or CLEAN, "n": len(rows)}
-        row |= {"n_real": len(real), "n_damaged": int(self.damaged[rows].sum()), "n_synthetic": len(synthetic)}
+        row |= {
+            "n_real": len(real),
+            "n_damaged": int(self.damaged[rows].sum()),
+            "n_synthetic": len(synthetic),
+        }
         notes: list[str] = []
         if min(len(synthetic), len(real)) < MIN_PHOTOS:
             notes.append(
@@ -116,16 +130,22 @@ class _Robustness:
             notes.append("too few of these photos were scored as they are to tell the drop")
             return {}
         if len(after) < len(rows):
-            notes.append(f"the drop is over the {len(after)} photos that were also scored as they are")
+            notes.append(
+                f"the drop is over the {len(after)} photos that were also scored as they are"
+            )
         return _with_interval("auroc_drop", self._draws_of(before)[0] - self._draws_of(after)[0])
 
     def _rate(self, rows: Rows, notes: list[str]) -> dict[str, float]:
         n_real = int((~self.synthetic[rows]).sum())
         n_groups = self.draws.n_groups(rows[self.synthetic[rows]])
         if self.over_damaged:
-            return _with_interval("tpr_at_fpr_1", self._draws_of(rows, damaged_only=True)[1], n_groups)
+            return _with_interval(
+                "tpr_at_fpr_1", self._draws_of(rows, damaged_only=True)[1], n_groups
+            )
         if n_real < MIN_NEGATIVES:
-            notes.append(f"{n_real} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})")
+            notes.append(
+                f"{n_real} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})"
+            )
             return {}
         notes.append(f"TPR over all real photos, for fewer than {MIN_NEGATIVES} are really damaged")
         return _with_interval("tpr_at_fpr_1", self._draws_of(rows)[1], n_groups)
@@ -143,7 +163,9 @@ class _Robustness:
         if len(damaged):
             accused = int((outcome[damaged] == "synthetic").sum())
             row["false_alarms"] = accused / len(damaged)
-            row["false_alarms_low"], row["false_alarms_high"] = share_interval(accused, len(damaged))
+            row["false_alarms_low"], row["false_alarms_high"] = share_interval(
+                accused, len(damaged)
+            )
         else:
             notes.append("no really damaged photo, so no false alarms on real damage are told")
         if len(synthetic):
@@ -158,5 +180,11 @@ class _Robustness:
 
 def _with_interval(key: str, draws: Floats, n_groups: int | None = None) -> dict[str, float]:
     """The first draw is the figure itself; with `n_groups` it is a share, see `rate_interval`."""
-    low, high = percentile_interval(draws[1:]) if n_groups is None else rate_interval(draws, n_groups)
-    return {key: float(draws[0]), f"{key}_low": low, f"{key}_high": high} if not math.isnan(draws[0]) else {}
+    low, high = (
+        percentile_interval(draws[1:]) if n_groups is None else rate_interval(draws, n_groups)
+    )
+    return (
+        {key: float(draws[0]), f"{key}_low": low, f"{key}_high": high}
+        if not math.isnan(draws[0])
+        else {}
+    )

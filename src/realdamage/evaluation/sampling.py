@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from realdamage.data.manifest import Manifest
-from realdamage.inference.errors import ConfigError
+from realdamage.errors import ConfigError
 
 
 def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
@@ -16,7 +16,9 @@ def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
     draw holds one class only though the set has both.
     """
     if limit < 2:
-        raise ConfigError(f"data.limit={limit}: at least 2, as a real and a synthetic photo are needed")
+        raise ConfigError(
+            f"data.limit={limit}: at least 2, as a real and a synthetic photo are needed"
+        )
     table = manifest.table
     if len(manifest) <= limit:
         return manifest
@@ -27,14 +29,18 @@ def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
     drawn = manifest.subset(chosen)
     missing = set(table["label"]) - set(drawn.table["label"])
     if missing:
-        raise ConfigError(f"data.limit={limit}: no {missing.pop()} photo was drawn of {len(manifest)}; raise it")
+        raise ConfigError(
+            f"data.limit={limit}: no {missing.pop()} photo was drawn of {len(manifest)}; raise it"
+        )
     return drawn
 
 
 def draw_keys(table: pd.DataFrame) -> list[str]:
     """What the random numbers of each photo of a manifest's table hang on: the original that it was made from, over
     any number of steps, or its own name."""
-    made_from = {name: pair for name, pair in zip(table["file_name"], table["pair"], strict=True) if pair}
+    made_from = {
+        name: pair for name, pair in zip(table["file_name"], table["pair"], strict=True) if pair
+    }
 
     def original(name: str) -> str:
         seen = {name}

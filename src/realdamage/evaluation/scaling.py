@@ -13,15 +13,20 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.policy import Calibration
+from realdamage.core.policy import Calibration
+from realdamage.errors import RealDamageError, UsageError
 
 Method: TypeAlias = Literal["platt", "isotonic", "auto"]
 FOLDS = 5
 
 
 def fit_calibration(
-    method: Method, scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike, *, seed: int = 0
+    method: Method,
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    *,
+    seed: int = 0,
 ) -> tuple[Calibration, dict[str, float] | None]:
     """The calibration by `method`, and for "auto" the Brier scores of both that it chose by, else None.
 
@@ -39,7 +44,9 @@ def fit_calibration(
 def check_method(method: str) -> None:
     """Raises UsageError: no method of that name."""
     if method not in get_args(Method):
-        raise UsageError(f"calibration={method!r} is unknown; choose one of {', '.join(get_args(Method))}")
+        raise UsageError(
+            f"calibration={method!r} is unknown; choose one of {', '.join(get_args(Method))}"
+        )
 
 
 def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike) -> Calibration:
@@ -67,10 +74,14 @@ def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLik
             "tell the classes of this manifest apart. Check the labels, or train on photos like these."
         )
     prior = float(n_synthetic / (n_synthetic + n_real))
-    return Calibration(slope=slope, intercept=float(model.intercept_[0]) - slope * centre, prior=prior)
+    return Calibration(
+        slope=slope, intercept=float(model.intercept_[0]) - slope * centre, prior=prior
+    )
 
 
-def fit_isotonic(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike) -> Calibration:
+def fit_isotonic(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike
+) -> Calibration:
     """Isotonic regression of the label on the score (Zadrozny & Elkan 2002), stored as its knots.
 
     Needs no assumption about the curve's form, but some hundred photos; scores within a step get one probability.
@@ -99,7 +110,9 @@ def held_out_brier(
             "calibration=auto compares on held-out groups and needs two groups of each class; name platt or isotonic."
         )
     squared = {"platt": np.zeros(len(score)), "isotonic": np.zeros(len(score))}
-    for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(score, synthetic, group):
+    for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
+        score, synthetic, group
+    ):
         for method, fit in (("platt", fit_platt), ("isotonic", fit_isotonic)):
             try:
                 fitted = fit(score[train], synthetic[train], group[train])
@@ -123,4 +136,8 @@ def _weighted(
             f"{int((~synthetic).sum())} real ones."
         )
     frame = pd.DataFrame({"synthetic": synthetic, "group": np.asarray(groups)})
-    return score, synthetic, 1 / frame.groupby(["synthetic", "group"])["group"].transform("size").to_numpy(np.float64)
+    return (
+        score,
+        synthetic,
+        1 / frame.groupby(["synthetic", "group"])["group"].transform("size").to_numpy(np.float64),
+    )

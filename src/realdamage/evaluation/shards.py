@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from realdamage.core.onnx_file import write_atomically
+from realdamage.errors import ConfigError
 from realdamage.evaluation.predictions import PatchEvidence
-from realdamage.inference.errors import ConfigError
-from realdamage.inference.onnx_file import write_atomically
 
 FOLDER = ".parts"
 Rows = Sequence[Mapping[str, object]]
@@ -55,11 +55,15 @@ class Shards:
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"
 
-    def write(self, index: int, digest: str, rows: Rows, evidence: Mapping[str, Sequence[PatchEvidence]]) -> None:
+    def write(
+        self, index: int, digest: str, rows: Rows, evidence: Mapping[str, Sequence[PatchEvidence]]
+    ) -> None:
         """Finishes a shard. digest: of its photos. evidence: heat maps beside the truth, under each perturbation."""
         arrays: dict[str, Any] = {"header": _packed({"digest": digest, "rows": list(rows)})}
         for name, photos in evidence.items():
-            arrays[f"about/{name}"] = _packed([(photo.file_name, photo.heat.shape) for photo in photos])
+            arrays[f"about/{name}"] = _packed(
+                [(photo.file_name, photo.heat.shape) for photo in photos]
+            )
             arrays[f"heat/{name}"] = np.concatenate(
                 [np.zeros(0, np.float32), *(photo.heat.ravel() for photo in photos)]
             )
@@ -87,7 +91,9 @@ class Shards:
         return (
             [
                 PatchEvidence(name, own.reshape(shape), truth.reshape(shape))
-                for (name, shape), own, truth in zip(about, np.split(heat, ends), np.split(painted, ends), strict=True)
+                for (name, shape), own, truth in zip(
+                    about, np.split(heat, ends), np.split(painted, ends), strict=True
+                )
             ]
             if about
             else []

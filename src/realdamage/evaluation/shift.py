@@ -54,7 +54,9 @@ class Reference:
     def __init__(self, predictions: pd.DataFrame, prior: float | None = None) -> None:
         parts = [predictions[predictions["label"] == label] for label in ("real", "synthetic")]
         if prior is not None:
-            parts = [part for part, share in zip(parts, (1 - prior, prior), strict=True) if share > 0]
+            parts = [
+                part for part, share in zip(parts, (1 - prior, prior), strict=True) if share > 0
+            ]
         labelled = (predictions["label"] != "").all() and all(len(part) for part in parts)
         self.parts = parts if labelled else [predictions]
         self._codes = [np.unique(group_ids(part), return_inverse=True)[1] for part in self.parts]
@@ -70,7 +72,9 @@ class Reference:
         here = np.sort(log.dropna().to_numpy(dtype=np.float64))
         values = [np.sort(part[column].dropna().to_numpy(dtype=np.float64)) for part in self.parts]
         points = np.unique(np.concatenate([here, *values]))
-        ours, *theirs = (np.searchsorted(one, points, side="right") / len(one) for one in (here, *values))
+        ours, *theirs = (
+            np.searchsorted(one, points, side="right") / len(one) for one in (here, *values)
+        )
 
         def distance(prior: float) -> float:
             return float(np.abs(ours - _mix(theirs, prior)).max())
@@ -94,7 +98,9 @@ class Reference:
         columns = [of(part) for part in self.parts]
         known = sorted({*log, *(value for column in columns for value in column)})
         ours, *theirs = (
-            column.value_counts(normalize=True).reindex(known, fill_value=0.0).to_numpy(dtype=np.float64)
+            column.value_counts(normalize=True)
+            .reindex(known, fill_value=0.0)
+            .to_numpy(dtype=np.float64)
             for column in (log, *columns)
         )
 
@@ -122,12 +128,17 @@ class Reference:
             return 0.0
         if self.prior is not None:
             return self.prior
-        inner = float(minimize_scalar(distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}).x)
+        inner = float(
+            minimize_scalar(distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}).x
+        )
         return min((0.0, inner, 1.0), key=distance)
 
     def _groups(self, column: str | None = None) -> list[int]:
         """How many groups of each class have a value in that column."""
-        known = [slice(None) if column is None else part[column].notna().to_numpy() for part in self.parts]
+        known = [
+            slice(None) if column is None else part[column].notna().to_numpy()
+            for part in self.parts
+        ]
         return [len(np.unique(codes[rows])) for codes, rows in zip(self._codes, known, strict=True)]
 
 
@@ -187,6 +198,7 @@ def _binned(ours: Numbers, mixed: Numbers) -> tuple[Numbers, Numbers]:
 def _psi(ours: Numbers, theirs: Numbers, photos: float, reference: float) -> float:
     """Population stability index; half a photo is added to each bin, so that an empty one does not make it infinite."""
     one, other = (
-        (shares * count + 0.5) / (count + 0.5 * len(shares)) for shares, count in ((ours, photos), (theirs, reference))
+        (shares * count + 0.5) / (count + 0.5 * len(shares))
+        for shares, count in ((ours, photos), (theirs, reference))
     )
     return float(np.sum((one - other) * np.log(one / other)))

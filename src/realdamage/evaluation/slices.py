@@ -13,17 +13,46 @@ import pandas as pd
 
 from realdamage.data.intervals import DRAWS
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
+from realdamage.errors import UsageError
 from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
 from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.resampling import GroupDraws, Rows, percentile_interval, rate_interval, share_interval
-from realdamage.inference.errors import UsageError
+from realdamage.evaluation.resampling import (
+    GroupDraws,
+    Rows,
+    percentile_interval,
+    rate_interval,
+    share_interval,
+)
 
-SLICE_KEYS = ("generator", "family", "kind", "damage", "mask_area", "source", "condition", "perturbation", "split")
+SLICE_KEYS = (
+    "generator",
+    "family",
+    "kind",
+    "damage",
+    "mask_area",
+    "source",
+    "condition",
+    "perturbation",
+    "split",
+)
 # Real photos have no value of these, so all of them are the other side.
 SYNTHETIC_KEYS = ("generator", "family", "mask_area")
 STANDARD_SLICES = (
-    *(("kind",), ("generator",), ("family",), ("damage",), ("mask_area",), ("source",), ("condition",)),
-    *(("perturbation",), ("kind", "damage"), ("generator", "perturbation"), ("damage", "perturbation")),
+    *(
+        ("kind",),
+        ("generator",),
+        ("family",),
+        ("damage",),
+        ("mask_area",),
+        ("source",),
+        ("condition",),
+    ),
+    *(
+        ("perturbation",),
+        ("kind", "damage"),
+        ("generator", "perturbation"),
+        ("damage", "perturbation"),
+    ),
     *(("damage", "mask_area"), ("damage", "mask_area", "perturbation")),
 )
 FPR = 0.01
@@ -45,7 +74,9 @@ _ORDER: dict[str, Sequence[str]] = {
 _FIGURES = ("auroc", "tpr_at_fpr_1")
 
 
-def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def slice_table(
+    predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
     """One row per combination of the values of `by` (of `SLICE_KEYS`) that occurs among the scored photos.
 
     Columns: those of `by` as text; n photos of the slice, from n_groups; n_real and n_synthetic: the photos that auroc
@@ -68,7 +99,9 @@ def slice_table(predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = D
     return _Slices(predictions, n_boot, seed).table(by)
 
 
-def standard_slices(predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0) -> dict[str, pd.DataFrame]:
+def standard_slices(
+    predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
+) -> dict[str, pd.DataFrame]:
     """`slice_table` by each of `STANDARD_SLICES`, named like "kind × damage"; those that the photos say nothing about
     are left out: a key that no photo has, a perturbation when there is one only. Raises as `slice_table`."""
     slices = _Slices(predictions, n_boot, seed)
@@ -89,9 +122,13 @@ class _Slices:
         self.values = {key: _values(self.photos, key) for key in SLICE_KEYS}
         # Perturbations stand in the order of the file, which is that of the suite.
         suite = [name for name in dict.fromkeys(self.values["perturbation"]) if name != CLEAN]
-        self.order = {key: {name: rank for rank, name in enumerate(names)} for key, names in _ORDER.items()}
+        self.order = {
+            key: {name: rank for rank, name in enumerate(names)} for key, names in _ORDER.items()
+        }
         self.order["perturbation"] = {name: rank for rank, name in enumerate([CLEAN, *suite])}
-        self.parts = pd.Series(self.values["perturbation"]).groupby(self.values["perturbation"]).indices
+        self.parts = (
+            pd.Series(self.values["perturbation"]).groupby(self.values["perturbation"]).indices
+        )
         self.outcome = self.photos["outcome"].to_numpy(dtype=object)
         self.judged = has_thresholds(self.photos)
         self.scores = self.photos["score"].to_numpy(dtype=np.float64)
@@ -101,14 +138,18 @@ class _Slices:
 
     def tells(self, by: Sequence[str]) -> bool:
         return bool(len(self.photos)) and all(
-            len(self.order[key]) > 1 if key == "perturbation" else bool((self.values[key] != _empty(key)).any())
+            len(self.order[key]) > 1
+            if key == "perturbation"
+            else bool((self.values[key] != _empty(key)).any())
             for key in by
         )
 
     def table(self, by: Sequence[str]) -> pd.DataFrame:
         unknown = [key for key in by if key not in SLICE_KEYS]
         if unknown or not by or len(set(by)) < len(by):
-            raise UsageError(f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once")
+            raise UsageError(
+                f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once"
+            )
         counted = np.ones(len(self.photos), dtype=bool)
         if "perturbation" not in by and len(set(self.values["perturbation"])) > 1:
             counted &= self.values["perturbation"] == CLEAN
@@ -154,7 +195,9 @@ class _Slices:
                 continue
             alike: Rows = found[self.values[key][found] == value]
             if len(alike) < MIN_PHOTOS:
-                notes.append(f"{len(alike) or 'no'} {name} {_photos(alike)} of this {key}: compared with all")
+                notes.append(
+                    f"{len(alike) or 'no'} {name} {_photos(alike)} of this {key}: compared with all"
+                )
             found = alike if len(alike) >= MIN_PHOTOS else found
         damage = values.get("damage", _EMPTY["damage"])
         if damage == _EMPTY["damage"]:
@@ -162,7 +205,9 @@ class _Slices:
         alike = found[self.values["damage"][found] == damage]
         if synthetic:
             if len(alike) < MIN_PHOTOS:
-                notes.append(f"{len(alike) or 'no'} synthetic {_photos(alike)} of this damage: compared with all")
+                notes.append(
+                    f"{len(alike) or 'no'} synthetic {_photos(alike)} of this damage: compared with all"
+                )
             return alike if len(alike) >= MIN_PHOTOS else found
         return self._really_damaged(found, alike, notes)
 
@@ -173,13 +218,19 @@ class _Slices:
             notes.append(f"compared with the {len(alike)} really damaged photos of this damage")
             return alike
         if len(damaged) >= MIN_PHOTOS:
-            notes.append(f"compared with all {len(damaged)} really damaged photos ({len(alike)} of this damage)")
+            notes.append(
+                f"compared with all {len(damaged)} really damaged photos ({len(alike)} of this damage)"
+            )
             return damaged
-        notes.append(f"{len(damaged) or 'no'} really damaged {_photos(damaged)}: compared with all real ones")
+        notes.append(
+            f"{len(damaged) or 'no'} really damaged {_photos(damaged)}: compared with all real ones"
+        )
         return found
 
     def _figures(self, positives: Rows, negatives: Rows, notes: list[str]) -> dict[str, float]:
-        row = dict.fromkeys([key + end for key in _FIGURES for end in ("", "_low", "_high")], math.nan)
+        row = dict.fromkeys(
+            [key + end for key in _FIGURES for end in ("", "_low", "_high")], math.nan
+        )
         if min(len(positives), len(negatives)) < MIN_PHOTOS:
             notes.append(
                 f"{len(positives)} synthetic and {len(negatives)} real photos, too few for a figure "
@@ -189,7 +240,9 @@ class _Slices:
         draws = self.draws.roc(self.scores, positives, negatives, (FPR,))
         measured: tuple[str, ...] = _FIGURES
         if len(negatives) < MIN_NEGATIVES:
-            notes.append(f"{len(negatives)} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})")
+            notes.append(
+                f"{len(negatives)} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})"
+            )
             measured = ("auroc",)
         for key, figure in zip(measured, draws, strict=False):
             row[key] = float(figure[0])
@@ -212,7 +265,11 @@ class _Slices:
         outcome = self.outcome[photos]
         called = int((outcome == "synthetic").sum())
         low, high = share_interval(called, len(photos))
-        row |= {"called_synthetic": called / len(photos), "called_synthetic_low": low, "called_synthetic_high": high}
+        row |= {
+            "called_synthetic": called / len(photos),
+            "called_synthetic_low": low,
+            "called_synthetic_high": high,
+        }
         return {**row, "called_real": float((outcome == "real").mean())}
 
 
@@ -230,7 +287,9 @@ def _values(photos: pd.DataFrame, key: str) -> npt.NDArray[np.object_]:
         return np.full(len(photos), _empty(key), dtype=object)
     given = photos[key]
     if key == "mask_area":
-        bins = pd.cut(pd.to_numeric(given), [*_AREA_EDGES, math.inf], labels=_AREA_NAMES, include_lowest=True)
+        bins = pd.cut(
+            pd.to_numeric(given), [*_AREA_EDGES, math.inf], labels=_AREA_NAMES, include_lowest=True
+        )
         given = bins.astype(object).where(bins.notna(), "")
     if key in SYNTHETIC_KEYS:
         given = given.where(photos["label"] == "synthetic", "")

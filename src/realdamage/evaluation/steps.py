@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from realdamage.training.degradations import FILTERS, RGB, Jpeg, Resize
-from realdamage.training.degradations import Noise as SeededNoise
+from realdamage.data.degradations import FILTERS, RGB, Jpeg, Resize
+from realdamage.data.degradations import Noise as SeededNoise
 
 Mask = npt.NDArray[np.float32]
 JPEG_GRID = 8
@@ -54,7 +54,9 @@ class ResizeBack:
     def __call__(self, photo: Pixels, rng: np.random.Generator) -> Pixels:
         height, width = photo.rgb.shape[:2]
         smaller = Resize(self.scale, self.filter)(photo.rgb)
-        return photo._replace(rgb=np.asarray(Image.fromarray(smaller).resize((width, height), FILTERS[self.filter])))
+        return photo._replace(
+            rgb=np.asarray(Image.fromarray(smaller).resize((width, height), FILTERS[self.filter]))
+        )
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,12 @@ class Crop:
 
     def __call__(self, photo: Pixels, rng: np.random.Generator) -> Pixels:
         rows, columns = (
-            self._window(side, share) for side, share in zip(photo.rgb.shape[:2], rng.random(2), strict=True)
+            self._window(side, share)
+            for side, share in zip(photo.rgb.shape[:2], rng.random(2), strict=True)
         )
-        return Pixels(photo.rgb[rows, columns], None if photo.mask is None else photo.mask[rows, columns])
+        return Pixels(
+            photo.rgb[rows, columns], None if photo.mask is None else photo.mask[rows, columns]
+        )
 
     def _window(self, side: int, share: float) -> slice:
         kept = max(1, round(side * self.keep))

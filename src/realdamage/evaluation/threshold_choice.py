@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
+from realdamage.core.policy import Policy
 from realdamage.data.intervals import DRAWS
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.economics import (
     PAID,
     REFUSED,
@@ -28,9 +31,6 @@ from realdamage.evaluation.economics import (
     other_ways,
 )
 from realdamage.evaluation.predictions import clean
-from realdamage.inference.errors import RealDamageError
-from realdamage.inference.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.inference.policy import Policy
 
 NEVER = 1e6
 """A threshold that no score, a logit, reaches: t_synthetic = NEVER refuses no claim, t_real = -NEVER pays none."""
@@ -86,14 +86,23 @@ def choose_thresholds(
         t_synthetic=t_synthetic,
         costs=costs,
         figures=expected_cost(
-            sample, t_real, t_synthetic, costs, name="thresholds of least cost", n_boot=n_boot, seed=seed
+            sample,
+            t_real,
+            t_synthetic,
+            costs,
+            name="thresholds of least cost",
+            n_boot=n_boot,
+            seed=seed,
         ),
         cross_fitted=held_out,
         reason=reason,
         others=tuple(other_ways(sample, costs, policy, n_boot=n_boot, seed=seed)),
         bounded=tuple(
             name
-            for name, moved in (("t_real", t_real < free[0]), ("t_synthetic", t_synthetic > free[1]))
+            for name, moved in (
+                ("t_real", t_real < free[0]),
+                ("t_synthetic", t_synthetic > free[1]),
+            )
             if policy and policy.guarantee and moved
         ),
         negatives=sample.negatives,
@@ -103,7 +112,9 @@ def choose_thresholds(
     )
 
 
-def cost_curve(predictions: pd.DataFrame | CostSample, choice: ThresholdChoice, points: int = 200) -> pd.DataFrame:
+def cost_curve(
+    predictions: pd.DataFrame | CostSample, choice: ThresholdChoice, points: int = 200
+) -> pd.DataFrame:
     """How the figures move with one threshold while the other stays: columns varied ("t_real" or "t_synthetic"),
     threshold, cost, reviewed, stopped, accused, precision; thresholds from the lowest to the highest score."""
     sample = predictions if isinstance(predictions, CostSample) else cost_sample(predictions)
@@ -111,10 +122,16 @@ def cost_curve(predictions: pd.DataFrame | CostSample, choice: ThresholdChoice, 
     rows = []
     for varied in ("t_real", "t_synthetic"):
         for cut in cuts.tolist():
-            pair = (cut, max(cut, choice.t_synthetic)) if varied == "t_real" else (min(cut, choice.t_real), cut)
+            pair = (
+                (cut, max(cut, choice.t_synthetic))
+                if varied == "t_real"
+                else (min(cut, choice.t_real), cut)
+            )
             found = figures_of(sample, sample.outcomes(*pair), choice.costs, name=varied, n_boot=1)
             keys = ("cost", "reviewed", "stopped", "accused", "precision")
-            rows.append({"varied": varied, "threshold": cut, **{key: getattr(found, key) for key in keys}})
+            rows.append(
+                {"varied": varied, "threshold": cut, **{key: getattr(found, key) for key in keys}}
+            )
     return pd.DataFrame(rows).astype({"precision": "float64"})
 
 
@@ -130,14 +147,26 @@ def cost_by_fraud_rate(
     `rates`: the rate itself, a tenth, a third, three and ten times of it, below a half."""
     sample = predictions if isinstance(predictions, CostSample) else cost_sample(predictions)
     own = choice.costs.fraud_rate
-    rates = rates or [rate for rate in (own / 10, own / 3, own, 3 * own, 10 * own) if rate < 0.5 or rate == own]
+    rates = rates or [
+        rate for rate in (own / 10, own / 3, own, 3 * own, 10 * own) if rate < 0.5 or rate == own
+    ]
     rows = []
     for rate in rates:
         costs = replace(choice.costs, fraud_rate=rate)
         pairs = [(choice.t_real, choice.t_synthetic), _least_cost(sample, costs, policy)]
-        kept, anew = (figures_of(sample, sample.outcomes(*pair), costs, name="", n_boot=1).cost for pair in pairs)
+        kept, anew = (
+            figures_of(sample, sample.outcomes(*pair), costs, name="", n_boot=1).cost
+            for pair in pairs
+        )
         pay, review, present = (way.cost for way in other_ways(sample, costs, policy, n_boot=1))
-        names = ("fraud_rate", "pay_every_claim", "review_every_claim", "present", "chosen", "chosen_anew")
+        names = (
+            "fraud_rate",
+            "pay_every_claim",
+            "review_every_claim",
+            "present",
+            "chosen",
+            "chosen_anew",
+        )
         rows.append(dict(zip(names, (rate, pay, review, present, kept, anew), strict=True)))
     return pd.DataFrame(rows)
 
@@ -161,7 +190,9 @@ def read_judge(path: str | Path, predictions: pd.DataFrame) -> tuple[bytes, Mode
     return onnx_bytes, metadata, metadata.policy
 
 
-def write_thresholds(path: str | Path, choice: ThresholdChoice, predictions: pd.DataFrame) -> Policy:
+def write_thresholds(
+    path: str | Path, choice: ThresholdChoice, predictions: pd.DataFrame
+) -> Policy:
     """Puts the chosen thresholds into the model file; its promise, calibration and rules stay, its worst
     source, counted at the old thresholds, goes. Returns the new policy.
 
@@ -170,7 +201,9 @@ def write_thresholds(path: str | Path, choice: ThresholdChoice, predictions: pd.
     onnx_bytes, metadata, policy = read_judge(path, predictions)
     least, most = _promised(policy)
     if choice.t_synthetic < least or choice.t_real > most:
-        raise RealDamageError(f"{path}: these thresholds would break its promise; choose them with its policy.")
+        raise RealDamageError(
+            f"{path}: these thresholds would break its promise; choose them with its policy."
+        )
     if choice.t_real >= NEVER:
         raise RealDamageError(
             "At these costs it is cheapest to pay every claim unseen, for which no model is needed; nothing is written."
@@ -219,7 +252,9 @@ def _least_cost(sample: CostSample, costs: Costs, policy: Policy | None) -> tupl
         total = int((sample.synthetic == label).sum())
         below = np.searchsorted(scores, high, side="left")
         # A score at both thresholds is synthetic.
-        rates[..., label, PAID] = np.minimum(np.searchsorted(scores, low, side="right")[:, None], below) / total
+        rates[..., label, PAID] = (
+            np.minimum(np.searchsorted(scores, low, side="right")[:, None], below) / total
+        )
         rates[..., label, REFUSED] = (len(scores) - below) / total
     rates[..., REVIEWED] = 1 - rates[..., PAID] - rates[..., REFUSED]
     cost = np.where(low[:, None] <= high, cost_of_rates(rates, costs), np.inf)
@@ -249,7 +284,10 @@ def _cross_fitted(
     groups = [len(np.unique(sample.group[sample.synthetic == label])) for label in (False, True)]
     parts = min(folds, *groups)
     if parts < 2:
-        return None, f"{groups[0]} groups of real and {groups[1]} of synthetic photos; at least 2 of each are needed"
+        return (
+            None,
+            f"{groups[0]} groups of real and {groups[1]} of synthetic photos; at least 2 of each are needed",
+        )
     outcomes = np.full(len(sample.score), REVIEWED)
     names, of_group = np.unique(sample.group, return_inverse=True)
     has_fake = np.bincount(of_group, weights=sample.synthetic) > 0
@@ -258,7 +296,10 @@ def _cross_fitted(
         part = np.isin(of_group, left_out)
         rest = ~part
         if len(np.unique(sample.synthetic[rest])) < 2:
-            return None, "the photos of one class lie in so few groups that none are left to choose thresholds on"
+            return (
+                None,
+                "the photos of one class lie in so few groups that none are left to choose thresholds on",
+            )
         pair = _least_cost(sample.part(rest), costs, policy)
         outcomes[part] = sample.part(part).outcomes(*pair)
     name = "  on photos left out of the choice"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.manifest import Manifest
-from realdamage.inference.errors import ConfigError
+from realdamage.errors import ConfigError
 
 
 def is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:

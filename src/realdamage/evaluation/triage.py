@@ -16,16 +16,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.policy import Calibration, check_prior
 from realdamage.data.intervals import DRAWS, bootstrap_interval
-from realdamage.evaluation.predictions import check_predictions, clean, group_ids, read_table_csv, table_csv
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.policy import Calibration, check_prior
+from realdamage.errors import RealDamageError, UsageError
+from realdamage.evaluation.predictions import (
+    check_predictions,
+    clean,
+    group_ids,
+    read_table_csv,
+    table_csv,
+)
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Shares of the reviewing time at which `found_early` counts."""
 QUEUE_COLUMNS = (
-    *("rank", "claim_id", "file_name", "photos", "probability", "claim_value", "expected_loss", "loss_per_minute"),
+    *(
+        "rank",
+        "claim_id",
+        "file_name",
+        "photos",
+        "probability",
+        "claim_value",
+        "expected_loss",
+        "loss_per_minute",
+    ),
     *("outcome", "score", "photo_probability", "label", "group"),
 )
 
@@ -86,10 +101,18 @@ def triage_order(
     refused = photos["outcome"].eq("synthetic").groupby(photos["claim_id"]).transform("any")
     paid = photos["outcome"].eq("real").groupby(photos["claim_id"]).transform("all")
     left_out = {"refused": refused, "paid": paid}
-    counts = {name: 0 if everything else photos.loc[rows, "claim_id"].nunique() for name, rows in left_out.items()}
+    counts = {
+        name: 0 if everything else photos.loc[rows, "claim_id"].nunique()
+        for name, rows in left_out.items()
+    }
     waiting = photos if everything else photos[~refused & ~paid]
     fake = photos["label"].eq("synthetic").groupby(photos["claim_id"]).any()
-    return Queue(_ordered(waiting, minutes_per_photo), **counts, honest=int((~fake).sum()), fake=int(fake.sum()))
+    return Queue(
+        _ordered(waiting, minutes_per_photo),
+        **counts,
+        honest=int((~fake).sum()),
+        fake=int(fake.sum()),
+    )
 
 
 def read_claims(path: str | Path) -> pd.DataFrame:
@@ -113,7 +136,9 @@ def read_claims(path: str | Path) -> pd.DataFrame:
     for column in ("claim_id", "file_name"):
         empty = np.flatnonzero(table[column] == "")
         if len(empty):
-            raise RealDamageError(f"{path}, row {empty[0] + 2}, column {column}: empty. Fill it in or remove the row.")
+            raise RealDamageError(
+                f"{path}, row {empty[0] + 2}, column {column}: empty. Fill it in or remove the row."
+            )
     twice = np.flatnonzero(table.duplicated("file_name"))
     if len(twice):
         raise RealDamageError(
@@ -134,11 +159,15 @@ def read_claims(path: str | Path) -> pd.DataFrame:
 
 def write_queue(path: str | Path, queue: Queue) -> None:
     """Writes the photos in order as CSV, whole or not at all. Raises RealDamageError: no room."""
-    rounded = queue.photos.map(lambda value: float(f"{value:.6g}") if isinstance(value, float) else value)
+    rounded = queue.photos.map(
+        lambda value: float(f"{value:.6g}") if isinstance(value, float) else value
+    )
     write_atomically(path, table_csv(rounded))
 
 
-def found_early(queue: Queue, *, fraud_rate: float | None = None, n_boot: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def found_early(
+    queue: Queue, *, fraud_rate: float | None = None, n_boot: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
     """Which share of the queue's fakes is found in the first share of its reviewing time: columns reviewed, found, low,
     high (95%, by bootstrap over groups) and random, what any other order finds in that time on average.
 
@@ -148,7 +177,9 @@ def found_early(queue: Queue, *, fraud_rate: float | None = None, n_boot: int = 
     """
     photos = queue.photos
     if (photos["label"] == "").any():
-        raise RealDamageError("A claim in the queue has no label, so nobody knows which ones are fake.")
+        raise RealDamageError(
+            "A claim in the queue has no label, so nobody knows which ones are fake."
+        )
     claims = queue.claims
     fake = photos["label"].eq("synthetic").groupby(photos["claim_id"], sort=False).any().to_numpy()
     if fake.all() or not fake.any():
@@ -164,7 +195,9 @@ def found_early(queue: Queue, *, fraud_rate: float | None = None, n_boot: int = 
         if not weight[fake].any():
             return np.full(len(SHARES), np.nan)
         if fraud_rate is not None:
-            weight = weight * np.where(fake, fraud_rate / queue.fake, (1 - fraud_rate) / queue.honest)
+            weight = weight * np.where(
+                fake, fraud_rate / queue.fake, (1 - fraud_rate) / queue.honest
+            )
         spent, found = np.cumsum(weight * minutes), np.cumsum(weight * fake)
         shares: npt.NDArray[np.float64] = np.interp(
             SHARES, np.append(0, spent / spent[-1]), np.append(0, found / found[-1])
@@ -173,7 +206,9 @@ def found_early(queue: Queue, *, fraud_rate: float | None = None, n_boot: int = 
 
     low, high = bootstrap_interval(statistic, group_ids(claims), n_boot=n_boot, seed=seed)
     figures = statistic(np.ones(len(claims)))
-    return pd.DataFrame({"reviewed": SHARES, "found": figures, "low": low, "high": high, "random": SHARES})
+    return pd.DataFrame(
+        {"reviewed": SHARES, "found": figures, "low": low, "high": high, "random": SHARES}
+    )
 
 
 def try_order(queue: Queue, *, fraud_rate: float | None = None) -> tuple[pd.DataFrame | None, str]:
@@ -186,7 +221,9 @@ def try_order(queue: Queue, *, fraud_rate: float | None = None) -> tuple[pd.Data
         return None, str(error)
 
 
-def format_queue(queue: Queue, early: pd.DataFrame | None, reason: str = "", first: int = 10) -> str:
+def format_queue(
+    queue: Queue, early: pd.DataFrame | None, reason: str = "", first: int = 10
+) -> str:
     """How many wait, the first claims, and what the order is worth, or the `reason` why that is not known."""
     claims = queue.claims
     lines = [
@@ -195,11 +232,18 @@ def format_queue(queue: Queue, early: pd.DataFrame | None, reason: str = "", fir
     ]
     if len(claims):
         width = max(8, *(len(claim) for claim in claims["claim_id"].head(first)))
-        lines += ["", f"rank  {'claim':<{width}}{'photos':>8}{'probability':>13}{'value':>10}{'loss a minute':>15}"]
+        lines += [
+            "",
+            f"rank  {'claim':<{width}}{'photos':>8}{'probability':>13}{'value':>10}{'loss a minute':>15}",
+        ]
     for row in claims.head(first).to_dict("records"):
         known = not np.isnan(row["probability"])
-        figures = f"{row['photos']:>8}" + (f"{row['probability']:>13.4f}" if known else f"{'unreadable':>13}")
-        worth = f"{row['claim_value']:>10g}" + (f"{row['loss_per_minute']:>15.4g}" if known else f"{'–':>15}")
+        figures = f"{row['photos']:>8}" + (
+            f"{row['probability']:>13.4f}" if known else f"{'unreadable':>13}"
+        )
+        worth = f"{row['claim_value']:>10g}" + (
+            f"{row['loss_per_minute']:>15.4g}" if known else f"{'–':>15}"
+        )
         lines.append(f"{row['rank']:>4}  {row['claim_id']:<{width}}{figures}{worth}")
     if early is not None:
         lines += [
@@ -215,13 +259,19 @@ def format_queue(queue: Queue, early: pd.DataFrame | None, reason: str = "", fir
     return "\n".join(lines)
 
 
-def _probabilities(photos: pd.DataFrame, calibration: Calibration | None, prior: float | None) -> pd.Series:
+def _probabilities(
+    photos: pd.DataFrame, calibration: Calibration | None, prior: float | None
+) -> pd.Series:
     """Of each photo; NaN where it has no score."""
     if calibration is not None:
         scores = photos["score"].astype("float64")
-        return scores.map(lambda score: np.nan if np.isnan(score) else calibration.probability(score, prior))
+        return scores.map(
+            lambda score: np.nan if np.isnan(score) else calibration.probability(score, prior)
+        )
     if prior is not None:
-        raise UsageError("a prior needs the model, which knows the share of fakes it was calibrated at: give --model")
+        raise UsageError(
+            "a prior needs the model, which knows the share of fakes it was calibrated at: give --model"
+        )
     lacking = photos["score"].notna() & photos["probability"].isna()
     if lacking.any() or not len(photos):
         raise RealDamageError(
@@ -231,7 +281,9 @@ def _probabilities(photos: pd.DataFrame, calibration: Calibration | None, prior:
     return photos["probability"].astype("float64")
 
 
-def _with_claims(photos: pd.DataFrame, claims: pd.DataFrame | None, claim_value: float | None) -> pd.DataFrame:
+def _with_claims(
+    photos: pd.DataFrame, claims: pd.DataFrame | None, claim_value: float | None
+) -> pd.DataFrame:
     """The photos with claim_id and claim_value."""
     photos = photos.assign(claim_id=photos["file_name"], claim_value=np.nan)
     if claims is not None:
@@ -246,7 +298,9 @@ def _with_claims(photos: pd.DataFrame, claims: pd.DataFrame | None, claim_value:
         photos["claim_value"] = photos["file_name"].map(named["claim_value"])
         several = photos.groupby("claim_id")["claim_value"].nunique()
         if (several > 1).any():
-            raise RealDamageError(f"Claim {several.idxmax()!r} has {several.max()} values; a claim has one.")
+            raise RealDamageError(
+                f"Claim {several.idxmax()!r} has {several.max()} values; a claim has one."
+            )
         photos["claim_value"] = photos.groupby("claim_id")["claim_value"].transform("max")
     without = photos["claim_value"].isna()
     if claim_value is None and without.any() and not without.all():
@@ -254,18 +308,31 @@ def _with_claims(photos: pd.DataFrame, claims: pd.DataFrame | None, claim_value:
             f"{photos.loc[without, 'claim_id'].nunique()} claims have no value, such as "
             f"{photos.loc[without, 'claim_id'].iat[0]!r}, others have one. Fill them in, or say --claim-value."
         )
-    return photos.assign(claim_value=photos["claim_value"].fillna(1.0 if claim_value is None else claim_value))
+    return photos.assign(
+        claim_value=photos["claim_value"].fillna(1.0 if claim_value is None else claim_value)
+    )
 
 
 def _ordered(photos: pd.DataFrame, minutes_per_photo: float) -> pd.DataFrame:
     loss = photos["probability"] * photos["claim_value"]
-    photos = photos.assign(expected_loss=loss, loss_per_minute=loss / (photos["photos"] * minutes_per_photo))
+    photos = photos.assign(
+        expected_loss=loss, loss_per_minute=loss / (photos["photos"] * minutes_per_photo)
+    )
     # A photo inside its claim; a claim by the quality of its best photo. What has no probability comes last.
     for column in ("sharpness", "compression"):
         photos[column] = photos.get(column, np.nan)
         photos[f"best_{column}"] = photos.groupby("claim_id")[column].transform("max")
-    order = ["loss_per_minute", "best_sharpness", "best_compression", "claim_id", "photo_probability", "file_name"]
+    order = [
+        "loss_per_minute",
+        "best_sharpness",
+        "best_compression",
+        "claim_id",
+        "photo_probability",
+        "file_name",
+    ]
     rising = [False, False, False, True, False, True]
-    photos = photos.sort_values(order, ascending=rising, na_position="last", kind="stable").reset_index(drop=True)
+    photos = photos.sort_values(
+        order, ascending=rising, na_position="last", kind="stable"
+    ).reset_index(drop=True)
     photos["rank"] = pd.factorize(photos["claim_id"])[0] + 1
     return photos[list(QUEUE_COLUMNS)]

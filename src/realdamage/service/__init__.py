@@ -1,1 +1,1 @@
-"""The HTTP service: a thin app over inference/ with limits, keys and figures. Imports no torch."""
+"""The HTTP service: a thin app over core/ with limits, keys and figures. Imports no torch."""

@@ -14,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from realdamage import __version__
-from realdamage.inference.claim import ClaimPolicy
-from realdamage.inference.errors import RealDamageError
-from realdamage.inference.provenance import TrustAnchors
+from realdamage.claims import ClaimPolicy
+from realdamage.errors import RealDamageError
+from realdamage.provenance import TrustAnchors
 from realdamage.service import claims, operation, pages, photos, reviews
 from realdamage.service.fields import invalid
 from realdamage.service.front import Front
@@ -60,7 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     if store is not None:
         metrics.watch_store(lambda: shutil.disk_usage(store.folder).free)
-    policy = ClaimPolicy.from_yaml(settings.claim_policy) if settings.claim_policy else ClaimPolicy.default()
+    policy = (
+        ClaimPolicy.from_yaml(settings.claim_policy)
+        if settings.claim_policy
+        else ClaimPolicy.default()
+    )
 
     def was_judged(sha256: str) -> bool:
         return sha256 in service.judged or (store is not None and store.index.has_photo(sha256))
@@ -74,7 +78,10 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.to_thread(load_shadow, service)
         if anchors := service.trust_anchors:
             tell(
-                "trust anchors", authorities=anchors.authorities, passed_over=anchors.passed_over, sha256=anchors.sha256
+                "trust anchors",
+                authorities=anchors.authorities,
+                passed_over=anchors.passed_over,
+                sha256=anchors.sha256,
             )
         tell("ready", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
         purging = asyncio.create_task(_purge(store, service)) if store else None
@@ -117,7 +124,7 @@ def load_shadow(service: Service) -> None:
 
 def _import_all() -> None:
     """What claims import when first judged takes a while; no request should wait for it."""
-    for name in ("realdamage.inference.comparison", "realdamage.inference.claim", "cv2", "c2pa", "imagehash"):
+    for name in ("realdamage.photo_pairs", "realdamage.claims", "cv2", "c2pa", "imagehash"):
         importlib.import_module(name)
 
 
@@ -127,7 +134,9 @@ async def _purge(store: ClaimStore, service: Service) -> None:
     while True:
         try:
             gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
-            confirmed = False  # the operator has looked at the clock once, not at what it does later
+            confirmed = (
+                False  # the operator has looked at the clock once, not at what it does later
+            )
             forgotten = 0
             if days is not None and not gone.clock_in_doubt:
                 forgotten = await asyncio.to_thread(service.reviews.purge, days)
@@ -153,12 +162,20 @@ async def _refuse(request: Request, error: Exception) -> Response:
         refusal = error
     elif isinstance(error, HTTPException):
         message = f"{error.detail}: {request.method} {request.url.path[:80]}; the interface is described at /docs"
-        refusal = Refusal(error.status_code, _CODES.get(error.status_code, "refused"), message, error.headers)
+        refusal = Refusal(
+            error.status_code, _CODES.get(error.status_code, "refused"), message, error.headers
+        )
     elif isinstance(error, RequestValidationError):
         refusal = invalid(error.errors(), request.scope.get("route"))
     else:  # a model that fails on real tiles, a store that cannot be written
         # Its words name files of this machine: for the log, not for whoever calls.
-        tell("not answered", logging.ERROR, request_id=request_id, error=type(error).__name__, reason=str(error))
+        tell(
+            "not answered",
+            logging.ERROR,
+            request_id=request_id,
+            error=type(error).__name__,
+            reason=str(error),
+        )
         message = "the service cannot answer now; its log has the details under this request_id"
         refusal = Refusal(503, "unavailable", message, {"Retry-After": "30"})
     headers = {**(refusal.headers or {}), "content-type": "application/json"}

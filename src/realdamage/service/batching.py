@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from realdamage.inference.decoding import Float32Array, UInt8Array
-from realdamage.inference.scorer import TileScorer
+from realdamage.core.decoding import Float32Array, UInt8Array
+from realdamage.core.scorer import TileScorer
 
 Scores = tuple[Float32Array, Float32Array]
 _CLOSE_S = 5.0
@@ -42,7 +42,11 @@ class BatchingScorer:
     """
 
     def __init__(
-        self, scorer: TileScorer, *, batch_tiles: int = 64, observe: Callable[[int, int], None] | None = None
+        self,
+        scorer: TileScorer,
+        *,
+        batch_tiles: int = 64,
+        observe: Callable[[int, int], None] | None = None,
     ) -> None:
         self._scorer = scorer
         self._batch_tiles = batch_tiles
@@ -132,7 +136,9 @@ class BatchingScorer:
         position = 0
         for call, start, end in run:
             count = end - start
-            call.parts.append((logit[position : position + count], evidence[position : position + count]))
+            call.parts.append(
+                (logit[position : position + count], evidence[position : position + count])
+            )
             position += count
             if end == len(call.tiles) and not call.done.done():
                 logits, evidences = zip(*call.parts, strict=True)

@@ -39,16 +39,24 @@ MODEL = _object(
         "policy": _maybe({"type": "object"}),
     }
 )
-_PHRASES = _list(_object({"template": _TEXT, "values": {"type": "object", "additionalProperties": _TEXT}}))
+_PHRASES = _list(
+    _object({"template": _TEXT, "values": {"type": "object", "additionalProperties": _TEXT}})
+)
 REASONS = _list(_object({"code": _TEXT, "sentence": _TEXT}, phrases=_PHRASES))
 VERDICT = _object(
     {
         "outcome": {"type": "string", "enum": ["real", "review", "synthetic"]},
         "score": _NUMBER,
         "probability": _maybe({"type": "number", "minimum": 0, "maximum": 1}),
-        "heatmap": _maybe({"type": "string", "description": "8-bit grey PNG in base64, one pixel a patch"}),
+        "heatmap": _maybe(
+            {"type": "string", "description": "8-bit grey PNG in base64, one pixel a patch"}
+        ),
         "cell": _NUMBER,
-        "regions": _list(_object({"box": {"type": "array", "items": {"type": "integer"}}, "probability": _NUMBER})),
+        "regions": _list(
+            _object(
+                {"box": {"type": "array", "items": {"type": "integer"}}, "probability": _NUMBER}
+            )
+        ),
         "reasons": REASONS,
         "photo_sha256": _DIGEST,
         "graph_sha256": _TEXT,
@@ -60,11 +68,28 @@ VERDICT = _object(
 PHOTO_RESULT = _object(
     {"name": _TEXT},
     verdict=VERDICT,
-    provenance={"type": "object", "description": "what the file says of itself; absence proves nothing"},
+    provenance={
+        "type": "object",
+        "description": "what the file says of itself; absence proves nothing",
+    },
     error=_object({"code": _TEXT, "message": _TEXT}),
 )
-PHOTOS = _object({"results": _list(PHOTO_RESULT), "model_version": _TEXT, "graph_sha256": _TEXT, "request_id": _TEXT})
-CLAIM = _object({"claim_id": _TEXT, "recommendation": _TEXT, "reasons": REASONS, "photos": _list({"type": "object"})})
+PHOTOS = _object(
+    {
+        "results": _list(PHOTO_RESULT),
+        "model_version": _TEXT,
+        "graph_sha256": _TEXT,
+        "request_id": _TEXT,
+    }
+)
+CLAIM = _object(
+    {
+        "claim_id": _TEXT,
+        "recommendation": _TEXT,
+        "reasons": REASONS,
+        "photos": _list({"type": "object"}),
+    }
+)
 
 DELETED = _object({"deleted": _TEXT})
 
@@ -94,7 +119,10 @@ _EXAMPLES: dict[str, Any] = {
                     "height": 480,
                 },
             },
-            {"name": "broken.jpg", "error": {"code": "unreadable_photo", "message": "broken.jpg: the file is …"}},
+            {
+                "name": "broken.jpg",
+                "error": {"code": "unreadable_photo", "message": "broken.jpg: the file is …"},
+            },
         ],
         "model_version": "reference-1",
         "graph_sha256": "1" * 64,
@@ -131,7 +159,9 @@ def answers(schema: Schema, *refusals: int, example: Any = None) -> dict[int | s
     content: dict[str, Any] = {"schema": schema}
     if example is not None:
         content["example"] = example
-    found: dict[int | str, dict[str, Any]] = {200: {"description": "Done", "content": {"application/json": content}}}
+    found: dict[int | str, dict[str, Any]] = {
+        200: {"description": "Done", "content": {"application/json": content}}
+    }
     for status in sorted({*refusals, 403, 413, 431, 503}):
         error = {"schema": ERROR, "example": _EXAMPLES["error"]}
         found[status] = {"description": _MEANINGS[status], "content": {"application/json": error}}
@@ -140,7 +170,9 @@ def answers(schema: Schema, *refusals: int, example: Any = None) -> dict[int | s
 
 def _form(required: dict[str, Schema], **optional: Schema) -> dict[str, Any]:
     schema = {**_object(required, **optional), "additionalProperties": False}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }
 
 
 _FILES: Schema = {**_list({"type": "string", "format": "binary"}), "minItems": 1}
@@ -161,8 +193,16 @@ CLAIMS_BODY = _form(
     {"photos": {**_FILES, "description": "the photos of the claim"}},
     listings={**_FILES, "minItems": 0, "description": "the seller's photos of the intact product"},
     text={**_TEXT, "description": "what the buyer wrote"},
-    claim_id={**_TEXT, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "description": "yours; otherwise one is made"},
-    keep={**_FLAG, "default": "false", "description": "store the decision and its evidence; needs --store"},
+    claim_id={
+        **_TEXT,
+        "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        "description": "yours; otherwise one is made",
+    },
+    keep={
+        **_FLAG,
+        "default": "false",
+        "description": "store the decision and its evidence; needs --store",
+    },
     heatmaps={**_FLAG, "default": "true", "description": "with heat maps as PNG in base64"},
 )
 CLAIMS_ANSWERS = answers(CLAIM, *_UPLOAD_REFUSALS, 409)

@@ -57,9 +57,12 @@ def invalid(errors: Sequence[Mapping[str, Any]], route: object) -> Refusal:
         if error["type"] == "json_invalid" or not path:
             sentences.append(_of_body(error))
         else:
-            sentences.append(_of_field(".".join(map(str, path))[:_LONGEST], known.get(str(path[0])), error))
+            sentences.append(
+                _of_field(".".join(map(str, path))[:_LONGEST], known.get(str(path[0])), error)
+            )
     unknown = any(
-        error["type"] in ("missing", "extra_forbidden", "json_invalid") or len(error["loc"]) < 2 for error in errors
+        error["type"] in ("missing", "extra_forbidden", "json_invalid") or len(error["loc"]) < 2
+        for error in errors
     )
     if unknown and body:
         needed = ", ".join(name for name, field in body.items() if field.is_required())
@@ -73,12 +76,16 @@ def _known(route: object) -> tuple[Mapping[str, FieldInfo], Mapping[str, FieldIn
     if not isinstance(route, APIRoute):
         return {}, {}
     model = route.body_field.field_info.annotation if route.body_field else None
-    return getattr(model, "model_fields", {}), {one.alias: one.field_info for one in route.dependant.query_params}
+    return getattr(model, "model_fields", {}), {
+        one.alias: one.field_info for one in route.dependant.query_params
+    }
 
 
 def _of_body(error: Mapping[str, Any]) -> str:
     why = (error.get("ctx") or {}).get("error")
-    found = f"no JSON ({why})" if why else "empty" if error["type"] == "missing" else "no JSON object"
+    found = (
+        f"no JSON ({why})" if why else "empty" if error["type"] == "missing" else "no JSON object"
+    )
     return f"the body is {found}; send an object with the header Content-Type: application/json"
 
 

@@ -51,7 +51,10 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
         answer = _Answer(send, request_id)
@@ -61,7 +64,9 @@ class Front:
         gone = False
         try:
             self._check(scope, headers)
-            body = _Body(receive, state, self._limit(scope["path"]), self._service.settings.deadline)
+            body = _Body(
+                receive, state, self._limit(scope["path"]), self._service.settings.deadline
+            )
             body.check_promise(headers.get("content-length", ""))
             await self._app(scope, body, answer)
         except Refusal as refusal:
@@ -71,9 +76,19 @@ class Front:
         except Exception as error:
             # The frames only: a message may hold the name of a photo.
             frames = "".join(traceback.format_tb(error.__traceback__))
-            tell("error", logging.ERROR, request_id=request_id, error=type(error).__name__, trace=frames)
+            tell(
+                "error",
+                logging.ERROR,
+                request_id=request_id,
+                error=type(error).__name__,
+                trace=frames,
+            )
             await answer.refuse(
-                Refusal(500, "internal", "the service failed; its log has the details under this request_id")
+                Refusal(
+                    500,
+                    "internal",
+                    "the service failed; its log has the details under this request_id",
+                )
             )
         finally:
             self._service.active -= 1
@@ -88,9 +103,13 @@ class Front:
                 "the service is stopping and takes no new requests",
                 {"Retry-After": "5", "Connection": "close"},
             )
-        if (found := sum(len(name) + len(value) for name, value in scope["headers"])) > _MAX_HEADER_BYTES:
+        if (
+            found := sum(len(name) + len(value) for name, value in scope["headers"])
+        ) > _MAX_HEADER_BYTES:
             raise Refusal(
-                431, "headers_too_large", f"the headers have {found} bytes, at most {_MAX_HEADER_BYTES} are read"
+                431,
+                "headers_too_large",
+                f"the headers have {found} bytes, at most {_MAX_HEADER_BYTES} are read",
             )
         if "content-length" in headers and "transfer-encoding" in headers:
             # A proxy that believes the other one sees another end of the body: what follows would be a second request.
@@ -107,11 +126,19 @@ class Front:
         key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
         if not key:
             raise Refusal(
-                401, "no_key", "a key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`", _CHALLENGE
+                401,
+                "no_key",
+                "a key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
+                _CHALLENGE,
             )
         entry = service.keys.find(key)
         if entry is None:
-            raise Refusal(401, "wrong_key", "this key is not known here; ask who runs the service for one", _CHALLENGE)
+            raise Refusal(
+                401,
+                "wrong_key",
+                "this key is not known here; ask who runs the service for one",
+                _CHALLENGE,
+            )
         scope["state"].update(caller=entry.name, is_admin=entry.admin)
 
     def _limit(self, path: str) -> int:
@@ -122,7 +149,12 @@ class Front:
         settings, host = self._service.settings, headers.get("host", "")
         found = _HOST.fullmatch(host)
         name = found[1].strip("[]").lower() if found else ""
-        if settings.is_loopback and not self._service.keys.keys and not settings.no_auth and name not in _LOCAL_NAMES:
+        if (
+            settings.is_loopback
+            and not self._service.keys.keys
+            and not settings.no_auth
+            and name not in _LOCAL_NAMES
+        ):
             raise Refusal(
                 403,
                 "wrong_host",
@@ -130,20 +162,35 @@ class Front:
                 "say --no-auth where something in front checks who calls",
             )
         origin = headers.get("origin")
-        if origin and method not in ("GET", "HEAD", "OPTIONS") and origin.partition("://")[2] != host:
+        if (
+            origin
+            and method not in ("GET", "HEAD", "OPTIONS")
+            and origin.partition("://")[2] != host
+        ):
             raise Refusal(
-                403, "other_origin", f"a page of {origin[:80]!r} may not send here; call from a server instead"
+                403,
+                "other_origin",
+                f"a page of {origin[:80]!r} may not send here; call from a server instead",
             )
 
     def _record(self, scope: Scope, status: int) -> None:
         state, route = scope["state"], scope.get("route")
-        path = getattr(route, "path", None) or "unmatched"  # the template: no id of a claim, no endless labels
+        path = (
+            getattr(route, "path", None) or "unmatched"
+        )  # the template: no id of a claim, no endless labels
         seconds = time.monotonic() - state["started"]
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._service.metrics.requests.labels(path, method, str(status)).inc()
         self._service.metrics.seconds.labels(path).observe(seconds)
         values = {name: state[name] for name in ("request_id", "photos", "bytes", "caller")}
-        tell("request", route=path, method=method, status=status, ms=round(1000 * seconds, 1), **values)
+        tell(
+            "request",
+            route=path,
+            method=method,
+            status=status,
+            ms=round(1000 * seconds, 1),
+            **values,
+        )
 
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
@@ -159,14 +206,20 @@ class _Body:
 
     def check_promise(self, content_length: str) -> None:
         """Refuse early what says that it is too large; the bytes are counted all the same."""
-        if content_length.isascii() and content_length.isdigit() and int(content_length[:20]) > self._limit:
+        if (
+            content_length.isascii()
+            and content_length.isdigit()
+            and int(content_length[:20]) > self._limit
+        ):
             raise too_large(self._limit)
 
     async def __call__(self) -> Message:
         if self._complete:  # whoever asks now waits for the caller to go away
             return await self._receive()
         try:
-            async with asyncio.timeout(max(0.0, self._state["started"] + self._seconds - time.monotonic())):
+            async with asyncio.timeout(
+                max(0.0, self._state["started"] + self._seconds - time.monotonic())
+            ):
                 message = await self._receive()
         except TimeoutError:
             raise too_slow(self._seconds) from None
@@ -199,7 +252,13 @@ class _Answer:
         if self._started:
             return
         body = refusal.to_json(self._request_id)
-        headers = {"content-type": "application/json", "content-length": str(len(body)), **(refusal.headers or {})}
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            **(refusal.headers or {}),
+        }
         encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await self({"type": "http.response.start", "status": refusal.status_code, "headers": encoded})
+        await self(
+            {"type": "http.response.start", "status": refusal.status_code, "headers": encoded}
+        )
         await self({"type": "http.response.body", "body": body})

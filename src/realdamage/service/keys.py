@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from realdamage.inference.errors import UsageError
+from realdamage.errors import UsageError
 from realdamage.service.logs import tell
 from realdamage.service.settings import Settings
 
@@ -42,8 +42,14 @@ class KeyRing:
         """From the file and the variable of the settings. Raises UsageError naming file and line."""
         lines: list[tuple[str, str]] = []
         if settings.api_keys is not None:
-            lines += [(f"{settings.api_keys}:{n}", line) for n, line in enumerate(_lines(settings.api_keys), 1)]
-        lines += [("REALDAMAGE_API_KEY_HASHES", line) for line in re.split(r"[,\n]", settings.api_key_hashes)]
+            lines += [
+                (f"{settings.api_keys}:{n}", line)
+                for n, line in enumerate(_lines(settings.api_keys), 1)
+            ]
+        lines += [
+            ("REALDAMAGE_API_KEY_HASHES", line)
+            for line in re.split(r"[,\n]", settings.api_key_hashes)
+        ]
         keys = tuple(_key(where, line) for where, line in lines if line.partition("#")[0].strip())
         if settings.has_keys and not keys:
             raise UsageError(
@@ -66,7 +72,9 @@ def hash_key(key: str, name: str) -> str:
     short enough to be guessed."""
     key = key.strip()
     if not _NAME.fullmatch(name):
-        raise UsageError(f"the name {name[:80]!r} of a key: 1 to 64 letters, digits, dots, dashes or underscores")
+        raise UsageError(
+            f"the name {name[:80]!r} of a key: 1 to 64 letters, digits, dots, dashes or underscores"
+        )
     if len(key) < SHORTEST_KEY:
         raise UsageError(
             f"the key has {len(key)} characters, at least {SHORTEST_KEY} are needed; make one: openssl rand -hex 32"
@@ -78,10 +86,18 @@ def _lines(path: Path) -> list[str]:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if os.name == "posix" and mode & stat.S_IROTH:
-            tell("every user can read the keys", logging.WARNING, file=path, mode=f"{mode:o}", fix=f"chmod o= {path}")
+            tell(
+                "every user can read the keys",
+                logging.WARNING,
+                file=path,
+                mode=f"{mode:o}",
+                fix=f"chmod o= {path}",
+            )
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: the keys cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(
+            f"{path}: the keys cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def _key(where: str, line: str) -> ApiKey:

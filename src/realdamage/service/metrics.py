@@ -16,25 +16,49 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         common: dict[str, Any] = {"namespace": "realdamage", "registry": self.registry}
-        self.requests = Counter("requests", "Requests answered", ["route", "method", "status"], **common)
-        self.seconds = Histogram(
-            "request_seconds", "From a request's head to its answer", ["route"], buckets=_SECONDS, **common
+        self.requests = Counter(
+            "requests", "Requests answered", ["route", "method", "status"], **common
         )
-        self.photos = Counter("photos", "Photos judged, by outcome; unreadable ones too", ["outcome"], **common)
+        self.seconds = Histogram(
+            "request_seconds",
+            "From a request's head to its answer",
+            ["route"],
+            buckets=_SECONDS,
+            **common,
+        )
+        self.photos = Counter(
+            "photos", "Photos judged, by outcome; unreadable ones too", ["outcome"], **common
+        )
         self.queue = Gauge("queue_photos", "Photos waiting or being judged", **common)
         self.uploads = Gauge("upload_bytes", "Bytes of the requests at hand", **common)
         self.batch_tiles = Histogram(
-            "batch_tiles", "Tiles in a run of the network", buckets=(1, 4, 8, 16, 32, 48, 64, 128), **common
+            "batch_tiles",
+            "Tiles in a run of the network",
+            buckets=(1, 4, 8, 16, 32, 48, 64, 128),
+            **common,
         )
-        self.batch_calls = Histogram("batch_calls", "Photos in a run", buckets=(1, 2, 3, 4, 6, 8, 16), **common)
-        self.claims = Counter("claims", "Claims judged, by recommendation", ["recommendation"], **common)
+        self.batch_calls = Histogram(
+            "batch_calls", "Photos in a run", buckets=(1, 2, 3, 4, 6, 8, 16), **common
+        )
+        self.claims = Counter(
+            "claims", "Claims judged, by recommendation", ["recommendation"], **common
+        )
         self.shadow = Counter("shadow_photos", "Photos that the shadow model judged too", **common)
         self.disagreements = Counter(
             "shadow_disagreements", "Of those, with another outcome", ["served", "shadow"], **common
         )
-        self.shadow_lost = Counter("shadow_lost", "Photos that it should have judged, but did not", ["why"], **common)
-        self.reloads = Counter("model_reloads", "Attempts to load the model anew", ["result"], **common)
-        self.model = Gauge("model_info", "Always 1; which model answers", ["model_version", "graph_sha256"], **common)
+        self.shadow_lost = Counter(
+            "shadow_lost", "Photos that it should have judged, but did not", ["why"], **common
+        )
+        self.reloads = Counter(
+            "model_reloads", "Attempts to load the model anew", ["result"], **common
+        )
+        self.model = Gauge(
+            "model_info",
+            "Always 1; which model answers",
+            ["model_version", "graph_sha256"],
+            **common,
+        )
 
     def observe_batch(self, tiles: int, calls: int) -> None:
         """A run of the network with that many tiles from that many calls."""
@@ -44,7 +68,10 @@ class Metrics:
     def watch_store(self, free_bytes: Callable[[], float]) -> None:
         """Also show what this returns, read at each scrape."""
         free = Gauge(
-            "store_free_bytes", "Free on the disk of kept claims", namespace="realdamage", registry=self.registry
+            "store_free_bytes",
+            "Free on the disk of kept claims",
+            namespace="realdamage",
+            registry=self.registry,
         )
         free.set_function(free_bytes)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.inference.decoding import UInt8Array
-from realdamage.inference.detector import PACKAGED_MODEL, Detector
-from realdamage.inference.errors import ModelFileError, RealDamageError
-from realdamage.inference.metadata import ModelMetadata, read_model_file, stored_policy_sha256
-from realdamage.inference.scorer import OnnxScorer, TileScorer
+from realdamage.core.decoding import UInt8Array
+from realdamage.core.detector import PACKAGED_MODEL, Detector
+from realdamage.core.metadata import ModelMetadata, read_model_file, stored_policy_sha256
+from realdamage.core.scorer import OnnxScorer, TileScorer
+from realdamage.errors import ModelFileError, RealDamageError
 from realdamage.service.batching import BatchingScorer
 from realdamage.service.metrics import Metrics
 from realdamage.service.settings import Settings
@@ -90,7 +90,9 @@ class ModelSlot:
         with self._loading:
             before = self._model
             try:
-                model = load_model(self._settings.model, self._settings, observe=self._metrics.observe_batch)
+                model = load_model(
+                    self._settings.model, self._settings, observe=self._metrics.observe_batch
+                )
             except Exception:
                 self._metrics.reloads.labels("kept_old" if before else "failed").inc()
                 raise
@@ -119,7 +121,11 @@ def load_model(
         logit, evidence = scorer(_grey_tile(metadata))
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    if logit.shape != (1,) or evidence.shape != (1, patches, patches) or not np.isfinite(evidence).all():
+    if (
+        logit.shape != (1,)
+        or evidence.shape != (1, patches, patches)
+        or not np.isfinite(evidence).all()
+    ):
         raise ModelFileError(
             f"{path}: for a grey tile the model returned logit {list(logit.shape)}, evidence {list(evidence.shape)}, "
             f"but its metadata says {patches}x{patches} finite values; export it again"

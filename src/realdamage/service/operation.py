@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from realdamage.inference.errors import RealDamageError
+from realdamage.errors import RealDamageError
 from realdamage.service import describe
 from realdamage.service.keys import KeyRing
 from realdamage.service.logs import tell
@@ -34,7 +34,12 @@ def router(service: Service) -> APIRouter:
         """A model is loaded and works, new requests are taken and get a worker, and claims can be kept where there is a
         store; 503 otherwise."""
         if service.draining:
-            raise Refusal(503, "stopping", "the service is stopping and takes no new requests", {"Retry-After": "5"})
+            raise Refusal(
+                503,
+                "stopping",
+                "the service is stopping and takes no new requests",
+                {"Retry-After": "5"},
+            )
         if not service.models.is_loaded:
             raise Refusal(503, "loading", "the model is still being loaded", {"Retry-After": "1"})
         if service.workload.is_stuck:
@@ -46,7 +51,12 @@ def router(service: Service) -> APIRouter:
             )
         model = service.models.get()
         if model.scorer.failed and not await asyncio.to_thread(model.works):
-            raise Refusal(503, "model_fails", "the model fails; the service's log says why", {"Retry-After": "30"})
+            raise Refusal(
+                503,
+                "model_fails",
+                "the model fails; the service's log says why",
+                {"Retry-After": "30"},
+            )
         if service.store is not None:
             await asyncio.to_thread(service.store.check)
         return {"status": "ready"}
@@ -54,7 +64,9 @@ def router(service: Service) -> APIRouter:
     @routes.get("/metrics", response_class=Response, responses=describe.METRICS_ANSWERS)
     async def metrics() -> Response:
         """Figures in Prometheus' text format; no content and no name of any photo."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @routes.get("/v1/model", responses=describe.answers(describe.MODEL, 401, 503))
     async def model() -> JSONResponse:
@@ -91,6 +103,10 @@ async def reload_model(service: Service) -> dict[str, Any]:
         model = await asyncio.to_thread(service.models.load)
     except RealDamageError as error:
         tell("model not reloaded; the old one goes on", logging.ERROR, reason=str(error))
-        raise Refusal(422, "model_kept", f"the model was not replaced, the old one goes on: {error}") from error
-    tell("model loaded", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
+        raise Refusal(
+            422, "model_kept", f"the model was not replaced, the old one goes on: {error}"
+        ) from error
+    tell(
+        "model loaded", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256
+    )
     return model.to_dict()

@@ -50,7 +50,11 @@ def page_file(package: str, name: str) -> Response:
     names = {item.name for item in folder.iterdir() if item.is_file()} if folder.is_dir() else set()
     ending = name.rpartition(".")[2]
     if name not in names or ending not in _TYPES:
-        raise Refusal(404, "not_found", f"the page has no file {name[:80]!r}; the interface is described at /docs")
+        raise Refusal(
+            404,
+            "not_found",
+            f"the page has no file {name[:80]!r}; the interface is described at /docs",
+        )
     return Response(folder.joinpath(name).read_bytes(), media_type=_TYPES[ending])
 
 
@@ -69,15 +73,23 @@ def _describe(schema: dict[str, Any]) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
         f"<body><h1>{title}</h1>"
         f"<p>{escape(schema['info'].get('description', ''))}</p>"
-        '<p>The same for programs: <a href="/openapi.json">/openapi.json</a></p>' + "".join(rows) + "</body></html>"
+        '<p>The same for programs: <a href="/openapi.json">/openapi.json</a></p>'
+        + "".join(rows)
+        + "</body></html>"
     )
 
 
 def _parameters(operation: dict[str, Any]) -> str:
-    found = [(item["name"], item.get("description", "")) for item in operation.get("parameters", [])]
+    found = [
+        (item["name"], item.get("description", "")) for item in operation.get("parameters", [])
+    ]
     for content in operation.get("requestBody", {}).get("content", {}).values():
         properties = content.get("schema", {}).get("properties", {})
         found += [(name, value.get("description", "")) for name, value in properties.items()]
     if not found:
         return ""
-    return "<dl>" + "".join(f"<dt><code>{escape(n)}</code></dt><dd>{escape(d)}</dd>" for n, d in found) + "</dl>"
+    return (
+        "<dl>"
+        + "".join(f"<dt><code>{escape(n)}</code></dt><dd>{escape(d)}</dd>" for n, d in found)
+        + "</dl>"
+    )

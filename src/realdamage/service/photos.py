@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from realdamage.inference.detector import Detector
-from realdamage.inference.errors import PhotoError, UsageError
-from realdamage.inference.photo import read_photo
-from realdamage.inference.provenance import read_provenance
+from realdamage.core.detector import Detector
+from realdamage.core.photo import read_photo
+from realdamage.errors import PhotoError, UsageError
+from realdamage.provenance import read_provenance
 from realdamage.service import describe
 from realdamage.service.fields import flag, prior_of
 from realdamage.service.refusals import Refusal
@@ -25,15 +25,23 @@ def router(service: Service) -> APIRouter:
     """The route, bound to a service."""
     routes = APIRouter(tags=["photos"])
 
-    @routes.post("/v1/photos", openapi_extra=describe.PHOTOS_BODY, responses=describe.PHOTOS_ANSWERS)
+    @routes.post(
+        "/v1/photos", openapi_extra=describe.PHOTOS_BODY, responses=describe.PHOTOS_ANSWERS
+    )
     async def judge_photos(request: Request) -> JSONResponse:
         """Judge photos: outcome, score, probability, heat map, regions and reasons of each, in the order sent. The
         status is that of the request: a photo that cannot be read has an `error` in place of its `verdict`, and 200 it
         is even when none can."""
-        async with service.form(request, frozenset({"photos"}), frozenset({"heatmaps", "prior"})) as form:
+        async with service.form(
+            request, frozenset({"photos"}), frozenset({"heatmaps", "prior"})
+        ) as form:
             photos = form.files["photos"]
             if not photos:
-                raise Refusal(422, "missing_field", "no photo in the request (with curl: -F photos=@photo.jpg)")
+                raise Refusal(
+                    422,
+                    "missing_field",
+                    "no photo in the request (with curl: -F photos=@photo.jpg)",
+                )
             request.scope["state"]["photos"] = len(photos)
             heatmaps, prior = flag(form.fields, "heatmaps", True), prior_of(form.fields)
             model, deadline = service.models.get(), service.deadline(request)
@@ -44,7 +52,9 @@ def router(service: Service) -> APIRouter:
             jobs: list[Callable[[], dict[str, Any]]] = [
                 partial(_judge, service, detector, upload, heatmaps) for upload in photos
             ]
-            results = await service.workload.run(jobs, [1] * len(jobs), deadline, service.settings.deadline)
+            results = await service.workload.run(
+                jobs, [1] * len(jobs), deadline, service.settings.deadline
+            )
         return JSONResponse(
             {
                 "results": results,
@@ -60,7 +70,12 @@ def router(service: Service) -> APIRouter:
 def _judge(service: Service, detector: Detector, upload: Upload, heatmaps: bool) -> dict[str, Any]:
     """The entry of one photo in the answer."""
     try:
-        photo = read_photo(upload.data, detector.pixel_spec, name=upload.name, max_pixels=service.settings.max_pixels)
+        photo = read_photo(
+            upload.data,
+            detector.pixel_spec,
+            name=upload.name,
+            max_pixels=service.settings.max_pixels,
+        )
         verdict = detector.predict_photo(photo)
     except PhotoError as error:
         service.metrics.photos.labels("unreadable").inc()

@@ -11,13 +11,17 @@ from starlette.exceptions import HTTPException
 class Refusal(HTTPException):
     """A request that cannot be answered; `headers` go out with it."""
 
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(status, message, dict(headers or {}))
         self.code = code
 
     def to_json(self, request_id: str) -> bytes:
         """The body of the answer."""
-        return json.dumps({"error": {"code": self.code, "message": self.detail, "request_id": request_id}}).encode()
+        return json.dumps(
+            {"error": {"code": self.code, "message": self.detail, "request_id": request_id}}
+        ).encode()
 
 
 def too_late(seconds: float) -> Refusal:
@@ -33,12 +37,16 @@ def too_late(seconds: float) -> Refusal:
 def too_slow(seconds: float) -> Refusal:
     """The body did not arrive in time."""
     return Refusal(
-        408, "slow_upload", f"the request had not arrived whole after {seconds:g} s; send fewer photos at a time"
+        408,
+        "slow_upload",
+        f"the request had not arrived whole after {seconds:g} s; send fewer photos at a time",
     )
 
 
 def too_large(limit: int) -> Refusal:
     """The body has too many bytes."""
     return Refusal(
-        413, "too_large", f"the request has more than {limit} bytes, which is the limit; send less at a time"
+        413,
+        "too_large",
+        f"the request has more than {limit} bytes, which is the limit; send less at a time",
     )

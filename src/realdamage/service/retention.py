@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from realdamage.inference.claim.evidence import EVENT, JSON_NAME, LOG_NAME
-from realdamage.inference.claim.log import EvidenceLog, time_of
-from realdamage.inference.errors import RealDamageError
+from realdamage.claims.evidence import EVENT, JSON_NAME, LOG_NAME
+from realdamage.claims.log import EvidenceLog, time_of
+from realdamage.errors import RealDamageError
 from realdamage.service.refusals import Refusal
 from realdamage.service.storage import CLAIM_ID, DELETED, ClaimStore, is_left_behind
 
@@ -59,7 +59,11 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
         doubt = False
         with _noted(problems):
             store.record({"event": _CONFIRMED})
-    due = [claim_id for since, claim_id in sorted(kept) if since < time.time() - _DAY * store.retention_days]
+    due = [
+        claim_id
+        for since, claim_id in sorted(kept)
+        if since < time.time() - _DAY * store.retention_days
+    ]
     if doubt:
         problems.append(
             f"{store.folder}: nothing was logged for more than {CLOCK_GAP_DAYS} days, so the clock may be wrong, and "
@@ -101,7 +105,9 @@ def _finish(store: ClaimStore, claim_id: str, beside: Iterable[Path]) -> None:
     with store.reserved(claim_id, patience=0, even_when_full=True) as release:
         for path in beside:
             shutil.rmtree(path)
-        about = [one["event"] for one in _read(store)[0] if one["payload"].get("claim_id") == claim_id]
+        about = [
+            one["event"] for one in _read(store)[0] if one["payload"].get("claim_id") == claim_id
+        ]
         is_logged = about[-1:] == [EVENT]
         if not store.is_kept(claim_id):
             store.forget(claim_id)
@@ -113,9 +119,13 @@ def _finish(store: ClaimStore, claim_id: str, beside: Iterable[Path]) -> None:
         release()
 
 
-def _is_clock_in_doubt(entries: Sequence[dict[str, Any]], kept: Sequence[tuple[float, str]]) -> bool:
+def _is_clock_in_doubt(
+    entries: Sequence[dict[str, Any]], kept: Sequence[tuple[float, str]]
+) -> bool:
     """Whether the log has too long a gap between the oldest claim, or the operator's last confirmation, and now."""
-    confirmed = max((at for at, entry in enumerate(entries) if entry["event"] == _CONFIRMED), default=0)
+    confirmed = max(
+        (at for at, entry in enumerate(entries) if entry["event"] == _CONFIRMED), default=0
+    )
     times = [time_of(entry) for entry in entries[confirmed:]]
     since = min(since for since, _ in kept) - 60 if kept else max(times, default=0)
     steady: list[float] = []

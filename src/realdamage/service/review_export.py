@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
-from realdamage.inference.listing import FORMULA
+from realdamage.core.listing import FORMULA
 from realdamage.service.review_store import Review
 
 FileNames = Literal["given", "sha256"]
@@ -24,7 +24,15 @@ BIAS_NOTICE = (
 )
 EXPORT_COLUMNS = (
     *("file_name", "label", "kind", "condition", "damage", "group", "sha256"),
-    *("label_source", "decided_by", "decided_key", "decided_at", "model_outcome", "model_score", "model_version"),
+    *(
+        "label_source",
+        "decided_by",
+        "decided_key",
+        "decided_at",
+        "model_outcome",
+        "model_score",
+        "model_version",
+    ),
 )
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
@@ -46,8 +54,20 @@ def export_manifest(reviews: Sequence[Review], names: FileNames = "given") -> st
         group = _cell(f"claim {review.claim_id}") if review.claim_id else ""
         table.writerow(
             (
-                *(file_name, review.decision, kind, "damaged" if really_damaged else "unknown", review.damage),
-                *(group, review.photo_sha256, "review", _cell(review.reviewer), _cell(review.key_name)),
+                *(
+                    file_name,
+                    review.decision,
+                    kind,
+                    "damaged" if really_damaged else "unknown",
+                    review.damage,
+                ),
+                *(
+                    group,
+                    review.photo_sha256,
+                    "review",
+                    _cell(review.reviewer),
+                    _cell(review.key_name),
+                ),
                 review.decided_at,
                 review.outcome or "",
                 "" if math.isnan(review.score) else review.score,

@@ -15,14 +15,24 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.policy import Outcome
+from realdamage.core.policy import Outcome
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.service.storage import has_room
 
 Decision = Literal["real", "synthetic", "unsure"]
 # The manifest's words (data/vocabulary.py), which this room may not import; a test compares the two.
 Damage = Literal[
-    "", "cracked", "scratched", "stained", "dented", "torn", "holed", "creased", "crushed", "broken", "other"
+    "",
+    "cracked",
+    "scratched",
+    "stained",
+    "dented",
+    "torn",
+    "holed",
+    "creased",
+    "crushed",
+    "broken",
+    "other",
 ]
 
 LENGTHS = {"file_name": 255, "claim_id": 100, "note": 2000, "reviewer": 100, "model_version": 200}
@@ -66,8 +76,14 @@ class Review:
         for name, longest in LENGTHS.items():
             value = getattr(self, name)
             if len(value) > longest:
-                raise UsageError(f"{name}: {len(value)} characters, at most {longest} are kept; shorten it")
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value if letter not in "\n\t"):
+                raise UsageError(
+                    f"{name}: {len(value)} characters, at most {longest} are kept; shorten it"
+                )
+            if any(
+                unicodedata.category(letter) in ("Cc", "Cs")
+                for letter in value
+                if letter not in "\n\t"
+            ):
                 raise UsageError(f"{name}: has control characters; remove them")
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +136,13 @@ class ReviewStore:
         with self._errors():
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, check_same_thread=False)
+            self._database = sqlite3.connect(
+                path or ":memory:", timeout=_BUSY_SECONDS, check_same_thread=False
+            )
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA secure_delete=ON")  # a note that was deleted is not found in free pages
+            self._database.execute(
+                "PRAGMA secure_delete=ON"
+            )  # a note that was deleted is not found in free pages
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")  # another process may be making the table
                 self._database.execute(
@@ -134,16 +154,25 @@ class ReviewStore:
                 )
                 columns = {row[1] for row in self._database.execute("PRAGMA table_info(reviews)")}
                 if "key_name" not in columns:  # a file of an older version
-                    self._database.execute("ALTER TABLE reviews ADD COLUMN key_name TEXT NOT NULL DEFAULT ''")
-                self._database.execute("CREATE INDEX IF NOT EXISTS by_photo ON reviews (photo_sha256, id)")
+                    self._database.execute(
+                        "ALTER TABLE reviews ADD COLUMN key_name TEXT NOT NULL DEFAULT ''"
+                    )
+                self._database.execute(
+                    "CREATE INDEX IF NOT EXISTS by_photo ON reviews (photo_sha256, id)"
+                )
 
     def add(self, review: Review) -> Review:
         """Append a decision, dated now; earlier ones on the same photo stay in the history."""
         stored = Review(**(asdict(review) | {"decided_at": _iso(datetime.now(UTC))}))
-        values = [None if isinstance(value, float) and math.isnan(value) else value for value in astuple(stored)]
+        values = [
+            None if isinstance(value, float) and math.isnan(value) else value
+            for value in astuple(stored)
+        ]
         marks = ", ".join("?" * len(_COLUMNS))
         with self._transaction() as database:
-            database.execute(f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({marks})", values)
+            database.execute(
+                f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({marks})", values
+            )
         return stored
 
     def history(
@@ -173,7 +202,9 @@ class ReviewStore:
         last = "SELECT max(id) FROM reviews GROUP BY photo_sha256"
         query = f"SELECT decision, count(*) FROM reviews WHERE id IN ({last}) GROUP BY decision"
         with self._transaction() as database:
-            return {"real": 0, "synthetic": 0, "unsure": 0} | dict(database.execute(query).fetchall())
+            return {"real": 0, "synthetic": 0, "unsure": 0} | dict(
+                database.execute(query).fetchall()
+            )
 
     def delete(self, claim_id: str) -> int:
         """Forget every decision of a claim; how many there were."""

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from realdamage.inference.errors import UsageError
-from realdamage.inference.listing import FORMULA
-from realdamage.inference.policy import Outcome
+from realdamage.core.listing import FORMULA
+from realdamage.core.policy import Outcome
+from realdamage.errors import UsageError
 from realdamage.service.describe import ERROR
 from realdamage.service.refusals import Refusal
 from realdamage.service.review_export import BIAS_NOTICE, FileNames, export_manifest
@@ -32,14 +32,18 @@ class ReviewRequest(BaseModel):
     claim_id: str = Field("", max_length=LENGTHS["claim_id"])
     note: str = Field("", max_length=LENGTHS["note"])
     reviewer: str = Field("", max_length=LENGTHS["reviewer"])
-    outcome: Outcome | None = Field(None, description="the verdict's outcome when the decision was made")
+    outcome: Outcome | None = Field(
+        None, description="the verdict's outcome when the decision was made"
+    )
     score: float | None = Field(None, description="the verdict's score", allow_inf_nan=False)
     model_version: str = Field("", max_length=LENGTHS["model_version"])
 
     def to_review(self, key_name: str) -> Review:
         """The typed value. Raises UsageError on what the schema cannot tell, such as control characters."""
         if self.reviewer.startswith(FORMULA):
-            raise UsageError(f"reviewer: found {self.reviewer!r}; a name cannot start with {self.reviewer[0]!r}")
+            raise UsageError(
+                f"reviewer: found {self.reviewer!r}; a name cannot start with {self.reviewer[0]!r}"
+            )
         return Review(**with_nan(self.model_dump()), key_name=key_name)
 
 
@@ -48,9 +52,17 @@ def router(store: ReviewStore, was_judged: Callable[[str], bool]) -> APIRouter:
     SHA-256; a decision on any other is refused, unless the store has an earlier one on it."""
     routes = APIRouter(prefix="/v1/reviews", tags=["reviews"])
 
-    not_judged = {"description": "The photo was not judged here", "content": {"application/json": {"schema": ERROR}}}
+    not_judged = {
+        "description": "The photo was not judged here",
+        "content": {"application/json": {"schema": ERROR}},
+    }
 
-    @routes.post("", status_code=201, summary="Store a person's decision on a photo", responses={409: not_judged})
+    @routes.post(
+        "",
+        status_code=201,
+        summary="Store a person's decision on a photo",
+        responses={409: not_judged},
+    )
     def add(decided: ReviewRequest, request: Request) -> dict[str, Any]:
         """The photo must have been judged by this service. The decision is stored with the name of the key that sent
         it."""
@@ -68,7 +80,9 @@ def router(store: ReviewStore, was_judged: Callable[[str], bool]) -> APIRouter:
             )
         return store.add(review).to_dict()
 
-    @routes.get("", summary="Decisions, the newest first; on_disk tells whether they outlive the service")
+    @routes.get(
+        "", summary="Decisions, the newest first; on_disk tells whether they outlive the service"
+    )
     def history(
         photo_sha256: Annotated[list[str] | None, Query(max_length=100)] = None,
         claim_id: str | None = None,
@@ -82,9 +96,13 @@ def router(store: ReviewStore, was_judged: Callable[[str], bool]) -> APIRouter:
             "notice": BIAS_NOTICE,
         }
 
-    @routes.get("/export", response_class=Response, summary="Decided photos as a manifest (CSV) to train on")
+    @routes.get(
+        "/export", response_class=Response, summary="Decided photos as a manifest (CSV) to train on"
+    )
     def export(
-        names: Annotated[FileNames, Query(description="the photos' own names, or their digests")] = "given",
+        names: Annotated[
+            FileNames, Query(description="the photos' own names, or their digests")
+        ] = "given",
     ) -> Response:
         """Put the photos beside it and name it metadata.csv. Only the last decision on a photo counts; those that
         nobody was sure about are left out. Such labels are a biased sample: only photos that somebody looked at."""
@@ -93,6 +111,10 @@ def router(store: ReviewStore, was_judged: Callable[[str], bool]) -> APIRouter:
             "X-Realdamage-Notice": BIAS_NOTICE,
             "X-Realdamage-Left-Out": str(store.counts()["unsure"]),
         }
-        return Response(export_manifest(store.current(), names), media_type="text/csv; charset=utf-8", headers=headers)
+        return Response(
+            export_manifest(store.current(), names),
+            media_type="text/csv; charset=utf-8",
+            headers=headers,
+        )
 
     return routes

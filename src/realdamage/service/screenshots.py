@@ -23,8 +23,8 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from realdamage.inference.errors import RealDamageError, UsageError
-from realdamage.inference.onnx_file import write_atomically
+from realdamage.core.onnx_file import write_atomically
+from realdamage.errors import RealDamageError, UsageError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -60,7 +60,9 @@ def running(app: FastAPI) -> Iterator[str]:
 
     Raises RealDamageError when it does not start within a minute.
     """
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", log_config=None, access_log=False)
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -68,7 +70,9 @@ def running(app: FastAPI) -> Iterator[str]:
             give_up = time.monotonic() + _START_SECONDS
             while not server.started:
                 if not thread.is_alive() or time.monotonic() > give_up:
-                    raise RealDamageError("the service did not start; try `realdamage serve`, which says why")
+                    raise RealDamageError(
+                        "the service did not start; try `realdamage serve`, which says why"
+                    )
                 time.sleep(0.02)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
@@ -80,7 +84,9 @@ def find_chromium(path: Path | None = None) -> Path:
     """The browser to drive: `path`, or the first of CHROMIUM_NAMES. Raises UsageError when there is none."""
     if path is not None:
         if not path.is_file():
-            raise UsageError(f"--chromium {path}: no such file; name a Chromium or Chrome that is installed")
+            raise UsageError(
+                f"--chromium {path}: no such file; name a Chromium or Chrome that is installed"
+            )
         return path
     found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if found is None:
@@ -102,9 +108,13 @@ def browser(chromium: Path) -> Iterator[Browser]:
         ) from error
     with sync_playwright() as playwright:
         try:
-            opened = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
+            opened = playwright.chromium.launch(
+                executable_path=chromium, args=list(CHROMIUM_OPTIONS)
+            )
         except Error as error:
-            raise RealDamageError(f"{chromium}: does not start: {error.message.splitlines()[0]}") from error
+            raise RealDamageError(
+                f"{chromium}: does not start: {error.message.splitlines()[0]}"
+            ) from error
         yield opened
         opened.close()
 
@@ -117,7 +127,9 @@ def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[P
     """
     missing = [name for name in (*_CLAIM, *_LISTING) if not (photos / name).is_file()]
     if missing:
-        raise UsageError(f"{photos / missing[0]}: no such photo; name the folder of data/sample/photos with --photos")
+        raise UsageError(
+            f"{photos / missing[0]}: no such photo; name the folder of data/sample/photos with --photos"
+        )
     from playwright.sync_api import Error
 
     from realdamage.service.app import create_app
@@ -134,7 +146,9 @@ def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[P
                 }
             pictures["evidence.png"] = _evidence(opened, photos)
         except Error as error:
-            raise RealDamageError(f"the page could not be shown: {error.message.splitlines()[0]}") from error
+            raise RealDamageError(
+                f"the page could not be shown: {error.message.splitlines()[0]}"
+            ) from error
     for name, picture in pictures.items():
         write_atomically(out / name, small_png(picture))
     return [out / name for name in pictures]
@@ -150,11 +164,17 @@ def small_png(picture: bytes, most_bytes: int = _MOST_BYTES) -> bytes:
             image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
             if buffer.tell() <= most_bytes:
                 return buffer.getvalue()
-        image = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
+        image = image.resize(
+            (image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS
+        )
 
 
-def _page(opened: Browser, address: str, photos: Path, width: int, *, chinese: bool = False) -> bytes:
-    context = opened.new_context(viewport={"width": width, "height": 900}, locale="zh-CN" if chinese else "en-US")
+def _page(
+    opened: Browser, address: str, photos: Path, width: int, *, chinese: bool = False
+) -> bytes:
+    context = opened.new_context(
+        viewport={"width": width, "height": 900}, locale="zh-CN" if chinese else "en-US"
+    )
     page = context.new_page()
     page.goto(address)
     if chinese and not page.evaluate(_HAS_CHINESE):
@@ -173,11 +193,15 @@ def _page(opened: Browser, address: str, photos: Path, width: int, *, chinese: b
 
 
 def _evidence(opened: Browser, photos: Path) -> bytes:
-    from realdamage.inference.claim import judge_claim, write_evidence
-    from realdamage.inference.detector import Detector
+    from realdamage.claims import judge_claim, write_evidence
+    from realdamage.core.detector import Detector
 
-    claimed, listed = ([(name, (photos / name).read_bytes()) for name in names] for names in (_CLAIM, _LISTING))
-    claim = judge_claim(claimed, detector=Detector.load(), listings=listed, text=_TEXT, claim_id="2026-0142")
+    claimed, listed = (
+        [(name, (photos / name).read_bytes()) for name in names] for names in (_CLAIM, _LISTING)
+    )
+    claim = judge_claim(
+        claimed, detector=Detector.load(), listings=listed, text=_TEXT, claim_id="2026-0142"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = write_evidence(claim, claimed, listed, Path(folder) / "evidence")
         # A printed page is long: its upper part shows what it is.
@@ -188,7 +212,9 @@ def _evidence(opened: Browser, photos: Path) -> bytes:
 
 def _settled(page: Page, *, whole: bool = True) -> bytes:
     """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below the window."""
-    page.evaluate("Promise.all([...document.images].map((image) => image.decode().catch(() => {})))")
+    page.evaluate(
+        "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
+    )
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_timeout(200)
     picture = page.screenshot(full_page=whole, animations="disabled")
@@ -198,10 +224,22 @@ def _settled(page: Page, *, whole: bool = True) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m realdamage.service.screenshots", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the PNG files")
-    parser.add_argument("--chromium", type=Path, metavar="FILE", help="the browser; default: the one that is found")
-    parser.add_argument("--photos", type=Path, default=SAMPLE, metavar="DIR", help="the sample's photos (%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m realdamage.service.screenshots", description=__doc__
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the PNG files"
+    )
+    parser.add_argument(
+        "--chromium", type=Path, metavar="FILE", help="the browser; default: the one that is found"
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        default=SAMPLE,
+        metavar="DIR",
+        help="the sample's photos (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     try:
         for path in take_screenshots(options.out, find_chromium(options.chromium), options.photos):

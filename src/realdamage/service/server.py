@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from realdamage.inference.errors import RealDamageError
+from realdamage.errors import RealDamageError
 from realdamage.service.app import create_app, load_shadow
 from realdamage.service.logs import configure_logging, tell
 from realdamage.service.operation import reload_keys, reload_model
@@ -37,7 +37,11 @@ def serve(settings: Settings) -> None:
     load_shadow(service)
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
-    tell("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", keys=len(service.keys.keys))
+    tell(
+        "listening",
+        url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+        keys=len(service.keys.keys),
+    )
     server = _Server(_config(app, settings), service)
     with contextlib.closing(listener):
         interrupted = False
@@ -45,8 +49,14 @@ def serve(settings: Settings) -> None:
             server.run(sockets=[listener])
         except KeyboardInterrupt:
             interrupted = True
-        if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-            os._exit(130 if interrupted else 0)  # Python would wait for these threads, and one may be stuck in a photo
+        if any(
+            not thread.daemon
+            for thread in threading.enumerate()
+            if thread is not threading.main_thread()
+        ):
+            os._exit(
+                130 if interrupted else 0
+            )  # Python would wait for these threads, and one may be stuck in a photo
         if interrupted:
             raise KeyboardInterrupt
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from realdamage.inference.decoding import MAX_PIXELS
-from realdamage.inference.errors import UsageError
+from realdamage.core.decoding import MAX_PIXELS
+from realdamage.errors import UsageError
 
 PREFIX = "REALDAMAGE_"
 MEBI = 1024 * 1024
@@ -33,71 +33,116 @@ class Settings:
     Raises UsageError when a value is out of range or two do not fit together.
     """
 
-    model: Path | None = field(default=None, metadata=_say("FILE", "the .onnx file; default: the one in the package"))
-    host: str = field(default="127.0.0.1", metadata=_say("ADDRESS", "address to listen on"))
-    port: int = field(default=8000, metadata=_say("N", "port to listen on; 0 takes a free one and says which"))
-    threads: int | None = field(
-        default=None, metadata=_say("N", "threads of the network; default: the CPUs at hand, at most 4")
+    model: Path | None = field(
+        default=None, metadata=_say("FILE", "the .onnx file; default: the one in the package")
     )
-    allow_demo: bool = field(default=False, metadata=_say("", "let a demonstration model say synthetic"))
+    host: str = field(default="127.0.0.1", metadata=_say("ADDRESS", "address to listen on"))
+    port: int = field(
+        default=8000, metadata=_say("N", "port to listen on; 0 takes a free one and says which")
+    )
+    threads: int | None = field(
+        default=None,
+        metadata=_say("N", "threads of the network; default: the CPUs at hand, at most 4"),
+    )
+    allow_demo: bool = field(
+        default=False, metadata=_say("", "let a demonstration model say synthetic")
+    )
     api_keys: Path | None = field(
-        default=None, metadata=_say("FILE", "keys that may call, a line each, as --hash-key prints them")
+        default=None,
+        metadata=_say("FILE", "keys that may call, a line each, as --hash-key prints them"),
     )
     api_key_hashes: str = field(
         default="", metadata=_say("LINES", "the same lines, separated by commas, instead of a file")
     )
     no_auth: bool = field(
-        default=False, metadata=_say("", "listen on other addresses than this machine's own without any key")
+        default=False,
+        metadata=_say("", "listen on other addresses than this machine's own without any key"),
     )
     store: Path | None = field(
-        default=None, metadata=_say("DIR", "folder for claims sent with keep=true; nothing is stored without it")
+        default=None,
+        metadata=_say("DIR", "folder for claims sent with keep=true; nothing is stored without it"),
     )
-    retention_days: int = field(default=30, metadata=_say("N", "days after which a stored claim is removed"))
+    retention_days: int = field(
+        default=30, metadata=_say("N", "days after which a stored claim is removed")
+    )
     review_days: int | None = field(
         default=None,
-        metadata=_say("N", "days after which a reviewer's decision is removed from the store; default: kept"),
+        metadata=_say(
+            "N", "days after which a reviewer's decision is removed from the store; default: kept"
+        ),
     )
     clock_confirmed: bool = field(
         default=False,
-        metadata=_say("", "for one start: the clock is right, so remove all that is past its days, at once"),
+        metadata=_say(
+            "", "for one start: the clock is right, so remove all that is past its days, at once"
+        ),
     )
     claim_policy: Path | None = field(
-        default=None, metadata=_say("FILE", "YAML with the rules for claims; default: the package's")
+        default=None,
+        metadata=_say("FILE", "YAML with the rules for claims; default: the package's"),
     )
     trust_anchors: Path | None = field(
         default=None,
         metadata=_say(
-            "FILE", "PEM of authorities whose signers of content credentials are trusted; default: nobody is"
+            "FILE",
+            "PEM of authorities whose signers of content credentials are trusted; default: nobody is",
         ),
     )
     shadow_model: Path | None = field(
-        default=None, metadata=_say("FILE", "a second model, run beside on some photos; never answers")
+        default=None,
+        metadata=_say("FILE", "a second model, run beside on some photos; never answers"),
     )
     shadow_share: float = field(
-        default=0.1, metadata=_say("SHARE", "share of photos that the second model looks at too, in 0..1")
+        default=0.1,
+        metadata=_say("SHARE", "share of photos that the second model looks at too, in 0..1"),
     )
-    max_photos: int = field(default=32, metadata=_say("N", "photos (with listing photos) in a request"))
+    max_photos: int = field(
+        default=32, metadata=_say("N", "photos (with listing photos) in a request")
+    )
     max_photo_bytes: int = field(default=20 * MEBI, metadata=_say("N", "bytes of a photo"))
     max_body_bytes: int = field(default=64 * MEBI, metadata=_say("N", "bytes of a request"))
-    max_pixels: int = field(default=50_000_000, metadata=_say("N", "pixels of a photo, from its header"))
-    max_upload_bytes: int = field(
-        default=256 * MEBI, metadata=_say("N", "bytes of all requests at hand together, for all lies in memory")
+    max_pixels: int = field(
+        default=50_000_000, metadata=_say("N", "pixels of a photo, from its header")
     )
-    max_queue: int = field(default=64, metadata=_say("N", "photos waiting or being judged; more are refused with 429"))
-    workers: int = field(default=4, metadata=_say("N", "photos decoded side by side; each may need 10 bytes a pixel"))
-    batch_tiles: int = field(default=64, metadata=_say("N", "tiles in a run of the network, from several photos"))
+    max_upload_bytes: int = field(
+        default=256 * MEBI,
+        metadata=_say("N", "bytes of all requests at hand together, for all lies in memory"),
+    )
+    max_queue: int = field(
+        default=64, metadata=_say("N", "photos waiting or being judged; more are refused with 429")
+    )
+    workers: int = field(
+        default=4, metadata=_say("N", "photos decoded side by side; each may need 10 bytes a pixel")
+    )
+    batch_tiles: int = field(
+        default=64, metadata=_say("N", "tiles in a run of the network, from several photos")
+    )
     deadline: float = field(
-        default=30.0, metadata=_say("SECONDS", "from a request's first byte to its answer; then 504")
+        default=30.0,
+        metadata=_say("SECONDS", "from a request's first byte to its answer; then 504"),
     )
     drain: float = field(
         default=0.0,
-        metadata=_say("SECONDS", "at SIGTERM, go on listening that long with 503, for a load balancer to see"),
+        metadata=_say(
+            "SECONDS", "at SIGTERM, go on listening that long with 503, for a load balancer to see"
+        ),
     )
 
     def __post_init__(self) -> None:
         at_least = {
-            **dict.fromkeys(("max_photos", "max_photo_bytes", "max_body_bytes", "max_pixels", "max_upload_bytes"), 1),
-            **dict.fromkeys(("retention_days", "review_days", "max_queue", "workers", "batch_tiles"), 1),
+            **dict.fromkeys(
+                (
+                    "max_photos",
+                    "max_photo_bytes",
+                    "max_body_bytes",
+                    "max_pixels",
+                    "max_upload_bytes",
+                ),
+                1,
+            ),
+            **dict.fromkeys(
+                ("retention_days", "review_days", "max_queue", "workers", "batch_tiles"), 1
+            ),
             **{"deadline": 0.001, "drain": 0, "port": 0},
         }
         for name, least in at_least.items():
@@ -184,7 +229,15 @@ def _is_of_kubernetes(variable: str, text: str) -> bool:
 def _from_text(text: str, hint: Any, variable: str) -> Any:
     kind = _plain(hint)
     if kind is bool:
-        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "": False,
+        }
         if text.strip().lower() not in words:
             raise UsageError(f"{variable}={text!r}: write true or false")
         return words[text.strip().lower()]

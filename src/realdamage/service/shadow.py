@@ -6,8 +6,8 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 
-from realdamage.inference.photo import read_photo
-from realdamage.inference.verdict import Verdict
+from realdamage.core.photo import read_photo
+from realdamage.core.verdict import Verdict
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ServedModel
 
@@ -19,7 +19,12 @@ class Shadow:
     """share: of photos, in 0..1. max_pixels: as for the photos that are answered."""
 
     def __init__(self, model: ServedModel, share: float, max_pixels: int, metrics: Metrics) -> None:
-        self._model, self._share, self._max_pixels, self._metrics = model, share, max_pixels, metrics
+        self._model, self._share, self._max_pixels, self._metrics = (
+            model,
+            share,
+            max_pixels,
+            metrics,
+        )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="realdamage-shadow")
         self._room = BoundedSemaphore(_WAITING)
         self._random = random.Random()
@@ -41,7 +46,9 @@ class Shadow:
     def _judge(self, data: bytes, served: Verdict) -> None:
         try:
             detector = self._model.detector(float("inf"))
-            outcome = detector.predict_photo(read_photo(data, detector.pixel_spec, max_pixels=self._max_pixels)).outcome
+            outcome = detector.predict_photo(
+                read_photo(data, detector.pixel_spec, max_pixels=self._max_pixels)
+            ).outcome
             self._metrics.shadow.inc()
             if outcome != served.outcome:
                 self._metrics.disagreements.labels(served.outcome, outcome).inc()

@@ -24,7 +24,18 @@ import numpy as np
 from PIL import Image
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP")
-_ATTACKS = ("photo", "mutant", "cut", "rubbish", "bomb", "no_form", "wrong_field", "half_body", "too_many", "long_head")
+_ATTACKS = (
+    "photo",
+    "mutant",
+    "cut",
+    "rubbish",
+    "bomb",
+    "no_form",
+    "wrong_field",
+    "half_body",
+    "too_many",
+    "long_head",
+)
 _BOUNDARY = b"realdamage-soak"
 _GROWTH_MIB = 64.0
 """How much larger the server may be at the end than after the first fifth: what its allocator keeps is not a leak."""
@@ -45,18 +56,24 @@ class Findings:
         return seen[-1] - seen[len(seen) // 5] if seen else 0.0
 
 
-def soak(seconds: float, *, clients: int = 4, seed: int = 0, options: tuple[str, ...] = ()) -> Findings:
+def soak(
+    seconds: float, *, clients: int = 4, seed: int = 0, options: tuple[str, ...] = ()
+) -> Findings:
     """Start a server on a free port of this machine, call it that long, stop it. options: of `realdamage serve`."""
     findings = Findings()
     command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             port = _port_of(server)
-            drain = threading.Thread(target=lambda: [None for _ in server.stderr or ()], daemon=True)
+            drain = threading.Thread(
+                target=lambda: [None for _ in server.stderr or ()], daemon=True
+            )
             drain.start()
             end = time.monotonic() + seconds
             callers = [
-                threading.Thread(target=_call_until, args=(end, port, random.Random(f"{seed}/{n}"), findings))
+                threading.Thread(
+                    target=_call_until, args=(end, port, random.Random(f"{seed}/{n}"), findings)
+                )
                 for n in range(clients)
             ]
             for caller in callers:
@@ -77,7 +94,9 @@ def soak(seconds: float, *, clients: int = 4, seed: int = 0, options: tuple[str,
                 findings.faults.append("the server did not stop within a minute")
                 server.kill()
     if findings.growth_mib > _GROWTH_MIB:
-        findings.faults.append(f"memory grew by {findings.growth_mib:.0f} MiB, more than {_GROWTH_MIB:.0f}")
+        findings.faults.append(
+            f"memory grew by {findings.growth_mib:.0f} MiB, more than {_GROWTH_MIB:.0f}"
+        )
     return findings
 
 
@@ -92,7 +111,9 @@ def mutate(data: bytes, draw: random.Random) -> bytes:
         if kind == 0:
             found[at] = draw.randrange(256)
         elif kind == 1:
-            found[at : at + 4] = draw.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0"))
+            found[at : at + 4] = draw.choice(
+                (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0")
+            )
         elif kind == 2:
             del found[at : at + draw.randint(1, 64)]
         elif kind == 3:
@@ -104,7 +125,9 @@ def mutate(data: bytes, draw: random.Random) -> bytes:
 
 def photo(form: str, draw: random.Random, side: int = 160) -> bytes:
     """A photo of noise in this format."""
-    rgb = np.random.default_rng(draw.randrange(2**32)).integers(0, 256, (side, side + 32, 3), dtype=np.uint8)
+    rgb = np.random.default_rng(draw.randrange(2**32)).integers(
+        0, 256, (side, side + 32, 3), dtype=np.uint8
+    )
     data = io.BytesIO()
     Image.fromarray(rgb).save(data, form)
     return data.getvalue()
@@ -136,7 +159,9 @@ def _fault(kind: str, status: int, body: bytes) -> str:
     if not 400 <= status < 500:
         return "neither an answer nor a refusal"
     if not body.startswith(b"{"):
-        return "" if kind == "long_head" else "a refusal without a reason"  # cut before our code sees it
+        return (
+            "" if kind == "long_head" else "a refusal without a reason"
+        )  # cut before our code sees it
     return "" if json.loads(body)["error"]["message"] else "a refusal without a reason"
 
 
@@ -210,17 +235,29 @@ def _resident_mib(pid: int) -> float:
 def main() -> int:
     """0 when nothing went wrong, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m realdamage.service.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, metavar="N", help="how long (%(default)s)")
-    parser.add_argument("--clients", type=int, default=4, metavar="N", help="callers at once (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other input (%(default)s)")
-    parser.add_argument("--model", metavar="FILE", help="the .onnx file; default: the one in the package")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, metavar="N", help="how long (%(default)s)"
+    )
+    parser.add_argument(
+        "--clients", type=int, default=4, metavar="N", help="callers at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another seed, other input (%(default)s)"
+    )
+    parser.add_argument(
+        "--model", metavar="FILE", help="the .onnx file; default: the one in the package"
+    )
     arguments = parser.parse_args()
     options = ("--model", arguments.model) if arguments.model else ()
-    findings = soak(60 * arguments.minutes, clients=arguments.clients, seed=arguments.seed, options=options)
+    findings = soak(
+        60 * arguments.minutes, clients=arguments.clients, seed=arguments.seed, options=options
+    )
     for (kind, status), count in sorted(findings.statuses.items()):
         print(f"{kind:12} {status or 'closed':>6} {count:8d}")
     if findings.memory_mib:
-        print(f"memory {findings.memory_mib[-1]:.0f} MiB at the end, {findings.growth_mib:+.1f} since the first fifth")
+        print(
+            f"memory {findings.memory_mib[-1]:.0f} MiB at the end, {findings.growth_mib:+.1f} since the first fifth"
+        )
     for fault, count in Counter(findings.faults).most_common(20):
         print(f"FAULT x{count}: {fault}")
     print(f"{sum(findings.statuses.values())} requests, {len(findings.faults)} faults")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from realdamage.inference.provenance import TrustAnchors
+from realdamage.provenance import TrustAnchors
 from realdamage.service.keys import KeyRing
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ModelSlot
@@ -45,13 +45,20 @@ class Service:
         return started + self.settings.deadline
 
     @contextlib.asynccontextmanager
-    async def form(self, request: Request, files: frozenset[str], fields: frozenset[str]) -> AsyncIterator[Form]:
+    async def form(
+        self, request: Request, files: frozenset[str], fields: frozenset[str]
+    ) -> AsyncIterator[Form]:
         """The multipart body of a request; its bytes count against the budget until the block ends. Raises Refusal."""
         limits = Limits(self.settings.max_photos, self.settings.max_photo_bytes)
         with self._lease() as lease:
             content_type = request.headers.get("content-type", "")
             form = await read_form(
-                content_type, request.stream(), files=files, fields=fields, limits=limits, take=lease
+                content_type,
+                request.stream(),
+                files=files,
+                fields=fields,
+                limits=limits,
+                take=lease,
             )
             yield form
 

@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from realdamage.inference.claim import Claim, ClaimIndex, EvidenceLog, write_evidence
-from realdamage.inference.claim.evidence import HTML_NAME, JSON_NAME, LOG_NAME
-from realdamage.inference.claim.log import locked
-from realdamage.inference.claim.sightings import Fingerprint
-from realdamage.inference.errors import RealDamageError, UsageError
+from realdamage.claims import Claim, ClaimIndex, EvidenceLog, write_evidence
+from realdamage.claims.evidence import HTML_NAME, JSON_NAME, LOG_NAME
+from realdamage.claims.log import locked
+from realdamage.claims.sightings import Fingerprint
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.service.refusals import Refusal
 
 CLAIM_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -55,16 +55,26 @@ def prepare_store(folder: Path) -> Path:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - set(_OF_OTHERS)
-        strange = sorted(name for name in names if not name.startswith(_PARTS[1:]) and name != "claims")
-        if not strange and not {"claims.sqlite", "reviews.sqlite"} <= names and (folder / "claims").exists():
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - set(
+            _OF_OTHERS
+        )
+        strange = sorted(
+            name for name in names if not name.startswith(_PARTS[1:]) and name != "claims"
+        )
+        if (
+            not strange
+            and not {"claims.sqlite", "reviews.sqlite"} <= names
+            and (folder / "claims").exists()
+        ):
             strange = [f"claims/{path.name}" for path in (folder / "claims").iterdir()]
     except OSError as error:
         raise RealDamageError(
             f"{folder}: the store cannot be made: {error.strerror}; name a folder that can be written"
         ) from error
     if strange:
-        raise UsageError(f"{folder}: no store of this service, it holds {strange[0]!r}; name a new or an empty folder")
+        raise UsageError(
+            f"{folder}: no store of this service, it holds {strange[0]!r}; name a new or an empty folder"
+        )
     return folder
 
 
@@ -84,7 +94,9 @@ def is_left_behind(folder: Path) -> bool:
 class _LookOnly(ClaimIndex):
     """The index for claims that are not to be kept: they are compared with earlier ones and leave no trace."""
 
-    def add_fingerprints(self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None) -> int:
+    def add_fingerprints(
+        self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None
+    ) -> int:
         """Remembers nothing."""
         return 0
 
@@ -120,7 +132,12 @@ class ClaimStore:
         except RealDamageError:
             fault = "its log does not end with a whole entry"
         if fault:
-            raise Refusal(503, "store_fails", f"the store of claims cannot be used: {fault}", {"Retry-After": "60"})
+            raise Refusal(
+                503,
+                "store_fails",
+                f"the store of claims cannot be used: {fault}",
+                {"Retry-After": "60"},
+            )
 
     @contextlib.contextmanager
     def new(self, claim_id: str) -> Iterator[None]:
@@ -136,7 +153,9 @@ class ClaimStore:
                 self.forget(claim_id)  # what a killed service left of it
                 yield
             except BaseException:
-                with contextlib.suppress(RealDamageError):  # the lock file stays then, and `purge` tries again
+                with contextlib.suppress(
+                    RealDamageError
+                ):  # the lock file stays then, and `purge` tries again
                     self.forget(claim_id)
                     release()
                 raise
@@ -154,7 +173,12 @@ class ClaimStore:
             raise not_stored(claim_id) from None
 
     def delete(
-        self, claim_id: str, *, reviews: Callable[[str], int] = lambda _: 0, by: str = "", reason: str = "request"
+        self,
+        claim_id: str,
+        *,
+        reviews: Callable[[str], int] = lambda _: 0,
+        by: str = "",
+        reason: str = "request",
     ) -> None:
         """Remove the evidence, the hashes of its photos and the reviews of it; the log keeps how many, and who asked.
 
@@ -162,13 +186,19 @@ class ClaimStore:
         to remove, 409 while the claim is being judged.
         """
         event = {"event": DELETED, "claim_id": claim_id, "by": by, "reason": reason}
-        if not re.fullmatch(CLAIM_ID, claim_id):  # never a claim of this store, but a reviewer may have named it
+        if not re.fullmatch(
+            CLAIM_ID, claim_id
+        ):  # never a claim of this store, but a reviewer may have named it
             if not (count := reviews(claim_id)):
                 raise not_stored(claim_id)
             self.record({**event, "reviews": count})
             return
         with self.reserved(claim_id, even_when_full=True) as release:
-            found = {"evidence": self.is_kept(claim_id), "photos": self.forget(claim_id), "reviews": reviews(claim_id)}
+            found = {
+                "evidence": self.is_kept(claim_id),
+                "photos": self.forget(claim_id),
+                "reviews": reviews(claim_id),
+            }
             if any(found.values()):
                 self.record({**event, **found})
             release()
@@ -229,7 +259,9 @@ class ClaimStore:
                 while not _take(path, stack):
                     if time.monotonic() >= end:
                         raise Refusal(
-                            409, "claim_under_way", f"a claim {claim_id!r} is being judged; wait for its answer"
+                            409,
+                            "claim_under_way",
+                            f"a claim {claim_id!r} is being judged; wait for its answer",
                         )
                     time.sleep(_POLL_S)
             except OSError as error:
@@ -280,7 +312,9 @@ def _take(path: Path, stack: contextlib.ExitStack) -> bool:
         with contextlib.ExitStack() as attempt:
             file = attempt.enter_context(path.open("ab"))
             attempt.enter_context(locked(file, wait=False))
-            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # removed by who held it before
+            if not os.path.samestat(
+                os.fstat(file.fileno()), path.stat()
+            ):  # removed by who held it before
                 return False
             stack.enter_context(attempt.pop_all())
             return True
@@ -298,5 +332,7 @@ def _unwritable(path: Path, error: OSError) -> RealDamageError:
 def not_stored(claim_id: str) -> Refusal:
     """No such claim."""
     return Refusal(
-        404, "not_found", f"no claim {claim_id[:64]!r} is stored; only those sent with keep=true are, for a time"
+        404,
+        "not_found",
+        f"no claim {claim_id[:64]!r} is stored; only those sent with keep=true are, for a time",
     )

@@ -126,10 +126,14 @@ class _FormReader:
         self._header = (bytearray(), bytearray())
 
     def _headers_finished(self) -> None:
-        kind, options = parse_options_header(self._part.headers.get("content-disposition", "").encode())
+        kind, options = parse_options_header(
+            self._part.headers.get("content-disposition", "").encode()
+        )
         if kind != b"form-data" or b"name" not in options:
             raise Refusal(
-                400, "malformed", "a part of the body is no form field: it needs Content-Disposition with a name"
+                400,
+                "malformed",
+                "a part of the body is no form field: it needs Content-Disposition with a name",
             )
         self._part.name = options[b"name"].decode("utf-8", "replace")
         if b"filename" in options:
@@ -141,16 +145,24 @@ class _FormReader:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise Refusal(422, "unknown_field", f"unknown field {name[:80]!r}; known are {', '.join(known)}{hint}")
+            raise Refusal(
+                422,
+                "unknown_field",
+                f"unknown field {name[:80]!r}; known are {', '.join(known)}{hint}",
+            )
         if name in self._file_fields and self._part.file_name is None:
             raise Refusal(
-                422, "not_a_file", f"the field {name!r} must be a file (with curl: -F {name}=@photo.jpg); found a text"
+                422,
+                "not_a_file",
+                f"the field {name!r} must be a file (with curl: -F {name}=@photo.jpg); found a text",
             )
         if name in self._file_fields:
             self._count += 1
             if self._count > self._limits.files:
                 raise Refusal(
-                    413, "too_many_photos", f"more than {self._limits.files} photos; send them in several requests"
+                    413,
+                    "too_many_photos",
+                    f"more than {self._limits.files} photos; send them in several requests",
                 )
         elif name in self.fields:
             raise Refusal(422, "invalid_field", f"the field {name!r} was given twice; give it once")
@@ -159,20 +171,30 @@ class _FormReader:
         is_file = self._part.name in self._file_fields
         limit = self._limits.file_bytes if is_file else MAX_FIELD_BYTES
         if len(self._part.data) + end - start > limit:
-            what = f"photo {self._count} of the request" if is_file else f"the field {self._part.name!r}"
-            raise Refusal(413, "too_large", f"{what} has more than {limit} bytes; send it at a smaller size")
+            what = (
+                f"photo {self._count} of the request"
+                if is_file
+                else f"the field {self._part.name!r}"
+            )
+            raise Refusal(
+                413, "too_large", f"{what} has more than {limit} bytes; send it at a smaller size"
+            )
         self._part.data += data[start:end]
 
     def _end(self) -> None:
         part = self._part
         if part.name in self._file_fields:
-            name = "".join(letter for letter in (part.file_name or "") if letter.isprintable())[:_MAX_NAME]
+            name = "".join(letter for letter in (part.file_name or "") if letter.isprintable())[
+                :_MAX_NAME
+            ]
             self.files[part.name].append(Upload(name or f"photo {self._count}", bytes(part.data)))
         else:
             try:
                 self.fields[part.name] = part.data.decode("utf-8")
             except UnicodeDecodeError:
-                raise Refusal(422, "invalid_field", f"the field {part.name!r} is not UTF-8 text") from None
+                raise Refusal(
+                    422, "invalid_field", f"the field {part.name!r} is not UTF-8 text"
+                ) from None
 
     def _finished(self) -> None:
         self.ended = True
@@ -201,10 +223,14 @@ async def read_form(
     try:
         parser = MultipartParser(options.get(b"boundary", b""), reader.callbacks())  # type: ignore[arg-type]
     except FormParserError as error:
-        raise Refusal(400, "malformed", f"the boundary of the multipart body cannot be used: {error}") from error
+        raise Refusal(
+            400, "malformed", f"the boundary of the multipart body cannot be used: {error}"
+        ) from error
     if not options.get(b"boundary"):
         raise Refusal(
-            400, "malformed", "Content-Type is multipart/form-data without a boundary; the client is at fault"
+            400,
+            "malformed",
+            "Content-Type is multipart/form-data without a boundary; the client is at fault",
         )
     size = 0
     try:
@@ -216,5 +242,11 @@ async def read_form(
     except FormParserError as error:
         raise Refusal(400, "malformed", f"the multipart body cannot be read: {error}") from error
     if not reader.ended:
-        raise Refusal(400, "malformed", f"the multipart body ends in the middle, after {size} bytes; send it again")
-    return Form({name: tuple(found) for name, found in reader.files.items()}, dict(reader.fields), size)
+        raise Refusal(
+            400,
+            "malformed",
+            f"the multipart body ends in the middle, after {size} bytes; send it again",
+        )
+    return Form(
+        {name: tuple(found) for name, found in reader.files.items()}, dict(reader.fields), size
+    )

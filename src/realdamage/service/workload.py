@@ -39,7 +39,11 @@ class Workload:
             return sum(deadline < late for deadline in self._running.values()) >= self._workers
 
     async def run(
-        self, jobs: Sequence[Callable[[], T]], photos: Sequence[int], deadline: float, seconds: float
+        self,
+        jobs: Sequence[Callable[[], T]],
+        photos: Sequence[int],
+        deadline: float,
+        seconds: float,
     ) -> list[T]:
         """Run the jobs on the threads and return what they return, in order.
 
@@ -48,7 +52,9 @@ class Workload:
         and the first error of a job.
         """
         self._admit(sum(photos))
-        futures = [self._submit(job, count, deadline) for job, count in zip(jobs, photos, strict=True)]
+        futures = [
+            self._submit(job, count, deadline) for job, count in zip(jobs, photos, strict=True)
+        ]
         gathered = asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
         try:
             return await asyncio.wait_for(gathered, max(0.0, deadline - time.monotonic()))
@@ -87,7 +93,9 @@ class Workload:
     def _admit(self, photos: int) -> None:
         with self._lock:
             if self._photos + photos > self._max_photos:
-                wait = min(60, max(1, math.ceil(self._photos * self._seconds_a_photo / self._workers)))
+                wait = min(
+                    60, max(1, math.ceil(self._photos * self._seconds_a_photo / self._workers))
+                )
                 raise Refusal(
                     429,
                     "busy",

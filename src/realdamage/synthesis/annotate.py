@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.fields import walk
 from realdamage.synthesis.scenery.labels import contrast, font, name
@@ -59,7 +59,9 @@ class _Overlay:
     width: float
     rng: np.random.Generator
 
-    def line(self, points: Sequence[Point], width: float | None = None, fill: Colour | None = None) -> None:
+    def line(
+        self, points: Sequence[Point], width: float | None = None, fill: Colour | None = None
+    ) -> None:
         thick = max(1, round((self.width if width is None else width) * self.scale))
         scaled = [(x * self.scale, y * self.scale) for x, y in points]
         self.draw.line(scaled, fill=(*(fill or self.pen), 255), width=thick, joint="curve")
@@ -72,23 +74,33 @@ class _Overlay:
         box = tuple(v * self.scale for v in (x - rx, y - ry, x + rx, y + ry))
         self.draw.ellipse((box[0], box[1], box[2], box[3]), fill=(*fill, 255))
 
-    def text(self, at: Point, text: str, height: float, fill: Colour, backing: Colour | None = None) -> None:
+    def text(
+        self, at: Point, text: str, height: float, fill: Colour, backing: Colour | None = None
+    ) -> None:
         """Text whose left middle is at `at`, moved so that it starts inside the photo."""
         face = font(max(7, round(height * self.scale)))
-        left, top, right, bottom = (v / self.scale for v in self.draw.textbbox((0, 0), text, font=face))
+        left, top, right, bottom = (
+            v / self.scale for v in self.draw.textbbox((0, 0), text, font=face)
+        )
         x = float(np.clip(at[0], 2, max(2.0, self.size[0] - (right - left) - 4)))
         y = float(np.clip(at[1], 2, max(2.0, self.size[1] - (bottom - top) - 4)))
         if backing is not None:
-            box = tuple(v * self.scale for v in (x - 3, y - 2, x + right - left + 3, y + bottom - top + 3))
+            box = tuple(
+                v * self.scale for v in (x - 3, y - 2, x + right - left + 3, y + bottom - top + 3)
+            )
             self.draw.rectangle((box[0], box[1], box[2], box[3]), fill=(*backing, 255))
-        self.draw.text(((x - left) * self.scale, (y - top) * self.scale), text, font=face, fill=(*fill, 255))
+        self.draw.text(
+            ((x - left) * self.scale, (y - top) * self.scale), text, font=face, fill=(*fill, 255)
+        )
 
     def somewhere(self) -> Point:
         x, y = self.rng.random(2) * self.size
         return float(x), float(y)
 
 
-def _ring(centre: Point, rx: float, ry: float, turns: float, wobble: float, rng: np.random.Generator) -> list[Point]:
+def _ring(
+    centre: Point, rx: float, ry: float, turns: float, wobble: float, rng: np.random.Generator
+) -> list[Point]:
     angles = np.linspace(0, 2 * np.pi * turns, 48) + rng.uniform(0, 2 * np.pi)
     drift = 1 + wobble * np.cumsum(rng.normal(0, 0.25, 48)) / 3
     x, y = centre[0] + rx * drift * np.cos(angles), centre[1] + ry * drift * np.sin(angles)
@@ -98,13 +110,26 @@ def _ring(centre: Point, rx: float, ry: float, turns: float, wobble: float, rng:
 def _circle(o: _Overlay) -> None:
     by_hand = o.rng.random() < 0.6
     rx, ry = o.reach * o.rng.uniform(0.8, 1.3, 2)
-    o.line(_ring(o.spot, float(rx), float(ry), 1.08 if by_hand else 1.0, 0.12 if by_hand else 0.0, o.rng))
+    o.line(
+        _ring(
+            o.spot, float(rx), float(ry), 1.08 if by_hand else 1.0, 0.12 if by_hand else 0.0, o.rng
+        )
+    )
 
 
 def _box(o: _Overlay) -> None:
     rx, ry = o.reach * o.rng.uniform(0.7, 1.3, 2)
     x, y = o.spot
-    o.line([(x - rx, y - ry), (x + rx, y - ry), (x + rx, y + ry), (x - rx, y + ry), (x - rx, y - ry), (x + rx, y - ry)])
+    o.line(
+        [
+            (x - rx, y - ry),
+            (x + rx, y - ry),
+            (x + rx, y + ry),
+            (x - rx, y + ry),
+            (x - rx, y - ry),
+            (x + rx, y - ry),
+        ]
+    )
 
 
 def _arrow(o: _Overlay) -> None:
@@ -114,7 +139,13 @@ def _arrow(o: _Overlay) -> None:
     tail, head = tip + away * length, max(4 * o.width, 0.3 * length)
     side = np.array([-away[1], away[0]]) * head * 0.45
     o.line([(float(p[0]), float(p[1])) for p in (tail, tip + away * head * 0.8)])
-    o.polygon([(float(p[0]), float(p[1])) for p in (tip, tip + away * head + side, tip + away * head - side)], o.pen)
+    o.polygon(
+        [
+            (float(p[0]), float(p[1]))
+            for p in (tip, tip + away * head + side, tip + away * head - side)
+        ],
+        o.pen,
+    )
 
 
 def _stroke(o: _Overlay) -> None:
@@ -133,7 +164,13 @@ def _stroke(o: _Overlay) -> None:
 def _caption(o: _Overlay) -> None:
     height = o.width * o.rng.uniform(4, 8)
     backing = contrast(o.pen) if o.rng.random() < 0.4 else None
-    o.text((o.spot[0] - o.reach, o.spot[1] + o.reach * 1.3), str(o.rng.choice(_WORDS)), height, o.pen, backing)
+    o.text(
+        (o.spot[0] - o.reach, o.spot[1] + o.reach * 1.3),
+        str(o.rng.choice(_WORDS)),
+        height,
+        o.pen,
+        backing,
+    )
 
 
 def _date(o: _Overlay) -> None:
@@ -149,8 +186,16 @@ def _date(o: _Overlay) -> None:
             ]
         )
     )
-    x, y = (o.size[0] * float(o.rng.choice([0.03, 0.55])), o.size[1] * float(o.rng.choice([0.03, 0.92])))
-    o.text((x, y), text, o.width * o.rng.uniform(3.5, 5.5), (255, 160, 40) if o.rng.random() < 0.5 else (250, 250, 250))
+    x, y = (
+        o.size[0] * float(o.rng.choice([0.03, 0.55])),
+        o.size[1] * float(o.rng.choice([0.03, 0.92])),
+    )
+    o.text(
+        (x, y),
+        text,
+        o.width * o.rng.uniform(3.5, 5.5),
+        (255, 160, 40) if o.rng.random() < 0.5 else (250, 250, 250),
+    )
 
 
 def _sticker(o: _Overlay) -> None:
@@ -170,9 +215,16 @@ def _sticker(o: _Overlay) -> None:
         )
     elif kind == 1:  # a heart
         t = np.linspace(0, 2 * np.pi, 40)
-        hx, hy = 16 * np.sin(t) ** 3, 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+        hx, hy = (
+            16 * np.sin(t) ** 3,
+            13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t),
+        )
         o.polygon(
-            [(x + r * a / 16, y - r * b / 16) for a, b in zip(hx.tolist(), hy.tolist(), strict=True)], (230, 40, 60)
+            [
+                (x + r * a / 16, y - r * b / 16)
+                for a, b in zip(hx.tolist(), hy.tolist(), strict=True)
+            ],
+            (230, 40, 60),
         )
     elif kind == 2:  # a warning sign
         corners = [(x + 1.1 * r * np.sin(a), y - 1.1 * r * np.cos(a)) for a in (0, 2.094, 4.189)]
@@ -182,7 +234,11 @@ def _sticker(o: _Overlay) -> None:
         o.disc((x, y + 0.32 * r), 0.09 * r, 0.09 * r, (20, 20, 20))
     else:  # a tick or a cross on a disc
         o.disc((x, y), r, r, (40, 180, 80) if o.rng.random() < 0.5 else (225, 50, 50))
-        o.line([(x - 0.5 * r, y), (x - 0.1 * r, y + 0.4 * r), (x + 0.5 * r, y - 0.4 * r)], 0.2 * r, (255, 255, 255))
+        o.line(
+            [(x - 0.5 * r, y), (x - 0.1 * r, y + 0.4 * r), (x + 0.5 * r, y - 0.4 * r)],
+            0.2 * r,
+            (255, 255, 255),
+        )
 
 
 _DRAWN: dict[str, Callable[[_Overlay], None]] = {
@@ -208,7 +264,9 @@ def _mosaic(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     out, where = rgb.copy(), _rectangle(rng, (rgb.shape[0], rgb.shape[1]))
     part = Image.fromarray(out[where])
     block = max(3, round(min(rgb.shape[:2]) * rng.uniform(0.015, 0.04)))
-    small = part.resize((max(1, part.width // block), max(1, part.height // block)), Image.Resampling.BOX)
+    small = part.resize(
+        (max(1, part.width // block), max(1, part.height // block)), Image.Resampling.BOX
+    )
     filling = Image.Resampling.NEAREST if rng.random() < 0.6 else Image.Resampling.BICUBIC
     out[where] = np.asarray(small.resize(part.size, filling))
     return out
@@ -217,7 +275,11 @@ def _mosaic(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
 def _tone(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Brightness, contrast and gamma of the whole photo, moderately."""
     levels = np.arange(256) / 255
-    curve = 0.5 + (levels ** np.exp(rng.normal(0, 0.18)) - 0.5) * rng.uniform(0.85, 1.2) + rng.normal(0, 0.04)
+    curve = (
+        0.5
+        + (levels ** np.exp(rng.normal(0, 0.18)) - 0.5) * rng.uniform(0.85, 1.2)
+        + rng.normal(0, 0.04)
+    )
     table = (np.clip(curve, 0, 1) * 255 + 0.5).astype(np.uint8)
     toned: NDArray[np.uint8] = table[rgb]
     return toned
@@ -246,11 +308,18 @@ class Annotate:
         unknown = [kind for kind in self.kinds if kind not in ANNOTATIONS]
         if unknown or not self.kinds:
             found = f'"{unknown[0]}"' if unknown else "none"
-            raise SynthesisError(f"Annotate: kinds must be some of {', '.join(ANNOTATIONS)}; found {found}.")
+            raise SynthesisError(
+                f"Annotate: kinds must be some of {', '.join(ANNOTATIONS)}; found {found}."
+            )
         if self.most < 1:
             raise SynthesisError(f"Annotate: most must be at least 1, found {self.most}.")
 
-    def apply(self, rgb: NDArray[np.uint8], rng: np.random.Generator, region: NDArray[np.bool_] | None = None) -> Edit:
+    def apply(
+        self,
+        rgb: NDArray[np.uint8],
+        rng: np.random.Generator,
+        region: NDArray[np.bool_] | None = None,
+    ) -> Edit:
         """Annotates rgb: uint8 [h, w, 3]; the mask holds exactly the pixels whose bytes changed.
 
         region: bool [h, w], what the marks point at (real damage, say); a place near the middle when None or empty.
@@ -268,7 +337,10 @@ class Annotate:
 
 
 def _overlaid(
-    rgb: NDArray[np.uint8], kinds: Sequence[str], rng: np.random.Generator, region: NDArray[np.bool_] | None
+    rgb: NDArray[np.uint8],
+    kinds: Sequence[str],
+    rng: np.random.Generator,
+    region: NDArray[np.bool_] | None,
 ) -> NDArray[np.uint8]:
     h, w = rgb.shape[:2]
     scale = 2 if max(h, w) <= _OVERSAMPLE_UP_TO else 1

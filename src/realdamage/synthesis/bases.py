@@ -15,7 +15,7 @@ import numpy as np
 from realdamage.data.readers import Reader, find_layout, read_dataset
 from realdamage.data.splits import components, with_split_table
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.group import DERIVED, Base
 from realdamage.synthesis.settings import Recipe
 
@@ -27,7 +27,9 @@ def recipe_bases(recipe: Recipe) -> list[Base]:
     bases = _studio_bases(recipe) if recipe.source.kind == "studio" else _manifest_bases(recipe)
     counts = Counter((base.split, base.condition) for base in bases)
     paint = {
-        split: balanced_paint_share(recipe, {condition: counts[split, condition] for condition in CONDITIONS})
+        split: balanced_paint_share(
+            recipe, {condition: counts[split, condition] for condition in CONDITIONS}
+        )
         for split in {base.split for base in bases}
     }
     return [
@@ -89,7 +91,9 @@ def _manifest_bases(recipe: Recipe) -> list[Base]:
     bases = _bases_of(recipe, Path(str(recipe.source.root)))
     for root in map(Path, recipe.source.more):
         # Groups of two folders may have the same name, and are not the same; an included set is named alike.
-        bases += [replace(base, group=f"{root.name}/{base.group}") for base in _bases_of(recipe, root)]
+        bases += [
+            replace(base, group=f"{root.name}/{base.group}") for base in _bases_of(recipe, root)
+        ]
     if any(base.split for base in bases) and not all(base.split for base in bases):
         raise SynthesisError(
             "recipe.source.root, more: some of these photos have a split and some have none, and would be in none. "
@@ -116,7 +120,9 @@ def _bases_of(recipe: Recipe, root: Path) -> list[Base]:
         # An original whose edits are included comes with them.
         rows = rows[~rows["file_name"].isin(table.loc[table["label"] == "synthetic", "pair"])]
     if rows.empty:
-        raise SynthesisError(f"{manifest.root}: no real photo of kind original or damaged to start from")
+        raise SynthesisError(
+            f"{manifest.root}: no real photo of kind original or damaged to start from"
+        )
     if recipe.source.per_source is not None:
         rows = rows.sample(frac=1.0, random_state=recipe.seed)
         if recipe.source.damaged_first:

@@ -16,7 +16,9 @@ from PIL import Image
 
 from realdamage.synthesis.fields import Array, blur, dot, luminance, mix, to_srgb
 
-_SENSITIVITY = np.array([0.62, 1.0, 0.70], np.float32)  # of the sensor's red, green and blue pixels to white light
+_SENSITIVITY = np.array(
+    [0.62, 1.0, 0.70], np.float32
+)  # of the sensor's red, green and blue pixels to white light
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -78,9 +80,13 @@ class Camera:
             np.float32(self.shot) * np.maximum(raw, 0) + np.float32(self.read**2)
         ) * rng.standard_normal(raw.shape, np.float32)
         raw = np.round(np.clip(noisy, 0, 1) * 1023) / np.float32(1023)
-        gains = np.array([1 + self.balance[0], 1, 1 + self.balance[1]], np.float32) / (_SENSITIVITY * lamp)
+        gains = np.array([1 + self.balance[0], 1, 1 + self.balance[1]], np.float32) / (
+            _SENSITIVITY * lamp
+        )
         # White balance before demosaicing, clipped together, so that highlights stay white.
-        balanced = np.minimum(raw * mosaic(np.broadcast_to(gains[:, None, None], planes.shape), self.phase), 1)
+        balanced = np.minimum(
+            raw * mosaic(np.broadcast_to(gains[:, None, None], planes.shape), self.phase), 1
+        )
         planes = demosaic(balanced.astype(np.float32), self.phase, malvar=self.malvar)
         return np.clip(mix(np.linalg.inv(leak), planes), 0, 1)
 
@@ -92,7 +98,9 @@ class Camera:
         floor = np.float32(self.denoise * 1.5) * np.sqrt(
             np.float32(self.shot) * np.maximum(smooth, 0) + np.float32(self.read**2)
         )
-        kept = smooth + detail * detail * detail / (detail * detail + floor * floor + np.float32(1e-9))
+        kept = smooth + detail * detail * detail / (
+            detail * detail + floor * floor + np.float32(1e-9)
+        )
         sigma = 0.7 + 1.3 * self.denoise
         red, blue = (blur(colours[c] - luma, sigma) for c in (0, 2))
         green = -(_LUMA[0] * red + _LUMA[2] * blue) / _LUMA[1]
@@ -113,7 +121,9 @@ class Camera:
     def _jpeg(self, encoded: Array) -> NDArray[np.uint8]:
         pixels = (np.moveaxis(encoded, 0, -1) * 255 + 0.5).astype(np.uint8)
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=self.quality, subsampling=self.subsampling)
+        Image.fromarray(pixels).save(
+            buffer, "JPEG", quality=self.quality, subsampling=self.subsampling
+        )
         buffer.seek(0)
         with Image.open(buffer) as photo:
             return np.array(photo.convert("RGB"))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from realdamage.inference.errors import MissingExtraError, SynthesisError
+from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.synthesis.diffusion import hub_answers, loading, weights_folder
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.house_codec import HOUSE_CODECS, load_house_codec
@@ -71,7 +71,10 @@ class Codec:
             raise SynthesisError("nothing to regenerate: the region is empty")
         grown = ndimage.binary_dilation(region, iterations=int(rng.integers(2, 9)))
         soft = ndimage.gaussian_filter(grown.astype(np.float32), float(rng.uniform(0.5, 4.0)))
-        rows, cols = np.flatnonzero(soft.max(axis=1) > 1e-3), np.flatnonzero(soft.max(axis=0) > 1e-3)
+        rows, cols = (
+            np.flatnonzero(soft.max(axis=1) > 1e-3),
+            np.flatnonzero(soft.max(axis=0) > 1e-3),
+        )
         # A random margin: the codec's grid must not always start at the edge of the damage.
         margin = CONTEXT + rng.integers(0, STRIDE, 4)
         top, bottom = max(0, rows[0] - margin[0]), min(rgb.shape[0], rows[-1] + 1 + margin[1])
@@ -150,7 +153,9 @@ def _autoencoder_config(weights: str, folder: Path | None, offline: bool = False
     if folder is not None:
         found = [folder / file for file in files if (folder / file).is_file()]
         if not found:
-            raise SynthesisError(f"codec weights {weights}: no {' or '.join(files)} in there; see save_pretrained()")
+            raise SynthesisError(
+                f"codec weights {weights}: no {' or '.join(files)} in there; see save_pretrained()"
+            )
         return found[0]
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError

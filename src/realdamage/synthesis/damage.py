@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.damage_areas import crushed, dented, other, stained
 from realdamage.synthesis.damage_lines import cracked, creased, scratched
 from realdamage.synthesis.damage_openings import broken, holed, torn
@@ -35,7 +35,11 @@ _DRAW: dict[str, Callable[[Site], Surface]] = {
 _AT_EDGES = {"broken": 0.7, "torn": 0.5}  # how often these begin at the product's outline
 _AREA = (0.016, 0.10)  # wanted share of the photo, log-uniform; the drawn area strays around it
 _LARGEST_OF_REGION = 0.5
-_REACH = {"cracked": 3.2, "scratched": 3.2, "creased": 3.2}  # half the window's side, in radii: lines run far
+_REACH = {
+    "cracked": 3.2,
+    "scratched": 3.2,
+    "creased": 3.2,
+}  # half the window's side, in radii: lines run far
 _REACH_OF_AREAS = 2.3
 _GRID = 48  # places are chosen on a grid of about this many cells along the long side
 
@@ -45,7 +49,9 @@ def check_damage(damage: str) -> None:
     if damage not in _DRAW:
         near = difflib.get_close_matches(damage, DAMAGES, n=1)
         hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise SynthesisError(f'Unknown damage type "{damage}".{hint} Known types: {", ".join(DAMAGES)}.')
+        raise SynthesisError(
+            f'Unknown damage type "{damage}".{hint} Known types: {", ".join(DAMAGES)}.'
+        )
 
 
 def _cells(field: Array, step: int) -> Array:
@@ -56,7 +62,9 @@ def _cells(field: Array, step: int) -> Array:
     return blocks
 
 
-def _place(inside: Array, likely: Array | None, at_edge: bool, rng: np.random.Generator) -> tuple[float, float]:
+def _place(
+    inside: Array, likely: Array | None, at_edge: bool, rng: np.random.Generator
+) -> tuple[float, float]:
     """A point (y, x): inside, rather in the middle, or on the outline of `inside` when `at_edge`."""
     step = max(1, max(inside.shape) // _GRID)
     here = _cells(inside, step)
@@ -102,7 +110,11 @@ def draw_damage(
     """
     check_damage(damage)
     h, w = linear.shape[:2]
-    inside = np.ones((h, w), np.float32) if region is None or not region.any() else region.astype(np.float32)
+    inside = (
+        np.ones((h, w), np.float32)
+        if region is None or not region.any()
+        else region.astype(np.float32)
+    )
     edge = region is not None and rng.random() < _AT_EDGES.get(damage, 0.0)
     centre = _place(inside, likely, edge, rng)
     wanted = float(np.exp(rng.uniform(*np.log(_AREA)))) * h * w

@@ -5,17 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from realdamage.synthesis.damage_site import Site, Surface
-from realdamage.synthesis.fields import Array, Stroke, blob, blur, grid, noise, smoothstep, strokes, tapered, walk
+from realdamage.synthesis.fields import (
+    Array,
+    Stroke,
+    blob,
+    blur,
+    grid,
+    noise,
+    smoothstep,
+    strokes,
+    tapered,
+    walk,
+)
 
 # Albedo of what shows under a torn or broken surface.
-_INNER = np.array([(0.42, 0.30, 0.18), (0.78, 0.76, 0.72), (0.55, 0.55, 0.56), (0.06, 0.055, 0.05)], np.float32)
+_INNER = np.array(
+    [(0.42, 0.30, 0.18), (0.78, 0.76, 0.72), (0.55, 0.55, 0.56), (0.06, 0.055, 0.05)], np.float32
+)
 
 
 def _beneath(site: Site) -> Array:
     """The material that an opening shows: what lies behind the product at its outline, an inner layer elsewhere."""
     if site.at_edge:
         return site.grained(site.background(), 0.05)
-    inner = _INNER[int(site.rng.integers(len(_INNER)))] * np.float32(site.level * site.rng.uniform(0.6, 1.0))
+    inner = _INNER[int(site.rng.integers(len(_INNER)))] * np.float32(
+        site.level * site.rng.uniform(0.6, 1.0)
+    )
     return site.grained(inner, 0.22, cell=4.0)
 
 
@@ -50,7 +65,9 @@ def torn(site: Site) -> Surface:
     opening = smoothstep(-0.7 * unit, 0.7 * unit, gap) * (taper > 0)
     bare = smoothstep(-0.7 * unit, 0.7 * unit, gap + fringe) * (taper > 0)
     fibres = strokes(site.shape, _fibres(site, heading, half, wide)) * bare
-    pale = np.float32(site.level) * np.array(rng.choice([(0.86, 0.84, 0.80), (0.62, 0.47, 0.31)]), np.float32)
+    pale = np.float32(site.level) * np.array(
+        rng.choice([(0.86, 0.84, 0.80), (0.62, 0.47, 0.31)]), np.float32
+    )
     shadow = _cast_shadow(site, opening, rng.uniform(2, 5) * unit)[..., None]
     inside = _beneath(site) * (1 - np.float32(rng.uniform(0.4, 0.8)) * shadow)
     lips = site.grained(pale, 0.12, cell=3.0)
@@ -59,7 +76,8 @@ def torn(site: Site) -> Surface:
         weight=smoothstep(-3.0 * unit, 0.0, gap + fringe) * (taper > 0),
         cover=bare.astype(np.float32),
         material=(lips + floor * (inside - lips)).astype(np.float32),
-        height=_rim_relief(opening, 1.6 * unit, 1.2 * unit) + _rim_relief(-bare, 1.1 * unit, 1.0 * unit),
+        height=_rim_relief(opening, 1.6 * unit, 1.2 * unit)
+        + _rim_relief(-bare, 1.1 * unit, 1.0 * unit),
     )
 
 
@@ -92,14 +110,22 @@ def holed(site: Site) -> Surface:
         size = radius * 0.85 / np.sqrt(count) * (rng.uniform(0.7, 1.2) if k else 1.0)
         away = rng.normal(0, 1.0, 2) * radius * (k > 0)
         centre = (site.centre[0] + float(away[0]), site.centre[1] + float(away[1]))
-        f = np.maximum(f, blob(rng, site.shape, centre, size, wobble=0.22, stretch=rng.uniform(1, 1.6)))
+        f = np.maximum(
+            f, blob(rng, site.shape, centre, size, wobble=0.22, stretch=rng.uniform(1, 1.6))
+        )
     f = f + np.float32(rng.uniform(0.5, 1.8) * unit) * noise(rng, site.shape, 4 * unit, octaves=3)
     opening = smoothstep(-0.6 * unit, 0.8 * unit, f)
     fray = smoothstep(-4.0 * unit, -0.5 * unit, f)
-    shadow = _cast_shadow(site, opening, rng.uniform(0.25, 0.6) * radius / np.sqrt(count))[..., None]
-    floor = (0.25 * site.tint() + 0.10 * _beneath(site)) * (1 - 0.8 * shadow) * rng.uniform(0.25, 0.9)
+    shadow = _cast_shadow(site, opening, rng.uniform(0.25, 0.6) * radius / np.sqrt(count))[
+        ..., None
+    ]
+    floor = (
+        (0.25 * site.tint() + 0.10 * _beneath(site)) * (1 - 0.8 * shadow) * rng.uniform(0.25, 0.9)
+    )
     pale = 0.6 * site.tint() + np.float32(0.25 * site.level)
-    fringe = fray * (1 - opening) * np.clip(0.4 + noise(rng, site.shape, 3 * unit, octaves=2), 0, 0.8)
+    fringe = (
+        fray * (1 - opening) * np.clip(0.4 + noise(rng, site.shape, 3 * unit, octaves=2), 0, 0.8)
+    )
     return Surface(
         weight=smoothstep(-4.5 * unit, -2.0 * unit, f),
         cover=np.maximum(opening, fringe).astype(np.float32),
@@ -113,7 +139,9 @@ def _polygon(site: Site, centre: tuple[float, float], radius: float, sides: int)
     rng = site.rng
     y, x = grid(site.shape, centre)
     f = np.full(site.shape, np.inf, np.float32)
-    for angle in (np.arange(sides) + rng.uniform(-0.45, 0.45, sides)) * 2 * np.pi / sides + rng.uniform(0, np.pi):
+    for angle in (
+        np.arange(sides) + rng.uniform(-0.45, 0.45, sides)
+    ) * 2 * np.pi / sides + rng.uniform(0, np.pi):
         far = np.float32(rng.uniform(0.55, 1.2) * radius)
         f = np.minimum(f, far - x * np.float32(np.cos(angle)) - y * np.float32(np.sin(angle)))
     return f
@@ -125,7 +153,9 @@ def _splits(site: Site) -> Array:
     lines: list[Stroke] = []
     for _ in range(int(rng.integers(1, 6))):
         heading, reach = rng.uniform(0, 2 * np.pi), site.radius * rng.uniform(1.2, 2.0)
-        path = walk(rng, (site.centre[1], site.centre[0]), heading, reach, 4 * site.unit, wander=0.15)
+        path = walk(
+            rng, (site.centre[1], site.centre[0]), heading, reach, 4 * site.unit, wander=0.15
+        )
         widths = site.unit * rng.uniform(0.8, 1.5) * np.linspace(1, 0.4, len(path))
         lines += tapered(path, widths)
     return strokes(site.shape, lines)
@@ -145,17 +175,25 @@ def broken(site: Site) -> Surface:
     )
     inner = _polygon(site, off_centre, floor_size, int(rng.integers(3, 6))) + ragged
     face = gone * (1 - smoothstep(-unit, unit, inner))
-    downhill = np.clip(outer, 0, None) / np.maximum(np.clip(outer, 0, None) - np.minimum(inner, 0), 1.0)
-    ripples = np.float32(0.8 * unit) * noise(rng, site.shape, (5 * unit, 9 * unit), octaves=2) * face
+    downhill = np.clip(outer, 0, None) / np.maximum(
+        np.clip(outer, 0, None) - np.minimum(inner, 0), 1.0
+    )
+    ripples = (
+        np.float32(0.8 * unit) * noise(rng, site.shape, (5 * unit, 9 * unit), octaves=2) * face
+    )
     pale = np.float32(0.35 * site.level * rng.uniform(0.1, 1.0))
     flesh = site.grained(0.65 * site.tint() + pale, 0.12, cell=3.0)
     shadow = _cast_shadow(site, gone, 0.3 * radius)[..., None]
     floor = _beneath(site) * (1 - np.float32(rng.uniform(0.3, 0.7)) * shadow)
     cracks = _splits(site) * (1 - gone)
     return Surface(
-        weight=np.maximum(smoothstep(-2.0 * unit, 0.0, outer), smoothstep(0.01, 0.16, blur(cracks, 1.2 * unit))),
+        weight=np.maximum(
+            smoothstep(-2.0 * unit, 0.0, outer), smoothstep(0.01, 0.16, blur(cracks, 1.2 * unit))
+        ),
         cover=gone,
         material=floor + face[..., None] * (flesh - floor),
         gain=np.exp(-1.4 * cracks - np.float32(rng.uniform(0.3, 1.0)) * downhill * face),
-        height=blur(-np.float32(rng.uniform(0.25, 0.5) * radius) * downhill, 0.6 * unit) + ripples - blur(cracks, unit),
+        height=blur(-np.float32(rng.uniform(0.25, 0.5) * radius) * downhill, 0.6 * unit)
+        + ripples
+        - blur(cracks, unit),
     )

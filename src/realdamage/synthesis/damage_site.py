@@ -15,7 +15,9 @@ from scipy import ndimage
 from realdamage.synthesis.fields import Array, blur, luminance, noise
 
 _AMBIENT = 0.45  # share of the light that comes from everywhere; the rest from one direction
-_FAINTEST = 0.04  # a blend below this is dropped, so that pixels are either touched or exactly as before
+_FAINTEST = (
+    0.04  # a blend below this is dropped, so that pixels are either touched or exactly as before
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Site:
 
     def grained(self, colour: Array, strength: float, cell: float = 2.0) -> Array:
         """`colour` [3] or [h, w, 3] as a rough material [h, w, 3]: uneven at the scale of `cell` line widths."""
-        grain = noise(self.rng, self.shape, cell * self.unit, octaves=2) + self.rng.normal(0, 0.35, self.shape)
+        grain = noise(self.rng, self.shape, cell * self.unit, octaves=2) + self.rng.normal(
+            0, 0.35, self.shape
+        )
         return np.maximum(colour * (1 + strength * grain[..., None]), 0).astype(np.float32)
 
 
@@ -102,7 +106,13 @@ def resurface(site: Site, surface: Surface) -> tuple[Array, Array]:
     if surface.warp is not None:
         rows, columns = np.indices(site.shape, dtype=np.float32)
         where = np.stack([rows + surface.warp[0], columns + surface.warp[1]])
-        out = np.stack([ndimage.map_coordinates(out[..., c], where, order=1, mode="nearest") for c in range(3)], -1)
+        out = np.stack(
+            [
+                ndimage.map_coordinates(out[..., c], where, order=1, mode="nearest")
+                for c in range(3)
+            ],
+            -1,
+        )
     if surface.cover is not None and surface.material is not None:
         out = out + surface.cover[..., None] * (surface.material - out)
     if surface.gain is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from realdamage.inference.errors import RealDamageError, SynthesisError
+from realdamage.errors import RealDamageError, SynthesisError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GRID = 16
@@ -56,20 +56,29 @@ class DiffusionSettings:
         for name, kind in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if not _is(value, kind):
-                wanted = getattr(kind, "__name__", str(kind)) if get_origin(kind) is not tuple else "list of texts"
+                wanted = (
+                    getattr(kind, "__name__", str(kind))
+                    if get_origin(kind) is not tuple
+                    else "list of texts"
+                )
                 raise SynthesisError(f"generator {self.model}: {name}={value!r}; allowed: {wanted}")
         wrong = {
             "model": (not self.model, "give a hub id or a folder"),
             "steps": (self.steps is not None and self.steps < 1, "at least one step"),
             "guidance": (self.guidance is not None and self.guidance < 0, "a number from 0 up"),
-            "strength": (self.strength is not None and not 0 < self.strength <= 1, "above 0, up to 1"),
+            "strength": (
+                self.strength is not None and not 0 < self.strength <= 1,
+                "above 0, up to 1",
+            ),
             "side": (self.side < 64 or self.side % GRID != 0, f"a multiple of {GRID}, at least 64"),
             "dtype": (self.dtype not in DTYPES, f"one of {', '.join(DTYPES)}"),
             "languages": (not self.languages, "at least one language of the prompt catalogue"),
         }
         for name, (is_wrong, allowed) in wrong.items():
             if is_wrong:
-                raise SynthesisError(f"generator {self.model}: {name}={getattr(self, name)!r}; allowed: {allowed}")
+                raise SynthesisError(
+                    f"generator {self.model}: {name}={getattr(self, name)!r}; allowed: {allowed}"
+                )
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -87,14 +96,18 @@ def rank_and_world() -> tuple[int, int]:
     Raises SynthesisError when they contradict each other."""
     rank, world = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
     if not 0 <= rank < world:
-        raise SynthesisError(f"RANK={rank} with WORLD_SIZE={world}: start the processes with torchrun, or unset both")
+        raise SynthesisError(
+            f"RANK={rank} with WORLD_SIZE={world}: start the processes with torchrun, or unset both"
+        )
     return rank, world
 
 
 def _environment_number(name: str, default: int) -> int:
     value = os.environ.get(name, "")
     if value and not value.isdigit():
-        raise SynthesisError(f"the environment variable {name}={value!r} is no number; torchrun sets it, else unset it")
+        raise SynthesisError(
+            f"the environment variable {name}={value!r} is no number; torchrun sets it, else unset it"
+        )
     return int(value) if value else default
 
 
@@ -109,7 +122,9 @@ def choose_device(device: str) -> str:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise SynthesisError(f"device={device}: no device of torch; give cpu, cuda, cuda:1 or auto") from error
+        raise SynthesisError(
+            f"device={device}: no device of torch; give cpu, cuda, cuda:1 or auto"
+        ) from error
     if wanted.type == "cuda" and (wanted.index or 0) >= count:
         raise SynthesisError(
             f"device={device}: this machine has {count} GPUs that torch can use. "
@@ -136,7 +151,9 @@ def weights_folder(model: str, what: str) -> Path | None:
     if folder.is_dir():
         return folder
     if folder.is_absolute() or model.startswith((".", "~")) or len(folder.parts) != 2:
-        raise SynthesisError(f"{what} {model}: no such folder. Give a folder of diffusers weights, or a hub id.")
+        raise SynthesisError(
+            f"{what} {model}: no such folder. Give a folder of diffusers weights, or a hub id."
+        )
     return None
 
 
@@ -183,7 +200,9 @@ def running(name: str, key: str) -> Iterator[None]:
                 f"an editor), {key}.offload=true or {key}.dtype=bfloat16, or use fewer recipe.workers. "
                 "What was made is kept; run the same command to go on."
             ) from error
-        raise SynthesisError(f"{name} failed ({_short(error)}); check the settings of {key}") from error
+        raise SynthesisError(
+            f"{name} failed ({_short(error)}); check the settings of {key}"
+        ) from error
 
 
 def _short(error: BaseException) -> str:
@@ -192,7 +211,9 @@ def _short(error: BaseException) -> str:
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    says_so = any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    says_so = any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_so)
 
 

@@ -17,12 +17,16 @@ Stroke = tuple[float, float, float, float, float]
 """A straight piece of a line: x0, y0, x1, y1 and its width, all in pixels."""
 
 _LEVELS = np.arange(256) / 255.0
-_TO_LINEAR: Array = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_TO_LINEAR: Array = np.where(
+    _LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4
+).astype(np.float32)
 _CODES = 4096
 _LINEAR = np.arange(_CODES + 1) / _CODES
 # Square-root spacing, because the sRGB curve is steep near black.
 _TO_SRGB: Array = np.where(
-    _LINEAR**2 <= 0.0031308, 12.92 * _LINEAR**2, 1.055 * np.maximum(_LINEAR**2, 1e-9) ** (1 / 2.4) - 0.055
+    _LINEAR**2 <= 0.0031308,
+    12.92 * _LINEAR**2,
+    1.055 * np.maximum(_LINEAR**2, 1e-9) ** (1 / 2.4) - 0.055,
 ).astype(np.float32)
 
 
@@ -61,7 +65,9 @@ def luminance(linear: Array) -> Array:
 
 def smoothstep(low: float, high: float, x: NDArray[np.floating]) -> Array:
     """0 below `low`, 1 above `high`, smooth between."""
-    t: Array = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0).astype(np.float32, copy=False)
+    t: Array = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0).astype(
+        np.float32, copy=False
+    )
     return t * t * (3.0 - 2.0 * t)
 
 
@@ -79,7 +85,10 @@ def _knots(length: int, cell: float, phase: float) -> tuple[NDArray[np.int64], A
 
 
 def noise(
-    rng: np.random.Generator, shape: tuple[int, int], cell: float | tuple[float, float], octaves: int = 1
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    cell: float | tuple[float, float],
+    octaves: int = 1,
 ) -> Array:
     """Smooth value noise [h, w], about zero mean and within -1..1.
 
@@ -129,7 +138,9 @@ def blob(
     theta = np.arctan2(v, u)
     outline = np.ones(shape, np.float32)
     for k in range(2, 2 + waves):
-        outline += np.float32(wobble * rng.normal() / k) * np.cos(k * theta + np.float32(rng.uniform(0, 2 * np.pi)))
+        outline += np.float32(wobble * rng.normal() / k) * np.cos(
+            k * theta + np.float32(rng.uniform(0, 2 * np.pi))
+        )
     depth: Array = np.float32(radius) * np.maximum(outline, 0.25) - np.hypot(u, v)
     return depth
 
@@ -174,5 +185,7 @@ def walk(
         turn = turn * (1 - straighten) + push
         bearings[i] = heading + turn
     moves = np.stack([np.cos(bearings), np.sin(bearings)], 1) * step
-    points: NDArray[np.float64] = np.vstack([np.zeros((1, 2)), np.cumsum(moves, 0)]) + np.asarray(start)
+    points: NDArray[np.float64] = np.vstack([np.zeros((1, 2)), np.cumsum(moves, 0)]) + np.asarray(
+        start
+    )
     return points

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.paint import Paint
 
@@ -43,7 +43,9 @@ class GeneratorSettings:
         if self.engine not in ENGINES:
             raise SynthesisError(f"{where}.engine={self.engine}: allowed are {', '.join(ENGINES)}")
         if self.engine == "codec" and self.options:
-            raise SynthesisError(f"{where}.options: a codec takes none; found {', '.join(self.options)}")
+            raise SynthesisError(
+                f"{where}.options: a codec takes none; found {', '.join(self.options)}"
+            )
 
 
 class Generator(Protocol):
@@ -128,7 +130,9 @@ class EditGenerator:
         return self.engine.edit(rgb, damage, rng)
 
 
-def load_generators(settings: Sequence[GeneratorSettings], prompts: Mapping[str, Any]) -> list[Generator]:
+def load_generators(
+    settings: Sequence[GeneratorSettings], prompts: Mapping[str, Any]
+) -> list[Generator]:
     """Loads every generator. `prompts`: the section of that name of the configuration. Raises SynthesisError and
     MissingExtraError as the engines do."""
     from realdamage.synthesis.prompts import PromptCatalogue
@@ -172,5 +176,7 @@ def _diffusion(settings: GeneratorSettings) -> Any:
         raise SynthesisError(
             f"recipe.generators.{settings.name}.options.{unknown[0]}: unknown; known are {', '.join(sorted(known))}"
         )
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     return DiffusionSettings(model=settings.weights, **options)

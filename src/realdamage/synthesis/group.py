@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from realdamage.core.photo import PixelSpec, decode, limit_side
 from realdamage.data.writer import SaveSettings, TablePool, save_mask, save_photo
-from realdamage.inference.errors import PhotoError, SynthesisError
-from realdamage.inference.photo import PixelSpec, decode, limit_side
+from realdamage.errors import PhotoError, SynthesisError
 from realdamage.synthesis.annotate import ANNOTATIONS, Annotate
 from realdamage.synthesis.generators import Generator
 from realdamage.synthesis.paint import Paint
@@ -97,12 +97,16 @@ class GroupMaker:
         y, x = (int(rng.integers(top + 1)) for top in tops)
         return rgb[y : y + self.crop, x : x + self.crop], None
 
-    def derive(self, base: Base, rgb: RGB, product: Mask | None, rng: np.random.Generator) -> Iterator[_Photo]:
+    def derive(
+        self, base: Base, rgb: RGB, product: Mask | None, rng: np.random.Generator
+    ) -> Iterator[_Photo]:
         """The derived photos, as many of each kind as is drawn."""
         for kind in DERIVED:
             for _ in range(_count(base.shares.get(kind, 0.0), rng)):
                 if kind == "annotated":
-                    yield _Photo(kind, self.annotate.apply(rgb, rng).rgb, None, {"damage": base.damage})
+                    yield _Photo(
+                        kind, self.annotate.apply(rgb, rng).rgb, None, {"damage": base.damage}
+                    )
                 elif kind == "pasted":
                     yield from self._pasted(rgb, product, rng)
                 else:
@@ -113,15 +117,31 @@ class GroupMaker:
         edit = self.paint.apply(rgb, rng, region=product)
         visible = np.abs(edit.rgb.astype(np.int16) - rgb).max(axis=2) > VISIBLE
         if visible.any():
-            names = {"damage": edit.damage, "generator": self.paint.generator, "family": self.paint.family}
+            names = {
+                "damage": edit.damage,
+                "generator": self.paint.generator,
+                "family": self.paint.family,
+            }
             yield self._overlaid(_Photo("pasted", edit.rgb, visible, names), rng)
 
-    def _ai(self, base: Base, kind: str, rgb: RGB, product: Mask | None, rng: np.random.Generator) -> _Photo:
-        able = [each for each in self.generators if (each.regions if kind == "ai_region" else each.wholes)]
+    def _ai(
+        self, base: Base, kind: str, rgb: RGB, product: Mask | None, rng: np.random.Generator
+    ) -> _Photo:
+        able = [
+            each
+            for each in self.generators
+            if (each.regions if kind == "ai_region" else each.wholes)
+        ]
         generator = able[int(rng.integers(len(able)))]
         damage = str(rng.choice(self.damages)) if rng.random() < base.paint_share else ""
-        edit = (generator.region if kind == "ai_region" else generator.whole)(rgb, product, damage, rng)
-        names = {"damage": damage or base.damage, "generator": generator.name, "family": generator.family}
+        edit = (generator.region if kind == "ai_region" else generator.whole)(
+            rgb, product, damage, rng
+        )
+        names = {
+            "damage": damage or base.damage,
+            "generator": generator.name,
+            "family": generator.family,
+        }
         return _Photo(kind, edit.rgb, edit.mask, {**names, **edit.details})
 
     def _overlaid(self, photo: _Photo, rng: np.random.Generator) -> _Photo:
@@ -134,19 +154,35 @@ class GroupMaker:
 
 def group_files(base: Base, index: int) -> list[str]:
     """All photos and masks that `group_photos` may write, relative to its root, whatever it draws."""
-    most = {"original": 1, "damaged": 1, **{kind: math.ceil(base.shares.get(kind, 0.0)) for kind in DERIVED}}
-    stems = [_stem(index, kind, made) for kind, count in most.items() for made in range(1, count + 1)]
+    most = {
+        "original": 1,
+        "damaged": 1,
+        **{kind: math.ceil(base.shares.get(kind, 0.0)) for kind in DERIVED},
+    }
+    stems = [
+        _stem(index, kind, made) for kind, count in most.items() for made in range(1, count + 1)
+    ]
     return [name for stem in stems for name in (f"photos/{stem}.jpg", f"masks/{stem}.png")]
 
 
-def group_photos(maker: GroupMaker, base: Base, index: int, root: Path, rng: np.random.Generator) -> list[Row]:
+def group_photos(
+    maker: GroupMaker, base: Base, index: int, root: Path, rng: np.random.Generator
+) -> list[Row]:
     """Makes and saves a group's photos and masks; returns their manifest rows, the base first."""
     rgb, product = maker.base(base, rng)
     settings = maker.pool.draw(rng)
     group = base.group or f"{base.source}/{index:06d}"
     kind = "damaged" if base.condition == "damaged" else "original"
     rows = [
-        _save(_Photo(kind, rgb, None, {"damage": base.damage}), _stem(index, kind), root, settings, base, group, "")
+        _save(
+            _Photo(kind, rgb, None, {"damage": base.damage}),
+            _stem(index, kind),
+            root,
+            settings,
+            base,
+            group,
+            "",
+        )
     ]
     made = dict.fromkeys(DERIVED, 0)
     for photo in maker.derive(base, rgb, product, rng):
@@ -165,7 +201,9 @@ def _count(share: float, rng: np.random.Generator) -> int:
     return int(share) + int(rng.random() < share % 1.0)
 
 
-def _save(photo: _Photo, stem: str, root: Path, settings: SaveSettings, base: Base, group: str, pair: str) -> Row:
+def _save(
+    photo: _Photo, stem: str, root: Path, settings: SaveSettings, base: Base, group: str, pair: str
+) -> Row:
     name = f"photos/{stem}.jpg"
     data = save_photo(root / name, photo.rgb, settings)
     mask_name = ""

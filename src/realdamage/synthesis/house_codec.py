@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from realdamage.inference.errors import SynthesisError
-from realdamage.inference.onnx_file import write_atomically
+from realdamage.core.onnx_file import write_atomically
+from realdamage.errors import SynthesisError
 
 HOUSE_CODECS = {
     "house": "house_codec.safetensors",
@@ -56,7 +56,9 @@ class HouseCodecSpec:
     def __post_init__(self) -> None:
         for name, allowed in (("upsample", UPSAMPLERS), ("bottleneck", BOTTLENECKS)):
             if getattr(self, name) not in allowed:
-                raise SynthesisError(f"{name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
+                raise SynthesisError(
+                    f"{name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}"
+                )
         for name, least in (("stages", 1), ("latent", 3 if self.shortcut else 1), ("width", 1)):
             if getattr(self, name) < least:
                 raise SynthesisError(f"{name}={getattr(self, name)}: must be at least {least}")
@@ -73,7 +75,11 @@ class HouseCodec(nn.Module):
         for _ in range(spec.stages):
             encoder += [nn.Conv2d(width, width, 3, stride=2, padding=1), _Residual(width)]
         encoder.append(nn.Conv2d(width, spec.latent, 3, padding=1))
-        decoder: list[nn.Module] = [nn.Conv2d(spec.latent, width, 3, padding=1), _Residual(width), _Residual(width)]
+        decoder: list[nn.Module] = [
+            nn.Conv2d(spec.latent, width, 3, padding=1),
+            _Residual(width),
+            _Residual(width),
+        ]
         for _ in range(spec.stages):
             decoder += [*_doubled(width, spec.upsample), _Residual(width)]
         decoder.append(nn.Conv2d(width, 3, 3, padding=1))
@@ -89,7 +95,9 @@ class HouseCodec(nn.Module):
             return self.decoder(self._squeezed(latent))  # type: ignore[no-any-return]
         colours = _COLOUR_GAIN * F.avg_pool2d(x, self.stride)
         latent = self._squeezed(torch.cat([latent[:, :3] + colours, latent[:, 3:]], dim=1))
-        large = F.interpolate(latent[:, :3] / _COLOUR_GAIN, scale_factor=float(self.stride), mode="bilinear")
+        large = F.interpolate(
+            latent[:, :3] / _COLOUR_GAIN, scale_factor=float(self.stride), mode="bilinear"
+        )
         return self.decoder(latent) + large  # type: ignore[no-any-return]
 
     def _squeezed(self, latent: Tensor) -> Tensor:
@@ -110,7 +118,11 @@ def _doubled(width: int, upsample: str) -> list[nn.Module]:
         return [nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)]
     if upsample == "pixel_shuffle":
         return [nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2)]
-    align = {"mode": "bilinear", "align_corners": False} if upsample == "bilinear" else {"mode": "nearest"}
+    align = (
+        {"mode": "bilinear", "align_corners": False}
+        if upsample == "bilinear"
+        else {"mode": "nearest"}
+    )
     return [nn.Upsample(scale_factor=2, **align), nn.Conv2d(width, width, 3, padding=1)]
 
 
@@ -118,7 +130,10 @@ class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

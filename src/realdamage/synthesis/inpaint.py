@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.diffusion import GRID, DiffusionSettings
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.pipeline import RGB, Mask, Pipeline
@@ -36,9 +36,16 @@ class Inpaint:
     inpaint, ConfigError for languages that the catalogue lacks, MissingExtraError without the extra "synth".
     """
 
-    def __init__(self, settings: DiffusionSettings, generator: str, family: str, prompts: PromptCatalogue) -> None:
+    def __init__(
+        self, settings: DiffusionSettings, generator: str, family: str, prompts: PromptCatalogue
+    ) -> None:
         prompts.check(settings.languages, settings.materials)
-        self.settings, self.generator, self.family, self.prompts = settings, generator, family, prompts
+        self.settings, self.generator, self.family, self.prompts = (
+            settings,
+            generator,
+            family,
+            prompts,
+        )
         self._pipeline = Pipeline(settings, generator, masked=True)
 
     def regenerate(self, rgb: RGB, region: Mask, damage: str, rng: np.random.Generator) -> Edit:
@@ -71,9 +78,15 @@ class Inpaint:
         (top, _), (left, _) = padding
         height, width = rgb[inside].shape[:2]
         painted = picture[top : top + height, left : left + width]
-        blend = soft[inside][..., None] if self.settings.blend else np.ones((height, width, 1), np.float32)
+        blend = (
+            soft[inside][..., None]
+            if self.settings.blend
+            else np.ones((height, width, 1), np.float32)
+        )
         out, mask = rgb.copy(), np.zeros(rgb.shape[:2], np.bool_)
-        out[inside] = np.clip(np.rint(blend * painted + (1.0 - blend) * rgb[inside]), 0, 255).astype(np.uint8)
+        out[inside] = np.clip(
+            np.rint(blend * painted + (1.0 - blend) * rgb[inside]), 0, 255
+        ).astype(np.uint8)
         mask[inside] = blend[..., 0] > 0.5
         return Edit(out, mask, damage, self._pipeline.details(prompt, seed))
 

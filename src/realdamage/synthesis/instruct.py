@@ -29,9 +29,16 @@ class Instruct:
     nothing, ConfigError for languages that the catalogue lacks, MissingExtraError without the extra "synth".
     """
 
-    def __init__(self, settings: DiffusionSettings, generator: str, family: str, prompts: PromptCatalogue) -> None:
+    def __init__(
+        self, settings: DiffusionSettings, generator: str, family: str, prompts: PromptCatalogue
+    ) -> None:
         prompts.check(settings.languages, settings.materials)
-        self.settings, self.generator, self.family, self.prompts = settings, generator, family, prompts
+        self.settings, self.generator, self.family, self.prompts = (
+            settings,
+            generator,
+            family,
+            prompts,
+        )
         self._pipeline = Pipeline(settings, generator, masked=False)
 
     def edit(self, rgb: RGB, damage: str, rng: np.random.Generator) -> Edit:
@@ -47,6 +54,8 @@ class Instruct:
         if picture.shape != padded.shape:
             (tall, wide), (high, broad) = picture.shape[:2], padded.shape[:2]
             details["resized"] = f"{wide}x{tall} to {broad}x{high}"
-            picture = np.asarray(Image.fromarray(picture).resize((broad, high), Image.Resampling.LANCZOS))
+            picture = np.asarray(
+                Image.fromarray(picture).resize((broad, high), Image.Resampling.LANCZOS)
+            )
         out = np.ascontiguousarray(picture[:height, :width])
         return Edit(out, np.ones((height, width), np.bool_), damage, details)

@@ -15,13 +15,17 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 RGB: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
-Laundering: TypeAlias = Callable[[Image.Image, Image.Image, np.random.Generator], tuple[Image.Image, Image.Image]]
+Laundering: TypeAlias = Callable[
+    [Image.Image, Image.Image, np.random.Generator], tuple[Image.Image, Image.Image]
+]
 
 _SCALES = (0.35, 2.0)
 _LOWEST_QUALITY = 40
 
 
-def launder(rgb: RGB, mask: Mask, transformation: str, rng: np.random.Generator) -> tuple[bytes, Mask]:
+def launder(
+    rgb: RGB, mask: Mask, transformation: str, rng: np.random.Generator
+) -> tuple[bytes, Mask]:
     """(the file that is handed in, the mask moved with the pixels). rgb: uint8 [h, w, 3]. mask: bool [h, w].
 
     transformation: a name of `TRANSFORMATIONS`. The file is a JPEG of quality 75 to 92, of 40 after "recompressed".
@@ -39,11 +43,15 @@ def jpeg(picture: Image.Image, quality: int) -> bytes:
     return data.getvalue()
 
 
-def _saved(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def _saved(
+    picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
     return picture, mask
 
 
-def _cropped(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def _cropped(
+    picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
     keep = rng.uniform(0.6, 0.9)
     width, height = round(picture.width * keep), round(picture.height * keep)
     left = int(rng.integers(0, picture.width - width + 1))
@@ -53,43 +61,67 @@ def _cropped(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) 
 
 
 def _resized(scale: float) -> Laundering:
-    def resize(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    def resize(
+        picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+    ) -> tuple[Image.Image, Image.Image]:
         size = round(picture.width * scale), round(picture.height * scale)
-        return picture.resize(size, Image.Resampling.BICUBIC), mask.resize(size, Image.Resampling.BILINEAR)
+        return picture.resize(size, Image.Resampling.BICUBIC), mask.resize(
+            size, Image.Resampling.BILINEAR
+        )
 
     return resize
 
 
-def _turned(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def _turned(
+    picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
     angle = float(rng.uniform(-180, 180))
     turned = picture.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=(255, 255, 255))
     return turned, mask.rotate(angle, Image.Resampling.BILINEAR, expand=True)
 
 
-def _with_logo(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def _with_logo(
+    picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
     layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
     side = min(picture.size)
     font = ImageFont.load_default(side * 0.09)
-    place = (float(rng.uniform(0, 0.5) * picture.width), float(rng.uniform(0, 0.8) * picture.height))
+    place = (
+        float(rng.uniform(0, 0.5) * picture.width),
+        float(rng.uniform(0, 0.8) * picture.height),
+    )
     draw.text(
-        place, "best-shop.example", fill=(255, 255, 255, 160), font=font, stroke_width=1, stroke_fill=(0, 0, 0, 90)
+        place,
+        "best-shop.example",
+        fill=(255, 255, 255, 160),
+        font=font,
+        stroke_width=1,
+        stroke_fill=(0, 0, 0, 90),
     )
     draw.ellipse((side * 0.04, side * 0.04, side * 0.16, side * 0.16), fill=(200, 30, 40, 230))
     return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB"), mask
 
 
-def _brighter(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def _brighter(
+    picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
     lit = ImageEnhance.Brightness(picture).enhance(float(rng.uniform(0.75, 1.25)))
     lit = ImageEnhance.Contrast(lit).enhance(float(rng.uniform(0.8, 1.25)))
     return ImageEnhance.Color(lit).enhance(float(rng.uniform(0.7, 1.3))), mask
 
 
-def _mirrored(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+def _mirrored(
+    picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mask.transpose(
+        Image.Transpose.FLIP_LEFT_RIGHT
+    )
 
 
-def _mixed(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def _mixed(
+    picture: Image.Image, mask: Image.Image, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
     chain = [_mirrored] if rng.random() < 0.5 else []
     for step in (*chain, _cropped, _brighter, _resized(float(rng.uniform(0.6, 1.4)))):
         picture, mask = step(picture, mask, rng)

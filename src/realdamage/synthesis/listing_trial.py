@@ -25,13 +25,13 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from realdamage.commit import git_commit
+from realdamage.core.decoding import decode
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest, read_manifest
-from realdamage.inference.comparison import Comparison, compare
-from realdamage.inference.comparison.result import OUTCOMES
-from realdamage.inference.decoding import decode
-from realdamage.inference.errors import ManifestError, RealDamageError, UsageError
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.progress import track
+from realdamage.errors import ManifestError, RealDamageError, UsageError
+from realdamage.photo_pairs import Comparison, compare
+from realdamage.photo_pairs.result import OUTCOMES
 from realdamage.synthesis.listing_laundering import RGB, TRANSFORMATIONS, Mask, jpeg, launder
 from realdamage.synthesis.paint import Paint
 
@@ -87,7 +87,9 @@ def draw_pairs(manifest: Manifest, count: int, seed: int, half: str = "report") 
     chosen = set(names if half == "all" else names[HALVES.index(half) :: 2])
     groups: dict[str, list[str]] = defaultdict(list)
     sources: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name, group, source in zip(table["file_name"], table["group"], table["source"], strict=True):
+    for name, group, source in zip(
+        table["file_name"], table["group"], table["source"], strict=True
+    ):
         if group in chosen:
             groups[group].append(name)
             sources[source][group].append(name)
@@ -95,7 +97,9 @@ def draw_pairs(manifest: Manifest, count: int, seed: int, half: str = "report") 
     mixed = [source for source in sorted(sources) if len(sources[source]) > 1]
     if not several or not mixed:
         lacking = "has two photos" if not several else "shares its source with another"
-        raise ManifestError(f"{manifest.root}: no group of the half {half!r} {lacking}; other shots come from there")
+        raise ManifestError(
+            f"{manifest.root}: no group of the half {half!r} {lacking}; other shots come from there"
+        )
     files = sorted(name for members in groups.values() for name in members)
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -106,7 +110,10 @@ def draw_pairs(manifest: Manifest, count: int, seed: int, half: str = "report") 
             yield _as_they_are(manifest.root, kind, str(claim), str(listing))
         elif kind == "other_product":
             source = sources[mixed[int(rng.integers(len(mixed)))]]
-            claim, listing = (str(rng.choice(source[group])) for group in rng.choice(sorted(source), 2, replace=False))
+            claim, listing = (
+                str(rng.choice(source[group]))
+                for group in rng.choice(sorted(source), 2, replace=False)
+            )
             yield _as_they_are(manifest.root, kind, claim, listing)
         else:
             name = files[int(rng.integers(len(files)))]
@@ -115,7 +122,9 @@ def draw_pairs(manifest: Manifest, count: int, seed: int, half: str = "report") 
 
 def _as_they_are(root: Path, kind: str, claim: str, listing: str) -> Pair:
     data = (root / claim).read_bytes()
-    return Pair(kind, "", data, (root / listing).read_bytes(), np.zeros(decode(data).shape[:2], bool))
+    return Pair(
+        kind, "", data, (root / listing).read_bytes(), np.zeros(decode(data).shape[:2], bool)
+    )
 
 
 def _copied(path: Path, kind: str, rng: np.random.Generator) -> Pair:
@@ -124,7 +133,10 @@ def _copied(path: Path, kind: str, rng: np.random.Generator) -> Pair:
     transformation = str(rng.choice(list(TRANSFORMATIONS)))
     if kind == "second_exposure":
         scene = ndimage.median_filter(rgb, (3, 3, 1)).astype(np.float64)
-        shots = [np.clip(np.rint(scene + rng.normal(0, _EXPOSURE_NOISE, scene.shape)), 0, 255) for _ in range(2)]
+        shots = [
+            np.clip(np.rint(scene + rng.normal(0, _EXPOSURE_NOISE, scene.shape)), 0, 255)
+            for _ in range(2)
+        ]
         rgb, transformation = shots[0].astype(np.uint8), "saved"
         listing = jpeg(Image.fromarray(shots[1].astype(np.uint8)), 92)
     elif kind == "painted_copy":
@@ -171,7 +183,8 @@ def _grown(painted: Mask) -> Mask:
         rows, columns = np.nonzero(painted)
         margin = max(painted.shape) // 40
         grown[
-            max(0, rows.min() - margin) : rows.max() + margin, max(0, columns.min() - margin) : columns.max() + margin
+            max(0, rows.min() - margin) : rows.max() + margin,
+            max(0, columns.min() - margin) : columns.max() + margin,
         ] = True
     return grown
 
@@ -183,17 +196,27 @@ def summarise(trials: Sequence[Trial]) -> list[dict[str, object]]:
         of_kind = [trial for trial in trials if trial.kind == kind]
         sets[kind, ""] = of_kind
         if kind in ("painted_copy", "copy"):
-            sets |= {(kind, name): [t for t in of_kind if t.transformation == name] for name in TRANSFORMATIONS}
+            sets |= {
+                (kind, name): [t for t in of_kind if t.transformation == name]
+                for name in TRANSFORMATIONS
+            }
     return [_row(kind, name, found) for (kind, name), found in sets.items() if found]
 
 
 def _row(kind: str, transformation: str, trials: Sequence[Trial]) -> dict[str, object]:
-    row: dict[str, object] = {"kind": kind, "transformation": transformation or "all", "n": len(trials)}
+    row: dict[str, object] = {
+        "kind": kind,
+        "transformation": transformation or "all",
+        "n": len(trials),
+    }
     for outcome in OUTCOMES:
         count = sum(trial.outcome == outcome for trial in trials)
         interval = stats.binomtest(count, len(trials)).proportion_ci(method="wilson")
         row[outcome] = round(count / len(trials), 4)
-        row[f"{outcome}_low"], row[f"{outcome}_high"] = round(interval.low, 4), round(interval.high, 4)
+        row[f"{outcome}_low"], row[f"{outcome}_high"] = (
+            round(interval.low, 4),
+            round(interval.high, 4),
+        )
     recalls = np.array([trial.box_recall for trial in trials])
     recalls = recalls[~np.isnan(recalls)]
     false_areas = np.array([trial.false_area for trial in trials])
@@ -203,23 +226,44 @@ def _row(kind: str, transformation: str, trials: Sequence[Trial]) -> dict[str, o
     row["box_recall"] = round(float(recalls.mean()), 4) if len(recalls) else ""
     row["box_hit"] = round(float((recalls >= 0.5).mean()), 4) if len(recalls) else ""
     row["false_area"] = round(float(false_areas.mean()), 4) if len(false_areas) else ""
-    row["ms_median"], row["ms_p95"] = round(float(np.median(times))), round(float(np.quantile(times, 0.95)))
+    row["ms_median"], row["ms_p95"] = (
+        round(float(np.median(times))),
+        round(float(np.quantile(times, 0.95))),
+    )
     return row
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the trial and write its table; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="listing_trial", description=__doc__, formatter_class=_Plain)
-    parser.add_argument("--photos", type=Path, required=True, metavar="DIR", help="folder with metadata.csv and groups")
-    parser.add_argument("--pairs", type=int, default=500, metavar="N", help="how many (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pairs (%(default)s)")
-    parser.add_argument("--half", choices=HALVES, default="report", help="of the groups (%(default)s)")
-    parser.add_argument("--csv", type=Path, required=True, metavar="FILE", help="write the table there")
+    parser = argparse.ArgumentParser(
+        prog="listing_trial", description=__doc__, formatter_class=_Plain
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with metadata.csv and groups",
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=500, metavar="N", help="how many (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed, other pairs (%(default)s)"
+    )
+    parser.add_argument(
+        "--half", choices=HALVES, default="report", help="of the groups (%(default)s)"
+    )
+    parser.add_argument(
+        "--csv", type=Path, required=True, metavar="FILE", help="write the table there"
+    )
     arguments = parser.parse_args(argv)
     try:
         if arguments.pairs < 1:
             raise UsageError(f"--pairs {arguments.pairs}: at least 1 pair")
-        pairs = draw_pairs(read_manifest(arguments.photos), arguments.pairs, arguments.seed, arguments.half)
+        pairs = draw_pairs(
+            read_manifest(arguments.photos), arguments.pairs, arguments.seed, arguments.half
+        )
         rows = summarise([judge(pair) for pair in track(pairs, arguments.pairs, "pairs")])
         command = f"listing_trial --pairs {arguments.pairs} --seed {arguments.seed} --half {arguments.half}"
         run = {"half": arguments.half, "seed": arguments.seed, "command": command}
@@ -229,7 +273,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"listing_trial: {error}", file=sys.stderr)
         return error.exit_code
     for row in rows:
-        print(", ".join(f"{key} {row[key]}" for key in COLUMNS if key in row and not key.endswith(("_low", "_high"))))
+        print(
+            ", ".join(
+                f"{key} {row[key]}"
+                for key in COLUMNS
+                if key in row and not key.endswith(("_low", "_high"))
+            )
+        )
     return 0
 
 

@@ -14,13 +14,15 @@ from PIL import Image
 from scipy import ndimage
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.damage import check_damage, draw_damage
 from realdamage.synthesis.engine import Edit
 from realdamage.synthesis.fields import Array, blur, to_bytes, to_linear
 
 _SEARCHED = 160  # long side at which the object is looked for, pixels
-_PLAIN_RIM = 0.85  # share of the photo's rim that must have one colour for the background to count as plain
+_PLAIN_RIM = (
+    0.85  # share of the photo's rim that must have one colour for the background to count as plain
+)
 _UNLIKE = 32.0  # distance in sRGB levels at which a pixel no longer has the background's colour
 
 

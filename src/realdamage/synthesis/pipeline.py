@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from realdamage.inference.errors import MissingExtraError, SynthesisError
+from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.synthesis.diffusion import (
     DiffusionSettings,
     choose_device,
@@ -63,7 +63,9 @@ class Pipeline:
     def _load(self, masked: bool) -> Any:
         settings, device = self.settings, choose_device(self.settings.device)
         if settings.offload and device == "cpu":
-            raise SynthesisError(f"{self.key}.offload=true, but there is no GPU to offload: remove it")
+            raise SynthesisError(
+                f"{self.key}.offload=true, but there is no GPU to offload: remove it"
+            )
         kind, loader = _pipeline_class(settings, self.key, masked)
         options: dict[str, Any] = {"dtype": choose_dtype(settings.dtype, device)}
         if settings.variant:
@@ -96,7 +98,9 @@ class Pipeline:
         offered = {"height": height, "width": width, "output_type": "np"}
         # Kontext would move the photo to one of its favourite sizes otherwise.
         offered |= {"max_area": height * width, "_auto_resize": False}
-        given: dict[str, Any] = {name: value for name, value in offered.items() if name in self._call}
+        given: dict[str, Any] = {
+            name: value for name, value in offered.items() if name in self._call
+        }
         given |= self._set | {"prompt": prompt.text, "image": Image.fromarray(rgb)}
         if uses_negative(self._call, self._set):
             given["negative_prompt"] = prompt.negative
@@ -115,7 +119,9 @@ class Pipeline:
                 f"{self.key}: {self.name} gives no images; name another class with {self.key}.pipeline"
             )
         if any(getattr(answer, "nsfw_content_detected", None) or ()):
-            raise SynthesisError(f"{self.key}: {self.name} withheld its picture as indecent; choose another model")
+            raise SynthesisError(
+                f"{self.key}: {self.name} withheld its picture as indecent; choose another model"
+            )
         picture = np.asarray(images[0])
         if picture.dtype != np.uint8:
             if not np.isfinite(picture).all():
@@ -149,7 +155,9 @@ class Pipeline:
             "guidance": _number(used.get(guidance_parameter(self._call) or "")),
             "strength": _number(used.get("strength")),
             "steps": _number(used.get("num_inference_steps")),
-            "libraries": ", ".join(f"{m.__name__} {m.__version__}" for m in (diffusers, torch, transformers)),
+            "libraries": ", ".join(
+                f"{m.__name__} {m.__version__}" for m in (diffusers, torch, transformers)
+            ),
         }
         return {name: value for name, value in details.items() if value}
 
@@ -166,7 +174,11 @@ def guidance_parameter(call: Mapping[str, inspect.Parameter]) -> str | None:
 def uses_negative(call: Mapping[str, inspect.Parameter], chosen: Mapping[str, Any]) -> bool:
     """Whether a negative prompt has any effect: the pipeline takes one, and runs classifier-free guidance."""
     name = guidance_parameter(call)
-    if "negative_prompt" not in call or name is None or (name == "guidance_scale" and "true_cfg_scale" in call):
+    if (
+        "negative_prompt" not in call
+        or name is None
+        or (name == "guidance_scale" and "true_cfg_scale" in call)
+    ):
         return False
     scale = chosen.get(name, call[name].default)
     return isinstance(scale, int | float) and scale > 1
@@ -187,7 +199,9 @@ def call_settings(
         if value is None:
             continue
         if parameter not in call or parameter is None:
-            raise SynthesisError(f"{key}.{setting}={value}: {name} takes no {setting}. Remove the setting.")
+            raise SynthesisError(
+                f"{key}.{setting}={value}: {name} takes no {setting}. Remove the setting."
+            )
         chosen[parameter] = value
     return chosen
 
@@ -205,15 +219,23 @@ def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tupl
         near = difflib.get_close_matches(named, names, n=1)
         hint = f"Did you mean {near[0]}?" if near else "A newer diffusers may have it."
         where = f"{key}.pipeline={named}" if settings.pipeline else f"{key}: the model is a {named}"
-        raise SynthesisError(f"{where}: diffusers {diffusers.__version__} has no such pipeline. {hint}")
+        raise SynthesisError(
+            f"{where}: diffusers {diffusers.__version__} has no such pipeline. {hint}"
+        )
     call = inspect.signature(kind.__call__).parameters
     if "prompt" in call and "image" in call and ("mask_image" in call) == masked:
         return kind, kind
     if masked and settings.pipeline is None and _has_inpainting_sibling(named):
         return kind, diffusers.AutoPipelineForInpainting
     if "mask_image" in call:
-        raise SynthesisError(f"{key}: {named} is an inpainting pipeline; use it with engine=inpaint")
-    lacks = "inpaints nothing (its call takes no mask_image)" if masked else "edits no photo (its call takes no image)"
+        raise SynthesisError(
+            f"{key}: {named} is an inpainting pipeline; use it with engine=inpaint"
+        )
+    lacks = (
+        "inpaints nothing (its call takes no mask_image)"
+        if masked
+        else "edits no photo (its call takes no image)"
+    )
     example = "StableDiffusionInpaintPipeline" if masked else "QwenImageEditPipeline"
     raise SynthesisError(
         f"{key}: {named} {lacks}. Choose a model that does, or name a class that can use this one, like "
@@ -227,7 +249,12 @@ def _has_inpainting_sibling(name: str) -> bool:
 
     wanted = name.replace("ControlPipeline", "ControlInpaintPipeline")
     mappings: Any = auto_pipeline.SUPPORTED_TASKS_MAPPINGS
-    families = [family for mapping in mappings for family, kind in mapping.items() if kind.__name__ == wanted]
+    families = [
+        family
+        for mapping in mappings
+        for family, kind in mapping.items()
+        if kind.__name__ == wanted
+    ]
     return any(family in auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING for family in families)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.inference.errors import ConfigError
+from realdamage.errors import ConfigError
 
 SEVERITIES = ("slight", "clear", "severe")
 GENERIC = "generic"
@@ -88,17 +88,30 @@ class PromptCatalogue:
         if not 0.0 <= share <= 1.0:
             raise ConfigError(f"prompts.generic_share={share}: a share lies in 0..1")
         fits_node = _section(mapping, "fits", "prompts.fits", DAMAGES)
-        fits = {damage: _phrases(fits_node[damage], f"prompts.fits.{damage}", ()) for damage in DAMAGES}
+        fits = {
+            damage: _phrases(fits_node[damage], f"prompts.fits.{damage}", ()) for damage in DAMAGES
+        }
         languages = mapping.get("languages") or {}
         if not languages:
             raise ConfigError("prompts.languages is empty: give at least one language, such as en")
-        materials = dict.fromkeys((GENERIC, *(material for fitting in fits.values() for material in fitting)))
+        materials = dict.fromkeys(
+            (GENERIC, *(material for fitting in fits.values() for material in fitting))
+        )
         return cls(
-            share, fits, {name: _language(node, str(name), tuple(materials)) for name, node in languages.items()}
+            share,
+            fits,
+            {
+                name: _language(node, str(name), tuple(materials))
+                for name, node in languages.items()
+            },
         )
 
     def draw(
-        self, damage: str, rng: np.random.Generator, languages: Sequence[str], materials: Sequence[str] = ()
+        self,
+        damage: str,
+        rng: np.random.Generator,
+        languages: Sequence[str],
+        materials: Sequence[str] = (),
     ) -> Prompt:
         """A description of what is to be seen, for inpainting. damage: one of DAMAGES, or "" to add none;
         languages: evenly drawn from; materials: those to draw from (none: all that the damage happens to).
@@ -106,7 +119,11 @@ class PromptCatalogue:
         return self._prompt("descriptions", damage, rng, languages, materials)
 
     def instruction(
-        self, damage: str, rng: np.random.Generator, languages: Sequence[str], materials: Sequence[str] = ()
+        self,
+        damage: str,
+        rng: np.random.Generator,
+        languages: Sequence[str],
+        materials: Sequence[str] = (),
     ) -> Prompt:
         """What is to be done to the photo, for editing models ("Add a crack …"); arguments and errors as in `draw`."""
         return self._prompt("instructions", damage, rng, languages, materials)
@@ -120,10 +137,17 @@ class PromptCatalogue:
         for language in languages:
             _known(language, self.languages, "the prompt catalogue's languages")
             for material in materials:
-                _known(material, self.languages[language].materials, "the prompt catalogue's materials")
+                _known(
+                    material, self.languages[language].materials, "the prompt catalogue's materials"
+                )
 
     def _prompt(
-        self, form: str, damage: str, rng: np.random.Generator, languages: Sequence[str], materials: Sequence[str]
+        self,
+        form: str,
+        damage: str,
+        rng: np.random.Generator,
+        languages: Sequence[str],
+        materials: Sequence[str],
     ) -> Prompt:
         self.check(languages, materials)
         name = _pick(languages, rng)
@@ -145,7 +169,9 @@ class PromptCatalogue:
             words["state"] = _pick(phrases.states, rng)
         sentences = language.sentences["damaged" if damage else "plain"]
         text = _pick(getattr(sentences, form), rng).format(**words)
-        return Prompt(text, _pick(sentences.negatives, rng).format(**words), name, material, severity)
+        return Prompt(
+            text, _pick(sentences.negatives, rng).format(**words), name, material, severity
+        )
 
 
 def _language(node: Mapping[str, Any], name: str, materials: Sequence[str]) -> Language:
@@ -158,14 +184,20 @@ def _language(node: Mapping[str, Any], name: str, materials: Sequence[str]) -> L
         {key: _phrases(words[key], f"{where}.materials.{key}", ()) for key in materials},
         {key: _phrases(degrees[key], f"{where}.degrees.{key}", ()) for key in SEVERITIES},
         {
-            "damaged": _sentences(sentences["damaged"], f"{where}.sentences.damaged", _SENTENCE, {"damage", "state"}),
-            "plain": _sentences(sentences["plain"], f"{where}.sentences.plain", ("material",), set()),
+            "damaged": _sentences(
+                sentences["damaged"], f"{where}.sentences.damaged", _SENTENCE, {"damage", "state"}
+            ),
+            "plain": _sentences(
+                sentences["plain"], f"{where}.sentences.plain", ("material",), set()
+            ),
         },
         {damage: _damage(damages[damage], f"{where}.damages.{damage}") for damage in DAMAGES},
     )
 
 
-def _sentences(node: Mapping[str, Any], where: str, allowed: Sequence[str], one_of: set[str]) -> Sentences:
+def _sentences(
+    node: Mapping[str, Any], where: str, allowed: Sequence[str], one_of: set[str]
+) -> Sentences:
     return Sentences(
         _phrases(node.get("descriptions"), f"{where}.descriptions", allowed, one_of),
         _phrases(node.get("instructions"), f"{where}.instructions", allowed, one_of),
@@ -178,23 +210,33 @@ def _damage(node: Mapping[str, Any], where: str) -> DamagePhrases:
     return DamagePhrases(
         _phrases(node.get("states"), f"{where}.states", ()),
         _phrases(node.get("places"), f"{where}.places", ("material",)),
-        {severity: _phrases(seen[severity], f"{where}.seen.{severity}", ()) for severity in SEVERITIES},
+        {
+            severity: _phrases(seen[severity], f"{where}.seen.{severity}", ())
+            for severity in SEVERITIES
+        },
     )
 
 
-def _section(node: Mapping[str, Any], key: str, where: str, wanted: Sequence[str]) -> Mapping[str, Any]:
+def _section(
+    node: Mapping[str, Any], key: str, where: str, wanted: Sequence[str]
+) -> Mapping[str, Any]:
     """The mapping `node[key]`, which must have exactly the keys `wanted`."""
     found: Mapping[str, Any] = node.get(key) or {}
     for name in found:
         _known(str(name), wanted, where)
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise ConfigError(f"{where}: nothing for {', '.join(missing)}. Every one of {', '.join(wanted)} needs an entry")
+        raise ConfigError(
+            f"{where}: nothing for {', '.join(missing)}. Every one of {', '.join(wanted)} needs an entry"
+        )
     return found
 
 
 def _phrases(
-    node: Iterable[Any] | None, where: str, allowed: Sequence[str], one_of: Collection[str] = frozenset()
+    node: Iterable[Any] | None,
+    where: str,
+    allowed: Sequence[str],
+    one_of: Collection[str] = frozenset(),
 ) -> Phrases:
     """The phrases of a list: none empty, placeholders among `allowed`, and one of `one_of` in each if any are given."""
     phrases = tuple(str(phrase).strip() for phrase in node or ())
@@ -211,7 +253,9 @@ def _phrases(
             _known(name, allowed, f'the placeholders of {where} ("{phrase}")')
         if one_of and not names & set(one_of):
             options = " or ".join(f"{{{name}}}" for name in sorted(one_of))
-            raise ConfigError(f'{where}: "{phrase}" does not say which damage: put {options} into it')
+            raise ConfigError(
+                f'{where}: "{phrase}" does not say which damage: put {options} into it'
+            )
     return phrases
 
 

@@ -22,14 +22,20 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.processors import available_processors
+from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.data.neutralise import DROPPED_NAME, EXCEPTIONS_NAME, NeutraliseSettings, SizePool, neutralise
+from realdamage.data.neutralise import (
+    DROPPED_NAME,
+    EXCEPTIONS_NAME,
+    NeutraliseSettings,
+    SizePool,
+    neutralise,
+)
 from realdamage.data.parts import FOLDER, Parts, in_processes
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool
-from realdamage.inference.onnx_file import write_atomically
-from realdamage.inference.processors import available_processors
-from realdamage.inference.progress import Track, no_progress
 from realdamage.synthesis.bases import drawn_damages, recipe_bases
 from realdamage.synthesis.diffusion import rank_and_world
 from realdamage.synthesis.generators import load_generators
@@ -57,7 +63,9 @@ class Summary:
         return self.made / max(self.seconds, 1e-9)
 
 
-def synthesize(recipe: Recipe, root: str | Path, *, overwrite: bool = False, progress: Track = no_progress) -> Summary:
+def synthesize(
+    recipe: Recipe, root: str | Path, *, overwrite: bool = False, progress: Track = no_progress
+) -> Summary:
     """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is a finished one.
 
     overwrite: removes what a recipe made in `root` first, and nothing else. Under `torchrun` each process makes its
@@ -82,19 +90,28 @@ def synthesize(recipe: Recipe, root: str | Path, *, overwrite: bool = False, pro
         made = sum(progress(done, len(todo), "groups"))
     except BaseException:
         if world == 1 and len(parts.todo(len(bases))) == len(bases):
-            clear(root)  # no group was finished, so there is nothing to keep that another recipe must not mix with
+            clear(
+                root
+            )  # no group was finished, so there is nothing to keep that another recipe must not mix with
         raise
     if missing := len(parts.todo(len(bases))):
-        log.info("%s groups are still being made by other processes; the last one writes the manifest", missing)
+        log.info(
+            "%s groups are still being made by other processes; the last one writes the manifest",
+            missing,
+        )
         return Summary(root, 0, made, time.monotonic() - started)
     rows: list[dict[str, str]] = []
     for index in range(len(bases)):
         rows.extend(parts.read(index))
     table = pd.DataFrame(rows).fillna("")
-    if not (table["split"] != "").any():  # else the source's own splits hold, for what is made of its photos too
+    if not (
+        table["split"] != ""
+    ).any():  # else the source's own splits hold, for what is made of its photos too
         table["split"] = assign_splits(table, recipe.fractions, recipe.seed)
     if recipe.include:
-        table = pd.concat([table.assign(part=OWN_PART), *_included(recipe, root, table, progress)]).fillna("")
+        table = pd.concat(
+            [table.assign(part=OWN_PART), *_included(recipe, root, table, progress)]
+        ).fillna("")
         exceptions = [
             {"part": each.name, "test": test, "reason": reason}
             for each in recipe.include
@@ -105,7 +122,9 @@ def synthesize(recipe: Recipe, root: str | Path, *, overwrite: bool = False, pro
     return Summary(root, len(table), made, time.monotonic() - started)
 
 
-def _included(recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track) -> Iterator[pd.DataFrame]:
+def _included(
+    recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track
+) -> Iterator[pd.DataFrame]:
     """Brings each included set into a folder of its own, saved as the others are, in their sizes; yields its rows."""
     sizes: list[tuple[int, int]] = []
     for name in table.loc[table["pair"] == "", "file_name"]:
@@ -120,13 +139,27 @@ def _included(recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track) 
         manifest = manifest.subset(pd.Series(kept, manifest.table.index))
         found = manifest.table
         if not (found["split"] != "").any():
-            manifest = replace(manifest, table=found.assign(split=assign_splits(found, each.fractions, recipe.seed)))
-        settings = NeutraliseSettings(quality=recipe.writer.quality, sizes=SizePool(tuple(sizes)), seed=recipe.seed)
+            manifest = replace(
+                manifest,
+                table=found.assign(split=assign_splits(found, each.fractions, recipe.seed)),
+            )
+        settings = NeutraliseSettings(
+            quality=recipe.writer.quality, sizes=SizePool(tuple(sizes)), seed=recipe.seed
+        )
         tables = None if recipe.writer.quality else _tables(recipe)
-        neutralise(manifest, root / each.name, settings, tables=tables, workers=recipe.workers, progress=progress)
+        neutralise(
+            manifest,
+            root / each.name,
+            settings,
+            tables=tables,
+            workers=recipe.workers,
+            progress=progress,
+        )
         rows = read_manifest(root / each.name).table
         # An edit outside of the crop leaves a photo that is its original to the last byte.
-        unedited = (rows["label"] == "synthetic") & rows["sha256"].isin(rows.loc[rows["label"] == "real", "sha256"])
+        unedited = (rows["label"] == "synthetic") & rows["sha256"].isin(
+            rows.loc[rows["label"] == "real", "sha256"]
+        )
         rows = rows[~unedited].copy()
         for column in ("file_name", "pair", "mask_file_name"):
             rows[column] = rows[column].where(rows[column] == "", each.name + "/" + rows[column])
@@ -152,7 +185,9 @@ def _start_worker(job: _Job) -> None:
     import torch
 
     if job.threads:
-        torch.set_num_threads(job.threads)  # groups run side by side; threads inside them would get in each other's way
+        torch.set_num_threads(
+            job.threads
+        )  # groups run side by side; threads inside them would get in each other's way
     _worker_job = job
     _maker.cache_clear()
 
@@ -174,7 +209,9 @@ def _maker() -> GroupMaker:
 def _tables(recipe: Recipe, bases: Sequence[Base] = ()) -> TablePool:
     if recipe.writer.quality:
         return TablePool.of_qualities(*recipe.writer.quality)
-    return TablePool.of_photos([Path(base.path) for base in bases or recipe_bases(recipe) if base.path])
+    return TablePool.of_photos(
+        [Path(base.path) for base in bases or recipe_bases(recipe) if base.path]
+    )
 
 
 def _make(index: int) -> int:
@@ -240,6 +277,15 @@ _MADE = re.compile(rf"\d{{6,}}_(original|damaged|{'|'.join(DERIVED)})(_\d+)?\.(j
 
 def _adopt(parts: Parts, earlier: Mapping[str, Any]) -> None:
     """Gives an earlier set a mark of today: its files are those that bear the names that a recipe gives."""
-    found = [path for folder in ("photos", "masks") for path in sorted((parts.root / folder).glob("*"))]
-    files = [path.relative_to(parts.root).as_posix() for path in found if _MADE.fullmatch(path.name)]
-    parts.claim(earlier["digest"], {"name": earlier["name"], "recipe": earlier["recipe"]}, files, alone=False)
+    found = [
+        path for folder in ("photos", "masks") for path in sorted((parts.root / folder).glob("*"))
+    ]
+    files = [
+        path.relative_to(parts.root).as_posix() for path in found if _MADE.fullmatch(path.name)
+    ]
+    parts.claim(
+        earlier["digest"],
+        {"name": earlier["name"], "recipe": earlier["recipe"]},
+        files,
+        alone=False,
+    )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.generators import GeneratorSettings
 from realdamage.synthesis.group import DERIVED
 
@@ -37,7 +37,9 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 64:
-            raise SynthesisError(f"recipe.source.crop={self.crop}: must be at least 64 pixels, or null")
+            raise SynthesisError(
+                f"recipe.source.crop={self.crop}: must be at least 64 pixels, or null"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class IncludeSettings:
     name: str
     root: str | None = None
     splits: str | None = None
-    fractions: Mapping[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2})
+    fractions: Mapping[str, float] = field(
+        default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2}
+    )
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,17 +87,23 @@ class Recipe:
     prompts: Mapping[str, Any] = field(default_factory=dict)
     include: Sequence[IncludeSettings] = ()
     writer: WriterSettings = field(default_factory=WriterSettings)
-    fractions: Mapping[str, float] = field(default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2})
+    fractions: Mapping[str, float] = field(
+        default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2}
+    )
     workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.source.kind not in ("studio", "manifest"):
-            raise SynthesisError(f"recipe.source.kind={self.source.kind}: allowed are studio, manifest")
+            raise SynthesisError(
+                f"recipe.source.kind={self.source.kind}: allowed are studio, manifest"
+            )
         if self.source.kind == "manifest" and not self.source.root:
             raise SynthesisError("recipe.source.root is empty: give the folder of the real photos")
         for condition, shares in self.shares.items():
             if condition not in (*CONDITIONS, "default"):
-                raise SynthesisError(f"recipe.shares.{condition}: allowed are {', '.join(CONDITIONS)}, default")
+                raise SynthesisError(
+                    f"recipe.shares.{condition}: allowed are {', '.join(CONDITIONS)}, default"
+                )
             for kind, share in shares.items():
                 if kind not in DERIVED or not 0.0 <= share <= 100.0:
                     raise SynthesisError(
@@ -105,13 +115,19 @@ class Recipe:
                 raise SynthesisError(f"recipe.{name}={share}: a share lies in 0..1")
         unknown = sorted(set(self.damages or ()) - set(DAMAGES))
         if unknown or (self.damages is not None and not self.damages):
-            raise SynthesisError(f"recipe.damages={list(self.damages or ())}: allowed are {', '.join(DAMAGES)}")
+            raise SynthesisError(
+                f"recipe.damages={list(self.damages or ())}: allowed are {', '.join(DAMAGES)}"
+            )
         for each in self.include:
             key = f"recipe.include.{each.name}"
             if each.name in ("photos", "masks") or not each.name.replace("_", "").isalnum():
-                raise SynthesisError(f"{key}: it becomes a folder; give it a name of letters, digits and _, not photos")
+                raise SynthesisError(
+                    f"{key}: it becomes a folder; give it a name of letters, digits and _, not photos"
+                )
             if not each.root:
-                raise SynthesisError(f"{key}.root is empty: give its folder, or leave that part out with {key}=null")
+                raise SynthesisError(
+                    f"{key}.root is empty: give its folder, or leave that part out with {key}=null"
+                )
         for kind, engines in (("ai_region", ("codec", "inpaint")), ("ai_whole", ("codec", "edit"))):
             wanted = any(shares.get(kind) for shares in self.shares.values())
             if wanted and not any(each.engine in engines for each in self.generators):
@@ -127,9 +143,19 @@ class Recipe:
         """SHA-256 of all that decides what is made; the number of workers does not, and the prompts only where a
         generator reads them."""
         talks = any(each.engine != "codec" for each in self.generators)
-        shares = {condition: {k: v for k, v in kinds.items() if v} for condition, kinds in self.shares.items()}
-        content = {**asdict(self), "shares": shares, "workers": None, "prompts": self.prompts if talks else None}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()
+        shares = {
+            condition: {k: v for k, v in kinds.items() if v}
+            for condition, kinds in self.shares.items()
+        }
+        content = {
+            **asdict(self),
+            "shares": shares,
+            "workers": None,
+            "prompts": self.prompts if talks else None,
+        }
+        return hashlib.sha256(
+            json.dumps(content, sort_keys=True, default=list).encode()
+        ).hexdigest()
 
 
 def recipe_from_config(recipe: Mapping[str, Any], prompts: Mapping[str, Any]) -> Recipe:
@@ -144,9 +170,13 @@ def recipe_from_config(recipe: Mapping[str, Any], prompts: Mapping[str, Any]) ->
         "source": SourceSettings(**recipe["source"]),
         "damages": None if damages is None else tuple(damages),
         "generators": tuple(
-            GeneratorSettings(name, **each) for name, each in recipe["generators"].items() if each and each["weights"]
+            GeneratorSettings(name, **each)
+            for name, each in recipe["generators"].items()
+            if each and each["weights"]
         ),
-        "include": tuple(IncludeSettings(name, **each) for name, each in recipe["include"].items() if each),
+        "include": tuple(
+            IncludeSettings(name, **each) for name, each in recipe["include"].items() if each
+        ),
         "writer": WriterSettings(quality and (quality[0], quality[1])),
     }
     return Recipe(**values, prompts=prompts)

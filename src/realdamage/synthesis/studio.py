@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.camera import random_camera
 from realdamage.synthesis.damage import check_damage, draw_damage
 from realdamage.synthesis.fields import Array, luminance
@@ -71,13 +71,19 @@ class Studio:
         view = _random_view(rng, scene.product, shape)
         shot = np.random.default_rng([camera_seed, _CAMERA])
         view = _shaken(view, shot)
-        light, object_mask = render(scene, view, shape, np.random.default_rng([scene_seed, _SCENE, 1]))
+        light, object_mask = render(
+            scene, view, shape, np.random.default_rng([scene_seed, _SCENE, 1])
+        )
         light *= np.float32(0.25 / max(float(luminance(light[::4, ::4]).mean()), 1e-3))
         damage_mask = np.zeros(shape, bool)
         if damage:
             lamp = _lamp_in_photo(scene, view)
             light, alpha = draw_damage(
-                light, damage, np.random.default_rng([scene_seed, _DAMAGE]), region=object_mask, light=lamp
+                light,
+                damage,
+                np.random.default_rng([scene_seed, _DAMAGE]),
+                region=object_mask,
+                light=lamp,
             )
             damage_mask = alpha > 0
         return Capture(random_camera(shot).photograph(light, shot), object_mask, damage_mask)
@@ -98,7 +104,12 @@ def _lamp_in_photo(scene: Scene, view: View) -> tuple[float, float, float]:
 
 def _unit(rng: np.random.Generator, azimuth: float, elevation: float) -> Array:
     return np.array(
-        [np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation)], np.float32
+        [
+            np.sin(azimuth) * np.cos(elevation),
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ],
+        np.float32,
     )
 
 
@@ -118,7 +129,9 @@ def random_scene(rng: np.random.Generator) -> Scene:
         light=_unit(rng, float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.55, 1.35))),
         softness=float(rng.uniform(0.03, 0.3)),
         ambient=float(rng.uniform(0.15, 0.45)),
-        windows=np.stack([_unit(rng, float(rng.uniform(0, 6.3)), float(rng.uniform(0.1, 1.2))) for _ in range(2)]),
+        windows=np.stack(
+            [_unit(rng, float(rng.uniform(0, 6.3)), float(rng.uniform(0.1, 1.2))) for _ in range(2)]
+        ),
         falloff=float(rng.uniform(0, 0.12)),
     )
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from realdamage.inference.errors import SynthesisError
+from realdamage.errors import SynthesisError
 
 WIDTH, LATENT = 64, 32
 
@@ -29,7 +29,10 @@ class Taef2(nn.Module):
         decoder: list[nn.Module] = [_Clamp(), _conv(LATENT, WIDTH), nn.ReLU()]
         decoder += [_Block(WIDTH, pooled=True) for _ in range(3)]
         for blocks in (3, 3, 1):
-            decoder += [nn.Upsample(scale_factor=2), nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)]
+            decoder += [
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
+            ]
             decoder += [_Block(WIDTH) for _ in range(blocks)]
         self.decoder = nn.Sequential(*decoder, _conv(WIDTH, 3))
 
@@ -45,7 +48,9 @@ class _Clamp(nn.Module):
 class _Block(nn.Module):
     def __init__(self, width: int, pooled: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width))
+        self.conv = nn.Sequential(
+            _conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width)
+        )
         self.pool: nn.Module | None = None
         if pooled:
             inner = 4 * width

@@ -16,11 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realdamage.core.photo import decode
 from realdamage.data.manifest import read_manifest
 from realdamage.data.splits import with_split_table
-from realdamage.inference.errors import RealDamageError, SynthesisError
-from realdamage.inference.photo import decode
-from realdamage.synthesis.house_codec import HOUSE_CODECS, HouseCodec, HouseCodecSpec, save_house_codec
+from realdamage.errors import RealDamageError, SynthesisError
+from realdamage.synthesis.house_codec import (
+    HOUSE_CODECS,
+    HouseCodec,
+    HouseCodecSpec,
+    save_house_codec,
+)
 from realdamage.synthesis.studio import Studio
 
 # Four ways to double a side, three strides, three bottlenecks: no two of them leave the same trace.
@@ -33,7 +38,9 @@ SPECS = {
     "house_transposed": HouseCodecSpec(
         stages=3, latent=12, width=32, upsample="transposed", bottleneck="quantised", shortcut=True
     ),
-    "house_shuffle": HouseCodecSpec(stages=4, latent=32, width=32, upsample="pixel_shuffle", shortcut=True),
+    "house_shuffle": HouseCodecSpec(
+        stages=4, latent=32, width=32, upsample="pixel_shuffle", shortcut=True
+    ),
 }
 
 
@@ -57,7 +64,13 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def train(
-    photos: list[np.ndarray], spec: HouseCodecSpec, *, steps: int, seed: int, side: int = 64, batch: int = 16
+    photos: list[np.ndarray],
+    spec: HouseCodecSpec,
+    *,
+    steps: int,
+    seed: int,
+    side: int = 64,
+    batch: int = 16,
 ) -> HouseCodec:
     """Trains a codec; prints the mean loss every tenth of the way."""
     torch.manual_seed(seed)
@@ -76,17 +89,28 @@ def train(
         schedule.step()
         losses.append(float(loss.detach()))
         if step % max(1, steps // 10) == 0:
-            print(f"step {step}/{steps}  loss {np.mean(losses):.4f}  {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step}/{steps}  loss {np.mean(losses):.4f}  {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
             losses.clear()
     return codec.eval()
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="train_codec", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="train_codec", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("codec", choices=sorted(SPECS), help="which architecture")
-    parser.add_argument("--output", type=Path, help="safetensors file to write; default: the one inside the package")
-    parser.add_argument("--photos", type=Path, help="folder with metadata.csv; default: photos of the studio")
-    parser.add_argument("--splits", type=Path, help="split table (CSV): only its train photos are used")
+    parser.add_argument(
+        "--output", type=Path, help="safetensors file to write; default: the one inside the package"
+    )
+    parser.add_argument(
+        "--photos", type=Path, help="folder with metadata.csv; default: photos of the studio"
+    )
+    parser.add_argument(
+        "--splits", type=Path, help="split table (CSV): only its train photos are used"
+    )
     parser.add_argument("--count", type=int, default=400, help="how many photos to train on")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=16, help="crops of 64 px a step")
@@ -95,7 +119,13 @@ def main(argv: list[str] | None = None) -> int:
     output = options.output or Path(__file__).parent / HOUSE_CODECS[options.codec]
     try:
         photos = _photos(options.photos, options.splits, options.count, options.seed)
-        codec = train(photos, SPECS[options.codec], steps=options.steps, seed=options.seed, batch=options.batch)
+        codec = train(
+            photos,
+            SPECS[options.codec],
+            steps=options.steps,
+            seed=options.seed,
+            batch=options.batch,
+        )
         save_house_codec(codec, output)
     except RealDamageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -107,13 +137,17 @@ def main(argv: list[str] | None = None) -> int:
 def _photos(folder: Path | None, splits: Path | None, count: int, seed: int) -> list[np.ndarray]:
     if folder is None:
         # Seeds far from those of any recipe, so that no photo made later was seen by the codec.
-        return [Studio().render(10_000_000 + seed + i, 10_000_000 + seed + i).rgb for i in range(count)]
+        return [
+            Studio().render(10_000_000 + seed + i, 10_000_000 + seed + i).rgb for i in range(count)
+        ]
     manifest = read_manifest(folder)
     if splits:
         manifest = with_split_table(manifest, splits)
     table = manifest.table
     # A locked photo teaches nobody, a codec no more than a detector.
-    usable = table.loc[(table["label"] == "real") & table["split"].isin(("train", "")), "file_name"].to_numpy()
+    usable = table.loc[
+        (table["label"] == "real") & table["split"].isin(("train", "")), "file_name"
+    ].to_numpy()
     if not len(usable):
         raise SynthesisError(f"--photos {folder}: no real photo of the train split in there")
     chosen = np.random.default_rng(seed).permutation(len(usable))[:count]

@@ -18,7 +18,7 @@ import torch
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]  # public, though not in an __all__
 from torch import nn
 
-from realdamage.inference.errors import ConfigError
+from realdamage.errors import ConfigError
 from realdamage.training.network import EvidenceViT
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ def adapt_network(network: EvidenceViT, adaptation: Adaptation) -> None:
         )
         peft.inject_adapter_in_model(config, network.backbone)
     network.frozen = tuple(
-        module for module in network.backbone.modules() if adaptation.strategy == "head" or _holds_frozen_state(module)
+        module
+        for module in network.backbone.modules()
+        if adaptation.strategy == "head" or _holds_frozen_state(module)
     )
     network.train(network.training)
 
@@ -110,7 +112,9 @@ def _block_linears(network: EvidenceViT) -> list[str]:
             f"adapt=lora: {type(backbone).__name__} has no linear layers under `blocks`; use adapt=full or adapt=head"
         )
     if bypassed := [name for name in names if name not in called]:
-        log.warning("adapt=lora: no adapters on %s, whose weights are read directly", ", ".join(bypassed))
+        log.warning(
+            "adapt=lora: no adapters on %s, whose weights are read directly", ", ".join(bypassed)
+        )
     return [name for name in names if name in called]
 
 
@@ -118,7 +122,9 @@ def _called_layers(network: EvidenceViT, names: list[str]) -> set[str]:
     """Those of `names` that a forward pass of one empty tile calls."""
     called: set[str] = set()
     hooks = [
-        network.backbone.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
+        network.backbone.get_submodule(name).register_forward_hook(
+            lambda *_, name=name: called.add(name)
+        )
         for name in names
     ]
     training = network.training
@@ -136,7 +142,9 @@ def merge_adapters(network: EvidenceViT) -> None:
         if isinstance(module, peft.tuners.lora.LoraLayer):
             module.merge()
             parent_name, _, child = name.rpartition(".")
-            parent = network.backbone.get_submodule(parent_name) if parent_name else network.backbone
+            parent = (
+                network.backbone.get_submodule(parent_name) if parent_name else network.backbone
+            )
             setattr(parent, child, module.get_base_layer())
 
 
@@ -152,7 +160,9 @@ def parameter_groups(
         decay = adaptation.layer_decay if full else 1.0
         own_rate = full and adaptation.stem != 1.0
         stem = {id(parameter) for parameter in _stem(network).parameters()} if own_rate else set()
-        for group in param_groups_layer_decay(network.backbone, weight_decay, skipped, layer_decay=decay):
+        for group in param_groups_layer_decay(
+            network.backbone, weight_decay, skipped, layer_decay=decay
+        ):
             for inside, factor in ((False, 1.0), (True, adaptation.stem)):
                 groups.append(
                     {
@@ -162,6 +172,8 @@ def parameter_groups(
                     }
                 )
     heads = [parameter for head in HEADS for parameter in network.get_submodule(head).parameters()]
-    groups.append({"params": [p for p in heads if p.ndim > 1], "weight_decay": weight_decay, "lr": lr})
+    groups.append(
+        {"params": [p for p in heads if p.ndim > 1], "weight_decay": weight_decay, "lr": lr}
+    )
     groups.append({"params": [p for p in heads if p.ndim <= 1], "weight_decay": 0.0, "lr": lr})
     return [group for group in groups if group["params"]]

@@ -25,7 +25,7 @@ from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0, tf_eff
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from realdamage.inference.errors import ModelFileError
+from realdamage.errors import ModelFileError
 
 FINE_GAIN, COARSE_GAIN = 8.0, 4.0
 """Bring the two residuals, some grey levels deep, to the scale of a photo before the first batch norm."""
@@ -40,7 +40,9 @@ class ResidualStem(nn.Module):
     several times slower (data/results/LOG.md).
     """
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 96, 192), in_chans: int = 3) -> None:
+    def __init__(
+        self, channels: tuple[int, ...] = (16, 32, 64, 96, 192), in_chans: int = 3
+    ) -> None:
         super().__init__()
         self.num_features = channels[-1]
         self._mean_3, self._mean_9 = _LocalMean(3, in_chans), _LocalMean(9, in_chans)
@@ -86,10 +88,14 @@ def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...
     )
 
 
-def _stem_embed(img_size: int, patch_size: int, in_chans: int, embed_dim: int, **options: Any) -> HybridEmbed:
+def _stem_embed(
+    img_size: int, patch_size: int, in_chans: int, embed_dim: int, **options: Any
+) -> HybridEmbed:
     """timm's HybridEmbed over our stem; the patch of 16 px is the stem's own stride, so timm's patch is one cell."""
     stem = ResidualStem((16, 32, 64, 96, embed_dim), in_chans)
-    return HybridEmbed(stem, img_size=img_size, patch_size=1, in_chans=in_chans, embed_dim=embed_dim, **options)
+    return HybridEmbed(
+        stem, img_size=img_size, patch_size=1, in_chans=in_chans, embed_dim=embed_dim, **options
+    )
 
 
 class LiteStem(nn.Module):
@@ -159,10 +165,18 @@ def _efficientnet(number: int) -> EfficientNet:
 
 
 def _lite_embed(
-    number: int, pretrained: bool, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **options: Any
+    number: int,
+    pretrained: bool,
+    img_size: int,
+    patch_size: int,
+    in_chans: int,
+    embed_dim: int,
+    **options: Any,
 ) -> HybridEmbed:
     stem = LiteStem(number, pretrained=pretrained)
-    return HybridEmbed(stem, img_size=img_size, patch_size=1, in_chans=in_chans, embed_dim=embed_dim, **options)
+    return HybridEmbed(
+        stem, img_size=img_size, patch_size=1, in_chans=in_chans, embed_dim=embed_dim, **options
+    )
 
 
 default_cfgs = generate_default_cfgs(
@@ -201,7 +215,14 @@ def vit_micro(pretrained: bool = False, **options: Any) -> VisionTransformer:
 
     Layer scale starts at 0.1, so that in the first steps the evidence head reads the stem almost directly.
     """
-    defaults = {"img_size": 128, "embed_dim": 192, "depth": 3, "num_heads": 3, "mlp_ratio": 2.0, "init_values": 0.1}
+    defaults = {
+        "img_size": 128,
+        "embed_dim": 192,
+        "depth": 3,
+        "num_heads": 3,
+        "mlp_ratio": 2.0,
+        "init_values": 0.1,
+    }
     return build_model_with_cfg(
         VisionTransformer,
         "vit_micro",
@@ -226,7 +247,9 @@ def vit_lite2(pretrained: bool = False, **options: Any) -> VisionTransformer:
     return _vit_over_lite("vit_lite2", 2, pretrained, options)
 
 
-def _vit_over_lite(name: str, number: int, pretrained: bool, options: dict[str, Any]) -> VisionTransformer:
+def _vit_over_lite(
+    name: str, number: int, pretrained: bool, options: dict[str, Any]
+) -> VisionTransformer:
     defaults = {
         "img_size": 256,
         "embed_dim": 192,

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from realdamage.inference.errors import ConfigError, MissingExtraError, ModelFileError
+from realdamage.errors import ConfigError, MissingExtraError, ModelFileError
 from realdamage.training.classifier import MONITORED, DamageClassifier, read_checkpoint
 from realdamage.training.datamodule import DamageDataModule
 from realdamage.training.ending import MissingFigures
@@ -37,14 +37,26 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
         pixel_spec=classifier.pixel_spec.to_dict(),
         seed=config.seed,
     )
-    callbacks = [instantiate("callbacks", name, config.callbacks[name]) for name in config.callbacks]
+    callbacks = [
+        instantiate("callbacks", name, config.callbacks[name]) for name in config.callbacks
+    ]
     loggers = [instantiate("logger", name, config.logger[name]) for name in config.logger]
     callbacks, loggers = [made for made in callbacks if made], [made for made in loggers if made]
-    figures = {*MONITORED, "val/loss", "train/loss", *(f"train/{name}" for name in plain["model"]["loss"])}
+    figures = {
+        *MONITORED,
+        "val/loss",
+        "train/loss",
+        *(f"train/{name}" for name in plain["model"]["loss"]),
+    }
     for made in callbacks:
         if getattr(made, "monitor", None) not in {None, *figures}:
-            raise ConfigError(f"callbacks: no figure {made.monitor} to monitor; there are {', '.join(sorted(figures))}")
-    callbacks += [RunFolder(config, start_over=config.overwrite and not config.resume), MissingFigures()]
+            raise ConfigError(
+                f"callbacks: no figure {made.monitor} to monitor; there are {', '.join(sorted(figures))}"
+            )
+    callbacks += [
+        RunFolder(config, start_over=config.overwrite and not config.resume),
+        MissingFigures(),
+    ]
     terminal = sys.stdout.isatty()
     if not terminal:
         callbacks.append(PlainProgress())
@@ -59,7 +71,9 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
             use_distributed_sampler=False,  # EpochSampler and WholePhotoSampler share the photos out themselves
         )
     except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"trainer: {error} On a machine without a GPU, say trainer=cpu.") from error
+        raise ConfigError(
+            f"trainer: {error} On a machine without a GPU, say trainer=cpu."
+        ) from error
     return trainer, classifier, datamodule
 
 

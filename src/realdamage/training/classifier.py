@@ -12,12 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection, SumMetric
-from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinarySensitivityAtSpecificity
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryAveragePrecision,
+    BinarySensitivityAtSpecificity,
+)
 
-from realdamage.inference.errors import ConfigError, ModelFileError
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.pooling import Pooling, pool
-from realdamage.training.adaptation import Adaptation, adapt_network, merge_adapters, parameter_groups
+from realdamage.core.photo import PixelSpec
+from realdamage.core.pooling import Pooling, pool
+from realdamage.errors import ConfigError, ModelFileError
+from realdamage.training.adaptation import (
+    Adaptation,
+    adapt_network,
+    merge_adapters,
+    parameter_groups,
+)
 from realdamage.training.dataset import Batch
 from realdamage.training.network import build_network, first_line
 
@@ -44,9 +53,13 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not 0 <= value < math.inf:
-                raise ConfigError(f"model.loss.{name}={value}: a factor must be finite and not negative")
+                raise ConfigError(
+                    f"model.loss.{name}={value}: a factor must be finite and not negative"
+                )
         if self.tile + self.patch + self.photo == 0:
-            raise ConfigError("model.loss: tile, patch and photo are all 0, so nothing would be learned")
+            raise ConfigError(
+                "model.loss: tile, patch and photo are all 0, so nothing would be learned"
+            )
 
 
 class DamageClassifier(L.LightningModule):
@@ -90,7 +103,9 @@ class DamageClassifier(L.LightningModule):
         self.pooling = Pooling(**(pooling or {}))
         self.loss_weights = LossWeights(**(loss or {}))
         self.adaptation = Adaptation(**(adapt or {}))
-        self.network = build_network(backbone, tile=tile, pretrained=pretrained, weights=weights, drop_path=drop_path)
+        self.network = build_network(
+            backbone, tile=tile, pretrained=pretrained, weights=weights, drop_path=drop_path
+        )
         adapt_network(self.network, self.adaptation)
         self.pixel_spec = PixelSpec(tile, self.network.patch, overlap, max_side, filter)
         figures: dict[str, Metric | MetricCollection] = {
@@ -116,7 +131,9 @@ class DamageClassifier(L.LightningModule):
         weights = asdict(self.loss_weights)
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         photos = len(batch["photo_label"])
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=photos)
+        self.log_dict(
+            {f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=photos
+        )
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=photos)
         return loss
 
@@ -157,7 +174,9 @@ class DamageClassifier(L.LightningModule):
         figures = dict(self.photo_metrics.compute())
         real, synthetic = self.real_photos.compute(), self.synthetic_photos.compute()
         if not (real and synthetic):
-            figures["val/auroc"] = torch.full_like(real, torch.nan)  # of one class only there is none
+            figures["val/auroc"] = torch.full_like(
+                real, torch.nan
+            )  # of one class only there is none
         if not synthetic or real < MIN_REAL_FOR_1_PERCENT:
             del figures["val/tpr_at_fpr_1_all_real"]
         figures["val/photos"] = real + synthetic
@@ -165,9 +184,16 @@ class DamageClassifier(L.LightningModule):
         counted = self.trainer.strategy.reduce(self.localisation.confmat.sum(), reduce_op="sum")
         if int(counted):
             figures["val/localisation_ap"] = self.localisation.compute()
-        for metric in (self.photo_metrics, self.real_photos, self.synthetic_photos, self.localisation):
+        for metric in (
+            self.photo_metrics,
+            self.real_photos,
+            self.synthetic_photos,
+            self.localisation,
+        ):
             metric.reset()
-        self.validation_figures = {name: float(value) for name, value in figures.items() if value.isfinite()}
+        self.validation_figures = {
+            name: float(value) for name, value in figures.items() if value.isfinite()
+        }
         self.log_dict({name: value.float() for name, value in figures.items()}, prog_bar=True)
         self.log("val/loss", self.photo_loss)
 
@@ -175,7 +201,10 @@ class DamageClassifier(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             # A model that goes on from another set has seen the generators of both.
-            seen = {*self.trained_on.get("generators", ()), *(found := datamodule.describe())["generators"]}
+            seen = {
+                *self.trained_on.get("generators", ()),
+                *(found := datamodule.describe())["generators"],
+            }
             self.trained_on = {**found, "generators": sorted(seen)}
         checkpoint["trained_on"] = self.trained_on
         checkpoint["validation_figures"] = self.validation_figures
@@ -202,7 +231,9 @@ class DamageClassifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _check_rates(lr: float, weight_decay: float, warmup: float, final_lr: float, drop_path: float) -> None:
+def _check_rates(
+    lr: float, weight_decay: float, warmup: float, final_lr: float, drop_path: float
+) -> None:
     if not 0 < lr < math.inf:
         raise ConfigError(f"model.lr={lr}: must be finite and above 0")
     if not 0 <= weight_decay < math.inf:
@@ -244,7 +275,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint."""
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train wrote.")
+        raise ModelFileError(
+            f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train wrote."
+        )
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["hyper_parameters"]["backbone"], checkpoint["state_dict"]
@@ -256,7 +289,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_classifier(path: str | Path, *, tile: int | None = None, overlap: int | None = None) -> DamageClassifier:
+def load_classifier(
+    path: str | Path, *, tile: int | None = None, overlap: int | None = None
+) -> DamageClassifier:
     """Loads a checkpoint for scoring or export, without any download: its own weights replace pretrained ones; adapters
     are merged.
 
@@ -266,10 +301,16 @@ def load_classifier(path: str | Path, *, tile: int | None = None, overlap: int |
     checkpoint = read_checkpoint(path)
     hparams, state = dict(checkpoint["hyper_parameters"]), checkpoint["state_dict"]
     hparams.pop("_instantiator", None)
-    hparams |= {name: value for name, value in (("tile", tile), ("overlap", overlap)) if value is not None}
-    hparams["loss"] = {name: value for name, value in (hparams.get("loss") or {}).items() if name != "consistency"}
+    hparams |= {
+        name: value for name, value in (("tile", tile), ("overlap", overlap)) if value is not None
+    }
+    hparams["loss"] = {
+        name: value for name, value in (hparams.get("loss") or {}).items() if name != "consistency"
+    }
     try:
-        classifier = DamageClassifier(**{**hparams, "pretrained": False, "weights": None, "compile": False})
+        classifier = DamageClassifier(
+            **{**hparams, "pretrained": False, "weights": None, "compile": False}
+        )
         classifier.load_state_dict(state)
         classifier.on_load_checkpoint(checkpoint)
     except (RuntimeError, TypeError) as error:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from realdamage.core.photo import PixelSpec, limit_side, pad_to_patches, read_photo
+from realdamage.data.degradations import Chain
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.masks import patch_share
-from realdamage.inference.photo import PixelSpec, limit_side, pad_to_patches, read_photo
-from realdamage.training.degradations import Chain
 
 RGB = npt.NDArray[np.uint8]
 Share = npt.NDArray[np.float32]
@@ -57,7 +57,9 @@ def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
         pixels = np.repeat(painted[..., None].astype(np.uint8) * 255, 3, axis=2)
         mask = limit_side(pixels, spec)[..., 0].astype(np.float32) / 255.0
         mask = np.pad(
-            mask, [(0, full - side) for full, side in zip(rgb.shape[:2], mask.shape, strict=True)], mode="reflect"
+            mask,
+            [(0, full - side) for full, side in zip(rgb.shape[:2], mask.shape, strict=True)],
+            mode="reflect",
         )
     return View(row, rgb, mask, label)
 
@@ -97,7 +99,9 @@ def cut_alike(
     for view in views:
         # An original of another size (re-synthesised frames) is cropped at the same relative place.
         at = corner if alike else _relative(corner, source.rgb.shape, view.rgb.shape, window)
-        tile, mask = (_turned(array, flip, turn) for array in _cut(view, at, window, spec.tile, chain, inner))
+        tile, mask = (
+            _turned(array, flip, turn) for array in _cut(view, at, window, spec.tile, chain, inner)
+        )
         crops.append(Crop(np.ascontiguousarray(tile), patch_share(mask, mask.shape, spec.patch)))
     return crops
 
@@ -116,20 +120,29 @@ def _place(view: View, window: int, focus: float, rng: np.random.Generator) -> t
 
 
 def _cut(
-    view: View, corner: tuple[int, int], window: int, tile: int, chain: Chain, inner: npt.NDArray[np.float64]
+    view: View,
+    corner: tuple[int, int],
+    window: int,
+    tile: int,
+    chain: Chain,
+    inner: npt.NDArray[np.float64],
 ) -> tuple[RGB, Share]:
     """The window through the chain, and its mask: a tile of each, at the relative place `inner` of what the chain left
     of the window."""
     y, x = corner
     rgb = view.rgb[y : y + window, x : x + window]
     mask = (
-        np.full(rgb.shape[:2], np.nan, np.float32) if view.mask is None else view.mask[y : y + window, x : x + window]
+        np.full(rgb.shape[:2], np.nan, np.float32)
+        if view.mask is None
+        else view.mask[y : y + window, x : x + window]
     )
     degraded = chain(rgb)
     if degraded.shape[:2] != mask.shape:
         mask = _resize_mask(mask, degraded.shape[:2])
     degraded, mask = _at_least(degraded, tile), _at_least(mask, tile)
-    top, left = (int(u * (side - tile + 1)) for u, side in zip(inner, degraded.shape[:2], strict=True))
+    top, left = (
+        int(u * (side - tile + 1)) for u, side in zip(inner, degraded.shape[:2], strict=True)
+    )
     box = (slice(top, top + tile), slice(left, left + tile))
     return degraded[box], mask[box]
 
@@ -147,7 +160,11 @@ def _window_side(tile: int, chain: Chain) -> int:
 def _at_least(pixels: npt.NDArray[Any], tile: int) -> npt.NDArray[Any]:
     """Reflect-pads [h, w, …] at the right and below to a tile, as `pad_to_patches` does for photos that are smaller."""
     pads = [(0, max(0, tile - side)) for side in pixels.shape[:2]]
-    return np.pad(pixels, [*pads, *[(0, 0)] * (pixels.ndim - 2)], mode="reflect") if max(pads)[1] else pixels
+    return (
+        np.pad(pixels, [*pads, *[(0, 0)] * (pixels.ndim - 2)], mode="reflect")
+        if max(pads)[1]
+        else pixels
+    )
 
 
 def _relative(
@@ -155,13 +172,20 @@ def _relative(
 ) -> tuple[int, int]:
     """The same place in a photo of another size, moved inwards where the window would stick out: padding that only one
     half of a pair gets would tell its label."""
-    y, x = (min(int(at * to / of), max(0, to - window)) for at, of, to in zip(corner, source, target, strict=False))
+    y, x = (
+        min(int(at * to / of), max(0, to - window))
+        for at, of, to in zip(corner, source, target, strict=False)
+    )
     return y, x
 
 
 def _resize_mask(mask: Share, shape: tuple[int, ...]) -> Share:
     """Nearest-neighbour, which is exact enough for shares of patches and keeps NaN."""
-    rows = np.minimum((np.arange(shape[0]) + 0.5) * mask.shape[0] / shape[0], mask.shape[0] - 1).astype(int)
-    cols = np.minimum((np.arange(shape[1]) + 0.5) * mask.shape[1] / shape[1], mask.shape[1] - 1).astype(int)
+    rows = np.minimum(
+        (np.arange(shape[0]) + 0.5) * mask.shape[0] / shape[0], mask.shape[0] - 1
+    ).astype(int)
+    cols = np.minimum(
+        (np.arange(shape[1]) + 0.5) * mask.shape[1] / shape[1], mask.shape[1] - 1
+    ).astype(int)
     resized: Share = mask[rows][:, cols]
     return resized

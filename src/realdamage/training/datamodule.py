@@ -15,14 +15,15 @@ import lightning as L
 import pandas as pd
 from torch.utils.data import DataLoader
 
+from realdamage.core.photo import PixelSpec
+from realdamage.core.progress import track
 from realdamage.data.audit import AuditReport, audit, read_exceptions
-from realdamage.data.audit_text import unmeasured_because
+from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import KINDS, LABELS, Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.data.splits import check_splits, split_command
-from realdamage.inference.errors import ConfigError, ManifestError
-from realdamage.inference.photo import PixelSpec
-from realdamage.inference.progress import track
+from realdamage.errors import ConfigError, ManifestError
+from realdamage.rendering.audit_text import unmeasured_because
 from realdamage.training.dataset import (
     Batch,
     EpochSampler,
@@ -32,7 +33,6 @@ from realdamage.training.dataset import (
     collate_units,
     unit_chances,
 )
-from realdamage.training.degradations import Degradations
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,9 @@ class DamageDataModule(L.LightningDataModule):
         if audit not in ("stop", "warn"):
             raise ConfigError(f"data.audit={audit}: allowed are stop, warn")
         if epoch_units is not None and (epoch_units < 1 or not part_shares):
-            raise ConfigError(f"data.epoch_units={epoch_units}: at least 1, and only with data.part_shares")
+            raise ConfigError(
+                f"data.epoch_units={epoch_units}: at least 1, and only with data.part_shares"
+            )
         self.manifest: Manifest | None = None
         self.audit_report: AuditReport | None = None
         self._reported: set[str] = set()
@@ -114,7 +116,11 @@ class DamageDataModule(L.LightningDataModule):
 
             log.info("%s has no photos yet; making them by recipe %s", root, recipe)
             config = compose("synthesize", [f"+recipe={recipe}", f"out={root}"])
-            synthesize(recipe_from_config(plain(config.recipe), plain(config.prompts)), root, progress=track)
+            synthesize(
+                recipe_from_config(plain(config.recipe), plain(config.prompts)),
+                root,
+                progress=track,
+            )
 
     def setup(self, stage: str | None = None) -> None:
         if self.manifest is not None:
@@ -133,7 +139,9 @@ class DamageDataModule(L.LightningDataModule):
         dropped = self._excluded(manifest) & table["split"].isin(("train", "val"))
         self.manifest = replace(manifest, table=table[~dropped].reset_index(drop=True))
         for split in ("train", "val"):
-            labels = self.manifest.table.loc[self.manifest.table["split"] == split, "label"].value_counts()
+            labels = self.manifest.table.loc[
+                self.manifest.table["split"] == split, "label"
+            ].value_counts()
             if set(labels.index) != set(LABELS):
                 raise ManifestError(
                     f"{manifest.root}: split {split} has {dict(labels) or 'no photos'}; training needs both labels in "
@@ -143,7 +151,9 @@ class DamageDataModule(L.LightningDataModule):
         used = self.manifest.table["split"].isin(("train", "val"))
         # Exceptions are checked against the whole set: a part may be held back for the test.
         self.audit_report = self._in_first_process(
-            partial(audit, self.manifest.subset(used), quick=True, exceptions=read_exceptions(manifest))
+            partial(
+                audit, self.manifest.subset(used), quick=True, exceptions=read_exceptions(manifest)
+            )
         )
         self._heed(self.audit_report)
 
@@ -170,7 +180,9 @@ class DamageDataModule(L.LightningDataModule):
         for column, values in (self.hparams["exclude"] or {}).items():
             if column not in table.columns:
                 columns = ", ".join(name for name in table.columns if (table[name] != "").any())
-                raise ConfigError(f"data.exclude.{column}: {manifest.root} has no such column; it has {columns}")
+                raise ConfigError(
+                    f"data.exclude.{column}: {manifest.root} has no such column; it has {columns}"
+                )
             unknown = sorted(set(values) - set(table[column]))
             if unknown:
                 known = ", ".join(sorted(set(table[column]) - {""}))
@@ -192,7 +204,9 @@ class DamageDataModule(L.LightningDataModule):
         leaks = "\n".join(f"- {leak}" for leak in report.leaks)
         told = f"{report.root}: the train and val photos give their label away without the damage:\n{leaks}"
         if self.hparams["audit"] == "warn":
-            log.warning("%s\nGoing on, as data.audit=warn says; the model's metadata will tell it.", told)
+            log.warning(
+                "%s\nGoing on, as data.audit=warn says; the model's metadata will tell it.", told
+            )
             return
         raise ManifestError(
             f"{told}\nSee it all with: realdamage audit {self.hparams['root']} --html audit.html. Mend the set, or "
@@ -217,7 +231,9 @@ class DamageDataModule(L.LightningDataModule):
         batch_units = int(self.hparams["batch_units"])
         shares, draws = self.hparams["part_shares"], self.hparams["epoch_units"]
         chances = unit_chances(manifest, dataset.units, shares) if shares else None
-        sampler = EpochSampler(len(dataset), int(self.hparams["seed"]), rank, world_size, chances, draws)
+        sampler = EpochSampler(
+            len(dataset), int(self.hparams["seed"]), rank, world_size, chances, draws
+        )
         return DataLoader(
             dataset,
             batch_size=batch_units,
@@ -251,9 +267,13 @@ class DamageDataModule(L.LightningDataModule):
         train = self._split("train").table
         return {
             "manifest_sha256": self.manifest.digest() if self.manifest else "",
-            "photos": {str(label): int(count) for label, count in train["label"].value_counts().items()},
+            "photos": {
+                str(label): int(count) for label, count in train["label"].value_counts().items()
+            },
             "generators": sorted(set(train["generator"]) - {""}),
-            "excluded": {column: sorted(values) for column, values in (self.hparams["exclude"] or {}).items()},
+            "excluded": {
+                column: sorted(values) for column, values in (self.hparams["exclude"] or {}).items()
+            },
             "audit": self.audit_report.verdict() if self.audit_report else "not run",
         }
 
@@ -268,7 +288,11 @@ class DamageDataModule(L.LightningDataModule):
         pairs = zip(manifest.table["label"], manifest.table["kind"], strict=True)
         weights = [float(classes.get(label, 1.0) * kinds.get(kind, 1.0)) for label, kind in pairs]
         for label in LABELS:
-            if not any(weight for weight, of in zip(weights, manifest.table["label"], strict=True) if of == label):
+            if not any(
+                weight
+                for weight, of in zip(weights, manifest.table["label"], strict=True)
+                if of == label
+            ):
                 raise ConfigError(
                     f"data.class_weights, data.kind_weights: every {label} photo of the train split of {manifest.root} "
                     f"weighs 0; class_weights.{label} and that of one of its kinds must be above 0"

@@ -20,12 +20,12 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from realdamage.core.photo import PixelSpec, cover
+from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import Manifest
 from realdamage.data.masks import patch_share
-from realdamage.inference.errors import ConfigError, ManifestError, PhotoError
-from realdamage.inference.photo import PixelSpec, cover
+from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.training.crops import View, crops_label, cut_alike, read_view, tile_label
-from realdamage.training.degradations import Degradations
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +105,21 @@ class PairDataset(Dataset[Batch]):
         if not 0.0 <= focus <= 1.0:
             raise ConfigError(f"data.focus={focus}: a share, must be in 0..1")
         self.manifest, self.spec, self.degradations = manifest, spec, degradations
-        self.seed, self.tiles_per_photo, self.focus, self.on_error = seed, tiles_per_photo, focus, on_error
-        self.photo_weights = np.ones(len(manifest.table)) if photo_weights is None else np.asarray(photo_weights)
+        self.seed, self.tiles_per_photo, self.focus, self.on_error = (
+            seed,
+            tiles_per_photo,
+            focus,
+            on_error,
+        )
+        self.photo_weights = (
+            np.ones(len(manifest.table)) if photo_weights is None else np.asarray(photo_weights)
+        )
         self.units = training_units(manifest)
         self._partners = _by_source(manifest) if partners else ()
         self._synthetic = (manifest.table["label"] == "synthetic").to_numpy()
-        self._always = replace(degradations, probability=1.0, jpeg=1.0 - degradations.webp, curriculum_epochs=0)
+        self._always = replace(
+            degradations, probability=1.0, jpeg=1.0 - degradations.webp, curriculum_epochs=0
+        )
         self._sources = tempered([len(rows) for rows in self._partners])
         self._cache: dict[int, View] = {}
         self._cache_left = cache_gib * 2**30
@@ -123,9 +132,13 @@ class PairDataset(Dataset[Batch]):
             return self._cache[row]
         view = read_view(self.manifest, row, self.spec)
         size = view.rgb.nbytes
-        if view.mask is not None and view.mask.flags.writeable:  # others are one number, however large they look
+        if (
+            view.mask is not None and view.mask.flags.writeable
+        ):  # others are one number, however large they look
             size += view.mask.nbytes
-        if size <= self._cache_left:  # what came first stays: an epoch reads every photo once, so none is better kept
+        if (
+            size <= self._cache_left
+        ):  # what came first stays: an epoch reads every photo once, so none is better kept
             self._cache_left -= size
             self._cache[row] = view
         return view
@@ -133,13 +146,22 @@ class PairDataset(Dataset[Batch]):
     def __getitem__(self, key: tuple[int, int] | tuple[int, int, int] | int) -> Batch:
         # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches must stay the same.
         epoch, index, *before = (0, key) if isinstance(key, int) else key
-        rng = np.random.default_rng([self.seed, epoch, index, *(times for times in before if times)])
+        rng = np.random.default_rng(
+            [self.seed, epoch, index, *(times for times in before if times)]
+        )
         skipped: list[str] = []
         for attempt in range(len(self.units)):
             unit = self.units[(index + attempt) % len(self.units)]
             partnered = bool(self._partners) and len(unit) == 1 and self._synthetic[unit[0]]
             if partnered:
-                unit = (int(rng.choice(self._partners[int(rng.choice(len(self._partners), p=self._sources))])), *unit)
+                unit = (
+                    int(
+                        rng.choice(
+                            self._partners[int(rng.choice(len(self._partners), p=self._sources))]
+                        )
+                    ),
+                    *unit,
+                )
             chains = self._always if partnered else self.degradations
             try:
                 views = [self._view(row) for row in unit]
@@ -149,11 +171,16 @@ class PairDataset(Dataset[Batch]):
                 skipped.append(str(error))
                 continue
             return {**self._crops(views, chains, rng, epoch), "skipped": skipped}
-        raise ManifestError(f"{self.manifest.root}: none of its training photos can be read; the first: {skipped[0]}")
+        raise ManifestError(
+            f"{self.manifest.root}: none of its training photos can be read; the first: {skipped[0]}"
+        )
 
-    def _crops(self, views: list[View], chains: Degradations, rng: np.random.Generator, epoch: int) -> Batch:
+    def _crops(
+        self, views: list[View], chains: Degradations, rng: np.random.Generator, epoch: int
+    ) -> Batch:
         cuts = [
-            cut_alike(views, self.spec, chains.draw(rng, epoch), self.focus, rng) for _ in range(self.tiles_per_photo)
+            cut_alike(views, self.spec, chains.draw(rng, epoch), self.focus, rng)
+            for _ in range(self.tiles_per_photo)
         ]
         crops = list(zip(*cuts, strict=True))  # [photos][tiles_per_photo]
         shares = np.stack([[crop.share for crop in found] for found in crops])
@@ -183,7 +210,9 @@ def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
     return units
 
 
-def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: Mapping[str, float]) -> Chances:
+def unit_chances(
+    manifest: Manifest, units: Sequence[tuple[int, ...]], shares: Mapping[str, float]
+) -> Chances:
     """The chance of each unit in a draw, float64 [units]: `shares` says how much of the draws each part of the set
     gets (column `part`). Inside a part, a generator (a family, where none is named) is drawn by the
     square root of its units, then one of them.
@@ -199,7 +228,9 @@ def unit_chances(manifest: Manifest, units: Sequence[tuple[int, ...]], shares: M
     if not math.isclose(total := sum(shares.values()), 1.0, abs_tol=1e-6):
         raise ConfigError(f"data.part_shares={dict(shares)}: the shares sum to {total:g}, not to 1")
     if negative := [part for part, share in shares.items() if share < 0]:
-        raise ConfigError(f"data.part_shares.{negative[0]}={shares[negative[0]]}: a share cannot be negative")
+        raise ConfigError(
+            f"data.part_shares.{negative[0]}={shares[negative[0]]}: a share cannot be negative"
+        )
     last = manifest.table.iloc[[unit[-1] for unit in units]]
     chances = np.zeros(len(units))
     for part, share in shares.items():
@@ -237,7 +268,9 @@ def _by_source(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
 
 def collate_units(units: Sequence[Batch]) -> Batch:
     """Joins units. The tiles of a photo follow each other, and every photo has as many."""
-    batch: Batch = {key: torch.cat([unit[key] for unit in units]) for key in units[0] if key != "skipped"}
+    batch: Batch = {
+        key: torch.cat([unit[key] for unit in units]) for key in units[0] if key != "skipped"
+    }
     batch["skipped"] = [message for unit in units for message in unit["skipped"]]
     return batch
 
@@ -246,7 +279,9 @@ class WholePhotoDataset(Dataset[Batch]):
     """Photos for validation: every tile of the full cover, as the wrapper cuts them. Index -1 stands for no photo: it
     fills up the last round when several processes share a split, and counts for nothing."""
 
-    def __init__(self, manifest: Manifest, spec: PixelSpec, on_error: Literal["raise", "skip"] = "raise") -> None:
+    def __init__(
+        self, manifest: Manifest, spec: PixelSpec, on_error: Literal["raise", "skip"] = "raise"
+    ) -> None:
         self.manifest, self.spec, self.on_error = manifest, spec, on_error
 
     def __len__(self) -> int:
@@ -279,7 +314,10 @@ class WholePhotoDataset(Dataset[Batch]):
             share = np.full(tiles.grid, np.nan, np.float32)
         else:
             share = patch_share(view.mask, view.mask.shape, self.spec.patch)
-        cells = [share[row : row + side, col : col + side] for row, col in tiles.origins // self.spec.patch]
+        cells = [
+            share[row : row + side, col : col + side]
+            for row, col in tiles.origins // self.spec.patch
+        ]
         return {
             "tiles": torch.from_numpy(tiles.tiles),
             "patch_share": torch.from_numpy(np.stack(cells)),

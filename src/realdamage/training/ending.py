@@ -50,24 +50,40 @@ def ending(trainer: L.Trainer, monitor: str, steps_before: int | None) -> Iterat
     kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
     best = next((each for each in kept if each.monitor == monitor), None)
     path = _measured(best)
-    figures = {name: float(value) for name, value in sorted(trainer.logged_metrics.items()) if name.startswith("val/")}
+    figures = {
+        name: float(value)
+        for name, value in sorted(trainer.logged_metrics.items())
+        if name.startswith("val/")
+    }
     told = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
     if path:
         yield f"best checkpoint by {monitor}: {path}"
     if told:
         yield f"last epoch: {told}"
     if not path:
-        path = last = next((_path(each) for each in kept if each.monitor is None and each.best_model_path), "")
+        path = last = next(
+            (_path(each) for each in kept if each.monitor is None and each.best_model_path), ""
+        )
         if best is not None:
-            held = f"{last} holds the last epoch" if last else "and callbacks.last=null keeps no other checkpoint"
+            held = (
+                f"{last} holds the last epoch"
+                if last
+                else "and callbacks.last=null keeps no other checkpoint"
+            )
             yield f"no best checkpoint: {monitor} was not measured, {_why_unmeasured(trainer, monitor)}; {held}"
     if path:
         yield f"next: realdamage-export checkpoint={path}"
 
 
 def _nothing_left(trainer: L.Trainer) -> str:
-    limit = "trainer.max_epochs" if trainer.current_epoch >= (trainer.max_epochs or 0) else "trainer.max_steps"
-    return f"already at epoch {trainer.current_epoch} of {trainer.max_epochs}; raise {limit} to go on"
+    limit = (
+        "trainer.max_epochs"
+        if trainer.current_epoch >= (trainer.max_epochs or 0)
+        else "trainer.max_steps"
+    )
+    return (
+        f"already at epoch {trainer.current_epoch} of {trainer.max_epochs}; raise {limit} to go on"
+    )
 
 
 def _measured(best: ModelCheckpoint | None) -> str:

@@ -17,7 +17,7 @@ import torch
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
-from realdamage.inference.errors import ConfigError, ModelFileError, RealDamageError
+from realdamage.errors import ConfigError, ModelFileError, RealDamageError
 from realdamage.training import backbones  # noqa: F401  registers ours with timm
 
 EVIDENCE_SHARPNESS = 2.0
@@ -38,7 +38,9 @@ class EvidenceViT(nn.Module):
     def __init__(self, backbone: nn.Module, tile: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.frozen: tuple[nn.Module, ...] = ()  # parts of the backbone that stay as they are while others learn
+        self.frozen: tuple[
+            nn.Module, ...
+        ] = ()  # parts of the backbone that stay as they are while others learn
         self.tile = tile
         self.patch = _patch_side(backbone)
         self.grid = tile // self.patch
@@ -65,7 +67,9 @@ class EvidenceViT(nn.Module):
     def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         pixels = (tiles.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         tokens = self.backbone.forward_features(pixels)  # type: ignore[operator]
-        with torch.autocast(tokens.device.type, enabled=False):  # eight bits of a logit are too few to rank photos
+        with torch.autocast(
+            tokens.device.type, enabled=False
+        ):  # eight bits of a logit are too few to rank photos
             tokens = tokens.float()
             patches = tokens[:, self.prefix_tokens :]
             evidence = self.patch_head(patches).squeeze(-1)
@@ -77,7 +81,12 @@ class EvidenceViT(nn.Module):
 
 
 def build_network(
-    backbone: str, *, tile: int, pretrained: bool, weights: str | None = None, drop_path: float = 0.0
+    backbone: str,
+    *,
+    tile: int,
+    pretrained: bool,
+    weights: str | None = None,
+    drop_path: float = 0.0,
 ) -> EvidenceViT:
     """Makes the network around a timm backbone.
 
@@ -89,7 +98,9 @@ def build_network(
     cannot be downloaded or read.
     """
     if not timm.is_model(backbone.split(".")[0]):
-        near = difflib.get_close_matches(backbone, timm.list_models("*vit*") + timm.list_pretrained("*vit*"), n=3)
+        near = difflib.get_close_matches(
+            backbone, timm.list_models("*vit*") + timm.list_pretrained("*vit*"), n=3
+        )
         raise ConfigError(
             f"model.backbone={backbone}: timm {timm.__version__} has no such model; near: {', '.join(near) or 'none'}"
         )
@@ -133,13 +144,17 @@ def _patch_side(backbone: nn.Module) -> int:
 def _load_weights(body: nn.Module, backbone: str, path: Path) -> None:
     """Warm start from a file: every tensor of the backbone must be in it; a head for classes may be there too."""
     if not path.is_file():
-        raise ModelFileError(f"model.weights={path}: no such file. Give the path of a timm state dict, or null.")
+        raise ModelFileError(
+            f"model.weights={path}: no such file. Give the path of a timm state dict, or null."
+        )
     try:
         missing, unexpected = load_checkpoint(
             body, str(path), strict=False, filter_fn=_fitting(body), weights_only=True
         )
         if wrong := [*missing, *(name for name in unexpected if name.startswith("blocks."))]:
-            raise ValueError(f"{len(missing)} tensors are missing, {len(unexpected)} too many, the first: {wrong[0]}")
+            raise ValueError(
+                f"{len(missing)} tensors are missing, {len(unexpected)} too many, the first: {wrong[0]}"
+            )
     except Exception as error:
         raise ModelFileError(
             f"model.weights={path}: these weights do not fit {backbone} ({type(error).__name__}: {first_line(error)}). "
@@ -153,20 +168,32 @@ def _our_checkpoint(weights: str | None) -> dict[str, Tensor] | None:
         return None
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-        tensors = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+        tensors = {
+            name.removeprefix("network."): value
+            for name, value in state.items()
+            if name.startswith("network.")
+        }
     except Exception:
         return None  # timm may know the format, and says so if it does not
     return tensors or None
 
 
-def _load_checkpoint(network: EvidenceViT, backbone: str, weights: str, tensors: dict[str, Tensor]) -> None:
+def _load_checkpoint(
+    network: EvidenceViT, backbone: str, weights: str, tensors: dict[str, Tensor]
+) -> None:
     """Warm start from one of our own runs."""
     body, fit = network.backbone, _fitting(network.backbone)
-    inner = {name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")}
+    inner = {
+        name.removeprefix("backbone."): value
+        for name, value in tensors.items()
+        if name.startswith("backbone.")
+    }
     fitted = fit(inner, body) if fit else inner
     outer = {name: value for name, value in tensors.items() if not name.startswith("backbone.")}
     try:
-        network.load_state_dict({**outer, **{f"backbone.{name}": value for name, value in fitted.items()}})
+        network.load_state_dict(
+            {**outer, **{f"backbone.{name}": value for name, value in fitted.items()}}
+        )
     except RuntimeError as error:
         raise ModelFileError(
             f"model.weights={weights}: these weights do not fit {backbone} ({' '.join(str(error).split())[:200]}). "

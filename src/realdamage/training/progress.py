@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from realdamage.inference.progress import SECONDS_BETWEEN_LINES
+from realdamage.core.progress import SECONDS_BETWEEN_LINES
 from realdamage.training.dataset import Batch
 
 
@@ -52,4 +52,6 @@ class PlainProgress(Callback):
 
 def _epoch(trainer: L.Trainer) -> str:
     """Counted from 1, as `trainer.max_epochs` counts them; Lightning counts from 0."""
-    return f"epoch {trainer.current_epoch + 1}" + (f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else "")
+    return f"epoch {trainer.current_epoch + 1}" + (
+        f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+    )

@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any
 
 # What a run may be continued with: none of it changes what is learned.
-FREE = ("name", "resume", "overwrite", "threads", "paths", "logger", "data.workers", "data.cache_gib")
+FREE = (
+    "name",
+    "resume",
+    "overwrite",
+    "threads",
+    "paths",
+    "logger",
+    "data.workers",
+    "data.cache_gib",
+)
 _PATHS = ("data.root", "model.weights")
 # Settings that are gone, by the value that changed nothing.
 _GONE = {"model.loss.consistency": 0.0}
 
 
-def changed_settings(had: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = FREE) -> list[str]:
+def changed_settings(
+    had: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = FREE
+) -> list[str]:
     """The settings that differ between two resolved configurations of realdamage-train, as "KEY was A, now B".
 
     free: keys, or groups of them, that may differ.

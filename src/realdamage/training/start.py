@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from realdamage.configuration import plain
-from realdamage.inference.errors import ConfigError, MissingModelError, RealDamageError
+from realdamage.errors import ConfigError, MissingModelError, RealDamageError
 from realdamage.training.settings import FREE, changed_settings
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,9 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
         )
     if config.resume not in (None, "last"):
         if not Path(config.resume).is_file():
-            raise MissingModelError(f"resume={config.resume}: no such file. Give a .ckpt, or resume=last.")
+            raise MissingModelError(
+                f"resume={config.resume}: no such file. Give a .ckpt, or resume=last."
+            )
         _check_settings(config, Path(config.resume))
         return Path(config.resume)
     if config.resume is None and last.is_file() and not config.overwrite:

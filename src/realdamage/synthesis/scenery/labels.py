@@ -76,11 +76,15 @@ def contrast(background: Colour) -> Colour:
     return (250, 250, 250) if sum(background) < 380 else (15, 15, 15)
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: float, fill: Colour) -> None:
+def _text(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: float, fill: Colour
+) -> None:
     draw.text(at, text, font=font(max(6, int(size))), fill=fill, anchor="mm")
 
 
-def _bar_code(draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: tuple[float, float, float, float]) -> None:
+def _bar_code(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: tuple[float, float, float, float]
+) -> None:
     x0, y0, x1, y1 = box
     draw.rectangle(box, fill=(250, 250, 250))
     x = x0 + 4
@@ -92,7 +96,10 @@ def _bar_code(draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: tuple[fl
 
 
 def _small_print(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: tuple[float, float, float, float], ink: Colour
+    draw: ImageDraw.ImageDraw,
+    rng: np.random.Generator,
+    box: tuple[float, float, float, float],
+    ink: Colour,
 ) -> None:
     x0, y0, x1, y1 = box
     pitch = float(rng.uniform(5, 8))
@@ -106,17 +113,28 @@ def _small_print(
 
 
 def _logo(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, centre: tuple[float, float], size: float, fill: Colour
+    draw: ImageDraw.ImageDraw,
+    rng: np.random.Generator,
+    centre: tuple[float, float],
+    size: float,
+    fill: Colour,
 ) -> None:
     points = int(rng.integers(3, 9))
     inner = rng.uniform(0.35, 0.95)
     angles = np.arange(2 * points) * np.pi / points + rng.uniform(0, 1)
     radii = size * np.where(np.arange(2 * points) % 2, inner, 1.0)
     if rng.random() < 0.4:
-        draw.ellipse((centre[0] - size, centre[1] - size, centre[0] + size, centre[1] + size), fill=contrast(fill))
+        draw.ellipse(
+            (centre[0] - size, centre[1] - size, centre[0] + size, centre[1] + size),
+            fill=contrast(fill),
+        )
         radii = radii * 0.75
     draw.polygon(
-        [(centre[0] + r * np.cos(a), centre[1] + r * np.sin(a)) for r, a in zip(radii, angles, strict=True)], fill=fill
+        [
+            (centre[0] + r * np.cos(a), centre[1] + r * np.sin(a))
+            for r, a in zip(radii, angles, strict=True)
+        ],
+        fill=fill,
     )
 
 
@@ -140,14 +158,21 @@ def _decor(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, heig
         for k in range(count):
             x = k * width / count
             draw.polygon(
-                [(x, height), (x + width / count / 2, height), (x + width * rng.uniform(0.2, 0.4), 0), (x, 0)],
+                [
+                    (x, height),
+                    (x + width / count / 2, height),
+                    (x + width * rng.uniform(0.2, 0.4), 0),
+                    (x, 0),
+                ],
                 fill=fill,
             )
     elif kind == 3:
         for k in range(3):
             along = np.linspace(0, width, 12)
             waves = np.sin(along / width * rng.uniform(3, 12) + rng.uniform(0, 6))
-            ridge = zip(along.tolist(), (height * (0.45 + 0.15 * k + 0.08 * waves)).tolist(), strict=True)
+            ridge = zip(
+                along.tolist(), (height * (0.45 + 0.15 * k + 0.08 * waves)).tolist(), strict=True
+            )
             draw.polygon([(0, height), *ridge, (width, height)], fill=_colour(rng))
 
 
@@ -161,7 +186,10 @@ def package(rng: np.random.Generator, width: int = 192, height: int = 256) -> Ar
     size = min(width * rng.uniform(0.14, 0.26), 1.7 * width / len(title))
     middle = height * rng.uniform(0.15, 0.4)
     if rng.random() < 0.4:
-        draw.rectangle((width * 0.05, middle - size * 0.7, width * 0.95, middle + size * 0.7), fill=contrast(ink))
+        draw.rectangle(
+            (width * 0.05, middle - size * 0.7, width * 0.95, middle + size * 0.7),
+            fill=contrast(ink),
+        )
     _text(draw, (width / 2, middle), title, size, ink)
     _text(draw, (width / 2, middle + size * 0.9), str(rng.choice(_WORDS)), size * 0.45, ink)
     _logo(
@@ -198,7 +226,9 @@ def sticker_on(rng: np.random.Generator, texture: Array) -> Array:
     if rng.random() < 0.7:
         middle, half = side // 2 + int(rng.integers(-10, 11)), int(side * rng.uniform(0.05, 0.09))
         tape = np.array([0.75, 0.62, 0.42], np.float32) if rng.random() < 0.6 else np.float32(0.85)
-        out[:, middle - half : middle + half] = 0.45 * out[:, middle - half : middle + half] + 0.4 * tape
+        out[:, middle - half : middle + half] = (
+            0.45 * out[:, middle - half : middle + half] + 0.4 * tape
+        )
     if rng.random() < 0.7:
         image, draw = _canvas(110, 76, (245, 245, 242))
         _text(draw, (55, 10), name(rng).upper() + " LOGISTICS", 10, (10, 10, 10))
@@ -227,7 +257,13 @@ def screen(rng: np.random.Generator, width: int = 160, height: int = 320) -> Arr
             for column in range(4):
                 x, y = rim + 9 + column * (width - 2 * rim) / 4.2, 64 + row * 44
                 draw.rounded_rectangle((x, y, x + 24, y + 24), 6, fill=_colour(rng))
-        _text(draw, (width / 2, 40), f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}", 26, (245, 245, 245))
+        _text(
+            draw,
+            (width / 2, 40),
+            f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}",
+            26,
+            (245, 245, 245),
+        )
     draw.ellipse((width / 2 - 4, 5, width / 2 + 4, 13), fill=(2, 2, 3), outline=(40, 40, 44))
     return to_linear(np.asarray(image))
 
@@ -242,6 +278,8 @@ def keys(rng: np.random.Generator, width: int = 256, height: int = 128) -> Array
     for row in range(rows):
         for column in range(columns):
             x, y = dx * (column + 1), dy * (row + 1)
-            draw.rounded_rectangle((x - dx * 0.42, y - dy * 0.4, x + dx * 0.42, y + dy * 0.4), 3, fill=cap)
+            draw.rounded_rectangle(
+                (x - dx * 0.42, y - dy * 0.4, x + dx * 0.42, y + dy * 0.4), 3, fill=cap
+            )
             _text(draw, (x, y), chr(int(rng.integers(65, 91))), dy * 0.45, contrast(cap))
     return to_linear(np.asarray(image))

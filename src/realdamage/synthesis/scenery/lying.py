@@ -22,12 +22,19 @@ _FROM_ABOVE = (0.75, 1.5)
 
 def book(rng: np.random.Generator) -> Product:
     """A lying book: printed cover, paper sides."""
-    half = (float(rng.uniform(0.32, 0.45)), float(rng.uniform(0.42, 0.6)), float(rng.uniform(0.03, 0.1)))
+    half = (
+        float(rng.uniform(0.32, 0.45)),
+        float(rng.uniform(0.42, 0.6)),
+        float(rng.uniform(0.03, 0.1)),
+    )
     cover = Material(labels.package(rng), *coating(rng))
     paper = Material(materials.pages(rng), 0.0, 1.0)
     box = Box(upright(z=half[2], yaw=rng.uniform(-0.8, 0.8)), half, 0.006)
     return Product(
-        (Part(box, (cover, paper, paper, paper, paper, cover)),), float(np.hypot(*half[:2])), half[2], _FROM_ABOVE
+        (Part(box, (cover, paper, paper, paper, paper, cover)),),
+        float(np.hypot(*half[:2])),
+        half[2],
+        _FROM_ABOVE,
     )
 
 
@@ -35,23 +42,37 @@ def device(rng: np.random.Generator) -> Product:
     """A phone, a tablet, a keyboard or a remote control lying flat."""
     keyed = rng.random() < 0.35
     if keyed:
-        half = (float(rng.uniform(0.45, 0.75)), float(rng.uniform(0.15, 0.28)), float(rng.uniform(0.015, 0.05)))
+        half = (
+            float(rng.uniform(0.45, 0.75)),
+            float(rng.uniform(0.15, 0.28)),
+            float(rng.uniform(0.015, 0.05)),
+        )
         face = Material(labels.keys(rng), 0.1, 0.6)
     else:
-        half = (float(rng.uniform(0.24, 0.4)), float(rng.uniform(0.48, 0.6)), float(rng.uniform(0.012, 0.03)))
+        half = (
+            float(rng.uniform(0.24, 0.4)),
+            float(rng.uniform(0.48, 0.6)),
+            float(rng.uniform(0.012, 0.03)),
+        )
         face = Material(labels.screen(rng), 0.9, 0.08)
-    shell = Material(materials.brushed(rng) if rng.random() < 0.5 else materials.plain(rng), 0.4, 0.3)
+    shell = Material(
+        materials.brushed(rng) if rng.random() < 0.5 else materials.plain(rng), 0.4, 0.3
+    )
     box = Box(upright(z=half[2], yaw=rng.uniform(-0.9, 0.9)), half, 0.01)
     part = Part(box, (shell, shell, shell, shell, shell, face))
     return Product((part,), float(np.hypot(*half[:2])), half[2], _FROM_ABOVE)
 
 
-def _lying(heights: Array, texture: Array, gloss: float, roughness: float, size: float, yaw: float) -> Product:
+def _lying(
+    heights: Array, texture: Array, gloss: float, roughness: float, size: float, yaw: float
+) -> Product:
     """A relief of `size` units a side as a product."""
     relief = Relief(upright(yaw=yaw), heights.astype(np.float32), size)
     y, x = np.nonzero(heights > 0)
     radius = float(np.hypot(x / _RELIEF - 0.5, y / _RELIEF - 0.5).max()) * size
-    return Product((Part(relief, (Material(texture, gloss, roughness),)),), radius, 0.0, (0.95, 1.5))
+    return Product(
+        (Part(relief, (Material(texture, gloss, roughness),)),), radius, 0.0, (0.95, 1.5)
+    )
 
 
 def _rounded(mask: Array, height: float, softness: float) -> Array:
@@ -81,7 +102,9 @@ def plate(rng: np.random.Generator) -> Product:
     for _ in range(int(rng.integers(0, 3))):
         place, width = rng.uniform(0.3, 0.97), rng.uniform(0.01, 0.06)
         glaze = np.where((np.abs(ring - place) < width)[..., None], materials.colour(rng), glaze)
-    return _lying(blur(heights.astype(np.float32), 1.0) * (r < 1), glaze, 0.5, 0.15, 1.3, rng.uniform(0, 6.3))
+    return _lying(
+        blur(heights.astype(np.float32), 1.0) * (r < 1), glaze, 0.5, 0.15, 1.3, rng.uniform(0, 6.3)
+    )
 
 
 def garment(rng: np.random.Generator) -> Product:
@@ -89,7 +112,14 @@ def garment(rng: np.random.Generator) -> Product:
     sleeve, waist = rng.uniform(0.28, 0.45), rng.uniform(0.20, 0.30)
     kind = rng.random()
     if kind < 0.45:
-        half = [(0.06, 0.10), (0.22, 0.06), (0.46, 0.16), (0.46 - 0.04, sleeve), (waist, 0.30), (waist + 0.01, 0.94)]
+        half = [
+            (0.06, 0.10),
+            (0.22, 0.06),
+            (0.46, 0.16),
+            (0.46 - 0.04, sleeve),
+            (waist, 0.30),
+            (waist + 0.01, 0.94),
+        ]
     elif kind < 0.75:
         half = [(0.0, 0.05), (waist - 0.02, 0.05), (waist + 0.05, 0.95), (0.09, 0.96), (0.02, 0.38)]
     else:
@@ -102,12 +132,16 @@ def garment(rng: np.random.Generator) -> Product:
         (np.abs(noise(rng, shape, (cell, cell * rng.uniform(1, 3)))) for cell in (40, 22)),
         start=np.zeros(shape, np.float32),
     )
-    heights = _rounded(mask, 0.02, 3.0) + np.where(mask > 0.5, rng.uniform(0.01, 0.035) * blur(folds, 1.0), 0)
+    heights = _rounded(mask, 0.02, 3.0) + np.where(
+        mask > 0.5, rng.uniform(0.01, 0.035) * blur(folds, 1.0), 0
+    )
     texture = materials.cloth(rng)
     if rng.random() < 0.4:
         art = labels.package(rng, 72, 84)
         row, column = int(materials.TEXELS * 0.28), (materials.TEXELS - 72) // 2
-        texture[row : row + 84, column : column + 72] = 0.85 * art + 0.1 * texture[row : row + 84, column : column + 72]
+        texture[row : row + 84, column : column + 72] = (
+            0.85 * art + 0.1 * texture[row : row + 84, column : column + 72]
+        )
     return _lying(heights, texture, 0.0, 1.0, 1.7, rng.normal(0, 0.35))
 
 
@@ -123,24 +157,44 @@ def shoes(rng: np.random.Generator) -> Product:
         shift = rng.normal(0, 0.015)
         polygons.append(
             [(middle + s, 0.08 + 0.84 * v + shift) for s, v in zip(side, y, strict=True)]
-            + [(middle - s, 0.08 + 0.84 * v + shift) for s, v in zip(side[::-1], y[::-1], strict=True)]
+            + [
+                (middle - s, 0.08 + 0.84 * v + shift)
+                for s, v in zip(side[::-1], y[::-1], strict=True)
+            ]
         )
         holes.append(
-            [(middle + 0.55 * wide * np.cos(a), 0.70 + shift + 0.15 * np.sin(a)) for a in np.linspace(0, 6.28, 20)]
+            [
+                (middle + 0.55 * wide * np.cos(a), 0.70 + shift + 0.15 * np.sin(a))
+                for a in np.linspace(0, 6.28, 20)
+            ]
         )
         for k in range(5):
             ends = [
-                ((middle + s * 0.45 * wide) * materials.TEXELS, (0.36 + 0.04 * k + shift) * materials.TEXELS)
+                (
+                    (middle + s * 0.45 * wide) * materials.TEXELS,
+                    (0.36 + 0.04 * k + shift) * materials.TEXELS,
+                )
                 for s in (-1, 1)
             ]
             draw.line(ends, fill=255, width=3)
     mask, hole = _outline(polygons), _outline(holes)
     heights = _rounded(mask, 0.20, 7.0) * (1 - 0.75 * blur(hole, 1.5))
     texture = (materials.leather if rng.random() < 0.6 else materials.cloth)(rng)
-    opening = np.asarray(Image.fromarray(hole).resize((materials.TEXELS,) * 2), np.float32)[..., None]
+    opening = np.asarray(Image.fromarray(hole).resize((materials.TEXELS,) * 2), np.float32)[
+        ..., None
+    ]
     lace = np.asarray(laces, np.float32)[..., None] / np.float32(255)
-    texture = texture * (1 - 0.8 * opening) + lace * (materials.colour(rng, (0, 0.3), (0.2, 1.0)) - texture)
-    return _lying(heights, texture.astype(np.float32), float(rng.uniform(0, 0.35)), 0.5, 1.5, rng.normal(0, 0.5))
+    texture = texture * (1 - 0.8 * opening) + lace * (
+        materials.colour(rng, (0, 0.3), (0.2, 1.0)) - texture
+    )
+    return _lying(
+        heights,
+        texture.astype(np.float32),
+        float(rng.uniform(0, 0.35)),
+        0.5,
+        1.5,
+        rng.normal(0, 0.5),
+    )
 
 
 def bag(rng: np.random.Generator) -> Product:
@@ -158,9 +212,20 @@ def bag(rng: np.random.Generator) -> Product:
     elif kind == 1:
         texture, gloss, roughness = materials.cloth(rng), 0.0, 1.0
     else:
-        texture, gloss, roughness = labels.package(rng, materials.TEXELS, materials.TEXELS), 0.5, 0.2
+        texture, gloss, roughness = (
+            labels.package(rng, materials.TEXELS, materials.TEXELS),
+            0.5,
+            0.2,
+        )
     return _lying(heights, texture, gloss, roughness, 1.4, rng.normal(0, 0.6))
 
 
-LYING: tuple[Callable[[np.random.Generator], Product], ...] = (book, device, plate, garment, shoes, bag)
+LYING: tuple[Callable[[np.random.Generator], Product], ...] = (
+    book,
+    device,
+    plate,
+    garment,
+    shoes,
+    bag,
+)
 """Makers of products that lie."""

@@ -97,8 +97,15 @@ def cloth(rng: np.random.Generator, base: Array | None = None) -> Array:
     base = colour(rng, (0.0, 0.6), (0.2, 0.95)) if base is None else base
     rows, columns = np.indices((TEXELS, TEXELS), dtype=np.float32)
     pitch = rng.uniform(3.5, 7)
-    weave = np.sin(2 * np.pi * rows / pitch) * np.sin(2 * np.pi * (columns + rows * rng.uniform(0, 1)) / pitch)
-    tone = 1 + 0.10 * weave + 0.10 * noise(rng, (TEXELS, TEXELS), (2, 6)) + 0.06 * noise(rng, (TEXELS, TEXELS), 50, 2)
+    weave = np.sin(2 * np.pi * rows / pitch) * np.sin(
+        2 * np.pi * (columns + rows * rng.uniform(0, 1)) / pitch
+    )
+    tone = (
+        1
+        + 0.10 * weave
+        + 0.10 * noise(rng, (TEXELS, TEXELS), (2, 6))
+        + 0.06 * noise(rng, (TEXELS, TEXELS), 50, 2)
+    )
     texture = _toned(base, tone)
     kind = rng.random()
     if kind < 0.35:
@@ -129,7 +136,9 @@ def stone(rng: np.random.Generator) -> Array:
     base = muted(rng)
     if rng.random() < 0.5:
         veins = np.exp(-np.abs(noise(rng, shape, 70, 4)) / 0.04)
-        return _between(base, base * np.float32(0.45), 0.8 * veins * np.clip(0.5 + noise(rng, shape, 60), 0, 1))
+        return _between(
+            base, base * np.float32(0.45), 0.8 * veins * np.clip(0.5 + noise(rng, shape, 60), 0, 1)
+        )
     speckle = 0.14 * noise(rng, shape, 40, 4) + 0.10 * noise(rng, shape, 2, 1)
     return _toned(base, 1 + speckle)
 
@@ -146,7 +155,9 @@ def cardboard(rng: np.random.Generator) -> Array:
     """Brown board: fibres and faint flutes."""
     shape = (TEXELS, TEXELS)
     base = np.array([0.46, 0.31, 0.18], np.float32) * np.float32(rng.uniform(0.75, 1.25))
-    flutes = 0.025 * np.sin(2 * np.pi * np.arange(TEXELS, dtype=np.float32) / rng.uniform(5, 9))[None, :]
+    flutes = (
+        0.025 * np.sin(2 * np.pi * np.arange(TEXELS, dtype=np.float32) / rng.uniform(5, 9))[None, :]
+    )
     tone = 1 + 0.07 * noise(rng, shape, (2, 5), 2) + 0.05 * noise(rng, shape, 50, 2) + flutes
     return _toned(base, tone)
 
@@ -204,6 +215,13 @@ def room(rng: np.random.Generator) -> Array:
     image = Image.new("RGB", (side, side), display(muted(rng)))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(6, 26))):
-        x, y, wide, tall = (int(v) for v in rng.integers((0, 0, 5, 5), (side - 8, side - 8, 34, 34)))
-        draw.rectangle((x, y, x + wide, y + tall), fill=display(colour(rng) if rng.random() < 0.4 else muted(rng)))
-    return to_linear(np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.7, 3.5))))))
+        x, y, wide, tall = (
+            int(v) for v in rng.integers((0, 0, 5, 5), (side - 8, side - 8, 34, 34))
+        )
+        draw.rectangle(
+            (x, y, x + wide, y + tall),
+            fill=display(colour(rng) if rng.random() < 0.4 else muted(rng)),
+        )
+    return to_linear(
+        np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.7, 3.5)))))
+    )

@@ -39,7 +39,13 @@ def render(
             albedo = sample(material.texture, touch.u[which], touch.v[which])
             here = index[which]
             flat[here] = _leaving_light(
-                scene, material, albedo, touch.normal.take(which, 1), seen.take(which, 1), points[2, which], flat[here]
+                scene,
+                material,
+                albedo,
+                touch.normal.take(which, 1),
+                seen.take(which, 1),
+                points[2, which],
+                flat[here],
             )
     _soften_edges(image, rows, columns, distance.reshape(len(rows), len(columns)))
     mask = np.zeros(h * w, bool)
@@ -47,7 +53,9 @@ def render(
     return image, mask.reshape(shape)
 
 
-def _soften_edges(image: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], distance: Array) -> None:
+def _soften_edges(
+    image: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], distance: Array
+) -> None:
     """Averages, in place, the pixels on either side of an outline: one ray a pixel would leave steps there."""
     depth = np.minimum(distance, 1e3)
     edge = np.zeros(depth.shape, bool)
@@ -65,7 +73,9 @@ def _soften_edges(image: Array, rows: NDArray[np.int64], columns: NDArray[np.int
     image[y, x] = total
 
 
-def _window(product: Product, view: View, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _window(
+    product: Product, view: View, shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and columns of the frame in which the product can lie."""
     reach = 1.25 * view.focal * product.radius / max(view.distance - product.radius, 0.2)
     x, y = shape[1] / 2 + view.shift[0], shape[0] / 2 + view.shift[1]
@@ -89,7 +99,10 @@ def sample(texture: Array, u: Array, v: Array) -> Array:
     """Bilinear look-up [n, 3] in a texture [rows, columns, 3] at u (to the right) and v (down), both in 0..1."""
     rows, columns = texture.shape[:2]
     flat = texture.reshape(-1, 3)
-    x, y = np.clip(u, 0, 1) * np.float32(columns - 1.001), np.clip(v, 0, 1) * np.float32(rows - 1.001)
+    x, y = (
+        np.clip(u, 0, 1) * np.float32(columns - 1.001),
+        np.clip(v, 0, 1) * np.float32(rows - 1.001),
+    )
     x0, y0 = x.astype(np.int32), y.astype(np.int32)
     fx, fy = (x - x0)[:, None], (y - y0)[:, None]
     corner = y0 * columns + x0
@@ -108,12 +121,21 @@ def _mirrored(scene: Scene, direction: Array, roughness: float, ground: Array) -
     out: Array = up * sky[:, None] + (1 - up) * ground * np.float32(0.6)
     sharp = np.float32(2.5 / (roughness**2 + 0.01))
     for window, strength in ((scene.light, 2.5), *((w, 1.2) for w in scene.windows)):
-        out += np.float32(strength * (1.15 - roughness)) * np.exp(sharp * (dot(window, direction) - 1))[:, None]
+        out += (
+            np.float32(strength * (1.15 - roughness))
+            * np.exp(sharp * (dot(window, direction) - 1))[:, None]
+        )
     return out
 
 
 def _leaving_light(
-    scene: Scene, material: Material, albedo: Array, normal: Array, view: Array, height: Array, behind: Array
+    scene: Scene,
+    material: Material,
+    albedo: Array,
+    normal: Array,
+    view: Array,
+    height: Array,
+    behind: Array,
 ) -> Array:
     """Light [n, 3] that leaves the product towards the camera.
 
@@ -124,7 +146,11 @@ def _leaving_light(
     inside = np.where(facing > 0, np.float32(1), np.float32(0))  # of an open body
     facing = np.minimum(np.abs(facing), 1)
     ground = scene.ground[::16, ::16].mean((0, 1))
-    lamp = np.float32(1 - scene.ambient) * np.maximum(dot(scene.light, normal), 0) * (1 - 0.65 * inside)
+    lamp = (
+        np.float32(1 - scene.ambient)
+        * np.maximum(dot(scene.light, normal), 0)
+        * (1 - 0.65 * inside)
+    )
     sky = np.float32(scene.ambient) * (0.60 + 0.40 * normal[2]) * (1 - 0.4 * inside)
     close = 0.55 + 0.45 * smoothstep(0.0, 0.22, height)
     bounce = 0.22 * np.clip(0.6 - normal[2], 0, 1)[:, None] * ground

@@ -74,27 +74,41 @@ class View:
     def axes(self) -> Array:
         """Columns: the frame's right, down and the viewing direction, in the world [3, 3]."""
         sin, cos = np.sin(self.azimuth), np.cos(self.azimuth)
-        forward = np.array([sin * np.cos(self.elevation), cos * np.cos(self.elevation), -np.sin(self.elevation)])
+        forward = np.array(
+            [sin * np.cos(self.elevation), cos * np.cos(self.elevation), -np.sin(self.elevation)]
+        )
         right = np.array([cos, -sin, 0.0])
         down = np.cross(forward, right)
         s, c = np.sin(self.roll), np.cos(self.roll)
-        columns: Array = np.stack([c * right + s * down, c * down - s * right, forward], 1).astype(np.float32)
+        columns: Array = np.stack([c * right + s * down, c * down - s * right, forward], 1).astype(
+            np.float32
+        )
         return columns
 
     @cached_property
     def eye(self) -> Array:
         """The camera's place in the world [3]."""
-        place: Array = (np.array([0, 0, self.height]) - self.distance * self.axes[:, 2]).astype(np.float32)
+        place: Array = (np.array([0, 0, self.height]) - self.distance * self.axes[:, 2]).astype(
+            np.float32
+        )
         return place
 
     def frame(self, shape: tuple[int, int]) -> NDArray[np.float64]:
         """Matrix [3, 3] from pixels (x, y, 1) of a photo (h, w) to ray directions in the world, not normalised."""
         cx, cy = shape[1] / 2 + self.shift[0], shape[0] / 2 + self.shift[1]
-        pixels = np.array([[1 / self.focal, 0, -cx / self.focal], [0, 1 / self.focal, -cy / self.focal], [0, 0, 1]])
+        pixels = np.array(
+            [
+                [1 / self.focal, 0, -cx / self.focal],
+                [0, 1 / self.focal, -cy / self.focal],
+                [0, 0, 1],
+            ]
+        )
         matrix: NDArray[np.float64] = self.axes.astype(np.float64) @ pixels
         return matrix
 
-    def rays(self, shape: tuple[int, int], rows: NDArray[np.generic], columns: NDArray[np.generic]) -> Array:
+    def rays(
+        self, shape: tuple[int, int], rows: NDArray[np.generic], columns: NDArray[np.generic]
+    ) -> Array:
         """Unit rays [3, n] through the crossings of pixel rows and columns of a photo (h, w), row by row."""
         y, x = np.meshgrid(rows.astype(np.float32), columns.astype(np.float32), indexing="ij")
         frame = self.frame(shape).astype(np.float32)

@@ -96,7 +96,9 @@ class Box:
         across = np.where(axis == 0, share[1], share[0])
         up = np.where(axis == 2, share[1], share[2])
         mirrored = (face == 0) | (face == 3)
-        return Touch(normal, np.where(mirrored, 0.5 - across / 2, 0.5 + across / 2), 0.5 - up / 2, face)
+        return Touch(
+            normal, np.where(mirrored, 0.5 - across / 2, 0.5 + across / 2), 0.5 - up / 2, face
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,11 @@ class Turned:
     def reach(self, origin: Array, rays: Array) -> Array:
         o, d = self.pose.inwards(origin, rays)
         best = np.full(rays.shape[1], _MISS, np.float32)
-        square_d, product, square_o = d[0] ** 2 + d[1] ** 2, o[0] * d[0] + o[1] * d[1], o[0] ** 2 + o[1] ** 2
+        square_d, product, square_o = (
+            d[0] ** 2 + d[1] ** 2,
+            o[0] * d[0] + o[1] * d[1],
+            o[0] ** 2 + o[1] ** 2,
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             for k in range(len(self.radii) - 1):
                 low, high = self.heights[k], self.heights[k + 1]
@@ -137,7 +143,9 @@ class Turned:
         normal = np.stack([own[0] / radius, own[1] / radius, -slope]) / np.sqrt(1 + slope * slope)
         u = np.arctan2(own[1], own[0]) / np.float32(2 * np.pi) + 0.5
         v = (heights[-1] - own[2]) / np.float32(heights[-1] - heights[0])
-        return Touch(self.pose.outwards(normal), u, v.astype(np.float32), np.zeros(own.shape[1], np.int32))
+        return Touch(
+            self.pose.outwards(normal), u, v.astype(np.float32), np.zeros(own.shape[1], np.int32)
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,9 @@ class Disc:
         own = self.pose.onto(points)
         normal = np.repeat(self.pose.turn[:, 2:], own.shape[1], axis=1)
         size = np.float32(2 * self.radius)
-        return Touch(normal, own[0] / size + 0.5, own[1] / size + 0.5, np.zeros(own.shape[1], np.int32))
+        return Touch(
+            normal, own[0] / size + 0.5, own[1] / size + 0.5, np.zeros(own.shape[1], np.int32)
+        )
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,9 @@ class Handle:
         radius = np.hypot(own[0], own[2]) + np.float32(1e-6)
         lean = np.clip((radius - self.radius) / self.thickness, -0.99, 0.99).astype(np.float32)
         flat = np.sqrt(1 - lean * lean)
-        normal = self.pose.outwards(np.stack([lean * own[0] / radius, flat, lean * own[2] / radius]))
+        normal = self.pose.outwards(
+            np.stack([lean * own[0] / radius, flat, lean * own[2] / radius])
+        )
         half = np.full(own.shape[1], 0.5, np.float32)
         return Touch(normal, half, half, np.zeros(own.shape[1], np.int32))
 
@@ -204,7 +216,9 @@ class Relief:
         column = (x / self.size + 0.5) * side
         row = (0.5 - y / self.size) * side
         within = (column >= 0) & (column < side) & (row >= 0) & (row < side)
-        index = np.clip(row, 0, side - 1).astype(np.int32) * side + np.clip(column, 0, side - 1).astype(np.int32)
+        index = np.clip(row, 0, side - 1).astype(np.int32) * side + np.clip(
+            column, 0, side - 1
+        ).astype(np.int32)
         return index, within
 
     def reach(self, origin: Array, rays: Array) -> Array:
@@ -221,7 +235,9 @@ class Relief:
     def touch(self, points: Array) -> Touch:
         own = self.pose.onto(points)
         index, _ = self._texels(own[0], own[1])
-        tilt = np.stack([-self.slopes[0].ravel()[index], -self.slopes[1].ravel()[index], np.ones_like(own[0])])
+        tilt = np.stack(
+            [-self.slopes[0].ravel()[index], -self.slopes[1].ravel()[index], np.ones_like(own[0])]
+        )
         normal = self.pose.outwards(tilt / np.linalg.norm(tilt, axis=0))
         u, v = own[0] / self.size + 0.5, 0.5 - own[1] / self.size
         return Touch(normal, u, v, np.zeros(own.shape[1], np.int32))

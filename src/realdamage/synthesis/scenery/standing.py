@@ -25,7 +25,11 @@ def _sunken(texture: Array) -> Material:
 
 def carton(rng: np.random.Generator) -> Product:
     """A printed package: artwork in front, small print behind, plain or printed sides."""
-    half = (float(rng.uniform(0.2, 0.5)), float(rng.uniform(0.08, 0.4)), float(rng.uniform(0.3, 0.62)))
+    half = (
+        float(rng.uniform(0.2, 0.5)),
+        float(rng.uniform(0.08, 0.4)),
+        float(rng.uniform(0.3, 0.62)),
+    )
     gloss, roughness = coating(rng)
 
     def print_on(texture: Array) -> Material:
@@ -45,13 +49,19 @@ def carton(rng: np.random.Generator) -> Product:
 
 def parcel(rng: np.random.Generator) -> Product:
     """A cardboard box with tape and an address label."""
-    half = (float(rng.uniform(0.3, 0.6)), float(rng.uniform(0.25, 0.5)), float(rng.uniform(0.12, 0.45)))
+    half = (
+        float(rng.uniform(0.3, 0.6)),
+        float(rng.uniform(0.25, 0.5)),
+        float(rng.uniform(0.12, 0.45)),
+    )
     board = materials.cardboard(rng)
     faces = tuple(Material(labels.sticker_on(rng, board), 0.02, 0.9) for _ in range(2))
     plain = Material(board, 0.02, 0.9)
     box = Box(upright(z=half[2], yaw=rng.uniform(-0.9, 0.9)), half, 0.012)
     radius = float(np.hypot(np.hypot(*half[:2]), half[2]))
-    return Product((Part(box, (plain, plain, faces[0], plain, plain, faces[1])),), radius, half[2], (0.25, 1.1))
+    return Product(
+        (Part(box, (plain, plain, faces[0], plain, plain, faces[1])),), radius, half[2], (0.25, 1.1)
+    )
 
 
 def _wrapped(texture: Array) -> Array:
@@ -79,7 +89,9 @@ def can(rng: np.random.Generator) -> Product:
     art = Material(_round_label(rng, materials.plain(rng), 0.06, 0.95), *coating(rng))
     body = _turned((r * 0.88, r, r, r * 0.86), (0.0, 0.05 * h, 0.93 * h, h), rng.uniform(0, 6.3))
     lid = Disc(upright(z=h * 0.985), r * 0.87)
-    return Product((Part(body, (art,)), Part(lid, (metal,))), float(np.hypot(r, h / 2)), h / 2, _FROM_THE_SIDE)
+    return Product(
+        (Part(body, (art,)), Part(lid, (metal,))), float(np.hypot(r, h / 2)), h / 2, _FROM_THE_SIDE
+    )
 
 
 def mug(rng: np.random.Generator) -> Product:
@@ -92,10 +104,16 @@ def mug(rng: np.random.Generator) -> Product:
     yaw = float(rng.choice([0, np.pi]) + rng.uniform(-0.5, 0.5))
     flare = float(rng.uniform(0.85, 1.1))
     body = _turned((r * flare * 0.92, r * flare, r, r), (0, 0.06, h * 0.6, h), yaw)
-    ear = Handle(upright(1.02 * r * np.cos(yaw), 1.02 * r * np.sin(yaw), 0.52 * h, yaw), 0.28 * h, 0.05)
+    ear = Handle(
+        upright(1.02 * r * np.cos(yaw), 1.02 * r * np.sin(yaw), 0.52 * h, yaw), 0.28 * h, 0.05
+    )
     ceramic = Material(glaze, gloss, roughness)
     floor = Disc(upright(z=0.03), 0.94 * r * flare)
-    parts = (Part(body, (Material(texture, gloss, roughness),)), Part(ear, (ceramic,)), Part(floor, (_sunken(glaze),)))
+    parts = (
+        Part(body, (Material(texture, gloss, roughness),)),
+        Part(ear, (ceramic,)),
+        Part(floor, (_sunken(glaze),)),
+    )
     return Product(parts, float(np.hypot(r * 1.5, h / 2)), h / 2, (0.2, 0.95))
 
 
@@ -107,7 +125,9 @@ def bottle(rng: np.random.Generator) -> Product:
     tint = materials.colour(rng, (0.1, 0.9), (0.15, 0.9))
     body_texture = materials.plain(rng, tint)
     radii = (r * 0.93, r, r, r * (1 + neck) / 2, r * neck, r * neck)
-    heights = tuple(h * s for s in (0.0, 0.04, shoulder, (1 + 2 * shoulder) / 3, (2 + shoulder) / 3, 0.93))
+    heights = tuple(
+        h * s for s in (0.0, 0.04, shoulder, (1 + 2 * shoulder) / 3, (2 + shoulder) / 3, 0.93)
+    )
     yaw = float(rng.uniform(0, 6.3))
     glass = Material(_wrapped(body_texture), 0.5, 0.12, clear=clear)
     parts = [Part(_turned(radii, heights, yaw), (glass,))]
@@ -125,7 +145,11 @@ def bowl(rng: np.random.Generator) -> Product:
     knots = int(rng.integers(4, 6))
     heights = np.linspace(0, rng.uniform(0.35, 1.0), knots)
     tall = float(heights[-1])
-    radii = np.clip(rng.uniform(0.3, 0.55) + np.cumsum(rng.uniform(-0.5, 0.9, knots)) * tall / knots * 0.5, 0.16, 0.65)
+    radii = np.clip(
+        rng.uniform(0.3, 0.55) + np.cumsum(rng.uniform(-0.5, 0.9, knots)) * tall / knots * 0.5,
+        0.16,
+        0.65,
+    )
     texture, gloss, roughness, metal = (
         (materials.plain(rng), 0.45, 0.2, 0.0),
         (materials.wood(rng), 0.1, 0.6, 0.0),
@@ -139,5 +163,12 @@ def bowl(rng: np.random.Generator) -> Product:
     return Product(parts, radius, tall / 2, (0.25, 1.1))
 
 
-STANDING: tuple[Callable[[np.random.Generator], Product], ...] = (carton, parcel, can, mug, bottle, bowl)
+STANDING: tuple[Callable[[np.random.Generator], Product], ...] = (
+    carton,
+    parcel,
+    can,
+    mug,
+    bottle,
+    bowl,
+)
 """Makers of products that stand."""

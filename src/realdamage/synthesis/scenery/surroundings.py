@@ -24,19 +24,27 @@ def _mirrored(albedo: Array) -> NDArray[np.uint8]:
     return np.concatenate([row[::-1], row, row[::-1]])
 
 
-def _warp(texture: NDArray[np.uint8], plane: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def _warp(
+    texture: NDArray[np.uint8], plane: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.uint8]:
     """The texture as the frame sees it; plane: homography [3, 3] from pixels (x, y, 1) to texels."""
     scaled = plane / (plane[2, 2] if abs(plane[2, 2]) > 1e-9 else 1e-9)
     fill = tuple(int(v) for v in texture[::8, ::8].reshape(-1, 3).mean(0))
     image = Image.fromarray(texture).transform(
-        shape[::-1], Image.Transform.PERSPECTIVE, scaled.ravel()[:8].tolist(), Image.Resampling.BILINEAR, fillcolor=fill
+        shape[::-1],
+        Image.Transform.PERSPECTIVE,
+        scaled.ravel()[:8].tolist(),
+        Image.Resampling.BILINEAR,
+        fillcolor=fill,
     )
     return np.asarray(image)
 
 
 def _stretch(coarse: Array, shape: tuple[int, int]) -> Array:
     size = (coarse.shape[1] * _COARSE, coarse.shape[0] * _COARSE)
-    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR))[: shape[0], : shape[1]]
+    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR))[
+        : shape[0], : shape[1]
+    ]
 
 
 def _blocked(scene: Scene, points: Array, towards: Array) -> Array:
@@ -58,7 +66,9 @@ def _scattered(rng: np.random.Generator, middle: Array, spread: float, count: in
     return rays
 
 
-def _shadows(scene: Scene, points: Array, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array]:
+def _shadows(
+    scene: Scene, points: Array, shape: tuple[int, int], rng: np.random.Generator
+) -> tuple[Array, Array]:
     """Shares [*shape] of the lamp's and of the sky's light that the product keeps from ground points [3, n]."""
     near = np.hypot(points[0], points[1]) < 4 * scene.product.radius
     places = points[:, near] + np.array([[0], [0], [1e-3]], np.float32)
@@ -79,14 +89,20 @@ def _lit_ground(
     """On the coarse grid: light on the ground, how much of its texture can still be told apart, and sheen."""
     coarse = (-(-shape[0] // _COARSE), -(-shape[1] // _COARSE))
     rays = view.rays(
-        shape, np.arange(coarse[0]) * _COARSE + (_COARSE - 1) / 2, np.arange(coarse[1]) * _COARSE + (_COARSE - 1) / 2
+        shape,
+        np.arange(coarse[0]) * _COARSE + (_COARSE - 1) / 2,
+        np.arange(coarse[1]) * _COARSE + (_COARSE - 1) / 2,
     )
     eye, down = view.eye, np.minimum(rays[2], -0.02)
     t = -eye[2] / down
     points = eye[:, None] + t * rays
     points[2] = 0
     shadow, occlusion = _shadows(scene, points, coarse, rng)
-    fade = 1 / (1 + np.float32(scene.falloff) * ((points[0] - scene.light[0]) ** 2 + (points[1] - scene.light[1]) ** 2))
+    fade = 1 / (
+        1
+        + np.float32(scene.falloff)
+        * ((points[0] - scene.light[0]) ** 2 + (points[1] - scene.light[1]) ** 2)
+    )
     lamp = np.float32((1 - scene.ambient) * scene.light[2]) * (1 - shadow)
     light = fade.reshape(coarse) * (lamp + np.float32(scene.ambient) * (1 - 0.85 * occlusion))
     texel = scene.ground_scale / scene.ground.shape[0]
@@ -94,9 +110,17 @@ def _lit_ground(
     detail = 1 - smoothstep(0.4 * _BLUR_AT, 4 * _BLUR_AT, footprint)
     mirrored = rays * np.array([[1], [1], [-1]], np.float32)
     fresnel = 0.04 + 0.96 * (1 - np.clip(mirrored[2], 0, 1)) ** 5
-    sheen = np.float32(scene.ground_gloss) * fresnel * (0.5 + np.exp(14 * (dot(scene.light, mirrored) - 1)))
+    sheen = (
+        np.float32(scene.ground_gloss)
+        * fresnel
+        * (0.5 + np.exp(14 * (dot(scene.light, mirrored) - 1)))
+    )
     sheen = np.minimum(sheen.reshape(coarse), 0.5) * (1 - 0.7 * occlusion)
-    return light.astype(np.float32), detail.reshape(coarse).astype(np.float32), sheen.astype(np.float32)
+    return (
+        light.astype(np.float32),
+        detail.reshape(coarse).astype(np.float32),
+        sheen.astype(np.float32),
+    )
 
 
 def _texels(texture: Array, scale: float, middle: float) -> NDArray[np.float64]:
@@ -123,23 +147,32 @@ def _ground(scene: Scene, view: View, shape: tuple[int, int], rng: np.random.Gen
     return out
 
 
-def surroundings(scene: Scene, view: View, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+def surroundings(
+    scene: Scene, view: View, shape: tuple[int, int], rng: np.random.Generator
+) -> Array:
     """Linear light [h, w, 3] of the scene without its product but with the shadows it casts."""
     out = _ground(scene, view, shape, rng)
     eye, frame = view.eye.astype(np.float64), view.frame(shape)
     ahead = np.array([view.axes[0, 2], view.axes[1, 2], 0.0])
     ahead /= max(float(np.hypot(ahead[0], ahead[1])), 1e-3)
     gap = scene.wall_distance - float(ahead @ eye)
-    foot = eye[2] * (ahead @ frame) + gap * frame[2]  # pixels (x, y, 1) -> above 0 where the wall hides the ground
+    foot = (
+        eye[2] * (ahead @ frame) + gap * frame[2]
+    )  # pixels (x, y, 1) -> above 0 where the wall hides the ground
     x0, y0, at = (foot / max(float(np.hypot(foot[0], foot[1])), 1e-9)).astype(np.float32)
-    x, y = np.arange(shape[1], dtype=np.float32)[None], np.arange(shape[0], dtype=np.float32)[:, None]
+    x, y = (
+        np.arange(shape[1], dtype=np.float32)[None],
+        np.arange(shape[0], dtype=np.float32)[:, None],
+    )
     wall_share = np.clip(x0 * x + y0 * y + (at + np.float32(0.5)), 0, 1)
     rows = np.flatnonzero(wall_share.any(1))
     if rows.size:
         here = slice(int(rows[0]), int(rows[-1]) + 1)
         right = np.array([ahead[1], -ahead[0], 0.0])
         # A ray meets the wall at eye + (gap / ray·ahead) ray; its place there is (right·that, -z of that).
-        meet = np.stack([gap * right + (right @ eye) * ahead, np.array([0, 0, -gap]) - eye[2] * ahead, ahead])
+        meet = np.stack(
+            [gap * right + (right @ eye) * ahead, np.array([0, 0, -gap]) - eye[2] * ahead, ahead]
+        )
         plane = _texels(scene.wall, scene.wall_scale, 2.0) @ meet @ frame
         lamp = scene.ambient + (1 - scene.ambient) * max(-float(ahead @ scene.light), 0.1)
         wall = to_linear(_warp(_mirrored(scene.wall), plane, shape)[here]) * np.float32(lamp)

@@ -1,0 +1,83 @@
+"""Renders evidence.html: one file that loads nothing, runs no script and prints well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from realdamage.claims.decision import recommended_by
+from realdamage.claims.pictures import PhotoPictures
+from realdamage.claims.values import Claim
+from realdamage.claims.wording import Recommendation
+from realdamage.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TITLES: dict[Recommendation, str] = {
+    "approve": "Approve: nothing found for which the policy asks more",
+    "ask_photo": "Ask for another photo",
+    "review": "Review: an agent should look at it",
+    "escalate": "Escalate: a specialist should look at it and decide",
+}
+
+
+def render_page(
+    claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha256: str, kept: Sequence[str]
+) -> str:
+    """The page as HTML. Names, texts and metadata come from strangers' files, so all of them are escaped.
+
+    pictures: of each photo, None where it could not be read. json_sha256: of the evidence.json that belongs to it.
+    kept: originals in the folder. Raises MissingExtraError without jinja2.
+    """
+    notes = {"no_promise", "false_alarm_bound"}
+    decisive = [
+        reason
+        for reason in claim.reasons
+        if recommended_by(reason.code, claim.photos, claim.policy, claim.model)
+        == claim.recommendation
+        != "approve"
+    ]
+    return (
+        _environment()
+        .get_template("evidence.html.j2")
+        .render(
+            claim=claim,
+            title=TITLES[claim.recommendation],
+            photos=list(zip(claim.photos, pictures, strict=True)),
+            decisive=decisive,
+            other=[one for one in claim.reasons if one not in decisive and one.code not in notes],
+            promise=[one for one in claim.reasons if one.code in notes],
+            message=claim.message_to_buyer,
+            json_sha256=json_sha256,
+            kept=list(kept),
+            settings=_flat(claim.policy.to_dict()),
+        )
+    )
+
+
+def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        rows += (
+            _flat(value, f"{before}{key}.")
+            if isinstance(value, dict)
+            else [(f"{before}{key}", value)]
+        )
+    return rows
+
+
+@cache
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("the evidence page", "claims", error.name) from None
+    return Environment(
+        loader=PackageLoader("realdamage.claims", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,1 @@
+"""The commands: `realdamage` and the five Hydra ones."""

@@ -1,0 +1,170 @@
+"""`realdamage-evaluate checkpoint=out/train/best.ckpt data.root=FOLDER`: scores a manifest as a service would, and
+measures; +robustness… after what photos go through on their way."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from realdamage import configuration
+from realdamage.commit import git_commit
+from realdamage.core.detector import Detector
+from realdamage.core.metadata import stored_policy_sha256
+from realdamage.core.onnx_file import write_atomically
+from realdamage.core.progress import track
+from realdamage.data.manifest import Manifest
+from realdamage.data.readers import read_dataset, reader_from_mapping
+from realdamage.errors import ConfigError
+from realdamage.evaluation.figures import all_figures, shortcut_figures
+from realdamage.evaluation.fraudbench import benchmark_figures, format_benchmark
+from realdamage.evaluation.perturbations import suite_from_config
+from realdamage.evaluation.predictions import check_format, clean, write_predictions
+from realdamage.evaluation.robustness import ModelFile, score_suite
+from realdamage.evaluation.sampling import draw_photos
+from realdamage.evaluation.training_set import trained_on_note
+from realdamage.rendering.report import build_report, write_report
+from realdamage.rendering.report_words import demo_note
+from realdamage.rendering.tables import format_robustness, format_table
+from realdamage.schema import EvaluateConfig
+
+# Torch is imported where it is needed: a process that scores imports this file again when it was run as a script.
+
+
+def load_checkpoint(config: EvaluateConfig) -> Detector:
+    """A Detector from a .ckpt, judged by the same code as an .onnx. Raises ModelFileError."""
+    import torch
+
+    from realdamage.training.classifier import load_classifier
+    from realdamage.training.record import model_metadata
+    from realdamage.training.scorer import TorchScorer
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    classifier = load_classifier(config.checkpoint)
+    metadata = model_metadata(classifier)
+    return Detector(TorchScorer(classifier.network), metadata, prior=config.prior, allow_demo=True)
+
+
+def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
+    """The chosen photos, and the whole set. Raises ManifestError and ConfigError."""
+    reader: Any = config.data.reader
+    whole = manifest = read_dataset(config.data.root, reader_from_mapping(reader))
+    if config.data.split is not None:
+        if not (manifest.table["split"] != "").any():
+            raise ConfigError(
+                f"{manifest.root}: its photos have no split; score all of them with data.split=null"
+            )
+        manifest = manifest.select(split=config.data.split)
+    if config.data.limit is not None:
+        manifest = draw_photos(manifest, config.data.limit, config.seed)
+    return manifest, whole
+
+
+def run(config: EvaluateConfig) -> None:
+    """Writes predictions and metrics.json into the run's folder and prints the table."""
+    suite = suite_from_config(configuration.plain(config.robustness))
+    check_format(config.format)
+    on_error: Any = config.data.on_error
+    if on_error not in ("raise", "skip"):
+        raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
+    workers = config.workers
+    load: Any = ModelFile(Path(config.checkpoint), config.prior)
+    if Path(config.checkpoint).suffix == ".ckpt":
+        if workers not in (None, 1):
+            raise ConfigError(
+                f"workers={workers}: a .ckpt is judged in one process; export it, or give workers=1"
+            )
+        detector, workers = load_checkpoint(config), 1
+        load = lambda threads: detector  # noqa: E731
+    else:
+        detector = load(config.threads)
+    manifest, whole = photos_to_score(config)
+    notes = trained_on_note(whole, manifest, detector.metadata.training, config.data.split)
+    folder = Path(config.paths.run)
+    scored = score_suite(
+        load,
+        manifest,
+        suite,
+        folder=folder,
+        model=_digest(config),
+        seed=config.seed,
+        threads=config.threads,
+        workers=workers,
+        on_error=on_error,
+        overwrite=config.overwrite,
+        progress=track,
+    )
+    write_predictions(folder / f"predictions.{config.format}", scored.predictions)
+    metrics = all_figures(scored, detector.metadata, seed=config.seed)
+    if config.shortcuts:
+        metrics["container_auroc"] = shortcut_figures(
+            manifest, clean(scored.predictions), seed=config.seed
+        )
+    benchmark = benchmark_figures(config.benchmark, scored.predictions)
+    if benchmark:
+        metrics["benchmark"] = benchmark
+    metrics["run"] = _about(config, detector, whole.digest())
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+    scored.discard()
+    told = (*demo_note(detector.metadata.demo), *notes)
+    print("\n".join([*told, *[""] * bool(told), format_table(metrics)]))
+    print(format_robustness(metrics.get("robustness", [])))
+    if benchmark:
+        print(f"\n{format_benchmark(benchmark)}")
+    if config.shortcuts:
+        print(
+            f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}"
+        )
+    report = build_report(
+        (scored.predictions, metrics),
+        detector=detector,
+        manifest=whole,
+        notes=notes,
+        progress=track,
+    )
+    print(
+        f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\nreport: {write_report(folder, report)}"
+    )
+
+
+def _digest(config: EvaluateConfig) -> str:
+    """Of all that decides the model's verdicts: graph, policy, and how it is asked."""
+    contents = hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()
+    return f"{contents} prior={config.prior}"
+
+
+def _policy_digest(checkpoint: Path) -> str:
+    """Of what a model file says beside its graph; "" for a .ckpt, as for its graph."""
+    return "" if checkpoint.suffix == ".ckpt" else stored_policy_sha256(checkpoint.read_bytes())
+
+
+def _about(config: EvaluateConfig, detector: Detector, digest: str) -> dict[str, Any]:
+    return {
+        "checkpoint": str(config.checkpoint),
+        "graph_sha256": detector.graph_sha256,
+        "policy_sha256": _policy_digest(Path(config.checkpoint)),
+        "model_version": detector.metadata.model_version,
+        "demo": detector.metadata.demo,
+        "data_root": str(config.data.root),
+        "split": config.data.split,
+        "limit": config.data.limit,
+        "seed": config.seed,
+        "manifest_sha256": digest,
+        "git_commit": git_commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["realdamage-evaluate", *HydraConfig.get().overrides.task]),
+    }
+
+
+def main() -> None:
+    """Entry point of the command."""
+    configuration.run("evaluate", run)
+
+
+if __name__ == "__main__":
+    main()

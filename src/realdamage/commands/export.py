@@ -1,0 +1,49 @@
+"""`realdamage-export checkpoint=out/train/best.ckpt`: one self-describing ONNX file, written only if it agrees with
+torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from realdamage import configuration
+from realdamage.errors import UsageError
+from realdamage.exporting.exporter import export_network
+from realdamage.schema import ExportConfig
+from realdamage.training.classifier import load_classifier
+from realdamage.training.record import model_metadata
+
+
+def run(config: ExportConfig) -> None:
+    """Exports and prints size, opset and the largest difference from torch."""
+    output = Path(config.output or Path(config.checkpoint).with_name("model.onnx"))
+    if output.exists() and not config.overwrite:
+        raise UsageError(
+            f"{output} is there already. Replace it, with the thresholds and the promise that it may hold, by "
+            "overwrite=true, or write another file with output=…"
+        )
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    classifier = load_classifier(config.checkpoint, tile=config.tile, overlap=config.overlap)
+    exported = export_network(
+        classifier.network,
+        model_metadata(classifier),
+        output,
+        opset=config.opset,
+        tolerance=config.tolerance,
+    )
+    print(
+        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, opset {exported.opset}; largest difference from torch, "
+        f"from file bytes to verdict: {exported.difference:.1e} (allowed {config.tolerance:g})"
+    )
+    print(f"next: realdamage calibrate {exported.path} --manifest FOLDER")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    configuration.run("export", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What a photo looks like in a few numbers, so that the same photo is found again after a re-save, a resize or a light
+crop: in one set of training photos (data/duplicates.py) and over many claims (claim/index.py).
+
+Needs imagehash (extras analysis and claims), which is imported when the first photo is hashed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from realdamage.errors import MissingExtraError
+
+BITS = 256
+"""Of the fine perceptual hash: the signs of 16 × 16 frequencies (Zauner 2010, as `imagehash.phash` has it)."""
+_THUMBNAIL = 16
+_PLAIN_CONTRAST = (
+    4.0  # grey levels; below it a thumbnail's pattern is noise, and so is its correlation
+)
+
+
+class PhotoHash(NamedTuple):
+    """`coarse` uint64: 64-bit perceptual hash; `fine` uint64 [4]: the 256-bit one; `thumbnail` float32 [16 · 16 · 3]:
+    colours less their mean, of unit length, all zero for a plain photo."""
+
+    coarse: np.uint64
+    fine: npt.NDArray[np.uint64]
+    thumbnail: npt.NDArray[np.float32]
+
+
+def perceptual_hash(image: Image.Image) -> PhotoHash:
+    """The hash of an opened photo, upright. JPEGs are decoded at reduced size, which the hash does not see.
+
+    Raises MissingExtraError without imagehash.
+    """
+    try:
+        import imagehash
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("the search for near-duplicates", "claims", error.name) from None
+    image.draft("RGB", (256, 256))
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    grey = upright.convert("L")
+    small = np.asarray(
+        upright.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), np.float32
+    ).ravel()
+    centred = small - small.mean()
+    length = float(np.linalg.norm(centred))
+    plain = length < _PLAIN_CONTRAST * np.sqrt(len(small))
+    return PhotoHash(
+        _words(imagehash.phash(grey).hash)[0],
+        _words(imagehash.phash(grey, hash_size=16).hash),
+        np.zeros_like(small) if plain else (centred / length).astype(np.float32),
+    )
+
+
+def _words(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    return np.packbits(bits.ravel()).view(np.uint64)

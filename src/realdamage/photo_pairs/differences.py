@@ -1,0 +1,222 @@
+"""Where two aligned photos differ by more than their noise, and how well their finest texture agrees elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realdamage.core.decoding import Float32Array
+from realdamage.photo_pairs.alignment import Alignment
+
+_FLOOR = 6.0  # grey levels of 255 that never count as change
+_NOISE_FACTOR = 4.0  # times the typical difference of pixels in such surroundings
+_LEVELS = 10  # of local activity, each with its own typical difference
+_CEILING = (12.0, 0.6)  # the tolerance is at most this plus this times the local activity
+_BLOCK = 15  # side of the window of the fine correlation, pixels
+_FINE_SIGMA = 2.0
+_TEXTURE = 3.0  # deviation of the fine band, in grey levels, from which a place is textured
+_CORRELATED = 0.6  # correlation of the fine bands from which a place is the same
+_NOISE_WINDOW = 9
+_NOISE_LEVELS = (0.5, 2.0)  # deviation of the listing photo's noise in smooth places, grey levels
+_NOISE_RATIOS = (
+    0.5,
+    2.0,
+)  # its variance in the claim photo over that: neither saved away nor added to
+_MIN_NOISE_SHARE = 0.05  # of the overlap, that must be so
+_NOISE_CORRELATED = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Differences:
+    """What differs between two aligned photos.
+
+    strength: float32 [h, w], the difference in units of what noise explains; 0 where the photos do not overlap.
+    levels: float32 [h, w], the difference in grey levels of 255.
+    areas: int32 [h, w], 0 or the number of the changed area; numbers run from 1. boxes: (left, top, right, bottom) in
+    pixels of the grid, of area 1, 2, …
+    agreement, changed: see `Comparison`.
+    noise: typical difference, in grey levels.
+    textured: share of the overlap that has fine texture. fine: share of that whose fine bands are correlated.
+    correlation: median correlation of the fine bands there.
+    noise_differs: both have sensor noise of the same strength in smooth places, and it is not the same noise.
+    """
+
+    strength: Float32Array
+    levels: Float32Array
+    areas: NDArray[np.int32]
+    boxes: tuple[tuple[int, int, int, int], ...]
+    agreement: float
+    changed: float
+    noise: float
+    textured: float
+    fine: float
+    correlation: float
+    noise_differs: bool
+
+
+def find_differences(alignment: Alignment) -> Differences:
+    """Compare the photos of an alignment, tolerant of one pixel of misalignment and of recompression."""
+    import cv2
+
+    covered = cv2.erode(
+        alignment.covered.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1
+    ).astype(bool)
+    claim, listing = (
+        np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb), np.float32)
+        for rgb in (alignment.claim, alignment.listing)
+    )
+    brightness, colour = _tolerant_differences(claim, listing)
+    active = _activity(listing[..., 0])
+    colourful = active + _activity(listing[..., 1]) + _activity(listing[..., 2])
+    tolerance, noise = _tolerance(brightness, active, covered)
+    # Files keep colours at half the resolution: beside coloured edges they differ more than brightness does.
+    colour_tolerance, _ = _tolerance(colour, colourful, covered)
+    strength = np.where(
+        covered, np.maximum(brightness / tolerance, colour / colour_tolerance), 0
+    ).astype(np.float32)
+    levels = np.where(covered, np.maximum(brightness, colour), 0).astype(np.float32)
+    areas, boxes = _areas(strength, covered)
+    outside = covered & (areas == 0)
+    agreement = float((strength[outside] <= 1).mean()) if outside.any() else 0.0
+    textured, fine, correlation = _fine_agreement(claim[..., 0], listing[..., 0], covered)
+    total = max(1, int(covered.sum()))
+    return Differences(
+        strength=strength,
+        levels=levels,
+        areas=areas,
+        boxes=boxes,
+        agreement=agreement,
+        changed=float((areas > 0).sum() / total),
+        noise=noise,
+        textured=textured,
+        fine=fine,
+        correlation=correlation,
+        noise_differs=_noise_differs(claim[..., 0], listing[..., 0], outside),
+    )
+
+
+def _tolerant_differences(
+    claim: Float32Array, listing: Float32Array
+) -> tuple[Float32Array, Float32Array]:
+    """(of brightness: the smallest local mean over shifts of up to one pixel; of colour: coarser, as files keep it),
+    in grey levels."""
+    import cv2
+
+    height, width = claim.shape[:2]
+    padded = cv2.copyMakeBorder(listing[..., 0], 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    best = np.full((height, width), np.inf, np.float32)
+    for down in range(3):
+        for across in range(3):
+            shifted = padded[down : down + height, across : across + width]
+            np.minimum(best, cv2.boxFilter(np.abs(claim[..., 0] - shifted), -1, (3, 3)), out=best)
+    colour = cv2.GaussianBlur(claim[..., 1:] - listing[..., 1:], (0, 0), 2.0)
+    return best, np.abs(colour).max(axis=-1)
+
+
+def _activity(luma: Float32Array) -> Float32Array:
+    """Local deviation of the brightness, which recompression errors grow with."""
+    import cv2
+
+    mean = cv2.boxFilter(luma, -1, (9, 9))
+    return np.sqrt(np.maximum(cv2.boxFilter(luma * luma, -1, (9, 9)) - mean * mean, 0)).astype(
+        np.float32
+    )
+
+
+def _tolerance(
+    levels: Float32Array, activity: Float32Array, covered: NDArray[np.bool_]
+) -> tuple[Float32Array, float]:
+    """(grey levels that noise explains at each pixel, the typical difference): the noise is read off the photos
+    themselves, apart for smooth and for busy places, and has a ceiling, so that two different shots do not excuse
+    each other."""
+    differences, activities = levels[covered], activity[covered]
+    knots = np.quantile(activities, np.linspace(0, 1, _LEVELS + 1))
+    centres, typical = [], []
+    for low, high in itertools.pairwise(knots):
+        here = (activities >= low) & (activities <= high)
+        if here.any():
+            centres.append(float(np.median(activities[here])))
+            typical.append(float(np.median(differences[here])))
+    noise = np.interp(activity, centres, np.maximum.accumulate(typical))
+    tolerance = np.clip(_NOISE_FACTOR * noise, _FLOOR, _CEILING[0] + _CEILING[1] * activity)
+    return tolerance.astype(np.float32), float(np.median(differences))
+
+
+def _areas(
+    strength: Float32Array, covered: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], tuple[tuple[int, int, int, int], ...]]:
+    """Connected places above the tolerance, small gaps bridged, largest first; those that a few stray pixels make are
+    left out."""
+    import cv2
+
+    above = (strength > 1).astype(np.uint8)
+    side = max(5, round(max(strength.shape) / 60)) | 1
+    joined = cv2.morphologyEx(
+        above, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    )
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        joined * covered.astype(np.uint8), connectivity=8
+    )
+    flat = labels.ravel()
+    strong = np.bincount(flat, weights=(strength.ravel() > 1.5), minlength=count)
+    summed = np.bincount(
+        flat, weights=np.minimum(strength, 6).ravel() * above.ravel(), minlength=count
+    )
+    smallest = max(12, round(0.00015 * covered.sum()))
+    kept = [index for index in range(1, count) if strong[index] >= smallest]
+    kept.sort(key=lambda index: -summed[index])
+    renumbered = np.zeros(count, np.int32)
+    renumbered[kept] = np.arange(1, len(kept) + 1)
+    boxes = tuple(
+        (int(left), int(top), int(left + wide), int(top + high))
+        for left, top, wide, high, _ in stats[kept].tolist()
+    )
+    return renumbered[labels], boxes
+
+
+def _fine_agreement(
+    claim: Float32Array, listing: Float32Array, covered: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """(share of the overlap with fine texture, share of that with correlated fine bands, their median correlation)."""
+    import cv2
+
+    bands = [luma - cv2.GaussianBlur(luma, (0, 0), _FINE_SIGMA) for luma in (claim, listing)]
+    window = (_BLOCK, _BLOCK)
+    variances = [np.maximum(cv2.boxFilter(band * band, -1, window), 1e-3) for band in bands]
+    correlation = cv2.boxFilter(bands[0] * bands[1], -1, window) / np.sqrt(
+        variances[0] * variances[1]
+    )
+    textured = covered & (variances[1] > _TEXTURE**2)
+    if not textured.any():
+        return 0.0, 0.0, 0.0
+    values = correlation[textured]
+    share = float(textured.sum() / max(1, covered.sum()))
+    return share, float((values > _CORRELATED).mean()), float(np.median(values))
+
+
+def _noise_differs(
+    claim: Float32Array, listing: Float32Array, unchanged: NDArray[np.bool_]
+) -> bool:
+    """Whether both photos have sensor noise, of like strength, that is not the same: two shots.
+
+    Noise that saving has smoothed away, or that was added, is no evidence: the strengths then differ.
+    """
+    import cv2
+
+    bands = [luma - cv2.GaussianBlur(luma, (0, 0), 1.0) for luma in (claim, listing)]
+    window = (_NOISE_WINDOW, _NOISE_WINDOW)
+    variances = [np.maximum(cv2.boxFilter(band * band, -1, window), 1e-3) for band in bands]
+    ratio = variances[0] / variances[1]
+    smooth = (
+        unchanged & (variances[1] > _NOISE_LEVELS[0] ** 2) & (variances[1] < _NOISE_LEVELS[1] ** 2)
+    )
+    smooth &= (ratio > _NOISE_RATIOS[0]) & (ratio < _NOISE_RATIOS[1])
+    if smooth.sum() < max(500, _MIN_NOISE_SHARE * unchanged.sum()):
+        return False
+    shared = cv2.boxFilter(bands[0] * bands[1], -1, window)[smooth]
+    return bool(
+        np.median(shared / np.sqrt(variances[0][smooth] * variances[1][smooth])) < _NOISE_CORRELATED
+    )

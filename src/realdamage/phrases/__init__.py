@@ -1,0 +1,1 @@
+"""The sentences that users read, with their named values."""

@@ -1,0 +1,64 @@
+"""Photos for claims, as bytes, and a detector that sees redness: blue textures are real, red rectangles synthetic."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from realdamage.core.detector import Detector
+from realdamage.core.policy import Calibration
+from realdamage.core.pooling import Pooling
+
+Photo = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def claim_photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> Photo:
+    """`claim_photo(seed, red=False, size=(400, 360), quality=90, **save)`: a JPEG's bytes; `red` paints a quarter."""
+
+    def make(
+        seed: int,
+        *,
+        red: bool = False,
+        size: tuple[int, int] = (400, 360),
+        quality: int = 90,
+        **save: Any,
+    ) -> bytes:
+        width, height = size
+        grey = photo_factory(height, width, seed)[..., 0].astype(np.float64)
+        rgb = (
+            np.stack([0.4 * grey, 0.6 * grey, 0.5 * grey + 100], axis=-1)
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
+        if red:
+            rgb[: height // 2, : width // 2] = (200, 100, 40)
+        data = io.BytesIO()
+        Image.fromarray(rgb).save(data, format="JPEG", quality=quality, **save)
+        return data.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def detector(
+    save_red_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Detector:
+    path = save_red_model(
+        tmp_path_factory.mktemp("claim") / "red.onnx",
+        pooling=Pooling(tile_sharpness=2.0, patch_sharpness=1.0, patch_weight=0.5),
+        calibration=Calibration(slope=1.5, intercept=-0.5, prior=0.4),
+    )
+    return Detector.load(path, threads=1)
+
+
+@pytest.fixture
+def sha256() -> Callable[[bytes], str]:
+    return lambda data: hashlib.sha256(data).hexdigest()

@@ -1,0 +1,225 @@
+"""A misspelling stops the run where it is written, and the message names the near match."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realdamage import schema, schema_recipe
+from realdamage.configuration import compose, config_folder, run
+from realdamage.data.vocabulary import KINDS, LABELS
+from realdamage.errors import ConfigError, PhotoError
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "named", "hint"),
+    [
+        ("train", "model.lrr=1", "lrr", "did you mean model.lr?"),
+        (
+            "train",
+            "model.pooling.tile_sharpnes=1",
+            "tile_sharpnes",
+            "did you mean model.pooling.tile_sharpness?",
+        ),
+        (
+            "train",
+            "data.degradations.qualty=[1,2]",
+            "qualty",
+            "did you mean data.degradations.quality?",
+        ),
+        ("train", "trainer.max_epoch=3", "max_epoch", "did you mean trainer.max_epochs?"),
+        ("train", "sed=1", "sed", "did you mean seed?"),
+        ("train", "+experiment=quickstrat", "quickstrat", "did you mean experiment=quickstart?"),
+        ("train", "model=dinov2_smal", "dinov2_smal", "did you mean model=dinov2_small?"),
+        ("evaluate", "data.splt=val", "splt", "did you mean data.split?"),
+        ("export", "tolerence=1", "tolerence", "did you mean tolerance?"),
+        ("synthesize", "recipe.source.grups=1", "grups", "did you mean recipe.source.groups?"),
+        ("synthesize", "+recipe=quick", "quick", "did you mean recipe=quickstart?"),
+        ("evaluate", "robustness=standrad", "standrad", "did you mean robustness=standard?"),
+    ],
+)
+def test_a_misspelling_is_named_with_its_near_match(
+    command: str, override: str, named: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(command, [override])
+    told = str(caught.value)
+    assert named in told.partition(": no such")[0]
+    assert told.endswith(hint)
+    assert (
+        "\n" not in told
+    )  # nothing of Hydra's own: no advice to append the misspelt key, no names of classes
+
+
+def test_a_misspelling_below_a_name_of_the_users_own_has_its_near_match_too() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean recipe\.generators\.taesd\.weights\?"):
+        compose("synthesize", ["+recipe=codecs", "recipe.generators.taesd.wieghts=x"])
+
+
+def test_a_key_like_none_lists_what_is_allowed() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^data\.xyzzy: no such key; allowed there: .*batch_units.*workers"
+    ):
+        compose("train", ["data.xyzzy=1"])
+
+
+def test_a_value_of_the_wrong_type_names_key_and_value() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"^model\.lr=fast: Value 'fast' of type 'str' could not be converted to Float$",
+    ):
+        compose("train", ["model.lr=fast"])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        ("train", ["model.lrr=1"], "did you mean model.lr?"),
+        ("train", ["+experiment=referense"], "did you mean experiment=reference?"),
+        ("synthesize", ["+recipe=referense"], "did you mean recipe=reference?"),
+        ("train", ["model.lr="], "model.lr"),
+        ("export", [], "checkpoint"),
+        ("synthesize", [], "recipe.name"),
+    ],
+)
+def test_the_commands_exit_with_2_and_no_stack_trace(run_command, command, arguments, told) -> None:
+    finished = run_command(command, *arguments)
+    assert finished.code == 2
+    assert told in finished.err
+    assert "Traceback" not in finished.err
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_misspelt_key_as_typed_in_a_shell(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    script = Path(schema.__file__).with_name("train.py")
+    finished = subprocess.run(
+        [sys.executable, script, "+experiment=quickstart", "trainer.max_epoch=1"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    told = "error: trainer.max_epoch: no such key; did you mean trainer.max_epochs?\n"
+    assert finished.stderr == told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_ours_gives_its_own_code_and_the_full_trace_only_when_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["realdamage-export", "checkpoint=x.ckpt"])
+    seen: list[str | None] = []
+
+    def fail(config: Any) -> None:
+        seen.append(os.environ.get("HYDRA_FULL_ERROR"))
+        raise PhotoError(f"{config.checkpoint}: no photo")
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        run("export", fail)
+    assert stopped.value.code == PhotoError.exit_code == 3
+    assert (
+        capsys.readouterr().err == "error: x.ckpt: no photo\n"
+    )  # without Hydra's "Error executing job …"
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(PhotoError):
+        run("export", fail)
+    assert seen == [None, "1"]  # what the task starts sees the environment of the user
+
+
+def test_ctrl_c_ends_a_command_without_a_stack_trace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["realdamage-export", "checkpoint=x.ckpt"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def interrupted(config: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run("export", interrupted)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "stopped; what was finished is kept\n"
+
+
+def test_a_group_that_is_added_is_told_how() -> None:
+    with pytest.raises(
+        ConfigError, match=r"To append to your default list use \+experiment=quickstart"
+    ):
+        compose("train", ["experiment=quickstart"])
+
+
+def test_runs_and_their_logs_are_named_after_the_command(run_command, tmp_path: Path) -> None:
+    finished = run_command("export", "checkpoint=missing.ckpt", "name=mine")
+    assert finished.code == 3
+    assert "missing.ckpt: no such file" in finished.err
+    assert (tmp_path / "out/mine/export.log").is_file()
+
+
+def test_a_folder_of_the_users_own_is_searched_too(run_command, tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/shop.yaml").write_text(
+        "# @package _global_\nname: shop\nmodel: {lr: 0.5}\n"
+    )
+    finished = run_command("train", "--config-dir", "mine", "+experiment=shop", "--cfg", "job")
+    assert finished.code == 0, finished.err
+    assert "name: shop" in finished.out
+    assert "lr: 0.5" in finished.out
+
+
+def test_every_label_and_kind_has_a_weight_to_set() -> None:
+    config = compose("train", ["data.class_weights.real=2", "data.kind_weights.ai_whole=0.5"])
+    assert config.data.class_weights == {"real": 2.0, "synthetic": 1.0}
+    assert config.data.kind_weights == {**dict.fromkeys(KINDS, 1.0), "ai_whole": 0.5}
+    assert set(config.data.class_weights) == set(LABELS)
+
+
+def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
+    """A parameter that a class gains can be set, and one that it loses can't be set in vain."""
+    import inspect
+
+    from realdamage.core.pooling import Pooling
+    from realdamage.data.degradations import Degradations
+    from realdamage.synthesis.generators import GeneratorSettings
+    from realdamage.synthesis.settings import (
+        IncludeSettings,
+        Recipe,
+        SourceSettings,
+        WriterSettings,
+    )
+    from realdamage.training.adaptation import Adaptation
+    from realdamage.training.classifier import DamageClassifier, LossWeights
+    from realdamage.training.datamodule import DamageDataModule
+
+    for config, configured, besides in (
+        (schema.ModelConfig, DamageClassifier, {"adapt", "record"}),
+        (schema.DataConfig, DamageDataModule, {"pixel_spec", "seed"}),
+        (schema.DegradationsConfig, Degradations, set()),
+        (schema.PoolingConfig, Pooling, set()),
+        (schema.LossConfig, LossWeights, set()),
+        (schema.AdaptConfig, Adaptation, set()),
+        (schema_recipe.RecipeConfig, Recipe, {"prompts"}),
+        (schema_recipe.IncludeConfig, IncludeSettings, {"name"}),
+        (schema_recipe.SourceConfig, SourceSettings, set()),
+        (schema_recipe.WriterConfig, WriterSettings, set()),
+        (schema_recipe.GeneratorConfig, GeneratorSettings, {"name"}),
+    ):
+        parameters = set(inspect.signature(configured).parameters) - {"self"}
+        assert {field.name for field in fields(config)} == parameters - besides, configured
+        assert is_dataclass(config)
+
+
+def test_configs_of_the_repository_come_first() -> None:
+    assert (config_folder() / "train.yaml").is_file()
+    assert config_folder() == Path(schema.__file__).resolve().parents[2] / "configs"

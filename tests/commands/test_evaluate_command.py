@@ -1,0 +1,283 @@
+"""realdamage-evaluate: a checkpoint and its exported file say the same; the files it writes hold what they should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.onnx_file import split_metadata
+from realdamage.core.policy import Calibration, Policy
+from realdamage.data.manifest import read_manifest
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
+
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def calibrated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_onnx` with a steep calibration, so that a difference of the score shows in the probability."""
+    data, metadata, _ = read_model_file(tiny_onnx)
+    policy = Policy(
+        t_synthetic=0.5, t_real=-0.5, fpr=0.1, miss=0.1, negatives="damaged", photos={"real": 4}
+    )
+    path = tmp_path_factory.mktemp("calibrated") / "model.onnx"
+    write_model_file(
+        path,
+        data,
+        replace(
+            metadata, calibration=Calibration(slope=3.0, intercept=0.1, prior=0.5), policy=policy
+        ),
+    )
+    return path
+
+
+def test_checkpoint_and_onnx_give_the_same_predictions(
+    run_command: Callable[..., Any],
+    tiny_run: Path,
+    calibrated: Path,
+    tiny_manifest: Path,
+    tmp_path: Path,
+) -> None:
+    found = {}
+    for checkpoint in (tiny_run / "best.ckpt", calibrated):
+        done = run_command(
+            "evaluate",
+            f"checkpoint={checkpoint}",
+            f"data.root={tiny_manifest}",
+            f"name={checkpoint.stem}",
+        )
+        assert done.code == 0, done.err
+        found[checkpoint.suffix] = read_predictions(
+            tmp_path / f"out/{checkpoint.stem}/predictions.csv"
+        )
+    torch_side, onnx_side = found[".ckpt"], found[".onnx"]
+    assert (
+        tuple(torch_side.columns)
+        == tuple(onnx_side.columns)
+        == (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
+    )
+    same = ["file_name", "label", "kind", "generator", "group", "photo_sha256", "width", "height"]
+    assert torch_side[same].equals(onnx_side[same])
+    assert (
+        torch_side["file_name"].tolist()
+        == read_manifest(tiny_manifest).select(split="test").table["file_name"].tolist()
+    )
+    _, metadata, graph_sha256 = read_model_file(calibrated)
+    probability = [metadata.calibration.probability(score) for score in torch_side["score"]]
+    difference = np.abs(onnx_side["probability"] - probability).max()
+    print(f"largest difference of a probability {difference:.1e} (allowed {TOLERANCE:g})")
+    assert difference < TOLERANCE
+    assert torch_side["probability"].isna().all()  # a checkpoint has no calibration
+    assert set(torch_side["outcome"]) == {"review"}
+    assert set(onnx_side["graph_sha256"]) == {graph_sha256}
+
+
+def test_split_format_and_what_the_run_writes_about_itself(
+    run_command: Callable[..., Any], calibrated: Path, tiny_manifest: Path, tmp_path: Path
+) -> None:
+    done = run_command(
+        "evaluate",
+        f"checkpoint={calibrated}",
+        f"data.root={tiny_manifest}",
+        "data.split=val",
+        "format=parquet",
+        "prior=0.1",
+    )
+    assert done.code == 0, done.err
+    folder = tmp_path / "out/evaluate"
+    predictions = read_predictions(folder / "predictions.parquet")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert len(predictions) == 11
+    assert metrics["run"]["split"] == "val"
+    assert metrics["run"]["manifest_sha256"] == read_manifest(tiny_manifest).digest()
+    assert {
+        name: row["trained_on"]
+        for name, row in metrics["per_generator"].items()
+        if name in ("even", "odd")
+    } == {
+        "even": True,
+        "odd": True,
+    }
+    data, metadata, _ = read_model_file(calibrated)
+    assert (
+        metrics["run"]["policy_sha256"]
+        == json.loads(split_metadata(data)[1]["realdamage"])["policy_sha256"]
+    )
+    expected = [metadata.calibration.probability(score, 0.1) for score in predictions["score"]]
+    assert predictions["probability"].tolist() == pytest.approx(expected)
+
+
+def test_an_unreadable_photo_is_fatal_or_left_empty_as_one_says(
+    run_command: Callable[..., Any],
+    calibrated: Path,
+    write_set: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    root = write_set(tmp_path / "set")
+    name = "photos/12_original.png"
+    (root / name).write_bytes(b"")
+    done = run_command(
+        "evaluate", f"checkpoint={calibrated}", f"data.root={root}", "shortcuts=false"
+    )
+    assert done.code == 3
+    assert name in done.err
+    assert "Traceback" not in done.err
+    done = run_command(
+        "evaluate",
+        f"checkpoint={calibrated}",
+        f"data.root={root}",
+        "shortcuts=false",
+        "data.on_error=skip",
+    )
+    assert done.code == 0, done.err
+    predictions = read_predictions(tmp_path / "out/evaluate/predictions.csv").set_index("file_name")
+    assert predictions.loc[name, "reasons"] == "unreadable"
+    assert predictions["score"].isna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["robustness=standart"], 2, "did you mean robustness=standard?"),
+        (["robustness.perturbations.jpeg_30=null"], 2, "jpeg_30"),
+        (
+            ["robustness=chat", "robustness.perturbations.chat_twice.steps=[{step: jpg}]"],
+            2,
+            "did you mean jpeg?",
+        ),
+        (["robustness=chat", "robustness.perturbations.chat_twice.stesp=[]"], 2, "stesp"),
+        (["workers=0"], 2, "workers=0: at least 1"),
+        (["data.limit=1"], 2, "data.limit=1: at least 2"),
+        (["checkpoint=gone.onnx"], 2, "gone.onnx"),
+        (["checkpoint=gone.ckpt"], 3, "gone.ckpt: no such file"),
+        (["data.split=tset"], 2, "tset"),
+        (["data.on_error=ignore"], 2, "data.on_error=ignore"),
+        (["format=xlsx"], 2, "format=xlsx: allowed are csv, parquet"),
+        (["data.split=null"], 2, "the model was trained on"),
+        (["data.root=nowhere"], 2, "nowhere"),
+        (["prior=2"], 2, "2"),
+    ],
+)
+def test_what_is_off_is_named(
+    run_command: Callable[..., Any],
+    tiny_onnx: Path,
+    calibrated: Path,
+    tiny_manifest: Path,
+    arguments,
+    code,
+    told,
+) -> None:
+    done = run_command(
+        "evaluate", f"checkpoint={calibrated}", f"data.root={tiny_manifest}", *arguments
+    )
+    assert done.code == code
+    assert told in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_suite_is_scored_and_measured(
+    run_command: Callable[..., Any],
+    calibrated: Path,
+    write_set: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Two perturbations of four, and a drawn part of the photos of a set without splits."""
+    photos = write_set(tmp_path / "photos", splits=False)
+    options = [
+        "robustness=chat",
+        "robustness.perturbations.chat_twice=null",
+        "robustness.perturbations.chat_50_50=null",
+    ]
+    done = run_command(
+        "evaluate",
+        f"checkpoint={calibrated}",
+        f"data.root={photos}",
+        *options,
+        "robustness.perturbations.chat_75_70=null",
+        "data.split=null",
+        "data.limit=30",
+        "shortcuts=false",
+        "workers=1",
+    )
+    assert done.code == 0, done.err
+    folder = tmp_path / "out/evaluate"
+    predictions = read_predictions(folder / "predictions.csv")
+    assert predictions["perturbation"].value_counts().to_dict() == {
+        "": 30,
+        "chat_full_75": 30,
+        "chat_50_60": 30,
+    }
+    assert set(predictions.query("perturbation == 'chat_50_60'")["compression"]) == {60.0}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n"] == metrics["run"]["limit"] == 30
+    rows = {row["perturbation"]: row for row in metrics["robustness"]}
+    assert {name: (row["n"], row["title"]) for name, row in rows.items()} == {
+        "clean": (30, "As it is"),
+        "chat_full_75": (30, "Chat app, full size, JPEG 75"),
+        "chat_50_60": (30, "Chat app, 0.5, JPEG 60"),
+    }
+    assert rows["clean"]["auroc"] == pytest.approx(metrics["auroc"])
+    assert rows["clean"]["localisation"]["pixel_ap"] == pytest.approx(
+        metrics["localisation"]["pixel_ap"]
+    )
+    assert [row["perturbation"] for row in metrics["slices"]["perturbation"]] == list(rows)
+    assert "chat_50_60" in done.out
+    assert not (folder / ".parts").exists()
+
+
+def test_a_checkpoint_is_judged_in_one_process(
+    run_command: Callable[..., Any], tiny_run: Path, tiny_manifest: Path
+) -> None:
+    done = run_command(
+        "evaluate", f"checkpoint={tiny_run}/best.ckpt", f"data.root={tiny_manifest}", "workers=2"
+    )
+    assert done.code == 2
+    assert "workers=2: a .ckpt is judged in one process" in done.err
+
+
+def test_a_killed_evaluation_goes_on(
+    run_command: Callable[..., Any],
+    calibrated: Path,
+    tiny_manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from realdamage.evaluation import robustness
+
+    monkeypatch.setattr(robustness, "_PHOTOS", 4)
+    arguments = [
+        "evaluate",
+        f"checkpoint={calibrated}",
+        f"data.root={tiny_manifest}",
+        "shortcuts=false",
+        "workers=1",
+    ]
+    unfinished = tmp_path / "out/evaluate/.parts"
+    score = robustness._Scorer.shard
+
+    def stop_at_the_third(scorer: Any, shard: int) -> None:
+        if shard == 2:
+            raise KeyboardInterrupt
+        score(scorer, shard)
+
+    monkeypatch.setattr(robustness._Scorer, "shard", stop_at_the_third)
+    stopped = run_command(*arguments)
+    assert stopped.code == 130
+    assert "stopped; what was finished is kept" in stopped.err
+    monkeypatch.setattr(robustness._Scorer, "shard", score)
+    assert len(list(unfinished.glob("*.npz"))) == 2
+    other = run_command(*arguments, "robustness=chat")
+    assert other.code == 2
+    assert "unfinished evaluation with another robustness suite" in other.err
+    done = run_command(*arguments)
+    assert done.code == 0, done.err
+    assert "8 of 11 photos were scored already" in done.out + done.err
+    assert not unfinished.exists()
+    assert len(read_predictions(tmp_path / "out/evaluate/predictions.csv")) == 11

@@ -1,0 +1,195 @@
+"""Every experiment composes and builds: trainer, callbacks, loggers, data module and network, without any download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from omegaconf import DictConfig
+
+from realdamage.configuration import compose, config_folder
+from realdamage.errors import ConfigError
+from realdamage.schema import TrainConfig
+from realdamage.training.building import build
+from realdamage.training.classifier import DamageClassifier
+
+EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
+LOGGERS = sorted(path.stem for path in (config_folder() / "logger").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (config_folder() / "recipe").glob("*.yaml"))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """timm makes a backbone of two blocks with random weights, and we note what it was asked for."""
+    create = timm.create_model
+    names: list[tuple[str, bool]] = []
+
+    def stub(name: str, pretrained: bool = False, **options: Any) -> Any:
+        names.append((name, pretrained))
+        return create(name, pretrained=False, depth=2, **options)
+
+    monkeypatch.setattr(timm, "create_model", stub)
+    return names
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Callable[..., DictConfig]:
+    """A training configuration in `tmp_path`, on the CPU whatever the experiment says."""
+
+    def make(*overrides: str) -> DictConfig:
+        return compose(
+            "train", [*overrides, "trainer=cpu", f"paths.run={tmp_path}", f"paths.out={tmp_path}"]
+        )
+
+    return make
+
+
+def test_the_experiments_of_the_design_are_there() -> None:
+    assert {"quickstart", "reference", "dinov2_lora", "dinov2_full", "pe_spatial_head"} <= set(
+        EXPERIMENTS
+    )
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds(
+    experiment: str, composed, asked: list[tuple[str, bool]], tmp_path: Path
+) -> None:
+    config = composed(f"+experiment={experiment}")
+    trainer, classifier, datamodule = build(config)
+    assert config.name == experiment
+    assert asked == [(config.model.backbone, config.model.pretrained)]
+    assert trainer.max_epochs == config.trainer.max_epochs
+    assert trainer.accelerator.__class__.__name__ == "CPUAccelerator"
+    assert [type(logger).__name__ for logger in trainer.loggers] == ["CSVLogger"]
+    names = [type(callback).__name__ for callback in trainer.callbacks]
+    assert names.count("ModelCheckpoint") == 2
+    assert "EMAWeightAveraging" in names
+    best = trainer.checkpoint_callback
+    assert best.monitor == config.monitor == "val/auroc"
+    assert Path(best.dirpath) == tmp_path
+    assert datamodule.spec == classifier.pixel_spec
+    tiles = torch.zeros(1, config.model.tile, config.model.tile, 3, dtype=torch.uint8)
+    logit, evidence = classifier.eval()(tiles)
+    assert logit.shape == (1,)
+    assert evidence.shape == (1, *(config.model.tile // classifier.pixel_spec.patch,) * 2)
+    learning = {
+        name for name, parameter in classifier.network.named_parameters() if parameter.requires_grad
+    }
+    backbone = {name for name in learning if name.startswith("backbone")}
+    strategy = config.adapt.strategy
+    assert learning - backbone == {
+        "patch_head.weight",
+        "patch_head.bias",
+        "tile_head.weight",
+        "tile_head.bias",
+    }
+    assert bool(backbone) == (strategy != "head")
+    assert all("lora" in name for name in backbone) == (strategy != "full")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_is_a_short_delta(experiment: str) -> None:
+    lines = (config_folder() / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert len(lines) <= 26
+    settings = yaml.safe_load("\n".join(lines))
+    assert set(settings) - {"defaults"} <= set(TrainConfig.__dataclass_fields__)
+    for default in settings.get("defaults", []):
+        assert (
+            default == "_self_"
+            or default in EXPERIMENTS
+            or next(iter(default)).startswith("override /")
+        )
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("debug", ["fast", "overfit"])
+def test_debugging_an_experiment_changes_what_it_must(
+    experiment: str, debug: str, composed
+) -> None:
+    config = composed(f"+experiment={experiment}", f"+debug={debug}")
+    assert config.name == "debug"
+    assert config.data.workers == 0
+    if debug == "fast":
+        assert (config.trainer.max_epochs, config.trainer.limit_train_batches) == (1, 2)
+    else:
+        assert config.trainer.overfit_batches == 2
+        assert config.data.degradations.probability == 0.0
+        assert config.callbacks.ema is None
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_config_fits_its_backbone(
+    model: str, composed, asked: list[tuple[str, bool]]
+) -> None:
+    """Tile, overlap and patch agree, and the tag names weights that this timm knows."""
+    config = composed(f"model={model}")
+    classifier = DamageClassifier(**{**config.model, "adapt": dict(config.adapt)})
+    assert classifier.pixel_spec.overlap > 0
+    assert asked == [(config.model.backbone, config.model.pretrained)]
+    if config.model.pretrained:
+        ours = config.model.backbone.startswith(
+            "vit_lite"
+        )  # with weights from a package, not from the hub
+        assert ours or config.model.backbone in timm.list_pretrained()
+        licence = classifier.network.backbone.pretrained_cfg["license"]
+        assert (licence == "apache-2.0") == (model != "dinov3_small")
+    lowest, highest = classifier.network.mean.min(), classifier.network.mean.max()
+    assert 100 < lowest <= highest < 140  # of the backbone's own settings, in grey levels
+
+
+@pytest.mark.parametrize("logger", LOGGERS)
+def test_every_logger_builds(logger: str, composed, asked: list[tuple[str, bool]]) -> None:
+    pytest.importorskip({"csv": "lightning"}.get(logger, logger))
+    trainer, _, _ = build(composed("model.backbone=test_vit", "model.tile=64", f"logger={logger}"))
+    assert [type(found).__name__.lower() for found in trainer.loggers] == [
+        {"mlflow": "mlflowlogger"}.get(logger, f"{logger}logger")
+    ]
+
+
+@pytest.mark.parametrize("trainer", ["gpu", "ddp"])
+def test_the_other_trainers_compose(trainer: str, tmp_path: Path) -> None:
+    config = compose("train", [f"trainer={trainer}", f"paths.run={tmp_path}"])
+    assert config.trainer.devices == {"gpu": 1, "ddp": 2}[trainer]
+    assert (config.trainer.strategy == "ddp") == (trainer == "ddp")
+    # Several GPUs are used no worse than one.
+    assert config.trainer.accelerator == "gpu"
+    assert config.trainer.benchmark
+
+
+def test_a_figure_that_validation_does_not_measure_is_named_before_training(
+    composed, asked: list
+) -> None:
+    with pytest.raises(ConfigError, match=r"monitor=val/aurok: allowed are val/auroc, val/tpr"):
+        build(composed("monitor=val/aurok"))
+
+
+def test_a_callback_or_logger_is_switched_off_with_null(
+    composed, asked: list[tuple[str, bool]]
+) -> None:
+    trainer, _, _ = build(composed("model.tile=64", "callbacks.ema=null", "logger.csv=null"))
+    assert trainer.loggers == []
+    assert "EMAWeightAveraging" not in [type(callback).__name__ for callback in trainer.callbacks]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_composes_into_a_recipe(recipe: str, tmp_path: Path) -> None:
+    from realdamage.configuration import plain
+    from realdamage.synthesis.settings import recipe_from_config
+
+    roots = {"recipe.source.root": str(tmp_path)}
+    if recipe == "reference":
+        roots |= {f"recipe.include.{name}.root": str(tmp_path) for name in ("generated", "wild")}
+    config = compose(
+        "synthesize", [f"+recipe={recipe}", *(f"{key}={root}" for key, root in roots.items())]
+    )
+    built = recipe_from_config(plain(config.recipe), plain(config.prompts))
+    assert built.name == recipe
+    assert sum(built.fractions.values()) == pytest.approx(1.0)
+    assert len({each.name for each in built.generators}) == len(built.generators) >= 1

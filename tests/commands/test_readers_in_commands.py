@@ -1,0 +1,105 @@
+"""Training and evaluation read photos in other layouts through `data.reader`, and checkpoints stay plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from realdamage.core.photo import PixelSpec
+from realdamage.data.manifest import read_manifest
+from realdamage.errors import ConfigError, ManifestError
+from realdamage.training.datamodule import DamageDataModule
+
+COLUMNS = {"file_name": "path", "label": "fake", "generator": "model", "mask_file_name": "mask"}
+VALUES = {"label": {0: "real", True: "synthetic"}}  # as YAML reads `0` and `true`
+
+
+@pytest.fixture(scope="module")
+def table(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photos of `tiny_manifest` under other names of columns and labels."""
+    theirs = pd.read_csv(tiny_manifest / "metadata.csv", dtype=str)
+    theirs = theirs.rename(columns=COLUMNS).replace({"fake": {"real": "0", "synthetic": "true"}})
+    root = tmp_path_factory.mktemp("theirs")
+    for name in ("photos", "masks"):
+        (root / name).symlink_to(tiny_manifest / name)
+    theirs.to_parquet(root / "shots.parquet")
+    return root / "shots.parquet"
+
+
+def plain(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from plain(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from plain(inner)
+    else:
+        yield value
+
+
+def test_the_data_module_reads_a_mapped_table_as_it_reads_the_manifest(
+    table: Path, tiny_manifest: Path
+) -> None:
+    reader = {"layout": "auto", "columns": COLUMNS, "values": VALUES, "constants": {}}
+    spec = PixelSpec(tile=64, patch=16, overlap=16).to_dict()
+    made = DamageDataModule(root=str(table), pixel_spec=spec, seed=0, reader=reader)
+    made.setup("fit")
+    assert made.manifest is not None
+    assert made.manifest.digest() == read_manifest(tiny_manifest).digest()
+    assert made.train_dataloader().dataset[0, 0]  # its photos are found
+    assert {type(value) for value in plain(dict(made.hparams))} <= {
+        str,
+        int,
+        float,
+        bool,
+        type(None),
+    }
+    with pytest.raises(ManifestError, match="no column 'file_name'"):
+        DamageDataModule(root=str(table), pixel_spec=spec, seed=0).setup("fit")
+    with pytest.raises(
+        ConfigError, match=r"data\.reader: layout 'tabel' is unknown; .* Did you mean 'table'"
+    ):
+        DamageDataModule(root=str(table), pixel_spec=spec, seed=0, reader={"layout": "tabel"})
+
+
+def test_photos_without_splits_are_told_the_commands_to_type(tmp_path: Path) -> None:
+    for name in ("real/a.jpg", "fake/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    made = DamageDataModule(root=str(tmp_path), pixel_spec=PixelSpec(64, 16, 16).to_dict(), seed=0)
+    then = f"realdamage manifest {tmp_path}, then realdamage split {tmp_path} --near-duplicates"
+    with pytest.raises(ManifestError, match=then):
+        made.setup("fit")
+
+
+def test_evaluation_reads_a_mapped_table(
+    run_command: Callable[..., Any],
+    tiny_onnx: Path,
+    tiny_manifest: Path,
+    table: Path,
+    tmp_path: Path,
+) -> None:
+    done = run_command(
+        "evaluate",
+        f"checkpoint={tiny_onnx}",
+        f"data.root={table}",
+        "+data.reader.columns={file_name: path, label: fake, generator: model, mask_file_name: mask}",
+        "+data.reader.values.label={0: real, true: synthetic}",
+        "shortcuts=false",
+    )
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "out/evaluate/metrics.json").read_text())
+    assert metrics["run"]["manifest_sha256"] == read_manifest(tiny_manifest).digest()
+    done = run_command(
+        "evaluate",
+        f"checkpoint={tiny_onnx}",
+        f"data.root={table}",
+        "+data.reader.column.label=fake",
+    )
+    assert done.code == 2

@@ -1,0 +1,137 @@
+"""Files written byte by byte, so that a test says exactly what lies where, and the same photo signed."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
+
+
+def picture(form: str, width: int = 48, height: int = 32) -> bytes:
+    rgb = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(rgb).save(data, form)
+    return data.getvalue()
+
+
+PNG, JPEG, WEBP = picture("PNG"), picture("JPEG"), picture("WEBP")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*chunks: tuple[bytes, bytes], late: bool = False) -> bytes:
+    """A PNG with chunks before its pixels, or behind them."""
+    extra = b"".join(chunk(*each) for each in chunks)
+    at = len(PNG) - 12 if late else PNG.index(b"IDAT") - 4
+    return PNG[:at] + extra + PNG[at:]
+
+
+def jpeg(*segments: tuple[int, bytes]) -> bytes:
+    """A JPEG with segments (marker, payload) right behind its start."""
+    extra = b"".join(
+        struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data for marker, data in segments
+    )
+    return JPEG[:2] + extra + JPEG[2:]
+
+
+def webp(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = WEBP[8:] + b"".join(
+        kind + struct.pack("<I", len(data)) + data + b"\x00" * (len(data) % 2)
+        for kind, data in chunks
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def tiff(
+    fields: dict[int, bytes],
+    exif: dict[int, bytes] | None = None,
+    order: str = "<",
+    small: bytes = b"",
+) -> bytes:
+    """A TIFF structure whose values are all bytes: directory, EXIF directory, and a thumbnail's directory."""
+    head = b"II*\x00" if order == "<" else b"MM\x00*"
+    data = bytearray(head + struct.pack(order + "I", 8))
+
+    def directory(values: dict[int, bytes], pointers: dict[int, int], follow: int = 0) -> None:
+        entries = [(tag, 7, len(value), value) for tag, value in values.items()]
+        entries += [(tag, 4, 1, struct.pack(order + "I", value)) for tag, value in pointers.items()]
+        start = len(data)
+        end = start + 2 + 12 * len(entries) + 4
+        table, tail = struct.pack(order + "H", len(entries)), b""
+        for tag, form, number, value in sorted(entries):
+            table += struct.pack(order + "HHI", tag, form, number)
+            inline = len(value) <= 4
+            table += (
+                value.ljust(4, b"\x00") if inline else struct.pack(order + "I", end + len(tail))
+            )
+            tail += b"" if inline else value
+        data.extend(table + struct.pack(order + "I", end + len(tail) if follow else 0) + tail)
+
+    below = (
+        2 + 12 * (len(fields) + bool(exif)) + 4 + sum(len(v) for v in fields.values() if len(v) > 4)
+    )
+    directory(fields, {0x8769: 8 + below} if exif else {}, 0)
+    if exif:
+        directory(exif, {})
+    if small:
+        at = 8 + 2 + 12 * (len(fields) + bool(exif))
+        data[at : at + 4] = struct.pack(order + "I", len(data))
+        directory({}, {0x0201: len(data) + 2 + 24 + 4, 0x0202: len(small)})
+        data.extend(small)
+    return bytes(data)
+
+
+def exif_jpeg(structure: bytes) -> bytes:
+    return jpeg((0xE1, b"Exif\x00\x00" + structure))
+
+
+def xmp(inside: str = "", attributes: str = "") -> bytes:
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        'xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/" xmlns:ai="http://www.tc260.org.cn/ns/AIGC/1.0/" '
+        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
+        'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/" '
+        f'xmlns:dcterms="http://purl.org/dc/terms/" {attributes}>{inside}'
+        '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).encode()
+
+
+def xmp_jpeg(inside: str = "", attributes: str = "") -> bytes:
+    return jpeg((0xE1, XMP_HEADER + xmp(inside, attributes)))
+
+
+@pytest.fixture(scope="session")
+def sign(signing: Any) -> Callable[..., bytes]:
+    """`sign("trainedAlgorithmicMedia", action="c2pa.created")`: a signed JPEG; `data` and `parent` are JPEG bytes."""
+    return partial(signing.sign, data=JPEG)
+
+
+class Files:
+    """The writers above under one name, since tests cannot import a conftest."""
+
+    plain_jpeg, plain_png, plain_webp, xmp_header = JPEG, PNG, WEBP, XMP_HEADER
+    picture = staticmethod(picture)
+    png, jpeg, webp, tiff = (
+        staticmethod(png),
+        staticmethod(jpeg),
+        staticmethod(webp),
+        staticmethod(tiff),
+    )
+    xmp, xmp_jpeg, exif_jpeg = staticmethod(xmp), staticmethod(xmp_jpeg), staticmethod(exif_jpeg)
+
+
+@pytest.fixture(scope="session")
+def files() -> type[Files]:
+    return Files

@@ -1,0 +1,216 @@
+"""No bytes raise, and no file makes the reader work or keep more than its bounds allow."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+import time
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realdamage.errors import PhotoError
+from realdamage.provenance import Provenance, read_provenance
+from realdamage.provenance.blocks import MAX_BLOCK, MAX_FIELD, MAX_NOTES, clean
+from realdamage.provenance.xmp import BrokenXmpError, read_xmp
+
+LABEL = json.dumps({"AIGC": {"Label": "1", "ContentProducer": "maker"}})
+
+
+def codes(data: bytes) -> list[str]:
+    return [note.code for note in read_provenance(data).notes]
+
+
+def samples(files: Any) -> list[bytes]:
+    comment = {0x9286: b"UNICODE\x00" + LABEL.encode("utf-16-le")}
+    exif = files.tiff(
+        {0x010E: LABEL.encode(), 0x0131: b"Midjourney\x00"}, comment, small=files.plain_jpeg
+    )
+    packet = files.xmp(f"<TC260:AIGC>{LABEL}</TC260:AIGC>")
+    return [
+        files.jpeg(
+            (0xE1, b"Exif\x00\x00" + exif),
+            (0xE1, files.xmp_header + packet),
+            (0xFE, b"AIGC" + LABEL.encode()),
+        ),
+        files.png(
+            (b"eXIf", exif), (b"zTXt", b"AIGC\x00\x00" + zlib.compress(LABEL.encode())), late=True
+        ),
+        files.webp((b"EXIF", exif), (b"XMP ", packet)),
+        exif,
+        b"\x00\x00\x00\x18ftypheic" + exif + packet,
+    ]
+
+
+def test_thousands_of_broken_files_never_raise(files: Any) -> None:
+    rng, whole = random.Random(7), samples(files)
+    assert all(read_provenance(data).declared == "ai_generated" for data in whole)
+    for _ in range(2000):
+        data = bytearray(rng.choice(whole))
+        for _ in range(rng.randint(1, 12)):
+            at = rng.randrange(len(data))
+            data[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        if rng.random() < 0.5:
+            del data[rng.randrange(1, len(data)) :]
+        found = read_provenance(bytes(data))
+        assert len(found.notes) <= MAX_NOTES + 5
+        assert Provenance.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(min_size=1, max_size=400),
+    st.sampled_from([b"", b"\xff\xd8\xff\xe1", b"II*\x00", b"RIFF0000WEBP"]),
+)
+def test_any_bytes_are_read(data: bytes, start: bytes) -> None:
+    assert read_provenance(start + data).photo_sha256
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=300))
+def test_any_text_in_a_png_is_read(text: str) -> None:
+    data = text.encode("utf-8", errors="surrogatepass")
+    chunk = b"AIGC\x00" + data
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(chunk)) + b"tEXt" + chunk + b"0000"
+    assert "file_cut_off" in codes(png)
+
+
+@pytest.mark.parametrize("cut", [3, 20, 60, 200])
+def test_a_file_cut_off_says_so(files: Any, cut: int) -> None:
+    for data in (files.plain_jpeg, files.plain_png, files.plain_webp):
+        assert {"file_cut_off", "not_a_photo"} & set(
+            codes(data[:-cut] if cut < 200 else data[: len(data) // 2])
+        )
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(PhotoError, match="claim: the file is empty"):
+        read_provenance(b"", name="claim")
+    with pytest.raises(PhotoError, match="no such file"):
+        read_provenance(tmp_path / "none.jpg")
+    with pytest.raises(PhotoError, match="give its bytes or its path"):
+        read_provenance(3)  # type: ignore[arg-type]
+
+
+LAUGHS = """<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>"""
+
+
+@pytest.mark.parametrize(
+    "prolog",
+    [
+        LAUGHS,
+        '<!DOCTYPE x SYSTEM "file:///etc/passwd">',
+        '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>',
+    ],
+)
+def test_document_types_are_refused(files: Any, prolog: str) -> None:
+    packet = prolog.encode() + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>&b;&e;</x:xmpmeta>"
+    with pytest.raises(BrokenXmpError, match="document type"):
+        read_xmp(packet)
+    found = read_provenance(files.jpeg((0xE1, files.xmp_header + packet)))
+    assert [note.code for note in found.notes] == ["broken_metadata", "absence_proves_nothing"]
+
+
+@pytest.mark.parametrize(
+    ("packet", "said"),
+    [
+        (b"<a>" * 5000 + b"</a>" * 5000, "deep"),
+        (b"<a xmlns:n='u'>" + b"<n:b>1</n:b>" * 30_000 + b"</a>", "20000"),
+        (b"<?xml version='1.0' encoding='nonsense'?><a/>", "not well-formed"),
+        (b"<?xml version='1.0' encoding='gb18030'?><a/>", "not well-formed"),
+        (b"", "not well-formed"),
+        (b"<a>&unknown;</a>", "not well-formed"),
+    ],
+)
+def test_packets_beyond_the_limits(packet: bytes, said: str) -> None:
+    with pytest.raises(BrokenXmpError, match=said):
+        read_xmp(packet)
+
+
+def test_bombs_are_not_inflated(files: Any) -> None:
+    bomb = zlib.compress(b"{" * (8 * MAX_BLOCK), 9)
+    data = files.png(
+        *[(b"zTXt", b"AIGC\x00\x00" + bomb)] * 40, (b"iTXt", b"a\x00\x01\x00\x00\x00" + bomb)
+    )
+    tracemalloc.start()
+    start = time.process_time()
+    assert "metadata_limit" in codes(data)
+    assert time.process_time() - start < 5
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * MAX_BLOCK
+
+
+def test_entries_that_all_point_to_the_whole_block_are_read_once() -> None:
+    count = 5000
+    entries = b"".join(struct.pack("<HHII", 0x9286 + index, 7, 60_000, 8) for index in range(count))
+    structure = b"II*\x00" + struct.pack("<IH", 8, count) + entries + b"\x00" * 4
+    tracemalloc.start()
+    found = read_provenance(b"\x00\x00\x00\x18ftypheic" + structure)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "broken_metadata" in [note.code for note in found.notes]
+    assert peak < 4_000_000
+
+
+def test_directories_that_point_to_themselves_end(files: Any) -> None:
+    structure = struct.pack("<4sIHHHII", b"II*\x00", 8, 1, 0x8769, 4, 1, 8) + struct.pack("<I", 8)
+    assert read_provenance(files.exif_jpeg(structure)).declared == "none"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":' * 100_000,
+        "[" * 100_000,
+        '{"Label":' + "9" * 10_000 + "}",
+        "AIGC{" * 50_000,
+        '"\\"' * 50_000,
+    ],
+)
+def test_deep_and_long_json_ends(files: Any, text: str) -> None:
+    start = time.process_time()
+    for keyword in (b"AIGC", b"workflow", b"parameters"):
+        read_provenance(files.png((b"tEXt", keyword + b"\x00" + text.encode())))
+    assert time.process_time() - start < 3
+
+
+def test_many_chunks_and_segments_take_linear_time(files: Any) -> None:
+    start = time.process_time()
+    assert "metadata_limit" in codes(b"\xff\xd8" + b"\xff\xe5\x00\x02" * 1_000_000)
+    assert "metadata_limit" in codes(files.png(*[(b"tEXt", b"a\x00%d" % n) for n in range(3000)]))
+    assert "metadata_limit" in codes(
+        b"RIFF\x00\x00\x00\x00WEBP" + b"abcd\x00\x00\x00\x00" * 200_000
+    )
+    read_provenance(b"\xff\xd8\xff" + b"\xff" * 3_000_000)
+    read_provenance(b"GIF89a" + b"<x:xmpmeta" * 200_000)
+    assert time.process_time() - start < 10
+
+
+def test_extended_xmp_with_a_gap_is_told(files: Any) -> None:
+    head = b"http://ns.adobe.com/xmp/extension/\x00" + b"0" * 32
+    part = head + struct.pack(">II", 100, 50) + b"x" * 50
+    assert "broken_metadata" in codes(files.jpeg((0xE1, part)))
+    huge = head + struct.pack(">II", 1 << 31, 0) + b"x" * 50
+    assert "metadata_limit" in codes(files.jpeg((0xE1, huge)))
+
+
+def test_what_was_read_is_fit_to_be_shown(files: Any) -> None:
+    text = json.dumps(
+        {
+            "Label": "1",
+            "ContentProducer": "\x1b]0;title\x07\u202e" + "x" * 5000,
+            "ProduceID": "\ud800",
+        }
+    )
+    (found,) = read_provenance(files.png((b"tEXt", b"AIGC\x00" + text.encode()))).findings
+    assert all(value.isprintable() for value in found.fields.values())
+    assert len(found.fields["ContentProducer"]) == MAX_FIELD
+    assert found.sentence.isprintable()
+    assert clean("a\nb\x00c", 3) == "a …"

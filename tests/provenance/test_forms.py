@@ -1,0 +1,386 @@
+"""Every form of declaration is read from a file that the test wrote itself, and means what its standard says."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from realdamage.provenance import read_provenance
+from realdamage.provenance.labels import FIELDS
+
+LABEL = {key: f"value {index}" for index, key in enumerate(FIELDS)} | {"Label": "1"}
+JSON = json.dumps(LABEL)
+WRAPPED = json.dumps({"AIGC": LABEL})
+ESCAPED = html.escape(JSON)
+PARAMETERS = "a cup, cracked\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x512"
+NODES = {
+    "3": {"class_type": "KSampler", "inputs": {"seed": 1}},
+    "4": {"class_type": "CheckpointLoaderSimple"},
+}
+DRAWN = {"nodes": [{"id": 1, "type": "KSampler"}, {"id": 2, "type": "SaveImage"}], "links": []}
+IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+ANY_PLACE = ["at byte", "TIFF"]
+ASCII_LABEL = {0x9286: b"ASCII\x00\x00\x00" + WRAPPED.encode()}
+LABEL_ELEMENT = f"<ai:AIGC>{ESCAPED}</ai:AIGC>"
+UNICODE_PARAMETERS = {0x9286: b"UNICODE\x00" + PARAMETERS.encode("utf-16-be")}
+
+Build = Callable[[Any], bytes]
+
+
+def itxt(keyword: bytes, text: str, *, compressed: bool = False) -> bytes:
+    data = text.encode()
+    return keyword + (
+        b"\x00\x01\x00\x00\x00" + zlib.compress(data)
+        if compressed
+        else b"\x00\x00\x00\x00\x00" + data
+    )
+
+
+def extended(files: Any, order: int = 1) -> bytes:
+    """A packet of 100,000 bytes in two parts, in either order, behind the main packet."""
+    packet = files.xmp(
+        f"<xmp:Nickname>{'x' * 100_000}</xmp:Nickname><TC260:AIGC>{ESCAPED}</TC260:AIGC>"
+    )
+    head = b"http://ns.adobe.com/xmp/extension/\x00" + b"0" * 32 + len(packet).to_bytes(4, "big")
+    parts = [(0xE1, head + at.to_bytes(4, "big") + packet[at : at + 60_000]) for at in (0, 60_000)]
+    return files.jpeg((0xE1, files.xmp_header + files.xmp()), *parts[::order])
+
+
+def raw_profile(files: Any) -> bytes:
+    structure = files.tiff({}, {0x9286: b"\x00" * 8 + WRAPPED.encode()})
+    return zlib.compress(b"\nexif\n  9\n" + (b"Exif\x00\x00" + structure).hex().encode())
+
+
+def avif(files: Any) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(files.plain_png)).save(out, "AVIF", xmp=files.xmp(LABEL_ELEMENT))
+    return out.getvalue()
+
+
+def heic(files: Any) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    out = io.BytesIO()
+    image = pillow_heif.from_pillow(Image.open(io.BytesIO(files.plain_png)))
+    exif = Image.Exif()
+    exif[0x010E] = WRAPPED
+    image.save(out, exif=exif.tobytes())
+    return out.getvalue()
+
+
+LABELS: dict[str, tuple[str, Build]] = {
+    "XMP element": ("tc260_xmp", lambda f: f.xmp_jpeg(f"<TC260:AIGC>{ESCAPED}</TC260:AIGC>")),
+    "XMP element, unescaped": (
+        "tc260_xmp",
+        lambda f: f.xmp_jpeg(f"<TC260:AIGC>{JSON}</TC260:AIGC>"),
+    ),
+    "XMP element, escaped twice": (
+        "tc260_xmp",
+        lambda f: f.xmp_jpeg(f"<TC260:AIGC>{html.escape(ESCAPED)}</TC260:AIGC>"),
+    ),
+    "XMP attribute": ("tc260_xmp", lambda f: f.xmp_jpeg(attributes=f'TC260:AIGC="{ESCAPED}"')),
+    "XMP, another prefix": ("tc260_xmp", lambda f: f.xmp_jpeg(LABEL_ELEMENT)),
+    "XMP structure": (
+        "tc260_xmp",
+        lambda f: f.xmp_jpeg(
+            '<TC260:AIGC rdf:parseType="Resource">'
+            + "".join(f"<TC260:{key}>{value}</TC260:{key}>" for key, value in LABEL.items())
+            + "</TC260:AIGC>"
+        ),
+    ),
+    "XMP attribute that breaks the XML": (
+        "tc260_xmp",
+        lambda f: f.xmp_jpeg(attributes=f'TC260:AIGC="{JSON}"'),
+    ),
+    "XMP extended": ("tc260_xmp", extended),
+    "XMP extended, parts swapped": ("tc260_xmp", lambda f: extended(f, -1)),
+    "XMP in PNG": (
+        "tc260_xmp",
+        lambda f: f.png((b"iTXt", itxt(b"XML:com.adobe.xmp", f.xmp(LABEL_ELEMENT).decode()))),
+    ),
+    "XMP in WebP": ("tc260_xmp", lambda f: f.webp((b"XMP ", f.xmp(LABEL_ELEMENT)))),
+    "XMP in TIFF": ("tc260_xmp", lambda f: f.tiff({0x02BC: f.xmp(LABEL_ELEMENT)})),
+    "XMP in GIF": ("tc260_xmp", lambda f: f.picture("GIF")[:-1] + f.xmp(LABEL_ELEMENT) + b"\x3b"),
+    "XMP in AVIF": ("tc260_xmp", avif),
+    "XMP behind the end of a JPEG": ("tc260_xmp", lambda f: f.plain_jpeg + f.xmp(LABEL_ELEMENT)),
+    "XMP behind the end of a PNG": ("tc260_xmp", lambda f: f.plain_png + f.xmp(LABEL_ELEMENT)),
+    "PNG tEXt": ("tc260_png", lambda f: f.png((b"tEXt", b"AIGC\x00" + JSON.encode()))),
+    "PNG tEXt, wrapped": ("tc260_png", lambda f: f.png((b"tEXt", b"AIGC\x00" + WRAPPED.encode()))),
+    "PNG zTXt": (
+        "tc260_png",
+        lambda f: f.png((b"zTXt", b"AIGC\x00\x00" + zlib.compress(JSON.encode()))),
+    ),
+    "PNG iTXt": ("tc260_png", lambda f: f.png((b"iTXt", itxt(b"AIGC", JSON)))),
+    "PNG iTXt, compressed": (
+        "tc260_png",
+        lambda f: f.png((b"iTXt", itxt(b"AIGC", JSON, compressed=True))),
+    ),
+    "PNG tEXt after IDAT": (
+        "tc260_png",
+        lambda f: f.png((b"tEXt", b"AIGC\x00" + JSON.encode()), late=True),
+    ),
+    "PNG AIGC with XMP inside": (
+        "tc260_xmp",
+        lambda f: f.png((b"iTXt", itxt(b"AIGC", f.xmp(LABEL_ELEMENT).decode()))),
+    ),
+    "PNG eXIf": ("tc260_exif", lambda f: f.png((b"eXIf", f.tiff({}, ASCII_LABEL)))),
+    "PNG raw profile": (
+        "tc260_exif",
+        lambda f: f.png((b"zTXt", b"Raw profile type exif\x00\x00" + raw_profile(f))),
+    ),
+    "EXIF UserComment, ASCII": ("tc260_exif", lambda f: f.exif_jpeg(f.tiff({}, ASCII_LABEL))),
+    "EXIF UserComment, no code": (
+        "tc260_exif",
+        lambda f: f.exif_jpeg(f.tiff({}, {0x9286: WRAPPED.encode()}, ">")),
+    ),
+    "EXIF UserComment, JIS": (
+        "tc260_exif",
+        lambda f: f.exif_jpeg(
+            f.tiff({}, {0x9286: b"JIS\x00\x00\x00\x00\x00" + WRAPPED.encode("iso2022_jp")})
+        ),
+    ),
+    **{
+        f"EXIF UserComment, UNICODE {form} in {order}": (
+            "tc260_exif",
+            lambda f, order=order, form=form: f.exif_jpeg(
+                f.tiff({}, {0x9286: b"UNICODE\x00" + WRAPPED.encode(form)}, order)
+            ),
+        )
+        for order in "<>"
+        for form in ("utf-16-le", "utf-16-be", "utf-8")
+    },
+    "EXIF in WebP": (
+        "tc260_exif",
+        lambda f: f.webp((b"EXIF", b"Exif\x00\x00" + f.tiff({}, ASCII_LABEL))),
+    ),
+    "EXIF in HEIC": ("tc260_description", heic),
+    "bare in APP11": ("tc260_jpeg", lambda f: f.jpeg((0xEB, b"AIGC" + JSON.encode()))),
+    "bare in a comment": ("tc260_jpeg", lambda f: f.jpeg((0xFE, b"AIGC" + JSON.encode()))),
+    "ImageDescription": (
+        "tc260_description",
+        lambda f: f.exif_jpeg(f.tiff({0x010E: WRAPPED.encode() + b"\x00"})),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_the_label_of_gb_45438_is_read_wherever_it_stands(files: Any, name: str) -> None:
+    form, build = LABELS[name]
+    found = read_provenance(build(files))
+    assert found.declared == "ai_generated"
+    (label,) = found.findings
+    assert label.form == form
+    assert label.fields == LABEL
+    assert any(place in label.where for place in (*ANY_PLACE, "extended XMP in 2"))
+    assert ("after IDAT" in label.where) == (name == "PNG tEXt after IDAT")
+
+
+@pytest.mark.parametrize(
+    ("value", "declared"),
+    [
+        *[
+            ("1", "ai_generated"),
+            (1, "ai_generated"),
+            ("2", "ai_possible"),
+            (2, "ai_possible"),
+            ("3", "ai_suspected"),
+        ],
+        *[
+            (3, "ai_suspected"),
+            ("AIGC", "ai_generated"),
+            ("0", "none"),
+            ("7", "ai_possible"),
+            (None, "ai_possible"),
+        ],
+    ],
+)
+def test_values_of_the_label(files: Any, value: object, declared: str) -> None:
+    text = json.dumps({"AIGC": {"Label": value, "ContentProducer": "maker"}})
+    found = read_provenance(files.png((b"tEXt", b"AIGC\x00" + text.encode())))
+    assert found.declared == declared
+    assert found.findings[0].fields["ContentProducer"] == "maker"
+    unclear = str(value) not in ("1", "2", "3", "AIGC")
+    assert ("label_unclear" in [note.code for note in found.notes]) == unclear
+
+
+def test_the_variant_of_a_cloud_service(files: Any) -> None:
+    text = json.dumps(
+        {"AIGC": {"ServiceProvider": "腾讯云", "ServiceUser": "u", "Time": "t"}}, ensure_ascii=False
+    )
+    (label,) = read_provenance(files.exif_jpeg(files.tiff({0x010E: text.encode()}))).findings
+    assert (label.form, label.declares) == ("tc260_description", "ai_possible")
+    assert label.fields == {"ServiceProvider": "腾讯云", "ServiceUser": "u"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"AIGC": {"Time": "now"}}', '{"label": 1}', "AIGC", "AIGC{}", "AIGC{Label", "[1]"]
+)
+def test_without_a_known_field_there_is_no_label(files: Any, text: str) -> None:
+    assert read_provenance(files.jpeg((0xEB, text.encode()))).findings == ()
+    assert (
+        read_provenance(files.exif_jpeg(files.tiff({0x010E: text.encode() + b"    "}))).findings
+        == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "declares"), [(1, "ai_possible"), (2, "ai_possible"), (0, "none")]
+)
+def test_an_apps_own_label_is_kept_apart(files: Any, value: int, declares: str) -> None:
+    text = json.dumps({"data": {"aigc_label_type": value}, "product": "retouch"})
+    (found,) = read_provenance(
+        files.exif_jpeg(files.tiff({}, {0x9286: b"ASCII\x00\x00\x00" + text.encode()}))
+    ).findings
+    assert (found.form, found.declares, found.fields) == (
+        "platform_label",
+        declares,
+        {"aigc_label_type": str(value)},
+    )
+    assert "not the Label of GB 45438" in found.sentence
+
+
+CODES = {
+    "trainedAlgorithmicMedia": "ai_generated",
+    "compositeWithTrainedAlgorithmicMedia": "ai_edited",
+    "compositeSynthetic": "ai_possible",
+    "algorithmicMedia": "ai_possible",
+    **dict.fromkeys(
+        (
+            "digitalCapture",
+            "computationalCapture",
+            "negativeFilm",
+            "print",
+            "humanEdits",
+            "screenCapture",
+            "unheardOf",
+        ),
+        "none",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda value: (
+            f"<Iptc4xmpExt:DigitalSourceType>{value}</Iptc4xmpExt:DigitalSourceType>",
+            "",
+        ),
+        lambda value: (f'<Iptc4xmpExt:DigitalSourceType rdf:resource="{value}"/>', ""),
+        lambda value: ("", f'Iptc4xmpExt:DigitalSourceType="{value}"'),
+    ],
+)
+@pytest.mark.parametrize(
+    "start", [IPTC, "https://cv.iptc.org/newscodes/digitalsourcetype/", "", "digsrctype:"]
+)
+def test_source_types_of_iptc(
+    files: Any, code: str, write: Callable[[str], tuple[str, str]], start: str
+) -> None:
+    found = read_provenance(files.xmp_jpeg(*write(start + code)))
+    assert found.declared == CODES[code]
+    assert [(f.form, f.fields) for f in found.findings] == [("iptc", {"digital_source_type": code})]
+
+
+def test_the_ai_system_of_iptc(files: Any) -> None:
+    inside = "<Iptc4xmpExt:AISystemUsed>Some System</Iptc4xmpExt:AISystemUsed>"
+    (found,) = read_provenance(files.xmp_jpeg(inside)).findings
+    assert (found.form, found.declares, found.fields["AISystemUsed"]) == (
+        "iptc",
+        "ai_generated",
+        "Some System",
+    )
+
+
+RECIPES: dict[str, tuple[str, str, Build]] = {
+    "parameters": (
+        "png_parameters",
+        "ai_generated",
+        lambda f: f.png((b"tEXt", b"parameters\x00" + PARAMETERS.encode())),
+    ),
+    "parameters, image to image": (
+        "png_parameters",
+        "ai_edited",
+        lambda f: f.png((b"iTXt", itxt(b"parameters", PARAMETERS + ", Denoising strength: 0.4"))),
+    ),
+    "parameters in EXIF": (
+        "png_parameters",
+        "ai_generated",
+        lambda f: f.exif_jpeg(f.tiff({}, UNICODE_PARAMETERS)),
+    ),
+    "parameters in WebP": (
+        "png_parameters",
+        "ai_generated",
+        lambda f: f.webp((b"EXIF", f.tiff({}, UNICODE_PARAMETERS))),
+    ),
+    "prompt": (
+        "comfyui",
+        "ai_generated",
+        lambda f: f.png((b"tEXt", b"prompt\x00" + json.dumps(NODES).encode())),
+    ),
+    "prompt with a photo": (
+        "comfyui",
+        "ai_edited",
+        lambda f: f.png(
+            (
+                b"tEXt",
+                b"prompt\x00" + json.dumps({**NODES, "5": {"class_type": "LoadImage"}}).encode(),
+            )
+        ),
+    ),
+    "workflow": (
+        "comfyui",
+        "ai_generated",
+        lambda f: f.png((b"tEXt", b"workflow\x00" + json.dumps(DRAWN).encode()), late=True),
+    ),
+    "workflow without a sampler": (
+        "comfyui",
+        "ai_possible",
+        lambda f: f.png(
+            (b"tEXt", b"workflow\x00" + json.dumps({"nodes": [{"type": "ImageScale"}]}).encode())
+        ),
+    ),
+    "prompt in the model of a WebP": (
+        "comfyui",
+        "ai_generated",
+        lambda f: f.webp((b"EXIF", f.tiff({0x0110: b"prompt:" + json.dumps(NODES).encode()}))),
+    ),
+    "description of a JPEG": (
+        "comfyui",
+        "ai_generated",
+        lambda f: f.exif_jpeg(f.tiff({0x010E: b"Workflow: " + json.dumps(DRAWN).encode()})),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(files: Any, name: str) -> None:
+    form, declares, build = RECIPES[name]
+    found = read_provenance(build(files))
+    assert [(f.form, f.declares) for f in found.findings] == [(form, declares)]
+    assert found.camera.model == ""
+    if form == "png_parameters":
+        assert found.findings[0].fields["Steps"] == "20"
+        assert found.findings[0].fields["Sampler"] == "Euler a"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        *[
+            ("parameters", "ISO 100, f/8"),
+            ("parameters", "Steps: many"),
+            ("prompt", "a cup"),
+            ("prompt", '{"a": 1}'),
+        ],
+        *[("workflow", '{"nodes": "x"}'), ("workflow", "[1, 2]"), ("Comment", "Sampler: Akai MPC")],
+    ],
+)
+def test_what_looks_like_no_recipe_is_none(files: Any, keyword: str, text: str) -> None:
+    assert read_provenance(files.png((b"tEXt", f"{keyword}\0{text}".encode()))).findings == ()

@@ -1,0 +1,236 @@
+"""IPTC-IIM in the APP13 segments of a JPEG, written byte by byte: names count where they name a program or an author,
+and nothing that is broken costs more than a note."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import time
+from typing import Any
+
+import pytest
+from PIL import Image, IptcImagePlugin
+
+from realdamage.provenance import Provenance, read_provenance
+from realdamage.provenance.blocks import MAX_NOTES
+from realdamage.provenance.iim import find_iim, read_iim
+
+PHOTOSHOP = b"Photoshop 3.0\x00"
+PROGRAM, VERSION, INSTRUCTIONS, BY_LINE, CREDIT, CAPTION = 65, 70, 40, 80, 110, 120
+LABEL = json.dumps({"AIGC": {"Label": "1", "ContentProducer": "maker"}})
+
+
+def dataset(number: int, text: str | bytes, record: int = 2) -> bytes:
+    value = text.encode() if isinstance(text, str) else text
+    return struct.pack(">BBBH", 0x1C, record, number, len(value)) + value
+
+
+def resource(identifier: int, data: bytes, name: bytes = b"", pad: bool = True) -> bytes:
+    named = bytes([len(name)]) + name + b"\x00" * ((len(name) + 1) % 2)
+    return (
+        b"8BIM"
+        + struct.pack(">H", identifier)
+        + named
+        + struct.pack(">I", len(data))
+        + data
+        + b"\x00" * (len(data) % 2 * pad)
+    )
+
+
+def app13(*resources: bytes) -> tuple[int, bytes]:
+    return 0xED, PHOTOSHOP + b"".join(resources)
+
+
+def read(files: Any, *datasets: bytes) -> Provenance:
+    """The provenance of a JPEG with these datasets, between two other resources."""
+    others = resource(0x03ED, b"\x00\x48" * 8), resource(0x0425, b"x" * 15)
+    return read_provenance(
+        files.jpeg(app13(others[0], resource(0x0404, b"".join(datasets)), others[1]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "declares", "generator"),
+    [
+        (PROGRAM, "Adobe Firefly", "ai_generated", "Adobe Firefly"),
+        (PROGRAM, "Midjourney v6", "ai_generated", "Midjourney"),
+        (PROGRAM, "豆包", "ai_generated", "Doubao"),
+        (PROGRAM, "Firefly", "ai_possible", "Adobe Firefly"),
+        (PROGRAM, "Adobe Photoshop", "none", ""),
+        (PROGRAM, "FotoStation", "none", ""),
+        (VERSION, "ComfyUI 0.3", "ai_generated", "ComfyUI"),
+        (CREDIT, "Made with Google AI", "ai_generated", "Google AI"),
+        (CREDIT, "Edited with Google AI", "ai_edited", "Google AI (edited)"),
+        (BY_LINE, "DALL·E", "ai_generated", "DALL·E"),
+        (BY_LINE, "Marie Dalle", "none", ""),
+        (BY_LINE, "Firefly Studios", "none", ""),
+        (CAPTION, "A poster made with Midjourney hangs on the wall", "none", ""),
+        (INSTRUCTIONS, "Do not crop; no Midjourney, please", "none", ""),
+    ],
+)
+def test_names_of_generators(
+    files: Any, number: int, text: str, declares: str, generator: str
+) -> None:
+    found = read(files, dataset(number, text))
+    assert found.declared == declares
+    assert [finding.fields["generator"] for finding in found.findings] == [generator] * bool(
+        generator
+    )
+    assert all(finding.form == "generator_name" for finding in found.findings)
+    assert "broken_metadata" not in [note.code for note in found.notes]
+
+
+def test_the_bytes_are_what_another_reader_takes(files: Any) -> None:
+    datasets = dataset(PROGRAM, "Midjourney") + dataset(CREDIT, "me")
+    with Image.open(io.BytesIO(files.jpeg(app13(resource(0x0404, datasets))))) as image:
+        assert IptcImagePlugin.getiptcinfo(image) == {
+            (2, PROGRAM): b"Midjourney",
+            (2, CREDIT): b"me",
+        }
+    assert read_iim(datasets).texts == {"OriginatingProgram": ["Midjourney"], "Credit": ["me"]}
+
+
+def test_where_it_was_found(files: Any) -> None:
+    (finding,) = read(files, dataset(PROGRAM, "Midjourney")).findings
+    assert finding.where == "OriginatingProgram, IPTC-IIM, APP13 at byte 2"
+    assert finding.sentence == "OriginatingProgram names the generator Midjourney: Midjourney."
+
+
+def test_a_program_and_its_version_are_two_names(files: Any) -> None:
+    """Sora 2 is a generator's name; a program Sora in version 2 may be another's."""
+    assert read(files, dataset(PROGRAM, "Sora"), dataset(VERSION, "2")).declared == "ai_possible"
+
+
+def test_labels_and_recipes_count_in_every_text(files: Any) -> None:
+    for number in (CAPTION, INSTRUCTIONS):
+        (finding,) = read(files, dataset(number, LABEL)).findings
+        assert (finding.form, finding.declares) == ("tc260_jpeg", "ai_generated")
+    recipe = "a broken cup\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
+    assert [finding.form for finding in read(files, dataset(CAPTION, recipe)).findings] == [
+        "png_parameters"
+    ]
+    job = "a broken cup Job ID: 01234567-89ab-cdef-0123-456789abcdef"
+    assert read(files, dataset(CAPTION, job)).findings[0].fields["generator"] == "Midjourney"
+
+
+def test_other_records_and_fields_are_not_read(files: Any) -> None:
+    found = read(
+        files,
+        dataset(PROGRAM, "Midjourney", record=3),
+        dataset(25, "Midjourney"),
+        dataset(90, b"\x1b%G", 1),
+    )
+    assert (found.declared, [note.code for note in found.notes]) == (
+        "none",
+        ["absence_proves_nothing"],
+    )
+
+
+def test_several_values_and_encodings() -> None:
+    data = b"".join(dataset(BY_LINE, text) for text in ("A", "B", "A", "", "Zoë".encode("latin-1")))
+    assert read_iim(data + b"\x00\x00").texts == {"By-line": ["A", "B", "Zoë"]}
+    many = b"".join(dataset(BY_LINE, str(number)) for number in range(100))
+    assert len(read_iim(many).texts["By-line"]) == 8
+
+
+def test_a_long_length() -> None:
+    long = struct.pack(">BBBHI", 0x1C, 2, PROGRAM, 0x8004, 10) + b"Midjourney"
+    assert read_iim(long).texts == {"OriginatingProgram": ["Midjourney"]}
+    for width in (0x8000 | 5, 0xFFFF):
+        found = read_iim(
+            dataset(CREDIT, "me")
+            + struct.pack(">BBBH", 0x1C, 2, PROGRAM, width)
+            + b"\x00" * 9
+            + b"x"
+        )
+        assert (found.texts, found.unread_from) == ({"Credit": ["me"]}, 7)
+
+
+def test_resources_over_several_segments(files: Any) -> None:
+    block = resource(
+        0x0404, dataset(CAPTION, "x" * 300) + dataset(PROGRAM, "Midjourney"), name=b"odd"
+    )
+    parts = [block[:100], block[100:310], block[310:]]
+    found = read_provenance(files.jpeg(*((0xED, PHOTOSHOP + part) for part in parts)))
+    assert found.declared == "ai_generated"
+    two = (
+        app13(resource(0x0404, dataset(CREDIT, "me"))),
+        app13(resource(0x0404, dataset(PROGRAM, "Midjourney"))),
+    )
+    assert read_provenance(files.jpeg(*two)).declared == "ai_generated"
+
+
+def test_a_resource_without_its_padding() -> None:
+    data = resource(0x03ED, b"odd", pad=False) + resource(0x0404, b"here")
+    assert find_iim(data) == ([b"here"], -1)
+    assert find_iim(resource(0x0404, b"odd", pad=False)) == ([b"odd"], -1)
+    assert find_iim(resource(0x0404, b"end", name=b"even") + b"\x00\x00\x00") == ([b"end"], -1)
+    assert find_iim(b"") == ([], -1)
+
+
+@pytest.mark.parametrize("cut", [5, 20, 40, 60, 75])
+def test_what_is_cut_off_is_a_note(files: Any, cut: int) -> None:
+    whole = PHOTOSHOP + resource(
+        0x0404, dataset(PROGRAM, "Midjourney") + dataset(CAPTION, "x" * 40)
+    )
+    found = read_provenance(files.jpeg((0xED, whole[:cut])))
+    if cut > len(PHOTOSHOP):
+        (note,) = [note for note in found.notes if note.code == "broken_metadata"]
+        assert "IPTC-IIM, APP13 at byte 2: it cannot be read from byte 0 on" in note.sentence
+    assert found.declared == "none"
+
+
+def test_a_dataset_that_breaks_off_leaves_those_before_it(files: Any) -> None:
+    for rest in (b"\x1c\x02", dataset(CAPTION, "x" * 40)[:-3], b"nonsense"):
+        found = read(files, dataset(PROGRAM, "Midjourney"), rest)
+        assert found.declared == "ai_generated"
+        (note,) = [note for note in found.notes if note.code == "broken_metadata"]
+        assert "it cannot be read from byte 15 on" in note.sentence
+
+
+def test_app13_of_others_is_left_alone(files: Any) -> None:
+    found = read_provenance(
+        files.jpeg((0xED, b"Adobe_CM\x00" + b"\x01" * 20), (0xED, b"Photoshop 2.5\x00\x01"))
+    )
+    assert [note.code for note in found.notes] == ["absence_proves_nothing"]
+
+
+def test_broken_blocks_never_raise(files: Any) -> None:
+    rng = random.Random(3)
+    texts = {PROGRAM: "Midjourney", CREDIT: "Made with Google AI", CAPTION: LABEL}
+    datasets = b"".join(dataset(number, text) for number, text in texts.items())
+    whole = files.jpeg(app13(resource(0x03ED, b"123"), resource(0x0404, datasets, name=b"name")))
+    start, end = (
+        whole.index(PHOTOSHOP),
+        whole.index(PHOTOSHOP) + len(PHOTOSHOP) + len(datasets) + 50,
+    )
+    for _ in range(1000):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(start, end)] = rng.choice(
+                (0, 1, 2, 0x1C, 0x80, 0xFF, rng.randrange(256))
+            )
+        found = read_provenance(bytes(data))
+        assert len(found.notes) <= MAX_NOTES + 5
+        assert Provenance.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_a_file_full_of_it_is_read_within_bounds(files: Any) -> None:
+    """14 MB of the smallest parts, and of texts at which every pattern is tried."""
+
+    def texts(number: int) -> bytes:
+        fields = [dataset(PROGRAM, f"{number} {each} " + "flux-" * 390) for each in range(32)]
+        return PHOTOSHOP + resource(0x0404, b"".join(fields))
+
+    tiny = PHOTOSHOP + resource(0x0404, b"") * 5400
+    empty = PHOTOSHOP + resource(0x0404, dataset(PROGRAM, "") * 12_000)
+    for segments in ([tiny] * 230, [empty] * 230, [texts(number) for number in range(230)]):
+        data = files.jpeg(*((0xED, segment) for segment in segments))
+        assert len(data) > 13_000_000
+        started = time.process_time()
+        found = read_provenance(data)
+        assert time.process_time() - started < 3
+        assert len(found.findings) <= 50
+        assert "broken_metadata" in [note.code for note in found.notes]
