@@ -12,9 +12,16 @@ from realdamage.phrases.sentences import Phrase
 
 
 class RealDamageError(Exception):
-    """Base of all errors that are meant for the user; `exit_code` is what a command returns."""
+    """Base of all errors that are meant for the user; `exit_code` is what a command returns.
+
+    code: what went wrong, for programs and tests; without one, the class says it ("config", "photo").
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code or type(self).__name__.removesuffix("Error").lower()
 
 
 class UsageError(RealDamageError):
@@ -29,8 +36,8 @@ class PhotoError(RealDamageError):
     phrases: what the message says after the photo's name, as in `Reason`; empty where only a command line can see it.
     """
 
-    def __init__(self, message: str, phrases: Sequence[Phrase] = ()) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, phrases: Sequence[Phrase] = (), *, code: str = "") -> None:
+        super().__init__(message, code=code)
         self.phrases = tuple(phrases)
 
     def to_dict(self) -> dict[str, str]:
@@ -68,5 +75,6 @@ class MissingExtraError(RealDamageError):
     def __init__(self, command: str, extra: str, missing: str | None = None) -> None:
         found = f" ({missing} is not installed)" if missing else ""
         super().__init__(
-            f'{command} needs the extra "{extra}"{found}. Install it: pip install "realdamage[{extra}]"'
+            f'{command} needs the extra "{extra}"{found}. Install it: pip install "realdamage[{extra}]"',
+            code="missing_extra",
         )
