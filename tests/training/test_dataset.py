@@ -409,8 +409,9 @@ def test_shares_that_fit_no_part_are_refused(
 
 
 def test_an_image_without_an_original_gets_a_degraded_real_partner(
-    tmp_path: Path, photo_factory
+    tmp_path: Path, photo_factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("realdamage.training.dataset.FEW", 1)
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     dataset = PairDataset(manifest, SPEC, CLEAN, seed=0, tiles_per_photo=1, partners=True)
     names = list(manifest.table["file_name"])
@@ -420,10 +421,7 @@ def test_an_image_without_an_original_gets_a_degraded_real_partner(
     units = [dataset[0, place, before] for before in range(60)]
     partners = Counter(name for name in read if name != "g0.png")
     assert set(partners) == {"a0.png", "a1.png", "a2.png", "b0.png"}
-    assert (
-        partners["b0.png"] > 12
-    )  # a third of the draws or so: the square root of 1 beside that of 3
-    assert all(unit["photo_label"].tolist() == [0.0, 1.0] for unit in units)
+    assert 20 < partners["b0.png"] < 40  # each source is drawn as often: half of 60
     assert all(
         unit["patch_share"][1].min() == 1.0 for unit in units
     )  # every pixel of ai_whole is synthetic

@@ -120,7 +120,6 @@ class PairDataset(Dataset[Batch]):
         self._always = replace(
             degradations, probability=1.0, jpeg=1.0 - degradations.webp, curriculum_epochs=0
         )
-        self._sources = tempered([len(rows) for rows in self._partners])
         self._cache: dict[int, View] = {}
         self._cache_left = cache_gib * 2**30
 
@@ -154,14 +153,8 @@ class PairDataset(Dataset[Batch]):
             unit = self.units[(index + attempt) % len(self.units)]
             partnered = bool(self._partners) and len(unit) == 1 and self._synthetic[unit[0]]
             if partnered:
-                unit = (
-                    int(
-                        rng.choice(
-                            self._partners[int(rng.choice(len(self._partners), p=self._sources))]
-                        )
-                    ),
-                    *unit,
-                )
+                source = self._partners[int(rng.integers(len(self._partners)))]
+                unit = (int(rng.choice(source)), *unit)
             chains = self._always if partnered else self.degradations
             try:
                 views = [self._view(row) for row in unit]
@@ -215,7 +208,7 @@ def unit_chances(
 ) -> Chances:
     """The chance of each unit in a draw, float64 [units]: `shares` says how much of the draws each part of the set
     gets (column `part`). Inside a part, a generator (a family, where none is named) is drawn by the
-    square root of its units, then one of them.
+    square root of its units, and so is a source of its photos, then one of its units.
 
     A unit belongs where its last photo does; real photos count as one generator. Raises ConfigError: a part
     that the set does not have, or shares that do not sum to 1.
@@ -243,27 +236,29 @@ def unit_chances(
                 f"data.part_shares.{part}: {manifest.root} has no such part; it has {parts}. Set it to 0, and the "
                 "others so that they sum to 1, or train without shares: +experiment=vit_lite"
             )
-        generators = last["generator"].where(last["generator"] != "", last["family"])[inside]
-        counts = generators.groupby(generators).transform("size").to_numpy()
-        weights = counts**-0.5
+        generator = last["generator"].where(last["generator"] != "", last["family"])[inside]
+        source = last["source"][inside]
+        of_generator = generator.groupby(generator).transform("size")
+        of_source = source.groupby([generator, source]).transform("size")
+        # By the square root of its source's units, so that every generator still sums to its own square root.
+        weights = of_source**-0.5
+        weights *= of_generator**0.5 / weights.groupby(generator).transform("sum")
+        weights = weights.to_numpy()
         chances[inside] = share * weights / weights.sum()
     chances /= chances.sum()
     return chances
 
 
-def tempered(counts: Sequence[int]) -> Chances:
-    """Chances in proportion to the square roots of `counts`: rare ones come more often than they are, but are not
-    learned by heart."""
-    weights = np.sqrt(np.asarray(counts, np.float64))
-    chances: Chances = weights / weights.sum() if len(weights) else weights
-    return chances
+FEW = 20
+"""Sources with fewer real photos count as one when partners are drawn: few photos are soon learned by heart."""
 
 
 def _by_source(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
-    """Rows of the unedited real photos of each source."""
+    """Rows of the unedited real photos of each source, the small sources together."""
     table = manifest.table.reset_index(drop=True)
     rows = table[table["kind"].isin(("original", "damaged"))]
-    return [np.asarray(index, np.int64) for index in rows.groupby("source").groups.values()]
+    source = rows["source"].where(rows.groupby("source")["source"].transform("size") >= FEW, "")
+    return [np.asarray(index, np.int64) for index in rows.groupby(source).groups.values()]
 
 
 def collate_units(units: Sequence[Batch]) -> Batch:
