@@ -1,4 +1,4 @@
-"""`python -m realdamage.service.soak`: a real server under mixed good and hostile input for some minutes.
+"""`python tests/trials/soak.py`: a real server under mixed good and hostile input for some minutes.
 
 It ends by itself and says what went wrong: a lost request, a refusal without a reason, memory that grows, a crash.
 """
@@ -204,7 +204,7 @@ def _form(name: str, photos: list[bytes]) -> bytes:
 
 
 def _bomb() -> bytes:
-    """A small file that promises 400 million pixels."""
+    """A small file whose header says 400 million pixels."""
     data = bytearray()
     small = io.BytesIO()
     Image.new("1", (64, 64)).save(small, "PNG")
@@ -234,7 +234,7 @@ def _resident_mib(pid: int) -> float:
 
 def main() -> int:
     """0 when nothing went wrong, 1 otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m realdamage.service.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/trials/soak.py", description=__doc__)
     parser.add_argument(
         "--minutes", type=float, default=10.0, metavar="N", help="how long (%(default)s)"
     )

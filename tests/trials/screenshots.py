@@ -1,6 +1,6 @@
 """Takes the pictures of the review page and of an evidence page that the documentation shows, from the real service.
 
-`python -m realdamage.service.screenshots --out data/results`, in the repository: the photos are its rendered sample. It
+`python tests/trials/screenshots.py --out data/results`: the photos are those of data/sample. It
 needs playwright and a Chromium that is already there; nothing is downloaded.
 """
 
@@ -34,7 +34,7 @@ CHROMIUM_OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-SAMPLE = Path(__file__).resolve().parents[3] / "data" / "sample" / "photos"
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "photos"
 
 _CLAIM = ("000004_ai_region.jpg", "000004_pasted.jpg", "000003_ai_whole.jpg")
 _LISTING = ("000004_original.jpg",)
@@ -224,9 +224,7 @@ def _settled(page: Page, *, whole: bool = True) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m realdamage.service.screenshots", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python tests/trials/screenshots.py", description=__doc__)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the PNG files"
     )
