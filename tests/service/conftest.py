@@ -1,4 +1,5 @@
-"""A service in this very process, with a network that sees redness, and photos as callers send them."""
+"""A service in this very process, with a network that sees redness, and photos as callers send
+them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ Encode = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def write_model(save_red_model: Callable[..., Path]) -> Callable[..., Path]:
-    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean blue) / 16."""
+    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean
+    blue) / 16."""
 
     def write(path: Path, t_synthetic: float = 1.0, model_version: str = "test-1") -> Path:
         return save_red_model(
@@ -57,7 +59,8 @@ def model_file(write_model: Callable[..., Path], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def serve(model_file: Path) -> Iterator[Serve]:
-    """`serve(max_photos=2, …)`: a client of a started service with these settings; stopped at the test's end."""
+    """`serve(max_photos=2, …)`: a client of a started service with these settings; stopped at
+    the test's end."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> TestClient:
@@ -71,7 +74,8 @@ def serve(model_file: Path) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def encode() -> Encode:
-    """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red rectangle if asked."""
+    """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red
+    rectangle if asked."""
 
     def make(
         form: str = "JPEG",

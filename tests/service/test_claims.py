@@ -1,4 +1,5 @@
-"""POST /v1/claims and what is stored of a claim: nothing unless asked, and everything gone when it should be."""
+"""POST /v1/claims and what is stored of a claim: nothing unless asked, and everything gone when
+it should be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Hostile bytes: whatever comes in, every answer is one that the interface describes, and the service goes on.
+"""Hostile bytes: whatever comes in, every answer is one that the interface describes, and the
+service goes on.
 
 SOAK_PHOTOS=20000 makes the mutation test as long as wanted.
 """
@@ -129,8 +130,8 @@ class EveryOther(JudgedPhotos):
 
 
 def test_the_interface_is_as_described(model_file: Path, tmp_path: Path, trial: Trial) -> None:
-    """Status codes, content types and bodies are those of /openapi.json, for input made from it; photos and rubbish
-    stand where it says binary."""
+    """Status codes, content types and bodies are those of /openapi.json, for input made from it;
+    photos and rubbish stand where it says binary."""
     draw, soak = random.Random(3), trial("soak")
     files = [soak.photo(form, draw, side=40) for form in FORMATS] + [b"rubbish"]
     schemathesis.openapi.format("binary", st.sampled_from(files))

@@ -1,4 +1,5 @@
-"""The review page: its words in both languages, and what a reviewer can do with it in a real browser."""
+"""The review page: its words in both languages, and what a reviewer can do with it in a real
+browser."""
 
 from __future__ import annotations
 
@@ -154,20 +155,20 @@ def address(chromium: Browser, model_file: Path, running: Running) -> Iterator[s
 
 @pytest.fixture
 def open_page(chromium: Browser, address: str) -> Iterator[Open]:
-    """`open_page(url=…, width=1280)`: the page in a browser of its own; an error in its scripts fails the test."""
+    """`open_page(url=…, width=1280)`: the page in a browser of its own; an error in its scripts
+    fails the test."""
     contexts, errors = [], []
 
+    def log(note: Any) -> None:
+        if "Content Security" in note.text:
+            errors.append(note.text)
+
     def make(url: str = address, width: int = 1280, **options: Any) -> Page:
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, **{"locale": "en-US", **options}
-        )
-        contexts.append(context)
-        page = context.new_page()
+        options = {"locale": "en-US", "viewport": {"width": width, "height": 900}, **options}
+        contexts.append(chromium.new_context(**options))
+        page = contexts[-1].new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on(
-            "console",
-            lambda note: errors.append(note.text) if "Content Security" in note.text else None,
-        )
+        page.on("console", log)
         page.goto(url)
         until(page, "document.getElementById('model').textContent || location.search")
         return page
@@ -178,25 +179,30 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
     assert errors == []
 
 
-def choose(
-    page: Page, *photos: tuple[str, bytes], listings: tuple[tuple[str, bytes], ...] = ()
-) -> None:
+File = tuple[str, bytes]
+
+
+def choose(page: Page, *photos: File, listings: tuple[File, ...] = ()) -> None:
     for field, files in (("#photos", photos), ("#listings", listings)):
-        if files:
-            sent = [
-                {"name": name, "mimeType": "image/jpeg", "buffer": data} for name, data in files
-            ]
+        sent: Any = [{"name": n, "mimeType": "image/jpeg", "buffer": data} for n, data in files]
+        if sent:
             page.set_input_files(field, sent)
 
 
-def judge(page: Page, *photos: tuple[str, bytes], **options: Any) -> None:
+def judge(page: Page, *photos: File, **options: Any) -> None:
     choose(page, *photos, **options)
     page.click("#judge")
     page.wait_for_selector("#results:not([hidden])")
 
 
+def sample(name: str) -> bytes:
+    """A photo of the product that has a pasted stain and its original."""
+    return (SAMPLE / f"000004_{name}.jpg").read_bytes()
+
+
 def until(page: Page, expression: str) -> None:
-    """Wait until it is true in the page, whose content policy forbids playwright's own way of waiting."""
+    """Wait until it is true in the page, whose content policy forbids playwright's own way of
+    waiting."""
     give_up = time.monotonic() + 20
     while not page.evaluate(expression):
         assert time.monotonic() < give_up, f"still not: {expression}"
@@ -215,7 +221,7 @@ def test_from_upload_to_export(open_page: Open, encode: Encode) -> None:
     judge(page, ("cup.jpg", data), ("plain.jpg", encode(size=(96, 64), seed=4)))
     assert page.inner_text("#facts .badge") == "Looks synthetic"
     assert page.locator(".marker").count() == 1
-    assert "From 1.00: synthetic" in page.inner_text("#facts")
+    assert "At or above 1.00: synthetic" in page.inner_text("#facts")
     assert "absence of a declaration proves nothing" in page.inner_text("#facts")
     page.fill("#opacity", "20")
     assert page.evaluate("getComputedStyle(document.querySelector('.layer')).opacity") == "0.2"
@@ -232,16 +238,13 @@ def test_from_upload_to_export(open_page: Open, encode: Encode) -> None:
     with page.expect_download() as download:
         page.click("#export")
     assert download.value.suggested_filename == "metadata.csv"
-    rows = list(
-        csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines())
-    )
-    (row,) = [row for row in rows if row["sha256"] == hashlib.sha256(data).hexdigest()]
-    told = [
-        row[name]
-        for name in ("file_name", "label", "damage", "label_source", "decided_by", "model_outcome")
-    ]
-    assert told == ["cup.jpg", "synthetic", "cracked", "review", "Ana", "synthetic"]
-    assert "plain.jpg" not in {row["file_name"] for row in rows}
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    rows = {row["sha256"]: row for row in csv.DictReader(lines)}
+    row = rows[hashlib.sha256(data).hexdigest()]
+    columns = ("file_name", "label", "damage", "label_source", "decided_by", "model_outcome")
+    expected = ["cup.jpg", "synthetic", "cracked", "review", "Ana", "synthetic"]
+    assert [row[name] for name in columns] == expected
+    assert "plain.jpg" not in {row["file_name"] for row in rows.values()}
 
     page.click("#new-claim")
     judge(page, ("again.jpg", data))
@@ -254,14 +257,9 @@ def test_keys_move_between_photos_and_overlays(open_page: Open, encode: Encode) 
     page = open_page()
     judge(page, ("a.jpg", encode(red=True, size=(128, 96))), ("b.jpg", encode(seed=1)))
     title = page.locator("#viewer h2")
-    for key, name in (
-        ("j", "b.jpg"),
-        ("ArrowRight", "a.jpg"),
-        ("k", "b.jpg"),
-        ("ArrowLeft", "a.jpg"),
-    ):
+    for number, key in enumerate(("j", "ArrowRight", "k", "ArrowLeft")):
         page.keyboard.press(key)
-        assert title.inner_text() == name
+        assert title.inner_text() == ("a.jpg" if number % 2 else "b.jpg")
     assert page.locator(".layer canvas").count() == 1
     page.keyboard.press("h")
     assert page.locator(".layer canvas").count() == 0
@@ -283,11 +281,8 @@ def test_keys_move_between_photos_and_overlays(open_page: Open, encode: Encode) 
 @pytest.mark.slow
 def test_a_rotated_photo_lies_under_its_heat(open_page: Open) -> None:
     rgb = np.full((96, 160, 3), (80, 100, 144), np.uint8)
-    rgb[:32, :64] = (
-        200,
-        100,
-        40,
-    )  # upright, after a turn to the right, it lies at the right end of the upper edge
+    # Upright, after a turn to the right, it lies at the right end of the upper edge.
+    rgb[:32, :64] = (200, 100, 40)
     exif = Image.Exif()
     exif[0x0112] = 6
     data = io.BytesIO()
@@ -306,9 +301,12 @@ def test_a_rotated_photo_lies_under_its_heat(open_page: Open) -> None:
     assert frame is not None
     assert frame["width"] / frame["height"] == pytest.approx(0.6, abs=0.01)
     heat = page.evaluate(
-        """() => { const map = document.querySelector(".map"), pen = map.getContext("2d");
-        const at = (x, y) => pen.getImageData(x, y, 1, 1).data[3];
-        return [map.width, map.height, at(0, 0), at(map.width - 1, 0), at(map.width - 1, map.height - 1)]; }"""
+        """() => {
+          const map = document.querySelector(".map"), pen = map.getContext("2d");
+          const at = (x, y) => pen.getImageData(x, y, 1, 1).data[3];
+          const [right, bottom] = [map.width - 1, map.height - 1];
+          return [map.width, map.height, at(0, 0), at(right, 0), at(right, bottom)];
+        }"""
     )
     assert heat[:2] == [6, 10]
     assert heat[3] > 200
@@ -317,11 +315,8 @@ def test_a_rotated_photo_lies_under_its_heat(open_page: Open) -> None:
 
 @pytest.mark.slow
 def test_beside_the_listing_photo(open_page: Open) -> None:
-    claim, listing_photo = (
-        (SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original")
-    )
     page = open_page()
-    judge(page, ("claim.jpg", claim), listings=(("shop.jpg", listing_photo),))
+    judge(page, ("claim.jpg", sample("pasted")), listings=(("shop.jpg", sample("original")),))
     assert page.inner_text(".compared strong") == "The same shot, or one from a fixed camera"
     assert page.input_value("#overlay") == "change0"
     assert page.locator(".boxes rect.changed").count() >= 1
@@ -347,19 +342,12 @@ def test_beside_the_listing_photo(open_page: Open) -> None:
 def test_a_photo_without_a_trace_does_not_outshine_the_recommendation(
     open_page: Open, encode: Encode
 ) -> None:
-    claim, listing_photo = (
-        (SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original")
-    )
     page = open_page()
-    judge(
-        page,
-        ("plain.jpg", encode(size=(640, 480))),
-        ("c.jpg", claim),
-        listings=(("shop.jpg", listing_photo),),
-    )
+    photos = (("plain.jpg", encode(size=(640, 480))), ("c.jpg", sample("pasted")))
+    judge(page, *photos, listings=(("shop.jpg", sample("original")),))
     assert page.inner_text(".recommendation strong") == "Escalate to a specialist"
-    assert page.inner_text("#facts .badge") == "No trace in the pixels"
-    assert page.locator(".strip .badge").all_inner_texts()[0] == "No trace"
+    assert page.inner_text("#facts .badge") == "No traces in the pixels"
+    assert page.locator(".strip .badge").all_inner_texts()[0] == "No traces"
 
     def style(selector: str, name: str, part: str = "") -> str:
         script = f"getComputedStyle(document.querySelector({selector!r}), {part!r}).{name}"
@@ -392,9 +380,7 @@ def test_in_chinese_and_still_after_a_reload(open_page: Open, encode: Encode) ->
 
 @pytest.mark.slow
 def test_a_claim_is_told_in_whole_chinese_sentences(open_page: Open, encode: Encode) -> None:
-    painted, original = (
-        (SAMPLE / f"000004_{name}.jpg").read_bytes() for name in ("pasted", "original")
-    )
+    painted, original = sample("pasted"), sample("original")
     page = open_page(locale="zh-CN")
     photos = (("shoes.jpg", painted), ("cup.jpg", encode(red=True, size=(128, 96))))
     judge(page, *photos, listings=(("shop.jpg", original), ("text.jpg", b"no photo at all")))
@@ -510,28 +496,24 @@ def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: En
     assert page.is_enabled("#judge")
 
     refusal = {"error": {"code": "busy", "message": "64 photos are waiting.", "request_id": "r"}}
-    page.route(
-        "**/v1/claims",
-        lambda route: route.fulfill(status=429, json=refusal, headers={"Retry-After": "1"}),
-    )
-    page.click("#judge")
-    until(
-        page,
-        "document.getElementById('problem').textContent.includes('64 photos are waiting. Try again in 1 s.')",
-    )
-    assert page.is_disabled("#judge")
-    page.wait_for_selector("#judge:enabled")
 
-    page.unroute("**/v1/claims")
-    page.route("**/v1/claims", lambda route: route.abort())
-    page.click("#judge")
-    until(page, "document.getElementById('problem').textContent.includes('cannot be reached')")
-    page.unroute("**/v1/claims")
-    page.route(
-        "**/v1/claims", lambda route: route.fulfill(status=413, body="<html>too large</html>")
-    )
-    page.click("#judge")
-    until(page, "document.getElementById('problem').textContent.includes('HTTP 413')")
+    def busy(route: Any) -> None:
+        route.fulfill(status=429, json=refusal, headers={"Retry-After": "1"})
+
+    def from_a_proxy(route: Any) -> None:
+        route.fulfill(status=413, body="<html>too large</html>")
+
+    for answer, words in (
+        (busy, "64 photos are waiting. Try again in 1 s."),
+        (lambda route: route.abort(), "cannot be reached"),
+        (from_a_proxy, "HTTP 413"),
+    ):
+        page.route("**/v1/claims", answer)
+        page.wait_for_selector("#judge:enabled")
+        page.click("#judge")
+        until(page, f"document.getElementById('problem').textContent.includes('{words}')")
+        assert page.is_disabled("#judge") == (answer is busy)
+        page.unroute("**/v1/claims")
 
 
 @pytest.mark.slow
@@ -570,11 +552,11 @@ def test_a_key_is_asked_for_and_kept_for_this_tab(
         page.click("#judge")
         page.wait_for_selector("#key-dialog[open]")
         for unusable in ("密钥", "wrong-key-wrong-key-wrong-key"):
-            assert "a key is needed" in page.inner_text("#key-reason")
+            assert "A key is needed" in page.inner_text("#key-reason")
             page.fill("#key", unusable)
             page.click("#key-form button[value=use]")
             page.wait_for_selector("#key-dialog[open]")
-        until(page, "document.getElementById('key-reason').textContent.includes('not known here')")
+        until(page, "document.getElementById('key-reason').textContent.includes('Unknown API key')")
         page.fill("#key", KEY)
         page.click("#key-form button[value=use]")
         page.wait_for_selector("#results:not([hidden])")

@@ -146,7 +146,8 @@ def test_limits_in_number_and_bytes(serve: Serve, encode: Encode) -> None:
 def drive(
     client: TestClient, pieces: Iterator[bytes], **headers: str
 ) -> tuple[int, int, dict[str, Any]]:
-    """Sends a body piece by piece without Content-Length: (pieces that were read, status, body of the answer)."""
+    """Sends a body piece by piece without Content-Length: (pieces that were read, status, body
+    of the answer)."""
     given = {"host": "127.0.0.1", "content-type": FORM} | headers
     scope = {
         "type": "http",

@@ -1,4 +1,5 @@
-"""Decisions of reviewers: history, what a later one replaces, and an export that the manifest's reader takes."""
+"""Decisions of reviewers: history, what a later one replaces, and an export that the manifest's
+reader takes."""
 
 from __future__ import annotations
 

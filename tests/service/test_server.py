@@ -1,4 +1,5 @@
-"""The service as a process: it starts, says where, reloads on SIGHUP, and finishes what it has at SIGTERM."""
+"""The service as a process: it starts, says where, reloads on SIGHUP, and finishes what it has
+at SIGTERM."""
 
 from __future__ import annotations
 

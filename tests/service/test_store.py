@@ -1,4 +1,5 @@
-"""The folder of kept claims: whose it is, what two processes do in it at once, and what killed ones leave."""
+"""The folder of kept claims: whose it is, what two processes do in it at once, and what killed
+ones leave."""
 
 from __future__ import annotations
 
@@ -177,7 +178,8 @@ def test_processes_that_open_a_new_store_at_once(tmp_path: Path) -> None:
 
 
 def fill(monkeypatch: pytest.MonkeyPatch, while_there_is: Path) -> None:
-    """The disk is full until this folder is removed: no file can be made, and SQLite cannot write."""
+    """The disk is full until this folder is removed: no file can be made, and SQLite cannot
+    write."""
     usage, opened = shutil.disk_usage, Path.open
     connect, delete = sqlite3.connect, ClaimIndex.delete
 
@@ -342,7 +344,8 @@ Shelf = tuple[ClaimStore, Callable[[float], None]]
 
 @pytest.fixture
 def shelf(store: ClaimStore, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    """A store with 23 claims that were kept and logged now, and a way to set the clock: in days from now."""
+    """A store with 23 claims that were kept and logged now, and a way to set the clock: in days
+    from now."""
     for number in range(23):
         kept(store, f"c-{number:02}")
         store.record({"event": "evidence_written", "claim_id": f"c-{number:02}"})

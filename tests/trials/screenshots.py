@@ -1,4 +1,5 @@
-"""Takes the pictures of the review page and of an evidence page that the documentation shows, from the real service.
+"""Takes the pictures of the review page and of an evidence page that the documentation shows, from
+the real service.
 
 `python tests/trials/screenshots.py --out data/results`: the photos are those of data/sample. It
 needs playwright and a Chromium that is already there; nothing is downloaded.
@@ -81,7 +82,8 @@ def running(app: FastAPI) -> Iterator[str]:
 
 
 def find_chromium(path: Path | None = None) -> Path:
-    """The browser to drive: `path`, or the first of CHROMIUM_NAMES. Raises UsageError when there is none."""
+    """The browser to drive: `path`, or the first of CHROMIUM_NAMES. Raises UsageError when there
+    is none."""
     if path is not None:
         if not path.is_file():
             raise UsageError(
@@ -99,7 +101,8 @@ def find_chromium(path: Path | None = None) -> Path:
 
 @contextmanager
 def browser(chromium: Path) -> Iterator[Browser]:
-    """A headless browser. Raises RealDamageError when playwright is not installed, or the program does not start."""
+    """A headless browser. Raises RealDamageError when playwright is not installed, or the
+    program does not start."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ModuleNotFoundError as error:
@@ -122,8 +125,8 @@ def browser(chromium: Path) -> Iterator[Browser]:
 def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[Path]:
     """Writes page.png, page_phone.png, page_zh.png and evidence.png into `out`; returns them.
 
-    photos: folder with the photos of data/sample. Raises RealDamageError when a photo or a Chinese font is missing, or
-    the page fails.
+    photos: folder with the photos of data/sample. Raises RealDamageError when a photo or a
+    Chinese font is missing, or the page fails.
     """
     missing = [name for name in (*_CLAIM, *_LISTING) if not (photos / name).is_file()]
     if missing:
@@ -211,7 +214,8 @@ def _evidence(opened: Browser, photos: Path) -> bytes:
 
 
 def _settled(page: Page, *, whole: bool = True) -> bytes:
-    """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below the window."""
+    """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below
+    the window."""
     page.evaluate(
         "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
     )

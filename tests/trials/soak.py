@@ -1,6 +1,7 @@
 """`python tests/trials/soak.py`: a real server under mixed good and hostile input for some minutes.
 
-It ends by itself and says what went wrong: a lost request, a refusal without a reason, memory that grows, a crash.
+It ends by itself and says what went wrong: a lost request, a refusal without a reason, memory
+that grows, a crash.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _ATTACKS = (
 )
 _BOUNDARY = b"realdamage-soak"
 _GROWTH_MIB = 64.0
-"""How much larger the server may be at the end than after the first fifth: what its allocator keeps is not a leak."""
+"""How much larger the server may be at the end than after the first fifth: what its allocator
+keeps is not a leak."""
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Findings:
 def soak(
     seconds: float, *, clients: int = 4, seed: int = 0, options: tuple[str, ...] = ()
 ) -> Findings:
-    """Start a server on a free port of this machine, call it that long, stop it. options: of `realdamage serve`."""
+    """Start a server on a free port of this machine, call it that long, stop it. options: of
+    `realdamage serve`."""
     findings = Findings()
     command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:

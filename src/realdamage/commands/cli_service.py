@@ -1,4 +1,5 @@
-"""`realdamage serve`: the HTTP service from the command line; its options are the fields of `Settings`."""
+"""`realdamage serve`: the HTTP service from the command line; its options are the fields of
+`Settings`."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from realdamage.errors import MissingExtraError
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Adds the parser; `commands`: what `add_subparsers` returned; `common`: the options that all commands have."""
+    """Adds the parser; `commands`: what `add_subparsers` returned; `common`: the options that
+    all commands have."""
     command = commands.add_parser(
         "serve",
         parents=[common],
         help="judge photos and claims over HTTP",
         description=serve.__doc__,
-        epilog="Every option may also be given as a variable: --max-photos as REALDAMAGE_MAX_PHOTOS.",
+        epilog="Every option is also a variable: --max-photos as REALDAMAGE_MAX_PHOTOS.",
     )
     command.add_argument(
         "--hash-key",
@@ -54,9 +56,9 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Serve POST /v1/photos and POST /v1/claims, a review page at /, and /docs. Nothing is written to the disk unless
-    --store is given and a request says keep=true. Stops at SIGTERM after finishing what it has; SIGHUP reloads the
-    keys and the model file."""
+    """Serve POST /v1/photos and POST /v1/claims, a review page at /, and /docs. Nothing is
+    written to the disk unless --store is given and a request says keep=true. Stops at SIGTERM
+    after finishing what it has; SIGHUP reloads the keys and the model file."""
     from realdamage.service import auth, server
     from realdamage.service.settings import Settings, read_settings
 

@@ -1,4 +1,4 @@
-"""Puts the service together: `create_app(settings)` is the ASGI application, of which a process may have several."""
+"""Puts the service together: `create_app(settings)` is the ASGI application."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _SECURITY = {
     "content-security-policy": (
-        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'"
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -52,10 +52,9 @@ _SECURITY = {
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; `app.state.service` is what its routes share. The model is loaded when it starts.
+    """The application; its routes share `app.state.service`. The model is loaded when it starts.
 
-    Raises UsageError on keys, trust anchors, a claim policy or a store that cannot be used, and, when it starts,
-    ModelFileError on a model that cannot be used.
+    Raises UsageError on settings that cannot be used and, at the start, ModelFileError.
     """
     service = Service(settings)
     store = service.store
@@ -77,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="realdamage",
         version=__version__,
-        description="Tells photographs of real damage from AI-synthesized damage. Scores are evidence, not proof.",
+        description="Tells photos of real damage from AI-made damage. Scores are not proof.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -97,7 +96,7 @@ def _import_all() -> None:
 
 
 async def purge_regularly(service: Service, store: ClaimStore) -> None:
-    """Remove what has expired, now and every hour. An error that ended this task would end the retention, unseen."""
+    """Remove what has expired, every hour. No error ends this: the retention would stop unseen."""
     days = service.settings.review_days
     confirmed = service.settings.clock_confirmed
     while True:
@@ -142,7 +141,7 @@ def _log_error(event: str, scope: Scope, error: Exception, **fields: str) -> Non
 
 
 class Front:
-    """An ASGI middleware that every request passes first and every answer last: keys, limits, headers, the log."""
+    """Around the whole app: request ids, keys, limits, security headers, figures, the log."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
@@ -207,7 +206,7 @@ class Front:
             message = f"The headers have {size} bytes, at most {_MAX_HEADER_BYTES} are read."
             raise Refusal(431, "headers_too_large", message)
         if "content-length" in headers and "transfer-encoding" in headers:
-            # A proxy that believes the other one sees another end of the body: a second request would follow.
+            # A proxy that believes the other one would see a second request after the body.
             message = "The request has both Content-Length and Transfer-Encoding; send one of them."
             raise Refusal(400, "malformed", message)
         check_origin(scope["method"], headers, service.settings)

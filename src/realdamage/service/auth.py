@@ -1,4 +1,4 @@
-"""Who may call: API keys, of which the service knows SHA-256 digests only, and pages that may ask."""
+"""Who may call: API keys, kept as SHA-256 digests only, and pages of which origin."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ApiKey:
 
 
 class KeyRing:
-    """The keys of a service. Without any key everyone may call, and nobody is an admin.
+    """The keys of a service. Without any, everyone may call and nobody is an admin.
 
     Raises UsageError with the file and line of a wrong key.
     """
@@ -85,10 +85,7 @@ def is_open(path: str) -> bool:
 
 
 def check_origin(method: str, headers: Headers, settings: Settings) -> None:
-    """Keep another site's page, open in a browser here, from calling a service without keys.
-
-    Raises Refusal 403.
-    """
+    """Keep a foreign page in a browser here from calling without keys. Raises Refusal 403."""
     host, origin = headers.get("host", ""), headers.get("origin")
     found = _HOST.fullmatch(host)
     name = found[1].strip("[]").lower() if found else ""
@@ -103,10 +100,7 @@ def check_origin(method: str, headers: Headers, settings: Settings) -> None:
 
 
 def hash_key(key: str, name: str) -> str:
-    """The line to store for a key; name: one word, for the log.
-
-    Raises UsageError on another name, or on a key that is short enough to be guessed.
-    """
+    """The line to store for a key. Raises UsageError on a short key or an unusable name."""
     key = key.strip()
     if not _NAME.fullmatch(name):
         allowed = "1 to 64 letters, digits, dots, dashes or underscores"

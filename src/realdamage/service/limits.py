@@ -1,6 +1,6 @@
-"""What keeps one caller from taking everything: limits on bytes, photos and time of one request and of all together.
+"""Limits on the bytes, photos and time of one request and of all together.
 
-Nothing that a header claims is believed. Bytes are counted as they arrive, and reading stops at the first limit.
+No header is believed: bytes are counted as they arrive, and reading stops at the first limit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class UploadBudget:
         self._limit, self.taken = limit, 0
 
     def take(self, count: int) -> None:
-        """Bytes that arrived, or, below zero, that are free again. Raises Refusal 429 at the limit."""
+        """Bytes that arrived, or, below zero, that are free again. Raises Refusal 429."""
         if count > 0 and self.taken + count > self._limit:
             message = f"The current requests hold {self.taken} bytes of {self._limit}. Try again."
             raise Refusal(429, "busy", message, retry_after=1)
@@ -49,7 +49,7 @@ class UploadBudget:
 
 
 class BoundedBody:
-    """An ASGI `receive` that counts a body's bytes and waits for them no longer than the deadline (time.monotonic)."""
+    """An ASGI `receive` that counts bytes and waits until the deadline (time.monotonic) only."""
 
     def __init__(
         self, receive: Receive, limit: int, deadline: float, budget: UploadBudget | None = None
@@ -94,7 +94,7 @@ class BoundedBody:
 
 
 class _BoundedParser(MultiPartParser):
-    """Starlette's parser; it writes nothing to the disk and stops at the first part that is too much."""
+    """Starlette's form parser, but in memory only and stopping at the first limit."""
 
     spool_max_size = 0  # files stay in memory
 
@@ -197,8 +197,8 @@ class WorkQueue:
     ) -> list[T]:
         """What the jobs return, in order.
 
-        deadline: in time.monotonic. photos: that each job stands for. Raises Refusal 429 without room for all of them,
-        504 at the deadline (jobs that have not begun never run), and the first error of a job.
+        deadline: in time.monotonic; jobs that begin later never run. photos: that each job is.
+        Raises Refusal 429 without room for all, 504 at the deadline, and the first job's error.
         """
         waiting, more = self.photos, photos * len(jobs)
         if waiting + more > self._max_photos:

@@ -1,7 +1,4 @@
-"""What the service counts, for Prometheus, and what it logs, as JSON lines.
-
-Neither ever holds a photo, a file name or a text of a claim.
-"""
+"""What the service counts, for Prometheus, and logs, as JSON lines: no photo, name or text."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _TILES = (1, 4, 8, 16, 32, 48, 64, 128)
 
 
 class Metrics:
-    """The figures of one service, in a registry of its own: two services in a process count apart."""
+    """The figures of one service; several services in a process count apart."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -86,7 +83,7 @@ class JsonLines(logging.Formatter):
 
 
 def configure_logging() -> None:
-    """Send the service's and uvicorn's lines to standard error. Called by the command, never on import."""
+    """Log to standard error as JSON. Called by the command, never on import."""
     output = logging.StreamHandler(sys.stderr)
     output.setFormatter(JsonLines())
     for name in (LOGGER.name, "uvicorn"):

@@ -1,7 +1,8 @@
-"""The network that answers, how another takes its place while requests run, and a second one that only looks on."""
+"""The network that answers, shared by all threads, and a shadow model that never does."""
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -26,11 +27,11 @@ from realdamage.service.settings import Settings
 
 _PATIENCE_S = 5.0  # for the network's turn, of a probe
 _SHADOW_WAITING = 8
-"""Photos kept for the shadow model; more are skipped and counted, because the answers come first."""
+"""Photos kept for the shadow model; more are skipped and counted."""
 
 
 class SharedScorer:
-    """One network for many threads. One run at a time: each run already uses all of the network's threads.
+    """One network for many threads, one run at a time: a run uses all the network's threads.
 
     observe: gets the number of tiles of each run.
     """
@@ -42,7 +43,7 @@ class SharedScorer:
         """Whether the last run raised."""
 
     def until(self, deadline: float) -> TileScorer:
-        """A TileScorer that raises DeadlineError unless its turn comes by `deadline` (time.monotonic)."""
+        """A TileScorer that raises DeadlineError unless its turn comes by `deadline`."""
 
         def score(tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
             left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
@@ -88,9 +89,9 @@ class ServedModel:
         expected = logit.shape == (1,) and evidence.shape == (1, patches, patches)
         if not expected or not np.isfinite(evidence).all():
             raise ModelFileError(
-                f"{path}: for a grey tile the model returned logit {list(logit.shape)} and evidence "
-                f"{list(evidence.shape)}, but its metadata says {patches}x{patches} finite values. "
-                "Export it again"
+                f"{path}: the model returned logit {list(logit.shape)} and evidence "
+                f"{list(evidence.shape)} for a grey tile, but its metadata says "
+                f"{patches}x{patches} finite values. Export it again"
             )
         shared = SharedScorer(scorer, observe)
         return cls(shared, metadata, digest, stored_policy_sha256(data), settings.allow_demo)
@@ -115,23 +116,13 @@ class ServedModel:
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """See `schemas.ModelAnswer`."""
-        policy, calibration = self.metadata.policy, self.metadata.calibration
-        return {
-            "model_version": self.metadata.model_version,
-            "graph_sha256": self.graph_sha256,
-            "backbone": self.metadata.backbone,
-            "demo": self.metadata.demo,
-            "allow_demo": self.allow_demo,
-            "labels": list(self.metadata.labels),
-            "pixel_spec": self.metadata.pixel_spec.to_dict(),
-            "calibration": calibration.to_dict() if calibration else None,
-            "policy": policy.to_dict() if policy else None,
-        }
+        """What `schemas.ModelAnswer` picks from."""
+        served = {"graph_sha256": self.graph_sha256, "allow_demo": self.allow_demo}
+        return {**json.loads(self.metadata.to_json()), **served}
 
 
 class Shadow:
-    """A second model that scores a share of the photos, so that it is known before it answers. It never does.
+    """A second model that scores some photos, to know it before it answers; it never does.
 
     Raises ModelFileError when its file cannot be used.
     """

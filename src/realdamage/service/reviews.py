@@ -1,4 +1,4 @@
-"""What people decided about photos: an append-only history, never with a photo, and its export to train on."""
+"""What people decided about photos: an append-only history, and its export to train on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from realdamage.errors import RealDamageError
 from realdamage.service.store import has_room
 
 Decision = Literal["real", "synthetic", "unsure"]
-# The manifest's words (data/vocabulary.py), which this room may not import; a test compares the two.
+# Those of data/vocabulary.py, which the service may not import; a test compares the two.
 Damage = Literal[
     *("", "cracked", "scratched", "stained", "dented", "torn"),
     *("holed", "creased", "crushed", "broken", "other"),
@@ -32,8 +32,9 @@ Damage = Literal[
 FileNames = Literal["given", "sha256"]
 
 BIAS_NOTICE = (
-    "Reviewed photos are a biased sample: only those that somebody looked at, mostly those the model was unsure about. "
-    "Train on them together with other photos; do not calibrate thresholds or report figures on them."
+    "Reviewed photos are a biased sample: only those that somebody looked at, mostly those the "
+    "model was unsure about. Train on them together with other photos; do not calibrate "
+    "thresholds or report figures on them."
 )
 EXPORT_COLUMNS = (
     *("file_name", "label", "kind", "condition", "damage", "group", "sha256", "label_source"),
@@ -69,7 +70,7 @@ Name = Annotated[Text, AfterValidator(_not_formula)]
 
 
 class ReviewRequest(BaseModel):
-    """A decision as the page sends it. It carries what the model said, because the server keeps no verdicts."""
+    """A decision as the page sends it, with what the model said: the server keeps no verdicts."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -108,7 +109,7 @@ _COLUMNS = tuple(Review.model_fields)
 
 
 class JudgedPhotos:
-    """SHA-256 of the photos that were judged last, at most `most`, in memory; several threads may add."""
+    """SHA-256 of the last `most` judged photos, in memory; several threads may add."""
 
     def __init__(self, most: int = 100_000) -> None:
         self._most, self._lock = most, threading.Lock()
@@ -127,10 +128,10 @@ class JudgedPhotos:
 
 
 class ReviewStore:
-    """Decisions in one SQLite file, for several threads, and for several processes on one file.
+    """Decisions in one SQLite file, for several threads and processes.
 
-    path: the file, made when absent; None keeps everything in memory. On a full disk it is opened by the first call
-    that needs it, so that the service can start. Raises RealDamageError when it cannot be used.
+    path: None keeps everything in memory. On a full disk the file is opened by the first call
+    that needs it, so that the service starts. Raises RealDamageError when it cannot be used.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -152,7 +153,7 @@ class ReviewStore:
     def history(
         self, *, photos: Sequence[str] = (), claim_id: str | None = None, limit: int = -1
     ) -> list[Review]:
-        """Decisions, the newest first: of these photos (digests) or this claim only, and at most `limit`."""
+        """At most `limit` decisions of these photos or this claim only, the newest first."""
         where, values = ["1"], list(photos)
         if photos:
             where.append(f"photo_sha256 IN ({', '.join('?' * len(photos))})")
@@ -226,10 +227,10 @@ class ReviewStore:
 
 
 def export_manifest(reviews: Sequence[Review], names: FileNames = "given") -> str:
-    """Decisions, one a photo, as a manifest (CSV, EXPORT_COLUMNS); the unsure ones are left out.
+    """Decisions, one a photo, as a manifest (CSV, EXPORT_COLUMNS) without the unsure ones.
 
-    names: "given" keeps the photos' own names; a name that is used twice, or that no manifest may hold, gets digits of
-    its digest. "sha256" names every photo by its digest. The photos of one claim are one group.
+    names: "given" keeps the photos' own names, except those that are used twice or that no
+    manifest may hold; "sha256" names each photo by its digest. A claim's photos are one group.
     """
     decided = [review for review in reviews if review.decision != "unsure"]
     text = io.StringIO()

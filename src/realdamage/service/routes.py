@@ -1,4 +1,4 @@
-"""Everything that can be called: photos, claims, reviews, what operators need, and the review page."""
+"""Everything that can be called: photos, claims, reviews, operation, the review page."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _PAGE_TYPES = {
 
 
 class Service:
-    """What all routes share. draining: the service is stopping; it finishes what it has and takes nothing new.
+    """What all routes share. draining: the service finishes what it has and takes nothing new.
 
     Raises UsageError when keys, trust anchors, claim policy or store cannot be used.
     """
@@ -103,8 +103,7 @@ class Service:
             self.shadow = Shadow(self.settings, self.metrics)
 
     def load_model(self) -> ServedModel:
-        """Read the model file and let it answer. Raises ModelFileError; the old model then goes on, and requests that
-        have begun keep it in any case."""
+        """Let the model file answer new requests. Raises ModelFileError; the old one then stays."""
         metrics, path = self.metrics, self.settings.model
         with self._loading:
             try:
@@ -140,7 +139,7 @@ class Service:
             self.shadow.look(data, verdict)
 
     def was_judged(self, sha256: str) -> bool:
-        """Whether this photo was judged by this process, or belongs to a stored claim."""
+        """Whether this process judged the photo, or a stored claim has it."""
         return sha256 in self.judged or (
             self.store is not None and self.store.index.has_photo(sha256)
         )
@@ -166,8 +165,8 @@ router = APIRouter(responses=errors())
     responses=errors(*FORM_ERRORS),
 )
 async def judge_photos(request: Request, service: Shared) -> JSONResponse:
-    """Judge photos, each by itself. The status is that of the request: a photo that cannot be read has an `error`
-    instead of a `verdict`, and the status is 200 even when none can be read."""
+    """Judge photos, each by itself. The status is that of the request: a photo that cannot be
+    read has an `error` instead of a `verdict`, and the status is 200 even when none can be read."""
     form = await read_form(request, PhotosForm, service.settings)
     request.state.photos = len(form.photos)
     model, deadline = service.loaded_model(), request.state.deadline
@@ -213,9 +212,10 @@ def _judge_photo(
     responses=errors(*FORM_ERRORS, 409),
 )
 async def judge_one_claim(request: Request, service: Shared) -> Response:
-    """Judge a claim: one recommendation with its reasons, from verdicts, what the files declare, the listing photos and
-    earlier claims. A photo that cannot be read fails alone; 422 when none can. With keep=true, send a claim_id of your
-    own: a request that is sent again after a lost answer is then a 409, not a second claim with the same photos."""
+    """Judge a claim: one recommendation with its reasons, from verdicts, what the files declare,
+    the listing photos and earlier claims. A photo that cannot be read fails alone; 422 when none
+    can. With keep=true, send a claim_id of your own: a request that is sent again after a lost
+    answer is then a 409, not a second claim with the same photos."""
     form = await read_form(request, ClaimForm, service.settings)
     if form.keep == "true" and service.store is None:
         raise Refusal(422, "no_store", "This service stores nothing; start it with --store DIR.")
@@ -276,11 +276,10 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
 
 
 @router.get("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404))
-async def read_claim(claim_id: str, service: Shared) -> dict[str, Any]:
+async def read_claim(claim_id: str, service: Shared) -> Response:
     """The evidence of a stored claim, as JSON."""
     content = await run_in_threadpool(_store_of(service).read, claim_id, "evidence.json")
-    evidence: dict[str, Any] = json.loads(content)
-    return evidence
+    return Response(content, media_type="application/json")
 
 
 @router.get(
@@ -297,8 +296,7 @@ async def read_evidence(claim_id: str, service: Shared) -> HTMLResponse:
 
 @router.delete("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404, 409))
 async def delete_claim(request: Request, claim_id: str, service: Shared) -> dict[str, str]:
-    """Remove a stored claim with its evidence, the hashes of its photos and its reviews. The reviews of a claim that
-    was never stored are removed too."""
+    """Remove a claim's evidence, the hashes of its photos, and its reviews, kept or not."""
     store, reviews = service.store, service.reviews.delete
     if store is not None:
         await run_in_threadpool(store.delete, claim_id, reviews, by=request.state.caller)
@@ -319,13 +317,10 @@ def _store_of(service: Service) -> ClaimStore:
 
 @router.post("/v1/reviews", tags=["reviews"], status_code=201, responses=errors(409, 422))
 def add_review(decided: ReviewRequest, request: Request, service: Shared) -> Review:
-    """Store a person's decision on a photo, with the name of the key that sent it. The photo must have been judged by
-    this service."""
+    """Store a person's decision on a photo that this service has judged."""
     digest = decided.photo_sha256
     if not service.was_judged(digest) and not service.reviews.history(photos=[digest], limit=1):
-        message = (
-            f"Photo {digest[:12]}… was not judged here, or too long ago. Have it judged again."
-        )
+        message = f"Photo {digest[:12]}… was not judged here recently. Have it judged again."
         raise Refusal(409, "photo_not_judged", message)
     return service.reviews.add(Review(**decided.model_dump(), key_name=request.state.caller))
 
@@ -349,8 +344,10 @@ def review_history(
 
 @router.get("/v1/reviews/export", tags=["reviews"], response_class=Response, responses=errors(422))
 def export_reviews(service: Shared, names: FileNames = "given") -> Response:
-    """Decided photos as a manifest (CSV) to train on: put it next to the photos as metadata.csv. names: the photos' own
-    names, or their digests. Only the last decision on a photo counts, and unsure ones are left out."""
+    """Decided photos as a manifest to train on: put it next to the photos as metadata.csv.
+
+    names: the photos' own, or their digests. The last decision counts; unsure ones are left out.
+    """
     headers = {
         "Content-Disposition": 'attachment; filename="metadata.csv"',
         "X-Realdamage-Notice": BIAS_NOTICE,
@@ -373,8 +370,7 @@ async def health() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", tags=["operation"])
 async def ready(service: Shared) -> dict[str, str]:
-    """A model is loaded and works, requests get a worker, and claims can be stored where there is a store; otherwise
-    503."""
+    """New requests would be answered, and claims stored where there is a store; else 503."""
     check_not_draining(service)
     model = service.model
     if model is None:
@@ -406,7 +402,7 @@ async def metrics(service: Shared) -> Response:
 
 @router.get("/v1/model", tags=["operation"], response_model=ModelAnswer)
 async def model(service: Shared) -> dict[str, Any]:
-    """The model that answers: version, digest, pixel contract, calibration, thresholds and their guarantee."""
+    """The model that answers, with its calibration, thresholds and their guarantee."""
     return service.loaded_model().to_dict()
 
 
@@ -414,7 +410,7 @@ async def model(service: Shared) -> dict[str, Any]:
     "/v1/model/reload", tags=["operation"], response_model=ModelAnswer, responses=errors(422)
 )
 async def reload(request: Request, service: Shared) -> dict[str, Any]:
-    """Reload the model file, with an admin key. A broken file changes nothing: the old model goes on."""
+    """Reload the model file, with an admin key. With a broken file the old model stays."""
     if not request.state.is_admin:
         message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
         raise Refusal(403, "admin_only", message)
@@ -422,7 +418,7 @@ async def reload(request: Request, service: Shared) -> dict[str, Any]:
 
 
 async def reload_model(service: Service) -> dict[str, Any]:
-    """Load the model file again while requests run. Raises Refusal 422, and logs it, when the old model stays."""
+    """Load the model file again. Raises Refusal 422, and logs it, when the old model stays."""
     try:
         loaded = await asyncio.to_thread(service.load_model)
     except RealDamageError as error:
@@ -438,7 +434,7 @@ async def reload_model(service: Service) -> dict[str, Any]:
 
 
 def reload_keys(service: Service) -> None:
-    """Read the keys again. A file that cannot be read, or holds no key, changes nothing and is logged."""
+    """Read the keys again. What cannot be read, or holds no key, is logged and changes nothing."""
     try:
         service.keys = KeyRing(service.settings)
     except RealDamageError as error:

@@ -1,4 +1,4 @@
-"""The HTTP interface as pydantic models: they check requests, and /openapi.json describes both sides from them."""
+"""The HTTP interface as pydantic models: they check requests and make /openapi.json."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class UploadForm(BaseModel):
 
     @classmethod
     def openapi(cls) -> dict[str, Any]:
-        """The request body for `openapi_extra`, because the service reads forms itself, within its limits."""
+        """For `openapi_extra`: FastAPI does not see forms that the service reads itself."""
         content = {"multipart/form-data": {"schema": cls.model_json_schema()}}
         return {"requestBody": {"required": True, "content": content}}
 
@@ -155,7 +155,7 @@ class Verdict(Answer):
 
 
 class PhotoResult(Answer):
-    """One photo: its verdict and what the file declares (no declaration proves nothing), or a code and a message."""
+    """A verdict and what the file declares (nothing declared proves nothing), or an error."""
 
     name: str
     verdict: Verdict | None = None

@@ -1,4 +1,4 @@
-"""Runs the app as a process: listens, reloads keys and model on SIGHUP, and finishes what it has at SIGTERM."""
+"""Runs the app as a process: SIGHUP reloads keys and model, SIGTERM finishes and stops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_HEAD_BYTES = 32 * 1024
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a signal stops it. Raises RealDamageError when the port is taken or a model cannot be used."""
+    """Serve until a signal. Raises RealDamageError when the port or a model cannot be used."""
     configure_logging()
     os.umask(0o077)  # what is stored of a claim is for this user alone
     app = create_app(settings)
@@ -90,10 +90,10 @@ class _Server(uvicorn.Server):
 
 
 def _impatient(seconds: float) -> type[H11Protocol]:
-    """Connections that are closed when no request has begun or runs for so long.
+    """Connections that close when no request has begun or runs for so long.
 
-    uvicorn waits for ever for a head, or for the rest of a body that was refused: a few thousand callers that send a
-    byte now and then would keep everyone else out. h11, because it bounds the size of heads.
+    uvicorn waits for ever for a head, or for the rest of a refused body: a few thousand slow
+    callers would keep everyone else out. h11, because it bounds the size of heads.
     """
 
     class Impatient(H11Protocol):

@@ -1,4 +1,4 @@
-"""What an operator may choose: each field is an option of `realdamage serve` and a variable REALDAMAGE_…"""
+"""Settings: each is an option of `realdamage serve` and a variable REALDAMAGE_…"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEFAULT_PORT = 8000
 
 
 def _port(value: Any) -> Any:
-    # Kubernetes sets REALDAMAGE_PORT=tcp://… in every container when a Service is called realdamage.
+    # Kubernetes sets REALDAMAGE_PORT=tcp://… in containers beside a Service named realdamage.
     return _DEFAULT_PORT if str(value).startswith(("tcp://", "udp://")) else value
 
 
@@ -129,9 +129,9 @@ class Settings(BaseSettings):
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
-    """Settings from options (None: not given), then the environment, then the defaults.
+    """Settings from options (None: not given), the environment, the defaults, in this order.
 
-    Raises UsageError on a wrong value, or on an unknown variable that starts with REALDAMAGE_.
+    Raises UsageError on a wrong value or an unknown variable REALDAMAGE_…
     """
     known = sorted(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
     of_kubernetes = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")

@@ -1,8 +1,8 @@
-"""Claims that the caller asked to keep: one folder of evidence each, without the photos, removed by id or by age.
+"""Claims that the caller asked to keep: a folder of evidence each, without the photos.
 
-A claim is kept as long as its folder has evidence.json: the folder appears whole, and that file is the first to be
-removed. Photos in the index count only while their claim is kept. Whoever works on a claim locks the file .ID.lock;
-the system frees that lock when the process dies, so a service that is killed blocks no id.
+A claim is kept as long as its folder has evidence.json: the folder appears whole, and that file
+is the first to go. Photos in the index count only while their claim is kept. Whoever works on a
+claim locks .ID.lock, and the lock ends with the process: a killed service blocks no id.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DAY = 86400
 
 
 class _ReadOnlyIndex(ClaimIndex):
-    """The index for claims that are not kept: they are compared with earlier ones and leave no trace."""
+    """The index for claims that are compared with earlier ones but leave no trace."""
 
     def add_fingerprints(
         self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None
@@ -54,10 +54,10 @@ class _ReadOnlyIndex(ClaimIndex):
 
 
 class ClaimStore:
-    """In a folder: claims/ID/ with the evidence, claims.sqlite with hashes of photos, log.jsonl over all claims.
+    """claims/ID/ with the evidence, claims.sqlite with hashes of photos, log.jsonl over all.
 
-    Safe for several threads, and for several processes on one folder. It opens on a full disk too, since only removing
-    claims makes room. Raises UsageError when the folder holds other things, RealDamageError when it cannot be made.
+    For several threads and processes. It opens on a full disk too, where claims can be deleted.
+    Raises UsageError on a folder with other things, RealDamageError when it cannot be made.
     """
 
     def __init__(self, folder: Path, retention_days: int) -> None:
@@ -78,7 +78,7 @@ class ClaimStore:
                 self.log.recover()
 
     def check(self) -> None:
-        """Raises Refusal 503 when no claim can be kept: a full disk, a damaged log, a read-only folder."""
+        """Raises Refusal 503 on a full disk, a read-only folder or a damaged log."""
         self._check_room()
         fault = "" if os.access(self.claims, os.W_OK) else "its folder is not writable"
         try:
@@ -93,7 +93,7 @@ class ClaimStore:
     def new(self, claim_id: str) -> Iterator[None]:
         """Around judging and keeping a claim; when that fails, nothing of it is left.
 
-        Raises Refusal 409 when a claim with this id is kept or under way, 503 when the disk is nearly full.
+        Raises Refusal 409 when the id is kept or under way, 503 when the disk is nearly full.
         """
         self._check_room()
         self._check_unused(claim_id)
@@ -111,7 +111,7 @@ class ClaimStore:
             release()
 
     def keep(self, claim: Claim, photos: Photos, listings: Photos) -> None:
-        """Write the evidence, whole or not at all. Raises RealDamageError when it cannot be written."""
+        """Write the evidence, whole or not at all. Raises RealDamageError."""
         write_evidence(claim, photos, listings, self._path(claim.claim_id), log=self.log)
 
     def read(self, claim_id: str, document: str) -> bytes:
@@ -124,10 +124,10 @@ class ClaimStore:
     def delete(
         self, claim_id: str, reviews: Callable[[str], int], *, by: str = "", reason: str = "request"
     ) -> None:
-        """Remove the evidence, the hashes of its photos and its reviews; the log keeps how many, and who asked.
+        """Remove evidence, hashes and reviews of a claim; the log says how many, and who asked.
 
-        reviews: removes the reviews and returns how many. by: name of the caller's key. Raises Refusal 404 when there
-        is nothing to remove, 409 while the claim is being judged.
+        reviews: removes reviews, returns how many. by: name of the key. Raises Refusal 404 when
+        there is nothing to remove, 409 while the claim is being judged.
         """
         found: dict[str, int] = {}
         with contextlib.ExitStack() as stack:
@@ -160,10 +160,9 @@ class ClaimStore:
     ) -> Iterator[Callable[[], None]]:
         """Nobody else works on this id until the block ends.
 
-        Yields a function that removes the lock file. Where it is not called, because something failed, `purge` finds
-        the file and finishes or undoes what was begun. even_when_full: go on without a lock when the disk has no room
-        for its file, since no claim can be kept then. Raises Refusal 409 when somebody else works on it, 404 when no
-        claim can have this id.
+        Yields a function that removes the lock file; without that call `purge` later finishes or
+        undoes what was begun. even_when_full: go on without a lock where its file finds no room.
+        Raises Refusal 409 when somebody else works on it, 404 when no claim can have this id.
         """
         self._path(claim_id)
         path, end = self._lock_of(claim_id), time.monotonic() + patience
@@ -185,7 +184,7 @@ class ClaimStore:
             yield release
 
     def forget(self, claim_id: str) -> int:
-        """Remove the files of a claim, then its photos from the index; returns how many photos. Not logged."""
+        """Remove a claim's files, then its photos from the index; returns how many. Not logged."""
         folder = self._path(claim_id)
         try:
             if self.is_kept(claim_id) or is_left_behind(folder):
@@ -202,8 +201,8 @@ class ClaimStore:
         self.log.append(event)
 
     def _counts(self, claim_id: str, earlier: bool) -> bool:
-        """Whether the photos of a claim count. One that added its photos `earlier` and is under way is waited for: of
-        two claims with the same photo at once, the second must see the first, unless that one fails."""
+        """Whether a claim's photos count. A claim under way that is `earlier` is waited for: of two
+        claims with one photo at once, the second must see the first, unless the first fails."""
         if not re.fullmatch(CLAIM_ID, claim_id):
             return False
         end = time.monotonic() + _WAIT_S
@@ -249,7 +248,7 @@ def has_room(folder: Path) -> bool:
 
 
 def is_left_behind(folder: Path) -> bool:
-    """Whether a folder holds only what a process leaves that dies while it keeps or deletes a claim."""
+    """Whether a folder holds only what a process leaves that dies over a claim."""
     try:
         return {path.name for path in folder.iterdir()} <= {HTML_NAME, LOG_NAME}
     except OSError:
@@ -257,7 +256,7 @@ def is_left_behind(folder: Path) -> bool:
 
 
 def _check_is_store(folder: Path) -> None:
-    """Refuse a folder of somebody else: claims in it would be removed when they expire, whoever wrote them."""
+    """Refuse other folders: what they hold would be removed when it is old."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     strange = sorted(name for name in names - {"lost+found"} if not name.startswith(_PARTS))
     if not strange and not {"claims.sqlite", "reviews.sqlite"} <= names and "claims" in names:
@@ -298,8 +297,7 @@ def _not_stored(claim_id: str) -> Refusal:
 
 @dataclass(frozen=True)
 class Purged:
-    """claims: ids of the removed ones. problems: what could not be done. waiting: expired claims left for the next
-    purge. clock_in_doubt: nothing was removed because the clock may be wrong."""
+    """claims: removed ids. problems: what failed. waiting: expired, left for the next purge."""
 
     claims: tuple[str, ...]
     problems: tuple[str, ...]
@@ -310,8 +308,8 @@ class Purged:
 def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
     """Remove expired claims, the oldest first, and finish what killed processes left.
 
-    A claim that cannot be removed does not stop the others. clock_confirmed: the operator says that the clock is
-    right, so all expired claims are removed at once.
+    A claim that cannot be removed stops no other. clock_confirmed: by the operator; then all
+    expired claims are removed at once.
     """
     gone: list[str] = []
     problems: list[str] = []
@@ -330,7 +328,7 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
     due = [claim_id for since, claim_id in sorted(kept) if since < oldest]
     if doubt:
         problems.append(
-            f"Nothing was logged for more than {CLOCK_GAP_DAYS} days, so the clock may be wrong and "
+            f"Nothing was logged for more than {CLOCK_GAP_DAYS} days, so the clock may be wrong: "
             f"nothing is removed ({len(due)} of {len(kept)} claims have expired). Check the clock, "
             "then start once with --clock-confirmed"
         )
@@ -349,7 +347,7 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
 
 
 def _scan(claims: Path) -> tuple[list[tuple[float, str]], dict[str, list[Path]]]:
-    """(since when, id) of kept claims; ids that somebody works or worked on, with their temporary folders."""
+    """(since when, id) of kept claims; other ids that were worked on, with leftover folders."""
     kept: list[tuple[float, str]] = []
     left: dict[str, list[Path]] = {}
     for path in sorted(claims.iterdir()):
@@ -385,7 +383,7 @@ def _finish(store: ClaimStore, claim_id: str, folders: Iterable[Path]) -> None:
 def _is_clock_in_doubt(
     entries: Sequence[dict[str, Any]], kept: Sequence[tuple[float, str]]
 ) -> bool:
-    """Whether the log has too long a gap between the oldest claim, or the last confirmation, and now."""
+    """Whether the log has too long a gap since the oldest claim or the last confirmation."""
     confirmed = max(
         (at for at, entry in enumerate(entries) if entry["event"] == _CONFIRMED), default=0
     )
