@@ -430,7 +430,7 @@ def test_decisions_are_purged_only_after_a_given_number_of_days_and_by_a_sure_cl
     with sqlite3.connect(path) as database:
         old = datetime.fromtimestamp(LONG_AGO, UTC).isoformat()
         database.execute("UPDATE reviews SET decided_at = ?", [old])
-    # The days, whether the clock is confirmed, how far it is ahead; decisions and claims that are left.
+    # Days, whether the clock is confirmed, days it is ahead; decisions and claims that are left.
     steps: list[tuple[int | None, bool, float, int, int]] = [
         (None, False, 0, 1, 23),
         (50, False, 0, 1, 23),

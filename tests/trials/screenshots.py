@@ -1,8 +1,7 @@
-"""Takes the pictures of the review page and of an evidence page that the documentation shows, from
-the real service.
+"""Takes the README's pictures of the review page and of an evidence page, from the real service.
 
 `python tests/trials/screenshots.py --out data/results`: the photos are those of data/sample. It
-needs playwright and a Chromium that is already there; nothing is downloaded.
+needs playwright and an installed Chromium; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _LISTING = ("000004_original.jpg",)
 _TEXT = "The shoes arrived like this."
 _MOST_BYTES = 400_000
 _START_SECONDS = 60.0
-# Two characters that no font lacks alone: where both look the same, they are the sign for a missing one.
+# Without a Chinese font both characters are drawn as the sign for a missing one.
 _HAS_CHINESE = """() => {
   const drawn = (text) => {
     const canvas = document.createElement("canvas");
@@ -93,8 +92,8 @@ def find_chromium(path: Path | None = None) -> Path:
     found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if found is None:
         raise UsageError(
-            f"no Chromium found as {', '.join(CHROMIUM_NAMES)}; install one (apt install chromium), or name it with "
-            "--chromium FILE"
+            f"no Chromium found as {', '.join(CHROMIUM_NAMES)}; install one (apt install "
+            "chromium), or name it with --chromium FILE"
         )
     return Path(found)
 
@@ -107,7 +106,7 @@ def browser(chromium: Path) -> Iterator[Browser]:
         from playwright.sync_api import Error, sync_playwright
     except ModuleNotFoundError as error:
         raise RealDamageError(
-            "the screenshots need playwright, which drives the browser; install it: pip install playwright"
+            "the screenshots need playwright to drive the browser: pip install playwright"
         ) from error
     with sync_playwright() as playwright:
         try:
@@ -130,9 +129,7 @@ def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[P
     """
     missing = [name for name in (*_CLAIM, *_LISTING) if not (photos / name).is_file()]
     if missing:
-        raise UsageError(
-            f"{photos / missing[0]}: no such photo; name the folder of data/sample/photos with --photos"
-        )
+        raise UsageError(f"{photos / missing[0]}: no such photo; name their folder with --photos")
     from playwright.sync_api import Error
 
     from realdamage.service.app import create_app
@@ -181,9 +178,7 @@ def _page(
     page = context.new_page()
     page.goto(address)
     if chinese and not page.evaluate(_HAS_CHINESE):
-        raise RealDamageError(
-            "no font for Chinese is installed, so page_zh.png would show boxes: apt install fonts-noto-cjk"
-        )
+        raise RealDamageError("page_zh.png needs a font for Chinese: apt install fonts-noto-cjk")
     page.set_input_files("#photos", [photos / name for name in _CLAIM])
     page.set_input_files("#listings", [photos / name for name in _LISTING])
     page.fill("#claim-text", _TEXT)

@@ -142,7 +142,7 @@ def _call_until(end: float, port: int, draw: random.Random, findings: Findings) 
         try:
             status, body = _call(port, kind, draw)
         except OSError as error:
-            # A server that refuses a body stops reading it, which the sender may notice before the answer.
+            # A server stops reading a body that it refuses; the sender may notice that first.
             if kind not in ("too_many", "half_body", "long_head"):
                 findings.faults.append(f"{kind}: no answer ({type(error).__name__}: {error})")
             findings.statuses[kind, 0] += 1
@@ -259,7 +259,8 @@ def main() -> int:
         print(f"{kind:12} {status or 'closed':>6} {count:8d}")
     if findings.memory_mib:
         print(
-            f"memory {findings.memory_mib[-1]:.0f} MiB at the end, {findings.growth_mib:+.1f} since the first fifth"
+            f"memory {findings.memory_mib[-1]:.0f} MiB at the end, "
+            f"{findings.growth_mib:+.1f} since the first fifth"
         )
     for fault, count in Counter(findings.faults).most_common(20):
         print(f"FAULT x{count}: {fault}")

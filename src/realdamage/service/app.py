@@ -11,6 +11,7 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -222,5 +223,5 @@ class Front:
         metrics.requests.labels(path, method, str(status)).inc()
         metrics.seconds.labels(path).observe(seconds)
         about = {name: state[name] for name in ("request_id", "photos", "caller")}
-        fields = {"route": path, "method": method, "status": status, "bytes": size}
+        fields: Any = {"route": path, "method": method, "status": status, "bytes": size}
         log_event("request", **fields, ms=round(1000 * seconds, 1), **about)

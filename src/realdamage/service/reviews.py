@@ -25,10 +25,8 @@ from realdamage.service.store import has_room
 
 Decision = Literal["real", "synthetic", "unsure"]
 # Those of data/vocabulary.py, which the service may not import; a test compares the two.
-Damage = Literal[
-    *("", "cracked", "scratched", "stained", "dented", "torn"),
-    *("holed", "creased", "crushed", "broken", "other"),
-]
+_Others = Literal["torn", "holed", "creased", "crushed", "broken", "other"]
+Damage = Literal["", "cracked", "scratched", "stained", "dented", _Others]
 FileNames = Literal["given", "sha256"]
 
 BIAS_NOTICE = (

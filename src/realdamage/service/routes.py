@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from realdamage.claims import ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
+from realdamage.claims import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
 from realdamage.core.detector import Detector
 from realdamage.core.photo import read_photo
 from realdamage.core.verdict import Verdict
@@ -189,7 +189,7 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
 def _judge_photo(
     service: Service, detector: Detector, upload: Upload, heatmaps: bool
 ) -> dict[str, Any]:
-    limits = {"name": upload.name, "max_pixels": service.settings.max_pixels}
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     try:
         verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
     except PhotoError as error:
@@ -241,7 +241,7 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
     photos = [(photo.name, photo.data) for photo in form.photos]
     listings = [(photo.name, photo.data) for photo in form.listings]
 
-    def judged(index: ClaimIndex | None) -> Any:
+    def judged(index: ClaimIndex | None) -> Claim:
         return judge_claim(
             photos,
             detector=model.detector(deadline),
@@ -254,8 +254,8 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
             trust_anchors=service.trust_anchors,
         )
 
-    keep = form.keep == "true" and store is not None
-    if keep:
+    keep = form.keep == "true"
+    if keep and store is not None:
         with store.new(claim_id):
             claim = judged(store.index)
             if time.monotonic() > deadline:
@@ -425,11 +425,8 @@ async def reload_model(service: Service) -> dict[str, Any]:
         log_event("model not reloaded", logging.ERROR, reason=str(error))
         message = f"The model was not replaced, the old one goes on: {error}"
         raise Refusal(422, "model_kept", message) from error
-    versions = {
-        "model_version": loaded.metadata.model_version,
-        "graph_sha256": loaded.graph_sha256,
-    }
-    log_event("model loaded", **versions)
+    version = loaded.metadata.model_version
+    log_event("model loaded", model_version=version, graph_sha256=loaded.graph_sha256)
     return loaded.to_dict()
 
 
