@@ -103,9 +103,7 @@ async def purge_regularly(service: Service, store: ClaimStore) -> None:
     while True:
         try:
             gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
-            confirmed = (
-                False  # the operator has looked at the clock once, not at what it does later
-            )
+            confirmed = False  # the operator has looked at the clock now, not for later
             forgotten = 0
             if days is not None and not gone.clock_in_doubt:
                 forgotten = await asyncio.to_thread(service.reviews.purge, days)
@@ -188,9 +186,8 @@ class Front:
             status = 499
         except Exception as error:
             # The frames only: a message may hold the name of a photo.
-            _log_error(
-                "error", scope, error, trace="".join(traceback.format_tb(error.__traceback__))
-            )
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            _log_error("error", scope, error, trace=trace)
             message = "The service failed; its log has the details under this request_id."
             await refuse(Refusal(500, "internal", message))
         finally:
