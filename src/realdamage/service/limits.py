@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
@@ -146,8 +147,8 @@ async def read_form(request: Request, form: type[FormT], settings: Settings) -> 
     parser = _BoundedParser(request, form, settings)
     try:
         parts = await parser.parse()
-    except MultiPartException as error:
-        message = f"The multipart body cannot be read: {error.message}"
+    except (MultiPartException, FormParserError) as error:
+        message = f"The multipart body cannot be read: {error}"
         raise Refusal(400, "malformed", message) from error
     if not parser.ended:
         raise Refusal(400, "malformed", "The multipart body is cut off. Send it again.")
