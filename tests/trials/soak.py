@@ -1,6 +1,7 @@
-"""`python -m realdamage.service.soak`: a real server under mixed good and hostile input for some minutes.
+"""`python tests/trials/soak.py`: a real server under mixed good and hostile input for some minutes.
 
-It ends by itself and says what went wrong: a lost request, a refusal without a reason, memory that grows, a crash.
+It ends by itself and says what went wrong: a lost request, a refusal without a reason, memory
+that grows, a crash.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _ATTACKS = (
 )
 _BOUNDARY = b"realdamage-soak"
 _GROWTH_MIB = 64.0
-"""How much larger the server may be at the end than after the first fifth: what its allocator keeps is not a leak."""
+"""How much larger the server may be at the end than after the first fifth: what its allocator
+keeps is not a leak."""
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Findings:
 def soak(
     seconds: float, *, clients: int = 4, seed: int = 0, options: tuple[str, ...] = ()
 ) -> Findings:
-    """Start a server on a free port of this machine, call it that long, stop it. options: of `realdamage serve`."""
+    """Start a server on a free port of this machine, call it that long, stop it. options: of
+    `realdamage serve`."""
     findings = Findings()
     command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
@@ -139,7 +142,7 @@ def _call_until(end: float, port: int, draw: random.Random, findings: Findings) 
         try:
             status, body = _call(port, kind, draw)
         except OSError as error:
-            # A server that refuses a body stops reading it, which the sender may notice before the answer.
+            # A server stops reading a body that it refuses; the sender may notice that first.
             if kind not in ("too_many", "half_body", "long_head"):
                 findings.faults.append(f"{kind}: no answer ({type(error).__name__}: {error})")
             findings.statuses[kind, 0] += 1
@@ -204,7 +207,7 @@ def _form(name: str, photos: list[bytes]) -> bytes:
 
 
 def _bomb() -> bytes:
-    """A small file that promises 400 million pixels."""
+    """A small file whose header says 400 million pixels."""
     data = bytearray()
     small = io.BytesIO()
     Image.new("1", (64, 64)).save(small, "PNG")
@@ -234,7 +237,7 @@ def _resident_mib(pid: int) -> float:
 
 def main() -> int:
     """0 when nothing went wrong, 1 otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m realdamage.service.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/trials/soak.py", description=__doc__)
     parser.add_argument(
         "--minutes", type=float, default=10.0, metavar="N", help="how long (%(default)s)"
     )
@@ -256,7 +259,8 @@ def main() -> int:
         print(f"{kind:12} {status or 'closed':>6} {count:8d}")
     if findings.memory_mib:
         print(
-            f"memory {findings.memory_mib[-1]:.0f} MiB at the end, {findings.growth_mib:+.1f} since the first fifth"
+            f"memory {findings.memory_mib[-1]:.0f} MiB at the end, "
+            f"{findings.growth_mib:+.1f} since the first fifth"
         )
     for fault, count in Counter(findings.faults).most_common(20):
         print(f"FAULT x{count}: {fault}")

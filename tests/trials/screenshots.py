@@ -1,7 +1,7 @@
-"""Takes the pictures of the review page and of an evidence page that the documentation shows, from the real service.
+"""Takes the README's pictures of the review page and of an evidence page, from the real service.
 
-`python -m realdamage.service.screenshots --out data/results`, in the repository: the photos are its rendered sample. It
-needs playwright and a Chromium that is already there; nothing is downloaded.
+`python tests/trials/screenshots.py --out data/results`: the photos are those of data/sample. It
+needs playwright and an installed Chromium; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ CHROMIUM_OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-SAMPLE = Path(__file__).resolve().parents[3] / "data" / "sample" / "photos"
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "photos"
 
 _CLAIM = ("000004_ai_region.jpg", "000004_pasted.jpg", "000003_ai_whole.jpg")
 _LISTING = ("000004_original.jpg",)
 _TEXT = "The shoes arrived like this."
 _MOST_BYTES = 400_000
 _START_SECONDS = 60.0
-# Two characters that no font lacks alone: where both look the same, they are the sign for a missing one.
+# Without a Chinese font both characters are drawn as the sign for a missing one.
 _HAS_CHINESE = """() => {
   const drawn = (text) => {
     const canvas = document.createElement("canvas");
@@ -81,7 +81,8 @@ def running(app: FastAPI) -> Iterator[str]:
 
 
 def find_chromium(path: Path | None = None) -> Path:
-    """The browser to drive: `path`, or the first of CHROMIUM_NAMES. Raises UsageError when there is none."""
+    """The browser to drive: `path`, or the first of CHROMIUM_NAMES. Raises UsageError when there
+    is none."""
     if path is not None:
         if not path.is_file():
             raise UsageError(
@@ -91,20 +92,21 @@ def find_chromium(path: Path | None = None) -> Path:
     found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if found is None:
         raise UsageError(
-            f"no Chromium found as {', '.join(CHROMIUM_NAMES)}; install one (apt install chromium), or name it with "
-            "--chromium FILE"
+            f"no Chromium found as {', '.join(CHROMIUM_NAMES)}; install one (apt install "
+            "chromium), or name it with --chromium FILE"
         )
     return Path(found)
 
 
 @contextmanager
 def browser(chromium: Path) -> Iterator[Browser]:
-    """A headless browser. Raises RealDamageError when playwright is not installed, or the program does not start."""
+    """A headless browser. Raises RealDamageError when playwright is not installed, or the
+    program does not start."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ModuleNotFoundError as error:
         raise RealDamageError(
-            "the screenshots need playwright, which drives the browser; install it: pip install playwright"
+            "the screenshots need playwright to drive the browser: pip install playwright"
         ) from error
     with sync_playwright() as playwright:
         try:
@@ -122,14 +124,12 @@ def browser(chromium: Path) -> Iterator[Browser]:
 def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[Path]:
     """Writes page.png, page_phone.png, page_zh.png and evidence.png into `out`; returns them.
 
-    photos: folder with the photos of data/sample. Raises RealDamageError when a photo or a Chinese font is missing, or
-    the page fails.
+    photos: folder with the photos of data/sample. Raises RealDamageError when a photo or a
+    Chinese font is missing, or the page fails.
     """
     missing = [name for name in (*_CLAIM, *_LISTING) if not (photos / name).is_file()]
     if missing:
-        raise UsageError(
-            f"{photos / missing[0]}: no such photo; name the folder of data/sample/photos with --photos"
-        )
+        raise UsageError(f"{photos / missing[0]}: no such photo; name their folder with --photos")
     from playwright.sync_api import Error
 
     from realdamage.service.app import create_app
@@ -178,9 +178,7 @@ def _page(
     page = context.new_page()
     page.goto(address)
     if chinese and not page.evaluate(_HAS_CHINESE):
-        raise RealDamageError(
-            "no font for Chinese is installed, so page_zh.png would show boxes: apt install fonts-noto-cjk"
-        )
+        raise RealDamageError("page_zh.png needs a font for Chinese: apt install fonts-noto-cjk")
     page.set_input_files("#photos", [photos / name for name in _CLAIM])
     page.set_input_files("#listings", [photos / name for name in _LISTING])
     page.fill("#claim-text", _TEXT)
@@ -211,7 +209,8 @@ def _evidence(opened: Browser, photos: Path) -> bytes:
 
 
 def _settled(page: Page, *, whole: bool = True) -> bytes:
-    """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below the window."""
+    """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below
+    the window."""
     page.evaluate(
         "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
     )
@@ -224,9 +223,7 @@ def _settled(page: Page, *, whole: bool = True) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m realdamage.service.screenshots", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python tests/trials/screenshots.py", description=__doc__)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the PNG files"
     )
