@@ -179,6 +179,6 @@ def test_using_the_exports_needs_the_base_install_only() -> None:
 
 
 def test_the_watch_sees_what_is_imported() -> None:
-    assert heavy_imports(["realdamage", "realdamage.core.photo"], {"numpy"}) == {
-        "numpy": "realdamage.core.photo"
+    assert heavy_imports(["realdamage", "realdamage.core.tiles"], {"numpy"}) == {
+        "numpy": "realdamage.core.tiles"
     }

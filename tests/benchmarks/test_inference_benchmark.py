@@ -26,11 +26,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from threadpoolctl import threadpool_limits
 
 from realdamage.core.detector import PACKAGED_MODEL, Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.core.photo import PixelSpec, assemble, cover, read_photo
+from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.pooling import Pooling, pool
-from realdamage.core.regions import find_regions
 from realdamage.core.scorer import OnnxScorer
+from realdamage.core.tiles import PixelSpec, assemble, cover, read_photo
+from realdamage.core.verdict import find_regions
 from realdamage.exporting.exporter import PARITY_CALIBRATION, onnx_bytes
 from realdamage.training.network import EvidenceViT, build_network
 from realdamage.training.scorer import TorchScorer

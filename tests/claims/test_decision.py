@@ -8,13 +8,18 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from realdamage.claims.decision import decide, recommended_by
-from realdamage.claims.policy import ClaimPolicy, Rules
-from realdamage.claims.values import Claim, ClaimPhoto, Duplicate, ListingPhoto
-from realdamage.claims.wording import Recommendation, message_to_buyer
+from realdamage.claims.decide import (
+    Claim,
+    ClaimPhoto,
+    Duplicate,
+    ListingPhoto,
+    decide,
+    recommended_by,
+)
+from realdamage.claims.policy import ClaimPolicy, Recommendation, Rules, message_to_buyer
 from realdamage.core.verdict import Reason, Verdict
 from realdamage.photo_pairs import Change, Comparison
-from realdamage.phrases.sentences import in_english, phrase
+from realdamage.phrases import in_english, phrase
 from realdamage.provenance import CameraFacts, Finding, Provenance
 
 MODEL: dict[str, Any] = {"demo": False, "calibrated": True, "guarantee": None}

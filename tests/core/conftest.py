@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
+from realdamage.core.tiles import PixelSpec
 
 
 @pytest.fixture

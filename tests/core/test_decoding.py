@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.errors import PhotoError
 
 # How a camera held that way stores the upright picture: the inverse of what orientation k asks a viewer to do.
@@ -357,7 +357,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     code = """
 import resource, sys
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.errors import PhotoError
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 for path in sys.argv[1:]:
@@ -381,7 +381,7 @@ def test_a_made_up_exif_block_prints_nothing(picture: np.ndarray) -> None:
         4 + struct.unpack(">H", jpeg[4:6])[0]
     )  # in the place of JFIF: Pillow then reads EXIF when it opens a file
     data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[start:]
-    code = "import sys; from realdamage.core.decoding import decode; "
+    code = "import sys; from realdamage.core.decode import decode; "
     code += "print(decode(sys.stdin.buffer.read()).shape)"
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
     assert (done.stdout.decode().strip(), done.stderr) == ("(48, 64, 3)", b"")

@@ -17,10 +17,10 @@ from PIL import Image
 
 from realdamage.core import detector as detector_module
 from realdamage.core.detector import Detector, OnnxScorer
-from realdamage.core.gate import Gate
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.photo import PixelSpec, cover, read_photo
+from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.pooling import pool
+from realdamage.core.quality import Gate
+from realdamage.core.tiles import PixelSpec, cover, read_photo
 from realdamage.errors import ModelFileError, PhotoError, UsageError
 
 Photos = Callable[..., np.ndarray]

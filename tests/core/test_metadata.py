@@ -14,13 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from realdamage.core.metadata import (
+from realdamage.core.model_file import (
     FORMAT_VERSION,
     ModelMetadata,
+    graph_sha256,
     read_model_file,
+    split_metadata,
+    with_metadata,
     write_model_file,
 )
-from realdamage.core.onnx_file import graph_sha256, split_metadata, with_metadata
 from realdamage.errors import ModelFileError
 
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realdamage.core.onnx_file import graph_sha256, split_metadata, with_metadata, write_atomically
+from realdamage.core.model_file import graph_sha256, split_metadata, with_metadata
 from realdamage.errors import ModelFileError, RealDamageError
+from realdamage.files import write_atomically
 
 
 @given(entries=st.dictionaries(st.text(), st.text(max_size=300)))

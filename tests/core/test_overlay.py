@@ -11,7 +11,7 @@ import pytest
 
 from realdamage.core.detector import Detector
 from realdamage.core.overlay import caption, draw_overlay
-from realdamage.core.photo import read_photo
+from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Region
 from realdamage.errors import UsageError
 

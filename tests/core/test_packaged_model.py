@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from realdamage.core.detector import PACKAGED_MODEL, Detector
-from realdamage.core.metadata import read_model_file
+from realdamage.core.model_file import read_model_file
 
 REPOSITORY = Path(__file__).parents[2]
 WHOLE_EDITS = {"000001": "original", "000003": "damaged", "000004": "original", "000007": "damaged"}

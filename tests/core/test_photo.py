@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from realdamage.core.photo import PixelSpec, assemble, cover, limit_side, pad_to_patches, read_photo
+from realdamage.core.tiles import PixelSpec, assemble, cover, limit_side, pad_to_patches, read_photo
 from realdamage.errors import ConfigError, ModelFileError, PhotoError
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from realdamage.core.metadata import ModelMetadata
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 from realdamage.core.pooling import Pooling
 from realdamage.core.records import record_from_dict
+from realdamage.core.tiles import PixelSpec
 from realdamage.errors import ConfigError, ModelFileError, UsageError
 
 BOUND = {"share": 0.05, "photos": 93, "drawn_from": 110, "errors": 1, "allowed": 1, "upper": 0.0499}

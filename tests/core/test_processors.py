@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from realdamage.core.processors import available_processors
+from realdamage.core.progress import available_processors
 
 
 def test_the_processors_of_this_process_where_the_system_can_tell(

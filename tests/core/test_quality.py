@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from realdamage.core.gate import Gate
-from realdamage.core.photo import PixelSpec, read_photo
 from realdamage.core.policy import Policy
-from realdamage.core.quality import PhotoQuality, file_jpeg_quality, measure_quality
+from realdamage.core.quality import Gate, PhotoQuality, file_jpeg_quality, measure_quality
+from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import ConfigError, ModelFileError
 
 RGB = np.ndarray

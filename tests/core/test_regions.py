@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from realdamage.core.regions import find_regions
+from realdamage.core.verdict import find_regions
 
 
 def heat(*rows: str) -> np.ndarray:

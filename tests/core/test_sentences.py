@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import realdamage.inference
 
-from realdamage.core.photo import PixelSpec, read_photo
+from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.core.verdict import Reason
 from realdamage.errors import PhotoError
-from realdamage.phrases.sentences import Phrase, in_english, phrase, read_phrases, said_of
-from realdamage.phrases.templates import TEMPLATES
-from realdamage.provenance.blocks import Blocks
-from realdamage.provenance.findings import text_findings
+from realdamage.phrases import ENGLISH, Phrase, in_english, phrase, read_phrases, said_of
+from realdamage.provenance.containers import Blocks
+from realdamage.provenance.reader import text_findings
 
 SOURCES = {
     path: path.read_text(encoding="utf-8")
@@ -45,10 +44,10 @@ def test_every_template_is_used_and_every_used_one_is_there() -> None:
         re.sub(r"\{.*?\}", r"\\w+", text) for text in re.findall(r'f"(\w*\{[\w.]+\}\w*)"', source)
     } - {r"\w+"}
     unused = [
-        name for name in set(TEMPLATES) - words if not any(re.fullmatch(one, name) for one in built)
+        name for name in set(ENGLISH) - words if not any(re.fullmatch(one, name) for one in built)
     ]
     assert unused == []
-    assert set(re.findall(r'\bphrase\(\s*"(\w+)"', source)) - set(TEMPLATES) == set()
+    assert set(re.findall(r'\bphrase\(\s*"(\w+)"', source)) - set(ENGLISH) == set()
 
 
 def test_no_reason_is_worded_where_no_other_language_can_follow() -> None:

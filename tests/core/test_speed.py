@@ -13,9 +13,9 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import ModelMetadata
-from realdamage.core.photo import PixelSpec, cover, read_photo
+from realdamage.core.model_file import ModelMetadata
 from realdamage.core.pooling import Pooling, pool
+from realdamage.core.tiles import PixelSpec, cover, read_photo
 
 SPEC = PixelSpec(tile=128, patch=16, overlap=32, max_side=2048)
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from realdamage.commands.cli import main
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.photo_pairs import Comparison, compare, draw_comparison, prepare
-from realdamage.photo_pairs.matching import is_believable
+from realdamage.photo_pairs.features import is_believable
 
 RGB = npt.NDArray[np.uint8]
 # A tear in the middle of the scene: (left, top, right, bottom).

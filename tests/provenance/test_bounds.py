@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from realdamage.errors import PhotoError
 from realdamage.provenance import Provenance, read_provenance
-from realdamage.provenance.blocks import MAX_BLOCK, MAX_FIELD, MAX_NOTES, clean
+from realdamage.provenance.containers import MAX_BLOCK, MAX_FIELD, MAX_NOTES, clean
 from realdamage.provenance.xmp import BrokenXmpError, read_xmp
 
 LABEL = json.dumps({"AIGC": {"Label": "1", "ContentProducer": "maker"}})

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from realdamage.provenance import read_provenance
-from realdamage.provenance.blocks import Blocks
-from realdamage.provenance.content_credentials import judge_store
+from realdamage.provenance.c2pa import judge_store
+from realdamage.provenance.containers import Blocks
 
 Sign = Callable[..., bytes]
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, IptcImagePlugin
 
 from realdamage.provenance import Provenance, read_provenance
-from realdamage.provenance.blocks import MAX_NOTES
-from realdamage.provenance.iim import find_iim, read_iim
+from realdamage.provenance.containers import MAX_NOTES
+from realdamage.provenance.exif_iim import find_iim, read_iim
 
 PHOTOSHOP = b"Photoshop 3.0\x00"
 PROGRAM, VERSION, INSTRUCTIONS, BY_LINE, CREDIT, CAPTION = 65, 70, 40, 80, 110, 120

@@ -9,8 +9,7 @@ import pytest
 from realdamage.core.verdict import Reason
 from realdamage.errors import RealDamageError
 from realdamage.provenance import CameraFacts, Finding, Provenance
-from realdamage.provenance.precedence import conflicts, declared_by, in_order
-from realdamage.provenance.record import Declared
+from realdamage.provenance.precedence import Declared, conflicts, declared_by, in_order
 
 
 def finding(form: str, declares: Declared, code: str = "") -> Finding:

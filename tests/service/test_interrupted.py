@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from realdamage.claims import Claim, ClaimIndex, evidence, judge_claim, verify_evidence
-from realdamage.claims.sightings import Fingerprint, take_fingerprint
+from realdamage.claims.index import Fingerprint, take_fingerprint
 from realdamage.core.detector import Detector
 from realdamage.errors import RealDamageError
 from realdamage.service.refusals import Refusal

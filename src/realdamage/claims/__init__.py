@@ -4,14 +4,13 @@
 claims, `ClaimPolicy` holds the rules.
 """
 
+from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto
 from realdamage.claims.evidence import schema, write_evidence
 from realdamage.claims.index import ClaimIndex
 from realdamage.claims.judge import judge_claim, new_claim_id
 from realdamage.claims.log import EvidenceLog, LogReport
-from realdamage.claims.policy import ClaimPolicy
-from realdamage.claims.values import Claim, ClaimPhoto, Duplicate, ListingPhoto
+from realdamage.claims.policy import ClaimPolicy, Recommendation, message_to_buyer
 from realdamage.claims.verify import VerifyReport, verify_evidence
-from realdamage.claims.wording import Recommendation, message_to_buyer
 
 __all__ = [
     "Claim",

@@ -18,12 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from realdamage.claims.decide import Claim
+from realdamage.claims.evidence import PhotoPictures, draw_pictures
 from realdamage.claims.log import EvidenceLog
 from realdamage.claims.page import render_page
-from realdamage.claims.pictures import PhotoPictures, draw_pictures
-from realdamage.claims.values import Claim
-from realdamage.core.decoding import PHOTO_SUFFIXES
 from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import PHOTO_SUFFIXES
 
 JSON_NAME, HTML_NAME, LOG_NAME, ORIGINALS = (
     "evidence.json",

@@ -20,10 +20,10 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from realdamage.claims.sightings import COARSE_RADIUS, Fingerprint, match, take_fingerprint
-from realdamage.claims.values import Duplicate
+from realdamage.claims.decide import Duplicate
+from realdamage.claims.index import COARSE_RADIUS, Fingerprint, match, take_fingerprint
 from realdamage.core.fingerprint import PhotoHash
-from realdamage.core.photo import PixelSpec, read_photo
+from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
 
 _VERSION = 1

@@ -10,15 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from realdamage.claims.decision import decide
+from realdamage.claims.decide import Claim, ClaimPhoto, ListingPhoto, decide
+from realdamage.claims.index import Fingerprint, repeats, take_fingerprint
 from realdamage.claims.policy import ClaimPolicy
-from realdamage.claims.sightings import Fingerprint, repeats, take_fingerprint
-from realdamage.claims.values import Claim, ClaimPhoto, ListingPhoto
-from realdamage.core.decoding import MAX_PIXELS
-from realdamage.core.photo import Photo, read_photo
+from realdamage.core.decode import MAX_PIXELS
+from realdamage.core.tiles import Photo, read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, UsageError
-from realdamage.phrases.sentences import Phrase, printable
+from realdamage.phrases import Phrase, printable
 
 if TYPE_CHECKING:
     from realdamage.claims.index import ClaimIndex

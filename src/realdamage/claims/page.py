@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from realdamage.claims.decision import recommended_by
-from realdamage.claims.pictures import PhotoPictures
-from realdamage.claims.values import Claim
-from realdamage.claims.wording import Recommendation
+from realdamage.claims.decide import Claim, recommended_by
+from realdamage.claims.evidence import PhotoPictures
+from realdamage.claims.policy import Recommendation
 from realdamage.errors import MissingExtraError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from realdamage.claims.values import ClaimPhoto
-from realdamage.core.decoding import decode
+from realdamage.claims.decide import ClaimPhoto
+from realdamage.core.decode import decode
 from realdamage.core.overlay import draw_overlay
 
 MAX_SIDE = 720

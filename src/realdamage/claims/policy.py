@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realdamage.claims.wording import Recommendation
+from realdamage.claims.policy import Recommendation
 from realdamage.errors import ConfigError, MissingExtraError
 
 RECOMMENDATIONS: tuple[Recommendation, ...] = ("approve", "ask_photo", "review", "escalate")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from realdamage.claims.values import Duplicate
-from realdamage.core.decoding import UInt8Array
+from realdamage.claims.decide import Duplicate
+from realdamage.core.decode import UInt8Array
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 
 COARSE_RADIUS = 12

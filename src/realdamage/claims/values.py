@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from realdamage.claims.policy import ClaimPolicy
-from realdamage.claims.wording import Recommendation, message_to_buyer
+from realdamage.claims.policy import ClaimPolicy, Recommendation, message_to_buyer
 from realdamage.core.verdict import Reason, Verdict
-from realdamage.phrases.sentences import Phrase
+from realdamage.phrases import Phrase
 
 if TYPE_CHECKING:
     from realdamage.photo_pairs import Comparison

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from realdamage.claims.decide import SCHEMA_VERSION
 from realdamage.claims.evidence import EVENT, HTML_NAME, JSON_NAME, LOG_NAME, ORIGINALS
 from realdamage.claims.log import EvidenceLog
-from realdamage.claims.values import SCHEMA_VERSION
 from realdamage.errors import UsageError
 
 

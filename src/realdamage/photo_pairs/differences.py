@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realdamage.core.decoding import Float32Array
-from realdamage.photo_pairs.alignment import Alignment
+from realdamage.core.decode import Float32Array
+from realdamage.photo_pairs.align import Alignment
 
 _FLOOR = 6.0  # grey levels of 255 that never count as change
 _NOISE_FACTOR = 4.0  # times the typical difference of pixels in such surroundings

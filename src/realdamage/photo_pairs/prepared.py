@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from realdamage.core.decoding import MAX_PIXELS, PhotoSource, UInt8Array
-from realdamage.core.photo import Photo, PixelSpec, limit_side, read_photo
-from realdamage.photo_pairs.matching import Features, find_features
+from realdamage.core.decode import MAX_PIXELS, PhotoSource, UInt8Array
+from realdamage.core.tiles import Photo, PixelSpec, limit_side, read_photo
+from realdamage.photo_pairs.features import Features, find_features
 
 Role: TypeAlias = Literal["claim", "listing"]
 

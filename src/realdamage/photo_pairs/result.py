@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from realdamage.core.decoding import Float32Array
+from realdamage.core.decode import Float32Array
 from realdamage.core.verdict import Reason
 from realdamage.errors import RealDamageError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realdamage.photo_pairs.result import Comparison
+from realdamage.photo_pairs.decide import Comparison
 
 _LINE = "{:<{width}}  {:<12}  {:>8}  {:>7}  {:>7}  {:>7}  {}"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from realdamage.core.verdict import Reason
-from realdamage.phrases.sentences import Phrase, phrase
+from realdamage.phrases import Phrase, phrase
 
 # A packet of XMP, an EXIF block or a text, after decompression; the largest that real files hold are workflows of 1 MB.
 MAX_BLOCK = 4 << 20

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from realdamage.phrases.sentences import phrase
-from realdamage.provenance.blocks import (
+from realdamage.phrases import phrase
+from realdamage.provenance.containers import (
     MAX_BLOCK,
     MAX_CHUNKS,
     MAX_TOTAL,
@@ -17,7 +17,7 @@ from realdamage.provenance.blocks import (
     Blocks,
     decode_text,
 )
-from realdamage.provenance.iim import PHOTOSHOP, find_iim
+from realdamage.provenance.exif_iim import PHOTOSHOP, find_iim
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\x00"

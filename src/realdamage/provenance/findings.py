@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from realdamage.phrases.sentences import phrase
-from realdamage.provenance.blocks import Blocks, clean
-from realdamage.provenance.exif import Exif
+from realdamage.phrases import phrase
+from realdamage.provenance.containers import Blocks, clean
+from realdamage.provenance.exif_iim import Exif, Iim
 from realdamage.provenance.generators import Generator, find_generator, find_handwriting
-from realdamage.provenance.iim import Iim
 from realdamage.provenance.labels import (
     FIELDS,
     find_label,
     find_platform_label,
+    find_recipe,
     judge_label,
     judge_platform_label,
 )
-from realdamage.provenance.recipes import find_recipe
-from realdamage.provenance.record import Declared, Finding
-from realdamage.provenance.source_types import CAPTURES, declared_by_source_type, source_type_code
+from realdamage.provenance.precedence import (
+    CAPTURES,
+    Declared,
+    Finding,
+    declared_by_source_type,
+    source_type_code,
+)
 from realdamage.provenance.xmp import IPTC, TC260, XmpProperty
 
 # XMP properties that name the software, or whom to credit: by the local name, since prefixes and namespaces vary.

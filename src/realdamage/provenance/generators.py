@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from realdamage.provenance.record import Declared
+from realdamage.provenance.precedence import Declared
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from realdamage.provenance.blocks import decode_text
+from realdamage.provenance.containers import decode_text
 
 PHOTOSHOP = b"Photoshop 3.0\x00"
 """How the segments begin that hold Photoshop's resources."""

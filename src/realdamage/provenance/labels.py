@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from realdamage.phrases.sentences import Phrase, phrase
-from realdamage.provenance.blocks import clean
-from realdamage.provenance.record import Declared
+from realdamage.phrases import Phrase, phrase
+from realdamage.provenance.containers import clean
+from realdamage.provenance.precedence import Declared
 
 FIELDS = (
     *("Label", "ContentProducer", "ProduceID", "ReservedCode1"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from realdamage.core.verdict import Reason
-from realdamage.phrases.sentences import Phrase, phrase
-from realdamage.provenance.record import Declared, Finding
-from realdamage.provenance.source_types import CAPTURES
+from realdamage.phrases import Phrase, phrase
+from realdamage.provenance.precedence import CAPTURES, Declared, Finding
 
 _FIRM = ("ai_generated", "ai_edited")
 _STRENGTH: tuple[Declared, ...] = (

@@ -5,30 +5,32 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from realdamage.core.decoding import MAX_PIXELS, contents_of, name_of
+from realdamage.core.decode import MAX_PIXELS, contents_of, name_of
 from realdamage.core.verdict import Reason
 from realdamage.errors import PhotoError
-from realdamage.phrases.sentences import phrase
-from realdamage.phrases.templates import TEMPLATES
-from realdamage.provenance.blocks import Block, Blocks, clean, decode_text
-from realdamage.provenance.containers import find_blocks
-from realdamage.provenance.content_credentials import read_credentials
-from realdamage.provenance.exif import Exif, read_exif
-from realdamage.provenance.findings import (
+from realdamage.phrases import ENGLISH, phrase
+from realdamage.provenance.c2pa import TrustAnchors, read_credentials
+from realdamage.provenance.containers import Block, Blocks, clean, decode_text, find_blocks
+from realdamage.provenance.exif_iim import Exif, read_exif, read_iim
+from realdamage.provenance.precedence import (
+    CameraFacts,
+    Finding,
+    Provenance,
+    conflicts,
+    declared_by,
+    in_order,
+)
+from realdamage.provenance.reader import (
+    compare_thumbnail,
     exif_findings,
     iim_findings,
     segment_findings,
     text_findings,
     xmp_findings,
 )
-from realdamage.provenance.iim import read_iim
-from realdamage.provenance.precedence import conflicts, declared_by, in_order
-from realdamage.provenance.record import CameraFacts, Finding, Provenance
-from realdamage.provenance.thumbnail import compare_thumbnail
-from realdamage.provenance.trust import TrustAnchors
 from realdamage.provenance.xmp import BrokenXmpError, XmpProperty, read_broken_xmp, read_xmp
 
-ABSENCE = TEMPLATES["absence"]
+ABSENCE = ENGLISH["absence"]
 _MAX_FINDINGS = 50
 
 

@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-from realdamage.phrases.sentences import Phrase, phrase
-from realdamage.provenance.blocks import clean
+from realdamage.phrases import Phrase, phrase
+from realdamage.provenance.containers import clean
 from realdamage.provenance.labels import parse_object
-from realdamage.provenance.record import Declared
+from realdamage.provenance.precedence import Declared
 
 # The web UI's last line: "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, Model hash: …".
 _STEPS, _SAMPLER = re.compile(r"\bSteps: ?\d{1,5}\b"), re.compile(r"\bSampler: ?[\w +-]{1,60}")

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from realdamage.core.verdict import Reason
 from realdamage.errors import RealDamageError
-from realdamage.phrases.sentences import Phrase, in_english, read_phrases
+from realdamage.phrases import Phrase, in_english, read_phrases
 
 # What the file itself says. "none" proves nothing: metadata is lost in most chats, and easily removed.
 Declared: TypeAlias = Literal["ai_generated", "ai_edited", "ai_possible", "ai_suspected", "none"]

@@ -5,7 +5,7 @@ https://cv.iptc.org/newscodes/digitalsourcetype/
 
 from __future__ import annotations
 
-from realdamage.provenance.record import Declared
+from realdamage.provenance.precedence import Declared
 
 # Codes that declare AI, or may. Every other known code says where a picture comes from, and declares no AI.
 DECLARING: dict[str, Declared] = {

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realdamage.core.decoding import open_photo
-from realdamage.provenance.record import ThumbnailState
+from realdamage.core.decode import open_photo
+from realdamage.provenance.precedence import ThumbnailState
 
 Grey: TypeAlias = NDArray[np.float64]
 # Side of the grey versions that are compared, and of the blocks whose means are.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from realdamage.core.decoding import Float32Array, UInt8Array
+from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.scorer import TileScorer
 
 Scores = tuple[Float32Array, Float32Array]

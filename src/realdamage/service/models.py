@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.core.decoding import UInt8Array
+from realdamage.core.decode import UInt8Array
 from realdamage.core.detector import PACKAGED_MODEL, Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, stored_policy_sha256
+from realdamage.core.model_file import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.core.scorer import OnnxScorer, TileScorer
 from realdamage.errors import ModelFileError, RealDamageError
 from realdamage.service.batching import BatchingScorer

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from realdamage.core.detector import Detector
-from realdamage.core.photo import read_photo
+from realdamage.core.tiles import read_photo
 from realdamage.errors import PhotoError, UsageError
 from realdamage.provenance import read_provenance
 from realdamage.service import describe

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
-from realdamage.core.listing import FORMULA
+from realdamage.files import FORMULA
 from realdamage.service.review_store import Review
 
 FileNames = Literal["given", "sha256"]

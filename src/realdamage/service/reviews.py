@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from realdamage.core.listing import FORMULA
 from realdamage.core.policy import Outcome
 from realdamage.errors import UsageError
+from realdamage.files import FORMULA
 from realdamage.service.describe import ERROR
 from realdamage.service.refusals import Refusal
 from realdamage.service.review_export import BIAS_NOTICE, FileNames, export_manifest

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from realdamage.core.decoding import MAX_PIXELS
+from realdamage.core.decode import MAX_PIXELS
 from realdamage.errors import UsageError
 
 PREFIX = "REALDAMAGE_"

@@ -6,7 +6,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 
-from realdamage.core.photo import read_photo
+from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.service.metrics import Metrics
 from realdamage.service.models import ServedModel

@@ -7,16 +7,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from realdamage.core.decoding import MAX_PIXELS, Float32Array, PhotoSource, UInt8Array
-from realdamage.core.photo import Photo
+from realdamage.core.decode import MAX_PIXELS, Float32Array, PhotoSource, UInt8Array
+from realdamage.core.tiles import Photo
 from realdamage.core.verdict import Reason
 from realdamage.errors import UsageError
-from realdamage.photo_pairs.alignment import Alignment, align
+from realdamage.photo_pairs.align import Alignment, align
+from realdamage.photo_pairs.decide import Change, Comparison, Outcome
 from realdamage.photo_pairs.differences import Differences, find_differences
-from realdamage.photo_pairs.matching import Match, Matrix, match_photos
-from realdamage.photo_pairs.prepared import FEATURE_SIDE, Prepared, Role, prepare
-from realdamage.photo_pairs.result import Change, Comparison, Outcome
-from realdamage.phrases.sentences import Phrase, phrase
+from realdamage.photo_pairs.features import (
+    FEATURE_SIDE,
+    Match,
+    Matrix,
+    Prepared,
+    Role,
+    match_photos,
+    prepare,
+)
+from realdamage.phrases import Phrase, phrase
 
 MAP_SIDE = 512
 """Longer side of the change map, in pixels, at most."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from realdamage.core.decoding import Float32Array, UInt8Array
-from realdamage.photo_pairs.result import Comparison
+from realdamage.core.decode import Float32Array, UInt8Array
+from realdamage.photo_pairs.decide import Comparison
 
 _SIDE = 900  # longest side of either photo, in pixels
 _GAP = 12

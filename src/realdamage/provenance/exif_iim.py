@@ -11,7 +11,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-from realdamage.provenance.blocks import MAX_BLOCK, decode_text
+from realdamage.provenance.containers import MAX_BLOCK, decode_text
 
 _TEXTS = {
     0x010E: "ImageDescription",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realdamage.core.decoding import Float32Array, UInt8Array
-from realdamage.photo_pairs.matching import Matrix, jacobian
+from realdamage.core.decode import Float32Array, UInt8Array
+from realdamage.photo_pairs.features import Matrix, jacobian
 
 _POINTS = 900
 _WINDOW = (15, 15)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from realdamage.core.decoding import Float32Array, UInt8Array
+from realdamage.core.decode import Float32Array, UInt8Array
 
 if TYPE_CHECKING:
-    from realdamage.photo_pairs.prepared import Prepared
+    from realdamage.photo_pairs.features import Prepared
 
 Matrix = NDArray[np.float64]
 

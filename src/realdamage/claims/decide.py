@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realdamage.claims.policy import RECOMMENDATIONS, ClaimPolicy
-from realdamage.claims.values import ClaimPhoto, Duplicate, ListingPhoto
-from realdamage.claims.wording import Recommendation
+from realdamage.claims.decide import ClaimPhoto, Duplicate, ListingPhoto
+from realdamage.claims.policy import RECOMMENDATIONS, ClaimPolicy, Recommendation
 from realdamage.core.verdict import Reason, Verdict
-from realdamage.phrases.sentences import Phrase, phrase, said_of
+from realdamage.phrases import Phrase, phrase, said_of
 
 if TYPE_CHECKING:
     from realdamage.photo_pairs import Comparison

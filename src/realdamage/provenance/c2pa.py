@@ -13,12 +13,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from realdamage.phrases.sentences import Phrase, phrase
-from realdamage.provenance.blocks import Blocks, clean
-from realdamage.provenance.precedence import in_order
-from realdamage.provenance.record import Declared, Finding
-from realdamage.provenance.source_types import CAPTURES, declared_by_source_type, source_type_code
-from realdamage.provenance.trust import TrustAnchors
+from realdamage.phrases import Phrase, phrase
+from realdamage.provenance.c2pa import TrustAnchors
+from realdamage.provenance.containers import Blocks, clean
+from realdamage.provenance.precedence import (
+    CAPTURES,
+    Declared,
+    Finding,
+    declared_by_source_type,
+    in_order,
+    source_type_code,
+)
 
 _SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_reading": True}
