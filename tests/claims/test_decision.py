@@ -17,6 +17,7 @@ from realdamage.claims.decide import (
     recommended_by,
 )
 from realdamage.claims.policy import ClaimPolicy, Recommendation, Rules, message_to_buyer
+from realdamage.core.quality import PhotoQuality
 from realdamage.core.verdict import Reason, Verdict
 from realdamage.photo_pairs import Change, Comparison
 from realdamage.phrases import in_english, phrase
@@ -79,6 +80,8 @@ def verdict(outcome: str = "real", *codes: str, side: int = 800) -> Verdict:
         model_version="test",
         width=side,
         height=side,
+        quality=PhotoQuality(side, 0.4, 90.0, 0.1),
+        hot_share=0.0,
     )
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import realdamage
+from realdamage import files
 from realdamage.commands import cli
 from realdamage.commands.cli import main
 from realdamage.core.model_file import read_model_file, write_model_file

@@ -340,8 +340,8 @@ def _count(number: float, one: str) -> str:
 
 def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
     """(name, bytes) of the photos that paths, folders and globs name."""
-    from realdamage.files import find_photos
     from realdamage.core.decode import read_file
+    from realdamage.files import find_photos
 
     return [(path.name, read_file(path)) for path in find_photos(given)]
 

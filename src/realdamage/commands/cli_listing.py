@@ -53,8 +53,8 @@ def compare_listing(arguments: argparse.Namespace) -> int:
     stream (exit code 1), the others are still compared."""
     with extra("claims", "realdamage compare-listing"):
         import cv2  # noqa: F401
-    from realdamage.files import find_photos
     from realdamage.core.decode import decode
+    from realdamage.files import find_photos
     from realdamage.photo_pairs import Comparison, compare, draw_comparison, prepare
     from realdamage.photo_pairs.table import table
 

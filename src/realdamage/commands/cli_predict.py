@@ -83,11 +83,11 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Judge photos. Missing and unreadable ones are named on the error stream (exit code 1) and have a line without a
     score; the others are still judged."""
-    from realdamage.files import find_photos
     from realdamage.core.detector import Detector
     from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair
     from realdamage.core.tiles import read_photo
     from realdamage.core.verdict import verdict_row
+    from realdamage.files import find_photos
 
     # What cannot be written is told before hours of judging, not after.
     form = (
