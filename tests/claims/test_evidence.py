@@ -477,4 +477,4 @@ def test_the_prior_and_the_trust_list_are_recorded(
     broken = bytearray(signed)
     broken[-40] ^= 1
     claim = judge_claim([("signed.jpg", bytes(broken))], detector=detector)
-    assert (claim.recommendation, claim.reasons[0].code) == ("review", "credentials_broken")
+    assert "credentials_broken" in [reason.code for reason in claim.reasons]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from typing import Literal
 
 MAX_BLOCK = 4 << 20
 """Bytes of an EXIF block, an XMP packet or a text; the largest real ones are workflows of 1 MB."""
@@ -144,7 +145,7 @@ class _ExifReader:
     def _number(self, values: dict[int, bytes], tag: int) -> int:
         """An unsigned SHORT or LONG; 0 for anything else."""
         value = values.get(tag, b"")
-        byte_order = "little" if self.order == "<" else "big"
+        byte_order: Literal["little", "big"] = "little" if self.order == "<" else "big"
         return int.from_bytes(value, byte_order) if len(value) in (2, 4) else 0
 
     def _integer(self, offset: int | None, form: str) -> int | None:
