@@ -1,8 +1,6 @@
-"""Lays the listing photo over the claim photo to a fraction of a pixel, in its colours and
-sharpness.
+"""Lays the listing photo over the claim photo to a fraction of a pixel, in its colours.
 
-What is left between two copies of one shot must be noise; half a pixel or another brightness would
-look like change everywhere.
+What is left between two copies of one shot must be noise.
 """
 
 from __future__ import annotations
@@ -32,9 +30,8 @@ class Alignment:
     claim, listing: float32 [h, w, 3] in 0..255. covered: bool [h, w], where the listing photo
         reaches.
     homography: pixels of the listing photo as given to pixels of the claim photo as given.
-    overlap: see `Comparison`.
-    motion: median residual movement of tracked points, in pixels of the grid (parallax, a bent
-        package); NaN when too few could be tracked.
+    motion: median residual movement of tracked points, in pixels (parallax); NaN with too few
+        points.
     """
 
     claim: Float32Array
@@ -48,8 +45,7 @@ class Alignment:
 def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignment | None:
     """Refine `homography` (listing to claim, pixels of uint8 [h, w, 3]) and bring both to one grid.
 
-    The grid is the claim photo's, or coarser where the listing photo is. None when they hardly
-    overlap.
+    The grid is the coarser one of the two. None when they hardly overlap.
     """
     import cv2
 
