@@ -16,19 +16,10 @@ import pytest
 import realdamage
 
 PACKAGE = Path(realdamage.__file__).parent
-TRAINING = set(
-    [
-        "torch",
-        "torchvision",
-        "timm",
-        "lightning",
-        "hydra",
-        "omegaconf",
-        "diffusers",
-        "transformers",
-        "peft",
-    ]
-)
+TRAINING = {
+    *("torch", "torchvision", "timm", "lightning", "hydra", "omegaconf", "diffusers"),
+    *("transformers", "peft"),
+}
 ANALYSIS = {"pandas", "sklearn", "scipy", "matplotlib", "onnx"}
 # The codec engines run networks; train_codec is a command that trains one.
 CODEC_ENGINES = {

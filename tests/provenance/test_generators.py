@@ -15,38 +15,13 @@ WORDS = [
     for generator, _ in _patterns(which)
     for word in getattr(generator, which)
 ]
-EDITORS = [
-    "Adobe Photoshop 26.0 (Windows)",
-    "Adobe Photoshop Lightroom Classic 14.0",
-    "Snapseed 2.0",
-    "PicsArt",
-    "GIMP 2.10",
-    "Google",
-    "Pixel 9 Pro",
-    "HDR+ 1.0.540104767zd",
-    "Canon EOS R5",
-    "iPhone 15 Pro",
-    "17.4.1",
-    "Capture One",
-    "Meitu",
-    "Picasa",
-    "Luminar Neo",
-    "f.lux",
-    "Fluxus",
-    "imagen",
-    "Editor de imagen",
-    "Grokking",
-    "Sorabji",
-    "Geminiani",
-    "Runways",
-    "Krear",
-    "Canva",
-    "Windows Photo Editor 10.0",
-    "darktable 4.6",
-    "Paint.NET",
-    "Affinity Photo 2",
-    "",
-]
+EDITORS = (
+    *("Adobe Photoshop 26.0 (Windows)", "Adobe Photoshop Lightroom Classic 14.0", "Snapseed 2.0"),
+    *("PicsArt", "GIMP 2.10", "Google", "Pixel 9 Pro", "HDR+ 1.0.540104767zd", "Canon EOS R5"),
+    *("iPhone 15 Pro", "17.4.1", "Capture One", "Meitu", "Picasa", "Luminar Neo", "f.lux"),
+    *("Fluxus", "imagen", "Editor de imagen", "Grokking", "Sorabji", "Geminiani", "Runways"),
+    *("Krear", "Canva", "Windows Photo Editor 10.0", "darktable 4.6", "Paint.NET", ""),
+)
 COMMON = ("Gemini", "Flux Studios", "Grok", "Sora", "Runway", "Firefly", "Sophie Dalle", "豆包")
 
 
