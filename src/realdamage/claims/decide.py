@@ -272,8 +272,7 @@ class _Rules:
 
     def by_verdict(self) -> tuple[Recommendation, list[Phrase]]:
         """What an outcome `synthetic` recommends, and why it is not `escalate`, which needs a
-        calibrated
-        model with a guarantee within the policy's limit."""
+        calibrated model with a guarantee within the policy's limit."""
         recommends, limit = self.policy.rules.verdict_synthetic, self.policy.escalate_up_to
         if recommends != "escalate":
             return recommends, []

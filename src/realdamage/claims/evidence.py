@@ -69,8 +69,7 @@ def write_evidence(
     overwrite: replace evidence in the folder; its log continues. log: a log over all claims.
 
     Raises UsageError when the folder is not empty, or the photos are others; RealDamageError when
-    it
-    cannot be written, and then nothing is left behind.
+    it cannot be written, and then nothing is left behind.
     """
     folder = Path(folder)
     check_free(folder, overwrite)
@@ -153,11 +152,11 @@ def _draw_pictures(
             continue
         rgb = decode(data)
         small = _small(Image.fromarray(rgb), MAX_SIDE)
-        pictures = PhotoPictures(_data_uri(small))
+        drawn = PhotoPictures(_data_uri(small))
         if photo.verdict is not None and photo.verdict.heatmap is not None:
             heat = draw_overlay(np.asarray(small), photo.verdict, reasons=False)
-            pictures.heat = _data_uri(heat)
-        found.append(pictures)
+            drawn.heat = _data_uri(heat)
+        found.append(drawn)
         halves.append(_small(Image.fromarray(rgb), PAIR_SIDE) if photo.comparisons else small)
     for listing, data in zip(claim.listings, listings, strict=True):
         if listing.error:

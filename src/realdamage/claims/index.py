@@ -122,8 +122,7 @@ class ClaimIndex:
     """The index in one file, made on first use; use it in a `with`, or `close` it.
 
     counts(claim_id, earlier): whether photos of that claim may be found; `earlier`: added before
-    those
-        of the claim that asks. Methods raise RealDamageError, naming the file.
+    those of the claim that asks. Methods raise RealDamageError, naming the file.
     """
 
     def __init__(
@@ -198,10 +197,11 @@ class ClaimIndex:
             ids |= {row for (row,) in sqlite.execute(exact, (bytes.fromhex(photo.sha256),))}
             rows = list(_rows(sqlite, sorted(ids)))
             first = min((row[0] for row in rows if row[1] == other_than), default=0)
-            for row_id, claim_id, number, seen, sha256, *hashes in rows:
+            for row_id, claim_id, number, seen, sha256, coarse, fine, thumbnail in rows:
                 if claim_id == other_than:
                     continue
-                if (same := _match(photo, sha256.hex(), _from_row(*hashes))) is not None:
+                other = _from_row(coarse, fine, thumbnail)
+                if (same := _match(photo, sha256.hex(), other)) is not None:
                     bits, is_exact, mirrored = same
                     of = f"photo {number}"
                     one = Duplicate(name, of, claim_id, bits, is_exact, seen, mirrored)

@@ -49,8 +49,7 @@ def judge_claim(
     trust_anchors: TrustAnchors | None = None,
 ) -> Claim:
     """Judge the photos of one claim: (name, bytes) each, and `listings`. An unreadable photo does
-    not
-    stop the others.
+    not stop the others.
 
     text: what the buyer wrote; it decides nothing. claim_id: yours, or a new one.
     index: of earlier claims. This claim's photos are added *before* they are looked up, so that of
@@ -60,8 +59,7 @@ def judge_claim(
     trust_anchors: authorities that you trust to say who signed content credentials.
 
     Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when no photo can
-    be
-    read; MissingExtraError without the extra "claims".
+    be read; MissingExtraError without the extra "claims".
     """
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()

@@ -82,9 +82,8 @@ class EvidenceLog:
 
     def recover(self) -> bool:
         """Move an incomplete entry at the end, left by a power loss, to a file of its own, and
-        append an
-        entry "recovered" that names it. Returns whether there was one. A last line that is JSON
-        stays."""
+        append an entry "recovered" that names it. Returns whether there was one. A last line that
+        is JSON stays."""
         try:
             with self.path.open("r+b", buffering=0) as file, locked(file):
                 *lines, torn = self._end(file)

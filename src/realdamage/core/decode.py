@@ -176,8 +176,7 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
 
 def _check_jpeg(data: bytes, name: str) -> None:
     """Refuse a JPEG made to decode slowly: many scans (each visits all pixels), many header
-    segments,
-    or much padding (Pillow reads it byte by byte, or again with every 64 KB).
+    segments, or much padding (Pillow reads it byte by byte, or again with every 64 KB).
 
     Walks from marker to marker as libjpeg does, up to the end of the first picture.
     """

@@ -104,22 +104,24 @@ class Detector:
         return self.metadata.pixel_spec
 
     @overload
-    def predict(self, source: PhotoSource, *, on_error: Literal["raise"] = "raise") -> Verdict: ...
+    def predict(  # type: ignore[overload-overlap]  # text and bytes are iterable too
+        self, source: PhotoSource, *, on_error: Literal["raise"] = "raise"
+    ) -> Verdict: ...
+    @overload
+    def predict(self, source: PhotoSource, *, on_error: str) -> Verdict | PhotoError: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, source: Iterable[Any], *, on_error: str = "raise") -> list[Any]: ...
-    @overload
-    def predict(self, source: PhotoSource, *, on_error: str) -> Verdict | PhotoError: ...
     def predict(
         self,
-        source: PhotoSource | Iterable[Any],
+        source: Any,
         *,
         on_error: str = "raise",
     ) -> Verdict | PhotoError | list[Any]:
         """Judge a photo: bytes, a path, an open file, a PIL image, uint8 [h, w, 3] RGB; or several.
 
         Of several, the next photo is read while the network judges the previous one. An unreadable
-        photo
-        raises PhotoError; with `on_error="return"` the error is returned instead of its verdict.
+        photo raises PhotoError; with `on_error="return"` the error is returned instead of its
+        verdict.
         """
         if on_error not in ("raise", "return"):
             raise UsageError(f"on_error={on_error!r} must be 'raise' or 'return'")

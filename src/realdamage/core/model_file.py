@@ -105,8 +105,7 @@ def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
     """Read a model file: (its bytes, its metadata, the hex digest of its graph and weights).
 
     Raises ModelFileError, naming the file: missing (MissingModelError), damaged, changed, without
-    our
-    metadata, or of a newer format version.
+    our metadata, or of a newer format version.
     """
     try:
         data = Path(path).read_bytes()

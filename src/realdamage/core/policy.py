@@ -67,8 +67,8 @@ class Calibration(Record):
         """The probability in 0..1 that a photo with this score is synthetic.
 
         prior: share of synthetic photos where the model is used, by default that of the calibration
-            set;
-            re-weights by the prior odds (Elkan 2001). Raises UsageError unless in 0..1 exclusive.
+            set; re-weights by the prior odds (Elkan 2001). Raises UsageError unless in 0..1
+            exclusive.
         """
         log_odds = self._log_odds_at(score)
         if prior is not None:
@@ -80,8 +80,7 @@ class Calibration(Record):
 
     def score_at(self, probability: float, prior: float | None = None) -> float | None:
         """The lowest score with at least this probability, which is in 0..1 exclusive; None where
-        the
-        curve lies above it everywhere or never reaches it."""
+        the curve lies above it everywhere or never reaches it."""
         if not 0 < probability < 1:
             raise UsageError(f"probability={probability} must be above 0 and below 1")
         log_odds = _log_odds(probability)

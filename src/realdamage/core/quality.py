@@ -59,16 +59,13 @@ class PhotoQuality:
 
     short_side: of the upright photo, in pixels.
     sharpness: in 0..1, share of the steepness of the sharpest edges that a further blur removes:
-        0.4
-        and more for a crisp photo, 0.32 after a blur of 1 pixel (sigma), 0.16 of 2, 0.05 of 4; 0
-        where
-        nothing rises above the noise.
+        0.4 and more for a crisp photo, 0.32 after a blur of 1 pixel (sigma), 0.16 of 2, 0.05 of 4;
+        0 where nothing rises above the noise.
     compression: JPEG quality 1..100 of the hardest compression found in the file's tables or the
         pixels; 100: no trace, which proves nothing, since a resize, WebP and AVIF hide it.
     fine_detail: at least 0, finest over coarse detail: median 0.094 of 526 honest photos (2% below
         0.038), 0.021 after a blur of 1 pixel; white noise 1, a flat photo 0. A blur of 4 pixels
-        leaves
-        only noise and it rises again; `sharpness` finds such photos.
+        leaves only noise and it rises again; `sharpness` finds such photos.
     """
 
     short_side: int
@@ -173,8 +170,7 @@ def edge_sharpness(windows: Float32Array) -> float:
     """`PhotoQuality.sharpness` of grey windows float32 [n, side, side] in 0..255.
 
     How much an edge's gradient falls when it is blurred again (Zhuo & Sim 2011) does not depend on
-    its
-    contrast. The sharpest tenth of the windows counts; noise is estimated after Immerkær 1996.
+    its contrast. The sharpest tenth of the windows counts; noise is estimated after Immerkær 1996.
     """
     count, noise = len(windows), _noise(windows)
     (fine, of_fine), (coarse, of_coarse) = (
@@ -200,8 +196,7 @@ def edge_sharpness(windows: Float32Array) -> float:
 
 def fine_detail(windows: Float32Array) -> float:
     """`PhotoQuality.fine_detail` of grey windows float32 [n, side, side]: the square root of the
-    ratio
-    of the mean power from 0.4 cycles a pixel on to that between 0.05 and 0.25."""
+    ratio of the mean power from 0.4 cycles a pixel on to that between 0.05 and 0.25."""
     side = windows.shape[1]
     hann = np.hanning(side + 1)[:-1].astype(np.float32)
     taper = np.outer(hann, hann)
@@ -220,9 +215,8 @@ def pixel_jpeg_quality(windows: Float32Array) -> float:
     """`PhotoQuality.compression` of grey windows float32 [n, side, side], each at a multiple of 8.
 
     A JPEG leaves the cosine coefficients of its blocks near multiples of the quantisation steps
-    (Fan &
-    de Queiroz 2003); the coarsest of libjpeg's 100 luma tables that fits counts. Looked for on the
-    photo's own grid, and where its blocks seem to begin if it was cropped later.
+    (Fan & de Queiroz 2003); the coarsest of libjpeg's 100 luma tables that fits counts. Looked for
+    on the photo's own grid, and where its blocks seem to begin if it was cropped later.
     """
     origins = {(0, 0), (_block_start(windows), _block_start(windows.swapaxes(1, 2)))}
     return min(_grid_quality(windows, top, left) for left, top in origins)
@@ -267,8 +261,7 @@ def _agreement(
     """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), number of values).
 
     Equal coefficients count as one value: a drawing repeats the same edge. One that a step rounds
-    to 0
-    is left out. The mean is 1 where all lie at multiples of the steps. top, left: where blocks
+    to 0 is left out. The mean is 1 where all lie at multiples of the steps. top, left: where blocks
     begin.
     """
     count, side = len(windows), (windows.shape[1] - max(top, left)) // _BLOCK

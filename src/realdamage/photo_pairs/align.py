@@ -61,7 +61,7 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
         covered = _covered(source, warp, size)
         if not covered.any():
             return None
-        laid = np.asarray(cv2.warpPerspective(source, warp, size, flags=cv2.INTER_CUBIC))
+        laid = np.asarray(cv2.warpPerspective(source, warp, size, flags=cv2.INTER_CUBIC), np.uint8)
         correction, motion = _track(grid, laid, covered)
         if correction is None:
             break
@@ -98,7 +98,7 @@ def _shrunk(rgb: UInt8Array, scale: float) -> tuple[UInt8Array, Matrix]:
     size = (max(16, round(width * scale)), max(16, round(height * scale)))
     if scale > 0.97 or size[0] >= width or size[1] >= height:
         return rgb, np.eye(3)
-    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     return small, scaling((width, height), size)
 
 
@@ -227,5 +227,5 @@ def _equally_sharp(
     which, sigma = min(choices, key=left_over)
     if not sigma:
         return claim, listing
-    blurred = np.asarray(cv2.GaussianBlur((claim, listing)[which], (0, 0), sigma))
+    blurred = np.asarray(cv2.GaussianBlur((claim, listing)[which], (0, 0), sigma), np.float32)
     return (claim, blurred) if which else (blurred, listing)

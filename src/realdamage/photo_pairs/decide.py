@@ -193,7 +193,7 @@ def _may_be_one_frame(claim: UInt8Array, listing: UInt8Array) -> bool:
         small.append(thumbnail.astype(np.float64).ravel())
     if min(small[0].std(), small[1].std()) < _PLAIN:
         return True
-    return float(np.corrcoef(*small)[0, 1]) > _ALIKE
+    return float(np.corrcoef(small[0], small[1])[0, 1]) > _ALIKE
 
 
 def _size(rgb: UInt8Array) -> tuple[int, int]:

@@ -88,8 +88,7 @@ class TrustAnchors:
         OpenSSL reads each certificate first, since the C2PA library skips broken ones without a
         message.
         Raises UsageError for a wrong file, MissingExtraError without c2pa-python, and
-        RealDamageError
-        when the installed version ignores such a list.
+        RealDamageError when the installed version ignores such a list.
         """
         data = _read_list(Path(path))
         found = [body for _, body in _CERTIFICATE.findall(data)]
@@ -198,7 +197,7 @@ def judge_store(store: Any, blocks: Blocks, *, listed: bool = False) -> Finding 
     listed: whether it was read with a list of trusted authorities.
     """
     manifests = _mapping(_mapping(store).get("manifests"))
-    active = _mapping(manifests.get(_mapping(store).get("active_manifest")))
+    active = _mapping(manifests.get(str(_mapping(store).get("active_manifest"))))
     if not active:
         blocks.broken(phrase("c2pa_not_active"))
         return None

@@ -15,7 +15,7 @@ Declared: TypeAlias = Literal["ai_generated", "ai_edited", "ai_possible", "ai_su
 ThumbnailState: TypeAlias = Literal["none", "matches", "differs"]
 
 _FIRM = ("ai_generated", "ai_edited")
-_STRENGTH: tuple[Declared, ...] = (*_FIRM, "ai_possible", "ai_suspected", "none")
+_STRENGTH = (*_FIRM, "ai_possible", "ai_suspected", "none")
 # The harder to write by accident, the earlier; one row is one standard.
 _RANKS = (
     ("c2pa",),

@@ -23,10 +23,8 @@ def compare_thumbnail(photo: bytes, thumbnail: bytes, max_pixels: int) -> Thumbn
     thumbnail is not a JPEG (EXIF allows no other compression).
 
     All four rotations of the thumbnail are tried, since some programs turn only one of the two;
-    with
-    another shape, without bars and as the photo's middle. Brightness and contrast may differ; then
-    no
-    block of 1/16 of the side may differ by more than TOLERANCE.
+    with another shape, without bars and as the photo's middle. Brightness and contrast may differ;
+    then no block of 1/16 of the side may differ by more than TOLERANCE.
     """
     if not thumbnail.startswith(b"\xff\xd8\xff"):
         return "none"
