@@ -86,7 +86,7 @@ def test_a_list_of_trusted_authorities(folder: Path, run: Run, signing: Any) -> 
     digest = hashlib.sha256(signing.chain.encode()).hexdigest()
     code, out, err = run("signed.jpg", "plain.jpg", "--trust-anchors", "anchors.pem")
     assert code == 0
-    assert "an authority on your list vouches for this name" in out
+    assert "an authority on your list confirms this name" in out
     assert "c2pa_untrusted" not in out
     assert out.splitlines()[-1].endswith(
         f"checked against the list of authorities with SHA-256 {digest}."

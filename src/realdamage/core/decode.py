@@ -84,7 +84,8 @@ def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
     if isinstance(source, bytes | Image.Image | np.ndarray):
         return source
     file: Any = source
-    return file.read() if hasattr(file, "read") else file
+    contents: bytes = file.read() if hasattr(file, "read") else file
+    return contents
 
 
 def read_file(path: Path) -> bytes:
