@@ -1,4 +1,5 @@
-"""What each room may import, checked in an interpreter of its own: a service loads no training library."""
+"""What each room may import, checked in an interpreter of its own: a service loads no training
+library."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def test_the_service_and_what_claims_import_need_no_training_and_no_analysis() -
     assert heavy_imports(modules, TRAINING | ANALYSIS - {"scipy"}) == {}
 
 
-# A room may import those before it; the service only the first five. errors.py and files.py are free.
+# A room may import those before it; the service only the first five. errors.py and files.py are
+# free.
 ORDER = (
     *("phrases", "core", "provenance", "photo_pairs", "claims", "data", "synthesis", "training"),
     *("evaluation", "rendering", "exporting", "service", "commands"),
@@ -95,7 +97,8 @@ MAY_IMPORT["data"] = {"phrases", "core"}
 
 
 def against_the_direction(room: str, source: str) -> list[str]:
-    """The modules of ours that `source`, a file of `room`, imports although it may not; also inside functions."""
+    """The modules of ours that `source`, a file of `room`, imports although it may not; also inside
+    functions."""
     imported: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -1,4 +1,5 @@
-"""What is installed is what the repository says: the wheel's files, the commands, bounds, pins and the Makefile."""
+"""What is installed is what the repository says: the wheel's files, the commands, bounds, pins and
+the Makefile."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def project() -> dict[str, Any]:
 
 
 def build(target: str, source: Path, output: Path) -> Path:
-    """Builds "wheel" or "sdist" of `source` with the backend alone: no network, nothing written into the source."""
+    """Builds "wheel" or "sdist" of `source` with the backend alone: no network, nothing written
+    into the source."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(output)]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -123,7 +125,8 @@ def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -
 
 
 def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `code` in an interpreter in which `blocked` cannot be imported, away from the repository."""
+    """Runs `code` in an interpreter in which `blocked` cannot be imported, away from the
+    repository."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     program = f"import sys; sys.modules[{blocked!r}] = None; {code}"
     command = [sys.executable, "-c", program]
@@ -165,7 +168,8 @@ def bound_lines() -> list[str]:
 
 
 def direct_dependencies(project: dict[str, Any]) -> list[str]:
-    """The requirements of the base install, of every extra and of every group; not those of one extra on another."""
+    """The requirements of the base install, of every extra and of every group; not those of one
+    extra on another."""
     lists = [
         project["project"]["dependencies"],
         *project["dependency-groups"].values(),

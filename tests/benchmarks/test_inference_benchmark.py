@@ -1,7 +1,9 @@
-"""What a verdict costs with the `vit_micro` architecture (random weights): time from bytes, its parts, memory.
+"""What a verdict costs with the `vit_micro` architecture (random weights): time from bytes, its
+parts, memory.
 
-`make bench` times it on two threads and prints a table. Ratios come from one run, so they are what to compare; a run of
-the tests uses photos of a quarter of the size, to check that the code still runs.
+`make bench` times it on two threads and prints a table. Ratios come from one run, so they are what
+to compare; a run of the tests uses photos of a quarter of the size, to check that the code still
+runs.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ METADATA = ModelMetadata(
     model_version="benchmark",
 )
 
-# The high-water mark of this program alone: ru_maxrss would begin at that of the process that started it.
+# The high-water mark of this program alone: ru_maxrss would begin at that of the process that
+# started it.
 PEAK = """
 import sys
 from pathlib import Path
@@ -95,7 +98,8 @@ def exported(network: EvidenceViT, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def seconds(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Of the fastest round of each; taken in turn, so that a slow moment of the machine meets all of them."""
+    """Of the fastest round of each; taken in turn, so that a slow moment of the machine meets all
+    of them."""
     best = dict.fromkeys(steps, math.inf)
     for _ in range(rounds):
         for name, step in steps.items():

@@ -1,4 +1,5 @@
-"""From findings to a recommendation: each rule by itself, which of several counts, and what may never escalate."""
+"""From findings to a recommendation: each rule by itself, which of several counts, and what may
+never escalate."""
 
 from __future__ import annotations
 

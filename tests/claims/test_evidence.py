@@ -1,4 +1,5 @@
-"""A claim from its photos to a folder of evidence, and what `verify` finds when somebody touches it."""
+"""A claim from its photos to a folder of evidence, and what `verify` finds when somebody touches
+it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
 @pytest.fixture(scope="module")
 def painted(claim_photo: Photo) -> bytes:
-    """The listing's photo with a dark blot, saved again, its file full of markup and with a position."""
+    """The listing's photo with a dark blot, saved again, its file full of markup and with a
+    position."""
     with Image.open(io.BytesIO(claim_photo(1, size=(640, 480), quality=92))) as image:
         rgb = np.asarray(image).copy()
     rgb[150:230, 250:350] = (20, 15, 10)

@@ -1,4 +1,5 @@
-"""The index of earlier claims: what counts as the same photo, what is kept of it, and many writers at once."""
+"""The index of earlier claims: what counts as the same photo, what is kept of it, and many writers
+at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log's chain: every way to tamper with it is found, and several processes append to it at once."""
+"""A log's chain: tampering is found, and several processes append to it at once."""
 
 from __future__ import annotations
 

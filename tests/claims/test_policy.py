@@ -1,4 +1,5 @@
-"""The rules that a fraud team edits: the file shows the defaults, and a mistake is named with its key."""
+"""The rules that a fraud team edits: the file shows the defaults, and a mistake is named with its
+key."""
 
 from __future__ import annotations
 

@@ -99,17 +99,17 @@ def test_a_list_of_trusted_authorities(folder: Path, run: Run, signing: Any) -> 
     assert json.loads(out)["results"][0]["provenance"]["trust_anchors_sha256"] == digest
     code, out, err = run("signed.jpg")
     assert "not a trusted signer" in out
-    assert "none is configured" in out
+    assert "no list is configured" in out
     Path("anchors.pem").write_text(signing.authority[:-40])
     code, out, err = run("signed.jpg", "--trust-anchors", "anchors.pem")
     assert (code, out) == (2, "")
-    assert "anchors.pem: certificate 1 of 1 cannot be read" in err
+    assert "anchors.pem: certificate 1 of 1 is damaged" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["plain.jpg", "text.jpg"], 1, "text.jpg: not a photo that can be read"),
+        (["plain.jpg", "text.jpg"], 1, "text.jpg: not a photo in a known format"),
         (["plain.jpg", "absent\x1b[31m.jpg"], 1, "realdamage: absent[31m.jpg: no such file\n"),
         (["text.jpg"], 3, "none of the 1 photos could be read"),
         (["absent.jpg"], 2, "absent.jpg: no such photo or folder"),

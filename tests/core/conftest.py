@@ -1,4 +1,5 @@
-"""A network that sees redness (redness.onnx.txt): evidence of a patch = (mean red - mean blue) / 16, logit = its mean.
+"""A network that sees redness (redness.onnx.txt): evidence of a patch = (mean red - mean blue) /
+16, logit = its mean.
 
 Its answers can be worked out by hand.
 """
@@ -57,7 +58,8 @@ def write_red_model(
 
 @pytest.fixture
 def blue_photo() -> Callable[..., np.ndarray]:
-    """A bluish photo (evidence -4) with red rectangles (evidence +10) at the given (left, top, right, bottom)."""
+    """A bluish photo (evidence -4) with red rectangles (evidence +10) at the given (left, top,
+    right, bottom)."""
 
     def make(width: int, height: int, *red_boxes: tuple[int, int, int, int]) -> np.ndarray:
         rgb = np.empty((height, width, 3), dtype=np.uint8)

@@ -1,4 +1,5 @@
-"""Every kind of file that phones, apps and scanners write becomes the same upright pixels, or a clear error."""
+"""Every kind of file that phones, apps and scanners write becomes the same upright pixels, or a
+clear error."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from PIL import Image, ImageCms
 from realdamage.core.decode import decode
 from realdamage.errors import PhotoError
 
-# How a camera held that way stores the upright picture: the inverse of what orientation k asks a viewer to do.
+# How a camera held that way stores the upright picture: the inverse of what orientation k asks a
+# viewer to do.
 STORED = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -32,7 +34,8 @@ STORED = {
 
 @pytest.fixture
 def picture() -> np.ndarray:
-    """Smooth and without any symmetry, so that JPEG keeps it and every wrong turn shows; uint8 [48, 64, 3]."""
+    """Smooth and without any symmetry, so that JPEG keeps it and every wrong turn shows; uint8 [48,
+    64, 3]."""
     y, x = np.mgrid[0:48, 0:64]
     return np.stack([4 * x, 5 * y, 2 * x + y], axis=2).clip(0, 255).astype(np.uint8)
 
@@ -199,7 +202,8 @@ def test_too_large_is_refused_from_the_header(
 
 
 def many_scans(scans: int, form: str = "JPEG") -> bytes:
-    """A progressive JPEG whose last scan is repeated until it has that many; as an MPO with a second picture of 10."""
+    """A progressive JPEG whose last scan is repeated until it has that many; as an MPO with a
+    second picture of 10."""
     image = Image.new("RGB", (48, 48), (90, 120, 60))
     options = {"save_all": True, "append_images": [image]} if form == "MPO" else {}
     data = encode(image, form, progressive=True, **options)
@@ -272,7 +276,8 @@ def test_a_little_padding_is_no_harm() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    """A pipe would block for ever and /dev/zero would fill the memory: this runs in a process with limits on both."""
+    """A pipe would block for ever and /dev/zero would fill the memory: this runs in a process with
+    limits on both."""
     (photo := tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
     (link := tmp_path / "link.png").symlink_to(photo)
     os.mkfifo(pipe := tmp_path / "pipe")

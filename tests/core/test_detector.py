@@ -1,4 +1,5 @@
-"""From a photo to a verdict, with a network whose answers can be worked out by hand (conftest: redness)."""
+"""From a photo to a verdict, with a network whose answers can be worked out by hand (conftest:
+redness)."""
 
 from __future__ import annotations
 

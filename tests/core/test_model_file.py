@@ -1,4 +1,5 @@
-"""A model file describes itself; one that was damaged or changed is refused; files are whole or absent."""
+"""A model file describes itself; one that was damaged or changed is refused; files are whole or
+absent."""
 
 from __future__ import annotations
 

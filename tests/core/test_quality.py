@@ -1,4 +1,5 @@
-"""What is left of a photo's detail is found again: the blur it was given, the JPEG quality it was saved at."""
+"""What is left of a photo's detail is found again: the blur it was given, the JPEG quality it was
+saved at."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ RGB = np.ndarray
 
 
 def scene(width: int = 400, height: int = 300, seed: int = 0) -> RGB:
-    """Things with edges in all directions, under sensor noise of 2 grey levels; drawn large, then made smaller."""
+    """Things with edges in all directions, under sensor noise of 2 grey levels; drawn large, then
+    made smaller."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (4 * width, 4 * height), (120, 110, 100))
     draw = ImageDraw.Draw(image)

@@ -1,4 +1,5 @@
-"""Scenes made from numbers, shot, laundered and painted on: what is said of two photos, and where they differ."""
+"""Scenes made from numbers, shot, laundered and painted on: what is said of two photos, and where
+they differ."""
 
 from __future__ import annotations
 

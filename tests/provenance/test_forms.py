@@ -1,4 +1,5 @@
-"""Every form of declaration is read from a file that the test wrote itself, and means what its standard says."""
+"""Every form of declaration is read from a file that the test wrote itself, and means what its
+standard says."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ LABEL = {key: f"value {index}" for index, key in enumerate(FIELDS)} | {"Label": 
 JSON = json.dumps(LABEL)
 WRAPPED = json.dumps({"AIGC": LABEL})
 ESCAPED = html.escape(JSON)
-PARAMETERS = "a cup, cracked\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x512"
+PARAMETERS = (
+    "a cup, cracked\nNegative prompt: blurry\n"
+    "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x512"
+)
 NODES = {
     "3": {"class_type": "KSampler", "inputs": {"seed": 1}},
     "4": {"class_type": "CheckpointLoaderSimple"},

@@ -1,4 +1,5 @@
-"""The table of generators: each of its words is found as a word, and what editors and cameras write is not."""
+"""The table of generators: each of its words is found as a word, and what editors and cameras write
+is not."""
 
 from __future__ import annotations
 

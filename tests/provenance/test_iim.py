@@ -1,5 +1,5 @@
-"""IPTC-IIM in the APP13 segments of a JPEG, written byte by byte: names count where they name a program or an author,
-and nothing that is broken costs more than a note."""
+"""IPTC-IIM in the APP13 segments of a JPEG, written byte by byte: names count where they name a
+program or an author, and nothing that is broken costs more than a note."""
 
 from __future__ import annotations
 

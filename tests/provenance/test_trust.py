@@ -1,4 +1,5 @@
-"""Signers under the user's list of authorities are trusted, no others; a wrong list is an error, never no trust."""
+"""Signers under the user's list of authorities are trusted, no others; a wrong list is an error,
+never no trust."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def another_authority(signing: Any) -> str:
 
 @pytest.fixture
 def anchors(signing: Any, tmp_path: Path) -> Anchors:
-    """`anchors(text)`: what is read from a file with this text; by default that of the throw-away authority."""
+    """`anchors(text)`: what is read from a file with this text; by default that of the throw-away
+    authority."""
 
     def read(text: str | bytes = "") -> TrustAnchors:
         path = tmp_path / "anchors.pem"
@@ -87,7 +89,8 @@ def test_a_certificate_that_ran_out_needs_a_time_stamp(
 def test_the_list_as_it_is_read(
     signing: Any, sign: Sign, another_authority: str, anchors: Anchors
 ) -> None:
-    text = f"# Subject: é\n{signing.authority}\r\nSubject\tCN=x\n{another_authority}{signing.authority}"
+    first = f"# Subject: é\n{signing.authority}\r\nSubject\tCN=x\n"
+    text = f"{first}{another_authority}{signing.authority}"
     read = anchors(text)
     assert (read.authorities, read.passed_over, read.pem.count(BEGIN)) == (2, 0, 2)
     assert read.sha256 == hashlib.sha256(text.encode()).hexdigest()
