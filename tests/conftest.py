@@ -26,10 +26,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import write_manifest
 
 if TYPE_CHECKING:

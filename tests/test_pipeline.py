@@ -13,7 +13,7 @@ import pytest
 
 from realdamage import Detector
 from realdamage.commands import cli
-from realdamage.core.metadata import read_model_file
+from realdamage.core.model_file import read_model_file
 from realdamage.data.manifest import read_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
 

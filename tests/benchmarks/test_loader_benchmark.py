@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from realdamage.core.photo import PixelSpec, cover, read_photo
 from realdamage.core.pooling import Pooling, pool
+from realdamage.core.tiles import PixelSpec, cover, read_photo
 from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.training.dataset import PairDataset, collate_units

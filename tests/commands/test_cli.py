@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 import realdamage
-from realdamage.commands import cli
+from realdamage import files
 from realdamage.commands.cli import main
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Verdict
 
 
@@ -200,12 +200,12 @@ def test_parquet_without_its_extra_says_what_to_install(
 
 
 def test_heat_map_pictures_are_no_photos(model: Path, photos: Path) -> None:
-    before = cli.find_photos([str(photos)])
+    before = files.find_photos([str(photos)])
     assert (
         main(["predict", str(photos), "--model", str(model), "--heatmap", str(photos / "heat")])
         == 0
     )
-    assert cli.find_photos([str(photos)]) == before
+    assert files.find_photos([str(photos)]) == before
 
 
 def test_one_heat_map_picture_per_photo(
@@ -391,10 +391,10 @@ def test_when_no_photo_could_be_read_nothing_was_done(
 
 def test_paths_folders_and_globs_name_each_photo_once(photos: Path) -> None:
     painted, real = photos / "below" / "painted.jpg", photos / "real.png"
-    assert cli.find_photos([str(real), str(photos)]) == [real, painted]
-    assert cli.find_photos([str(photos / "**" / "*.jpg")]) == [painted]
+    assert files.find_photos([str(real), str(photos)]) == [real, painted]
+    assert files.find_photos([str(photos / "**" / "*.jpg")]) == [painted]
     (photos / "odd[1].png").write_bytes(real.read_bytes())
-    assert cli.find_photos([str(photos / "odd[1].png")]) == [photos / "odd[1].png"]
+    assert files.find_photos([str(photos / "odd[1].png")]) == [photos / "odd[1].png"]
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_a_bug_shows_its_trace_only_with_debug(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of our own making")
 
-    monkeypatch.setattr(cli, "find_photos", broken)
+    monkeypatch.setattr(files, "find_photos", broken)
     assert main(["predict", str(photos), "--model", str(model)]) == 3
     assert "ZeroDivisionError: of our own making. This is a bug" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.core.metadata import read_model_file, write_model_file
-from realdamage.core.onnx_file import split_metadata
+from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import read_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from realdamage.core.metadata import read_model_file
+from realdamage.core.model_file import read_model_file
 from realdamage.data.manifest import read_manifest, write_manifest
 
 EXPERIMENT = """# @package _global_

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from realdamage.commands import cli
-from realdamage.provenance import Provenance, read_provenance
+from realdamage.provenance import read_provenance
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -59,7 +59,7 @@ def test_json_holds_what_the_function_returns(folder: Path, run: Run) -> None:
     code, out, _ = run("--format", "json", "labelled.png", "text.jpg")
     first, second = json.loads(out)["results"]
     assert code == 1
-    assert Provenance.from_dict(first["provenance"]) == read_provenance(folder / "labelled.png")
+    assert first["provenance"] == read_provenance(folder / "labelled.png").to_dict()
     assert second["name"] == "text.jpg"
     assert second["error"]["code"] == "unreadable"
     assert "begins with b'a letter'" in second["error"]["message"]
@@ -86,7 +86,7 @@ def test_a_list_of_trusted_authorities(folder: Path, run: Run, signing: Any) -> 
     digest = hashlib.sha256(signing.chain.encode()).hexdigest()
     code, out, err = run("signed.jpg", "plain.jpg", "--trust-anchors", "anchors.pem")
     assert code == 0
-    assert "an authority on your list vouches for this name" in out
+    assert "an authority on your list confirms this name" in out
     assert "c2pa_untrusted" not in out
     assert out.splitlines()[-1].endswith(
         f"checked against the list of authorities with SHA-256 {digest}."
@@ -99,17 +99,17 @@ def test_a_list_of_trusted_authorities(folder: Path, run: Run, signing: Any) -> 
     assert json.loads(out)["results"][0]["provenance"]["trust_anchors_sha256"] == digest
     code, out, err = run("signed.jpg")
     assert "not a trusted signer" in out
-    assert "none is configured" in out
+    assert "no list is configured" in out
     Path("anchors.pem").write_text(signing.authority[:-40])
     code, out, err = run("signed.jpg", "--trust-anchors", "anchors.pem")
     assert (code, out) == (2, "")
-    assert "anchors.pem: certificate 1 of 1 cannot be read" in err
+    assert "anchors.pem: certificate 1 of 1 is damaged" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["plain.jpg", "text.jpg"], 1, "text.jpg: not a photo that can be read"),
+        (["plain.jpg", "text.jpg"], 1, "text.jpg: not a photo in a known format"),
         (["plain.jpg", "absent\x1b[31m.jpg"], 1, "realdamage: absent[31m.jpg: no such file\n"),
         (["text.jpg"], 3, "none of the 1 photos could be read"),
         (["absent.jpg"], 2, "absent.jpg: no such photo or folder"),

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from realdamage.core.photo import PixelSpec
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import read_manifest
 from realdamage.errors import ConfigError, ManifestError
 from realdamage.training.datamodule import DamageDataModule

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.pooling import Pooling
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 
 SPEC = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)

@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import beta
 
 from realdamage.core.detector import Detector
-from realdamage.core.gate import Gate
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
+from realdamage.core.quality import Gate
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.evaluation.calibration import calibrate_model, choose_policy

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realdamage.commands.cli import main
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.economics import Costs, cost_sample, expected_cost, other_ways

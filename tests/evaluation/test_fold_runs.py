@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from realdamage.configuration import compose, plain
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest, read_manifest, with_known_columns
 from realdamage.data.readers import reader_from_mapping
 from realdamage.errors import ConfigError

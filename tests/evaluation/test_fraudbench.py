@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from realdamage.configuration import compose
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.fraudbench import (

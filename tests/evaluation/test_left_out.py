@@ -14,7 +14,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest, with_known_columns, write_manifest
 from realdamage.errors import ConfigError, RealDamageError, UsageError
 from realdamage.evaluation.left_out import main, read_folds

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from realdamage.commands.cli import main
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
 from realdamage.core.verdict import MEASURED_COLUMNS
 from realdamage.errors import RealDamageError, UsageError

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from realdamage.core.detector import Detector
-from realdamage.core.listing import FORMULA, csv_line, unescape_cell
 from realdamage.data.manifest import Manifest
 from realdamage.data.masks import patch_share
 from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError
@@ -33,6 +32,7 @@ from realdamage.evaluation.predictions import (
     score_manifest,
     write_predictions,
 )
+from realdamage.files import FORMULA, csv_line, unescape_cell
 
 WritePhotos = Callable[..., Manifest]
 T = TypeVar("T")

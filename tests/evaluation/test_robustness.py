@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from realdamage.core.detector import Detector
-from realdamage.core.photo import Photo
+from realdamage.core.tiles import Photo
 from realdamage.core.verdict import Verdict
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.data.parts import in_processes

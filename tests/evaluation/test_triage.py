@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from realdamage.commands.cli import main
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, write_predictions

@@ -15,8 +15,7 @@ import torch
 from onnx import numpy_helper
 
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import read_model_file
-from realdamage.core.onnx_file import split_metadata
+from realdamage.core.model_file import read_model_file, split_metadata
 from realdamage.core.scorer import OnnxScorer
 from realdamage.errors import ModelFileError, RealDamageError
 from realdamage.exporting import exporter

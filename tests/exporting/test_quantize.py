@@ -17,11 +17,11 @@ from onnx import numpy_helper
 
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
 from realdamage.core.scorer import OnnxScorer
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest, read_manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation import predictions

@@ -15,7 +15,7 @@ import pytest
 from nbclient import NotebookClient
 
 from realdamage import Detector
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.economics import Costs

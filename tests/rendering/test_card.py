@@ -16,7 +16,7 @@ from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from realdamage.commands.cli import main
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError

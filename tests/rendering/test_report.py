@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
 from realdamage.data.manifest import Manifest
 from realdamage.data.vocabulary import CODECS

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from realdamage.core.photo import decode
+from realdamage.core.decode import decode
 from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.synthesis import codec as codecs
 from realdamage.synthesis.codec import Codec, _autoencoder_config

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from realdamage.core.photo import decode
+from realdamage.core.decode import decode
 from realdamage.data.manifest import write_manifest
 from realdamage.errors import SynthesisError
 from realdamage.synthesis import train_codec

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.photo_pairs.result import OUTCOMES
+from realdamage.photo_pairs.decide import OUTCOMES
 from realdamage.synthesis.listing_laundering import TRANSFORMATIONS, launder
 from realdamage.synthesis.listing_trial import COLUMNS, KINDS, Trial, draw_pairs, main, summarise
 

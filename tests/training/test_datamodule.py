@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from realdamage.commands import train
-from realdamage.core.photo import PixelSpec
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import KINDS, read_manifest, write_manifest
 from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.training.datamodule import DamageDataModule

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from realdamage.core.photo import PixelSpec
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.degradations import Degradations, Jpeg, Webp
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.errors import ConfigError, ManifestError, PhotoError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from realdamage.claims.values import Claim
+from realdamage.claims.decide import Claim
 
 _WIDTH = 118
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import glob
 import json
 import os
 import re
@@ -22,9 +21,8 @@ from realdamage.commands import (
     cli_predict,
     cli_service,
 )
-from realdamage.commands.cli_predict import HEATMAP_ENDING
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.phrases.sentences import printable
+from realdamage.phrases import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,50 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def info(arguments: argparse.Namespace) -> int:
     """Print the metadata of a model file as JSON, after checking the file."""
     from realdamage.core.detector import PACKAGED_MODEL
-    from realdamage.core.metadata import read_model_file
+    from realdamage.core.model_file import read_model_file
 
     path = arguments.model or PACKAGED_MODEL
     data, metadata, graph_sha256 = read_model_file(path)
     values = {"file": str(path), "bytes": len(data), "graph_sha256": graph_sha256}
     print(json.dumps({**values, **json.loads(metadata.to_json())}, indent=2))
     return 0
-
-
-def find_photos(given: Iterable[str], *, keep_missing: bool = False) -> list[Path]:
-    """The photos that paths, folders (with all below) and globs name, each once, in order.
-
-    keep_missing: a name without a file stays in the list, so that whoever reads the photos can report it.
-    Raises UsageError when one of them names no file (with `keep_missing`: when all do), or a folder without photos.
-    """
-    from realdamage.core.photo import PHOTO_SUFFIXES
-
-    found: dict[Path, None] = {}
-    missing: dict[Path, UsageError] = {}
-    for text in given:
-        path = Path(text)
-        if path.is_dir():
-            below = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()
-            )
-            below = [p for p in below if not p.name.endswith(HEATMAP_ENDING)]
-            if not below:
-                raise UsageError(
-                    f"{path}: no photo in this folder; looked for {' '.join(sorted(PHOTO_SUFFIXES))}"
-                )
-        elif path.exists():
-            below = [path]
-        else:
-            matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
-            below = sorted(p for p in map(Path, matches) if p.is_file())
-            if not below:
-                missing[path] = UsageError(
-                    f"{text}: no such photo or folder, and no file matches it as a pattern"
-                )
-                below = [path]
-        found.update(dict.fromkeys(below))
-    if missing and (not keep_missing or len(missing) == len(found)):
-        raise next(iter(missing.values()))
-    return list(found)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realdamage.commands.cli_data import extra
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import PhotoError, UsageError
-from realdamage.phrases.sentences import printable
+from realdamage.files import write_atomically
+from realdamage.phrases import printable
 
 if TYPE_CHECKING:
     from realdamage.provenance import TrustAnchors
@@ -158,7 +158,7 @@ def provenance(arguments: argparse.Namespace) -> int:
     """Read what files say of themselves: content credentials (C2PA), AI labels (IPTC, GB 45438-2025), parameters and
     names of generators, and the camera. Absence proves nothing. Missing and unreadable files are named on the error
     stream (exit code 1), the others are still read."""
-    from realdamage.commands.cli import find_photos
+    from realdamage.files import find_photos
     from realdamage.provenance import Provenance, read_provenance
     from realdamage.provenance.table import footer, lines
 
@@ -340,8 +340,8 @@ def _count(number: float, one: str) -> str:
 
 def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
     """(name, bytes) of the photos that paths, folders and globs name."""
-    from realdamage.commands.cli import find_photos
-    from realdamage.core.decoding import read_file
+    from realdamage.core.decode import read_file
+    from realdamage.files import find_photos
 
     return [(path.name, read_file(path)) for path in find_photos(given)]
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.core.progress import track
 from realdamage.errors import MissingExtraError, RealDamageError, UsageError
+from realdamage.files import write_atomically
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from realdamage.commands.cli_data import extra
 from realdamage.commands.cli_model import PREDICTIONS_HELP, THREADS_HELP
-from realdamage.core.onnx_file import write_atomically
 from realdamage.core.progress import track
 from realdamage.errors import UsageError
+from realdamage.files import write_atomically
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:

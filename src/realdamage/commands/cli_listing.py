@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from realdamage.commands.cli_data import extra
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import PhotoError, UsageError
-from realdamage.phrases.sentences import printable
+from realdamage.files import write_atomically
+from realdamage.phrases import printable
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -53,8 +53,8 @@ def compare_listing(arguments: argparse.Namespace) -> int:
     stream (exit code 1), the others are still compared."""
     with extra("claims", "realdamage compare-listing"):
         import cv2  # noqa: F401
-    from realdamage.commands.cli import find_photos
-    from realdamage.core.decoding import decode
+    from realdamage.core.decode import decode
+    from realdamage.files import find_photos
     from realdamage.photo_pairs import Comparison, compare, draw_comparison, prepare
     from realdamage.photo_pairs.table import table
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from realdamage.commands.cli_data import extra
-from realdamage.core.onnx_file import write_atomically
 from realdamage.core.progress import track
+from realdamage.files import write_atomically
 
 THREADS_HELP = "CPU threads; default: those available, at most 4"
 PREDICTIONS_HELP = "predictions.csv or .parquet of realdamage-evaluate"

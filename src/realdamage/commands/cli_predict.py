@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import sys
 import time
 from collections import Counter
@@ -14,18 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from realdamage.commands.cli_data import extra
 from realdamage.commands.cli_model import THREADS_HELP
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import PhotoError, RealDamageError, UsageError
-from realdamage.phrases.sentences import printable
+from realdamage.files import HEATMAP_ENDING, csv_line, write_atomically
+from realdamage.phrases import printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from realdamage.core.verdict import Verdict
 
-HEATMAP_ENDING = ".heatmap.png"
-"""Of the pictures that --heatmap writes; never a photo to judge when the folder is read again."""
-
+_TABLE = "{:<{width}}  {:<9}  {:>8}  {:>11}  {:>7}  {}"
 _ENDINGS = {
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -84,11 +83,11 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Judge photos. Missing and unreadable ones are named on the error stream (exit code 1) and have a line without a
     score; the others are still judged."""
-    from realdamage.commands.cli import find_photos
-    from realdamage.core import listing
     from realdamage.core.detector import Detector
     from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair
-    from realdamage.core.photo import read_photo
+    from realdamage.core.tiles import read_photo
+    from realdamage.core.verdict import verdict_row
+    from realdamage.files import find_photos
 
     # What cannot be written is told before hours of judging, not after.
     form = (
@@ -113,7 +112,7 @@ def predict(arguments: argparse.Namespace) -> int:
     lines: list[str] = []
     rows: list[Mapping[str, Any]] = []
     emit = lines.append if arguments.output else _print_now
-    for title in listing.header(form, width):
+    for title in _header(form, width):
         emit(title)
     outcomes: Counter[str] = Counter()
     sentences: dict[str, str] = {}
@@ -130,9 +129,9 @@ def predict(arguments: argparse.Namespace) -> int:
             found = error
         ms = 1000 * (time.perf_counter() - start)
         if form == "parquet":
-            rows.append(listing.row(str(path), found, ms))
+            rows.append(verdict_row(str(path), found, ms))
         else:
-            emit(listing.line(form, width, str(path), found, ms))
+            emit(_line(form, width, str(path), found, ms))
         if isinstance(found, PhotoError):
             continue
         outcomes[found.outcome] += 1
@@ -170,6 +169,42 @@ def predict(arguments: argparse.Namespace) -> int:
             else "no photo was judged"
         )
     return 1 if outcomes.total() < len(paths) else 0
+
+
+def _header(form: str, width: int) -> list[str]:
+    """The lines before the first verdict; `width` of the column of file names, in characters."""
+    from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS
+
+    if form == "table":
+        titles = ("file", "outcome", "score", "probability", "regions", "reasons")
+        line = _TABLE.format(*titles, width=width)
+        return [line, "-" * max(len(line), width + 60)]
+    return [csv_line((*PREDICTION_COLUMNS, *MEASURED_COLUMNS))] if form == "csv" else []
+
+
+def _line(form: str, width: int, file_name: str, found: Verdict | PhotoError, ms: float) -> str:
+    """One photo as one record: its verdict, or why it has none; `ms`: milliseconds from bytes to verdict.
+
+    CSV has the columns of a predictions file, then MEASURED_COLUMNS. JSON lines have `file_name`, `ms` and the verdict
+    without its heat map, or an `error` as in /v1/photos instead of an `outcome`.
+    """
+    from realdamage.core.verdict import UNREADABLE, verdict_row
+
+    if form == "csv":
+        return csv_line(verdict_row(file_name, found, ms).values())
+    if form == "jsonl":
+        if isinstance(found, PhotoError):
+            values: dict[str, Any] = {"outcome": None, "error": found.to_dict()}
+        else:
+            values = found.to_dict(heatmap=False)
+        return json.dumps({"file_name": file_name, "ms": round(ms, 1), **values})
+    file_name = printable(file_name)
+    if isinstance(found, PhotoError):
+        return _TABLE.format(file_name, "-", "-", "-", "-", UNREADABLE, width=width)
+    probability = "-" if found.probability is None else f"{found.probability:.3f}"
+    codes = ", ".join(reason.code for reason in found.reasons) or "-"
+    score, regions = f"{found.score:+.2f}", len(found.regions)
+    return _TABLE.format(file_name, found.outcome, score, probability, regions, codes, width=width)
 
 
 def _by_ending(path: Path | None, forms: Mapping[str, str], option: str, more: str = "") -> str:

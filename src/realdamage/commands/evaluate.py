@@ -14,8 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from realdamage import configuration
 from realdamage.commit import git_commit
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import stored_policy_sha256
-from realdamage.core.onnx_file import write_atomically
+from realdamage.core.model_file import stored_policy_sha256
 from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
@@ -27,6 +26,7 @@ from realdamage.evaluation.predictions import check_format, clean, write_predict
 from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.evaluation.sampling import draw_photos
 from realdamage.evaluation.training_set import trained_on_note
+from realdamage.files import write_atomically
 from realdamage.rendering.report import build_report, write_report
 from realdamage.rendering.report_words import demo_note
 from realdamage.rendering.tables import format_robustness, format_table

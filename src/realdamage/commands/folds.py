@@ -10,8 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import track
+from realdamage.core.progress import available_processors, track
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError
 from realdamage.evaluation.fold_plan import (

@@ -1,7 +1,8 @@
-"""Progress of long work: a rich bar under a terminal where rich is installed, plain lines otherwise."""
+"""Progress of long work, and the number of processors for it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,18 +13,19 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Track(Protocol):
-    """Yields the steps as they are, and may tell somebody how far it is."""
+    """Yields the steps unchanged, and may report how many are done."""
 
     def __call__(self, steps: Iterable[T], total: int, description: str) -> Iterator[T]: ...
 
 
 def no_progress(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Tells nobody; the default of every function that takes a `Track`."""
+    """Reports nothing; the default of every function that takes a `Track`."""
     return iter(steps)
 
 
 def track(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Yields the steps and shows on standard error how many of `total` are done and how long the rest will take."""
+    """Reports steps and remaining time on standard error: a rich bar on a terminal if rich is
+    installed, else lines."""
     if sys.stderr.isatty():
         try:
             from rich.console import Console
@@ -37,21 +39,22 @@ def track(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
 
 
 def _lines(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
-    started = told = time.monotonic()
+    started = last = time.monotonic()
     for done, step in enumerate(steps, start=1):
         yield step
         now = time.monotonic()
-        if now - told >= SECONDS_BETWEEN_LINES and done < total:
-            told = now
+        if now - last >= SECONDS_BETWEEN_LINES and done < total:
+            last = now
             rest = (now - started) / done * (total - done)
-            print(
-                f"{description}: {done}/{total}, about {rest:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
-    if time.monotonic() - started >= SECONDS_BETWEEN_LINES:
-        print(
-            f"{description}: {total}/{total} in {time.monotonic() - started:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+            line = f"{description}: {done}/{total}, about {rest:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+    taken = time.monotonic() - started
+    if taken >= SECONDS_BETWEEN_LINES:
+        print(f"{description}: {total}/{total} in {taken:.0f} s", file=sys.stderr, flush=True)
+
+
+def available_processors() -> int:
+    """The processors that this process may use; all of the machine where the system cannot say
+    (macOS, Windows)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

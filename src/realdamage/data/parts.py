@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.data.manifest import METADATA_NAME
 from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import write_atomically
 
 FOLDER = ".parts"
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest

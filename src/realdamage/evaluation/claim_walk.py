@@ -16,8 +16,8 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from realdamage.core.overlay import draw_overlay
-from realdamage.core.photo import Cover, Photo, PixelSpec, read_photo
 from realdamage.core.policy import Calibration, Policy
+from realdamage.core.tiles import Cover, Photo, PixelSpec, read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.evaluation.perturbations import Perturbation
 from realdamage.evaluation.predictions import PhotoDetector

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.core.policy import Policy, WorstSource
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.guarantee import percent
 from realdamage.evaluation.predictions import read_predictions
 from realdamage.evaluation.resampling import share_interval
+from realdamage.files import write_atomically
 from realdamage.rendering.report_words import NOT_NAMED
 
 FEW = 20

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realdamage.core.metadata import ModelMetadata
+from realdamage.core.model_file import ModelMetadata
 from realdamage.data.manifest import Manifest
 from realdamage.data.shortcuts import container_auroc
 from realdamage.errors import ManifestError

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from realdamage.core.metadata import read_model_file
-from realdamage.core.onnx_file import write_atomically
+from realdamage.core.model_file import read_model_file
 from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.errors import RealDamageError
@@ -30,6 +29,7 @@ from realdamage.evaluation.perturbations import Perturbation
 from realdamage.evaluation.predictions import write_predictions
 from realdamage.evaluation.robustness import ModelFile, score_suite
 from realdamage.evaluation.sampling import draw_photos
+from realdamage.files import write_atomically
 
 Say = Callable[[str], None]
 Launch = Callable[[str, Sequence[str], int, Path, Say], int]

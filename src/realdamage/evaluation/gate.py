@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from realdamage.core.gate import Gate
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Policy
-from realdamage.core.quality import PhotoQuality
+from realdamage.core.quality import Gate, PhotoQuality
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.metrics import labelled_and_scored
 from realdamage.evaluation.predictions import clean

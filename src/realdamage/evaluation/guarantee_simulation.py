@@ -23,9 +23,9 @@ import pandas as pd
 from scipy.stats import binom, binomtest, norm
 
 from realdamage.commit import git_commit
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.guarantee import allowed_errors, threshold_allowing
+from realdamage.files import write_atomically
 
 SIZES = np.arange(8) + 1
 """Photos in a group of the correlated populations: 1 to 8, equally many of each."""

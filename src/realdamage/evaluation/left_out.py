@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realdamage.commit import git_commit
-from realdamage.core.metadata import read_model_file
-from realdamage.core.onnx_file import write_atomically
+from realdamage.core.model_file import read_model_file
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import Reader, read_dataset, reader_from_yaml
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.folder import find_predictions
 from realdamage.evaluation.left_out_figures import Fold, left_out_table
 from realdamage.evaluation.predictions import read_predictions
+from realdamage.files import write_atomically
 from realdamage.rendering.left_out_text import to_markdown
 
 MODEL, TEST, LOCALISATION = "model.onnx", "test", "localisation.json"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from realdamage.core.regions import HOT
+from realdamage.core.verdict import HOT
 from realdamage.data.intervals import DRAWS, bootstrap_interval
 from realdamage.evaluation.predictions import PatchEvidence, group_ids
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realdamage.core.metadata import ModelMetadata, read_model_file
+from realdamage.core.model_file import ModelMetadata, read_model_file
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.metrics import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean

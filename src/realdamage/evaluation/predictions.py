@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.core.listing import csv_line, unescape_cell
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.photo import Photo, PixelSpec, read_photo
 from realdamage.core.policy import Outcome
 from realdamage.core.progress import Track, no_progress
+from realdamage.core.tiles import Photo, PixelSpec, read_photo
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
 from realdamage.data.manifest import LABELS, Manifest, read_mask
 from realdamage.data.masks import patch_share
 from realdamage.errors import ConfigError, PhotoError, RealDamageError, UsageError
+from realdamage.files import csv_line, unescape_cell, write_atomically
 
 __all__ = [
     "FURTHER_COLUMNS",

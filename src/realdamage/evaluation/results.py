@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import write_atomically
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 _FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")

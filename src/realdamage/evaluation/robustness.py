@@ -25,9 +25,8 @@ import pandas as pd
 
 import realdamage
 from realdamage.core.detector import Detector
-from realdamage.core.photo import read_photo
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.progress import Track, available_processors, no_progress
+from realdamage.core.tiles import read_photo
 from realdamage.data.manifest import Manifest
 from realdamage.data.parts import in_processes
 from realdamage.errors import ConfigError, PhotoError

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import ConfigError
 from realdamage.evaluation.predictions import PatchEvidence
+from realdamage.files import write_atomically
 
 FOLDER = ".parts"
 Rows = Sequence[Mapping[str, object]]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
+from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.policy import Policy
 from realdamage.data.intervals import DRAWS
 from realdamage.errors import RealDamageError

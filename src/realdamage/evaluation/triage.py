@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.core.policy import Calibration, check_prior
 from realdamage.data.intervals import DRAWS, bootstrap_interval
 from realdamage.errors import RealDamageError, UsageError
@@ -27,6 +26,7 @@ from realdamage.evaluation.predictions import (
     read_table_csv,
     table_csv,
 )
+from realdamage.files import write_atomically
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Shares of the reviewing time at which `found_early` counts."""

@@ -20,8 +20,7 @@ from PIL import Image
 from torch import nn
 
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.onnx_file import graph_sha256
+from realdamage.core.model_file import ModelMetadata, graph_sha256, write_model_file
 from realdamage.core.policy import Calibration
 from realdamage.core.scorer import OnnxScorer
 from realdamage.core.verdict import Verdict

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.core.decoding import UInt8Array
+from realdamage.core.decode import UInt8Array
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.core.photo import PixelSpec, cover, read_photo
+from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.scorer import OnnxScorer
+from realdamage.core.tiles import PixelSpec, cover, read_photo
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, MissingExtraError, ModelFileError, UsageError
 from realdamage.evaluation.sampling import draw_photos

@@ -31,7 +31,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from realdamage.core.decoding import UInt8Array
+from realdamage.core.decode import UInt8Array
 from realdamage.errors import ModelFileError, UsageError
 
 _LAYERS = ("Conv", "MatMul", "Gemm")

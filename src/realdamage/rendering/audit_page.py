@@ -12,12 +12,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from realdamage.core.decoding import decode
-from realdamage.core.onnx_file import write_atomically
+from realdamage.core.decode import decode
 from realdamage.data.audit_report import AuditReport, Problem, ShortcutTest
 from realdamage.data.manifest import Manifest
 from realdamage.data.shortcuts import LIMIT
 from realdamage.errors import PhotoError
+from realdamage.files import write_atomically
 from realdamage.rendering.audit_text import COUNTED, crosstab, outcome, verdict_line
 
 _TEMPLATE = "audit_page.html.j2"

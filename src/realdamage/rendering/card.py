@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import ModelMetadata, stored_policy_sha256
+from realdamage.core.model_file import ModelMetadata, stored_policy_sha256
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.false_alarms import FEW
 from realdamage.evaluation.folder import read_evaluation

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from PIL import Image
 
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.core.quality import file_jpeg_quality
 from realdamage.data.audit_report import AuditReport
 from realdamage.data.duplicates import Grouping, Nearness

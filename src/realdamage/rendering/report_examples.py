@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageChops, ImageFilter
 
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.core.overlay import draw_overlay
-from realdamage.core.photo import read_photo
 from realdamage.core.progress import Track, no_progress
+from realdamage.core.tiles import read_photo
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.errors import ManifestError, PhotoError
 from realdamage.evaluation.predictions import PhotoDetector, group_ids

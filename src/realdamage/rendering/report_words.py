@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from realdamage.core.metadata import ModelMetadata
+from realdamage.core.model_file import ModelMetadata
 from realdamage.core.policy import Policy
 from realdamage.data.vocabulary import CODECS
 from realdamage.rendering.pages import signed

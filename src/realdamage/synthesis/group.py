@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from realdamage.core.photo import PixelSpec, decode, limit_side
+from realdamage.core.decode import decode
+from realdamage.core.tiles import PixelSpec, limit_side
 from realdamage.data.writer import SaveSettings, TablePool, save_mask, save_photo
 from realdamage.errors import PhotoError, SynthesisError
 from realdamage.synthesis.annotate import ANNOTATIONS, Annotate

@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import SynthesisError
+from realdamage.files import write_atomically
 
 HOUSE_CODECS = {
     "house": "house_codec.safetensors",

@@ -22,9 +22,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.neutralise import (
     DROPPED_NAME,
@@ -36,6 +34,7 @@ from realdamage.data.neutralise import (
 from realdamage.data.parts import FOLDER, Parts, in_processes
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool
+from realdamage.files import write_atomically
 from realdamage.synthesis.bases import drawn_damages, recipe_bases
 from realdamage.synthesis.diffusion import rank_and_world
 from realdamage.synthesis.generators import load_generators

@@ -18,8 +18,8 @@ from torchmetrics.classification import (
     BinarySensitivityAtSpecificity,
 )
 
-from realdamage.core.photo import PixelSpec
 from realdamage.core.pooling import Pooling, pool
+from realdamage.core.tiles import PixelSpec
 from realdamage.errors import ConfigError, ModelFileError
 from realdamage.training.adaptation import (
     Adaptation,

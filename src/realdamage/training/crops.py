@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from realdamage.core.photo import PixelSpec, limit_side, pad_to_patches, read_photo
+from realdamage.core.tiles import PixelSpec, limit_side, pad_to_patches, read_photo
 from realdamage.data.degradations import Chain
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.masks import patch_share

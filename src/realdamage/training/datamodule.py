@@ -15,8 +15,8 @@ import lightning as L
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from realdamage.core.photo import PixelSpec
 from realdamage.core.progress import track
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.audit import AuditReport, audit, read_exceptions
 from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import KINDS, LABELS, Manifest

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from realdamage.core.photo import PixelSpec, cover
+from realdamage.core.tiles import PixelSpec, cover
 from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import Manifest
 from realdamage.data.masks import patch_share

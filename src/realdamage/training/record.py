@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from realdamage.commit import git_commit
-from realdamage.core.metadata import ModelMetadata
+from realdamage.core.model_file import ModelMetadata
 from realdamage.training.classifier import DamageClassifier
 
 

@@ -1,7 +1,4 @@
-"""From a photo's bytes to upright sRGB pixels, or to an error that says what is wrong with the file.
-
-Phones, chat apps and scanners write many kinds of file; whoever judges pixels must see the same ones for all of them.
-"""
+"""Turns a photo's bytes into upright sRGB pixels, or says what is wrong with the file."""
 
 from __future__ import annotations
 
@@ -11,48 +8,36 @@ import re
 import stat
 import warnings
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from realdamage.errors import PhotoError
-from realdamage.phrases.sentences import Phrase, phrase
+from realdamage.phrases import Phrase, phrase
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
 Float32Array: TypeAlias = NDArray[np.float32]
-PhotoSource: TypeAlias = "bytes | str | Path | Image.Image | UInt8Array"
+PhotoSource: TypeAlias = "bytes | str | Path | IO[bytes] | Image.Image | UInt8Array"
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 32
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"}
-    | {".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".jp2"}
-)
 
-# One EXIF block of 64 KB can make Pillow print thousands of warnings; broken metadata say nothing about the pixels.
-# Set once and for that module alone: a filter for the length of a call would not be safe between threads.
+# A 64 KB EXIF block can make Pillow print thousands of warnings; broken metadata do not affect the
+# pixels. Set once, for that module only: a filter set during a call would not be thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin$")
 
-# Only formats that photos come in: Pillow would also hand PostScript to an interpreter.
+# Only formats that photos come in: Pillow would also start an interpreter for PostScript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000")
-_HEIC_BRANDS = {
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"hevx",
-    b"hevm",
-    b"hevs",
-    b"mif1",
-    b"msf1",
-}
+HEIC_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+)
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
 _EXIF_ORIENTATION = 0x0112
 _MAX_SCANS, _MAX_SEGMENTS, _MAX_PADDING = 64, 1000, 64 * 1024
-# The markers of a JPEG that a segment follows, and its end. Others stand alone, or end the decoding with an error.
+# JPEG markers that start a segment, and the end marker. The others have no length or end the
+# decoding with an error.
 _MARKER = re.compile(rb"\xff([\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe])")
 _END, _START_OF_SCAN = b"\xd9", b"\xda"
 _ROWS_AT_ONCE = 256
@@ -68,39 +53,51 @@ _UPRIGHT = {
 
 
 def decode(source: PhotoSource, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
-    """Decode a photo to uint8 [h, w, 3]: upright, sRGB, alpha on white, first frame, at its own size.
+    """Decode a photo to uint8 [h, w, 3]: upright, sRGB, alpha on white, first frame, not resized.
 
-    source: the file's bytes, its path, a PIL image, or a uint8 [h, w, 3] RGB array.
-    max_pixels: refused above this, from the header, before anything is decoded.
+    source: bytes, a path, an open binary file, a PIL image, or a uint8 [h, w, 3] RGB array.
+    max_pixels: larger photos are refused by their header, before decoding.
 
-    Raises PhotoError when it cannot be read whole, is too large, or has a side below 32 pixels.
+    Raises PhotoError when the photo is damaged, too large, or has a side below 32 pixels.
     """
     return decode_contents(contents_of(source), name_of(source), max_pixels)
 
 
 def name_of(source: PhotoSource) -> str:
-    """What errors call a source: its path, or just "photo"."""
+    """What error messages call a source: its path, or "photo"."""
     return str(source) if isinstance(source, str | Path) else "photo"
 
 
 def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
-    """The bytes behind a path (see `read_file`); anything else is returned as it is."""
+    """The bytes of a path (see `read_file`) or an open file; a PIL image or an array is returned as
+    is."""
+    if isinstance(source, str) and re.match(r"(https?|s3|gs|ftp|data):", source, re.IGNORECASE):
+        raise PhotoError(
+            f"{source[:200]}: is a URL, and nothing is downloaded; give the photo's bytes or its "
+            "path",
+            code="url",
+        )
     if isinstance(source, str | Path):
         return read_file(Path(source))
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
-    return source
+    if isinstance(source, bytes | Image.Image | np.ndarray):
+        return source
+    file: Any = source
+    contents: bytes = file.read() if hasattr(file, "read") else file
+    return contents
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a photo's file. Raises PhotoError unless it is a regular file that can be read."""
+    """The bytes of a photo's file. Raises PhotoError unless it is a readable regular file."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise PhotoError(f"{path}: is a folder; give one of the photos in it")
         if not stat.S_ISREG(mode):
             raise PhotoError(
-                f"{path}: is a pipe or a device, which may never end; save the photo to a file first"
+                f"{path}: is a pipe or a device, which may never end; save the photo to a file "
+                "first"
             )
         return path.read_bytes()
     except FileNotFoundError:
@@ -112,11 +109,13 @@ def read_file(path: Path) -> bytes:
 def decode_contents(
     contents: bytes | Image.Image | UInt8Array, name: str, max_pixels: int
 ) -> UInt8Array:
-    """`decode` of what `contents_of` returned; errors begin with `name`. An array is returned as it came."""
+    """`decode` for the result of `contents_of`; errors begin with `name`. An array is returned
+    without a copy."""
     if isinstance(contents, np.ndarray):
         if contents.dtype != np.uint8 or contents.ndim != 3 or contents.shape[2] != 3:
             raise PhotoError(
-                f"{name}: an array must be uint8 [height, width, 3] RGB; found {contents.dtype} {list(contents.shape)}"
+                f"{name}: an array must be uint8 [height, width, 3] RGB; "
+                f"found {contents.dtype} {list(contents.shape)}"
             )
         _check_size(contents.shape[1], contents.shape[0], name, max_pixels)
         return contents
@@ -126,18 +125,20 @@ def decode_contents(
         _check_size(contents.width, contents.height, name, max_pixels)
     else:
         raise PhotoError(
-            f"{name}: cannot read a {type(contents).__name__}; give bytes, a path, a PIL image or a uint8 array"
+            f"{name}: cannot read a {type(contents).__name__}; "
+            "give bytes, a path, a file, a PIL image or a uint8 array"
         )
     try:
         return _upright_rgb(contents)
     except PhotoError as error:
-        raise PhotoError(f"{name}: {error}", error.phrases) from error
-    except Exception as error:  # decoders raise whatever they like on a broken file
+        raise PhotoError(f"{name}: {error}", error.phrases, code=error.code) from error
+    except Exception as error:  # decoders raise all kinds of errors on a broken file
         raise _unreadable(name, _damaged(error)) from error
 
 
 def open_photo(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """A file's picture, not decoded yet. Raises PhotoError when it is too large or small, or a JPEG made to be slow."""
+    """Open a file without decoding it. Raises PhotoError for a bad size, or a JPEG that was made to
+    decode slowly."""
     if data.startswith(b"\xff\xd8\xff"):
         _check_jpeg(data, name)
     image = _open(data, name, max_pixels)
@@ -152,10 +153,10 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         found = re.search(r"\d+", str(error))
-        told = phrase("too_many_pixels_told", pixels=found[0] if found else "?", limit=max_pixels)
-        raise _unreadable(name, told) from error
-    except Exception as error:  # decoders raise whatever they like on a broken header
-        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        why = phrase("too_many_pixels_told", pixels=found[0] if found else "?", limit=max_pixels)
+        raise _unreadable(name, why) from error
+    except Exception as error:  # decoders raise all kinds of errors on a broken header
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
             return _open_heic(data, name)
         if data.startswith(_SIGNATURES):
             raise _unreadable(name, _damaged(error)) from error
@@ -175,10 +176,10 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
 
 
 def _check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG made to be slow: each scan goes over all pixels again, Pillow reads what lies between the segments
-    of the header byte by byte, and fill bytes between scans are read again with every 64 KB.
+    """Refuse a JPEG made to decode slowly: many scans (each visits all pixels), many header
+    segments, or much padding (Pillow reads it byte by byte, or again with every 64 KB).
 
-    Walks from marker to marker as libjpeg does, to the end of the first picture.
+    Walks from marker to marker as libjpeg does, up to the end of the first picture.
     """
     position, scans, segments, padding = 2, 0, 0, 0
     while (found := _MARKER.search(data, position)) and found[1] != _END:
@@ -191,7 +192,7 @@ def _check_jpeg(data: bytes, name: str) -> None:
         if segments > _MAX_SEGMENTS:
             raise _unreadable(name, phrase("too_many_jpeg_segments", limit=_MAX_SEGMENTS))
     end = found.start() if found else len(data)
-    padding += 0 if scans else len(data) - position  # Pillow looks for a scan behind the end too
+    padding += 0 if scans else len(data) - position  # Pillow looks for a scan after the end too
     if padding > _MAX_PADDING or data.find(b"\xff" * (_MAX_PADDING + 1), 0, end) >= 0:
         raise _unreadable(name, phrase("too_much_padding", limit=_MAX_PADDING))
 
@@ -199,26 +200,25 @@ def _check_jpeg(data: bytes, name: str) -> None:
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     size = {"width": width, "height": height}
     if width * height > max_pixels:
-        raise _unreadable(
-            name, phrase("too_many_pixels", **size, pixels=width * height, limit=max_pixels)
-        )
+        why = phrase("too_many_pixels", **size, pixels=width * height, limit=max_pixels)
+        raise _unreadable(name, why)
     if min(width, height) < MIN_SIDE:
         raise _unreadable(name, phrase("side_too_small", **size, least=MIN_SIDE))
 
 
 def _damaged(error: Exception) -> Phrase:
-    # Pillow's message would name an address in memory, another one at each reading.
+    # Pillow's message contains a memory address, which differs with every run.
     if isinstance(error, UnidentifiedImageError):
         return phrase("damaged_header")
     return phrase("damaged_file", details=str(error))
 
 
 def _unreadable(name: str, why: Phrase) -> PhotoError:
-    return PhotoError(f"{name}: {why.english}", [why])
+    return PhotoError(f"{name}: {why.english}", [why], code=why.template)
 
 
 def _upright_rgb(image: Image.Image) -> UInt8Array:
-    image.load()  # before the orientation is read: for TIFF, loading already turns the picture
+    image.load()  # before the orientation is read: loading a TIFF already turns it
     orientation = _orientation(image)
     profile = image.info.get("icc_profile")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -240,7 +240,8 @@ def _upright_rgb(image: Image.Image) -> UInt8Array:
 
 
 def _pixels(image: Image.Image) -> UInt8Array:
-    """The pixels of an RGB image, some rows at a time: Pillow hands them over by way of two more copies."""
+    """The pixels of an RGB image, a few rows at a time: Pillow makes two more copies of what it
+    hands over."""
     rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for top in range(0, image.height, _ROWS_AT_ONCE):
         rows = rgb[top : top + _ROWS_AT_ONCE]
@@ -251,36 +252,34 @@ def _pixels(image: Image.Image) -> UInt8Array:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # a broken EXIF block does not affect the pixels
         return 1
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        why = phrase(
-            "no_known_white", mode=image.mode, low=str(values.min()), high=str(values.max())
-        )
-        raise PhotoError(why.english, [why])
+        found = {"low": str(values.min()), "high": str(values.max())}
+        why = phrase("no_known_white", mode=image.mode, **found)
+        raise PhotoError(why.english, [why], code=why.template)
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB; a profile that is sRGB already, or that cannot be applied, leaves the values as they are."""
+    """Convert to sRGB; an sRGB profile, or one that cannot be applied, changes nothing."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "sRGB" not in (source.profile.profile_description or ""):
-                intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
                 converted = ImageCms.profileToProfile(
                     image,
                     source,
                     ImageCms.createProfile("sRGB"),
-                    renderingIntent=intent,
+                    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
                     outputMode="RGB",
                 )
                 if converted is not None:
                     return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it
