@@ -43,7 +43,7 @@ from realdamage.evaluation.predictions import (
 )
 from realdamage.evaluation.sampling import draw_keys
 from realdamage.evaluation.shards import Shards
-from realdamage.evaluation.steps import Pixels
+from realdamage.evaluation.perturbations import Pixels
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _CODE = (
     *("core/*.py", "data/masks.py", "data/degradations.py", "evaluation/predictions.py"),
     *(
         f"evaluation/{name}.py"
-        for name in ("steps", "capture", "perturbations", "sampling", "shards", "robustness")
+        for name in ("perturbations", "sampling", "shards", "robustness")
     ),
 )
 _LIBRARIES = ("numpy", "pillow", "onnxruntime")
