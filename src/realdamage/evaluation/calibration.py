@@ -1,5 +1,5 @@
-"""Turns scores into probabilities and thresholds, measured on photos that the network never saw, and writes both into
-the model file, so that everyone who loads the file judges the same way.
+"""Turns scores into probabilities and thresholds, on photos that the network never saw, and writes
+both into the model file, so that everyone who loads it judges the same way.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from realdamage.evaluation.scaling import Method, check_method, fit_calibration
 from realdamage.evaluation.training_set import is_training_set
 
 MIN_DAMAGED = 20
-"""With this many really damaged photos, false alarms are counted on them alone, otherwise on all real photos. A
-guarantee is about really damaged photos only, however few."""
+"""With so many really damaged photos, false alarms are counted on them alone, otherwise on all real
+ones. A guarantee is about really damaged photos only, however few."""
 
 
 @dataclass(frozen=True)
 class CalibrationSummary:
     """What `calibrate_model` wrote, and what the thresholds do to the photos they were chosen on.
 
-    split: what these photos are called. called_synthetic: share of the policy's negatives called synthetic; called_real,
-    caught: shares of the synthetic photos called real and synthetic; review: share of all photos left to a person; all
-    in 0..1, after the whole-photo rule. demo: of the model. brier: held-out Brier score of each method, None unless
-    method was "auto". notes: what a guarantee depends on; warnings: what these photos are too few for, and what the
+    called_synthetic: share of the policy's negatives called synthetic. called_real, caught: shares
+    of the synthetic photos called real and synthetic. review: share of all photos left to a person.
+    All in 0..1, after the whole-photo rule. brier: held-out Brier score of each method, for "auto".
+    notes: what a guarantee depends on. warnings: what these photos are too few for, and what the
     file held before and no longer does.
     """
 
@@ -66,10 +66,10 @@ class CalibrationSummary:
 def choose_policy(
     predictions: pd.DataFrame, targets: Targets, *, least: float = -math.inf
 ) -> Policy:
-    """The two thresholds at the rates of `targets` over the scored photos; no guarantee about others.
+    """The two thresholds at the rates of `targets` over the scored photos; no guarantee.
 
-    t_synthetic: the smallest, but at least `least`, at which at most a share `fpr` of the negatives scores as high.
-    Negatives are the really damaged photos (kind `damaged`) when there are at least 20, otherwise all real ones.
+    t_synthetic: the smallest, but at least `least`, that at most a share `fpr` of the negatives
+    reaches: the really damaged photos when there are at least 20, otherwise all real ones.
     t_real: the largest at which at most a share `miss` of the synthetic photos scores as low.
     Raises RealDamageError: one class only.
     """
@@ -78,7 +78,7 @@ def choose_policy(
     real, synthetic = (scored[scored["label"] == label] for label in ("real", "synthetic"))
     if real.empty or synthetic.empty:
         raise RealDamageError(
-            f"Thresholds need both classes; found {len(real)} real, {len(synthetic)} synthetic photos.",
+            f"Thresholds need both classes; found {len(real)} real, {len(synthetic)} synthetic.",
             code="one_class",
         )
     damaged = real[real["kind"] == "damaged"]
@@ -106,24 +106,25 @@ def calibrate_model(
     threads: int | None = None,
     progress: Track = no_progress,
 ) -> CalibrationSummary:
-    """Scores the photos of `split`, fits calibration and policy, and writes them into the model file, all or nothing.
+    """Scores the photos of `split`, fits calibration and policy, and writes them into the model
+    file (or `output`), all or nothing.
 
-    split: None takes the first of `policy` and `val` that has photos, or all photos of a manifest without splits.
-    `train` is refused. A guarantee uses `val` only when it is named, because the checkpoint was chosen on it.
-    method: see `fit_calibration`. output: None changes `path` itself.
-    Where the photos come from several sources, t_synthetic is raised until in each source (`strictest_source`) at most
-    a share `alpha`, or `fpr`, of its real photos of every kind scores as high. A guarantee still holds then, but says
-    nothing about a single source.
-    Raises UsageError: split `train`; ManifestError: the split is missing or lacks a class; ModelFileError; PhotoError;
-    RealDamageError: too few photos for the guarantee, scores that do not rise with the label, file not writable.
+    split: None takes the first of `policy` and `val` that has photos, or all photos of a manifest
+    without splits. A guarantee uses `val` only when named: the checkpoint was chosen on it.
+    method: see `fit_calibration`.
+    With several sources, t_synthetic is raised until at most a share `alpha`, or `fpr`, of the real
+    photos of each source scores as high (`strictest_source`). A guarantee still holds then, but
+    says nothing about a single source.
+    Raises UsageError: split `train`; ManifestError: the split is missing or lacks a class;
+    ModelFileError; PhotoError; RealDamageError: too few photos for the guarantee, or scores that do
+    not rise with the label.
     """
     check_method(method)
     chosen, name = _calibration_photos(manifest, split, targets.guaranteed)
-    counts = {label: int((chosen.table["label"] == label).sum()) for label in ("real", "synthetic")}
-    if not all(counts.values()):
+    if chosen.table["label"].nunique() < 2:
         raise ManifestError(
-            f"{manifest.root}: {name} has {counts['real']} real and {counts['synthetic']} synthetic photos; "
-            "calibration needs both. Add photos of the other class, or name another split.",
+            f"{manifest.root}: {name} has photos of one class only; calibration needs real and "
+            "synthetic ones. Add photos of the other class, or name another split.",
             code="one_class",
         )
     check_enough(targets, chosen.table, f"{manifest.root}: {name}")
@@ -178,7 +179,7 @@ def _calibration_photos(
     """The photos to calibrate on, and what to call them."""
     if split == "train":
         raise UsageError(
-            "split=train: on photos it was trained on, a network errs less than on others; use val",
+            "split=train: a network errs less on photos it was trained on; use val or policy",
             code="training_photos",
         )
     splits = set(manifest.table["split"])
@@ -186,19 +187,13 @@ def _calibration_photos(
         return manifest, "the whole manifest"
     if split is None:
         split = next((name for name in ("policy", "val") if name in splits), None)
-        found = ", ".join(sorted(splits))
-        if split is None:
+        if split is None or (guaranteed and split == "val"):
             raise ManifestError(
-                f"{manifest.root}: neither a split 'policy' nor 'val' to calibrate on (found: {found}). Put photos "
-                "that were not trained on into one of them, or name a split.",
-                code="no_calibration_split",
-            )
-        if guaranteed and split == "val":
-            raise ManifestError(
-                f"{manifest.root}: no split 'policy' (found: {found}). A guarantee needs photos that chose nothing "
-                "before, and the best checkpoint is chosen on 'val'. Set some apart before training with "
-                "realdamage split --fractions train=0.6,val=0.1,policy=0.15,test=0.15; or name --split val when this "
-                "model's checkpoint was not chosen on it.",
+                f"{manifest.root}: no split to calibrate on (found: {', '.join(sorted(splits))}). "
+                "Calibration takes policy, or val; a guarantee needs policy, because the best "
+                "checkpoint is chosen on val. Set photos apart before training with realdamage "
+                "split --fractions train=0.6,val=0.1,policy=0.15,test=0.15, or name a split with "
+                "--split when its photos chose nothing.",
                 code="no_calibration_split",
             )
     return manifest.select(split=split), f"split {split!r}"
@@ -209,38 +204,35 @@ def _notes(manifest: Manifest, chosen: Manifest, training: Mapping[str, Any]) ->
     splits = set(chosen.table["split"])
     if not is_training_set(manifest, training):
         yield (
-            "the model was trained on another manifest than this one; only you can know that none of these photos was "
-            "among its training photos"
+            "the model was trained on another manifest; only you can know that none of these "
+            "photos was among its training photos"
         )
     elif "val" in splits:
-        yield (
-            "the model's checkpoint was chosen on these val photos; the guarantee may claim too much"
-        )
+        yield "the checkpoint was chosen on these val photos; the guarantee may claim too much"
     if "test" in splits:
-        yield (
-            "these test photos have now chosen a threshold; figures on them are no longer independent of it"
-        )
+        yield "these test photos chose a threshold; figures on them are no longer independent of it"
 
 
 def _too_few_for_a_rate(policy: Policy) -> Iterator[str]:
     """Warnings about empirical rates that these photos are too few for."""
-    guarantee = policy.guarantee
-    accused, passed = (guarantee.accused, guarantee.passed) if guarantee else (None, None)
-    if not accused and policy.negatives == "real":
+    guarantee, photos = policy.guarantee, policy.photos
+    alpha, beta = (guarantee.alpha, guarantee.beta) if guarantee else (None, None)
+    if alpha is None and policy.negatives == "real":
         yield (
-            f"false alarms were counted on all {policy.photos['real']} real photos: only {policy.photos['damaged']} of "
-            f"them show real damage (kind damaged), and it takes {MIN_DAMAGED} to count on these alone"
+            f"false alarms were counted on all {photos['real']} real photos: only "
+            f"{photos['damaged']} of them show real damage (kind damaged), and it takes "
+            f"{MIN_DAMAGED} to count on these alone"
         )
-    for bound, rate, sort, outcome in (
-        (accused, policy.fpr, policy.negatives, "synthetic"),
-        (passed, policy.miss, "synthetic", "real"),
+    for share, rate, sort, outcome in (
+        (alpha, policy.fpr, policy.negatives, "synthetic"),
+        (beta, policy.miss, "synthetic", "real"),
     ):
-        photos = policy.photos[sort]
-        if bound is None and rate > 0 and rate * photos < 1:
+        if share is None and rate > 0 and rate * photos[sort] < 1:
             yield (
-                f"a rate of {percent(rate)} takes at least {math.ceil(1 / rate - 1e-9)} photos: that none of these "
-                f"{photos} {sort} ones is called {outcome} leaves it open whether up to "
-                f"{upper_bound(0, photos, DELTA):.0%} of such photos are (with {percent(1 - DELTA)} confidence)"
+                f"a rate of {percent(rate)} takes at least {math.ceil(1 / rate - 1e-9)} photos: "
+                f"that none of these {photos[sort]} {sort} ones is called {outcome} leaves open "
+                f"whether up to {upper_bound(0, photos[sort], DELTA):.0%} of such photos are (with "
+                f"{percent(1 - DELTA)} confidence)"
             )
 
 

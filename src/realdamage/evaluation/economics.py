@@ -1,15 +1,14 @@
-"""What a pair of thresholds costs a shop per claim, at its own fraud rate and costs, and which pair costs least. The
-predictions only lend their error rates, because no set of photos has a shop's fraud rate.
+"""What a pair of thresholds costs a shop per claim, at its own fraud rate and costs, and which pair
+costs least. The photos only lend their error rates: no set of photos has a shop's fraud rate.
 
 A fake that is paid costs the claim's value, a review its minutes, an honest buyer who is refused
-the trust. `synthetic` counts as refused without a person looking, `real` as paid. What an honest
-claim is owed is paid in any case and does not count. Amounts are in any one currency.
+the trust. `synthetic` means refused without a person looking, `real` paid. What an honest claim is
+owed is paid in any case and does not count. Amounts are in any one currency.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,30 +31,26 @@ Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
 NEVER = 1e6
-"""A threshold that no score reaches: t_synthetic = NEVER refuses no claim, t_real = -NEVER pays
-none."""
-
-# Outcomes as columns of the rates below.
+"""No score reaches it: t_synthetic = NEVER refuses no claim, t_real = -NEVER pays none."""
 PAID, REVIEWED, REFUSED = 0, 1, 2
+
 _OUTCOMES = {"real": PAID, "review": REVIEWED, "synthetic": REFUSED}
 # A photo with any other reason is reviewed at any score.
 _THRESHOLD_REASONS = {"between_thresholds", NOT_CALIBRATED, "demo_model"}
 _FIGURES = ("cost", "reviewed", "stopped", "accused", "precision", "fakes_in_review")
 _MOST_CUTS = 800  # pairs of thresholds are tried, so their number grows with the square
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Costs:
-    """A shop's own numbers.
+    """A shop's own numbers. Raises UsageError: a number out of range.
 
-    fraud_rate: share of fake claims, above 0 and below 1. claim_value: refund lost when a fake is
-    paid. review_cost: of a person looking at one claim. accusation_cost: of refusing an honest
-    buyer. detection: share of fakes that a reviewer finds. wrong_refusal: share of honest claims
-    that a reviewer refuses. photos_per_claim: a claim is refused when one photo is called synthetic
-    and paid when all are called real. With several, a fake claim is assumed to have one synthetic
-    photo, and photos of one claim to err independently.
-    Raises UsageError: a number out of range.
+    fraud_rate: share of fake claims. claim_value: lost when a fake is paid. review_cost: of a
+    person looking at one claim. accusation_cost: of refusing an honest buyer. detection: share of
+    fakes that a reviewer finds. wrong_refusal: share of honest claims that a reviewer refuses.
+    photos_per_claim: a claim is refused when one photo is called synthetic and paid when all are
+    called real; a fake claim is assumed to have one synthetic photo, and photos to err
+    independently.
     """
 
     fraud_rate: float
@@ -88,12 +83,12 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostFigures:
-    """What one way of deciding does at given costs.
+    """What one way of deciding does.
 
-    cost: per claim. reviewed: share of all claims that a person looks at. stopped: share of fakes
-    not paid. accused: share of honest claims refused. precision: share of fakes among the claims
-    refused unseen; fakes_in_review: among those reviewed; both None when there is no such claim.
-    intervals: 95% interval of each figure, by bootstrap over groups; None where undefined.
+    cost: per claim. reviewed: share of claims that a person looks at. stopped: share of fakes not
+    paid. accused: share of honest claims refused. precision, fakes_in_review: share of fakes among
+    the claims refused unseen, and among those reviewed. intervals: 95%, by bootstrap over groups.
+    None where undefined.
     """
 
     name: str
@@ -110,9 +105,8 @@ class CostFigures:
 class CostSample:
     """The photos that lend their error rates, as arrays of one length.
 
-    held: reviewed whatever the thresholds, because a rule of the policy says so. judged: the
-    outcome in the table, as a code. negatives: which real photos stand for honest claims,
-    "damaged" or "real".
+    held: reviewed at any threshold, by a rule of the policy. judged: the outcome in the table.
+    negatives: which real photos stand for honest claims, "damaged" or "real".
     """
 
     score: Floats
@@ -121,7 +115,6 @@ class CostSample:
     judged: Codes
     group: npt.NDArray[Any]
     negatives: str
-    calibrated: bool
     n_unscored: int
 
     def part(self, rows: npt.NDArray[np.bool_]) -> CostSample:
@@ -140,10 +133,10 @@ class CostSample:
 class ThresholdChoice:
     """The cheapest pair of thresholds, and what it is compared with.
 
-    figures: of the pair on the photos it was chosen on, which flatters it. cross_fitted: of pairs
-    chosen on four fifths of the groups and counted on the rest; None where the groups are too few,
-    for `reason`. others: paying every claim, reviewing every claim, the present policy. bounded:
-    which thresholds the model's guarantee kept from moving further.
+    figures: on the photos the pair was chosen on, which flatters it. cross_fitted: of pairs chosen
+    on four fifths of the groups and counted on the rest; None for `reason`. others: paying every
+    claim, reviewing every claim, the present policy. bounded: thresholds that the model's guarantee
+    kept from moving further.
     """
 
     t_real: float
@@ -168,12 +161,10 @@ def cost_sample(predictions: pd.DataFrame) -> CostSample:
     """
     check_predictions(predictions)
     photos = clean(predictions)
-    unlabelled = photos[photos["label"] == ""]
+    unlabelled = photos.loc[photos["label"] == "", "file_name"]
     if len(unlabelled):
         raise RealDamageError(
-            f"{unlabelled['file_name'].iat[0]}: no label, so its errors cannot be counted. Label "
-            f"all {len(photos)} photos.",
-            code="no_label",
+            f"{unlabelled.iat[0]}: no label. Label all {len(photos)} photos.", code="no_label"
         )
     if "split" in photos and (photos["split"] == "train").any():
         raise RealDamageError(
@@ -188,55 +179,20 @@ def cost_sample(predictions: pd.DataFrame) -> CostSample:
     is_synthetic = (used["label"] == "synthetic").to_numpy()
     if is_synthetic.all() or not is_synthetic.any():
         raise RealDamageError(
-            f"Costs need both classes; found {int((~is_synthetic).sum())} real and "
-            f"{int(is_synthetic.sum())} synthetic photos with a score. Evaluate a set with both.",
+            f"Costs need both classes; found {(~is_synthetic).sum()} real and {is_synthetic.sum()} "
+            "synthetic photos with a score. Evaluate a set with both.",
             code="one_class",
         )
     reasons = used["reasons"].str.split()
-    held = reasons.map(lambda codes: bool(set(codes) - _THRESHOLD_REASONS))
     return CostSample(
         score=used["score"].to_numpy(dtype=np.float64),
         synthetic=is_synthetic,
-        held=held.to_numpy(dtype=bool),
+        held=np.array([bool(set(codes) - _THRESHOLD_REASONS) for codes in reasons]),
         judged=used["outcome"].map(_OUTCOMES).fillna(REVIEWED).to_numpy(dtype=np.int64),
         group=group_ids(used).to_numpy(),
         negatives="damaged" if only_damaged else "real",
-        calibrated=not reasons.map(lambda codes: NOT_CALIBRATED in codes).any(),
         n_unscored=len(photos) - len(scored),
     )
-
-
-def cost_figures(
-    sample: CostSample, outcomes: Codes, costs: Costs, name: str, seed: int = 0
-) -> CostFigures:
-    """What these outcomes, one for each photo of the sample, cost."""
-
-    def statistic(weights: npt.NDArray[Any]) -> Floats:
-        return _figures(sample, outcomes, costs, weights)
-
-    low, high = bootstrap_interval(statistic, sample.group, seed=seed)
-    values = statistic(np.ones(len(sample.score)))
-    defined = ~np.isnan(values)
-    ends = zip(low.tolist(), high.tolist(), strict=True)
-    return CostFigures(
-        name,
-        **dict(zip(_FIGURES, np.where(defined, values, None).tolist(), strict=True)),
-        intervals={
-            key: pair if known and not math.isnan(pair[0]) else None
-            for key, pair, known in zip(_FIGURES, ends, defined, strict=True)
-        },
-    )
-
-
-def other_ways(
-    sample: CostSample, costs: Costs, policy: Policy | None = None, seed: int = 0
-) -> list[CostFigures]:
-    """What thresholds are compared with: paying every claim, reviewing every claim, and the present
-    policy, or without one the outcomes in the table."""
-    return [
-        cost_figures(sample, outcomes, costs, name, seed)
-        for name, outcomes in _other_outcomes(sample, policy).items()
-    ]
 
 
 def choose_thresholds(
@@ -248,19 +204,20 @@ def choose_thresholds(
     policy: of the model that made the predictions. Its guarantee is kept: one on honest photos
     keeps t_synthetic from falling, one on synthetic photos keeps t_real from rising.
     """
-    t_real, t_synthetic = _least_cost(sample, costs, policy)
-    free = _least_cost(sample, costs, None)
-    moved = {"t_real": t_real < free[0], "t_synthetic": t_synthetic > free[1]}
+    pair, free = _least_cost(sample, costs, policy), _least_cost(sample, costs, None)
+    moved = {"t_real": pair[0] < free[0], "t_synthetic": pair[1] > free[1]}
     held_out, reason = _cross_fitted(sample, costs, policy, seed)
-    outcomes = sample.outcomes(t_real, t_synthetic)
+    chosen = sample.outcomes(*pair)
     return ThresholdChoice(
-        t_real=t_real,
-        t_synthetic=t_synthetic,
+        *pair,
         costs=costs,
-        figures=cost_figures(sample, outcomes, costs, "thresholds of least cost", seed),
+        figures=cost_figures(sample, chosen, costs, "thresholds of least cost", seed),
         cross_fitted=held_out,
         reason=reason,
-        others=tuple(other_ways(sample, costs, policy, seed)),
+        others=tuple(
+            cost_figures(sample, outcomes, costs, name, seed)
+            for name, outcomes in other_ways(sample, policy).items()
+        ),
         bounded=tuple(name for name in moved if policy and policy.guarantee and moved[name]),
         negatives=sample.negatives,
         n_real=int((~sample.synthetic).sum()),
@@ -269,46 +226,72 @@ def choose_thresholds(
     )
 
 
+def other_ways(sample: CostSample, policy: Policy | None = None) -> dict[str, Codes]:
+    """Outcomes of the ways that thresholds are compared with, by name."""
+    present = ("as judged", sample.judged)
+    if policy:
+        now = sample.outcomes(policy.t_real, policy.t_synthetic)
+        present = ("the model's thresholds now", now)
+    return {
+        "pay every claim": np.full_like(sample.judged, PAID),
+        "review every claim": np.full_like(sample.judged, REVIEWED),
+        present[0]: present[1],
+    }
+
+
+def cost_figures(
+    sample: CostSample, outcomes: Codes, costs: Costs, name: str, seed: int = 0
+) -> CostFigures:
+    """What these outcomes, one for each photo of the sample, cost."""
+    low, high = bootstrap_interval(
+        lambda weights: _figures(sample, outcomes, costs, weights), sample.group, seed=seed
+    )
+    values = _figures(sample, outcomes, costs)
+    known = ~(np.isnan(values) | np.isnan(low))
+    intervals = zip(low.tolist(), high.tolist(), known, strict=True)
+    return CostFigures(
+        name,
+        **dict(zip(_FIGURES, np.where(np.isnan(values), None, values).tolist(), strict=True)),
+        intervals={
+            key: (first, last) if defined else None
+            for key, (first, last, defined) in zip(_FIGURES, intervals, strict=True)
+        },
+    )
+
+
 def cost_curve(sample: CostSample, choice: ThresholdChoice, points: int = 200) -> pd.DataFrame:
     """How the figures move with one threshold while the other stays: columns varied ("t_real" or
     "t_synthetic"), threshold (from the lowest to the highest score), then the figures."""
     cuts = np.unique(np.quantile(sample.score, np.linspace(0, 1, points), method="nearest"))
     rows = []
-    for varied in ("t_real", "t_synthetic"):
-        for cut in cuts.tolist():
-            low = cut if varied == "t_real" else min(cut, choice.t_real)
-            high = cut if varied == "t_synthetic" else max(cut, choice.t_synthetic)
-            values = _figures(sample, sample.outcomes(low, high), choice.costs)
-            rows.append({"varied": varied, "threshold": cut, **_named(values)})
-    return pd.DataFrame(rows).drop(columns="fakes_in_review")
+    for cut in cuts.tolist():
+        for varied, low, high in (
+            ("t_real", cut, max(cut, choice.t_synthetic)),
+            ("t_synthetic", min(cut, choice.t_real), cut),
+        ):
+            figures = _figures(sample, sample.outcomes(low, high), choice.costs)
+            rows.append((varied, cut, *figures))
+    table = pd.DataFrame(rows, columns=["varied", "threshold", *_FIGURES])
+    return table.sort_values("varied", kind="stable", ignore_index=True)
 
 
 def cost_by_fraud_rate(
-    sample: CostSample,
-    choice: ThresholdChoice,
-    *,
-    rates: Sequence[float] | None = None,
-    policy: Policy | None = None,
+    sample: CostSample, choice: ThresholdChoice, *, policy: Policy | None = None
 ) -> pd.DataFrame:
-    """Cost per claim at other fraud rates: columns fraud_rate, pay_every_claim, review_every_claim,
-    present (policy), chosen (the thresholds stay), chosen_anew (the cheapest at that rate).
-
-    rates: None takes a tenth, a third, three and ten times of the given rate, below a half.
-    """
+    """Cost per claim at a tenth, a third, three and ten times of the fraud rate (below a half):
+    columns fraud_rate, pay_every_claim, review_every_claim, present (policy), chosen (the
+    thresholds stay), chosen_anew (the cheapest at that rate)."""
     own = choice.costs.fraud_rate
-    near = (own / 10, own / 3, own, 3 * own, 10 * own)
     rows = []
-    for rate in rates or [rate for rate in near if rate < 0.5 or rate == own]:
+    for rate in (own / 10, own / 3, own, 3 * own, 10 * own):
+        if rate >= 0.5 and rate != own:
+            continue
         costs = replace(choice.costs, fraud_rate=rate)
-        ways = [
-            *_other_outcomes(sample, policy).values(),
-            sample.outcomes(choice.t_real, choice.t_synthetic),
-            sample.outcomes(*_least_cost(sample, costs, policy)),
-        ]
-        names = ("pay_every_claim", "review_every_claim", "present", "chosen", "chosen_anew")
-        found = [_figures(sample, outcomes, costs)[0] for outcomes in ways]
-        rows.append({"fraud_rate": rate, **dict(zip(names, found, strict=True))})
-    return pd.DataFrame(rows)
+        pairs = (choice.t_real, choice.t_synthetic), _least_cost(sample, costs, policy)
+        outcomes = [*other_ways(sample, policy).values()] + [sample.outcomes(*one) for one in pairs]
+        rows.append((rate, *(_figures(sample, each, costs)[0] for each in outcomes)))
+    ways = ["pay_every_claim", "review_every_claim", "present", "chosen", "chosen_anew"]
+    return pd.DataFrame(rows, columns=["fraud_rate", *ways])
 
 
 def write_thresholds(
@@ -329,14 +312,12 @@ def write_thresholds(
         )
     if choice.t_real >= NEVER:
         raise RealDamageError(
-            "At these costs it is cheapest to pay every claim unseen, for which no model is "
-            "needed. Nothing was written.",
+            "At these costs it is cheapest to pay every claim unseen. Nothing was written.",
             code="pays_every_claim",
         )
     sample = cost_sample(predictions)
     outcomes = sample.outcomes(choice.t_real, choice.t_synthetic)
-    scored = clean(predictions).dropna(subset="score")
-    real = scored["label"] == "real"
+    real = clean(predictions).dropna(subset="score").query("label == 'real'")
     chosen = replace(
         policy,
         t_synthetic=choice.t_synthetic,
@@ -346,29 +327,13 @@ def write_thresholds(
         negatives=sample.negatives,
         worst_source=None,
         photos={
-            "real": int(real.sum()),
-            "damaged": int((real & (scored["kind"] == "damaged")).sum()),
+            "real": len(real),
+            "damaged": int((real["kind"] == "damaged").sum()),
             "synthetic": choice.n_synthetic,
         },
     )
     write_model_file(path, onnx_bytes, replace(metadata, policy=chosen))
     return chosen
-
-
-def _other_outcomes(sample: CostSample, policy: Policy | None) -> dict[str, Codes]:
-    """Outcomes of the ways that thresholds are compared with, by name."""
-    ways = {
-        "pay every claim": np.full_like(sample.judged, PAID),
-        "review every claim": np.full_like(sample.judged, REVIEWED),
-    }
-    if policy:
-        present = sample.outcomes(policy.t_real, policy.t_synthetic)
-        return ways | {"the model's thresholds now": present}
-    return ways | {f"as judged{'' if sample.calibrated else ' (not calibrated)'}": sample.judged}
-
-
-def _named(values: Floats) -> dict[str, float]:
-    return dict(zip(_FIGURES, values.tolist(), strict=True))
 
 
 def _figures(
@@ -377,13 +342,11 @@ def _figures(
     """The values of `_FIGURES`, each photo counted `weights` times; NaN where undefined."""
     cell = 3 * sample.synthetic.astype(np.int64) + outcomes
     counts = np.bincount(cell, weights=weights, minlength=6).reshape(2, 3).astype(np.float64)
-    totals = counts.sum(axis=1, keepdims=True)
-    rates = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-    honest, fake = _claim_rates(rates, costs.photos_per_claim)
-    of_honest, of_fake = (1 - costs.fraud_rate) * honest, costs.fraud_rate * fake
-    claims = of_honest + of_fake
     with np.errstate(invalid="ignore"):
-        fakes = np.where(claims > 1e-12, of_fake / claims, np.nan)
+        rates = counts / counts.sum(axis=1, keepdims=True)
+        honest, fake = _claim_rates(rates, costs.photos_per_claim)
+        claims = (1 - costs.fraud_rate) * honest + costs.fraud_rate * fake
+        fakes = np.where(claims > 1e-12, costs.fraud_rate * fake / claims, np.nan)
     return np.array(
         [
             _cost(rates, costs),
@@ -397,25 +360,17 @@ def _figures(
 
 
 def _cost(photo_rates: Floats, costs: Costs) -> Floats:
-    """Cost per claim from shares of photos [..., real or synthetic, paid or reviewed or refused]."""
+    """Cost per claim from shares of photos [..., label, paid or reviewed or refused]."""
     claims = _claim_rates(photo_rates, costs.photos_per_claim)
-    per_class = (claims * costs.per_claim).sum(axis=-1)
-    cost: Floats = (1 - costs.fraud_rate) * per_class[..., 0] + costs.fraud_rate * per_class[..., 1]
-    return cost
+    return (claims * costs.per_claim).sum(axis=-1) @ [1 - costs.fraud_rate, costs.fraud_rate]
 
 
 def _claim_rates(photo_rates: Floats, photos: int) -> Floats:
     """Shares of claims from shares of photos; all but one photo of a fake claim are real."""
-    if photos == 1:
-        return photo_rates
     paid, refused = photo_rates[..., PAID], photo_rates[..., REFUSED]
-    others_paid = paid[..., :1] ** (photos - 1)
-    others_pass = (1 - refused[..., :1]) ** (photos - 1)
-    claims = np.empty_like(photo_rates)
-    claims[..., PAID] = paid * others_paid
-    claims[..., REFUSED] = 1 - (1 - refused) * others_pass
-    claims[..., REVIEWED] = 1 - claims[..., PAID] - claims[..., REFUSED]
-    return claims
+    paid = paid * paid[..., :1] ** (photos - 1)
+    refused = 1 - (1 - refused) * (1 - refused[..., :1]) ** (photos - 1)
+    return np.stack([paid, 1 - paid - refused, refused], axis=-1)
 
 
 def _guaranteed(policy: Policy | None) -> tuple[float, float]:
@@ -467,7 +422,7 @@ def _cross_fitted(
 ) -> tuple[CostFigures | None, str | None]:
     """What thresholds cost on groups that they were not chosen on, or why that is not known."""
     real, fake = (len(np.unique(sample.group[sample.synthetic == label])) for label in (0, 1))
-    folds = min(_FOLDS, real, fake)
+    folds = min(5, real, fake)
     if folds < 2:
         return None, f"{real} groups of real and {fake} of synthetic photos; each needs at least 2"
     outcomes = np.full(len(sample.score), REVIEWED)

@@ -21,36 +21,30 @@ METRICS_NAME = "metrics.json"
 
 
 def find_predictions(path: str | Path) -> Path:
-    """The predictions file at this path, or in the evaluation folder at this path. Raises UsageError."""
+    """The predictions file at this path, or in this evaluation folder. Raises UsageError."""
     given = Path(path)
-    if not given.is_dir():
-        if given.exists():
-            return given
-        raise UsageError(
-            f"{given}: no such file or folder; name a folder that realdamage-evaluate wrote"
-        )
-    for ending in FORMATS:
-        if (given / f"predictions.{ending}").is_file():
-            return given / f"predictions.{ending}"
+    for path in (given, *(given / f"predictions.{ending}" for ending in FORMATS)):
+        if path.is_file():
+            return path
     raise UsageError(
-        f"{given}: no predictions.csv or predictions.parquet in this folder; run realdamage-evaluate"
+        f"{given}: no predictions.csv or predictions.parquet there; name a folder that "
+        "realdamage-evaluate wrote"
     )
 
 
 def read_evaluation(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The predictions and metrics.json of an evaluation folder. Raises UsageError, RealDamageError."""
+    """The predictions and metrics.json of an evaluation folder. Raises RealDamageError."""
     if Path(folder).is_file():
         raise UsageError(f"{folder}: a file; name the folder that it is in")
     predictions = read_predictions(find_predictions(folder))
     path = Path(folder) / METRICS_NAME
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        metrics["auroc"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RealDamageError(
-            f"{path}: cannot be read ({error}). Run realdamage-evaluate again."
+            f"{path}: not a file of realdamage-evaluate ({error}). Run it again."
         ) from error
-    if not isinstance(metrics, dict) or "auroc" not in metrics:
-        raise RealDamageError(f"{path}: not written by realdamage-evaluate. Run it again.")
     return predictions, metrics
 
 
@@ -60,7 +54,7 @@ def find_model(
     """The model that an evaluation used, or None and a note why it was not found.
 
     run: of metrics.json. given: the user's path; None looks where the run says.
-    Raises RealDamageError: the given model cannot be read, or is not the one that was evaluated.
+    Raises ModelFileError: the given model cannot be read, or is not the one that was evaluated.
     """
     path = given or Path(str(run.get("checkpoint") or ""))
     expected = str(run.get("graph_sha256") or "")
@@ -70,7 +64,8 @@ def find_model(
         detector = Detector.load(path, threads=threads)
         if expected and detector.graph_sha256 != expected:
             raise ModelFileError(
-                f"{path} is another network ({detector.graph_sha256[:12]}) than the one evaluated ({expected[:12]})"
+                f"{path} is another network ({detector.graph_sha256[:12]}) than the one evaluated "
+                f"({expected[:12]})"
             )
     except ModelFileError as error:
         if given:
@@ -80,7 +75,7 @@ def find_model(
 
 
 def find_manifest(run: Mapping[str, Any], given: Path | None) -> tuple[Manifest | None, str]:
-    """The photos of an evaluation, or None and a note why they were not found; arguments as in `find_model`."""
+    """The photos of an evaluation, or None and a note why they were not found; see `find_model`."""
     try:
         if not given and not run.get("data_root"):
             raise UsageError("metrics.json does not say where the photos are")
@@ -94,19 +89,19 @@ def find_manifest(run: Mapping[str, Any], given: Path | None) -> tuple[Manifest 
 def read_judge(path: str | Path, predictions: pd.DataFrame) -> tuple[bytes, ModelMetadata, Policy]:
     """The calibrated model file that made these predictions: its bytes, metadata and policy.
 
-    Raises ModelFileError; RealDamageError: not calibrated, or the predictions come from another network.
+    Raises ModelFileError; RealDamageError: not calibrated, or another network.
     """
     onnx_bytes, metadata, digest = read_model_file(path)
     if metadata.policy is None or metadata.calibration is None:
         raise RealDamageError(
-            f"{path}: not calibrated, so it has no thresholds. Run realdamage calibrate {path} first.",
+            f"{path}: not calibrated, so it has no thresholds. Run realdamage calibrate first.",
             code="not_calibrated",
         )
     others = sorted(set(predictions["graph_sha256"]) - {digest, ""})
     if others:
         raise RealDamageError(
-            f"{path} is another network (graph {digest[:12]}…) than the one of the predictions ({others[0][:12]}…). "
-            "Score the photos with this model, or name the one that was used.",
+            f"{path} is another network (graph {digest[:12]}…) than the one of the predictions "
+            f"({others[0][:12]}…). Name the model that made them.",
             code="other_network",
         )
     return onnx_bytes, metadata, metadata.policy

@@ -1,9 +1,9 @@
 """FraudBench's own table (arXiv 2605.08820) for these predictions, next to the published rows, and
 what that table lacks: how many edits are found while hardly any photo of real damage is accused.
 
-The figures are those of the authors' `tools/compute_accuracy.py` (github.com/Tristan0318/FraudBench):
-each is computed within a category and averaged over the categories that have it. Photos of undamaged
-products do not count there.
+The figures are those of the authors' `tools/compute_accuracy.py` (Tristan0318/FraudBench on GitHub):
+each is computed within a category and averaged over the categories that have it. Photos of
+undamaged products do not count there.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def fraudbench_figures(predictions: pd.DataFrame) -> dict[str, Any]:
     if synthetic.all() or not synthetic.any():
         raise RealDamageError(
             f"FraudBench compares photos of real damage with edits; found {(~synthetic).sum()} and "
-            f"{synthetic.sum()} with a score. Evaluate the whole set, as +benchmark=fraudbench does.",
+            f"{synthetic.sum()} with a score. Evaluate the whole set with +benchmark=fraudbench.",
             code="one_class",
         )
     unnamed = scored[~scored["group"].str.contains(r"(?:^|/)Review_[^/]*$")]
@@ -123,8 +123,8 @@ def _notes(scored: pd.DataFrame, category: pd.Series, photos: pd.DataFrame) -> l
         )
     if others:
         notes.append(
-            f"Edits by {', '.join(sorted(others))} count in balanced accuracy and F1; the paper has "
-            "none of them."
+            f"Edits by {', '.join(sorted(others))} count in balanced accuracy and F1; the paper "
+            "has none of them."
         )
     if scored["probability"].isna().any():
         notes.append("The model is not calibrated: no row for a probability of 0.5.")

@@ -204,8 +204,8 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
 
 def whole_photo_share(photos: pd.DataFrame, policy: Policy, allowed: float) -> WholePhotoShare:
     """The largest share of hot patches from which on a photo must go to review, so that at most a
-    share `allowed` of honest photos, clean and phone-enhanced, is called synthetic; the policy's own
-    where nothing can be learned.
+    share `allowed` of honest photos, clean and phone-enhanced, is called synthetic; the policy's
+    own where nothing can be learned.
 
     photos: scored rows with `hot_share`. A smaller share spares more honest photos and sends more
     of kind `ai_whole` to review.
@@ -326,8 +326,8 @@ def _prepared(
     untouched = photos["perturbation"] == ""
     if untouched.all() or not untouched.any():
         raise RealDamageError(
-            "The predictions need clean and perturbed photos to compare. Evaluate with a robustness "
-            "suite: realdamage-evaluate … robustness=standard",
+            "The predictions need clean and perturbed photos to compare. Evaluate with a "
+            "robustness suite: realdamage-evaluate … robustness=standard",
             code="no_perturbations",
         )
     for column in ("sharpness", "compression", "fine_detail", "width", "height"):

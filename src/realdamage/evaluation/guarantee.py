@@ -1,17 +1,13 @@
-"""Thresholds with a guarantee: how many honest buyers may be accused among photos nobody has seen yet, not only among
-those that the threshold was chosen on.
+"""Thresholds with a guarantee: how many honest buyers may be accused among photos that nobody has
+seen yet, not only among those that the threshold was chosen on.
 
-Fixed-sequence testing (learn then test: Angelopoulos et al. 2021). The threshold walks down from above all scores. The
-null hypothesis at each stop is "more than a share alpha of future photos scores this high", and the walk halts before
-the first stop that the binomial tail does not reject at level delta. The order is fixed before any score is seen, and
-the true share only grows on the way, so only the first stop whose share exceeds alpha can go wrong, and the walk passes
-it with probability delta at most. No correction for the number of stops is needed.
-
-For n independent photos the p-value at a stop with k errors is P(Bin(n, alpha) <= k), which only grows with k. So the
-walk ends just above the (k*+1)-th largest score, where k*, the largest k with P(Bin(n, alpha) <= k) <= delta, depends
-on n, alpha and delta alone (`allowed_errors`). This is the exact one-sided tolerance bound of order statistics (Wilks
-1941); ties only make the true share smaller, because the threshold lies above the score. The upper bound of Clopper &
-Pearson (1934) at k* is at most alpha for the same reason.
+Fixed-sequence testing (learn then test: Angelopoulos et al. 2021). The threshold walks down from
+above all scores, testing at each stop "more than a share alpha of future photos scores this high",
+and halts before the first stop that the binomial tail does not reject at level delta. The order is
+fixed before any score is seen and the true share only grows on the way, so only one stop can go
+wrong, and no correction for their number is needed. With n independent photos the walk ends just
+above the (k*+1)-th largest score, where k*, the largest k with P(Bin(n, alpha) <= k) <= delta,
+depends on n, alpha and delta alone (`allowed_errors`; the tolerance bound of Wilks 1941).
 """
 
 from __future__ import annotations
@@ -31,17 +27,17 @@ from realdamage.evaluation.resampling import share_interval
 
 DELTA = 0.05
 CLAIM_PHOTOS = 3
-"""The statement is about single photos; it also says what that means for a claim with this many."""
+"""The statement says what the guarantee means for a claim with so many photos."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the thresholds must keep to; every share is above 0 and below 1.
+    """What the thresholds must keep to.
 
-    fpr: of these honest photos called synthetic. miss: of these synthetic photos called real.
-    alpha, beta: the same shares guaranteed for future photos; each replaces its rate. None: no guarantee.
+    fpr: share of these honest photos called synthetic. miss: share of these synthetic photos called
+    real. alpha, beta: the same shares guaranteed for future photos; each replaces its rate.
     delta: risk that a guarantee does not hold. seed: of the draw of one photo per group.
-    Raises UsageError: a number out of range (rates may be 0), or a rate and its guarantee are both given.
+    Raises UsageError: a number out of range, or a rate and its guarantee are both given.
     """
 
     fpr: float | None = None
@@ -55,8 +51,8 @@ class Targets:
         for rate, share in (("fpr", "alpha"), ("miss", "beta")):
             if getattr(self, rate) is not None and getattr(self, share) is not None:
                 raise UsageError(
-                    f"{rate} and {share} set the same threshold; give {rate} for a rate on these photos, or {share} "
-                    "for a guarantee about others",
+                    f"{rate} and {share} set the same threshold; give {rate} for a rate on these "
+                    f"photos, or {share} for a guarantee about others",
                     code="rate_and_guarantee",
                 )
         for name in ("fpr", "miss", "alpha", "beta", "delta"):
@@ -76,8 +72,8 @@ class Targets:
 
 
 def allowed_errors(photos: int, share: float, delta: float) -> int | None:
-    """The most errors among `photos` independent ones that still guarantee `share` with confidence 1 - delta: the
-    largest k with P(Bin(photos, share) <= k) <= delta. None when even zero errors are too many."""
+    """The most errors among `photos` independent ones that still guarantee `share` with confidence
+    1 - delta: the largest k with P(Bin(photos, share) <= k) <= delta. None: not even zero."""
     if photos < 1 or binom.cdf(0, photos, share) > delta:
         return None
     k = int(binom.ppf(delta, photos, share))
@@ -85,15 +81,15 @@ def allowed_errors(photos: int, share: float, delta: float) -> int | None:
 
 
 def photos_needed(share: float, delta: float) -> int:
-    """How many independent photos without a single error guarantee `share` with confidence 1 - delta."""
+    """How many independent photos without an error guarantee `share` with confidence 1 - delta."""
     needed = max(1, math.ceil(math.log(delta) / math.log1p(-share)) - 1)
-    while allowed_errors(needed, share, delta) is None:  # the logarithms may be off by a last digit
+    while allowed_errors(needed, share, delta) is None:  # the logarithms may be off by a digit
         needed += 1
     return needed
 
 
 def smallest_share(photos: int, delta: float) -> float | None:
-    """The smallest share that this many photos can guarantee, rounded up to 0.01%; None: none below 1."""
+    """The smallest share that this many photos can guarantee, rounded up to 0.01%; None: none."""
     if photos < 1:
         return None
     share = math.ceil((1 - delta ** (1 / photos)) * 10_000) / 10_000
@@ -108,42 +104,35 @@ def upper_bound(errors: int, photos: int, delta: float) -> float:
 
 
 def threshold_allowing(scores: npt.NDArray[np.float64], errors: int) -> npt.NDArray[np.float64]:
-    """The lowest threshold at or above which at most `errors` of the scores lie: just above the next largest.
-
-    scores: finite, [..., n] with n > errors. The result has shape [...].
-    """
+    """The lowest threshold that at most `errors` of the scores [..., n] reach: [...]."""
     at = scores.shape[-1] - 1 - errors
     return np.asarray(np.nextafter(np.partition(scores, at, axis=-1)[..., at], np.inf))
 
 
 def one_per_group(photos: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """One random photo of every group: photos of one product are too alike to count as independent evidence. The same
-    seed draws the same photos, whatever the order of the rows."""
+    """One random photo of every group: photos of one product are too alike to be independent. The
+    same seed draws the same photos, whatever the order of the rows."""
     shuffled = photos.sort_values("file_name", kind="stable").sample(frac=1, random_state=seed)
     return shuffled[~group_ids(shuffled).duplicated()].sort_values("file_name", kind="stable")
 
 
 def check_enough(targets: Targets, photos: pd.DataFrame, where: str) -> None:
-    """Refuses a guarantee that these photos cannot give, whatever their scores, before they are scored.
+    """Refuses a guarantee that these photos cannot give, before they are scored.
 
     photos: columns file_name, label, kind, group. where: what to call the photos.
-    Raises RealDamageError that says how many photos are needed and the smallest share these can guarantee.
+    Raises RealDamageError that says how many photos are needed, and the smallest share they allow.
     """
     for name, share, sort, chosen in _guaranteed(targets, photos):
         groups = group_ids(photos[chosen]).nunique()
         if allowed_errors(groups, share, targets.delta) is not None:
             continue
-        smallest = smallest_share(groups, targets.delta)
-        offer = (
-            f"The smallest that {groups} can guarantee is {percent(smallest)}: ask for {name}={smallest:g}, or add "
-            "photos"
-            if smallest is not None
-            else "Add photos"
-        )
+        least = smallest_share(groups, targets.delta)
+        possible = f" The smallest possible is {name}={least:g}." if least is not None else ""
         raise RealDamageError(
-            f"{name}={share:g} at delta={targets.delta:g} cannot be guaranteed: {where} has {groups} independent "
-            f"{sort}, one of each group ({chosen.sum()} photos), and it takes {photos_needed(share, targets.delta)} "
-            f"even without a single error. {offer}. Nothing was changed.",
+            f"{name}={share:g} at delta={targets.delta:g} cannot be guaranteed: {where} has "
+            f"{groups} independent {sort}, one of each group ({chosen.sum()} photos), and it takes "
+            f"{photos_needed(share, targets.delta)} even without a single error.{possible} Add "
+            "photos. Nothing was changed.",
             code="too_few_photos",
         )
 
@@ -157,15 +146,14 @@ def with_guarantee(
     manifest_sha256: str,
     least: float = -math.inf,
 ) -> Policy:
-    """The policy with guaranteed thresholds in place of the empirical ones, and the guarantee itself.
+    """The policy with guaranteed thresholds in place of the empirical ones.
 
-    alpha sets `t_synthetic` so that, with confidence 1 - delta over the draw of the calibration photos, at most a share
-    alpha of photos with real damage scores as high; only kind `damaged` counts. beta sets `t_real` likewise for
-    synthetic photos. It holds for photos drawn as these were (a group at random, then one of its photos) and never
-    trained on. Unscored rows and perturbed photos do not count.
-    split, manifest_sha256: what the photos are called, for the record. least: the lowest `t_synthetic` allowed; raising
-    the threshold keeps alpha, because fewer photos score as high.
-    Raises RealDamageError: see `check_enough`.
+    alpha sets `t_synthetic` so that, with confidence 1 - delta over the draw of the photos, at most
+    a share alpha of photos with real damage (kind `damaged`) scores as high. beta sets `t_real`
+    likewise for synthetic photos. It holds for photos drawn as these were (a group at random, then
+    one of its photos) and never trained on. Unscored and perturbed photos do not count.
+    split, manifest_sha256: which photos these are, for the record. least: the lowest `t_synthetic`
+    allowed; a higher threshold keeps alpha. Raises RealDamageError: see `check_enough`.
     """
     check_predictions(predictions)
     photos = clean(predictions[predictions["score"].notna()])
@@ -174,9 +162,8 @@ def with_guarantee(
     for name, share, _, chosen in _guaranteed(targets, photos):
         scores = one_per_group(photos[chosen], targets.seed)["score"].to_numpy(dtype=np.float64)
         if name == "beta":
-            scores = -scores  # a synthetic photo is passed when its score is low
-        n = len(scores)
-        allowed = allowed_errors(n, share, targets.delta) or 0
+            scores = -scores  # a synthetic photo passes when its score is low
+        allowed = allowed_errors(len(scores), share, targets.delta) or 0
         threshold = float(threshold_allowing(scores, allowed))
         if name == "alpha":
             threshold = max(threshold, least)
@@ -185,21 +172,20 @@ def with_guarantee(
             policy = replace(policy, t_real=-threshold, miss=share)
         bounds[name] = Bound(
             share=share,
-            photos=n,
+            photos=len(scores),
             drawn_from=int(chosen.sum()),
             errors=int((scores >= threshold).sum()),
             allowed=allowed,
-            upper=min(share, upper_bound(allowed, n, targets.delta)),
+            upper=min(share, upper_bound(allowed, len(scores), targets.delta)),
         )
-    accused, passed = bounds.get("alpha"), bounds.get("beta")
     guarantee = Guarantee(
         delta=targets.delta,
-        accused=accused,
-        passed=passed,
+        accused=bounds.get("alpha"),
+        passed=bounds.get("beta"),
         split=split,
         seed=targets.seed,
         manifest_sha256=manifest_sha256,
-        statement=_statement(targets.delta, accused, passed),
+        statement=_statement(targets.delta, bounds),
     )
     return replace(policy, guarantee=guarantee)
 
@@ -209,29 +195,31 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g}%"
 
 
-def _statement(delta: float, accused: Bound | None, passed: Bound | None) -> str:
-    """The guarantee in words: for a photo, for a claim of several photos, and what it rests on."""
-    sentences = [
-        f"With {percent(1 - delta)} confidence, at most {percent(bound.share)} of {sort} are called {outcome}. "
-        f"This is per photo: in a claim with {CLAIM_PHOTOS} of them, up to "
-        f"{percent(min(1.0, CLAIM_PHOTOS * bound.share))} of claims have one that is. It rests on "
-        f"{bound.photos} photos, one of each group, with {bound.errors} called {outcome} ({bound.allowed} allowed)."
-        for bound, sort, outcome in (
-            (accused, "photos with real damage", "synthetic"),
-            (passed, "synthetic photos", "real"),
-        )
-        if bound is not None
-    ]
-    if accused and passed:
-        both = percent(max(0.0, 1 - 2 * delta))
+def _statement(delta: float, bounds: dict[str, Bound]) -> str:
+    """The guarantee in words: for a photo, for a claim, and what it rests on."""
+    sure = percent(1 - delta)
+    sentences = []
+    for name, bound in bounds.items():
+        sort, outcome = {
+            "alpha": ("photos with real damage", "synthetic"),
+            "beta": ("synthetic photos", "real"),
+        }[name]
+        of_claims = percent(min(1.0, CLAIM_PHOTOS * bound.share))
         sentences.append(
-            f"Each holds with {percent(1 - delta)} on its own, both together with {both}."
+            f"With {sure} confidence, at most {percent(bound.share)} of {sort} are called "
+            f"{outcome}. This is per photo: in a claim with {CLAIM_PHOTOS} of them, up to "
+            f"{of_claims} of claims have one that is. It rests on {bound.photos} photos, one of "
+            f"each group, with {bound.errors} called {outcome} ({bound.allowed} allowed)."
         )
-    return " ".join([*sentences, "It holds for photos drawn as these were and never trained on."])
+    if len(bounds) == 2:
+        both = percent(max(0.0, 1 - 2 * delta))
+        sentences.append(f"Each holds with {sure} on its own, both together with {both}.")
+    sentences.append("It holds for photos drawn as these were and never trained on.")
+    return " ".join(sentences)
 
 
 def _guaranteed(targets: Targets, photos: pd.DataFrame) -> list[tuple[str, float, str, pd.Series]]:
-    """For each share that is asked for: its name, the share, what its photos are called, and which rows they are."""
+    """For each share to guarantee: its name, the share, what its photos are called, the rows."""
     damaged = (photos["label"] == "real") & (photos["kind"] == "damaged")
     rows = (
         ("alpha", targets.alpha, "really damaged photos (kind damaged)", damaged),

@@ -39,24 +39,20 @@ _NUMBERS = {
     "fine_detail": "fine detail",
     "hot_share": "share of hot patches",
 }
-_PSI_BINS = 10
 
 
 @dataclass(frozen=True)
 class Shift:
     """What changed in one column.
 
-    test: "ks" for numbers, "shares" for categories. effect: Kolmogorov-Smirnov distance, or total
-    variation distance; in 0..1. psi: population stability index (0.1 is small, 0.25 is large).
+    effect: Kolmogorov-Smirnov distance of numbers, total variation distance of categories; in 0..1.
     p: of a difference as large by chance; p_adjusted: among all columns tested (Holm 1979).
     prior: share of synthetic photos at which the reference looks most like the log. here, before:
     medians, or the share that differs most, in words.
     """
 
     name: str
-    test: str
     effect: float
-    psi: float
     p: float
     prior: float | None
     here: str
@@ -181,16 +177,11 @@ class Reference:
         prior = self._best(lambda share: _distance(ours, _mix(theirs, share)))
         mixed = _mix(theirs, prior)
         effect, worth = _distance(ours, mixed), self.worth(prior, column)
-        cuts = np.unique(np.searchsorted(mixed, np.arange(1, _PSI_BINS) / _PSI_BINS - 1e-12))
-        ends = np.append(cuts[cuts < len(mixed) - 1], len(mixed) - 1)
-        bins = (np.diff(cumulative[ends], prepend=0.0) for cumulative in (ours, mixed))
         # Two-sample Kolmogorov-Smirnov test by Stephens's approximation (1970).
         root = np.sqrt(_harmonic(len(here), worth))
         return Shift(
             name,
-            "ks",
             effect,
-            _psi(*bins, len(here), worth),
             float(kstwobign.sf((root + 0.12 + 0.11 / root) * effect)),
             prior if self.mixed else None,
             f"median {np.median(here):.4g}",
@@ -212,9 +203,7 @@ class Reference:
         most = int(np.argmax(np.abs(ours - mixed)))
         return Shift(
             name,
-            "shares",
             float(np.abs(ours - mixed).sum() / 2),
-            _psi(ours, mixed, len(log), worth),
             float(chi2_contingency(table, correction=False).pvalue) if len(table[0]) > 1 else 1.0,
             prior if self.mixed else None,
             f"{known[most]} {ours[most]:.1%}",
@@ -270,13 +259,6 @@ def _distance(one: Floats, other: Floats) -> float:
 
 def _harmonic(one: float, other: float) -> float:
     return one * other / (one + other)
-
-
-def _psi(ours: Floats, theirs: Floats, photos: float, reference: float) -> float:
-    """Population stability index; half a photo is added to each bin, so that it is finite."""
-    one = (ours * photos + 0.5) / (photos + 0.5 * len(ours))
-    other = (theirs * reference + 0.5) / (reference + 0.5 * len(theirs))
-    return float(np.sum((one - other) * np.log(one / other)))
 
 
 def _compare(

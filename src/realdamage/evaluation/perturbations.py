@@ -45,8 +45,8 @@ class Pixels(NamedTuple):
     mask: Mask | None
 
     def resized(self, size: tuple[int, int], resampling: str) -> Pixels:
-        """Both at size (h, w): the photo with a filter of `FILTERS`, the mask with a plain one, which
-        never leaves 0..1."""
+        """Both at size (h, w): the photo with a filter of `FILTERS`, the mask with a plain one,
+        which never leaves 0..1."""
         shape = (size[1], size[0])
         rgb = np.asarray(Image.fromarray(self.rgb).resize(shape, FILTERS[resampling]))
         if self.mask is None:
@@ -112,7 +112,7 @@ class DoubleJpeg:
 
 @dataclass(frozen=True)
 class Sharpen:
-    """Unsharp mask, as phones do: `percent` of the difference to a blur of sigma `radius` pixels."""
+    """Unsharp mask, as phones do: `percent` of the difference to a blur of `radius` pixels."""
 
     percent: int
     radius: float = 1.5
@@ -124,8 +124,8 @@ class Sharpen:
 
 @dataclass(frozen=True)
 class Denoise:
-    """A phone's night mode: `strength` (0..1) of a 3×3 median in the brightness, and colours blurred
-    by sigma `chroma` pixels."""
+    """A phone's night mode: `strength` (0..1) of a 3×3 median in the brightness, and colours
+    blurred by sigma `chroma` pixels."""
 
     strength: float
     chroma: float = 2.0
@@ -163,7 +163,7 @@ class Screenshot:
 
 @dataclass(frozen=True)
 class Recapture:
-    """The photo on a screen, photographed by hand, at `scale` of its size: perspective and rotation,
+    """The photo on a screen, photographed by hand, at `scale` of its size: perspective, rotation,
     the screen's sub-pixel grid against the sensor's (moiré; `moire` = depth in linear light, 0..1),
     black glow, white point, a reflection, another tone curve, slight blur, `noise` (sigma in grey
     levels), JPEG of `quality`. Angles, pitch of the grid and colours are drawn.
@@ -263,8 +263,8 @@ class Perturbation:
         return last.quality if isinstance(last, Jpeg | Screenshot | Recapture) else None
 
     def __call__(self, photo: Pixels, *, seed: int, key: str) -> Pixels:
-        """The photo and its mask after all steps. What they draw depends on (seed, name, key) alone;
-        give both halves of a pair the same `key`."""
+        """The photo and its mask after all steps. What they draw depends on (seed, name, key)
+        alone; give both halves of a pair the same `key`."""
         digest = hashlib.sha256(f"{seed}\0{self.name}\0{key}".encode()).digest()
         words = np.frombuffer(digest, dtype=np.uint32).tolist()
         for position, step in enumerate(self.steps):

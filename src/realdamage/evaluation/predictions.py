@@ -1,5 +1,5 @@
-"""Scores a manifest with the detector that a service runs, and keeps the verdicts in one table: the predictions file
-that every figure, threshold and report is computed from. Also reads a service's log of verdicts, which has no labels.
+"""Scores a manifest with the detector that a service runs, and keeps the verdicts in one table: the
+predictions file that every figure and threshold is computed from. Also reads a service's log.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from realdamage.data.masks import patch_share
 from realdamage.errors import ConfigError, RealDamageError, UsageError
 
 FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", *MEASURED_COLUMNS)
-"""Columns that slices, pairs and the gate need in addition to `PREDICTION_COLUMNS`; empty where a file lacks them.
-`mask_area`: share of the photo that its mask calls synthetic, in 0..1, 0 for real photos."""
+"""What slices, pairs and the gate need in addition; empty where a file lacks them. `mask_area`:
+share of the photo that its mask calls synthetic, in 0..1, 0 for real photos."""
 FORMATS = ("csv", "parquet")
 """Of a predictions file, by its ending."""
 
@@ -46,7 +46,7 @@ Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"
 
 
 class PhotoDetector(Protocol):
-    """What scoring needs of a detector: `realdamage.Detector`, around an .onnx file or a torch checkpoint."""
+    """What scoring needs of a `Detector`."""
 
     @property
     def pixel_spec(self) -> PixelSpec: ...
@@ -57,7 +57,7 @@ class PhotoDetector(Protocol):
 class PatchEvidence(NamedTuple):
     """A synthetic photo's heat map and the truth, both at evidence resolution.
 
-    heat: float32 [h, w] in 0..1. painted: bool [h, w], True where more than half of the patch was regenerated.
+    heat: float32 [h, w] in 0..1. painted: bool [h, w], more than half of the patch was regenerated.
     """
 
     file_name: str
@@ -71,8 +71,10 @@ def score_manifest(
     """Judges every photo, in the manifest's order: (predictions, localisation).
 
     predictions: one row per photo; `ms` is the time from the file's bytes to the verdict.
-    localisation: one entry per synthetic photo with a mask, except kind `ai_whole`, where every pixel is synthetic.
-    Raises PhotoError: a photo cannot be read; ManifestError: a mask cannot be read, or has another size than its photo.
+    localisation: one entry per synthetic photo with a mask, except kind `ai_whole`, where every
+    pixel is synthetic.
+    Raises PhotoError: a photo cannot be read; ManifestError: a mask cannot be read, or has another
+    size than its photo.
     """
     rows: list[dict[str, object]] = []
     localisation: list[PatchEvidence] = []
@@ -138,7 +140,7 @@ def unscored_row(manifest: Manifest, index: int, perturbation: str = "") -> dict
 def patch_evidence(
     manifest: Manifest, index: int, photo: Photo, verdict: Verdict, mask: Mask | None, patch: int
 ) -> list[PatchEvidence]:
-    """The heat map and the truth of a synthetic photo with a mask; nothing for real photos and kind `ai_whole`.
+    """The heat map and the truth of a synthetic photo with a mask; nothing for kind `ai_whole`.
 
     patch: side of a patch in pixels of `photo.rgb`.
     """
@@ -161,50 +163,48 @@ def clean(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_ids(predictions: pd.DataFrame) -> pd.Series:
-    """The group of each row; a photo without a group is a group of its own, with all of its perturbations."""
+    """The group of each row; a photo without a group is one of its own, under any perturbation."""
     return predictions["group"].where(predictions["group"] != "", predictions["file_name"])
 
 
 def check_predictions(predictions: pd.DataFrame, source: str = "predictions") -> None:
-    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or an outcome is unknown, or a photo
-    is there twice under the same perturbation."""
+    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or an outcome is
+    unknown, or a photo is there twice under the same perturbation."""
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
     if missing:
         raise RealDamageError(
-            f"{source}: not a predictions file; missing columns: {', '.join(missing)}. Write it with "
-            "realdamage-evaluate.",
+            f"{source}: not a predictions file; missing columns: {', '.join(missing)}. Write it "
+            "with realdamage-evaluate.",
             code="missing_columns",
         )
     for column, allowed in (("label", LABELS), ("outcome", get_args(Outcome))):
         wrong = np.flatnonzero(~predictions[column].fillna("").isin([*allowed, ""]))
         if len(wrong):
-            raise RealDamageError(
-                f"{source}, row {wrong[0] + 2}, column {column}: found {predictions[column].iat[wrong[0]]!r}; "
-                f"allowed: {', '.join(allowed)}, or empty.",
-                code="wrong_value",
-            )
+            raise _wrong_value(predictions, column, wrong[0], source, ", ".join(allowed))
     twice = np.flatnonzero(predictions.duplicated(["file_name", "perturbation"]))
     if len(twice):
         name, perturbation = predictions[["file_name", "perturbation"]].iloc[twice[0]]
         raise RealDamageError(
-            f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there twice; counting a "
-            "photo twice makes every figure wrong. Remove the repeated rows.",
+            f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there "
+            "twice. Remove the repeated rows.",
             code="repeated_photo",
         )
 
 
 def check_against_manifest(predictions: pd.DataFrame, manifest: Manifest) -> None:
-    """Raises RealDamageError: a photo that the manifest does not have, or has with another label."""
+    """Raises RealDamageError: a photo that the manifest lacks, or has with another label."""
     labels = dict(zip(manifest.table["file_name"], manifest.table["label"], strict=True))
     for name, label in zip(predictions["file_name"], predictions["label"], strict=True):
         if name not in labels:
             raise RealDamageError(
-                f"{name} is in the predictions, but not in {manifest.root}. Name the manifest that was evaluated.",
+                f"{name} is in the predictions, but not in {manifest.root}. Name the manifest that "
+                "was evaluated.",
                 code="unknown_photo",
             )
         if label not in ("", labels[name]):
             raise RealDamageError(
-                f"{name}: the predictions say {label}, {manifest.root} says {labels[name]}. Evaluate again.",
+                f"{name}: the predictions say {label}, {manifest.root} says {labels[name]}. "
+                "Evaluate again.",
                 code="other_label",
             )
 
@@ -227,7 +227,8 @@ def check_format(name: str) -> None:
 
 
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
-    """Writes the table as .csv or .parquet, all or nothing. Raises RealDamageError: another ending, no space."""
+    """Writes the table as .csv or .parquet, all or nothing. Raises RealDamageError: another ending,
+    no space."""
     check_predictions(predictions)
     if _ending(path, FORMATS) == "csv":
         write_atomically(path, table_csv(predictions))
@@ -253,9 +254,9 @@ def read_table_csv(path: str | Path) -> pd.DataFrame:
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Reads what `write_predictions` wrote: numbers as float64 (NaN where empty), the rest as strings ("" where empty).
+    """Reads what `write_predictions` wrote: numbers as float64, NaN where empty; else strings.
 
-    Raises UsageError: no such file; RealDamageError: not a predictions file, a wrong value (named with its row).
+    Raises UsageError: no such file; RealDamageError: not a predictions file, a wrong value.
     """
     table = _read_table(path, FORMATS)
     check_predictions(table, str(path))
@@ -263,17 +264,18 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 
 def read_log(path: str | Path) -> pd.DataFrame:
-    """The verdicts that `realdamage predict` wrote (CSV, Parquet, JSON lines), one row each, typed as in
-    `read_predictions`. File names may repeat; columns that older versions did not write are empty.
+    """The verdicts that `realdamage predict` wrote (CSV, Parquet, JSON lines), one row each, typed
+    as in `read_predictions`. File names may repeat; missing columns are empty.
 
-    Raises UsageError: no such file; RealDamageError: another format, no verdict, a missing column, a wrong value.
+    Raises UsageError: no such file; RealDamageError: not a log, a wrong value.
     """
     table = _read_table(path, _LOG_FORMATS)
     missing = [column for column in _LOG_NEEDS if column not in table.columns]
     if table.empty or missing:
         found = f"missing columns: {', '.join(missing)}" if missing else "it has no rows"
         raise RealDamageError(
-            f"{path}: not a log of verdicts; {found}. Write it with: realdamage predict PHOTOS --output LOG.csv",
+            f"{path}: not a log of verdicts; {found}. Write it with: realdamage predict PHOTOS "
+            "--output LOG.csv",
             code="no_log",
         )
     table = table.reindex(columns=[*_LOG_STRINGS, *_LOG_NUMBERS])
@@ -284,7 +286,7 @@ def _ending(path: str | Path, allowed: Sequence[str]) -> str:
     ending = Path(path).suffix.lower().removeprefix(".")
     if ending not in allowed:
         raise RealDamageError(
-            f"{path}: the file's name must end in {', '.join(f'.{name}' for name in allowed)}. Rename it.",
+            f"{path}: its name must end in {', '.join(f'.{name}' for name in allowed)}. Rename it.",
             code="unknown_format",
         )
     return ending
@@ -349,13 +351,19 @@ def _typed(
         given = table[column].notna() & ~table[column].astype(str).str.lower().isin(["", "nan"])
         wrong = np.flatnonzero(given & ~np.isfinite(found))
         if len(wrong):
-            raise RealDamageError(
-                f"{source}, row {wrong[0] + 2}, column {column}: found {table[column].iat[wrong[0]]!r}, not a finite "
-                "number.",
-                code="wrong_value",
-            )
+            raise _wrong_value(table, column, wrong[0], source, "a finite number")
         typed[column] = found
     return table.assign(**typed)
+
+
+def _wrong_value(
+    table: pd.DataFrame, column: str, row: int, source: str, allowed: str
+) -> RealDamageError:
+    return RealDamageError(
+        f"{source}, row {row + 2}, column {column}: found {table[column].iat[row]!r}; allowed: "
+        f"{allowed}, or empty.",
+        code="wrong_value",
+    )
 
 
 def _no_parquet(path: str | Path) -> RealDamageError:
