@@ -137,12 +137,10 @@ def bootstrap_interval(
     """
     draws = GroupDraws(groups, n_boot=n_boot, seed=seed)
     rows = np.arange(np.size(groups))
-    values = [
-        np.asarray(statistic(weights), dtype=np.float64)
-        for chunk in draws.chunks(rows)
-        for weights in chunk.astype(np.int64)
-    ]
-    return percentile_interval(np.stack(values[1:], axis=-1), level)
+    weights = (row for chunk in draws.chunks(rows) for row in chunk.astype(np.int64))
+    next(weights)  # the sample itself
+    values = [np.asarray(statistic(each), dtype=np.float64) for each in weights]
+    return percentile_interval(np.stack(values, axis=-1), level)
 
 
 def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
