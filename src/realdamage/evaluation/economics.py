@@ -20,11 +20,11 @@ from sklearn.model_selection import StratifiedKFold
 
 from realdamage.core.metadata import write_model_file
 from realdamage.core.policy import Policy
-from realdamage.data.intervals import bootstrap_interval
+from realdamage.data.bootstrap import bootstrap_interval
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.calibration import MIN_DAMAGED
+from realdamage.evaluation.figures import NOT_CALIBRATED
 from realdamage.evaluation.folder import read_judge
-from realdamage.evaluation.metrics import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 
 Floats = npt.NDArray[np.float64]

@@ -1,9 +1,9 @@
 """FraudBench's own table (arXiv 2605.08820) for these predictions, next to the published rows, and
 what that table lacks: how many edits are found while hardly any photo of real damage is accused.
 
-The figures are those of the authors' `tools/compute_accuracy.py` (Tristan0318/FraudBench on GitHub):
-each is computed within a category and averaged over the categories that have it. Photos of
-undamaged products do not count there.
+The figures are those of the authors' `tools/compute_accuracy.py` (Tristan0318/FraudBench on
+GitHub): each is computed within a category and averaged over the categories that have it. Photos
+of undamaged products do not count there.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.intervals import ResampledRoc, bootstrap_interval
+from realdamage.data.bootstrap import bootstrap_interval
 from realdamage.errors import ConfigError, RealDamageError
+from realdamage.evaluation.figures import ScoredPhotos, measure
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +30,6 @@ GENERATORS = (
 )
 """In the order of the published table."""
 FIGURES = ("tnr", *(f"tpr {name}" for name in GENERATORS), "balanced_accuracy", "f1")
-_MIN_NEGATIVES = 100  # with fewer, a rate of 1% would mean no error at all among these few
 
 
 def benchmark_figures(name: str | None, predictions: pd.DataFrame) -> dict[str, Any] | None:
@@ -91,7 +91,7 @@ def fraudbench_figures(predictions: pd.DataFrame) -> dict[str, Any]:
             {"name": name, **_row(called.to_numpy(), scored, category)}
             for name, called in calls.items()
         ],
-        "beyond": _beyond(scored, synthetic),
+        "beyond": _beyond(scored),
         "published": published_rows(),
         "notes": _notes(scored, category, photos),
         "n_categories": int(category.nunique()),
@@ -170,31 +170,23 @@ def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def _beyond(scored: pd.DataFrame, synthetic: npt.NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+def _beyond(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    table = ScoredPhotos(scored)
     generator = scored["generator"].to_numpy()
-    wanted = {"all edits": synthetic}
-    for name in sorted(set(generator[synthetic])):
-        wanted[str(name)] = synthetic & (generator == name)
+    wanted = {"all edits": table.synthetic}
+    for name in sorted(set(generator[table.synthetic])):
+        wanted[str(name)] = table.synthetic & (generator == name)
     rows = {}
     for name, edits in wanted.items():
-        counted = ~synthetic | edits
-        roc = ResampledRoc(scored["score"].to_numpy(dtype=np.float64)[counted], synthetic[counted])
-
-        def statistic(weights: npt.NDArray[Any], roc: ResampledRoc = roc) -> Floats:
-            return roc.figures(weights, (0.01,))
-
-        values = _plain(statistic(np.ones(counted.sum())))
-        low, high = bootstrap_interval(statistic, group_ids(scored).to_numpy()[counted])
-        keys = ("auroc", "tpr_at_fpr_1")
-        row: dict[str, Any] = dict(zip(keys, values, strict=True))
-        row["intervals"] = dict(zip(keys, zip(_plain(low), _plain(high), strict=True), strict=True))
-        row |= {"n": int(edits.sum()), "reason": None}
-        if (~synthetic).sum() < _MIN_NEGATIVES:
-            row["tpr_at_fpr_1"] = row["intervals"]["tpr_at_fpr_1"] = None
-            row["reason"] = (
-                f"{int((~synthetic).sum())} photos of real damage; a rate of 1% takes {_MIN_NEGATIVES}"
-            )
-        rows[name] = row
+        found = measure(table, edits, table.real, ("auroc", "tpr_at_fpr_1"), least=1)
+        rows[name] = {
+            **{each.key: each.value for each in found},
+            "intervals": {
+                each.key: None if each.low is None else (each.low, each.high) for each in found
+            },
+            "n": int(edits.sum()),
+            "reason": found[1].reason or None,
+        }
     return rows
 
 

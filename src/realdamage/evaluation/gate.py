@@ -23,8 +23,8 @@ from realdamage.core.gate import Gate
 from realdamage.core.metadata import write_model_file
 from realdamage.core.policy import Policy
 from realdamage.errors import RealDamageError, UsageError
+from realdamage.evaluation.figures import labelled_and_scored
 from realdamage.evaluation.folder import read_judge
-from realdamage.evaluation.metrics import labelled_and_scored
 from realdamage.evaluation.predictions import clean, group_ids
 
 QUALITIES = ("short_side", "sharpness", "compression")

@@ -22,7 +22,7 @@ from scipy.stats import chi2_contingency, kstwobign
 
 from realdamage.core.metadata import ModelMetadata, read_model_file
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.metrics import NOT_CALIBRATED
+from realdamage.evaluation.figures import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 
 Floats = npt.NDArray[np.float64]

@@ -31,10 +31,10 @@ from realdamage.core.progress import Track, no_progress
 from realdamage.core.scorer import OnnxScorer
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
-from realdamage.evaluation.localisation import localisation_metrics
-from realdamage.evaluation.metrics import tpr_at_fpr
+from realdamage.evaluation.figures import tpr_at_fpr
+from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import PatchEvidence, score_manifest
-from realdamage.evaluation.sampling import draw_photos
+from realdamage.evaluation.robustness import draw_photos
 
 MIN_PHOTOS = 20
 ENOUGH_NEGATIVES = 100
