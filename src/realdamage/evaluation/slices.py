@@ -347,9 +347,7 @@ def _drop(table: ScoredPhotos, under: Flags, name: str, notes: list[str]) -> dic
     if after.sum() < under.sum():
         n = int(after.sum())
         notes.append(f"the drop is over the {n} photos that were also scored as they are")
-    draws = [
-        table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)
-    ]
+    draws = [table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)]
     drop = draws[0] - draws[1]
     low, high = (float(end) for end in percentile_interval(drop[1:]))
     return {"auroc_drop": float(drop[0]), "auroc_drop_low": low, "auroc_drop_high": high}
@@ -372,10 +370,7 @@ def part_rows(
         [rate] = measure(table, own, table.damaged, (RATE,))
         figures = columns(auroc) | columns(rate)
         row = {"synthetic photos by": title, "n": int(own.sum()), **figures}
-        row = {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in row.items()
-        }
+        row = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
         rows.append({**row, "note": joined((auroc.reason, rate.reason))})
     return tuple(rows)
 
