@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.core.gate import Gate
+from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
