@@ -20,7 +20,6 @@ from realdamage.core.policy import Calibration, Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, RealDamageError, UsageError
-from realdamage.evaluation.false_alarms import strictest_source, worst_source
 from realdamage.evaluation.guarantee import (
     DELTA,
     Promise,
@@ -30,8 +29,9 @@ from realdamage.evaluation.guarantee import (
     with_guarantee,
 )
 from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
-from realdamage.evaluation.scaling import Method, check_method, fit_calibration
-from realdamage.evaluation.training_set import is_training_set
+from realdamage.evaluation.probability import Method, check_method, fit_calibration
+from realdamage.evaluation.robustness import is_training_set
+from realdamage.evaluation.slices import strictest_source, worst_source
 
 # The false positive rate is measured on really damaged photos as soon as there are so many, else on all real ones.
 # A promise is about really damaged photos only, however few.

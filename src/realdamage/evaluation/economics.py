@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.core.policy import Policy
-from realdamage.data.intervals import DRAWS, bootstrap_interval
+from realdamage.data.bootstrap import DRAWS, bootstrap_interval
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.calibration import MIN_DAMAGED
-from realdamage.evaluation.metrics import NOT_CALIBRATED
+from realdamage.evaluation.figures import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 
 Floats = npt.NDArray[np.float64]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
+from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 
@@ -246,10 +246,10 @@ def _beyond(
     rows = {}
     for name, edits in wanted.items():
         counted = ~synthetic | edits
-        roc = ResampledRoc(scored["score"].to_numpy(dtype=np.float64)[counted], synthetic[counted])
+        roc = WeightedRoc(scored["score"].to_numpy(dtype=np.float64)[counted], synthetic[counted])
         values = roc.figures(np.ones(counted.sum()), (_FALSE_POSITIVE_RATE,))
 
-        def statistic(weights: npt.NDArray[Any], roc: ResampledRoc = roc) -> Floats:
+        def statistic(weights: npt.NDArray[Any], roc: WeightedRoc = roc) -> Floats:
             return roc.figures(weights, (_FALSE_POSITIVE_RATE,))
 
         low, high = bootstrap_interval(statistic, groups[counted], n_boot=n_boot, seed=seed)

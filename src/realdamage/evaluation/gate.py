@@ -20,7 +20,7 @@ from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.core.policy import Policy
 from realdamage.core.quality import PhotoQuality
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.metrics import labelled_and_scored
+from realdamage.evaluation.figures import labelled_and_scored
 from realdamage.evaluation.predictions import clean
 from realdamage.evaluation.quality_curve import (
     QUALITIES,

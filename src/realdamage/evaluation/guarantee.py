@@ -28,9 +28,9 @@ import pandas as pd
 from scipy.stats import binom
 
 from realdamage.core.policy import Bound, Guarantee, Policy
+from realdamage.data.bootstrap import share_interval
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
-from realdamage.evaluation.resampling import share_interval
 
 DELTA = 0.05
 CLAIM_PHOTOS = 3

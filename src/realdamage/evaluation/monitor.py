@@ -17,7 +17,7 @@ import pandas as pd
 
 from realdamage.core.metadata import ModelMetadata, read_model_file
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.metrics import NOT_CALIBRATED
+from realdamage.evaluation.figures import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean
 from realdamage.evaluation.shift import Reference, Shift, holm, photos_needed, visible_shift
 

@@ -185,7 +185,9 @@ class ScoredSuite:
             arrays = self.suite.parts.arrays(part)
             names = self.suite.parts.read(part)["evidence"][perturbation]
             for index, name in enumerate(names):
-                heat, painted = (arrays[f"{key}/{perturbation}/{index}"] for key in ("heat", "painted"))
+                heat, painted = (
+                    arrays[f"{key}/{perturbation}/{index}"] for key in ("heat", "painted")
+                )
                 found.append(PatchEvidence(name, heat, painted))
         return found
 
@@ -213,7 +215,9 @@ def score_suite(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least 1, or null for as many as processors")
     per_part = max(1, min(_PHOTOS, _VERDICTS // (1 + len(perturbations))))
-    parts = Parts(Path(scoring.folder), "evaluate", "overwrite=true, or give this run another name=…")
+    parts = Parts(
+        Path(scoring.folder), "evaluate", "overwrite=true, or give this run another name=…"
+    )
     perturbations = tuple(perturbations)
     suite = Suite(load, manifest, perturbations, parts, scoring.seed, scoring.on_error, per_part)
     identity = {

@@ -7,7 +7,7 @@ slice with too few photos says so instead of printing a figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -347,7 +347,9 @@ def _drop(table: ScoredPhotos, under: Flags, name: str, notes: list[str]) -> dic
     if after.sum() < under.sum():
         n = int(after.sum())
         notes.append(f"the drop is over the {n} photos that were also scored as they are")
-    draws = [table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)]
+    draws = [
+        table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)
+    ]
     drop = draws[0] - draws[1]
     low, high = (float(end) for end in percentile_interval(drop[1:]))
     return {"auroc_drop": float(drop[0]), "auroc_drop_low": low, "auroc_drop_high": high}
@@ -370,7 +372,10 @@ def part_rows(
         [rate] = measure(table, own, table.damaged, (RATE,))
         figures = columns(auroc) | columns(rate)
         row = {"synthetic photos by": title, "n": int(own.sum()), **figures}
-        row = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        row = {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()
+        }
         rows.append({**row, "note": joined((auroc.reason, rate.reason))})
     return tuple(rows)
 

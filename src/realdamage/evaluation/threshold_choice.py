@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.policy import Policy
-from realdamage.data.intervals import DRAWS
+from realdamage.data.bootstrap import DRAWS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.economics import (
     PAID,

@@ -18,7 +18,7 @@ import pandas as pd
 
 from realdamage.core.onnx_file import write_atomically
 from realdamage.core.policy import Calibration, check_prior
-from realdamage.data.intervals import DRAWS, bootstrap_interval
+from realdamage.data.bootstrap import DRAWS, bootstrap_interval
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import (
     check_predictions,

@@ -20,7 +20,7 @@ from realdamage.core.progress import Track, no_progress
 from realdamage.core.scorer import OnnxScorer
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, MissingExtraError, ModelFileError, UsageError
-from realdamage.evaluation.sampling import draw_photos
+from realdamage.evaluation.robustness import draw_photos
 from realdamage.exporting.quantized_gate import (
     ENOUGH_NEGATIVES,
     Drop,

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.core.progress import Track, no_progress
-from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
+from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.comparison import MIN_GROUPS
+from realdamage.evaluation.compare import MIN_GROUPS
 from realdamage.evaluation.predictions import (
     PatchEvidence,
     PhotoDetector,
@@ -186,7 +186,7 @@ class _Figures:
         synthetic = (table["label"] == "synthetic").to_numpy()
         self._counted = synthetic | negative
         self._photos = [
-            ResampledRoc(
+            WeightedRoc(
                 own["score"].to_numpy(dtype=np.float64)[self._counted], synthetic[self._counted]
             )
             for own, _ in scored
@@ -202,7 +202,7 @@ class _Figures:
             [photo.painted.size for photo in evidence],
         )
         self._patches = [
-            ResampledRoc(np.concatenate([photo.heat.ravel() for photo in own]), painted) for _, own in scored
+            WeightedRoc(np.concatenate([photo.heat.ravel() for photo in own]), painted) for _, own in scored
         ] if self.localised else []  # fmt: skip
 
     def __call__(self, weights: npt.NDArray[np.int64]) -> Floats:
