@@ -276,7 +276,7 @@ def robustness_table(
     tpr_at_fpr_1: over the really damaged photos, or over all real ones when some perturbation has fewer than 100
     damaged ones (`note` says so).
     false_alarms: the share of the n_damaged really damaged photos called synthetic; false_alarms_all_real: of all n_real
-    real ones, with an interval over groups, because photos of one product or camera are accused together.
+    real ones.
     called_synthetic, called_real: shares of the synthetic photos. review: share of all photos.
     NaN where undefined; `note` says why.
 
@@ -324,12 +324,14 @@ def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[
             notes.append(rate.reason or f"TPR over all real photos, because {few}")
     if not table.judged[under].any():
         return row | {"note": joined([*notes, "the model has no thresholds"])}
-    [alarms] = measure(table, synthetic, damaged, ("false_alarms",))
-    [all_real] = measure(table, synthetic, real, ("false_alarms_by_group",))
-    outcomes = measure(table, synthetic, real, ("called_synthetic", "called_real", "review"))
+    [alarms], [all_real] = (
+        measure(table, own, own, ("called_synthetic",)) for own in (damaged, real)
+    )
+    outcomes = measure(table, synthetic, synthetic, ("called_synthetic", "called_real"))
+    outcomes += measure(table, under, under, ("review",))
     if alarms.reason:
         notes.append("no really damaged photo, so there are no false alarms on real damage")
-    row |= columns(alarms) | columns(all_real, "false_alarms_all_real")
+    row |= columns(alarms, "false_alarms") | columns(all_real, "false_alarms_all_real")
     row |= {figure.key: figure.value for figure in outcomes}
     return row | {"note": joined(notes)}
 
