@@ -262,8 +262,7 @@ class FoldsConfig:
     column: of the manifest, whose values are left out.
     folds: the values that each fold leaves out, by its name; null: all values of synthetic photos, in `count` folds.
     experiment: what each fold trains. overrides: what else realdamage-train is called with.
-    limit: score at most so many photos of a fold, drawn at random by whole groups; null: all.
-    seed: of that draw, the perturbations and the intervals.
+    seed: of the perturbations and the intervals.
     overwrite: train all folds again."""
 
     name: str = "folds"
@@ -272,7 +271,6 @@ class FoldsConfig:
     count: int = 6
     experiment: str = "vit_lite"
     overrides: list[str] = field(default_factory=list)
-    limit: int | None = None
     seed: int = 0
     overwrite: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -21,9 +21,9 @@ from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
-from realdamage.evaluation.comparison import compare_models
+from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.economics import REFUSED, cost_sample
-from realdamage.evaluation.figures import all_figures
+from realdamage.evaluation.robustness import all_figures
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
 from realdamage.evaluation.robustness import ModelFile, score_suite

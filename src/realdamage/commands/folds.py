@@ -43,7 +43,7 @@ from realdamage.evaluation.left_out import (
 )
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import write_predictions
-from realdamage.evaluation.robustness import ModelFile, Scoring, draw_photos, score_suite
+from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
 from realdamage.rendering.left_out_text import to_markdown
 from realdamage.schema import FoldsConfig
 from realdamage.training.settings import changed_settings
@@ -69,10 +69,6 @@ class FoldRun:
 
 def run(config: FoldsConfig) -> None:
     """Finishes all folds, writes folds.csv and folds.md and prints the table; exit code 1 when a fold failed."""
-    if config.limit is not None and config.limit < 2:
-        raise ConfigError(
-            f"limit={config.limit}: at least 2, because a real and a synthetic photo are needed"
-        )
     reader = configuration.plain(config)["data"]["reader"]
     manifest = read_dataset(config.data.root, reader_from_mapping(reader))
     runs = [planned(config, name, values) for name, values in folds_of(config, manifest).items()]
@@ -136,8 +132,8 @@ def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
     overrides = (
         f"+experiment={config.experiment}",
         *config.overrides,
-        *_data_overrides(config),
-        *_users_configs(),
+        f"data.root={quoted(config.data.root)}",
+        *_users_words(),
         f"paths.out={quoted(config.paths.out)}",
         f"name={quoted(f'{config.name}/{name}/{config.experiment}')}",
         f"+data.exclude.{config.column}=[{','.join(quoted(value) for value in values)}]",
@@ -148,7 +144,7 @@ def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
 def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     """Raises ConfigError, before hours go into training, when a fold cannot be trained or measured.
 
-    Codes: fold_name, unknown_value, nothing_to_measure, other_exclusion, other_settings.
+    Codes: fold_name, unknown_value, nothing_to_measure, other_settings.
     """
     column, name = config.column, fold.name
     if not _NAME.fullmatch(name) or name in (MEAN, WORST):
@@ -175,13 +171,6 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     had: Any = OmegaConf.to_container(OmegaConf.load(config_file)) if config_file.is_file() else {}
     at = f"paths.run={quoted(str(had.get('paths', {}).get('run', '.')))}"
     wanted = configuration.plain(configuration.compose("train", [*fold.overrides, at]))
-    others = sorted(set(wanted["data"]["exclude"]) - {column})
-    if others:
-        raise ConfigError(
-            f"{config.experiment} also leaves out photos by {', '.join(others)}; then no figure could say which of "
-            "them mattered. Take data.exclude out of the experiment and of overrides",
-            code="other_exclusion",
-        )
     changed = changed_settings(had, wanted) if had and not config.overwrite else []
     if changed:
         raise ConfigError(
@@ -224,8 +213,6 @@ def typed(command: str, *arguments: str) -> None:
 def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     """Scores the fold's test photos, unless the same model has scored the same photos in the same way."""
     photos = photos_of_fold(manifest, config.column, fold.values)
-    if config.limit is not None:
-        photos = draw_photos(photos, config.limit, config.seed)
     suite = suite_from_config(configuration.plain(config)["robustness"])
     folder = fold.folder / TEST
     _, _, graph = read_model_file(fold.folder / MODEL)
@@ -264,35 +251,18 @@ def write_table(root: Path, manifest: Manifest, seed: int) -> str:
     return text
 
 
-def _data_overrides(config: FoldsConfig) -> list[str]:
-    """Where the photos lie and how they are read, as overrides of realdamage-train."""
-    reader = configuration.plain(config)["data"]["reader"]
-    mapped = [key for key in ("columns", "values", "constants") if reader[key]]
-    return [
-        f"data.root={quoted(config.data.root)}",
-        f"data.reader.layout={quoted(reader['layout'])}",
-        *(f"++data.reader.{key}={_literal(reader[key])}" for key in mapped),
-    ]
-
-
-def _users_configs() -> list[str]:
-    """The folder of --config-dir, where the experiment is looked for too."""
-    given = HydraConfig.get().runtime.config_sources
-    folders = [Path(each.path).resolve() for each in given if each.provider == "command-line"]
-    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in folders]
+def _users_words() -> list[str]:
+    """What the user typed that a training needs too: how photos are read, and --config-dir for the experiment."""
+    hydra = HydraConfig.get()
+    reader = [word for word in hydra.overrides.task if word.lstrip("+~").startswith("data.reader")]
+    sources = [each for each in hydra.runtime.config_sources if each.provider == "command-line"]
+    folders = [f"file://{Path(source.path).resolve()}" for source in sources]
+    return reader + [f"hydra.searchpath=[{quoted(folder)}]" for folder in folders]
 
 
 def quoted(text: str) -> str:
     """A word as Hydra's command line takes it, whatever is in it."""
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
-
-
-def _literal(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return "null" if value is None else quoted(str(value))
-    keys = (re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)) for key in value)
-    pairs = zip(keys, value.values(), strict=True)
-    return "{" + ",".join(f"{key}:{_literal(each)}" for key, each in pairs) + "}"
 
 
 def main() -> None:

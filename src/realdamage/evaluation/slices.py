@@ -373,13 +373,9 @@ def part_rows(
         [auroc] = measure(table, own, table.real, ("auroc",))
         [rate] = measure(table, own, table.damaged, (RATE,))
         figures = columns(auroc) | columns(rate)
-        row = {"synthetic photos by": title, "n": int(own.sum()), **figures}
-        row = {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in row.items()
-        }
-        rows.append({**row, "note": joined((auroc.reason, rate.reason))})
-    return tuple(rows)
+        note = joined((auroc.reason, rate.reason))
+        rows.append({"synthetic photos by": title, "n": int(own.sum()), **figures, "note": note})
+    return tuple(json_records(pd.DataFrame(rows)))
 
 
 FEW = 20
