@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.metadata import read_model_file
 from realdamage.data.manifest import Manifest, with_known_columns
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.figures import tpr_at_fpr
@@ -23,13 +22,11 @@ from realdamage.evaluation.left_out import (
     left_out_table,
     localisation_rows,
     photos_of_fold,
-    read_folds,
+    read_fold,
 )
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
 from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
-
-WriteFold = Callable[..., Path]
 
 
 def photos(n_damaged: int = 120) -> pd.DataFrame:
@@ -107,7 +104,7 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
         assert (row["n_pairs"], row["edit_higher"]) == (len(found), pytest.approx(higher.mean()))
         assert row["edit_higher_low"] < row["edit_higher_high"]
         assert (row["n_real"], row["n_synthetic"]) == (150, len(found))
-        assert row["note"] == "heat maps were not measured when it was scored"
+        assert row["note"] == ""
 
 
 def test_a_share_of_all_pairs_is_no_certainty_and_one_of_few_is_not_told(
@@ -264,60 +261,21 @@ def test_localisation_is_over_the_region_edits_of_each_part(
     assert found[1]["baseline_f1"] == expected["baseline_f1"] < found[1]["best_f1"]
 
 
-@pytest.fixture
-def write_fold(manifest: Manifest, model_file: Path, tmp_path: Path) -> WriteFold:
-    """A finished fold in out/folds, as the commands leave it."""
-
-    def write(name: str, excluded: dict[str, list[str]], graph: str = "") -> Path:
-        folder = tmp_path / "out/folds" / name
-        (folder / "test").mkdir(parents=True)
-        data, metadata, own = read_model_file(model_file)
-        metadata = replace(metadata, training={"excluded": excluded}, model_version=f"{name}-1")
-        write_model_file(folder / "model.onnx", data, metadata)
-        predictions = predicted(manifest.table, 1.0, graph or own)
-        write_predictions(folder / "test/predictions.csv", predictions)
-        return folder
-
-    return write
-
-
-def test_finished_folders_are_read(
-    write_fold: WriteFold, manifest: Manifest, tmp_path: Path
-) -> None:
-    first = write_fold("one", {"family": ["a"]})
+def test_a_finished_folder_is_read(manifest: Manifest, model_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    (folder / "test").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(model_file.read_bytes())
+    _, metadata, graph = read_model_file(model_file)
     found = {"n_photos": 7, "best_f1": 0.4, "low": 0.3, "high": 0.5, "baseline_f1": 0.25}
     rows = [{"left_out": "all", "perturbation": "none", **found}]
-    (first / "test/localisation.json").write_text(json.dumps(rows))
-    write_fold("two", {"family": ["b", "c"]})
-    (tmp_path / "out/folds/three/reference").mkdir(parents=True)
-    folds, unfinished = read_folds(tmp_path / "out/folds")
-    assert unfinished == ["three"]
-    assert [(each.name, each.left_out) for each in folds] == [("one", ("a",)), ("two", ("b", "c"))]
-    row = left_out_table(folds, manifest).iloc[0]
+    (folder / "test/localisation.json").write_text(json.dumps(rows))
+    path = folder / "test/predictions.csv"
+    write_predictions(path, predicted(manifest.table, 1.0, graph))
+    row = left_out_table([read_fold(folder, "family", ["a"])], manifest).iloc[0]
     keys = ["n_localised", "best_f1", "best_f1_low", "best_f1_high", "baseline_f1"]
     assert row[keys].tolist() == list(found.values())
-    assert row["model_version"] == "one-1"
-
-
-@pytest.mark.parametrize(
-    ("excluded", "graph", "code"),
-    [
-        ([{}], "", "not_a_fold"),
-        ([{"family": ["a"], "source": ["shop1"]}], "", "not_a_fold"),
-        ([{"family": ["a"]}], "0" * 64, "other_model"),
-        ([{"family": ["a"]}, {"source": ["shop1"]}], "", "mixed_columns"),
-        ([], "", "no_fold"),
-    ],
-)
-def test_folders_that_are_no_folds_are_refused(
-    excluded: list[dict[str, list[str]]],
-    graph: str,
-    code: str,
-    write_fold: WriteFold,
-    tmp_path: Path,
-) -> None:
-    for index, values in enumerate(excluded):
-        write_fold(f"fold{index}", values, graph)
+    assert (row["model_version"], row["graph_sha256"]) == (metadata.model_version, graph[:12])
+    write_predictions(path, predicted(manifest.table, 1.0, "0" * 64))
     with pytest.raises(RealDamageError) as caught:
-        read_folds(tmp_path / "out/folds")
-    assert caught.value.code == code
+        read_fold(folder, "family", ["a"])
+    assert caught.value.code == "other_model"

@@ -39,7 +39,7 @@ from realdamage.evaluation.left_out import (
     left_out_table,
     localisation_rows,
     photos_of_fold,
-    read_folds,
+    read_fold,
 )
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import write_predictions
@@ -82,9 +82,22 @@ def run(config: FoldsConfig) -> None:
         except RealDamageError as error:
             failed[each.name] = str(error)
     if len(failed) < len(runs):
+        finished = [
+            read_fold(each.folder, config.column, each.values)
+            for each in runs
+            if each.name not in failed
+        ]
         root = Path(config.paths.out) / config.name
-        print(f"\n{write_table(root, manifest, config.seed)}")
-        print(f"\nrows and table: {root / 'folds.csv'}, {root / 'folds.md'}")
+        table = left_out_table(finished, manifest, seed=config.seed).assign(
+            git_commit=git_commit(),
+            command=" ".join(["realdamage-folds", *HydraConfig.get().overrides.task]),
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        text = to_markdown(table, config.column, list(failed))
+        csv = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        write_atomically(root / "folds.csv", csv.encode())
+        write_atomically(root / "folds.md", text.encode())
+        print(f"\n{text}\n\nrows and table: {root / 'folds.csv'}, {root / 'folds.md'}")
     for name, why in failed.items():
         print(f"error: {name}: {why}", file=sys.stderr)
     if failed:
@@ -234,21 +247,6 @@ def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     write_atomically(folder / LOCALISATION, json.dumps(rows, indent=1).encode())
     write_atomically(mark, json.dumps(scored_with, indent=1).encode())
     scored.discard()
-
-
-def write_table(root: Path, manifest: Manifest, seed: int) -> str:
-    """Measures the finished folds below `root` and writes folds.csv and folds.md; returns the text of the latter."""
-    folds, unfinished = read_folds(root)
-    table = left_out_table(folds, manifest, seed=seed).assign(
-        git_commit=git_commit(),
-        command=" ".join(["realdamage-folds", *HydraConfig.get().overrides.task]),
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-    text = to_markdown(table, folds[0].column, unfinished)
-    csv = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
-    write_atomically(root / "folds.csv", csv.encode())
-    write_atomically(root / "folds.md", text.encode())
-    return text
 
 
 def _users_words() -> list[str]:
