@@ -19,7 +19,7 @@ from realdamage.core.metadata import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.economics import Costs
-from realdamage.evaluation.figures import all_figures
+from realdamage.evaluation.robustness import all_figures
 from realdamage.evaluation.guarantee import photos_needed, smallest_share
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import (

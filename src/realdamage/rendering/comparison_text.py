@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from realdamage.core.onnx_file import write_atomically
-from realdamage.evaluation.comparison import Comparison, Difference
+from realdamage.evaluation.compare import Comparison, Difference
 from realdamage.rendering.pages import figure, render, signed
 
 _LISTED = 10  # flipped photos in a terminal
