@@ -27,7 +27,7 @@ from realdamage.evaluation.fraudbench import (
 )
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS
 
-# How red a photo is decides: score 3 is synthetic, 0.5 is review at a probability above 0.5, -3 is real.
+# Redness decides: score 3 is synthetic, 0.5 review with a probability above 0.5, -3 real.
 SYNTHETIC, REVIEW, REAL = 176, 136, 80
 PHOTOS = {
     "Books/Negative/Review_1/IMG_1.png": REAL,
@@ -78,7 +78,8 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "out/evaluate/metrics.json").read_text())["benchmark"]
     outcome, probability = found["rows"]
-    # Books: 3 of 4 real ones kept, 1 of 3 edits found; Home & Kitchen: 2 of 2 and 1 of 2; Toys: no real one, 0 of 1.
+    # Books: 3 of 4 real ones kept, 1 of 3 edits found; Home & Kitchen: 2 of 2 and 1 of 2;
+    # Toys: no real one, 0 of 1.
     assert outcome["name"] == "outcome synthetic"
     assert outcome["tnr"] == pytest.approx((3 / 4 + 1) / 2)
     assert outcome["tpr gpt-image-2"] == pytest.approx((1 / 2 + 1 + 0) / 3)
@@ -195,7 +196,7 @@ def test_the_published_rows_agree_with_themselves() -> None:
     assert len(rows) == 20
     assert {row["sort"] for row in rows} == {"mllm", "detector", "people"}
     for row in rows:
-        # Every generator edited the same photos, so pooled TPR is nearly the mean: a slip in copying would show.
+        # Every generator edited the same photos, so pooled TPR is nearly the mean.
         mean = np.mean([row[f"tpr {name}"] for name in GENERATORS])
         assert row["balanced_accuracy"] == pytest.approx((mean + row["tnr"]) / 2, abs=1.5e-3), row[
             "name"

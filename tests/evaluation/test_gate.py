@@ -30,10 +30,10 @@ CLEAN = {"sharpness": (0.4, 0.55), "compression": (85, 100), "short_side": (600,
 
 
 def photos(n: int = 400, seed: int = 0, *, accuse: str = "", **breaks: float) -> pd.DataFrame:
-    """`n` photos, clean and under three perturbations, each of which worsens one number evenly down to almost nothing.
+    """`n` photos, clean and under three perturbations, each of which worsens one number evenly.
 
-    breaks: below this value of a number the model finds nothing; `accuse` names the number below which it accuses
-    honest photos instead.
+    breaks: below this value of a number the model finds nothing, or with `accuse` accuses honest
+    photos.
     """
     rng = np.random.default_rng(seed)
     worse = {
@@ -154,7 +154,7 @@ SOURCES = {
 
 
 def of_sources(blurred: float = 0.02) -> pd.DataFrame:
-    """Photos of three sources with these clean values of `fine_detail`; every second one is honest."""
+    """Photos of `SOURCES` with these clean values of `fine_detail`; every second one is honest."""
     names = [name for name, values in SOURCES.items() for _ in values for _ in "rs"]
     table = photos(len(names)).assign(source=names * 4)
     table["fine_detail"] = np.tile(np.repeat(np.concatenate(list(SOURCES.values())), 2), 4)
@@ -164,7 +164,7 @@ def of_sources(blurred: float = 0.02) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("share", "place"), [(0.02, 1), (0.05, 2), (0.1, 5)])
 def test_the_blur_limit_keeps_its_share_in_each_source(share: float, place: int) -> None:
-    """The softest source with at least 20 photos decides, and photos of a smaller one don't count."""
+    """The softest source with at least 20 photos decides; smaller ones do not count."""
     blur = blur_limit(of_sources(), share)
     assert blur.limit == pytest.approx(SOURCES["cameras"][place])
     assert blur.clean == {"cameras": place / 50, "shop": 0.0}
@@ -252,7 +252,7 @@ def hot(table: pd.DataFrame, rows: pd.Series, share: float) -> None:
 
 
 def enhanced() -> pd.DataFrame:
-    """A fifth of the phone-enhanced honest photos is accused, with 72% of the patches hot; `ai_whole` has 60 to 99%."""
+    """A fifth of the enhanced honest photos is accused, with 72% hot patches; `ai_whole` has more."""
     table = photos(400)
     again = table[table["perturbation"] == ""].assign(perturbation="denoised")
     table = pd.concat([table, again], ignore_index=True)

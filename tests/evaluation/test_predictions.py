@@ -109,7 +109,7 @@ def test_localisation_compares_heat_and_mask_patch_by_patch(
 ) -> None:
     _, [photo] = score_manifest(Detector.load(model_file), write_photos(ROWS))
     assert photo.heat.shape == photo.painted.shape == (4, 5)
-    # The mask covers 40 columns: two whole patches and half of the third, which is not *more* than half.
+    # The mask covers 40 columns: two patches and half of the third, which is not *more* than half.
     np.testing.assert_array_equal(photo.painted, np.tile([True, True, False, False, False], (4, 1)))
     assert photo.heat[:, :2].min() > 0.99
     assert photo.heat[:, 3:].max() < 0.01

@@ -1,4 +1,4 @@
-"""The parity check: an exported file agrees with torch from file bytes to verdict, or there is none."""
+"""The parity check: the file agrees with torch from file bytes to verdict, or there is none."""
 
 from __future__ import annotations
 

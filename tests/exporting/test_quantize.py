@@ -46,7 +46,7 @@ METADATA = ModelMetadata(
     demo=False,
     model_version="1",
 )
-# The smoother a patch, the more synthetic: a residual front end, two convolutions, a product and two heads.
+# The smoother a patch, the more synthetic: a residual front end, convolutions, a product, heads.
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
 roughness (uint8[n,64,64,3] tiles) => (float[n] logit, float[n,4,4] evidence) {

@@ -1,5 +1,5 @@
-"""Checks the guarantee where the truth is known: draws calibration sets again and again from made-up
-populations, and counts how often the guaranteed share holds.
+"""Checks the guarantee where the truth is known: draws calibration sets again and again from
+made-up populations, and counts how often the guaranteed share holds.
 
     python tests/trials/guarantee_simulation.py --csv data/results/guarantee.csv
 
@@ -139,7 +139,7 @@ def simulate(
 
 
 def run(repetitions: int, seed: int = 0) -> pd.DataFrame:
-    """`simulate` for every population and case, each with its own seed: `COLUMNS` less the last two."""
+    """`simulate` for every population and case, each with its own seed."""
     if repetitions < 1:
         raise UsageError(f"--repetitions {repetitions} must be at least 1")
     cases = [(population, *case) for population in POPULATIONS for case in CASES]

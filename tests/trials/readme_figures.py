@@ -9,13 +9,13 @@ Nothing is typed in by hand: every row has the checkpoint, commit and date of it
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import RealDamageError, UsageError
@@ -73,6 +73,19 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
         yield {**shared, "slice": "files only", "name": "size, bytes, tables", **ends}
 
 
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows under `COLUMNS`, figures with four digits."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        rounded = {
+            key: f"{each:.4f}" if isinstance(each, float) else each for key, each in row.items()
+        }
+        writer.writerow(rounded)
+    return buffer.getvalue().encode()
+
+
 def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     """The README's table: all photos and each generator of every set, localisation and the files
     alone. Generators with too few photos for any figure are in the CSV only."""
@@ -105,7 +118,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     lines += [
         "",
         "In the rows “all” false alarms are counted on really damaged photos, in the others on all",
-        "real photos of the set. A – stands where they are too few for the rate, or where the row has",
+        "real photos of the set. A – means that they are too few for the rate, or that the row has",
         "fewer than 20 photos and no interval. `paint` is the control: painted damage without any",
         "network.",
         "",
@@ -152,12 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         rows = [row for given in options.metrics for row in result_rows(*read_metrics(given))]
-        table = pd.DataFrame(rows, dtype=object).reindex(columns=COLUMNS)
-        digits = table.map(
-            lambda value: f"{value:.4f}" if isinstance(value, float) else value, na_action="ignore"
-        )
-        text = digits.to_csv(index=False, lineterminator="\n")
-        write_atomically(options.csv, text.encode())
+        write_atomically(options.csv, to_csv(rows))
         if options.readme:
             section = to_markdown(rows, str(options.csv))
             write_atomically(options.readme, fill(options.readme.read_text(), section).encode())
