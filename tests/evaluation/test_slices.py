@@ -134,7 +134,7 @@ def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms()
     other = row_of(found, source="other")
     assert (other["n_real"], other["n_synthetic"], other["called_of"]) == (50, 80, "real")
     assert "no synthetic photo of this source: compared with all" in other["note"]
-    assert "50 real photos, too few for a rate of 1% (at least 100)" in other["note"]
+    assert "50 really damaged photos, too few for a rate of 1% (at least 100)" in other["note"]
     assert math.isnan(other["tpr_at_fpr_1"])
     assert not math.isnan(other["auroc"])
 

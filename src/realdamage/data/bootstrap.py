@@ -119,7 +119,8 @@ class WeightedRoc:
 def ratio(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where whole is 0."""
     shape = np.broadcast_shapes(part.shape, whole.shape)
-    return np.divide(part, whole, out=np.full(shape, np.nan), where=whole != 0)
+    shares: Floats = np.divide(part, whole, out=np.full(shape, np.nan), where=whole != 0)
+    return shares
 
 
 def bootstrap_interval(

@@ -5,6 +5,7 @@ What counts is the interval of the difference: two overlapping intervals would s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -202,7 +203,7 @@ def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
     values = (float(of_a[0]), float(of_b[0]), float(of_b[0] - of_a[0]))
     known = Difference(figure, title, higher_is_better, *values, standing="no clear difference")
     low, high = (float(end) for end in percentile_interval(of_b[1:] - of_a[1:]))
-    if (n_groups := len(set(a.groups))) < MIN_GROUPS:
+    if (n_groups := len(set(a.groups))) < MIN_GROUPS or math.isnan(low):
         few = f"{n_groups} groups of photos; an interval needs at least {MIN_GROUPS}"
         return replace(known, reason=few)
     if low <= 0 <= high:

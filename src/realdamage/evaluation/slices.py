@@ -186,7 +186,7 @@ class _Slices:
             **columns(auroc),
             **(columns(rate) if not auroc.reason else {}),
             **columns(called),
-            "called_real": passed.value,
+            "called_real": columns(passed)["called_real"],
             "called_of": "real" if real.any() else "synthetic",
             "note": joined(notes),
         }
@@ -332,7 +332,7 @@ def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[
     if alarms.reason:
         notes.append("no really damaged photo, so there are no false alarms on real damage")
     row |= columns(alarms, "false_alarms") | columns(all_real, "false_alarms_all_real")
-    row |= {figure.key: figure.value for figure in outcomes}
+    row |= {figure.key: columns(figure)[figure.key] for figure in outcomes}
     return row | {"note": joined(notes)}
 
 
