@@ -23,10 +23,9 @@ from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageE
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
 from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.economics import REFUSED, cost_sample
-from realdamage.evaluation.robustness import all_figures
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
-from realdamage.evaluation.robustness import ModelFile, score_suite
+from realdamage.evaluation.robustness import ModelFile, all_figures, score_suite
 from realdamage.rendering.calibration_text import summary_text
 from realdamage.rendering.report import build_report
 from realdamage.rendering.report_page import report_page

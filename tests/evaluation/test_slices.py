@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from realdamage.data.bootstrap import share_interval
-from realdamage.errors import RealDamageError, UsageError
+from realdamage.errors import UsageError
 from realdamage.evaluation.figures import photo_metrics, tpr_at_fpr
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
 from realdamage.evaluation.slices import (
@@ -172,34 +172,6 @@ def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough(
     )
 
 
-def test_seam_and_generator_stand_beside_each_other() -> None:
-    table = together(
-        photos(120, "real", 0),
-        photos(20, "real", 0, kind="annotated"),
-        photos(20, "real", 0, kind="original"),
-        photos(20, "synthetic", 2, kind="ai_whole"),
-        photos(20, "synthetic", 2, kind="pasted"),
-        photos(20, "synthetic", 2, kind="ai_region"),
-    )
-    found = slice_table(table, ["kind"])
-    assert found["kind"].tolist() == [
-        "original",
-        "damaged",
-        "annotated",
-        "ai_region",
-        "pasted",
-        "ai_whole",
-    ]
-    annotated = row_of(found, kind="annotated")
-    own = table[table["kind"] == "annotated"]
-    assert annotated["auroc"] == pytest.approx(auroc_of(own, table[table["label"] == "synthetic"]))
-    assert (annotated["n_real"], annotated["n_synthetic"], annotated["called_of"]) == (
-        20,
-        60,
-        "real",
-    )
-
-
 def test_mask_areas_fall_into_bins_and_whole_photos_apart() -> None:
     areas = [0.0, 0.01, 0.011, 0.05, 0.2, 0.5, 0.51, 1.0]
     table = together(
@@ -310,14 +282,6 @@ def test_the_standard_slices_are_those_that_the_photos_tell_about() -> None:
     ]
     crossed = standard_slices(full)["damage × mask_area × perturbation"]
     assert crossed.iloc[:, :4].to_numpy().tolist()[0] == ["torn", "5–20%", "clean", 60]
-
-
-def test_older_tables_without_the_further_columns_can_be_sliced() -> None:
-    table = together(photos(10, "real"), photos(10, "synthetic", 2)).drop(
-        columns=list(FURTHER_COLUMNS)
-    )
-    assert list(standard_slices(table)) == ["kind"]
-    assert slice_table(table, ["family"])["family"].tolist() == ["(not named)"]
 
 
 @pytest.mark.parametrize("by", [["colour"], [], ["kind", "kind"], ["score"]])
@@ -519,21 +483,12 @@ def test_a_few_spared_damaged_photos_hide_no_accused_others() -> None:
     assert clean["false_alarms_all_real_high"] == pytest.approx(exact.high)
 
 
-def test_nothing_scored_is_refused() -> None:
-    with pytest.raises(RealDamageError):
-        robustness_table(suite().assign(score=np.nan))
-
-
 @pytest.mark.parametrize(("fpr", "called"), [(0.05, 5), (0.01, 1), (0.001, 0), (0.5, 50)])
 def test_the_threshold_keeps_the_rate_and_no_lower_one_does(fpr: float, called: int) -> None:
     scores = np.random.default_rng(0).permutation(100).astype(float)
     threshold = threshold_at(scores, fpr)
     assert (scores >= threshold).sum() == called
     assert (scores >= threshold - 1.5).sum() > called
-
-
-def test_equal_scores_are_never_called_beyond_the_rate() -> None:
-    assert (np.ones(40) >= threshold_at(np.ones(40), 0.05)).sum() == 0
 
 
 def real_photos(counts: dict[str, int], lowest: dict[str, float]) -> pd.DataFrame:

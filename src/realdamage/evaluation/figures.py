@@ -125,7 +125,8 @@ class ScoredPhotos:
         """[1 + n_boot]: the figure itself, then in each draw; NaN where undefined. See `measure`."""
         own = self.counted(key, mask, against)
         if key in RANKING:
-            return self._roc(mask.tobytes(), against.tobytes())[RANKING.index(key)]
+            ranked: Floats = self._roc(mask.tobytes(), against.tobytes())[RANKING.index(key)]
+            return ranked
         if key == "average_precision":
             rows = np.flatnonzero(own)
             curve = WeightedRoc(self.score[rows], mask[rows])
@@ -136,7 +137,8 @@ class ScoredPhotos:
                 called = self.score >= (math.nan if self.threshold is None else self.threshold)
             return (self._share(called, mask) + self._share(~called, against)) / 2
         if key == "ece":
-            return self._calibration_errors(own)[0]
+            errors: Floats = self._calibration_errors(own)[0]
+            return errors
         if key == "brier":
             return self._share((self.probability - self.synthetic) ** 2, own)
         if key == "edit_higher":
@@ -227,8 +229,10 @@ def measure(
             continue
         draws = table.draw(key, mask, against)
         low, high = table.interval(key, mask, against, draws)
-        ends = (None, None) if math.isnan(low) else (low, high)
-        figures.append(Figure(key, float(draws[0]), *ends, n=n))
+        known = not math.isnan(low)
+        figures.append(
+            Figure(key, float(draws[0]), low if known else None, high if known else None, n)
+        )
     return figures
 
 
@@ -261,7 +265,7 @@ def photo_metrics(
             "cannot describe. Take the photos as they are (clean), or use robustness_table."
         )
     if synthetic.all() or not synthetic.any():
-        label = photos["label"].iat[0] if len(photos) else ""
+        label = str(photos["label"].iat[0]) if len(photos) else ""
         found = f"only {label} photos ({len(photos)})" if len(photos) else "no photo at all"
         raise RealDamageError(
             f"The predictions hold {found} with a score; metrics need both classes. Evaluate a manifest or split with "
@@ -340,10 +344,10 @@ def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[s
     rates = (*RATES, *(f"{key}_all_real" for key in RATES))
     figures = {}
     for key in ("auroc", "average_precision", *rates, "balanced_accuracy", "brier", "ece"):
-        ends = (metrics.get("intervals") or {}).get(key) or (None, None)
+        low, high = (metrics.get("intervals") or {}).get(key) or (None, None)
         reason = (metrics.get("reasons") or {}).get(key, "not in metrics.json; evaluate again")
         known = metrics.get(key) is not None
-        figures[key] = Figure(key, metrics.get(key), *ends, reason="" if known else reason)
+        figures[key] = Figure(key, metrics.get(key), low, high, reason="" if known else reason)
     table = ScoredPhotos(photos, n_boot=0)
     for key, mask, outcome in (
         ("false_alarms", table.damaged, "called_synthetic"),
@@ -354,13 +358,19 @@ def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[s
         [figure] = measure(table, mask, mask, (outcome,))
         figures[key] = replace(figure, key=key)
     pairs = metrics.get("pairs") or {"reason": "no pairs in metrics.json"}
-    values = [pairs.get(key) for key in ("edit_higher", "low", "high")]
-    figures["pairs"] = Figure("pairs", *values, pairs.get("n", 0), pairs.get("reason") or "")
+    figures["pairs"] = Figure(
+        "pairs",
+        pairs.get("edit_higher"),
+        pairs.get("low"),
+        pairs.get("high"),
+        pairs.get("n", 0),
+        pairs.get("reason") or "",
+    )
     found = metrics.get("localisation") or {"reason": "no synthetic photo with a mask"}
+    n, reason = found.get("n_photos", 0), found.get("reason") or ""
     for key in ("pixel_ap", "f1", "best_f1"):
-        ends = (found.get("intervals") or {}).get(key) or (None, None)
-        reason = found.get("reason") or ""
-        figures[key] = Figure(key, found.get(key), *ends, found.get("n_photos", 0), reason)
+        low, high = (found.get("intervals") or {}).get(key) or (None, None)
+        figures[key] = Figure(key, found.get(key), low, high, n, reason)
     return figures
 
 

@@ -51,7 +51,7 @@ def localisation_metrics(
     kinds = np.array([kind.get(name, "") for name in names])
     result = _pooled(evidence, groups, n_boot, seed)
     result["per_kind"] = {
-        str(name): _pooled([evidence[i] for i in own], groups[own], n_boot, seed)
+        str(name): _pooled([evidence[int(i)] for i in own], groups[own], n_boot, seed)
         for name in sorted(set(kinds) - {""})
         for own in [np.flatnonzero(kinds == name)]
     }

@@ -6,7 +6,7 @@ A 90% that comes true in 60% of the cases misleads whoever multiplies it with mo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -159,21 +159,14 @@ def equal_mass_bins(probability: npt.ArrayLike, n_bins: int = N_BINS) -> npt.NDA
     return np.asarray(np.searchsorted(edges[1:-1], values), dtype=np.int64)
 
 
-class CalibrationErrors(NamedTuple):
-    """Each [b], in 0..1. expected: the expected calibration error; by_chance: see `calibration_errors`."""
-
-    expected: Floats
-    by_chance: Floats
-
-
 def calibration_errors(
     probability: npt.ArrayLike, synthetic: npt.ArrayLike
-) -> Callable[[Floats], CalibrationErrors]:
-    """The expected calibration error (Naeini et al. 2015) as a function of weights [b, n], over `equal_mass_bins`.
+) -> Callable[[Floats], Floats]:
+    """The expected calibration error (Naeini et al. 2015), and its error by chance, as a function of weights [b, n].
 
-    The mean over bins, weighted by their photos, of |share synthetic - mean probability|. It cannot be below 0, so even
+    Returns [2, b], in 0..1. The first is, over `equal_mass_bins`, the mean over bins, weighted by their photos, of |share synthetic - mean probability|. It cannot be below 0, so even
     a perfect model has some on few photos, and its bootstrap draws lie above it: see `calibration_interval`.
-    by_chance: the error a draw would have if the probabilities were right, which is what its bins differ by from those
+    The second is the error that a draw would have if the probabilities were right: what its bins differ by from those
     of the photos themselves (consistency resampling, Bröcker & Smith 2007, for whole groups).
     Bins are the same in every draw, so a small draw is not blamed for its binning.
     """
@@ -184,10 +177,10 @@ def calibration_errors(
     excess[np.arange(len(stated)), bins] = np.asarray(synthetic, dtype=np.float64) - stated
     own = excess.mean(axis=0)
 
-    def errors(weights: Floats) -> CalibrationErrors:
+    def errors(weights: Floats) -> Floats:
         total = weights.sum(axis=1, keepdims=True)
         missed = (weights @ excess) / np.where(total > 0, total, np.nan)
-        return CalibrationErrors(np.abs(missed).sum(axis=1), np.abs(missed - own).sum(axis=1))
+        return np.stack([np.abs(missed).sum(axis=1), np.abs(missed - own).sum(axis=1)])
 
     return errors
 
@@ -199,7 +192,7 @@ def calibration_interval(
 
     The error of few photos lies above that of the model, and its draws above it by as much again, so their percentiles
     `low` and `high` may miss the figure itself. They are reflected about it (basic interval, Davison & Hinkley 1997,
-    5.2), start at 0 where right probabilities would show as much (`chance`: the upper percentile of `by_chance`), and
+    5.2), start at 0 where right probabilities would show as much (`chance`: the upper percentile of the error by chance), and
     always include the figure. A test simulates the coverage.
     """
     return 0.0 if error <= chance else max(0.0, 2 * error - high), max(error, 2 * error - low)

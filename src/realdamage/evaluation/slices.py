@@ -163,7 +163,8 @@ class _Slices:
         return (order.index(value) if value in order else last), value
 
     def _row(self, values: Mapping[str, str], own: Flags) -> dict[str, Any]:
-        table, notes = self.table, []
+        table = self.table
+        notes: list[str] = []
         mask, against = own & table.synthetic, own
         if mask.any():
             against = self._others(values, own, table.real, notes)
@@ -197,7 +198,7 @@ class _Slices:
         """The photos of the other class that a slice is compared with."""
         name = "real" if other is self.table.real else "synthetic"
         under = self.values["perturbation"] == self.values["perturbation"][own.argmax()]
-        found = other & under
+        found: Flags = other & under
         for key in ("source", "condition", "split"):
             if key in values:
                 found = _alike(found, self.values[key] == values[key], f"{name} photo", key, notes)
@@ -207,11 +208,12 @@ class _Slices:
         same = self.values["damage"] == damage
         if name == "synthetic":
             return _alike(found, same, "synthetic photo", "damage", notes)
-        damaged = found & self.table.damaged
-        n_damaged, n_same = int(damaged.sum()), int((damaged & same).sum())
+        damaged: Flags = found & self.table.damaged
+        alike: Flags = damaged & same
+        n_damaged, n_same = int(damaged.sum()), int(alike.sum())
         if n_same >= MIN_NEGATIVES:
             notes.append(f"compared with the {n_same} really damaged photos of this damage")
-            return damaged & same
+            return alike
         if n_damaged >= MIN_PHOTOS:
             notes.append(
                 f"compared with all {n_damaged} really damaged photos ({n_same} of this damage)"
@@ -223,9 +225,9 @@ class _Slices:
 
 def _alike(found: Flags, same: Flags, name: str, key: str, notes: list[str]) -> Flags:
     """Those of `found` that are the same, or all of them where there are not even 5."""
-    n = int((found & same).sum())
-    if n >= MIN_PHOTOS:
-        return found & same
+    alike: Flags = found & same
+    if (n := int(alike.sum())) >= MIN_PHOTOS:
+        return alike
     notes.append(f"{_count(n, name)} of this {key}: compared with all")
     return found
 
