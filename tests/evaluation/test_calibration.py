@@ -25,7 +25,7 @@ from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.economics import REFUSED, cost_sample
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
-from realdamage.evaluation.robustness import ModelFile, all_figures, score_suite
+from realdamage.evaluation.robustness import ModelFile, Scoring, all_figures, score_suite
 from realdamage.rendering.calibration_text import summary_text
 from realdamage.rendering.report import build_report
 from realdamage.rendering.report_page import report_page
@@ -538,15 +538,8 @@ def test_every_page_counts_what_the_thresholds_and_the_whole_photo_rule_do(
 
     summary = calibrate_model(model_file, manifest, threads=1)
     suite = suite_from_config({"perturbations": {}})
-    scored = score_suite(
-        ModelFile(model_file),
-        manifest,
-        suite,
-        folder=model_file.parent / "run",
-        model="m",
-        threads=1,
-        workers=1,
-    )
+    scoring = Scoring(model_file.parent / "run", "m", threads=1, workers=1)
+    scored = score_suite(ModelFile(model_file), manifest, suite, scoring)
     detector = Detector.load(model_file, threads=1)
     metrics = all_figures(scored, detector.metadata)
     assert 0.2 < summary.caught < 0.7

@@ -25,8 +25,8 @@ from realdamage.core.scorer import OnnxScorer
 from realdamage.data.manifest import Manifest, read_manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation import predictions
-from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.figures import tpr_at_fpr
+from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import PatchEvidence, score_manifest
 from realdamage.exporting import quantize, quantized_graph
 from realdamage.exporting.quantized_gate import Drop, Limits, Variant, measure_variants, negatives
