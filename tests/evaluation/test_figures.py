@@ -1,4 +1,6 @@
-"""The figures are those of the libraries, hold the truth in their intervals, and are left out where photos are too few."""
+"""The figures are those of the libraries, hold the truth in their intervals, and are left out where
+photos are too few.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ Table = Callable[..., pd.DataFrame]
 
 @pytest.fixture(scope="session")
 def mixed(predictions_of: Table) -> Table:
-    """`mixed(n_damaged, n_original, n_synthetic, seed)`: two photos to a group, classes two deviations apart."""
+    """`mixed(n_damaged, n_original, n_synthetic, seed)`:
+
+    two photos to a group, classes two deviations apart.
+    """
 
     def make(
         n_damaged: int = 250, n_original: int = 250, n_synthetic: int = 300, seed: int = 0
@@ -222,7 +227,7 @@ def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_o
 def test_the_interval_of_the_calibration_error_holds_the_true_one(
     boldness: float, at_least: float
 ) -> None:
-    """Models whose log-odds are so many times too large, each on 60 tests of 300 photos in pairs."""
+    """Models whose log-odds are this many times too large: 60 tests of 300 photos in pairs."""
     rng = np.random.default_rng(0)
     n, held, percentiles_held = 300, 0, 0
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Heat maps are measured against the painted patches, beside a map that calls everything painted."""
+"""Heat maps are measured against the painted patches, next to a map that calls all of them painted."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def test_photos_of_one_group_are_drawn_together() -> None:
 
 
 def test_the_draws_agree_with_figures_of_the_drawn_photos_themselves() -> None:
-    # Two groups: a draw holds one of them twice, or both. So the ends of the interval are the figures of one alone.
+    # Two groups: a draw holds one of them twice, or both. So the ends of the interval are the
+    # figures of one alone.
     evidence = photos_of(30, shift=1.0) + [
         photo._replace(file_name=f"second {photo.file_name}")
         for photo in photos_of(30, shift=3.0, seed=1)

@@ -1,5 +1,5 @@
-"""Ours, scikit-learn's and torchmetrics' figures agree to 1e-6, on random photos and on those where formulas break:
-ties everywhere, one photo of a class, all scores equal, classes entirely apart."""
+"""Ours, scikit-learn's and torchmetrics' figures agree to 1e-6, on random photos and on those where
+formulas break: ties everywhere, one photo of a class, all scores equal, classes entirely apart."""
 
 from __future__ import annotations
 

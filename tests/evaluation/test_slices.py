@@ -1,4 +1,6 @@
-"""Slices are compared with the right photos, perturbations with the same photos as they are, sources one by one."""
+"""Slices are compared with the right photos, perturbations with the same photos as they are,
+sources one by one.
+"""
 
 from __future__ import annotations
 
@@ -367,7 +369,8 @@ def test_the_drop_is_the_difference_and_its_interval_is_paired() -> None:
     assert worse["auroc_drop_high"] - worse["auroc_drop_low"] < 0.6 * (
         worse["auroc_high"] - worse["auroc_low"]
     )
-    # A shift of all scores leaves the order alone: no drop in any draw, though many more are accused.
+    # A shift of all scores leaves the order alone: no drop in any draw, though many more are
+    # accused.
     assert (shifted["auroc_drop"], shifted["auroc_drop_low"], shifted["auroc_drop_high"]) == (
         0.0,
         0.0,
@@ -452,8 +455,8 @@ def test_what_cannot_be_known_is_left_out_with_the_reason() -> None:
 
 
 def accused_elsewhere() -> pd.DataFrame:
-    """Of the real photos, 18 really damaged ones that are all spared and 150 others, of which one product's 48 are all
-    called synthetic."""
+    """Of the real photos, 18 really damaged ones that are all spared and 150 others, of which one
+    product's 48 are all called synthetic."""
     table = suite(n_damaged=18, n_original=150)
     real = table["label"] == "real"
     row = table["file_name"].str.removesuffix(".jpg").astype(int)
