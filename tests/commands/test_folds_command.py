@@ -1,4 +1,7 @@
-"""realdamage-folds: folds are dealt and checked before anything is trained, and finished ones are not run again."""
+"""realdamage-folds:
+
+folds are dealt and checked before anything is trained, and finished ones are not run again.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ from realdamage.data.manifest import Manifest, read_manifest, with_known_columns
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.predictions import read_predictions
 
+# Without one generator, the source gives the label away: the audit may only warn.
 EXPERIMENT = """# @package _global_
-data: {batch_units: 7, tiles_per_photo: 1, audit: warn} # without one generator, the source tells the label
+data: {batch_units: 7, tiles_per_photo: 1, audit: warn}
 model: {backbone: test_vit, tile: 64, overlap: 16}
 trainer: {max_epochs: 1, limit_train_batches: 1}
 """

@@ -1,4 +1,7 @@
-"""A folder is claimed once, by one maker, and loses nothing that it did not make; workers that die are named."""
+"""A folder is claimed once, by one maker, and loses nothing that it did not make;
+
+workers that die are named.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def test_a_claim_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
 def test_processes_that_claim_at_once_share_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one claims and starts to write between our look for a mark and our look at the folder."""
+    """The other one claims and starts to write between our look for a mark and our look at the
+    folder.
+    """
     refuse = Parts.refuse_others
 
     def late(self: Parts) -> None:

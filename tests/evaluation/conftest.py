@@ -1,4 +1,6 @@
-"""A model file whose network is known by heart (the redder, the more synthetic), and photos it can judge."""
+"""A model file whose network is known by heart (the redder, the more synthetic), and photos it can
+judge.
+"""
 
 from __future__ import annotations
 
@@ -83,10 +85,11 @@ def model_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_photos(tmp_path: Path) -> WritePhotos:
-    """`write_photos(rows)`: each row names `file_name`, `label`, what else it likes, and `red` (0..255, not written).
+    """`write_photos(rows)`: each row names `file_name`, `label`, what else it likes, and `red`
+    (0..255, not written).
 
-    Photos are 80×64 PNG files; those with a `mask_file_name` are as red only in their left 40 columns, which the mask
-    covers, and black elsewhere.
+    Photos are 80×64 PNG files; those with a `mask_file_name` are as red only in their left 40
+    columns, which the mask covers, and black elsewhere.
     """
 
     def write(rows: list[dict[str, object]]) -> Manifest:
@@ -108,7 +111,8 @@ def write_photos(tmp_path: Path) -> WritePhotos:
 
 @pytest.fixture(scope="session")
 def predictions_of() -> Callable[..., pd.DataFrame]:
-    """`predictions_of(label=[…], score=[…], …)`: a predictions table with these columns; the others are empty.
+    """`predictions_of(label=[…], score=[…], …)`: a predictions table with these columns; the others
+    are empty.
 
     Without `outcome`, scores from 2 are synthetic, those below 0 real, the others for review.
     """

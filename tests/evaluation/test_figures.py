@@ -1,4 +1,6 @@
-"""The figures are those of the libraries, hold the truth in their intervals, and are left out where photos are too few."""
+"""The figures are those of the libraries, hold the truth in their intervals, and are left out where
+photos are too few.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from realdamage.data.bootstrap import bootstrap_interval
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.figures import (
     ScoredPhotos,
     headline_figures,
@@ -36,15 +34,13 @@ from realdamage.evaluation.slices import part_rows, robustness_table, slice_tabl
 
 Table = Callable[..., pd.DataFrame]
 
-# Few distinct values, so that ties are the rule.
-scores = hnp.arrays(
-    np.float64, st.integers(1, 60), elements=st.integers(-5, 5).map(lambda value: value / 2)
-)
-
 
 @pytest.fixture(scope="session")
 def mixed(predictions_of: Table) -> Table:
-    """`mixed(n_damaged, n_original, n_synthetic, seed)`: two photos to a group, classes two deviations apart."""
+    """`mixed(n_damaged, n_original, n_synthetic, seed)`:
+
+    two photos to a group, classes two deviations apart.
+    """
 
     def make(
         n_damaged: int = 250, n_original: int = 250, n_synthetic: int = 300, seed: int = 0
@@ -64,16 +60,6 @@ def mixed(predictions_of: Table) -> Table:
         )
 
     return make
-
-
-@settings(max_examples=50, deadline=None)
-@given(scores, scores, st.sampled_from([0.0, 0.01, 0.05, 0.5]))
-def test_tpr_at_fpr_is_what_the_best_threshold_reaches(
-    negatives: np.ndarray, positives: np.ndarray, fpr: float
-) -> None:
-    thresholds = [*np.unique([*negatives, *positives]), np.inf]
-    reached = [(positives >= t).mean() for t in thresholds if (negatives >= t).mean() <= fpr]
-    assert tpr_at_fpr(negatives, positives, fpr) == pytest.approx(max(reached))
 
 
 def test_exactly_one_error_in_a_hundred_is_still_one_percent() -> None:
@@ -241,7 +227,7 @@ def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_o
 def test_the_interval_of_the_calibration_error_holds_the_true_one(
     boldness: float, at_least: float
 ) -> None:
-    """Models whose log-odds are so many times too large, each on 60 tests of 300 photos in pairs."""
+    """Models whose log-odds are this many times too large: 60 tests of 300 photos in pairs."""
     rng = np.random.default_rng(0)
     n, held, percentiles_held = 300, 0, 0
     for _ in range(60):
@@ -250,9 +236,9 @@ def test_the_interval_of_the_calibration_error_holds_the_true_one(
         excess = np.bincount(equal_mass_bins(stated), truth - stated)
         true_error = np.abs(excess).sum() / n
         errors = calibration_errors(stated, rng.random(n) < truth)
-        found = errors(np.ones((1, n))).expected[0]
+        found = errors(np.ones((1, n)))[0, 0]
         low, high = bootstrap_interval(
-            lambda weights, errors=errors: np.concatenate(errors(weights[None])),  # type: ignore[misc]
+            lambda weights, errors=errors: errors(weights[None])[:, 0],  # type: ignore[misc]
             np.arange(n) // 2,
             n_boot=100,
         )
@@ -376,10 +362,3 @@ def test_the_interval_knows_that_edits_of_one_product_are_alike(predictions_of: 
     p = found[0]["edit_higher"]
     assert independent == pytest.approx(2 * 1.96 * np.sqrt(p * (1 - p) / 400), rel=0.2)
     assert alike > 3 * independent
-
-
-def test_two_models_share_their_draws(mixed: Table) -> None:
-    table = mixed(100, 0, 100)
-    for figure in compare_models(table, table, n_boot=20).figures:
-        assert figure.difference in (0.0, None)
-        assert figure.low in (0.0, None)

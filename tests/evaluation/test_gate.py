@@ -252,7 +252,7 @@ def hot(table: pd.DataFrame, rows: pd.Series, share: float) -> None:
 
 
 def enhanced() -> pd.DataFrame:
-    """A fifth of the enhanced honest photos is accused, with 72% hot patches; `ai_whole` has more."""
+    """A fifth of the enhanced honest photos is accused, with 72% hot patches."""
     table = photos(400)
     again = table[table["perturbation"] == ""].assign(perturbation="denoised")
     table = pd.concat([table, again], ignore_index=True)

@@ -1,4 +1,7 @@
-"""Figures of folds: each part against the right real photos, mean and worst over the folds, and finished folders."""
+"""Figures of folds:
+
+each part against the right real photos, mean and worst over the folds, and finished folders.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
 
 
 def photos(n_damaged: int = 120) -> pd.DataFrame:
-    """Really damaged photos and 30 intact ones; a synthetic twin of every third, of family a (many), b (6), c (3) or
-    d (2)."""
+    """Really damaged photos and 30 intact ones; a synthetic twin of every third, of family a
+    (many), b (6), c (3) or d (2)."""
     rows = []
     families = ["b"] * 6 + ["c"] * 3 + ["d"] * 2 + ["a"] * n_damaged
     for index in range(n_damaged + 30):
@@ -188,7 +191,9 @@ def test_a_rate_of_one_percent_takes_a_hundred_really_damaged_photos(tmp_path: P
 
 
 def test_where_real_photos_have_values_they_are_left_out_too(manifest: Manifest) -> None:
-    """`source` is a matter of real photos, `family` and a column of the user's own (`maker`) are not."""
+    """`source` is a matter of real photos, `family` and a column of the user's own (`maker`) are
+    not.
+    """
     assert set(photos_of_fold(manifest, "source", ["shop1"]).table["source"]) == {"shop1"}
     for column, value in (("family", "b"), ("maker", "m3")):
         chosen = photos_of_fold(manifest, column, [value]).table

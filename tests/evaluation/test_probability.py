@@ -75,7 +75,10 @@ def test_a_product_photographed_often_weighs_one_photo_per_class() -> None:
 
 
 def stairs(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores whose probability jumps twice: 0.05 below 0, 0.5 up to 1, 0.95 above; no sigmoid is near it."""
+    """Scores whose probability jumps twice:
+
+    0.05 below 0, 0.5 up to 1, 0.95 above; no sigmoid is near it.
+    """
     rng = np.random.default_rng(seed)
     scores = rng.uniform(-20, 2, n)
     chance = np.where(scores < 0, 0.05, np.where(scores < 1, 0.5, 0.95))
@@ -118,7 +121,8 @@ def test_auto_takes_the_lower_brier_score_on_held_out_groups() -> None:
     calibration, brier = fit_calibration("auto", scores, labels, np.arange(1000))
     assert brier is not None
     assert calibration == fit_isotonic(scores, labels, np.arange(1000))
-    # The best that can be is the noise itself: 0.05 * 0.95 for 20 of 22 and for the last, 0.25 for one.
+    # The best that can be is the noise itself: 0.05 * 0.95 for 20 of 22 and for the last, 0.25 for
+    # one.
     assert brier["isotonic"] == pytest.approx(21 / 22 * 0.0475 + 0.25 / 22, abs=0.01)
     assert brier["isotonic"] < brier["platt"] - 0.001
 
@@ -132,7 +136,8 @@ def test_auto_takes_the_lower_brier_score_on_held_out_groups() -> None:
 
 
 def test_auto_holds_whole_groups_out() -> None:
-    # Ten photos of each product, all alike: held out apart from each other, the steps would be learnt by heart.
+    # Ten photos of each product, all alike: held out apart from each other, the steps would be
+    # learnt by heart.
     rng = np.random.default_rng(0)
     scores, labels = np.repeat(rng.normal(size=40), 10), np.repeat(rng.random(40) < 0.5, 10)
     scores[labels] += 1
@@ -152,7 +157,8 @@ def test_a_tie_goes_to_platt() -> None:
 def test_the_method_that_is_named_is_taken() -> None:
     scores, labels = stairs(200)
     for method in ("platt", "isotonic"):
-        calibration, brier = fit_calibration(method, scores, labels, np.arange(200))  # type: ignore[arg-type]
+        groups = np.arange(200)
+        calibration, brier = fit_calibration(method, scores, labels, groups)  # type: ignore[arg-type]
         assert (calibration.method, brier) == (method, None)
     with pytest.raises(UsageError):
         fit_calibration("beta", scores, labels, np.arange(200))  # type: ignore[arg-type]
@@ -188,7 +194,9 @@ def stated_of(
 
 
 def calibrated(n: int, prior: float = 0.5, seed: int = 0) -> pd.DataFrame:
-    """Scores of two unit normals two apart, and the probability that Bayes gives at the prior they are drawn with."""
+    """Scores of two unit normals two apart, and the probability that Bayes gives at the prior they
+    are drawn with.
+    """
     rng = np.random.default_rng(seed)
     synthetic = rng.random(n) < prior
     scores = rng.normal(np.where(synthetic, 1.0, -1.0))

@@ -1,7 +1,8 @@
-"""`realdamage-folds data.root=FOLDER`: leaves families (or values of another column) out, trains, and measures on them.
+"""`realdamage-folds data.root=FOLDER`: leaves families out, trains, and measures on them.
 
-The mean and the worst over the folds are what to expect of a generator that nobody has seen yet. Each fold is a run of
-realdamage-train and realdamage-export; a fold whose model and scores are there is not run again.
+The mean and the worst over the folds are what to expect of a generator that nobody has seen yet.
+Each fold is a run of realdamage-train and realdamage-export; a fold whose model and scores are
+there is not run again.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class FoldRun:
 
 
 def run(config: FoldsConfig) -> None:
-    """Finishes all folds, writes folds.csv and folds.md and prints the table; exit code 1 when a fold failed."""
+    """Finishes all folds and writes folds.csv and folds.md; exit code 1 when a fold failed."""
     reader = configuration.plain(config)["data"]["reader"]
     manifest = read_dataset(config.data.root, reader_from_mapping(reader))
     runs = [planned(config, name, values) for name, values in folds_of(config, manifest).items()]
@@ -105,7 +106,7 @@ def run(config: FoldsConfig) -> None:
 
 
 def folds_of(config: FoldsConfig, manifest: Manifest) -> dict[str, list[str]]:
-    """The values that each fold leaves out, by its name: those of `config.folds`, or all, dealt into `config.count`."""
+    """By name, what each fold leaves out: `config.folds`, or all values in `config.count`."""
     given: Any = configuration.plain(config)["folds"]
     if not given:
         return deal_folds(manifest, config.column, config.count)
@@ -117,7 +118,7 @@ def folds_of(config: FoldsConfig, manifest: Manifest) -> dict[str, list[str]]:
 
 
 def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[str]]:
-    """All values of synthetic photos in `count` folds: the most frequent first, each into the fold with fewest photos.
+    """All values of synthetic photos, the most frequent first, each into the smallest fold.
 
     Raises ConfigError: no such column, or fewer than 2 values or folds (code too_few_folds).
     """
@@ -127,7 +128,8 @@ def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[st
     if count < 2:
         found = f"{manifest.root} has {len(photos)} {column} of synthetic photos"
         raise ConfigError(
-            f"count={count}: at least 2 are needed, because some values must stay to train on; {found}",
+            f"count={count}: at least 2 are needed, because some values must stay to train on; "
+            f"{found}",
             code="too_few_folds",
         )
     sizes = [0] * count
@@ -162,7 +164,8 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     column, name = config.column, fold.name
     if not _NAME.fullmatch(name) or name in (MEAN, WORST):
         raise ConfigError(
-            f"folds.{name}: its name becomes a folder's; use letters, digits, _ . and -, but not {MEAN} or {WORST}, "
+            f"folds.{name}: its name becomes a folder's; use letters, digits, _ . and -, but not "
+            f"{MEAN} or {WORST}, "
             "which are rows of the table",
             code="fold_name",
         )
@@ -170,13 +173,15 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     for value in fold.values:
         if value not in known:
             raise ConfigError(
-                f"folds.{name}: {manifest.root} has no {column} {value!r}.{did_you_mean(value, known)} "
+                f"folds.{name}: {manifest.root} has no {column} "
+                f"{value!r}.{did_you_mean(value, known)} "
                 f"It has {', '.join(known)}",
                 code="unknown_value",
             )
     if not (photos_of_fold(manifest, column, fold.values).table["label"] == "synthetic").any():
         raise ConfigError(
-            f"folds.{name}: no synthetic photo of the test split has {column} {' or '.join(fold.values)}, so nothing "
+            f"folds.{name}: no synthetic photo of the test split has {column} "
+            f"{' or '.join(fold.values)}, so nothing "
             "could be measured. Leave out values with test photos, or join folds",
             code="nothing_to_measure",
         )
@@ -187,7 +192,8 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     changed = changed_settings(had, wanted) if had and not config.overwrite else []
     if changed:
         raise ConfigError(
-            f"{fold.training} was trained with other settings: {'; '.join(changed)}. Continue with those, give these "
+            f"{fold.training} was trained with other settings: {'; '.join(changed)}. Continue with "
+            "those, give these "
             "another name=…, or train all folds again with overwrite=true",
             code="other_settings",
         )
@@ -212,19 +218,20 @@ def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
 
 
 def typed(command: str, *arguments: str) -> None:
-    """Runs a command in its own process. Raises RealDamageError when it fails (code fold_failed)."""
+    """Runs a command in its own process. Raises RealDamageError (code fold_failed)."""
     print(f"$ realdamage-{command} {' '.join(arguments)}", flush=True)
     module = f"realdamage.commands.{command}"
     code = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
     if code:
         raise RealDamageError(
-            f"realdamage-{command} ended with exit code {code}. See its output above, fix the cause and start again",
+            f"realdamage-{command} ended with exit code {code}. See its output above, fix the "
+            "cause and start again",
             code="fold_failed",
         )
 
 
 def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
-    """Scores the fold's test photos, unless the same model has scored the same photos in the same way."""
+    """Scores the fold's test photos, unless the same model has scored them in the same way."""
     photos = photos_of_fold(manifest, config.column, fold.values)
     suite = suite_from_config(configuration.plain(config)["robustness"])
     folder = fold.folder / TEST
@@ -250,7 +257,7 @@ def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
 
 
 def _users_words() -> list[str]:
-    """What the user typed that a training needs too: how photos are read, and --config-dir for the experiment."""
+    """What a training needs too of what the user typed: the reader, and --config-dir."""
     hydra = HydraConfig.get()
     reader = [word for word in hydra.overrides.task if word.lstrip("+~").startswith("data.reader")]
     sources = [each for each in hydra.runtime.config_sources if each.provider == "command-line"]

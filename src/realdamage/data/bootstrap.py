@@ -1,6 +1,7 @@
-"""Bootstrap intervals over groups: photos of one product rise and fall together, so whole groups are drawn.
+"""Bootstrap over groups: photos of one product rise and fall together, so whole groups are drawn.
 
-One set of draws serves hundreds of slices and both sides of a comparison: figures are then compared draw by draw.
+One set of draws serves hundreds of slices and both sides of a comparison: figures are then compared
+draw by draw.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 DRAWS = 500
-"""Bootstrap draws behind every interval, so that one figure has one interval wherever it is shown."""
+"""Behind every interval, so that one figure has one interval wherever it is shown."""
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -24,7 +25,7 @@ _ROUNDING = 1e-9
 
 
 class GroupDraws:
-    """Draws of whole groups with replacement. Draw 0 is the sample itself, where every row counts once.
+    """Draws of whole groups with replacement; in draw 0, the sample itself, every row counts once.
 
     groups [n]: the group of each row.
     n_boot: number of draws after the sample.
@@ -86,9 +87,10 @@ class WeightedRoc:
         )
 
     def figures(self, weights: npt.ArrayLike, fprs: Sequence[float] = ()) -> Floats:
-        """AUROC, then the largest true positive rate at a false positive rate of at most each of `fprs`.
+        """AUROC, then the largest true positive rate at each false positive rate of `fprs`.
 
-        weights [..., n]: how often each score counts. Returns [1 + len(fprs), ...]; NaN where a class weighs nothing.
+        weights [..., n]: how often each score counts. Returns [1 + len(fprs), ...]; NaN where a
+        class weighs nothing.
         """
         false, true = self._called(weights)
         defined = (false[..., -1] > 0) & (true[..., -1] > 0)
@@ -98,7 +100,7 @@ class WeightedRoc:
         return np.where(defined, np.stack([area, *rates]), np.nan)
 
     def average_precision(self, weights: npt.ArrayLike) -> Floats:
-        """[...]: mean precision over the steps of recall, as scikit-learn's; NaN where a class weighs nothing."""
+        """[...]: as scikit-learn's; NaN where a class weighs nothing."""
         false, true = self._called(weights)
         # Before the first call there is no recall either, so any precision will do.
         called = np.maximum(false[..., 1:] + true[..., 1:], np.finfo(np.float64).tiny)
@@ -106,7 +108,7 @@ class WeightedRoc:
         return np.where(false[..., -1] > 0, ratio(area, true[..., -1]), np.nan)
 
     def _called(self, weights: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Weight of the negatives and of the positives called at each point of the curve: [..., 1 + points] each."""
+        """Weight of the negatives and positives called at each point: [..., 1 + points] each."""
         weight = np.asarray(weights, dtype=np.float64)[..., self._order]
         none = np.zeros((*weight.shape[:-1], 1))
         false, true = (
@@ -119,7 +121,8 @@ class WeightedRoc:
 def ratio(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where whole is 0."""
     shape = np.broadcast_shapes(part.shape, whole.shape)
-    return np.divide(part, whole, out=np.full(shape, np.nan), where=whole != 0)
+    shares: Floats = np.divide(part, whole, out=np.full(shape, np.nan), where=whole != 0)
+    return shares
 
 
 def bootstrap_interval(
@@ -130,9 +133,10 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[Floats, Floats]:
-    """Percentile bootstrap over groups of any statistic: (low, high), each shaped like the statistic.
+    """Percentile bootstrap of any statistic: (low, high), each shaped like the statistic.
 
-    statistic: gets weights, int [n], and returns one figure or several; NaN where a draw leaves it undefined.
+    statistic: gets weights, int [n], and returns one figure or several; NaN where a draw leaves it
+    undefined.
     groups [n]: the group of each row.
     """
     draws = GroupDraws(groups, n_boot=n_boot, seed=seed)
@@ -146,7 +150,8 @@ def bootstrap_interval(
 def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
     """(low, high) of the draws [..., b] of each figure (Efron & Tibshirani 1993, ch. 13).
 
-    Undefined draws are left out; both ends are NaN where they are more than half, or where there is no draw.
+    Undefined draws are left out; both ends are NaN where they are more than half, or where there is
+    no draw.
     """
     if not draws.shape[-1]:
         nothing = np.full(draws.shape[:-1], np.nan)
@@ -162,8 +167,8 @@ def percentile_interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Flo
 def rate_interval(draws: Floats, n_groups: int) -> tuple[float, float]:
     """`percentile_interval` of a share; `draws[0]` is the share itself.
 
-    Where nothing or everything was found, every draw agrees, which is no certainty: then the interval of Clopper and
-    Pearson over `n_groups`.
+    Where nothing or everything was found, every draw agrees, which is no certainty: then the
+    interval of Clopper and Pearson over `n_groups`.
     """
     low, high = percentile_interval(draws[1:])
     if low == high == draws[0] and draws[0] in (0.0, 1.0):
@@ -172,13 +177,13 @@ def rate_interval(draws: Floats, n_groups: int) -> tuple[float, float]:
 
 
 def share_interval(count: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval of a share of `count` among `n` independent photos (Clopper & Pearson 1934).
+    """The exact interval of a share of `count` among `n` independent photos; NaN where n is 0.
 
-    A fractional count is allowed: its interval lies between those of its neighbours. NaN where n is 0.
+    Clopper & Pearson 1934. The interval of a fractional count lies between its neighbours'.
     """
     if not n:
         return float("nan"), float("nan")
     tail = (1 - level) / 2
-    # Same as scipy.stats.binomtest(...).proportion_ci, which also runs a test and takes twenty times as long.
+    # As scipy.stats.binomtest(...).proportion_ci, which also runs a test: twenty times as long.
     low = float(betaincinv(count, n - count + 1, tail)) if count else 0.0
     return low, float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0

@@ -1,7 +1,8 @@
-"""The finished parts of a set or an evaluation in the making, so that an interrupted run continues where it stopped.
+"""The finished parts of a set or an evaluation: an interrupted run continues where it stopped.
 
-Work is done part by part (some photos each), by any number of processes. A part is written whole or not at all. A mark
-in the folder says which settings and photos the parts come from, so that two runs never mix.
+Work is done part by part (some photos each), by any number of processes. A part is written whole or
+not at all. A mark in the folder says which settings and photos the parts come from, so that two
+runs never mix.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ class Parts:
 
         identity: a digest of settings and photos, or several digests, each under a name for people.
         about: plain values for whoever reads the mark.
-        files: everything that may be written, relative to the root; `clear` removes these and no others.
+        files: everything that may be written, relative to the root; `clear` removes these and no
+        others.
         alone: whether the folder must hold nothing else.
-        Raises UsageError: the folder holds another set (code other_set), or anything else (not_ours).
+        Raises UsageError: the folder holds another set (code other_set), or anything else
+        (not_ours).
         """
         mark = self.mark()
         if mark is None and alone:
@@ -86,7 +89,8 @@ class Parts:
             names = [name for name in wanted if found.get(name) != wanted[name]]
             differs = " and another ".join(names)
         raise UsageError(
-            f"{self.root} holds unfinished or finished work of {self.maker} with another {differs}. "
+            f"{self.root} holds unfinished or finished work of {self.maker} with another "
+            f"{differs}. "
             f"Choose another folder, or start over with {self.again}",
             code="other_set",
         )
@@ -102,7 +106,7 @@ class Parts:
     def write(
         self, index: int, content: Any, arrays: Mapping[str, npt.NDArray[Any]] | None = None
     ) -> None:
-        """Finishes a part. content: plain values; it is written last, after all photos and arrays."""
+        """Finishes a part; `content`, plain values, goes last, after all photos and arrays."""
         if arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
@@ -166,7 +170,7 @@ class Parts:
             )
 
     def _holds_something(self) -> bool:
-        """A folder of parts with neither mark nor part does not count: a claim is being made, or was cut off."""
+        """A folder of parts with neither mark nor part does not count: a claim was cut off."""
         if not self.root.is_dir():
             return True
         return any(path.name != FOLDER or any(path.glob("*.json")) for path in self.root.iterdir())
@@ -183,7 +187,8 @@ def in_processes(
 ) -> Iterator[T]:
     """Yields `make(index)` for each index of `todo`, in order, from so many processes.
 
-    start: `start(*arguments)` runs first in each process; with one worker everything runs in this one.
+    start: `start(*arguments)` runs first in each process; with one worker everything runs in this
+    one.
     fresh: start new interpreters, where this process has threads that a fork would hang on.
     Raises RealDamageError: as `make` does, or a process died (code worker_failed).
     """
@@ -204,7 +209,8 @@ def in_processes(
             if isinstance(error, RealDamageError) or not isinstance(error, Exception):
                 raise
             raise RealDamageError(
-                f"A worker failed ({type(error).__name__}: {error}). What was made is kept; run the same command to "
+                f"A worker failed ({type(error).__name__}: {error}). What was made is kept; run "
+                "the same command to "
                 "continue, with one worker if memory is short",
                 code="worker_failed",
             ) from error

@@ -1,10 +1,11 @@
-"""Is model B better than model A? Both are measured on the same photos with the same bootstrap draws.
+"""Is model B better than model A? Both are measured on the same photos with the same draws.
 
 What counts is the interval of the difference: two overlapping intervals would say nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -87,7 +88,8 @@ class Comparison:
     """Two models, named `a` and `b`, on the photos that both have judged.
 
     n, n_real, n_damaged, n_groups: of the photos as they are.
-    only_a, only_b: rows left out because the other side lacks the photo. unscored: because one side has no score.
+    only_a, only_b: rows left out because the other side lacks the photo. unscored: because one side
+    has no score.
     perturbed: the same figures for each perturbation.
     """
 
@@ -127,17 +129,19 @@ def compare_models(
     n_boot: int = DRAWS,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two predictions tables (see `read_predictions`) on the rows they share, by file name and perturbation.
+    """Compares two predictions tables on the rows they share, by file name and perturbation.
 
-    Raises RealDamageError: no row in common (code no_common_photo), one class only (one_class), or a shared photo whose
-    label is missing or differs (labels_differ), or that is another photo of the same name (photos_differ).
+    Raises RealDamageError: no row in common (code no_common_photo), one class only (one_class), or
+    a shared photo whose label is missing or differs (labels_differ), or that is another photo of
+    the same name (photos_differ).
     """
     for table, name in zip((a, b), names, strict=True):
         check_predictions(table, name)
     both = a.merge(b, on=KEYS, suffixes=("", "_b"), validate="one_to_one")
     if both.empty:
         raise RealDamageError(
-            f"{names[0]} ({_examples(a)}) and {names[1]} ({_examples(b)}) have no photo in common, so nothing can be "
+            f"{names[0]} ({_examples(a)}) and {names[1]} ({_examples(b)}) have no photo in common, "
+            "so nothing can be "
             "compared. Evaluate both models on the same manifest and split.",
             code="no_common_photo",
         )
@@ -147,7 +151,8 @@ def compare_models(
     first = as_is if len(as_is) else scored
     if first["label"].nunique() < 2:
         raise RealDamageError(
-            f"{names[0]} and {names[1]} share {len(first)} photos with scores, but not of both classes. Evaluate both "
+            f"{names[0]} and {names[1]} share {len(first)} photos with scores, but not of both "
+            "classes. Evaluate both "
             "models on real and synthetic photos.",
             code="one_class",
         )
@@ -173,7 +178,7 @@ def compare_models(
 
 
 def read_sides(a: str | Path, b: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables, from evaluation folders or predictions files. Raises UsageError, RealDamageError."""
+    """Both tables, from evaluation folders or predictions files."""
     return read_predictions(find_predictions(a)), read_predictions(find_predictions(b))
 
 
@@ -202,7 +207,7 @@ def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
     values = (float(of_a[0]), float(of_b[0]), float(of_b[0] - of_a[0]))
     known = Difference(figure, title, higher_is_better, *values, standing="no clear difference")
     low, high = (float(end) for end in percentile_interval(of_b[1:] - of_a[1:]))
-    if (n_groups := len(set(a.groups))) < MIN_GROUPS:
+    if (n_groups := len(set(a.groups))) < MIN_GROUPS or math.isnan(low):
         few = f"{n_groups} groups of photos; an interval needs at least {MIN_GROUPS}"
         return replace(known, reason=few)
     if low <= 0 <= high:
@@ -228,7 +233,8 @@ def _flips(both: pd.DataFrame) -> tuple[Flip, ...]:
 def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
     for row in both[(both["label"] != both["label_b"]) | (both["label"] == "")].to_dict("records"):
         raise RealDamageError(
-            f"{row['file_name']}: {names[0]} has label {row['label']!r}, {names[1]} has {row['label_b']!r}. Both need "
+            f"{row['file_name']}: {names[0]} has label {row['label']!r}, {names[1]} has "
+            f"{row['label_b']!r}. Both need "
             "the same one: evaluate both models on the same manifest.",
             code="labels_differ",
         )
@@ -237,7 +243,8 @@ def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
     changed = both.loc[named & (digest != other), "file_name"]
     if len(changed):
         raise RealDamageError(
-            f"{changed.iat[0]}: another photo of the same name (its digest differs between {names[0]} and "
+            f"{changed.iat[0]}: another photo of the same name (its digest differs between "
+            f"{names[0]} and "
             f"{names[1]}; {len(changed)} such photos). Evaluate both models on the same files.",
             code="photos_differ",
         )

@@ -1,8 +1,9 @@
-"""Every figure by which models are judged: one table of scored photos, one function that measures, one kind of result.
+"""Every figure by which models are judged: one table, one function, one kind of result.
 
-The figure that matters is the share of synthetic photos found while hardly any photo of real damage is accused. So true
-positive rates are given at false positive rates of 0.5, 1 and 5% over the *really damaged* photos, with intervals. A
-figure that the photos cannot support is None and comes with the reason.
+The figure that matters is the share of synthetic photos found while hardly any photo of real damage
+is accused. So true positive rates are given at false positive rates of 0.5, 1 and 5% over the
+*really damaged* photos, with intervals. A figure that the photos cannot support is None and comes
+with the reason.
 """
 
 from __future__ import annotations
@@ -122,10 +123,11 @@ class ScoredPhotos:
         return mask & (self.original >= 0) if key == "edit_higher" else mask
 
     def draw(self, key: str, mask: Flags, against: Flags) -> Floats:
-        """[1 + n_boot]: the figure itself, then in each draw; NaN where undefined. See `measure`."""
+        """[1 + n_boot]: the figure itself, then in each draw; NaN where undefined."""
         own = self.counted(key, mask, against)
         if key in RANKING:
-            return self._roc(mask.tobytes(), against.tobytes())[RANKING.index(key)]
+            ranked: Floats = self._roc(mask.tobytes(), against.tobytes())[RANKING.index(key)]
+            return ranked
         if key == "average_precision":
             rows = np.flatnonzero(own)
             curve = WeightedRoc(self.score[rows], mask[rows])
@@ -136,7 +138,8 @@ class ScoredPhotos:
                 called = self.score >= (math.nan if self.threshold is None else self.threshold)
             return (self._share(called, mask) + self._share(~called, against)) / 2
         if key == "ece":
-            return self._calibration_errors(own)[0]
+            errors: Floats = self._calibration_errors(own)[0]
+            return errors
         if key == "brier":
             return self._share((self.probability - self.synthetic) ** 2, own)
         if key == "edit_higher":
@@ -164,7 +167,7 @@ class ScoredPhotos:
         n_mask, n_against = int(mask.sum()), int(against.sum())
         own = self.counted(key, mask, against)
         if key in RATES and n_against < (needed := math.ceil(1 / RATES[key])):
-            # With fewer, the rate would mean "no error at all among these few", which is another question.
+            # With fewer, the rate would mean "no error at all among these few".
             name = "really damaged photos" if self.damaged[against].all() else "real photos"
             rate = f"{100 * RATES[key]:g}%"
             return f"{n_against} {name}, too few for a rate of {rate} (at least {needed})"
@@ -182,7 +185,8 @@ class ScoredPhotos:
             found = "no photo has" if without == n else f"{without} of {n} photos lack"
             return f"{found} a probability; run `realdamage calibrate`" if without else ""
         if key == "edit_higher" and (n := int(own.sum())) < least:
-            return f"{n or 'no'} edits with a scored original (column pair), too few for a share (at least {least})"
+            pairs = f"{n or 'no'} edits with a scored original (column pair)"
+            return f"{pairs}, too few for a share (at least {least})"
         return ""
 
     def _share(self, values: npt.NDArray[Any], of: Flags) -> Floats:
@@ -207,16 +211,20 @@ def measure(
 ) -> list[Figure]:
     """The figures named by `keys` (of `KEYS`), in their order.
 
-    mask: bool [n], the photos that the figures are about; the synthetic ones, where two classes are needed.
-    against: bool [n], the real photos that they are compared with, and on which false alarms are counted.
+    mask: bool [n], the photos that the figures are about; the synthetic ones, where two classes are
+    needed.
+    against: bool [n], the real photos that they are compared with, and on which false alarms are
+    counted.
     least: fewest photos of each class for a ranking, fewest edits for `edit_higher`.
 
     - auroc, average_precision, tpr_at_fpr_0.5, _1, _5: `mask` against `against`.
-    - called_synthetic, called_real, review: shares of the outcomes of `mask`, with the interval of Clopper and Pearson
-      that counts each group as one photo, because photos of one product or camera are accused together.
+    - called_synthetic, called_real, review: shares of the outcomes of `mask`, with the interval of
+      Clopper and Pearson that counts each group as one photo, because photos of one product or
+      camera are accused together.
     - balanced_at_thresholds: of the outcomes; balanced_accuracy: at `table.threshold`.
     - brier, ece: of the probabilities of both.
-    - edit_higher: the share of the edits in `mask` that score above their own original; ties count half.
+    - edit_higher: the share of the edits in `mask` that score above their own original; ties count
+      half.
     """
     figures = []
     for key in keys:
@@ -227,8 +235,10 @@ def measure(
             continue
         draws = table.draw(key, mask, against)
         low, high = table.interval(key, mask, against, draws)
-        ends = (None, None) if math.isnan(low) else (low, high)
-        figures.append(Figure(key, float(draws[0]), *ends, n=n))
+        known = not math.isnan(low)
+        figures.append(
+            Figure(key, float(draws[0]), low if known else None, high if known else None, n)
+        )
     return figures
 
 
@@ -240,31 +250,36 @@ def photo_metrics(
     n_boot: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All figures of a predictions table, as metrics.json holds them; None where a figure is undefined.
+    """All figures of a predictions table, as metrics.json holds them; None where undefined.
 
-    - auroc, average_precision, balanced_accuracy, brier, ece: synthetic against all real photos; see `measure`.
-    - tpr_at_fpr_0.5, _1, _5: over really damaged photos; with `_all_real` appended, over all real ones.
+    - auroc, average_precision, balanced_accuracy, brier, ece: synthetic against all real photos;
+      see `measure`.
+    - tpr_at_fpr_0.5, _1, _5: over really damaged photos; with `_all_real` appended, over all real
+      ones.
     - intervals: (low, high) of 95% for each of these. reasons: why a figure is None.
     - pairs: each edit against its own original. localisation: see `localisation_metrics`.
-    - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind against all real
-      photos, all synthetic photos against each real kind.
+    - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind
+      against all real photos, all synthetic photos against each real kind.
     - n, n_real, n_damaged, n_synthetic, n_groups, n_unscored.
 
     threshold: a score fixed on other photos; a photo with that score counts as synthetic.
-    Raises RealDamageError: a column is missing, a row has no label, several perturbations, or one class only.
+    Raises RealDamageError: a column is missing, a row has no label, several perturbations, or one
+    class only.
     """
     table = ScoredPhotos(predictions, threshold=threshold, n_boot=n_boot, seed=seed)
     photos, synthetic = table.frame, table.synthetic
     if photos["perturbation"].nunique() > 1:
         raise RealDamageError(
-            f"The predictions hold photos under {photos['perturbation'].nunique()} perturbations, which one figure "
+            f"The predictions hold photos under {photos['perturbation'].nunique()} perturbations, "
+            "which one figure "
             "cannot describe. Take the photos as they are (clean), or use robustness_table."
         )
     if synthetic.all() or not synthetic.any():
-        label = photos["label"].iat[0] if len(photos) else ""
+        label = str(photos["label"].iat[0]) if len(photos) else ""
         found = f"only {label} photos ({len(photos)})" if len(photos) else "no photo at all"
         raise RealDamageError(
-            f"The predictions hold {found} with a score; metrics need both classes. Evaluate a manifest or split with "
+            f"The predictions hold {found} with a score; metrics need both classes. Evaluate a "
+            "manifest or split with "
             "real and synthetic photos."
         )
     keys = ("auroc", "average_precision", *RATES, "balanced_accuracy", "brier", "ece")
@@ -306,7 +321,7 @@ def photo_metrics(
 
 
 def _per_value(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """per_generator and per_kind of `photo_metrics`; their intervals are in the tables of slices."""
+    """per_generator and per_kind; their intervals are in the tables of slices."""
     table = ScoredPhotos(predictions, n_boot=0)
     generator = table.frame["generator"].where(table.frame["generator"] != "", "(not named)")
     names = sorted(set(generator[table.synthetic]))
@@ -331,19 +346,20 @@ def _row(table: ScoredPhotos, own: Flags) -> dict[str, Any]:
 
 
 def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of a report by key: those of metrics.json, and the outcomes at the shipped thresholds.
+    """The figures of a report by key: those of metrics.json, and outcomes at the thresholds.
 
-    Keys: auroc, average_precision, the true positive rates (also `_all_real`), balanced_accuracy, brier, ece,
-    false_alarms (of really damaged photos), false_alarms_all_real, missed, review, pairs, pixel_ap, f1, best_f1.
+    Keys: auroc, average_precision, the true positive rates (also `_all_real`), balanced_accuracy,
+    brier, ece, false_alarms (of really damaged photos), false_alarms_all_real, missed, review,
+    pairs, pixel_ap, f1, best_f1.
     photos: the rows of photos as they are.
     """
     rates = (*RATES, *(f"{key}_all_real" for key in RATES))
     figures = {}
     for key in ("auroc", "average_precision", *rates, "balanced_accuracy", "brier", "ece"):
-        ends = (metrics.get("intervals") or {}).get(key) or (None, None)
+        low, high = (metrics.get("intervals") or {}).get(key) or (None, None)
         reason = (metrics.get("reasons") or {}).get(key, "not in metrics.json; evaluate again")
         known = metrics.get(key) is not None
-        figures[key] = Figure(key, metrics.get(key), *ends, reason="" if known else reason)
+        figures[key] = Figure(key, metrics.get(key), low, high, reason="" if known else reason)
     table = ScoredPhotos(photos, n_boot=0)
     for key, mask, outcome in (
         ("false_alarms", table.damaged, "called_synthetic"),
@@ -354,18 +370,24 @@ def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[s
         [figure] = measure(table, mask, mask, (outcome,))
         figures[key] = replace(figure, key=key)
     pairs = metrics.get("pairs") or {"reason": "no pairs in metrics.json"}
-    values = [pairs.get(key) for key in ("edit_higher", "low", "high")]
-    figures["pairs"] = Figure("pairs", *values, pairs.get("n", 0), pairs.get("reason") or "")
+    figures["pairs"] = Figure(
+        "pairs",
+        pairs.get("edit_higher"),
+        pairs.get("low"),
+        pairs.get("high"),
+        pairs.get("n", 0),
+        pairs.get("reason") or "",
+    )
     found = metrics.get("localisation") or {"reason": "no synthetic photo with a mask"}
+    n, reason = found.get("n_photos", 0), found.get("reason") or ""
     for key in ("pixel_ap", "f1", "best_f1"):
-        ends = (found.get("intervals") or {}).get(key) or (None, None)
-        reason = found.get("reason") or ""
-        figures[key] = Figure(key, found.get(key), *ends, found.get("n_photos", 0), reason)
+        low, high = (found.get("intervals") or {}).get(key) or (None, None)
+        figures[key] = Figure(key, found.get(key), low, high, n, reason)
     return figures
 
 
 def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
-    """The ROC curve over really damaged photos, then over all real ones; without those of fewer than 20 photos."""
+    """The ROC curve over really damaged photos, and over all real ones; from 20 of them on."""
     table = ScoredPhotos(photos)
     grid = np.geomspace(LOWEST_FPR, 1, 61)
     positives = np.flatnonzero(table.synthetic)
@@ -384,7 +406,8 @@ def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
 def pair_differences(predictions: pd.DataFrame) -> pd.DataFrame:
     """One row per synthetic photo whose original was scored under the same perturbation.
 
-    Columns: file_name, pair, kind, perturbation, group, difference (score of the edit - score of the original).
+    Columns: file_name, pair, kind, perturbation, group, difference (score of the edit - score of
+    the original).
     """
     table = ScoredPhotos(predictions, n_boot=0)
     edits = np.flatnonzero(table.original >= 0)
@@ -397,7 +420,8 @@ def pair_differences(predictions: pd.DataFrame) -> pd.DataFrame:
 def tpr_at_fpr(negatives: npt.ArrayLike, positives: npt.ArrayLike, fpr: float) -> float:
     """The largest true positive rate of any threshold whose false positive rate is at most `fpr`.
 
-    negatives [n], positives [m]: scores; one equal to the threshold counts as called. NaN when a class is empty.
+    negatives [n], positives [m]: scores; one equal to the threshold counts as called. NaN when a
+    class is empty.
     """
     score = np.concatenate([np.asarray(negatives, float), np.asarray(positives, float)])
     curve = WeightedRoc(score, np.arange(len(score)) >= np.size(negatives))
@@ -405,23 +429,24 @@ def tpr_at_fpr(negatives: npt.ArrayLike, positives: npt.ArrayLike, fpr: float) -
 
 
 def labelled_and_scored(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a score, renumbered. Raises RealDamageError: no predictions table, or a photo without label."""
+    """The rows with a score. Raises RealDamageError: no predictions, or a photo without label."""
     check_predictions(predictions)
     unlabelled = predictions.loc[predictions["label"] == "", "file_name"]
     if len(unlabelled):
         raise RealDamageError(
-            f"{unlabelled.iat[0]}: no label, so nothing can be measured. Label all {len(predictions)} photos."
+            f"{unlabelled.iat[0]}: no label, so nothing can be measured. Label all "
+            f"{len(predictions)} photos."
         )
     return predictions[predictions["score"].notna()].reset_index(drop=True)
 
 
 def has_thresholds(photos: pd.DataFrame) -> Flags:
-    """bool [n]: whether the model that judged each photo had thresholds; without, every photo goes to review."""
+    """bool [n]: whether the model had thresholds; without, every photo goes to review."""
     return ~photos["reasons"].str.contains(NOT_CALIBRATED, regex=False).to_numpy(dtype=bool)
 
 
 def _originals(photos: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """[n]: the row of each synthetic photo's original under the same perturbation, -1 where there is none."""
+    """[n]: the row of each edit's original under the same perturbation, -1 where there is none."""
     if "pair" not in photos.columns:  # a table from before the column
         return np.full(len(photos), -1)
     names = zip(photos["file_name"], photos["perturbation"], strict=True)

@@ -1,6 +1,7 @@
-"""What a detector does on families (or sources) that it was never trained on: figures of folds, their mean and worst.
+"""What a detector does on families (or sources) never trained on: folds, their mean and worst.
 
-Each fold's model was trained without some values of one column, and scored on test photos that have them.
+Each fold's model was trained without some values of one column, and scored on test photos that have
+them.
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ class Fold:
 
 
 def read_fold(folder: Path, column: str, left_out: Sequence[str]) -> Fold:
-    """A finished fold from its folder. Raises RealDamageError: another model scored the photos (code other_model)."""
+    """A finished fold. Raises RealDamageError: another model scored it (code other_model)."""
     _, metadata, graph = read_model_file(folder / MODEL)
     predictions = read_predictions(folder / TEST / "predictions.csv")
     if set(predictions["graph_sha256"]) - {"", graph}:
         raise RealDamageError(
-            f"{folder / TEST}: scored by another model than {folder / MODEL}. Remove {folder / TEST} and run "
+            f"{folder / TEST}: scored by another model than {folder / MODEL}. Remove "
+            f"{folder / TEST} and run "
             "realdamage-folds again",
             code="other_model",
         )
@@ -71,8 +73,8 @@ def read_fold(folder: Path, column: str, left_out: Sequence[str]) -> Fold:
 def photos_of_fold(manifest: Manifest, column: str, values: Sequence[str]) -> Manifest:
     """The test photos that a fold is scored on: those with the left-out values, and all real ones.
 
-    Where real photos have values in `column` themselves (sources, but not families), only those with the left-out
-    values. Raises ConfigError: no such column (code no_column).
+    Where real photos have values in `column` themselves (sources, but not families), only those
+    with the left-out values. Raises ConfigError: no such column (code no_column).
     """
     table = manifest.table
     chosen = column_of(manifest, column).isin(values)
@@ -138,18 +140,18 @@ def localisation_rows(
 
 
 def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) -> pd.DataFrame:
-    """One row per fold, left-out value and perturbation, then mean and worst over the folds; `COLUMNS`.
+    """One row per fold, left-out value and perturbation, then mean and worst; `COLUMNS`.
 
-    left_out: "all" that the fold leaves out; one value; or "others", the values with fewer than 5 scored synthetic
-    photos, together. Their synthetic photos are compared with the fold's real ones (of the same value, where real
-    photos have values and there are at least 5).
-    edit_higher: over the n_pairs. best_f1: over the n_localised region edits; baseline_f1: of a map that calls every
-    patch painted.
-    All folds share the same draws of groups, because they share real photos and their errors go up and down together.
-    The interval of a mean is over other photos with the same values left out; that of a worst is its fold's.
+    left_out: "all" that the fold leaves out; one value; or "others", the values with fewer than 5
+    scored synthetic photos, together. Their synthetic photos are compared with the fold's real ones
+    (of the same value, where real photos have values and there are at least 5).
+    edit_higher: over the n_pairs. best_f1: over the n_localised region edits; baseline_f1: of a map
+    that calls every patch painted. All folds share the same draws of groups, because they share
+    real photos and their errors go up and down together. The interval of a mean is over other
+    photos with the same values left out; that of a worst is its fold's.
 
-    Raises RealDamageError: a photo that the manifest lacks or labels otherwise, or no synthetic photo with a left-out
-    value (code nothing_left_out).
+    Raises RealDamageError: a photo that the manifest lacks or labels otherwise, or no synthetic
+    photo with a left-out value (code nothing_left_out).
     """
     photos = pd.concat([_photos_of(fold, manifest) for fold in folds], ignore_index=True)
     measured = _Measured(ScoredPhotos(photos, seed=seed), _real_have(manifest, folds[0].column))

@@ -33,12 +33,15 @@ def localisation_metrics(
     """Figures pooled over all patches of the given photos; None where undefined, with the `reason`.
 
     - pixel_ap: average precision; a constant map gets `prevalence`, the share of painted patches.
-    - f1, iou: of the patches at or above the shipped threshold (`regions.HOT`). best_f1: the best over all thresholds.
+    - f1, iou: of the patches at or above the shipped threshold (`regions.HOT`). best_f1: the best
+      over all thresholds.
       baseline_f1, baseline_iou: of a map that calls every patch painted.
     - mask_area: mean over photos of their share of painted patches. n_photos, n_patches.
-    - intervals: (low, high) of 95% by bootstrap over groups. per_kind: the same figures for each kind of photo.
+    - intervals: (low, high) of 95% by bootstrap over groups. per_kind: the same figures for each
+      kind of photo.
 
-    predictions: group and kind of the photos; without it every photo is its own group, and there are no kinds.
+    predictions: group and kind of the photos; without it every photo is its own group, and there
+    are no kinds.
     """
     names = [photo.file_name for photo in evidence]
     known = pd.DataFrame({"file_name": [], "group": [], "kind": []}, dtype=str)
@@ -51,7 +54,7 @@ def localisation_metrics(
     kinds = np.array([kind.get(name, "") for name in names])
     result = _pooled(evidence, groups, n_boot, seed)
     result["per_kind"] = {
-        str(name): _pooled([evidence[i] for i in own], groups[own], n_boot, seed)
+        str(name): _pooled([evidence[int(i)] for i in own], groups[own], n_boot, seed)
         for name in sorted(set(kinds) - {""})
         for own in [np.flatnonzero(kinds == name)]
     }

@@ -1,4 +1,4 @@
-"""Probabilities: how they are fitted to scores (Platt or isotonic), and how far they are from what happened.
+"""Probabilities: how they are fitted to scores, and how far they are from what happened.
 
 A 90% that comes true in 60% of the cases misleads whoever multiplies it with money.
 """
@@ -6,7 +6,7 @@ A 90% that comes true in 60% of the cases misleads whoever multiplies it with mo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,8 @@ def fit_calibration(
 ) -> tuple[Calibration, dict[str, float] | None]:
     """The calibration by `method`, and for "auto" the Brier scores that it chose by, else None.
 
-    "auto" takes isotonic when its Brier score on held-out groups is lower in the four digits shown, else Platt.
-    Arguments and errors as in `fit_platt`; UsageError: unknown method.
+    "auto" takes isotonic when its Brier score on held-out groups is lower in the four digits shown,
+    else Platt. Arguments and errors as in `fit_platt`; UsageError: unknown method.
     """
     check_method(method)
     fitted = fit_platt(scores, labels, groups)
@@ -61,8 +61,8 @@ def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLik
 
     scores [n].
     labels [n]: 1 = synthetic.
-    groups [n]: the photos of one class in one group weigh one photo together, so a product photographed often does not
-    decide alone. The prior is the synthetic share of that weight.
+    groups [n]: the photos of one class in one group weigh one photo together, so a product
+    photographed often does not decide alone. The prior is the synthetic share of that weight.
     Raises RealDamageError: one class only, or scores that do not rise with the label.
     """
     score, synthetic, weight = _weighted(scores, labels, groups)
@@ -78,8 +78,10 @@ def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLik
     slope = float(model.coef_[0, 0]) / scale
     if slope <= 0:
         raise RealDamageError(
-            f"The scores do not rise with the label (slope {slope:.3g} on {len(score)} photos): this model does not "
-            "separate the classes of this manifest. Check the labels, or train on photos like these."
+            f"The scores do not rise with the label (slope {slope:.3g} on {len(score)} photos): "
+            "this model does not "
+            "separate the classes of this manifest. Check the labels, or train on photos like "
+            "these."
         )
     prior = float(n_synthetic / (n_synthetic + n_real))
     return Calibration(
@@ -92,8 +94,9 @@ def fit_isotonic(
 ) -> Calibration:
     """Isotonic regression of the label on the score (Zadrozny & Elkan 2002), stored as its knots.
 
-    Assumes no shape, but needs a few hundred photos. Clipped to Platt's smoothed targets, because a hundred photos
-    never show that a probability is 0 or 1. Arguments, weights, prior and errors as in `fit_platt`.
+    Assumes no shape, but needs a few hundred photos. Clipped to Platt's smoothed targets, because a
+    hundred photos never show that a probability is 0 or 1. Arguments, weights, prior and errors as
+    in `fit_platt`.
     """
     prior = fit_platt(scores, labels, groups).prior
     score, synthetic, weight = _weighted(scores, labels, groups)
@@ -107,7 +110,7 @@ def fit_isotonic(
 def held_out_brier(
     scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike, *, seed: int = 0
 ) -> dict[str, float]:
-    """The Brier score (0..1, 0 is best) of both methods on folds of whole groups that they were not fitted on.
+    """The Brier score (0..1, 0 is best) of both methods on whole groups held out.
 
     Raises RealDamageError: too few groups of a class, or the scores of a fold do not rise.
     """
@@ -116,7 +119,8 @@ def held_out_brier(
     folds = min(FOLDS, *(len(np.unique(group[chosen])) for chosen in (synthetic, ~synthetic)))
     if folds < 2:
         raise RealDamageError(
-            "calibration=auto compares on held-out groups and needs two groups of each class; name platt or isotonic."
+            "calibration=auto compares on held-out groups and needs two groups of each class; name "
+            "platt or isotonic."
         )
     splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     squared = {"platt": np.zeros(len(score)), "isotonic": np.zeros(len(score))}
@@ -126,7 +130,8 @@ def held_out_brier(
                 fitted = fit(score[train], synthetic[train], group[train])
             except RealDamageError as error:
                 raise RealDamageError(
-                    f"calibration=auto cannot compare on held-out groups; name platt or isotonic. {error}"
+                    "calibration=auto cannot compare on held-out groups; name platt or isotonic. "
+                    f"{error}"
                 ) from error
             stated = np.array([fitted.probability(value) for value in score[test]])
             squared[method][test] = (stated - synthetic[test]) ** 2
@@ -136,7 +141,7 @@ def held_out_brier(
 def _weighted(
     scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike
 ) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
-    """Scores, whether synthetic, and weights: one for the photos of one class in one group together."""
+    """Scores, whether synthetic, and weights: 1 for all photos of one class in one group."""
     score, synthetic = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if synthetic.all() or not synthetic.any():
         raise RealDamageError(
@@ -159,23 +164,17 @@ def equal_mass_bins(probability: npt.ArrayLike, n_bins: int = N_BINS) -> npt.NDA
     return np.asarray(np.searchsorted(edges[1:-1], values), dtype=np.int64)
 
 
-class CalibrationErrors(NamedTuple):
-    """Each [b], in 0..1. expected: the expected calibration error; by_chance: see `calibration_errors`."""
-
-    expected: Floats
-    by_chance: Floats
-
-
 def calibration_errors(
     probability: npt.ArrayLike, synthetic: npt.ArrayLike
-) -> Callable[[Floats], CalibrationErrors]:
-    """The expected calibration error (Naeini et al. 2015) as a function of weights [b, n], over `equal_mass_bins`.
+) -> Callable[[Floats], Floats]:
+    """The expected calibration error (Naeini et al. 2015) as a function of weights [b, n].
 
-    The mean over bins, weighted by their photos, of |share synthetic - mean probability|. It cannot be below 0, so even
-    a perfect model has some on few photos, and its bootstrap draws lie above it: see `calibration_interval`.
-    by_chance: the error a draw would have if the probabilities were right, which is what its bins differ by from those
-    of the photos themselves (consistency resampling, Bröcker & Smith 2007, for whole groups).
-    Bins are the same in every draw, so a small draw is not blamed for its binning.
+    Returns [2, b], in 0..1. The first is, over `equal_mass_bins`, the mean over bins, weighted by
+    their photos, of |share synthetic - mean probability|. It cannot be below 0, so even a perfect
+    model has some on few photos, and its bootstrap draws lie above it: see `calibration_interval`.
+    The second is the error that a draw would have if the probabilities were right: what its bins
+    differ by from those of the photos themselves (consistency resampling, Bröcker & Smith 2007, for
+    whole groups). Bins are the same in every draw, so a small draw is not blamed for its binning.
     """
     stated = np.asarray(probability, dtype=np.float64)
     bins = equal_mass_bins(stated)
@@ -184,10 +183,10 @@ def calibration_errors(
     excess[np.arange(len(stated)), bins] = np.asarray(synthetic, dtype=np.float64) - stated
     own = excess.mean(axis=0)
 
-    def errors(weights: Floats) -> CalibrationErrors:
+    def errors(weights: Floats) -> Floats:
         total = weights.sum(axis=1, keepdims=True)
         missed = (weights @ excess) / np.where(total > 0, total, np.nan)
-        return CalibrationErrors(np.abs(missed).sum(axis=1), np.abs(missed - own).sum(axis=1))
+        return np.stack([np.abs(missed).sum(axis=1), np.abs(missed - own).sum(axis=1)])
 
     return errors
 
@@ -197,10 +196,11 @@ def calibration_interval(
 ) -> tuple[float, float]:
     """The 95% interval of a calibration error, corrected for what drawing photos adds to it.
 
-    The error of few photos lies above that of the model, and its draws above it by as much again, so their percentiles
-    `low` and `high` may miss the figure itself. They are reflected about it (basic interval, Davison & Hinkley 1997,
-    5.2), start at 0 where right probabilities would show as much (`chance`: the upper percentile of `by_chance`), and
-    always include the figure. A test simulates the coverage.
+    The error of few photos lies above that of the model, and its draws above it by as much again,
+    so their percentiles `low` and `high` may miss the figure itself. They are reflected about it
+    (basic interval, Davison & Hinkley 1997, 5.2), start at 0 where right probabilities would show
+    as much (`chance`: the upper percentile of the error by chance), and always include the figure.
+    A test simulates the coverage.
     """
     return 0.0 if error <= chance else max(0.0, 2 * error - high), max(error, 2 * error - low)
 
@@ -212,15 +212,19 @@ def reliability_table(
     prior: float | None = None,
     calibration_prior: float | None = None,
 ) -> pd.DataFrame:
-    """The reliability diagram as a table: of the photos that were given 70%, how many were synthetic?
+    """The reliability diagram as a table: of photos given 70%, how many were synthetic?
 
-    One row per bin of equally many photos, by rising probability (Niculescu-Mizil & Caruana 2005): bin, n, n_groups,
-    n_synthetic, low_, high_ and mean_probability; observed: the share of synthetic photos, with the interval of Clopper and Pearson that counts each group in the bin as one photo.
+    One row per bin of equally many photos, by rising probability (Niculescu-Mizil & Caruana 2005):
+    bin, n, n_groups, n_synthetic, low_, high_ and mean_probability; observed: the share of
+    synthetic photos, with the interval of Clopper and Pearson that counts each group in the bin as
+    one photo.
 
     bins: how many; there are fewer where photos share a probability.
-    prior: the share of synthetic photos where the model is used. Probabilities are re-weighted to it from
-    `calibration_prior` (`Calibration.prior`), observed shares from the set's own share (Elkan 2001).
-    Raises RealDamageError: no probabilities, or one class only; UsageError: a prior is out of range.
+    prior: the share of synthetic photos where the model is used. Probabilities are re-weighted to
+    it from `calibration_prior` (`Calibration.prior`), observed shares from the set's own share
+    (Elkan 2001).
+    Raises RealDamageError: no probabilities, or one class only; UsageError: a prior is out of
+    range.
     """
     check_predictions(predictions)
     photos = clean(predictions)
@@ -229,7 +233,8 @@ def reliability_table(
     if synthetic.all() or not synthetic.any():
         raise RealDamageError(
             f"A reliability diagram needs both classes; found {int(synthetic.sum())} synthetic and "
-            f"{int((~synthetic).sum())} real photos with a probability. If there are none, run `realdamage calibrate` "
+            f"{int((~synthetic).sum())} real photos with a probability. If there are none, run "
+            "`realdamage calibrate` "
             "on the model, then evaluate again."
         )
     odds = 1.0

@@ -1,7 +1,7 @@
-"""Scores every photo as it is and after each perturbation: streamed, on all processors, and resumable when killed.
+"""Scores every photo as it is and after each perturbation, resumable when killed.
 
-Photos are scored part by part. What a photo gets depends on no other photo, so any number of processes and of
-interruptions gives the same table.
+Photos are scored part by part. What a photo gets depends on no other photo, so any number of
+processes and of interruptions gives the same table.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from realdamage.evaluation.slices import CLEAN, json_records, robustness_table, 
 
 log = logging.getLogger(__name__)
 
-# A part is so many verdicts, and at most so many photos: what a kill may cost, against the number of files.
+# A part is so many verdicts, and at most so many photos, which is what a kill may cost.
 _VERDICTS, _PHOTOS = 100, 50
-# What decides pixels and verdicts besides the model; after a change of it, rows must not go into the same table.
+# Rows from before a change of these must not go into the same table.
 _CODE = ("core/*.py", "data/*.py", "evaluation/*.py")
 _LIBRARIES = ("numpy", "pillow", "onnxruntime")
 
@@ -70,7 +70,8 @@ Row = dict[str, object]
 class ModelFile:
     """An .onnx file as each process loads it; see `Detector.load`.
 
-    A demonstration model may say synthetic here: the figures are about its thresholds, and a note says what it is.
+    A demonstration model may say synthetic here: the figures are about its thresholds, and a note
+    says what it is.
     """
 
     path: Path
@@ -105,7 +106,7 @@ class Scoring:
 
 @dataclass(frozen=True, eq=False)
 class Suite:
-    """A set of photos, what each goes through, and where the parts lie. It travels to the worker processes.
+    """A set of photos, what each goes through, and where the parts lie; sent to the workers.
 
     load: gives the detector, for so many threads (None: its own choice).
     per_part: how many photos are in a part.
@@ -135,7 +136,7 @@ class Suite:
         return range(start, min(start + self.per_part, len(self.manifest)))
 
     def digest(self, part: int) -> str:
-        """Of the size and time of change of photos and masks: a replaced photo must not get the old row."""
+        """Of size and time of photos and masks: a replaced photo must not get the old row."""
         facts = []
         rows = self.manifest.table.iloc[list(self.photos(part))]
         for name in rows[["file_name", "mask_file_name"]].to_numpy().flat:
@@ -253,14 +254,15 @@ def score_suite(
     perturbations: Sequence[Perturbation],
     scoring: Scoring,
 ) -> ScoredSuite:
-    """Judges every photo as it is and after each perturbation; continues what `scoring.folder` holds of the same run.
+    """Judges every photo; continues what `scoring.folder` holds of the same run.
 
-    Rows of perturbed photos have the size, digest and mask of what was judged; their `ms` starts at the pixels. A photo
-    that a perturbation makes too small leaves a row without score.
+    Rows of perturbed photos have the size, digest and mask of what was judged; their `ms` starts at
+    the pixels. A photo that a perturbation makes too small leaves a row without score.
 
     load: see `Suite`.
-    Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1; UsageError: unfinished parts
-    of another evaluation; RealDamageError: a process died. What was scored is kept then.
+    Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1;
+    UsageError: unfinished parts of another evaluation; RealDamageError: a process died. What was
+    scored is kept then.
     """
     workers = scoring.workers
     if workers is not None and workers < 1:
@@ -338,8 +340,9 @@ def _code_version() -> str:
 def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
     """All figures of one evaluation, as metrics.json holds them.
 
-    `photo_metrics` of the photos as they are, "slices" (`standard_slices`) and, after perturbations, "robustness": the
-    rows of `robustness_table`, each with its `title` and `localisation`. Raises RealDamageError as these do.
+    `photo_metrics` of the photos as they are, "slices" (`standard_slices`) and, after
+    perturbations, "robustness": the rows of `robustness_table`, each with its `title` and
+    `localisation`. Raises RealDamageError as these do.
     """
     calibration = metadata.calibration
     threshold = calibration.score_at(0.5, prior=0.5) if calibration else None
@@ -367,7 +370,7 @@ def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) 
 def shortcut_figures(
     manifest: Manifest, predictions: pd.DataFrame, *, seed: int = 0
 ) -> dict[str, Any]:
-    """AUROC, with its 95% interval, of a classifier that sees only the facts of the scored photos' files.
+    """AUROC and its 95% interval of a classifier that sees only facts of the photos' files.
 
     None with a reason where the photos are too few.
     """
@@ -382,10 +385,10 @@ def shortcut_figures(
 
 
 def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
-    """At most `limit` photos, in the manifest's order: random whole groups, and a part of the last one.
+    """At most `limit` photos: random whole groups, and a part of the last one.
 
-    Both halves of a pair lie in one group, so nearly all pairs stay whole. Raises ConfigError: `limit` below 2, or the
-    draw holds one class only though the set has both (code one_class).
+    Both halves of a pair lie in one group, so nearly all pairs stay whole. Raises ConfigError:
+    `limit` below 2, or the draw holds one class only though the set has both (code one_class).
     """
     if limit < 2:
         raise ConfigError(
@@ -409,7 +412,7 @@ def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
 
 
 def draw_keys(table: pd.DataFrame) -> list[str]:
-    """What each photo's random numbers depend on: the original that it was made from, over any number of steps."""
+    """What each photo's random numbers depend on: its original, over any number of steps."""
     pairs = zip(table["file_name"], table["pair"], strict=True)
     made_from = {name: pair for name, pair in pairs if pair}
 
@@ -424,7 +427,7 @@ def draw_keys(table: pd.DataFrame) -> list[str]:
 
 
 def is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
-    """Whether the model was trained on this manifest, without the rows that `data.exclude` left out.
+    """Whether the model was trained on this manifest, without what `data.exclude` left out.
 
     training: what the model's file says of its training.
     """
@@ -435,10 +438,11 @@ def is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
 def trained_on_note(
     manifest: Manifest, chosen: Manifest, training: Mapping[str, Any], split: str | None
 ) -> tuple[str, ...]:
-    """What a report must say first of `chosen` photos of `manifest`: that the model was trained on them.
+    """What a report must say first when the model was trained on `chosen` photos of `manifest`.
 
     () when it was not, or was trained on another set, about which this knows nothing.
-    Raises ConfigError: some are the model's training photos, but `split` is not "train" (code training_photos).
+    Raises ConfigError: some are the model's training photos, but `split` is not "train" (code
+    training_photos).
     """
     if not (chosen.table["split"] == "train").any() or not is_training_set(manifest, training):
         return ()
@@ -449,13 +453,16 @@ def trained_on_note(
         splits = sorted(set(manifest.table["split"]) - {"", "train"})
         others = ", ".join(f"data.split={name}" for name in splits) or "other photos"
         raise ConfigError(
-            f"data.split={'null' if split is None else split}: the model was trained on {count:,} of these "
-            f"{len(chosen):,} photos (split train of {manifest.root}), so it makes fewer errors on them. Choose "
+            f"data.split={'null' if split is None else split}: the model was trained on {count:,} "
+            "of these "
+            f"{len(chosen):,} photos (split train of {manifest.root}), so it makes fewer errors on "
+            "them. Choose "
             f"{others}; data.split=train scores them and says so",
             code="training_photos",
         )
     return (
-        f"The model was trained on {count:,} of these {len(chosen):,} photos: the figures show what it has learned by "
+        f"The model was trained on {count:,} of these {len(chosen):,} photos: the figures show "
+        "what it has learned by "
         "heart, not how it does on new photos.",
     )
 

@@ -1,7 +1,7 @@
-"""Where a model fails: figures per slice of the photos. A slice is a named mask over the scored photos.
+"""Where a model fails: figures per slice. A slice is a named mask over the scored photos.
 
-Slices are by generator, kind, damage, mask area, source, condition or perturbation, and across two or three of these. A
-slice with too few photos says so instead of printing a figure.
+Slices are by generator, kind, damage, mask area, source, condition or perturbation, and across two
+or three of these. A slice with too few photos says so instead of printing a figure.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NOT_NAMED = "(not named)"
 _AREA_EDGES = (0.0, 0.01, 0.05, 0.2, 0.5, math.inf)
 _AREA_NAMES = ("up to 1%", "1–5%", "5–20%", "20–50%", "over 50%")
 _EMPTY = {"mask_area": "(no mask)", "damage": "(none)", "perturbation": CLEAN}
-# `pasted` next to `ai_region`: the same edits without any network, so the difference is what the generator adds.
+# `pasted` next to `ai_region`: the same edits without any network.
 _ORDER: Mapping[str, Sequence[str]] = {
     "kind": ("original", "damaged", "annotated", "ai_region", "pasted", "ai_whole"),
     "damage": DAMAGES,
@@ -73,21 +73,23 @@ ROBUSTNESS_COLUMNS = (
 def slice_table(
     predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
-    """One row per combination of the values of `by` (of `SLICE_KEYS`) that occurs among the scored photos.
+    """One row per combination of values of `by` (of `SLICE_KEYS`) among the scored photos.
 
-    Columns: those of `by`; n photos of the slice, from n_groups; n_real and n_synthetic: the photos that auroc and
-    tpr_at_fpr_1 compare; called_synthetic and called_real: outcomes of the slice's own photos, over `called_of`: its
-    real photos (false alarms) where it has any, else its synthetic ones; `_low` and `_high`: 95% intervals; note: what
-    was compared when it is not obvious, and why a figure is NaN.
+    Columns: those of `by`; n photos of the slice, from n_groups; n_real and n_synthetic: the photos
+    that auroc and tpr_at_fpr_1 compare; called_synthetic and called_real: outcomes of the slice's
+    own photos, over `called_of`: its real photos (false alarms) where it has any, else its
+    synthetic ones; `_low` and `_high`: 95% intervals; note: what was compared when it is not
+    obvious, and why a figure is NaN.
 
-    The synthetic photos of a slice are compared with the real ones of the same source, condition and perturbation, or
-    with all real ones under the same perturbation where there are not even 5; generator, family and mask area say
-    nothing about real photos. For `damage`: with the really damaged photos of that damage when there are at least 100,
-    else with all really damaged ones. A slice of real photos only is compared with all synthetic ones likewise.
-    Without "perturbation" in `by`, only the photos as they are count (or the only perturbation of the table).
+    The synthetic photos of a slice are compared with the real ones of the same source, condition
+    and perturbation, or with all real ones under the same perturbation where there are not even 5;
+    generator, family and mask area say nothing about real photos. For `damage`: with the really
+    damaged photos of that damage when there are at least 100, else with all really damaged ones. A
+    slice of real photos only is compared with all synthetic ones likewise. Without "perturbation"
+    in `by`, only the photos as they are count (or the only perturbation of the table).
 
-    Raises UsageError: an unknown key, or several perturbations without the photos as they are; RealDamageError: as
-    `ScoredPhotos`.
+    Raises UsageError: an unknown key, or several perturbations without the photos as they are;
+    RealDamageError: as `ScoredPhotos`.
     """
     return _Slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed)).rows(by)
 
@@ -140,7 +142,8 @@ class _Slices:
             counted = self.values["perturbation"] == CLEAN
             if not counted.any():
                 raise UsageError(
-                    f"by={list(by)}: the photos are there under several perturbations and never as they are; name "
+                    f"by={list(by)}: the photos are there under several perturbations and never as "
+                    "they are; name "
                     '"perturbation" too, or score the photos as they are',
                     code="no_clean_photos",
                 )
@@ -163,7 +166,8 @@ class _Slices:
         return (order.index(value) if value in order else last), value
 
     def _row(self, values: Mapping[str, str], own: Flags) -> dict[str, Any]:
-        table, notes = self.table, []
+        table = self.table
+        notes: list[str] = []
         mask, against = own & table.synthetic, own
         if mask.any():
             against = self._others(values, own, table.real, notes)
@@ -186,7 +190,7 @@ class _Slices:
             **columns(auroc),
             **(columns(rate) if not auroc.reason else {}),
             **columns(called),
-            "called_real": passed.value,
+            "called_real": columns(passed)["called_real"],
             "called_of": "real" if real.any() else "synthetic",
             "note": joined(notes),
         }
@@ -197,7 +201,7 @@ class _Slices:
         """The photos of the other class that a slice is compared with."""
         name = "real" if other is self.table.real else "synthetic"
         under = self.values["perturbation"] == self.values["perturbation"][own.argmax()]
-        found = other & under
+        found: Flags = other & under
         for key in ("source", "condition", "split"):
             if key in values:
                 found = _alike(found, self.values[key] == values[key], f"{name} photo", key, notes)
@@ -207,11 +211,12 @@ class _Slices:
         same = self.values["damage"] == damage
         if name == "synthetic":
             return _alike(found, same, "synthetic photo", "damage", notes)
-        damaged = found & self.table.damaged
-        n_damaged, n_same = int(damaged.sum()), int((damaged & same).sum())
+        damaged: Flags = found & self.table.damaged
+        alike: Flags = damaged & same
+        n_damaged, n_same = int(damaged.sum()), int(alike.sum())
         if n_same >= MIN_NEGATIVES:
             notes.append(f"compared with the {n_same} really damaged photos of this damage")
-            return damaged & same
+            return alike
         if n_damaged >= MIN_PHOTOS:
             notes.append(
                 f"compared with all {n_damaged} really damaged photos ({n_same} of this damage)"
@@ -223,9 +228,9 @@ class _Slices:
 
 def _alike(found: Flags, same: Flags, name: str, key: str, notes: list[str]) -> Flags:
     """Those of `found` that are the same, or all of them where there are not even 5."""
-    n = int((found & same).sum())
-    if n >= MIN_PHOTOS:
-        return found & same
+    alike: Flags = found & same
+    if (n := int(alike.sum())) >= MIN_PHOTOS:
+        return alike
     notes.append(f"{_count(n, name)} of this {key}: compared with all")
     return found
 
@@ -269,14 +274,14 @@ def joined(notes: Iterable[str]) -> str:
 def robustness_table(
     predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
-    """What every perturbation costs: one row each, the photos as they are ("clean") first; `ROBUSTNESS_COLUMNS`.
+    """What every perturbation costs: one row each, clean photos first; `ROBUSTNESS_COLUMNS`.
 
-    auroc_drop: AUROC of the same photos as they are minus that after the perturbation, above 0 when it hurts. Both use
-    the same draws, so its interval is far narrower than the two curves suggest.
-    tpr_at_fpr_1: over the really damaged photos, or over all real ones when some perturbation has fewer than 100
-    damaged ones (`note` says so).
-    false_alarms: the share of the n_damaged really damaged photos called synthetic; false_alarms_all_real: of all n_real
-    real ones.
+    auroc_drop: AUROC of the same photos as they are minus that after the perturbation, above 0 when
+    it hurts. Both use the same draws, so its interval is far narrower than the two curves suggest.
+    tpr_at_fpr_1: over the really damaged photos, or over all real ones when some perturbation has
+    fewer than 100 damaged ones (`note` says so).
+    false_alarms: the share of the n_damaged really damaged photos called synthetic;
+    false_alarms_all_real: of all n_real real ones.
     called_synthetic, called_real: shares of the synthetic photos. review: share of all photos.
     NaN where undefined; `note` says why.
 
@@ -296,9 +301,10 @@ def robustness_table(
 
 
 def counted_on_damaged(n_damaged: Iterable[int]) -> bool:
-    """Whether tpr_at_fpr_1 counts false alarms on the really damaged photos, or else on all real ones.
+    """Whether tpr_at_fpr_1 counts false alarms on really damaged photos, or on all real ones.
 
-    The same for all rows, or the curve would jump where it changes. n_damaged: of each perturbation.
+    The same for all rows, or the curve would jump where it changes. n_damaged: of each
+    perturbation.
     """
     return min(n_damaged) >= MIN_NEGATIVES
 
@@ -332,7 +338,7 @@ def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[
     if alarms.reason:
         notes.append("no really damaged photo, so there are no false alarms on real damage")
     row |= columns(alarms, "false_alarms") | columns(all_real, "false_alarms_all_real")
-    row |= {figure.key: figure.value for figure in outcomes}
+    row |= {figure.key: columns(figure)[figure.key] for figure in outcomes}
     return row | {"note": joined(notes)}
 
 
@@ -362,8 +368,8 @@ def part_rows(
 ) -> tuple[dict[str, Any], ...]:
     """One row per part of the synthetic photos, in the columns of `slice_table`.
 
-    AUROC against all real photos, and the rate found at 1% false alarms on really damaged ones; without the `pasted`
-    control. parts: the name of a part -> its generators.
+    AUROC against all real photos, and the rate found at 1% false alarms on really damaged ones;
+    without the `pasted` control. parts: the name of a part -> its generators.
     """
     table = ScoredPhotos(photos)
     rows = []
@@ -391,15 +397,16 @@ class Strictest(NamedTuple):
 
 
 def source_names(photos: pd.DataFrame) -> pd.Series:
-    """The source that each photo counts under: `OTHERS` for sources of fewer than `FEW` of these photos."""
+    """The source that each photo counts under: `OTHERS` for those of fewer than `FEW` photos."""
     named = photos["source"].where(photos["source"] != "", NOT_NAMED)
     return named.where(named.map(named.value_counts()) >= FEW, OTHERS)
 
 
 def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
-    """The lowest t_synthetic at which at most `share` of the real photos of every source score as high.
+    """The lowest t_synthetic that at most `share` of the real photos of every source reach.
 
-    Sources with fewer than `FEW` photos do not count. None where no source counts, or all photos are of one source.
+    Sources with fewer than `FEW` photos do not count. None where no source counts, or all photos
+    are of one source.
     """
     if real["source"].nunique() < 2:
         return None
@@ -421,7 +428,8 @@ def threshold_at(scores: npt.NDArray[np.float64], fpr: float) -> float:
 def outcomes_by_source(photos: pd.DataFrame) -> pd.DataFrame:
     """How many photos of each source (the index) were called what: columns n, synthetic, review.
 
-    The source with the largest share called synthetic comes first; of equal ones, that with more to review.
+    The source with the largest share called synthetic comes first; of equal ones, that with more to
+    review.
     """
     counts = pd.crosstab(source_names(photos), photos["outcome"])
     counts = counts.reindex(columns=["synthetic", "review", "real"]).fillna(0).astype(int)
@@ -454,7 +462,8 @@ def worst_source(real: pd.DataFrame, policy: Policy, pooled: float, strictest: s
         photos=n,
         called_synthetic=called,
         to_review=review,
-        statement=f"{source} is the worst of {len(counts)} sources with at least {FEW} real photos: "
+        statement=f"{source} is the worst of {len(counts)} sources with at least {FEW} real "
+        "photos: "
         f"{_share(called, n)} called synthetic, {_share(review, n)} sent to review. {change} "
         "This was counted on the calibration photos; nothing is guaranteed for a single source.",
         raised_by=strictest if raised else None,
