@@ -28,7 +28,6 @@ from realdamage.exporting.quantize import (
     QuantizeOptions,
     Recall,
     check_recall,
-    inner_products,
     negatives,
     quantize_model,
     to_int8,
@@ -148,12 +147,6 @@ def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same()
         np.testing.assert_allclose(after, before, atol=0.2)
     with pytest.raises(ModelFileError) as error:
         to_int8(variant, tiles)
-    assert error.value.code == "nothing_to_quantize"
-
-
-def test_a_network_without_inner_products_is_refused(model_file: Path) -> None:
-    with pytest.raises(ModelFileError) as error:
-        inner_products(onnx.load_model_from_string(model_file.read_bytes()))
     assert error.value.code == "nothing_to_quantize"
 
 

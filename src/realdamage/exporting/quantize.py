@@ -220,12 +220,16 @@ def to_int8(data: bytes, tiles: npt.NDArray[np.uint8]) -> bytes:
         Path(given).write_bytes(data)
         # Only the number of tiles is unknown: symbolic inference, which takes sympy, adds nothing.
         quant_pre_process(given, ready, skip_symbolic_shape=True)
+        model = onnx.load_model(ready)
+        for index, node in enumerate(model.graph.node):
+            node.name = node.name or f"{node.op_type}_{index}"
+        onnx.save_model(model, ready)
         with contextlib.redirect_stdout(io.StringIO()):  # it reports every batch
             quantize_static(
                 ready,
                 made,
                 _Batches(batches),
-                nodes_to_quantize=inner_products(onnx.load_model(ready)),
+                nodes_to_quantize=inner_products(model),
                 per_channel=True,
                 reduce_range=True,
                 calibrate_method=CalibrationMethod.Percentile,
