@@ -147,8 +147,8 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
     not trusted on good photos either, or a gate that would stop more than `max_gated`.
     """
     photos, negatives = _prepared(predictions, policy, options.min_photos)
-    promised = policy.guarantee.alpha if policy.guarantee else None
-    allowed = policy.fpr if promised is None else promised
+    alpha = policy.guarantee.alpha if policy.guarantee else None
+    allowed = policy.fpr if alpha is None else alpha
     tpr_floor = options.tpr_floor
     if tpr_floor is None:
         found = clean(photos[photos["is_positive"]])["found"]
@@ -164,23 +164,16 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
     side, sharpness, compression = (curve.limit for curve in curves)
     blur = blur_limit(photos, options.blur_share)
     gate = Gate(None if side is None else round(side), sharpness, compression, blur.limit)
-    limits = {
-        "short_side": gate.min_side,
-        "sharpness": gate.min_sharpness,
-        "compression": gate.min_quality,
-        "fine_detail": gate.min_fine_detail,
-    }
-    # A photo without a number passes: NaN is not below the limit.
-    stopped = pd.concat(
-        [photos[name] < (-math.inf if limit is None else limit) for name, limit in limits.items()],
-        axis=1,
-    ).any(axis=1)
+    measured = photos[[*QUALITIES, "fine_detail"]]
+    limits = pd.Series([gate.min_side, sharpness, compression, blur.limit], measured.columns)
+    # A photo without a number passes, as does any photo without a limit.
+    stopped = (measured < limits.astype("float64").fillna(-math.inf)).any(axis=1)
     untouched = photos["perturbation"] == ""
     honest, synthetic = (
         stopped[untouched & (photos["label"] == label)] for label in ("real", "synthetic")
     )
     if honest.mean() > options.max_gated:
-        shown = ", ".join(f"{name} {limit:.4g}" for name, limit in limits.items() if limit)
+        shown = ", ".join(f"{name} {limit:.4g}" for name, limit in limits.dropna().items())
         raise RealDamageError(
             f"The gate would send {honest.mean():.1%} of the {len(honest)} clean honest photos to "
             f"review, more than max_gated allows ({options.max_gated:.1%}). Its limits: {shown}. "
@@ -224,15 +217,15 @@ def whole_photo_share(photos: pd.DataFrame, policy: Policy, allowed: float) -> W
     untouched = photos["perturbation"] == ""
     honest = (photos["label"] == "real") & (untouched | enhanced)
     whole = (photos["kind"] == "ai_whole") & untouched
+    enough = [share for share in _SHARES if (called & (hot < share))[honest].mean() <= allowed]
     share, reason = kept, f"unchanged: no share from {_SHARES[-1]} on spares enough honest photos"
     if not honest.any() or called[honest].mean() <= allowed:
         reason = "unchanged: honest photos are spared without it"
-    else:
-        for tried in _SHARES:
-            if (called & (hot < tried))[honest].mean() <= allowed:
-                share = tried
-                reason = "the largest at which honest photos, clean and phone-enhanced, are spared"
-                break
+    elif enough:
+        share, reason = (
+            enough[0],
+            "the largest at which clean and enhanced honest photos are spared",
+        )
     with_rule = called if share is None else called & (hot < share)
     rates = (
         (float(with_rule[rows].mean()), float(called[rows].mean())) if rows.any() else None

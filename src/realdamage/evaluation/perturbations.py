@@ -181,7 +181,8 @@ class Recapture:
         if scale != 1:
             height, width = (max(1, round(side * scale)) for side in photo.rgb.shape[:2])
             photo = photo.resized((height, width), "lanczos" if scale < 1 else "bicubic")
-        to_screen = _screen_seen_by_hand(*photo.rgb.shape[:2], rng)
+        height, width = photo.rgb.shape[:2]
+        to_screen = _screen_seen_by_hand(height, width, rng)
         shown = _warped(photo.rgb, to_screen, Image.Resampling.BICUBIC, VIEWER)
         seen = self._photographed(shown, to_screen, rng)
         seen = degradations.Noise(self.noise, int(rng.integers(2**31)))(Blur(0.45)(seen))

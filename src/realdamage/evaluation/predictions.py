@@ -247,18 +247,12 @@ def table_csv(table: pd.DataFrame) -> bytes:
     return "".join(f"{csv_line(row)}\n" for row in (tuple(table.columns), *rows)).encode()
 
 
-def read_table_csv(path: str | Path) -> pd.DataFrame:
-    """Reads what `table_csv` wrote, or any CSV file: text in every cell, without its escapes."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    return table.map(unescape_cell)
-
-
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Reads what `write_predictions` wrote: numbers as float64, NaN where empty; else strings.
 
     Raises UsageError: no such file; RealDamageError: not a predictions file, a wrong value.
     """
-    table = _read_table(path, FORMATS)
+    table = read_table(path, FORMATS)
     check_predictions(table, str(path))
     return _typed_predictions(table, str(path))
 
@@ -269,7 +263,7 @@ def read_log(path: str | Path) -> pd.DataFrame:
 
     Raises UsageError: no such file; RealDamageError: not a log, a wrong value.
     """
-    table = _read_table(path, _LOG_FORMATS)
+    table = read_table(path, _LOG_FORMATS)
     missing = [column for column in _LOG_NEEDS if column not in table.columns]
     if table.empty or missing:
         found = f"missing columns: {', '.join(missing)}" if missing else "it has no rows"
@@ -292,12 +286,19 @@ def _ending(path: str | Path, allowed: Sequence[str]) -> str:
     return ending
 
 
-def _read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
+def read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
+    """A table by the ending of its name, one of `formats`; from CSV with text in every cell.
+
+    Raises UsageError: no such file; RealDamageError: another ending, not readable.
+    """
     ending = _ending(path, formats)
     try:
         if ending == "parquet":
             return pd.read_parquet(path)
-        return read_table_csv(path) if ending == "csv" else _from_lines(path)
+        if ending == "csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            return table.map(unescape_cell)
+        return _from_lines(path)
     except ImportError as error:
         raise _no_parquet(path) from error
     except FileNotFoundError as error:

@@ -25,7 +25,7 @@ from realdamage.evaluation.predictions import (
     check_predictions,
     clean,
     group_ids,
-    read_table_csv,
+    read_table,
     table_csv,
 )
 
@@ -110,12 +110,7 @@ def read_claims(path: str | Path) -> pd.DataFrame:
     Raises UsageError: no such file; RealDamageError: a column is missing, a cell is empty or wrong,
     a photo is there twice.
     """
-    try:
-        table = read_table_csv(path)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}). Name a CSV file.") from error
-    except (OSError, ValueError) as error:
-        raise RealDamageError(f"{path}: not a readable CSV file ({error}).") from error
+    table = read_table(path, ("csv",))
     missing = {"claim_id", "file_name"} - set(table)
     if missing:
         raise RealDamageError(
