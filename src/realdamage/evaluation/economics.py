@@ -188,7 +188,7 @@ def cost_sample(predictions: pd.DataFrame) -> CostSample:
         score=used["score"].to_numpy(dtype=np.float64),
         synthetic=is_synthetic,
         held=np.array([bool(set(codes) - _THRESHOLD_REASONS) for codes in reasons]),
-        judged=used["outcome"].map(_OUTCOMES).fillna(REVIEWED).to_numpy(dtype=np.int64),
+        judged=np.asarray(used["outcome"].map(_OUTCOMES).fillna(REVIEWED), dtype=np.int64),
         group=group_ids(used).to_numpy(),
         negatives="damaged" if only_damaged else "real",
         n_unscored=len(photos) - len(scored),
@@ -365,7 +365,9 @@ def _figures(
 def _cost(photo_rates: Floats, costs: Costs) -> Floats:
     """Cost per claim from shares of photos [..., label, paid or reviewed or refused]."""
     claims = _claim_rates(photo_rates, costs.photos_per_claim)
-    return (claims * costs.per_claim).sum(axis=-1) @ [1 - costs.fraud_rate, costs.fraud_rate]
+    shares = np.array([1 - costs.fraud_rate, costs.fraud_rate])
+    cost: Floats = (claims * costs.per_claim).sum(axis=-1) @ shares
+    return cost
 
 
 def _claim_rates(photo_rates: Floats, photos: int) -> Floats:

@@ -190,7 +190,7 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
         tpr_floor=tpr_floor,
         allowed=allowed,
         negatives=negatives,
-        gated=tuple(float(part.mean()) if len(part) else 0.0 for part in (honest, synthetic)),
+        gated=(_mean(honest), _mean(synthetic)),
         per_perturbation={str(name): float(share) for name, share in shares.items()},
     )
 
@@ -277,7 +277,7 @@ def quality_curve(
             "that: calibrate again on photos like these, or lower --tpr-floor.",
             code="never_trusted",
         )
-    limit = float(bins["low"].iat[last + 1])
+    limit = float(bins["low"].to_numpy(dtype=np.float64)[last + 1])
     return QualityCurve(column, limit, "below it: " + "; ".join(causes), bins, others)
 
 
@@ -308,6 +308,10 @@ def blur_limit(photos: pd.DataFrame, share: float) -> BlurLimit:
         {name: float((found < limit).mean()) for name, found in sources.items()},
         {str(name): float(stopped) for name, stopped in below.items() if name},
     )
+
+
+def _mean(stopped: pd.Series) -> float:
+    return float(stopped.mean()) if len(stopped) else 0.0
 
 
 def _prepared(

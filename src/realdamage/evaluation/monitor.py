@@ -10,9 +10,10 @@ photos looks like it; only what no mixture explains is a shift.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -249,8 +250,9 @@ def photos_needed(effect: float, reference: float, tests: int, level: float) -> 
     return None if reference <= both else int(np.ceil(both * reference / (reference - both)))
 
 
-def _mix(theirs: list[Floats], prior: float) -> Floats:
-    return theirs[0] if len(theirs) == 1 else (1 - prior) * theirs[0] + prior * theirs[1]
+def _mix(theirs: Sequence[npt.NDArray[Any]], prior: float) -> Floats:
+    mixed: Floats = theirs[0]
+    return mixed if len(theirs) == 1 else (1 - prior) * theirs[0] + prior * theirs[1]
 
 
 def _distance(one: Floats, other: Floats) -> float:

@@ -346,7 +346,9 @@ def _typed_predictions(table: pd.DataFrame, source: str) -> pd.DataFrame:
 def _typed(
     table: pd.DataFrame, strings: Sequence[str], numbers: Sequence[str], source: str
 ) -> pd.DataFrame:
-    typed = {column: table[column].fillna("").astype(str) for column in strings}
+    typed: dict[str, pd.Series] = {
+        column: table[column].fillna("").astype(str) for column in strings
+    }
     for column in numbers:
         found = pd.to_numeric(table[column], errors="coerce").astype("float64")
         given = table[column].notna() & ~table[column].astype(str).str.lower().isin(["", "nan"])

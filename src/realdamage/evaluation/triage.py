@@ -179,7 +179,10 @@ def found_early(queue: Queue, *, fraud_rate: float | None = None, seed: int = 0)
         if not weights[fake].any():
             return np.full(len(SHARES), np.nan)
         spent, found = np.cumsum(weights * minutes), np.cumsum(weights * fake)
-        return np.interp(SHARES, np.append(0, spent / spent[-1]), np.append(0, found / found[-1]))
+        shares: npt.NDArray[np.float64] = np.interp(
+            SHARES, np.append(0, spent / spent[-1]), np.append(0, found / found[-1])
+        )
+        return shares
 
     low, high = bootstrap_interval(statistic, group_ids(claims), seed=seed)
     found = statistic(np.ones(len(claims)))

@@ -145,13 +145,15 @@ def quantize_model(
     negative = negatives(photos.table)
     found = [_recall(*each) for each in zip(scored, evidence, (data, graph), strict=True)]
     ratio = scored[1]["ms"].to_numpy() / scored[0]["ms"].to_numpy()
-    faults = check_recall(*found, ratio, options)
+    model, variant = found
+    faults = check_recall(model, variant, ratio, options)
     if not faults:
         origin = {"variant": "int8", "float_graph_sha256": digest}
         training = {**bare.training, "quantized": origin}
         write_model_file(target, graph, replace(bare, training=training))
     return Quantization(
-        *found,
+        model=model,
+        variant=variant,
         ratio=float(np.median(ratio)),
         negatives="really damaged" if (negative["kind"] == "damaged").all() else "real",
         n_negatives=len(negative),
