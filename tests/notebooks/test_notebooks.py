@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from realdamage.evaluation.threshold_choice import choose_thresholds
 
 from realdamage import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.economics import Costs
-from realdamage.evaluation.figures import all_figures
 from realdamage.evaluation.guarantee import photos_needed, smallest_share
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import (
@@ -29,8 +29,7 @@ from realdamage.evaluation.predictions import (
     score_manifest,
     write_predictions,
 )
-from realdamage.evaluation.robustness import ModelFile, score_suite
-from realdamage.evaluation.threshold_choice import choose_thresholds
+from realdamage.evaluation.robustness import ModelFile, Scoring, all_figures, score_suite
 from realdamage.rendering.notebook import NotThereError, existing, repository
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,15 +67,9 @@ def evaluated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Eval
     # All of them for a test, as a model that has not seen them may take them.
     write_manifest(photos, read_manifest(photos).table.assign(split="test"))
     calibrate(tiny_onnx, read_manifest(photos), model)
-    scored = score_suite(
-        ModelFile(model),
-        read_manifest(photos),
-        suite_from_config({"perturbations": WAYS}),
-        folder=folder,
-        model="tiny",
-        threads=1,
-        workers=1,
-    )
+    suite = suite_from_config({"perturbations": WAYS})
+    scoring = Scoring(folder, "tiny", threads=1, workers=1)
+    scored = score_suite(ModelFile(model), read_manifest(photos), suite, scoring)
     _, metadata, graph_sha256 = read_model_file(model)
     metrics = all_figures(scored, metadata)
     run = {"checkpoint": str(model), "data_root": str(photos), "graph_sha256": graph_sha256}

@@ -20,16 +20,15 @@ from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy, WorstSource
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
-from realdamage.evaluation.left_out_figures import COLUMNS
-from realdamage.evaluation.metrics import photo_metrics
+from realdamage.evaluation.figures import photo_metrics
+from realdamage.evaluation.left_out import COLUMNS
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
     PREDICTION_COLUMNS,
     clean,
     write_predictions,
 )
-from realdamage.evaluation.robustness_table import robustness_table
-from realdamage.evaluation.slices import json_records, slice_table
+from realdamage.evaluation.slices import json_records, robustness_table, slice_table
 from realdamage.rendering.card import CardInputs, _validated_on, card_text, named_folders
 from realdamage.rendering.card_markdown import code_block, table
 from realdamage.rendering.card_training import first_line, seen, seen_in_training, training_photos

@@ -24,7 +24,7 @@ from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
 from realdamage.data.manifest import Manifest
 from realdamage.data.vocabulary import CODECS
-from realdamage.evaluation.metrics import photo_metrics, tpr_at_fpr
+from realdamage.evaluation.figures import photo_metrics, tpr_at_fpr
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
     PREDICTION_COLUMNS,

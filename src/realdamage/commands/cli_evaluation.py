@@ -231,7 +231,7 @@ def card(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """Say whether model B is better than model A: paired intervals on the photos that both have judged."""
     with extra("analysis", "realdamage compare"):
-        from realdamage.evaluation.comparison import compare_models, read_sides
+        from realdamage.evaluation.compare import compare_models, read_sides
         from realdamage.rendering.comparison_text import format_comparison, write_comparison
     names = (str(arguments.a), str(arguments.b))
     comparison = compare_models(*read_sides(*names), names=names, seed=arguments.seed)

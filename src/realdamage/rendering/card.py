@@ -18,10 +18,10 @@ import pandas as pd
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata, stored_policy_sha256
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.false_alarms import FEW
+from realdamage.evaluation.figures import labelled_and_scored
 from realdamage.evaluation.folder import read_evaluation
-from realdamage.evaluation.metrics import labelled_and_scored
 from realdamage.evaluation.predictions import clean
+from realdamage.evaluation.slices import FEW
 from realdamage.rendering import card_limits, report_words
 from realdamage.rendering.card_artefacts import Folds, benchmark_table, read_folds
 from realdamage.rendering.card_figures import (

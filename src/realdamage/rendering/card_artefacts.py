@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.left_out_figures import ALL, AS_IT_IS, COLUMNS, MEAN, WORST
+from realdamage.evaluation.left_out import ALL, AS_IT_IS, COLUMNS, MEAN, WORST
 from realdamage.rendering.card_figures import with_interval
 from realdamage.rendering.card_markdown import Markdown, escape, settings, table
 from realdamage.rendering.left_out_text import to_markdown

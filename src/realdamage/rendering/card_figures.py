@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from realdamage.core.policy import Outcome
-from realdamage.evaluation.false_alarms import outcomes_by_source
+from realdamage.data.bootstrap import share_interval
+from realdamage.evaluation.figures import RATES, has_thresholds
 from realdamage.evaluation.fraudbench import format_benchmark
-from realdamage.evaluation.metrics import FALSE_POSITIVE_RATES, has_thresholds
 from realdamage.evaluation.predictions import clean
-from realdamage.evaluation.resampling import share_interval
+from realdamage.evaluation.slices import outcomes_by_source
 from realdamage.rendering.card_markdown import Markdown, code, code_block, escape, table
 from realdamage.rendering.card_training import Seen
 from realdamage.rendering.figure_titles import (
@@ -193,7 +193,7 @@ def _headlines(metrics: Mapping[str, Any], report: Report) -> Iterator[Headline]
     by_key = {row.key: row for row in report.headlines}
     yield by_key["auroc"]
     for suffix, negatives in (("", "really damaged photos"), ("_all_real", "all real photos")):
-        for fpr in FALSE_POSITIVE_RATES:
+        for fpr in RATES.values():
             key = f"tpr_at_fpr_{100 * fpr:g}{suffix}"
             low, high = (metrics.get("intervals") or {}).get(key) or (None, None)
             note = (metrics.get("reasons") or {}).get(key, "")

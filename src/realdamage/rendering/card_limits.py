@@ -10,7 +10,7 @@ import pandas as pd
 
 from realdamage.core.policy import Policy
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.evaluation.metrics import has_thresholds
+from realdamage.evaluation.figures import has_thresholds
 from realdamage.rendering.card_figures import Evaluated, cell, share
 from realdamage.rendering.card_markdown import Markdown, table
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from realdamage.evaluation.comparison import Comparison, Difference
+from realdamage.evaluation.compare import Comparison, Difference
 from realdamage.files import write_atomically
 from realdamage.rendering.pages import figure, render, signed
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from realdamage.evaluation.left_out_figures import ALL, AS_IT_IS, MEAN, WORST
+from realdamage.evaluation.left_out import ALL, AS_IT_IS, MEAN, WORST
 from realdamage.rendering.pages import figure
 
 _HEADINGS = (

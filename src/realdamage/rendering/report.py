@@ -15,8 +15,8 @@ import pandas as pd
 from realdamage.core.detector import Detector
 from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
+from realdamage.evaluation.figures import NOT_CALIBRATED, labelled_and_scored
 from realdamage.evaluation.folder import read_evaluation
-from realdamage.evaluation.metrics import NOT_CALIBRATED, labelled_and_scored
 from realdamage.evaluation.predictions import clean
 from realdamage.files import write_atomically
 from realdamage.rendering import report_figures, report_words

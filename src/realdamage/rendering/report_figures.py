@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from realdamage.data.bootstrap import GroupDraws, percentile_interval, share_interval
 from realdamage.data.vocabulary import KINDS
-from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds
+from realdamage.evaluation.figures import MIN_PHOTOS, has_thresholds
 from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.probabilities import N_BINS
-from realdamage.evaluation.reliability import reliability_table
-from realdamage.evaluation.resampling import GroupDraws, percentile_interval, share_interval
+from realdamage.evaluation.probability import N_BINS, reliability_table
 from realdamage.rendering.figure_titles import SLICE_FIGURES
 
 Interval = tuple[float | None, float | None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from realdamage.evaluation.fraudbench import format_benchmark
-from realdamage.evaluation.robustness_table import counted_on_damaged
+from realdamage.evaluation.slices import counted_on_damaged
 from realdamage.rendering import report_plots
 from realdamage.rendering.figure_titles import (
     ROBUSTNESS_FIGURES,
