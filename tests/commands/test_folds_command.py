@@ -121,10 +121,11 @@ def test_photos_in_table_out_and_again(
     assert table.loc[0, "command"].startswith("realdamage-folds ")
     assert (root / "folds.md").read_text() in done.out
 
-    made = {path: path.stat().st_mtime_ns for path in fold.rglob("*") if path.is_file()}
     again = typed(*arguments)
     assert again.code == 0, again.err
-    assert made == {path: path.stat().st_mtime_ns for path in fold.rglob("*") if path.is_file()}
+    assert "$ realdamage-train" in done.out
+    assert "$ realdamage-" not in again.out, "a finished fold was run again"
+    assert pd.read_csv(root / "folds.csv")[own.columns[:-3]].equals(table[own.columns[:-3]])
     changed = typed(*arguments, "overrides=['model.lr=0.5']")
     assert changed.code == 2
     assert "model.lr was 0.001, now 0.5" in changed.err
