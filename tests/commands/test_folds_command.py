@@ -83,7 +83,7 @@ def typed(run_command: Typed, tiny_manifest: Path, tmp_path: Path) -> Typed:
     (tmp_path / "mine/experiment/own.yaml").write_text(EXPERIMENT)
 
     def run(*arguments: str) -> Any:
-        shared = (f"data.root={tiny_manifest}", "column=generator", "experiment=own")
+        shared = (f"data.root={tiny_manifest}", "column=generator", "train_experiment=own")
         return run_command("folds", "--config-dir", "mine", *shared, *arguments)
 
     return run
@@ -132,28 +132,29 @@ def test_photos_in_table_out_and_again(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("argument", "named"),
     [
-        ["colum=family"],
-        ["column=famly"],
-        ["folds={f: [evn]}"],
-        ["folds={f: []}"],
-        ["folds={mean: [even]}"],
-        ["folds={a b: [even]}"],
-        ["folds=[even,odd]"],
-        ["folds={f: even}"],
-        ["experiment=ovn"],
-        ["column=family"],
-        ["robustness=twelv"],
-        ["data.root=gone"],
-        ["overrides=[model.lr]"],
+        ("colum=family", "column"),
+        ("column=famly", "famly"),
+        ("column=family", "family"),  # only one family is there
+        ("folds={f: [evn]}", "'even'"),
+        ("folds={f: []}", "folds.f"),
+        ("folds={mean: [even]}", "folds.mean"),
+        ("folds={a b: [even]}", "folds.a b"),
+        ("folds=[even,odd]", "{NAME:"),
+        ("folds={f: even}", "{NAME:"),
+        ("train_experiment=ovn", "experiment=own"),
+        ("robustness=twelv", "robustness=twelve"),
+        ("data.root=gone", "gone"),
+        ("overrides=[model.lr]", "model.lr"),
     ],
 )
 def test_a_bad_call_ends_before_anything_is_trained(
-    arguments: list[str], typed: Typed, tmp_path: Path
+    argument: str, named: str, typed: Typed, tmp_path: Path
 ) -> None:
-    done = typed(*arguments)
+    done = typed(argument)
     assert done.code == 2
+    assert named in done.err
     assert "Traceback" not in done.err
     assert not list((tmp_path / "out").rglob("*.ckpt"))
 

@@ -141,15 +141,15 @@ def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
     """What a fold's training is called with."""
     folder = Path(config.paths.out) / config.name / name
     overrides = (
-        f"+experiment={config.experiment}",
+        f"+experiment={config.train_experiment}",
         *config.overrides,
         f"data.root={quoted(config.data.root)}",
         *_users_words(),
         f"paths.out={quoted(config.paths.out)}",
-        f"name={quoted(f'{config.name}/{name}/{config.experiment}')}",
+        f"name={quoted(f'{config.name}/{name}/{config.train_experiment}')}",
         f"+data.exclude.{config.column}=[{','.join(quoted(value) for value in values)}]",
     )
-    return FoldRun(name, tuple(values), folder, folder / config.experiment, overrides)
+    return FoldRun(name, tuple(values), folder, folder / config.train_experiment, overrides)
 
 
 def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:

@@ -209,7 +209,7 @@ class _Figures:
         """[2, models] when each photo counts so often; NaN where a figure is undefined."""
         found = [roc.figures(weights[self._counted], (FPR,))[1] for roc in self._photos]
         of_patches = weights[self._patch_photo]
-        precision = [roc.average_precision(of_patches) for roc in self._patches] or [
+        precision = [float(roc.average_precision(of_patches)) for roc in self._patches] or [
             math.nan
         ] * len(found)
         return np.array([found, precision])
