@@ -261,7 +261,7 @@ class FoldsConfig:
 
     column: of the manifest, whose values are left out.
     folds: the values that each fold leaves out, by its name; null: all values of synthetic photos, in `count` folds.
-    experiment: what each fold trains. overrides: what else realdamage-train is called with.
+    train_experiment: what each fold trains. overrides: what else realdamage-train is called with.
     seed: of the perturbations and the intervals.
     overwrite: train all folds again."""
 
@@ -269,7 +269,7 @@ class FoldsConfig:
     column: str = "family"
     folds: Any = None  # {NAME: [value, …]}; as Any it can be replaced whole on a command line
     count: int = 6
-    experiment: str = "vit_lite"
+    train_experiment: str = "vit_lite"
     overrides: list[str] = field(default_factory=list)
     seed: int = 0
     overwrite: bool = False

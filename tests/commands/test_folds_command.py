@@ -83,7 +83,7 @@ def typed(run_command: Typed, tiny_manifest: Path, tmp_path: Path) -> Typed:
     (tmp_path / "mine/experiment/own.yaml").write_text(EXPERIMENT)
 
     def run(*arguments: str) -> Any:
-        shared = (f"data.root={tiny_manifest}", "column=generator", "experiment=own")
+        shared = (f"data.root={tiny_manifest}", "column=generator", "train_experiment=own")
         return run_command("folds", "--config-dir", "mine", *shared, *arguments)
 
     return run
@@ -121,38 +121,40 @@ def test_photos_in_table_out_and_again(
     assert table.loc[0, "command"].startswith("realdamage-folds ")
     assert (root / "folds.md").read_text() in done.out
 
-    made = {path: path.stat().st_mtime_ns for path in fold.rglob("*") if path.is_file()}
     again = typed(*arguments)
     assert again.code == 0, again.err
-    assert made == {path: path.stat().st_mtime_ns for path in fold.rglob("*") if path.is_file()}
+    assert "$ realdamage-train" in done.out
+    assert "$ realdamage-" not in again.out, "a finished fold was run again"
+    assert pd.read_csv(root / "folds.csv")[own.columns[:-3]].equals(table[own.columns[:-3]])
     changed = typed(*arguments, "overrides=['model.lr=0.5']")
     assert changed.code == 2
     assert "model.lr was 0.001, now 0.5" in changed.err
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("argument", "named"),
     [
-        ["colum=family"],
-        ["column=famly"],
-        ["folds={f: [evn]}"],
-        ["folds={f: []}"],
-        ["folds={mean: [even]}"],
-        ["folds={a b: [even]}"],
-        ["folds=[even,odd]"],
-        ["folds={f: even}"],
-        ["experiment=ovn"],
-        ["column=family"],
-        ["robustness=twelv"],
-        ["data.root=gone"],
-        ["overrides=[model.lr]"],
+        ("colum=family", "column"),
+        ("column=famly", "famly"),
+        ("column=family", "family"),  # only one family is there
+        ("folds={f: [evn]}", "'even'"),
+        ("folds={f: []}", "folds.f"),
+        ("folds={mean: [even]}", "folds.mean"),
+        ("folds={a b: [even]}", "folds.a b"),
+        ("folds=[even,odd]", "{NAME:"),
+        ("folds={f: even}", "{NAME:"),
+        ("train_experiment=ovn", "experiment=own"),
+        ("robustness=twelv", "robustness=twelve"),
+        ("data.root=gone", "gone"),
+        ("overrides=[model.lr]", "model.lr"),
     ],
 )
 def test_a_bad_call_ends_before_anything_is_trained(
-    arguments: list[str], typed: Typed, tmp_path: Path
+    argument: str, named: str, typed: Typed, tmp_path: Path
 ) -> None:
-    done = typed(*arguments)
+    done = typed(argument)
     assert done.code == 2
+    assert named in done.err
     assert "Traceback" not in done.err
     assert not list((tmp_path / "out").rglob("*.ckpt"))
 

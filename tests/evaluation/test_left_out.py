@@ -5,7 +5,6 @@ each part against the right real photos, mean and worst over the folds, and fini
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from realdamage.core.model_file import read_model_file
 from realdamage.data.manifest import Manifest, with_known_columns
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.figures import tpr_at_fpr
@@ -25,10 +23,9 @@ from realdamage.evaluation.left_out import (
     left_out_table,
     localisation_rows,
     photos_of_fold,
-    read_fold,
 )
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
 from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
 
 
@@ -266,21 +263,12 @@ def test_localisation_is_over_the_region_edits_of_each_part(
     assert found[1]["baseline_f1"] == expected["baseline_f1"] < found[1]["best_f1"]
 
 
-def test_a_finished_folder_is_read(manifest: Manifest, model_file: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "one"
-    (folder / "test").mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(model_file.read_bytes())
-    _, metadata, graph = read_model_file(model_file)
+def test_a_folds_localisation_is_in_its_rows(manifest: Manifest) -> None:
     found = {"n_photos": 7, "best_f1": 0.4, "low": 0.3, "high": 0.5, "baseline_f1": 0.25}
-    rows = [{"left_out": "all", "perturbation": "none", **found}]
-    (folder / "test/localisation.json").write_text(json.dumps(rows))
-    path = folder / "test/predictions.csv"
-    write_predictions(path, predicted(manifest.table, 1.0, graph))
-    row = left_out_table([read_fold(folder, "family", ["a"])], manifest).iloc[0]
+    own = fold("f", ("a",), predicted(manifest.table, 1.0))
+    localised = replace(own, localisation=[{"left_out": "all", "perturbation": "none", **found}])
+    table = left_out_table([localised], manifest)
     keys = ["n_localised", "best_f1", "best_f1_low", "best_f1_high", "baseline_f1"]
-    assert row[keys].tolist() == list(found.values())
-    assert (row["model_version"], row["graph_sha256"]) == (metadata.model_version, graph[:12])
-    write_predictions(path, predicted(manifest.table, 1.0, "0" * 64))
-    with pytest.raises(RealDamageError) as caught:
-        read_fold(folder, "family", ["a"])
-    assert caught.value.code == "other_model"
+    assert table.loc[0, keys].tolist() == list(found.values())
+    [mean] = table[(table["fold"] == "mean") & (table["perturbation"] == "none")].to_dict("records")
+    assert (mean["best_f1"], mean["baseline_f1"]) == (0.4, 0.25)

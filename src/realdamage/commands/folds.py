@@ -8,7 +8,6 @@ there is not run again.
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import shutil
 import subprocess
@@ -30,16 +29,13 @@ from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.left_out import (
-    LOCALISATION,
     MEAN,
-    MODEL,
-    TEST,
     WORST,
+    Fold,
     column_of,
     left_out_table,
     localisation_rows,
     photos_of_fold,
-    read_fold,
 )
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import write_predictions
@@ -67,6 +63,10 @@ class FoldRun:
     training: Path
     overrides: tuple[str, ...]
 
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.onnx"
+
 
 def run(config: FoldsConfig) -> None:
     """Finishes all folds and writes folds.csv and folds.md; exit code 1 when a fold failed."""
@@ -76,18 +76,14 @@ def run(config: FoldsConfig) -> None:
     for each in runs:
         check(config, manifest, each)
         print(f"{each.name} leaves out {config.column} {', '.join(each.values)}", flush=True)
+    finished: list[Fold] = []
     failed: dict[str, str] = {}
     for each in runs:
         try:
-            finish(config, manifest, each)
+            finished.append(finish(config, manifest, each))
         except RealDamageError as error:
             failed[each.name] = str(error)
-    if len(failed) < len(runs):
-        finished = [
-            read_fold(each.folder, config.column, each.values)
-            for each in runs
-            if each.name not in failed
-        ]
+    if finished:
         root = Path(config.paths.out) / config.name
         table = left_out_table(finished, manifest, seed=config.seed).assign(
             git_commit=git_commit(),
@@ -145,15 +141,15 @@ def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
     """What a fold's training is called with."""
     folder = Path(config.paths.out) / config.name / name
     overrides = (
-        f"+experiment={config.experiment}",
+        f"+experiment={config.train_experiment}",
         *config.overrides,
         f"data.root={quoted(config.data.root)}",
         *_users_words(),
         f"paths.out={quoted(config.paths.out)}",
-        f"name={quoted(f'{config.name}/{name}/{config.experiment}')}",
+        f"name={quoted(f'{config.name}/{name}/{config.train_experiment}')}",
         f"+data.exclude.{config.column}=[{','.join(quoted(value) for value in values)}]",
     )
-    return FoldRun(name, tuple(values), folder, folder / config.experiment, overrides)
+    return FoldRun(name, tuple(values), folder, folder / config.train_experiment, overrides)
 
 
 def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
@@ -165,24 +161,22 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     if not _NAME.fullmatch(name) or name in (MEAN, WORST):
         raise ConfigError(
             f"folds.{name}: its name becomes a folder's; use letters, digits, _ . and -, but not "
-            f"{MEAN} or {WORST}, "
-            "which are rows of the table",
+            f"{MEAN} or {WORST}, which are rows of the table",
             code="fold_name",
         )
     known = sorted(set(column_of(manifest, column)) - {""})
     for value in fold.values:
         if value not in known:
             raise ConfigError(
-                f"folds.{name}: {manifest.root} has no {column} "
-                f"{value!r}.{did_you_mean(value, known)} "
-                f"It has {', '.join(known)}",
+                f"folds.{name}: {manifest.root} has no {column} {value!r}."
+                f"{did_you_mean(value, known)} It has {', '.join(known)}",
                 code="unknown_value",
             )
     if not (photos_of_fold(manifest, column, fold.values).table["label"] == "synthetic").any():
         raise ConfigError(
             f"folds.{name}: no synthetic photo of the test split has {column} "
-            f"{' or '.join(fold.values)}, so nothing "
-            "could be measured. Leave out values with test photos, or join folds",
+            f"{' or '.join(fold.values)}, so nothing could be measured. Leave out values with test "
+            "photos, or join folds",
             code="nothing_to_measure",
         )
     config_file = fold.training / "config.yaml"
@@ -193,28 +187,26 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     if changed:
         raise ConfigError(
             f"{fold.training} was trained with other settings: {'; '.join(changed)}. Continue with "
-            "those, give these "
-            "another name=…, or train all folds again with overwrite=true",
+            "those, give these another name=…, or train all folds again with overwrite=true",
             code="other_settings",
         )
 
 
-def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
-    """Trains, exports and scores a fold, as far as that is not done yet."""
-    model = fold.folder / MODEL
+def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
+    """Trains, exports and scores a fold, unless that is done."""
     if config.overwrite:
-        model.unlink(missing_ok=True)
-        for folder in (fold.training, fold.folder / TEST):
-            shutil.rmtree(folder, ignore_errors=True)
-    if not model.is_file():
+        fold.model.unlink(missing_ok=True)
+        shutil.rmtree(fold.training, ignore_errors=True)
+    if not fold.model.is_file():
         typed("train", *fold.overrides, "resume=last")
-        name = f"name={quoted(f'{config.name}/{fold.name}/export')}"
-        files = (
+        typed(
+            "export",
             f"checkpoint={quoted(str(fold.training / 'best.ckpt'))}",
-            f"output={quoted(str(model))}",
+            f"output={quoted(str(fold.model))}",
+            f"paths.out={quoted(config.paths.out)}",
+            f"name={quoted(f'{config.name}/{fold.name}/export')}",
         )
-        typed("export", *files, f"paths.out={quoted(config.paths.out)}", name)
-    score(config, manifest, fold)
+    return score(config, manifest, fold)
 
 
 def typed(command: str, *arguments: str) -> None:
@@ -230,30 +222,19 @@ def typed(command: str, *arguments: str) -> None:
         )
 
 
-def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
-    """Scores the fold's test photos, unless the same model has scored them in the same way."""
+def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
+    """Scores the fold's test photos; parts that the same model has scored are not scored again."""
     photos = photos_of_fold(manifest, config.column, fold.values)
     suite = suite_from_config(configuration.plain(config)["robustness"])
-    folder = fold.folder / TEST
-    _, _, graph = read_model_file(fold.folder / MODEL)
-    mark, predictions = folder / "scored.json", folder / "predictions.csv"
-    scored_with = {
-        "model": graph,
-        "photos": photos.digest(),
-        "robustness": repr(suite),
-        "seed": config.seed,
-    }
-    if mark.is_file() and predictions.is_file() and json.loads(mark.read_text()) == scored_with:
-        return
+    _, metadata, graph = read_model_file(fold.model)
     print(f"{fold.name}: scoring {len(photos)} photos", flush=True)
     # overwrite drops only what was scored with other settings.
-    scoring = Scoring(folder, graph, config.seed, overwrite=True, progress=track)
-    scored = score_suite(ModelFile(fold.folder / MODEL), photos, suite, scoring)
-    write_predictions(predictions, scored.predictions)
+    scoring = Scoring(fold.folder / "test", graph, config.seed, overwrite=True, progress=track)
+    scored = score_suite(ModelFile(fold.model), photos, suite, scoring)
+    write_predictions(fold.folder / "test/predictions.csv", scored.predictions)
     rows = localisation_rows(scored, manifest, config.column, fold.values, seed=config.seed)
-    write_atomically(folder / LOCALISATION, json.dumps(rows, indent=1).encode())
-    write_atomically(mark, json.dumps(scored_with, indent=1).encode())
-    scored.discard()
+    about = (metadata.model_version, graph[:12])
+    return Fold(fold.name, config.column, fold.values, scored.predictions, rows, *about)
 
 
 def _users_words() -> list[str]:

@@ -6,26 +6,22 @@ them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from realdamage.core.model_file import read_model_file
 from realdamage.data.bootstrap import Floats, rate_interval
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.figures import MIN_PHOTOS, Figure, Flags, ScoredPhotos, measure
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import check_against_manifest, group_ids, read_predictions
+from realdamage.evaluation.predictions import check_against_manifest, group_ids
 from realdamage.evaluation.robustness import ScoredSuite
 from realdamage.evaluation.slices import RATE, columns, joined
 
-MODEL, TEST, LOCALISATION = "model.onnx", "test", "localisation.json"
 ALL, OTHERS, AS_IT_IS, MEAN, WORST = "all", "others", "none", "mean", "worst"
 FIGURES = ("auroc", RATE, "edit_higher", "best_f1")
 COLUMNS = (
@@ -42,7 +38,7 @@ class Fold:
     """A finished fold.
 
     left_out: values of the manifest's `column` that its model was not trained on.
-    localisation: what `localisation_rows` wrote when it was scored.
+    localisation: its `localisation_rows`.
     """
 
     name: str
@@ -52,22 +48,6 @@ class Fold:
     localisation: Sequence[Mapping[str, Any]]
     model_version: str
     graph_sha256: str
-
-
-def read_fold(folder: Path, column: str, left_out: Sequence[str]) -> Fold:
-    """A finished fold. Raises RealDamageError: another model scored it (code other_model)."""
-    _, metadata, graph = read_model_file(folder / MODEL)
-    predictions = read_predictions(folder / TEST / "predictions.csv")
-    if set(predictions["graph_sha256"]) - {"", graph}:
-        raise RealDamageError(
-            f"{folder / TEST}: scored by another model than {folder / MODEL}. Remove "
-            f"{folder / TEST} and run "
-            "realdamage-folds again",
-            code="other_model",
-        )
-    localised = json.loads((folder / TEST / LOCALISATION).read_text())
-    about = (metadata.model_version, graph[:12])
-    return Fold(folder.name, column, tuple(left_out), predictions, localised, *about)
 
 
 def photos_of_fold(manifest: Manifest, column: str, values: Sequence[str]) -> Manifest:

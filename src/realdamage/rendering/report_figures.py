@@ -135,7 +135,7 @@ def parts_table(
                 )
                 continue
             figures = draws.roc(score, own, negatives, (0.01,))[index]
-            low, high = _or_none(*percentile_interval(figures[1:]))
+            low, high = _or_none(*(float(end) for end in percentile_interval(figures[1:])))
             row |= {key: float(figures[0]), f"{key}_low": low, f"{key}_high": high}
         rows.append({**row, "note": "; ".join(notes)})
     return tuple(rows)
