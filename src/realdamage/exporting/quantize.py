@@ -29,7 +29,7 @@ from realdamage.exporting.quantized_gate import (
     measure_variants,
     negatives,
 )
-from realdamage.rendering.pages import signed
+from realdamage.rendering.words import signed
 
 VARIANTS = ("int8", "fp16")
 MIN_PHOTOS = 20

@@ -112,7 +112,9 @@ def build_report(
         pictures[name], problems[name] = _pictures(row, manifest, detector)
     counts = ("n", "n_real", "n_damaged", "n_synthetic", "n_groups", "n_unscored")
     values = {
-        "title": str(run.get("model_version") or (metadata.model_version if metadata else "a model")),
+        "title": str(
+            run.get("model_version") or (metadata.model_version if metadata else "a model")
+        ),
         "first_lines": words.lines("generators.txt.j2", generators=generators),
         "notes": [*words.demo_note(demo), *notes, *_outdated(photos, policy)],
         "counts": {key: int(metrics[key]) for key in counts if key in metrics},
@@ -165,7 +167,9 @@ def report_page(report: Report) -> str:
 
 def comparison_page(comparison: Comparison) -> str:
     """A comparison of two models as HTML."""
-    ends = [abs(end) for row in comparison.figures for end in (row.low, row.high) if end is not None]
+    ends = [
+        abs(end) for row in comparison.figures for end in (row.low, row.high) if end is not None
+    ]
     perturbed = [row for rows in comparison.perturbed.values() for row in rows]
     return render(
         "comparison.html.j2",
@@ -220,7 +224,11 @@ def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str
     baselines = dict.fromkeys(("auroc", "balanced_accuracy", "pairs"), 0.5)
     for key, rate in RATES.items():
         baselines |= {key: rate, f"{key}_all_real": rate}
-    for key, base in (("pixel_ap", "prevalence"), ("f1", "baseline_f1"), ("best_f1", "baseline_f1")):
+    for key, base in (
+        ("pixel_ap", "prevalence"),
+        ("f1", "baseline_f1"),
+        ("best_f1", "baseline_f1"),
+    ):
         baselines[key] = localisation.get(base)
     rows = []
     for key, title in words.TITLES.items():
@@ -235,9 +243,7 @@ def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str
         elif key == "pairs":
             note = f"{figure.n:,} pairs"
         row = {"key": key, "title": title, "value": figure.value, "note": note}
-        rows.append(
-            row | {"low": figure.low, "high": figure.high, "baseline": baselines.get(key)}
-        )
+        rows.append(row | {"low": figure.low, "high": figure.high, "baseline": baselines.get(key)})
     return rows
 
 
@@ -389,7 +395,8 @@ def _robustness_plots(values: Mapping[str, Any]) -> Iterator[Any]:
     if not rows:
         return
     real, damaged = (
-        [int(row.get(n, values["counts"].get(n, 0))) for row in rows] for n in ("n_real", "n_damaged")
+        [int(row.get(n, values["counts"].get(n, 0))) for row in rows]
+        for n in ("n_real", "n_damaged")
     )
     on_all = f"on all {words.span(real)} real photos"
     on_damaged = f"on {words.span(damaged)} really damaged photos"
@@ -446,7 +453,9 @@ def _parts(generators: Sequence[GeneratorCount]) -> dict[str, list[str]]:
 def _trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What metrics.json says about the training, where the model itself is missing."""
     rows = metrics.get("per_generator") or {}
-    known = {name: row["trained_on"] for name, row in rows.items() if row.get("trained_on") is not None}
+    known = {
+        name: row["trained_on"] for name, row in rows.items() if row.get("trained_on") is not None
+    }
     return {"generators": [name for name, trained in known.items() if trained]} if known else {}
 
 
@@ -460,8 +469,10 @@ def _slices(
             rows = metrics.get(f"per_{name}") or {}
             found[name] = [{name: value, "note": "", **row} for value, row in rows.items()]
     new = {row.name for row in generators if row.trained_on is False}
-    for row in found.get("generator", []):
-        row["mark"] = "never trained on" if row["generator"] in new else ""
+    found["generator"] = [
+        {**row, "mark": "never trained on" if row["generator"] in new else ""}
+        for row in found.get("generator", [])
+    ]
     return {
         name: sorted(rows, key=lambda row: row.get("auroc") is None)
         for name, rows in found.items()

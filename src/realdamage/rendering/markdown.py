@@ -1,28 +1,26 @@
 """Markdown: the model card, and the table of folds.
 
 The card is written from artefacts alone, so it can be written again whenever the model changes: the model's file, the
-folders of its evaluations, and what other commands left behind.
+folders of its evaluations, and folds.csv. Its words are in templates/card.md.j2.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import math
-import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from realdamage.core.detector import Detector
 from realdamage.core.metadata import stored_policy_sha256
@@ -39,18 +37,18 @@ from realdamage.evaluation.left_out import COLUMNS as FOLD_COLUMNS
 from realdamage.evaluation.predictions import clean
 from realdamage.evaluation.slices import FEW, outcomes_by_source
 from realdamage.rendering import terminal, words
-from realdamage.rendering.html import Report, build_report
-from realdamage.rendering.words import NOTHING, GeneratorCount, Row, number, percent
+from realdamage.rendering.html import build_report
+from realdamage.rendering.words import NOTHING, GeneratorCount, Row, interval, number, percent
 
 # Underscores between letters, as in house_nearest, mean nothing.
 _SPECIAL = re.compile(r"([\\`*~\[\]<>|&]|(?<!\w)_|_(?!\w))")
 LEAST_AUROC, LEAST_TPR = 0.7, 0.1
 """A slice below either is listed among what the model cannot do. Without any skill they are 0.5 and 0.01."""
-_SLICES = ("perturbation", "kind", "generator", "family", "damage", "mask_area", "source", "condition")
-_FEW_PHOTOS = 5  # real photos in training; sources of fewer are counted together
+_SLICES = ("kind", "generator", "family", "damage", "mask_area", "source", "condition")
 # What the card says elsewhere; everything else that training wrote down is a setting.
-_NOT_SETTINGS = {"audit", "created", "excluded", "generators", "git_commit"} | {
-    *("manifest_sha256", "photos", "realdamage")
+_NOT_SETTINGS = {
+    *("audit", "created", "excluded", "generators", "git_commit", "manifest_sha256", "photos"),
+    "realdamage",
 }
 
 
@@ -82,41 +80,22 @@ def code_block(lines: Sequence[str]) -> Markdown:
     return Markdown(f"{fence}\n{text}\n{fence}" if lines else "")
 
 
-def table(titles: Sequence[object], rows: Sequence[Sequence[object]], pad: bool = False) -> Markdown:
-    """A table; "" without rows. pad: its columns line up in a terminal too."""
-    if not rows:
-        return Markdown("")
-    cells = [[escape(cell) for cell in row] for row in (titles, *rows)]
-    widths = [max(len(row[column]) if pad else 3 for row in cells) for column in range(len(titles))]
-    cells.insert(1, [Markdown("-" * width) for width in widths])
-    lines = [" | ".join(f"{c:<{width if pad else 0}}" for c, width in zip(row, widths, strict=True)) for row in cells]
-    return Markdown("\n".join(f"| {line} |" for line in lines))
-
-
-def bullets(sentences: Sequence[object]) -> Markdown:
-    """A list with one sentence a line."""
-    return Markdown("\n".join(f"- {escape(sentence)}" for sentence in sentences))
-
-
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
+def table(titles: Sequence[object], rows: Sequence[Sequence[object]]) -> Markdown:
+    """A table; "" without rows."""
+    cells = [titles, ["---"] * len(titles), *rows]
+    lines = [f"| {' | '.join(escape(cell) for cell in row)} |" for row in cells]
+    return Markdown("\n".join(lines) if rows else "")
+
+
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("realdamage.rendering"),
-        finalize=escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"table": table, "bullets": bullets, "code_block": code_block}
-    environment.filters["percent"] = percent
+    environment = words.environment(finalize=escape)
+    environment.globals |= {"table": table, "code": code, "code_block": code_block}
     return environment
-
-
-# Folds
 
 
 def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ()) -> str:
@@ -124,79 +103,85 @@ def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ())
 
     Photos as they are: each fold, its values, mean and worst. Under perturbations: mean and worst over the folds.
     """
-    titles = ("AUROC (95%)", "TPR at 1% FPR (95%)", "edit above original (95%)", "best F1 (all)")
     records = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
-    clean_rows = [row for row in records if row["perturbation"] == AS_IT_IS]
-    counts = [["" if pd.isna(row[n]) else int(row[n]) for n in ("n_real", "n_synthetic")] for row in clean_rows]
-    cells = [(_fold(row), *n, *_fold_figures(row)) for row, n in zip(clean_rows, counts, strict=True)]
-    parts = [table((column, "real", "synthetic", *titles), cells, pad=True)]
-    changed = [row for row in records if row["perturbation"] != AS_IT_IS and row["fold"] in (MEAN, WORST)]
-    cells = [(row["perturbation"], row["fold"], *_fold_figures(row)) for row in changed]
-    parts += [table(("perturbation", "over folds", *titles), cells, pad=True)] if changed else []
-    lines = [
-        "Each fold was trained without the values named, and scored on test photos that have them. False alarms are",
-        "counted on really damaged photos; “all”: F1 of a map that calls every patch painted. The interval of a mean",
-        "is over other photos with the same values left out; that of a worst is its fold's.",
-    ]
-    lines += [f"Worst: {row['note']}." for row in clean_rows if row["fold"] == WORST and row["note"]]
+    as_is = [row for row in records if row["perturbation"] == AS_IT_IS]
+    changed = [row for row in records if row not in as_is and row["fold"] in (MEAN, WORST)]
+    titles = ("AUROC (95%)", "TPR at 1% FPR (95%)", "edit above original (95%)", "best F1 (all)")
     notes: dict[str, list[str]] = {}
-    for row in clean_rows:
+    for row in as_is:
         for note in filter(None, row["note"].split("; ") if row["fold"] != WORST else []):
             notes.setdefault(note, []).append(_fold(row).removeprefix("· "))
-    lines += [f"– {', '.join(names)}: {note}" for note, names in notes.items()]
-    lines += [f"Not finished, and so not counted: {', '.join(unfinished)}."] if unfinished else []
-    origin = records[0]
-    command = f"`{origin['command']}` at {origin['git_commit'][:8]}, {origin['date'][:10]}."
-    return "\n\n".join([*parts, "\n".join(lines), command])
+    whole = [(_fold(row), *_counts(row), *_fold_figures(row)) for row in as_is]
+    perturbed = [(row["perturbation"], row["fold"], *_fold_figures(row)) for row in changed]
+    return (
+        _environment()
+        .get_template("folds.md.j2")
+        .render(
+            folds=table((column, "real", "synthetic", *titles), whole),
+            perturbed=table(("perturbation", "over folds", *titles), perturbed),
+            worst=[row["note"] for row in as_is if row["fold"] == WORST and row["note"]],
+            notes=notes,
+            unfinished=unfinished,
+            origin=records[0],
+        )
+        .strip()
+    )
 
 
 def _fold(row: Row) -> str:
     return str(row["fold"]) if row["left_out"] == ALL else f"· {row['left_out']}"
 
 
+def _counts(row: Row) -> list[str]:
+    return ["" if pd.isna(row[key]) else str(int(row[key])) for key in ("n_real", "n_synthetic")]
+
+
 def _fold_figures(row: Row) -> list[str]:
-    cells = []
+    texts = []
     for key in ("auroc", "tpr_at_fpr_1", "edit_higher"):
-        low, high = number(row[f"{key}_low"]), number(row[f"{key}_high"])
-        cells.append(number(row[key]) + (f" ({low}–{high})" if low != NOTHING else ""))
+        ends = interval((row[f"{key}_low"], row[f"{key}_high"]))
+        texts.append(f"{number(row[key])} ({ends})" if ends else number(row[key]))
     best = number(row["best_f1"], 2)
-    return [*cells, best if best == NOTHING else f"{best} ({number(row['baseline_f1'], 2)})"]
+    return [*texts, best if best == NOTHING else f"{best} ({number(row['baseline_f1'], 2)})"]
 
 
 def read_folds(path: Path) -> dict[str, Any]:
-    """sentence: mean and worst over the folds; table: of all folds; commands: those that made them.
+    """models: how many; mean, worst: rows over all folds; table: of all of them; commands: those that made them.
 
     Raises UsageError: no such file; RealDamageError: not a table of folds, or one without mean and worst.
     """
-    again = "Write it again with realdamage-folds when its folds are finished."
+    numbers = [
+        key
+        for key in FOLD_COLUMNS
+        if key.startswith(("n_", "auroc", "tpr", "edit", "best", "base"))
+    ]
     try:
-        rows = pd.read_csv(path, keep_default_na=False, na_values={key: [""] for key in FOLD_COLUMNS[3:-3]})
+        rows = pd.read_csv(path, keep_default_na=False, na_values={key: [""] for key in numbers})
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}). Name folds.csv of realdamage-folds.") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). Name folds.csv.") from error
     except ValueError as error:
-        raise RealDamageError(f"{path}: not a table of folds ({error}). {again}") from error
-    columns = (*FOLD_COLUMNS, "git_commit", "command", "date")
-    wrong = [key for key in columns if key not in rows]
-    wrong = wrong or [key for key in FOLD_COLUMNS[3:-3] if not pd.api.types.is_numeric_dtype(rows[key])]
-    if wrong:
-        raise RealDamageError(f"{path}: missing columns, or not numbers: {', '.join(wrong)}. {again}")
+        raise _no_folds(path, str(error)) from error
+    missing = [key for key in (*FOLD_COLUMNS, "git_commit", "command", "date") if key not in rows]
+    if missing:
+        raise _no_folds(path, f"no columns {', '.join(missing)}")
+    for key in numbers:
+        if not pd.api.types.is_numeric_dtype(rows[key]):
+            raise _no_folds(path, f"column {key} holds something other than numbers")
     whole = rows[(rows["perturbation"] == AS_IT_IS) & (rows["left_out"] == ALL)].set_index("fold")
     if not {MEAN, WORST} <= set(whole.index):
-        raise RealDamageError(f"{path}: no rows of fold {MEAN} and {WORST}. {again}")
-    parts = []
-    for key, title in (("auroc", "AUROC"), ("tpr_at_fpr_1", "TPR at 1% FPR on really damaged photos")):
-        if pd.notna(whole.loc[MEAN, key]):
-            mean, worst = (words.cell(whole.loc[fold].to_dict(), key) for fold in (MEAN, WORST))
-            parts.append(f"{title} {mean} on average, {worst} in the worst")
-    models = words.count(len(whole) - 2, "model")
+        raise _no_folds(path, f"no rows of fold {MEAN} and {WORST}")
     return {
-        "sentence": f"{models}, each trained without what it was then tested on: {'; '.join(parts)}.",
+        "models": len(whole) - 2,
+        "mean": whole.loc[MEAN].to_dict(),
+        "worst": whole.loc[WORST].to_dict(),
         "table": Markdown(to_markdown(rows, "left out")),
         "commands": list(dict.fromkeys(rows["command"])),
     }
 
 
-# The card
+def _no_folds(path: Path, why: str) -> RealDamageError:
+    again = "Write it again with realdamage-folds when its folds are finished."
+    return RealDamageError(f"{path}: not a table of folds: {why}. {again}", code="not_folds")
 
 
 @dataclass(frozen=True)
@@ -204,8 +189,7 @@ class CardInputs:
     """What a card is written from.
 
     evaluations: folders of realdamage-evaluate by name. folds: CSV of realdamage-folds. manifest: folder of the
-    training set. commands: those that led to the model, in order. data_card: text about the training set.
-    benchmark: JSON of pytest-benchmark. licence: of the model.
+    training set. commands: those that led to the model, in order. licence: of the model.
     """
 
     model: Path
@@ -213,41 +197,33 @@ class CardInputs:
     folds: Path | None = None
     manifest: Path | None = None
     commands: Sequence[str] = ()
-    data_card: Path | None = None
-    benchmark: Path | None = None
     licence: str = ""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation. scored: rows with a score, under all perturbations; photos: those of the photos as they are."""
+    """One evaluation. judged: rows with a score from a model with thresholds, under all perturbations.
+
+    photos: scored rows of the photos as they are. values: those of the report. run: of metrics.json.
+    """
 
     name: str
-    scored: pd.DataFrame
-    metrics: Mapping[str, Any]
-    report: Report
+    photos: pd.DataFrame
+    judged: pd.DataFrame
+    values: Mapping[str, Any]
+    run: Mapping[str, Any]
     generators: Sequence[GeneratorCount]
-    notes: Sequence[str] = ()
-    photos: pd.DataFrame = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "photos", clean(self.scored))
+    notes: Sequence[str]
 
     @property
-    def run(self) -> Mapping[str, Any]:
-        return self.metrics.get("run") or {}
+    def deployed(self) -> list[GeneratorCount]:
+        return [row for row in self.generators if row.sort == "deployed"]
 
-    @property
-    def judged(self) -> pd.DataFrame:
-        """The scored rows whose model had thresholds."""
-        return self.scored[has_thresholds(self.scored)]
-
-    def rows(self, name: str) -> Sequence[Row]:
-        """A table of slices or the robustness suite."""
-        if name == "perturbation":
-            return [{**row, "perturbation": row["name"]} for row in words.perturbation_rows(self.report.values["robustness"])]
-        found: Sequence[Row] = self.report.values["slices"].get(name, ())
-        return found
+    def tables(self) -> Iterator[tuple[str, Sequence[Row]]]:
+        """(column, rows) of the robustness suite and of all slices by one column."""
+        yield "perturbation", words.perturbation_rows(self.values["robustness"])
+        for key in _SLICES:
+            yield key, self.values["slices"].get(key, [])
 
 
 def named_folders(given: Sequence[str]) -> dict[str, Path]:
@@ -258,67 +234,100 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
         if not sign or Path(text).exists():
             name, path = Path(text).resolve().name, text
         if not name or not path:
-            raise UsageError(f"--evaluation {text}: write NAME=FOLDER, such as test=out/x/test, or only FOLDER")
+            raise UsageError(f"--evaluation {text}: write NAME=FOLDER, such as test=out/x/test")
         if name in folders:
-            raise UsageError(f"--evaluation {text}: {folders[name]} already has the name {name}. Use NAME={path}.")
+            raise UsageError(
+                f"--evaluation {text}: {folders[name]} already has the name {name}. Use NAME={path}."
+            )
         folders[name] = Path(path)
     return folders
 
 
-def card_text(given: CardInputs, *, folder: Path | None = None) -> str:
-    """The card. folder: where it will be saved, for its link to the data card; default: the working directory.
+def card_text(given: CardInputs) -> str:
+    """The card.
 
     Raises ModelFileError: no model file; RealDamageError: an evaluation of another model, a file that is not what it
     should be; UsageError: no evaluation, no such folder or file.
     """
     if not given.evaluations:
         raise UsageError("A card needs figures: name an evaluation with --evaluation FOLDER")
-    detector = Detector.load(given.model, threads=1)
+    detector, data = Detector.load(given.model, threads=1), given.model.read_bytes()
     metadata, training = detector.metadata, detector.metadata.training
     read = {name: _read(path, detector, given.model) for name, path in given.evaluations.items()}
     runs = [metrics.get("run") or {} for _, metrics in read.values()]
     trained_rows = find_training_photos(training, given.manifest, runs)
     tables = [photos for photos, _ in read.values()]
     families = words.families_of(*tables, *([] if trained_rows is None else [trained_rows]))
-    evaluations = [_evaluated(name, *parts, given.model, detector, families) for name, parts in read.items()]
-    trained = _generators_in_training(training, trained_rows, families)
+    policy_sha256 = stored_policy_sha256(data)
+    evaluations = []
+    for name, (predictions, metrics) in read.items():
+        scored = labelled_and_scored(predictions)
+        run, photos = metrics.get("run") or {}, clean(scored)
+        evaluations.append(
+            Evaluated(
+                name,
+                photos=photos,
+                judged=scored[has_thresholds(scored)],
+                values=build_report((predictions, metrics), detector=detector).values,
+                run=run,
+                generators=words.generator_counts(photos, training, families),
+                notes=list(_notes(run, photos, policy_sha256)),
+            )
+        )
     folds = read_folds(given.folds) if given.folds else None
     commands = [*given.commands, *(str(run.get("command") or "") for run in runs)]
     commands += [*(folds["commands"] if folds else ()), _own_command(given)]
     settings = {key: value for key, value in training.items() if key not in _NOT_SETTINGS}
-    text = _environment().get_template("card.md.j2").render(
-        metadata=metadata,
-        training=training,
-        first_line=_first_line(trained, trained_rows, evaluations),
-        facts=[fact for fact in _facts(given, detector) if fact[1]],
-        photos=_photos_trained_on(training, trained_rows),
-        generators=_families_table(trained, trained_rows),
-        excluded=[f"{key}: {', '.join(map(str, v))}" for key, v in (training.get("excluded") or {}).items() if v],
-        licences=_counts(trained_rows["licence"]) if trained_rows is not None else "",
-        unknown=trained_rows is None,
-        audit=words.audit_facts(metadata),
-        data_card=_link(given.data_card, folder),
-        settings=list(_flat(settings)),
-        validation=list(_flat(metadata.metrics)),
-        commands=given.commands,
-        false_alarms=_false_alarms(evaluations),
-        few=FEW,
-        evaluations=[_evaluation(evaluated) for evaluated in evaluations],
-        folds=folds,
-        benchmark=_benchmark(given.benchmark) if given.benchmark else "",
-        policy=words.policy_facts(metadata.policy, metadata.calibration),
-        guarantee=metadata.policy.guarantee if metadata.policy else None,
-        outcomes=_outcomes(evaluations),
-        weak=_weak_slices(evaluations),
-        least=(LEAST_AUROC, LEAST_TPR),
-        unmeasured=list(_unmeasured(evaluations)),
-        limits=[
-            *_accusations(evaluations, metadata.policy),
-            *_sources(evaluations, trained_rows),
-            *_damage_types(evaluations),
-        ],
-        whole_photo=bool(metadata.policy and metadata.policy.whole_photo_share is not None),
-        reproduce=[command for command in dict.fromkeys(commands) if command],
+    deployed = _generators_in_training(training, trained_rows, families)
+    text = (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            given=given,
+            metadata=metadata,
+            training=training,
+            trained=deployed,
+            trained_rows=trained_rows,
+            painted=[
+                None if rows is None else _showing_damage(rows, generators)
+                for rows, generators in (
+                    (trained_rows, deployed),
+                    *((each.photos, each.generators) for each in evaluations),
+                )
+            ],
+            by_family=_by_family,
+            digests={
+                "sha256 of the file": hashlib.sha256(data).hexdigest(),
+                "graph_sha256 (network and weights)": detector.graph_sha256,
+                "policy_sha256 (everything else)": policy_sha256,
+            },
+            megabytes=len(data) / 1e6,
+            parameters=_parameters(data),
+            facts=words.facts("model.txt.j2", metadata=metadata),
+            written=f"{datetime.datetime.now(datetime.UTC).date()} by realdamage {version('realdamage')}",
+            photos=_photos_trained_on(training, trained_rows),
+            families=_families_table(deployed, trained_rows),
+            audit=words.audit_facts(metadata),
+            settings=list(_flat(settings)),
+            validation=list(_flat(metadata.metrics)),
+            false_alarms=_false_alarms(evaluations),
+            few=FEW,
+            evaluations=evaluations,
+            headlines=_headlines,
+            slice=_slice,
+            benchmark_text=terminal.benchmark_text,
+            folds=folds,
+            policy=words.facts("policy.txt.j2", metadata=metadata),
+            guarantee=metadata.policy.guarantee if metadata.policy else None,
+            outcomes=_outcomes(evaluations),
+            weak=_weak_slices(evaluations),
+            least=(LEAST_AUROC, LEAST_TPR),
+            accused=list(_accused(evaluations, metadata.policy)) if metadata.policy else [],
+            allowed=_allowed(metadata.policy) if metadata.policy else None,
+            strange=list(_strange_sources(evaluations, trained_rows)),
+            missing=_missing_damage(evaluations),
+            commands=[command for command in dict.fromkeys(commands) if command],
+        )
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -338,35 +347,22 @@ def _read(folder: Path, detector: Detector, model: Path) -> tuple[pd.DataFrame, 
     return predictions, metrics
 
 
-def _evaluated(
-    name: str,
-    predictions: pd.DataFrame,
-    metrics: Mapping[str, Any],
-    model: Path,
-    detector: Detector,
-    families: Mapping[str, str],
-) -> Evaluated:
-    notes = []
-    own = stored_policy_sha256(model.read_bytes())
-    judged_with = str((metrics.get("run") or {}).get("policy_sha256") or own)
-    if judged_with != own:
-        notes.append(
+def _notes(run: Mapping[str, Any], photos: pd.DataFrame, policy_sha256: str) -> Iterator[str]:
+    judged_with = str(run.get("policy_sha256") or policy_sha256)
+    if judged_with != policy_sha256:
+        yield (
             "the network is the same, but calibration, policy or other metadata have changed since "
-            f"({judged_with[:12]}, now {own[:12]}); the outcomes are those of the evaluation."
+            f"({judged_with[:12]}, now {policy_sha256[:12]}); the outcomes are those of the evaluation."
         )
-    scored = labelled_and_scored(predictions)
-    n = int((clean(scored)["split"] == "train").sum())
+    n = int((photos["split"] == "train").sum())
     if n:
-        notes.append(f"{n:,} of its photos are of a split “train”: if the model learned from them, they flatter it.")
-    generators = words.generator_counts(clean(scored), detector.metadata.training, families)
-    report = build_report((predictions, metrics), detector=detector)
-    return Evaluated(name, scored, metrics, report, generators, notes)
+        yield f"{n:,} of its photos are of a split “train”: the model may have learned from them."
 
 
 def find_training_photos(
     training: Mapping[str, Any], given: Path | None, runs: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame | None:
-    """The rows that the model was trained on, from the folder `given`, or from where an evaluation says its set is.
+    """The rows that the model was trained on, from the folder `given`, or from where an evaluation has its photos.
 
     Raises RealDamageError: the set `given` cannot be read, or is another one.
     """
@@ -391,7 +387,7 @@ def find_training_photos(
 
 
 def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataFrame | None:
-    """The rows of the train split without those that were excluded; None: the model was trained on another manifest."""
+    """The rows of the train split without those excluded; None: the model was trained on another manifest."""
     rows = manifest.table
     left_out = pd.Series(False, rows.index)
     for column, values in (training.get("excluded") or {}).items():
@@ -406,58 +402,29 @@ def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataF
 def _generators_in_training(
     training: Mapping[str, Any], rows: pd.DataFrame | None, families: Mapping[str, str]
 ) -> Sequence[GeneratorCount] | None:
-    """From the training photos, or from the names in the model's file, which has no counts; None: it has no names."""
+    """From the photos, or from the names in the model's file, which has no counts; None: it has no names."""
+    if rows is None and "generators" not in training:
+        return None
     if rows is None:
-        if "generators" not in training:
-            return None
-        names = [str(name) for name in training["generators"]]
-        rows = pd.DataFrame({"generator": names, "label": "synthetic"})
-        rows["family"] = [families.get(name, "") for name in names]
-        rows["kind"] = ["pasted" if name == "paint" else "" for name in names]
+        names = pd.Series([str(name) for name in training["generators"]], dtype=str)
+        control = names.eq("paint").map({True: "pasted", False: ""})
+        family = names.map(families).fillna("")
+        named = {"label": "synthetic", "generator": names, "family": family, "kind": control}
+        rows = pd.DataFrame(named)
     return words.generator_counts(rows, {}, families)
 
 
-def _first_line(
-    trained: Sequence[GeneratorCount] | None, rows: pd.DataFrame | None, tests: Sequence[Evaluated]
-) -> str:
-    """Which deployed generators the model was trained on and tested on, and whether they painted any damage.
-
-    It comes before every figure: a figure on generators that nobody uses says nothing about those of fraudsters.
-    """
-    if trained is None:
-        parts = ["The model's file does not say which generators it was trained on"]
-    elif rows is None:
-        names = [row.name for row in _deployed(trained)]
-        which = f" ({', '.join(names)}; how many photos of each is not known)" if names else ""
-        parts = [f"This model was trained on photos by {words.count(len(names), 'deployed generator')}{which}"]
-    else:
-        parts = [f"This model was trained on {_by_family(trained)}"]
-    for test in tests:
-        new = sum(row.photos for row in _deployed(test.generators) if row.trained_on is False)
-        known = any(row.trained_on is not None for row in _deployed(test.generators))
-        of_new = f", {new:,} of them by generators it was never trained on" if known else ""
-        parts.append(f"tested in “{test.name}” on {_by_family(test.generators)}{of_new}")
-    shown = [_showing_damage(test.photos, test.generators) for test in tests]
-    in_training = "an unknown number" if rows is None else f"{_showing_damage(rows, trained or ()):,}"
-    end = "" if sum(shown) else " No figure below says how well it finds that."
-    return f"{'; '.join(parts)}. AI-painted damage: {in_training} in training, {sum(shown):,} in the tests.{end}"
-
-
-def _deployed(generators: Sequence[GeneratorCount]) -> list[GeneratorCount]:
-    return [row for row in generators if row.sort == "deployed"]
-
-
 def _by_family(generators: Sequence[GeneratorCount]) -> str:
+    """ "sd1 58, flux1 56": photos by deployed generators, the most first."""
     photos: Counter[str] = Counter()
-    for row in _deployed(generators):
-        photos[row.family or row.name] += row.photos
-    families = ", ".join(f"{name} {n:,}" for name, n in photos.most_common())
-    which = f" ({families})" if families else ""
-    return f"{words.count(photos.total(), 'photo')} by deployed generators{which}"
+    for row in generators:
+        photos[row.family or row.name] += row.photos if row.sort == "deployed" else 0
+    return ", ".join(f"{name} {n:,}" for name, n in photos.most_common() if n)
 
 
-def _showing_damage(photos: pd.DataFrame, generators: Sequence[GeneratorCount]) -> int:
-    own = photos["generator"].isin([row.name for row in _deployed(generators)])
+def _showing_damage(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:
+    """How many photos by deployed generators show damage."""
+    own = photos["generator"].isin([row.name for row in generators or () if row.sort == "deployed"])
     own &= (photos["label"] == "synthetic") & (photos["kind"] != "pasted")
     return int((own & (photos["damage"] != "")).sum())
 
@@ -471,37 +438,18 @@ def _photos_trained_on(training: Mapping[str, Any], rows: pd.DataFrame | None) -
     return table(("label", "kind", "photos trained on"), cells)
 
 
-def _families_table(trained: Sequence[GeneratorCount] | None, rows: pd.DataFrame | None) -> Markdown:
+def _families_table(
+    trained: Sequence[GeneratorCount] | None, rows: pd.DataFrame | None
+) -> Markdown:
     """Generators by sort and family, with their photos where these are counted."""
     families: dict[tuple[str, str], list[GeneratorCount]] = {}
     for row in trained or ():
         families.setdefault((row.sort, row.family or "(not named)"), []).append(row)
-    cells = [
-        (*key, NOTHING if rows is None else f"{sum(row.photos for row in own):,}", ", ".join(row.name for row in own))
-        for key, own in families.items()
-    ]
+    cells = []
+    for key, own in families.items():
+        photos = NOTHING if rows is None else f"{sum(row.photos for row in own):,}"
+        cells.append((*key, photos, ", ".join(row.name for row in own)))
     return table(("sort", "family", "photos trained on", "generators"), cells)
-
-
-def _counts(values: pd.Series, least: int = 1) -> str:
-    """ "MIT 2, CC0 1", the most frequent first; values of fewer than `least` rows together."""
-    found = values[values != ""].value_counts()
-    rest = int((found < least).sum())
-    text = ", ".join(f"{name} {n:,}" for name, n in found.items() if n >= least)
-    return f"{text} and {rest:,} more of under {least} photos" if rest else text
-
-
-def _facts(given: CardInputs, detector: Detector) -> Iterator[tuple[str, object]]:
-    data = given.model.read_bytes()
-    yield "file", f"{given.model.name}, {len(data) / 1e6:.1f} MB"
-    yield "sha256 of the file", code(hashlib.sha256(data).hexdigest())
-    yield "graph_sha256 (network and weights)", code(detector.graph_sha256)
-    yield "policy_sha256 (everything else)", code(stored_policy_sha256(data))
-    yield "parameters", _parameters(data)
-    yield from words.model_facts(detector.metadata)
-    yield "licence", given.licence or "not given (--licence)"
-    today = datetime.datetime.now(datetime.UTC).date()
-    yield "this card", f"written {today} by realdamage {version('realdamage')}"
 
 
 def _parameters(data: bytes) -> str:
@@ -515,119 +463,69 @@ def _parameters(data: bytes) -> str:
     return f"{sum(math.prod(each.dims) for each in weights if each.data_type in kinds):,}"
 
 
-def _link(path: Path | None, folder: Path | None) -> Markdown:
-    if path is None:
-        return Markdown("")
-    if not path.is_file():
-        raise UsageError(f"--data-card {path}: no such file; name the text that describes the training set")
-    target = os.path.relpath(path, folder or Path.cwd()).replace(os.sep, "/")
-    return Markdown(f"[{escape(path.name)}](<{target}>)")
-
-
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Nested values as rows of a table: (a.b, value)."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{key}.")
-        elif isinstance(value, float):
-            yield f"{before}{key}", f"{value:.4g}"
-        else:
-            yield f"{before}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            continue
+        texts = [f"{each:.4g}" if isinstance(each, float) else str(each) for each in _listed(value)]
+        yield f"{before}{key}", ", ".join(texts)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _own_command(given: CardInputs) -> str:
     command = ["realdamage", "card", str(given.model)]
     for name, folder in given.evaluations.items():
         command += ["--evaluation", f"{name}={folder}"]
-    for option in ("folds", "manifest", "data_card", "benchmark", "licence"):
+    for option in ("folds", "manifest", "licence"):
         value = getattr(given, option)
-        command += [f"--{option.replace('_', '-')}", str(value)] if value else []
+        command += [f"--{option}", str(value)] if value else []
     for each in given.commands:
         command += ["--command", each]
     return shlex.join(command)
 
 
-def _benchmark(path: Path) -> Markdown:
-    """Median times of pytest-benchmark's JSON, and what else it noted. Raises UsageError, RealDamageError."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        rows = []
-        for each in values["benchmarks"]:
-            extra = "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in _flat(each.get("extra_info") or {}))
-            rows.append((each["name"], f"{1000 * each['stats']['median']:,.1f}", extra))
-        cpu = (values.get("machine_info") or {}).get("cpu") or {}
-        machine = ", ".join(str(cpu[key]) for key in ("brand_raw", "count") if cpu.get(key))
-        date = str(values.get("datetime") or "")[:10]
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RealDamageError(
-            f"{path}: not the JSON of pytest-benchmark ({type(error).__name__}: {error}). Write it with: make bench "
-            f'PYTEST_ARGS="--benchmark-json {path}"',
-            code="not_a_benchmark",
-        ) from error
-    origin = escape(f"Processor and cores: {machine or 'not known'}; {date}.")
-    return Markdown(f"{table(('measured', 'median, ms', 'also'), rows)}\n\n{origin}")
-
-
-# Figures of the evaluations
-
-
-def _evaluation(evaluated: Evaluated) -> dict[str, Any]:
-    values, run = evaluated.report.values, evaluated.run
-    headlines = []
+def _headlines(values: Mapping[str, Any]) -> Markdown:
+    rows = []
     for row in values["headlines"]:
         tell = words.teller(row["key"])
         baseline = "" if row["baseline"] is None else tell(row["baseline"])
-        ends = words.interval(row["low"], row["high"], tell)
-        headlines.append((row["title"], tell(row["value"]), ends, baseline, row["note"]))
-    marks = {row.name: _mark(row) for row in evaluated.generators}
-    slices = [_slice("synthetic photos by", values["parts"]), _slice("kind", evaluated.rows("kind"))]
-    slices += [_slice(key, evaluated.rows(key), marks) for key in ("generator", "family")]
-    origin = [code(run["command"]) if run.get("command") else "", words.commit(run.get("git_commit") or "")]
-    return {
-        "name": evaluated.name,
-        "counts": values["counts"],
-        "about": [*values["first_lines"], *(f"Note: {note}" for note in (*evaluated.notes, *values["notes"]))],
-        "headlines": table(("figure", "value", "95% interval", "without skill", "note"), headlines),
-        "slices": slices,
-        "robustness": _slice("perturbation", evaluated.rows("perturbation"))[1],
-        "benchmark": code_block(terminal.benchmark_text(values["benchmark"]).splitlines() if values["benchmark"] else []),
-        "container": values["container"],
-        "origin": Markdown(" · ".join(escape(each) for each in (*origin, str(run.get("date") or "")[:10]) if each)),
-    }
+        ends = interval((row["low"], row["high"]), tell)
+        rows.append((row["title"], tell(row["value"]), ends, baseline, row["note"]))
+    return table(("figure", "value", "95% interval", "without skill", "note"), rows)
 
 
-def _mark(row: GeneratorCount) -> str:
-    known = {True: "trained on", False: "never trained on", None: "not known"}[row.trained_on]
-    return known if row.sort == "deployed" else f"{known} ({row.sort})"
-
-
-def _slice(key: str, rows: Sequence[Row], marks: Mapping[str, str] | None = None) -> tuple[str, Markdown, str]:
-    """(title, table, values with too few photos for a figure)."""
-    known = [row for row in rows if row.get("auroc") is not None]
-    columns = words.measured(known)
-    marked = key == "generator"
-    cells = [
-        (row[key], *([(marks or {}).get(row[key], NOTHING)] if marked else []), *(words.cell(row, c) for c in columns))
-        for row in known
-    ]
-    few = ", ".join(f"{row[key]} {row['n']:,}" for row in rows if row.get("auroc") is None)
-    return key, table((key, *(["in training"] if marked else []), *columns.values()), cells), few
+def _slice(key: str, rows: Sequence[Row], generators: Sequence[GeneratorCount] = ()) -> Markdown:
+    """Rows with a figure; generators: for a column that says whether the model was trained on each."""
+    rows = [row for row in rows if row.get("auroc") is not None]
+    columns = words.measured(rows)
+    titles, cells = [key, *columns.values()], []
+    known = {True: "trained on", False: "never trained on", None: "not known"}
+    marks = {row.name: f"{known[row.trained_on]} ({row.sort})" for row in generators}
+    if marks:
+        titles.insert(1, "in training")
+    for row in rows:
+        mark = [marks.get(row[key], NOTHING)] if marks else []
+        cells.append((row[key], *mark, *(words.cell(row, column) for column in columns)))
+    return table(titles, cells)
 
 
 def _share(n: int, of: int) -> str:
     """A share with its exact interval (Clopper and Pearson)."""
-    return f"{percent(n / of)} ({words.interval(*share_interval(n, of), percent)})"
+    return f"{percent(n / of)} ({interval(share_interval(n, of), percent)})"
 
 
 def _outcomes(evaluations: Sequence[Evaluated]) -> Markdown:
     """What photos were called at the shipped thresholds, by what a wrong outcome means to somebody."""
     rows = []
-    for evaluated in evaluations:
-        photos = clean(evaluated.judged)
+    for each in evaluations:
+        photos = clean(each.judged)
         synthetic, damaged = photos["label"] == "synthetic", photos["kind"] == "damaged"
-        by_deployed = photos["generator"].isin([row.name for row in _deployed(evaluated.generators)])
+        by_deployed = photos["generator"].isin([row.name for row in each.deployed])
         by_deployed &= photos["kind"] != "pasted"
         sorts = {
             "really damaged": ~synthetic & damaged,
@@ -636,109 +534,98 @@ def _outcomes(evaluations: Sequence[Evaluated]) -> Markdown:
             "other synthetic": synthetic & ~by_deployed,
         }
         for title, own in sorts.items():
-            n, outcome = int(own.sum()), photos.loc[own, "outcome"]
+            called, n = photos.loc[own, "outcome"].value_counts(), int(own.sum())
             if n:
-                shares = [_share(int((outcome == each).sum()), n) for each in ("synthetic", "review", "real")]
-                rows.append((evaluated.name, title, f"{n:,}", *shares))
-    return table(("evaluation", "photos", "n", "called synthetic", "called review", "called real"), rows)
+                shares = [
+                    _share(int(called.get(key, 0)), n) for key in ("synthetic", "review", "real")
+                ]
+                rows.append((each.name, title, f"{n:,}", *shares))
+    outcomes = ("called synthetic", "called review", "called real")
+    return table(("evaluation", "photos", "n", *outcomes), rows)
 
 
 def _false_alarms(evaluations: Sequence[Evaluated]) -> Markdown:
     """What the real photos of each source were called at the shipped thresholds, the worst source first."""
     rows = []
-    for evaluated in evaluations:
-        real = clean(evaluated.judged[evaluated.judged["label"] == "real"])
+    for each in evaluations:
+        real = clean(each.judged[each.judged["label"] == "real"])
         for source, n, called, review in outcomes_by_source(real).itertuples():
-            rows.append((evaluated.name, source, f"{n:,}", _share(called, n), _share(review, n)))
-    return table(("evaluation", "source", "real photos", "called synthetic", "sent to review"), rows)
+            rows.append((each.name, source, f"{n:,}", _share(called, n), _share(review, n)))
+    titles = ("evaluation", "source", "real photos", "called synthetic", "sent to review")
+    return table(titles, rows)
 
 
 def _weak_slices(evaluations: Sequence[Evaluated]) -> Markdown:
     """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst of each evaluation first. Equal photos share a row."""
     rows = []
-    for evaluated in evaluations:
+    for each in evaluations:
         found: dict[tuple[Any, ...], tuple[list[str], Row]] = {}
-        for key in _SLICES:
-            for row in evaluated.rows(key):
+        for key, own in each.tables():
+            for row in own:
                 auroc, rate, value = row.get("auroc"), row.get("tpr_at_fpr_1"), str(row[key])
                 # Nobody can act on photos of no named source or condition.
                 nameless = value.startswith("(") and key not in ("generator", "perturbation")
-                if auroc is None or nameless or (auroc >= LEAST_AUROC and (rate is None or rate >= LEAST_TPR)):
+                weak = auroc is not None and (
+                    auroc < LEAST_AUROC or (rate is not None and rate < LEAST_TPR)
+                )
+                if nameless or not weak:
                     continue
-                same = (row["n"], auroc, rate, row.get("called_real"))
-                found.setdefault(same, ([], row))[0].append(f"{key.replace('_', ' ')} {value}")
-        for names, row in sorted(found.values(), key=lambda each: float(each[1]["auroc"])):
+                names, _ = found.setdefault(
+                    (row["n"], auroc, rate, row.get("called_real")), ([], row)
+                )
+                names.append(f"{key.replace('_', ' ')} {value}")
+        for names, row in sorted(found.values(), key=lambda pair: float(pair[1]["auroc"])):
             cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
-            rows.append((evaluated.name, " = ".join(names), *cells))
+            rows.append((each.name, " = ".join(names), *cells))
     return table(("evaluation", "slice", "photos", "AUROC", "TPR at 1% FPR"), rows)
 
 
-def _unmeasured(evaluations: Sequence[Evaluated]) -> Iterator[str]:
-    for evaluated in evaluations:
-        parts = []
-        for key in _SLICES:
-            rows = evaluated.rows(key)
-            few = sum(row.get("auroc") is None for row in rows)
-            parts += [f"{few:,} of {len(rows):,} values of {key.replace('_', ' ')}"] if few else []
-        if parts:
-            yield f"“{evaluated.name}” has too few photos for a figure of {', '.join(parts)}: they may be as weak."
-
-
-def _accusations(evaluations: Sequence[Evaluated], policy: Policy | None) -> Iterator[str]:
-    """Where honest photos were called synthetic more often than the policy allows."""
-    if policy is None:
-        yield "The model has no thresholds, so it is not known how often it would accuse an honest buyer."
-        return
+def _allowed(policy: Policy) -> float:
+    """The share of honest photos that may be called synthetic."""
     alpha = policy.guarantee.alpha if policy.guarantee else None
-    allowed = policy.fpr if alpha is None else alpha
-    most = f"the {100 * allowed:g}% that the {'thresholds were chosen at' if alpha is None else 'guarantee allows'}"
-    found = False
-    for evaluated in evaluations:
-        titles = {row["perturbation"]: row["title"] for row in evaluated.report.values["robustness"]}
-        real = evaluated.judged[evaluated.judged["label"] == "real"]
+    return policy.fpr if alpha is None else alpha
+
+
+def _accused(evaluations: Sequence[Evaluated], policy: Policy) -> Iterator[dict[str, Any]]:
+    """Where more honest photos than that were called synthetic: evaluation, after, n, of, sort, share."""
+    for each in evaluations:
+        titles = {row["perturbation"]: row.get("title") for row in each.values["robustness"]}
+        real = each.judged[each.judged["label"] == "real"]
         for name, photos in real.groupby("perturbation", sort=False):
-            where = f"In “{evaluated.name}”" + (f", after “{titles.get(name, name)}”" if name else "")
             damaged = photos[photos["kind"] == "damaged"]
-            sorts = {"photos of real damage": damaged, "real photos of any kind": photos}
-            for sort, own in sorts.items():
+            others = photos if len(photos) > len(damaged) else photos.head(0)
+            for sort, own in (
+                ("photos of real damage", damaged),
+                ("real photos of any kind", others),
+            ):
                 n = int((own["outcome"] == "synthetic").sum())
-                if n > allowed * len(own) and not (sort != "photos of real damage" and len(own) == len(damaged)):
-                    found = True
-                    yield f"{where}, {n:,} of {len(own):,} {sort} were called synthetic, {_share(n, len(own))}: more than {most}."
-    if not any(evaluated.report.values["robustness"] for evaluated in evaluations):
-        yield (
-            "No test changed its photos as a chat app, a screenshot or another save would. What that does to honest "
-            "buyers and to the share found is not known (realdamage-evaluate … robustness=twelve)."
-        )
-    elif not found:
-        yield f"In no test and after no perturbation were more honest photos called synthetic than {most}."
+                if n > _allowed(policy) * len(own):
+                    where = {"evaluation": each.name, "after": titles.get(name) or name}
+                    yield {
+                        **where,
+                        "n": n,
+                        "of": len(own),
+                        "sort": sort,
+                        "share": _share(n, len(own)),
+                    }
 
 
-def _sources(evaluations: Sequence[Evaluated], training: pd.DataFrame | None) -> Iterator[str]:
-    """Which sources of real photos the model knows, and what it did on real photos of others."""
+def _strange_sources(
+    evaluations: Sequence[Evaluated], training: pd.DataFrame | None
+) -> Iterator[str]:
+    """Real photos of sources that the model was never trained on, and what they were called."""
     if training is None:
-        yield "The sources of its real photos are not known here; expect more errors on any other source."
         return
-    known = training.loc[training["label"] == "real", "source"].replace("", "(not named)")
-    yield (
-        f"Its real photos came from {_counts(known, _FEW_PHOTOS)}. Expect other figures on your own shop's photos and "
-        "your buyers' phones until you have measured them."
-    )
-    strange = []
-    for evaluated in evaluations:
-        photos = evaluated.photos[evaluated.photos["label"] == "real"]
-        for name, own in photos[~photos["source"].isin([*known, ""])].groupby("source"):
+    known = ["", *training.loc[training["label"] == "real", "source"]]
+    for each in evaluations:
+        real = each.photos[each.photos["label"] == "real"]
+        for name, own in real[~real["source"].isin(known)].groupby("source"):
             called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
-            strange.append(f"{name} in “{evaluated.name}” ({len(own):,} photos, {called} called synthetic)")
-    if strange:
-        yield f"Real photos of sources never trained on: {'; '.join(strange)}."
-    else:
-        yield "No test has a real photo of a source never trained on: false alarms on another shop's photos are not known."
+            yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
 
 
-def _damage_types(evaluations: Sequence[Evaluated]) -> Iterator[str]:
-    photos = pd.concat([evaluated.photos for evaluated in evaluations])
+def _missing_damage(evaluations: Sequence[Evaluated]) -> list[str]:
+    """The types of real damage that no test has."""
+    photos = pd.concat([each.photos for each in evaluations])
     there = set(photos.loc[photos["kind"] == "damaged", "damage"])
-    missing = [name for name in DAMAGES if name not in there and name != "other"]
-    if missing:
-        yield f"No test has a photo of a product that is really {', '.join(missing)}: false alarms on those are unknown."
+    return [name for name in DAMAGES if name not in there and name != "other"]

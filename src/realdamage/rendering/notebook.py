@@ -205,8 +205,13 @@ def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame, most: int = 5) -> 
     """The first pairs of `look_alikes`, one above the other."""
     place = {name: index for index, name in enumerate(manifest.table["file_name"])}
     first = list(pairs.head(most).itertuples())
-    groups = [f"{pair.bits} bits, {'one group' if pair.same_group else 'two groups'}" for pair in first]
-    upper = [(photo_of(manifest, place[str(pair.a)]), text) for pair, text in zip(first, groups, strict=True)]
+    groups = [
+        f"{pair.bits} bits, {'one group' if pair.same_group else 'two groups'}" for pair in first
+    ]
+    upper = [
+        (photo_of(manifest, place[str(pair.a)]), text)
+        for pair, text in zip(first, groups, strict=True)
+    ]
     lower = [(photo_of(manifest, place[str(pair.b)]), "") for pair in first]
     return plot_pictures("Do they show the same?", upper + lower, max(1, len(first)), 2.4)
 
@@ -215,7 +220,9 @@ def slice_map(table: pd.DataFrame, rows: str, columns: str, figure: str = "auroc
     """A figure of a `slice_table` by two keys, as a table with colours; empty cells hold too few photos."""
     wide = table.pivot(index=rows, columns=columns, values=figure)
     wide = wide.reindex(index=table[rows].unique(), columns=table[columns].unique())
-    return wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1).format("{:.2f}", na_rep="")
+    return wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1).format(
+        "{:.2f}", na_rep=""
+    )
 
 
 def plot_slices(table: pd.DataFrame, by: str, figure: str = "auroc") -> Plot:
@@ -248,7 +255,10 @@ def plot_ways(choice: ThresholdChoice) -> Plot:
     figure, panels = new_plot("What a claim costs", columns=3, height=3.6, sharey=True)
     for axes, key in zip(panels, ("cost", "reviewed", "accused"), strict=True):
         values = pd.Series([getattr(way, key) for way in ways], [way.name.strip() for way in ways])
-        ends = [way.intervals.get(key) or (value, value) for way, value in zip(ways, values, strict=True)]
+        ends = [
+            way.intervals.get(key) or (value, value)
+            for way, value in zip(ways, values, strict=True)
+        ]
         errors = np.abs(np.transpose(ends) - values.to_numpy())
         values.plot.barh(ax=axes, xerr=errors, color=GOOD, alpha=0.6, title=key)
     for axes in panels[1:]:
@@ -258,9 +268,12 @@ def plot_ways(choice: ThresholdChoice) -> Plot:
 
 def guaranteed(photos: int, delta: float = 0.05, errors: Sequence[int] = (0, 1, 5)) -> pd.DataFrame:
     """The share of honest buyers accused that can be guaranteed, over the number of photos of real damage."""
-    counts = np.unique(np.geomspace(20, max(2000, 2 * photos, photos_needed(0.01, delta)), 160).astype(int))
+    counts = np.unique(
+        np.geomspace(20, max(2000, 2 * photos, photos_needed(0.01, delta)), 160).astype(int)
+    )
     return pd.DataFrame(
-        {f"{k} called synthetic": [upper_bound(k, int(n), delta) for n in counts] for k in errors}, counts
+        {f"{k} called synthetic": [upper_bound(k, int(n), delta) for n in counts] for k in errors},
+        counts,
     )
 
 
@@ -321,7 +334,9 @@ def overlay(rgb: npt.NDArray[np.uint8], verdict: Verdict) -> Image.Image:
 
 def plot_tiles(photo: Photo, tiles: Cover, logits: npt.NDArray[np.float32]) -> Plot:
     """How the photo is cut into overlapping tiles, and the network's logit for each."""
-    figure, (axes,) = new_plot(f"{len(logits)} tiles and their logits (orange: synthetic)", height=6)
+    figure, (axes,) = new_plot(
+        f"{len(logits)} tiles and their logits (orange: synthetic)", height=6
+    )
     axes.imshow(photo.rgb)
     axes.set_axis_off()
     half = tiles.tiles.shape[1] // 2

@@ -85,7 +85,9 @@ def reliability(axes: Axes, table: pd.DataFrame) -> None:
     axes.errorbar(stated, observed, yerr=[below, above], **bars)
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="stated probability of synthetic")
     axes.set(ylabel="share that is synthetic")
-    axes.set_title(f"{len(table)} bins of about {table['n'].median():.0f} photos", fontsize="medium")
+    axes.set_title(
+        f"{len(table)} bins of about {table['n'].median():.0f} photos", fontsize="medium"
+    )
     percent_axis(axes.xaxis)
     percent_axis(axes.yaxis)
 

@@ -46,9 +46,7 @@ def table(rows: Iterable[Any], columns: Mapping[str, str], left: Collection[int]
     return grid(list(columns), words.cells(rows, columns.values()), left)
 
 
-def grid(
-    titles: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
-) -> str:
+def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """Texts as lines whose columns line up."""
     from rich.console import Console
     from rich.table import Table
@@ -177,7 +175,11 @@ def conclusion(figures: Sequence[Difference]) -> str:
     titles: dict[str, list[str]] = {}
     for row in figures:
         titles.setdefault(row.standing, []).append(row.title)
-    parts = [f"B is {each} in {', '.join(titles[each])}" for each in ("worse", "better") if each in titles]
+    parts = [
+        f"B is {each} in {', '.join(titles[each])}"
+        for each in ("worse", "better")
+        if each in titles
+    ]
     known = len(figures) - len(titles.get("not measured", []))
     if not known:
         return "Nothing could be measured on these photos."
@@ -188,7 +190,9 @@ def calibration_text(summary: CalibrationSummary) -> str:
     """Which photos, which thresholds, and what is guaranteed."""
 
     def limit(bound: Any, rate: float) -> str:
-        return f"guaranteed at most {100 * bound.share:g}% of all" if bound else f"allowed {rate:.1%}"
+        return (
+            f"guaranteed at most {100 * bound.share:g}% of all" if bound else f"allowed {rate:.1%}"
+        )
 
     text = _render("calibration", summary=summary, limit=limit)
     return "\n".join([*words.demo_note(summary.demo), *_wrapped(text.splitlines(), "", " " * 14)])

@@ -59,7 +59,17 @@ COLUMNS: Mapping[str, str] = {
 }
 """Columns of a table of slices or perturbations."""
 _COUNTED_ON = {"false_alarms": "n_damaged", "false_alarms_all_real": "n_real"}
-_NUMBERS = {"n", "auroc", "auroc_drop", "average_precision", "brier", "ece", "pixel_ap", "f1", "best_f1"}
+_NUMBERS = {
+    "n",
+    "auroc",
+    "auroc_drop",
+    "average_precision",
+    "brier",
+    "ece",
+    "pixel_ap",
+    "f1",
+    "best_f1",
+}
 _CODEC_NAMES = {name for names in CODECS.values() for name in names}
 
 
@@ -170,7 +180,17 @@ def environment(**options: Any) -> Environment:
         **options,
     )
     made.filters |= {"number": number, "percent": percent, "signed": signed}
-    for function in (cell, ends_of, interval, measured, teller, count, span, gate_limits, short_commit):
+    for function in (
+        cell,
+        ends_of,
+        interval,
+        measured,
+        teller,
+        count,
+        span,
+        gate_limits,
+        short_commit,
+    ):
         made.globals[function.__name__] = function
     return made
 
@@ -273,7 +293,9 @@ def audit_facts(metadata: ModelMetadata | None) -> dict[str, Any]:
     audit = found if isinstance(found, Mapping) else {}
     verdict = audit.get("verdict")
     passed = {None: None, "not measured": None, "passed": True}.get(verdict, False)
-    (sentence,) = lines("audit_sentence.txt.j2", known=metadata is not None, found=found, passed=passed)
+    (sentence,) = lines(
+        "audit_sentence.txt.j2", known=metadata is not None, found=found, passed=passed
+    )
     tests = (audit.get("tests") or {}).items()
     exceptions = audit.get("exceptions") or ()
     return {
