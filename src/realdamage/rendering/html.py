@@ -7,12 +7,12 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment
 from PIL import Image
@@ -24,7 +24,7 @@ from realdamage.core.overlay import draw_overlay
 from realdamage.core.photo import read_photo
 from realdamage.core.policy import Policy
 from realdamage.core.progress import Track, no_progress
-from realdamage.data.audit_report import AuditReport, Problem, ShortcutTest
+from realdamage.data.audit_report import AuditReport
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT
 from realdamage.data.vocabulary import KINDS, LABELS
@@ -42,40 +42,27 @@ from realdamage.evaluation.predictions import clean, group_ids
 from realdamage.evaluation.probability import reliability_table
 from realdamage.evaluation.slices import counted_on_damaged, part_rows
 from realdamage.rendering import plots, terminal, words
-from realdamage.rendering.words import GeneratorCount, Row
+from realdamage.rendering.words import GeneratorCount
 
 HTML_NAME, JSON_NAME = "report.html", "report.json"
 EXAMPLES = 9
 """Photos shown of the false alarms, and of the misses."""
 _DAMAGED = 6  # of the false alarms: at least so many are really damaged, where there are any
-_BINS, _PER_BIN = 36, 20
 _EXAMPLE_SIDE, _THUMBNAIL_SIDE = 300, 128  # pixels of a picture's longer side
-_SLICE_COLUMNS = ("auroc", "tpr_at_fpr_0.5", "tpr_at_fpr_1", "tpr_at_fpr_5", "called_synthetic")
-# What a table of slices has besides the columns that it is sliced by.
-_MEASURED = {column + end for column in _SLICE_COLUMNS for end in ("", "_low", "_high")} | {
-    *("n", "n_real", "n_synthetic", "n_groups", "called_real", "called_of"),
-    *("note", "reasons", "trained_on"),
-}
+_OUTCOMES = ("false_alarms", "false_alarms_all_real", "missed", "review")
+_BASELINES = {"pixel_ap": "prevalence", "f1": "baseline_f1", "best_f1": "baseline_f1"}
 
 
-@dataclass(frozen=True)
-class Report:
-    """values: what report.json holds. pictures: file name → data URLs of the photo and its heat map ("": none)."""
+class Report(NamedTuple):
+    """A report: its first lines (which generators are in the test), notes (what is missing, and why), and the rest.
 
+    values: all that report.json holds. pictures: file name → data URLs of the photo and its heat map ("": none).
+    """
+
+    first_lines: Sequence[str]
+    notes: Sequence[str]
     values: Mapping[str, Any]
     pictures: Mapping[str, tuple[str, str]]
-
-    @property
-    def first_lines(self) -> Sequence[str]:
-        """Which deployed generators are in the test, and what else it is made of."""
-        lines: Sequence[str] = self.values["first_lines"]
-        return lines
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """That the model is a demonstration, what is missing from the page, and why."""
-        notes: Sequence[str] = self.values["notes"]
-        return notes
 
 
 def build_report(
@@ -97,44 +84,43 @@ def build_report(
     predictions, metrics = evaluation
     photos = labelled_and_scored(clean(predictions))
     metadata = detector.metadata if detector else None
-    policy = metadata.policy if metadata else None
-    run = metrics.get("run") or {}
+    policy, run = metadata.policy if metadata else None, metrics.get("run") or {}
     families = words.families_of(photos, *([manifest.table] if manifest else []))
     training = metadata.training if metadata else _trained_on(metrics)
     generators = words.generator_counts(photos, training, families)
-    demo = metadata.demo if metadata else bool(run.get("demo"))
-    examples = {"false_alarms": worst_false_alarms(photos), "misses": worst_misses(photos)}
-    rows = [row for table in examples.values() for row in table.to_dict("records")]
-    pictures: dict[str, tuple[str, str]] = {}
-    problems: dict[str, str] = {}
-    for row in progress(rows, len(rows), "pictures"):
-        name = str(row["file_name"])
-        pictures[name], problems[name] = _pictures(row, manifest, detector)
+    notes = (*notes, *_outdated(photos, policy))
+    if metadata.demo if metadata else run.get("demo"):
+        notes = (*words.lines("demo.txt.j2"), *notes)
+    first_lines = words.lines("generators.txt.j2", generators=generators)
+    pictures = _Pictures(manifest, detector)
+    worst = pd.concat([worst_false_alarms(photos), worst_misses(photos)])
+    examples = [
+        pictures.example(row) for row in progress(worst.to_dict("records"), len(worst), "pictures")
+    ]
     counts = ("n", "n_real", "n_damaged", "n_synthetic", "n_groups", "n_unscored")
     values = {
-        "title": str(
-            run.get("model_version") or (metadata.model_version if metadata else "a model")
-        ),
-        "first_lines": words.lines("generators.txt.j2", generators=generators),
-        "notes": [*words.demo_note(demo), *notes, *_outdated(photos, policy)],
+        "title": run.get("model_version") or (metadata.model_version if metadata else "a model"),
+        "first_lines": first_lines,
+        "notes": notes,
         "counts": {key: int(metrics[key]) for key in counts if key in metrics},
         "generators": [row._asdict() for row in generators],
         "headlines": headlines(metrics, photos),
         "parts": part_rows(photos, _parts(generators)),
         "roc": [vars(curve) for curve in roc_curves(photos)],
-        "reliability": _reliability(photos).to_dict("records"),
-        "histograms": _histograms(photos),
+        "reliability": reliability(photos).to_dict("records"),
+        "histograms": histograms(photos),
         "thresholds": [policy.t_real, policy.t_synthetic] if policy else [],
         "robustness": metrics.get("robustness") or [],
         "slices": _slices(metrics, generators),
-        **{key: list(_examples(table, problems)) for key, table in examples.items()},
+        "false_alarms": [row for row in examples if row["label"] == "real"],
+        "misses": [row for row in examples if row["label"] == "synthetic"],
         "policy": words.facts("policy.txt.j2", metadata=metadata),
         "audit": words.audit_facts(metadata),
-        "container": str((metrics.get("container_auroc") or {}).get("text") or ""),
+        "container": (metrics.get("container_auroc") or {}).get("text") or "",
         "benchmark": metrics.get("benchmark"),
         "card": words.facts("card_facts.txt.j2", metadata=metadata, run=run),
     }
-    return Report(_plain(values), pictures)
+    return Report(first_lines, notes, _plain(values), pictures.made)
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
@@ -147,35 +133,41 @@ def write_report(folder: str | Path, report: Report) -> Path:
 
 def report_page(report: Report) -> str:
     """The report as HTML."""
-    values = report.values
-    benchmark = terminal.benchmark_text(values["benchmark"]) if values["benchmark"] else ""
-    slices = {
-        name: ([column for column in rows[0] if column not in _MEASURED | {"mark"}], rows)
-        for name, rows in values["slices"].items()
+    values, rows = report.values, report.values["robustness"]
+    curves = [pd.Series(curve) for curve in values["roc"]]
+    bins, scores = pd.DataFrame(values["reliability"]), values["histograms"]
+    title, edges, kinds = "Scores by kind of photo", scores["edges"], scores["kinds"]
+    given, height = (edges, kinds, values["thresholds"]), 0.75 + 0.42 * len(kinds)
+    drawings = {
+        "roc": plots.svg(plots.roc, "ROC curve", curves) if curves else "",
+        "reliability": plots.svg(plots.reliability, "Reliability", bins) if len(bins) else "",
+        "scores": plots.svg(plots.scores, title, *given, height=height),
     }
+    height, robustness = 0.75 + 0.185 * len(rows), []
+    for key, title in _robustness_titles(values).items():
+        if any(row.get(key) is not None for row in rows):
+            label = f"{title} after each perturbation"
+            robustness.append(plots.svg(plots.robustness, label, rows, key, title, height=height))
     return render(
         "report.html.j2",
         report=values,
         pictures=report.pictures,
-        plots=list(_curves(values)),
-        robustness_plots=list(_robustness_plots(values)),
-        robustness=words.perturbation_rows(values["robustness"]),
-        slices=slices,
-        benchmark=benchmark,
+        drawings=drawings,
+        robustness_plots=robustness,
+        robustness=words.perturbation_rows(rows),
+        benchmark=terminal.benchmark_text(values["benchmark"]) if values["benchmark"] else "",
     )
 
 
 def comparison_page(comparison: Comparison) -> str:
     """A comparison of two models as HTML."""
-    ends = [
-        abs(end) for row in comparison.figures for end in (row.low, row.high) if end is not None
-    ]
+    ends = [abs(end) for row in comparison.figures for end in (row.low, row.high) if end]
     perturbed = [row for rows in comparison.perturbed.values() for row in rows]
     return render(
         "comparison.html.j2",
         comparison=comparison,
+        summary=words.lines("comparison.txt.j2", comparison=comparison),
         standings={row.standing for row in comparison.figures},
-        **terminal.comparison_words(comparison),
         shown={row.figure for row in perturbed if row.difference is not None},
         width=max([*ends, 1e-9]),
     )
@@ -194,14 +186,9 @@ def write_comparison(
 
 def audit_page(report: AuditReport, manifest: Manifest) -> str:
     """An audit as HTML, with thumbnails of the worst offenders from the photos of `manifest`."""
-    thumbnails = _Thumbnails(manifest)
+    pictures, tables = _Pictures(manifest), terminal.audit_counts(report)
     return render(
-        "audit.html.j2",
-        report=report,
-        limit=LIMIT,
-        tests=[(test, _test_state(test), thumbnails.of_test(test)) for test in report.tests],
-        problems=[(problem, *thumbnails.of_problem(problem)) for problem in report.problems],
-        tables=terminal.audit_counts(report),
+        "audit.html.j2", report=report, limit=LIMIT, thumbnails=pictures.thumbnails, tables=tables
     )
 
 
@@ -218,32 +205,21 @@ def _environment() -> Environment:
 
 
 def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str, Any]]:
-    """The figures of `words.TITLES` that were asked for: key, title, value, low, high, baseline (no skill), note."""
-    found = headline_figures(metrics, photos)
-    localisation = metrics.get("localisation") or {}
-    baselines = dict.fromkeys(("auroc", "balanced_accuracy", "pairs"), 0.5)
-    for key, rate in RATES.items():
-        baselines |= {key: rate, f"{key}_all_real": rate}
-    for key, base in (
-        ("pixel_ap", "prevalence"),
-        ("f1", "baseline_f1"),
-        ("best_f1", "baseline_f1"),
-    ):
-        baselines[key] = localisation.get(base)
+    """The figures of `words.TITLES`: key, title, value, low, high, baseline (what no skill gets), note."""
+    found, localisation = headline_figures(metrics, photos), metrics.get("localisation") or {}
+    baselines = {"auroc": 0.5, "balanced_accuracy": 0.5, "pairs": 0.5}
+    baselines |= {key + end: rate for key, rate in RATES.items() for end in ("", "_all_real")}
+    baselines |= {key: localisation.get(base) for key, base in _BASELINES.items()}
     rows = []
     for key, title in words.TITLES.items():
-        figure = found.get(key)
-        if figure is None:
-            continue
-        note = figure.reason
-        if figure.value is None:
-            baselines[key] = None
-        elif key in ("false_alarms", "false_alarms_all_real", "missed", "review"):
+        figure, note = found[key], found[key].reason
+        if figure.value is not None and key in _OUTCOMES:
             note = f"{round(figure.value * figure.n):,} of {figure.n:,}"
-        elif key == "pairs":
-            note = f"{figure.n:,} pairs"
-        row = {"key": key, "title": title, "value": figure.value, "note": note}
-        rows.append(row | {"low": figure.low, "high": figure.high, "baseline": baselines.get(key)})
+        elif figure.value is not None and figure.n:
+            note = words.count(figure.n, "pair" if key == "pairs" else "photo")
+        row = {"key": key, "title": title, "value": figure.value, "low": figure.low}
+        baseline = None if figure.value is None else baselines.get(key)
+        rows.append(row | {"high": figure.high, "baseline": baseline, "note": note})
     return rows
 
 
@@ -264,45 +240,69 @@ def worst_misses(photos: pd.DataFrame) -> pd.DataFrame:
     return ordered[~group_ids(ordered).duplicated()].head(EXAMPLES)
 
 
-def _examples(table: pd.DataFrame, problems: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    kept = ["file_name", "label", "kind", "generator", "damage", "source", "score", "probability"]
-    for row in table[[*kept, "outcome", "reasons"]].to_dict("records"):
+class _Pictures:
+    """Pictures of a manifest's photos as data URLs. made: those of examples, by file name."""
+
+    def __init__(self, manifest: Manifest | None, detector: Detector | None = None) -> None:
+        self.manifest, self.detector = manifest, detector
+        self.made: dict[str, tuple[str, str]] = {}
+
+    def example(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        """A row of predictions for report.json; its note says why a picture is missing."""
+        name, note = str(row["file_name"]), ""
+        self.made[name] = ("", "")
+        try:
+            if self.manifest is not None:
+                self.made[name] = self._photo_and_heat_map(self.manifest, row)
+        except PhotoError:
+            note = "the photo can no longer be read"
+        except ManifestError as error:
+            note = str(error)
+        keys = ("file_name", "label", "kind", "generator", "damage", "source", "score")
         reasons = str(row["reasons"]).replace("_", " ")
-        yield {**row, "reasons": reasons, "note": problems[row["file_name"]]}
+        judged = {key: row[key] for key in (*keys, "probability", "outcome")}
+        return judged | {"reasons": reasons, "note": note}
 
-
-def _pictures(
-    row: Mapping[Any, Any], manifest: Manifest | None, detector: Detector | None
-) -> tuple[tuple[str, str], str]:
-    """((photo, heat map) as data URLs, why they are missing)."""
-    if manifest is None:
-        return ("", ""), ""
-    # Only what the manifest names is opened: a predictions file could name anything.
-    found = np.flatnonzero(manifest.table["file_name"] == row["file_name"])
-    if not len(found):
-        return ("", ""), "not in the manifest"
-    index, path, heat = int(found[0]), manifest.path(str(row["file_name"])), ""
-    try:
-        if detector is None:
+    def _photo_and_heat_map(self, manifest: Manifest, row: Mapping[Any, Any]) -> tuple[str, str]:
+        # Only what the manifest names is opened: a predictions file could name anything.
+        found = np.flatnonzero(manifest.table["file_name"] == row["file_name"])
+        if not len(found):
+            raise ManifestError("not in the manifest")
+        index, path, heat = int(found[0]), manifest.path(str(row["file_name"])), ""
+        if self.detector is None:
             rgb = decode(path)
-            shape = rgb.shape[:2]
+            shape = (rgb.shape[0], rgb.shape[1])
         else:
-            photo = read_photo(path, detector.pixel_spec, name=str(path))
+            photo = read_photo(path, self.detector.pixel_spec, name=str(path))
             if row["photo_sha256"] and photo.sha256 != row["photo_sha256"]:
-                return ("", ""), "the file has changed since it was judged"
+                raise ManifestError("the file has changed since it was judged")
             rgb, shape = photo.rgb, (photo.height, photo.width)
             small = np.asarray(plots.outlined(rgb, None, _EXAMPLE_SIDE))
-            overlay = draw_overlay(small, detector.predict_photo(photo))
+            overlay = draw_overlay(small, self.detector.predict_photo(photo))
             heat = _data_url(overlay.crop((0, 0, small.shape[1], small.shape[0])))
-    except PhotoError:
-        return ("", ""), "the photo can no longer be read"
-    return (_data_url(plots.outlined(rgb, _mask(manifest, index, shape), _EXAMPLE_SIDE)), heat), ""
+        return _data_url(plots.outlined(rgb, _mask(manifest, index, shape), _EXAMPLE_SIDE)), heat
+
+    def thumbnails(self, names: Sequence[str], masks: bool = False) -> Iterator[dict[str, str]]:
+        """name, label and url of photos, and of their masks; files that cannot be read are left out."""
+        assert self.manifest is not None
+        rows = self.manifest.table.set_index("file_name")[["label", "mask_file_name"]]
+        for name in names:
+            label, mask = rows.loc[name] if name in rows.index else ("", "")
+            for each, what in (
+                ((name, label), (mask, "mask")) if mask and masks else ((name, label),)
+            ):
+                try:
+                    rgb = decode(self.manifest.path(each))
+                except PhotoError:
+                    continue
+                picture = plots.outlined(rgb, None, _THUMBNAIL_SIDE)
+                yield {"name": each, "label": what, "url": _data_url(picture)}
 
 
-def _mask(manifest: Manifest, index: int, size: tuple[int, ...]) -> Any:
+def _mask(manifest: Manifest, index: int, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     try:
         masked = bool(manifest.table["mask_file_name"].iat[index])
-        return read_mask(manifest, index, (size[0], size[1])) if masked else None
+        return read_mask(manifest, index, size) if masked else None
     except ManifestError:
         return None
 
@@ -313,124 +313,38 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-class _Thumbnails:
-    """Small pictures of a manifest's photos and masks as {name, label, url}; files that cannot be read are left out."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.rows = manifest.table.set_index("file_name")[["label", "mask_file_name"]]
-
-    def of_test(self, test: ShortcutTest) -> list[dict[str, str]]:
-        return self._of(test.examples[:8]) if test.failed else []
-
-    def of_problem(self, problem: Problem) -> tuple[list[Any], list[Any]]:
-        """(cases with pictures, further cases)."""
-        masks = problem.kind.startswith("mask_")
-        pictured = ("near_duplicate", "crossing", "label_conflict", "duplicate")
-        cases = problem.items[:6] if masks or problem.kind in pictured else ()
-        shown = [(item, self._of(item.files[:2], masks)) for item in cases]
-        return shown, list(problem.items[len(cases) : 50])
-
-    def _of(self, names: Sequence[str], masks: bool = False) -> list[dict[str, str]]:
-        found = []
-        for name in names:
-            label, mask = self.rows.loc[name] if name in self.rows.index else ("", "")
-            for each, what in ((name, label), (mask if masks else "", "mask")):
-                if each and (url := self._url(each)):
-                    found.append({"name": each, "label": what, "url": url})
-        return found
-
-    @cache  # noqa: B019 (lives as long as the page is made)
-    def _url(self, name: str) -> str:
-        try:
-            rgb = decode(self.manifest.path(name))
-        except PhotoError:
-            return ""
-        return _data_url(plots.outlined(rgb, None, _THUMBNAIL_SIDE))
-
-
-def _test_state(test: ShortcutTest) -> str:
-    if not test.measured:
-        return "unmeasured"
-    if test.failed:
-        return "failed"
-    if test.exception or test.examples:
-        return "allowed"
-    return "passed" if test.blocking else "reported"
-
-
-def _curves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """(title, drawing, what it shows)."""
-    curves = [pd.Series(curve) for curve in values["roc"]]
-    if curves:
-        drawing = plots.svg(lambda axes: plots.roc(axes, curves), "ROC curve at low FPR")
-        yield (
-            "Found, at which price",
-            drawing,
-            "How many synthetic photos are found while so many honest ones are accused. Bands: 95%.",
-        )
-    table = pd.DataFrame(values["reliability"])
-    if len(table):
-        yield (
-            "Does 90% mean 90%?",
-            plots.svg(lambda axes: plots.reliability(axes, table), "Reliability diagram"),
-            "On the diagonal a probability means what it says. Bars: 95%. It holds where as many photos are synthetic "
-            "as in the calibration set; --prior re-weights it.",
-        )
-    edges, kinds = values["histograms"]["edges"], values["histograms"]["kinds"]
-    dashed = "Dashed: the thresholds. " if values["thresholds"] else ""
-    yield (
-        "Where the scores lie",
-        plots.svg(
-            lambda axes: plots.scores(axes, edges, kinds, values["thresholds"]),
-            "Scores by kind of photo",
-            0.75 + 0.42 * len(kinds),
-        ),
-        f"{dashed}Each kind has its own height. Blue: real; orange: synthetic.",
-    )
-
-
-def _robustness_plots(values: Mapping[str, Any]) -> Iterator[Any]:
-    rows = values["robustness"]
+def _robustness_titles(values: Mapping[str, Any]) -> dict[str, str]:
+    """Figures to draw, and on how many photos they are counted."""
+    rows, counts = values["robustness"], values["counts"]
     if not rows:
-        return
+        return {}
     real, damaged = (
-        [int(row.get(n, values["counts"].get(n, 0))) for row in rows]
-        for n in ("n_real", "n_damaged")
+        [int(row.get(n, counts.get(n, 0))) for row in rows] for n in ("n_real", "n_damaged")
     )
     on_all = f"on all {words.span(real)} real photos"
     on_damaged = f"on {words.span(damaged)} really damaged photos"
-    titles = {
+    return {
         "auroc": f"AUROC {on_all}",
         "tpr_at_fpr_1": f"TPR at 1% FPR {on_damaged if counted_on_damaged(damaged) else on_all}",
         "false_alarms": f"false alarms {on_damaged}",
         "false_alarms_all_real": f"false alarms {on_all}",
     }
-    for key, title in titles.items():
-        if any(row.get(key) is not None for row in rows):
-            height = 0.75 + 0.185 * len(rows)
-
-            def draw(axes: Any, key: str = key, title: str = title) -> None:
-                plots.robustness(axes, rows, key, title)
-
-            yield plots.svg(draw, f"{title} after each perturbation", height)
 
 
-def _reliability(photos: pd.DataFrame) -> pd.DataFrame:
+def reliability(photos: pd.DataFrame) -> pd.DataFrame:
     """The diagram's bins of at least 20 photos; empty with fewer than three, or with one class only."""
     labels = photos.loc[photos["probability"].notna(), "label"]
-    bins = min(10, len(labels) // _PER_BIN)
-    if bins < 3 or labels.nunique() < 2:
-        return pd.DataFrame()
-    return reliability_table(photos, bins=bins)
+    bins = min(10, len(labels) // 20)
+    few = bins < 3 or labels.nunique() < 2
+    return pd.DataFrame() if few else reliability_table(photos, bins=bins)
 
 
-def _histograms(photos: pd.DataFrame) -> dict[str, Any]:
+def histograms(photos: pd.DataFrame) -> dict[str, Any]:
     """Photos of each kind in equal steps of the score; scores beyond the outermost half percent count at the ends."""
     low, high = photos["score"].quantile([0.005, 0.995])
-    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    kinds = photos["kind"].where(photos["kind"] != "", photos["label"])
+    edges = np.linspace(low, high if high > low else low + 1, 37)
     scores = photos["score"].clip(edges[0], edges[-1])
+    kinds = photos["kind"].where(photos["kind"] != "", photos["label"])
     counts = {
         kind: np.histogram(scores[kinds == kind], edges)[0].tolist()
         for kind in (*KINDS, *LABELS)
@@ -453,10 +367,10 @@ def _parts(generators: Sequence[GeneratorCount]) -> dict[str, list[str]]:
 def _trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What metrics.json says about the training, where the model itself is missing."""
     rows = metrics.get("per_generator") or {}
-    known = {
-        name: row["trained_on"] for name, row in rows.items() if row.get("trained_on") is not None
-    }
-    return {"generators": [name for name, trained in known.items() if trained]} if known else {}
+    known = {name: row.get("trained_on") for name, row in rows.items()}
+    if all(trained is None for trained in known.values()):
+        return {}
+    return {"generators": [name for name, trained in known.items() if trained]}
 
 
 def _slices(
@@ -464,14 +378,13 @@ def _slices(
 ) -> dict[str, list[dict[str, Any]]]:
     """Tables of slices by name, rows with a figure first. An evaluation without them has kinds and generators only."""
     found = {str(name): list(rows) for name, rows in (metrics.get("slices") or {}).items()}
-    if not found:
-        for name in ("kind", "generator"):
-            rows = metrics.get(f"per_{name}") or {}
-            found[name] = [{name: value, "note": "", **row} for value, row in rows.items()]
+    for name in () if found else ("kind", "generator"):
+        rows = metrics.get(f"per_{name}") or {}
+        found[name] = [{name: value, "note": "", **row} for value, row in rows.items()]
     new = {row.name for row in generators if row.trained_on is False}
+    marks = {True: "never trained on", False: ""}
     found["generator"] = [
-        {**row, "mark": "never trained on" if row["generator"] in new else ""}
-        for row in found.get("generator", [])
+        {**row, "mark": marks[row["generator"] in new]} for row in found.get("generator", [])
     ]
     return {
         name: sorted(rows, key=lambda row: row.get("auroc") is None)
@@ -486,20 +399,18 @@ def _outdated(photos: pd.DataFrame, policy: Policy | None) -> list[str]:
         return []
     plain = photos[photos["reasons"].isin(["", "between_thresholds", "demo_model", NOT_CALIBRATED])]
     changed = int((plain["score"].map(policy.outcome) != plain["outcome"]).sum())
-    if not changed:
-        return []
-    return [
+    note = (
         f"{changed:,} of {len(photos):,} photos were judged with other thresholds than the model's file has now: "
-        "evaluate again. The outcomes on this page are from the evaluation, the policy is from the file."
-    ]
+        "evaluate again. The outcomes here are from the evaluation, the policy is from the file."
+    )
+    return [note] if changed else []
 
 
 def _plain(value: Any) -> Any:
     """JSON values: None for numbers that JSON does not have, lists for tuples."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -84,17 +84,23 @@ def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
-def table(titles: Sequence[object], rows: Sequence[Sequence[object]]) -> Markdown:
-    """A table; "" without rows."""
-    cells = [titles, ["---"] * len(titles), *rows]
-    lines = [f"| {' | '.join(escape(cell) for cell in row)} |" for row in cells]
-    return Markdown("\n".join(lines) if rows else "")
+def table(
+    titles: Sequence[object], rows: Sequence[Sequence[object]], pad: bool = False
+) -> Markdown:
+    """A table; "" without rows. pad: its columns line up in a terminal too."""
+    cells = [[escape(cell) for cell in row] for row in (titles, ["---"] * len(titles), *rows)]
+    widths = [max(map(len, column)) if pad else 0 for column in zip(*cells, strict=True)]
+    lines = [" | ".join(map(str.ljust, row, widths)) for row in cells]
+    return Markdown("\n".join(f"| {line} |" for line in lines) if rows else "")
 
 
 @cache
 def _environment() -> Environment:
     environment = words.environment(finalize=escape)
-    environment.globals |= {"table": table, "code": code, "code_block": code_block}
+    for function in (table, code, code_block, _by_deployed, _share, _slice, outcomes_by_source):
+        environment.globals[function.__name__.strip("_")] = function
+    environment.globals |= {"benchmark_text": terminal.benchmark_text, "few": FEW}
+    environment.globals["least"] = (LEAST_AUROC, LEAST_TPR)
     return environment
 
 
@@ -117,8 +123,8 @@ def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ())
         _environment()
         .get_template("folds.md.j2")
         .render(
-            folds=table((column, "real", "synthetic", *titles), whole),
-            perturbed=table(("perturbation", "over folds", *titles), perturbed),
+            folds=table((column, "real", "synthetic", *titles), whole, pad=True),
+            perturbed=table(("perturbation", "over folds", *titles), perturbed, pad=True),
             worst=[row["note"] for row in as_is if row["fold"] == WORST and row["note"]],
             notes=notes,
             unfinished=unfinished,
@@ -216,6 +222,11 @@ class Evaluated:
     notes: Sequence[str]
 
     @property
+    def real(self) -> pd.DataFrame:
+        """Real photos as they are, of a model with thresholds."""
+        return clean(self.judged[self.judged["label"] == "real"])
+
+    @property
     def deployed(self) -> list[GeneratorCount]:
         return [row for row in self.generators if row.sort == "deployed"]
 
@@ -278,57 +289,41 @@ def card_text(given: CardInputs) -> str:
     commands = [*given.commands, *(str(run.get("command") or "") for run in runs)]
     commands += [*(folds["commands"] if folds else ()), _own_command(given)]
     settings = {key: value for key, value in training.items() if key not in _NOT_SETTINGS}
-    deployed = _generators_in_training(training, trained_rows, families)
-    text = (
-        _environment()
-        .get_template("card.md.j2")
-        .render(
-            given=given,
-            metadata=metadata,
-            training=training,
-            trained=deployed,
-            trained_rows=trained_rows,
-            painted=[
-                None if rows is None else _showing_damage(rows, generators)
-                for rows, generators in (
-                    (trained_rows, deployed),
-                    *((each.photos, each.generators) for each in evaluations),
-                )
-            ],
-            by_family=_by_family,
-            digests={
-                "sha256 of the file": hashlib.sha256(data).hexdigest(),
-                "graph_sha256 (network and weights)": detector.graph_sha256,
-                "policy_sha256 (everything else)": policy_sha256,
-            },
-            megabytes=len(data) / 1e6,
-            parameters=_parameters(data),
-            facts=words.facts("model.txt.j2", metadata=metadata),
-            written=f"{datetime.datetime.now(datetime.UTC).date()} by realdamage {version('realdamage')}",
-            photos=_photos_trained_on(training, trained_rows),
-            families=_families_table(deployed, trained_rows),
-            audit=words.audit_facts(metadata),
-            settings=list(_flat(settings)),
-            validation=list(_flat(metadata.metrics)),
-            false_alarms=_false_alarms(evaluations),
-            few=FEW,
-            evaluations=evaluations,
-            headlines=_headlines,
-            slice=_slice,
-            benchmark_text=terminal.benchmark_text,
-            folds=folds,
-            policy=words.facts("policy.txt.j2", metadata=metadata),
-            guarantee=metadata.policy.guarantee if metadata.policy else None,
-            outcomes=_outcomes(evaluations),
-            weak=_weak_slices(evaluations),
-            least=(LEAST_AUROC, LEAST_TPR),
-            accused=list(_accused(evaluations, metadata.policy)) if metadata.policy else [],
-            allowed=_allowed(metadata.policy) if metadata.policy else None,
-            strange=list(_strange_sources(evaluations, trained_rows)),
-            missing=_missing_damage(evaluations),
-            commands=[command for command in dict.fromkeys(commands) if command],
-        )
-    )
+    trained = _generators_in_training(training, trained_rows, families)
+    sets = [(trained_rows, trained), *((each.photos, each.generators) for each in evaluations)]
+    policy = metadata.policy
+    values = {
+        "given": given,
+        "metadata": metadata,
+        "training": training,
+        "trained": trained,
+        "trained_rows": trained_rows,
+        "painted": [None if rows is None else _showing_damage(rows, own) for rows, own in sets],
+        "digests": {
+            "sha256 of the file": hashlib.sha256(data).hexdigest(),
+            "graph_sha256 (network and weights)": detector.graph_sha256,
+            "policy_sha256 (everything else)": policy_sha256,
+        },
+        "megabytes": len(data) / 1e6,
+        "parameters": _parameters(data),
+        "facts": words.facts("model.txt.j2", metadata=metadata),
+        "written": f"{datetime.datetime.now(datetime.UTC).date()} by realdamage {version('realdamage')}",
+        "audit": words.audit_facts(metadata),
+        "settings": list(_flat(settings)),
+        "validation": list(_flat(metadata.metrics)),
+        "evaluations": evaluations,
+        "folds": folds,
+        "policy": words.facts("policy.txt.j2", metadata=metadata),
+        "guarantee": policy.guarantee if policy else None,
+        "outcomes": _outcomes(evaluations),
+        "weak": _weak_slices(evaluations),
+        "accused": list(_accused(evaluations, policy)) if policy else [],
+        "allowed": _allowed(policy) if policy else None,
+        "strange": list(_strange_sources(evaluations, trained_rows)),
+        "missing": _missing_damage(evaluations),
+        "commands": [command for command in dict.fromkeys(commands) if command],
+    }
+    text = _environment().get_template("card.md.j2").render(values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -414,12 +409,14 @@ def _generators_in_training(
     return words.generator_counts(rows, {}, families)
 
 
-def _by_family(generators: Sequence[GeneratorCount]) -> str:
-    """ "sd1 58, flux1 56": photos by deployed generators, the most first."""
+def _by_deployed(generators: Sequence[GeneratorCount]) -> str:
+    """ "114 photos by deployed generators (sd1 58, flux1 56)", by family, the most first."""
     photos: Counter[str] = Counter()
     for row in generators:
         photos[row.family or row.name] += row.photos if row.sort == "deployed" else 0
-    return ", ".join(f"{name} {n:,}" for name, n in photos.most_common() if n)
+    families = ", ".join(f"{name} {n:,}" for name, n in photos.most_common() if n)
+    which = f" ({families})" if families else ""
+    return f"{words.count(photos.total(), 'photo')} by deployed generators{which}"
 
 
 def _showing_damage(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:
@@ -427,29 +424,6 @@ def _showing_damage(photos: pd.DataFrame, generators: Sequence[GeneratorCount] |
     own = photos["generator"].isin([row.name for row in generators or () if row.sort == "deployed"])
     own &= (photos["label"] == "synthetic") & (photos["kind"] != "pasted")
     return int((own & (photos["damage"] != "")).sum())
-
-
-def _photos_trained_on(training: Mapping[str, Any], rows: pd.DataFrame | None) -> Markdown:
-    if rows is None:
-        counts = [(label, f"{n:,}") for label, n in (training.get("photos") or {}).items()]
-        return table(("label", "photos trained on"), counts)
-    sizes = rows.groupby(["label", "kind"]).size()
-    cells = [(*key, f"{n:,}") for key, n in zip(sizes.index, sizes, strict=True)]
-    return table(("label", "kind", "photos trained on"), cells)
-
-
-def _families_table(
-    trained: Sequence[GeneratorCount] | None, rows: pd.DataFrame | None
-) -> Markdown:
-    """Generators by sort and family, with their photos where these are counted."""
-    families: dict[tuple[str, str], list[GeneratorCount]] = {}
-    for row in trained or ():
-        families.setdefault((row.sort, row.family or "(not named)"), []).append(row)
-    cells = []
-    for key, own in families.items():
-        photos = NOTHING if rows is None else f"{sum(row.photos for row in own):,}"
-        cells.append((*key, photos, ", ".join(row.name for row in own)))
-    return table(("sort", "family", "photos trained on", "generators"), cells)
 
 
 def _parameters(data: bytes) -> str:
@@ -487,16 +461,6 @@ def _own_command(given: CardInputs) -> str:
     for each in given.commands:
         command += ["--command", each]
     return shlex.join(command)
-
-
-def _headlines(values: Mapping[str, Any]) -> Markdown:
-    rows = []
-    for row in values["headlines"]:
-        tell = words.teller(row["key"])
-        baseline = "" if row["baseline"] is None else tell(row["baseline"])
-        ends = interval((row["low"], row["high"]), tell)
-        rows.append((row["title"], tell(row["value"]), ends, baseline, row["note"]))
-    return table(("figure", "value", "95% interval", "without skill", "note"), rows)
 
 
 def _slice(key: str, rows: Sequence[Row], generators: Sequence[GeneratorCount] = ()) -> Markdown:
@@ -542,17 +506,6 @@ def _outcomes(evaluations: Sequence[Evaluated]) -> Markdown:
                 rows.append((each.name, title, f"{n:,}", *shares))
     outcomes = ("called synthetic", "called review", "called real")
     return table(("evaluation", "photos", "n", *outcomes), rows)
-
-
-def _false_alarms(evaluations: Sequence[Evaluated]) -> Markdown:
-    """What the real photos of each source were called at the shipped thresholds, the worst source first."""
-    rows = []
-    for each in evaluations:
-        real = clean(each.judged[each.judged["label"] == "real"])
-        for source, n, called, review in outcomes_by_source(real).itertuples():
-            rows.append((each.name, source, f"{n:,}", _share(called, n), _share(review, n)))
-    titles = ("evaluation", "source", "real photos", "called synthetic", "sent to review")
-    return table(titles, rows)
 
 
 def _weak_slices(evaluations: Sequence[Evaluated]) -> Markdown:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from PIL import Image
 
@@ -30,15 +29,13 @@ from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.splits import components
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.guarantee import photos_needed, upper_bound
 from realdamage.evaluation.perturbations import Perturbation
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.evaluation.steps import Pixels
 from realdamage.evaluation.threshold_choice import ThresholdChoice
 from realdamage.rendering import plots
-from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET, percent_axis
+from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
 
-_DPI = 144
 _VALUES = 9  # bars of a column; rarer values are counted together
 _SIDE = 320  # pixels of a picture's longer side
 
@@ -51,57 +48,46 @@ class NotThereError(RealDamageError):
 
 
 def repository(start: str | Path | None = None) -> Path:
-    """The nearest folder at or above `start` with a pyproject.toml, else `start` (None: the working folder)."""
+    """The nearest folder at or above `start` (None: the working folder) with a pyproject.toml, else `start`."""
     here = Path(start or Path.cwd()).resolve()
     return next((up for up in (here, *here.parents) if (up / "pyproject.toml").is_file()), here)
 
 
 def existing(path: str | Path, name: str, made_by: str = "make quickstart") -> Path:
-    """The file or folder at `path`, relative to the repository. Raises NotThereError with what to run (`made_by`)."""
+    """The file or folder at `path`, relative to the repository. Raises NotThereError with what to run, `made_by`."""
     found = repository() / path
     if not found.exists():
-        advice = "Name another file"
-        if made_by:
-            advice = f"Run `{made_by}` in the repository's folder, or name your own files"
+        advice = f"Run `{made_by}` in the repository's folder, or name" if made_by else "Name"
         raise NotThereError(
-            f"{name} = {str(path)!r}: not found. {advice} in the parameters cell, then run all cells again."
+            f"{name} = {str(path)!r}: not found. {advice} another in the cell of parameters, then run all cells again."
         )
     return found
 
 
-class Plot(Figure):
-    """A figure that a notebook shows by itself; `savefig` writes it to a file."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=_DPI / 2)
-        return buffer.getvalue()
-
-
-def new_plot(
-    title: str, *, columns: int = 1, rows: int = 1, height: float = 4.8, **grid: Any
-) -> tuple[Plot, list[Axes]]:
-    """A figure under a title, and its axes row by row. height: inches. grid: see `Figure.subplots`."""
-    rcParams.update(plots.STYLE)
-    figure = Plot(figsize=(10.5, height), layout="constrained")
+def axes(title: str, columns: int = 1, rows: int = 1, height: float = 4.8) -> list[Axes]:
+    """The axes of a new figure, row by row. height: of the figure, in inches."""
+    plt.style.use(plots.STYLE)
+    size = (10.5, height)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **grid).flat)
+    return list(grid.flat)
 
 
-def drawn(title: str, draw: Any, *given: Any, height: float = 4.8) -> Plot:
-    """One of the report's drawings (`plots`) as a figure: `drawn("ROC", plots.roc, curves)`."""
-    figure, (axes,) = new_plot(title, height=height)
-    draw(axes, *given)
-    return figure
+def plot_pictures(title: str, pictures: Sequence[tuple[Any, str]], columns: int = 4) -> None:
+    """Pictures, each under its caption."""
+    rows = max(1, -(-len(pictures) // columns))
+    panels = axes(title, columns, rows, 0.6 + rows * 11 / columns)
+    for panel in panels:
+        panel.set_axis_off()
+    for panel, (picture, text) in zip(panels, pictures, strict=False):
+        panel.imshow(picture)
+        panel.set_title(text, fontsize=9)
 
 
-def plot_counts(
-    table: pd.DataFrame, columns: Sequence[str] = ("kind", "damage", "split"), share: bool = False
-) -> Plot:
-    """Photos of each label per value of some columns, or shares of the label's photos."""
+def plot_counts(table: pd.DataFrame, columns: Sequence[str], share: bool = False) -> None:
+    """Photos of each label per value of some columns; share: of the label's photos."""
     shown = [column for column in columns if (table[column] != "").any()] or ["label"]
-    figure, panels = new_plot("Real and synthetic photos", columns=len(shown))
-    for axes, column in zip(panels, shown, strict=True):
+    for panel, column in zip(axes("Real and synthetic photos", len(shown)), shown, strict=True):
         counts = pd.crosstab(table[column].replace("", "(none)"), table["label"])
         counts = counts.reindex(columns=list(LABELS), fill_value=0)
         counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
@@ -110,38 +96,10 @@ def plot_counts(
             counts = pd.concat([counts.iloc[: _VALUES - 1], rest.T])
         if share:
             counts = counts / counts.sum().clip(lower=1)
-        counts[::-1].plot.barh(ax=axes, color=LABEL_COLOURS, width=0.75, legend=column == shown[0])
-        for bars in axes.containers:
-            axes.bar_label(bars, fmt="{:.0%}" if share else "{:,.0f}", padding=3, fontsize=8)  # type: ignore[arg-type]
-        axes.set(title=column, xlabel="share of the label's photos" if share else "photos")
-        axes.margins(x=0.15)
-        axes.set_ylabel("")
-    return figure
-
-
-def plot_values(table: pd.DataFrame, value: str, by: str, title: str) -> Plot:
-    """Stacked histogram of a column, split by the values of another."""
-    figure, (axes,) = new_plot(title, height=3.6)
-    if table.empty:
-        axes.text(0.5, 0.5, "nothing to draw", ha="center", transform=axes.transAxes)
-        return figure
-    wide = table.reset_index().pivot(columns=by, values=value).astype(float)
-    wide.plot.hist(ax=axes, bins=40, stacked=True, alpha=0.8, xlabel=value.replace("_", " "))
-    return figure
-
-
-def plot_pictures(
-    title: str, pictures: Sequence[tuple[Any, str]], columns: int = 4, height: float = 3.0
-) -> Plot:
-    """Pictures, each under its caption. height: of a row, in inches."""
-    rows = max(1, -(-len(pictures) // columns))
-    figure, panels = new_plot(title, columns=columns, rows=rows, height=0.6 + height * rows)
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, (picture, text) in zip(panels, pictures, strict=False):
-        axes.imshow(picture)
-        axes.set_title(text, fontsize=9)
-    return figure
+        counts[::-1].plot.barh(ax=panel, color=LABEL_COLOURS, width=0.75, title=column, ylabel="")
+        for bars in panel.containers:
+            panel.bar_label(bars, fmt="{:.0%}" if share else "{:,.0f}", padding=3, fontsize=8)  # type: ignore[arg-type]
+        panel.margins(x=0.15)
 
 
 def photo_of(manifest: Manifest, index: int) -> Image.Image:
@@ -151,20 +109,20 @@ def photo_of(manifest: Manifest, index: int) -> Image.Image:
     return plots.outlined(rgb, read_mask(manifest, index, rgb.shape[:2]) if masked else None, _SIDE)
 
 
-def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> Plot:
+def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> None:
     """Some photos of each kind, drawn at random, one kind a row."""
     kinds, rng = manifest.table["kind"], np.random.default_rng(seed)
     blank = Image.new("RGB", (1, 1), "white")
     pictures: list[tuple[Image.Image, str]] = []
-    for kind in [kind for kind in (*KINDS, "") if (kinds == kind).any()]:
+    for kind in (kind for kind in (*KINDS, "") if (kinds == kind).any()):
         chosen = rng.permutation(np.flatnonzero(kinds == kind))[:photos].tolist()
         pictures += [(photo_of(manifest, index), kind or "(none)") for index in chosen]
         pictures += [(blank, "")] * (photos - len(chosen))
-    return plot_pictures("Photos by kind; outlined: what was painted", pictures, photos, 1.7)
+    plot_pictures("Photos by kind; outlined: what was painted or regenerated", pictures, photos)
 
 
 def file_table(manifest: Manifest) -> pd.DataFrame:
-    """What the files say without a look at the photo: file_name, label, size, saved as, bits_per_pixel."""
+    """What the files say without a look at the photo: file_name, label, size, saved (as), bits_per_pixel."""
     rows = []
     for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
         contents = manifest.path(name).read_bytes()
@@ -176,22 +134,19 @@ def file_table(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["file_name", "label", "size", "saved", "bits_per_pixel"])
 
 
-def plot_audit(report: AuditReport) -> Plot:
+def plot_audit(report: AuditReport) -> None:
     """How well each shortcut tells the labels apart; a test fails when its whole interval lies above the limit."""
-    keys = ["label", "value", "low", "high"]
     rows = [(test.title, test.auroc, test.low, test.high) for test in report.tests]
     colours = [BAD if test.failed else INK if test.blocking else QUIET for test in report.tests]
-    figure, (axes,) = new_plot(report.summary.capitalize(), height=1.6 + 0.46 * len(rows))
-    axes.axvspan(LIMIT, 1, color=BAD, alpha=0.06, linewidth=0)
-    axes.axvline(0.5, color=QUIET, linewidth=1, linestyle=":")
-    title = "AUROC of a classifier that sees these facts alone"
-    plots.intervals(axes, pd.DataFrame(rows, columns=keys), title, colours=colours)
-    axes.set_xlim(0, 1)
-    return figure
+    (panel,) = axes(report.summary.capitalize(), height=1.6 + 0.46 * len(rows))
+    panel.axvspan(LIMIT, 1, color=BAD, alpha=0.06, linewidth=0)
+    table = pd.DataFrame(rows, columns=["label", "value", "low", "high"])
+    plots.intervals(panel, table, "AUROC of a classifier that sees these facts alone", colours)
+    panel.set_xlim(0, 1)
 
 
 def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
-    """Pairs of photos found alike, the nearest first: a, b (file names), bits that differ, same_group, across (splits)."""
+    """Pairs of photos found alike, the nearest first: a, b, bits that differ, same_group, across (two splits, or "")."""
     table, (a, b) = manifest.table, found.pairs.T
     kept, split, name = components(table), table["split"].to_numpy(), table["file_name"].to_numpy()
     apart = (split[a] != split[b]) & (split[a] != "") & (split[b] != "")
@@ -201,87 +156,53 @@ def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
     return rows.sort_values("bits", kind="stable", ignore_index=True)
 
 
-def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame, most: int = 5) -> Plot:
-    """The first pairs of `look_alikes`, one above the other."""
+def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame) -> None:
+    """Pairs of `look_alikes`, one photo above the other."""
     place = {name: index for index, name in enumerate(manifest.table["file_name"])}
-    first = list(pairs.head(most).itertuples())
-    groups = [
-        f"{pair.bits} bits, {'one group' if pair.same_group else 'two groups'}" for pair in first
-    ]
-    upper = [
-        (photo_of(manifest, place[str(pair.a)]), text)
-        for pair, text in zip(first, groups, strict=True)
-    ]
-    lower = [(photo_of(manifest, place[str(pair.b)]), "") for pair in first]
-    return plot_pictures("Do they show the same?", upper + lower, max(1, len(first)), 2.4)
+    pictures = [(photo_of(manifest, place[name]), "") for name in (*pairs["a"], *pairs["b"])]
+    for number, pair in enumerate(pairs.itertuples()):
+        groups = "one group" if pair.same_group else "two groups"
+        pictures[number] = (pictures[number][0], f"{pair.bits} bits apart, {groups}")
+    plot_pictures("Do they show the same?", pictures, max(1, len(pairs)))
 
 
 def slice_map(table: pd.DataFrame, rows: str, columns: str, figure: str = "auroc") -> Styler:
-    """A figure of a `slice_table` by two keys, as a table with colours; empty cells hold too few photos."""
+    """A figure of a `slice_table` by two keys as a coloured table; empty cells hold too few photos."""
     wide = table.pivot(index=rows, columns=columns, values=figure)
-    wide = wide.reindex(index=table[rows].unique(), columns=table[columns].unique())
-    return wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1).format(
-        "{:.2f}", na_rep=""
-    )
+    wide = wide.reindex(index=table[rows].unique())
+    coloured = wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1.0, axis=None)
+    return coloured.format("{:.2f}", na_rep="")
 
 
-def plot_slices(table: pd.DataFrame, by: str, figure: str = "auroc") -> Plot:
-    """A figure of a `slice_table` by one key, without the slices that hold too few photos."""
-    known = table[table[figure].notna()]
-    label = [f"{name} ({n:,})" for name, n in zip(known[by], known["n"], strict=True)]
-    keys = {figure: "value", f"{figure}_low": "low", f"{figure}_high": "high"}
-    rows = known.rename(columns=keys)[[*keys.values()]].assign(label=label)
-    title = f"{figure}, by {by}; {len(table) - len(known)} values with too few photos left out"
-    return drawn(title, plots.intervals, rows, figure, height=1.7 + 0.3 * len(rows))
+def plot_slices(table: pd.DataFrame, by: str) -> None:
+    """AUROC of a `slice_table` by one key, without the slices that hold too few photos."""
+    known = table[table["auroc"].notna()]
+    keys = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
+    rows = known.rename(columns=keys).assign(label=known[by] + known["n"].map(" ({})".format))
+    (panel,) = axes(f"AUROC by {by}", height=1.7 + 0.3 * len(rows))
+    left_out = len(table) - len(known)
+    plots.intervals(panel, rows, f"AUROC; {left_out} values with too few photos are left out")
 
 
-def restated(probability: float, prior: float, stated_at: float = 0.5) -> float:
-    """A probability stated at one share of fakes, at another one, `prior` (Elkan 2001)."""
-    odds = probability / (1 - probability) * prior / (1 - prior) * (1 - stated_at) / stated_at
-    return odds / (1 + odds)
-
-
-def plot_lines(table: pd.DataFrame, title: str, *, x: str, y: str, log: bool = False) -> Plot:
-    """The columns of a table over its index."""
-    figure, (axes,) = new_plot(title)
-    table.plot(ax=axes, logx=log, xlabel=x, ylabel=y)
-    axes.set_ylim(bottom=0)
-    return figure
-
-
-def plot_ways(choice: ThresholdChoice) -> Plot:
+def plot_ways(choice: ThresholdChoice) -> None:
     """What a claim costs by each way of deciding, with 95% intervals, and how many claims a person looks at."""
     ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])][::-1]
-    figure, panels = new_plot("What a claim costs", columns=3, height=3.6, sharey=True)
-    for axes, key in zip(panels, ("cost", "reviewed", "accused"), strict=True):
-        values = pd.Series([getattr(way, key) for way in ways], [way.name.strip() for way in ways])
-        ends = [
-            way.intervals.get(key) or (value, value)
-            for way, value in zip(ways, values, strict=True)
-        ]
-        errors = np.abs(np.transpose(ends) - values.to_numpy())
-        values.plot.barh(ax=axes, xerr=errors, color=GOOD, alpha=0.6, title=key)
-    for axes in panels[1:]:
-        percent_axis(axes.xaxis)
-    return figure
-
-
-def guaranteed(photos: int, delta: float = 0.05, errors: Sequence[int] = (0, 1, 5)) -> pd.DataFrame:
-    """The share of honest buyers accused that can be guaranteed, over the number of photos of real damage."""
-    counts = np.unique(
-        np.geomspace(20, max(2000, 2 * photos, photos_needed(0.01, delta)), 160).astype(int)
-    )
-    return pd.DataFrame(
-        {f"{k} called synthetic": [upper_bound(k, int(n), delta) for n in counts] for k in errors},
-        counts,
-    )
+    names = [way.name.strip() for way in ways]
+    panels = axes("What a claim costs, by the way of deciding", 3, height=3.6)
+    for panel, key in zip(panels, ("cost", "reviewed", "accused"), strict=True):
+        values = np.array([getattr(way, key) for way in ways])
+        ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
+        errors = np.abs(np.transpose(ends) - values)
+        pd.Series(values, names).plot.barh(ax=panel, xerr=errors, color=GOOD, alpha=0.6, title=key)
+    for panel in panels[1:]:
+        panel.set_yticks([])
+        plots.percent_axis(panel.xaxis)
 
 
 class Seen(NamedTuple):
-    """A photo after one perturbation (name "": as it is): rgb uint8 [h, w, 3], and the detector's verdict."""
+    """A photo after a perturbation: rgb uint8 [h, w, 3], and what the detector says of it."""
 
     title: str
-    name: str
     rgb: npt.NDArray[np.uint8]
     verdict: Verdict
 
@@ -291,40 +212,37 @@ def judged_after(
 ) -> list[Seen]:
     """The photo as it is, then after each perturbation, judged as the robustness suite judges it."""
     whole = photo.rgb if photo.upright is None else photo.upright
-    seen = [Seen("As it is", "", whole, detector.predict_photo(photo))]
+    seen = [Seen("As it is", whole, detector.predict_photo(photo))]
     for each in perturbations:
         changed = each(Pixels(whole, None), seed=seed, key=photo.sha256).rgb
         again = read_photo(changed, detector.pixel_spec, name=each.name)
-        again = replace(again, file_quality=each.file_quality)
-        seen.append(Seen(each.title, each.name, changed, detector.predict_photo(again)))
+        verdict = detector.predict_photo(replace(again, file_quality=each.file_quality))
+        seen.append(Seen(each.title, changed, verdict))
     return seen
 
 
 def seen_table(seen: Sequence[Seen], calibration: Calibration | None, prior: float) -> pd.DataFrame:
     """A row for each: score, probability at `prior`, outcome, codes of the reasons, and the photo's quality."""
     rows = []
-    for each in seen:
-        score, quality = each.verdict.score, each.verdict.quality
-        row: dict[str, Any] = {"photo": each.title, "score": score}
-        row["probability"] = calibration.probability(score, prior) if calibration else np.nan
-        row["outcome"] = each.verdict.outcome
-        row["reasons"] = ", ".join(reason.code for reason in each.verdict.reasons)
-        for key in ("short_side", "sharpness", "fine_detail", "compression"):
-            row[key] = getattr(quality, key) if quality else np.nan
-        rows.append(row)
+    for title, _, verdict in seen:
+        row: dict[str, Any] = {"photo": title, "score": verdict.score, "probability": None}
+        if calibration:
+            row["probability"] = calibration.probability(verdict.score, prior)
+        row["outcome"] = verdict.outcome
+        row["reasons"] = ", ".join(reason.code for reason in verdict.reasons)
+        rows.append(row | (asdict(verdict.quality) if verdict.quality else {}))
     return pd.DataFrame(rows).set_index("photo")
 
 
-def plot_seen(seen: Sequence[Seen], policy: Policy | None = None) -> Plot:
+def plot_seen(seen: Sequence[Seen], policy: Policy | None = None) -> None:
     """The score after each perturbation, with the two thresholds: does the verdict hold?"""
-    figure, (axes,) = new_plot("Does the verdict hold?", height=1.6 + 0.4 * len(seen))
+    labels = [f"{title}: {verdict.outcome}" for title, _, verdict in seen]
+    rows = pd.DataFrame({"label": labels, "value": [each.verdict.score for each in seen]})
     colours = [LABEL_COLOURS.get(each.verdict.outcome, QUIET) for each in seen]
-    rows = pd.DataFrame({"label": [f"{each.title}: {each.verdict.outcome}" for each in seen]})
-    rows = rows.assign(value=[each.verdict.score for each in seen], low=np.nan, high=np.nan)
-    plots.intervals(axes, rows, "score (higher: more synthetic)", colours=colours)
+    (panel,) = axes("Does the verdict hold?", height=1.6 + 0.4 * len(seen))
+    plots.intervals(panel, rows.assign(low=np.nan, high=np.nan), "score", colours)
     for threshold in (policy.t_real, policy.t_synthetic) if policy else ():
-        axes.axvline(threshold, color=INK, linewidth=1, linestyle="--")
-    return figure
+        panel.axvline(threshold, color=INK, linewidth=1, linestyle="--")
 
 
 def overlay(rgb: npt.NDArray[np.uint8], verdict: Verdict) -> Image.Image:
@@ -332,18 +250,15 @@ def overlay(rgb: npt.NDArray[np.uint8], verdict: Verdict) -> Image.Image:
     return draw_overlay(rgb, verdict).crop((0, 0, rgb.shape[1], rgb.shape[0]))
 
 
-def plot_tiles(photo: Photo, tiles: Cover, logits: npt.NDArray[np.float32]) -> Plot:
+def plot_tiles(photo: Photo, tiles: Cover, logits: npt.NDArray[np.float32]) -> None:
     """How the photo is cut into overlapping tiles, and the network's logit for each."""
-    figure, (axes,) = new_plot(
-        f"{len(logits)} tiles and their logits (orange: synthetic)", height=6
-    )
-    axes.imshow(photo.rgb)
-    axes.set_axis_off()
-    half = tiles.tiles.shape[1] // 2
-    for (top, left), logit in zip((tiles.origins + half).tolist(), logits.tolist(), strict=True):
+    (panel,) = axes(f"{len(logits)} tiles and their logits (orange: synthetic)", height=6)
+    panel.imshow(photo.rgb)
+    panel.set_axis_off()
+    side = tiles.tiles.shape[1]
+    for (top, left), logit in zip(tiles.origins.tolist(), logits.tolist(), strict=True):
+        panel.add_patch(plt.Rectangle((left, top), side, side, fill=False, edgecolor="white"))
         colour = LABEL_COLOURS["synthetic" if logit > 0 else "real"]
         box = {"facecolor": colour, "alpha": 0.8, "linewidth": 0, "pad": 3}
-        axes.text(left, top, f"{logit:+.1f}", color="white", ha="center", va="center", bbox=box)
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]) * half
-        axes.plot(left + corners[:, 0], top + corners[:, 1], color="white", linewidth=0.8)
-    return figure
+        place = (left + side / 2, top + side / 2)
+        panel.annotate(f"{logit:+.1f}", place, color="white", ha="center", va="center", bbox=box)

@@ -119,7 +119,7 @@ def scores(
 
 
 def intervals(
-    axes: Axes, rows: pd.DataFrame, title: str, *, colours: Sequence[str] | None = None
+    axes: Axes, rows: pd.DataFrame, title: str, colours: Sequence[str] | None = None
 ) -> None:
     """A dot on its 95% interval for each row. rows: label, value, low, high (NaN: not measured), perhaps family.
 
@@ -173,13 +173,13 @@ def _rows(axes: Axes, title: str) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def svg(draw: Callable[[Axes], None], title: str, height: float = 3.0) -> Markup:
-    """What `draw` draws, as an <svg> in the page's own colours, with no size and no ids of its own."""
+def svg(draw: Callable[..., None], title: str, *given: Any, height: float = 3.0) -> Markup:
+    """What `draw(axes, *given)` draws, as an <svg> in the page's own colours, with no size and no ids of its own."""
     buffer = io.StringIO()
     # The salt keeps the ids of two drawings apart, and the same in every run.
     with rc_context({**STYLE, **_PAGE_STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure.add_subplot(), *given)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", buffer.getvalue(), flags=re.DOTALL)

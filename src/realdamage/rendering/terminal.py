@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from realdamage.claims.values import Claim
     from realdamage.data.audit_report import AuditReport, ShortcutTest
     from realdamage.evaluation.calibration import CalibrationSummary
-    from realdamage.evaluation.compare import Comparison, Difference
+    from realdamage.evaluation.compare import Comparison
     from realdamage.evaluation.economics import ThresholdChoice
     from realdamage.evaluation.gate import GateSummary
     from realdamage.evaluation.monitor import MonitorReport
@@ -141,49 +141,8 @@ def benchmark_text(figures: Mapping[str, Any]) -> str:
 
 def format_comparison(comparison: Comparison) -> str:
     """A comparison of two models: figures, perturbations, and the photos that they call differently."""
-    return _render("comparison", comparison=comparison, **comparison_words(comparison))
-
-
-def comparison_words(comparison: Comparison) -> dict[str, str]:
-    """conclusion, compared and flips: a sentence each, for the terminal and the page."""
-    left_out = {
-        "rows that only A has": comparison.only_a,
-        "rows that only B has": comparison.only_b,
-        "rows that one of them could not judge": comparison.unscored,
-    }
-    compared = (
-        f"{comparison.n:,} photos in {comparison.n_groups:,} groups that both have judged: {comparison.n_real:,} real "
-        f"({comparison.n_damaged:,} really damaged), {comparison.n - comparison.n_real:,} synthetic. "
-        f"Left out: {', '.join(f'{n:,} {what}' for what, n in left_out.items() if n) or 'none'}."
-    )
-    flips = "None: both call every photo the same."
-    if comparison.flips:
-        gains = sum(flip.gain for flip in comparison.flips)
-        damaged = [flip for flip in comparison.flips if flip.kind == "damaged"]
-        accused = sum(flip.b_outcome == "synthetic" for flip in damaged)
-        cleared = sum(flip.a_outcome == "synthetic" for flip in damaged)
-        flips = (
-            f"{len(comparison.flips):,} photos: B is nearer to the truth on {gains:,}, further from it on "
-            f"{len(comparison.flips) - gains:,}. Really damaged ones: {accused:,} newly called synthetic, "
-            f"{cleared:,} no longer."
-        )
-    return {"conclusion": conclusion(comparison.figures), "compared": compared, "flips": flips}
-
-
-def conclusion(figures: Sequence[Difference]) -> str:
-    """One sentence over all figures: in which B is better, in which worse."""
-    titles: dict[str, list[str]] = {}
-    for row in figures:
-        titles.setdefault(row.standing, []).append(row.title)
-    parts = [
-        f"B is {each} in {', '.join(titles[each])}"
-        for each in ("worse", "better")
-        if each in titles
-    ]
-    known = len(figures) - len(titles.get("not measured", []))
-    if not known:
-        return "Nothing could be measured on these photos."
-    return f"{'; '.join(parts) or f'No clear difference at 95% in any of {known} figures'}."
+    summary = words.lines("comparison.txt.j2", comparison=comparison)
+    return _render("comparison", comparison=comparison, summary=summary)
 
 
 def calibration_text(summary: CalibrationSummary) -> str:
@@ -195,7 +154,7 @@ def calibration_text(summary: CalibrationSummary) -> str:
         )
 
     text = _render("calibration", summary=summary, limit=limit)
-    return "\n".join([*words.demo_note(summary.demo), *_wrapped(text.splitlines(), "", " " * 14)])
+    return "\n".join(_wrapped(text.splitlines(), "", " " * 14))
 
 
 def format_costs(choice: ThresholdChoice, by_rate: pd.DataFrame) -> str:

@@ -24,11 +24,11 @@ Row = Mapping[str, Any]
 NOTHING = "–"
 """Printed where a figure is missing; the reason is printed with it."""
 TITLES: Mapping[str, str] = {
+    "tpr_at_fpr_1": "TPR at 1% FPR on really damaged photos",
+    "tpr_at_fpr_0.5": "TPR at 0.5% FPR on really damaged photos",
+    "tpr_at_fpr_5": "TPR at 5% FPR on really damaged photos",
     "auroc": "AUROC, synthetic against real",
     "average_precision": "average precision",
-    "tpr_at_fpr_0.5": "TPR at 0.5% FPR on really damaged photos",
-    "tpr_at_fpr_1": "TPR at 1% FPR on really damaged photos",
-    "tpr_at_fpr_5": "TPR at 5% FPR on really damaged photos",
     "tpr_at_fpr_0.5_all_real": "TPR at 0.5% FPR on all real photos",
     "tpr_at_fpr_1_all_real": "TPR at 1% FPR on all real photos",
     "tpr_at_fpr_5_all_real": "TPR at 5% FPR on all real photos",
