@@ -31,7 +31,8 @@ from realdamage.core.photo import PixelSpec, assemble, cover, read_photo
 from realdamage.core.pooling import Pooling, pool
 from realdamage.core.regions import find_regions
 from realdamage.core.scorer import OnnxScorer
-from realdamage.exporting.exporter import PARITY_CALIBRATION, onnx_bytes
+from realdamage.exporting.onnx import onnx_bytes
+from realdamage.exporting.parity import PARITY_CALIBRATION
 from realdamage.training.network import EvidenceViT, build_network
 from realdamage.training.scorer import TorchScorer
 

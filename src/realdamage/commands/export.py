@@ -9,7 +9,7 @@ import torch
 
 from realdamage import configuration
 from realdamage.errors import UsageError
-from realdamage.exporting.exporter import export_network
+from realdamage.exporting.onnx import export_network
 from realdamage.schema import ExportConfig
 from realdamage.training.classifier import load_classifier
 from realdamage.training.record import model_metadata

@@ -36,7 +36,7 @@ from realdamage.data.shortcuts import container_auroc
 from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.perturbations import Perturbation
+from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import (
     PatchEvidence,
     PhotoDetector,
@@ -48,7 +48,6 @@ from realdamage.evaluation.predictions import (
     verdict_row,
 )
 from realdamage.evaluation.slices import CLEAN, json_records, robustness_table, standard_slices
-from realdamage.evaluation.steps import Pixels
 
 log = logging.getLogger(__name__)
 
