@@ -215,7 +215,7 @@ def card(arguments: argparse.Namespace) -> int:
     )
     to_terminal = str(arguments.output) == "-"
     page = arguments.output or arguments.model.with_suffix(".md")
-    text = card_text(given, folder=None if to_terminal else page.parent)
+    text = card_text(given)
     if to_terminal:
         print(text, end="")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -29,11 +30,11 @@ from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.splits import components
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.perturbations import Perturbation
+from realdamage.evaluation.economics import ThresholdChoice
+from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
-from realdamage.evaluation.steps import Pixels
-from realdamage.evaluation.threshold_choice import ThresholdChoice
 from realdamage.rendering import plots
+from realdamage.rendering.html import Report
 from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
 
 _VALUES = 9  # bars of a column; rarer values are counted together
@@ -164,6 +165,19 @@ def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame) -> None:
         groups = "one group" if pair.same_group else "two groups"
         pictures[number] = (pictures[number][0], f"{pair.bits} bits apart, {groups}")
     plot_pictures("Do they show the same?", pictures, max(1, len(pairs)))
+
+
+def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None:
+    """The first of a report's "false_alarms" or "misses", each above its heat map."""
+    rows = report.values[examples][:most]
+    pictures: list[tuple[Any, str]] = []
+    for side in (0, 1):
+        for row in rows:
+            data = base64.b64decode(report.pictures[row["file_name"]][side].partition(",")[2])
+            picture = Image.open(io.BytesIO(data)) if data else Image.new("RGB", (1, 1), "white")
+            text = f"{row['kind']} {row['damage']}\n{row['score']:+.2f}, {row['outcome']}"
+            pictures.append((picture, row["note"] if side else text))
+    plot_pictures(title, pictures, max(1, len(rows)))
 
 
 def slice_map(table: pd.DataFrame, rows: str, columns: str, figure: str = "auroc") -> Styler:

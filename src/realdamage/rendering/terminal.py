@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from realdamage.provenance.reader import ABSENCE
 from realdamage.rendering import words
-from realdamage.rendering.words import Row, interval, number, signed
+from realdamage.rendering.words import Row, interval, signed
 
 if TYPE_CHECKING:
     import pandas as pd
