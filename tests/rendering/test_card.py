@@ -213,7 +213,7 @@ def test_what_it_cannot_do_comes_from_the_figures(desk: Desk) -> None:
     assert lines_with(limits, "generator taesd = family taesd", f"| {weak:.3f} (")
     assert not lines_with(limits, "Nano Banana")  # AUROC 0.8, TPR 0.78
     assert lines_with(limits, "after “BLUR”", f"{accused} of 120 photos of real damage", "the 3% ")
-    assert not lines_with(limits, "2 of 120")  # below the 3% guaranteed
+    assert not lines_with(limits, ", 2 of 120")  # below the 3% guaranteed
     assert lines_with(limits, "really cracked, scratched, stained")
     assert lines_with(limits, "1 of 3 values of generator")
 

@@ -13,6 +13,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -97,7 +98,8 @@ def table(
 @cache
 def _environment() -> Environment:
     environment = words.environment(finalize=escape)
-    for function in (table, code, code_block, _by_deployed, _share, _slice, outcomes_by_source):
+    functions = (table, code, code_block, _families, _painted, _share, _slice, outcomes_by_source)
+    for function in functions:
         environment.globals[function.__name__.strip("_")] = function
     environment.globals |= {"benchmark_text": terminal.benchmark_text, "few": FEW}
     environment.globals["least"] = (LEAST_AUROC, LEAST_TPR)
@@ -208,27 +210,19 @@ class CardInputs:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation. judged: rows with a score from a model with thresholds, under all perturbations.
-
-    photos: scored rows of the photos as they are. values: those of the report. run: of metrics.json.
-    """
+    """One evaluation: photos as they are (scored), those judged with thresholds, and the report's values."""
 
     name: str
     photos: pd.DataFrame
-    judged: pd.DataFrame
+    judged: pd.DataFrame  # under all perturbations
     values: Mapping[str, Any]
     run: Mapping[str, Any]
     generators: Sequence[GeneratorCount]
-    notes: Sequence[str]
 
     @property
     def real(self) -> pd.DataFrame:
-        """Real photos as they are, of a model with thresholds."""
+        """Real photos as they are, judged with thresholds."""
         return clean(self.judged[self.judged["label"] == "real"])
-
-    @property
-    def deployed(self) -> list[GeneratorCount]:
-        return [row for row in self.generators if row.sort == "deployed"]
 
     def tables(self) -> Iterator[tuple[str, Sequence[Row]]]:
         """(column, rows) of the robustness suite and of all slices by one column."""
@@ -244,11 +238,9 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
         name, sign, path = text.partition("=")
         if not sign or Path(text).exists():
             name, path = Path(text).resolve().name, text
-        if not name or not path:
-            raise UsageError(f"--evaluation {text}: write NAME=FOLDER, such as test=out/x/test")
-        if name in folders:
+        if not name or not path or name in folders:
             raise UsageError(
-                f"--evaluation {text}: {folders[name]} already has the name {name}. Use NAME={path}."
+                f"--evaluation {text}: write NAME=FOLDER, such as test=out/x/test, and each name once"
             )
         folders[name] = Path(path)
     return folders
@@ -262,72 +254,33 @@ def card_text(given: CardInputs) -> str:
     """
     if not given.evaluations:
         raise UsageError("A card needs figures: name an evaluation with --evaluation FOLDER")
-    detector, data = Detector.load(given.model, threads=1), given.model.read_bytes()
-    metadata, training = detector.metadata, detector.metadata.training
-    read = {name: _read(path, detector, given.model) for name, path in given.evaluations.items()}
+    detector = Detector.load(given.model, threads=1)
+    training = detector.metadata.training
+    read = {name: _read(path, given.model, detector) for name, path in given.evaluations.items()}
     runs = [metrics.get("run") or {} for _, metrics in read.values()]
-    trained_rows = find_training_photos(training, given.manifest, runs)
-    tables = [photos for photos, _ in read.values()]
-    families = words.families_of(*tables, *([] if trained_rows is None else [trained_rows]))
-    policy_sha256 = stored_policy_sha256(data)
+    rows = find_training_photos(training, given.manifest, runs)
+    tables = [predictions for predictions, _ in read.values()]
+    families = words.families_of(*tables, *([] if rows is None else [rows]))
     evaluations = []
-    for name, (predictions, metrics) in read.items():
+    for (name, (predictions, metrics)), run in zip(read.items(), runs, strict=True):
         scored = labelled_and_scored(predictions)
-        run, photos = metrics.get("run") or {}, clean(scored)
-        evaluations.append(
-            Evaluated(
-                name,
-                photos=photos,
-                judged=scored[has_thresholds(scored)],
-                values=build_report((predictions, metrics), detector=detector).values,
-                run=run,
-                generators=words.generator_counts(photos, training, families),
-                notes=list(_notes(run, photos, policy_sha256)),
-            )
-        )
-    folds = read_folds(given.folds) if given.folds else None
-    commands = [*given.commands, *(str(run.get("command") or "") for run in runs)]
-    commands += [*(folds["commands"] if folds else ()), _own_command(given)]
-    settings = {key: value for key, value in training.items() if key not in _NOT_SETTINGS}
-    trained = _generators_in_training(training, trained_rows, families)
-    sets = [(trained_rows, trained), *((each.photos, each.generators) for each in evaluations)]
-    policy = metadata.policy
-    values = {
-        "given": given,
-        "metadata": metadata,
-        "training": training,
-        "trained": trained,
-        "trained_rows": trained_rows,
-        "painted": [None if rows is None else _showing_damage(rows, own) for rows, own in sets],
-        "digests": {
-            "sha256 of the file": hashlib.sha256(data).hexdigest(),
-            "graph_sha256 (network and weights)": detector.graph_sha256,
-            "policy_sha256 (everything else)": policy_sha256,
-        },
-        "megabytes": len(data) / 1e6,
-        "parameters": _parameters(data),
-        "facts": words.facts("model.txt.j2", metadata=metadata),
-        "written": f"{datetime.datetime.now(datetime.UTC).date()} by realdamage {version('realdamage')}",
-        "audit": words.audit_facts(metadata),
-        "settings": list(_flat(settings)),
-        "validation": list(_flat(metadata.metrics)),
-        "evaluations": evaluations,
-        "folds": folds,
-        "policy": words.facts("policy.txt.j2", metadata=metadata),
-        "guarantee": policy.guarantee if policy else None,
-        "outcomes": _outcomes(evaluations),
-        "weak": _weak_slices(evaluations),
-        "accused": list(_accused(evaluations, policy)) if policy else [],
-        "allowed": _allowed(policy) if policy else None,
-        "strange": list(_strange_sources(evaluations, trained_rows)),
-        "missing": _missing_damage(evaluations),
-        "commands": [command for command in dict.fromkeys(commands) if command],
-    }
-    text = _environment().get_template("card.md.j2").render(values)
+        photos, judged = clean(scored), scored[has_thresholds(scored)]
+        generators = words.generator_counts(photos, training, families)
+        values = build_report((predictions, metrics), detector=detector).values
+        evaluations.append(Evaluated(name, photos, judged, values, run, generators))
+    card = _Card(
+        given,
+        detector,
+        evaluations,
+        training_rows=rows,
+        trained=_generators_in_training(training, rows, families),
+        folds=read_folds(given.folds) if given.folds else None,
+    )
+    text = _environment().get_template("card.md.j2").render(card=card)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _read(folder: Path, detector: Detector, model: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _read(folder: Path, model: Path, detector: Detector) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Predictions and metrics. Raises RealDamageError: another network was evaluated."""
     predictions, metrics = read_evaluation(folder)
     judged_by = str((metrics.get("run") or {}).get("graph_sha256") or "")
@@ -340,18 +293,6 @@ def _read(folder: Path, detector: Detector, model: Path) -> tuple[pd.DataFrame, 
             code="another_network",
         )
     return predictions, metrics
-
-
-def _notes(run: Mapping[str, Any], photos: pd.DataFrame, policy_sha256: str) -> Iterator[str]:
-    judged_with = str(run.get("policy_sha256") or policy_sha256)
-    if judged_with != policy_sha256:
-        yield (
-            "the network is the same, but calibration, policy or other metadata have changed since "
-            f"({judged_with[:12]}, now {policy_sha256[:12]}); the outcomes are those of the evaluation."
-        )
-    n = int((photos["split"] == "train").sum())
-    if n:
-        yield f"{n:,} of its photos are of a split “train”: the model may have learned from them."
 
 
 def find_training_photos(
@@ -372,12 +313,10 @@ def find_training_photos(
             )
         return rows
     for place in filter(None, dict.fromkeys(str(run.get("data_root") or "") for run in runs)):
-        try:
+        with suppress(RealDamageError):
             rows = training_photos(read_dataset(place), training)
-        except RealDamageError:
-            continue
-        if rows is not None:
-            return rows
+            if rows is not None:
+                return rows
     return None
 
 
@@ -402,14 +341,171 @@ def _generators_in_training(
         return None
     if rows is None:
         names = pd.Series([str(name) for name in training["generators"]], dtype=str)
-        control = names.eq("paint").map({True: "pasted", False: ""})
-        family = names.map(families).fillna("")
-        named = {"label": "synthetic", "generator": names, "family": family, "kind": control}
-        rows = pd.DataFrame(named)
+        rows = pd.DataFrame({"generator": names, "label": "synthetic"})
+        rows["family"] = names.map(families).fillna("")
+        rows["kind"] = names.eq("paint").map({True: "pasted", False: ""})
     return words.generator_counts(rows, {}, families)
 
 
-def _by_deployed(generators: Sequence[GeneratorCount]) -> str:
+@dataclass(frozen=True)
+class _Card:
+    """What the template asks for. training_rows: photos trained on, None: not found. trained: their generators."""
+
+    given: CardInputs
+    detector: Detector
+    evaluations: Sequence[Evaluated]
+    training_rows: pd.DataFrame | None
+    trained: Sequence[GeneratorCount] | None
+    folds: Mapping[str, Any] | None
+
+    @property
+    def policy(self) -> Policy | None:
+        return self.detector.metadata.policy
+
+    def facts(self) -> Iterator[tuple[str, object]]:
+        data = self.given.model.read_bytes()
+        yield "file", f"{self.given.model.name}, {len(data) / 1e6:.1f} MB"
+        yield "sha256 of the file", code(hashlib.sha256(data).hexdigest())
+        yield "graph_sha256 (network and weights)", code(self.detector.graph_sha256)
+        yield "policy_sha256 (everything else)", code(self.policy_sha256)
+        with suppress(ImportError):
+            import onnx
+
+            weights = onnx.load_from_string(data).graph.initializer
+            kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
+            n = sum(math.prod(each.dims) for each in weights if each.data_type in kinds)
+            yield "parameters", f"{n:,}"
+        yield from words.facts("model.txt.j2", metadata=self.detector.metadata)
+        yield "licence", self.given.licence or "not given (--licence)"
+        today = datetime.datetime.now(datetime.UTC).date()
+        yield "this card", f"written {today} by realdamage {version('realdamage')}"
+
+    @property
+    def policy_sha256(self) -> str:
+        return stored_policy_sha256(self.given.model.read_bytes())
+
+    def audit(self) -> dict[str, Any]:
+        return words.audit_facts(self.detector.metadata)
+
+    def policy_facts(self) -> list[words.Fact]:
+        return words.facts("policy.txt.j2", metadata=self.detector.metadata)
+
+    def settings(self) -> list[tuple[str, str]]:
+        training = self.detector.metadata.training
+        return list(_flat({k: value for k, value in training.items() if k not in _NOT_SETTINGS}))
+
+    def validation(self) -> list[tuple[str, str]]:
+        return list(_flat(self.detector.metadata.metrics))
+
+    def commands(self) -> list[str]:
+        """All commands that are known, in order."""
+        own = ["realdamage", "card", str(self.given.model)]
+        for name, folder in self.given.evaluations.items():
+            own += ["--evaluation", f"{name}={folder}"]
+        for option in ("folds", "manifest", "licence"):
+            value = getattr(self.given, option)
+            own += [f"--{option}", str(value)] if value else []
+        for command in self.given.commands:
+            own += ["--command", command]
+        known = [*self.given.commands, *(each.run.get("command") for each in self.evaluations)]
+        known += [*(self.folds["commands"] if self.folds else ()), shlex.join(own)]
+        return list(filter(None, dict.fromkeys(known)))
+
+    def outcomes(self) -> list[tuple[str, ...]]:
+        """What photos were called at the shipped thresholds, by what a wrong outcome means to somebody."""
+        rows = []
+        for each in self.evaluations:
+            photos = clean(each.judged)
+            synthetic, damaged = photos["label"] == "synthetic", photos["kind"] == "damaged"
+            by_deployed = synthetic & _by_deployed(photos, each.generators)
+            sorts = {
+                "really damaged": ~synthetic & damaged,
+                "other real": ~synthetic & ~damaged,
+                "synthetic, by deployed generators": by_deployed,
+                "other synthetic": synthetic & ~by_deployed,
+            }
+            for title, own in sorts.items():
+                called, n = photos.loc[own, "outcome"].value_counts(), int(own.sum())
+                outcomes = ("synthetic", "review", "real") if n else ()
+                shares = [_share(int(called.get(outcome, 0)), n) for outcome in outcomes]
+                rows += [(each.name, title, f"{n:,}", *shares)] if n else []
+        return rows
+
+    def weak_slices(self) -> list[tuple[str, ...]]:
+        """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst of each evaluation first. Equal photos share a row."""
+        rows = []
+        for each in self.evaluations:
+            found: dict[tuple[Any, ...], tuple[list[str], Row]] = {}
+            for key, row in ((key, row) for key, table in each.tables() for row in table):
+                auroc, rate, value = row.get("auroc"), row.get("tpr_at_fpr_1"), str(row[key])
+                # Nobody can act on photos of no named source or condition.
+                nameless = value.startswith("(") and key not in ("generator", "perturbation")
+                if auroc is None or nameless:
+                    continue
+                if auroc < LEAST_AUROC or (rate is not None and rate < LEAST_TPR):
+                    same = (row["n"], auroc, rate, row.get("called_real"))
+                    names, _ = found.setdefault(same, ([], row))
+                    names.append(f"{key.replace('_', ' ')} {value}")
+            for names, row in sorted(found.values(), key=lambda pair: float(pair[1]["auroc"])):
+                cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
+                rows.append((each.name, " = ".join(names), *cells))
+        return rows
+
+    @property
+    def allowed(self) -> float:
+        """The share of honest photos that may be called synthetic."""
+        if self.policy is None:
+            return 1.0
+        alpha = self.policy.guarantee.alpha if self.policy.guarantee else None
+        return self.policy.fpr if alpha is None else alpha
+
+    def accused(self) -> list[dict[str, Any]]:
+        """Where more honest photos than that were called synthetic: evaluation, after, n, of, sort, share."""
+        rows = []
+        for each in self.evaluations:
+            titles = {row["perturbation"]: row.get("title") for row in each.values["robustness"]}
+            real = each.judged[each.judged["label"] == "real"]
+            for name, photos in real.groupby("perturbation", sort=False):
+                damaged = photos[photos["kind"] == "damaged"]
+                sorts = {"photos of real damage": damaged}
+                sorts |= {"real photos of any kind": photos} if len(photos) > len(damaged) else {}
+                where = {"evaluation": each.name, "after": titles.get(name) or name}
+                for sort, own in sorts.items():
+                    n, of = int((own["outcome"] == "synthetic").sum()), len(own)
+                    row = {"sort": sort, "n": n, "of": of, "share": _share(n, of) if of else ""}
+                    rows += [where | row] if n > self.allowed * of else []
+        return rows
+
+    def strange_sources(self) -> Iterator[str]:
+        """Real photos of sources that the model was never trained on, and what they were called."""
+        rows = self.training_rows
+        known = [] if rows is None else ["", *rows.loc[rows["label"] == "real", "source"]]
+        for each in self.evaluations if known else ():
+            real = each.photos[each.photos["label"] == "real"]
+            for name, own in real[~real["source"].isin(known)].groupby("source"):
+                called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
+                yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
+
+    def missing_damage(self) -> list[str]:
+        """The types of real damage that no test has."""
+        photos = pd.concat([each.photos for each in self.evaluations])
+        there = set(photos.loc[photos["kind"] == "damaged", "damage"]) | {"other"}
+        return [name for name in DAMAGES if name not in there]
+
+
+def _by_deployed(photos: pd.DataFrame, generators: Sequence[GeneratorCount]) -> pd.Series:
+    """bool [n]: photos by deployed generators."""
+    names = [row.name for row in generators if row.sort == "deployed"]
+    return photos["generator"].isin(names) & (photos["kind"] != "pasted")
+
+
+def _painted(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:
+    """How many photos by deployed generators show damage."""
+    by_deployed = _by_deployed(photos, generators or ()) & (photos["label"] == "synthetic")
+    return int((by_deployed & (photos["damage"] != "")).sum())
+
+
+def _families(generators: Sequence[GeneratorCount]) -> str:
     """ "114 photos by deployed generators (sd1 58, flux1 56)", by family, the most first."""
     photos: Counter[str] = Counter()
     for row in generators:
@@ -419,166 +515,30 @@ def _by_deployed(generators: Sequence[GeneratorCount]) -> str:
     return f"{words.count(photos.total(), 'photo')} by deployed generators{which}"
 
 
-def _showing_damage(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:
-    """How many photos by deployed generators show damage."""
-    own = photos["generator"].isin([row.name for row in generators or () if row.sort == "deployed"])
-    own &= (photos["label"] == "synthetic") & (photos["kind"] != "pasted")
-    return int((own & (photos["damage"] != "")).sum())
-
-
-def _parameters(data: bytes) -> str:
-    """How many numbers the graph's weights are; "" without the package that reads them."""
-    try:
-        import onnx
-    except ImportError:
-        return ""
-    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
-    weights = onnx.load_from_string(data).graph.initializer
-    return f"{sum(math.prod(each.dims) for each in weights if each.data_type in kinds):,}"
-
-
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Nested values as rows of a table: (a.b, value)."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{key}.")
             continue
-        texts = [f"{each:.4g}" if isinstance(each, float) else str(each) for each in _listed(value)]
+        listed = value if isinstance(value, list) else [value]
+        texts = [f"{each:.4g}" if isinstance(each, float) else str(each) for each in listed]
         yield f"{before}{key}", ", ".join(texts)
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _own_command(given: CardInputs) -> str:
-    command = ["realdamage", "card", str(given.model)]
-    for name, folder in given.evaluations.items():
-        command += ["--evaluation", f"{name}={folder}"]
-    for option in ("folds", "manifest", "licence"):
-        value = getattr(given, option)
-        command += [f"--{option}", str(value)] if value else []
-    for each in given.commands:
-        command += ["--command", each]
-    return shlex.join(command)
 
 
 def _slice(key: str, rows: Sequence[Row], generators: Sequence[GeneratorCount] = ()) -> Markdown:
     """Rows with a figure; generators: for a column that says whether the model was trained on each."""
     rows = [row for row in rows if row.get("auroc") is not None]
     columns = words.measured(rows)
-    titles, cells = [key, *columns.values()], []
     known = {True: "trained on", False: "never trained on", None: "not known"}
-    marks = {row.name: f"{known[row.trained_on]} ({row.sort})" for row in generators}
-    if marks:
-        titles.insert(1, "in training")
+    marks = {row.name: [f"{known[row.trained_on]} ({row.sort})"] for row in generators}
+    cells = []
     for row in rows:
-        mark = [marks.get(row[key], NOTHING)] if marks else []
+        mark = marks.get(row[key], [NOTHING]) if marks else []
         cells.append((row[key], *mark, *(words.cell(row, column) for column in columns)))
-    return table(titles, cells)
+    return table((key, *(["in training"] if marks else []), *columns.values()), cells)
 
 
 def _share(n: int, of: int) -> str:
     """A share with its exact interval (Clopper and Pearson)."""
     return f"{percent(n / of)} ({interval(share_interval(n, of), percent)})"
-
-
-def _outcomes(evaluations: Sequence[Evaluated]) -> Markdown:
-    """What photos were called at the shipped thresholds, by what a wrong outcome means to somebody."""
-    rows = []
-    for each in evaluations:
-        photos = clean(each.judged)
-        synthetic, damaged = photos["label"] == "synthetic", photos["kind"] == "damaged"
-        by_deployed = photos["generator"].isin([row.name for row in each.deployed])
-        by_deployed &= photos["kind"] != "pasted"
-        sorts = {
-            "really damaged": ~synthetic & damaged,
-            "other real": ~synthetic & ~damaged,
-            "synthetic, by deployed generators": synthetic & by_deployed,
-            "other synthetic": synthetic & ~by_deployed,
-        }
-        for title, own in sorts.items():
-            called, n = photos.loc[own, "outcome"].value_counts(), int(own.sum())
-            if n:
-                shares = [
-                    _share(int(called.get(key, 0)), n) for key in ("synthetic", "review", "real")
-                ]
-                rows.append((each.name, title, f"{n:,}", *shares))
-    outcomes = ("called synthetic", "called review", "called real")
-    return table(("evaluation", "photos", "n", *outcomes), rows)
-
-
-def _weak_slices(evaluations: Sequence[Evaluated]) -> Markdown:
-    """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst of each evaluation first. Equal photos share a row."""
-    rows = []
-    for each in evaluations:
-        found: dict[tuple[Any, ...], tuple[list[str], Row]] = {}
-        for key, own in each.tables():
-            for row in own:
-                auroc, rate, value = row.get("auroc"), row.get("tpr_at_fpr_1"), str(row[key])
-                # Nobody can act on photos of no named source or condition.
-                nameless = value.startswith("(") and key not in ("generator", "perturbation")
-                weak = auroc is not None and (
-                    auroc < LEAST_AUROC or (rate is not None and rate < LEAST_TPR)
-                )
-                if nameless or not weak:
-                    continue
-                names, _ = found.setdefault(
-                    (row["n"], auroc, rate, row.get("called_real")), ([], row)
-                )
-                names.append(f"{key.replace('_', ' ')} {value}")
-        for names, row in sorted(found.values(), key=lambda pair: float(pair[1]["auroc"])):
-            cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
-            rows.append((each.name, " = ".join(names), *cells))
-    return table(("evaluation", "slice", "photos", "AUROC", "TPR at 1% FPR"), rows)
-
-
-def _allowed(policy: Policy) -> float:
-    """The share of honest photos that may be called synthetic."""
-    alpha = policy.guarantee.alpha if policy.guarantee else None
-    return policy.fpr if alpha is None else alpha
-
-
-def _accused(evaluations: Sequence[Evaluated], policy: Policy) -> Iterator[dict[str, Any]]:
-    """Where more honest photos than that were called synthetic: evaluation, after, n, of, sort, share."""
-    for each in evaluations:
-        titles = {row["perturbation"]: row.get("title") for row in each.values["robustness"]}
-        real = each.judged[each.judged["label"] == "real"]
-        for name, photos in real.groupby("perturbation", sort=False):
-            damaged = photos[photos["kind"] == "damaged"]
-            others = photos if len(photos) > len(damaged) else photos.head(0)
-            for sort, own in (
-                ("photos of real damage", damaged),
-                ("real photos of any kind", others),
-            ):
-                n = int((own["outcome"] == "synthetic").sum())
-                if n > _allowed(policy) * len(own):
-                    where = {"evaluation": each.name, "after": titles.get(name) or name}
-                    yield {
-                        **where,
-                        "n": n,
-                        "of": len(own),
-                        "sort": sort,
-                        "share": _share(n, len(own)),
-                    }
-
-
-def _strange_sources(
-    evaluations: Sequence[Evaluated], training: pd.DataFrame | None
-) -> Iterator[str]:
-    """Real photos of sources that the model was never trained on, and what they were called."""
-    if training is None:
-        return
-    known = ["", *training.loc[training["label"] == "real", "source"]]
-    for each in evaluations:
-        real = each.photos[each.photos["label"] == "real"]
-        for name, own in real[~real["source"].isin(known)].groupby("source"):
-            called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
-            yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
-
-
-def _missing_damage(evaluations: Sequence[Evaluated]) -> list[str]:
-    """The types of real damage that no test has."""
-    photos = pd.concat([each.photos for each in evaluations])
-    there = set(photos.loc[photos["kind"] == "damaged", "damage"])
-    return [name for name in DAMAGES if name not in there and name != "other"]

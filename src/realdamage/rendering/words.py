@@ -301,7 +301,7 @@ def audit_facts(metadata: ModelMetadata | None) -> dict[str, Any]:
     return {
         "passed": passed,
         "sentence": sentence,
-        "tests": [(name, *(figures or (None, None, None))) for name, figures in tests],
+        "tests": [(name, *(None if v is None else float(v) for v in ends)) for name, ends in tests],
         "exceptions": [f"{each['part']}, {each['test']}: {each['reason']}" for each in exceptions],
     }
 
