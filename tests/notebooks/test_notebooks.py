@@ -1,4 +1,5 @@
-"""The notebooks run from top to bottom, print what the package computes, and are in git without traces of a run."""
+"""The notebooks run from top to bottom, print what the package computes, and are in git without
+traces of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ JPEG = {"jpeg_50": {"title": "JPEG 50", "steps": [{"step": "jpeg", "quality": 50
 
 
 class Shown(NamedTuple):
-    """What an executed notebook shows: its printed lines, its tables as HTML, its number of pictures, its errors."""
+    """What an executed notebook shows: its printed lines, its tables as HTML, its number of
+    pictures, its errors."""
 
     printed: str
     tables: str

@@ -1,4 +1,5 @@
-"""Tables of predictions, and a model file that calls a photo synthetic by its redness, with photos for it."""
+"""Tables of predictions, and a model file that calls a photo synthetic by its redness, with photos
+for it."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ Predictions = Callable[..., pd.DataFrame]
 
 @pytest.fixture(scope="session")
 def predictions() -> Predictions:
-    """`predictions(label=[…], score=[…], …)`: a table of predictions with these columns, empty otherwise."""
+    """`predictions(label=[…], score=[…], …)`: a table of predictions with these columns, empty
+    otherwise."""
 
     def make(**columns: Any) -> pd.DataFrame:
         n = len(columns["label"])
@@ -39,7 +41,8 @@ def model_file(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_photos(tmp_path: Path) -> Callable[..., Manifest]:
-    """`write_photos(rows)`: each row has `file_name`, `label`, other columns, and `red` (0..255, not written).
+    """`write_photos(rows)`: each row has `file_name`, `label`, other columns, and `red` (0..255,
+    not written).
 
     With a `mask_file_name` only the left half, which the mask covers, is red.
     """

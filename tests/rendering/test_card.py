@@ -1,4 +1,5 @@
-"""A model card says what is in the artefacts, names what the model cannot do, and refuses artefacts of another model."""
+"""A model card says what is in the artefacts, names what the model cannot do, and refuses artefacts
+of another model."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture
 def photos(predictions: Predictions) -> pd.DataFrame:
-    """120 really damaged photos, two of them accused, and 100 edits: half by a codec that the model hardly sees, half
+    """120 really damaged photos, two of them accused, and 100 edits: half by a codec that the model
+    hardly sees, half
     by a deployed generator, of which 40 are found, and 4 by a generator of too few photos."""
     score = [np.full(2, 3.0), np.linspace(-1, 1, 118), np.linspace(-1, 0.9, 50)]
     rows = predictions(
@@ -82,7 +84,8 @@ def photos(predictions: Predictions) -> pd.DataFrame:
 
 @dataclass
 class Desk:
-    """A calibrated model file, photos that it judged, and the folders that evaluations of it would leave."""
+    """A calibrated model file, photos that it judged, and the folders that evaluations of it would
+    leave."""
 
     root: Path
     model: Path
@@ -152,7 +155,8 @@ def test_figures_and_outcomes_are_those_of_the_artefacts(desk: Desk) -> None:
     card, rows = desk.card(desk.evaluate()), desk.photos
     auroc = roc_auc_score(rows["label"] == "synthetic", rows["score"])
     assert lines_with(card, "| AUROC, synthetic against real", f"| {auroc:.3f} |")
-    # One of 120 may be accused at 1%: the threshold lies at 3, above which are the 40 of 100 that were found.
+    # One of 120 may be accused at 1%: the threshold lies at 3, above which are the 40 of 100 that
+    # were found.
     assert lines_with(card, "| TPR at 1% FPR on really damaged photos | 40.0% |")
     assert lines_with(card, "TPR at 0.5% FPR on really damaged", "| – |", "at least 200")
     assert lines_with(card, f"| test | really damaged | 120 | {share(2, 120)} | {share(118, 120)}")
@@ -168,7 +172,8 @@ def test_figures_and_outcomes_are_those_of_the_artefacts(desk: Desk) -> None:
 
 def test_false_alarms_are_counted_by_source(desk: Desk) -> None:
     rows = desk.photos
-    # 30 of the real photos are phones': the two that are accused and 28 of those in between; three are of tiny shops.
+    # 30 of the real photos are phones': the two that are accused and 28 of those in between;
+    # three are of tiny shops.
     sources = ["phones"] * 30 + ["shop"] * 87 + ["tiny1", "tiny2", "tiny2"] + ["shop"] * 100
     rows = rows.assign(source=sources)
     rows.loc[40:69, ["score", "outcome", "reasons"]] = [-3.0, "real", ""]

@@ -1,4 +1,5 @@
-"""The pages hold the right numbers, name what is missing, show the worst photos, and treat no name as markup."""
+"""The pages hold the right numbers, name what is missing, show the worst photos, and treat no name
+as markup."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ POLICY = Policy(
 
 @pytest.fixture
 def judged(predictions: Predictions) -> pd.DataFrame:
-    """100 really damaged photos, three of them accused, and 100 edits: 60 found, 30 for review, 10 missed."""
+    """100 really damaged photos, three of them accused, and 100 edits: 60 found, 30 for review, 10
+    missed."""
     score = np.repeat([3.0, 0.0, 4.0, 1.0, -3.0], [3, 97, 60, 30, 10])
     outcome = np.select([score >= 2, score <= -2], ["synthetic", "real"], "review")
     return predictions(
@@ -307,7 +309,8 @@ def test_the_policy_has_its_guarantee_or_says_that_there_is_none(model_file: Pat
 
 @pytest.fixture
 def evaluated(model_file: Path, write_photos: Callable[..., Manifest], tmp_path: Path) -> Path:
-    """Evaluation folder of the red network with thresholds: six real photos, one of them red; six edits, one pale."""
+    """Evaluation folder of the red network with thresholds: six real photos, one of them red; six
+    edits, one pale."""
     rows: list[dict[str, Any]] = []
     for i, red in enumerate((60, 70, 80, 90, 100, 250)):
         name = "accused.png" if red == 250 else f"real{i}.png"
@@ -469,7 +472,8 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def leaking(write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Synthetic photos of a source of their own, one group in two splits, and a mask that marks nothing."""
+    """Synthetic photos of a source of their own, one group in two splits, and a mask that marks
+    nothing."""
     root = write_set(tmp_path_factory.mktemp("page") / "set", 8)
     table = read_manifest(root).table
     table["source"] = table["source"].where(table["label"] == "real", "<b>generated</b>")

@@ -1,4 +1,5 @@
-"""What the commands print holds the same figures as the files, with a reason where one is missing."""
+"""What the commands print holds the same figures as the files, with a reason where one is
+missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The pages: an evaluation's report, a comparison of two models, an audit. Each is one file that loads nothing."""
+"""The pages: an evaluation's report, a comparison of two models, an audit. Each is one file that
+loads nothing."""
 
 from __future__ import annotations
 
@@ -54,9 +55,11 @@ _BASELINES = {"pixel_ap": "prevalence", "f1": "baseline_f1", "best_f1": "baselin
 
 
 class Report(NamedTuple):
-    """A report: its first lines (which generators are in the test), notes (what is missing, and why), and the rest.
+    """A report: its first lines (which generators are in the test), notes (what is missing, and
+    why), and the rest.
 
-    values: all that report.json holds. pictures: file name → data URLs of the photo and its heat map ("": none).
+    values: all that report.json holds. pictures: file name → data URLs of the photo and its heat
+    map ("": none).
     """
 
     first_lines: Sequence[str]
@@ -75,7 +78,8 @@ def build_report(
 ) -> Report:
     """The report of an evaluation folder, or of its (predictions, metrics).
 
-    detector: the model that was evaluated, for heat maps, policy, audit and card. manifest: its photos, for pictures
+    detector: the model that was evaluated, for heat maps, policy, audit and card. manifest: its
+    photos, for pictures
     and the families of generators. notes: why one of them is missing.
     Raises RealDamageError: no evaluation, a photo without label, or no photo with a score.
     """
@@ -124,7 +128,8 @@ def build_report(
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
-    """Writes report.html and report.json into the folder, each whole or not at all. Returns the page's path."""
+    """Writes report.html and report.json into the folder, each whole or not at all. Returns the
+    page's path."""
     text = json.dumps(report.values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomically(Path(folder) / JSON_NAME, text.encode())
     write_atomically(Path(folder) / HTML_NAME, report_page(report).encode())
@@ -176,7 +181,8 @@ def comparison_page(comparison: Comparison) -> str:
 def write_comparison(
     comparison: Comparison, *, html: Path | None = None, json_file: Path | None = None
 ) -> None:
-    """Writes the page and the same as JSON, where asked for. Raises RealDamageError: cannot write."""
+    """Writes the page and the same as JSON, where asked for. Raises RealDamageError: cannot
+    write."""
     if html:
         write_atomically(html, comparison_page(comparison).encode())
     if json_file:
@@ -205,7 +211,8 @@ def _environment() -> Environment:
 
 
 def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str, Any]]:
-    """The figures of `words.TITLES`: key, title, value, low, high, baseline (what no skill gets), note."""
+    """The figures of `words.TITLES`: key, title, value, low, high, baseline (what no skill gets),
+    note."""
     found, localisation = headline_figures(metrics, photos), metrics.get("localisation") or {}
     baselines = {"auroc": 0.5, "balanced_accuracy": 0.5, "pairs": 0.5}
     baselines |= {key + end: rate for key, rate in RATES.items() for end in ("", "_all_real")}
@@ -233,7 +240,8 @@ def worst_false_alarms(photos: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_misses(photos: pd.DataFrame) -> pd.DataFrame:
-    """The synthetic photos with the lowest scores, one of each group; those only pasted come last."""
+    """The synthetic photos with the lowest scores, one of each group; those only pasted come
+    last."""
     synthetic = photos[photos["label"] == "synthetic"].sort_values("score", kind="stable")
     pasted = synthetic["kind"] == "pasted"
     ordered = pd.concat([synthetic[~pasted], synthetic[pasted]])
@@ -283,7 +291,8 @@ class _Pictures:
         return _data_url(plots.outlined(rgb, _mask(manifest, index, shape), _EXAMPLE_SIDE)), heat
 
     def thumbnails(self, names: Sequence[str], masks: bool = False) -> Iterator[dict[str, str]]:
-        """name, label and url of photos, and of their masks; files that cannot be read are left out."""
+        """name, label and url of photos, and of their masks; files that cannot be read are left
+        out."""
         assert self.manifest is not None
         rows = self.manifest.table.set_index("file_name")[["label", "mask_file_name"]]
         for name in names:
@@ -332,7 +341,8 @@ def _robustness_titles(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reliability(photos: pd.DataFrame) -> pd.DataFrame:
-    """The diagram's bins of at least 20 photos; empty with fewer than three, or with one class only."""
+    """The diagram's bins of at least 20 photos; empty with fewer than three, or with one class
+    only."""
     labels = photos.loc[photos["probability"].notna(), "label"]
     bins = min(10, len(labels) // 20)
     few = bins < 3 or labels.nunique() < 2
@@ -340,7 +350,8 @@ def reliability(photos: pd.DataFrame) -> pd.DataFrame:
 
 
 def histograms(photos: pd.DataFrame) -> dict[str, Any]:
-    """Photos of each kind in equal steps of the score; scores beyond the outermost half percent count at the ends."""
+    """Photos of each kind in equal steps of the score; scores beyond the outermost half percent
+    count at the ends."""
     low, high = photos["score"].quantile([0.005, 0.995])
     edges = np.linspace(low, high if high > low else low + 1, 37)
     scores = photos["score"].clip(edges[0], edges[-1])
@@ -376,7 +387,8 @@ def _trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _slices(
     metrics: Mapping[str, Any], generators: Sequence[GeneratorCount]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Tables of slices by name, rows with a figure first. An evaluation without them has kinds and generators only."""
+    """Tables of slices by name, rows with a figure first. An evaluation without them has kinds and
+    generators only."""
     found = {str(name): list(rows) for name, rows in (metrics.get("slices") or {}).items()}
     for name in () if found else ("kind", "generator"):
         rows = metrics.get(f"per_{name}") or {}
@@ -394,13 +406,15 @@ def _slices(
 
 
 def _outdated(photos: pd.DataFrame, policy: Policy | None) -> list[str]:
-    """A note when the model's file has other thresholds now than those the photos were judged with."""
+    """A note when the model's file has other thresholds now than those the photos were judged
+    with."""
     if policy is None:
         return []
     plain = photos[photos["reasons"].isin(["", "between_thresholds", "demo_model", NOT_CALIBRATED])]
     changed = int((plain["score"].map(policy.outcome) != plain["outcome"]).sum())
     note = (
-        f"{changed:,} of {len(photos):,} photos were judged with other thresholds than the model's file has now: "
+        f"{changed:,} of {len(photos):,} photos were judged with other thresholds than the model's "
+        "file has now: "
         "evaluate again. The outcomes here are from the evaluation, the policy is from the file."
     )
     return [note] if changed else []

@@ -1,6 +1,7 @@
 """Markdown: the model card, and the table of folds.
 
-The card is written from artefacts alone, so it can be written again whenever the model changes: the model's file, the
+The card is written from artefacts alone, so it can be written again whenever the model changes: the
+model's file, the
 folders of its evaluations, and folds.csv. Its words are in templates/card.md.j2.
 """
 
@@ -44,7 +45,8 @@ from realdamage.rendering.words import NOTHING, GeneratorCount, Row, interval, n
 # Underscores between letters, as in house_nearest, mean nothing.
 _SPECIAL = re.compile(r"([\\`*~\[\]<>|&]|(?<!\w)_|_(?!\w))")
 LEAST_AUROC, LEAST_TPR = 0.7, 0.1
-"""A slice below either is listed among what the model cannot do. Without any skill they are 0.5 and 0.01."""
+"""A slice below either is listed among what the model cannot do. Without any skill they are 0.5 and
+0.01."""
 _SLICES = ("kind", "generator", "family", "damage", "mask_area", "source", "condition")
 # What the card says elsewhere; everything else that training wrote down is a setting.
 _NOT_SETTINGS = {
@@ -107,9 +109,11 @@ def _environment() -> Environment:
 
 
 def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ()) -> str:
-    """The table of folds (`left_out_table`, with git_commit, command and date). column: whose values were left out.
+    """The table of folds (`left_out_table`, with git_commit, command and date). column: whose
+    values were left out.
 
-    Photos as they are: each fold, its values, mean and worst. Under perturbations: mean and worst over the folds.
+    Photos as they are: each fold, its values, mean and worst. Under perturbations: mean and worst
+    over the folds.
     """
     records = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
     as_is = [row for row in records if row["perturbation"] == AS_IT_IS]
@@ -154,9 +158,11 @@ def _fold_figures(row: Row) -> list[str]:
 
 
 def read_folds(path: Path) -> dict[str, Any]:
-    """models: how many; mean, worst: rows over all folds; table: of all of them; commands: those that made them.
+    """models: how many; mean, worst: rows over all folds; table: of all of them; commands: those
+    that made them.
 
-    Raises UsageError: no such file; RealDamageError: not a table of folds, or one without mean and worst.
+    Raises UsageError: no such file; RealDamageError: not a table of folds, or one without mean and
+    worst.
     """
     numbers = [
         key
@@ -196,7 +202,8 @@ def _no_folds(path: Path, why: str) -> RealDamageError:
 class CardInputs:
     """What a card is written from.
 
-    evaluations: folders of realdamage-evaluate by name. folds: CSV of realdamage-folds. manifest: folder of the
+    evaluations: folders of realdamage-evaluate by name. folds: CSV of realdamage-folds. manifest:
+    folder of the
     training set. commands: those that led to the model, in order. licence: of the model.
     """
 
@@ -210,7 +217,8 @@ class CardInputs:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation: photos as they are (scored), those judged with thresholds, and the report's values."""
+    """One evaluation: photos as they are (scored), those judged with thresholds, and the report's
+    values."""
 
     name: str
     photos: pd.DataFrame
@@ -232,7 +240,8 @@ class Evaluated:
 
 
 def named_folders(given: Sequence[str]) -> dict[str, Path]:
-    """Folders by name from "NAME=FOLDER" or "FOLDER", whose last part is then the name. Raises UsageError."""
+    """Folders by name from "NAME=FOLDER" or "FOLDER", whose last part is then the name. Raises
+    UsageError."""
     folders: dict[str, Path] = {}
     for text in given:
         name, sign, path = text.partition("=")
@@ -240,7 +249,8 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
             name, path = Path(text).resolve().name, text
         if not name or not path or name in folders:
             raise UsageError(
-                f"--evaluation {text}: write NAME=FOLDER, such as test=out/x/test, and each name once"
+                f"--evaluation {text}: write NAME=FOLDER, such as test=out/x/test, and each name "
+                "once"
             )
         folders[name] = Path(path)
     return folders
@@ -249,7 +259,8 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
 def card_text(given: CardInputs) -> str:
     """The card.
 
-    Raises ModelFileError: no model file; RealDamageError: an evaluation of another model, a file that is not what it
+    Raises ModelFileError: no model file; RealDamageError: an evaluation of another model, a file
+    that is not what it
     should be; UsageError: no evaluation, no such folder or file.
     """
     if not given.evaluations:
@@ -288,7 +299,8 @@ def _read(folder: Path, model: Path, detector: Detector) -> tuple[pd.DataFrame, 
     if others or not judged_by:
         found = f"by another network ({min(others)[:12]})" if others else "with a checkpoint"
         raise RealDamageError(
-            f"{folder}: its photos were judged {found}, not by {model} ({detector.graph_sha256[:12]}). Evaluate this "
+            f"{folder}: its photos were judged {found}, not by {model} "
+            f"({detector.graph_sha256[:12]}). Evaluate this "
             f"file: realdamage-evaluate checkpoint={model} …",
             code="another_network",
         )
@@ -298,7 +310,8 @@ def _read(folder: Path, model: Path, detector: Detector) -> tuple[pd.DataFrame, 
 def find_training_photos(
     training: Mapping[str, Any], given: Path | None, runs: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame | None:
-    """The rows that the model was trained on, from the folder `given`, or from where an evaluation has its photos.
+    """The rows that the model was trained on, from the folder `given`, or from where an evaluation
+    has its photos.
 
     Raises RealDamageError: the set `given` cannot be read, or is another one.
     """
@@ -307,7 +320,8 @@ def find_training_photos(
         if rows is None:
             digest = str(training.get("manifest_sha256") or "none")[:12]
             raise ManifestError(
-                f"{given}: not the set that this model was trained on (its file names manifest {digest}). Name that "
+                f"{given}: not the set that this model was trained on (its file names manifest "
+                f"{digest}). Name that "
                 "one with --manifest, or leave the option out.",
                 code="another_training_set",
             )
@@ -321,7 +335,8 @@ def find_training_photos(
 
 
 def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataFrame | None:
-    """The rows of the train split without those excluded; None: the model was trained on another manifest."""
+    """The rows of the train split without those excluded; None: the model was trained on another
+    manifest."""
     rows = manifest.table
     left_out = pd.Series(False, rows.index)
     for column, values in (training.get("excluded") or {}).items():
@@ -336,7 +351,8 @@ def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataF
 def _generators_in_training(
     training: Mapping[str, Any], rows: pd.DataFrame | None, families: Mapping[str, str]
 ) -> Sequence[GeneratorCount] | None:
-    """From the photos, or from the names in the model's file, which has no counts; None: it has no names."""
+    """From the photos, or from the names in the model's file, which has no counts; None: it has no
+    names."""
     if rows is None and "generators" not in training:
         return None
     if rows is None:
@@ -349,7 +365,8 @@ def _generators_in_training(
 
 @dataclass(frozen=True)
 class _Card:
-    """What the template asks for. training_rows: photos trained on, None: not found. trained: their generators."""
+    """What the template asks for. training_rows: photos trained on, None: not found. trained: their
+    generators."""
 
     given: CardInputs
     detector: Detector
@@ -412,7 +429,8 @@ class _Card:
         return list(filter(None, dict.fromkeys(known)))
 
     def outcomes(self) -> list[tuple[str, ...]]:
-        """What photos were called at the shipped thresholds, by what a wrong outcome means to somebody."""
+        """What photos were called at the shipped thresholds, by what a wrong outcome means to
+        somebody."""
         rows = []
         for each in self.evaluations:
             photos = clean(each.judged)
@@ -432,7 +450,8 @@ class _Card:
         return rows
 
     def weak_slices(self) -> list[tuple[str, ...]]:
-        """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst of each evaluation first. Equal photos share a row."""
+        """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst of each evaluation first. Equal
+        photos share a row."""
         rows = []
         for each in self.evaluations:
             found: dict[tuple[Any, ...], tuple[list[str], Row]] = {}
@@ -460,7 +479,8 @@ class _Card:
         return self.policy.fpr if alpha is None else alpha
 
     def accused(self) -> list[dict[str, Any]]:
-        """Where more honest photos than that were called synthetic: evaluation, after, n, of, sort, share."""
+        """Where more honest photos than that were called synthetic: evaluation, after, n, of, sort,
+        share."""
         rows = []
         for each in self.evaluations:
             titles = {row["perturbation"]: row.get("title") for row in each.values["robustness"]}
@@ -527,7 +547,8 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 
 def _slice(key: str, rows: Sequence[Row], generators: Sequence[GeneratorCount] = ()) -> Markdown:
-    """Rows with a figure; generators: for a column that says whether the model was trained on each."""
+    """Rows with a figure; generators: for a column that says whether the model was trained on
+    each."""
     rows = [row for row in rows if row.get("auroc") is not None]
     columns = words.measured(rows)
     known = {True: "trained on", False: "never trained on", None: "not known"}

@@ -42,25 +42,29 @@ _SIDE = 320  # pixels of a picture's longer side
 
 
 class NotThereError(RealDamageError):
-    """A notebook shows the message alone: a reader wants to know what to run, not where it failed."""
+    """A notebook shows the message alone: a reader wants to know what to run, not where it
+    failed."""
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
 
 
 def repository(start: str | Path | None = None) -> Path:
-    """The nearest folder at or above `start` (None: the working folder) with a pyproject.toml, else `start`."""
+    """The nearest folder at or above `start` (None: the working folder) with a pyproject.toml, else
+    `start`."""
     here = Path(start or Path.cwd()).resolve()
     return next((up for up in (here, *here.parents) if (up / "pyproject.toml").is_file()), here)
 
 
 def existing(path: str | Path, name: str, made_by: str = "make quickstart") -> Path:
-    """The file or folder at `path`, relative to the repository. Raises NotThereError with what to run, `made_by`."""
+    """The file or folder at `path`, relative to the repository. Raises NotThereError with what to
+    run, `made_by`."""
     found = repository() / path
     if not found.exists():
         advice = f"Run `{made_by}` in the repository's folder, or name" if made_by else "Name"
         raise NotThereError(
-            f"{name} = {str(path)!r}: not found. {advice} another in the cell of parameters, then run all cells again."
+            f"{name} = {str(path)!r}: not found. {advice} another in the cell of parameters, then "
+            "run all cells again."
         )
     return found
 
@@ -104,7 +108,8 @@ def plot_counts(table: pd.DataFrame, columns: Sequence[str], share: bool = False
 
 
 def photo_of(manifest: Manifest, index: int) -> Image.Image:
-    """The photo at position `index`, with a line around its mask. Raises PhotoError, ManifestError."""
+    """The photo at position `index`, with a line around its mask. Raises PhotoError,
+    ManifestError."""
     rgb = decode(manifest.path(str(manifest.table["file_name"].iat[index])))
     masked = bool(manifest.table["mask_file_name"].iat[index])
     return plots.outlined(rgb, read_mask(manifest, index, rgb.shape[:2]) if masked else None, _SIDE)
@@ -123,7 +128,8 @@ def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> None
 
 
 def file_table(manifest: Manifest) -> pd.DataFrame:
-    """What the files say without a look at the photo: file_name, label, size, saved (as), bits_per_pixel."""
+    """What the files say without a look at the photo: file_name, label, size, saved (as),
+    bits_per_pixel."""
     rows = []
     for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
         contents = manifest.path(name).read_bytes()
@@ -136,7 +142,8 @@ def file_table(manifest: Manifest) -> pd.DataFrame:
 
 
 def plot_audit(report: AuditReport) -> None:
-    """How well each shortcut tells the labels apart; a test fails when its whole interval lies above the limit."""
+    """How well each shortcut tells the labels apart; a test fails when its whole interval lies
+    above the limit."""
     rows = [(test.title, test.auroc, test.low, test.high) for test in report.tests]
     colours = [BAD if test.failed else INK if test.blocking else QUIET for test in report.tests]
     (panel,) = axes(report.summary.capitalize(), height=1.6 + 0.46 * len(rows))
@@ -147,7 +154,8 @@ def plot_audit(report: AuditReport) -> None:
 
 
 def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
-    """Pairs of photos found alike, the nearest first: a, b, bits that differ, same_group, across (two splits, or "")."""
+    """Pairs of photos found alike, the nearest first: a, b, bits that differ, same_group, across
+    (two splits, or "")."""
     table, (a, b) = manifest.table, found.pairs.T
     kept, split, name = components(table), table["split"].to_numpy(), table["file_name"].to_numpy()
     apart = (split[a] != split[b]) & (split[a] != "") & (split[b] != "")
@@ -181,7 +189,8 @@ def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None
 
 
 def slice_map(table: pd.DataFrame, rows: str, columns: str, figure: str = "auroc") -> Styler:
-    """A figure of a `slice_table` by two keys as a coloured table; empty cells hold too few photos."""
+    """A figure of a `slice_table` by two keys as a coloured table; empty cells hold too few
+    photos."""
     wide = table.pivot(index=rows, columns=columns, values=figure)
     wide = wide.reindex(index=table[rows].unique())
     coloured = wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1.0, axis=None)
@@ -199,7 +208,8 @@ def plot_slices(table: pd.DataFrame, by: str) -> None:
 
 
 def plot_ways(choice: ThresholdChoice) -> None:
-    """What a claim costs by each way of deciding, with 95% intervals, and how many claims a person looks at."""
+    """What a claim costs by each way of deciding, with 95% intervals, and how many claims a person
+    looks at."""
     ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])][::-1]
     names = [way.name.strip() for way in ways]
     panels = axes("What a claim costs, by the way of deciding", 3, height=3.6)
@@ -224,7 +234,8 @@ class Seen(NamedTuple):
 def judged_after(
     detector: PhotoDetector, photo: Photo, perturbations: Sequence[Perturbation], *, seed: int = 0
 ) -> list[Seen]:
-    """The photo as it is, then after each perturbation, judged as the robustness suite judges it."""
+    """The photo as it is, then after each perturbation, judged as the robustness suite judges
+    it."""
     whole = photo.rgb if photo.upright is None else photo.upright
     seen = [Seen("As it is", whole, detector.predict_photo(photo))]
     for each in perturbations:
@@ -236,7 +247,8 @@ def judged_after(
 
 
 def seen_table(seen: Sequence[Seen], calibration: Calibration | None, prior: float) -> pd.DataFrame:
-    """A row for each: score, probability at `prior`, outcome, codes of the reasons, and the photo's quality."""
+    """A row for each: score, probability at `prior`, outcome, codes of the reasons, and the photo's
+    quality."""
     rows = []
     for title, _, verdict in seen:
         row: dict[str, Any] = {"photo": title, "score": verdict.score, "probability": None}

@@ -23,7 +23,8 @@ from realdamage.data.vocabulary import KIND_LABELS
 INK, QUIET, LINE, CARD = "#1b2230", "#5d6778", "#dde2ea", "#ffffff"
 GOOD, BAD, REAL, SYNTHETIC = "#1a7f4b", "#c0312b", "#3b73c4", "#d9772b"
 LABEL_COLOURS = {"real": REAL, "synthetic": SYNTHETIC}
-# On the page each of these becomes the variable, so that a drawing follows its light or dark colours.
+# On the page each of these becomes the variable, so that a drawing follows its light or dark
+# colours.
 _VARIABLES = {
     **{INK: "--ink", QUIET: "--quiet", LINE: "--line", CARD: "--card"},
     **{GOOD: "--good", BAD: "--bad", REAL: "--real", SYNTHETIC: "--fake"},
@@ -98,7 +99,8 @@ def scores(
     counts: Mapping[str, Sequence[int]],
     thresholds: Sequence[float] = (),
 ) -> None:
-    """A histogram of the scores for each kind, one above the other. thresholds: (t_real, t_synthetic) or ()."""
+    """A histogram of the scores for each kind, one above the other. thresholds: (t_real,
+    t_synthetic) or ()."""
     centres = (np.array(edges[1:]) + np.array(edges[:-1])) / 2
     names = list(counts)[::-1]
     for level, kind in enumerate(names):
@@ -121,7 +123,8 @@ def scores(
 def intervals(
     axes: Axes, rows: pd.DataFrame, title: str, colours: Sequence[str] | None = None
 ) -> None:
-    """A dot on its 95% interval for each row. rows: label, value, low, high (NaN: not measured), perhaps family.
+    """A dot on its 95% interval for each row. rows: label, value, low, high (NaN: not measured),
+    perhaps family.
 
     Rows of one family that follow each other are joined by a line. colours: one for each row.
     """
@@ -141,7 +144,8 @@ def intervals(
 
 
 def robustness(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, title: str) -> None:
-    """The figure `key` after each perturbation, in the suite's order; dashed: the photos as they are."""
+    """The figure `key` after each perturbation, in the suite's order; dashed: the photos as they
+    are."""
     columns = {"value": key, "low": f"{key}_low", "high": f"{key}_high"}
     table = pd.DataFrame(
         {
@@ -174,7 +178,8 @@ def _rows(axes: Axes, title: str) -> None:
 
 
 def svg(draw: Callable[..., None], title: str, *given: Any, height: float = 3.0) -> Markup:
-    """What `draw(axes, *given)` draws, as an <svg> in the page's own colours, with no size and no ids of its own."""
+    """What `draw(axes, *given)` draws, as an <svg> in the page's own colours, with no size and no
+    ids of its own."""
     buffer = io.StringIO()
     # The salt keeps the ids of two drawings apart, and the same in every run.
     with rc_context({**STYLE, **_PAGE_STYLE, "svg.hashsalt": title}):

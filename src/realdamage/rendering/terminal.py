@@ -1,4 +1,5 @@
-"""What the commands print. The words are in templates/terminal; here are the tables, and what a template cannot say."""
+"""What the commands print. The words are in templates/terminal; here are the tables, and what a
+template cannot say."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ _DECLARED = {
 
 
 def table(rows: Iterable[Any], columns: Mapping[str, str], left: Collection[int] = (0,)) -> str:
-    """Rows as lines whose columns line up; columns: title → format string of a row, see `words.cells`.
+    """Rows as lines whose columns line up; columns: title → format string of a row, see
+    `words.cells`.
 
     left: the positions of the columns that are text; the others are numbers.
     """
@@ -77,7 +79,8 @@ def _render(template: str, **values: Any) -> str:
 
 
 def format_table(metrics: Mapping[str, Any]) -> str:
-    """What `photo_metrics` returned: overall figures, one row per kind and per generator, localisation."""
+    """What `photo_metrics` returned: overall figures, one row per kind and per generator,
+    localisation."""
     rows = [
         (title, metrics[key], _ends_or(metrics["intervals"].get(key), metrics["reasons"].get(key)))
         for key, title in words.TITLES.items()
@@ -140,7 +143,8 @@ def benchmark_text(figures: Mapping[str, Any]) -> str:
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """A comparison of two models: figures, perturbations, and the photos that they call differently."""
+    """A comparison of two models: figures, perturbations, and the photos that they call
+    differently."""
     summary = words.lines("comparison.txt.j2", comparison=comparison)
     return _render("comparison", comparison=comparison, summary=summary)
 
@@ -158,7 +162,8 @@ def calibration_text(summary: CalibrationSummary) -> str:
 
 
 def format_costs(choice: ThresholdChoice, by_rate: pd.DataFrame) -> str:
-    """What was counted, each way of deciding, the thresholds, and the cost at other shares of fakes."""
+    """What was counted, each way of deciding, the thresholds, and the cost at other shares of
+    fakes."""
     from realdamage.evaluation.economics import NEVER
 
     ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])]
@@ -177,7 +182,8 @@ def monitor_text(report: MonitorReport) -> str:
 
 
 def queue_text(queue: Queue, early: pd.DataFrame | None, reason: str = "") -> str:
-    """How many wait, the first claims, and how much the order helps or the `reason` why that is not known."""
+    """How many wait, the first claims, and how much the order helps or the `reason` why that is not
+    known."""
     return _render("queue", queue=queue, early=early, reason=reason)
 
 
@@ -201,7 +207,8 @@ def test_outcome(test: ShortcutTest) -> str:
 
 
 def audit_counts(report: AuditReport, most: int = 15) -> dict[str, pd.DataFrame]:
-    """Photos per value and label for each column that says anything, the most frequent values first."""
+    """Photos per value and label for each column that says anything, the most frequent values
+    first."""
     import pandas as pd
 
     photos, found = pd.DataFrame(report.counts), {}

@@ -106,7 +106,8 @@ def interval(
 
 
 def ends_of(row: Row, key: str) -> str:
-    """The interval of a figure in a row of slices or perturbations, and how many photos it counts."""
+    """The interval of a figure in a row of slices or perturbations, and how many photos it
+    counts."""
     if row.get(key) is None:
         return ""
     ends = interval((row.get(f"{key}_low"), row.get(f"{key}_high")), teller(key))
@@ -162,7 +163,8 @@ class _Formatter(string.Formatter):
 
 
 def cells(rows: Iterable[Any], formats: Iterable[str]) -> Iterator[list[str]]:
-    """The texts of a table, from one format string for each column: "{0.cost:.3f}"; – for None and NaN."""
+    """The texts of a table, from one format string for each column: "{0.cost:.3f}"; – for None and
+    NaN."""
     formatter, formats = _Formatter(), list(formats)
     for row in rows:
         yield [formatter.format(each, row) for each in formats]
@@ -208,7 +210,8 @@ def lines(template: str, **values: Any) -> list[str]:
 
 
 def facts(template: str, **values: Any) -> list[Fact]:
-    """What a template says in lines like "term: sentence"; those without a sentence are left out."""
+    """What a template says in lines like "term: sentence"; those without a sentence are left
+    out."""
     found = [line.partition(":") for line in lines(template, **values)]
     return [(term, text.strip()) for term, _, text in found if text.strip()]
 
@@ -233,7 +236,8 @@ def demo_note(demo: bool) -> tuple[str, ...]:
 class GeneratorCount(NamedTuple):
     """One generator of the synthetic photos. sort: deployed, not named, codec or control.
 
-    trained_on, family_trained_on: whether the model was trained on photos of it, or of its family; None: not known.
+    trained_on, family_trained_on: whether the model was trained on photos of it, or of its family;
+    None: not known.
     """
 
     name: str
@@ -249,8 +253,10 @@ def generator_counts(
 ) -> tuple[GeneratorCount, ...]:
     """The generators of the synthetic photos, deployed ones first, then by number of photos.
 
-    The sort is decided by a rule: kind `pasted` is a control; a family or name in `vocabulary.CODECS` is a codec;
-    any other name is a deployed generator. training: `ModelMetadata.training`, or {}. families: generator → family,
+    The sort is decided by a rule: kind `pasted` is a control; a family or name in
+    `vocabulary.CODECS` is a codec;
+    any other name is a deployed generator. training: `ModelMetadata.training`, or {}. families:
+    generator → family,
     of as many generators as are known.
     """
     synthetic = photos[photos["label"] == "synthetic"]
@@ -285,7 +291,8 @@ def families_of(*tables: pd.DataFrame) -> dict[str, str]:
 
 
 def audit_facts(metadata: ModelMetadata | None) -> dict[str, Any]:
-    """The audit of the training set as the model file has it: passed (None: not known), sentence, tests, exceptions.
+    """The audit of the training set as the model file has it: passed (None: not known), sentence,
+    tests, exceptions.
 
     tests: (name, AUROC, low, high), None where not measured.
     """
