@@ -249,7 +249,7 @@ def run_command(
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def run(command: str, *arguments: str) -> Finished:
-        module = importlib.import_module(f"realdamage.{command}")
+        module = importlib.import_module(f"realdamage.commands.{command}")
         monkeypatch.setattr("sys.argv", [f"realdamage-{command}", *arguments])
         capfd.readouterr()
         code = 0

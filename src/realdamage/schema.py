@@ -257,22 +257,20 @@ class FoldsDataConfig:
 
 @dataclass
 class FoldsConfig:
-    """`folds.py`. `column`: of the manifest, whose values are left out; `folds`: the values that each leaves out, by
-    its name (null: all values of synthetic photos, dealt into `count` folds); `stages`: experiments, trained one after
-    another, each from the weights of the one before; `overrides`: what else realdamage-train is called with, in every
-    stage; `stage_overrides`: the same for single stages, by their name; `jobs`: folds trained side by side, which share
-    the CPUs; `limit`: score so many photos of a fold at most, drawn at random by whole groups (null: all); `seed`: of
-    that draw, the perturbations and the intervals; `overwrite`: train all folds anew."""
+    """`commands/folds.py`.
+
+    column: of the manifest, whose values are left out.
+    folds: the values that each fold leaves out, by its name; null: all values of synthetic photos, in `count` folds.
+    experiment: what each fold trains. overrides: what else realdamage-train is called with.
+    seed: of the perturbations and the intervals.
+    overwrite: train all folds again."""
 
     name: str = "folds"
     column: str = "family"
     folds: Any = None  # {NAME: [value, …]}; as Any it can be replaced whole on a command line
     count: int = 6
-    stages: list[str] = field(default_factory=lambda: ["vit_lite"])
+    experiment: str = "vit_lite"
     overrides: list[str] = field(default_factory=list)
-    stage_overrides: Any = None  # {STAGE: [override, …]}
-    jobs: int = 1
-    limit: int | None = None
     seed: int = 0
     overwrite: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -31,7 +31,7 @@ from torchmetrics.classification import (
 )
 
 from realdamage.data.bootstrap import WeightedRoc
-from realdamage.evaluation.figures import photo_metrics, tpr_at_fpr
+from realdamage.evaluation.figures import ScoredPhotos, measure, photo_metrics, tpr_at_fpr
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, PatchEvidence
 from realdamage.evaluation.probability import N_BINS, calibration_errors, equal_mass_bins
@@ -187,6 +187,14 @@ def test_the_calibration_error_is_that_of_scikit_learns_curve(
     [found] = calibration_errors(probability, label)(np.ones((1, len(rows)))).expected
     assert len(counts) == len(true)
     assert found == pytest.approx(np.abs(true - stated) @ counts / len(rows), abs=TOLERANCE)
+    table = table_of([], [0.0] * len(rows)).assign(
+        label=np.where(label == 1, "synthetic", "real"), probability=probability
+    )
+    photos = ScoredPhotos(table, n_boot=0)
+    [brier] = measure(photos, photos.synthetic, photos.real, ("brier",))
+    assert brier.value == pytest.approx(
+        brier_score_loss(label, probability, pos_label=1), abs=TOLERANCE
+    )
 
 
 @property_test

@@ -88,29 +88,29 @@ class WeightedRoc:
     def figures(self, weights: npt.ArrayLike, fprs: Sequence[float] = ()) -> Floats:
         """AUROC, then the largest true positive rate at a false positive rate of at most each of `fprs`.
 
-        weights [b, n]: how often each score counts. Returns [1 + len(fprs), b], NaN where a class weighs nothing.
+        weights [..., n]: how often each score counts. Returns [1 + len(fprs), ...]; NaN where a class weighs nothing.
         """
         false, true = self._called(weights)
-        defined = (false[:, -1] > 0) & (true[:, -1] > 0)
-        false, true = ratio(false, false[:, -1:]), ratio(true, true[:, -1:])
-        area = (np.diff(false) * (true[:, 1:] + true[:, :-1])).sum(axis=1) / 2
-        rates = [np.where(false <= fpr + _ROUNDING, true, 0.0).max(axis=1) for fpr in fprs]
+        defined = (false[..., -1] > 0) & (true[..., -1] > 0)
+        false, true = ratio(false, false[..., -1:]), ratio(true, true[..., -1:])
+        area = (np.diff(false) * (true[..., 1:] + true[..., :-1])).sum(axis=-1) / 2
+        rates = [np.where(false <= fpr + _ROUNDING, true, 0.0).max(axis=-1) for fpr in fprs]
         return np.where(defined, np.stack([area, *rates]), np.nan)
 
     def average_precision(self, weights: npt.ArrayLike) -> Floats:
-        """[b]: mean precision over the steps of recall, as scikit-learn's; NaN where a class weighs nothing."""
+        """[...]: mean precision over the steps of recall, as scikit-learn's; NaN where a class weighs nothing."""
         false, true = self._called(weights)
         # Before the first call there is no recall either, so any precision will do.
-        precision = true[:, 1:] / np.maximum(false[:, 1:] + true[:, 1:], np.finfo(float).tiny)
-        area = (np.diff(true) * precision).sum(axis=1)
-        return np.where(false[:, -1] > 0, ratio(area, true[:, -1]), np.nan)
+        called = np.maximum(false[..., 1:] + true[..., 1:], np.finfo(np.float64).tiny)
+        area = (np.diff(true) * true[..., 1:] / called).sum(axis=-1)
+        return np.where(false[..., -1] > 0, ratio(area, true[..., -1]), np.nan)
 
     def _called(self, weights: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Weight of the negatives and of the positives called at each point of the curve: [b, 1 + points] each."""
-        weight = np.asarray(weights, dtype=np.float64)[:, self._order]
-        none = np.zeros((len(weight), 1))
+        """Weight of the negatives and of the positives called at each point of the curve: [..., 1 + points] each."""
+        weight = np.asarray(weights, dtype=np.float64)[..., self._order]
+        none = np.zeros((*weight.shape[:-1], 1))
         false, true = (
-            np.append(none, np.cumsum(weight * own, axis=1)[:, self._points], axis=1)
+            np.append(none, np.cumsum(weight * own, axis=-1)[..., self._points], axis=-1)
             for own in (1 - self._positive, self._positive)
         )
         return false, true

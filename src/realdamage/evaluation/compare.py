@@ -5,17 +5,16 @@ What counts is the interval of the difference: two overlapping intervals would s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from realdamage.data.bootstrap import DRAWS, percentile_interval
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.figures import Flags, ScoredPhotos
+from realdamage.evaluation.figures import RATES, ScoredPhotos
 from realdamage.evaluation.folder import find_predictions
 from realdamage.evaluation.predictions import check_predictions, read_predictions
 
@@ -36,6 +35,7 @@ FIGURES: Mapping[str, tuple[str, bool]] = {
 """Title of each figure, and whether more of it is better."""
 MIN_GROUPS = 20
 """From fewer groups a bootstrap interval comes out too narrow to judge by."""
+OUTCOMES = ("real", "review", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,12 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; each figure carries its sentence."""
-        perturbed = {name: _records(figures) for name, figures in self.perturbed.items()}
-        return asdict(self) | {"figures": _records(self.figures), "perturbed": perturbed}
 
+        def records(figures: tuple[Difference, ...]) -> list[dict[str, Any]]:
+            return [{**asdict(figure), "sentence": figure.sentence} for figure in figures]
 
-def _records(figures: tuple[Difference, ...]) -> list[dict[str, Any]]:
-    return [{**asdict(figure), "sentence": figure.sentence} for figure in figures]
+        perturbed = {name: records(figures) for name, figures in self.perturbed.items()}
+        return asdict(self) | {"figures": records(self.figures), "perturbed": perturbed}
 
 
 def compare_models(
@@ -168,7 +168,7 @@ def compare_models(
         unscored=len(both) - len(scored),
         figures=_differences(first, n_boot, seed),
         perturbed=perturbed,
-        flips=tuple(sorted(_flips(first), key=_worst_first)),
+        flips=_flips(first),
     )
 
 
@@ -187,55 +187,42 @@ def _differences(both: pd.DataFrame, n_boot: int, seed: int) -> tuple[Difference
 
 def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
     title, higher_is_better = FIGURES[figure]
-    key = "edit_higher" if figure == "pairs" else figure
-    on_damage = key.startswith("tpr") or key == "false_alarms"
-    mask, against = a.synthetic, a.damaged if on_damage else a.real
-    reason = _missing("A", a, key, against) or _missing("B", b, key, against)
-    if reason:
-        return Difference(figure, title, higher_is_better, reason=reason)
+    key, mask, against = {
+        "pairs": ("edit_higher", a.synthetic, a.real),
+        "false_alarms": ("called_synthetic", a.damaged, a.damaged),
+        "missed": ("called_real", a.synthetic, a.synthetic),
+        "review": ("review", a.everything, a.everything),
+    }.get(figure, (figure, a.synthetic, a.damaged if figure in RATES else a.real))
+    reasons = [side.missing(key, mask, against) for side in (a, b)]
+    if any(reasons):
+        reason = reasons[0] or reasons[1]
+        only = "" if reasons[0] == reasons[1] else "A: " if reasons[0] else "B: "
+        return Difference(figure, title, higher_is_better, reason=only + reason)
     of_a, of_b = (side.draw(key, mask, against) for side in (a, b))
-    n_groups = len(set(a.groups))
     values = (float(of_a[0]), float(of_b[0]), float(of_b[0] - of_a[0]))
     known = Difference(figure, title, higher_is_better, *values, standing="no clear difference")
     low, high = (float(end) for end in percentile_interval(of_b[1:] - of_a[1:]))
-    if n_groups < MIN_GROUPS or np.isnan(low):
+    if (n_groups := len(set(a.groups))) < MIN_GROUPS:
         few = f"{n_groups} groups of photos; an interval needs at least {MIN_GROUPS}"
-        return Difference(**{**asdict(known), "reason": few})
-    standing: Standing = "no clear difference"
-    if low > 0 or high < 0:
-        standing = "better" if (low > 0) == higher_is_better else "worse"
-    return Difference(**{**asdict(known), "low": low, "high": high, "standing": standing})
+        return replace(known, reason=few)
+    if low <= 0 <= high:
+        return replace(known, low=low, high=high)
+    better = (low > 0) == higher_is_better
+    return replace(known, low=low, high=high, standing="better" if better else "worse")
 
 
-def _missing(name: str, side: ScoredPhotos, key: str, against: Flags) -> str:
-    reason = side.missing(key, side.synthetic, against)
-    own = side.counted(key, side.synthetic, against)
-    no_outcome = not side.judged.all() or bool((side.outcome[own] == "").any())
-    if key in ("balanced_at_thresholds", "false_alarms", "missed", "review") and no_outcome:
-        reason = "no thresholds; run `realdamage calibrate` on it and evaluate again"
-    return reason if key.startswith("tpr") or not reason else f"{name}: {reason}"
-
-
-def _flips(both: pd.DataFrame) -> Iterator[Flip]:
-    """The photos whose outcome differs."""
-    step = {"real": 0, "review": 1, "synthetic": 2}
+def _flips(both: pd.DataFrame) -> tuple[Flip, ...]:
+    """The photos whose outcome differs, those that B turned for the worse first."""
+    flips = []
     for row in both[both["outcome"] != both["outcome_b"]].to_dict("records"):
-        if row["outcome"] in step and row["outcome_b"] in step:
-            rise = step[row["outcome_b"]] - step[row["outcome"]]
-            yield Flip(
-                file_name=str(row["file_name"]),
-                label=str(row["label"]),
-                kind=str(row["kind"]),
-                a_outcome=str(row["outcome"]),
-                b_outcome=str(row["outcome_b"]),
-                a_score=float(row["score"]),
-                b_score=float(row["score_b"]),
-                gain=(rise > 0) == (row["label"] == "synthetic"),
-            )
-
-
-def _worst_first(flip: Flip) -> tuple[bool, bool, str, str]:
-    return flip.gain, flip.kind != "damaged", flip.label, flip.file_name
+        a, b = row["outcome"], row["outcome_b"]
+        if a and b:
+            towards_synthetic = OUTCOMES.index(b) > OUTCOMES.index(a)
+            gain = towards_synthetic == (row["label"] == "synthetic")
+            about = (row["file_name"], row["label"], row["kind"])
+            flips.append(Flip(*about, a, b, row["score"], row["score_b"], gain))
+    flips.sort(key=lambda flip: (flip.gain, flip.kind != "damaged", flip.label, flip.file_name))
+    return tuple(flips)
 
 
 def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:

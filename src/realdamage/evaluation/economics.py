@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from realdamage.core.metadata import write_model_file
 from realdamage.core.policy import Policy
-from realdamage.data.bootstrap import bootstrap_interval
+from realdamage.data.bootstrap import GroupDraws, percentile_interval
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.calibration import MIN_DAMAGED
 from realdamage.evaluation.figures import NOT_CALIBRATED
@@ -243,18 +243,18 @@ def cost_figures(
     sample: CostSample, outcomes: Codes, costs: Costs, name: str, seed: int = 0
 ) -> CostFigures:
     """What these outcomes, one for each photo of the sample, cost."""
-    low, high = bootstrap_interval(
-        lambda weights: _figures(sample, outcomes, costs, weights), sample.group, seed=seed
+    rows = np.arange(len(sample.score))
+    draws = GroupDraws(sample.group, seed=seed).figures(
+        lambda weights: _figures(sample, outcomes, costs, weights), rows
     )
-    values = _figures(sample, outcomes, costs)
-    known = ~(np.isnan(values) | np.isnan(low))
-    intervals = zip(low.tolist(), high.tolist(), known, strict=True)
+    ends = zip(*(each.tolist() for each in percentile_interval(draws[:, 1:])), strict=True)
+    values = [None if math.isnan(value) else value for value in draws[:, 0].tolist()]
     return CostFigures(
         name,
-        **dict(zip(_FIGURES, np.where(np.isnan(values), None, values).tolist(), strict=True)),
+        **dict(zip(_FIGURES, values, strict=True)),  # type: ignore[arg-type]
         intervals={
-            key: (first, last) if defined else None
-            for key, (first, last, defined) in zip(_FIGURES, intervals, strict=True)
+            key: None if value is None or math.isnan(pair[0]) else pair
+            for key, value, pair in zip(_FIGURES, values, ends, strict=True)
         },
     )
 
@@ -337,17 +337,20 @@ def write_thresholds(
 
 
 def _figures(
-    sample: CostSample, outcomes: Codes, costs: Costs, weights: npt.NDArray[Any] | None = None
+    sample: CostSample, outcomes: Codes, costs: Costs, weights: Floats | None = None
 ) -> Floats:
-    """The values of `_FIGURES`, each photo counted `weights` times; NaN where undefined."""
-    cell = 3 * sample.synthetic.astype(np.int64) + outcomes
-    counts = np.bincount(cell, weights=weights, minlength=6).reshape(2, 3).astype(np.float64)
+    """The values of `_FIGURES`, [figures] or [figures, b] under `weights` [b, photos]; NaN where
+    undefined."""
+    cells = np.arange(6) == (3 * sample.synthetic.astype(np.int64) + outcomes)[:, None]
+    counts = cells.sum(axis=0) if weights is None else weights @ cells
+    counts = counts.reshape(*counts.shape[:-1], 2, 3).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        rates = counts / counts.sum(axis=1, keepdims=True)
-        honest, fake = _claim_rates(rates, costs.photos_per_claim)
+        rates = counts / counts.sum(axis=-1, keepdims=True)
+        claim_rates = np.moveaxis(_claim_rates(rates, costs.photos_per_claim), (-2, -1), (0, 1))
+        honest, fake = claim_rates
         claims = (1 - costs.fraud_rate) * honest + costs.fraud_rate * fake
         fakes = np.where(claims > 1e-12, costs.fraud_rate * fake / claims, np.nan)
-    return np.array(
+    return np.stack(
         [
             _cost(rates, costs),
             claims[REVIEWED],

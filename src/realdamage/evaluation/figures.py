@@ -37,9 +37,9 @@ Flags = npt.NDArray[np.bool_]
 RATES: Mapping[str, float] = {"tpr_at_fpr_0.5": 0.005, "tpr_at_fpr_1": 0.01, "tpr_at_fpr_5": 0.05}
 """True positive rates by key, and the false positive rate of each."""
 RANKING = ("auroc", *RATES)
-OUTCOMES = ("called_synthetic", "called_real", "missed", "false_alarms", "review")
+OUTCOMES = {"called_synthetic": "synthetic", "called_real": "real", "review": "review"}
 OF_BOTH = ("average_precision", "balanced_accuracy", "balanced_at_thresholds", "brier", "ece")
-KEYS = (*RANKING, *OF_BOTH, *OUTCOMES, "false_alarms_by_group", "edit_higher")
+KEYS = (*RANKING, *OF_BOTH, *OUTCOMES, "edit_higher")
 """All that `measure` knows; see there."""
 MIN_PHOTOS = 5
 """Fewest photos of each class for the figures of a slice."""
@@ -106,8 +106,9 @@ class ScoredPhotos:
         self.outcome = photos["outcome"].to_numpy(dtype=object)
         self.synthetic: Flags = (photos["label"] == "synthetic").to_numpy()
         self.real: Flags = ~self.synthetic
+        self.everything: Flags = np.ones(len(photos), dtype=bool)
         self.damaged: Flags = self.real & (photos["kind"] == "damaged").to_numpy()
-        self.judged = has_thresholds(photos)
+        self.judged = has_thresholds(photos) & (photos["outcome"] != "").to_numpy()
         self.groups = group_ids(photos).to_numpy(dtype=object)
         self.draws = GroupDraws(self.groups.astype(str), n_boot=n_boot, seed=seed)
         self.original = _originals(photos)
@@ -116,15 +117,13 @@ class ScoredPhotos:
 
     def counted(self, key: str, mask: Flags, against: Flags) -> Flags:
         """The photos that a figure counts."""
-        if key.startswith("false_alarms"):
-            return against
-        if key == "review" or key in OF_BOTH:
+        if key in OF_BOTH:
             return mask | against
         return mask & (self.original >= 0) if key == "edit_higher" else mask
 
     def draw(self, key: str, mask: Flags, against: Flags) -> Floats:
         """[1 + n_boot]: the figure itself, then in each draw; NaN where undefined. See `measure`."""
-        own, called = self.counted(key, mask, against), self.outcome == "synthetic"
+        own = self.counted(key, mask, against)
         if key in RANKING:
             return self._roc(mask.tobytes(), against.tobytes())[RANKING.index(key)]
         if key == "average_precision":
@@ -132,34 +131,28 @@ class ScoredPhotos:
             curve = WeightedRoc(self.score[rows], mask[rows])
             return self.draws.figures(curve.average_precision, rows)
         if key in ("balanced_accuracy", "balanced_at_thresholds"):
+            called = self.outcome == "synthetic"
             if key == "balanced_accuracy":
                 called = self.score >= (math.nan if self.threshold is None else self.threshold)
             return (self._share(called, mask) + self._share(~called, against)) / 2
         if key == "ece":
             return self._calibration_errors(own)[0]
-        values: dict[str, npt.NDArray[Any]] = {
-            "called_synthetic": called,
-            "false_alarms": called,
-            "false_alarms_by_group": called,
-            "called_real": self.outcome == "real",
-            "missed": self.outcome == "real",
-            "review": self.outcome == "review",
-            "brier": (self.probability - self.synthetic) ** 2,
-            "edit_higher": (np.sign(self.score - self.score[self.original]) + 1) / 2,
-        }
-        return self._share(values[key], own)
+        if key == "brier":
+            return self._share((self.probability - self.synthetic) ** 2, own)
+        if key == "edit_higher":
+            return self._share((np.sign(self.score - self.score[self.original]) + 1) / 2, own)
+        return self._share(self.outcome == OUTCOMES[key], own)
 
     def interval(self, key: str, mask: Flags, against: Flags, draws: Floats) -> tuple[float, float]:
         """The 95% interval of a figure from its draws; NaN where there is none."""
         own = self.counted(key, mask, against)
+        n_groups, n_against = (self.draws.n_groups(np.flatnonzero(of)) for of in (own, against))
         if key in OUTCOMES:
-            n = int(own.sum())
-            return share_interval(round(draws[0] * n), n)
-        groups = [self.draws.n_groups(np.flatnonzero(of)) for of in (mask, against)]
-        if key in (*RANKING, "average_precision") and min(groups) < 2:
+            return share_interval(draws[0] * n_groups, n_groups)
+        if key in RANKING and min(n_groups, n_against) < 2:
             return math.nan, math.nan
-        if key in RATES or key in ("false_alarms_by_group", "edit_higher"):
-            return rate_interval(draws, self.draws.n_groups(np.flatnonzero(own)))
+        if key in RATES or key == "edit_higher":
+            return rate_interval(draws, n_groups)
         low, high = (float(end) for end in percentile_interval(draws[1:]))
         if key == "ece":
             chance = percentile_interval(self._calibration_errors(own)[1, 1:])[1]
@@ -180,10 +173,10 @@ class ScoredPhotos:
             return f"{counts}, too few for a figure (at least {least} of each)"
         if key == "balanced_accuracy" and self.threshold is None:
             return "no threshold was fixed on other photos; run `realdamage calibrate`"
-        if key in (*OUTCOMES, "false_alarms_by_group", "balanced_at_thresholds"):
+        if key in (*OUTCOMES, "balanced_at_thresholds"):
             if not own.any():
                 return "no such photo"
-            return "" if self.judged[own].any() else NO_THRESHOLDS
+            return "" if self.judged[own].all() else NO_THRESHOLDS
         if key in ("brier", "ece"):
             without, n = int(np.isnan(self.probability[own]).sum()), int(own.sum())
             found = "no photo has" if without == n else f"{without} of {n} photos lack"
@@ -219,9 +212,8 @@ def measure(
     least: fewest photos of each class for a ranking, fewest edits for `edit_higher`.
 
     - auroc, average_precision, tpr_at_fpr_0.5, _1, _5: `mask` against `against`.
-    - called_synthetic, called_real (also missed): outcomes of `mask`; false_alarms: the share of `against` called
-      synthetic; review: of both. With intervals of Clopper and Pearson over photos.
-    - false_alarms_by_group: the same as false_alarms, with a bootstrap interval over groups.
+    - called_synthetic, called_real, review: shares of the outcomes of `mask`, with the interval of Clopper and Pearson
+      that counts each group as one photo, because photos of one product or camera are accused together.
     - balanced_at_thresholds: of the outcomes; balanced_accuracy: at `table.threshold`.
     - brier, ece: of the probabilities of both.
     - edit_higher: the share of the edits in `mask` that score above their own original; ties count half.
@@ -353,11 +345,14 @@ def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[s
         known = metrics.get(key) is not None
         figures[key] = Figure(key, metrics.get(key), *ends, reason="" if known else reason)
     table = ScoredPhotos(photos, n_boot=0)
-    [figures["false_alarms"]] = measure(table, table.synthetic, table.damaged, ("false_alarms",))
-    keys = ("false_alarms", "missed", "review")
-    all_real, missed, review = measure(table, table.synthetic, table.real, keys)
-    figures["false_alarms_all_real"] = replace(all_real, key="false_alarms_all_real")
-    figures |= {"missed": missed, "review": review}
+    for key, mask, outcome in (
+        ("false_alarms", table.damaged, "called_synthetic"),
+        ("false_alarms_all_real", table.real, "called_synthetic"),
+        ("missed", table.synthetic, "called_real"),
+        ("review", table.everything, "review"),
+    ):
+        [figure] = measure(table, mask, mask, (outcome,))
+        figures[key] = replace(figure, key=key)
     pairs = metrics.get("pairs") or {"reason": "no pairs in metrics.json"}
     values = [pairs.get(key) for key in ("edit_higher", "low", "high")]
     figures["pairs"] = Figure("pairs", *values, pairs.get("n", 0), pairs.get("reason") or "")

@@ -1,7 +1,6 @@
 """What a detector does on families (or sources) that it was never trained on: figures of folds, their mean and worst.
 
-Each fold's model was trained without some values of one column, and scored on test photos that have them. In a fold's
-folder, model.onnx says what was left out, and test/predictions.csv how the photos were scored.
+Each fold's model was trained without some values of one column, and scored on test photos that have them.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ import pandas as pd
 from realdamage.core.metadata import read_model_file
 from realdamage.data.bootstrap import Floats, rate_interval
 from realdamage.data.manifest import Manifest
-from realdamage.errors import ConfigError, RealDamageError, UsageError
+from realdamage.errors import ConfigError, RealDamageError
 from realdamage.evaluation.figures import MIN_PHOTOS, Figure, Flags, ScoredPhotos, measure
-from realdamage.evaluation.folder import find_predictions
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import check_against_manifest, group_ids, read_predictions
 from realdamage.evaluation.robustness import ScoredSuite
@@ -43,7 +41,7 @@ class Fold:
     """A finished fold.
 
     left_out: values of the manifest's `column` that its model was not trained on.
-    localisation: what `localisation_rows` wrote when it was scored; empty for folds scored otherwise.
+    localisation: what `localisation_rows` wrote when it was scored.
     """
 
     name: str
@@ -55,64 +53,19 @@ class Fold:
     graph_sha256: str
 
 
-def read_folds(root: str | Path) -> tuple[list[Fold], list[str]]:
-    """The finished folds below `root`, and the names of those that lack a model or predictions.
-
-    Raises UsageError: none is finished (code no_fold); RealDamageError: as `read_fold`, or the folds leave out values
-    of different columns (mixed_columns).
-    """
-    root = Path(root)
-    folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
-    finished = [
-        path
-        for path in folders
-        if (path / MODEL).is_file() and list((path / TEST).glob("predictions.*"))
-    ]
-    if not finished:
-        raise UsageError(
-            f"{root}: no fold is finished; a finished one has FOLD/{MODEL} and FOLD/{TEST}/predictions.csv (found "
-            f"{', '.join(path.name for path in folders) or 'no folder'}). Run realdamage-folds to the end.",
-            code="no_fold",
-        )
-    folds = [read_fold(path) for path in finished]
-    mixed = sorted({fold.column for fold in folds})
-    if len(mixed) > 1:
-        raise RealDamageError(
-            f"{root}: its folds leave out values of {' and '.join(mixed)}; give each its own folder",
-            code="mixed_columns",
-        )
-    return folds, [path.name for path in folders if path not in finished]
-
-
-def read_fold(folder: Path) -> Fold:
-    """A finished fold from its folder.
-
-    Raises RealDamageError: its model left out nothing or values of several columns (code not_a_fold), or another model
-    scored the photos (other_model).
-    """
+def read_fold(folder: Path, column: str, left_out: Sequence[str]) -> Fold:
+    """A finished fold from its folder. Raises RealDamageError: another model scored the photos (code other_model)."""
     _, metadata, graph = read_model_file(folder / MODEL)
-    excluded = metadata.training.get("excluded") or {}
-    if len(excluded) != 1:
-        found = f"values of {' and '.join(excluded)}" if excluded else "nothing"
+    predictions = read_predictions(folder / TEST / "predictions.csv")
+    if set(predictions["graph_sha256"]) - {"", graph}:
         raise RealDamageError(
-            f"{folder / MODEL}: its training left out {found}; the model of a fold leaves out values of one column. "
-            "Train it with +data.exclude.COLUMN=[…]",
-            code="not_a_fold",
-        )
-    [(column, values)] = excluded.items()
-    path = find_predictions(folder / TEST)
-    predictions = read_predictions(path)
-    others = set(predictions["graph_sha256"]) - {"", graph}
-    if others:
-        raise RealDamageError(
-            f"{path}: scored by another network ({min(others)[:12]}) than {folder / MODEL} ({graph[:12]}). Remove "
-            f"{folder / TEST} and score the fold again.",
+            f"{folder / TEST}: scored by another model than {folder / MODEL}. Remove {folder / TEST} and run "
+            "realdamage-folds again",
             code="other_model",
         )
-    localised = folder / TEST / LOCALISATION
-    rows = json.loads(localised.read_text()) if localised.is_file() else []
+    localised = json.loads((folder / TEST / LOCALISATION).read_text())
     about = (metadata.model_version, graph[:12])
-    return Fold(folder.name, str(column), tuple(values), predictions, rows, *about)
+    return Fold(folder.name, column, tuple(left_out), predictions, localised, *about)
 
 
 def photos_of_fold(manifest: Manifest, column: str, values: Sequence[str]) -> Manifest:
@@ -285,13 +238,10 @@ class _Measured:
             "n_pairs": pairs.n,
             **columns(pairs),
         }
-        if found is None:
-            notes.append("heat maps were not measured when it was scored")
-        else:
+        if found is not None:
             notes.append("" if found["n_photos"] else "no region edits")
             names = {"n_photos": "n_localised", "low": "best_f1_low", "high": "best_f1_high"}
-            keys = ("n_photos", "best_f1", "low", "high", "baseline_f1")
-            row |= {names.get(key, key): found[key] for key in keys}
+            row |= {names.get(key, key): value for key, value in found.items()}
         about = {"model_version": fold.model_version, "graph_sha256": fold.graph_sha256}
         return {**row, "note": joined(notes), **about}
 

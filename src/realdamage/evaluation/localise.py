@@ -44,7 +44,9 @@ def localisation_metrics(
     known = pd.DataFrame({"file_name": [], "group": [], "kind": []}, dtype=str)
     if predictions is not None:
         known = predictions.drop_duplicates("file_name").assign(group=group_ids)
-    group, kind = (dict(zip(known["file_name"], known[key], strict=True)) for key in ("group", "kind"))
+    group, kind = (
+        dict(zip(known["file_name"], known[key], strict=True)) for key in ("group", "kind")
+    )
     groups = np.array([group.get(name, name) for name in names])
     kinds = np.array([kind.get(name, "") for name in names])
     result = _pooled(evidence, groups, n_boot, seed)
@@ -88,7 +90,9 @@ def _pooled(
         ),
         "baseline_f1": 2 * prevalence / (1 + prevalence),
         "baseline_iou": prevalence,
-        "intervals": _intervals(evidence, groups, np.quantile(heat[painted], np.linspace(0, 1, _STEPS)), n_boot, seed),
+        "intervals": _intervals(
+            evidence, groups, np.quantile(heat[painted], np.linspace(0, 1, _STEPS)), n_boot, seed
+        ),
     }
 
 
@@ -120,7 +124,9 @@ def _intervals(
         total = np.where((true[:, -1] > 0) & (false[:, -1] > 0), true[:, -1], np.nan)[:, None]
         f1 = 2 * true / (false + true + total)
         iou = true / (false + total)
-        area = (np.diff(true, prepend=0.0) * np.nan_to_num(ratio(true, false + true)) / total).sum(1)
+        area = (np.diff(true, prepend=0.0) * np.nan_to_num(ratio(true, false + true)) / total).sum(
+            1
+        )
         at_hot = len(edges) - 1 - hot
         return np.stack([area, f1[:, at_hot], iou[:, at_hot], f1.max(axis=1)])
 

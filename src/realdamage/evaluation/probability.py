@@ -6,7 +6,7 @@ A 90% that comes true in 60% of the cases misleads whoever multiplies it with mo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,6 @@ from realdamage.evaluation.predictions import check_predictions, clean, group_id
 Method: TypeAlias = Literal["platt", "isotonic", "auto"]
 FOLDS = 5
 N_BINS = 15
-COLUMNS = (
-    *("bin", "n", "n_groups", "n_synthetic"),
-    *("low_probability", "high_probability", "mean_probability"),
-    *("observed", "observed_low", "observed_high"),
-)
 
 
 def fit_calibration(
@@ -216,26 +211,27 @@ def reliability_table(
     bins: int = N_BINS,
     prior: float | None = None,
     calibration_prior: float | None = None,
-    level: float = 0.95,
 ) -> pd.DataFrame:
-    """The reliability diagram as a table: of the photos that were given 70%, how many were synthetic? `COLUMNS`.
+    """The reliability diagram as a table: of the photos that were given 70%, how many were synthetic?
 
-    One row per bin of equally many photos, by rising probability (Niculescu-Mizil & Caruana 2005). observed: the share
-    of synthetic photos, with the interval of Clopper and Pearson that counts each group in the bin as one photo.
+    One row per bin of equally many photos, by rising probability (Niculescu-Mizil & Caruana 2005): bin, n, n_groups,
+    n_synthetic, low_, high_ and mean_probability; observed: the share of synthetic photos, with the interval of Clopper and Pearson that counts each group in the bin as one photo.
 
     bins: how many; there are fewer where photos share a probability.
     prior: the share of synthetic photos where the model is used. Probabilities are re-weighted to it from
     `calibration_prior` (`Calibration.prior`), observed shares from the set's own share (Elkan 2001).
-    Raises RealDamageError: no probabilities, or one class only; UsageError: a prior or `bins` is out of range.
+    Raises RealDamageError: no probabilities, or one class only; UsageError: a prior is out of range.
     """
-    if bins < 1:
-        raise UsageError(f"bins={bins} must be at least 1")
     check_predictions(predictions)
     photos = clean(predictions)
     photos = photos[photos["probability"].notna() & (photos["label"] != "")].reset_index(drop=True)
-    synthetic = photos["label"].to_numpy() == "synthetic"
-    stated = photos["probability"].to_numpy(dtype=np.float64)
-    _check(synthetic, stated)
+    synthetic, stated = photos["label"] == "synthetic", photos["probability"].astype(float)
+    if synthetic.all() or not synthetic.any():
+        raise RealDamageError(
+            f"A reliability diagram needs both classes; found {int(synthetic.sum())} synthetic and "
+            f"{int((~synthetic).sum())} real photos with a probability. If there are none, run `realdamage calibrate` "
+            "on the model, then evaluate again."
+        )
     odds = 1.0
     if prior is not None:
         if calibration_prior is None:
@@ -247,41 +243,26 @@ def reliability_table(
         stated = _reweighted(stated, _odds(prior) / _odds(calibration_prior))
         odds = _odds(prior) / _odds(float(synthetic.mean()))
     frame = pd.DataFrame({"stated": stated, "synthetic": synthetic, "group": group_ids(photos)})
-    rows = []
-    for number, (_, own) in enumerate(frame.groupby(equal_mass_bins(stated, bins), sort=True)):
-        groups, share = own["group"].nunique(), float(own["synthetic"].mean())
-        observed = np.array([share, *share_interval(share * groups, groups, level)])
-        probability = own["stated"]
-        rows.append(
-            (
-                *(number, len(own), groups, int(own["synthetic"].sum())),
-                *(probability.min(), probability.max(), probability.mean()),
-                *_reweighted(observed, odds),
-            )
-        )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    table = frame.groupby(equal_mass_bins(stated, bins)).agg(
+        n=("stated", "size"),
+        n_groups=("group", "nunique"),
+        n_synthetic=("synthetic", "sum"),
+        low_probability=("stated", "min"),
+        high_probability=("stated", "max"),
+        mean_probability=("stated", "mean"),
+        observed=("synthetic", "mean"),
+    )
+    ends = [
+        share_interval(x * n, n) for x, n in zip(table["observed"], table["n_groups"], strict=True)
+    ]
+    table[["observed_low", "observed_high"]] = ends
+    observed = ["observed", "observed_low", "observed_high"]
+    table[observed] = _reweighted(table[observed], odds)
+    return table.reset_index(drop=True).rename_axis("bin").reset_index()
 
 
-def _check(synthetic: npt.NDArray[np.bool_], stated: Floats) -> None:
-    if not len(stated):
-        raise RealDamageError(
-            "No labelled photo has a probability: the model was not calibrated when it judged them. "
-            "Run `realdamage calibrate` on it, then evaluate again."
-        )
-    if synthetic.all() or not synthetic.any():
-        raise RealDamageError(
-            f"A reliability diagram needs both classes; found {int(synthetic.sum())} synthetic and "
-            f"{int((~synthetic).sum())} real photos with a probability."
-        )
-    wrong = stated[(stated < 0) | (stated > 1)]
-    if len(wrong):
-        raise RealDamageError(
-            f"A probability of {wrong[0]} is not in 0..1. Write the predictions again."
-        )
-
-
-def _reweighted(share: Floats, odds: float) -> Floats:
-    """Shares in 0..1 whose odds are multiplied by `odds`."""
+def _reweighted(share: Any, odds: float) -> Any:
+    """Shares in 0..1, an array or a table, whose odds are multiplied by `odds`."""
     return share * odds / (share * odds + 1 - share)
 
 

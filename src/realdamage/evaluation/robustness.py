@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from multiprocessing import connection, parent_process
 from pathlib import Path
@@ -160,6 +160,58 @@ class Suite:
         """What each photo's random numbers depend on."""
         return draw_keys(self.manifest.table)
 
+    def score(self, detector: PhotoDetector, part: int) -> None:
+        """Scores and writes a part."""
+        rows: list[Row] = []
+        names: dict[str, list[str]] = {name: [] for name in self.names}
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        digest = self.digest(part)
+        for index in self.photos(part):
+            for row, found in self._photo(detector, index):
+                rows.append(row)
+                own = names[str(row["perturbation"])]
+                for photo in found:
+                    at = f"{row['perturbation']}/{len(own)}"
+                    arrays |= {f"heat/{at}": photo.heat, f"painted/{at}": photo.painted}
+                    own.append(photo.file_name)
+        self.parts.write(part, {"digest": digest, "rows": rows, "evidence": names}, arrays)
+
+    def _photo(
+        self, detector: PhotoDetector, index: int
+    ) -> Iterator[tuple[Row, list[PatchEvidence]]]:
+        """Row and heat map of one photo as it is, and after each perturbation."""
+        manifest, spec = self.manifest, detector.pixel_spec
+        path = manifest.path(str(manifest.table["file_name"].iat[index]))
+        start = time.perf_counter()
+        try:
+            photo = read_photo(path, spec, name=str(path))
+            verdict = detector.predict_photo(photo)
+        except PhotoError:
+            if self.on_error == "raise":
+                raise
+            yield from ((unscored_row(manifest, index, name), []) for name in self.names)
+            return
+        ms = 1000 * (time.perf_counter() - start)
+        mask = mask_of(manifest, index, (photo.height, photo.width))
+        row = verdict_row(manifest, index, verdict, mask, ms=ms)
+        yield row, patch_evidence(manifest, index, photo, verdict, mask, spec.patch)
+        whole = photo.rgb if photo.upright is None else photo.upright
+        pixels = Pixels(whole, None if mask is None else mask.astype(np.float32))
+        for each in self.perturbations:
+            changed = each(pixels, seed=self.seed, key=self.keys[index])
+            start = time.perf_counter()
+            try:
+                photo = read_photo(changed.rgb, spec, name=f"{path} ({each.name})")
+            except PhotoError:
+                yield unscored_row(manifest, index, each.name), []
+                continue
+            # The quality gate has to see the photo as the file that would be handed in.
+            photo = replace(photo, file_quality=each.file_quality)
+            verdict = detector.predict_photo(photo)
+            ms = 1000 * (time.perf_counter() - start)
+            row = verdict_row(manifest, index, verdict, changed.mask, ms=ms, perturbation=each.name)
+            yield row, patch_evidence(manifest, index, photo, verdict, changed.mask, spec.patch)
+
 
 @dataclass(frozen=True)
 class ScoredSuite:
@@ -184,7 +236,9 @@ class ScoredSuite:
             arrays = self.suite.parts.arrays(part)
             names = self.suite.parts.read(part)["evidence"][perturbation]
             for index, name in enumerate(names):
-                heat, painted = (arrays[f"{key}/{perturbation}/{index}"] for key in ("heat", "painted"))
+                heat, painted = (
+                    arrays[f"{key}/{perturbation}/{index}"] for key in ("heat", "painted")
+                )
                 found.append(PatchEvidence(name, heat, painted))
         return found
 
@@ -212,7 +266,9 @@ def score_suite(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least 1, or null for as many as processors")
     per_part = max(1, min(_PHOTOS, _VERDICTS // (1 + len(perturbations))))
-    parts = Parts(Path(scoring.folder), "evaluate", "overwrite=true, or give this run another name=…")
+    parts = Parts(
+        Path(scoring.folder), "evaluate", "overwrite=true, or give this run another name=…"
+    )
     perturbations = tuple(perturbations)
     suite = Suite(load, manifest, perturbations, parts, scoring.seed, scoring.on_error, per_part)
     identity = {
@@ -243,77 +299,18 @@ def score_suite(
     return ScoredSuite(predictions, resumed, suite)
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    """A suite in one process, with its detector."""
-
-    suite: Suite
-    detector: PhotoDetector
-
-    def part(self, part: int) -> None:
-        """Scores and writes a part."""
-        rows: list[Row] = []
-        names: dict[str, list[str]] = {name: [] for name in self.suite.names}
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        digest = self.suite.digest(part)
-        for index in self.suite.photos(part):
-            for row, found in self._photo(index):
-                rows.append(row)
-                own = names[str(row["perturbation"])]
-                for photo in found:
-                    arrays[f"heat/{row['perturbation']}/{len(own)}"] = photo.heat
-                    arrays[f"painted/{row['perturbation']}/{len(own)}"] = photo.painted
-                    own.append(photo.file_name)
-        content = {"digest": digest, "rows": rows, "evidence": names}
-        self.suite.parts.write(part, content, arrays)
-
-    def _photo(self, index: int) -> Iterator[tuple[Row, list[PatchEvidence]]]:
-        """Row and heat map of one photo as it is, and after each perturbation."""
-        suite, manifest, spec = self.suite, self.suite.manifest, self.detector.pixel_spec
-        path = manifest.path(str(manifest.table["file_name"].iat[index]))
-        start = time.perf_counter()
-        try:
-            photo = read_photo(path, spec, name=str(path))
-            verdict = self.detector.predict_photo(photo)
-        except PhotoError:
-            if suite.on_error == "raise":
-                raise
-            yield from ((unscored_row(manifest, index, name), []) for name in suite.names)
-            return
-        ms = 1000 * (time.perf_counter() - start)
-        mask = mask_of(manifest, index, (photo.height, photo.width))
-        row = verdict_row(manifest, index, verdict, mask, ms=ms)
-        yield row, patch_evidence(manifest, index, photo, verdict, mask, spec.patch)
-        whole = photo.rgb if photo.upright is None else photo.upright
-        pixels = Pixels(whole, None if mask is None else mask.astype(np.float32))
-        for each in suite.perturbations:
-            changed = each(pixels, seed=suite.seed, key=suite.keys[index])
-            start = time.perf_counter()
-            try:
-                photo = read_photo(changed.rgb, spec, name=f"{path} ({each.name})")
-            except PhotoError:
-                yield unscored_row(manifest, index, each.name), []
-                continue
-            # The quality gate has to see the photo as the file that would be handed in.
-            photo = replace(photo, file_quality=each.file_quality)
-            verdict = self.detector.predict_photo(photo)
-            ms = 1000 * (time.perf_counter() - start)
-            row = verdict_row(manifest, index, verdict, changed.mask, ms=ms, perturbation=each.name)
-            yield row, patch_evidence(manifest, index, photo, verdict, changed.mask, spec.patch)
-
-
-_scorer: _Scorer | None = None
+_scores: Callable[[int], None] | None = None  # of this process: scores one part
 
 
 def _start(suite: Suite, threads: int | None, apart: bool) -> None:
     """Loads the detector in this process; `apart`: it was started for scoring only."""
-    global _scorer
+    global _scores
     if apart:
         # Ctrl-C reaches every process, unless nohup blocks it; workers end at once, without a word.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    _scorer = _Scorer(suite, suite.load(threads))
+    _scores = partial(suite.score, suite.load(threads))
 
 
 def _end_with_parent() -> None:
@@ -325,8 +322,8 @@ def _end_with_parent() -> None:
 
 
 def _score_part(part: int) -> None:
-    assert _scorer is not None  # `_start` ran first
-    _scorer.part(part)
+    assert _scores is not None  # `_start` ran first
+    _scores(part)
 
 
 def _code_version() -> str:

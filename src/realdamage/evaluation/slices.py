@@ -7,7 +7,7 @@ slice with too few photos says so instead of printing a figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -276,7 +276,7 @@ def robustness_table(
     tpr_at_fpr_1: over the really damaged photos, or over all real ones when some perturbation has fewer than 100
     damaged ones (`note` says so).
     false_alarms: the share of the n_damaged really damaged photos called synthetic; false_alarms_all_real: of all n_real
-    real ones, with an interval over groups, because photos of one product or camera are accused together.
+    real ones.
     called_synthetic, called_real: shares of the synthetic photos. review: share of all photos.
     NaN where undefined; `note` says why.
 
@@ -324,12 +324,14 @@ def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[
             notes.append(rate.reason or f"TPR over all real photos, because {few}")
     if not table.judged[under].any():
         return row | {"note": joined([*notes, "the model has no thresholds"])}
-    [alarms] = measure(table, synthetic, damaged, ("false_alarms",))
-    [all_real] = measure(table, synthetic, real, ("false_alarms_by_group",))
-    outcomes = measure(table, synthetic, real, ("called_synthetic", "called_real", "review"))
+    [alarms], [all_real] = (
+        measure(table, own, own, ("called_synthetic",)) for own in (damaged, real)
+    )
+    outcomes = measure(table, synthetic, synthetic, ("called_synthetic", "called_real"))
+    outcomes += measure(table, under, under, ("review",))
     if alarms.reason:
         notes.append("no really damaged photo, so there are no false alarms on real damage")
-    row |= columns(alarms) | columns(all_real, "false_alarms_all_real")
+    row |= columns(alarms, "false_alarms") | columns(all_real, "false_alarms_all_real")
     row |= {figure.key: figure.value for figure in outcomes}
     return row | {"note": joined(notes)}
 
@@ -347,7 +349,9 @@ def _drop(table: ScoredPhotos, under: Flags, name: str, notes: list[str]) -> dic
     if after.sum() < under.sum():
         n = int(after.sum())
         notes.append(f"the drop is over the {n} photos that were also scored as they are")
-    draws = [table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)]
+    draws = [
+        table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)
+    ]
     drop = draws[0] - draws[1]
     low, high = (float(end) for end in percentile_interval(drop[1:]))
     return {"auroc_drop": float(drop[0]), "auroc_drop_low": low, "auroc_drop_high": high}
@@ -369,10 +373,9 @@ def part_rows(
         [auroc] = measure(table, own, table.real, ("auroc",))
         [rate] = measure(table, own, table.damaged, (RATE,))
         figures = columns(auroc) | columns(rate)
-        row = {"synthetic photos by": title, "n": int(own.sum()), **figures}
-        row = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
-        rows.append({**row, "note": joined((auroc.reason, rate.reason))})
-    return tuple(rows)
+        note = joined((auroc.reason, rate.reason))
+        rows.append({"synthetic photos by": title, "n": int(own.sum()), **figures, "note": note})
+    return tuple(json_records(pd.DataFrame(rows)))
 
 
 FEW = 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 from realdamage.commands.cli import main
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.comparison import FIGURES, Comparison, Difference, compare_models
-from realdamage.evaluation.metrics import tpr_at_fpr
+from realdamage.evaluation.compare import FIGURES, Comparison, Difference, compare_models
+from realdamage.evaluation.figures import tpr_at_fpr
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
-from realdamage.rendering.comparison_text import comparison_page, conclusion, format_comparison
 
 T_REAL, T_SYNTHETIC = 0.0, 2.0
 
@@ -59,15 +59,13 @@ def write(path: Path, table: pd.DataFrame) -> str:
     return str(path)
 
 
-def test_a_model_beside_itself_differs_in_nothing_and_is_not_told_apart() -> None:
+def test_a_model_does_not_differ_from_itself() -> None:
     found = compare_models(model(1.0), model(1.0))
     assert [row.figure for row in found.figures] == list(FIGURES)
     for row in found.figures:
         assert (row.difference, row.low, row.high) == (0.0, 0.0, 0.0)
-        assert row.standing == "not told apart"
-        assert row.sentence == "A and B are not told apart at 95%"
+        assert row.standing == "no clear difference"
     assert found.flips == ()
-    assert conclusion(found.figures) == "A and B are not told apart at 95% in any of 9 figures."
 
 
 def test_the_figures_are_those_of_the_libraries() -> None:
@@ -98,7 +96,7 @@ def test_a_much_better_model_is_recognised_and_the_other_way_round_a_worse_one()
         assert found[figure].standing == "better", figure
     assert found["auroc"].difference == pytest.approx(found["auroc"].b - found["auroc"].a)  # type: ignore[operator]
     assert found["missed"].high < 0  # type: ignore[operator]
-    assert found["false_alarms"].standing == "not told apart"  # its real photos score the same
+    assert found["false_alarms"].standing == "no clear difference"  # its real photos score the same
     worse = {row.figure for row in compare_models(model(2.5), model(0.5)).worse}
     assert {"auroc", "tpr_at_fpr_1", "balanced_at_thresholds", "missed", "brier", "pairs"} <= worse
     assert "false_alarms" not in worse
@@ -126,9 +124,6 @@ def test_only_the_same_photos_under_the_same_perturbation_are_compared() -> None
     assert (found.n_real, found.n_damaged, found.n_groups) == (239, 119, 120)
     assert list(found.perturbed) == ["jpeg_50"]
     assert all(row.difference == 0 for row in found.perturbed["jpeg_50"])
-    assert "362 rows that only B has, 1 rows that one of them could not judge" in format_comparison(
-        found
-    )
 
 
 def test_flips_name_the_photos_and_who_was_right() -> None:
@@ -145,110 +140,63 @@ def test_flips_name_the_photos_and_who_was_right() -> None:
     ]
     found = compare_models(judged(a, after), before)
     assert all(flip.gain for flip in found.flips)
-    assert "Really damaged ones: 0 newly called synthetic, 1 no longer." in format_comparison(found)
 
 
 def test_what_the_photos_cannot_carry_is_left_out_with_the_reason() -> None:
     a, b = model(1.0, n=30), model(1.5, n=30)
     b = b.assign(reasons="not_calibrated", outcome="review", probability=np.nan)
     found = by_name(compare_models(a.assign(pair=""), b))
-    assert found["auroc"].standing != "not measured"
-    assert found["tpr_at_fpr_1"].reason == "30 really damaged photos; this rate takes at least 100"
-    assert "B has no thresholds; run `realdamage calibrate`" in found["false_alarms"].sentence
-    assert "B gave no probabilities" in found["brier"].reason
-    assert found["pairs"].reason == "no edit stands beside its own original"
+    assert found["auroc"].standing == "no clear difference"
+    assert "30 really damaged photos" in found["tpr_at_fpr_1"].reason
+    assert found["false_alarms"].reason.startswith("B: the model has no thresholds")
+    assert found["brier"].reason.startswith("B: no photo has a probability")
+    assert found["pairs"].standing == "not measured"
     assert (found["pairs"].a, found["pairs"].low) == (None, None)
 
 
 def test_too_few_groups_give_a_difference_without_a_verdict() -> None:
     found = by_name(compare_models(model(0.0, n=10), model(4.0, n=10)))
     assert found["auroc"].difference > 0.2  # type: ignore[operator]
-    assert (found["auroc"].low, found["auroc"].standing) == (None, "not told apart")
-    assert "10 groups of photos; an interval takes at least 20" in found["auroc"].sentence
+    assert (found["auroc"].low, found["auroc"].standing) == (None, "no clear difference")
+    assert "10 groups of photos" in found["auroc"].sentence
 
 
-def test_input_that_cannot_be_compared_is_refused(tmp_path: Path) -> None:
-    a = model(1.0, n=20)
-    with pytest.raises(RealDamageError, match="no photo in common"):
-        compare_models(a, a.assign(file_name="else/" + a["file_name"], pair=""))
-    other = a.assign(label=a["label"].where(a["file_name"] != "edit3.jpg", "real"))
-    with pytest.raises(
-        RealDamageError, match=r"edit3.jpg: old has label 'synthetic', new has 'real'"
-    ):
-        compare_models(a, other, names=("old", "new"))
-    with pytest.raises(RealDamageError, match=r"damaged0.jpg .*is there twice"):
-        compare_models(a, pd.concat([a, a.iloc[:1]], ignore_index=True))
-    changed = a.assign(photo_sha256=["b" * 64, *["a" * 64] * 59])
-    with pytest.raises(RealDamageError, match=r"damaged0.jpg: another photo of the same name"):
-        compare_models(a.assign(photo_sha256="a" * 64), changed)
-    with pytest.raises(RealDamageError, match="not of both classes"):
-        compare_models(a, a[a["label"] == "real"])
-
-
-def test_the_page_and_the_json_say_the_same_and_nothing_of_a_user_is_markup(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("no_common_photo", lambda a: a.assign(file_name="else/" + a["file_name"], pair="")),
+        ("labels_differ", lambda a: a.assign(label=["synthetic", *a["label"][1:]])),
+        ("photos_differ", lambda a: a.assign(photo_sha256=["b" * 64, *["a" * 64] * 59])),
+        ("one_class", lambda a: a[a["label"] == "real"]),
+        ("realdamage", lambda a: pd.concat([a, a.iloc[:1]], ignore_index=True)),  # a photo twice
+    ],
+)
+def test_input_that_cannot_be_compared_is_refused(
+    code: str, change: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
-    hostile = "<img src=x onerror=alert(1)>.jpg"
+    a = model(1.0, n=20).assign(photo_sha256="a" * 64)
+    with pytest.raises(RealDamageError) as caught:
+        compare_models(a, change(a))
+    assert caught.value.code == code
+
+
+def test_the_command_writes_json_and_fails_where_b_is_worse(tmp_path: Path) -> None:
     a = model(2.5)
-    a.loc[0, "file_name"] = hostile
-    b = judged(a, np.where(a.index == 0, 9.0, a["score"] - 1.5 * (a["label"] == "synthetic")))
+    b = judged(a, a["score"].to_numpy() - 1.5 * (a["label"] == "synthetic").to_numpy())
     write(tmp_path / "a" / "predictions.csv", a)
     write(tmp_path / "b" / "predictions.parquet", b)
-    files = ["--html", str(tmp_path / "page.html"), "--json", str(tmp_path / "all.json")]
-    command = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), *files]
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    command = ["compare", *folders, "--json", str(tmp_path / "all.json")]
     assert main(command) == 0
     assert main([*command, "--fail-if-worse"]) == 1
-    assert (
-        main(
-            [
-                "compare",
-                str(tmp_path / "a"),
-                str(tmp_path / "a" / "predictions.csv"),
-                "--fail-if-worse",
-            ]
-        )
-        == 0
-    )
+    assert main(["compare", folders[0], folders[0], "--fail-if-worse"]) == 0
     values = json.loads((tmp_path / "all.json").read_text())
-    page = (tmp_path / "page.html").read_text()
-    assert values["a"] == str(tmp_path / "a")
+    assert values["a"] == folders[0]
     assert [row["figure"] for row in values["figures"]] == list(FIGURES)
-    for row in values["figures"]:
-        assert f"{row['difference']:+.3f}".replace("-", "−") in page
-        assert row["standing"] in page
-    assert values["flips"][0]["file_name"] == hostile
-    assert hostile not in page
-    assert "&lt;img src=x" in page
-    assert "B is worse in AUROC" in page
-    assert "http" not in page.replace("http://www.w3.org", "")  # it loads nothing
-    out = capsys.readouterr().out
-    assert "B is worse at 95%" in out
-    assert "damaged    real → synthetic" in out or "damaged    review → synthetic" in out
-
-
-def test_the_command_says_what_is_wrong_with_a_path(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good = write(tmp_path / "predictions.csv", model(1.0, n=20))
-    assert main(["compare", good, str(tmp_path / "nowhere")]) == 2
-    assert "nowhere: no such file or folder" in capsys.readouterr().err
+    assert values["figures"][0]["sentence"] == "B is worse at 95%"
+    assert not values["flips"][0]["gain"]
     (tmp_path / "empty").mkdir()
-    assert main(["compare", str(tmp_path / "empty"), good]) == 2
-    assert "no predictions.csv or predictions.parquet in this folder" in capsys.readouterr().err
+    for path in ("nowhere", "empty"):
+        assert main(["compare", str(tmp_path / path), folders[0]]) == 2
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    assert main(["compare", good, str(tmp_path / "other.csv")]) == 3
-    assert "other.csv: not a predictions file; missing columns" in capsys.readouterr().err
-
-
-def test_a_page_of_perturbations_shows_each_of_them() -> None:
-    a, b = model(1.0), model(1.3, seed=4)
-    both = [
-        pd.concat([table, table.assign(perturbation="jpeg_50")], ignore_index=True)
-        for table in (a, b)
-    ]
-    found = compare_models(*both, names=("old", "new"))
-    page, text = comparison_page(found), format_comparison(found)
-    assert "jpeg 50" in page
-    assert "jpeg_50" in text
-    row = next(row for row in found.perturbed["jpeg_50"] if row.figure == "auroc")
-    assert f"{row.difference:+.3f}".replace("-", "−") in text
+    assert main(["compare", folders[0], str(tmp_path / "other.csv")]) == 3

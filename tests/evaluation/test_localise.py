@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_average_precision
 
-from realdamage.evaluation.localisation import localisation_metrics
+from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, PatchEvidence
 
 
