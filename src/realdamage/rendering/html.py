@@ -214,7 +214,7 @@ def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str
     """The figures of `words.TITLES`: key, title, value, low, high, baseline (what no skill gets),
     note."""
     found, localisation = headline_figures(metrics, photos), metrics.get("localisation") or {}
-    baselines = {"auroc": 0.5, "balanced_accuracy": 0.5, "pairs": 0.5}
+    baselines: dict[str, float | None] = {"auroc": 0.5, "balanced_accuracy": 0.5, "pairs": 0.5}
     baselines |= {key + end: rate for key, rate in RATES.items() for end in ("", "_all_real")}
     baselines |= {key: localisation.get(base) for key, base in _BASELINES.items()}
     rows = []
@@ -296,7 +296,7 @@ class _Pictures:
         assert self.manifest is not None
         rows = self.manifest.table.set_index("file_name")[["label", "mask_file_name"]]
         for name in names:
-            label, mask = rows.loc[name] if name in rows.index else ("", "")
+            label, mask = map(str, rows.loc[name] if name in rows.index else ("", ""))
             for each, what in (
                 ((name, label), (mask, "mask")) if mask and masks else ((name, label),)
             ):

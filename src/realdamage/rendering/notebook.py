@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from pandas.io.formats.style import Styler
 from PIL import Image
 
@@ -69,9 +70,14 @@ def existing(path: str | Path, name: str, made_by: str = "make quickstart") -> P
     return found
 
 
+def style() -> None:
+    """Makes all plots of a notebook look like those of the report."""
+    plt.style.use(plots.STYLE | {"figure.figsize": (10.5, 4.8), "font.size": 10})
+
+
 def axes(title: str, columns: int = 1, rows: int = 1, height: float = 4.8) -> list[Axes]:
     """The axes of a new figure, row by row. height: of the figure, in inches."""
-    plt.style.use(plots.STYLE)
+    style()
     size = (10.5, height)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
@@ -101,7 +107,11 @@ def plot_counts(table: pd.DataFrame, columns: Sequence[str], share: bool = False
             counts = pd.concat([counts.iloc[: _VALUES - 1], rest.T])
         if share:
             counts = counts / counts.sum().clip(lower=1)
-        counts[::-1].plot.barh(ax=panel, color=LABEL_COLOURS, width=0.75, title=column, ylabel="")
+        colours = list(LABEL_COLOURS.values())
+        counts[::-1].plot.barh(
+            ax=panel, color=colours, width=0.75, title=column, legend=column == shown[0]
+        )
+        panel.set_ylabel("")
         for bars in panel.containers:
             panel.bar_label(bars, fmt="{:.0%}" if share else "{:,.0f}", padding=3, fontsize=8)  # type: ignore[arg-type]
         panel.margins(x=0.15)
@@ -283,7 +293,7 @@ def plot_tiles(photo: Photo, tiles: Cover, logits: npt.NDArray[np.float32]) -> N
     panel.set_axis_off()
     side = tiles.tiles.shape[1]
     for (top, left), logit in zip(tiles.origins.tolist(), logits.tolist(), strict=True):
-        panel.add_patch(plt.Rectangle((left, top), side, side, fill=False, edgecolor="white"))
+        panel.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor="white"))
         colour = LABEL_COLOURS["synthetic" if logit > 0 else "real"]
         box = {"facecolor": colour, "alpha": 0.8, "linewidth": 0, "pad": 3}
         place = (left + side / 2, top + side / 2)
