@@ -79,9 +79,8 @@ def build_report(
     """The report of an evaluation folder, or of its (predictions, metrics).
 
     detector: the model that was evaluated, for heat maps, policy, audit and card. manifest: its
-    photos, for pictures
-    and the families of generators. notes: why one of them is missing.
-    Raises RealDamageError: no evaluation, a photo without label, or no photo with a score.
+    photos, for pictures and the families of generators. notes: why one of them is missing. Raises
+    RealDamageError: no evaluation, a photo without label, or no photo with a score.
     """
     if isinstance(evaluation, str | Path):
         evaluation = read_evaluation(evaluation)

@@ -1,8 +1,7 @@
 """Markdown: the model card, and the table of folds.
 
 The card is written from artefacts alone, so it can be written again whenever the model changes: the
-model's file, the
-folders of its evaluations, and folds.csv. Its words are in templates/card.md.j2.
+model's file, the folders of its evaluations, and folds.csv. Its words are in templates/card.md.j2.
 """
 
 from __future__ import annotations
@@ -123,38 +122,27 @@ def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ())
     for row in as_is:
         for note in filter(None, row["note"].split("; ") if row["fold"] != WORST else []):
             notes.setdefault(note, []).append(_fold(row).removeprefix("· "))
-    whole = [(_fold(row), *_counts(row), *_fold_figures(row)) for row in as_is]
+    counts = list(words.cells(as_is, ("{0[n_real]:.0f}", "{0[n_synthetic]:.0f}")))
+    whole = [(_fold(row), *n, *_fold_figures(row)) for row, n in zip(as_is, counts, strict=True)]
     perturbed = [(row["perturbation"], row["fold"], *_fold_figures(row)) for row in changed]
-    return (
-        _environment()
-        .get_template("folds.md.j2")
-        .render(
-            folds=table((column, "real", "synthetic", *titles), whole, pad=True),
-            perturbed=table(("perturbation", "over folds", *titles), perturbed, pad=True),
-            worst=[row["note"] for row in as_is if row["fold"] == WORST and row["note"]],
-            notes=notes,
-            unfinished=unfinished,
-            origin=records[0],
-        )
-        .strip()
-    )
+    values: dict[str, Any] = {
+        "folds": table((column, "real", "synthetic", *titles), whole, pad=True),
+        "perturbed": table(("perturbation", "over folds", *titles), perturbed, pad=True),
+        "worst": [row["note"] for row in as_is if row["fold"] == WORST and row["note"]],
+    }
+    template = _environment().get_template("folds.md.j2")
+    values |= {"notes": notes, "unfinished": unfinished, "origin": records[0]}
+    return template.render(values).strip()
 
 
 def _fold(row: Row) -> str:
     return str(row["fold"]) if row["left_out"] == ALL else f"· {row['left_out']}"
 
 
-def _counts(row: Row) -> list[str]:
-    return ["" if pd.isna(row[key]) else str(int(row[key])) for key in ("n_real", "n_synthetic")]
-
-
 def _fold_figures(row: Row) -> list[str]:
-    texts = []
-    for key in ("auroc", "tpr_at_fpr_1", "edit_higher"):
-        ends = interval((row[f"{key}_low"], row[f"{key}_high"]))
-        texts.append(f"{number(row[key])} ({ends})" if ends else number(row[key]))
     best = number(row["best_f1"], 2)
-    return [*texts, best if best == NOTHING else f"{best} ({number(row['baseline_f1'], 2)})"]
+    best += "" if best == NOTHING else f" ({number(row['baseline_f1'], 2)})"
+    return [*(words.cell(row, key) for key in ("auroc", "tpr_at_fpr_1", "edit_higher")), best]
 
 
 def read_folds(path: Path) -> dict[str, Any]:
@@ -164,38 +152,24 @@ def read_folds(path: Path) -> dict[str, Any]:
     Raises UsageError: no such file; RealDamageError: not a table of folds, or one without mean and
     worst.
     """
-    numbers = [
-        key
-        for key in FOLD_COLUMNS
-        if key.startswith(("n_", "auroc", "tpr", "edit", "best", "base"))
-    ]
+    numbers = FOLD_COLUMNS[3:-3]
     try:
         rows = pd.read_csv(path, keep_default_na=False, na_values={key: [""] for key in numbers})
+        rows = rows.astype(dict.fromkeys(numbers, float))
+        whole = rows[(rows["perturbation"] == AS_IT_IS) & (rows["left_out"] == ALL)]
+        whole = whole.set_index("fold")
+        mean, worst = (whole.loc[fold].to_dict() for fold in (MEAN, WORST))
+        text = Markdown(to_markdown(rows, "left out"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Name folds.csv.") from error
-    except ValueError as error:
-        raise _no_folds(path, str(error)) from error
-    missing = [key for key in (*FOLD_COLUMNS, "git_commit", "command", "date") if key not in rows]
-    if missing:
-        raise _no_folds(path, f"no columns {', '.join(missing)}")
-    for key in numbers:
-        if not pd.api.types.is_numeric_dtype(rows[key]):
-            raise _no_folds(path, f"column {key} holds something other than numbers")
-    whole = rows[(rows["perturbation"] == AS_IT_IS) & (rows["left_out"] == ALL)].set_index("fold")
-    if not {MEAN, WORST} <= set(whole.index):
-        raise _no_folds(path, f"no rows of fold {MEAN} and {WORST}")
-    return {
-        "models": len(whole) - 2,
-        "mean": whole.loc[MEAN].to_dict(),
-        "worst": whole.loc[WORST].to_dict(),
-        "table": Markdown(to_markdown(rows, "left out")),
-        "commands": list(dict.fromkeys(rows["command"])),
-    }
-
-
-def _no_folds(path: Path, why: str) -> RealDamageError:
-    again = "Write it again with realdamage-folds when its folds are finished."
-    return RealDamageError(f"{path}: not a table of folds: {why}. {again}", code="not_folds")
+    except (ValueError, KeyError) as error:
+        raise RealDamageError(
+            f"{path}: not a table of folds ({error}). Write it again with realdamage-folds when "
+            "its folds are finished.",
+            code="not_folds",
+        ) from error
+    found = {"models": len(whole) - 2, "mean": mean, "worst": worst, "table": text}
+    return found | {"commands": list(dict.fromkeys(rows["command"]))}
 
 
 @dataclass(frozen=True)
@@ -203,8 +177,8 @@ class CardInputs:
     """What a card is written from.
 
     evaluations: folders of realdamage-evaluate by name. folds: CSV of realdamage-folds. manifest:
-    folder of the
-    training set. commands: those that led to the model, in order. licence: of the model.
+    folder of the training set. commands: those that led to the model, in order. licence: of the
+    model.
     """
 
     model: Path
@@ -260,8 +234,7 @@ def card_text(given: CardInputs) -> str:
     """The card.
 
     Raises ModelFileError: no model file; RealDamageError: an evaluation of another model, a file
-    that is not what it
-    should be; UsageError: no evaluation, no such folder or file.
+    that is not what it should be; UsageError: no evaluation, no such folder or file.
     """
     if not given.evaluations:
         raise UsageError("A card needs figures: name an evaluation with --evaluation FOLDER")

@@ -107,7 +107,7 @@ def plot_counts(table: pd.DataFrame, columns: Sequence[str], share: bool = False
             counts = pd.concat([counts.iloc[: _VALUES - 1], rest.T])
         if share:
             counts = counts / counts.sum().clip(lower=1)
-        colours = list(LABEL_COLOURS.values())
+        colours: Any = list(LABEL_COLOURS.values())
         counts[::-1].plot.barh(
             ax=panel, color=colours, width=0.75, title=column, legend=column == shown[0]
         )

@@ -29,13 +29,13 @@ _VARIABLES = {
     **{INK: "--ink", QUIET: "--quiet", LINE: "--line", CARD: "--card"},
     **{GOOD: "--good", BAD: "--bad", REAL: "--real", SYNTHETIC: "--fake"},
 }
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": LINE},
     **{"axes.labelcolor": QUIET, "xtick.color": QUIET, "ytick.color": QUIET, "text.color": QUIET},
     **{"axes.titlecolor": QUIET, "axes.titlelocation": "left", "legend.frameon": False},
     **{"axes.facecolor": "none", "grid.color": LINE, "lines.linewidth": 1.8},
 }
-_PAGE_STYLE = {
+_PAGE_STYLE: Any = {
     **{"font.size": 8, "axes.labelsize": 8.5, "figure.facecolor": "none"},
     **{"savefig.facecolor": "none", "lines.linewidth": 1.6, "svg.fonttype": "none"},
 }
@@ -50,7 +50,7 @@ def roc(axes: Axes, curves: Sequence[Any]) -> None:
     curves: see `roc_curves`; the first one's photos say where the curve stops meaning anything.
     """
     for curve, colour, style in zip(curves, (SYNTHETIC, REAL), ("-", "--"), strict=False):
-        band = {"step": "post", "color": colour, "alpha": 0.16, "linewidth": 0}
+        band: Any = {"step": "post", "color": colour, "alpha": 0.16, "linewidth": 0}
         axes.fill_between(curve.fpr, curve.low, curve.high, **band)
         label = f"{curve.negatives} ({curve.n:,} photos)"
         axes.step(curve.fpr, curve.tpr, where="post", color=colour, linestyle=style, label=label)
@@ -82,7 +82,7 @@ def reliability(axes: Axes, table: pd.DataFrame) -> None:
     below = (table["observed"] - table["observed_low"]).clip(lower=0)
     above = (table["observed_high"] - table["observed"]).clip(lower=0)
     stated, observed = table["mean_probability"], table["observed"]
-    bars = {"color": SYNTHETIC, "marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2}
+    bars: Any = {"color": SYNTHETIC, "marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2}
     axes.errorbar(stated, observed, yerr=[below, above], **bars)
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="stated probability of synthetic")
     axes.set(ylabel="share that is synthetic")
@@ -129,9 +129,10 @@ def intervals(
     Rows of one family that follow each other are joined by a line. colours: one for each row.
     """
     shades = colours or [SYNTHETIC] * len(rows)
-    for place, (row, colour) in enumerate(zip(rows.itertuples(), shades, strict=True)):
-        axes.plot([row.low, row.high], [place] * 2, color=colour, linewidth=3.5, alpha=0.35)
-        axes.plot(row.value, place, "o", color=colour, markersize=4)
+    ends = (rows[column].tolist() for column in ("value", "low", "high"))
+    for place, (value, low, high, colour) in enumerate(zip(*ends, shades, strict=True)):
+        axes.plot([low, high], [place] * 2, color=colour, linewidth=3.5, alpha=0.35)
+        axes.plot(value, place, "o", color=colour, markersize=4)
     if "family" in rows:
         for _, same in groupby(range(len(rows)), key=rows["family"].tolist().__getitem__):
             places = list(same)

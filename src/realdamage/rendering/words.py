@@ -254,10 +254,9 @@ def generator_counts(
     """The generators of the synthetic photos, deployed ones first, then by number of photos.
 
     The sort is decided by a rule: kind `pasted` is a control; a family or name in
-    `vocabulary.CODECS` is a codec;
-    any other name is a deployed generator. training: `ModelMetadata.training`, or {}. families:
-    generator → family,
-    of as many generators as are known.
+    `vocabulary.CODECS` is a codec; any other name is a deployed generator. training:
+    `ModelMetadata.training`, or {}. families: generator → family, of as many generators as are
+    known.
     """
     synthetic = photos[photos["label"] == "synthetic"]
     names: Sequence[str] | None = training.get("generators")
