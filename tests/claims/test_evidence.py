@@ -29,10 +29,10 @@ from realdamage.claims import (
     write_evidence,
 )
 from realdamage.claims.log import canonical, entry_hash
-from realdamage.claims.summary import format_claim
 from realdamage.core.detector import Detector
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.provenance import TrustAnchors
+from realdamage.rendering.terminal import format_claim
 
 Photo = Callable[..., bytes]
 Files = list[tuple[str, bytes]]

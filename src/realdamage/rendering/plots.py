@@ -195,10 +195,9 @@ def svg(draw: Callable[..., None], title: str, *given: Any, height: float = 3.0)
     head, body = text[text.index("<svg") :].split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     links = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
+    label = f'role="img" aria-label="{Markup.escape(title)}"'
     # matplotlib escapes the texts that it writes.
-    return Markup(
-        f'<svg {box[0] if box else ""} {links} role="img" aria-label="{Markup.escape(title)}">{body}'
-    )
+    return Markup(f"<svg {box[0] if box else ''} {links} {label}>{body}")
 
 
 def outlined(
