@@ -160,7 +160,7 @@ def provenance(arguments: argparse.Namespace) -> int:
     stream (exit code 1), the others are still read."""
     from realdamage.files import find_photos
     from realdamage.provenance import Provenance, read_provenance
-    from realdamage.provenance.table import footer, lines
+    from realdamage.rendering.terminal import provenance_footer, provenance_lines
 
     form = arguments.format or (
         "json" if arguments.output and arguments.output.suffix.lower() == ".json" else "table"
@@ -187,8 +187,8 @@ def provenance(arguments: argparse.Namespace) -> int:
     if form == "json":
         text = json.dumps({"results": results}, indent=2)
     else:
-        text = "\n".join(line for name, found in read for line in lines(name, found))
-        text += f"\n{footer(found for _, found in read)}" if read else ""
+        text = "\n".join(line for name, found in read for line in provenance_lines(name, found))
+        text += f"\n{provenance_footer([found for _, found in read])}" if read else ""
     if arguments.output:
         write_atomically(arguments.output, f"{text}\n".encode(errors="surrogateescape"))
     elif text:
@@ -214,8 +214,8 @@ def claim(arguments: argparse.Namespace) -> int:
     )
     from realdamage.claims.evidence import check_free
     from realdamage.claims.policy import default_yaml
-    from realdamage.claims.summary import format_claim
     from realdamage.core.detector import Detector
+    from realdamage.rendering.terminal import format_claim
 
     if arguments.schema:
         print(json.dumps(schema(), indent=2))

@@ -302,8 +302,8 @@ def audit(arguments: argparse.Namespace) -> int:
 
         from realdamage.data.audit import audit as run
         from realdamage.data.readers import read_dataset
-        from realdamage.rendering.audit_page import write_page
-        from realdamage.rendering.audit_text import format_report
+        from realdamage.rendering.html import audit_page
+        from realdamage.rendering.terminal import format_audit
     found = read_dataset(
         arguments.manifest, check_files=False
     )  # missing files are for the audit to list
@@ -318,8 +318,8 @@ def audit(arguments: argparse.Namespace) -> int:
             pd.DataFrame(report.counts).to_csv(index=False, lineterminator="\n").encode(),
         )
     if arguments.html:
-        write_page(arguments.html, report, found)
-    print(format_report(report))
+        write_atomically(arguments.html, audit_page(report, found).encode())
+    print(format_audit(report))
     return 1 if report.failed else 0 if report.measured else RealDamageError.exit_code
 
 

@@ -59,10 +59,6 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="that led to the model; repeat it, in order",
     )
-    command.add_argument(
-        "--data-card", type=Path, metavar="FILE", help="text about the training set, to link to"
-    )
-    command.add_argument("--benchmark", type=Path, metavar="FILE", help="JSON of pytest-benchmark")
     command.add_argument("--licence", default="", metavar="TEXT", help="of the model")
     command.add_argument(
         "--output",
@@ -184,7 +180,7 @@ def report(arguments: argparse.Namespace) -> int:
     """Write report.html and report.json into an evaluation folder: figures, curves, slices, worst photos, policy."""
     with extra("analysis", "realdamage report"):
         from realdamage.evaluation.folder import find_manifest, find_model, read_evaluation
-        from realdamage.rendering.report import build_report, write_report
+        from realdamage.rendering.html import build_report, write_report
     predictions, metrics = read_evaluation(arguments.folder)
     run = metrics.get("run") or {}
     detector, without_model = find_model(run, arguments.model, arguments.threads)
@@ -210,8 +206,8 @@ def card(arguments: argparse.Namespace) -> int:
     """Write a model card from the model's file and its evaluations: what it has seen, what it does and how surely, what
     its thresholds promise, what it cannot do, and how to make it again."""
     with extra("analysis", "realdamage card"):
-        from realdamage.rendering.card import CardInputs, card_text, named_folders
-    keys = ("model", "folds", "manifest", "data_card", "benchmark", "licence")
+        from realdamage.rendering.markdown import CardInputs, card_text, named_folders
+    keys = ("model", "folds", "manifest", "licence")
     given = CardInputs(
         **{key: getattr(arguments, key) for key in keys},
         evaluations=named_folders(arguments.evaluation),
@@ -219,7 +215,7 @@ def card(arguments: argparse.Namespace) -> int:
     )
     to_terminal = str(arguments.output) == "-"
     page = arguments.output or arguments.model.with_suffix(".md")
-    text = card_text(given, folder=None if to_terminal else page.parent)
+    text = card_text(given)
     if to_terminal:
         print(text, end="")
     else:
@@ -232,7 +228,8 @@ def compare(arguments: argparse.Namespace) -> int:
     """Say whether model B is better than model A: paired intervals on the photos that both have judged."""
     with extra("analysis", "realdamage compare"):
         from realdamage.evaluation.compare import compare_models, read_sides
-        from realdamage.rendering.comparison_text import format_comparison, write_comparison
+        from realdamage.rendering.html import write_comparison
+        from realdamage.rendering.terminal import format_comparison
     names = (str(arguments.a), str(arguments.b))
     comparison = compare_models(*read_sides(*names), names=names, seed=arguments.seed)
     write_comparison(comparison, html=arguments.html, json_file=arguments.json)
@@ -252,7 +249,7 @@ def costs(arguments: argparse.Namespace) -> int:
             read_judge,
             write_thresholds,
         )
-        from realdamage.rendering.costs_text import format_costs
+        from realdamage.rendering.terminal import format_costs
     if arguments.write and not arguments.model:
         raise UsageError("--write needs --model FILE, the model that the thresholds go into")
     given = (
@@ -285,12 +282,12 @@ def triage(arguments: argparse.Namespace) -> int:
         from realdamage.evaluation.predictions import read_predictions
         from realdamage.evaluation.threshold_choice import read_judge
         from realdamage.evaluation.triage import (
-            format_queue,
             read_claims,
             triage_order,
             try_order,
             write_queue,
         )
+        from realdamage.rendering.terminal import queue_text
     predictions = read_predictions(arguments.predictions)
     queue = triage_order(
         predictions,
@@ -304,6 +301,6 @@ def triage(arguments: argparse.Namespace) -> int:
         everything=arguments.all,
     )
     write_queue(arguments.output, queue)
-    print(format_queue(queue, *try_order(queue, fraud_rate=arguments.prior)))
+    print(queue_text(queue, *try_order(queue, fraud_rate=arguments.prior)))
     print(f"\nthe whole queue: {arguments.output}")
     return 0

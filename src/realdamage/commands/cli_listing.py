@@ -56,7 +56,7 @@ def compare_listing(arguments: argparse.Namespace) -> int:
     from realdamage.core.decode import decode
     from realdamage.files import find_photos
     from realdamage.photo_pairs import Comparison, compare, draw_comparison, prepare
-    from realdamage.photo_pairs.table import table
+    from realdamage.rendering.terminal import format_pairs
 
     form = arguments.format or (
         "json" if arguments.output and arguments.output.suffix.lower() == ".json" else "table"
@@ -92,7 +92,7 @@ def compare_listing(arguments: argparse.Namespace) -> int:
         else ""
     )
     if form == "table" and compared:
-        text = "\n".join(table(compared))
+        text = format_pairs(compared)
     if arguments.output and text:
         write_atomically(arguments.output, f"{text}\n".encode(errors="surrogateescape"))
     elif text:

@@ -220,7 +220,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     with extra("analysis", "realdamage calibrate"):
         from realdamage.data.readers import read_dataset
         from realdamage.evaluation.calibration import calibrate_model
-        from realdamage.rendering.calibration_text import summary_text
+        from realdamage.rendering.terminal import calibration_text
     summary = calibrate_model(
         arguments.model,
         read_dataset(arguments.manifest),
@@ -236,7 +236,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         progress=track,
     )
-    print(summary_text(summary))
+    print(calibration_text(summary))
     return 0
 
 
@@ -244,8 +244,9 @@ def gate(arguments: argparse.Namespace) -> int:
     """Find out from photos under many perturbations which ones are too small, too blurred or too compressed for this
     model, and write those limits into the model file: such photos go to review."""
     with extra("analysis", "realdamage gate"):
-        from realdamage.evaluation.gate import gate_model, summary_text
+        from realdamage.evaluation.gate import gate_model
         from realdamage.evaluation.predictions import read_predictions
+        from realdamage.rendering.terminal import gate_text
     summary = gate_model(
         arguments.model,
         read_predictions(arguments.predictions),
@@ -255,7 +256,7 @@ def gate(arguments: argparse.Namespace) -> int:
         min_photos=arguments.min_photos,
         output=arguments.output,
     )
-    print(f"{arguments.output or arguments.model}: gated\n{summary_text(summary)}")
+    print(f"{arguments.output or arguments.model}: gated\n{gate_text(summary)}")
     return 0
 
 
@@ -294,9 +295,9 @@ def monitor(arguments: argparse.Namespace) -> int:
     holds."""
     with extra("analysis", "realdamage monitor"):
         from realdamage.evaluation.monitor import monitor as compare_log
-        from realdamage.evaluation.monitor import report_text
         from realdamage.evaluation.prediction_log import read_log
         from realdamage.evaluation.predictions import read_predictions
+        from realdamage.rendering.terminal import monitor_text
     found = compare_log(
         read_log(arguments.log),
         read_predictions(arguments.reference),
@@ -307,5 +308,5 @@ def monitor(arguments: argparse.Namespace) -> int:
     )
     if arguments.json:
         write_atomically(arguments.json, found.to_json().encode())
-    print(report_text(found))
+    print(monitor_text(found))
     return 1 if found.alarm else 0

@@ -19,7 +19,7 @@ from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError
-from realdamage.evaluation.fraudbench import benchmark_figures, format_benchmark
+from realdamage.evaluation.fraudbench import benchmark_figures
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import check_format, clean, write_predictions
 from realdamage.evaluation.robustness import (
@@ -32,9 +32,9 @@ from realdamage.evaluation.robustness import (
     trained_on_note,
 )
 from realdamage.files import write_atomically
-from realdamage.rendering.report import build_report, write_report
-from realdamage.rendering.report_words import demo_note
-from realdamage.rendering.tables import format_robustness, format_table
+from realdamage.rendering.html import build_report, write_report
+from realdamage.rendering.terminal import benchmark_text, format_robustness, format_table
+from realdamage.rendering.words import demo_note
 from realdamage.schema import EvaluateConfig
 
 # Torch is imported where it is needed: a process that scores imports this file again when it was run as a script.
@@ -118,7 +118,7 @@ def run(config: EvaluateConfig) -> None:
     print("\n".join([*told, *[""] * bool(told), format_table(metrics)]))
     print(format_robustness(metrics.get("robustness", [])))
     if benchmark:
-        print(f"\n{format_benchmark(benchmark)}")
+        print(f"\n{benchmark_text(benchmark)}")
     if config.shortcuts:
         print(
             f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}"

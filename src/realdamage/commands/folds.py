@@ -41,7 +41,7 @@ from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import write_predictions
 from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
 from realdamage.files import write_atomically
-from realdamage.rendering.left_out_text import to_markdown
+from realdamage.rendering.markdown import to_markdown
 from realdamage.schema import FoldsConfig
 from realdamage.training.settings import changed_settings
 

@@ -23,7 +23,6 @@ from realdamage.data.manifest import KINDS, LABELS, Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.data.splits import check_splits, split_command
 from realdamage.errors import ConfigError, ManifestError
-from realdamage.rendering.audit_text import unmeasured_because
 from realdamage.training.dataset import (
     Batch,
     EpochSampler,
@@ -199,7 +198,7 @@ class DamageDataModule(L.LightningDataModule):
             if report.measured:
                 log.info("audit passed (AUROC of the shortcuts: %s)", figures)
             else:
-                log.warning("audit: nothing could be measured (%s)", unmeasured_because(report))
+                log.warning("audit: nothing could be measured (%s)", report.unmeasured_reason)
             return
         leaks = "\n".join(f"- {leak}" for leak in report.leaks)
         told = f"{report.root}: the train and val photos give their label away without the damage:\n{leaks}"
