@@ -1,4 +1,4 @@
-"""The commands of `realdamage` for claims: provenance, compare-listing, claim, verify, claim-index."""
+"""The commands of `realdamage` that judge a claim, or check and keep its evidence."""
 
 import importlib
 import io
@@ -36,9 +36,9 @@ def provenance(
 ) -> int:
     """Read what a photo's file says about itself.
 
-    Content credentials (C2PA), AI labels (IPTC, GB 45438-2025), names and parameters of generators,
-    and the camera. A file that says nothing proves nothing. Missing and unreadable files are named on
-    standard error (exit code 1); the others are still read.
+    Content credentials (C2PA), AI labels (IPTC, GB 45438-2025), generators and the camera. A file
+    that says nothing proves nothing. Missing and unreadable files are named on standard error (exit
+    code 1); the others are still read.
     """
     from realdamage.provenance import read_provenance
     from realdamage.provenance.table import footer, lines
@@ -70,9 +70,8 @@ def compare_listing(
     """Check whether a claim photo is an edited listing photo.
 
     Finds the same shot with something painted on (same_capture), the same product in another shot
-    (same_object), or neither (unrelated), even when copies are cropped, resized, turned, mirrored or
-    recompressed. Changed areas are in pixels of the claim photo. Unreadable listing photos are named
-    on standard error (exit code 1); the others are still compared.
+    (same_object), or neither (unrelated), even in copies that are cropped, resized, turned or
+    recompressed. Unreadable listing photos are named on standard error (exit code 1).
     """
     from realdamage.core.decode import decode
     from realdamage.photo_pairs import compare, draw_comparison, prepare
@@ -122,11 +121,9 @@ def claim(
 ) -> int:
     """Judge all photos of a claim, with evidence.
 
-    Looks at every photo's pixels and file, at the listing's photos, at the photos of this claim
-    together, and at earlier claims. Prints one recommendation (approve, ask_photo, review, escalate)
-    with reasons and a text for the buyer. --out keeps evidence.html, evidence.json and log.jsonl;
-    originals (--keep-originals) may contain place and time. A recommendation is about photos: a
-    person decides. Exit code 1: some photos could not be read.
+    Prints one recommendation (approve, ask_photo, review, escalate) with reasons and a text for the
+    buyer; a person decides. --out keeps evidence.html, evidence.json and log.jsonl. Originals
+    (--keep-originals) may contain place and time. Exit code 1: some photos could not be read.
     """
     from realdamage import claims
     from realdamage.claims.evidence import check_free
@@ -199,8 +196,8 @@ def verify(
 ) -> int:
     """Check the evidence of a claim.
 
-    Checks that its files are those in its log, that the chain of the log is whole, and that photos
-    belong to the claim. Says what that proves and what not. Exit code 1: something does not match.
+    Checks its files and photos against its log and the chain of the log, and says what that proves
+    and what not. Exit code 1: something does not match.
     """
     from realdamage.claims import verify_evidence
 
@@ -247,7 +244,7 @@ def claim_index(
 def _each(
     paths: Sequence[Path], read: Callable[[Path], Any], key: str
 ) -> tuple[list[tuple[str, Any]], list[dict[str, Any]]]:
-    """What `read` returns by name for each readable photo, and all as JSON under `key` or `error`."""
+    """What `read` returns by name for each readable photo; all as JSON with `key` or `error`."""
     found: list[tuple[str, Any]] = []
     results: list[dict[str, Any]] = []
     for path in paths:
@@ -264,7 +261,7 @@ def _each(
 
 
 def _finish(values: dict[str, Any], table: str, form: str | None, output: Path | None) -> int:
-    """Write or print the results. Returns the exit code; raises PhotoError when nothing was read."""
+    """Write or print the results. Returns the exit code. Raises PhotoError if nothing was read."""
     is_json = form == "json" or (not form and output and output.suffix.lower() == ".json")
     text = json.dumps(values, indent=2) if is_json else table
     if output:

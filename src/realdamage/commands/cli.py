@@ -10,9 +10,9 @@ from realdamage.commands import app, claims, data, model, predict, serve  # noqa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line.
+    """Run one command line. Returns the exit code.
 
-    Returns the exit code: 0 done, 1 something judged bad, 2 wrong usage, 3 could not run, 130 Ctrl-C.
+    0: done; 1: something was judged bad; 2: wrong usage; 3: could not run; 130: Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if "--debug" in (words[: words.index("--")] if "--" in words else words):

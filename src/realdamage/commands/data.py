@@ -33,9 +33,7 @@ def manifest(
 ) -> int:
     """Write metadata.csv for photos in another layout.
 
-    Reads Hugging Face image folders, folders of real and synthetic photos, FraudBench, tables with
-    any columns, and folders of real photos. A metadata.csv that is there is checked and counted.
-    Opens no photo.
+    A metadata.csv that is there already is checked and counted. Opens no photo.
     """
     from realdamage.data import readers
     from realdamage.data.splits import split_command
@@ -94,8 +92,8 @@ def split(
     table = found.table
     if not overwrite and (output.exists() if output else (table["split"] != "").any()):
         raise UsageError(
-            f"{output or found.root}: there are splits already, and models may have been trained on "
-            "them. Keep them, or assign new ones with --overwrite",
+            f"{output or found.root}: there are splits already, and models may have been trained "
+            "with them. Keep them, or assign new ones with --overwrite",
             code="exists",
         )
     if near_duplicates:
@@ -164,15 +162,14 @@ def neutralise(
 ) -> int:
     """Save a set again so that files of both classes look alike.
 
-    Crop, size, JPEG tables and subsampling are drawn whatever the label, for an edit the same as for
-    its original, and metadata is dropped.
+    Crop, size, JPEG tables and subsampling are drawn whatever the label (for an edit as for its
+    original), and metadata is dropped.
     """
     from realdamage.data import neutralise as neutral
     from realdamage.data.readers import read_dataset
 
-    settings = neutral.NeutraliseSettings(
-        _quality_range(quality), _crop_sizes(sizes), history, seed, max_side
-    )
+    qualities, crops = _quality_range(quality), _crop_sizes(sizes)
+    settings = neutral.NeutraliseSettings(qualities, crops, history, seed, max_side)
     options: dict[str, Any] = {"on_error": on_error, "overwrite": overwrite, "workers": workers}
     done = neutral.neutralise(read_dataset(manifest), out, settings, progress=track, **options)
     for line in done.notes:

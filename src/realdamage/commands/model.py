@@ -40,9 +40,9 @@ def calibrate(
 ) -> int:
     """Write probabilities and thresholds into a model file.
 
-    --fpr and --miss are rates on these photos. --alpha and --beta are guarantees about future photos:
-    with confidence 1 - delta, at most a share alpha of really damaged photos is called synthetic, and
-    at most a share beta of synthetic photos is called real.
+    --fpr and --miss are rates on these photos; --alpha and --beta are guarantees about future ones.
+    With confidence 1 - delta, at most a share alpha of really damaged photos is called synthetic,
+    and at most a share beta of synthetic photos real.
     """
     from realdamage.data.readers import read_dataset
     from realdamage.evaluation.calibration import calibrate_model
@@ -110,8 +110,8 @@ def quantize(
 ) -> int:
     """Write a faster variant of a model that is as good.
 
-    Makes variants with 8-bit integers and half-precision numbers, compares each with the model on the
-    same photos, and writes the fastest that is as good. Exit code 1, and no file, if none is.
+    Compares variants with 8-bit integers and half-precision numbers with the model on the same
+    photos, and writes the fastest that is as good. Exit code 1, and no file, if none is.
     """
     from realdamage.data.readers import read_dataset
     from realdamage.exporting.quantize import quantize_model, summary_text
@@ -230,8 +230,8 @@ def costs(
 ) -> int:
     """Find the cheapest thresholds for your own costs.
 
-    Says what a claim costs when all are paid, when all are reviewed, at the present thresholds and at
-    the cheapest ones. With --model, the guarantee of that model is kept.
+    Says what a claim costs when all are paid, when all are reviewed, at the present thresholds and
+    at the cheapest ones. With --model, the guarantee of that model is kept.
     """
     from realdamage.evaluation.economics import Costs, cost_sample
     from realdamage.evaluation.predictions import read_predictions
@@ -275,8 +275,8 @@ def triage(
 ) -> int:
     """Order the review queue.
 
-    The claim where a minute of review avoids the largest loss comes first, with its photos together.
-    A claim is as likely to be fake as its most suspicious photo.
+    The claim where a minute of review avoids the largest loss comes first, its photos together. A
+    claim is as likely to be fake as its most suspicious photo.
     """
     from realdamage.evaluation import triage as queueing
     from realdamage.evaluation.predictions import read_predictions

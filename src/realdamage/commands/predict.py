@@ -112,13 +112,9 @@ def predict(
     if written == "table":
         for code, sentence in sentences.items():
             app.note(f"{code}: {sentence}")
-    if output:
-        app.note(f"verdicts: {output}")
-    if heatmap and pictures:
-        number = app.count(len(pictures), "picture")
-        app.note(f"heat maps: {heatmap / f'*{HEATMAP_ENDING}'} ({number})")
-    if cells:
-        app.note(f"sheet: {sheet}")
+    for where in (output, pictures and heatmap, cells and sheet):
+        if where:
+            app.note(f"written: {where}")
     app.note(_summary(len(paths), outcomes))
     if not outcomes:
         raise PhotoError("none of the photos could be read")
@@ -131,10 +127,8 @@ def _by_ending(path: Path | None, forms: Mapping[str, str], option: str, more: s
         return ""
     ending = path.suffix.lower()
     if ending not in forms:
-        raise UsageError(
-            f"{option} {path}: the name must end in {', '.join(forms)}{more}; found {ending or 'none'}",
-            code="unknown_ending",
-        )
+        text = f"{option} {path}: the name must end in {', '.join(forms)}{more}"
+        raise UsageError(f"{text}; found {ending or 'none'}", code="unknown_ending")
     return forms[ending]
 
 
@@ -187,10 +181,8 @@ def _encoded(picture: "Image.Image", form: str) -> bytes:
         picture.save(data, format=form, quality=92)  # of JPEG and WebP
     except (OSError, ValueError) as error:
         size = f"{picture.width}x{picture.height} pixels"
-        raise RealDamageError(
-            f"{form} cannot hold {size} ({error}); use a name that ends in .png",
-            code="picture_too_large",
-        ) from error
+        text = f"{form} cannot hold {size} ({error}); use a name that ends in .png"
+        raise RealDamageError(text, code="picture_too_large") from error
     return data.getvalue()
 
 

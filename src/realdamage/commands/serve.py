@@ -1,4 +1,4 @@
-"""`realdamage serve`: the HTTP service from the command line; its options are those of `Settings`."""
+"""`realdamage serve`: the HTTP service; its options are the fields of `Settings`."""
 
 import inspect
 import os
