@@ -76,6 +76,7 @@ class MissingExtraError(RealDamageError):
     def __init__(self, command: str, extra: str, missing: str | None = None) -> None:
         found = f" ({missing} is not installed)" if missing else ""
         super().__init__(
-            f'{command} needs the extra "{extra}"{found}. Install it: pip install "realdamage[{extra}]"',
+            f'{command} needs the extra "{extra}"{found}. '
+            f'Install it: pip install "realdamage[{extra}]"',
             code="missing_extra",
         )

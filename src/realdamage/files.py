@@ -91,7 +91,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise RealDamageError(
-            f"{path}: cannot be written: {error.strerror or error}. Check free space and permissions.",
+            f"{path}: cannot be written: {error.strerror or error}. Check free space and "
+            "permissions.",
             code="cannot_write",
         ) from error
 

@@ -1,14 +1,11 @@
-"""What a verdict costs: time from a photo's bytes, where it goes, memory, and the network's share of what the machine
-can do, with the `vit_micro` architecture (random weights) and with the model inside the package, if there is one.
+"""What a verdict costs with the `vit_micro` architecture (random weights): time from bytes, its parts, memory.
 
-`make bench` times it on two threads and prints a table at the end. Ratios come from one run, so they are what to
-compare; a run of the tests uses photos of a quarter of the size, to see that the code still runs.
+`make bench` times it on two threads and prints a table. Ratios come from one run, so they are what to compare; a run of
+the tests uses photos of a quarter of the size, to check that the code still runs.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
 import subprocess
 import sys
@@ -18,14 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
-from threadpoolctl import threadpool_limits
 
-from realdamage.core.detector import PACKAGED_MODEL, Detector
+from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.pooling import Pooling, pool
 from realdamage.core.scorer import OnnxScorer
@@ -100,16 +95,6 @@ def exported(network: EvidenceViT, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-@pytest.fixture(scope="module", params=["vit_micro", "packaged"])
-def model(request: pytest.FixtureRequest) -> Path:
-    if request.param == "vit_micro":
-        path: Path = request.getfixturevalue("exported")
-        return path
-    if not PACKAGED_MODEL.exists():
-        pytest.skip("this checkout has no model inside the package")
-    return PACKAGED_MODEL
-
-
 def seconds(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Of the fastest round of each; taken in turn, so that a slow moment of the machine meets all of them."""
     best = dict.fromkeys(steps, math.inf)
@@ -123,15 +108,15 @@ def seconds(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_verdict(
-    benchmark: BenchmarkFixture, report: Report, model: Path, jpeg: Jpeg, size: str
+    benchmark: BenchmarkFixture, report: Report, exported: Path, jpeg: Jpeg, size: str
 ) -> None:
     """From bytes; and the shares of its parts, each timed alone."""
-    detector, data = Detector.load(model, threads=THREADS), jpeg(size).read_bytes()
+    detector, data = Detector.load(exported, threads=THREADS), jpeg(size).read_bytes()
     verdict = benchmark(detector.predict, data)
     spec, photo = detector.pixel_spec, read_photo(data, detector.pixel_spec)
     assert verdict.score == detector.predict_photo(photo).score
     tiles = cover(photo.rgb, spec)
-    scorer = OnnxScorer(read_model_file(model)[0], threads=THREADS)
+    scorer = OnnxScorer(read_model_file(exported)[0], threads=THREADS)
     logit, evidence = scorer(tiles.tiles)
     assert verdict.heatmap is not None
     heatmap = verdict.heatmap
@@ -192,41 +177,6 @@ def test_onnx_against_torch(
         report(f"{name} / onnx", took[name] / took["onnx"], ".2f")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("transformers") is None, reason="transformers is not installed"
-)
-def test_against_a_classification_pipeline(
-    benchmark: BenchmarkFixture, report: Report, exported: Path, jpeg: Jpeg
-) -> None:
-    """Context, not a contest: transformers' pipeline shrinks the photo to one 224×224 view for a ViT-Ti of random
-    weights, the detector looks at every pixel."""
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, pipeline
-
-    config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768)
-    classify = pipeline(
-        "image-classification",
-        model=ViTForImageClassification(config),
-        image_processor=ViTImageProcessor(),
-        device="cpu",
-    )
-    detector, data = Detector.load(exported, threads=THREADS), jpeg("1280x960").read_bytes()
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        found = benchmark(lambda: classify(Image.open(io.BytesIO(data))))
-        took = seconds(
-            {
-                "pipeline": lambda: classify(Image.open(io.BytesIO(data))),
-                "detector": lambda: detector.predict(data),
-            },
-            1 if benchmark.disabled else 5,
-        )
-    finally:
-        torch.set_num_threads(before)
-    assert {each["label"] for each in found} == {"LABEL_0", "LABEL_1"}
-    report("detector / pipeline", took["detector"] / took["pipeline"], ".1f")
-
-
 def test_a_list(benchmark: BenchmarkFixture, report: Report, exported: Path, jpeg: Jpeg) -> None:
     """64 photos in one call, against one call each: the next is read while the network runs."""
     detector = Detector.load(exported, threads=THREADS)
@@ -261,48 +211,3 @@ def test_memory(benchmark: BenchmarkFixture, report: Report, exported: Path, jpe
     assert peaks[-1] < 400
     for name, peak in zip(("import", "load", "1280x960", "4000x3000"), peaks, strict=True):
         report(f"peak MiB after {name}", peak, ".0f")
-
-
-def test_share_of_the_matmul_rate(benchmark: BenchmarkFixture, report: Report, model: Path) -> None:
-    """The network's operations a second over those of a float32 matrix product of 1024³, both on two threads."""
-    data, metadata, _ = read_model_file(model)
-    scorer, side = OnnxScorer(data, threads=THREADS), metadata.pixel_spec.tile
-    count = 4 if benchmark.disabled else 32
-    rng = np.random.default_rng(0)
-    tiles = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    logit, _ = benchmark(scorer, tiles)
-    assert logit.shape == (count,)
-    a, b = rng.normal(size=(2, 1024, 1024)).astype(np.float32)
-    with threadpool_limits(THREADS):
-        took = seconds(
-            {"network": lambda: scorer(tiles), "matmul": lambda: a @ b},
-            1 if benchmark.disabled else 9,
-        )
-    operations = operations_of_a_tile(data)
-    rate, best = operations * count / took["network"], 2 * 1024**3 / took["matmul"]
-    report("million operations a tile", operations / 1e6, ".0f")
-    report("network, 10^9 operations a second", rate / 1e9, ".0f")
-    report("share of the matmul rate", rate / best, ".0%")
-
-
-def operations_of_a_tile(data: bytes) -> int:
-    """Multiplications and additions of a graph's Conv, MatMul and Gemm nodes for one tile."""
-    model = onnx.load_from_string(data)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    del model.graph.value_info[:]  # with symbols for the number of tiles
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        shapes[value.name] = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-    total = 0
-    for node in graph.node:
-        if node.op_type == "Conv":
-            terms = math.prod(shapes[node.input[1]][1:])
-        elif node.op_type in ("MatMul", "Gemm"):
-            first = shapes[node.input[0]]
-            transposed = any(each.name == "transA" and each.i for each in node.attribute)
-            terms = first[0] if transposed else first[-1]
-        else:
-            continue
-        total += 2 * terms * math.prod(shapes[node.output[0]])
-    return total

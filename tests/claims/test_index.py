@@ -65,12 +65,6 @@ def test_a_photo_is_found_again_after(
     assert 0 <= found.distance <= 32
 
 
-def test_the_same_bytes_are_exact(index: ClaimIndex, claim_photo: Photo) -> None:
-    index.add("C-1", [("a.jpg", claim_photo(1))])
-    (found,) = index.find(claim_photo(1))
-    assert (found.exact, found.distance) == (True, 0)
-
-
 def test_other_photos_are_not_found(index: ClaimIndex, claim_photo: Photo) -> None:
     index.add("C-1", [(f"{seed}.jpg", claim_photo(seed)) for seed in range(12)])
     assert [index.find(claim_photo(seed)) for seed in range(100, 112)] == [()] * 12
@@ -98,18 +92,12 @@ def test_a_claim_does_not_find_itself_and_is_put_in_once(
     assert index.add("C-1", [("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2))]) == 1
     assert len(index) == 2
     assert index.find(claim_photo(1), other_than="C-1") == ()
-    index.add("C-2", [("a.jpg", claim_photo(1))])
+    with ClaimIndex.open(index.path) as other:
+        other.add("C-2", [("a.jpg", claim_photo(1))])
     (found,) = index.find(claim_photo(1), other_than="C-2")
     assert (found.claim_id, found.seen) == ("C-1", "2026-01-01T00:00:00+00:00")
+    assert (found.exact, found.distance) == (True, 0)
     assert [found.of for found in index.find(claim_photo(2))] == ["photo 2"]
-
-
-def test_the_nearest_is_told_first(index: ClaimIndex, claim_photo: Photo) -> None:
-    index.add(
-        "C-1", [("a.jpg", changed(claim_photo(1), lambda image: image.crop((4, 4, 396, 356))))]
-    )
-    index.add("C-2", [("a.jpg", claim_photo(1))])
-    assert [found.claim_id for found in index.find(claim_photo(1))] == ["C-2", "C-1"]
 
 
 def test_what_was_deleted_or_purged_is_forgotten(index: ClaimIndex, claim_photo: Photo) -> None:
@@ -139,13 +127,6 @@ def test_neither_names_nor_pixels_are_kept(index: ClaimIndex, claim_photo: Photo
         .fetchall()
     )
     assert columns == (800,)
-
-
-def test_what_another_process_adds_is_found(index: ClaimIndex, claim_photo: Photo) -> None:
-    assert index.find(claim_photo(1)) == ()
-    with ClaimIndex.open(index.path) as other:
-        other.add("C-1", [("a.jpg", claim_photo(1))])
-    assert [found.claim_id for found in index.find(claim_photo(1))] == ["C-1"]
 
 
 def add_and_find(path: Path, claim_id: str, photo: bytes, missed: list[str]) -> None:
@@ -192,23 +173,6 @@ def test_of_claims_judged_at_once_at_most_the_first_sees_none(
         assert len(index) == 6
 
 
-def test_one_index_in_several_threads(index: ClaimIndex, claim_photo: Photo) -> None:
-    threads = [
-        threading.Thread(target=index.add, args=(f"C-{n}", [("a.jpg", claim_photo(n))]))
-        for n in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [index.find(claim_photo(n))[0].claim_id for n in range(4)] == [
-        "C-0",
-        "C-1",
-        "C-2",
-        "C-3",
-    ]
-
-
 def test_an_unreadable_photo_stores_nothing(index: ClaimIndex, claim_photo: Photo) -> None:
     with pytest.raises(PhotoError, match=r"^b\.jpg: "):
         index.add("C-1", [("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2)[:500])])
@@ -217,17 +181,16 @@ def test_an_unreadable_photo_stores_nothing(index: ClaimIndex, claim_photo: Phot
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at" * 50)
-    with pytest.raises(
-        RealDamageError,
-        match=r"text\.sqlite: the index of claims cannot be used: file is not a database",
-    ):
+    with pytest.raises(RealDamageError, match=r"text\.sqlite: ") as caught:
         ClaimIndex.open(tmp_path / "text.sqlite")
+    assert caught.value.code == "index_unusable"
     with sqlite3.connect(tmp_path / "other.sqlite") as other:
         other.execute("CREATE TABLE orders (id INTEGER)")
-    with pytest.raises(RealDamageError, match=r"other\.sqlite: not an index of claims"):
+    with pytest.raises(RealDamageError, match=r"other\.sqlite: ") as caught:
         ClaimIndex.open(tmp_path / "other.sqlite")
-    with pytest.raises(UsageError, match="no folder"):
+    assert caught.value.code == "not_an_index"
+    with pytest.raises(UsageError, match="none"):
         ClaimIndex.open(tmp_path / "none" / "claims.sqlite")
     for days in (-1.0, float("nan"), float("inf"), 1e12):
-        with pytest.raises(UsageError, match=r"days in 0\.\.36500"):
+        with pytest.raises(UsageError, match="36500"):
             ClaimIndex.open(tmp_path / "new.sqlite").purge(days)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import realdamage
-from realdamage.commands import cli
+from realdamage import files
 from realdamage.commands.cli import main
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Verdict

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from realdamage.commands import cli
-from realdamage.provenance import Provenance, read_provenance
+from realdamage.provenance import read_provenance
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -59,7 +59,7 @@ def test_json_holds_what_the_function_returns(folder: Path, run: Run) -> None:
     code, out, _ = run("--format", "json", "labelled.png", "text.jpg")
     first, second = json.loads(out)["results"]
     assert code == 1
-    assert Provenance.from_dict(first["provenance"]) == read_provenance(folder / "labelled.png")
+    assert first["provenance"] == read_provenance(folder / "labelled.png").to_dict()
     assert second["name"] == "text.jpg"
     assert second["error"]["code"] == "unreadable"
     assert "begins with b'a letter'" in second["error"]["message"]

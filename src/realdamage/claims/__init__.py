@@ -1,7 +1,8 @@
-"""A claim, not just a photo: all its photos judged together, one recommendation, evidence that can be checked later.
+"""A claim, not just a photo: all its photos judged together, one recommendation, evidence that can
+be checked later.
 
-`judge_claim` judges, `write_evidence` keeps it, `verify_evidence` checks what was kept, `ClaimIndex` remembers earlier
-claims, `ClaimPolicy` holds the rules.
+`judge_claim` judges, `write_evidence` keeps it, `verify_evidence` checks what was kept,
+`ClaimIndex` remembers earlier claims, `ClaimPolicy` holds the rules.
 """
 
 from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto

@@ -7,12 +7,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from realdamage.claims.decide import Claim, recommended_by
-from realdamage.claims.evidence import PhotoPictures
 from realdamage.claims.policy import Recommendation
 from realdamage.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from realdamage.claims.evidence import PhotoPictures
 
 TITLES: dict[Recommendation, str] = {
     "approve": "Approve: nothing found for which the policy asks more",
@@ -25,9 +26,11 @@ TITLES: dict[Recommendation, str] = {
 def render_page(
     claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha256: str, kept: Sequence[str]
 ) -> str:
-    """The page as HTML. Names, texts and metadata come from strangers' files, so all of them are escaped.
+    """The page as HTML. Names, texts and metadata come from strangers' files, so all of them are
+    escaped.
 
-    pictures: of each photo, None where it could not be read. json_sha256: of the evidence.json that belongs to it.
+    pictures: of each photo, None where it could not be read. json_sha256: of the evidence.json that
+        belongs to it.
     kept: originals in the folder. Raises MissingExtraError without jinja2.
     """
     notes = {"no_promise", "false_alarm_bound"}

@@ -73,7 +73,8 @@ def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
     is."""
     if isinstance(source, str) and re.match(r"(https?|s3|gs|ftp|data):", source, re.IGNORECASE):
         raise PhotoError(
-            f"{source[:200]}: is a URL, and nothing is downloaded; give the photo's bytes or its path",
+            f"{source[:200]}: is a URL, and nothing is downloaded; give the photo's bytes or its "
+            "path",
             code="url",
         )
     if isinstance(source, str | Path):
@@ -86,14 +87,15 @@ def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a photo's file. Raises PhotoError unless it is a regular file that can be read."""
+    """The bytes of a photo's file. Raises PhotoError unless it is a readable regular file."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise PhotoError(f"{path}: is a folder; give one of the photos in it")
         if not stat.S_ISREG(mode):
             raise PhotoError(
-                f"{path}: is a pipe or a device, which may never end; save the photo to a file first"
+                f"{path}: is a pipe or a device, which may never end; save the photo to a file "
+                "first"
             )
         return path.read_bytes()
     except FileNotFoundError:
@@ -263,7 +265,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB; a profile that is sRGB already, or that cannot be applied, changes nothing."""
+    """Convert to sRGB; an sRGB profile, or one that cannot be applied, changes nothing."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

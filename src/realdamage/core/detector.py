@@ -97,7 +97,8 @@ class Detector:
 
     def __repr__(self) -> str:
         calibrated = "calibrated" if self.metadata.calibration else "not calibrated"
-        return f"Detector({self.metadata.model_version!r}, graph {self.graph_sha256[:12]}, {calibrated})"
+        version, digest = self.metadata.model_version, self.graph_sha256[:12]
+        return f"Detector({version!r}, graph {digest}, {calibrated})"
 
     @property
     def pixel_spec(self) -> PixelSpec:
@@ -222,7 +223,8 @@ class Detector:
         if logit.shape != (len(tiles),) or evidence.shape != (len(tiles), side, side):
             raise ModelFileError(
                 f"for {len(tiles)} tiles the model returned logit {list(logit.shape)} and evidence "
-                f"{list(evidence.shape)}, but its metadata says {side}x{side} patches a tile; export it again"
+                f"{list(evidence.shape)}, but its metadata says {side}x{side} patches a tile; "
+                "export it again"
             )
         if not (np.isfinite(logit).all() and np.isfinite(evidence).all()):
             raise ModelFileError(
@@ -270,7 +272,8 @@ def _load(
     if path is None and not PACKAGED_MODEL.exists():
         raise ModelFileError(
             "this release has no packaged model; name one with --model or Detector(path). "
-            "To make one: realdamage-train +experiment=quickstart, then realdamage-export checkpoint=…"
+            "To make one: realdamage-train +experiment=quickstart, then realdamage-export "
+            "checkpoint=…"
         )
     path = path or PACKAGED_MODEL
     data, metadata, graph_sha256 = read_model_file(path)

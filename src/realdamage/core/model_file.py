@@ -85,7 +85,8 @@ class ModelMetadata:
             )
         if version > FORMAT_VERSION:
             raise ModelFileError(
-                f"the model has format version {version}, this realdamage reads up to {FORMAT_VERSION}; "
+                f"the model has format version {version}, this realdamage reads up to "
+                f"{FORMAT_VERSION}; "
                 "upgrade: pip install --upgrade realdamage",
                 code="format_version",
             )
@@ -142,7 +143,8 @@ def _parse(data: bytes) -> tuple[ModelMetadata, str]:
     graph, entries = split_metadata(data)
     if _KEY not in entries:
         raise ModelFileError(
-            "an ONNX file without realdamage's metadata, so how to cut and judge a photo is unknown; "
+            "an ONNX file without realdamage's metadata, so how to cut and judge a photo is "
+            "unknown; "
             "write it with: realdamage-export checkpoint=…",
             code="no_metadata",
         )
@@ -158,13 +160,16 @@ def _parse(data: bytes) -> tuple[ModelMetadata, str]:
     digest = hashlib.sha256(graph).hexdigest()
     if stored["graph_sha256"] != digest:
         raise ModelFileError(
-            f"the graph or its weights were changed or damaged after export (sha256 {digest[:12]}…, "
-            f"written as {str(stored['graph_sha256'])[:12]}…); copy the file again or export it again",
+            "the graph or its weights were changed or damaged after export (sha256 "
+            f"{digest[:12]}…, "
+            f"written as {str(stored['graph_sha256'])[:12]}…); copy the file again or export it "
+            "again",
             code="graph_changed",
         )
     if stored["policy_sha256"] != _sha256(canonical):
         raise ModelFileError(
-            "the metadata was changed after it was written; set thresholds with `realdamage calibrate`, not by hand",
+            "the metadata was changed after it was written; set thresholds with `realdamage "
+            "calibrate`, not by hand",
             code="metadata_changed",
         )
     return metadata, digest

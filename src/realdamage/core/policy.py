@@ -43,8 +43,6 @@ class Calibration(Record):
     method: str = "platt"
     knots: tuple[tuple[float, float], ...] = ()
 
-    where = "calibration"
-
     def __post_init__(self) -> None:
         slope, intercept, knots = self.slope, self.intercept, self.knots
         require(
@@ -57,7 +55,8 @@ class Calibration(Record):
             fits = fits and intercept is not None and math.isfinite(intercept) and not knots
             require(
                 fits,
-                f"Calibration: slope={slope} must be a finite number above 0, intercept={intercept} a finite number; "
+                f"Calibration: slope={slope} must be a finite number above 0, "
+                f"intercept={intercept} a finite number; "
                 "method='platt' has no knots",
             )
             return
@@ -66,7 +65,8 @@ class Calibration(Record):
         fits = fits and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(knots))
         require(
             fits,
-            f"Calibration: knots={knots} must be (score, probability) with rising scores and probabilities that never "
+            f"Calibration: knots={knots} must be (score, probability) with rising scores and "
+            "probabilities that never "
             "fall, above 0 and below 1; method='isotonic' has no slope and no intercept",
         )
 
@@ -162,8 +162,6 @@ class Guarantee(Record):
     statement: str
     drawn: str = "one photo a group"
 
-    where = "guarantee"
-
     @property
     def alpha(self) -> float | None:
         """The guaranteed share of photos with real damage called synthetic; None when not asked
@@ -226,8 +224,6 @@ class Policy(Record):
     whole_photo_share: float | None = 0.9
     gate: Gate | None = None
     worst_source: WorstSource | None = None
-
-    where = "policy"
 
     def __post_init__(self) -> None:
         for key in ("t_synthetic", "t_real"):

@@ -34,8 +34,6 @@ class Pooling(Record):
     patch_sharpness: float = 4.0
     patch_weight: float = 0.5
 
-    where = "pooling"
-
     def __post_init__(self) -> None:
         require(
             self.name == "log_mean_exp",

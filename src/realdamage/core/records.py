@@ -4,10 +4,11 @@ error."""
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from realdamage.errors import ConfigError, ModelFileError, RealDamageError
 
@@ -15,18 +16,11 @@ T = TypeVar("T")
 
 
 class Record:
-    """Base of a dataclass that travels as JSON; `where` is the key that errors name."""
-
-    where: ClassVar[str] = "metadata"
+    """Base of a dataclass that travels as JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types."""
         return dataclasses.asdict(typing.cast("Any", self))
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Self:
-        """Read what `to_dict` wrote. Raises ModelFileError on a missing, unknown or wrong value."""
-        return record_from_dict(cls, values, cls.where)
 
 
 def require(condition: bool, message: str) -> None:
@@ -46,8 +40,9 @@ def record_from_dict(cls: type[T], values: Any, where: str) -> T:
         raise ModelFileError(f"{where}: expected an object, found {values!r}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(typing.cast("Any", cls))}
-    if unknown := sorted(set(values) - set(fields)):
-        raise ModelFileError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(fields)}")
+    for key in values:
+        if key not in fields:
+            raise ModelFileError(f"{where}: unknown key {key!r}; {_near(key, fields)}")
     for name, field in fields.items():
         optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
         if name not in values and not optional:
@@ -61,8 +56,10 @@ def record_from_dict(cls: type[T], values: Any, where: str) -> T:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
+    if hint is Any or (origin is typing.Literal and value in arguments):
         return value
+    if origin is typing.Literal:
+        raise ModelFileError(f"{where}: {value!r} is unknown; {_near(value, arguments)}")
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
@@ -85,3 +82,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value
     expected = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
     raise ModelFileError(f"{where}: expected {expected}, found {value!r}")
+
+
+def _near(given: Any, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(str(given), known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

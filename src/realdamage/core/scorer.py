@@ -67,7 +67,8 @@ class OnnxScorer:
             self._session = onnxruntime.InferenceSession(data, options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions have no public base class
             raise ModelFileError(
-                f"onnxruntime {onnxruntime.__version__} cannot load the graph ({error}); export it again"
+                f"onnxruntime {onnxruntime.__version__} cannot load the graph ({error}); export it "
+                "again"
             ) from error
         self._check_contract()
 
@@ -102,8 +103,10 @@ class OnnxScorer:
         expected = {"logit": ("tensor(float)", 1), "evidence": ("tensor(float)", 3)}
         if inputs != {"tiles": ("tensor(uint8)", 4)} or not expected.items() <= outputs.items():
             raise ModelFileError(
-                "the graph breaks the contract: input tiles uint8 [n, tile, tile, 3], outputs logit float32 [n] and "
-                f"evidence float32 [n, h, w]; found (type, rank) {inputs} -> {outputs}. Export it again"
+                "the graph breaks the contract: input tiles uint8 [n, tile, tile, 3], outputs "
+                "logit float32 [n] and "
+                f"evidence float32 [n, h, w]; found (type, rank) {inputs} -> {outputs}. Export it "
+                "again"
             )
 
 

@@ -55,8 +55,6 @@ class PixelSpec(Record):
     max_side: int = 2048
     filter: str = "lanczos"
 
-    where = "pixel_spec"
-
     def __post_init__(self) -> None:
         tile, patch, overlap = self.tile, self.patch, self.overlap
         require(patch >= 1, f"PixelSpec: patch={patch} must be at least 1 pixel")
@@ -66,7 +64,8 @@ class PixelSpec(Record):
         )
         require(
             0 <= overlap < tile and overlap % patch == 0,
-            f"PixelSpec: overlap={overlap} must be a multiple of patch={patch} and below tile={tile}",
+            f"PixelSpec: overlap={overlap} must be a multiple of patch={patch} and below "
+            f"tile={tile}",
         )
         require(
             self.max_side >= tile,

@@ -69,7 +69,7 @@ class Reason:
 
     @classmethod
     def from_dict(cls, values: Any) -> Reason:
-        """Read what `to_dict` wrote. Raises TypeError, KeyError or AttributeError on anything else."""
+        """Read what `to_dict` wrote. Raises TypeError, KeyError or AttributeError otherwise."""
         return cls(values["code"], values["sentence"], read_phrases(values.get("phrases")))
 
 
@@ -119,7 +119,7 @@ class Verdict:
         return draw_overlay(decode(photo), self)
 
     def to_dict(self, heatmap: bool = True) -> dict[str, Any]:
-        """Plain JSON types; the heat map as an 8-bit PNG in base64, None when `heatmap` is False."""
+        """Plain JSON types; the heat map as an 8-bit PNG in base64, None without `heatmap`."""
         values = asdict(replace(self, heatmap=None, reasons=()))
         values["regions"] = [{**one, "box": list(one["box"])} for one in values["regions"]]
         values["reasons"] = [reason.to_dict() for reason in self.reasons]
@@ -147,7 +147,8 @@ class Verdict:
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise RealDamageError(
-                f"not a verdict in JSON ({type(error).__name__}: {error}); expected what Verdict.to_json wrote",
+                f"not a verdict in JSON ({type(error).__name__}: {error}); expected what "
+                "Verdict.to_json wrote",
                 code="not_a_verdict",
             ) from error
 
@@ -181,7 +182,7 @@ _EMPTY_ROW: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUM
 
 
 def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mapping[str, Any]:
-    """`Verdict.to_row`; a photo that could not be read has no score, and the reason `unreadable`."""
+    """`Verdict.to_row`; an unreadable photo has no score, and the reason `unreadable`."""
     if isinstance(found, PhotoError):
         return {**_EMPTY_ROW, "file_name": file_name, "reasons": UNREADABLE}
     return found.to_row(file_name, ms)
@@ -232,6 +233,6 @@ def to_base64_png(values: Float32Array) -> str:
 
 
 def from_base64_png(text: str) -> Float32Array:
-    """What `to_base64_png` was given, within 1/510. Raises ValueError or OSError on anything else."""
+    """Undo `to_base64_png`, within 1/510. Raises ValueError or OSError on anything else."""
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
         return np.asarray(image.convert("L"), dtype=np.float32) / np.float32(255)

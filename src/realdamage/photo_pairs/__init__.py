@@ -1,4 +1,5 @@
-"""Compares a claim photo with the merchant's photo, or with the photo of another claim: the same shot, painted on?"""
+"""Compares a claim photo with a listing photo, or with another claim's photo: the same shot,
+painted on?"""
 
 from realdamage.photo_pairs.decide import Change, Comparison, Outcome, compare
 from realdamage.photo_pairs.draw import draw_comparison

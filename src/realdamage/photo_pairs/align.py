@@ -1,7 +1,8 @@
-"""Lays the listing photo over the claim photo to a fraction of a pixel, in its colours and with its sharpness.
+"""Lays the listing photo over the claim photo to a fraction of a pixel, in its colours and
+sharpness.
 
-What is left over between two copies of one shot must be noise; a shift of half a pixel or another brightness would look
-like change everywhere.
+What is left between two copies of one shot must be noise; half a pixel or another brightness would
+look like change everywhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _POINTS = 900
 _WINDOW = (15, 15)
 _ROUNDS = 3
 _RIM = 3  # pixels inside the listing photo's edge that resampling may have touched
+_LEAST_COVERED = 1024  # pixels
 _TONE_KNOTS = 24
 _TONE_SAMPLE = 30_000
 _SHARPNESSES = (0.0, 0.45, 0.7, 1.0, 1.4, 2.0)  # sigma of the blur, pixels
@@ -27,10 +29,12 @@ _SHARPNESSES = (0.0, 0.45, 0.7, 1.0, 1.4, 2.0)  # sigma of the blur, pixels
 class Alignment:
     """Both photos on one grid of pixels, that of the claim photo or a coarser one.
 
-    claim, listing: float32 [h, w, 3] in 0..255. covered: bool [h, w], where the listing photo reaches.
-    homography: pixels of the listing photo as given → pixels of the claim photo as given. overlap: see `Comparison`.
-    motion: median residual movement of what was tracked, in pixels of the grid: parallax, a bent package; NaN when too
-    little could be tracked. tracked: number of points.
+    claim, listing: float32 [h, w, 3] in 0..255. covered: bool [h, w], where the listing photo
+        reaches.
+    homography: pixels of the listing photo as given to pixels of the claim photo as given.
+    overlap: see `Comparison`.
+    motion: median residual movement of tracked points, in pixels of the grid (parallax, a bent
+        package); NaN when too few could be tracked.
     """
 
     claim: Float32Array
@@ -39,68 +43,67 @@ class Alignment:
     homography: Matrix
     overlap: float
     motion: float
-    tracked: int
 
 
 def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignment | None:
-    """Refine `homography` (listing → claim, pixels of uint8 [h, w, 3] as given) and bring both photos to one grid.
+    """Refine `homography` (listing to claim, pixels of uint8 [h, w, 3]) and bring both to one grid.
 
-    None when the photos hardly overlap. The grid is the claim photo's, or coarser where the listing photo is.
+    The grid is the claim photo's, or coarser where the listing photo is. None when they hardly
+    overlap.
     """
     import cv2
 
-    centre = cv2.perspectiveTransform(
-        np.array([[[claim.shape[1] / 2, claim.shape[0] / 2]]], np.float64),
-        np.linalg.inv(homography),
-    )[0, 0]
+    middle = np.array([[[claim.shape[1] / 2, claim.shape[0] / 2]]], np.float64)
+    centre = cv2.perspectiveTransform(middle, np.linalg.inv(homography))[0, 0]
     scale = float(np.sqrt(abs(np.linalg.det(jacobian(homography, centre)))))
-    coarser = min(1.0, 1.0 / scale)
-    grid, to_grid = _shrunk(claim, coarser)
+    grid, to_grid = _shrunk(claim, min(1.0, 1.0 / scale))
     source, to_source = _shrunk(listing, min(1.0, scale))
     warp = to_grid @ homography @ np.linalg.inv(to_source)
-    height, width = grid.shape[:2]
-    motion, tracked = float("nan"), 0
+    size = (grid.shape[1], grid.shape[0])
+    motion = float("nan")
     for _ in range(_ROUNDS):
-        if not _covered(source, warp, (width, height)).any():
+        covered = _covered(source, warp, size)
+        if not covered.any():
             return None
-        laid = np.asarray(
-            cv2.warpPerspective(source, warp, (width, height), flags=cv2.INTER_CUBIC), np.uint8
-        )
-        correction, motion, tracked = _track(grid, laid, _covered(source, warp, (width, height)))
+        laid = np.asarray(cv2.warpPerspective(source, warp, size, flags=cv2.INTER_CUBIC))
+        correction, motion = _track(grid, laid, covered)
         if correction is None:
             break
         warp = correction @ warp
         warp /= warp[2, 2]
-    covered = _covered(source, warp, (width, height))
-    if covered.sum() < 1024:
+    covered = _covered(source, warp, size)
+    if covered.sum() < _LEAST_COVERED:
         return None
-    laid = np.asarray(
-        cv2.warpPerspective(
-            source, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        ),
-        np.uint8,
+    laid = cv2.warpPerspective(
+        source, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    toned = _in_tone(laid.astype(np.float32), grid.astype(np.float32), covered)
-    sharp_claim, sharp_listing = _equally_sharp(grid.astype(np.float32), toned, covered)
+    given = grid.astype(np.float32)
+    toned = _in_tone(np.asarray(laid).astype(np.float32), given, covered)
+    sharp_claim, sharp_listing = _equally_sharp(given, toned, covered)
     refined = np.linalg.inv(to_grid) @ warp @ to_source
-    overlap = float(_covered(source, warp, (width, height), rim=0).mean())
-    return Alignment(
-        sharp_claim, sharp_listing, covered, refined / refined[2, 2], overlap, motion, tracked
-    )
+    overlap = float(_covered(source, warp, size, rim=0).mean())
+    return Alignment(sharp_claim, sharp_listing, covered, refined / refined[2, 2], overlap, motion)
+
+
+def scaling(given: tuple[int, int], wanted: tuple[int, int]) -> Matrix:
+    """3x3: pixels of a photo of size (width, height) to its pixels at another size.
+
+    Pixel centres are whole numbers.
+    """
+    across, down = wanted[0] / given[0], wanted[1] / given[1]
+    return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
 
 
 def _shrunk(rgb: UInt8Array, scale: float) -> tuple[UInt8Array, Matrix]:
-    """The photo at `scale` (at most 1) and the matrix from its pixels to the smaller photo's; pixel centres are whole
-    numbers in both."""
+    """The photo at `scale` (at most 1) and the matrix from its pixels to the smaller photo's."""
     import cv2
 
     height, width = rgb.shape[:2]
     size = (max(16, round(width * scale)), max(16, round(height * scale)))
     if scale > 0.97 or size[0] >= width or size[1] >= height:
         return rgb, np.eye(3)
-    across, down = size[0] / width, size[1] / height
-    matrix = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
-    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)), matrix
+    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+    return small, scaling((width, height), size)
 
 
 def _covered(
@@ -111,21 +114,21 @@ def _covered(
     height, width = source.shape[:2]
     inside = np.zeros((height, width), np.uint8)
     inside[rim : height - rim, rim : width - rim] = 255
-    return np.asarray(cv2.warpPerspective(inside, warp, size, flags=cv2.INTER_LINEAR)) > (
-        250 if rim else 127
-    )
+    laid = np.asarray(cv2.warpPerspective(inside, warp, size, flags=cv2.INTER_LINEAR))
+    return laid > (250 if rim else 127)
 
 
 def _track(
     grid: UInt8Array, laid: UInt8Array, covered: NDArray[np.bool_]
-) -> tuple[Matrix | None, float, int]:
-    """(homography that corrects the laid photo, the residual motion it leaves, number of points), from points tracked
-    after Lucas & Kanade 1981; None for the homography when too few were."""
+) -> tuple[Matrix | None, float]:
+    """(homography that corrects the laid photo, the residual motion), from points tracked after
+    Lucas & Kanade 1981; (None, NaN) when too few were."""
     import cv2
 
+    failed = (None, float("nan"))
     greys = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (laid, grid)]
     inner = cv2.erode(covered.astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=0)
-    # Of equal brightness and contrast, or the tracker follows the light.
+    # At equal brightness and contrast: otherwise the tracker follows the light.
     means, deviations = zip(*(cv2.meanStdDev(grey, mask=inner) for grey in greys), strict=True)
     gain = float(deviations[1][0, 0] / max(1.0, deviations[0][0, 0]))
     matched = (greys[0].astype(np.float32) - float(means[0][0, 0])) * gain + float(means[1][0, 0])
@@ -133,8 +136,7 @@ def _track(
     distance = max(4.0, min(grid.shape[:2]) / 60)
     points = cv2.goodFeaturesToTrack(start, _POINTS, 0.005, distance, mask=inner)
     if points is None or len(points) < 20:
-        return None, float("nan"), 0 if points is None else len(points)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)
+        return failed
     found, status, _ = cv2.calcOpticalFlowPyrLK(
         start,
         greys[1],
@@ -142,25 +144,26 @@ def _track(
         np.zeros_like(points),
         winSize=_WINDOW,
         maxLevel=1,
-        criteria=criteria,
+        criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005),
     )
     source, target = points.reshape(-1, 2), found.reshape(-1, 2)
     near = (status.ravel() == 1) & (np.abs(target - source).max(axis=1) < 8)
     if near.sum() < 20:
-        return None, float("nan"), int(near.sum())
+        return failed
     source, target = source[near], target[near]
     correction, agrees = cv2.findHomography(
         source, target, cv2.USAC_MAGSAC, 1.0, maxIters=3000, confidence=0.999
     )
     if correction is None or agrees.sum() < 12:
-        return None, float("nan"), len(source)
+        return failed
     after = cv2.perspectiveTransform(source[None], correction)[0]
-    return correction, float(np.median(np.linalg.norm(after - target, axis=1))), len(source)
+    return correction, float(np.median(np.linalg.norm(after - target, axis=1)))
 
 
 def _in_tone(laid: Float32Array, claim: Float32Array, covered: NDArray[np.bool_]) -> Float32Array:
-    """The laid photo in the colours of the claim photo: a curve for each channel, or a linear mix of the channels
-    before it where that fits better; from the pixels that fit, so that painted areas have no say."""
+    """The laid photo in the claim photo's colours: a curve for each channel, after a linear mix of
+    the channels if that fits better; from the pixels that fit, so that painted areas do not count.
+    """
     here = np.flatnonzero(covered)
     here = here[:: max(1, len(here) // _TONE_SAMPLE)]
     wanted = claim.reshape(-1, 3)[here]
@@ -171,10 +174,9 @@ def _in_tone(laid: Float32Array, claim: Float32Array, covered: NDArray[np.bool_]
 
 
 def _mixed(laid: Float32Array, wanted: Float32Array, here: NDArray[np.int64]) -> Float32Array:
-    """Each channel a weighted sum of all, as after a change of saturation."""
-    sample = np.column_stack([laid.reshape(-1, 3)[here], np.ones(len(here), np.float32)]).astype(
-        np.float64
-    )
+    """Each channel as a weighted sum of all, as after a change of saturation."""
+    ones = np.ones(len(here), np.float32)
+    sample = np.column_stack([laid.reshape(-1, 3)[here], ones]).astype(np.float64)
     fits = np.ones(len(sample), bool)
     for _ in range(4):
         mix = np.linalg.lstsq(sample[fits], wanted[fits].astype(np.float64), rcond=1e-4)[0]
@@ -185,20 +187,19 @@ def _mixed(laid: Float32Array, wanted: Float32Array, here: NDArray[np.int64]) ->
 
 
 def _curved(photo: Float32Array, wanted: Float32Array, here: NDArray[np.int64]) -> Float32Array:
-    """Each channel through the typical value that the claim photo has where this photo has one."""
+    """Each channel mapped to the claim photo's typical value at the same value of this photo."""
     curved = photo.copy()
     given = photo.reshape(-1, 3)[here]
     for channel in range(3):
         values, goal = given[:, channel], wanted[:, channel]
         knots = np.unique(np.quantile(values, np.linspace(0, 1, _TONE_KNOTS + 1)))
         bins = np.clip(np.searchsorted(knots, values, side="right") - 1, 0, max(0, len(knots) - 2))
-        occupied = [index for index in range(len(knots) - 1) if (bins == index).sum() > 30]
-        if not occupied:
+        inside = [bins == index for index in range(len(knots) - 1)]
+        inside = [here_too for here_too in inside if here_too.sum() > 30]
+        if not inside:
             continue
-        centres = np.array([np.median(values[bins == index]) for index in occupied])
-        offsets = np.array(
-            [np.median(goal[bins == index] - values[bins == index]) for index in occupied]
-        )
+        centres = np.array([np.median(values[chosen]) for chosen in inside])
+        offsets = np.array([np.median(goal[chosen] - values[chosen]) for chosen in inside])
         curved[..., channel] += np.interp(curved[..., channel], centres, offsets).astype(np.float32)
     return np.clip(curved, 0, 255)
 
@@ -206,29 +207,29 @@ def _curved(photo: Float32Array, wanted: Float32Array, here: NDArray[np.int64]) 
 def _equally_sharp(
     claim: Float32Array, listing: Float32Array, covered: NDArray[np.bool_]
 ) -> tuple[Float32Array, Float32Array]:
-    """Both photos, the sharper one blurred like the other: the blur that leaves the smallest typical difference."""
+    """Both photos, the sharper one blurred: by the blur that leaves the smallest typical
+    difference."""
     import cv2
 
     greys = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (claim, listing)]
-    # Where there is something to be sharp: in smooth places the strongest blur would win, for it takes the noise away.
+    # At edges only: in smooth places the strongest blur would win, since it removes the noise.
     edges = np.hypot(*(cv2.Sobel(greys[1], cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))))
     here = np.flatnonzero(covered & (edges >= np.quantile(edges[covered], 0.75)))
     here = here[:: max(1, len(here) // 50_000)]
 
-    def left_over(which: int, sigma: float) -> float:
-        first, second = (
-            cv2.GaussianBlur(grey, (0, 0), sigma) if index == which and sigma else grey
-            for index, grey in enumerate(greys)
-        )
-        difference = np.abs(first - second).ravel()[here]
-        return float(np.minimum(difference, 4 * np.median(difference) + 1).mean())
+    def left_over(choice: tuple[int, float]) -> float:
+        which, sigma = choice
+        pair = list(greys)
+        if sigma:
+            pair[which] = cv2.GaussianBlur(pair[which], (0, 0), sigma)
+        difference = np.abs(pair[0] - pair[1]).ravel()[here]
+        typical = float(np.minimum(difference, 4 * np.median(difference) + 1).mean())
+        # A little blur always helps a little, so no blur at all has an advantage.
+        return typical * 0.98 if choice == (1, 0.0) else typical
 
     choices = [(which, sigma) for which in (1, 0) for sigma in _SHARPNESSES if sigma or which == 1]
-    # Blurring both is always a little better than neither, so the listing photo as it is has an advance.
-    which, sigma = min(
-        choices, key=lambda choice: left_over(*choice) * (0.98 if choice == (1, 0.0) else 1.0)
-    )
+    which, sigma = min(choices, key=left_over)
     if not sigma:
         return claim, listing
-    blurred = cv2.GaussianBlur((claim, listing)[which], (0, 0), sigma)
-    return (claim, np.asarray(blurred)) if which else (np.asarray(blurred), listing)
+    blurred = np.asarray(cv2.GaussianBlur((claim, listing)[which], (0, 0), sigma))
+    return (claim, blurred) if which else (blurred, listing)

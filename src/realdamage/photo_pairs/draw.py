@@ -1,4 +1,4 @@
-"""Draws a comparison, for people: the listing photo beside the claim photo with what changed."""
+"""Draws a comparison: the listing photo next to the claim photo with what changed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from realdamage.core.decode import Float32Array, UInt8Array
+from realdamage.core.overlay import Font
 from realdamage.photo_pairs.decide import Comparison
 
-_SIDE = 900  # longest side of either photo, in pixels
+PAIR_SIDE = 900
+"""Longest side of either photo, in pixels."""
 _GAP = 12
 _STRENGTH = 0.6
 _SMALLEST_FONT = 9.0
@@ -20,10 +22,11 @@ _COLOURS = {"same_capture": (165, 20, 40), "same_object": (150, 95, 0), "unrelat
 def draw_comparison(
     claim_rgb: UInt8Array, listing_rgb: UInt8Array, comparison: Comparison
 ) -> Image.Image:
-    """Side by side: the listing photo, with the outline of what the claim photo shows of it, and the claim photo with
-    its changes boxed and the change map blended in; one line of text below.
+    """Left the listing photo with the outline of the claim photo, right the claim photo with its
+    boxed changes and the change map; one line of text below.
 
-    claim_rgb, listing_rgb: uint8 [h, w, 3], both upright; the claim photo at any size, the listing photo at its own.
+    claim_rgb, listing_rgb: uint8 [h, w, 3], upright; the claim photo at any size, the listing photo
+        at its own.
     """
     claim, listing = (_small(rgb) for rgb in (claim_rgb, listing_rgb))
     if comparison.change_map is not None and comparison.outcome == "same_capture":
@@ -33,44 +36,38 @@ def draw_comparison(
     line = max(2, max(claim.size) // 300)
     for change in comparison.changes:
         left, top, right, bottom = np.multiply(change.box, (across, down, across, down)).tolist()
-        draw.rectangle(
-            (left, top, max(left, right - 1), max(top, bottom - 1)), outline=_BOX, width=line
-        )
+        box = (left, top, max(left, right - 1), max(top, bottom - 1))
+        draw.rectangle(box, outline=_BOX, width=line)
     if comparison.homography is not None:
         _outline(listing, comparison, listing.width / listing_rgb.shape[1])
     height = max(claim.height, listing.height)
     caption = max(24, height // 20)
-    picture = Image.new(
-        "RGB", (listing.width + _GAP + claim.width, height + caption), (245, 245, 245)
-    )
+    size = (listing.width + _GAP + claim.width, height + caption)
+    picture = Image.new("RGB", size, (245, 245, 245))
     picture.paste(listing, (0, 0))
     picture.paste(claim, (listing.width + _GAP, 0))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, height, picture.width, height + caption), fill=_COLOURS[comparison.outcome])
+    draw.rectangle((0, height, *size), fill=_COLOURS[comparison.outcome])
     text, font = _fitting(_caption(comparison), picture.width - 12, 0.6 * caption)
     draw.text((6, height + caption / 2), text, fill="white", font=font, anchor="lm")
     return picture
 
 
 def _caption(comparison: Comparison) -> list[str]:
-    """What is said below, the most needed first."""
+    """Parts of the line below, the most important first."""
     parts = [comparison.outcome.replace("_", " ")]
-    if comparison.outcome == "same_capture":
-        count = len(comparison.changes)
-        parts.append(
-            f"{comparison.changed:.1%} changed in {count} area{'s' * (count != 1)}"
-            if count
-            else "unchanged"
-        )
+    count = len(comparison.changes)
+    if comparison.outcome == "same_capture" and count:
+        parts.append(f"{comparison.changed:.1%} changed in {count} area{'s' * (count != 1)}")
+    elif comparison.outcome == "same_capture":
+        parts.append("unchanged")
     if comparison.outcome != "unrelated":
         parts.append(f"overlap {comparison.overlap:.0%}")
     return [*parts, "left: listing photo, right: claim photo"]
 
 
-def _fitting(
-    parts: list[str], width: int, size: float
-) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    """As many of the parts as fit into `width` pixels, in a font of at most `size`, at least `_SMALLEST_FONT`."""
+def _fitting(parts: list[str], width: int, size: float) -> tuple[str, Font]:
+    """As many parts as fit into `width` pixels, in a font between `_SMALLEST_FONT` and `size`."""
     for count in range(len(parts), 0, -1):
         text, tried = " | ".join(parts[:count]), size
         while tried >= _SMALLEST_FONT:
@@ -83,32 +80,28 @@ def _fitting(
 
 def _small(rgb: UInt8Array) -> Image.Image:
     picture = Image.fromarray(rgb)
-    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    picture.thumbnail((PAIR_SIDE, PAIR_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return picture
 
 
 def _blended(claim: Image.Image, change_map: Float32Array) -> Image.Image:
     changed = np.asarray(Image.fromarray(change_map).resize(claim.size, Image.Resampling.BILINEAR))
-    # Below 0.5 is what noise explains: it must not colour the photo.
+    # Noise explains what is below 0.5, so it gets no colour.
     strength = _STRENGTH * np.clip(2 * changed - 1, 0, 1)[..., None]
     pixels = np.asarray(claim, np.float32)
-    return Image.fromarray(
-        np.clip(np.rint(pixels + strength * (_HEAT - pixels)), 0, 255).astype(np.uint8)
-    )
+    mixed = np.rint(pixels + strength * (_HEAT - pixels))
+    return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
 
 
 def _outline(listing: Image.Image, comparison: Comparison, scale: float) -> None:
     """The frame of the claim photo, on the listing photo."""
     back = np.linalg.inv(np.array(comparison.homography))
-    width, height = comparison.width - 1, comparison.height - 1
-    corners = back @ np.array(
-        [[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], np.float64
-    )
-    if (np.abs(corners[2]) < 1e-9).any() or not (
-        np.sign(corners[2]) == np.sign(corners[2, 0])
-    ).all():
+    right, bottom = comparison.width - 1, comparison.height - 1
+    frame = np.array([[0, right, right, 0], [0, 0, bottom, bottom], [1, 1, 1, 1]], np.float64)
+    corners = back @ frame
+    depths = corners[2]
+    if np.abs(depths).min() < 1e-9 or not (np.sign(depths) == np.sign(depths[0])).all():
         return
-    points = [(float(x), float(y)) for x, y in (scale * corners[:2] / corners[2]).T]
-    ImageDraw.Draw(listing).line(
-        [*points, points[0]], fill=_OUTLINE, width=max(2, max(listing.size) // 300)
-    )
+    points = [(float(x), float(y)) for x, y in (scale * corners[:2] / depths).T]
+    width = max(2, max(listing.size) // 300)
+    ImageDraw.Draw(listing).line([*points, points[0]], fill=_OUTLINE, width=width)

@@ -1,27 +1,34 @@
-"""Finds where one photo shows what another shows: local features, matched and agreeing on one homography.
+"""Finds where one photo shows what another shows: local features that agree on one homography.
 
-Features of Lowe 2004 (SIFT) under the Hellinger distance (Arandjelović & Zisserman 2012), agreement by MAGSAC++ (Barath
-et al. 2020). Neither size, rotation nor light matters to them; a mirror image does, so that is tried apart.
+Features of Lowe 2004 (SIFT) under the Hellinger distance (Arandjelović & Zisserman 2012), agreement
+by MAGSAC++ (Barath et al. 2020). Size, rotation and light do not matter; mirror images are tried
+apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from realdamage.core.decode import Float32Array, UInt8Array
+from realdamage.core.decode import MAX_PIXELS, Float32Array, PhotoSource, UInt8Array
+from realdamage.core.tiles import Photo, PixelSpec, limit_side, limited_photo, read_photo
 
-if TYPE_CHECKING:
-    from realdamage.photo_pairs.features import Prepared
+Matrix: TypeAlias = NDArray[np.float64]
+Role: TypeAlias = Literal["claim", "listing"]
 
-Matrix = NDArray[np.float64]
-
+FEATURE_SIDE = 800
+"""Longer side at which features are found, in pixels."""
+# What is kept of a photo: a claim photo is the grid of the comparison, which a crop of a listing
+# photo may fill.
+_SIDES: dict[Role, int] = {"claim": 1024, "listing": 4096}
 MAX_FEATURES = 2500
-# Below it a photo is too plain to be told from others: by chance alone, a handful of features agrees on something.
-MIN_FEATURES = 24
+MIN_FEATURES = 24  # with fewer, a photo is too plain: a handful of features agrees by chance
 MIN_INLIERS = 12
 _RATIO = 0.8  # of the distances to the nearest and the second nearest feature (Lowe 2004)
 _REPROJECTION = 3.0  # pixels at the scale of the features
@@ -29,12 +36,12 @@ _MIN_INLIER_SHARE = 0.15
 _MIN_SPREAD = 0.002  # share of the claim photo that the inliers' hull covers
 _SCALES = (0.04, 25.0)  # claim pixels per listing pixel
 _MAX_STRETCH = 3.0  # ratio of the scales along two directions, and of the scales at two corners
-_PLENTY = 60  # inliers with which the mirror image needs not be tried
+_PLENTY = 60  # inliers from which the mirror image is not tried
 
 
 @dataclass(frozen=True)
 class Features:
-    """Local features of one photo. points: float32 [n, 2], (x, y). descriptors: float32 [n, 128], of unit length."""
+    """points: float32 [n, 2], (x, y). descriptors: float32 [n, 128], of unit length."""
 
     points: Float32Array
     descriptors: Float32Array
@@ -42,10 +49,11 @@ class Features:
 
 @dataclass(frozen=True)
 class Match:
-    """How two photos lie on each other.
+    """How two photos align.
 
-    homography: 3x3 from the pixels of the listing photo to those of the claim photo, at the scales that the features
-    were found at; None when no believable one was found. inliers, matches: see `Comparison`.
+    homography: 3x3, pixels of the listing photo to pixels of the claim photo, at the scales of the
+        features; None when no believable one was found.
+    inliers, matches: see `Comparison`.
     """
 
     homography: Matrix | None
@@ -53,14 +61,60 @@ class Match:
     matches: int
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A photo in one of the two roles; its features are found on first use, once for all
+    comparisons.
+
+    photo: its longer side at most 1,024 pixels as a claim photo, 4,096 as a listing photo.
+    """
+
+    photo: Photo
+    role: Role
+
+    @cached_property
+    def grey(self) -> UInt8Array:
+        """uint8 [h, w], its longer side at most `FEATURE_SIDE`."""
+        small = limit_side(self.photo.rgb, _limited_to(FEATURE_SIDE))
+        return np.asarray(Image.fromarray(small).convert("L"))
+
+    @cached_property
+    def features(self) -> Features:
+        """Of `grey`."""
+        return find_features(self.grey)
+
+    @cached_property
+    def mirrored(self) -> Features:
+        """Of `grey` with left and right swapped."""
+        return find_features(np.ascontiguousarray(self.grey[:, ::-1]))
+
+
+def prepare(source: PhotoSource | Photo, role: Role, *, max_pixels: int = MAX_PIXELS) -> Prepared:
+    """Read a photo for `compare`, in the role "claim" or "listing"; a `Photo` is not decoded again.
+
+    Sources and max_pixels as in `compare`. Raises PhotoError, naming the photo, when it cannot be
+    read.
+    """
+    spec = _limited_to(_SIDES[role])
+    if isinstance(source, Photo):
+        photo = limited_photo(source.full, spec, source.sha256, source.file_quality)
+    else:
+        name = str(source) if isinstance(source, str | Path) else f"{role} photo"
+        photo = read_photo(source, spec, name=name, max_pixels=max_pixels)
+    return Prepared(photo, role)
+
+
+def _limited_to(side: int) -> PixelSpec:
+    return PixelSpec(max_side=side, filter="box")
+
+
 def find_features(grey: UInt8Array) -> Features:
     """The strongest `MAX_FEATURES` local features of a uint8 [h, w] photo."""
     import cv2
 
-    # Half of the usual contrast: the products of catalogues lie in soft light before a plain background.
-    found, descriptors = cv2.SIFT.create(
-        nfeatures=MAX_FEATURES, contrastThreshold=0.02
-    ).detectAndCompute(grey, None)
+    # Half of the usual contrast: catalogues show products in soft light on a plain background.
+    sift = cv2.SIFT.create(nfeatures=MAX_FEATURES, contrastThreshold=0.02)
+    found, descriptors = sift.detectAndCompute(grey, None)
     if descriptors is None or not found:
         return Features(np.empty((0, 2), np.float32), np.empty((0, 128), np.float32))
     points = np.array([feature.pt for feature in found], np.float32)
@@ -69,25 +123,30 @@ def find_features(grey: UInt8Array) -> Features:
 
 
 def match_photos(claim: Prepared, listing: Prepared) -> tuple[Match, bool]:
-    """(the better alignment of the listing photo, as it is or mirrored left to right; whether either photo is too
-    plain to be aligned). The homography takes pixels of `listing.grey` as it is to those of `claim.grey`."""
+    """(the better alignment, as is or mirrored; whether either photo is too plain to be aligned).
+
+    The homography maps pixels of `listing.grey` to pixels of `claim.grey`.
+    """
     if min(len(claim.features.points), len(listing.features.points)) < MIN_FEATURES:
         return Match(None, 0, 0), True
-    straight = match_features(claim.features, listing.features, claim.grey.size)
-    if straight.homography is not None and straight.inliers >= _PLENTY:
+    straight = _match(claim.features, listing.features, claim.grey.size)
+    found = straight.homography is not None
+    if found and straight.inliers >= _PLENTY:
         return straight, False
-    turned = match_features(claim.features, listing.mirrored, claim.grey.size)
-    if turned.homography is None or (
-        straight.homography is not None and straight.inliers >= turned.inliers
-    ):
+    turned = _match(claim.features, listing.mirrored, claim.grey.size)
+    if turned.homography is None or (found and straight.inliers >= turned.inliers):
         return straight, False
-    mirror = np.array([[-1.0, 0.0, listing.grey.shape[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    return Match(turned.homography @ mirror, turned.inliers, turned.matches), False
+    homography = turned.homography @ mirror(listing.grey.shape[1])
+    return Match(homography, turned.inliers, turned.matches), False
 
 
-def match_features(claim: Features, listing: Features, area: int) -> Match:
-    """Match two photos' features, without mirroring: such a homography is not believed. area: of the claim photo, in
-    pixels."""
+def mirror(width: int) -> Matrix:
+    """3x3: swaps left and right of a photo; pixel centres are whole numbers."""
+    return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _match(claim: Features, listing: Features, area: int) -> Match:
+    """Match two photos' features without mirroring. area: of the claim photo, in pixels."""
     import cv2
 
     pairs = _mutual_pairs(claim.descriptors, listing.descriptors)
@@ -101,7 +160,7 @@ def match_features(claim: Features, listing: Features, area: int) -> Match:
         return Match(None, 0, len(pairs))
     homography = np.asarray(estimate, np.float64)
     kept = agrees.ravel().astype(bool)
-    # Repeated patterns give several matches at one place; a place counts once.
+    # Repeated patterns give several matches at one place, which count once.
     inliers = len(np.unique(np.round(target[kept] / 2), axis=0))
     spread = cv2.contourArea(cv2.convexHull(target[kept])) / area if kept.any() else 0.0
     believable = (
@@ -114,7 +173,7 @@ def match_features(claim: Features, listing: Features, area: int) -> Match:
 
 
 def is_believable(homography: Matrix, source: Float32Array) -> bool:
-    """Whether a camera could have seen it: no mirror, no fold, no extreme scale or slant where the features lie.
+    """Whether a camera could have seen it: no mirror, fold, extreme scale or slant at the features.
 
     source: float32 [n, 2], the inliers in the listing photo.
     """
@@ -126,9 +185,8 @@ def is_believable(homography: Matrix, source: Float32Array) -> bool:
     depths = np.column_stack([corners, np.ones(4)]) @ homography[2]
     if np.abs(depths).min() < 1e-9 or not (np.sign(depths) == np.sign(depths[0])).all():
         return False
-    quad = cv2.perspectiveTransform(corners[None].astype(np.float32), homography)[0].astype(
-        np.float64
-    )
+    warped = cv2.perspectiveTransform(corners[None].astype(np.float32), homography)[0]
+    quad = warped.astype(np.float64)
     edges = np.roll(quad, -1, axis=0) - quad
     following = np.roll(edges, -1, axis=0)
     if not (edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0] > 0).all():
@@ -139,24 +197,19 @@ def is_believable(homography: Matrix, source: Float32Array) -> bool:
         if small <= 0 or large / small > _MAX_STRETCH:
             return False
         scales.append(float(np.sqrt(large * small)))
-    return (
-        _SCALES[0] < min(scales)
-        and max(scales) < _SCALES[1]
-        and max(scales) / min(scales) < _MAX_STRETCH
-    )
+    smallest, largest = min(scales), max(scales)
+    return _SCALES[0] < smallest and largest < _SCALES[1] and largest / smallest < _MAX_STRETCH
 
 
 def jacobian(homography: Matrix, point: NDArray[np.float64]) -> Matrix:
     """2x2: how far (x, y) of the claim photo moves with (x, y) of the listing photo at `point`."""
     x, y, depth = homography @ np.array([point[0], point[1], 1.0])
-    jacobi: Matrix = (
-        homography[:2, :2] - np.outer([x / depth, y / depth], homography[2, :2])
-    ) / depth
-    return jacobi
+    slope = homography[:2, :2] - np.outer([x / depth, y / depth], homography[2, :2])
+    return np.asarray(slope / depth, np.float64)
 
 
 def _mutual_pairs(claim: Float32Array, listing: Float32Array) -> NDArray[np.int64]:
-    """int [n, 2]: features that are each other's nearest, and clearly nearer than the second nearest."""
+    """int [n, 2]: features that are each other's nearest, clearly nearer than the second."""
     likeness = claim @ listing.T
     nearest = likeness.argmax(axis=1)
     back = likeness.argmax(axis=0)

@@ -10,7 +10,8 @@ _LINE = "{:<{width}}  {:<12}  {:>8}  {:>7}  {:>7}  {:>7}  {}"
 
 
 def table(compared: Sequence[tuple[str, Comparison]]) -> list[str]:
-    """Lines without line breaks; `compared`: the listing photos' names with their results, in order."""
+    """Lines without line breaks; `compared`: the listing photos' names with their results, in
+    order."""
     width = max([len(name) for name, _ in compared] + [len("listing photo")])
     titles = _LINE.format(
         "listing photo",
@@ -43,7 +44,8 @@ def table(compared: Sequence[tuple[str, Comparison]]) -> list[str]:
         lines.append(f"{name}:")
         lines += [f"  {reason.code}: {reason.sentence}" for reason in found.reasons]
         lines += [
-            f"  changed: left {change.box[0]}, top {change.box[1]}, right {change.box[2]}, bottom {change.box[3]}; "
+            f"  changed: left {change.box[0]}, top {change.box[1]}, right {change.box[2]}, bottom "
+            f"{change.box[3]}; "
             f"mean difference {change.difference:.0%}"
             for change in found.changes
         ]

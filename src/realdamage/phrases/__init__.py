@@ -12,6 +12,7 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,8 +25,14 @@ def page_json(language: str) -> bytes:
     return Path(__file__).with_name(f"{language}.json").read_bytes()
 
 
-ENGLISH: dict[str, str] = json.loads(page_json("en"))
-"""The English text by the name of the phrase; {name} is filled in."""
+@cache
+def phrases_in(language: str) -> dict[str, str]:
+    """The text of a language ("en", "zh") by the name of the phrase; {name} is filled in."""
+    found: dict[str, str] = json.loads(page_json(language))
+    return found
+
+
+ENGLISH = phrases_in("en")
 
 
 @dataclass(frozen=True)

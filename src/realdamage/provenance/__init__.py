@@ -1,6 +1,6 @@
-"""What a photo's file says of itself: declarations of AI, content credentials, and the camera that took it.
+"""What a photo's file declares: AI labels, content credentials, and the camera that took it.
 
-Only positive evidence: a file that declares nothing may have been made by anything.
+A file that declares nothing may have been made by anything.
 """
 
 from realdamage.provenance.c2pa import TrustAnchors

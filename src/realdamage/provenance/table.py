@@ -17,7 +17,8 @@ _WORDS = {
 
 
 def lines(name: str, provenance: Provenance) -> list[str]:
-    """What one file says, without line breaks: its name with what it declares, then findings, camera and notes."""
+    """What one file says, without line breaks: its name with what it declares, then findings,
+    camera and notes."""
     told = [f"{name}: the file declares {_WORDS[provenance.declared]}"]
     for finding in provenance.findings:
         told.append(

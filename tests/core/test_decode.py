@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +43,13 @@ def encode(image: Image.Image | np.ndarray, form: str, **options: object) -> byt
         buffer, form, **options
     )
     return buffer.getvalue()
+
+
+def refusal(source: object, **options: int) -> str:
+    """The code of the error with which `decode` refuses the photo."""
+    with pytest.raises(PhotoError) as caught:
+        decode(source, **options)  # type: ignore[arg-type]
+    return caught.value.code
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -82,7 +88,8 @@ def test_paths_bytes_images_and_arrays_are_the_same_photo(
     path = tmp_path / "photo.png"
     path.write_bytes(encode(picture, "PNG"))
     with Image.open(path) as image:
-        sources = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image, picture]
+        data = path.read_bytes()
+        sources = [path, str(path), data, bytearray(data), io.BytesIO(data), image, picture]
         assert all(np.array_equal(decode(source), picture) for source in sources)
 
 
@@ -101,11 +108,6 @@ def test_sixteen_bit_png_is_scaled_not_clipped() -> None:
     assert all(np.array_equal(rgb[..., channel], expected) for channel in range(3))
 
 
-def test_float_pixels_are_refused_because_their_white_is_unknown() -> None:
-    with pytest.raises(PhotoError, match=r"mode F .* 8 bits"):
-        decode(encode(Image.fromarray(np.ones((40, 40), np.float32)), "TIFF"))
-
-
 def test_alpha_is_laid_on_white() -> None:
     rgba = Image.new("RGBA", (40, 40), (200, 0, 0, 0))
     rgba.paste((200, 0, 0, 255), (0, 0, 20, 40))
@@ -116,14 +118,18 @@ def test_alpha_is_laid_on_white() -> None:
     assert rgb[2, 2].tolist() == [127, 127, 127]
 
 
-def test_grey_with_alpha() -> None:
-    rgb = decode(encode(Image.new("LA", (40, 40), (100, 128)), "PNG"))
-    assert np.array_equal(np.unique(rgb), [177])
-
-
-@pytest.mark.parametrize("mode", ["1", "L"])
-def test_grey_and_black_and_white(mode: str) -> None:
-    assert np.array_equal(np.unique(decode(encode(Image.new(mode, (40, 40), 255), "PNG"))), [255])
+@pytest.mark.parametrize(
+    ("image", "options", "values"),
+    [
+        (Image.new("1", (40, 40), 255), {}, [255]),
+        (Image.new("L", (40, 40), 255), {}, [255]),
+        (Image.new("LA", (40, 40), (100, 128)), {}, [177]),
+        (Image.new("RGB", (40, 40), (1, 2, 3)), {"transparency": (1, 2, 3)}, [255]),
+    ],
+    ids=["black and white", "grey", "grey with alpha", "transparent key colour"],
+)
+def test_other_modes(image: Image.Image, options: dict[str, object], values: list[int]) -> None:
+    assert np.array_equal(np.unique(decode(encode(image, "PNG", **options))), values)
 
 
 def test_palette_and_palette_with_transparency() -> None:
@@ -134,11 +140,6 @@ def test_palette_and_palette_with_transparency() -> None:
     assert opaque[0, 0].tolist() == [0, 0, 0]
     assert transparent[0, 0].tolist() == [255, 255, 255]
     assert opaque[0, 39].tolist() == transparent[0, 39].tolist() == [10, 200, 30]
-
-
-def test_a_transparent_key_colour_is_laid_on_white() -> None:
-    rgb = decode(encode(Image.new("RGB", (40, 40), (1, 2, 3)), "PNG", transparency=(1, 2, 3)))
-    assert np.array_equal(np.unique(rgb), [255])
 
 
 @pytest.mark.parametrize("form", ["WEBP", "GIF", "PNG"])
@@ -173,42 +174,19 @@ def test_a_broken_icc_profile_leaves_the_pixels(picture: np.ndarray, profile: by
     assert np.array_equal(decode(encode(picture, "PNG", icc_profile=profile)), picture)
 
 
-def test_empty_file(tmp_path: Path) -> None:
-    path = tmp_path / "empty.jpg"
-    path.touch()
-    with pytest.raises(PhotoError, match=r"empty\.jpg: the file is empty"):
-        decode(path)
-
-
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("share", [0.004, 0.5, 0.95])
 def test_a_truncated_photo_is_an_error_and_not_half_grey(form: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     data = encode(noise, form)
-    with pytest.raises(PhotoError, match="photo: the file is damaged or cut off"):
-        decode(data[: int(share * len(data))])
-
-
-def test_a_text_file_named_jpg(tmp_path: Path) -> None:
-    path = tmp_path / "notes.jpg"
-    path.write_text("dear support,")
-    with pytest.raises(PhotoError, match=r"notes\.jpg: not a photo .* begins with b'dear support'"):
-        decode(path)
-
-
-def test_postscript_is_not_handed_to_an_interpreter() -> None:
-    with pytest.raises(PhotoError, match="not a photo"):
-        decode(encode(Image.new("RGB", (40, 40)), "EPS"))
+    assert refusal(data[: int(share * len(data))]) in ("damaged_file", "damaged_header")
 
 
 @pytest.mark.parametrize(
     "source", [np.zeros((1, 1, 3), np.uint8), png_header(1, 1), png_header(4000, 31)]
 )
 def test_too_small(source: bytes | np.ndarray) -> None:
-    with pytest.raises(
-        PhotoError, match=r"too small: \d+x\d+ pixels, each side must have at least 32"
-    ):
-        decode(source)
+    assert refusal(source) == "side_too_small"
 
 
 @pytest.mark.parametrize(("width", "height"), [(20000, 20000), (10001, 10000)])
@@ -217,10 +195,7 @@ def test_too_large_is_refused_from_the_header(
     width: int, height: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    with pytest.raises(
-        PhotoError, match=rf"too large: .*{width * height} pixels, at most 100000000"
-    ):
-        decode(png_header(width, height))
+    assert refusal(png_header(width, height)).startswith("too_many_pixels")
 
 
 def many_scans(scans: int, form: str = "JPEG") -> bytes:
@@ -237,14 +212,6 @@ def many_scans(scans: int, form: str = "JPEG") -> bytes:
 @pytest.fixture
 def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
-
-
-def refusal(data: bytes) -> str:
-    """The template of the sentence with which `decode` refuses the photo."""
-    with pytest.raises(PhotoError) as caught:
-        decode(data)
-    (found,) = caught.value.phrases
-    return found.template
 
 
 @pytest.mark.parametrize("form", ["JPEG", "MPO"])
@@ -294,59 +261,13 @@ SEGMENT = b"\xff\xe5\x00\x06abcd"
 def test_padding_is_refused_before_the_photo_is_opened(
     in_header: bytes, in_scan: bytes, template: str
 ) -> None:
-    assert (
-        refusal(
-            many_scans(10).replace(b"\xff\xd8", b"\xff\xd8" + in_header)[:-2]
-            + in_scan
-            + b"\xff\xd9"
-        )
-        == template
-    )
+    data = many_scans(10).replace(b"\xff\xd8", b"\xff\xd8" + in_header)
+    assert refusal(data[:-2] + in_scan + b"\xff\xd9") == template
 
 
 def test_a_little_padding_is_no_harm() -> None:
     data = many_scans(10)
     assert decode(data[:2] + (SEGMENT + b"\xff" * 60) * 900 + data[2:]).shape == (48, 48, 3)
-
-
-def test_the_pixel_limit_is_the_callers(picture: np.ndarray) -> None:
-    with pytest.raises(PhotoError, match="too large: 64x48 is 3072 pixels, at most 3071"):
-        decode(picture, max_pixels=3071)
-    assert decode(picture, max_pixels=3072).shape == picture.shape
-
-
-def test_heic_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    with pytest.raises(PhotoError, match=r"HEIC.*realdamage\[claims\]"):
-        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64)
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((40, 40), np.uint8),
-        np.zeros((40, 40, 4), np.uint8),
-        np.zeros((40, 40, 3), np.float32),
-    ],
-)
-def test_other_arrays_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(PhotoError, match=r"must be uint8 \[height, width, 3\] RGB; found"):
-        decode(array)
-
-
-def test_other_types_are_refused() -> None:
-    with pytest.raises(PhotoError, match="cannot read a int"):
-        decode(7)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"), [(Path.mkdir, "is a folder"), (lambda _: None, "no such file")]
-)
-def test_a_wrong_path(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
-    path = tmp_path / "photo.jpg"
-    make(path)
-    with pytest.raises(PhotoError, match=rf"photo\.jpg: {message}"):
-        decode(path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
@@ -385,3 +306,39 @@ def test_a_made_up_exif_block_prints_nothing(picture: np.ndarray) -> None:
     code += "print(decode(sys.stdin.buffer.read()).shape)"
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
     assert (done.stdout.decode().strip(), done.stderr) == ("(48, 64, 3)", b"")
+
+
+def test_what_is_not_a_photo_is_refused(
+    picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.jpg").write_text("dear support,")
+    assert refusal(tmp_path / "notes.jpg") == "unknown_format"
+    assert refusal(b"") == "empty_file"
+    # PostScript would be run by an interpreter.
+    assert refusal(encode(Image.new("RGB", (40, 40)), "EPS")) == "unknown_format"
+    assert (
+        refusal(encode(Image.fromarray(np.ones((40, 40), np.float32)), "TIFF")) == "no_known_white"
+    )
+    assert refusal(picture, max_pixels=3071) == "too_many_pixels"
+    assert decode(picture, max_pixels=3072).shape == picture.shape
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
+    assert refusal(heic) == "heic_needs_extra"
+    for url in ("https://example.org/a.jpg", "HTTP://example.org/a.jpg", "s3://bucket/a.jpg"):
+        assert refusal(url) == "url"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (np.zeros((40, 40), np.uint8), r"uint8 \[40, 40\]"),
+        (np.zeros((40, 40, 4), np.uint8), r"uint8 \[40, 40, 4\]"),
+        (np.zeros((40, 40, 3), np.float32), r"float32 \[40, 40, 3\]"),
+        (7, "a int"),
+        ("nowhere/photo.jpg", "nowhere/photo.jpg: no such file"),
+        (str(Path(__file__).parent), "core: is a folder"),
+    ],
+)
+def test_other_sources_are_refused(source: object, found: str) -> None:
+    with pytest.raises(PhotoError, match=found):
+        decode(source)  # type: ignore[arg-type]

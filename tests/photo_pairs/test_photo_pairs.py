@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from realdamage.commands.cli import main
-from realdamage.errors import PhotoError, RealDamageError, UsageError
-from realdamage.photo_pairs import Comparison, compare, draw_comparison, prepare
+from realdamage.core.tiles import PixelSpec, read_photo
+from realdamage.errors import PhotoError, UsageError
+from realdamage.photo_pairs import Comparison, compare, draw_comparison, features, prepare
 from realdamage.photo_pairs.features import is_believable
 
 RGB = npt.NDArray[np.uint8]
@@ -163,27 +164,6 @@ def test_the_homography_takes_listing_pixels_to_claim_pixels(listing: Image.Imag
     assert y / depth == pytest.approx(2 * (150.5 - 30) - 0.5, abs=0.3)
 
 
-def test_exif_orientation_is_applied(listing: Image.Image) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    lying = painted(listing).transpose(Image.Transpose.ROTATE_90)
-    found = compare(saved(lying, exif=exif), saved(listing))
-    assert (found.width, found.height) == (400, 300)
-    assert found.outcome == "same_capture"
-    assert covers(found, DAMAGE) > 0.9
-
-
-def test_a_watermark_is_a_change_and_the_reason_says_so(listing: Image.Image) -> None:
-    marked = listing.copy()
-    ImageDraw.Draw(marked).text(
-        (30, 220), "SHOP", fill="white", font_size=50, stroke_width=2, stroke_fill="black"
-    )
-    found = compare(saved(marked), saved(listing))
-    assert found.outcome == "same_capture"
-    assert covers(found, (35, 235, 145, 260)) > 0.9
-    assert "watermark" in found.reasons[1].sentence
-
-
 def test_a_hairline_is_found(listing: Image.Image) -> None:
     cracked = listing.copy()
     ImageDraw.Draw(cracked).line([(120, 80), (180, 140), (200, 220)], fill=(10, 10, 10), width=2)
@@ -220,63 +200,6 @@ def test_the_same_view_under_other_noise_is_not_the_same_capture() -> None:
     assert same.outcome == "same_capture"
 
 
-def test_other_scenes_are_unrelated() -> None:
-    found = compare(saved(shot(scene(1), 1)), saved(shot(scene(2), 2)))
-    assert found.outcome == "unrelated"
-    assert found.homography is None
-    assert found.change_map is None
-    assert (found.overlap, found.changed, found.changes) == (0, 0, ())
-    assert [reason.code for reason in found.reasons] == ["no_alignment"]
-
-
-def test_a_plain_photo_is_unrelated_with_a_reason_and_no_error() -> None:
-    plain = shot(Image.new("RGB", (300, 200), (240, 240, 240)), 1, noise=0.5)
-    found = compare(saved(plain), saved(shot(scene(1), 1)))
-    assert found.outcome == "unrelated"
-    assert [reason.code for reason in found.reasons] == ["too_little_texture"]
-
-
-def test_the_same_file_needs_no_texture() -> None:
-    data = saved(Image.new("RGB", (300, 200), (240, 240, 240)))
-    found = compare(data, data)
-    assert found.outcome == "same_capture"
-    assert [reason.code for reason in found.reasons] == ["identical"]
-    assert found.claim_sha256 == found.listing_sha256
-
-
-def test_a_photo_with_too_many_pixels_is_named_and_not_decoded() -> None:
-    small, large = saved(Image.new("RGB", (300, 200))), saved(Image.new("RGB", (300, 201)))
-    with pytest.raises(
-        PhotoError, match="claim photo: too large: 300x201 is 60300 pixels, at most 60000"
-    ):
-        compare(large, small, max_pixels=60_000)
-    with pytest.raises(PhotoError, match="listing photo: too large"):
-        compare(small, large, max_pixels=60_000)
-    assert compare(small, small, max_pixels=60_000).outcome == "same_capture"
-
-
-def test_prepared_photos_are_searched_once_and_give_the_same(
-    listing: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from realdamage.photo_pairs import prepared
-
-    calls = []
-    find = prepared.find_features
-    monkeypatch.setattr(
-        prepared, "find_features", lambda grey: calls.append(grey.shape) or find(grey)
-    )
-    claims = [saved(painted(listing)), saved(shot(scene(2), 2)), saved(shot(scene(4), 4))]
-    ready = prepare(saved(listing, 92), "listing")
-    found = [compare(prepare(claim, "claim"), ready) for claim in claims]
-    assert (
-        len(calls) == 5
-    )  # three claim photos, the listing photo, and its mirror image for the unrelated ones
-    for claim, one in zip(claims, found, strict=True):
-        assert one.to_dict() == compare(claim, saved(listing, 92)).to_dict()
-    with pytest.raises(UsageError, match="prepared as a listing photo"):
-        compare(ready, ready)
-
-
 def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame() -> None:
     wall = shot(Image.new("RGB", (300, 200), (200, 200, 196)), 1, noise=9)
     blotted = wall.copy()
@@ -297,72 +220,6 @@ def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(
     assert found.changed == pytest.approx(share, abs=0.1)
 
 
-def test_sentences_end_and_say_what_pixels_cannot(listing: Image.Image) -> None:
-    pairs = [
-        (painted(listing), listing),
-        (listing, listing),
-        (shot(scene(2), 2), listing),
-        (listing, listing),
-    ]
-    found = [
-        compare(saved(claim, 80 + index), saved(other, 92))
-        for index, (claim, other) in enumerate(pairs)
-    ]
-    sentences = [reason.sentence for one in found for reason in one.reasons]
-    assert all(sentence.endswith(".") for sentence in sentences)
-    assert (
-        "the same shot, or another by a camera that stood still in unchanged light" in sentences[0]
-    )
-    assert sentences[1].startswith("1 area differs by more than noise")
-    assert "Which of the two photos was changed, the comparison does not tell" in sentences[1]
-
-
-def test_pixels_differ_in_size_only_where_the_limit_says() -> None:
-    large = shot(scene(3, 1600, 1200), 1)
-    found = compare(saved(painted(large)), saved(large))
-    assert found.outcome == "same_capture"
-    assert (found.width, found.height) == (1600, 1200)
-    assert covers(found, DAMAGE) > 0.9
-    assert found.change_map is not None
-    assert found.change_map.shape == (384, 512)
-    assert found.change_map.dtype == np.float32
-
-
-def test_the_change_map_is_warm_on_the_damage_only(listing: Image.Image) -> None:
-    found = compare(saved(painted(listing)), saved(listing))
-    heat = found.change_map
-    assert heat is not None
-    assert heat.shape == (300, 400)
-    assert heat.min() >= 0
-    assert heat.max() <= 1
-    assert heat[135:155, 190:220].mean() > 0.9
-    outside = heat.copy()
-    outside[105:185, 155:255] = 0
-    assert outside.max() < 0.5
-
-
-def test_json_both_ways(listing: Image.Image) -> None:
-    found = compare(saved(painted(listing)), saved(listing))
-    read = Comparison.from_dict(json.loads(json.dumps(found.to_dict())))
-    assert read.to_dict(change_map=False) == found.to_dict(change_map=False)
-    assert found.change_map is not None
-    assert read.change_map == pytest.approx(found.change_map, abs=1 / 509)
-    assert found.to_dict(change_map=False)["change_map"] is None
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("outcome", "copied"), ("changes", [{"box": [1, 2]}]), ("homography", [[1]]), ("colour", 1)],
-)
-def test_json_that_is_no_comparison_is_refused(
-    listing: Image.Image, key: str, value: object
-) -> None:
-    data = saved(listing)
-    values = compare(data, data).to_dict()
-    with pytest.raises(RealDamageError, match="not a comparison in JSON"):
-        Comparison.from_dict(values | {key: value})
-
-
 @pytest.mark.parametrize(
     ("homography", "believed"),
     [
@@ -379,14 +236,6 @@ def test_homographies_that_no_camera_makes_are_refused(
 ) -> None:
     source = np.array([[10, 10], [90, 10], [90, 90], [10, 90]], np.float32)
     assert is_believable(homography, source) is believed
-
-
-def test_errors_name_the_photo(listing: Image.Image) -> None:
-    data = saved(listing)
-    with pytest.raises(PhotoError, match="claim photo: the file is damaged"):
-        compare(data[: len(data) // 2], data)
-    with pytest.raises(PhotoError, match="listing photo: not a photo"):
-        compare(data, b"<html>not found</html>")
 
 
 def test_the_drawing_shows_both_photos_side_by_side(listing: Image.Image) -> None:
@@ -410,68 +259,6 @@ def photos(tmp_path: Path, listing: Image.Image) -> Path:
     return tmp_path
 
 
-def test_the_command_prints_a_table(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(
-        [
-            "compare-listing",
-            *(str(photos / name) for name in ("claim.jpg", "listing.jpg", "other.jpg")),
-        ]
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert code == 0
-    assert lines[2].split()[1] == "same_capture"
-    assert lines[3].split()[1] == "unrelated"
-    assert any(line.startswith("  changed: left ") for line in lines)
-
-
-def test_the_command_writes_json_and_pictures(photos: Path) -> None:
-    output, folder = photos / "out.json", photos / "overlay"
-    arguments = [str(photos / name) for name in ("claim.jpg", "listing.jpg", "other.jpg")]
-    assert (
-        main(["compare-listing", *arguments, "--output", str(output), "--overlay", str(folder)])
-        == 0
-    )
-    results = json.loads(output.read_text())["results"]
-    assert [result["comparison"]["outcome"] for result in results] == ["same_capture", "unrelated"]
-    assert Comparison.from_dict(results[0]["comparison"]).changes
-    pictures = sorted(folder.iterdir())
-    assert [path.name for path in pictures] == [
-        "claim-1-listing.comparison.png",
-        "claim-2-other.comparison.png",
-    ]
-    with Image.open(pictures[0]) as picture:
-        assert picture.width == 812
-
-
-def test_a_bad_listing_photo_fails_alone(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [str(photos / name) for name in ("claim.jpg", "cut.jpg", "listing.jpg")]
-    assert main(["compare-listing", *arguments]) == 1
-    printed = capsys.readouterr()
-    assert "cut.jpg: the file is damaged or cut off" in printed.err
-    assert "same_capture" in printed.out
-
-
-@pytest.mark.parametrize(
-    ("claim", "listing_photo", "code", "message"),
-    [
-        ("claim.jpg", "cut.jpg", 3, "none of the 1 listing photos could be read"),
-        ("cut.jpg", "listing.jpg", 3, "cut.jpg: the file is damaged or cut off"),
-        ("claim.jpg", "nowhere.jpg", 2, "nowhere.jpg: no such photo or folder"),
-        ("*.jpg", "listing.jpg", 2, "4 photos; give one claim photo"),
-    ],
-)
-def test_wrong_input_is_told(
-    photos: Path,
-    capsys: pytest.CaptureFixture[str],
-    claim: str,
-    listing_photo: str,
-    code: int,
-    message: str,
-) -> None:
-    assert main(["compare-listing", str(photos / claim), str(photos / listing_photo)]) == code
-    assert message in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("size", [(400, 300), (1600, 1200), (48, 640), (640, 48)])
 def test_the_caption_is_not_cut_off(size: tuple[int, int]) -> None:
     large = shot(scene(3, *size), 1)
@@ -482,3 +269,90 @@ def test_the_caption_is_not_cut_off(size: tuple[int, int]) -> None:
     written = (np.abs(band - ground).max(axis=2) > 60).any(axis=0)
     assert written.any()
     assert not written[-4:].any()  # the last letter ends before the edge
+
+
+def test_unrelated_plain_and_identical_photos(listing: Image.Image) -> None:
+    other = compare(saved(shot(scene(1), 1)), saved(shot(scene(2), 2)))
+    assert (other.outcome, other.homography, other.change_map) == ("unrelated", None, None)
+    assert (other.overlap, other.changed, other.changes) == (0, 0, ())
+    plain = shot(Image.new("RGB", (300, 200), (240, 240, 240)), 1, noise=0.5)
+    found = compare(saved(plain), saved(listing))
+    same = compare(saved(plain), saved(plain))
+    codes = [[reason.code for reason in one.reasons] for one in (other, found, same)]
+    assert codes == [["no_alignment"], ["too_little_texture"], ["identical"]]
+    assert (found.outcome, same.outcome) == ("unrelated", "same_capture")
+
+
+def test_the_change_map_of_a_large_photo_is_warm_on_the_damage_only() -> None:
+    large = shot(scene(3, 1600, 1200), 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = painted(large).transpose(Image.Transpose.ROTATE_90)
+    found = compare(saved(lying, exif=exif), saved(large))
+    assert (found.outcome, found.width, found.height) == ("same_capture", 1600, 1200)
+    assert covers(found, DAMAGE) > 0.9
+    heat = found.change_map
+    assert heat is not None
+    assert (heat.shape, heat.dtype) == ((384, 512), np.float32)
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+    assert heat[43:50, 61:70].mean() > 0.9
+    outside = heat.copy()
+    outside[30:65, 45:85] = 0
+    assert outside.max() < 0.5
+    values = found.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert found.to_dict(change_map=False)["change_map"] is None
+
+
+def test_prepared_photos_are_searched_once_and_give_the_same(
+    listing: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    find = features.find_features
+    monkeypatch.setattr(
+        features, "find_features", lambda grey: calls.append(grey.shape) or find(grey)
+    )
+    claims = [saved(painted(listing)), saved(shot(scene(2), 2)), saved(shot(scene(4), 4))]
+    ready = prepare(saved(listing, 92), "listing")
+    decoded = [read_photo(claim, PixelSpec(max_side=128)) for claim in claims]
+    found = [compare(prepare(photo, "claim"), ready) for photo in decoded]
+    # Three claim photos, the listing photo, and its mirror image for the unrelated ones.
+    assert len(calls) == 5
+    for claim, one in zip(claims, found, strict=True):
+        assert one.to_dict() == compare(claim, saved(listing, 92)).to_dict()
+    with pytest.raises(UsageError):
+        compare(ready, ready)
+
+
+@pytest.mark.parametrize("bad", [b"<html>not found</html>", b"\xff\xd8\xff", None])
+def test_errors_name_the_photo(bad: bytes | None) -> None:
+    small, large = saved(Image.new("RGB", (300, 200))), saved(Image.new("RGB", (300, 201)))
+    with pytest.raises(PhotoError, match=r"^claim photo: "):
+        compare(bad or large, small, max_pixels=60_000)
+    with pytest.raises(PhotoError, match=r"^listing photo: "):
+        compare(small, bad or large, max_pixels=60_000)
+    assert compare(small, small, max_pixels=60_000).outcome == "same_capture"
+
+
+def test_the_command(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, folder = photos / "out.json", photos / "overlay"
+    names = ("claim.jpg", "listing.jpg", "other.jpg", "cut.jpg")
+    arguments = ["compare-listing", *(str(photos / name) for name in names)]
+    assert main([*arguments, "--output", str(output), "--overlay", str(folder)]) == 1
+    assert "cut.jpg: " in capsys.readouterr().err
+    results = json.loads(output.read_text())["results"]
+    outcomes = [result["comparison"]["outcome"] for result in results if "comparison" in result]
+    assert outcomes == ["same_capture", "unrelated"]
+    pictures = ["claim-1-listing.comparison.png", "claim-2-other.comparison.png"]
+    assert sorted(path.name for path in folder.iterdir()) == pictures
+    assert main(arguments[:-1]) == 0
+    assert "same_capture" in capsys.readouterr().out
+    for claim, listing_photo, code in (
+        ("claim.jpg", "cut.jpg", 3),
+        ("cut.jpg", "listing.jpg", 3),
+        ("claim.jpg", "nowhere.jpg", 2),
+        ("*.jpg", "listing.jpg", 2),
+    ):
+        given = [str(photos / claim), str(photos / listing_photo)]
+        assert main(["compare-listing", *given]) == code
