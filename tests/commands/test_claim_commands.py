@@ -181,7 +181,7 @@ def test_the_default_policy_can_be_written_edited_and_used(type_in: TypeIn, clai
     Path("policy.yaml").write_text(text.replace("verdict_synthetic:", "verdict_sinthetic:"))
     wrong = claim(*options)
     assert wrong.code == 2
-    assert "rules.verdict_sinthetic" in wrong.err
+    assert "verdict_sinthetic" in wrong.err
 
 
 def test_the_schema_is_printed(type_in: TypeIn) -> None:
