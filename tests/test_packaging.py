@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -156,17 +155,6 @@ def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_pa
     )
 
 
-def test_a_missing_module_of_ours_is_no_missing_extra(tmp_path: Path) -> None:
-    done = run_without(
-        "realdamage.commands.train",
-        "from realdamage.commands import entry_points; entry_points.train()",
-        tmp_path,
-    )
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "pip install" not in done.stderr
-
-
 def bound_lines() -> list[str]:
     """The lines of pyproject.toml that hold a requirement with a bound."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -206,12 +194,3 @@ def test_every_direct_dependency_is_pinned_within_its_bounds(project: dict[str, 
     for text in direct_dependencies(project):
         requirement = Requirement(text)
         assert requirement.specifier.contains(pinned[requirement.name]), text
-
-
-def test_make_lists_its_targets() -> None:
-    make = shutil.which("make")
-    if make is None:
-        pytest.skip("make is not installed; it is needed for the Makefile only")
-    done = subprocess.run([make, "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("make ")}
-    assert {"quickstart", "test", "lint", "format", "types", "bench", "clean", "help"} <= listed

@@ -28,7 +28,6 @@ from realdamage.core.tiles import PixelSpec, assemble, cover, read_photo
 from realdamage.core.verdict import find_regions
 from realdamage.exporting.exporter import PARITY_CALIBRATION, onnx_bytes
 from realdamage.training.network import EvidenceViT, build_network
-from realdamage.training.scorer import TorchScorer
 
 THREADS = 2
 SIZES = {"640x480": (640, 480), "1280x960": (1280, 960), "4000x3000": (4000, 3000)}
@@ -141,40 +140,6 @@ def test_a_verdict(
         report("ms", benchmark.stats["min"] * 1e3, ".0f")
     for name, part in parts.items():
         report(f"share of {name}", part / sum(parts.values()), ".1%")
-
-
-def test_onnx_against_torch(
-    benchmark: BenchmarkFixture, report: Report, network: EvidenceViT, exported: Path, jpeg: Jpeg
-) -> None:
-    """The same network behind the same detector: how many times as long torch takes, as it is and compiled."""
-    compiled = torch.compile(
-        network, dynamic=True, disable=benchmark.disabled
-    )  # compiling takes a minute
-    detectors = {
-        "onnx": Detector.load(exported, threads=THREADS),
-        "torch eager": Detector(TorchScorer(network), METADATA),
-        "torch.compile": Detector(TorchScorer(compiled), METADATA),
-    }
-    data = jpeg("1280x960").read_bytes()
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        scores = {
-            name: detector.predict(data).score for name, detector in detectors.items()
-        }  # compiles, too
-        took = seconds(
-            {
-                name: lambda each=detector: each.predict(data)
-                for name, detector in detectors.items()
-            },
-            1 if benchmark.disabled else 5,
-        )
-    finally:
-        torch.set_num_threads(before)
-    assert scores == pytest.approx(dict.fromkeys(scores, scores["onnx"]), abs=1e-4)
-    benchmark.pedantic(detectors["onnx"].predict, args=(data,), rounds=1)
-    for name in ("torch eager", "torch.compile"):
-        report(f"{name} / onnx", took[name] / took["onnx"], ".2f")
 
 
 def test_a_list(benchmark: BenchmarkFixture, report: Report, exported: Path, jpeg: Jpeg) -> None:

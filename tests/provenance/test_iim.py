@@ -82,18 +82,6 @@ def test_names_of_generators(
     assert "broken_metadata" not in [note.code for note in found.notes]
 
 
-def test_labels_and_recipes_count_in_every_text(files: Any) -> None:
-    for number in (CAPTION, INSTRUCTIONS):
-        (finding,) = read(files, dataset(number, LABEL)).findings
-        assert (finding.form, finding.declares) == ("tc260_jpeg", "ai_generated")
-    recipe = "a broken cup\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
-    assert [finding.form for finding in read(files, dataset(CAPTION, recipe)).findings] == [
-        "png_parameters"
-    ]
-    job = "a broken cup Job ID: 01234567-89ab-cdef-0123-456789abcdef"
-    assert read(files, dataset(CAPTION, job)).findings[0].fields["generator"] == "Midjourney"
-
-
 def test_resources_over_several_segments(files: Any) -> None:
     block = resource(
         0x0404, dataset(CAPTION, "x" * 300) + dataset(PROGRAM, "Midjourney"), name=b"odd"

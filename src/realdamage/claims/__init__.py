@@ -1,9 +1,4 @@
-"""A claim, not just a photo: all its photos judged together, one recommendation, evidence that can
-be checked later.
-
-`judge_claim` judges, `write_evidence` keeps it, `verify_evidence` checks what was kept,
-`ClaimIndex` remembers earlier claims, `ClaimPolicy` holds the rules.
-"""
+"""A claim with all its photos: one recommendation, and evidence that can be checked later."""
 
 from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto
 from realdamage.claims.evidence import schema, write_evidence

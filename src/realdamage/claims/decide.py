@@ -1,7 +1,7 @@
-"""A judged claim as a typed value, and the rules that turn its findings into one recommendation.
+"""A judged claim, and the rules that turn its findings into one recommendation.
 
-No finding is weighed against another: each has its rule, and the weightiest recommendation counts.
-Reasons say what was found in photos and files, never what a person did or meant.
+Each finding has its rule, and the weightiest recommendation counts. Reasons say what was found in
+photos and files, never what a person did or meant.
 """
 
 from __future__ import annotations
@@ -33,12 +33,9 @@ _WHOLE = "whole_photo_processed"
 class Duplicate:
     """A photo that was seen before, in this claim or in an earlier one.
 
-    photo: name of the claim's photo.
-    of: name of the other photo in this claim; "photo N" of an earlier claim.
-    claim_id: of the earlier claim; "" for this one.
+    photo: name of the claim's photo. of: the other photo, "photo N" for one of an earlier claim.
+    claim_id: of the earlier claim, "" for this one. seen: when, ISO 8601 in UTC, "" in this claim.
     distance: bits of 256 in which the perceptual hashes differ. exact: the same bytes.
-    seen: when the other was seen, ISO 8601 in UTC; "" in this claim.
-    mirrored: left and right are swapped.
     """
 
     photo: str
@@ -52,12 +49,9 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class ClaimPhoto:
-    """One photo of a claim and all that was found about it.
+    """One photo of a claim. verdict, provenance: None for an unreadable photo, see `error`.
 
-    verdict, provenance: None for an unreadable photo, whose `error` says why.
-    comparisons: (name of the listing photo, result), in the order of the listing photos.
-    sha256: hex digest of the bytes. error_phrases: the error without the photo's name, as in
-        `Reason`.
+    comparisons: (name of the listing photo, result). error_phrases: the error without the name.
     """
 
     name: str
@@ -104,14 +98,11 @@ class ListingPhoto:
 
 @dataclass(frozen=True)
 class Claim:
-    """A judged claim.
+    """A judged claim. created: ISO 8601, UTC. text: what the buyer wrote.
 
-    text: what the buyer wrote. created: ISO 8601, UTC.
-    recommendation: what to do next; about the claim's photos, never about what a person did.
-    reasons: the weightiest first, then notes that change nothing.
+    reasons: the weightiest first, then notes that change nothing. versions: of the packages.
     model: model_version, graph_sha256, policy_sha256, demo, calibrated, prior (None: the
         calibration's), thresholds, guarantee.
-    versions: of the packages that judged.
     """
 
     claim_id: str
@@ -280,11 +271,8 @@ class _Rules:
             yield self.finding("verdict_review", phrase("verdict_review", score=score), *why)
 
     def by_verdict(self) -> tuple[Recommendation, list[Phrase]]:
-        """What an outcome `synthetic` recommends, and why it is not `escalate`.
-
-        `escalate` needs a calibrated model that is no demonstration, and whose guaranteed share of
-        false alarms is within the policy's limit.
-        """
+        """What an outcome `synthetic` recommends, and why it is not `escalate`, which needs a
+        calibrated model with a guarantee within the policy's limit."""
         recommends, limit = self.policy.rules.verdict_synthetic, self.policy.escalate_up_to
         if recommends != "escalate":
             return recommends, []

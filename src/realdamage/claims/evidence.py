@@ -1,7 +1,6 @@
-"""Writes the findings about a claim into a folder that can be kept, printed and checked years
-later.
+"""Writes the findings about a claim into a folder that can be kept, printed and checked.
 
-evidence.html for people, evidence.json for programs (see evidence.schema.json), log.jsonl with the
+evidence.html for people, evidence.json for programs (evidence.schema.json), log.jsonl with the
 digests of both. The folder appears complete or not at all.
 """
 
@@ -67,11 +66,10 @@ def write_evidence(
 
     photos, listings: what `judge_claim` was given, in the same order.
     keep_originals: keep the files too, with all their metadata; otherwise only their digests.
-    overwrite: replace evidence in the folder; its log continues.
-    log: a log over all claims, which gets the entry too.
+    overwrite: replace evidence in the folder; its log continues. log: a log over all claims.
 
-    Raises UsageError when the folder is not empty, or the photos are not the claim's;
-    RealDamageError when it cannot be written, and then nothing is left behind.
+    Raises UsageError when the folder is not empty, or the photos are others; RealDamageError when
+    it cannot be written, and then nothing is left behind.
     """
     folder = Path(folder)
     check_free(folder, overwrite)
@@ -154,11 +152,11 @@ def _draw_pictures(
             continue
         rgb = decode(data)
         small = _small(Image.fromarray(rgb), MAX_SIDE)
-        pictures = PhotoPictures(_data_uri(small))
+        drawn = PhotoPictures(_data_uri(small))
         if photo.verdict is not None and photo.verdict.heatmap is not None:
             heat = draw_overlay(np.asarray(small), photo.verdict, reasons=False)
-            pictures.heat = _data_uri(heat)
-        found.append(pictures)
+            drawn.heat = _data_uri(heat)
+        found.append(drawn)
         halves.append(_small(Image.fromarray(rgb), PAIR_SIDE) if photo.comparisons else small)
     for listing, data in zip(claim.listings, listings, strict=True):
         if listing.error:

@@ -1,14 +1,10 @@
-"""Remembers the photos of earlier claims as hashes and claim ids: never a photo, a file name or a
-text.
+"""Remembers the photos of earlier claims as hashes and claim ids: no photo, file name or text.
 
-Two photos count as the same one under stricter rules than in a training set (data/duplicates.py),
-since a person's claim depends on it: two shots of one thing by an honest buyer are different
-photos, and plain surfaces match only byte by byte.
+Stricter than in a training set (data/duplicates.py), since a person's claim depends on it: two
+shots of one thing are different photos, and plain surfaces match only byte by byte.
 
-SQLite in WAL mode, one connection a thread, so that several threads and processes read and write at
-once. Every search compares the 64-bit hashes of *all* photos (8 bytes each, cached in memory),
-which takes about a millisecond for 100,000. Bands of bits would miss light crops: four 16-bit bands
-only find distances up to 3.
+SQLite in WAL mode, one connection a thread. Every search compares the 64-bit hashes of *all* photos
+(8 bytes each, cached), about a millisecond for 100,000; bands of bits would miss light crops.
 """
 
 from __future__ import annotations
@@ -30,7 +26,6 @@ from PIL import Image
 from realdamage.claims.decide import Duplicate
 from realdamage.core.decode import UInt8Array
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
-from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
 
 COARSE_RADIUS = 12
@@ -126,10 +121,8 @@ class _Connection(threading.local):
 class ClaimIndex:
     """The index in one file, made on first use; use it in a `with`, or `close` it.
 
-    counts(claim_id, earlier): whether photos of that claim may be found; by default all. `earlier`:
-        they were added before those of the claim that asks.
-
-    Methods raise RealDamageError, naming the file, when it is another program's or cannot be used.
+    counts(claim_id, earlier): whether photos of that claim may be found; `earlier`: added before
+    those of the claim that asks. Methods raise RealDamageError, naming the file.
     """
 
     def __init__(
@@ -170,21 +163,10 @@ class ClaimIndex:
         with self._transaction(write=False) as sqlite:
             return sqlite.execute(query, (bytes.fromhex(sha256),)).fetchone() is not None
 
-    def add(
-        self, claim_id: str, photos: Sequence[tuple[str, bytes]], *, seen: str | None = None
-    ) -> int:
-        """Remember the photos (name, bytes) of a claim; returns how many were new. Names are not
-        stored.
-
-        Raises PhotoError when one cannot be read; nothing is stored then.
-        """
-        fingerprints = [_fingerprint_of(name, data) for name, data in photos]
-        return self.add_fingerprints(claim_id, fingerprints, seen=seen)
-
     def add_fingerprints(
         self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None
     ) -> int:
-        """`add` for fingerprints. Photos that the claim has already keep their time."""
+        """Remember the photos of a claim; returns how many were new. Old ones keep their time."""
         if not claim_id:
             raise UsageError("the index needs the claim_id of a claim")
         seen = seen or dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -201,19 +183,10 @@ class ClaimIndex:
                 number += cursor.rowcount
         return number - before
 
-    def find(
-        self, photo: bytes, *, name: str = "photo", other_than: str = ""
-    ) -> tuple[Duplicate, ...]:
-        """Where a photo was seen, nearest first and at most 50. other_than: the photo's own claim.
-
-        Raises PhotoError when it cannot be read.
-        """
-        return self.find_fingerprint(_fingerprint_of(name, photo), name=name, other_than=other_than)
-
     def find_fingerprint(
         self, photo: Fingerprint, *, name: str = "photo", other_than: str = ""
     ) -> tuple[Duplicate, ...]:
-        """`find` for a fingerprint."""
+        """Where a photo was seen, nearest first, at most 50. other_than: the photo's own claim."""
         found = []
         exact = "SELECT id FROM photos WHERE sha256 = ?"
         with self._transaction(write=False) as sqlite:
@@ -224,10 +197,11 @@ class ClaimIndex:
             ids |= {row for (row,) in sqlite.execute(exact, (bytes.fromhex(photo.sha256),))}
             rows = list(_rows(sqlite, sorted(ids)))
             first = min((row[0] for row in rows if row[1] == other_than), default=0)
-            for row_id, claim_id, number, seen, sha256, *hashes in rows:
+            for row_id, claim_id, number, seen, sha256, coarse, fine, thumbnail in rows:
                 if claim_id == other_than:
                     continue
-                if (same := _match(photo, sha256.hex(), _from_row(*hashes))) is not None:
+                other = _from_row(coarse, fine, thumbnail)
+                if (same := _match(photo, sha256.hex(), other)) is not None:
                     bits, is_exact, mirrored = same
                     of = f"photo {number}"
                     one = Duplicate(name, of, claim_id, bits, is_exact, seen, mirrored)
@@ -338,11 +312,6 @@ class ClaimIndex:
 
 def _nearest_first(one: Duplicate) -> tuple[bool, int, str, str, str]:
     return not one.exact, one.distance, one.seen, one.claim_id, one.of
-
-
-def _fingerprint_of(name: str, data: bytes) -> Fingerprint:
-    photo = read_photo(data, PixelSpec(), name=name)
-    return take_fingerprint(photo.rgb, photo.sha256)
 
 
 def _rows(

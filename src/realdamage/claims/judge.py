@@ -48,20 +48,18 @@ def judge_claim(
     max_pixels: int = MAX_PIXELS,
     trust_anchors: TrustAnchors | None = None,
 ) -> Claim:
-    """Judge the photos of one claim: (name, bytes) each, as the buyer sent them, and `listings`, as
-    they were on sale. A photo that cannot be read does not stop the others.
+    """Judge the photos of one claim: (name, bytes) each, and `listings`. An unreadable photo does
+    not stop the others.
 
-    text: what the buyer wrote; it is kept with the result and decides nothing.
-    claim_id: yours, or a new one. policy: by default `ClaimPolicy.default()`.
+    text: what the buyer wrote; it decides nothing. claim_id: yours, or a new one.
     index: of earlier claims. This claim's photos are added *before* they are looked up, so that of
         two claims judged at the same time at least one finds the other.
     verdicts: how a photo is judged; by default `detector.predict_photo`.
     max_pixels: a photo with more, by its header, counts as unreadable.
-    trust_anchors: authorities that you trust to say who signed content credentials; by default
-        none.
+    trust_anchors: authorities that you trust to say who signed content credentials.
 
-    Raises UsageError without photos, with more than the policy allows, or with a text or id that is
-    too long; PhotoError when no photo can be read; MissingExtraError without the extra "claims".
+    Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when no photo can
+    be read; MissingExtraError without the extra "claims".
     """
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
@@ -136,11 +134,7 @@ def distinct_names(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Looked:
-    """A photo with what is kept of its pixels: for duplicates, and for the comparison with
-    listings.
-
-    Both are None for an unreadable photo. comparisons: (name of the listing photo, result).
-    """
+    """A photo with what is kept of its pixels: for duplicates, and for the comparison."""
 
     photo: ClaimPhoto
     fingerprint: Fingerprint | None

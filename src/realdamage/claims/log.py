@@ -1,10 +1,7 @@
-"""An append-only list of what was recorded and when; changing, removing or moving an entry breaks
-it.
+"""An append-only list of events; changing, removing or moving an entry breaks its chain.
 
-JSON lines; each entry holds the SHA-256 of its payload and of the entry before it. Whoever has the
-file can
-still write a new one from the first line on: only a head that was published elsewhere rules that
-    out.
+JSON lines; each entry holds the SHA-256 of its payload and of the entry before it. The whole file
+can still be rewritten: only a head that was published elsewhere rules that out.
 """
 
 from __future__ import annotations
@@ -32,9 +29,8 @@ _CHUNK = 65536
 
 @dataclass(frozen=True)
 class LogReport:
-    """The result of following the whole chain.
+    """The result of following the chain. problems: empty when it is intact. head: the last hash.
 
-    entries: those read. head: hash of the last. problems: empty when the chain is intact.
     since: number of entries after the given head; None without one.
     """
 
@@ -73,11 +69,9 @@ class EvidenceLog:
     def append(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Add one entry and return it once it is on the disk; a failure adds nothing.
 
-        event: its name under "event", and plain JSON values with whole numbers only, since programs
-            write fractions differently.
-
-        Raises UsageError on anything else, RealDamageError when the file cannot be written or does
-        not end with a complete entry.
+        event: its name under "event", and plain JSON values, whole numbers only. Raises UsageError
+            on
+        anything else, RealDamageError when it cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,12 +81,9 @@ class EvidenceLog:
             raise self._unusable(error) from error
 
     def recover(self) -> bool:
-        """Move an incomplete entry at the end, left by a power loss or a kill, to a file of its
-        own, and append an entry "recovered" that names it. Returns whether there was one.
-
-        A last line that is JSON stays: somebody changed it. Raises RealDamageError when a file
-        cannot be written.
-        """
+        """Move an incomplete entry at the end, left by a power loss, to a file of its own, and
+        append an entry "recovered" that names it. Returns whether there was one. A last line that
+        is JSON stays."""
         try:
             with self.path.open("r+b", buffering=0) as file, locked(file):
                 *lines, torn = self._end(file)
@@ -116,8 +107,7 @@ class EvidenceLog:
         return True
 
     def verify(self, head: str | None = None) -> LogReport:
-        """Follow the chain from its first entry. head: a hash noted earlier, which must be in the
-        chain.
+        """Follow the chain from its first entry. head: a hash noted earlier, to be found in it.
 
         Raises RealDamageError when there is no such file.
         """

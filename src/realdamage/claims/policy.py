@@ -29,12 +29,8 @@ class PhotoRules:
 
 @dataclass(frozen=True)
 class ComparisonRules:
-    """When a difference to the listing photo counts; all in 0..1.
-
-    min_agreement: share of the overlap, outside the changes, that must agree.
-    min_changed: share of the overlap that must have changed.
-    min_overlap: share of the claim photo that the listing photo must cover.
-    """
+    """When a difference to the listing photo counts; shares in 0..1. min_agreement: of the overlap,
+    outside the changes. min_changed: of the overlap. min_overlap: of the claim photo."""
 
     min_agreement: float = 0.8
     min_changed: float = 0.0005
@@ -70,10 +66,8 @@ class Rules:
 class ClaimPolicy(Record):
     """How a claim is decided; read from YAML, every key of which has a default.
 
-    name: your own, copied into the evidence.
-    escalate_up_to: an outcome `synthetic` escalates only when the model guarantees at most this
-        share of false alarms for the whole claim (photos times alpha); None needs no guarantee.
-
+    escalate_up_to: `synthetic` escalates only when the model guarantees at most this share of false
+        alarms for the whole claim (photos times alpha); None needs no guarantee.
     Raises ConfigError on a value out of range.
     """
 
@@ -106,8 +100,7 @@ class ClaimPolicy(Record):
     def from_yaml(cls, path: str | Path) -> ClaimPolicy:
         """Read a policy file; missing keys keep their default.
 
-        Raises ConfigError naming file and key: no such file, not YAML, an unknown key (with a near
-        match), a value of another type or out of range. MissingExtraError without pyyaml.
+        Raises ConfigError naming file and key, MissingExtraError without pyyaml.
         """
         try:
             import yaml
@@ -137,8 +130,7 @@ def default_yaml() -> str:
 
 
 def message_to_buyer(recommendation: Recommendation, *, whole_item: bool = False) -> dict[str, str]:
-    """The text for the buyer under "en" and "zh": polite, the same for everyone, without
-    accusation.
+    """The text for the buyer under "en" and "zh": the same for everyone, without accusation.
 
     whole_item: with `ask_photo`, ask for one photo of the whole item and nothing else.
     """

@@ -43,9 +43,8 @@ def verify_evidence(
 ) -> VerifyReport:
     """Recompute the digests of a folder of evidence, and follow its log.
 
-    head: a hash noted or published earlier, 64 hex digits.
-    log: the log over all claims, which is checked too; `head` is then one of that log.
-    photos: (name, bytes) of originals that were not kept, to be found among the claim's.
+    head: a hash noted or published earlier, 64 hex digits. log: the log over all claims, which is
+        checked too; `head` is then one of that log. photos: (name, bytes) of originals to find.
 
     Raises UsageError when there is no such folder or log, or `head` is not a hash.
     """

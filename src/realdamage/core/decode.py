@@ -8,7 +8,7 @@ import re
 import stat
 import warnings
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,9 @@ def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
         return bytes(source)
     if isinstance(source, bytes | Image.Image | np.ndarray):
         return source
-    return source.read() if hasattr(source, "read") else source
+    file: Any = source
+    contents: bytes = file.read() if hasattr(file, "read") else file
+    return contents
 
 
 def read_file(path: Path) -> bytes:
@@ -174,11 +176,10 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
 
 
 def _check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG that was made to decode slowly.
+    """Refuse a JPEG made to decode slowly: many scans (each visits all pixels), many header
+    segments, or much padding (Pillow reads it byte by byte, or again with every 64 KB).
 
-    Each scan visits all pixels again, Pillow reads the bytes between header segments one by one,
-    and fill bytes between scans are read again with every 64 KB. Walks from marker to marker as
-    libjpeg does, up to the end of the first picture.
+    Walks from marker to marker as libjpeg does, up to the end of the first picture.
     """
     position, scans, segments, padding = 2, 0, 0, 0
     while (found := _MARKER.search(data, position)) and found[1] != _END:

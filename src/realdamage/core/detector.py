@@ -25,18 +25,16 @@ PACKAGED_MODEL = Path(__file__).resolve().with_name("reference.onnx")
 
 
 class Detector:
-    """Judges photos with one network; several threads may share it when the scorer allows that.
+    """Judges photos with one network; several threads may share it when the network allows that.
 
     model: the network, a path of a model file, or None for the model in the package.
     metadata: how to cut, pool and judge; only for a network, since a model file has its own.
     graph_sha256, policy_sha256: digests of the network and the metadata; "" without a file.
-    prior: share of synthetic photos among yours, above 0 and below 1; changes `probability`, never
-        the outcome.
-    allow_demo: let a demo model say synthetic.
-    batch_tiles: tiles per call of the network, which limits the memory.
+    prior: share of synthetic photos among yours, in 0..1 exclusive; changes `probability` only.
+    allow_demo: let a demo model say synthetic. batch_tiles: tiles per call, which limits the
+        memory.
 
-    Raises UsageError on a prior out of range, or on any prior when the model is not calibrated;
-    ModelFileError as `load` does.
+    Raises UsageError on a wrong prior, or any prior without calibration; ModelFileError as `load`.
     """
 
     def __init__(
@@ -80,10 +78,10 @@ class Detector:
         prior: float | None = None,
         allow_demo: bool = False,
     ) -> Detector:
-        """Load a model file; without a path, the model in the package.
+        """Load a model file; without a path, the model in the package. threads, providers: see
+        OnnxScorer.
 
-        threads, providers: see OnnxScorer. prior, allow_demo: see Detector. Raises ModelFileError
-            naming the file.
+        Raises ModelFileError naming the file.
         """
         scorer, metadata, graph_sha256, policy_sha256 = _load(path, threads, providers)
         return cls(
@@ -106,37 +104,24 @@ class Detector:
         return self.metadata.pixel_spec
 
     @overload
-    def predict(self, source: PhotoSource, *, on_error: Literal["raise"] = "raise") -> Verdict: ...
-
+    def predict(  # type: ignore[overload-overlap]  # text and bytes are iterable too
+        self, source: PhotoSource, *, on_error: Literal["raise"] = "raise"
+    ) -> Verdict: ...
     @overload
-    def predict(
-        self, source: Iterable[Any], *, on_error: Literal["raise"] = "raise"
-    ) -> list[Verdict]: ...
-
+    def predict(self, source: PhotoSource, *, on_error: str) -> Verdict | PhotoError: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(
-        self, source: PhotoSource, *, on_error: Literal["return"]
-    ) -> Verdict | PhotoError: ...
-
-    @overload
-    def predict(
-        self, source: Iterable[Any], *, on_error: Literal["return"]
-    ) -> list[Verdict | PhotoError]: ...
-
+    def predict(self, source: Iterable[Any], *, on_error: str = "raise") -> list[Any]: ...
     def predict(
         self,
-        source: PhotoSource | Iterable[Any],
+        source: Any,
         *,
-        on_error: Literal["raise", "return"] = "raise",
-    ) -> Verdict | PhotoError | Sequence[Verdict | PhotoError]:
-        """Judge a photo: bytes, a path, an open file, a PIL image or a uint8 [h, w, 3] RGB array;
-        or several of them.
+        on_error: str = "raise",
+    ) -> Verdict | PhotoError | list[Any]:
+        """Judge a photo: bytes, a path, an open file, a PIL image, uint8 [h, w, 3] RGB; or several.
 
-        Of several, the next photo is read while the network judges the previous one: two are in
-        memory at a time. A photo that cannot be read raises PhotoError, naming it; with
-        `on_error="return"` the error is returned instead of its verdict, and the other photos are
-        still judged.
-        Raises UsageError on another `on_error`.
+        Of several, the next photo is read while the network judges the previous one. An unreadable
+        photo raises PhotoError; with `on_error="return"` the error is returned instead of its
+        verdict.
         """
         if on_error not in ("raise", "return"):
             raise UsageError(f"on_error={on_error!r} must be 'raise' or 'return'")
@@ -154,9 +139,7 @@ class Detector:
     def predict_photo(self, photo: Photo) -> Verdict:
         """Judge a photo that `read_photo` has read with this detector's `pixel_spec`.
 
-        The score is pooled over all tiles; the heat map is the sigmoid of their evidence, cut to
-        the photo. Raises ModelFileError when the network returns other shapes than its metadata
-        says, or no finite numbers.
+        Raises ModelFileError when the network returns other shapes than its metadata says, or NaN.
         """
         spec = self.pixel_spec
         tiles = cover(photo.rgb, spec)
@@ -187,9 +170,7 @@ class Detector:
             hot_share=hot_share,
         )
 
-    def _predict_each(
-        self, sources: Iterable[Any], on_error: Literal["raise", "return"]
-    ) -> list[Verdict | PhotoError]:
+    def _predict_each(self, sources: Iterable[Any], on_error: str) -> list[Verdict | PhotoError]:
         def read(numbered: Iterator[tuple[int, Any]]) -> Photo | PhotoError | None:
             if (following := next(numbered, None)) is None:
                 return None

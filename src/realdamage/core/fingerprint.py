@@ -30,8 +30,8 @@ class PhotoHash(NamedTuple):
 
 
 def perceptual_hash(image: Image.Image) -> PhotoHash:
-    """The hash of an opened photo, upright. JPEGs are decoded at reduced size, which does not
-    change the hash.
+    """The hash of an opened photo, upright; JPEGs are decoded at reduced size, with the same
+    result.
 
     Raises MissingExtraError without imagehash.
     """

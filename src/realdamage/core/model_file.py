@@ -1,14 +1,11 @@
-"""A model file: one ONNX file with everything a service has to know about the network in its
-metadata.
+"""A model file: one ONNX file whose metadata have everything a service must know about the network.
 
-The metadata are JSON in `metadata_props["realdamage"]`, with two digests: `graph_sha256` of the
-graph with its weights, `policy_sha256` of the metadata. A file whose parts do not belong together
-is refused.
+The metadata are JSON in `metadata_props["realdamage"]`, with digests of the graph with its weights
+(`graph_sha256`) and of the metadata (`policy_sha256`); a file that does not match them is refused.
 
-The file is one protobuf message (ModelProto, onnx.proto3). Services do not install the `onnx`
-package, so the outermost
-fields are walked here: metadata entries are field 14 (StringStringEntryProto, key = 1 and value =
-    2); everything else is copied byte for byte, so calibrating a model cannot change the network.
+The file is one protobuf message (ModelProto, onnx.proto3). Services do not install `onnx`, so its
+outermost fields are walked here: field 14 has the metadata entries (key = 1, value = 2); everything
+else is copied byte for byte, so calibrating a model cannot change the network.
 """
 
 from __future__ import annotations
@@ -40,9 +37,7 @@ class ModelMetadata:
 
     calibration, policy: None before `realdamage calibrate`.
     demo: True for a model that only shows the software; it never says synthetic by default.
-    training: manifest digest, audit verdict, experiment, git commit, creation time, as plain JSON
-        values.
-    metrics: figures of its validation, as plain JSON values.
+    training, metrics: facts about its training and figures of its validation, as plain JSON values.
     """
 
     pixel_spec: PixelSpec
@@ -94,10 +89,10 @@ class ModelMetadata:
 
 
 def write_model_file(path: str | Path, onnx_bytes: bytes, metadata: ModelMetadata) -> None:
-    """Write the model with this metadata, replacing any it had; whole or not at all.
+    """Write the model with this metadata instead of its own, whole or not at all.
 
-    Raises ModelFileError when `onnx_bytes` is not an ONNX model, RealDamageError when the file
-    cannot be written.
+    Raises ModelFileError when `onnx_bytes` is not an ONNX model, RealDamageError when writing
+    fails.
     """
     canonical = metadata.to_json()
     values = json.loads(canonical)
@@ -109,9 +104,8 @@ def write_model_file(path: str | Path, onnx_bytes: bytes, metadata: ModelMetadat
 def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
     """Read a model file: (its bytes, its metadata, the hex digest of its graph and weights).
 
-    Raises ModelFileError, naming the file, when it is missing (MissingModelError), damaged, without
-    our metadata, of a newer format version, or when graph or metadata were changed after it was
-    written.
+    Raises ModelFileError, naming the file: missing (MissingModelError), damaged, changed, without
+    our metadata, or of a newer format version.
     """
     try:
         data = Path(path).read_bytes()

@@ -16,16 +16,17 @@ from realdamage.errors import UsageError
 _STRENGTH = 0.65  # opacity of full heat: the damage must stay visible
 _COLD, _WARM = np.array([255, 221, 0], np.float32), np.array([220, 0, 40], np.float32)
 _BOX = (0, 200, 255)
+Colour: TypeAlias = tuple[int, int, int]
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _SHEET_BACKGROUND, _SHEET_GAP = (245, 245, 245), 8
 _CAPTION_COLOURS = {"real": (20, 110, 60), "review": (150, 95, 0), "synthetic": (165, 20, 40)}
 
 
 def draw_overlay(rgb: UInt8Array, verdict: Verdict, *, reasons: bool = True) -> Image.Image:
-    """The photo with its heat map blended in, boxes around the regions and one caption line below.
+    """The photo with its heat map, boxes around the regions and one caption line below.
 
     rgb: uint8 [h, w, 3], the upright photo at any size. reasons: put their codes into the caption.
-        Raises UsageError when the verdict has no heat map.
+    Raises UsageError when the verdict has no heat map.
     """
     if verdict.heatmap is None:
         raise UsageError(
@@ -35,19 +36,40 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict, *, reasons: bool = True) -> 
     heat = _stretch(verdict.heatmap, verdict.cell * width / verdict.width, (width, height))
     heat = heat[..., None]
     blended = rgb + _STRENGTH * heat * (_COLD + heat * (_WARM - _COLD) - rgb)
-    caption_height = max(18, width // 24)
-    picture = Image.new("RGB", (width, height + caption_height), _CAPTION_COLOURS[verdict.outcome])
-    picture.paste(Image.fromarray(np.round(blended).astype(np.uint8)))
-    draw = ImageDraw.Draw(picture)
+    picture = Image.fromarray(np.round(blended).astype(np.uint8))
     across, down = width / verdict.width, height / verdict.height
-    for region in verdict.regions:
-        left, top, right, bottom = np.multiply(region.box, (across, down, across, down)).tolist()
-        box = (left, top, max(left, right - 1), max(top, bottom - 1))
-        draw.rectangle(box, outline=_BOX, width=max(2, width // 300))
+    boxes = [region.box for region in verdict.regions]
+    draw_boxes(picture, boxes, (across, down), _BOX, max(2, width // 300))
     text = caption(verdict if reasons else replace(verdict, reasons=()))
+    caption_height = max(18, width // 24)
     font = _fitting_font(text, width - 8, caption_height)
-    draw.text((4, height + caption_height / 2), text, fill="white", font=font, anchor="lm")
-    return picture
+    return with_caption(picture, text, font, caption_height, _CAPTION_COLOURS[verdict.outcome])
+
+
+def draw_boxes(
+    picture: Image.Image,
+    boxes: Sequence[tuple[int, int, int, int]],
+    scale: tuple[float, float],
+    colour: Colour,
+    line: int,
+) -> None:
+    """Outline boxes (left, top, right, bottom), right and bottom exclusive, times `scale`."""
+    draw = ImageDraw.Draw(picture)
+    for box in boxes:
+        left, top, right, bottom = np.multiply(box, (*scale, *scale)).tolist()
+        inside = (left, top, max(left, right - 1), max(top, bottom - 1))
+        draw.rectangle(inside, outline=colour, width=line)
+
+
+def with_caption(
+    picture: Image.Image, text: str, font: Font, height: int, colour: Colour
+) -> Image.Image:
+    """The picture above a bar of `height` pixels with one line of white text."""
+    found = Image.new("RGB", (picture.width, picture.height + height), colour)
+    found.paste(picture)
+    place = (4, picture.height + height / 2)
+    ImageDraw.Draw(found).text(place, text, fill="white", font=font, anchor="lm")
+    return found
 
 
 def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) -> Image.Image:

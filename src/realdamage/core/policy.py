@@ -1,8 +1,4 @@
-"""From a score to a probability and an outcome: calibration curve, thresholds, quality gate, and
-their guarantee.
-
-All of it is stored in the model file; evaluation/ fits it.
-"""
+"""From a score to a probability and an outcome; stored in the model file, fitted by evaluation/."""
 
 from __future__ import annotations
 
@@ -25,14 +21,11 @@ CALIBRATION_METHODS = ("platt", "isotonic")
 class Calibration(Record):
     """The curve from the photo score to the probability of synthetic.
 
-    method: "platt" (Platt 1999), probability = sigmoid(slope * score + intercept), strictly rising;
-        or "isotonic" (Zadrozny & Elkan 2002), straight lines between `knots` and flat beyond them,
-        never falling.
-    slope, intercept: of "platt", else None; slope is above 0, so that a higher score is never less
-        synthetic.
-    knots: of "isotonic": (score, probability), scores rising, probabilities in 0..1 exclusive and
-        never falling.
-    prior: share of synthetic photos in the calibration set, strictly between 0 and 1.
+    method: "platt" (Platt 1999), probability = sigmoid(slope * score + intercept); or "isotonic"
+        (Zadrozny & Elkan 2002), straight lines between `knots` and flat beyond them.
+    slope, intercept: of "platt"; slope is above 0.
+    knots: of "isotonic": (score, probability in 0..1 exclusive), rising scores, never falling.
+    prior: share of synthetic photos in the calibration set, in 0..1 exclusive.
 
     Raises ConfigError on a number out of range or an unknown method.
     """
@@ -73,9 +66,9 @@ class Calibration(Record):
     def probability(self, score: float, prior: float | None = None) -> float:
         """The probability in 0..1 that a photo with this score is synthetic.
 
-        prior: the share of synthetic photos where the model is used, above 0 and below 1; by
-            default that of the calibration set. Re-weights by the prior odds (Elkan 2001). Raises
-            UsageError on a prior out of range.
+        prior: share of synthetic photos where the model is used, by default that of the calibration
+            set; re-weights by the prior odds (Elkan 2001). Raises UsageError unless in 0..1
+            exclusive.
         """
         log_odds = self._log_odds_at(score)
         if prior is not None:
@@ -86,8 +79,8 @@ class Calibration(Record):
         return math.exp(log_odds) / (1 + math.exp(log_odds))
 
     def score_at(self, probability: float, prior: float | None = None) -> float | None:
-        """The lowest score with at least this probability (at `prior`), which is above 0 and below
-        1; None where the curve lies above it everywhere or never reaches it."""
+        """The lowest score with at least this probability, which is in 0..1 exclusive; None where
+        the curve lies above it everywhere or never reaches it."""
         if not 0 < probability < 1:
             raise UsageError(f"probability={probability} must be above 0 and below 1")
         log_odds = _log_odds(probability)
@@ -125,12 +118,10 @@ def _log_odds(probability: float) -> float:
 class Bound(Record):
     """One guaranteed share, and the calibration photos that it rests on.
 
-    share: the guaranteed share of wrong outcomes, above 0 and below 1.
-    photos: independent photos that were counted, the n of the binomial.
-    drawn_from: number of photos of this sort.
-    errors: photos of `photos` on the wrong side of the threshold.
-    allowed: errors that n, share and delta allow, fixed before any score was seen.
-    upper: the upper confidence bound (Clopper & Pearson 1934) at `allowed`, at most `share`.
+    share: guaranteed share of wrong outcomes, in 0..1 exclusive. photos: n of the binomial, drawn
+        from
+    `drawn_from`. errors: those on the wrong side. allowed: errors that n, share and delta allow.
+    upper: upper confidence bound (Clopper & Pearson 1934) at `allowed`, at most `share`.
     """
 
     share: float
@@ -143,14 +134,13 @@ class Bound(Record):
 
 @dataclass(frozen=True)
 class Guarantee(Record):
-    """The statistical guarantee behind the thresholds: per photo, for photos drawn like the
-    calibration photos.
+    """The statistical guarantee behind the thresholds, for photos drawn like the calibration
+    photos.
 
-    delta: the risk of an unlucky draw of calibration photos, for each bound on its own.
-    accused: of photos with real damage, called `synthetic` (alpha). None when not asked for.
-    passed: of synthetic photos, called `real` (beta). None when not asked for; never both None.
+    delta: the risk of an unlucky draw of calibration photos, for each bound.
+    accused: of photos with real damage, called `synthetic` (alpha); None when not asked for.
+    passed: of synthetic photos, called `real` (beta); None when not asked for.
     split, seed, manifest_sha256, drawn: which photos were drawn from which manifest, and how.
-    statement: the guarantee in words.
     """
 
     delta: float
@@ -178,11 +168,8 @@ class Guarantee(Record):
 class WorstSource(Record):
     """The source of real calibration photos with the largest share called synthetic.
 
-    photos: its real photos, of every kind. called_synthetic, to_review: how many of them, before
-        any gate was set.
-    raised_by: the source that `t_synthetic` was raised for; raised_from: its earlier value. None if
-        it was not raised.
-    statement: all of this in words.
+    photos, called_synthetic, to_review: counts of its real photos, before any gate was set.
+    raised_by, raised_from: the source `t_synthetic` was raised for, and its earlier value; or None.
     """
 
     source: str
@@ -199,17 +186,13 @@ class Policy(Record):
     """The two thresholds on the score, and how they were chosen.
 
     t_synthetic: photos with at least this score are called synthetic.
-    t_real: photos with at most this score are called real; lowered to `t_synthetic` when above it.
-    fpr, miss: the rates the thresholds were chosen at: honest photos called synthetic, synthetic
-        ones called real.
-    negatives: which photos `fpr` was measured on. photos: how many photos of each sort were used.
-    guarantee: None when there is none. The rules that turn an outcome into `review` (gate,
-        whole_photo_share, demo) only make the other outcomes rarer, so it still holds.
-    whole_photo_share: from this share of synthetic patches on, in 0..1, a photo counts as processed
-        as a whole (see `Detector`); None switches the rule off.
-    gate: the least quality of a photo that is judged; None lets every photo pass.
-    worst_source: what the thresholds do to one source of real photos; None when sources were not
-        compared.
+    t_real: photos with at most this score are called real; at most `t_synthetic`.
+    fpr, miss: rates the thresholds were chosen at: honest photos called synthetic, synthetic ones
+        real.
+    negatives: which photos `fpr` was measured on. photos: how many of each sort were used.
+    guarantee: the rules below only make outcomes rarer, so it holds with them.
+    whole_photo_share: from this share of synthetic patches on, a photo goes to review; None: never.
+    gate: the least quality of a photo that is judged. worst_source: None without a comparison.
 
     Raises ConfigError on a number out of range.
     """

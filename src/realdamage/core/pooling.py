@@ -1,9 +1,7 @@
-"""The photo score: one fixed formula over all tiles, shared by the training loss, evaluation and
-the detector.
+"""The photo score: one formula over all tiles for the training loss, evaluation and the detector.
 
 A soft maximum (log-mean-exp): the damage may fill one tile of two hundred, yet one noisy patch
-should not decide alone. The array library is an argument, so that numpy and torch run the same
-lines.
+should not decide alone. numpy and torch run the same lines.
 """
 
 from __future__ import annotations
@@ -21,10 +19,9 @@ from realdamage.core.records import Record, require
 class Pooling(Record):
     """The formula's name and parameters, stored in the model file.
 
-    tile_sharpness, patch_sharpness: above 0; near 0 the soft maximum is the mean, for large values
-        the maximum.
-    patch_weight: in 0..1, share of the patches' evidence in the score; the rest comes from the
-        tiles' logits.
+    tile_sharpness, patch_sharpness: above 0; near 0 the mean, for large values the maximum.
+    patch_weight: in 0..1, share of the patches' evidence in the score; the rest is the tiles'
+        logits.
 
     Raises ConfigError on a number out of range or an unknown name.
     """
@@ -52,20 +49,19 @@ class Pooling(Record):
 
 
 def log_mean_exp(x: Any, sharpness: float, xp: Any = np) -> Any:
-    """log(mean(exp(sharpness * x))) / sharpness over all elements, shifted by the maximum so that
-    it cannot overflow.
+    """log(mean(exp(sharpness * x))) / sharpness, shifted by the maximum so that it cannot overflow.
 
-    x: float array or tensor of any shape, at least one element. xp: its library, numpy or torch.
+    x: float array or tensor, at least one element. xp: its library, numpy or torch.
     """
     top = xp.amax(x)
     return top + xp.log(xp.mean(xp.exp(sharpness * (x - top)))) / sharpness
 
 
 def pool(logit: Any, evidence: Any, pooling: Pooling, xp: Any = np) -> Any:
-    """The photo score (a logit, unbounded; higher is more synthetic), a scalar of the library `xp`.
+    """The photo score (a logit; higher is more synthetic), a scalar of the library `xp`.
 
-    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile; where tiles overlap,
-        both count. Differentiable when `xp` is torch.
+    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile; overlaps count
+        twice.
     """
     tiles = log_mean_exp(logit, pooling.tile_sharpness, xp)
     patches = log_mean_exp(evidence, pooling.patch_sharpness, xp)

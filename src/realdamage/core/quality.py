@@ -1,8 +1,6 @@
-"""How much fine detail a photo has, and the gate: a detector of faint traces must not judge where
-none can be seen.
+"""How much fine detail a photo has, and the gate below which it is not judged.
 
-Four numbers, measured on the pixels before any resize, in a few milliseconds: on at most 100
-windows, spread over the whole frame.
+Measured on the pixels before any resize, on at most 100 windows over the whole frame.
 """
 
 from __future__ import annotations
@@ -60,18 +58,14 @@ class PhotoQuality:
     """How much detail a photo has.
 
     short_side: of the upright photo, in pixels.
-    sharpness: in 0..1, of the sharpest edges in the frame: the share of their steepness that a
-        further blur removes. About 0.4 and more for a crisp photo; 0.32 for an edge blurred by 1
-        pixel (sigma), 0.16 by 2, 0.05 by 4; 0 where nothing rises above the noise (black, blank,
-        only noise).
-    compression: quality of the hardest JPEG compression found, 1..100 on libjpeg's scale, lower is
-        harder; the lower of the file's own tables and of traces in the pixels. 100: no trace, which
-        proves nothing, since a resize, WebP and AVIF hide it.
-    fine_detail: at least 0; how strong the finest detail is compared with coarse detail, over the
-        whole frame. Of 526 honest photos of eight sources the median was 0.094, and 2% had less
-        than 0.038. After a blur of 1 pixel the median was 0.021, after half size and back 0.025;
-        JPEG 70 hardly changes it. White noise has 1, a flat photo 0. After a blur of 4 pixels only
-        noise is left to compare, so it rises again; `sharpness` finds such photos.
+    sharpness: in 0..1, share of the steepness of the sharpest edges that a further blur removes:
+        0.4 and more for a crisp photo, 0.32 after a blur of 1 pixel (sigma), 0.16 of 2, 0.05 of 4;
+        0 where nothing rises above the noise.
+    compression: JPEG quality 1..100 of the hardest compression found in the file's tables or the
+        pixels; 100: no trace, which proves nothing, since a resize, WebP and AVIF hide it.
+    fine_detail: at least 0, finest over coarse detail: median 0.094 of 526 honest photos (2% below
+        0.038), 0.021 after a blur of 1 pixel; white noise 1, a flat photo 0. A blur of 4 pixels
+        leaves only noise and it rises again; `sharpness` finds such photos.
     """
 
     short_side: int
@@ -82,14 +76,9 @@ class PhotoQuality:
 
 @dataclass(frozen=True)
 class Gate(Record):
-    """The least quality of a photo at which the model was shown to be right (`realdamage gate`);
-    None: no limit.
+    """The least quality of a photo at which the model was shown to be right; None: no limit.
 
-    min_side: of `PhotoQuality.short_side`, in pixels. min_sharpness: of `sharpness`, above 0 and
-        below 1.
-    min_quality: of `compression`, in 1..100. min_fine_detail: of `fine_detail`, above 0. A photo at
-        a limit passes, and so does one whose `fine_detail` was not measured.
-
+    A photo at a limit passes, and so does one whose `fine_detail` was not measured.
     Raises ConfigError on a number out of range.
     """
 
@@ -157,10 +146,10 @@ def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> Photo
 
 
 def file_jpeg_quality(contents: object) -> float | None:
-    """The quality in 1..100 at which the sum of libjpeg's luma table is nearest to this file's;
-    None: not a JPEG.
+    """The quality 1..100 whose luma table in libjpeg has the sum nearest to this file's; None: no
+    JPEG.
 
-    contents: the file's bytes, or a PIL image, which has its tables when it was opened from a file.
+    contents: the file's bytes, or a PIL image opened from a file.
     """
     if isinstance(contents, bytes):
         if not contents.startswith(b"\xff\xd8"):
@@ -180,10 +169,8 @@ def file_jpeg_quality(contents: object) -> float | None:
 def edge_sharpness(windows: Float32Array) -> float:
     """`PhotoQuality.sharpness` of grey windows float32 [n, side, side] in 0..255.
 
-    How much an edge's gradient falls when it is blurred again (Zhuo & Sim 2011, "Defocus map
-    estimation from a single image") does not depend on its contrast. The sharpest tenth of the
-    windows counts, so that one sharp object on a blank wall is enough. Noise is estimated after
-    Immerkær 1996, and edges must exceed it.
+    How much an edge's gradient falls when it is blurred again (Zhuo & Sim 2011) does not depend on
+    its contrast. The sharpest tenth of the windows counts; noise is estimated after Immerkær 1996.
     """
     count, noise = len(windows), _noise(windows)
     (fine, of_fine), (coarse, of_coarse) = (
@@ -208,12 +195,8 @@ def edge_sharpness(windows: Float32Array) -> float:
 
 
 def fine_detail(windows: Float32Array) -> float:
-    """`PhotoQuality.fine_detail` of grey windows float32 [n, side, side].
-
-    The square root of the ratio of the mean power from 0.4 cycles a pixel on to that between 0.05
-    and 0.25. A blur of 1 pixel, or a smaller size in between, empties the fine band and leaves most
-    of the coarse one.
-    """
+    """`PhotoQuality.fine_detail` of grey windows float32 [n, side, side]: the square root of the
+    ratio of the mean power from 0.4 cycles a pixel on to that between 0.05 and 0.25."""
     side = windows.shape[1]
     hann = np.hanning(side + 1)[:-1].astype(np.float32)
     taper = np.outer(hann, hann)
@@ -229,13 +212,11 @@ def fine_detail(windows: Float32Array) -> float:
 
 
 def pixel_jpeg_quality(windows: Float32Array) -> float:
-    """`PhotoQuality.compression` from pixels: grey windows float32 [n, side, side], each at a
-    multiple of 8.
+    """`PhotoQuality.compression` of grey windows float32 [n, side, side], each at a multiple of 8.
 
     A JPEG leaves the cosine coefficients of its blocks near multiples of the quantisation steps
-    (Fan & de Queiroz 2003). The coarsest of libjpeg's 100 luma tables that fits counts; for other
-    makers' tables, the nearest. Looked for on the photo's own grid, and on the one where its blocks
-    seem to begin if it was cropped later.
+    (Fan & de Queiroz 2003); the coarsest of libjpeg's 100 luma tables that fits counts. Looked for
+    on the photo's own grid, and where its blocks seem to begin if it was cropped later.
     """
     origins = {(0, 0), (_block_start(windows), _block_start(windows.swapaxes(1, 2)))}
     return min(_grid_quality(windows, top, left) for left, top in origins)
@@ -277,13 +258,11 @@ def _grid_quality(windows: Float32Array, top: int, left: int) -> float:
 def _agreement(
     windows: Float32Array, top: int, left: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), number of values),
-    both [100].
+    """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), number of values).
 
-    Equal coefficients count as one value: a drawing repeats the same edge. A coefficient that a
-    step rounds to 0 says nothing about that step and is left out. The mean is 1 where all lie at
-    multiples, near 0 where they lie anywhere.
-    top, left: where the blocks begin.
+    Equal coefficients count as one value: a drawing repeats the same edge. One that a step rounds
+    to 0 is left out. The mean is 1 where all lie at multiples of the steps. top, left: where blocks
+    begin.
     """
     count, side = len(windows), (windows.shape[1] - max(top, left)) // _BLOCK
     inside = windows[:, top : top + side * _BLOCK, left : left + side * _BLOCK] - np.float32(128)

@@ -30,11 +30,9 @@ def require(condition: bool, message: str) -> None:
 
 
 def record_from_dict(cls: type[T], values: Any, where: str) -> T:
-    """Build the dataclass `cls` from plain JSON values; `where` is the key that errors name, such
-    as `pixel_spec`.
+    """Build the dataclass `cls` from plain JSON values; errors name the key `where`.
 
-    Fields with a default may be absent. Raises ModelFileError on a missing or unknown key, a wrong
-    type, or values that the dataclass itself refuses.
+    Fields with a default may be absent. Raises ModelFileError on a missing, unknown or wrong value.
     """
     if not isinstance(values, Mapping):
         raise ModelFileError(f"{where}: expected an object, found {values!r}")

@@ -31,15 +31,12 @@ class TileScorer(Protocol):
 class OnnxScorer:
     """An ONNX Runtime session; several threads may share it, and it can be pickled.
 
-    data: the ONNX file: input `tiles` uint8 [n, tile, tile, 3], outputs `logit` [n] and `evidence`
-        [n, h, w].
-    threads: by default the CPUs this process may use, at most 4. On the CPU this many runs of a few
-        tiles go in parallel, which gives the same numbers as threads within each operator without
-        the waits between operators.
-    providers: execution providers by name, first choice first; the CPU by default.
+    data: the ONNX file, as in TileScorer, with outputs `logit` and `evidence`.
+    threads: by default the CPUs this process may use, at most 4; on the CPU this many runs of a few
+        tiles go in parallel, which gives the same numbers as threads within each operator.
+    providers: execution providers, first choice first; the CPU by default.
 
-    Raises ModelFileError when it is not such a model, UsageError for a provider that this
-    onnxruntime does not have.
+    Raises ModelFileError when it is not such a model, UsageError for an unknown provider.
     """
 
     def __init__(

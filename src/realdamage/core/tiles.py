@@ -1,7 +1,6 @@
 """The pixel contract: the one way from a photo's bytes to the tiles that a network sees.
 
-Training, evaluation and serving share it, because a detector of faint traces needs the same pixels
-everywhere. All of it works on uint8 RGB; normalisation is part of the network.
+Shared by training, evaluation and serving. All of it is uint8 RGB; the network normalises.
 """
 
 from __future__ import annotations
@@ -113,8 +112,7 @@ class Photo:
 class Cover:
     """All tiles of a photo; no area is skipped.
 
-    tiles: uint8 [n, tile, tile, 3]. origins: int [n, 2], (y, x) of each tile in the padded photo,
-        multiples of `patch`.
+    tiles: uint8 [n, tile, tile, 3]. origins: int [n, 2], (y, x) of each in the padded photo.
     grid: (rows, cols) of patches in the padded photo.
     """
 
@@ -162,10 +160,9 @@ def limit_side(rgb: UInt8Array, spec: PixelSpec) -> UInt8Array:
 
 
 def _resize(rgb: UInt8Array, size: tuple[int, int], resampling: Image.Resampling) -> UInt8Array:
-    """Pillow's resize to (width, height), with the same result: it also resamples rows first, then
-    columns.
+    """Pillow's resize to (width, height), in stripes: rows first, then columns, as Pillow does it.
 
-    Works in stripes, so that a large photo is not copied whole into Pillow's own format.
+    A large photo is then not copied whole into Pillow's own format.
     """
     width, height = size
     wide = np.empty((len(rgb), width, 3), dtype=np.uint8)
@@ -201,8 +198,7 @@ def cover(rgb: UInt8Array, spec: PixelSpec) -> Cover:
 
 
 def assemble(evidence: Float32Array, cover: Cover, spec: PixelSpec) -> Float32Array:
-    """Lay the tiles' evidence float32 [n, h, w] over the photo: float32 [rows, cols], the mean
-    where tiles overlap.
+    """Lay the tiles' evidence float32 [n, h, w] over the photo: float32 [rows, cols], averaged.
 
     Raises ValueError when the evidence is not one value per patch of every tile of the cover.
     """

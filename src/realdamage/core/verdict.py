@@ -77,12 +77,12 @@ class Reason:
 class Verdict:
     """The verdict on one photo.
 
-    outcome: "real", "review" or "synthetic". score: a logit, unbounded, higher is more synthetic.
+    outcome: "real", "review" or "synthetic". score: a logit, higher is more synthetic.
     probability: of synthetic, in 0..1; None while the model is not calibrated.
     heatmap: float32 [h, w] in 0..1, one value per patch; None when it was read from JSON without
         it.
-    cell: side of a heat-map value in pixels of the upright photo; the last row and column may reach
-        beyond the photo.
+    cell: side of a heat-map value in pixels of the upright photo; the last ones may reach beyond
+        it.
     regions: largest evidence first. reasons: may be empty.
     photo_sha256, graph_sha256: hex digests of the photo and of the network that judged it.
     width, height: of the upright photo, in pixels. quality: how much fine detail the photo has.
@@ -153,8 +153,7 @@ class Verdict:
             ) from error
 
     def to_row(self, file_name: str, ms: float) -> Mapping[str, Any]:
-        """This verdict as a row of PREDICTION_COLUMNS and MEASURED_COLUMNS; columns from a manifest
-        stay empty.
+        """A row of PREDICTION_COLUMNS and MEASURED_COLUMNS, without what only a manifest knows.
 
         ms: milliseconds from the photo's bytes to the verdict.
         """
@@ -189,11 +188,9 @@ def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mappi
 
 
 def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> tuple[Region, ...]:
-    """Connected areas (4 neighbours) of the heat map at or above `HOT`, largest sum of heat first,
-    at most 20.
+    """Connected areas (4 neighbours) of the heat map above `HOT`, most heat first, at most 20.
 
-    heatmap: [h, w] in 0..1. cell: side of one value in pixels of the photo. size: (width, height)
-        of the photo, which boxes are cut to.
+    heatmap: [h, w] in 0..1. cell: side of one value in pixels of the photo. size: (width, height).
     """
     width, height = size
     areas = []

@@ -1,8 +1,6 @@
-"""Lays the listing photo over the claim photo to a fraction of a pixel, in its colours and
-sharpness.
+"""Lays the listing photo over the claim photo to a fraction of a pixel, in its colours.
 
-What is left between two copies of one shot must be noise; half a pixel or another brightness would
-look like change everywhere.
+What is left between two copies of one shot must be noise.
 """
 
 from __future__ import annotations
@@ -32,9 +30,8 @@ class Alignment:
     claim, listing: float32 [h, w, 3] in 0..255. covered: bool [h, w], where the listing photo
         reaches.
     homography: pixels of the listing photo as given to pixels of the claim photo as given.
-    overlap: see `Comparison`.
-    motion: median residual movement of tracked points, in pixels of the grid (parallax, a bent
-        package); NaN when too few could be tracked.
+    motion: median residual movement of tracked points, in pixels (parallax); NaN with too few
+        points.
     """
 
     claim: Float32Array
@@ -48,8 +45,7 @@ class Alignment:
 def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignment | None:
     """Refine `homography` (listing to claim, pixels of uint8 [h, w, 3]) and bring both to one grid.
 
-    The grid is the claim photo's, or coarser where the listing photo is. None when they hardly
-    overlap.
+    The grid is the coarser one of the two. None when they hardly overlap.
     """
     import cv2
 
@@ -65,7 +61,7 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
         covered = _covered(source, warp, size)
         if not covered.any():
             return None
-        laid = np.asarray(cv2.warpPerspective(source, warp, size, flags=cv2.INTER_CUBIC))
+        laid = np.asarray(cv2.warpPerspective(source, warp, size, flags=cv2.INTER_CUBIC), np.uint8)
         correction, motion = _track(grid, laid, covered)
         if correction is None:
             break
@@ -102,7 +98,7 @@ def _shrunk(rgb: UInt8Array, scale: float) -> tuple[UInt8Array, Matrix]:
     size = (max(16, round(width * scale)), max(16, round(height * scale)))
     if scale > 0.97 or size[0] >= width or size[1] >= height:
         return rgb, np.eye(3)
-    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     return small, scaling((width, height), size)
 
 
@@ -231,5 +227,5 @@ def _equally_sharp(
     which, sigma = min(choices, key=left_over)
     if not sigma:
         return claim, listing
-    blurred = np.asarray(cv2.GaussianBlur((claim, listing)[which], (0, 0), sigma))
+    blurred = np.asarray(cv2.GaussianBlur((claim, listing)[which], (0, 0), sigma), np.float32)
     return (claim, blurred) if which else (blurred, listing)

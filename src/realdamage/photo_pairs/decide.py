@@ -55,7 +55,7 @@ _ALIKE = 0.3  # correlation of the thumbnails below which two photos are not one
 class Change:
     """An area of the claim photo that differs from the listing photo.
 
-    box: (left, top, right, bottom) in pixels of the upright claim photo; right and bottom are
+    box: (left, top, right, bottom) in pixels of the upright claim photo, right and bottom
         exclusive.
     difference: mean difference of the colours after alignment, in 0..1 of the whole range.
     """
@@ -68,20 +68,15 @@ class Change:
 class Comparison:
     """How a claim photo relates to a listing photo.
 
-    outcome: "same_capture" (one shot, however it was saved, cropped or painted on; shots of a
-        camera that stood still in unchanged light often look the same), "same_object" (the same
-        thing, print or scene, but not shown to be the same shot) or "unrelated".
+    outcome: "same_capture" (one shot, however it was saved, cropped or painted on, or a camera that
+        stood still in unchanged light), "same_object" (not shown to be the same shot), "unrelated".
     inliers, matches: features that agree on one alignment, of those that match.
     overlap: share of the claim photo that the aligned listing photo covers, in 0..1.
     agreement: share of the overlap outside the changes that agrees within noise, in 0..1.
-    changed: share of the overlap that changed, in 0..1.
-    changes: largest first; only of a same capture, since in another shot everything differs a
-        little.
+    changed: share of the overlap that changed. changes: largest first; only of a same capture.
     change_map: float32 [h, w] in 0..1 over the claim photo, its longer side at most 512; 0.5 is the
-        noise tolerance, 0 also outside the overlap. None when unrelated.
-    homography: 3x3, pixels of the upright listing photo to the upright claim photo. None when
-        unrelated.
-    claim_sha256, listing_sha256: hex digests as in `Photo.sha256`.
+        noise tolerance. None when unrelated.
+    homography: 3x3, pixels of the upright listing photo to the claim photo's. None when unrelated.
     width, height: of the upright claim photo.
     """
 
@@ -100,6 +95,21 @@ class Comparison:
     width: int
     height: int
 
+    @classmethod
+    def of(cls, claim: Photo, listing: Photo, outcome: Outcome, **found: Any) -> Comparison:
+        """The comparison of these photos; what `found` leaves out is 0, None or empty."""
+        values: dict[str, Any] = dict.fromkeys(("overlap", "agreement", "changed"), 0.0)
+        values |= {
+            "inliers": 0,
+            "matches": 0,
+            "changes": (),
+            "change_map": None,
+            "homography": None,
+        }
+        digests = {"claim_sha256": claim.sha256, "listing_sha256": listing.sha256}
+        size = {"width": claim.width, "height": claim.height}
+        return cls(outcome=outcome, **values | digests | size | found)
+
     def to_dict(self, change_map: bool = True) -> dict[str, Any]:
         """Plain JSON types; the change map as an 8-bit PNG in base64, None without `change_map`."""
         values = asdict(replace(self, change_map=None, reasons=()))
@@ -115,15 +125,11 @@ class Comparison:
 def compare(
     claim: PhotoSource | Prepared, listing: PhotoSource | Prepared, *, max_pixels: int = MAX_PIXELS
 ) -> Comparison:
-    """Compare a claim photo, at most 1,024 pixels a side, with a listing photo.
+    """Compare a claim photo with a listing photo.
 
-    claim, listing: bytes, a path, a PIL image, uint8 [h, w, 3] RGB, or the result of `prepare`,
-        which is read and searched once for several comparisons.
+    claim, listing: as for `decode`, or from `prepare`, which reads and searches a photo once.
     max_pixels: a larger photo is not decoded.
-
-    A photo too plain to be aligned is "unrelated", with the reason `too_little_texture`. Raises
-    PhotoError, naming the photo, when it cannot be read; UsageError for one prepared for the other
-    role.
+    Raises PhotoError, naming the photo; UsageError for one prepared for the other role.
     """
     ready = [_prepared(claim, "claim", max_pixels), _prepared(listing, "listing", max_pixels)]
     claimed, listed = (one.photo for one in ready)
@@ -144,22 +150,8 @@ def compare(
     if not plain:
         said = phrase("no_alignment", matches=match.matches, inliers=match.inliers)
         reason = Reason.of("no_alignment", said)
-    return Comparison(
-        outcome="unrelated",
-        inliers=match.inliers,
-        matches=match.matches,
-        overlap=0.0,
-        agreement=0.0,
-        changed=0.0,
-        changes=(),
-        change_map=None,
-        homography=None,
-        reasons=(reason,),
-        claim_sha256=claimed.sha256,
-        listing_sha256=listed.sha256,
-        width=claimed.width,
-        height=claimed.height,
-    )
+    counts = {"inliers": match.inliers, "matches": match.matches}
+    return Comparison.of(claimed, listed, "unrelated", reasons=(reason,), **counts)
 
 
 def _prepared(source: PhotoSource | Prepared, role: Role, max_pixels: int) -> Prepared:
@@ -201,7 +193,7 @@ def _may_be_one_frame(claim: UInt8Array, listing: UInt8Array) -> bool:
         small.append(thumbnail.astype(np.float64).ravel())
     if min(small[0].std(), small[1].std()) < _PLAIN:
         return True
-    return float(np.corrcoef(*small)[0, 1]) > _ALIKE
+    return float(np.corrcoef(small[0], small[1])[0, 1]) > _ALIKE
 
 
 def _size(rgb: UInt8Array) -> tuple[int, int]:
@@ -262,8 +254,10 @@ def _aligned(
     homography = scaling(_size(claim.rgb), full) @ alignment.homography
     homography = homography @ scaling(listed, _size(listing.rgb))
     homography = homography / homography[2, 2]
-    return Comparison(
-        outcome="same_capture" if objection is None else "same_object",
+    return Comparison.of(
+        claim,
+        listing,
+        "same_capture" if objection is None else "same_object",
         inliers=match.inliers,
         matches=match.matches,
         overlap=alignment.overlap,
@@ -273,10 +267,6 @@ def _aligned(
         change_map=_change_map(full, found.strength),
         homography=tuple(tuple(row) for row in homography.tolist()),
         reasons=tuple(reasons),
-        claim_sha256=claim.sha256,
-        listing_sha256=listing.sha256,
-        width=claim.width,
-        height=claim.height,
     )
 
 
@@ -320,19 +310,13 @@ def _change_map(full: tuple[int, int], strength: Float32Array) -> Float32Array:
 
 def _identical(photo: Photo) -> Comparison:
     width, height = _limited((photo.width, photo.height), MAP_SIDE)
-    return Comparison(
-        outcome="same_capture",
-        inliers=0,
-        matches=0,
+    return Comparison.of(
+        photo,
+        photo,
+        "same_capture",
         overlap=1.0,
         agreement=1.0,
-        changed=0.0,
-        changes=(),
         change_map=np.zeros((height, width), np.float32),
         homography=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
         reasons=(Reason.of("identical", phrase("identical")),),
-        claim_sha256=photo.sha256,
-        listing_sha256=photo.sha256,
-        width=photo.width,
-        height=photo.height,
     )

@@ -29,17 +29,15 @@ _NOISE_CORRELATED = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """What differs between two aligned photos.
+    """What differs between two aligned photos. agreement, changed: see `Comparison`.
 
     strength: float32 [h, w], the difference in units of what noise explains; 0 outside the overlap.
     levels: float32 [h, w], the difference in grey levels of 255.
     areas: int32 [h, w], 0 or the number of the changed area, from 1.
     boxes: (left, top, right, bottom) of areas 1, 2, … in pixels of the grid.
-    agreement, changed: see `Comparison`.
     textured: share of the overlap with fine texture. fine: share of that with correlated fine
         bands.
-    noise_differs: in smooth places both have sensor noise of the same strength, but not the same
-        noise.
+    noise_differs: smooth places have sensor noise of the same strength, but not the same noise.
     """
 
     strength: Float32Array
@@ -121,11 +119,8 @@ def _activity(luma: Float32Array) -> Float32Array:
 def _tolerance(
     levels: Float32Array, activity: Float32Array, covered: NDArray[np.bool_]
 ) -> Float32Array:
-    """Grey levels that noise explains at each pixel.
-
-    The noise is measured in the photos themselves, separately for smooth and busy places, and
-    limited, so that two different shots do not excuse each other.
-    """
+    """Grey levels that noise explains at each pixel: measured in the photos, for smooth and busy
+    places, and limited, so that two different shots do not excuse each other."""
     differences, activities = levels[covered], activity[covered]
     knots = np.quantile(activities, np.linspace(0, 1, _LEVELS + 1))
     centres, typical = [], []

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from realdamage.core.decode import Float32Array, UInt8Array
-from realdamage.core.overlay import Font
+from realdamage.core.overlay import Font, draw_boxes, with_caption
 from realdamage.photo_pairs.decide import Comparison
 
 PAIR_SIDE = 900
@@ -23,34 +23,25 @@ def draw_comparison(
     claim_rgb: UInt8Array, listing_rgb: UInt8Array, comparison: Comparison
 ) -> Image.Image:
     """Left the listing photo with the outline of the claim photo, right the claim photo with its
-    boxed changes and the change map; one line of text below.
+    changes, one line of text below.
 
-    claim_rgb, listing_rgb: uint8 [h, w, 3], upright; the claim photo at any size, the listing photo
-        at its own.
+    claim_rgb, listing_rgb: uint8 [h, w, 3], upright; the listing photo at its own size.
     """
     claim, listing = (_small(rgb) for rgb in (claim_rgb, listing_rgb))
     if comparison.change_map is not None and comparison.outcome == "same_capture":
         claim = _blended(claim, comparison.change_map)
-    draw = ImageDraw.Draw(claim)
-    across, down = claim.width / comparison.width, claim.height / comparison.height
-    line = max(2, max(claim.size) // 300)
-    for change in comparison.changes:
-        left, top, right, bottom = np.multiply(change.box, (across, down, across, down)).tolist()
-        box = (left, top, max(left, right - 1), max(top, bottom - 1))
-        draw.rectangle(box, outline=_BOX, width=line)
+    scale = (claim.width / comparison.width, claim.height / comparison.height)
+    boxes = [change.box for change in comparison.changes]
+    draw_boxes(claim, boxes, scale, _BOX, max(2, max(claim.size) // 300))
     if comparison.homography is not None:
         _outline(listing, comparison, listing.width / listing_rgb.shape[1])
     height = max(claim.height, listing.height)
     caption = max(24, height // 20)
-    size = (listing.width + _GAP + claim.width, height + caption)
-    picture = Image.new("RGB", size, (245, 245, 245))
+    picture = Image.new("RGB", (listing.width + _GAP + claim.width, height), (245, 245, 245))
     picture.paste(listing, (0, 0))
     picture.paste(claim, (listing.width + _GAP, 0))
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, height, *size), fill=_COLOURS[comparison.outcome])
     text, font = _fitting(_caption(comparison), picture.width - 12, 0.6 * caption)
-    draw.text((6, height + caption / 2), text, fill="white", font=font, anchor="lm")
-    return picture
+    return with_caption(picture, text, font, caption, _COLOURS[comparison.outcome])
 
 
 def _caption(comparison: Comparison) -> list[str]:

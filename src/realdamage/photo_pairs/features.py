@@ -1,8 +1,7 @@
 """Finds where one photo shows what another shows: local features that agree on one homography.
 
-Features of Lowe 2004 (SIFT) under the Hellinger distance (Arandjelović & Zisserman 2012), agreement
-by MAGSAC++ (Barath et al. 2020). Size, rotation and light do not matter; mirror images are tried
-apart.
+SIFT (Lowe 2004) under the Hellinger distance (Arandjelović & Zisserman 2012), agreement by MAGSAC++
+(Barath et al. 2020). Size, rotation and light do not matter; mirror images are tried apart.
 """
 
 from __future__ import annotations
@@ -49,11 +48,10 @@ class Features:
 
 @dataclass(frozen=True)
 class Match:
-    """How two photos align.
+    """How two photos align. inliers, matches: see `Comparison`.
 
-    homography: 3x3, pixels of the listing photo to pixels of the claim photo, at the scales of the
-        features; None when no believable one was found.
-    inliers, matches: see `Comparison`.
+    homography: 3x3, listing photo to claim photo at the scales of the features; None if
+        unbelievable.
     """
 
     homography: Matrix | None
@@ -63,8 +61,7 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A photo in one of the two roles; its features are found on first use, once for all
-    comparisons.
+    """A photo in one of the two roles; its features are found on first use.
 
     photo: its longer side at most 1,024 pixels as a claim photo, 4,096 as a listing photo.
     """
@@ -92,8 +89,7 @@ class Prepared:
 def prepare(source: PhotoSource | Photo, role: Role, *, max_pixels: int = MAX_PIXELS) -> Prepared:
     """Read a photo for `compare`, in the role "claim" or "listing"; a `Photo` is not decoded again.
 
-    Sources and max_pixels as in `compare`. Raises PhotoError, naming the photo, when it cannot be
-    read.
+    Raises PhotoError, naming the photo, when it cannot be read.
     """
     spec = _limited_to(_SIDES[role])
     if isinstance(source, Photo):

@@ -1,8 +1,7 @@
 """Content credentials (C2PA): a manifest, bound to the picture by a hash and signed by its maker.
 
-What a manifest declares counts only when its signature and the hash of the picture hold. Who the
-signer is, only the user's list of trusted authorities can say; without one, no signer is trusted.
-Nothing is downloaded.
+A declaration counts only when signature and hash hold. Who the signer is, only the user's list of
+trusted authorities can say; without one, no signer is trusted. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -71,12 +70,10 @@ _HASH_MATCHES = {f"assertion.{kind}Hash.match" for kind in ("data", "bmff", "box
 
 @dataclass(frozen=True)
 class TrustAnchors:
-    """A list of authorities. A signer whose certificate chains to one of them is trusted to have
-    the name that the authority confirmed. That says nothing about the photo.
+    """A list of authorities. They confirm the names of signers, and say nothing about the photo.
 
     pem: the authorities' certificates and nothing else. sha256: hex digest of the file.
-    authorities: their number. passed_over: number of other certificates in the file, which are
-        ignored.
+    authorities: their number. passed_over: number of other certificates, which are ignored.
     """
 
     pem: str
@@ -88,12 +85,10 @@ class TrustAnchors:
     def read(cls, path: str | Path) -> TrustAnchors:
         """Read a PEM bundle; text between the certificates is ignored.
 
-        The C2PA library silently skips certificates that it cannot read, so OpenSSL reads each one
-        first.
-
-        Raises UsageError for a file that is missing, above 1 MiB or not PEM, a broken certificate,
-        or no authority among them; MissingExtraError without c2pa-python; RealDamageError when the
-        installed version does not take such a list.
+        OpenSSL reads each certificate first, since the C2PA library skips broken ones without a
+        message.
+        Raises UsageError for a wrong file, MissingExtraError without c2pa-python, and
+        RealDamageError when the installed version ignores such a list.
         """
         data = _read_list(Path(path))
         found = [body for _, body in _CERTIFICATE.findall(data)]
@@ -202,7 +197,7 @@ def judge_store(store: Any, blocks: Blocks, *, listed: bool = False) -> Finding 
     listed: whether it was read with a list of trusted authorities.
     """
     manifests = _mapping(_mapping(store).get("manifests"))
-    active = _mapping(manifests.get(_mapping(store).get("active_manifest")))
+    active = _mapping(manifests.get(str(_mapping(store).get("active_manifest"))))
     if not active:
         blocks.broken(phrase("c2pa_not_active"))
         return None
@@ -254,8 +249,7 @@ def _declared(
 ) -> tuple[Declared, dict[str, str]]:
     """The strongest declaration among the actions of a manifest and of those it was made from.
 
-    A picture whose parent was generated is generated too; one with an AI picture as a part is
-    edited.
+    A picture with a generated parent is generated too; one with an AI picture as a part is edited.
     """
     steps: list[Finding] = []
     queue, seen = [(active, False)], 0

@@ -1,8 +1,4 @@
-"""Finds the blocks of metadata in a photo's bytes, whatever the container.
-
-Every walk is linear in the file's size. No decoder is used: a block is found even where the picture
-is broken.
-"""
+"""Finds the blocks of metadata in a photo's bytes: linear in the file's size, without a decoder."""
 
 from __future__ import annotations
 
@@ -56,10 +52,10 @@ class Block:
 
 @dataclass
 class Blocks:
-    """What was found in one file so far.
+    """What was found in one file so far. total, inflated: bytes of the blocks, and decompressed
+    bytes.
 
     container: JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, JPEG 2000, BMP or "".
-    total, inflated: bytes of the blocks, and bytes that were decompressed.
     """
 
     container: str = ""
@@ -155,8 +151,8 @@ def _other_container(data: bytes) -> str:
 class _Jpeg:
     """A JPEG spreads some blocks over several segments.
 
-    xmp: parts of extended XMP, by digest and offset. photoshop: resources in their order, which
-        begin at byte `photoshop_at`.
+    xmp: parts of extended XMP, by digest and offset. photoshop: resources, from byte
+        `photoshop_at`.
     """
 
     def __init__(self, data: bytes, blocks: Blocks) -> None:

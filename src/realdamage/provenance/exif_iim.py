@@ -1,9 +1,7 @@
-"""Reads the few fields of EXIF and IPTC-IIM that say where a picture comes from, without opening
-it.
+"""Reads the few fields of EXIF and IPTC-IIM that say where a picture comes from.
 
-Pillow reads every EXIF entry and prints a warning for each broken one. Here a directory has at most
-1000 entries and only known ones are read, so entries that all point to the whole block cost
-nothing.
+Pillow reads every EXIF entry. Here a directory has at most 1000 and only known ones are read, so
+entries that all point to the whole block cost nothing.
 
 https://iptc.org/std/IIM/4.2/specification/IIMV4.2.pdf, and Adobe's Photoshop File Formats.
 """
@@ -61,10 +59,9 @@ _MAX_BLOCKS = _MAX_VALUES = 8  # IIM blocks of a file (usually one), values of a
 
 @dataclass(frozen=True)
 class Exif:
-    """The fields of one EXIF block.
+    """The fields of one EXIF block. texts: by field name. thumbnail: bytes of the preview, or b"".
 
-    texts: by field name. thumbnail: bytes of the small JPEG, b"" without. xmp: the packet that TIFF
-    files have here. problems: what is broken.
+    xmp: the packet that TIFF files have here. problems: what is broken.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -181,8 +178,7 @@ def decode_text(data: bytes) -> str:
 def decode_user_comment(value: bytes, order: str = ">") -> str:
     """The text after the eight bytes that name its code. order: "<" or ">", of the TIFF structure.
 
-    UNICODE is UTF-16 in that order, but many programs write the other one, or UTF-8: the reading
-    with the most ASCII wins.
+    Many programs write UTF-16 in the other order, or UTF-8: the reading with the most ASCII wins.
     """
     code, text = value[:8], value[8:]
     forms: tuple[str, ...] = ()
@@ -203,11 +199,9 @@ def _readable(text: str) -> float:
 
 
 def find_iim(resources: bytes) -> tuple[list[bytes], int]:
-    """The IPTC-IIM blocks among Photoshop's resources, and the byte from which these cannot be
-    read, or -1. Never raises.
+    """The IPTC-IIM blocks among Photoshop's resources, and the first unreadable byte, or -1.
 
-    resources: what follows PHOTOSHOP in all segments, joined: a long resource continues in the
-        next.
+    resources: what follows PHOTOSHOP in all segments, joined. Never raises.
     """
     found: list[bytes] = []
     position, end = 0, len(resources.rstrip(b"\x00"))
@@ -231,10 +225,9 @@ def find_iim(resources: bytes) -> tuple[list[bytes], int]:
 
 
 def read_iim(data: bytes) -> tuple[dict[str, list[str]], int]:
-    """The texts of one block by field name, each value once; and the byte from which it cannot be
-    read, or -1. Never raises.
+    """The distinct texts of one block by field name, and the first unreadable byte, or -1.
 
-    A block is a list of datasets: marker, record, number, length and value.
+    A block is a list of datasets: marker, record, number, length and value. Never raises.
     """
     texts: dict[str, list[str]] = {}
     position, end = 0, len(data.rstrip(b"\x00"))

@@ -1,7 +1,6 @@
-"""Names of generators in metadata, and the few generators known by how they fill several fields.
+"""Names of generators in metadata, and generators known by how they fill several fields.
 
-A photo editor is no generator: the name of Photoshop or Snapseed does not say what it did to a
-photo.
+A photo editor is no generator: its name does not say what it did to a photo.
 """
 
 from __future__ import annotations
@@ -22,13 +21,12 @@ _SIGNATURE = re.compile(r"Signature: [A-Za-z0-9+/=]{64,}")
 
 @dataclass(frozen=True)
 class Generator:
-    """A row of generators.json, which is searched from the top: the particular before the general.
+    """A row of generators.json; the first match counts. words: whole words, ignoring case.
 
-    words: matched as whole words, ignoring case.
-    anywhere: the words are rare enough to count as an author, a credit, a maker or a model too;
-        other words count as software only (Dalle is a surname, 豆包 a nickname).
-    shared: words that other programs and devices use too (Firefly is a camera, Grok a codec of JPEG
-        2000, Gemini a phone); as software, they declare that it may be AI, no more.
+    anywhere: rare enough words to count as an author, a credit, a maker or a model, not just
+        software.
+    shared: words that other programs and devices use too (Firefly is a camera, Gemini a phone); as
+        software, they declare that it may be AI, no more.
     """
 
     name: str
@@ -41,8 +39,7 @@ class Generator:
 def find_generator(text: str, *, author: bool = False) -> Generator | None:
     """The generator that the first 2000 characters of a text name, or None.
 
-    author: the text names a person, a firm or a model rather than software, so only rare names
-        count.
+    author: the text names a person, a firm or a model, so only rare names count.
     """
     start = text[:_MAX_TEXT]
     for generator, pattern in _patterns("words"):
@@ -55,10 +52,9 @@ def find_generator(text: str, *, author: bool = False) -> Generator | None:
 
 
 def find_handwriting(texts: dict[str, str]) -> str:
-    """The generator known by how it fills several fields, or "". texts: by EXIF or PNG field name.
+    """The generator known by how it fills several fields, or "". texts: by field name.
 
-    Midjourney ends its description with a job; Grok signs ImageDescription and writes an id as
-    Artist.
+    Midjourney ends its description with a job; Grok signs it and writes an id as Artist.
     """
     description = texts.get("ImageDescription", "") or texts.get("Description", "")
     artist = texts.get("Artist", "").strip()

@@ -58,11 +58,8 @@ class Recipe(NamedTuple):
 
 
 def find_label(text: str) -> dict[str, str] | None:
-    """The fields of a label in `text`, or None without one.
-
-    Read as JSON, with or without an outer "AIGC", escaped for XML up to twice, as a string inside
-    JSON, or as the bare word AIGC followed by its JSON.
-    """
+    """The fields of a label in `text`, or None: as JSON, with or without an outer "AIGC", escaped
+    for XML up to twice, as a string inside JSON, or as the bare word AIGC followed by its JSON."""
     return _fields_of(text, (*FIELDS, *SERVICE_FIELDS))
 
 

@@ -15,7 +15,7 @@ Declared: TypeAlias = Literal["ai_generated", "ai_edited", "ai_possible", "ai_su
 ThumbnailState: TypeAlias = Literal["none", "matches", "differs"]
 
 _FIRM = ("ai_generated", "ai_edited")
-_STRENGTH: tuple[Declared, ...] = (*_FIRM, "ai_possible", "ai_suspected", "none")
+_STRENGTH = (*_FIRM, "ai_possible", "ai_suspected", "none")
 # The harder to write by accident, the earlier; one row is one standard.
 _RANKS = (
     ("c2pa",),
@@ -47,10 +47,9 @@ class Finding:
     """One thing in the file that says where the picture comes from.
 
     form: stable code: c2pa, iptc, tc260_xmp, tc260_png, tc260_exif, tc260_jpeg, tc260_description,
-        png_parameters, comfyui, generator_name, platform_label (a platform's own, of no standard).
+        png_parameters, comfyui, generator_name, platform_label.
     declares: "none" for a finding without AI, such as a camera's content credentials.
-    where: block and byte in the file. fields: at most 32 values of at most 300 characters.
-    phrases: the parts of the sentence, as in `Reason`.
+    where: block and byte in the file. fields: what was read. phrases: as in `Reason`.
     """
 
     form: str
@@ -82,9 +81,7 @@ class Finding:
 class CameraFacts:
     """What EXIF says about the camera, "" where it says nothing; anyone can write it.
 
-    taken: as 2026-01-31T12:30:00, with the offset when the file has one.
-    gps: whether the file has a position, which is never read.
-    thumbnail: "differs" when the preview in the file shows something else.
+    taken: as 2026-01-31T12:30:00, with the file's offset. gps: whether there is a position.
     """
 
     make: str = ""
@@ -97,13 +94,11 @@ class CameraFacts:
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that a file says about its origin.
+    """All that a file says about its origin. findings: in the order of `in_order`.
 
-    declared: what the first finding declares. findings: in the order of `in_order`.
     notes: limits of the reading (broken_metadata, metadata_limit, file_cut_off, not_a_photo,
         c2pa_unavailable, c2pa_invalid, c2pa_untrusted, c2pa_remote, declarations_conflict,
         label_unclear, thumbnail_differs, absence_proves_nothing).
-    photo_sha256: hex digest of the file's bytes.
     trust_anchors_sha256: of the list of authorities that signers were checked against, or "".
     """
 
@@ -132,10 +127,7 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings, the deciding one first; equals keep their order.
 
     A firm declaration (generated, edited) comes before a hedged one (possible, suspected), and that
-    before none. Among those, the form decides: content credentials whose signature and hash hold,
-    the label of GB 45438, IPTC's source type, a recipe, a generator's name, a platform's label.
-    Within a form the stronger one comes first. A finding of "none" never cancels what another
-    declares.
+    before none; then the form decides (`_RANKS`), then the stronger declaration.
     """
     return tuple(sorted(findings, key=_key))
 

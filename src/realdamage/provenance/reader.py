@@ -70,10 +70,8 @@ def read_provenance(
 ) -> Provenance:
     """Read what a photo's file says about its origin; errors call the photo `name`.
 
-    trust_anchors: authorities that you trust to say who signed content credentials; by default
-        none.
+    trust_anchors: authorities that you trust to say who signed; by default none.
     max_pixels: a larger photo is not compared with its thumbnail.
-
     Raises PhotoError only for a missing or empty file. Whatever is broken becomes a note.
     """
     data = contents_of(source)

@@ -22,12 +22,9 @@ def compare_thumbnail(photo: bytes, thumbnail: bytes, max_pixels: int) -> Thumbn
     """ "matches" or "differs"; "none" when either cannot be decoded or is too large, or when the
     thumbnail is not a JPEG (EXIF allows no other compression).
 
-    max_pixels: of the photo; a thumbnail has at most 1,000,000 pixels and sides of 2,048.
-
-    All four rotations of the thumbnail are tried, since some programs turn only one of the two. One
-    of
-    another shape may have bars, or show the middle: both are tried. Brightness and contrast of the
-        whole may differ; then no block of 1/16 of the side may differ by more than TOLERANCE.
+    All four rotations of the thumbnail are tried, since some programs turn only one of the two;
+    with another shape, without bars and as the photo's middle. Brightness and contrast may differ;
+    then no block of 1/16 of the side may differ by more than TOLERANCE.
     """
     if not thumbnail.startswith(b"\xff\xd8\xff"):
         return "none"

@@ -1,7 +1,7 @@
 """Reads an XMP packet into a flat list of properties.
 
-Document types are refused, and with them all entities but XML's own five; elements and depth are
-bounded, so that no packet can make the parser fetch a file or blow up.
+No packet can make the parser fetch a file or blow up: document types, and with them entities, are
+refused; elements and depth are bounded.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ class BrokenXmpError(ValueError):
 def read_xmp(packet: bytes) -> list[XmpProperty]:
     """All properties of a packet, in order: elements, attributes and rdf:resource alike.
 
-    Raises BrokenXmpError when it is not well-formed, declares a document type, or is too deep or
-    long.
+    Raises BrokenXmpError when it is not well-formed, declares a document type, or is too large.
     """
     found = _Found()
     try:
