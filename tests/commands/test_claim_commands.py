@@ -22,7 +22,7 @@ TypeIn = Callable[..., Any]
 def folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_red_model: Callable[[Path], Path]
 ) -> Path:
-    """red.onnx, blue.jpg, painted.jpg (red quarter), cut.jpg (half a file), a labelled PNG, a text."""
+    """A model, blue.jpg, painted.jpg (red quarter), cut.jpg (half a file), a labelled PNG, text."""
     monkeypatch.chdir(tmp_path)
     save_red_model(Path("red.onnx"))
     rng = np.random.default_rng(0)

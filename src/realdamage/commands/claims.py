@@ -77,6 +77,7 @@ def compare_listing(
     from realdamage.photo_pairs import compare, draw_comparison, prepare
     from realdamage.photo_pairs.table import table
 
+    importlib.import_module("cv2")  # name the missing extra before reading a photo
     claimed = find_photos([claim])
     if len(claimed) > 1:
         raise UsageError(

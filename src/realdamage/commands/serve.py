@@ -10,7 +10,7 @@ import typer
 
 from realdamage.commands import app
 
-_NAME = Annotated[str | None, typer.Argument(hidden=True)]
+_NAME = Annotated[str | None, typer.Argument(hidden=True, metavar="[NAME]")]
 _HASH_KEY = "Read a key from standard input, print the line to store for it, and exit; may be "
 _HASH_KEY += "followed by a name for the key"
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -40,8 +40,9 @@ def serve(context: typer.Context) -> None:
     for item in fields(Settings):
         kind, shown = plain_type(item.name), item.default not in (None, "", False)
         text = item.metadata["help"] + (f" [default: {item.default}]" if shown else "")
-        option = Annotated[kind | None, app.opt(text, option_of(item.name))]  # None: not given
-        options.append(_keyword(item.name, option, None))
+        option = app.opt(text, option_of(item.name))
+        annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+        options.append(_keyword(item.name, annotation, None))  # None: not given
     options.append(_keyword("hash_key", Annotated[bool, app.opt(_HASH_KEY, "--hash-key")], False))
     options.append(_keyword("name", _NAME, None))
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
