@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 
 import realdamage
-from realdamage.commands import app
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Verdict
 
@@ -265,20 +264,6 @@ def test_what_names_no_photo_is_a_usage_error(predict: TypeIn, photos: Path, giv
     assert err.startswith(f"realdamage: {photos / given}: ")
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    predict: TypeIn, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    done = predict(photos, "--heatmap", tmp_path / "heat")
-    assert done.code == 3
-    assert "painted.heatmap.png" in done.err
-    assert "No space left" in done.err
-    assert list((tmp_path / "heat").iterdir()) == []
-
-
 def test_a_prior_changes_the_probability(predict: TypeIn, photos: Path) -> None:
     out = predict(photos / "real.png", "--prior", "0.9").out
     assert out.splitlines()[2].split()[3] == "0.142"  # sigmoid(-4 + log 9)
@@ -361,15 +346,6 @@ def test_a_misspelt_word_has_its_near_match(type_in: TypeIn, typed: list[str], n
     code, out, err = type_in(*typed)
     assert (code, out) == (2, "")
     assert near in err.splitlines()[-1]
-
-
-def test_every_parameter_has_its_help() -> None:
-    import typer.main
-
-    for name, command in typer.main.get_command(app.commands).commands.items():  # type: ignore[attr-defined]
-        assert command.help, name
-        missing = [one.name for one in command.params if not getattr(one, "help", None)]
-        assert not missing, name
 
 
 def test_python_dash_m_and_a_bar_that_leaves_standard_output_alone(
