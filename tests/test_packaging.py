@@ -105,9 +105,10 @@ def test_one_version_everywhere(project: dict[str, Any], metadata: Message) -> N
     )
 
 
-def test_the_base_install_is_three_packages(metadata: Message) -> None:
+def test_the_base_install_is_four_packages(metadata: Message) -> None:
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
-    assert {r.name for r in requirements if r.marker is None} == {"numpy", "pillow", "onnxruntime"}
+    base = {"numpy", "pillow", "onnxruntime", "typer"}
+    assert {r.name for r in requirements if r.marker is None} == base
 
 
 def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -> None:

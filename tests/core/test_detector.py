@@ -301,7 +301,7 @@ def test_progress_and_processors(
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     assert list(progress.track("abcdef", 6, "photos")) == list("abcdef")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("photos: 3/6, about 12 s left")
+    assert lines[0] == "photos: 3/6, 0.2/s, about 12 s left"
     assert lines[-1].startswith("photos: 6/6 in ")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
     assert progress.available_processors() == 3

@@ -24,18 +24,23 @@ def no_progress(steps: Iterable[T], total: int, description: str) -> Iterator[T]
 
 
 def track(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Reports steps and remaining time on standard error: a rich bar on a terminal if rich is
-    installed, else lines."""
-    if sys.stderr.isatty():
-        try:
-            from rich.console import Console
-            from rich.progress import track as rich_track
-        except ImportError:
-            pass
-        else:
-            yield from rich_track(steps, description, total=total, console=Console(stderr=True))
-            return
-    yield from _lines(steps, total, description)
+    """Reports steps, steps a second and the remaining time on standard error: a rich bar on a
+    terminal, else a line now and then."""
+    return (_bar if sys.stderr.isatty() else _lines)(steps, total, description)
+
+
+def _bar(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
+    # Standard output may go to a file, which the bar must leave alone.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=total, rate="")
+        started = time.monotonic()
+        for done, step in enumerate(steps, start=1):
+            yield step
+            bar.update(task, completed=done, rate=f"{done / (time.monotonic() - started):.1f}/s")
 
 
 def _lines(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
@@ -45,9 +50,9 @@ def _lines(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES and done < total:
             last = now
-            rest = (now - started) / done * (total - done)
-            line = f"{description}: {done}/{total}, about {rest:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+            rate = done / (now - started)
+            line = f"{description}: {done}/{total}, {rate:.1f}/s, "
+            print(f"{line}about {(total - done) / rate:.0f} s left", file=sys.stderr, flush=True)
     taken = time.monotonic() - started
     if taken >= SECONDS_BETWEEN_LINES:
         print(f"{description}: {total}/{total} in {taken:.0f} s", file=sys.stderr, flush=True)
