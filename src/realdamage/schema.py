@@ -1,24 +1,46 @@
-"""The shape of every configuration: what may be set, of which type, with which default.
+"""What a configuration may hold: keys, types, defaults and allowed values, each written once, here.
 
-Hydra merges the YAML files into these dataclasses, so a misspelt key stops the run where it is written. What a value
-means stands with the class that takes it (`DamageClassifier`, `DamageDataModule`, `Recipe`, …).
+Hydra merges the YAML files into these dataclasses, so a misspelt key stops the run where it is written. YAML sets only
+what differs from the defaults. A value out of range raises ConfigError when `OmegaConf.to_object` makes the dataclass,
+before torch is imported.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
+from realdamage.core.pooling import Pooling
+from realdamage.data.degradations import Degradations
+from realdamage.errors import ConfigError
 from realdamage.schema_recipe import PromptsConfig, RecipeConfig
+
+MONITORED = ("val/auroc", "val/tpr_at_fpr_1_all_real", "val/localisation_ap")
+"""The validation figures that can choose the best checkpoint; higher is better."""
+
+
+def _check(fits: bool, key: str, value: Any, rule: str) -> None:
+    if not fits:
+        raise ConfigError(f"{key}={value}: {rule}")
+
+
+def _check_factors(key: str, factors: Any) -> None:
+    for name, value in asdict(factors).items():
+        _check(0 <= value < math.inf, f"{key}.{name}", value, "must be finite and at least 0")
 
 
 @dataclass
 class PathsConfig:
-    """Every path of every command goes through here. `out`: where runs go; `run`: this run's own folder; `data`: where
-    sets of photos are made and looked for."""
+    """Every path of every command.
+
+    out: where runs go.
+    run: this run's own folder.
+    data: where sets of photos are made and found.
+    """
 
     out: str = MISSING
     run: str = MISSING
@@ -26,27 +48,8 @@ class PathsConfig:
 
 
 @dataclass
-class DegradationsConfig:
-    """See `realdamage.data.degradations.Degradations`."""
-
-    probability: float = 0.0
-    resize: float = 0.3
-    scale: list[float] = field(default_factory=lambda: [0.5, 1.0])
-    blur: float = 0.1
-    blur_sigma: list[float] = field(default_factory=lambda: [0.3, 1.0])
-    noise: float = 0.1
-    noise_sigma: list[float] = field(default_factory=lambda: [1.0, 5.0])
-    jpeg: float = 0.8
-    webp: float = 0.1
-    quality: list[int] = field(default_factory=lambda: [50, 95])
-    double: float = 0.2
-    curriculum_epochs: int = 0
-    filters: list[str] = field(default_factory=lambda: ["bilinear", "bicubic", "lanczos", "box"])
-
-
-@dataclass
 class ReaderConfig:
-    """See `realdamage.data.mapping.Reader`; the same keys as the file of `realdamage manifest --columns`."""
+    """How photos are laid out, see `realdamage.data.mapping.Reader`. `realdamage manifest --columns` takes the same keys."""
 
     layout: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
@@ -56,7 +59,7 @@ class ReaderConfig:
 
 @dataclass
 class ClassWeightsConfig:
-    """Factor on the loss of photos of a label; one for each of `realdamage.data.vocabulary.LABELS`."""
+    """Factor on the loss of photos, by label."""
 
     real: float = 1.0
     synthetic: float = 1.0
@@ -64,8 +67,7 @@ class ClassWeightsConfig:
 
 @dataclass
 class KindWeightsConfig:
-    """Factor on the loss of photos of a kind, beside that of their label; one for each of
-    `realdamage.data.vocabulary.KINDS`."""
+    """Factor on the loss of photos, by kind; multiplied with that of the label."""
 
     original: float = 1.0
     damaged: float = 1.0
@@ -77,7 +79,22 @@ class KindWeightsConfig:
 
 @dataclass
 class DataConfig:
-    """See `realdamage.training.datamodule.DamageDataModule`."""
+    """The photos of a training run.
+
+    root: folder of photos, or a table of them; `reader` says how they are laid out.
+    recipe: what to synthesize in `root` first if it is empty (null: an empty folder is an error).
+    batch_units: pairs or single photos per step (and process).
+    tiles_per_photo: crops of each photo per step.
+    focus: share of an edit's crops that are placed on its mask, in 0..1.
+    workers: processes that read photos.
+    exclude: what to leave out of train and val, by column: {family: [taesd], source: [shop]}.
+    on_error: "raise" or "skip", for photos that cannot be read.
+    audit: "stop" or "warn", when the photos give their label away without the damage.
+    cache_gib: memory for decoded photos, only with workers=0. A decoded photo takes about 20 times its file.
+    part_shares: share of the draws for each part of the set (empty: every unit once per epoch). Synthetic photos
+        without an original then get a real partner.
+    epoch_units: draws per epoch with part_shares (null: as many as units).
+    """
 
     root: str = MISSING
     reader: ReaderConfig = field(default_factory=ReaderConfig)
@@ -86,7 +103,7 @@ class DataConfig:
     tiles_per_photo: int = 2
     focus: float = 0.7
     workers: int = 0
-    degradations: DegradationsConfig = field(default_factory=DegradationsConfig)
+    degradations: Degradations = field(default_factory=Degradations)
     class_weights: ClassWeightsConfig = field(default_factory=ClassWeightsConfig)
     kind_weights: KindWeightsConfig = field(default_factory=KindWeightsConfig)
     exclude: dict[str, list[str]] = field(default_factory=dict)
@@ -96,29 +113,72 @@ class DataConfig:
     part_shares: dict[str, float] = field(default_factory=dict)
     epoch_units: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("batch_units", "tiles_per_photo"):
+            _check(
+                getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "must be at least 1"
+            )
+        for name in ("workers", "cache_gib"):
+            _check(
+                getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "must be at least 0"
+            )
+        _check(0 <= self.focus <= 1, "data.focus", self.focus, "must be in 0..1")
+        _check(
+            self.on_error in ("raise", "skip"),
+            "data.on_error",
+            self.on_error,
+            "allowed are raise, skip",
+        )
+        _check(self.audit in ("stop", "warn"), "data.audit", self.audit, "allowed are stop, warn")
+        _check_factors("data.class_weights", self.class_weights)
+        _check_factors("data.kind_weights", self.kind_weights)
+        _check(
+            not (self.cache_gib and self.workers),
+            "data.cache_gib",
+            self.cache_gib,
+            f"with data.workers={self.workers} each worker would keep every photo for itself. Set one of them to 0.",
+        )
+        _check(
+            self.epoch_units is None or bool(self.epoch_units >= 1 and self.part_shares),
+            "data.epoch_units",
+            self.epoch_units,
+            "must be at least 1, and needs data.part_shares",
+        )
+
 
 @dataclass
-class PoolingConfig:
-    """See `realdamage.core.pooling.Pooling`."""
+class LossWeightsConfig:
+    """Factors of the loss terms.
 
-    name: str = "log_mean_exp"
-    tile_sharpness: float = 3.0
-    patch_sharpness: float = 4.0
-    patch_weight: float = 0.5
-
-
-@dataclass
-class LossConfig:
-    """See `realdamage.training.classifier.LossWeights`."""
+    tile, patch: of tiles and patches, labelled by the mask.
+    photo: of the pooled score of a photo's crops. With data.tiles_per_photo=1 it counts only photos without a mask:
+        elsewhere one crop's score would repeat the other two terms.
+    """
 
     tile: float = 1.0
     patch: float = 1.0
     photo: float = 0.5
 
+    def __post_init__(self) -> None:
+        _check_factors("model.loss_weights", self)
+        if not any(asdict(self).values()):
+            raise ConfigError("model.loss_weights: all are 0, so nothing would be learned")
+
 
 @dataclass
 class ModelConfig:
-    """See `realdamage.training.classifier.DamageClassifier`."""
+    """The network and how it learns.
+
+    backbone: a timm name, with its tag for pretrained weights.
+    tile, overlap, max_side, filter: see `PixelSpec`, in pixels.
+    pretrained: start from timm's pretrained weights.
+    weights: a file to start from instead: of the backbone, or a .ckpt of realdamage-train.
+    drop_path: probability, in [0, 1).
+    loss: "bce" or "focal" (`realdamage.training.losses`).
+    patch_loss: of the patches alone: "bce", "focal" or "dice" (null: as `loss`).
+    lr: peak learning rate of AdamW. It rises over the share `warmup` of all steps, then falls along a cosine to
+        `lr * final_lr`.
+    """
 
     backbone: str = MISSING
     tile: int = MISSING
@@ -128,18 +188,33 @@ class ModelConfig:
     overlap: int = 0
     max_side: int = 2048
     filter: str = "lanczos"
-    pooling: PoolingConfig = field(default_factory=PoolingConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    pooling: Pooling = field(default_factory=Pooling)
+    loss: str = "bce"
+    patch_loss: str | None = None
+    loss_weights: LossWeightsConfig = field(default_factory=LossWeightsConfig)
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
     final_lr: float = 0.01
-    compile: bool = False
+
+    def __post_init__(self) -> None:
+        _check(0 < self.lr < math.inf, "model.lr", self.lr, "must be finite and above 0")
+        decay = self.weight_decay
+        _check(0 <= decay < math.inf, "model.weight_decay", decay, "must be finite and at least 0")
+        _check(0 <= self.warmup <= 1, "model.warmup", self.warmup, "must be in 0..1")
+        _check(0 <= self.final_lr <= 1, "model.final_lr", self.final_lr, "must be in 0..1")
+        _check(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "must be in [0, 1)")
 
 
 @dataclass
 class AdaptConfig:
-    """See `realdamage.training.adaptation.Adaptation`."""
+    """How to fine-tune, see `realdamage.training.adapt`.
+
+    strategy: "full", "lora" or "head".
+    layer_decay: factor of the learning rate from one block to the one below, in (0, 1]; for full.
+    stem: factor of the learning rate of vit_lite's convolutional stem, in 0..1 (0 freezes it); for full.
+    rank, alpha, dropout: of the adapters; for lora.
+    """
 
     strategy: str = "full"
     layer_decay: float = 1.0
@@ -147,6 +222,17 @@ class AdaptConfig:
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        strategies = ("full", "lora", "head")
+        allowed = f"allowed are {', '.join(strategies)}"
+        _check(self.strategy in strategies, "adapt.strategy", self.strategy, allowed)
+        decay = self.layer_decay
+        _check(0 < decay <= 1, "adapt.layer_decay", decay, "must be in (0, 1]")
+        _check(0 <= self.stem <= 1, "adapt.stem", self.stem, "must be in 0..1")
+        _check(self.rank >= 1, "adapt.rank", self.rank, "must be at least 1")
+        _check(0 < self.alpha < math.inf, "adapt.alpha", self.alpha, "must be finite and above 0")
+        _check(0 <= self.dropout < 1, "adapt.dropout", self.dropout, "must be in [0, 1)")
 
 
 @dataclass
@@ -160,29 +246,29 @@ class TrainerConfig:
     precision: str = "32-true"
     max_epochs: int = 10
     max_steps: int = -1
-    max_time: str | None = None
     gradient_clip_val: float | None = 1.0
     accumulate_grad_batches: int = 1
     check_val_every_n_epoch: int = 1
-    num_sanity_val_steps: int = 0
     limit_train_batches: float | int = 1.0
     limit_val_batches: float | int = 1.0
     overfit_batches: float | int = 0
-    fast_dev_run: bool = False
     log_every_n_steps: int = 10
-    deterministic: bool = False
-    detect_anomaly: bool = False
     benchmark: bool = False
 
 
 @dataclass
 class TrainConfig:
-    """`train.py`. `name`: of the run and its folder; `monitor`: the one figure by which the best checkpoint is kept
-    (higher is better);
-    `seed`: of everything, 0 included; `threads`: of torch on the CPU (null: all it may use); `demo`: the model is for
-    trying the pipeline and never says "synthetic" unasked; `debug`: the run may replace an earlier debug run, but no
-    other; `resume`: "last", a checkpoint's path, or null;
-    `overwrite`: start over in a folder that holds a run."""
+    """`realdamage-train`.
+
+    name: of the run and its folder.
+    seed: of everything.
+    monitor: one of `MONITORED`; chooses the best checkpoint.
+    threads: of torch on the CPU (null: all).
+    demo: the model is for trying the pipeline and never says "synthetic" unless asked to.
+    debug: the run may replace an earlier debug run, but no other.
+    resume: "last", the path of a checkpoint, or null.
+    overwrite: start over in a folder that holds a run.
+    """
 
     name: str = "train"
     seed: int = 0
@@ -200,12 +286,24 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check(
+            self.monitor in MONITORED,
+            "monitor",
+            self.monitor,
+            f"allowed are {', '.join(MONITORED)}",
+        )
+
 
 @dataclass
 class EvaluateDataConfig:
-    """`root`: folder of photos, or a table of them; `reader`: how they lie there; `split`: the rows to score, null for
-    all; `limit`: score so many of them at most, drawn at random by whole groups (null: all); `on_error`: "raise" or
-    "skip" for photos that can't be read."""
+    """The photos of an evaluation.
+
+    root: folder of photos, or a table of them; `reader` says how they are laid out.
+    split: the rows to score (null: all).
+    limit: score at most this many, drawn at random by whole groups (null: all).
+    on_error: "raise" or "skip", for photos that cannot be read.
+    """
 
     root: str = MISSING
     reader: ReaderConfig = field(default_factory=ReaderConfig)
@@ -216,21 +314,25 @@ class EvaluateDataConfig:
 
 @dataclass
 class RobustnessConfig:
-    """What each photo is put through, beside being scored as it is: {title: for people, steps: [{step: NAME, …}, …]}
-    under each name, so that a command line can add one, change one, or take it out with null. See
-    `realdamage.evaluation.perturbations`."""
+    """Perturbations by name, {title: for people, steps: [{step: NAME, …}, …]}, so that a command line can add or change
+    one, or remove it with null. Each photo is also scored unchanged. See `realdamage.evaluation.perturbations`."""
 
     perturbations: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class EvaluateConfig:
-    """`evaluate.py`. `checkpoint`: a .ckpt or .onnx; `threads`: of one photo's judgement; `workers`: processes that
-    judge photos side by side (null: as many as CPUs; a .ckpt is judged in one); `overwrite`: drop what an interrupted
-    evaluation with other settings left in the folder; `format`: of the predictions file, csv or parquet; `shortcuts`:
-    also train a classifier on the files' own facts alone, which must stay at chance; `prior`: see
-    `realdamage predict --prior`; `benchmark`: whose table to print besides, "fraudbench" or null (give it as
-    `+benchmark=fraudbench`, which also says how that set is read)."""
+    """`realdamage-evaluate`.
+
+    checkpoint: a .ckpt or .onnx.
+    threads: per photo.
+    workers: processes that judge photos (null: one per CPU; a .ckpt always takes one).
+    overwrite: drop what an interrupted evaluation with other settings left in the folder.
+    format: of the predictions file, "csv" or "parquet".
+    shortcuts: also train a classifier on the files' own facts alone, which must stay at chance.
+    prior: see `realdamage predict --prior`.
+    benchmark: "fraudbench" also prints that benchmark's table; `+benchmark=fraudbench` also sets how the set is read.
+    """
 
     checkpoint: str = MISSING
     name: str = "evaluate"
@@ -249,7 +351,7 @@ class EvaluateConfig:
 
 @dataclass
 class FoldsDataConfig:
-    """`root`: folder of photos, or a table of them, with splits; `reader`: how they lie there."""
+    """root: folder of photos, or a table of them, with splits; `reader` says how they are laid out."""
 
     root: str = MISSING
     reader: ReaderConfig = field(default_factory=ReaderConfig)
@@ -257,20 +359,27 @@ class FoldsDataConfig:
 
 @dataclass
 class FoldsConfig:
-    """`folds.py`. `column`: of the manifest, whose values are left out; `folds`: the values that each leaves out, by
-    its name (null: all values of synthetic photos, dealt into `count` folds); `stages`: experiments, trained one after
-    another, each from the weights of the one before; `overrides`: what else realdamage-train is called with, in every
-    stage; `stage_overrides`: the same for single stages, by their name; `jobs`: folds trained side by side, which share
-    the CPUs; `limit`: score so many photos of a fold at most, drawn at random by whole groups (null: all); `seed`: of
-    that draw, the perturbations and the intervals; `overwrite`: train all folds anew."""
+    """`realdamage-folds`.
+
+    column: of the manifest; its values are left out.
+    folds: {NAME: [value, …]}, the values that each fold leaves out (null: all values of synthetic photos, dealt into
+        `count` folds).
+    stages: experiments trained one after another, each from the weights of the one before.
+    overrides: what else realdamage-train is called with, in every stage.
+    stage_overrides: {STAGE: [override, …]}, the same for single stages.
+    jobs: folds trained at the same time, which share the CPUs.
+    limit: score at most this many photos of a fold, drawn at random by whole groups (null: all).
+    seed: of that draw, the perturbations and the intervals.
+    overwrite: train all folds again.
+    """
 
     name: str = "folds"
     column: str = "family"
-    folds: Any = None  # {NAME: [value, …]}; as Any it can be replaced whole on a command line
+    folds: Any = None  # as Any, a command line can replace it whole
     count: int = 6
     stages: list[str] = field(default_factory=lambda: ["vit_lite"])
     overrides: list[str] = field(default_factory=list)
-    stage_overrides: Any = None  # {STAGE: [override, …]}
+    stage_overrides: Any = None
     jobs: int = 1
     limit: int | None = None
     seed: int = 0
@@ -282,10 +391,15 @@ class FoldsConfig:
 
 @dataclass
 class ExportConfig:
-    """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
-    `tile`, `overlap`: of the exported model, where its backbone takes any tile (null: as trained); `overwrite`: replace
-    a file that is there; `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the
-    wrapper on the awkward photos."""
+    """`realdamage-export`.
+
+    checkpoint: a .ckpt.
+    output: the .onnx to write (null: model.onnx beside the checkpoint).
+    tile, overlap: of the exported model, if its backbone takes any tile (null: as trained).
+    overwrite: replace an existing file.
+    opset: of ONNX.
+    tolerance: largest difference of the probability between torch and the wrapper.
+    """
 
     checkpoint: str = MISSING
     output: str | None = None
@@ -301,7 +415,7 @@ class ExportConfig:
 
 @dataclass
 class SynthesizeConfig:
-    """`synthesize.py`. `out`: the folder to fill; `overwrite`: remove what a recipe made there first."""
+    """`realdamage-synthesize`. `out`: the folder to fill; `overwrite`: first remove what a recipe made there."""
 
     out: str = MISSING
     overwrite: bool = False
@@ -311,11 +425,27 @@ class SynthesizeConfig:
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
 
 
+COMMANDS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "folds": FoldsConfig,
+    "export": ExportConfig,
+    "synthesize": SynthesizeConfig,
+}
+
+
 def register() -> None:
     """Makes the schemas known to Hydra; each command's YAML names its own first in its defaults list."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="folds_schema", node=FoldsConfig)
-    store.store(name="export_schema", node=ExportConfig)
-    store.store(name="synthesize_schema", node=SynthesizeConfig)
+    for command, schema in COMMANDS.items():
+        node = OmegaConf.structured(schema)
+        _thaw(node)
+        ConfigStore.instance().store(name=f"{command}_schema", node=node)
+
+
+def _thaw(node: DictConfig) -> None:
+    """OmegaConf makes frozen dataclasses read-only, but here they are a form that YAML fills in."""
+    OmegaConf.set_readonly(node, None)
+    for name in node:
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _thaw(child)

@@ -1,5 +1,5 @@
-"""Entry points of the five Hydra commands: they load the command on use, so that a base install names the missing extra
-instead of a stack trace."""
+"""What the console scripts of the Hydra commands call. A command is imported when it is used, so that a base install
+names the missing extra instead of printing a stack trace."""
 
 from __future__ import annotations
 
@@ -35,18 +35,17 @@ def folds() -> None:
 
 
 def _run(name: str) -> None:
-    """Imports `realdamage.<name>` and runs its `main`. Exits with MissingExtraError's code when a package of others is
-    not installed, and with 130 on Ctrl-C, which may well come while torch is imported; a module of ours that is missing
-    is a fault of the program and keeps its stack trace."""
+    """Runs the command's `main`. Exits with MissingExtraError's code when another project's package is not installed,
+    and with 130 on Ctrl-C, which may come while torch is imported. A missing module of ours keeps its stack trace."""
     try:
         importlib.import_module(f"realdamage.commands.{name}").main()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "realdamage":
             raise
-        told = MissingExtraError(f"realdamage.commands.{name}", "train", missing)
-        print(f"error: {told}", file=sys.stderr)
-        sys.exit(told.exit_code)
+        extra = MissingExtraError(f"realdamage-{name}", "train", missing)
+        print(f"error: {extra}", file=sys.stderr)
+        sys.exit(extra.exit_code)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

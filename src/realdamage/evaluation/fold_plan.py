@@ -13,7 +13,6 @@ from realdamage.data.checks import did_you_mean
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ConfigError
 from realdamage.evaluation.left_out_figures import MEAN, WORST, photos_of_fold
-from realdamage.training.settings import changed_settings
 
 # Hydra is imported where a training is composed: no module of this room brings it along.
 
@@ -118,6 +117,8 @@ class FoldPlan:
 
     def _changed(self, fold: str, stage: str, path: Path) -> list[str]:
         from omegaconf import OmegaConf
+
+        from realdamage.training.start import changed_settings
 
         had: Any = OmegaConf.to_container(OmegaConf.load(path))
         return changed_settings(

@@ -27,7 +27,7 @@ from realdamage.core.scorer import OnnxScorer
 from realdamage.core.verdict import Verdict
 from realdamage.errors import ModelFileError
 from realdamage.training.network import EvidenceViT
-from realdamage.training.scorer import TorchScorer
+from realdamage.training.network import TorchScorer
 
 PARITY_CALIBRATION = Calibration(method="platt", slope=1.0, intercept=0.0, prior=0.5)
 """Stands in while the file has no calibration of its own, so that the gate compares probabilities."""
