@@ -17,7 +17,12 @@ from realdamage.core.metadata import read_model_file
 from realdamage.data.manifest import read_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
 
-NETWORK = ("model.backbone=test_vit", "model.tile=64", "model.overlap=16")
+NETWORK = (
+    "model.backbone=test_vit",
+    "model.pretrained=false",
+    "model.tile=64",
+    "model.overlap=16",
+)
 
 
 @pytest.fixture
@@ -32,6 +37,7 @@ def command(run_command: Callable[..., Any]) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.slow
 def test_photos_in_verdict_out(
     command: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

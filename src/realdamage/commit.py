@@ -7,12 +7,10 @@ from pathlib import Path
 
 
 def git_commit() -> str:
-    """Commit of the repository that this code runs from, with "+changes" when files differ from it; "" outside a
-    repository."""
+    """Commit of the repository that this code runs from, with "+changes" when files differ from it;
+    "" outside a repository."""
     try:
-        commit, changes = (
-            _git(*words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
-        )
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+changes" if changes else "")

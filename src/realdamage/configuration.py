@@ -1,13 +1,14 @@
-"""Runs a Hydra command: finds the configs, explains misspellings, and prints errors without a stack trace."""
+"""Runs a Hydra command: finds the configs, explains misspellings, and prints errors without a stack
+trace."""
 
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -28,8 +29,8 @@ FULL = "HYDRA_FULL_ERROR"
 
 
 def config_folder() -> Path:
-    """The repository's `configs`, else those in the installed package. With an editable install only the former are
-    up to date."""
+    """The repository's `configs`, else those in the installed package. With an editable install
+    only the former are up to date."""
     in_repository = Path(__file__).resolve().parents[2] / "configs"
     if (in_repository / "train.yaml").is_file():
         return in_repository
@@ -37,7 +38,8 @@ def config_folder() -> Path:
 
 
 def compose(command: str, overrides: Iterable[str] = ()) -> DictConfig:
-    """The configuration that `command` ("train", …) would run with; for libraries and tests. Raises ConfigError."""
+    """The configuration that `command` ("train", …) would run with; for libraries and tests. Raises
+    ConfigError."""
     schema.register()
     running = GlobalHydra.instance()
     outer, running.hydra = running.hydra, None  # this may be called inside another Hydra command
@@ -58,28 +60,27 @@ def plain(config: Any) -> dict[str, Any]:
 def run(command: str, task: Callable[[Any], None]) -> None:
     """Runs `task` with the configuration that the command line asks for.
 
-    Exits with 2 for a wrong configuration, with the error's own code for a RealDamageError, and with a stack trace for
-    faults of the program (with HYDRA_FULL_ERROR=1: for all errors).
+    Exits with 2 for a wrong configuration, with the error's own code for a RealDamageError, and
+    with a stack trace for faults of the program (with HYDRA_FULL_ERROR=1: for all errors).
     """
     schema.register()
     full = os.environ.get(FULL) == "1"
+    ours = () if full else (RealDamageError, HydraException, OmegaConfBaseException)
     errors: list[Exception] = []
     started = False
 
     def guarded(config: Any) -> None:
         nonlocal started
         started = True
-        # Processes that the task starts (ddp) decide for themselves how to print an error.
-        if not full:
+        if not full:  # processes that the task starts (ddp) print errors their own way
             os.environ.pop(FULL, None)
         try:
             task(config)
-        except (RealDamageError, HydraException, OmegaConfBaseException) as error:
-            if full:
-                raise
+        except ours as error:
             # Raised here, Hydra would first print "Error executing job with overrides".
             errors.append(error)
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            with suppress(OSError):  # Hydra made the folder; it stays if anything is in it
+                Path(HydraConfig.get().runtime.output_dir).rmdir()
         finally:
             os.environ[FULL] = "1"
 
@@ -87,39 +88,36 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     guarded.__module__ = f"realdamage.{command}"
     # Without it Hydra prints and exits by itself, and no hint could be added.
     os.environ[FULL] = "1"
+    code, message = 0, ""
     try:
         folder = str(config_folder())
         hydra.main(version_base="1.3", config_path=folder, config_name=command)(guarded)()
         if errors:
             raise errors[0]
     except KeyboardInterrupt as interrupt:
-        if full:
-            raise
-        print(f"stopped; {str(interrupt) or 'what was finished is kept'}", file=sys.stderr)
-        sys.exit(130)
-    except (RealDamageError, HydraException, OmegaConfBaseException) as error:
-        if full:
-            raise
-        ours = isinstance(error, RealDamageError)
-        print(f"error: {error if ours else explain(error, command)}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, RealDamageError) else ConfigError.exit_code)
+        code, message = 130, f"stopped; {str(interrupt) or 'what was finished is kept'}"
+    except ours as error:
+        code = getattr(error, "exit_code", ConfigError.exit_code)
+        known = isinstance(error, RealDamageError)
+        message = f"error: {error if known else explain(error, command)}"
     except OSError as error:
         if full or started or not error.filename:
             raise
         # Hydra makes the run's folder before the task starts.
-        print(
-            f"error: {error.filename}: cannot be written ({error.strerror}). Choose another folder with paths.out=…",
-            file=sys.stderr,
-        )
-        sys.exit(RealDamageError.exit_code)
+        code = RealDamageError.exit_code
+        why = f"{error.filename}: cannot be written ({error.strerror})"
+        message = f"error: {why}. Choose another folder with paths.out=…"
     finally:
         if not full:
             os.environ.pop(FULL, None)
+    if message:
+        print(message, file=sys.stderr)
+        sys.exit(code)
 
 
 def explain(error: Exception, command: str) -> str:
-    """What is wrong with a configuration, with the near match of a misspelt key or option; else Hydra's own message
-    without its inner names."""
+    """What is wrong with a configuration, with the near match of a misspelt key or option; else
+    Hydra's own message without its inner names."""
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
@@ -134,7 +132,8 @@ def explain(error: Exception, command: str) -> str:
     return "\n".join(line for line in (*rest.splitlines(), hint) if line.strip())
 
 
-# Hydra's inner names, the folders it looked in, and its advice to append a key, which would let a misspelling through.
+# Hydra's inner names, the folders it looked in, and its advice to append a key, which would let a
+# misspelling through.
 _ABOUT_HYDRA = re.compile(
     r"^(?:\s+(?:full_key|reference_type|object_type)\b.*"
     r"|To append to your config use .*"
@@ -187,20 +186,3 @@ def _near_or_all(prefix: str, word: str, choices: list[str]) -> str:
     if near:
         return f"did you mean {prefix}{near[0]}?"
     return f"allowed there: {', '.join(sorted(choices)) or 'nothing'}"
-
-
-def _remove_if_empty(folder: Path) -> None:
-    """Removes a run's folder in which nothing was done, and empty ones above it, up to the working directory. Hydra makes
-    it before anything has checked the call."""
-    for handler in logging.getLogger().handlers[:]:
-        # The run's log, not written yet, would look for its folder later on.
-        log = Path(handler.baseFilename) if isinstance(handler, logging.FileHandler) else None
-        if log and log.parent == folder and not log.exists():
-            logging.getLogger().removeHandler(handler)
-    for each in (folder, *folder.parents):
-        if Path.cwd() not in each.parents:
-            return
-        try:
-            each.rmdir()
-        except OSError:  # not empty
-            return

@@ -16,7 +16,7 @@ from realdamage.data.manifest import read_manifest, write_manifest
 
 EXPERIMENT = """# @package _global_
 data: {batch_units: 7, tiles_per_photo: 1, audit: warn} # without one generator, the source tells the label
-model: {backbone: test_vit, tile: 64, overlap: 16}
+model: {backbone: test_vit, pretrained: false, tile: 64, overlap: 16}
 trainer: {max_epochs: 1, limit_train_batches: 1}
 """
 

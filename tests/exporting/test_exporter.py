@@ -21,9 +21,8 @@ from realdamage.core.scorer import OnnxScorer
 from realdamage.errors import ModelFileError, RealDamageError
 from realdamage.exporting import exporter
 from realdamage.exporting.exporter import awkward_photos, export_network, parity
-from realdamage.training.classifier import DamageClassifier, load_classifier
-from realdamage.training.record import model_metadata
-from realdamage.training.scorer import TorchScorer
+from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
+from realdamage.training.network import TorchScorer
 
 TOLERANCE = 1e-3
 

@@ -1,5 +1,5 @@
-"""`realdamage-train +experiment=quickstart`: fine-tunes a ViT; keeps the best and the last checkpoint in the run's
-folder."""
+"""`realdamage-train +experiment=quickstart`: fine-tunes a ViT; keeps the best and the last
+checkpoint in the run's folder."""
 
 from __future__ import annotations
 

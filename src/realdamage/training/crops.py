@@ -1,4 +1,5 @@
-"""Crops of photos with their masks: same place, same degradation and same turn in both halves of a pair."""
+"""Crops of photos with their masks: same place, same degradation and same turn in both halves of a
+pair."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class View:
     """One photo of the manifest, decoded.
 
     rgb: uint8 [h, w, 3], padded to whole patches and at least one tile.
-    mask: float32 [h, w] in 0..1, the synthetic share of each pixel (read-only where it is the same everywhere); None
-        where nobody knows which pixels are synthetic.
+    mask: float32 [h, w] in 0..1, the synthetic share of each pixel (read-only where it is the same
+        everywhere); None where nobody knows which pixels are synthetic.
     """
 
     row: int
@@ -74,15 +75,16 @@ def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
 
 
 def tile_label(share: Share) -> float:
-    """Label of a tile: 1 when some patch is mostly synthetic, 0 when none is touched, NaN when that is unknown or too
-    little to call it either way."""
+    """Label of a tile: 1 when some patch is mostly synthetic, 0 when none is touched, NaN when that
+    is unknown or too little to call it either way."""
     if np.isnan(share).any():
         return float("nan")
     return 1.0 if share.max() >= 0.5 else 0.0 if share.max() == 0.0 else float("nan")
 
 
 def crops_label(view: View, share: Share) -> float:
-    """Label of a photo's crops together: that of the photo, unless its mask says that the crops missed the edit."""
+    """Label of a photo's crops together: that of the photo, unless its mask says that the crops
+    missed the edit."""
     if not view.label:
         return 0.0
     return 1.0 if np.isnan(share).any() else tile_label(share)
@@ -117,7 +119,8 @@ def cut_alike(
 
 
 def _place(view: View, window: int, focus: float, rng: np.random.Generator) -> Place:
-    """Upper left corner (y, x) of a window; on a painted pixel for a share `focus` of the crops of an edit."""
+    """Upper left corner (y, x) of a window; on a painted pixel for a share `focus` of the crops of
+    an edit."""
     chance, y_share, x_share, pick, dy, dx = rng.random(6)
     height, width = view.rgb.shape[:2]
     top, left = max(0, height - window), max(0, width - window)
@@ -132,8 +135,8 @@ def _place(view: View, window: int, focus: float, rng: np.random.Generator) -> P
 def _relative(
     corner: Place, source: tuple[int, ...], target: tuple[int, ...], window: int
 ) -> Place:
-    """The same place in a photo of another size, moved inwards where the window would stick out: padding that only one
-    half of a pair gets would give its label away."""
+    """The same place in a photo of another size, moved inwards where the window would stick out:
+    padding that only one half of a pair gets would give its label away."""
     y, x = (
         min(int(at * to / of), max(0, to - window))
         for at, of, to in zip(corner, source, target, strict=False)
@@ -152,15 +155,16 @@ def _window(view: View, corner: Place, window: int, degradation: Degradation) ->
     if degraded.shape[:2] == mask.shape:
         return degraded, mask
     # Nearest neighbour is exact enough for shares of patches and keeps NaN.
+    sides: Any = zip(degraded.shape[:2], mask.shape, strict=True)
     rows, cols = (
-        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
-        for new, old in zip(degraded.shape[:2], mask.shape, strict=True)
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int) for new, old in sides
     )
     return degraded, mask[rows][:, cols]
 
 
 def _tile(pixels: npt.NDArray[Any], tile: int, inner: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """A tile of [h, w, …] at the relative place `inner`, reflect-padded at the right and below where that is smaller."""
+    """A tile of [h, w, …] at the relative place `inner`, reflect-padded at the right and below
+    where that is smaller."""
     pads = [(0, max(0, tile - side)) for side in pixels.shape[:2]]
     if max(pads)[1]:
         pixels = np.pad(pixels, [*pads, *[(0, 0)] * (pixels.ndim - 2)], mode="reflect")

@@ -1,11 +1,10 @@
-"""The LightningDataModule: from a folder with a manifest to batches. A recipe makes the photos first if there are none."""
+"""The LightningDataModule: from a folder with a manifest to batches. A recipe makes the photos
+first if there are none."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,8 @@ class DamageDataModule(L.LightningDataModule):
         self._reported: set[str] = set()
 
     def prepare_data(self) -> None:
-        """Makes the photos by the recipe when the folder has none. Lightning calls it in one process only."""
+        """Makes the photos by the recipe when the folder has none. Lightning calls it in one
+        process only."""
         recipe, root = self.data.recipe, Path(self.data.root)
         if recipe and not (root / "metadata.csv").is_file():
             from realdamage.configuration import compose, plain
@@ -71,7 +71,8 @@ class DamageDataModule(L.LightningDataModule):
         manifest = read_dataset(Path(self.data.root), self.reader)
         table = manifest.table
         if not (table["split"] != "").any():
-            # Splits made on the fly would be forgotten, and the model judged on photos that it was trained on.
+            # Splits made on the fly would be forgotten, and the model judged on photos that it was
+            # trained on.
             written = (manifest.root / "metadata.csv").is_file()
             first = "" if written else f"realdamage manifest {self.data.root}, then "
             raise ManifestError(
@@ -86,7 +87,8 @@ class DamageDataModule(L.LightningDataModule):
             found = dict(self._split(split).table["label"].value_counts())
             if set(found) != set(LABELS):
                 raise ManifestError(
-                    f"{manifest.root}: split {split} has {found or 'no photos'}; training needs both labels in it. "
+                    f"{manifest.root}: split {split} has {found or 'no photos'}; training needs "
+                    "both labels in it. "
                     "Add photos, or split again: realdamage split --overwrite.",
                     code="one_label",
                 )
@@ -94,41 +96,26 @@ class DamageDataModule(L.LightningDataModule):
         used = self.manifest.table["split"].isin(("train", "val"))
         # Exceptions are checked against the whole set: a part may be held back for the test.
         exceptions = read_exceptions(manifest)
-        self.audit_report = self._in_first_process(
-            partial(audit, self.manifest.subset(used), quick=True, exceptions=exceptions)
-        )
+        self.audit_report = audit(self.manifest.subset(used), quick=True, exceptions=exceptions)
         self._judge(self.audit_report)
 
-    def _in_first_process(self, work: Callable[[], AuditReport]) -> AuditReport:
-        """What `work` returns or raises in the first of this run's processes; the others wait for it."""
-        if self.trainer is None or self.trainer.world_size == 1:
-            return work()
-        outcome: Any = None
-        if self.trainer.is_global_zero:
-            try:
-                outcome = work()
-            except Exception as error:  # the other processes must not wait for ever
-                outcome = error
-        outcome = self.trainer.strategy.broadcast(outcome)
-        if isinstance(outcome, Exception):
-            raise outcome
-        found: AuditReport = outcome
-        return found
-
     def _excluded(self, manifest: Manifest) -> pd.Series:
-        """Rows that `data.exclude` names. Their test photos stay in the set: the figure is about them."""
+        """Rows that `data.exclude` names. Their test photos stay in the set: the figure is about
+        them."""
         table = manifest.table
         named = pd.Series(False, table.index)
         for column, values in self.data.exclude.items():
-            key = f"data.exclude.{column}"
             if column not in table.columns:
-                columns = ", ".join(name for name in table.columns if (table[name] != "").any())
-                raise ConfigError(f"{key}: {manifest.root} has no such column; it has {columns}")
-            unknown = sorted(set(values) - set(table[column]))
-            if unknown:
-                known = ", ".join(sorted(set(table[column]) - {""}))
                 raise ConfigError(
-                    f"{key}={unknown}: {manifest.root} has no such {column}; it has {known}"
+                    f"data.exclude.{column}: {manifest.root} has no such column; it has "
+                    f"{', '.join(table.columns)}"
+                )
+            known = set(table[column]) - {""}
+            if unknown := sorted(set(values) - known):
+                raise ConfigError(
+                    f"data.exclude.{column}={unknown}: {manifest.root} has no such {column}; it "
+                    "has "
+                    f"{', '.join(sorted(known))}"
                 )
             named |= table[column].isin(values)
         return named
@@ -137,15 +124,16 @@ class DamageDataModule(L.LightningDataModule):
         """Stops on a leak, or warns of it. Broken files are left to `on_error`."""
         if report.leaks:
             leaks = "\n".join(f"- {leak}" for leak in report.leaks)
-            found = f"{report.root}: the train and val photos give their label away without the damage:\n{leaks}"
+            found = f"{report.root}: the photos give their label away without the damage:\n{leaks}\n"
             if self.data.audit == "stop":
                 raise ManifestError(
-                    f"{found}\nFor all figures: realdamage audit {self.data.root} --html audit.html. Fix the set, or "
+                    f"{found}For all figures: realdamage audit {self.data.root} --html "
+                    "audit.html. Fix the set, or "
                     "train anyway with data.audit=warn; the model's metadata will say so.",
                     code="audit_failed",
                 )
             log.warning(
-                "%s\nContinuing with data.audit=warn; the model's metadata will say so.", found
+                "%sTraining anyway (data.audit=warn); the model's metadata will say so.", found
             )
         elif report.measured:
             figures = ", ".join(f"{t.title} {t.auroc:.3f}" for t in report.tests if t.measured)
@@ -184,8 +172,8 @@ class DamageDataModule(L.LightningDataModule):
         return batch
 
     def describe(self) -> dict[str, Any]:
-        """What the model was trained on, for its metadata: the manifest's digest, photos and generators of the train
-        split, what was excluded, and the audit's verdict."""
+        """What the model was trained on, for its metadata: the manifest's digest, photos and
+        generators of the train split, what was excluded, and the audit's verdict."""
         train = self._split("train").table
         counts = train["label"].value_counts()
         return {
@@ -202,12 +190,13 @@ class DamageDataModule(L.LightningDataModule):
         return self.manifest.select(split=split)
 
     def _photo_weights(self, manifest: Manifest) -> list[float]:
-        labels = manifest.table["label"].map(asdict(self.data.class_weights))
-        weights = labels * manifest.table["kind"].map(asdict(self.data.kind_weights))
+        labels = manifest.table["label"].map(self.data.class_weights)
+        weights = labels * manifest.table["kind"].map(self.data.kind_weights)
         for label in LABELS:
             if not weights[manifest.table["label"] == label].any():
                 raise ConfigError(
-                    f"data.class_weights, data.kind_weights: every {label} photo of the train split of {manifest.root} "
+                    f"data.class_weights, data.kind_weights: every {label} photo of the train "
+                    f"split of {manifest.root} "
                     f"weighs 0; class_weights.{label} and that of one of its kinds must be above 0"
                 )
         return [float(weight) for weight in weights]

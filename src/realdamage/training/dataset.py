@@ -1,8 +1,9 @@
 """Datasets and samplers: the crops of training units, and whole photos for validation.
 
-A unit is a pair (an original and what was made of it) or a single photo. Both halves of a pair get the same crop and
-the same degradation. Every draw depends only on the seed, the epoch, the unit and how often the epoch had it before, so
-a resumed run and a run with another number of workers see the same crops.
+A unit is a pair (an original and what was made of it) or a single photo. Both halves of a pair get
+the same crop and the same degradation. Every draw depends only on the seed, the epoch, the unit and
+how often the epoch had it before, so a resumed run and a run with another number of workers see the
+same crops.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ Chances = npt.NDArray[np.float64]
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
-    """Yields (epoch, index, times this epoch had it before): this process's share of an order that depends on the seed
-    and the epoch alone.
+    """Yields (epoch, index, times this epoch had it before): this process's share of an order that
+    depends on the seed and the epoch alone.
 
-    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is filled up from the
-    front, so that all processes take the same number of steps.
+    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is
+    filled up from the front, so that all processes take the same number of steps.
 
-    chances: of each unit, float [length], summing to 1; an epoch then is `draws` draws with replacement (None:
-        `length`). Without them it is every unit once.
+    chances: of each unit, float [length], summing to 1; an epoch then is `draws` draws with
+        replacement (None: `length`). Without them it is every unit once.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
 
 class PairDataset(Dataset[Batch]):
-    """Training units of a manifest; `dataset[epoch, index, times before]` gives one unit's crops as a batch of its own.
+    """Training units of a manifest; `dataset[epoch, index, times before]` gives one unit's crops as
+    a batch of its own.
 
-    With `part_shares`, each synthetic photo without an original gets a real photo as a partner, with the same crop and
-    degradation. Such units are always degraded, so that both photos share the last save of their histories.
+    With `part_shares`, each synthetic photo without an original gets a real photo as a partner,
+    with the same crop and degradation. Such units are always degraded, so that both photos share
+    the last save of their histories.
 
     photo_weights: weight in the loss, one for each row of the manifest (None: 1).
     """
@@ -113,14 +116,16 @@ class PairDataset(Dataset[Batch]):
         if row in self._cache:
             return self._cache[row]
         view = read_view(self.manifest, row, self.spec)
-        # The first photos stay: an epoch reads every photo once, so none is better kept than another.
+        # The first photos stay: an epoch reads every photo once, so none is better kept than
+        # another.
         if view.nbytes <= self._cache_left:
             self._cache_left -= view.nbytes
             self._cache[row] = view
         return view
 
     def __getitem__(self, key: tuple[int, int] | tuple[int, int, int] | int) -> Batch:
-        # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches must stay the same.
+        # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches
+        # must stay the same.
         epoch, index, *before = (0, key) if isinstance(key, int) else key
         rng = np.random.default_rng(
             [self.seed, epoch, index, *(times for times in before if times)]
@@ -142,7 +147,8 @@ class PairDataset(Dataset[Batch]):
                 continue
             return {**self._crops(views, degradations, rng, epoch), "skipped": skipped}
         raise ManifestError(
-            f"{self.manifest.root}: none of its training photos can be read; the first: {skipped[0]}"
+            f"{self.manifest.root}: none of its training photos can be read; the first: "
+            f"{skipped[0]}"
         )
 
     def _crops(
@@ -166,7 +172,8 @@ class PairDataset(Dataset[Batch]):
 
 
 def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
-    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,) for the others."""
+    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,)
+    for the others."""
     rows = {name: row for row, name in enumerate(manifest.table["file_name"])}
     units: list[tuple[int, ...]] = []
     paired: set[int] = set()
@@ -184,9 +191,9 @@ def unit_chances(
 ) -> Chances:
     """The chance of each unit in a draw, float64 [units].
 
-    `shares` says how much of the draws each part of the set gets (column `part`). Inside a part, a generator (a family
-    where none is named) is drawn by the square root of its units, then one of these units. A unit belongs to the part
-    of its last photo; real photos count as one generator.
+    `shares` says how much of the draws each part of the set gets (column `part`). Inside a part, a
+    generator (a family where none is named) is drawn by the square root of its units, then one of
+    these units. A unit belongs to the part of its last photo; real photos count as one generator.
 
     Raises ConfigError: a part that the set does not have, or shares that do not sum to 1.
     """
@@ -205,7 +212,8 @@ def unit_chances(
         if not inside.any() and share:
             raise ConfigError(
                 f"data.part_shares.{part}: {root} has no such part; it has "
-                f"{', '.join(sorted(set(manifest.table['part'])))}. Set it to 0 and raise the others to a sum of 1, "
+                f"{', '.join(sorted(set(manifest.table['part'])))}. Set it to 0 and raise the "
+                "others to a sum of 1, "
                 f"{advice}"
             )
         generators = last["generator"].where(last["generator"] != "", last["family"])[inside]
@@ -223,7 +231,8 @@ def _by_source(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
 
 
 def collate_units(units: Sequence[Batch]) -> Batch:
-    """Joins units. The tiles of a photo follow each other, and every photo has the same number of them."""
+    """Joins units. The tiles of a photo follow each other, and every photo has the same number of
+    them."""
     keys = [key for key in units[0] if key != "skipped"]
     batch: Batch = {key: torch.cat([unit[key] for unit in units]) for key in keys}
     batch["skipped"] = [message for unit in units for message in unit["skipped"]]
@@ -233,7 +242,8 @@ def collate_units(units: Sequence[Batch]) -> Batch:
 class WholePhotoDataset(Dataset[Batch]):
     """Photos for validation: every tile of the full cover, as the wrapper cuts them.
 
-    Index -1 means no photo: it fills up the last round when several processes share a split, and counts for nothing.
+    Index -1 means no photo: it fills up the last round when several processes share a split, and
+    counts for nothing.
     """
 
     def __init__(self, manifest: Manifest, spec: PixelSpec, on_error: str = "raise") -> None:

@@ -1,8 +1,8 @@
 """Losses by their name in a configuration (`model.loss`, `model.patch_loss`).
 
-Each takes `logit`, `label` and `weight` of one shape and gives a scalar. A label lies in 0..1, or is NaN where it is
-unknown and counts for nothing. Without any known label the loss is 0 and still part of the graph, so that the processes
-of a distributed run stay together.
+Each takes `logit`, `label` and `weight` of one shape and gives a scalar. A label lies in 0..1, or
+is NaN where it is unknown and counts for nothing. Without any known label the loss is 0 and still
+part of the graph, so that the processes of a distributed run stay together.
 """
 
 from __future__ import annotations
@@ -46,5 +46,4 @@ def _known(logit: Tensor, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor
     return target, weight.to(logit.dtype) * known
 
 
-LOSSES: dict[str, Loss] = {"bce": bce, "focal": focal}
-PATCH_LOSSES: dict[str, Loss] = {**LOSSES, "dice": dice}
+LOSSES: dict[str, Loss] = {"bce": bce, "focal": focal, "dice": dice}

