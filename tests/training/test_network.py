@@ -216,7 +216,7 @@ def test_a_checkpoint_of_a_run_brings_its_heads_and_fits_another_tile(tmp_path: 
 
 
 def test_weights_that_cannot_be_downloaded_name_both_ways_out(no_download: None) -> None:
-    with pytest.raises(ModelFileError, match="model.pretrained=false") as caught:
+    with pytest.raises(ModelFileError, match=r"model\.pretrained=false") as caught:
         build_network(ModelConfig("test_vit.r160_in1k", 64, True))
     assert "model.weights=PATH" in str(caught.value)
     assert (caught.value.code, caught.value.exit_code) == ("download_failed", 3)
