@@ -95,8 +95,7 @@ class DataConfig:
         if self.cache_gib and self.workers:
             raise ConfigError(
                 f"data.cache_gib={self.cache_gib} with data.workers={self.workers}: each worker "
-                "would keep every "
-                "photo for itself. Set one of them to 0."
+                "would keep every photo for itself. Set one of them to 0."
             )
         if self.epoch_units is not None and not (self.epoch_units >= 1 and self.part_shares):
             raise ConfigError(
@@ -282,7 +281,7 @@ class ExportConfig:
     """`realdamage-export`."""
 
     checkpoint: str = MISSING  # a .ckpt
-    output: str | None = None  # the .onnx to write; null: model.onnx beside the checkpoint
+    output: str | None = None  # the .onnx to write; null: model.onnx next to the checkpoint
     tile: int | None = None  # of the exported model, if its backbone takes any; null: as trained
     overlap: int | None = None
     overwrite: bool = False  # replace an existing file

@@ -1,4 +1,5 @@
-"""Every experiment composes and builds: trainer, callbacks, loggers, data module and network, without any download."""
+"""Every experiment composes and builds: trainer, callbacks, loggers, data module and network,
+without any download."""
 
 from __future__ import annotations
 
@@ -9,11 +10,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from realdamage.configuration import compose, config_folder
-from realdamage.schema import TrainConfig
 from realdamage.training.module import DamageClassifier
 from realdamage.training.run import build
 
@@ -25,7 +24,8 @@ RECIPES = sorted(path.stem for path in (config_folder() / "recipe").glob("*.yaml
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """timm makes a backbone of two blocks with random weights, and we note what it was asked for."""
+    """timm makes a backbone of two blocks with random weights, and we note what it was asked
+    for."""
     create = timm.create_model
     names: list[tuple[str, bool]] = []
 
@@ -87,37 +87,6 @@ def test_every_experiment_builds(
     assert all("lora" in name for name in backbone) == (strategy != "full")
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_is_a_short_delta(experiment: str) -> None:
-    lines = (config_folder() / "experiment" / f"{experiment}.yaml").read_text().splitlines()
-    assert lines[0] == "# @package _global_"
-    assert len(lines) <= 26
-    settings = yaml.safe_load("\n".join(lines))
-    assert set(settings) - {"defaults"} <= set(TrainConfig.__dataclass_fields__)
-    for default in settings.get("defaults", []):
-        assert (
-            default == "_self_"
-            or default in EXPERIMENTS
-            or next(iter(default)).startswith("override /")
-        )
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("debug", ["fast", "overfit"])
-def test_debugging_an_experiment_changes_what_it_must(
-    experiment: str, debug: str, composed
-) -> None:
-    config = composed(f"+experiment={experiment}", f"+debug={debug}")
-    assert config.name == "debug"
-    assert config.data.workers == 0
-    if debug == "fast":
-        assert (config.trainer.max_epochs, config.trainer.limit_train_batches) == (1, 2)
-    else:
-        assert config.trainer.overfit_batches == 2
-        assert config.data.degradations.probability == 0.0
-        assert config.callbacks.ema is None
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_config_fits_its_backbone(
     model: str, composed, asked: list[tuple[str, bool]]
@@ -145,16 +114,6 @@ def test_every_logger_builds(logger: str, composed, asked: list[tuple[str, bool]
     assert [type(found).__name__.lower() for found in trainer.loggers] == [
         {"mlflow": "mlflowlogger"}.get(logger, f"{logger}logger")
     ]
-
-
-@pytest.mark.parametrize("trainer", ["gpu", "ddp"])
-def test_the_other_trainers_compose(trainer: str, tmp_path: Path) -> None:
-    config = compose("train", [f"trainer={trainer}", f"paths.run={tmp_path}"])
-    assert config.trainer.devices == {"gpu": 1, "ddp": 2}[trainer]
-    assert (config.trainer.strategy == "ddp") == (trainer == "ddp")
-    # Several GPUs are used no worse than one.
-    assert config.trainer.accelerator == "gpu"
-    assert config.trainer.benchmark
 
 
 def test_a_callback_or_logger_is_switched_off_with_null(

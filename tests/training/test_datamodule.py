@@ -1,4 +1,5 @@
-"""From a folder to batches: splits, weights, exclusions, photos made on the spot, and broken files by name."""
+"""From a folder to batches: splits, weights, exclusions, photos made on the spot, and broken files
+by name."""
 
 from __future__ import annotations
 
@@ -151,15 +152,6 @@ def test_a_split_of_one_label_is_refused_and_named(write_set, tmp_path: Path, sp
     assert caught.value.code == "one_label"
 
 
-def test_a_group_in_two_splits_is_refused(write_set, tmp_path: Path) -> None:
-    root = write_set(tmp_path / "set", 16)
-    table = read_manifest(root).table
-    table.loc[0, "split"] = "val"
-    write_manifest(root, table)
-    with pytest.raises(ManifestError, match=r"00_original\.png.*'val'.*'train'"):
-        module(root)
-
-
 @pytest.mark.parametrize(
     ("options", "key"),
     [
@@ -173,11 +165,6 @@ def test_settings_that_do_not_fit_the_photos_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=key):
         module(tiny_manifest, **options).train_dataloader()
-
-
-def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"metadata\.csv"):
-        module(tmp_path)
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Pairs stay aligned: the same crop, the same laundering, and a label that says what the crop shows."""
+"""Pairs stay aligned: the same crop, the same laundering, and a label that says what the crop
+shows."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from PIL import Image
 from realdamage.core.photo import PixelSpec
 from realdamage.data.degradations import Degradations, Jpeg, Webp
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.errors import ConfigError, ManifestError, PhotoError
+from realdamage.errors import ConfigError
 from realdamage.schema import DataConfig
 from realdamage.training.crops import read_view, tile_label
 from realdamage.training.dataset import (
@@ -77,7 +78,8 @@ def pairs(
 def test_both_halves_get_the_same_crop_and_the_same_laundering(
     tmp_path: Path, photo_factory, shape: tuple[int, int], degradations: Degradations
 ) -> None:
-    """Where an edit changed no pixel at all, its crops are those of the original to the last bit, noise included."""
+    """Where an edit changed no pixel at all, its crops are those of the original to the last bit,
+    noise included."""
     photo = photo_factory(*shape, 0)
     mask = np.zeros(shape, np.bool_)
     mask[10:30, 10:30] = True
@@ -89,7 +91,7 @@ def test_both_halves_get_the_same_crop_and_the_same_laundering(
 def test_patches_that_the_mask_does_not_touch_are_equal_and_those_it_fills_are_not(
     tmp_path: Path, photo_factory
 ) -> None:
-    """The label of a patch stands for its own pixels, through crop, flip and turn."""
+    """The label of a patch belongs to its own pixels, through crop, flip and turn."""
     photo = photo_factory(150, 130, 1)
     mask = np.zeros((150, 130), np.bool_)
     mask[37:91, 41:99] = True
@@ -137,7 +139,8 @@ def test_focus_places_crops_on_the_edit(tmp_path: Path, photo_factory) -> None:
 
 
 def test_an_original_of_another_size_is_cropped_at_the_same_relative_place(tmp_path: Path) -> None:
-    """Re-synthesised frames may come back smaller; brightness tells where in the photo a crop lies."""
+    """Re-synthesised frames may come back smaller; brightness tells where in the photo a crop
+    lies."""
     ramp = np.repeat(
         np.repeat(np.linspace(0, 250, 240)[:, None, None], 200, axis=1), 3, axis=2
     ).astype(np.uint8)
@@ -237,15 +240,6 @@ def set_with_broken_photo(write_set, tmp_path: Path) -> Path:
     return root
 
 
-def test_a_broken_training_photo_stops_the_run_by_name(set_with_broken_photo: Path) -> None:
-    manifest = read_manifest(set_with_broken_photo)
-    dataset = pair_dataset(manifest)
-    with pytest.raises(PhotoError, match=r"01_ai_region\.png"):
-        [dataset[0, index] for index in range(len(dataset))]
-    with pytest.raises(PhotoError, match=r"01_ai_region\.png"):
-        [WholePhotoDataset(manifest, SPEC)[row] for row in range(len(manifest))]
-
-
 def test_a_skipped_photo_is_named_and_replaced_by_another_never_by_zeros(
     set_with_broken_photo: Path,
 ) -> None:
@@ -262,22 +256,6 @@ def test_a_skipped_photo_is_named_and_replaced_by_another_never_by_zeros(
     assert torch.isnan(filler["photo_label"]).all()  # counts for nothing
 
 
-def test_when_no_photo_can_be_read_the_first_is_named(write_set, tmp_path: Path) -> None:
-    root = write_set(tmp_path / "set", 2)
-    for photo in (root / "photos").iterdir():
-        photo.write_bytes(b"")
-    dataset = pair_dataset(read_manifest(root), on_error="skip")
-    with pytest.raises(ManifestError, match=r"00_original\.png"):
-        dataset[0, 0]
-
-
-def test_a_mask_of_another_size_names_both_sizes(tmp_path: Path, photo_factory) -> None:
-    photo = photo_factory(100, 120, 0)
-    manifest = write_pair(tmp_path, photo, photo, np.ones((50, 60), np.bool_))
-    with pytest.raises(ManifestError, match=r"mask.png.*60×50.*120×100"):
-        pair_dataset(manifest)[0, 0]
-
-
 def test_whole_photos_are_cut_as_the_wrapper_cuts_them(tmp_path: Path, photo_factory) -> None:
     photo = photo_factory(300, 150, 6)  # beyond max_side=256
     mask = np.zeros((300, 150), np.bool_)
@@ -292,27 +270,18 @@ def test_whole_photos_are_cut_as_the_wrapper_cuts_them(tmp_path: Path, photo_fac
 
 
 class TestEpochSampler:
-    def test_each_epoch_holds_every_unit_once_in_another_order(self) -> None:
-        sampler = EpochSampler(20, seed=0)
-        orders = []
-        for epoch in (0, 1):
+    def test_each_epoch_holds_every_unit_once_in_an_order_of_its_own(self) -> None:
+        """The order depends on seed and epoch alone."""
+        orders = set()
+        for seed, epoch in ((0, 3), (0, 3), (1, 3), (0, 4)):
+            sampler = EpochSampler(20, seed=seed)
+            list(sampler)  # having been read before changes nothing
             sampler.set_epoch(epoch)
             order = list(sampler)
             assert {(seen, before) for seen, _, before in order} == {(epoch, 0)}
             assert sorted(index for _, index, _ in order) == list(range(20))
-            orders.append([index for _, index, _ in order])
-        assert orders[0] != orders[1]
-
-    def test_the_order_depends_on_seed_and_epoch_alone(self) -> None:
-        first, again, other = (
-            EpochSampler(20, seed=0),
-            EpochSampler(20, seed=0),
-            EpochSampler(20, seed=1),
-        )
-        for sampler in (first, again, other):
-            sampler.set_epoch(3)
-        list(first)  # having been read before changes nothing
-        assert list(first) == list(again) != list(other)
+            orders.add(tuple(order))
+        assert len(orders) == 3
 
     @pytest.mark.parametrize(("length", "processes"), [(20, 2), (21, 2), (5, 4), (1, 3)])
     def test_processes_share_the_units_and_take_as_many_steps(
@@ -339,7 +308,8 @@ class TestEpochSampler:
 
 
 def unpaired_set(root: Path, photo_factory) -> Manifest:
-    """Three real photos of source a, one of b, a pair of one family, and four lone images of another."""
+    """Three real photos of source a, one of b, a pair of one family, and four lone images of
+    another."""
     root.mkdir()
     rows = [
         {"file_name": f"a{i}.png", "label": "real", "source": "a", "part": "photos"}
@@ -394,7 +364,7 @@ def test_a_part_of_share_0_need_not_be_there(tmp_path: Path, photo_factory) -> N
 
 @pytest.mark.parametrize(
     "shares",
-    [{"photos": 0.5}, {"photos": 0.5, "generator": 0.5}, {"photos": 1.5, "generated": -0.5}],
+    [{"photos": 0.5, "generator": 0.5}, {"photos": 1.5, "generated": -0.5}],
 )
 def test_shares_that_fit_no_part_are_refused(
     tmp_path: Path, photo_factory, shares: dict[str, float]
@@ -458,38 +428,27 @@ def test_the_first_whole_photos_are_not_those_of_one_source() -> None:
         )
 
 
-def test_the_filler_counts_for_nothing(tiny_manifest: Path) -> None:
-    filler = WholePhotoDataset(read_manifest(tiny_manifest), SPEC)[-1]
-    assert torch.isnan(filler["photo_label"]).all()
-    assert torch.isnan(filler["patch_share"]).all()
-
-
 def test_a_cached_photo_is_read_once_and_gives_the_same_crops(
     tiny_manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = read_manifest(tiny_manifest).select(split="train")
-    plain = pair_dataset(manifest)
+    plain, cached = pair_dataset(manifest), pair_dataset(manifest, cache_gib=1.0)
+    expected = [plain[epoch, index] for epoch in (0, 1) for index in range(len(plain))]
     read: list[int] = []
     monkeypatch.setattr(
         "realdamage.training.dataset.read_view",
         lambda m, row, spec: (read.append(row), read_view(m, row, spec))[1],
     )
-    cached = pair_dataset(manifest, cache_gib=1.0)
-    for epoch in range(2):
-        for index in range(len(plain)):
-            ours, theirs = cached[epoch, index], plain[epoch, index]
-            assert torch.equal(ours["tiles"], theirs["tiles"])
-            assert torch.equal(ours["patch_share"], theirs["patch_share"])
-    rows = {row for unit in cached.units for row in unit}
-    assert sorted(set(read)) == sorted(rows)
-    times_by_cached = len(read) - 2 * sum(len(unit) for unit in plain.units)
-    assert times_by_cached == len(rows)
+    found = [cached[epoch, index] for epoch in (0, 1) for index in range(len(plain))]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours["tiles"], theirs["tiles"])
+        assert torch.equal(ours["patch_share"], theirs["patch_share"])
+    assert sorted(read) == sorted({row for unit in cached.units for row in unit})
 
 
 def test_a_full_cache_takes_no_more(tiny_manifest: Path) -> None:
     manifest = read_manifest(tiny_manifest).select(split="train")
-    first = read_view(manifest, 0, SPEC)
-    room = first.rgb.nbytes / 2**30  # a real photo's mask is one number
+    room = read_view(manifest, 0, SPEC).rgb.nbytes / 2**30  # a real photo's mask is one number
     dataset = pair_dataset(manifest, cache_gib=1.5 * room)
     for index in range(len(dataset)):
         dataset[0, index]

@@ -1,8 +1,8 @@
-"""The network: patch evidence in the right place, its own normalisation, and weights from where one says."""
+"""The network: patch evidence in the right place, its own normalisation, and weights from where one
+says."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,13 @@ def tiles(count: int, side: int = 64) -> torch.Tensor:
     )
 
 
-def test_shapes_and_types() -> None:
-    network = tiny()
-    logit, evidence = network(tiles(3))
-    assert (network.patch, network.grid, network.prefix_tokens) == (16, 4, 1)
-    assert logit.shape == (3,)
-    assert evidence.shape == (3, 4, 4)
-    assert logit.dtype == evidence.dtype == torch.float32
-
-
 def test_evidence_lies_where_its_patch_lies() -> None:
     """Row by row: a linear reading of the token that timm makes of that patch."""
     network = tiny()
     pixels = tiles(1)
-    _, evidence = network(pixels)
+    logit, evidence = network(pixels)
+    assert (network.patch, network.grid, network.prefix_tokens) == (16, 4, 1)
+    assert (logit.shape, evidence.shape) == ((1,), (1, 4, 4))
     normalised = (pixels.permute(0, 3, 1, 2).float() - network.mean) / network.std
     tokens = network.backbone.forward_features(normalised)[0, 1:]
     for row, col in ((0, 0), (0, 3), (2, 1)):
@@ -120,7 +113,8 @@ def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
     expected = reference.blocks[:5](reference.bn1(reference.conv_stem(normalised)))
     assert expected.shape == (2, 112, 4, 4)
     torch.testing.assert_close(network.backbone.patch_embed.backbone(normalised), expected)
-    # Trained weights are used: the same picture moved by one patch has nearly the same features inside.
+    # Trained weights are used: the same picture moved by one patch has nearly the same features
+    # inside.
     assert network.train().backbone.patch_embed.backbone.bn1.training is False
 
 
@@ -163,7 +157,6 @@ def test_the_tile_logit_is_the_soft_maximum_of_its_evidence_and_the_class_token(
     values = evidence.flatten(1).double() * EVIDENCE_SHARPNESS
     expected = (values.exp().mean(dim=1)).log() / EVIDENCE_SHARPNESS
     torch.testing.assert_close(logit.double(), expected, atol=1e-6, rtol=1e-6)
-    assert math.isclose(float(evidence.mean() <= logit.mean()), 1.0)
 
 
 def test_normalisation_is_the_backbones_own() -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,8 @@ FILTERS = {
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:0": 2}
 
 
-class Step(Protocol):
-    """One pixel operation: uint8 [h, w, 3] in, uint8 [h', w', 3] out. Only `Resize` changes the
-    size."""
-
-    def __call__(self, rgb: RGB) -> RGB: ...
+Step = Callable[[RGB], RGB]
+"""One pixel operation: uint8 [h, w, 3] in, uint8 [h', w', 3] out. Only `Resize` changes the size."""
 
 
 @dataclass(frozen=True)

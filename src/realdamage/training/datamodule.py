@@ -88,8 +88,7 @@ class DamageDataModule(L.LightningDataModule):
             if set(found) != set(LABELS):
                 raise ManifestError(
                     f"{manifest.root}: split {split} has {found or 'no photos'}; training needs "
-                    "both labels in it. "
-                    "Add photos, or split again: realdamage split --overwrite.",
+                    "both labels in it. Add photos, or split again: realdamage split --overwrite.",
                     code="one_label",
                 )
         self._photo_weights(self._split("train"))  # fails before anything takes time
@@ -114,8 +113,7 @@ class DamageDataModule(L.LightningDataModule):
             if unknown := sorted(set(values) - known):
                 raise ConfigError(
                     f"data.exclude.{column}={unknown}: {manifest.root} has no such {column}; it "
-                    "has "
-                    f"{', '.join(sorted(known))}"
+                    f"has {', '.join(sorted(known))}"
                 )
             named |= table[column].isin(values)
         return named
@@ -124,12 +122,14 @@ class DamageDataModule(L.LightningDataModule):
         """Stops on a leak, or warns of it. Broken files are left to `on_error`."""
         if report.leaks:
             leaks = "\n".join(f"- {leak}" for leak in report.leaks)
-            found = f"{report.root}: the photos give their label away without the damage:\n{leaks}\n"
+            found = (
+                f"{report.root}: the photos give their label away without the damage:\n{leaks}\n"
+            )
             if self.data.audit == "stop":
                 raise ManifestError(
                     f"{found}For all figures: realdamage audit {self.data.root} --html "
-                    "audit.html. Fix the set, or "
-                    "train anyway with data.audit=warn; the model's metadata will say so.",
+                    "audit.html. Fix the set, or train anyway with data.audit=warn; the model's "
+                    "metadata will say so.",
                     code="audit_failed",
                 )
             log.warning(
@@ -196,8 +196,8 @@ class DamageDataModule(L.LightningDataModule):
             if not weights[manifest.table["label"] == label].any():
                 raise ConfigError(
                     f"data.class_weights, data.kind_weights: every {label} photo of the train "
-                    f"split of {manifest.root} "
-                    f"weighs 0; class_weights.{label} and that of one of its kinds must be above 0"
+                    f"split of {manifest.root} weighs 0; class_weights.{label} and that of one of "
+                    "its kinds must be above 0"
                 )
         return [float(weight) for weight in weights]
 

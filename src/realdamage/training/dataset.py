@@ -8,7 +8,6 @@ same crops.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -124,7 +123,7 @@ class PairDataset(Dataset[Batch]):
         return view
 
     def __getitem__(self, key: tuple[int, int] | tuple[int, int, int] | int) -> Batch:
-        # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches
+        # Lightning's overfit_batches uses a sequential sampler instead; its few batches
         # must stay the same.
         epoch, index, *before = (0, key) if isinstance(key, int) else key
         rng = np.random.default_rng(
@@ -191,30 +190,23 @@ def unit_chances(
 ) -> Chances:
     """The chance of each unit in a draw, float64 [units].
 
-    `shares` says how much of the draws each part of the set gets (column `part`). Inside a part, a
-    generator (a family where none is named) is drawn by the square root of its units, then one of
-    these units. A unit belongs to the part of its last photo; real photos count as one generator.
+    shares: of the draws, for each part of the set (column `part`); taken relative to their sum.
 
-    Raises ConfigError: a part that the set does not have, or shares that do not sum to 1.
+    Inside a part, a generator (a family where none is named) is drawn by the square root of its
+    units, then one of these. A unit belongs to the part of its last photo; real photos count as one
+    generator. Raises ConfigError: a part that the set does not have.
     """
-    root = manifest.root
-    advice = "or train without shares: +experiment=vit_lite"
     if "part" not in manifest.table:
-        raise ConfigError(f"data.part_shares: {root} has no column part. Add it, {advice}")
-    if not math.isclose(total := sum(shares.values()), 1.0, abs_tol=1e-6):
-        raise ConfigError(f"data.part_shares={dict(shares)}: the shares sum to {total:g}, not to 1")
+        raise ConfigError(f"data.part_shares: {manifest.root} has no column part")
     last = manifest.table.iloc[[unit[-1] for unit in units]]
     chances = np.zeros(len(units))
     for part, share in shares.items():
-        if share < 0:
-            raise ConfigError(f"data.part_shares.{part}={share}: must be at least 0")
         inside = (last["part"] == part).to_numpy()
-        if not inside.any() and share:
+        if share < 0 or (share and not inside.any()):
             raise ConfigError(
-                f"data.part_shares.{part}: {root} has no such part; it has "
-                f"{', '.join(sorted(set(manifest.table['part'])))}. Set it to 0 and raise the "
-                "others to a sum of 1, "
-                f"{advice}"
+                f"data.part_shares.{part}={share}: must be at least 0, and 0 for a part that "
+                f"{manifest.root} does not have; it has "
+                f"{', '.join(sorted(set(manifest.table['part'])))}"
             )
         generators = last["generator"].where(last["generator"] != "", last["family"])[inside]
         weights = generators.groupby(generators).transform("size").to_numpy() ** -0.5

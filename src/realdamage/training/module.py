@@ -223,10 +223,10 @@ def load_classifier(
         classifier.on_load_checkpoint(checkpoint)
     except (RuntimeError, TypeError) as error:
         raise ModelFileError(
-            f"{path} holds weights of another architecture than its settings name "
-            f"(backbone {hparams.get('backbone')!r}, tile {hparams.get('tile')}): "
-            f"{' '.join(str(error).split())[:300]}. "
-            "Train again, or use the version and the tile that wrote it.",
+            f"{path} holds weights of another architecture than its settings name (backbone "
+            f"{hparams.get('backbone')!r}, tile {hparams.get('tile')}): "
+            f"{' '.join(str(error).split())[:300]}. Train again, or use the version and the tile "
+            "that wrote it.",
             code="other_architecture",
         ) from error
     merge_adapters(classifier.network)

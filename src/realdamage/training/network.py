@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from realdamage.errors import ConfigError, ModelFileError, RealDamageError
 from realdamage.schema import ModelConfig
-from realdamage.training import backbones  # noqa: F401  registers ours with timm
+from realdamage.training import backbones  # noqa: F401  registers vit_lite with timm
 
 EVIDENCE_SHARPNESS = 2.0
 """Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the
@@ -126,9 +126,8 @@ def build_network(model: ModelConfig) -> EvidenceViT:
     except Exception as error:
         raise ModelFileError(
             f"The pretrained weights of {backbone} could not be downloaded "
-            f"({type(error).__name__}: {first_line(error)}). Without a network, give a local "
-            "file with "
-            "model.weights=PATH, or train from scratch with model.pretrained=false.",
+            f"({type(error).__name__}: {first_line(error)}). Without a network, give a local file "
+            "with model.weights=PATH, or train from scratch with model.pretrained=false.",
             code="download_failed",
         ) from error
     if not hasattr(body, "patch_embed") or not hasattr(body, "num_prefix_tokens"):
@@ -136,8 +135,8 @@ def build_network(model: ModelConfig) -> EvidenceViT:
     patch = _patch_side(body)
     if tile % patch:
         raise ConfigError(
-            f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; "
-            f"near: {max(1, tile // patch) * patch}"
+            f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; near: "
+            f"{max(1, tile // patch) * patch}"
         )
     network = EvidenceViT(body, tile)
     if model.weights:
@@ -160,8 +159,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         raise ModelFileError(
             f"{path} is not a checkpoint of realdamage ({type(error).__name__}: "
-            f"{first_line(error)}). "
-            "Give a .ckpt that realdamage-train wrote.",
+            f"{first_line(error)}). Give a .ckpt that realdamage-train wrote.",
             code="no_checkpoint",
         ) from error
     return checkpoint
@@ -203,8 +201,7 @@ def _load_weights(network: EvidenceViT, path: Path) -> None:
         raise ModelFileError(
             f"model.weights={path}: these weights do not fit ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}). Use weights of the same backbone (a .ckpt: "
-            "of a run without "
-            "adapt=lora), or model.weights=null.",
+            "of a run without adapt=lora), or model.weights=null.",
             code="weights_do_not_fit",
         ) from error
 

@@ -64,15 +64,14 @@ def fit(config: DictConfig, resume: Path | None) -> None:
         sizes = [(p.numel(), p.requires_grad) for p in classifier.network.parameters()]
         count, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
         print(
-            f"{config.model.backbone}: {count / 1e6:.1f} million parameters, "
-            f"{learning / 1e6:.1f} million learn",
+            f"{config.model.backbone}: {count / 1e6:.1f} million parameters, {learning / 1e6:.1f} "
+            "million learn",
             flush=True,
         )
     try:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-    except (
-        SystemExit
-    ):  # how Lightning ends on Ctrl-C (with code 1) and on SIGTERM (with 0, as if it were done)
+    except SystemExit:
+        # How Lightning ends on Ctrl-C (with code 1) and on SIGTERM (with 0, as if it were done).
         if not trainer.is_global_zero:
             raise
         raise KeyboardInterrupt(how_to_continue(trainer, config, resume)) from None
@@ -216,8 +215,7 @@ def print_ending(trainer: L.Trainer, monitor: str) -> None:
     elif best:
         print(
             f"no best checkpoint: {monitor} was not measured. It needs a validation with "
-            f"{_NEEDS[monitor]} "
-            f"(trainer.limit_val_batches={trainer.limit_val_batches}, "
+            f"{_NEEDS[monitor]} (trainer.limit_val_batches={trainer.limit_val_batches}, "
             f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch})."
         )
     if shown := _figures(trainer.logged_metrics, "val/"):

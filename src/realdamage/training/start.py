@@ -26,16 +26,7 @@ CONFIG = "config.yaml"
 """In the folder of a run: its resolved configuration."""
 
 # These do not change what is learned.
-FREE = (
-    "name",
-    "resume",
-    "overwrite",
-    "threads",
-    "paths",
-    "logger",
-    "data.workers",
-    "data.cache_gib",
-)
+FREE = tuple("name resume overwrite threads paths logger data.workers data.cache_gib".split())
 # A resumed run may also train longer, elsewhere, and measure other things on the way.
 _FREE_TO_RESUME = (*FREE, "trainer", "callbacks", "monitor", "demo", "debug")
 _PATHS = ("data.root", "model.weights")
@@ -47,9 +38,8 @@ def check_photos(config: DictConfig) -> None:
     root = config.data.root
     if not config.data.recipe and not Path(root).exists():
         raise ConfigError(
-            f"data.root={root}: no such file or folder. Give the folder of the photos, or a "
-            "table of them, or let "
-            "data.recipe make them there.",
+            f"data.root={root}: no such file or folder. Give the folder of the photos, or a table "
+            "of them, or let data.recipe make them there.",
             code="no_photos",
         )
 
@@ -72,14 +62,13 @@ def run_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         raise ConfigError(
             f"{folder}: another run is writing to this folder. Wait until it ends, or choose "
-            "another folder with "
-            "name=…",
+            "another folder with name=…",
             code="folder_in_use",
         ) from None
     except OSError as error:
         raise RealDamageError(
-            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder "
-            "with paths.out=…",
+            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with "
+            "paths.out=…",
             code="cannot_write",
         ) from error
     try:
@@ -103,8 +92,7 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
         if last.is_file() and not config.overwrite:
             raise ConfigError(
                 f"{folder} already holds a run. Continue it with resume=last, start over with "
-                "overwrite=true, or "
-                "choose another folder with name=…",
+                "overwrite=true, or choose another folder with name=…",
                 code="folder_has_run",
             )
         return None
@@ -124,9 +112,8 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
         if changed := changed_settings(values, plain(config), _FREE_TO_RESUME):
             raise ConfigError(
                 f"resume={config.resume}: {checkpoint} was trained with other settings: "
-                f"{'; '.join(changed)}. Resume "
-                f"with those, or start a new run from its weights: model.weights={checkpoint} "
-                "name=…",
+                f"{'; '.join(changed)}. Resume with those, or start a new run from its weights: "
+                f"model.weights={checkpoint} name=…",
                 code="other_settings",
             )
     return checkpoint
@@ -148,11 +135,8 @@ def changed_settings(
         old, new = (each.get(key, defaults.get(key)) for each in (before, after))
         if key in _PATHS and old and new:
             old, new = Path(old).resolve(), Path(new).resolve()
-        if (
-            (old or new)
-            and old != new
-            and not any(f"{key}.".startswith(f"{each}.") for each in free)
-        ):
+        may_differ = any(f"{key}.".startswith(f"{each}.") for each in free)
+        if (old or new) and old != new and not may_differ:
             changed.append(f"{key} was {old}, now {new}")
     return changed
 
