@@ -345,7 +345,7 @@ class RecipeConfig:
     name: str = MISSING
     seed: int = 0
     source: SourceConfig = field(default_factory=SourceConfig)
-    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    shares: dict[str, Any] = field(default_factory=dict)  # checked by Recipe
     paint_share: float | None = None
     overlay_share: float = 0.1
     damages: list[str] | None = None

@@ -32,7 +32,7 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:0": 2}
 
 
 Step = Callable[[RGB], RGB]
-"""One pixel operation: uint8 [h, w, 3] in, uint8 [h', w', 3] out. Only `Resize` changes the size."""
+"""A pixel operation: uint8 [h, w, 3] in, uint8 [h', w', 3] out. Only `Resize` changes the size."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ CONFIG = "config.yaml"
 """In the folder of a run: its resolved configuration."""
 
 # These do not change what is learned.
-FREE = tuple("name resume overwrite threads paths logger data.workers data.cache_gib".split())
+_FREE_DATA = ("data.workers", "data.cache_gib")
+FREE = ("name", "resume", "overwrite", "threads", "paths", "logger", *_FREE_DATA)
 # A resumed run may also train longer, elsewhere, and measure other things on the way.
 _FREE_TO_RESUME = (*FREE, "trainer", "callbacks", "monitor", "demo", "debug")
 _PATHS = ("data.root", "model.weights")
