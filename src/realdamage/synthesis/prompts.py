@@ -79,7 +79,7 @@ class PromptCatalogue:
 
     @classmethod
     def from_config(cls, mapping: Mapping[str, Any]) -> PromptCatalogue:
-        """A catalogue from the `prompts` section of a configuration (`schema.PromptsConfig`).
+        """A catalogue from the `prompts` section of a configuration (`schema_recipe.PromptsConfig`).
 
         Raises ConfigError, naming the key: a damage, severity or material without phrases, one that is not known, a
         placeholder that nothing fills, a sentence that does not name the damage, or a share outside 0..1.
