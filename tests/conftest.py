@@ -48,6 +48,7 @@ SaveRedModel = Callable[..., Path]
 
 TINY_RUN = (
     "model.backbone=test_vit",
+    "model.pretrained=false",
     "model.tile=64",
     "model.overlap=16",
     "trainer.max_epochs=2",

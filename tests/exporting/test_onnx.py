@@ -22,9 +22,8 @@ from realdamage.exporting import onnx as exporter
 from realdamage.exporting import parity as check
 from realdamage.exporting.onnx import Exported, export_network
 from realdamage.exporting.parity import awkward_photos, parity
-from realdamage.training.classifier import DamageClassifier, load_classifier
-from realdamage.training.record import model_metadata
-from realdamage.training.scorer import TorchScorer
+from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
+from realdamage.training.network import TorchScorer
 
 TOLERANCE = 1e-3
 

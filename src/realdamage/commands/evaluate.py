@@ -44,9 +44,8 @@ def load_checkpoint(config: EvaluateConfig) -> Detector:
     """A Detector from a .ckpt, judged by the same code as an .onnx. Raises ModelFileError."""
     import torch
 
-    from realdamage.training.classifier import load_classifier
-    from realdamage.training.record import model_metadata
-    from realdamage.training.scorer import TorchScorer
+    from realdamage.training.module import load_classifier, model_metadata
+    from realdamage.training.network import TorchScorer
 
     if config.threads:
         torch.set_num_threads(config.threads)

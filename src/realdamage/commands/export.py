@@ -11,8 +11,7 @@ from realdamage import configuration
 from realdamage.errors import UsageError
 from realdamage.exporting.onnx import export_network
 from realdamage.schema import ExportConfig
-from realdamage.training.classifier import load_classifier
-from realdamage.training.record import model_metadata
+from realdamage.training.module import load_classifier, model_metadata
 
 
 def run(config: ExportConfig) -> None:

@@ -43,7 +43,7 @@ from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
 from realdamage.files import write_atomically
 from realdamage.rendering.markdown import to_markdown
 from realdamage.schema import FoldsConfig
-from realdamage.training.settings import changed_settings
+from realdamage.training.start import changed_settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

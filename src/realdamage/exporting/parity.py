@@ -15,7 +15,7 @@ from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata, graph_sha256
 from realdamage.core.policy import Calibration
 from realdamage.core.scorer import OnnxScorer
-from realdamage.training.scorer import TorchScorer
+from realdamage.training.network import TorchScorer
 
 PARITY_CALIBRATION = Calibration(method="platt", slope=1.0, intercept=0.0, prior=0.5)
 """For a file without a calibration, so that probabilities can be compared."""

@@ -1,8 +1,8 @@
-"""What learns and how fast: every adapter gets a gradient, merging changes nothing, lower blocks learn slower."""
+"""What learns and how fast: every adapter gets a gradient, merging changes nothing, lower blocks
+learn slower."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +12,8 @@ import torch
 from torch import nn
 
 from realdamage.errors import ConfigError
-from realdamage.training.adaptation import (
-    Adaptation,
-    adapt_network,
-    merge_adapters,
-    parameter_groups,
-)
+from realdamage.schema import AdaptConfig, ModelConfig
+from realdamage.training.adapt import adapt_network, merge_adapters, parameter_groups
 from realdamage.training.network import EvidenceViT, build_network
 
 BACKBONES = (
@@ -40,7 +36,7 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EvidenceViT]:
             lambda name, **given: create(name, **{**given, "depth": 2, **options}),
         )
         torch.manual_seed(0)
-        return build_network(backbone, tile=64, pretrained=False)
+        return build_network(ModelConfig(backbone, 64, False))
 
     return make
 
@@ -59,7 +55,7 @@ def loss(network: EvidenceViT) -> torch.Tensor:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_adapter_gets_a_gradient(backbone: str, shallow) -> None:
     network = shallow(backbone)
-    adapt_network(network, Adaptation("lora", rank=2))
+    adapt_network(network, AdaptConfig("lora", rank=2))
     adapters = {name: p for name, p in network.backbone.named_parameters() if "lora_" in name}
     assert len(adapters) == 2 * 2 * 4  # A and B, two blocks, qkv, proj, fc1 and fc2
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-3)
@@ -82,7 +78,7 @@ def test_every_adapter_gets_a_gradient(backbone: str, shallow) -> None:
 def test_merging_leaves_a_plain_network_with_the_same_outputs(backbone: str, shallow) -> None:
     network = shallow(backbone)
     plain = [name for name, _ in network.named_parameters()]
-    adapt_network(network, Adaptation("lora", rank=2))
+    adapt_network(network, AdaptConfig("lora", rank=2))
     before = [output.detach() for output in network.eval()(tiles())]
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
@@ -96,7 +92,8 @@ def test_merging_leaves_a_plain_network_with_the_same_outputs(backbone: str, sha
     merged = [output.detach() for output in network(tiles())]
     difference = max(float((a - b).abs().max()) for a, b in zip(adapted, merged, strict=True))
     print(
-        f"{backbone}: largest difference after merging {difference:.1e} (allowed {MERGE_TOLERANCE:g})"
+        f"{backbone}: largest difference after merging {difference:.1e} (allowed "
+        f"{MERGE_TOLERANCE:g})"
     )
     assert difference < MERGE_TOLERANCE
     assert [name for name, _ in network.named_parameters()] == plain
@@ -107,50 +104,15 @@ def test_merging_leaves_a_plain_network_with_the_same_outputs(backbone: str, sha
     ]
 
 
-def test_layers_that_an_attention_reads_past_get_no_adapter_and_are_named(shallow, caplog) -> None:
-    """BEiT computes qkv with F.linear on the layer's weight; an adapter on the layer would never run."""
-    network = shallow("beit_base_patch16_224", embed_dim=64, num_heads=2)
-    with caplog.at_level(logging.WARNING):
-        adapt_network(network, Adaptation("lora", rank=2))
-    assert "no adapters on blocks.0.attn.qkv, blocks.1.attn.qkv" in caplog.text
-    for _ in range(2):
-        for name, parameter in network.named_parameters():
-            if "lora_B" in name:
-                nn.init.normal_(parameter, std=0.1)
-        network.zero_grad()
-        loss(network).backward()
-    adapters = {name: p for name, p in network.named_parameters() if "lora_" in name}
-    assert len(adapters) == 2 * 2 * 3
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapters.values())
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_head_trains_the_heads_alone(backbone: str, shallow) -> None:
-    network = shallow(backbone)
-    adapt_network(network, Adaptation("head"))
-    learning = {name for name, p in network.named_parameters() if p.requires_grad}
-    assert learning == {
-        "patch_head.weight",
-        "patch_head.bias",
-        "tile_head.weight",
-        "tile_head.bias",
-    }
-    before = {name: p.clone() for name, p in network.named_parameters()}
-    optimizer = torch.optim.AdamW(parameter_groups(network, Adaptation("head"), 1e-2, 0.05))
-    loss(network).backward()
-    optimizer.step()
-    changed = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}
-    assert changed == learning
-
-
 @pytest.mark.parametrize("strategy", ["head", "lora"])
-@pytest.mark.parametrize("backbone", ["test_vit", "vit_micro"])
+@pytest.mark.parametrize("backbone", ["test_vit", "vit_lite"])
 def test_a_step_changes_nothing_but_heads_and_adapters(
     strategy: Any, backbone: str, shallow
 ) -> None:
-    """Statistics of batch norms included, which change in a forward pass; also after a validation in between."""
+    """Statistics of batch norms included, which change in a forward pass; also after a validation
+    in between."""
     network = shallow(backbone)
-    adaptation = Adaptation(strategy, rank=2, dropout=0.5)
+    adaptation = AdaptConfig(strategy, rank=2, dropout=0.5)
     adapt_network(network, adaptation)
     network.eval()
     network.train()
@@ -180,7 +142,7 @@ def test_a_step_changes_nothing_but_heads_and_adapters(
 def test_drop_path_is_off_where_the_backbone_is_frozen(shallow) -> None:
     for strategy, still in (("head", True), ("lora", False), ("full", False)):
         network = shallow("test_vit", drop_path_rate=0.5)
-        adapt_network(network, Adaptation(strategy, rank=2))
+        adapt_network(network, AdaptConfig(strategy, rank=2))
         torch.manual_seed(0)
         assert torch.equal(network(tiles(32))[0], network(tiles(32))[0]) == still
 
@@ -189,7 +151,7 @@ def test_drop_path_is_off_where_the_backbone_is_frozen(shallow) -> None:
 def test_lower_blocks_learn_slower(backbone: str, shallow) -> None:
     network = shallow(backbone)
     groups = parameter_groups(
-        network, Adaptation("full", layer_decay=0.5), lr=1.0, weight_decay=0.1
+        network, AdaptConfig("full", layer_decay=0.5), lr=1.0, weight_decay=0.1
     )
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     names = {
@@ -208,7 +170,7 @@ def test_lower_blocks_learn_slower(backbone: str, shallow) -> None:
 
 def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow) -> None:
     network = shallow("test_vit")
-    groups = parameter_groups(network, Adaptation("full"), lr=0.1, weight_decay=0.05)
+    groups = parameter_groups(network, AdaptConfig("full"), lr=0.1, weight_decay=0.05)
     assert {group["lr"] for group in groups} == {0.1}
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     for name, parameter in network.named_parameters():
@@ -218,47 +180,25 @@ def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow
 
 def test_adapters_all_learn_at_the_full_rate(shallow) -> None:
     network = shallow("test_vit")
-    adaptation = Adaptation("lora", rank=2, layer_decay=0.5)
-    adapt_network(network, adaptation)
-    groups = parameter_groups(network, adaptation, lr=0.1, weight_decay=0.05)
+    adapt = AdaptConfig("lora", rank=2, layer_decay=0.5)
+    adapt_network(network, adapt)
+    groups = parameter_groups(network, adapt, lr=0.1, weight_decay=0.05)
     grouped = {id(p) for group in groups for p in group["params"]}
     assert grouped == {id(p) for p in network.parameters() if p.requires_grad}
     assert {group["lr"] for group in groups} == {0.1}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"strategy": "lorra"}, r"adapt\.strategy=lorra.*full, lora, head"),
-        ({"layer_decay": 0.0}, r"adapt\.layer_decay=0"),
-        ({"rank": 0}, r"adapt\.rank=0"),
-        ({"alpha": 0.0}, r"adapt\.alpha=0\.0"),
-        ({"dropout": 1.0}, r"adapt\.dropout=1\.0"),
-    ],
-)
-def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Adaptation(**settings)
-
-
-def test_adapters_need_blocks() -> None:
-    class Bare(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tile = 32
-            self.backbone = nn.Sequential(nn.Linear(3, 3))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.backbone(x.float())
-
-    with pytest.raises(ConfigError, match="no linear layers under `blocks`"):
-        adapt_network(Bare(), Adaptation("lora"))
+def test_adapters_need_blocks(shallow) -> None:
+    network = shallow("test_vit")
+    network.backbone.blocks = nn.Sequential()
+    with pytest.raises(ConfigError, match="blocks"):
+        adapt_network(network, AdaptConfig("lora"))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.03, 1.0])
 def test_the_stem_learns_at_its_own_rate(factor: float) -> None:
-    network = build_network("vit_lite", tile=64, pretrained=False)
-    adaptation = Adaptation(stem=factor)
+    network = build_network(ModelConfig("vit_lite", 64, False))
+    adaptation = AdaptConfig(stem=factor)
     adapt_network(network, adaptation)
     rates = {
         id(p): g["lr"]
