@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from realdamage.schema_recipe import PromptsConfig, RecipeConfig
+from realdamage.synthesis.recipe import Recipe
 
 
 @dataclass
@@ -300,6 +300,15 @@ class ExportConfig:
 
 
 @dataclass
+class PromptsConfig:
+    """See `realdamage.synthesis.prompts.PromptCatalogue`, which checks it."""
+
+    generic_share: float = 0.5
+    fits: dict[str, list[str]] = field(default_factory=dict)
+    languages: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class SynthesizeConfig:
     """`synthesize.py`. `out`: the folder to fill; `overwrite`: remove what a recipe made there first."""
 
@@ -307,7 +316,7 @@ class SynthesizeConfig:
     overwrite: bool = False
     name: str = "synthesize"
     paths: PathsConfig = field(default_factory=PathsConfig)
-    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    recipe: Recipe = field(default_factory=Recipe)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
 
 

@@ -20,8 +20,10 @@ import pandas as pd
 
 from realdamage.data.manifest import write_manifest
 from realdamage.data.writer import TablePool
-from realdamage.synthesis.generators import GeneratorSettings, load_generators
-from realdamage.synthesis.group import Base, GroupMaker, group_photos
+from realdamage.synthesis.codec import Codec
+from realdamage.synthesis.engine import GeneratorSettings
+from realdamage.synthesis.recipe import Base, Recipe
+from realdamage.synthesis.runner import GroupMaker
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample"
@@ -37,8 +39,26 @@ CAMERAS = ("50db46a1b3", "87f1e27464", "6f80fd2d0a", "f5914c584d")
 """Cuts of camera photos that show things one can buy; the other 88 show landscapes, houses or people."""
 LEFT_OUT = (
     # Printed faces, addresses, advertisements, or the mark of somebody's phone.
-    *("paper499", "paper241", "paper123", "paper430", "paper105", "paper177", "paper494", "paper12"),
-    *("paper178", "paper316", "paper149", "paper484", "paper402", "paper551", "paper414", "paper82"),
+    *(
+        "paper499",
+        "paper241",
+        "paper123",
+        "paper430",
+        "paper105",
+        "paper177",
+        "paper494",
+        "paper12",
+    ),
+    *(
+        "paper178",
+        "paper316",
+        "paper149",
+        "paper484",
+        "paper402",
+        "paper551",
+        "paper414",
+        "paper82",
+    ),
     *("paper162", "metal385", "metal207", "cardboard84", "plastic439", "Arla-Natural", "Arla-Mild"),
     *("paper404", "2ac96388", "6f12f05e", "c3aff407", "49859c1d", "70ebbf0b"),
     # The same thing in another split.
@@ -123,7 +143,9 @@ def candidates(shared: Path) -> pd.DataFrame:
     cameras = (table["source"] == "cameras") & name.str.removesuffix(".jpg").isin(CAMERAS)
     wanted = table["source"].isin(("trashnet", "grocery", "clothing")) | cameras
     table = table[wanted & ~unsure & ~name.str.startswith(LEFT_OUT)].copy()
-    table["sha256"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table["path"]]
+    table["sha256"] = [
+        hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table["path"]
+    ]
     return table.drop(columns=["group", "split"], errors="ignore").join(
         splits[["group", "split"]], on="sha256"
     )
@@ -141,7 +163,9 @@ def chosen(table: pd.DataFrame) -> pd.DataFrame:
     once = table[(table["source"] == "grocery") | ~table["group"].duplicated()]
     what = once["damage"].where(once["damage"] != "", once["category"])
     turn = once.groupby(["split", "sort", what]).cumcount()
-    ranked = once.assign(turn=turn.mask(once.index.isin(edited), -1)).sort_values("turn", kind="stable")
+    ranked = once.assign(turn=turn.mask(once.index.isin(edited), -1)).sort_values(
+        "turn", kind="stable"
+    )
     parts = [ranked[ranked["sort"] == "cameras"]]
     for split, counts in COUNTS.items():
         for kind, count in counts.items():
@@ -157,8 +181,10 @@ def chosen(table: pd.DataFrame) -> pd.DataFrame:
 def make(shared: Path, out: Path) -> pd.DataFrame:
     """Writes photos, masks, metadata.csv and NOTICE.md; returns the manifest."""
     photos = chosen(candidates(shared))
-    generators = load_generators([GeneratorSettings("house", "house", "house")], {})
-    maker = GroupMaker(generators, TablePool.of_qualities(*QUALITY), PAINTED)
+    house = GeneratorSettings("house", "house")
+    recipe = Recipe(generators={"house": house}, damages=list(PAINTED), overlay_share=0.0)
+    pool = TablePool.of_qualities(*QUALITY)
+    maker = GroupMaker(recipe, {"house": Codec("house", house, {})}, pool, [])
     shutil.rmtree(out, ignore_errors=True)
     rows = []
     for index, row in enumerate(photos.to_dict("records")):
@@ -175,7 +201,7 @@ def make(shared: Path, out: Path) -> pd.DataFrame:
             # Damage must not mean synthetic: of the things known to be intact, edits show none.
             paint_share=float(row["condition"] == "unknown"),
         )
-        made = group_photos(maker, base, index, out, np.random.default_rng([seed, index]))
+        made = maker.group(base, index, out, np.random.default_rng([seed, index]))
         rows += [each | {"origin": row["file_name"]} for each in made]
     table = pd.DataFrame(rows)
     write_manifest(out, table)
