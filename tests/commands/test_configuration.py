@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from realdamage import schema, schema_recipe
+from realdamage import schema
 from realdamage.configuration import compose, config_folder, run
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import ConfigError, PhotoError
@@ -191,13 +191,6 @@ def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
 
     from realdamage.core.pooling import Pooling
     from realdamage.data.degradations import Degradations
-    from realdamage.synthesis.generators import GeneratorSettings
-    from realdamage.synthesis.settings import (
-        IncludeSettings,
-        Recipe,
-        SourceSettings,
-        WriterSettings,
-    )
     from realdamage.training.adaptation import Adaptation
     from realdamage.training.classifier import DamageClassifier, LossWeights
     from realdamage.training.datamodule import DamageDataModule
@@ -209,11 +202,6 @@ def test_the_schema_holds_the_arguments_of_the_classes_it_configures() -> None:
         (schema.PoolingConfig, Pooling, set()),
         (schema.LossConfig, LossWeights, set()),
         (schema.AdaptConfig, Adaptation, set()),
-        (schema_recipe.RecipeConfig, Recipe, {"prompts"}),
-        (schema_recipe.IncludeConfig, IncludeSettings, {"name"}),
-        (schema_recipe.SourceConfig, SourceSettings, set()),
-        (schema_recipe.WriterConfig, WriterSettings, set()),
-        (schema_recipe.GeneratorConfig, GeneratorSettings, {"name"}),
     ):
         parameters = set(inspect.signature(configured).parameters) - {"self"}
         assert {field.name for field in fields(config)} == parameters - besides, configured

@@ -153,10 +153,10 @@ def test_the_manifest_notebook_finds_the_trap_that_it_sets(execute: Execute) -> 
     found = execute("01_manifest")
     assert found.errors == []
     assert found.pictures == 7
-    assert "24 photos in data/sample, 24 of them looked at here" in found.printed
+    assert "177 photos in data/sample, 177 of them looked at here" in found.printed
     assert "audit passed" in found.printed
     assert "source, AUROC 1.000" in found.printed
-    assert "source generated: 0 real, 14 synthetic" in found.printed
+    assert "source generated: 0 real, 19 synthetic" in found.printed
     assert re.search(
         r"\d+ pairs look alike; 0 of them in two groups, 0 in two splits", found.printed
     )
@@ -171,7 +171,7 @@ def test_the_errors_notebook_shows_the_figures_of_its_evaluation(
     assert found.errors == []
     assert found.pictures == 9
     metrics = json.loads((evaluated.folder / "metrics.json").read_text())
-    assert "24 photos judged, under 2 perturbations" in found.printed
+    assert "177 photos judged, under 2 perturbations" in found.printed
     low, high = metrics["intervals"]["auroc"]
     for text in (
         f"{metrics['auroc']:.3f}",

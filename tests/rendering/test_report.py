@@ -251,7 +251,7 @@ def test_generators_are_sorted_by_a_rule_and_told_apart_by_what_the_model_was_tr
 
 def test_the_codecs_of_the_rule_are_those_of_the_recipes() -> None:
     pytest.importorskip("torch")
-    from realdamage.synthesis.house_codec import HOUSE_CODECS
+    from realdamage.synthesis.autoencoders import HOUSE_CODECS
 
     recipe = yaml.safe_load((REPOSITORY / "configs" / "recipe" / "codecs.yaml").read_text())[
         "recipe"

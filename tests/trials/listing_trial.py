@@ -1,10 +1,12 @@
-"""Measures the comparison with the listing photo: makes pairs of known truth, and counts what is said of them.
+"""Measures the comparison with the listing photo: makes pairs of known truth, and counts what is
+said of them.
 
     python tests/trials/listing_trial.py --photos DIR --pairs 500 --seed 0 --csv FILE
 
-Pairs, drawn from a folder with a manifest: copies with and without painted damage, both laundered; other shots of the
-same product (photos of one group); other products of the same source; and a second exposure, the same scene under other
-sensor noise, as from a tripod. Half of the groups are for choosing thresholds, the other half for reporting.
+Pairs, drawn from a folder with a manifest: copies with and without painted damage, both laundered;
+other shots of the same product (photos of one group); other products of the same source; and a
+second exposure, the same scene under other sensor noise, as from a tripod. Half of the groups are
+for choosing thresholds, the other half for reporting.
 """
 
 from __future__ import annotations
@@ -137,7 +139,8 @@ def launder(
 ) -> tuple[bytes, Mask]:
     """(the buyer's file, the mask moved with the pixels). rgb: uint8 [h, w, 3]. mask: bool [h, w].
 
-    transformation: a name of `TRANSFORMATIONS`. The file is a JPEG of quality 75 to 92, of 40 after "recompressed".
+    transformation: a name of `TRANSFORMATIONS`. The file is a JPEG of quality 75 to 92, of 40 after
+    "recompressed".
     """
     painted = Image.fromarray(mask.astype(np.uint8) * 255)
     picture, painted = TRANSFORMATIONS[transformation](Image.fromarray(rgb), painted, rng)
@@ -155,8 +158,10 @@ def _jpeg(picture: Image.Image, quality: int) -> bytes:
 class Trial:
     """One pair and what was said of it.
 
-    box_recall: share of the visibly painted pixels inside the change boxes; NaN without such pixels.
-    false_area: share of the claim photo that is boxed without being painted; NaN unless the pair is a copy.
+    box_recall: share of the visibly painted pixels inside the change boxes; NaN without such
+    pixels.
+    false_area: share of the claim photo that is boxed without being painted; NaN unless the pair is
+    a copy.
     ms: milliseconds for the pair, decoding included.
     """
 
@@ -170,7 +175,8 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A claim photo, the listing photo it is compared with, and the painted pixels of the claim photo."""
+    """A claim photo, the listing photo it is compared with, and the painted pixels of the claim
+    photo."""
 
     kind: str
     transformation: str
@@ -180,7 +186,8 @@ class Pair:
 
 
 def draw_pairs(manifest: Manifest, count: int, seed: int, half: str = "report") -> Iterator[Pair]:
-    """`count` pairs; each depends on the seed and its own number alone. half: of the groups, one of `HALVES`.
+    """`count` pairs; each depends on the seed and its own number alone. half: of the groups, one of
+    `HALVES`.
 
     Raises ManifestError when no group of that half has two photos, or no source two groups.
     """
@@ -281,7 +288,8 @@ def _grown(painted: Mask) -> Mask:
 
 
 def summarise(trials: Sequence[Trial]) -> list[dict[str, object]]:
-    """A row for each kind, and for each kind of copy and transformation, with Wilson intervals at 95%."""
+    """A row for each kind, and for each kind of copy and transformation, with Wilson intervals at
+    95%."""
     sets: dict[tuple[str, str], list[Trial]] = {}
     for kind in KINDS:
         of_kind = [trial for trial in trials if trial.kind == kind]

@@ -2,9 +2,10 @@
 
     python tests/trials/make_sample.py ../shared
 
-Photos keep their size, are chosen by the hash of their bytes, one for each product, and stay in the split that
-data/splits.csv gives them, so the packaged model was never trained on the sample's test photos. All of them leave
-through the recipe's own writer, because nothing about the files may tell an edit from a photo.
+Photos keep their size, are chosen by the hash of their bytes, one for each product, and stay in the
+split that data/splits.csv gives them, so the packaged model was never trained on the sample's test
+photos. All of them leave through the recipe's own writer, because nothing about the files may tell
+an edit from a photo.
 """
 
 from __future__ import annotations
@@ -34,36 +35,28 @@ COUNTS = {
     "test": {"damaged": 9, "intact": 6, "clothing": 10, "grocery": 8},
     "policy": {"damaged": 7, "intact": 5, "clothing": 6, "grocery": 5},
 }
-"""Photos of each split; `damaged` and `intact` are those of trashnet that were labelled with confidence."""
+"""Photos of each split; `damaged` and `intact` are those of trashnet that were labelled with
+confidence."""
 CAMERAS = ("50db46a1b3", "87f1e27464", "6f80fd2d0a", "f5914c584d")
-"""Cuts of camera photos that show things one can buy; the other 88 show landscapes, houses or people."""
-LEFT_OUT = (
-    # Printed faces, addresses, advertisements, or the mark of somebody's phone.
-    *(
-        "paper499",
-        "paper241",
-        "paper123",
-        "paper430",
-        "paper105",
-        "paper177",
-        "paper494",
-        "paper12",
-    ),
-    *(
-        "paper178",
-        "paper316",
-        "paper149",
-        "paper484",
-        "paper402",
-        "paper551",
-        "paper414",
-        "paper82",
-    ),
-    *("paper162", "metal385", "metal207", "cardboard84", "plastic439", "Arla-Natural", "Arla-Mild"),
-    *("paper404", "2ac96388", "6f12f05e", "c3aff407", "49859c1d", "70ebbf0b"),
-    # The same thing in another split.
-    *("plastic452", "plastic454", "paper119", "metal270", "metal144", "7e200cc9"),
+"""Cuts of camera photos that show things one can buy; the other 88 show landscapes, houses or
+people."""
+PAPERS = (
+    "paper168.jpg",
+    "paper272.jpg",
+    "paper337.jpg",
+    "paper449.jpg",
+    "paper497.jpg",
+    "paper525.jpg",
+    "paper528.jpg",
+    "paper576.jpg",
 )
+"""Of trashnet's paper these show neither faces nor addresses."""
+LEFT_OUT = (
+    *("metal385", "metal207", "cardboard84", "plastic439", "Arla-Natural", "Arla-Mild"),
+    *("2ac96388", "6f12f05e", "c3aff407", "49859c1d", "70ebbf0b"),
+    *("plastic452", "plastic454", "metal270", "metal144", "7e200cc9"),
+)
+"""Printed faces, the mark of somebody's phone, or the same thing as in another split."""
 EDITED: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("metal223", 0, ("ai_region",)),
     ("Tropicana-Apple-Juice_021", 9, ("annotated", "ai_region", "ai_whole")),
@@ -78,59 +71,21 @@ EDITED: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("plastic237", 0, ("ai_region",)),
     ("plastic359", 0, ("ai_region", "ai_whole")),
 )
-"""The first photos of the sample: the start of the name, the seed (chosen by eye), and what is made of each."""
+"""The first photos of the sample: the start of the name, the seed (chosen by eye), and what is made
+of each."""
 PAINTED = ("torn", "stained", "crushed", "creased", "dented", "broken")
 """The damage types of the real photos, so that no type means synthetic."""
-NOTICE = """# Where these photos come from
-
-| source | photos | licence, author |
-|---|---|---|
-{rows}
-
-Every photo was saved again as JPEG and lost up to 8 pixels at its edges; nothing else was changed, except in those
-whose `kind` in metadata.csv is not `original` or `damaged`. The column `origin` names the file in its source.
-
-## cameras: free use
-
-The README of github.com/drewnoakes/metadata-extractor-images says: "This is a collection of images gathered during
-the development of the metadata-extractor project. You are free to use these however you wish."
-
-## clothing: CC0 1.0 Universal
-
-The person who associated a work with this deed has dedicated the work to the public domain by waiving all of his or
-her rights to the work worldwide under copyright law, including all related and neighbouring rights, to the extent
-allowed by law. You can copy, modify, distribute and perform the work, even for commercial purposes, all without
-asking permission. Full text: https://creativecommons.org/publicdomain/zero/1.0/legalcode
-
-## trashnet and grocery: MIT License
-
-Copyright (c) 2017 Gary Thung
-
-Copyright (c) 2019 Marcus Klasson
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-"""
 SOURCES = {
     "cameras": "free use, contributors of github.com/drewnoakes/metadata-extractor-images",
-    "clothing": "CC0-1.0, Alexey Grigorev and contributors (github.com/alexeygrigorev/clothing-dataset)",
+    "clothing": "CC0-1.0, Alexey Grigorev and others (github.com/alexeygrigorev/clothing-dataset)",
     "grocery": "MIT, © 2019 Marcus Klasson (github.com/marcusklasson/GroceryStoreDataset)",
     "trashnet": "MIT, © 2017 Gary Thung (github.com/garythung/trashnet)",
 }
 
 
 def candidates(shared: Path) -> pd.DataFrame:
-    """All photos that may be taken: file_name, source, condition, damage, licence, group, split, path, sha256."""
+    """All photos that may be taken: file_name, source, condition, damage, licence, group, split,
+    path, sha256."""
     splits = pd.read_csv(ROOT / "data" / "splits.csv", dtype=str).set_index("sha256")
     found = []
     for folder in ("photos", "wild"):
@@ -142,7 +97,8 @@ def candidates(shared: Path) -> pd.DataFrame:
     unsure = (table["source"] == "trashnet") & (table["condition_confidence"] != "high")
     cameras = (table["source"] == "cameras") & name.str.removesuffix(".jpg").isin(CAMERAS)
     wanted = table["source"].isin(("trashnet", "grocery", "clothing")) | cameras
-    table = table[wanted & ~unsure & ~name.str.startswith(LEFT_OUT)].copy()
+    printed = name.str.startswith("paper") & ~name.isin(PAPERS)
+    table = table[wanted & ~unsure & ~printed & ~name.str.startswith(LEFT_OUT)].copy()
     table["sha256"] = [
         hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table["path"]
     ]
@@ -152,14 +108,15 @@ def candidates(shared: Path) -> pd.DataFrame:
 
 
 def chosen(table: pd.DataFrame) -> pd.DataFrame:
-    """The photos of the sample, those to be edited first; of each product one, of groceries one of each in turn."""
+    """The photos of the sample, those to be edited first; of each product one, of groceries one of
+    each in turn."""
     stem = table["file_name"].str.split("/").str[-1]
     edited = [table.index[stem.str.startswith(start)][0] for start, _, _ in EDITED]
     sort = table["condition"].where(table["source"] == "trashnet", table["source"])
     table = table.assign(sort=sort).sort_values("sha256")
     first = table.index.isin(edited)
     table = pd.concat([table[first], table[~first]])
-    # A group is one product; of the groceries, whose groups are large, several photos are taken, each in turn.
+    # A group is one product; of the groceries, whose groups are large, several are taken in turn.
     once = table[(table["source"] == "grocery") | ~table["group"].duplicated()]
     what = once["damage"].where(once["damage"] != "", once["category"])
     turn = once.groupby(["split", "sort", what]).cumcount()
@@ -207,7 +164,8 @@ def make(shared: Path, out: Path) -> pd.DataFrame:
     write_manifest(out, table)
     counts = Counter(photos["source"])
     lines = "\n".join(f"| {name} | {counts[name]} | {SOURCES[name]} |" for name in SOURCES)
-    (out / "NOTICE.md").write_text(NOTICE.format(rows=lines))
+    notice = Path(__file__).with_name("sample_notice.md").read_text()
+    (out / "NOTICE.md").write_text(notice.replace("{rows}", lines))
     return table
 
 

@@ -1,4 +1,5 @@
-"""`realdamage-synthesize +recipe=quickstart out=FOLDER`: makes a set of real and AI-damaged photos with its manifest."""
+"""`realdamage-synthesize +recipe=quickstart out=FOLDER`: makes a set of real and AI-damaged photos
+with its manifest."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Honest overlays: what buyers and support staff add to a real photo without touching what it shows.
+"""Honest overlays: what buyers and support staff add to a real photo without touching what it
+shows.
 
-Arrows, circles, boxes, strokes, captions, dates, stickers, a mosaic over an address, a little more brightness. Such
-photos stay real, and a detector must not take the overlay for a forgery.
+Arrows, circles, boxes, strokes, captions, dates, stickers, a mosaic over an address, a little more
+brightness. Such photos stay real, and a detector must not take the overlay for a forgery.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 class _Overlay:
     """A transparent sheet over a photo of `size` (w, h), drawn on in pixels of the photo.
 
-    scale: pixels of the sheet for one of the photo. spot, reach: what the marks point at, and its size.
+    scale: pixels of the sheet for one of the photo. spot, reach: what the marks point at, and its
+    size.
     """
 
     draw: ImageDraw.ImageDraw

@@ -1,8 +1,10 @@
-"""The autoencoders behind the `codec` engine: small ones of this package, taef2, and those of `diffusers`.
+"""The autoencoders behind the `codec` engine: small ones of this package, taef2, and those of
+`diffusers`.
 
-Like the latent codec of a diffusion model, a house codec squeezes a photo through a few latent channels: fine texture
-and sensor noise are lost, and the up-sampler leaves its own regular trace. Each kind of up-sampler, stride and
-bottleneck is a generator family of its own. `train_codec.py` makes the weights that ship.
+Like the latent codec of a diffusion model, a house codec squeezes a photo through a few latent
+channels: fine texture and sensor noise are lost, and the up-sampler leaves its own regular trace.
+Each kind of up-sampler, stride and bottleneck is a generator family of its own. `train_codec.py`
+makes the weights that ship.
 """
 
 from __future__ import annotations
@@ -36,12 +38,8 @@ HOUSE_CODECS = {
 """The codecs inside the package by name."""
 UPSAMPLERS = ("nearest", "bilinear", "transposed", "pixel_shuffle")
 BOTTLENECKS = ("bounded", "noisy", "quantised")
-IMAGE_CODECS = (
-    *("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC"),
-    *("AutoencoderKLFlux2", "VQModel"),
-)
 VIDEO_CODECS = ("AutoencoderKLQwenImage", "AutoencoderKLWan")
-"""Classes of diffusers that encode and decode a photo."""
+"""Classes of diffusers that take films; for them a photo is a film of one frame."""
 PIPELINE_PARTS = ("vae", "movq", "vqvae")
 """Where a whole pipeline keeps its autoencoder."""
 _LEVELS = 9  # of a quantised latent: the whole numbers from −4 to 4
@@ -49,11 +47,14 @@ _COLOUR_GAIN = 2.0  # of the shortcut: colours from −1 to 1 use most of a late
 
 
 def load_autoencoder(weights: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """A function from float32 [h, w, 3] in −1..1, sides multiples of 16, to the same shape and range.
+    """A function from float32 [h, w, 3] in −1..1, sides multiples of 16, to the same shape and
+    range.
 
-    weights: a name of HOUSE_CODECS, a .safetensors of `train_codec`, the taef2.safetensors of FLUX.2's tiny
+    weights: a name of HOUSE_CODECS, a .safetensors of `train_codec`, the taef2.safetensors of
+    FLUX.2's tiny
         autoencoder, a folder of `diffusers` weights, or a hub id.
-    Raises SynthesisError: the weights cannot be loaded. MissingExtraError: `diffusers` is needed and not installed.
+    Raises SynthesisError: the weights cannot be loaded. MissingExtraError: `diffusers` is needed
+    and not installed.
     """
     network: Callable[[Tensor], Tensor]
     if Path(weights).name == "taef2.safetensors":
@@ -81,7 +82,8 @@ class HouseCodecSpec:
     width: channels inside.
     upsample: one of UPSAMPLERS.
     bottleneck: one of BOTTLENECKS.
-    shortcut: the first three latent channels start from the mean colours, which a short training needs at large strides.
+    shortcut: the first three latent channels start from the mean colours, which a short training
+    needs at large strides.
     """
 
     stages: int = 2
@@ -122,7 +124,7 @@ class HouseCodec(nn.Module):
         return self.decoder(latent) + large  # type: ignore[no-any-return]
 
     def _squeezed(self, latent: Tensor) -> Tensor:
-        # The latent is bounded, as generators' latents are, so that the photo can't pass through unchanged.
+        # Bounded, as generators' latents are, so that the photo can't pass through unchanged.
         if self.spec.bottleneck == "quantised":  # finite scalar quantisation, Mentzer et al. 2023
             reach = (_LEVELS - 1) / 2
             bounded = torch.tanh(latent / reach) * reach
@@ -155,7 +157,8 @@ class _Residual(nn.Module):
 
 
 def save_house_codec(codec: HouseCodec, path: str | Path) -> None:
-    """Writes weights in half precision and the architecture into one safetensors file, whole or not at all."""
+    """Writes weights in half precision and the architecture into one safetensors file, whole or not
+    at all."""
     state = {name: value.half().contiguous() for name, value in codec.state_dict().items()}
     write_atomically(Path(path), save(state, metadata={"spec": json.dumps(asdict(codec.spec))}))
 
@@ -181,9 +184,11 @@ def load_house_codec(name_or_path: str | Path = "house") -> HouseCodec:
 
 
 class Taef2(nn.Module):
-    """taef2, the tiny autoencoder of FLUX.2 (Ollin Boer Bohan, MIT): float32 [n, 3, h, w] in −1..1, sides multiples of 8.
+    """taef2, the tiny autoencoder of FLUX.2 (Ollin Boer Bohan, MIT): float32 [n, 3, h, w] in −1..1,
+    sides multiples of 8.
 
-    `diffusers.AutoencoderTiny` cannot load it: its blocks at the lowest resolution carry a pooling branch.
+    `diffusers.AutoencoderTiny` cannot load it: its blocks at the lowest resolution carry a pooling
+    branch.
     """
 
     WIDTH, LATENT = 64, 32
@@ -258,17 +263,14 @@ def _load_diffusers(weights: str) -> Callable[[Tensor], Tensor]:
     folder = weights_folder(weights, "codec weights")
     with loading("codec weights", weights):
         offline = folder is None and not hub_answers()
-        config = _autoencoder_config(weights, folder, offline)
-        name = str(json.loads(config.read_text())["_class_name"])
-        if name not in (*IMAGE_CODECS, *VIDEO_CODECS):
-            known = ", ".join((*IMAGE_CODECS, *VIDEO_CODECS))
-            raise SynthesisError(f"codec weights {weights}: a {name}; known are {known}")
-        part = config.parent.name if config.parent.name in PIPELINE_PARTS else None
+        name, part = _autoencoder_class(weights, offline)
+        if not hasattr(getattr(diffusers, name, None), "encode"):
+            raise SynthesisError(f"codec weights {weights}: {name} is no autoencoder of diffusers")
         model: Any = getattr(diffusers, name).from_pretrained(
             weights, subfolder=part, dtype=torch.float32, local_files_only=offline
         )
         model.eval()
-    frames = name in VIDEO_CODECS  # these take a film; a photo is one of a single frame
+    frames = name in VIDEO_CODECS
     stride = int(getattr(model, "spatial_compression_ratio", 1))
 
     def network(x: Tensor) -> Tensor:
@@ -281,37 +283,30 @@ def _load_diffusers(weights: str) -> Callable[[Tensor], Tensor]:
     return network
 
 
+def _autoencoder_class(weights: str, offline: bool) -> tuple[str, str | None]:
+    """(class of an autoencoder, or of the one inside a whole pipeline; its folder in the pipeline).
+    Raises OSError when there is none, or the hub can't be reached."""
+    import diffusers
+
+    failed: OSError | None = None
+    for part in (None, *PIPELINE_PARTS):
+        try:
+            config: Any = diffusers.AutoencoderKL.load_config(
+                weights, subfolder=part, local_files_only=offline
+            )
+        except OSError as error:
+            failed = failed or error
+        else:
+            return str(config["_class_name"]), part
+    assert failed is not None
+    raise failed
+
+
 def _latents(encoded: Any) -> Tensor:
-    """The latents that an autoencoder's `encode` answers: the mode of a distribution, or themselves."""
+    """The latents that an autoencoder's `encode` answers: the mode of a distribution, or
+    themselves."""
     if hasattr(encoded, "latent_dist"):
         latents: Tensor = encoded.latent_dist.mode()
     else:
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
     return latents
-
-
-def _autoencoder_config(weights: str, folder: Path | None, offline: bool = False) -> Path:
-    """The config.json of an autoencoder, or of the one inside a pipeline. Without a `folder` it comes from the hub, or
-    if `offline` from the hub's cache."""
-    names = ["config.json", *(f"{part}/config.json" for part in PIPELINE_PARTS)]
-    if folder is not None:
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-        raise SynthesisError(f"codec weights {weights}: no {' or '.join(names)} in this folder")
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    for name in names:
-        if isinstance(cached := try_to_load_from_cache(weights, name), str):
-            return Path(cached)
-    if offline:
-        raise LocalEntryNotFoundError("no answer from the hub")
-    for name in names:
-        try:
-            return Path(hf_hub_download(weights, name))
-        except LocalEntryNotFoundError:  # no network, so the next file would not come either
-            raise
-        except EntryNotFoundError:
-            continue
-    raise SynthesisError(f"codec weights {weights}: the hub has no {' or '.join(names)} there")

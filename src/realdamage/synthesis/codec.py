@@ -1,7 +1,8 @@
-"""The `codec` engine: paints damage, then passes the place, or the whole photo, through a generator's latent codec.
+"""The `codec` engine: paints damage, then passes the place, or the whole photo, through a
+generator's latent codec.
 
-Whatever a latent diffusion model paints, its decoder writes the pixels. Decoding the photo's own latents leaves the
-same trace without the cost of generating.
+Whatever a latent diffusion model paints, its decoder writes the pixels. Decoding the photo's own
+latents leaves the same trace without the cost of generating.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from realdamage.synthesis.engine import RGB, Edit, GeneratorSettings, Mask, rand
 from realdamage.synthesis.paint import Paint
 
 CONTEXT = 16
-"""Pixels around a region that the codec sees too, so that it doesn't paint against an empty border."""
+"""Pixels around a region that the codec sees too, so that the region has no empty border."""
 STRIDE = 16
-"""Crops are padded to a multiple of it, which suits the codecs of Stable Diffusion (8) and the house's own (up to 16)."""
+"""Crops are padded to a multiple of it: codecs halve a side up to four times."""
 
 
 class Codec:
-    """Regenerates pixels through the codec `settings.weights`; see `autoencoders.load_autoencoder` for what that can be
-    and for the errors."""
+    """Regenerates pixels through the codec `settings.weights`; see `autoencoders.load_autoencoder`
+    for what that can be and for the errors."""
 
     kinds: ClassVar = ("ai_region", "ai_whole")
     uses_prompts: ClassVar = False
@@ -36,14 +37,16 @@ class Codec:
 
         del prompts
         if settings.options:
+            found = ", ".join(settings.options)
             raise SynthesisError(
-                f"recipe.generators.{name}.options: a codec takes none; found {', '.join(settings.options)}"
+                f"recipe.generators.{name}.options: a codec takes none; found {found}"
             )
         self._autoencode = load_autoencoder(str(settings.weights))
         self._paint = Paint()
 
     def apply(self, rgb: RGB, kind: str, damage: str, rng: np.random.Generator) -> Edit:
-        """Edits rgb: uint8 [h, w, 3]; see `Engine`. The region is the painted place, or a random blob without damage."""
+        """Edits rgb: uint8 [h, w, 3]; see `Engine`. The region is the painted place, or a random
+        blob without damage."""
         painted = self._paint.apply(rgb, rng, damage) if damage else None
         photo = painted.rgb if painted else rgb
         if kind == "ai_whole":
@@ -54,8 +57,8 @@ class Codec:
         return Edit(edited, mask, damage)
 
     def regenerate(self, rgb: RGB, region: Mask, rng: np.random.Generator) -> tuple[RGB, Mask]:
-        """(The photo with `region` bool [h, w] regenerated, where the blend is above one half). The region is grown and
-        feathered by a few pixels. Raises SynthesisError for an empty region."""
+        """(The photo with `region` bool [h, w] regenerated, where the blend is above one half). The
+        region is grown and feathered by a few pixels. Raises SynthesisError for an empty region."""
         soft = feather(region, rng)
         rows, cols = (np.flatnonzero(soft.max(axis=axis) > 1e-3) for axis in (1, 0))
         # A random margin, so that the codec's grid does not always start at the edge of the damage.
@@ -77,7 +80,8 @@ class Codec:
 
 
 def feather(region: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """The blend of an edit of `region`, float32 [h, w] in 0..1: grown by 2–8 pixels, its edge made soft over a few.
+    """The blend of an edit of `region`, float32 [h, w] in 0..1: grown by 2–8 pixels, its edge made
+    soft over a few.
     Raises SynthesisError for an empty region."""
     if not region.any():
         raise SynthesisError("nothing to regenerate: the region is empty")

@@ -1,8 +1,9 @@
-"""What each type of damage does to a surface: cracks, stains, dents, tears and the others, in linear light.
+"""What each type of damage does to a surface: cracks, stains, dents, tears and the others, in
+linear light.
 
-A type gets a `Site`, a window of the photo around the damaged place, and returns a `Surface`, the physical change
-(relief, tint, other material, displaced print, glint). `resurface` lights that change the same way for every type, so
-no type has a drawing style of its own.
+A type gets a `Site`, a window of the photo around the damaged place, and returns a `Surface`, the
+physical change (relief, tint, other material, displaced print, glint). `resurface` lights that
+change the same way for every type, so no type has a drawing style of its own.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class Site:
         return noise(self.rng, self.shape, cell, octaves)
 
     def grained(self, colour: Array, strength: float, cell: float = 2.0) -> Array:
-        """`colour` [3] or [h, w, 3] as a rough material, uneven at a scale of `cell` line widths."""
+        """`colour` [3] or [h, w, 3] as a rough material, uneven at a scale of `cell` line
+        widths."""
         grain = self.noise(cell * self.unit, 2) + self.rng.normal(0, 0.35, self.shape)
         return np.maximum(colour * (1 + strength * grain[..., None]), 0).astype(np.float32)
 
@@ -105,7 +107,8 @@ class Site:
     ) -> Array:
         """Pixels inside (positive) or outside (negative) an irregular closed outline, [h, w].
 
-        radius: of the disc of the same area. wobble: 0 is an ellipse. stretch: long side over short.
+        radius: of the disc of the same area. wobble: 0 is an ellipse. stretch: long side over
+        short.
         """
         rng = self.rng
         y, x = grid(self.shape, centre)
@@ -158,7 +161,8 @@ def shade(height: Array, light: tuple[float, float, float]) -> Array:
 
 
 def resurface(site: Site, surface: Surface) -> tuple[Array, Array]:
-    """The window after the damage, linear [h, w, 3], and the blend [h, w] in 0..1 (0 = untouched)."""
+    """The window after the damage, linear [h, w, 3], and the blend [h, w] in 0..1 (0 =
+    untouched)."""
     out = site.patch
     if surface.warp is not None:
         rows, columns = np.indices(site.shape, dtype=np.float32)
@@ -244,7 +248,8 @@ def cracked(site: Site) -> Surface:
 
 
 def scratched(site: Site) -> Surface:
-    """Nearly parallel fine lines of uneven pressure: a paler layer shows, and glitters in the light."""
+    """Nearly parallel fine lines of uneven pressure: a paler layer shows, and glitters in the
+    light."""
     rng, unit = site.rng, site.unit
     heading = rng.uniform(0, np.pi)
     budget = np.pi * site.radius**2 / (3.2 * unit)
@@ -336,7 +341,8 @@ _LIQUIDS = {
 
 
 def stained(site: Site) -> Surface:
-    """A dried spill: it takes light out of the surface, most at its rim, with splashes around it."""
+    """A dried spill: it takes light out of the surface, most at its rim, with splashes around
+    it."""
     rng, unit, radius = site.rng, site.unit, site.radius
     liquid = np.array(_LIQUIDS[str(rng.choice(list(_LIQUIDS)))], np.float32)
     absorb = liquid * np.float32(rng.uniform(0.7, 1.3))
@@ -541,7 +547,8 @@ def _fibres(site: Site, heading: float, half: float, wide: float) -> list[Stroke
 
 
 def holed(site: Site) -> Surface:
-    """Holes right through: dark inside, deepest under the rim, which is frayed and slightly bent."""
+    """Holes right through: dark inside, deepest under the rim, which is frayed and slightly
+    bent."""
     rng, unit, radius = site.rng, site.unit, site.radius
     count = int(rng.choice([1, 1, 2, 3, 5]))
     f = np.full(site.shape, -1e3, np.float32)

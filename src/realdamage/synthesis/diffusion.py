@@ -1,7 +1,7 @@
 """Diffusion pipelines behind one call, for the engines `inpaint` and `edit`.
 
-Any `diffusers` pipeline works that takes a photo and a prompt: what its call accepts is read from its signature. Torch
-and diffusers are imported when a pipeline is loaded, not before.
+Any `diffusers` pipeline works that takes a photo and a prompt: what its call accepts is read from
+its signature. Torch and diffusers are imported when a pipeline is loaded, not before.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,87 +23,50 @@ from realdamage.synthesis.prompts import Prompt, PromptCatalogue
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GRID = 16
-"""Sides that are multiples of it suit every latent pipeline: 8 pixels a latent, two latents a transformer's patch."""
+"""Sides that are multiples of it suit every latent pipeline: 8 pixels a latent, two latents a
+transformer's patch."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class DiffusionSettings:
-    """The `options` of a generator. None means the pipeline's own default.
+    """The `options` of a generator. None means the pipeline's own default. Raises SynthesisError
+    for values outside their range."""
 
-    model: hub id, or folder of a whole pipeline (with model_index.json); from `weights`.
-    pipeline: name of the diffusers class; None takes the one that the model names, or its inpainting sibling.
-    steps: of denoising.
-    guidance: how closely the prompt is followed.
-    strength: in 0..1, how much noise the photo's own pixels get; 1 paints everything again.
-    side: of the window that an inpainting pipeline sees, pixels, a multiple of 16; editors see the whole photo.
-    dtype: one of DTYPES; auto is float32 on the CPU, else bfloat16 or float16, as the GPU has it.
-    device: cpu, cuda:1, …; auto takes this process's GPU if there is one.
-    languages: of the prompts.
-    offload: keep only the running part of the pipeline on the GPU: less memory, less speed.
-
-    Raises SynthesisError for values outside their range.
-    """
-
-    model: str
-    pipeline: str | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    strength: float | None = None
-    side: int = 512
-    dtype: str = "auto"
-    device: str = "auto"
-    languages: tuple[str, ...] = ("en",)
-    offload: bool = False
+    model: str  # hub id, or folder of a whole pipeline (with model_index.json); from `weights`
+    pipeline: str | None = None  # diffusers class; None: the model's own, or its inpainting sibling
+    steps: int | None = None  # of denoising
+    guidance: float | None = None  # how closely the prompt is followed
+    strength: float | None = None  # in 0..1: noise on the photo's own pixels; 1 paints all again
+    side: int = 512  # of the window that an inpainting pipeline sees, pixels
+    dtype: str = "auto"  # auto: float32 on the CPU, else bfloat16 or float16, as the GPU has it
+    device: str = "auto"  # cpu, cuda:1, …; auto: this process's GPU, if there is one
+    languages: list[str] = field(default_factory=lambda: ["en"])  # of the prompts
+    offload: bool = False  # only the running part is on the GPU: less memory, less speed
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if not _is(value, kind):
-                wanted = (
-                    "list of texts"
-                    if get_origin(kind) is tuple
-                    else getattr(kind, "__name__", kind)
-                )
-                raise SynthesisError(f"generator {self.model}: {name}={value!r}; allowed: {wanted}")
-        wrong = {
-            "model": (not self.model, "give a hub id or a folder"),
-            "steps": (self.steps is not None and self.steps < 1, "at least one step"),
-            "guidance": (self.guidance is not None and self.guidance < 0, "a number from 0 up"),
-            "strength": (
-                self.strength is not None and not 0 < self.strength <= 1,
-                "above 0, up to 1",
-            ),
-            "side": (self.side < 64 or self.side % GRID != 0, f"a multiple of {GRID}, at least 64"),
-            "dtype": (self.dtype not in DTYPES, f"one of {', '.join(DTYPES)}"),
-            "languages": (not self.languages, "at least one language of the prompt catalogue"),
+        allowed = {
+            "steps": (self.steps is None or self.steps >= 1, "at least 1"),
+            "guidance": (self.guidance is None or self.guidance >= 0, "at least 0"),
+            "strength": (self.strength is None or 0 < self.strength <= 1, "above 0, up to 1"),
+            "side": (self.side >= 64 and self.side % GRID == 0, f"a multiple of {GRID} from 64 up"),
+            "dtype": (self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+            "languages": (bool(self.languages), "at least one language"),
         }
-        for name, (is_wrong, allowed) in wrong.items():
-            if is_wrong:
+        for name, (fits, rule) in allowed.items():
+            if not fits:
                 value = getattr(self, name)
-                raise SynthesisError(
-                    f"generator {self.model}: {name}={value!r}; allowed: {allowed}"
-                )
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether `value` has the type of a setting; a whole number is fine for a float, a bool is not."""
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    kinds = get_args(kind) or (kind,)
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+                raise SynthesisError(f"generator {self.model}: {name}={value!r}; allowed: {rule}")
 
 
 class Pipeline:
-    """A loaded pipeline with its prompts. A safety checker is left out: it blackens what it takes for indecent, and a
-    black photo labelled "damage" would teach a detector the wrong thing.
+    """A loaded pipeline with its prompts. A safety checker is left out: it blackens what it takes
+    for indecent, and a black photo labelled "damage" would teach a detector the wrong thing.
 
     name: of the generator in the recipe.
     prompts: the `prompts` section of the configuration.
     masked: whether an inpainting pipeline is wanted, or else an editor.
-    Raises SynthesisError (weights, class or settings that don't fit, memory), ConfigError (languages without prompts)
-    and MissingExtraError.
+    Raises SynthesisError (weights, class or settings that don't fit, memory), ConfigError
+    (languages without prompts) and MissingExtraError.
     """
 
     def __init__(
@@ -150,7 +113,8 @@ class Pipeline:
         return pipe.to(device)
 
     def ask(self, damage: str, form: str, rng: np.random.Generator) -> tuple[Prompt, int]:
-        """A prompt for `damage` ("" for none) and a seed. form: "descriptions" or "instructions"."""
+        """A prompt for `damage` ("" for none) and a seed. form: "descriptions" or
+        "instructions"."""
         return self.prompts.draw(form, damage, rng, self.settings.languages), int(
             rng.integers(2**31)
         )
@@ -160,11 +124,13 @@ class Pipeline:
         return parameter in self._call
 
     def __call__(self, rgb: RGB, prompt: Prompt, seed: int, mask: Mask | None = None) -> RGB:
-        """The pipeline's picture, uint8 [h', w', 3], of rgb: uint8 [h, w, 3], sides multiples of GRID. The size is that
-        of `rgb` unless the pipeline insists on another. The same seed gives the same picture on the same device.
+        """The pipeline's picture, uint8 [h', w', 3], of rgb: uint8 [h, w, 3], sides multiples of
+        GRID. The size is that of `rgb` unless the pipeline insists on another. The same seed gives
+        the same picture on the same device.
 
         mask: bool [h, w], what to paint.
-        Raises SynthesisError: out of memory, or a picture with NaN, of one colour, or withheld by the pipeline.
+        Raises SynthesisError: out of memory, or a picture with NaN, of one colour, or withheld by
+        the pipeline.
         """
         import torch
         from PIL import Image
@@ -189,7 +155,8 @@ class Pipeline:
         images = getattr(answer, "images", None)
         if images is None:
             raise SynthesisError(
-                f"{self.key}: {self.name} gives no images; name another class with {self.key}.pipeline"
+                f"{self.key}: {self.name} gives no images; name another class with "
+                f"{self.key}.pipeline"
             )
         if any(getattr(answer, "nsfw_content_detected", None) or ()):
             raise SynthesisError(
@@ -210,8 +177,9 @@ class Pipeline:
         return picture
 
     def details(self, prompt: Prompt, seed: int) -> dict[str, str]:
-        """How a picture was made, for the manifest: model, model_revision (of a hub model), prompt, negative_prompt,
-        seed, guidance, strength, steps (those that the pipeline has) and libraries."""
+        """How a picture was made, for the manifest: model, model_revision (of a hub model), prompt,
+        negative_prompt, seed, guidance, strength, steps (those that the pipeline has) and
+        libraries."""
         import diffusers
         import torch
         import transformers
@@ -234,19 +202,21 @@ class Pipeline:
 
 
 def _diffusion_settings(settings: GeneratorSettings, key: str) -> DiffusionSettings:
-    known = {field.name for field in fields(DiffusionSettings)} - {"model"}
-    if unknown := sorted(set(settings.options or {}) - known):
-        raise SynthesisError(f"{key}.{unknown[0]}: unknown; known are {', '.join(sorted(known))}")
-    options = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in (settings.options or {}).items()
-    }
-    return DiffusionSettings(model=str(settings.weights), **options)
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    given = {**(settings.options or {}), "model": settings.weights}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(DiffusionSettings), given)
+    except OmegaConfBaseException as error:
+        raise SynthesisError(f"{key}: {str(error).splitlines()[0]}", code="wrong_option") from error
+    made: Any = OmegaConf.to_object(merged)
+    return cast(DiffusionSettings, made)
 
 
 def guidance_parameter(call: Mapping[str, inspect.Parameter]) -> str | None:
-    """The parameter that `guidance` sets: `true_cfg_scale` where it guides by default (Qwen), else `guidance_scale` (for
-    FLUX the scale that its network was distilled with)."""
+    """The parameter that `guidance` sets: `true_cfg_scale` where it guides by default (Qwen), else
+    `guidance_scale` (for FLUX the scale that its network was distilled with)."""
     true = call.get("true_cfg_scale")
     if true is not None and isinstance(true.default, int | float) and true.default > 1:
         return "true_cfg_scale"
@@ -254,7 +224,8 @@ def guidance_parameter(call: Mapping[str, inspect.Parameter]) -> str | None:
 
 
 def uses_negative(call: Mapping[str, inspect.Parameter], chosen: Mapping[str, Any]) -> bool:
-    """Whether the pipeline takes a negative prompt and runs classifier-free guidance, so that it has an effect."""
+    """Whether the pipeline takes a negative prompt and runs classifier-free guidance, so that it
+    has an effect."""
     name = guidance_parameter(call)
     distilled = name == "guidance_scale" and "true_cfg_scale" in call
     if name is None or distilled or "negative_prompt" not in call:
@@ -266,7 +237,8 @@ def uses_negative(call: Mapping[str, inspect.Parameter], chosen: Mapping[str, An
 def call_settings(
     call: Mapping[str, inspect.Parameter], settings: DiffusionSettings, name: str, key: str
 ) -> dict[str, Any]:
-    """The given settings under the names of the pipeline's call. Raises SynthesisError for one that it doesn't take."""
+    """The given settings under the names of the pipeline's call. Raises SynthesisError for one that
+    it doesn't take."""
     wanted = {
         "steps": ("num_inference_steps", settings.steps),
         "guidance": (guidance_parameter(call), settings.guidance),
@@ -309,8 +281,8 @@ def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tupl
     lacks = "mask_image" if masked else "image"
     example = "StableDiffusionInpaintPipeline" if masked else "QwenImageEditPipeline"
     raise SynthesisError(
-        f"{key}: the call of {named} takes no {lacks}. Choose another model, or name a class that can use this one, "
-        f"like {key}.pipeline={example}."
+        f"{key}: the call of {named} takes no {lacks}. Choose another model, or name a class that "
+        f"can use this one, like {key}.pipeline={example}."
     )
 
 
@@ -340,8 +312,8 @@ def _number(value: Any) -> str:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(number of this process, number of processes) under torchrun; (0, 1) without it. Raises SynthesisError when the
-    two contradict each other."""
+    """(number of this process, number of processes) under torchrun; (0, 1) without it. Raises
+    SynthesisError when the two contradict each other."""
     rank, world = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
     if not 0 <= rank < world:
         raise SynthesisError(
@@ -358,7 +330,8 @@ def _environment_number(name: str, default: int) -> int:
 
 
 def choose_device(device: str) -> str:
-    """The device for this process; see DiffusionSettings. Raises SynthesisError for one that this machine hasn't."""
+    """The device for this process; see DiffusionSettings. Raises SynthesisError for one that this
+    machine hasn't."""
     import torch
 
     count = torch.cuda.device_count()
@@ -388,7 +361,8 @@ def choose_dtype(name: str, device: str) -> Any:
 
 
 def weights_folder(model: str, what: str) -> Path | None:
-    """The folder that `model` names, or None for a hub id. Raises SynthesisError for a path to no folder."""
+    """The folder that `model` names, or None for a hub id. Raises SynthesisError for a path to no
+    folder."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
@@ -401,7 +375,8 @@ def weights_folder(model: str, what: str) -> Path | None:
 
 
 def hub_answers() -> bool:
-    """Whether the hub can be reached. Its own client retries each file of a model for half a minute."""
+    """Whether the hub can be reached. Its own client retries each file of a model for half a
+    minute."""
     from huggingface_hub import constants, get_session
 
     try:
@@ -413,7 +388,8 @@ def hub_answers() -> bool:
 
 @contextmanager
 def loading(what: str, model: str) -> Iterator[None]:
-    """Turns an error while `model` is loaded into a SynthesisError that says what to do. what: whose weights."""
+    """Turns an error while `model` is loaded into a SynthesisError that says what to do. what:
+    whose weights."""
     try:
         yield
     except RealDamageError:
@@ -421,14 +397,15 @@ def loading(what: str, model: str) -> Iterator[None]:
     except Exception as error:
         why = f"{short(error)}. {_remedy(error, model)}"
         if _out_of_memory(error):
-            why = "memory ran out. A smaller dtype (bfloat16), offload=true or a smaller model needs less."
+            why = "memory ran out. Set dtype=bfloat16 or offload=true, or use a smaller model."
         message = f"{what} {model} could not be loaded: {why}"
         raise SynthesisError(message, code="bad_weights") from error
 
 
 @contextmanager
 def running(name: str, key: str) -> Iterator[None]:
-    """Turns an error while the pipeline class `name` runs into a SynthesisError. key: of its settings."""
+    """Turns an error while the pipeline class `name` runs into a SynthesisError. key: of its
+    settings."""
     try:
         yield
     except RealDamageError:
@@ -438,9 +415,9 @@ def running(name: str, key: str) -> Iterator[None]:
             message = f"{name} failed ({short(error)}); check the settings of {key}"
             raise SynthesisError(message, code="pipeline_failed") from error
         raise SynthesisError(
-            f"{name} ran out of memory ({short(error)}). Set {key}.side smaller (or recipe.source.max_side, for an "
-            f"editor), {key}.offload=true or {key}.dtype=bfloat16. Finished photos are kept; run the same command to "
-            "go on.",
+            f"{name} ran out of memory ({short(error)}). Set {key}.side smaller (for an editor "
+            f"recipe.source.max_side), {key}.offload=true or {key}.dtype=bfloat16. Finished photos "
+            "are kept; run the same command to go on.",
             code="out_of_memory",
         ) from error
 
@@ -457,7 +434,8 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _remedy(error: BaseException, model: str) -> str:
-    """What to do about an error of diffusers or of the hub, by the classes of all errors behind it."""
+    """What to do about an error of diffusers or of the hub, by the classes of all errors behind
+    it."""
     names: set[str] = set()
     cause: BaseException | None = error
     while cause is not None:

@@ -1,4 +1,5 @@
-"""The `edit` engine: an editing model changes the whole photo on an instruction, as a buyer would in a chat window.
+"""The `edit` engine: an editing model changes the whole photo on an instruction, as a buyer would
+in a chat window.
 
 Such a model synthesises every pixel again, also those that look the same as before.
 """
@@ -16,13 +17,15 @@ from realdamage.synthesis.engine import RGB, Edit, GeneratorSettings
 
 
 class Editor:
-    """Edits whole photos through a pipeline that takes a photo and an instruction (InstructPix2Pix, FLUX Kontext,
-    Qwen-Image-Edit, …). An image-to-image pipeline (its call takes a `strength`) is given a description instead.
+    """Edits whole photos through a pipeline that takes a photo and an instruction (InstructPix2Pix,
+    FLUX Kontext, Qwen-Image-Edit, …). An image-to-image pipeline (its call takes a `strength`) is
+    given a description instead.
 
-    The pipeline is asked for the photo's own size, padded to a multiple of 16, so that its pixels reach the detector as
-    its decoder wrote them. The answer of one that insists on another size is resized, as a tool would do; the detail
-    `resized` says so ("1024x768 to 1600x1200"). The real photos of such a set must be resized too, or the detector
-    learns the resize. Errors: see `Pipeline`.
+    The pipeline is asked for the photo's own size, padded to a multiple of 16, so that its pixels
+    reach the detector as its decoder wrote them. The answer of one that insists on another size is
+    resized, as a tool would do; the detail `resized` says so ("1024x768 to 1600x1200"). The real
+    photos of such a set must be resized too, or the detector learns the resize. Errors: see
+    `Pipeline`.
     """
 
     kinds: ClassVar = ("ai_whole",)

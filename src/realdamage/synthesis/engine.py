@@ -1,7 +1,8 @@
 """What an engine is: one generator of a recipe, loaded, that makes AI edits of real photos.
 
-To add one, write a class with the members of `Engine` and name it in a recipe as `engine: my_module:MyEngine`.
-All randomness comes from the generator that the caller passes in, so a recipe's seed fixes every photo.
+To add one, write a class with the members of `Engine` and name it in a recipe as `engine:
+my_module:MyEngine`. All randomness comes from the generator that the caller passes in, so a
+recipe's seed fixes every photo.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Engine(Protocol):
         """Loads the weights. name: of the generator. prompts: the configuration's `prompts`."""
 
     def apply(self, rgb: RGB, kind: str, damage: str, rng: np.random.Generator) -> Edit:
-        """Edits rgb: uint8 [h, w, 3], as one of `kinds`; "" adds no damage. The same photo and random state give the
-        same edit."""
+        """Edits rgb: uint8 [h, w, 3], as one of `kinds`; "" adds no damage. The same photo and
+        random state give the same edit."""
         ...
 
 

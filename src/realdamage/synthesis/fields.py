@@ -61,7 +61,8 @@ def blur(x: Array, sigma: float) -> Array:
 
 
 def _knots(length: int, cell: float, phase: float) -> tuple[NDArray[np.int64], Array]:
-    """For each of `length` pixels: the knot before it, and how far it is to the next (eased, 0..1)."""
+    """For each of `length` pixels: the knot before it, and how far it is to the next (eased,
+    0..1)."""
     position = np.arange(length) / cell + phase
     before = position.astype(np.int64)
     t = (position - before).astype(np.float32)
@@ -115,7 +116,8 @@ def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3
 
 
 def tapered(points: NDArray[np.float64], widths: NDArray[np.float64]) -> list[Stroke]:
-    """The strokes along points [n, 2] (x, y), the k-th `widths[k]` wide; more widths are ignored."""
+    """The strokes along points [n, 2] (x, y), the k-th `widths[k]` wide; more widths are
+    ignored."""
     pieces = zip(points[:-1].tolist(), points[1:].tolist(), widths.tolist(), strict=False)
     return [(x0, y0, x1, y1, width) for (x0, y0), (x1, y1), width in pieces]
 

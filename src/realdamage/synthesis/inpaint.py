@@ -1,7 +1,7 @@
 """The `inpaint` engine: a diffusion model paints damage into a region of a photo, from a prompt.
 
-The photo is never resized, since that would destroy the camera's traces around the region: the model sees a window of
-the photo at native resolution.
+The photo is never resized, since that would destroy the camera's traces around the region: the
+model sees a window of the photo at native resolution.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from realdamage.synthesis.engine import RGB, Edit, GeneratorSettings, Mask, rand
 CONTEXT = 32
 """Pixels around the region that the window holds at least, where the photo has them."""
 GROWTH = 64
-"""Windows for larger regions have sides that are multiples of it; some networks halve their latents three times."""
+"""Windows for larger regions have sides that are multiples of it; some networks halve their latents
+three times."""
 _FAINT = 1 / 255  # a blend below it changes no pixel by a whole grey level
 _INSTRUCTED = ("Edit", "Kontext")  # inpainting classes that read instructions, not descriptions
 
 
 class Inpaint:
-    """Regenerates a random region through an inpainting pipeline: any that `AutoPipelineForInpainting` covers, FLUX-Fill,
-    or the class that the options name. Errors: see `Pipeline`."""
+    """Regenerates a random region through an inpainting pipeline: any that
+    `AutoPipelineForInpainting` covers, FLUX-Fill, or the class that the options name. Errors: see
+    `Pipeline`."""
 
     kinds: ClassVar = ("ai_region",)
     uses_prompts: ClassVar = True
@@ -38,15 +40,16 @@ class Inpaint:
         self.pipeline = Pipeline(name, settings, prompts, masked=True)
 
     def apply(self, rgb: RGB, kind: str, damage: str, rng: np.random.Generator) -> Edit:
-        """Edits rgb: uint8 [h, w, 3]; see `Engine`. The region is a random blob: masks shaped like objects would teach
-        objects."""
+        """Edits rgb: uint8 [h, w, 3]; see `Engine`. The region is a random blob: masks shaped like
+        objects would teach objects."""
         return self.regenerate(rgb, random_region(rgb.shape[:2], rng), damage, rng)
 
     def regenerate(self, rgb: RGB, region: Mask, damage: str, rng: np.random.Generator) -> Edit:
         """Paints `damage` ("" for none) into `region` bool [h, w] of rgb: uint8 [h, w, 3].
 
-        The region, grown and feathered by a few pixels, is pasted back; the mask is where the blend is above one half.
-        Every other pixel keeps its bytes. Raises SynthesisError: an empty region, out of memory, an unusable picture.
+        The region, grown and feathered by a few pixels, is pasted back; the mask is where the blend
+        is above one half. Every other pixel keeps its bytes. Raises SynthesisError: an empty
+        region, out of memory, an unusable picture.
         """
         pipeline = self.pipeline
         instructed = any(word in pipeline.name for word in _INSTRUCTED)
@@ -61,8 +64,8 @@ class Inpaint:
         if picture.shape != window.shape:
             (tall, wide), (height, width) = window.shape[:2], picture.shape[:2]
             raise SynthesisError(
-                f"{pipeline.name} answers a window of {wide}x{tall} pixels with {width}x{height}: set "
-                f"{pipeline.key}.side to a size that it keeps (a multiple of {GROWTH})."
+                f"{pipeline.name} answers a window of {wide}x{tall} pixels with {width}x{height}: "
+                f"set {pipeline.key}.side to a size that it keeps (a multiple of {GROWTH})."
             )
         (top, _), (left, _) = padding
         height, width = rgb[inside].shape[:2]
@@ -75,15 +78,17 @@ class Inpaint:
 
 @dataclass(frozen=True)
 class _Span:
-    """A window along one axis: `inside` the photo, and the `padding` (before, after) that it needs beyond it."""
+    """A window along one axis: `inside` the photo, and the `padding` (before, after) that it needs
+    beyond it."""
 
     inside: slice
     padding: tuple[int, int]
 
 
 def _span(profile: npt.NDArray[np.float32], side: int, rng: np.random.Generator) -> _Span:
-    """A window of `side` pixels, or larger in steps of GROWTH, at a random place around what is above 0 in `profile` [n]:
-    neither the region's place in the window nor the latent grid's on the photo may tell anything."""
+    """A window of `side` pixels, or larger in steps of GROWTH, at a random place around what is
+    above 0 in `profile` [n]: neither the region's place in the window nor the latent grid's on the
+    photo may tell anything."""
     length = len(profile)
     touched = np.flatnonzero(profile > 0)
     first, last = max(0, int(touched[0]) - CONTEXT), min(length, int(touched[-1]) + 1 + CONTEXT)
@@ -96,8 +101,9 @@ def _span(profile: npt.NDArray[np.float32], side: int, rng: np.random.Generator)
 
 
 def _whole_cells(mask: Mask) -> Mask:
-    """The mask, grown to whole cells of GRID × GRID pixels: pipelines shrink it to their latents by picking single
-    pixels, and a thin line would fall between them. bool [h, w], sides multiples of GRID."""
+    """The mask, grown to whole cells of GRID × GRID pixels: pipelines shrink it to their latents by
+    picking single pixels, and a thin line would fall between them. bool [h, w], sides multiples of
+    GRID."""
     height, width = mask.shape
     cells = mask.reshape(height // GRID, GRID, width // GRID, GRID).any(axis=(1, 3))
     return cells.repeat(GRID, axis=0).repeat(GRID, axis=1)

@@ -34,8 +34,8 @@ _CELLS = 48  # places are chosen on a grid of about this many cells along the lo
 def find_object(rgb: RGB) -> tuple[Array, Mask | None]:
     """Where the product probably is: (likelihood [h, w] in 0..1, its pixels bool [h, w] or None).
 
-    The likelihood is higher in the middle and for pixels unlike the photo's rim. The outline is found only before a
-    plain background. rgb: uint8 [h, w, 3].
+    The likelihood is higher in the middle and for pixels unlike the photo's rim. The outline is
+    found only before a plain background. rgb: uint8 [h, w, 3].
     """
     h, w = rgb.shape[:2]
     scale = min(1.0, _SEARCHED / max(h, w))
@@ -63,7 +63,8 @@ def _resized(field: Array, size: tuple[int, int]) -> Array:
 
 @dataclass(frozen=True)
 class Paint:
-    """Paints one damage on a photo. Raises SynthesisError if `damages` is empty or names an unknown type."""
+    """Paints one damage on a photo. Raises SynthesisError if `damages` is empty or names an unknown
+    type."""
 
     damages: Sequence[str] = DAMAGES
 

@@ -1,8 +1,9 @@
-"""The prompts that generated damage is asked for with, put together from phrase lists (configs/prompts), so that a set
-shows what many buyers would type and not one sentence a thousand times.
+"""The prompts that generated damage is asked for with, put together from phrase lists
+(configs/prompts), so that a set shows what many buyers would type and not one sentence a thousand
+times.
 
-A catalogue covers every damage type in every language. That is checked when it is read, not at the first photo that
-needs a missing phrase.
+A catalogue covers every damage type in every language. That is checked when it is read, not at the
+first photo that needs a missing phrase.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ GENERIC = "generic"
 """The material of a prompt that names none in particular."""
 FORMS = ("descriptions", "instructions")
 """What is to be seen (for inpainting), and what is to be done to the photo (for editors)."""
-_WORDS = ("damage", "place", "material", "degree", "state")
 
 
 @dataclass(frozen=True)
 class Prompt:
     """What a pipeline is asked for: `text`, and in `negative` what is not wanted.
 
-    language, material, severity: the catalogue's words that were drawn; severity is "" without damage.
+    language, material, severity: the catalogue's words that were drawn; severity is "" without
+    damage.
     """
 
     text: str
@@ -42,7 +43,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptCatalogue:
-    """Draws prompts from a checked `prompts` section; configs/prompts/damage.yaml says what its keys mean."""
+    """Draws prompts from a checked `prompts` section; configs/prompts/damage.yaml says what its
+    keys mean."""
 
     generic_share: float
     fits: Mapping[str, Sequence[str]]
@@ -51,23 +53,21 @@ class PromptCatalogue:
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> PromptCatalogue:
-        """Raises ConfigError, naming the key: a damage, severity or material without phrases or unknown, a placeholder
-        that nothing fills, a sentence that does not name the damage, or a share outside 0..1."""
+        """Raises ConfigError, naming the key: an entry that is missing, empty or unknown, a
+        placeholder that nothing fills, a sentence that does not name the damage, or a share outside
+        0..1."""
         share = float(section.get("generic_share", 0.5))
         if not 0.0 <= share <= 1.0:
             raise ConfigError(f"prompts.generic_share={share}: must be in 0..1")
-        fits = _section(section, "fits", "prompts", DAMAGES)
-        for damage in DAMAGES:
-            _check(fits[damage], f"prompts.fits.{damage}")
-        if not section.get("languages"):
+        fits, languages = section.get("fits") or {}, section.get("languages") or {}
+        _check(fits, dict.fromkeys(DAMAGES, _BARE), "prompts.fits")
+        fitting = dict.fromkeys(material for each in fits.values() for material in each)
+        materials = [GENERIC, *fitting]
+        if not languages:
             raise ConfigError("prompts.languages is empty: give at least one language, such as en")
-        materials = [
-            GENERIC,
-            *dict.fromkeys(material for each in fits.values() for material in each),
-        ]
-        for name, language in section["languages"].items():
-            _check_language(language, f"prompts.languages.{name}", materials)
-        return cls(share, fits, materials, section["languages"])
+        for name, language in languages.items():
+            _check(language, _shape(materials), f"prompts.languages.{name}")
+        return cls(share, fits, materials, languages)
 
     def check(self, languages: Sequence[str]) -> None:
         """Raises ConfigError unless the catalogue has all of these languages."""
@@ -77,7 +77,8 @@ class PromptCatalogue:
     def draw(
         self, form: str, damage: str, rng: np.random.Generator, languages: Sequence[str]
     ) -> Prompt:
-        """A prompt of a form of FORMS. damage: one of DAMAGES, or "" to add none. languages: evenly drawn from.
+        """A prompt of a form of FORMS. damage: one of DAMAGES, or "" to add none. languages: evenly
+        drawn from.
         Raises ConfigError for a damage or language that the catalogue doesn't have."""
         self.check(languages)
         name = _pick(languages, rng)
@@ -101,63 +102,57 @@ class PromptCatalogue:
         return Prompt(text, negative, name, material, severity)
 
 
-def _check_language(node: Mapping[str, Any], where: str, materials: Sequence[str]) -> None:
-    for key, names in (("materials", materials), ("degrees", SEVERITIES)):
-        words = _section(node, key, where, names)
-        for name in names:
-            _check(words[name], f"{where}.{key}.{name}")
-    sentences = _section(node, "sentences", where, ("damaged", "plain"))
-    for form in FORMS:
-        key = f"{where}.sentences.damaged.{form}"
-        _check(sentences["damaged"].get(form), key, _WORDS, ("damage", "state"))
-        _check(sentences["plain"].get(form), f"{where}.sentences.plain.{form}", ("material",))
-    for kind in ("damaged", "plain"):
-        key = f"{where}.sentences.{kind}.negatives"
-        _check(sentences[kind].get("negatives"), key, ("material",))
-    damages = _section(node, "damages", where, DAMAGES)
-    for damage in DAMAGES:
-        key, phrases = f"{where}.damages.{damage}", damages[damage]
-        seen = _section(phrases, "seen", key, SEVERITIES)
-        for severity in SEVERITIES:
-            _check(seen[severity], f"{key}.seen.{severity}")
-        _check(phrases.get("states"), f"{key}.states")
-        _check(phrases.get("places"), f"{key}.places", ("material",))
+@dataclass(frozen=True)
+class _Phrases:
+    """A list of phrases: which placeholders they may have, and of which they must have one."""
+
+    allowed: Sequence[str] = ()
+    one_of: Collection[str] = ()
 
 
-def _section(
-    node: Mapping[str, Any], key: str, where: str, wanted: Sequence[str]
-) -> Mapping[str, Any]:
-    """The mapping `node[key]`, which must have exactly the keys `wanted`."""
-    found: Mapping[str, Any] = node.get(key) or {}
-    for name in found:
-        _known(str(name), wanted, f"{where}.{key}")
-    if missing := [name for name in wanted if name not in found]:
-        raise ConfigError(f"{where}.{key}: no entry for {', '.join(missing)}")
-    return found
+_BARE, _MATERIAL = _Phrases(), _Phrases(("material",))
+_NAMED = _Phrases(("damage", "place", "material", "degree", "state"), ("damage", "state"))
 
 
-def _check(
-    phrases: Sequence[str] | None,
-    where: str,
-    allowed: Sequence[str] = (),
-    one_of: Collection[str] = (),
-) -> None:
-    """Raises ConfigError unless there are phrases, none is empty, all placeholders are `allowed`, and each phrase has
-    one of `one_of`, if any are given."""
-    if not phrases or not all(str(phrase).strip() for phrase in phrases):
+def _shape(materials: Sequence[str]) -> Mapping[str, Any]:
+    """The keys that a language must have, down to the lists of phrases."""
+    seen = dict.fromkeys(SEVERITIES, _BARE)
+    damage = {"states": _BARE, "places": _MATERIAL, "seen": seen}
+    return {
+        "materials": dict.fromkeys(materials, _BARE),
+        "degrees": dict.fromkeys(SEVERITIES, _BARE),
+        "sentences": {
+            "damaged": {**dict.fromkeys(FORMS, _NAMED), "negatives": _MATERIAL},
+            "plain": dict.fromkeys((*FORMS, "negatives"), _MATERIAL),
+        },
+        "damages": dict.fromkeys(DAMAGES, damage),
+    }
+
+
+def _check(node: Any, shape: Mapping[str, Any] | _Phrases, where: str) -> None:
+    """Raises ConfigError unless `node` has exactly the keys of `shape` and its phrases are
+    right."""
+    if not isinstance(shape, _Phrases):
+        for name in node or ():
+            _known(str(name), shape, where)
+        if missing := [name for name in shape if name not in (node or ())]:
+            raise ConfigError(f"{where}: no entry for {', '.join(missing)}")
+        for name, part in shape.items():
+            _check(node[name], part, f"{where}.{name}")
+        return
+    if not node or not all(str(phrase).strip() for phrase in node):
         raise ConfigError(f"{where} has no phrase, or an empty one: give a list of texts")
-    for phrase in phrases:
+    for phrase in node:
         try:
             names = {name for _, name, _, _ in Formatter().parse(phrase) if name is not None}
         except ValueError as error:
-            message = (
-                f'{where}: "{phrase}" has a lone brace ({error}); write {{{{ or }}}} for a brace'
-            )
-            raise ConfigError(message) from error
+            raise ConfigError(
+                f'{where}: "{phrase}" has a lone brace; write {{{{ or }}}}'
+            ) from error
         for name in names:
-            _known(name, allowed, f'the placeholders of {where} ("{phrase}")')
-        if one_of and not names & set(one_of):
-            options = " or ".join(f"{{{name}}}" for name in sorted(one_of))
+            _known(name, shape.allowed, f'the placeholders of {where} ("{phrase}")')
+        if shape.one_of and not names & set(shape.one_of):
+            options = " or ".join(f"{{{name}}}" for name in sorted(shape.one_of))
             raise ConfigError(
                 f'{where}: "{phrase}" does not name the damage: put {options} into it'
             )

@@ -1,4 +1,5 @@
-"""What a recipe says, checked before anything is made: which real photos it starts from and what becomes of each one.
+"""What a recipe says, checked before anything is made: which real photos it starts from and what
+becomes of each one.
 
 The dataclasses are also the shape of `recipe` in the YAML files: Hydra merges those into them.
 """
@@ -55,15 +56,16 @@ class SourceSettings:
 
 @dataclass
 class WriterSettings:
-    """quality: range of JPEG qualities to draw from; null: the quantisation tables of the source photos."""
+    """quality: range of JPEG qualities to draw from; null: the quantisation tables of the source
+    photos."""
 
     quality: list[int] | None = field(default_factory=lambda: [90, 97])
 
 
 @dataclass
 class IncludeSettings:
-    """A finished set that becomes a part of this one, such as images of deployed generators. Photos that the recipe
-    edits are not included a second time.
+    """A finished set that becomes a part of this one, such as images of deployed generators. Photos
+    that the recipe edits are not included a second time.
 
     splits: a split table for it.
     fractions: its splits where neither the table nor the set gives them.
@@ -80,12 +82,14 @@ class IncludeSettings:
 
 @dataclass
 class Recipe:
-    """What to make. Generators and included sets have names, so that a command line can change one, or leave it out with
-    null.
+    """What to make. Generators and included sets have names, so that a command line can change one,
+    or leave it out with null.
 
-    shares: how many photos of each derived kind a real photo gets on average, by the condition of the product
+    shares: how many photos of each derived kind a real photo gets on average, by the condition of
+    the product
         ("default" for those not named).
-    paint_share: of the AI edits that add damage, in 0..1; null: as many as keep damage equally frequent in both classes.
+    paint_share: of the AI edits that add damage, in 0..1; null: as many as keep damage equally
+    frequent in both classes.
     overlay_share: of the edits that get honest annotations on top, in 0..1.
     damages: types to draw from; null: as often as on the real photos.
     workers: processes; null: one for each processor.
@@ -163,7 +167,8 @@ class Recipe:
 
 
 def recipe_from_config(values: Mapping[str, Any]) -> Recipe:
-    """A checked Recipe from the section `recipe` of a configuration, as plain values. Raises SynthesisError."""
+    """A checked Recipe from the section `recipe` of a configuration, as plain values. Raises
+    SynthesisError."""
     recipe = Recipe(
         **{
             **values,
@@ -211,8 +216,8 @@ def recipe_bases(recipe: Recipe) -> list[Base]:
         bases += [replace(base, group=f"{root.name}/{base.group}") for base in found]
     if any(base.split for base in bases) and not all(base.split for base in bases):
         raise SynthesisError(
-            "recipe.source.root, more: some of these photos have no split. Split all folders (realdamage split), or "
-            "name one table for all of them with recipe.source.splits.",
+            "recipe.source.root, more: some of these photos have no split. Split all folders "
+            "(realdamage split), or name one table for all of them with recipe.source.splits.",
             code="no_split",
         )
     counts = Counter((base.split, base.condition) for base in bases)
@@ -238,9 +243,10 @@ def located(folder: str) -> Path:
 
 
 def balanced_paint_share(recipe: Recipe, counts: Mapping[str, int]) -> float:
-    """The share of AI edits of undamaged products that must add damage, so that photos which show damage are as frequent
-    among the synthetic ones as among the real ones. Photos of unknown condition that show none are left out, as the
-    audit leaves them out. `recipe.paint_share` if it is set. counts: real photos of each condition.
+    """The share of AI edits of undamaged products that must add damage, so that photos which show
+    damage are as frequent among the synthetic ones as among the real ones. Photos of unknown
+    condition that show none are left out, as the audit leaves them out. `recipe.paint_share` if it
+    is set. counts: real photos of each condition.
     """
     if recipe.paint_share is not None:
         return recipe.paint_share
@@ -259,8 +265,9 @@ def balanced_paint_share(recipe: Recipe, counts: Mapping[str, int]) -> float:
     share = (shown * edits["intact"] - (1 - shown) * always) / room if room else 0.0
     if not 0.0 <= share <= 1.0:
         log.warning(
-            "recipe.shares: no share of painted edits makes damage as frequent among synthetic photos as among real "
-            "ones (%.0f%%); taking %.0f. Make fewer edits of damaged photos, or more annotated ones.",
+            "recipe.shares: no share of painted edits makes damage as frequent among synthetic "
+            "photos as among real ones (%.0f%%); taking %.0f. Make fewer edits of damaged photos, "
+            "or more annotated ones.",
             100 * shown,
             float(share > 1.0),
         )
@@ -272,8 +279,9 @@ def _bases_of(recipe: Recipe, root: Path) -> list[Base]:
     manifest = read_dataset(root, Reader(layout))
     if layout == "real":
         log.info(
-            "%s has no table: its %d photos are taken as real, each of another product. If some show the same product, "
-            "group them first: realdamage manifest %s --layout real, then realdamage split %s --near-duplicates",
+            "%s has no table: its %d photos are taken as real, each of another product. If some "
+            "show the same one, group them first: realdamage manifest %s --layout real, then "
+            "realdamage split %s --near-duplicates",
             *(root, len(manifest), root, root),
         )
     if recipe.source.splits:
@@ -305,8 +313,8 @@ def _bases_of(recipe: Recipe, root: Path) -> list[Base]:
 
 
 def drawn_damages(recipe: Recipe, bases: Sequence[Base]) -> list[str]:
-    """Types to draw from, repeated by how often: those of the really damaged photos, so that no type means synthetic,
-    and a little of each other type, so that a detector has seen it."""
+    """Types to draw from, repeated by how often: those of the really damaged photos, so that no
+    type means synthetic, and a little of each other type, so that a detector has seen it."""
     if recipe.damages is not None:
         return list(recipe.damages)
     found = [base.damage for base in bases if base.damage]

@@ -1,8 +1,9 @@
 """Runs a recipe: from real photos to a folder with a manifest, resumable, seeded, in parallel.
 
-A recipe works group by group: a real photo and what is derived from it, saved alike. Each group's photos depend on
-(seed, group number) alone and are recorded as one part file when they are all written, so an interrupted run goes on
-where it stopped and any number of workers gives the same set.
+A recipe works group by group: a real photo and what is derived from it, saved alike. Each group's
+photos depend on (seed, group number) alone and are recorded as one part file when they are all
+written, so an interrupted run goes on where it stopped and any number of workers gives the same
+set.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run made: photos in all (0 while other processes still work), and made now, in how many seconds."""
+    """What a run made: photos in all (0 while other processes still work), and made now, in how
+    many seconds."""
 
     root: Path
     photos: int
@@ -76,14 +78,16 @@ def synthesize(
     overwrite: bool = False,
     progress: Track = no_progress,
 ) -> Summary:
-    """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is a finished one.
+    """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is
+    a finished one.
 
-    Under `torchrun` each process makes its share of the groups, and the last one to finish writes the manifest.
+    Under `torchrun` each process makes its share of the groups, and the last one to finish writes
+    the manifest.
 
     prompts: the configuration's `prompts`, for the engines that use them.
     overwrite: first removes what a recipe made in `root`, and nothing else.
-    Raises UsageError: the folder holds another recipe's photos, or anything else. SynthesisError: a source photo or a
-    generator cannot be loaded. RealDamageError: a worker died.
+    Raises UsageError: the folder holds another recipe's photos, or anything else. SynthesisError: a
+    source photo or a generator cannot be loaded. RealDamageError: a worker died.
     """
     root = Path(root)
     started = time.monotonic()
@@ -127,8 +131,8 @@ def synthesize(
 
 
 def clear(root: str | Path) -> None:
-    """Removes what a recipe made in `root`, and nothing else. Raises UsageError if it holds something, but no recipe's
-    set."""
+    """Removes what a recipe made in `root`, and nothing else. Raises UsageError if it holds
+    something, but no recipe's set."""
     parts = _parts(Path(root))
     for name in (parts.mark() or {}).get("recipe", {}).get("include", {}):
         included = _included_parts(parts.root, name)
@@ -150,7 +154,8 @@ def _included_parts(root: Path, name: str) -> Parts:
 def _claim(
     root: Path, recipe: Recipe, prompts: Mapping[str, Any], bases: Sequence[Base], *, alone: bool
 ) -> Parts:
-    """Marks the folder as this recipe's over these source photos, so that two sets never mix in one folder."""
+    """Marks the folder as this recipe's over these source photos, so that two sets never mix in one
+    folder."""
     parts = _parts(root)
     digest = hashlib.sha256(f"{recipe.digest(prompts)}\n{bases!r}".encode()).hexdigest()
     files = [name for index, base in enumerate(bases) for name in _group_files(base, index)]
@@ -163,7 +168,8 @@ def _claim(
 def _included(
     recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track
 ) -> Iterator[pd.DataFrame]:
-    """Saves each included set in a folder of its own, as the others are saved, in their sizes; yields its rows."""
+    """Saves each included set in a folder of its own, as the others are saved, in their sizes;
+    yields its rows."""
     sizes: list[tuple[int, int]] = []
     for name in table.loc[table["pair"] == "", "file_name"]:
         with Image.open(root / name) as image:
@@ -257,7 +263,8 @@ def _make(index: int) -> int:
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photo of a group before it is saved; `mask` is None if it stays real; `columns`: of the manifest."""
+    """A photo of a group before it is saved; `mask` is None if it stays real; `columns`: of the
+    manifest."""
 
     kind: str
     rgb: RGB
@@ -266,7 +273,8 @@ class _Photo:
 
 
 class GroupMaker:
-    """Makes groups, with the engines of a recipe (by name of the generator) loaded once for each worker."""
+    """Makes groups, with the engines of a recipe (by name of the generator) loaded once for each
+    worker."""
 
     def __init__(
         self, recipe: Recipe, engines: Mapping[str, Engine], pool: TablePool, bases: Sequence[Base]
@@ -274,12 +282,12 @@ class GroupMaker:
         self.recipe, self.engines, self.pool = recipe, engines, pool
         self.damages = drawn_damages(recipe, bases)
         self.paint, self.annotate = Paint(self.damages), Annotate()
-        # Not the tone: it changes every pixel of an edit, so which of them are synthetic would be lost.
+        # Not the tone: it changes every pixel, so the mask of synthetic ones would be lost.
         self.overlay = Annotate(tuple(kind for kind in ANNOTATIONS if kind != "tone"))
 
     def group(self, base: Base, index: int, root: Path, rng: np.random.Generator) -> list[Row]:
-        """Makes and saves a group's photos and masks; returns their manifest rows, the base first. Raises SynthesisError:
-        the source photo cannot be read."""
+        """Makes and saves a group's photos and masks; returns their manifest rows, the base first.
+        Raises SynthesisError: the source photo cannot be read."""
         rgb = self._base(base, rng)
         settings = self.pool.draw(rng)
         kind = "damaged" if base.condition == "damaged" else "original"
@@ -376,7 +384,8 @@ class GroupMaker:
 
 
 def _group_files(base: Base, index: int) -> list[str]:
-    """All photos and masks that a group may have, whatever is drawn, relative to the set's folder."""
+    """All photos and masks that a group may have, whatever is drawn, relative to the set's
+    folder."""
     most = {"original": 1, "damaged": 1}
     most |= {kind: math.ceil(base.shares.get(kind, 0.0)) for kind in DERIVED}
     stems = [_stem(index, kind, made + 1) for kind, count in most.items() for made in range(count)]

@@ -75,7 +75,8 @@ def _crops(photos: list[RGB], count: int, rng: np.random.Generator) -> Tensor:
 
 
 def _loss(output: Tensor, target: Tensor) -> Tensor:
-    """L1 on pixels, on their means over 8 × 8 and on differences, which keeps edges from blurring."""
+    """L1 on pixels, on their means over 8 × 8 and on differences, which keeps edges from
+    blurring."""
     loss = F.l1_loss(output, target) + F.l1_loss(F.avg_pool2d(output, 8), F.avg_pool2d(target, 8))
     for axis in (2, 3):
         loss = loss + 0.5 * F.l1_loss(output.diff(dim=axis), target.diff(dim=axis))

@@ -1,9 +1,10 @@
-"""The trial of the listing comparison: pairs are what they say they are, and counts are counted right."""
+"""The trial of the listing comparison: pairs are what their kind says, and counts are right."""
 
 from __future__ import annotations
 
 import csv
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,18 @@ from scipy import ndimage
 from realdamage.core.decoding import decode
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.photo_pairs.result import OUTCOMES
-from realdamage.synthesis.listing_laundering import TRANSFORMATIONS, launder
-from realdamage.synthesis.listing_trial import COLUMNS, KINDS, Trial, draw_pairs, main, summarise
+
+sys.path.insert(0, str(Path(__file__).parent))
+from listing_trial import (
+    COLUMNS,
+    KINDS,
+    TRANSFORMATIONS,
+    Trial,
+    draw_pairs,
+    launder,
+    main,
+    summarise,
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +141,7 @@ def test_the_command_writes_its_table(
     ("arguments", "code", "message"),
     [(["--pairs", "0"], 2, "--pairs 0: at least 1 pair"), (["--photos", "nowhere"], 2, "nowhere")],
 )
-def test_wrong_input_is_told(
+def test_wrong_input_is_named(
     products: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
