@@ -67,7 +67,7 @@ def call_of(name: str) -> Any:
     ],
 )
 def test_wrong_options_are_named(load: Any, option: str, value: Any) -> None:
-    with pytest.raises(SynthesisError, match=f"{option}|{value}"):
+    with pytest.raises(SynthesisError, match=option):
         load("m/m", **{option: value})
 
 

@@ -209,7 +209,8 @@ def _diffusion_settings(settings: GeneratorSettings, key: str) -> DiffusionSetti
     try:
         merged = OmegaConf.merge(OmegaConf.structured(DiffusionSettings), given)
     except OmegaConfBaseException as error:
-        raise SynthesisError(f"{key}: {str(error).splitlines()[0]}", code="wrong_option") from error
+        said = f"{key}.{error.full_key}: {str(error).splitlines()[0]}"
+        raise SynthesisError(said, code="wrong_option") from error
     made: Any = OmegaConf.to_object(merged)
     return cast(DiffusionSettings, made)
 
