@@ -90,7 +90,7 @@ def signing() -> Any:
 def red_network() -> bytes:
     """A network that sees redness: evidence of a patch = (mean red - mean blue) / 16, logit = its mean."""
     model = onnx.parser.parse_model(
-        (Path(__file__).parent / "inference" / "redness.onnx.txt").read_text()
+        (Path(__file__).parent / "core" / "redness.onnx.txt").read_text()
     )
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

@@ -167,7 +167,7 @@ def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProce
 )
 def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_path: Path) -> None:
     done = run_without(
-        blocked, f"from realdamage import entry_points; entry_points.{command}()", tmp_path
+        blocked, f"from realdamage.commands import entry_points; entry_points.{command}()", tmp_path
     )
     assert done.returncode == 3
     assert done.stderr == (
@@ -179,7 +179,7 @@ def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_pa
 def test_a_missing_module_of_ours_is_no_missing_extra(tmp_path: Path) -> None:
     done = run_without(
         "realdamage.commands.train",
-        "from realdamage import entry_points; entry_points.train()",
+        "from realdamage.commands import entry_points; entry_points.train()",
         tmp_path,
     )
     assert done.returncode == 1

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import realdamage.inference
 from PIL import Image
 
+import realdamage
 import realdamage.service
 from realdamage.claims import ClaimPolicy
 from realdamage.data.vocabulary import DAMAGES
@@ -66,10 +66,11 @@ def strings(name: str = "strings", constant: str = "STRINGS") -> dict[str, dict[
 
 
 def source_of_inference() -> str:
-    folder = Path(realdamage.inference.__file__).parent
+    folder = Path(realdamage.__file__).parent
     files = [
         path
-        for path in folder.rglob("*.*")
+        for room in ("phrases", "core", "provenance", "photo_pairs", "claims")
+        for path in (folder / room).rglob("*.*")
         if path.suffix in (".py", ".yaml") and path.name != "templates.py"
     ]
     return "".join(path.read_text(encoding="utf-8") for path in files)
@@ -103,7 +104,7 @@ def test_every_rule_of_a_claim_has_a_title_in_chinese() -> None:
 
 
 def test_every_sentence_of_the_service_is_there_in_chinese() -> None:
-    """Whatever the service says of a photo it says in these templates: `tests/inference/test_sentences.py`."""
+    """Whatever the service says of a photo it says in these templates: `tests/core/test_sentences.py`."""
     chinese = strings("sentences", "SENTENCES")["zh"]
     english = {name: text for name, text in TEMPLATES.items() if name != "verbatim"}
     assert set(chinese) ^ set(english) == set()
