@@ -23,9 +23,7 @@ TRAINING = {
 }
 ANALYSIS = {"pandas", "sklearn", "scipy", "matplotlib", "onnx"}
 # The codec engines run networks; train_codec is a command that trains one.
-CODEC_ENGINES = {
-    f"realdamage.synthesis.{name}" for name in ("codec", "house_codec", "taef2", "train_codec")
-}
+CODEC_ENGINES = {f"realdamage.synthesis.{name}" for name in ("autoencoders", "train_codec")}
 
 # Imports one module after the other and notes the first that brings in something heavy.
 WATCH = """

@@ -42,14 +42,10 @@ def command(run_command: Callable[..., Any]) -> Callable[..., str]:
 def test_photos_in_verdict_out(
     command: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    small = (
-        "recipe.source.groups=12",
-        "recipe.workers=1",
-        "recipe.fractions={train: 0.5, val: 0.25, test: 0.25}",
-    )
+    small = ("recipe.source.per_source=5", "recipe.source.crop=128", "recipe.workers=1")
     assert "photos/s" in command("synthesize", "+recipe=quickstart", "out=data", *small)
     table = read_manifest(tmp_path / "data").table
-    assert set(table["split"]) == {"train", "val", "test"}
+    assert set(table["split"]) == {"train", "val", "test", "policy"}
 
     run = ("name=tiny", "data.root=data", "demo=true", "trainer.max_epochs=1", *NETWORK)
     out = command("train", *run)

@@ -17,6 +17,7 @@ from realdamage.core.pooling import Pooling
 from realdamage.data.degradations import Degradations
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import ConfigError
+from realdamage.synthesis.recipe import Recipe
 
 MONITORED = ("val/auroc", "val/tpr_at_fpr_1_all_real", "val/localisation_ap")
 """The validation figures that can choose the best checkpoint; higher is better."""
@@ -290,72 +291,6 @@ class ExportConfig:
 
 
 @dataclass
-class SourceConfig:
-    """The real photos of a recipe, see `realdamage.synthesis.settings.SourceSettings`."""
-
-    kind: str = "studio"
-    root: str | None = None
-    more: list[str] = field(default_factory=list)
-    splits: str | None = None
-    groups: int = 200
-    damaged_share: float = 0.5
-    per_source: int | None = None
-    damaged_first: bool = False
-    max_side: int = 2048
-    crop: int | None = None
-
-
-@dataclass
-class WriterConfig:
-    """See `realdamage.synthesis.settings.WriterSettings`."""
-
-    quality: list[int] | None = field(default_factory=lambda: [90, 97])
-
-
-@dataclass
-class GeneratorConfig:
-    """See `realdamage.synthesis.generators.GeneratorSettings`."""
-
-    engine: str = "codec"
-    weights: str | None = MISSING  # null: left out
-    family: str = MISSING
-    options: dict[str, Any] | None = None  # checked when the engine is loaded
-
-
-@dataclass
-class IncludeConfig:
-    """See `realdamage.synthesis.settings.IncludeSettings`."""
-
-    root: str | None = None
-    splits: str | None = None
-    fractions: dict[str, float] = field(
-        default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2}
-    )
-    exceptions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class RecipeConfig:
-    """See `realdamage.synthesis.settings.Recipe`. Generators and included sets have names, so that
-    a command line can change one, or leave it out with null."""
-
-    name: str = MISSING
-    seed: int = 0
-    source: SourceConfig = field(default_factory=SourceConfig)
-    shares: dict[str, Any] = field(default_factory=dict)  # checked by Recipe
-    paint_share: float | None = None
-    overlay_share: float = 0.1
-    damages: list[str] | None = None
-    generators: dict[str, GeneratorConfig | None] = field(default_factory=dict)
-    include: dict[str, IncludeConfig | None] = field(default_factory=dict)
-    writer: WriterConfig = field(default_factory=WriterConfig)
-    fractions: dict[str, float] = field(
-        default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2}
-    )
-    workers: int | None = None
-
-
-@dataclass
 class PromptsConfig:
     """See `realdamage.synthesis.prompts.PromptCatalogue`, which checks it."""
 
@@ -366,13 +301,13 @@ class PromptsConfig:
 
 @dataclass
 class SynthesizeConfig:
-    """`realdamage-synthesize`."""
+    """`synthesize.py`. `out`: the folder to fill; `overwrite`: remove what a recipe made there first."""
 
     out: str = MISSING  # the folder to fill
     overwrite: bool = False  # first remove what a recipe made there
     name: str = "synthesize"
     paths: PathsConfig = field(default_factory=PathsConfig)
-    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    recipe: Recipe = field(default_factory=Recipe)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
 
 

@@ -173,21 +173,17 @@ def test_an_empty_folder_is_filled_by_the_recipe_once(
 ) -> None:
     """The recipe runs for real, made small; a second run finds its photos."""
     from realdamage import configuration
-    from realdamage.synthesis import recipe
+    from realdamage.synthesis import runner
 
-    small = [
-        "recipe.source.groups=6",
-        "recipe.workers=1",
-        "recipe.fractions={train: 0.5, val: 0.5, test: 0}",
-    ]
+    small = ["recipe.source.per_source=4", "recipe.source.crop=96", "recipe.workers=1"]
     compose = configuration.compose
     monkeypatch.setattr(
         configuration, "compose", lambda command, overrides: compose(command, [*overrides, *small])
     )
     runs: list[Path] = []
-    synthesize = recipe.synthesize
+    synthesize = runner.synthesize
     monkeypatch.setattr(
-        recipe,
+        runner,
         "synthesize",
         lambda *given, **options: runs.append(given[1]) or synthesize(*given, **options),
     )

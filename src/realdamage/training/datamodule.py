@@ -57,13 +57,13 @@ class DamageDataModule(L.LightningDataModule):
         recipe, root = self.data.recipe, Path(self.data.root)
         if recipe and not (root / "metadata.csv").is_file():
             from realdamage.configuration import compose, plain
-            from realdamage.synthesis.recipe import synthesize
-            from realdamage.synthesis.settings import recipe_from_config
+            from realdamage.synthesis.recipe import recipe_from_config
+            from realdamage.synthesis.runner import synthesize
 
             log.info("%s has no photos yet; making them by recipe %s", root, recipe)
             config = compose("synthesize", [f"+recipe={recipe}", f"out={root}"])
-            made = recipe_from_config(plain(config.recipe), plain(config.prompts))
-            synthesize(made, root, progress=track)
+            made = recipe_from_config(plain(config.recipe))
+            synthesize(made, root, plain(config.prompts), progress=track)
 
     def setup(self, stage: str | None = None) -> None:
         if self.manifest is not None:
