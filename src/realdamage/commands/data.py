@@ -51,7 +51,7 @@ def manifest(
         print(f"{path}: {len(found)} photos, checked; nothing was written")
     for column in ("label", "kind", "source", "split"):
         counts = found.table[column].value_counts()
-        print(f"{column:8}{_listed({name or '(not given)': n for name, n in counts.items()})}")
+        print(f"{column:8}{_listed({str(name) or '(not given)': n for name, n in counts.items()})}")
     for other in readers.stale_metadata(path.parent):
         app.warn(f"{other} is no longer read. Remove it: Hugging Face's reader refuses two.")
     if not (found.table["split"] != "").any():

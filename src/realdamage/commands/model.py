@@ -289,8 +289,9 @@ def monitor(
     from realdamage.rendering.terminal import monitor_text
 
     photos, expected = read_log(log), read_predictions(reference)
-    limits = {"prior": prior, "level": level, "least_effect": least_effect}
-    found = compare_log(photos, expected, model, **limits)
+    found = compare_log(
+        photos, expected, model, prior=prior, level=level, least_effect=least_effect
+    )
     if json_file:
         write_atomically(json_file, found.to_json().encode())
     print(monitor_text(found))

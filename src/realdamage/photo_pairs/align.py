@@ -70,8 +70,11 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
     covered = _covered(source, warp, size)
     if covered.sum() < _LEAST_COVERED:
         return None
-    laid = cv2.warpPerspective(
-        source, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    laid = np.asarray(
+        cv2.warpPerspective(
+            source, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        ),
+        np.uint8,
     )
     given = grid.astype(np.float32)
     toned = _in_tone(np.asarray(laid).astype(np.float32), given, covered)
