@@ -395,10 +395,10 @@ def crushed(site: Site) -> Surface:
     inside = smoothstep(0.0, 0.35, f)
     cell = radius * rng.uniform(0.45, 0.9)
     tall = cell * rng.uniform(0.55, 1.0)
-    ridges: np.ndarray = np.zeros(site.shape, np.float32)
+    ridges = np.zeros(site.shape, np.float32)
     for share in (1.0, 0.5, 0.25):
         cells = (cell / share, cell * rng.uniform(0.6, 1.6) / share)
-        ridges = ridges + np.abs(site.noise(cells)) * share
+        ridges += np.abs(site.noise(cells)) * share
     height = inside * np.float32(tall) * (ridges - np.float32(0.6))
     push = radius * rng.uniform(0.15, 0.32)
     return Surface(
