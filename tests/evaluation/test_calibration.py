@@ -244,11 +244,11 @@ def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(
 def test_t_real_can_be_about_one_kind_of_synthetic_photo(
     model_file: Path, write_photos: WritePhotos, rate: str
 ) -> None:
-    real = [{"file_name": f"r{i}.png", "label": "real", "red": 3 * i} for i in range(60)]
+    real = [{"file_name": f"r{i}.png", "label": "real", "red": 2 * i} for i in range(60)]
     fake = {"label": "synthetic", "split": "policy"}
     low = [{**fake, "file_name": f"l{i}.png", "kind": "ai_region", "red": i} for i in range(60)]
     high = [
-        {**fake, "file_name": f"h{i}.png", "kind": "ai_whole", "red": 90 + i} for i in range(60)
+        {**fake, "file_name": f"h{i}.png", "kind": "ai_whole", "red": 100 + i} for i in range(60)
     ]
     manifest = write_photos([*({**row, "split": "policy"} for row in real), *low, *high])
     policy = calibrate_model(model_file, manifest, Targets(**{rate: 0.1})).policy
