@@ -66,7 +66,7 @@ sheet: .venv/installed-train  ## draw the README's picture of the packaged model
 	$(BIN)/realdamage predict $(SHEET:%=data/sample/photos/%.jpg) --sheet data/results/sheet.png
 
 screenshots: .venv/installed-synth  ## take the README's pictures of the review page and of the evidence (needs a Chromium)
-	$(BIN)/python -m realdamage.service.screenshots --out data/results
+	$(BIN)/python tests/trials/screenshots.py --out data/results
 
 # Keeps the pins that still fit; `make constraints UPGRADE=--upgrade` takes the newest of everything. Needs uv.
 # torch pins its own CUDA packages, so those stay out; a CPU build of the same torch then fits too.

@@ -1,5 +1,5 @@
-"""What HTTP costs and what it gives: requests a second and waiting times of a real server process at 1, 8 and 32
-callers, beside one-by-one calls of the wrapper in the same run. Photos of 640×480, one a request; loopback only."""
+"""What HTTP costs: requests a second and waiting times of a real server process at 1, 8 and 32
+callers, compared with one-by-one calls of the wrapper. Photos of 640×480, one a request."""
 
 from __future__ import annotations
 

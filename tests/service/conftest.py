@@ -1,10 +1,15 @@
-"""A service in this very process, with a network that sees redness, and photos as callers send them."""
+"""A service in this very process, with a network that sees redness, and photos as callers send
+them."""
 
 from __future__ import annotations
 
 import io
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +18,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.core.photo import PixelSpec
 from realdamage.core.policy import Calibration, Policy
+from realdamage.core.tiles import PixelSpec
 from realdamage.service.app import create_app
+from realdamage.service.routes import Service
 from realdamage.service.settings import Settings
 
 Serve = Callable[..., TestClient]
@@ -24,7 +30,8 @@ Encode = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def write_model(save_red_model: Callable[..., Path]) -> Callable[..., Path]:
-    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean blue) / 16."""
+    """`write_model(path, t_synthetic=1.0, model_version="test-1")`: evidence = (mean red - mean
+    blue) / 16."""
 
     def write(path: Path, t_synthetic: float = 1.0, model_version: str = "test-1") -> Path:
         return save_red_model(
@@ -52,22 +59,23 @@ def model_file(write_model: Callable[..., Path], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def serve(model_file: Path) -> Iterator[Serve]:
-    """`serve(max_photos=2, …)`: a client of a started service with these settings; stopped at the test's end."""
+    """`serve(max_photos=2, …)`: a client of a started service with these settings; stopped at
+    the test's end."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> TestClient:
             settings = {"model": model_file, "threads": 1, "workers": 2, **settings}
             app = create_app(Settings(**settings))
-            return stack.enter_context(
-                TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
-            )
+            client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+            return stack.enter_context(client)
 
         yield start
 
 
 @pytest.fixture(scope="session")
 def encode() -> Encode:
-    """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red rectangle if asked."""
+    """`encode("JPEG", red=False, size=(96, 64))`: a bluish photo under noise, with a red
+    rectangle if asked."""
 
     def make(
         form: str = "JPEG",
@@ -86,3 +94,51 @@ def encode() -> Encode:
         return data.getvalue()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """`wait_until(condition)`: until it is true, at most 30 s."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def held() -> Callable[[TestClient], AbstractContextManager[None]]:
+    """`with held(client):` the network of the service waits until the block ends."""
+
+    @contextmanager
+    def hold(client: TestClient) -> Iterator[None]:
+        service: Service = client.app.state.service  # type: ignore[attr-defined]
+        shared, gate = service.loaded_model().scorer, threading.Event()
+        scorer = shared._scorer
+        shared._scorer = lambda tiles: (gate.wait(10), scorer(tiles))[1]
+        try:
+            yield
+        finally:
+            gate.set()
+            shared._scorer = scorer
+
+    return hold
+
+
+@pytest.fixture(scope="session")
+def trial() -> Callable[[str], Any]:
+    """`trial("soak")`: the module of tests/trials."""
+
+    def load(name: str) -> Any:
+        path = Path(__file__).parents[1] / "trials" / f"{name}.py"
+        spec = spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = module_from_spec(spec)  # where dataclasses look for it
+        spec.loader.exec_module(module)
+        return module
+
+    return load

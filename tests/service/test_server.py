@@ -1,7 +1,9 @@
-"""The service as a process: it starts, says where, reloads on SIGHUP, and finishes what it has at SIGTERM."""
+"""The service as a process: it starts, says where, reloads on SIGHUP, and finishes what it has
+at SIGTERM."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -26,11 +28,12 @@ import pytest
 from realdamage.claims import EvidenceLog
 from realdamage.commands import cli
 from realdamage.errors import UsageError
-from realdamage.service.keys import hash_key
+from realdamage.service.auth import hash_key
 from realdamage.service.settings import Settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 Encode = Callable[..., bytes]
+Wait = Callable[[Callable[[], object]], None]
 
 
 class Process:
@@ -39,33 +42,32 @@ class Process:
     def __init__(
         self, model: Path, *options: str, cwd: Path, program: tuple[str, ...] = ("-m", "realdamage")
     ) -> None:
-        command = [
-            sys.executable,
-            *program,
-            "serve",
-            "--model",
-            str(model),
-            "--port",
-            "0",
-            *options,
-        ]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
+        command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *options], stderr=subprocess.PIPE, text=True, cwd=cwd
+        )
         self.lines: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
         self.wait_for("ready")
         self.url = next(line["url"] for line in self.lines if line["event"] == "listening")
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        self.address = (host, int(port))
 
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(json.loads(line))
 
-    def wait_for(self, event: str, count: int = 1) -> None:
+    def wait_for(self, event: str) -> None:
         end = time.monotonic() + 60
-        while sum(line["event"].startswith(event) for line in self.lines) < count:
+        while not any(line["event"] == event for line in self.lines):
             assert time.monotonic() < end, self.lines
             assert self.process.poll() is None, self.lines
             time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
@@ -79,25 +81,39 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
     yield run
     for server in begun:
-        server.process.kill()
-        server.process.wait()
+        server.kill()
 
 
-def test_a_life(
-    start: Callable[..., Process], write_model: Callable[..., Path], encode: Encode, tmp_path: Path
+@pytest.fixture(scope="module")
+def running(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    server = Process(model_file, cwd=tmp_path_factory.mktemp("cwd"))
+    yield server
+    server.kill()
+
+
+def refusal(response: Any) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+# A life
+
+
+def test_it_reloads_on_sighup_and_finishes_at_sigterm_what_it_accepted(
+    start: Callable[..., Process],
+    write_model: Callable[..., Path],
+    encode: Encode,
+    tmp_path: Path,
+    wait_until: Wait,
 ) -> None:
     model = write_model(tmp_path / "red.onnx")
     server = start(model, "--drain", "4")
     assert httpx.get(f"{server.url}/readyz").status_code == 200
-
     write_model(model, model_version="test-2")
-    server.process.send_signal(signal.SIGHUP)
-    server.wait_for("model loaded")
-    assert httpx.get(f"{server.url}/v1/model").json()["model_version"] == "test-2"
-    model.write_bytes(b"broken")
-    server.process.send_signal(signal.SIGHUP)
-    server.wait_for("model not reloaded")
-    assert httpx.get(f"{server.url}/v1/model").json()["model_version"] == "test-2"
+    for event in ("model loaded", "model not reloaded"):
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for(event)
+        assert httpx.get(f"{server.url}/v1/model").json()["model_version"] == "test-2"
+        model.write_bytes(b"broken")
 
     head = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
     stopping, answers = threading.Event(), []
@@ -109,20 +125,17 @@ def test_a_life(
 
     def send() -> None:
         kind = {"content-type": "multipart/form-data; boundary=x"}
-        answers.append(
-            httpx.post(f"{server.url}/v1/photos", content=slowly(), headers=kind, timeout=30)
-        )
+        url = f"{server.url}/v1/photos"
+        answers.append(httpx.post(url, content=slowly(), headers=kind, timeout=30))
 
     caller = threading.Thread(target=send)
     caller.start()
-    end = time.monotonic() + 10
-    while "realdamage_upload_bytes 0.0" in httpx.get(f"{server.url}/metrics").text:
-        assert time.monotonic() < end
+    idle = "realdamage_upload_bytes 0.0"
+    wait_until(lambda: idle not in httpx.get(f"{server.url}/metrics").text)
     server.process.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
+    wait_until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
     refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
-    assert httpx.get(f"{server.url}/readyz").status_code == 503
+    assert refusal(refused) == (503, "stopping")
     stopping.set()
     caller.join(20)
     assert answers[0].json()["results"][0]["verdict"]["outcome"] == "real"
@@ -130,29 +143,21 @@ def test_a_life(
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def running(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    server = Process(model_file, cwd=tmp_path_factory.mktemp("cwd"))
-    yield server
-    server.process.kill()
-    server.process.wait()
-
-
 STUCK = """
 import sys, threading
 from realdamage.commands import cli
-from realdamage.service import photos, workload
+from realdamage.service import limits, routes
 
 def never_ends(*_, **__):
     print('{"event": "stuck"}', file=sys.stderr, flush=True)
     threading.Event().wait()
 
-photos.read_photo, workload._CLOSE_S = never_ends, 0.1
+routes.read_photo, limits._CLOSE_S = never_ends, 0.1
 sys.exit(cli.main(sys.argv[1:]))
 """
-
-
-IGNORED = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # as in the background of a shell script
+IGNORED = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # as in a script's background
+)
 
 
 @pytest.mark.parametrize(
@@ -169,309 +174,26 @@ def test_stopping_does_not_wait_for_a_photo_that_never_ends(
 ) -> None:
     server = start(model_file, "--workers", "1", "--deadline", "2", program=("-c", first + STUCK))
     refused = httpx.post(f"{server.url}/v1/photos", files={"photos": encode()}, timeout=60)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (504, "deadline")
+    assert refusal(refused) == (504, "deadline")
     server.wait_for("stuck")
     server.process.send_signal(sent)
     assert server.process.wait(60) == code
 
 
-def test_callers_that_never_finish_are_hung_up_on(
-    start: Callable[..., Process], model_file: Path
-) -> None:
-    """A head that never ends, one that never begins, and the rest of a body that was refused."""
-    server = start(model_file, "--deadline", "1")
-    host, port = server.url.removeprefix("http://").split(":")
-    refused = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
-    for head in (b"GET / HTTP/1.1\r\nX: ", b"", refused):
-        begun = time.monotonic()
-        with (
-            socket.create_connection((host, int(port)), timeout=0.2) as connection,
-            suppress(ConnectionError),
-        ):
-            connection.sendall(head)
-            while time.monotonic() < begun + 10:
-                if head:
-                    connection.sendall(b"x")
-                with suppress(TimeoutError):
-                    if not connection.recv(4096):
-                        break
-        assert 0.5 < time.monotonic() - begun < 6
-    with httpx.Client() as client:
-        for _ in range(3):
-            assert client.get(f"{server.url}/healthz").status_code == 200
-            time.sleep(0.5)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="rights of files")
-def test_what_is_stored_is_for_its_owner_alone(
-    start: Callable[..., Process], model_file: Path, encode: Encode, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    server = start(model_file, "--store", str(store))
-    kept = httpx.post(
-        f"{server.url}/v1/claims",
-        files={"photos": encode(size=(640, 480))},
-        data={"keep": "true", "claim_id": "A"},
-        timeout=60,
-    )
-    assert kept.status_code == 200
-    paths = [store, *store.rglob("*")]
-    assert {"store", "A", "evidence.html", "claims.sqlite", "reviews.sqlite", "log.jsonl"} <= {
-        p.name for p in paths
-    }
-    assert [path for path in paths if path.stat().st_mode & 0o077] == []
-
-
-def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A black photo, with these chunks before its pixels."""
-    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows, packer = b"", zlib.compressobj(9)
-    for _ in range(height):
-        rows += packer.compress(bytes(1 + width))
-    parts = [(b"IHDR", size), *chunks, (b"IDAT", rows + packer.flush()), (b"IEND", b"")]
-    packed = [
-        struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d))
-        for kind, d in parts
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/status").exists(),
-    reason="the peak of a process's memory is read from /proc",
-)
-def test_a_thumbnail_of_100_megapixels_costs_nothing(running: Process, encode: Encode) -> None:
-    """It took 3.7 GiB and 19 s, and the other photo of the request was lost."""
-    thumbnail = png(100_000_000, 1)
-    exif = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 2)
-    exif += (
-        struct.pack("<HHII", 0x0201, 4, 1, 44)
-        + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail))
-        + bytes(4)
-    )
-    bomb = png(64, 64, (b"eXIf", exif + thumbnail))
-    assert len(bomb) < 100_000
-    files = [("photos", ("bomb.png", bomb)), ("photos", ("honest.jpg", encode()))]
-    answer = httpx.post(f"{running.url}/v1/photos", files=files, timeout=60)
-    assert answer.status_code == 200
-    assert [result["verdict"]["outcome"] for result in answer.json()["results"]] == [
-        "review",
-        "real",
-    ]
-    assert answer.json()["results"][0]["provenance"]["camera"]["thumbnail"] == "none"
-    status = Path(f"/proc/{running.process.pid}/status").read_text()
-    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 400_000  # type: ignore[index]
-
-
-def test_a_load_balancers_head_gets_no_body(running: Process) -> None:
-    host, port = running.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        for path in (
-            "/healthz",
-            "/readyz",
-            "/",
-        ):  # on one connection: a body would be taken for the next answer
-            connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-            answer = b""
-            while not answer.endswith(b"\r\n\r\n"):
-                answer += connection.recv(4096)
-            assert answer.startswith(b"HTTP/1.1 200 ")
-            assert answer.count(b"\r\n\r\n") == 1
-            length = re.search(rb"(?i)content-length: (\d+)", answer)
-            assert length
-            assert int(length[1]) == len(httpx.get(f"{running.url}{path}").content)
-
-
-def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(
-    running: Process,
-) -> None:
-    host, port = running.url.removeprefix("http://").split(":")
-    head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answer = b""
-        while piece := connection.recv(4096):
-            answer += piece
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.count(b"HTTP/1.1 ") == 1
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
-
-
-def test_a_head_without_end_is_cut(running: Process) -> None:
-    host, port = running.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"x" * 200_000)
-        answer = b""
-        try:
-            while piece := connection.recv(4096):
-                answer += piece
-        except ConnectionError:
-            pass
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
-    assert httpx.get(f"{running.url}/healthz").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "words"),
-    [
-        (["--host", "0.0.0.0"], 2, "no key is configured, so anyone could send"),
-        (["--max-photos", "0"], 2, "--max-photos=0 must be at least 1"),
-        (["--max-queue", "2"], 2, "--max-queue=2 is below --max-photos=32"),
-        (["--max-upload-bytes", "5"], 2, "--max-upload-bytes=5 is below --max-body-bytes"),
-        (["--shadow-share", "2"], 2, "--shadow-share=2.0 must be in 0..1"),
-        (["--deadline", "nan"], 2, "--deadline=nan must be at least"),
-        (["--deadline", "inf"], 2, "--deadline=inf must be at most 86400"),
-        (
-            ["--retention-days", "99999999999"],
-            2,
-            "--retention-days=99999999999 must be at most 36500",
-        ),
-        (["--review-days", "0"], 2, "--review-days=0 must be at least 1"),
-        (["--max-pixels", "200000000"], 2, "--max-pixels=200000000 must be at most 100000000"),
-        (
-            ["--port", "0", "--shadow-model", "absent.onnx"],
-            2,
-            "absent.onnx: the model cannot be read",
-        ),
-        (["--store", "/"], 2, "/: no store of this service, it holds "),
-        (["--port", "70000"], 2, "--port=70000 must be at most 65535"),
-        (["--threads", "0"], 2, "--threads=0 must be at least 1"),
-        (["--model", "absent.onnx"], 2, "absent.onnx"),
-        (["--api-keys", "absent.txt"], 2, "absent.txt: the keys cannot be read"),
-        (
-            ["--host", "no.such.host.invalid", "--no-auth"],
-            3,
-            "cannot listen on no.such.host.invalid:8000",
-        ),
-    ],
-)
-def test_what_does_not_start(
-    options: list[str],
-    code: int,
-    words: str,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
-    assert cli.main(["serve", *options]) == code
-    assert words in capfd.readouterr().err
-
-
-def test_a_port_that_is_taken(running: Process, model_file: Path) -> None:
-    port = running.url.rpartition(":")[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "realdamage", "serve", "--model", str(model_file), "--port", port],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 3
-    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_hash_key_prints_the_line_to_store(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import io
-
-    key = "s" * 40
-    monkeypatch.setattr("sys.stdin", io.StringIO(key + "\n"))
-    assert cli.main(["serve", "--hash-key", "shop"]) == 0
-    printed = capsys.readouterr().out
-    assert printed == hash_key(key, "shop") + "\n"
-    assert key not in printed
-
-
-def test_settings_from_the_environment() -> None:
-    environment = {
-        **{
-            "REALDAMAGE_PORT": "9000",
-            "REALDAMAGE_NO_AUTH": "true",
-            "REALDAMAGE_STORE": "kept",
-            "HOME": "/",
-        },
-        **{
-            "REALDAMAGE_HOST": "0.0.0.0",
-            "REALDAMAGE_THREADS": "",
-            "REALDAMAGE_SHADOW_SHARE": "0.5",
-        },
-        "REALDAMAGE_TRUST_ANCHORS": "anchors.pem",
-    }
-    found = read_settings({"port": 9001, "host": None}, environment)
-    kept = {"store": Path("kept"), "trust_anchors": Path("anchors.pem")}
-    assert found == Settings(port=9001, no_auth=True, host="0.0.0.0", shadow_share=0.5, **kept)
-
-
-def test_variables_that_kubernetes_sets_for_a_service_of_that_name() -> None:
-    environment = {
-        "REALDAMAGE_SERVICE_HOST": "10.0.0.1",
-        "REALDAMAGE_PORT": "tcp://10.0.0.1:8000",
-        "REALDAMAGE_PORT_8000_TCP_ADDR": "10.0.0.1",
-    }
-    assert read_settings({}, environment) == Settings()
-
-
-@pytest.mark.parametrize(
-    ("variable", "text", "words"),
-    [
-        (
-            "REALDAMAGE_MAX_PHOTO",
-            "3",
-            "REALDAMAGE_MAX_PHOTO: no such setting; known are REALDAMAGE_ALLOW_DEMO",
-        ),
-        (
-            "REALDAMAGE_MAX_PHOTOS",
-            "many",
-            "REALDAMAGE_MAX_PHOTOS='many': expected a value of type int",
-        ),
-        ("REALDAMAGE_NO_AUTH", "maybe", "REALDAMAGE_NO_AUTH='maybe': write true or false"),
-    ],
-)
-def test_wrong_variables(variable: str, text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(words)):
-        read_settings({}, {variable: text})
-
-
-def test_the_container_s_recipe_fits_the_package() -> None:
-    """There is no engine to build it with here: its words are compared with what they name."""
-    recipe = (ROOT / "src/realdamage/service/Dockerfile").read_text()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    commands = "\n".join(line for line in recipe.splitlines() if not line.startswith("#"))
-    extras = set(re.findall(r"\[(\w+)\]\"", commands))
-    assert extras == {"serve"}
-    wanted, packages = list(extras), []
-    while wanted:
-        for text in project["optional-dependencies"][wanted.pop()]:
-            nested = re.fullmatch(r"realdamage\[(\w+)\]", text)
-            (wanted.append if nested else packages.append)(nested[1] if nested else text)
-    assert not any(
-        re.match(r"torch|timm|pandas|scikit-learn|matplotlib|onnx\b", package)
-        for package in packages
-    )
-    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", commands, re.MULTILINE)[1])  # type: ignore[index]
-    assert entry[0] in project["scripts"]
-    assert cli._parser().parse_args(entry[1:]).run.__name__ == "serve"
-    minor = int(re.search(r"^FROM python:3\.(\d+)-slim$", commands, re.MULTILINE)[1])  # type: ignore[index]
-    assert f"Programming Language :: Python :: 3.{minor}" in project["classifiers"]
-    assert re.search(r"^USER (?!0|root)\w+$", commands, re.MULTILINE)
-    variables = dict(re.findall(r"(REALDAMAGE_\w+)=(\S+)", commands))
-    with pytest.raises(UsageError, match="no key is configured"):
-        read_settings({}, variables)
-    line = hash_key("k" * 32, "shop")
-    settings = read_settings({}, {**variables, "REALDAMAGE_API_KEY_HASHES": line})
-    assert f"http://127.0.0.1:{settings.port}/healthz" in commands
-
-
 def keep(url: str, claim_id: str, photo: bytes) -> httpx.Response:
-    files = [("photos", ("a.jpg", photo))]
-    return httpx.post(
-        f"{url}/v1/claims", files=files, data={"claim_id": claim_id, "keep": "true"}, timeout=60
-    )
+    fields = {"claim_id": claim_id, "keep": "true"}
+    return httpx.post(f"{url}/v1/claims", files={"photos": photo}, data=fields, timeout=60)
 
 
 def test_a_service_that_is_killed_while_six_callers_keep_claims(
-    start: Callable[..., Process], model_file: Path, encode: Encode, tmp_path: Path
+    start: Callable[..., Process],
+    model_file: Path,
+    encode: Encode,
+    tmp_path: Path,
+    wait_until: Wait,
 ) -> None:
-    options = ("--store", str(tmp_path / "store"), "--threads", "1")
+    store = tmp_path / "store"
+    options = ("--store", str(store), "--threads", "1")
     server = start(model_file, *options)
     sent: dict[str, bytes] = {}
     acknowledged: set[str] = set()
@@ -488,10 +210,7 @@ def test_a_service_that_is_killed_while_six_callers_keep_claims(
 
     with ThreadPoolExecutor(6) as pool:
         callers = [pool.submit(call, caller) for caller in range(6)]
-        end = time.monotonic() + 120
-        while len(acknowledged) < 12:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_until(lambda: len(acknowledged) >= 12)
         server.process.send_signal(signal.SIGKILL)
         for caller in callers:
             caller.result(60)
@@ -507,11 +226,241 @@ def test_a_service_that_is_killed_while_six_callers_keep_claims(
             answer = keep(server.url, claim_id if number % 2 else f"new-{claim_id}", photo)
             assert answer.status_code == 200, answer.text
             assert answer.json()["photos"][0]["duplicates"] == []
-    kept = {
-        path.name
-        for path in (tmp_path / "store" / "claims").iterdir()
-        if not path.name.startswith(".")
-    }
-    log = EvidenceLog(tmp_path / "store" / "log.jsonl").verify()
+    kept = {path.name for path in (store / "claims").iterdir() if path.name[0] != "."}
+    log = EvidenceLog(store / "log.jsonl").verify()
     assert log.problems == ()
     assert sorted(entry["payload"]["claim_id"] for entry in log.entries) == sorted(kept)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of files")
+def test_what_is_stored_is_for_its_owner_alone(
+    start: Callable[..., Process], model_file: Path, encode: Encode, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    server = start(model_file, "--store", str(store))
+    assert keep(server.url, "A", encode(size=(640, 480))).status_code == 200
+    paths = [store, *store.rglob("*")]
+    expected = {"store", "A", "evidence.html", "claims.sqlite", "reviews.sqlite", "log.jsonl"}
+    assert expected <= {path.name for path in paths}
+    assert [path for path in paths if path.stat().st_mode & 0o077] == []
+
+
+# Callers that mean no good
+
+
+def test_callers_that_never_finish_are_hung_up_on(
+    start: Callable[..., Process], model_file: Path
+) -> None:
+    """A head that never ends, one that never begins, and the rest of a body that was refused."""
+    server = start(model_file, "--deadline", "1")
+    refused = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
+    for head in (b"GET / HTTP/1.1\r\nX: ", b"", refused):
+        begun = time.monotonic()
+        with (
+            socket.create_connection(server.address, timeout=0.2) as connection,
+            suppress(ConnectionError),
+        ):
+            connection.sendall(head)
+            while time.monotonic() < begun + 10:
+                if head:
+                    connection.sendall(b"x")
+                with suppress(TimeoutError):
+                    if not connection.recv(4096):
+                        break
+        assert 0.5 < time.monotonic() - begun < 6
+    with httpx.Client() as client:
+        for _ in range(3):
+            assert client.get(f"{server.url}/healthz").status_code == 200
+            time.sleep(0.5)
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the server hangs up."""
+    answer = b""
+    with suppress(ConnectionError):
+        while piece := connection.recv(4096):
+            answer += piece
+    return answer
+
+
+def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(
+    running: Process,
+) -> None:
+    head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(running.address, timeout=10) as connection:
+        connection.sendall(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
+
+
+def test_a_head_without_end_is_cut(running: Process) -> None:
+    with socket.create_connection(running.address, timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"x" * 200_000)
+        answer = all_of(connection)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert httpx.get(f"{running.url}/healthz").status_code == 200
+
+
+def test_a_head_request_gets_no_body(running: Process) -> None:
+    with socket.create_connection(running.address, timeout=10) as connection:
+        # On one connection: a body would be taken for the next answer.
+        for path in ("/healthz", "/readyz", "/"):
+            connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.count(b"\r\n\r\n") == 1
+            length = re.search(rb"(?i)content-length: (\d+)", answer)
+            assert length
+            assert int(length[1]) == len(httpx.get(f"{running.url}{path}").content)
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A black photo, with these chunks before its pixels."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows, packer = b"", zlib.compressobj(9)
+    for _ in range(height):
+        rows += packer.compress(bytes(1 + width))
+    parts = [(b"IHDR", size), *chunks, (b"IDAT", rows + packer.flush()), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d))
+        for kind, d in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_a_thumbnail_of_100_megapixels_costs_nothing(running: Process, encode: Encode) -> None:
+    """It took 3.7 GiB and 19 s, and the other photo of the request was lost."""
+    thumbnail = png(100_000_000, 1)
+    exif = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 2)
+    for tag, value in ((0x0201, 44), (0x0202, len(thumbnail))):
+        exif += struct.pack("<HHII", tag, 4, 1, value)
+    bomb = png(64, 64, (b"eXIf", exif + bytes(4) + thumbnail))
+    assert len(bomb) < 100_000
+    files = [("photos", ("bomb.png", bomb)), ("photos", ("honest.jpg", encode()))]
+    answer = httpx.post(f"{running.url}/v1/photos", files=files, timeout=60)
+    found = answer.json()["results"]
+    assert [result["verdict"]["outcome"] for result in found] == ["review", "real"]
+    assert found[0]["provenance"]["camera"]["thumbnail"] == "none"
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 400_000  # type: ignore[index]
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "named"),
+    [
+        (["--host", "0.0.0.0"], 2, "--host 0.0.0.0"),
+        (["--max-photos", "0"], 2, "--max-photos"),
+        (["--max-photos", "many"], 2, "--max-photos"),
+        (["--max-queue", "2"], 2, "--max-queue=2 is below --max-photos=32"),
+        (["--max-upload-bytes", "5"], 2, "--max-upload-bytes=5 is below --max-body-bytes"),
+        (["--shadow-share", "2"], 2, "--shadow-share"),
+        (["--deadline", "nan"], 2, "--deadline"),
+        (["--deadline", "inf"], 2, "--deadline"),
+        (["--deadline", "0"], 2, "--deadline"),
+        (["--retention-days", "99999999999"], 2, "--retention-days"),
+        (["--review-days", "0"], 2, "--review-days"),
+        (["--max-pixels", "200000000"], 2, "--max-pixels"),
+        (["--port", "70000"], 2, "--port"),
+        (["--threads", "0"], 2, "--threads"),
+        (["--port", "0", "--shadow-model", "absent.onnx"], 2, "absent.onnx"),
+        (["--store", "/"], 2, "/: not a claim store"),
+        (["--model", "absent.onnx"], 2, "absent.onnx"),
+        (["--api-keys", "absent.txt"], 2, "absent.txt"),
+        (["--host", "no.such.host.invalid", "--no-auth"], 3, "no.such.host.invalid:8000"),
+    ],
+)
+def test_what_does_not_start(
+    options: list[str],
+    code: int,
+    named: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("realdamage.service.server.configure_logging", lambda: None)
+    assert cli.main(["serve", *options]) == code
+    assert named in capfd.readouterr().err
+
+
+def test_a_port_that_is_taken(running: Process, model_file: Path) -> None:
+    port = str(running.address[1])
+    command = [sys.executable, "-m", "realdamage", "serve", "--model", str(model_file)]
+    done = subprocess.run([*command, "--port", port], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_hash_key_prints_the_line_to_store(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "s" * 40
+    monkeypatch.setattr("sys.stdin", io.StringIO(key + "\n"))
+    assert cli.main(["serve", "--hash-key", "shop"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == hash_key(key, "shop") + "\n"
+    assert key not in printed
+
+
+def test_options_come_before_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "PORT": "9000",
+        "NO_AUTH": "true",
+        "STORE": "kept",
+        "HOST": "0.0.0.0",
+        "THREADS": "",
+        "SHADOW_SHARE": "0.5",
+    }
+    for name, text in variables.items():
+        monkeypatch.setenv(f"REALDAMAGE_{name}", text)
+    found = read_settings({"port": 9001, "host": None})
+    assert (found.port, found.host, found.no_auth) == (9001, "0.0.0.0", True)
+    assert (found.store, found.threads, found.shadow_share) == (Path("kept"), None, 0.5)
+
+
+def test_variables_that_kubernetes_sets_for_a_service_of_that_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SERVICE_HOST", "PORT_8000_TCP_ADDR"):
+        monkeypatch.setenv(f"REALDAMAGE_{name}", "10.0.0.1")
+    monkeypatch.setenv("REALDAMAGE_PORT", "tcp://10.0.0.1:8000")
+    assert read_settings({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("MAX_PHOTO", "3"), ("MAX_PHOTOS", "many"), ("NO_AUTH", "maybe")]
+)
+def test_wrong_variables_are_named(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"REALDAMAGE_{name}", text)
+    with pytest.raises(UsageError, match=f"REALDAMAGE_{name}"):
+        read_settings({})
+
+
+def test_the_container_s_recipe_fits_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No container engine is needed: its words are compared with what they name."""
+    recipe = (ROOT / "src/realdamage/service/Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    commands = "\n".join(line for line in recipe.splitlines() if not line.startswith("#"))
+    assert re.findall(r"\[(\w+)\]\"", commands) == ["serve"]
+    extras = project["optional-dependencies"]
+    packages = " ".join(extras["serve"] + extras["claims"])
+    assert not re.search(r"\b(torch|timm|pandas|scikit-learn|matplotlib|onnx)\b", packages)
+    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", commands, re.MULTILINE)[1])  # type: ignore[index]
+    assert entry[0] in project["scripts"]
+    minor = re.search(r"^FROM python:3\.(\d+)-slim$", commands, re.MULTILINE)[1]  # type: ignore[index]
+    assert f"Programming Language :: Python :: 3.{minor}" in project["classifiers"]
+    assert re.search(r"^USER (?!0|root)\w+$", commands, re.MULTILINE)
+    for name, text in re.findall(r"(REALDAMAGE_\w+)=(\S+)", commands):
+        monkeypatch.setenv(name, text)
+    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0"):
+        read_settings({})
+    monkeypatch.setenv("REALDAMAGE_API_KEY_HASHES", hash_key("k" * 32, "shop"))
+    assert f"http://127.0.0.1:{read_settings({}).port}/healthz" in commands

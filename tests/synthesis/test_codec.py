@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from realdamage.core.photo import decode
+from realdamage.core.decode import decode
 from realdamage.data.manifest import write_manifest
 from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.synthesis import autoencoders, train_codec

@@ -28,12 +28,12 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from scipy import ndimage, stats
 
 from realdamage.commit import git_commit
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest, read_manifest
 from realdamage.errors import ManifestError, RealDamageError, UsageError
 from realdamage.photo_pairs import Comparison, compare
-from realdamage.photo_pairs.result import OUTCOMES
+from realdamage.photo_pairs.decide import OUTCOMES
 from realdamage.synthesis.paint import Paint
 
 RGB = NDArray[np.uint8]

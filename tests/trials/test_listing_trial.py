@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.photo_pairs.result import OUTCOMES
+from realdamage.photo_pairs.decide import OUTCOMES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from listing_trial import (

@@ -20,7 +20,7 @@ import pandas as pd
 from realdamage.core.progress import Track, no_progress
 from realdamage.data.audit_problems import digests, find_problems
 from realdamage.data.audit_report import AuditException, AuditReport, Item, Problem, ShortcutTest
-from realdamage.data.intervals import DRAWS
+from realdamage.data.bootstrap import DRAWS
 from realdamage.data.manifest import Manifest
 from realdamage.data.photo_facts import PhotoFacts, read_facts
 from realdamage.data.shortcuts import (

@@ -140,6 +140,29 @@ class AuditReport:
     def passed(self) -> bool:
         return self.measured and not self.failed
 
+    @property
+    def unmeasured_reason(self) -> str:
+        """Why nothing could be measured: what the blocking test with the most photos lacked."""
+        blocking = [test for test in self.tests if test.blocking]
+        if not blocking:
+            return "no test was asked for"
+        return f"too few photos: {max(blocking, key=lambda test: test.rows).note}"
+
+    @property
+    def summary(self) -> str:
+        """One line: passed, every reason why not, or why nothing could be measured."""
+        if self.failed:
+            reasons = [test.culprit for test in self.failed_tests]
+            reasons += [f"{len(p.items)} {p.title}" for p in self.problems if p.severity == "error"]
+            return f"audit failed: {'; '.join(reasons)}"
+        if not self.measured:
+            return f"audit: nothing could be measured ({self.unmeasured_reason})"
+        notes = [f"{len(p.items)} {p.title}" for p in self.problems]
+        missing = [t.name for t in self.tests if t.blocking and not t.exception and not t.measured]
+        if missing:
+            notes.append(f"not measured: {', '.join(missing)}")
+        return f"audit passed ({'; '.join(notes)})" if notes else "audit passed"
+
     def verdict(self) -> dict[str, Any]:
         """For the metadata of a model trained on the set, as plain JSON values: that a failed audit was overridden,
         that it passed, or that nothing could be measured; AUROC, low and high of each test (null: not measured); the

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from realdamage.core.photo import PHOTO_SUFFIXES
 from realdamage.data.tables import TABLE_SUFFIXES
 from realdamage.data.vocabulary import LABELS
 from realdamage.errors import ManifestError
+from realdamage.files import PHOTO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

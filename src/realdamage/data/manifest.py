@@ -17,8 +17,6 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.photo import PHOTO_SUFFIXES
 from realdamage.data.checks import check_files_exist, check_header, check_table
 from realdamage.data.tables import read_csv
 from realdamage.data.vocabulary import (
@@ -31,6 +29,7 @@ from realdamage.data.vocabulary import (
     SPLITS,
 )
 from realdamage.errors import ManifestError, MissingManifestError
+from realdamage.files import PHOTO_SUFFIXES, write_atomically
 
 __all__ = [
     "CONDITIONS",

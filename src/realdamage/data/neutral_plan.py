@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from realdamage.core.photo import MIN_SIDE, decode
+from realdamage.core.decode import MIN_SIDE, decode
 from realdamage.core.progress import Track
 from realdamage.data.framing import Size, SizePool, common_sizes
 from realdamage.data.manifest import Manifest

@@ -30,16 +30,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.photo import decode
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.decode import decode
+from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.framing import Frame, SizePool
 from realdamage.data.manifest import METADATA_NAME, Manifest, read_mask, write_manifest
 from realdamage.data.neutral_plan import NeutraliseSettings, Plan
 from realdamage.data.parts import Parts, in_processes
 from realdamage.data.writer import MAX_OFFSET, RGB, Mask, TablePool, save_mask, save_photo
 from realdamage.errors import ConfigError, ManifestError, PhotoError, UsageError
+from realdamage.files import write_atomically
 
 __all__ = [
     "Dropped",

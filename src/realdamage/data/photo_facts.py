@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from realdamage.core.decoding import MAX_PIXELS, contents_of, decode_contents
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.decode import MAX_PIXELS, contents_of, decode_contents
+from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.duplicates import PhotoHash, perceptual_hash
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import container_facts

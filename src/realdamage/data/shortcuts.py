@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
+from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
@@ -223,7 +223,7 @@ def told_by(
         )
     # Rounded, so that a solver's last digits do not put one fold before another.
     scores = np.round(predicted, 3)
-    roc = ResampledRoc(scores, synthetic)
+    roc = WeightedRoc(scores, synthetic)
     [low], [high] = bootstrap_interval(roc.figures, groups, n_boot=n_boot, seed=seed)
     return Told(float(roc_auc_score(synthetic, scores)), float(low), float(high), scores)
 

@@ -1,4 +1,4 @@
-"""Puts the service together: `create_app(settings)` is the ASGI application, of which a process may have several."""
+"""Puts the service together: `create_app(settings)` is the ASGI application."""
 
 from __future__ import annotations
 
@@ -6,120 +6,88 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import shutil
+import re
+import secrets
+import time
+import traceback
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realdamage import __version__
-from realdamage.claims import ClaimPolicy
 from realdamage.errors import RealDamageError
-from realdamage.provenance import TrustAnchors
-from realdamage.service import claims, operation, pages, photos, reviews
-from realdamage.service.fields import invalid
-from realdamage.service.front import Front
-from realdamage.service.keys import KeyRing
-from realdamage.service.logs import tell
-from realdamage.service.metrics import Metrics
-from realdamage.service.models import ModelSlot, load_model
-from realdamage.service.refusals import Refusal
-from realdamage.service.retention import purge
-from realdamage.service.review_store import ReviewStore
+from realdamage.service.auth import check_origin, is_open
+from realdamage.service.limits import BoundedBody
+from realdamage.service.metrics import log_event
+from realdamage.service.reviews import ReviewRequest
+from realdamage.service.routes import Service, check_not_draining, router
+from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
-from realdamage.service.shadow import Shadow
-from realdamage.service.state import Service
-from realdamage.service.storage import ClaimStore
-from realdamage.service.uploads import UploadBudget
-from realdamage.service.workload import Workload
+from realdamage.service.store import ClaimStore, purge
 
 _PURGE_EVERY_S = 3600
+_UPLOADS = ("/v1/photos", "/v1/claims")
+_WHILE_DRAINING = ("/healthz", "/readyz", "/metrics")
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_MAX_HEADER_BYTES = 16 * 1024
+_MAX_JSON_BYTES = 64 * 1024
+_CLOSE = ("stopping", "malformed")  # nothing more is read from this connection
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_SECURITY = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; `app.state.service` is what its routes share. The model is loaded when it starts.
+    """The application; its routes share `app.state.service`. The model is loaded when it starts.
 
-    Raises UsageError on keys or trust anchors that cannot be read, ModelFileError when the model or the shadow model
-    cannot be used.
+    Raises UsageError on settings that cannot be used and, at the start, ModelFileError.
     """
-    store = ClaimStore(settings.store, settings.retention_days) if settings.store else None
-    metrics = Metrics()
-    service = Service(
-        settings=settings,
-        keys=KeyRing.read(settings),
-        metrics=metrics,
-        models=ModelSlot(settings, metrics),
-        workload=Workload(settings.workers, settings.max_queue, metrics.queue.set),
-        uploads=UploadBudget(settings.max_upload_bytes, metrics.uploads.set),
-        reviews=ReviewStore(settings.store / "reviews.sqlite" if settings.store else None),
-        store=store,
-        trust_anchors=TrustAnchors.read(settings.trust_anchors) if settings.trust_anchors else None,
-    )
-
-    if store is not None:
-        metrics.watch_store(lambda: shutil.disk_usage(store.folder).free)
-    policy = (
-        ClaimPolicy.from_yaml(settings.claim_policy)
-        if settings.claim_policy
-        else ClaimPolicy.default()
-    )
-
-    def was_judged(sha256: str) -> bool:
-        return sha256 in service.judged or (store is not None and store.index.has_photo(sha256))
+    service = Service(settings)
+    store = service.store
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if not service.models.is_loaded:
-            await asyncio.to_thread(service.models.load)
+        await asyncio.to_thread(service.load)
         await asyncio.to_thread(_import_all)
-        model = service.models.get()
-        await asyncio.to_thread(load_shadow, service)
-        if anchors := service.trust_anchors:
-            tell(
-                "trust anchors",
-                authorities=anchors.authorities,
-                passed_over=anchors.passed_over,
-                sha256=anchors.sha256,
-            )
-        tell("ready", model_version=model.metadata.model_version, graph_sha256=model.graph_sha256)
-        purging = asyncio.create_task(_purge(store, service)) if store else None
+        model = service.loaded_model()
+        version = model.metadata.model_version
+        log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
+        purging = asyncio.create_task(purge_regularly(service, store)) if store else None
         yield
         service.draining = True
         if purging is not None:
             purging.cancel()
-        await asyncio.to_thread(_close, service)
-        if store is not None:
-            store.close()
+        await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="realdamage",
         version=__version__,
-        description="Tells photographs of real damage from AI-synthesized damage. Scores are evidence, not proof.",
+        description="Tells photos of real damage from AI-made damage. Scores are not proof.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.service = service
-    app.include_router(photos.router(service))
-    app.include_router(claims.router(service, policy, store))
-    app.include_router(reviews.router(service.reviews, was_judged))
-    app.include_router(operation.router(service))
-    app.include_router(pages.router(app))
-    app.add_exception_handler(HTTPException, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse)
-    app.add_exception_handler(RealDamageError, _refuse)
+    app.include_router(router)
+    for kind in (HTTPException, RequestValidationError, RealDamageError):
+        app.add_exception_handler(kind, _refuse)
     app.add_middleware(Front, service=service)
     return app
-
-
-def load_shadow(service: Service) -> None:
-    """The second model, where the settings name one and it is not there yet. Raises ModelFileError."""
-    settings = service.settings
-    if settings.shadow_model is not None and service.shadow is None:
-        model = load_model(settings.shadow_model, settings)
-        service.shadow = Shadow(model, settings.shadow_share, settings.max_pixels, service.metrics)
 
 
 def _import_all() -> None:
@@ -128,55 +96,129 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
-async def _purge(store: ClaimStore, service: Service) -> None:
+async def purge_regularly(service: Service, store: ClaimStore) -> None:
+    """Remove what has expired, every hour. No error ends this: the retention would stop unseen."""
     days = service.settings.review_days
     confirmed = service.settings.clock_confirmed
     while True:
         try:
             gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
-            confirmed = (
-                False  # the operator has looked at the clock once, not at what it does later
-            )
+            confirmed = False  # the operator has looked at the clock now, not for later
             forgotten = 0
             if days is not None and not gone.clock_in_doubt:
                 forgotten = await asyncio.to_thread(service.reviews.purge, days)
-            tell("purged", claims=len(gone.claims), waiting=gone.waiting, reviews=forgotten)
+            log_event("purged", claims=len(gone.claims), waiting=gone.waiting, reviews=forgotten)
             for problem in gone.problems:
-                tell("purge failed", logging.ERROR, reason=problem)
-        except Exception as error:  # an error that ended this task would end the retention, unseen
-            tell("purge failed", logging.ERROR, error=type(error).__name__, reason=str(error))
+                log_event("purge failed", logging.ERROR, reason=problem)
+        except Exception as error:
+            kind = type(error).__name__
+            log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
         await asyncio.sleep(_PURGE_EVERY_S)
 
 
-def _close(service: Service) -> None:
-    service.workload.close()
-    if service.shadow is not None:
-        service.shadow.close()
-    service.models.close()
-    service.reviews.close()
-
-
 async def _refuse(request: Request, error: Exception) -> Response:
-    request_id = request.scope["state"]["request_id"]
     if isinstance(error, Refusal):
         refusal = error
     elif isinstance(error, HTTPException):
-        message = f"{error.detail}: {request.method} {request.url.path[:80]}; the interface is described at /docs"
-        refusal = Refusal(
-            error.status_code, _CODES.get(error.status_code, "refused"), message, error.headers
-        )
+        message = f"{error.detail}: {request.method} {request.url.path[:80]}; see /docs."
+        code = _CODES.get(error.status_code, "refused")
+        refusal = Refusal(error.status_code, code, message)
+        refusal.headers = error.headers
     elif isinstance(error, RequestValidationError):
-        refusal = invalid(error.errors(), request.scope.get("route"))
+        refusal = not_valid(error.errors(), ReviewRequest.model_fields)
     else:  # a model that fails on real tiles, a store that cannot be written
-        # Its words name files of this machine: for the log, not for whoever calls.
-        tell(
-            "not answered",
-            logging.ERROR,
-            request_id=request_id,
-            error=type(error).__name__,
-            reason=str(error),
-        )
-        message = "the service cannot answer now; its log has the details under this request_id"
-        refusal = Refusal(503, "unavailable", message, {"Retry-After": "30"})
-    headers = {**(refusal.headers or {}), "content-type": "application/json"}
-    return Response(refusal.to_json(request_id), refusal.status_code, headers)
+        # The words name files of this machine: for the log, not for whoever calls.
+        _log_error("not answered", request.scope, error, reason=str(error))
+        message = "The service cannot answer now; its log has the details under this request_id."
+        refusal = Refusal(503, "unavailable", message, retry_after=30)
+    return refusal.response(request.state.request_id)
+
+
+def _log_error(event: str, scope: Scope, error: Exception, **fields: str) -> None:
+    about = {"request_id": scope["state"]["request_id"], "error": type(error).__name__}
+    log_event(event, logging.ERROR, **about, **fields)
+
+
+class Front:
+    """Around the whole app: request ids, keys, limits, security headers, figures, the log."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
+        deadline, is_upload = started + settings.deadline, scope["path"] in _UPLOADS
+        given_id = headers.get("x-request-id", "")
+        request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, deadline=deadline)
+        state.update(photos=0, caller="", is_admin=False)
+        limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
+        body = BoundedBody(receive, limit, deadline, self._service.uploads if is_upload else None)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                sent = MutableHeaders(scope=message)
+                for name, value in _SECURITY.items():
+                    sent.setdefault(name, value)
+                sent["x-request-id"] = request_id
+            await send(message)
+
+        async def refuse(refusal: Refusal) -> None:
+            if refusal.code in _CLOSE:
+                refusal.headers = {**(refusal.headers or {}), "Connection": "close"}
+            if not status:  # otherwise an answer is under way
+                await refusal.response(request_id)(scope, receive, answer)
+
+        try:
+            self._check(scope, headers)
+            body.check_length(headers.get("content-length", ""))
+            await self._app(scope, body, answer)
+        except Refusal as refusal:
+            await refuse(refusal)
+        except ClientDisconnect:
+            status = 499
+        except Exception as error:
+            # The frames only: a message may hold the name of a photo.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            _log_error("error", scope, error, trace=trace)
+            message = "The service failed; its log has the details under this request_id."
+            await refuse(Refusal(500, "internal", message))
+        finally:
+            body.close()
+            self._record(scope, status, body.bytes, time.monotonic() - started)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Raises Refusal."""
+        service, path = self._service, scope["path"]
+        if path not in _WHILE_DRAINING:
+            check_not_draining(service)
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > _MAX_HEADER_BYTES:
+            message = f"The headers have {size} bytes, at most {_MAX_HEADER_BYTES} are read."
+            raise Refusal(431, "headers_too_large", message)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy that believes the other one would see a second request after the body.
+            message = "The request has both Content-Length and Transfer-Encoding; send one of them."
+            raise Refusal(400, "malformed", message)
+        check_origin(scope["method"], headers, service.settings)
+        if service.keys.keys and not is_open(path):
+            entry = service.keys.check(headers)
+            scope["state"].update(caller=entry.name, is_admin=entry.admin)
+
+    def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
+        metrics, state = self._service.metrics, scope["state"]
+        # The template of the path: no claim's id, and no endless labels.
+        path = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        metrics.requests.labels(path, method, str(status)).inc()
+        metrics.seconds.labels(path).observe(seconds)
+        about = {name: state[name] for name in ("request_id", "photos", "caller")}
+        fields: Any = {"route": path, "method": method, "status": status, "bytes": size}
+        log_event("request", **fields, ms=round(1000 * seconds, 1), **about)

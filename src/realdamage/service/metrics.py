@@ -1,78 +1,59 @@
-"""What the service counts, for Prometheus: numbers only, never a name, a path or a pixel of a photo."""
+"""What the service counts, for Prometheus, and logs, as JSON lines: no photo, name or text."""
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+LOGGER = logging.getLogger("realdamage.service")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_MODEL = ("model_version", "graph_sha256")
+_TILES = (1, 4, 8, 16, 32, 48, 64, 128)
 
 
 class Metrics:
-    """In a registry of its own, so that two services in one process count apart."""
+    """The figures of one service; several services in a process count apart."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        common: dict[str, Any] = {"namespace": "realdamage", "registry": self.registry}
-        self.requests = Counter(
-            "requests", "Requests answered", ["route", "method", "status"], **common
-        )
-        self.seconds = Histogram(
-            "request_seconds",
-            "From a request's head to its answer",
-            ["route"],
-            buckets=_SECONDS,
-            **common,
-        )
-        self.photos = Counter(
-            "photos", "Photos judged, by outcome; unreadable ones too", ["outcome"], **common
-        )
-        self.queue = Gauge("queue_photos", "Photos waiting or being judged", **common)
-        self.uploads = Gauge("upload_bytes", "Bytes of the requests at hand", **common)
-        self.batch_tiles = Histogram(
-            "batch_tiles",
-            "Tiles in a run of the network",
-            buckets=(1, 4, 8, 16, 32, 48, 64, 128),
-            **common,
-        )
-        self.batch_calls = Histogram(
-            "batch_calls", "Photos in a run", buckets=(1, 2, 3, 4, 6, 8, 16), **common
-        )
-        self.claims = Counter(
-            "claims", "Claims judged, by recommendation", ["recommendation"], **common
-        )
-        self.shadow = Counter("shadow_photos", "Photos that the shadow model judged too", **common)
-        self.disagreements = Counter(
-            "shadow_disagreements", "Of those, with another outcome", ["served", "shadow"], **common
-        )
-        self.shadow_lost = Counter(
-            "shadow_lost", "Photos that it should have judged, but did not", ["why"], **common
-        )
-        self.reloads = Counter(
-            "model_reloads", "Attempts to load the model anew", ["result"], **common
-        )
-        self.model = Gauge(
-            "model_info",
-            "Always 1; which model answers",
-            ["model_version", "graph_sha256"],
-            **common,
-        )
 
-    def observe_batch(self, tiles: int, calls: int) -> None:
-        """A run of the network with that many tiles from that many calls."""
-        self.batch_tiles.observe(tiles)
-        self.batch_calls.observe(calls)
+        ours: Any = {"namespace": "realdamage", "registry": self.registry}
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, **ours)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, **ours)
+
+        self.requests = counter("requests", "Requests answered", "route", "method", "status")
+        self.seconds = Histogram(
+            "request_seconds", "Time to the answer", ["route"], buckets=_SECONDS, **ours
+        )
+        self.photos = counter("photos", "Photos by outcome, unreadable ones too", "outcome")
+        self.claims = counter("claims", "Claims by recommendation", "recommendation")
+        self.queue = gauge("queue_photos", "Photos that wait or are being judged")
+        self.uploads = gauge("upload_bytes", "Bytes of the current requests")
+        self.tiles = Histogram(
+            "batch_tiles", "Tiles in a run of the network", buckets=_TILES, **ours
+        )
+        self.shadow = counter("shadow_photos", "Photos that the shadow model scored too")
+        self.disagreements = counter(
+            "shadow_disagreements", "Of those, with another outcome", "served", "shadow"
+        )
+        self.shadow_lost = counter("shadow_lost", "Photos the shadow model skipped", "why")
+        self.reloads = counter("model_reloads", "Attempts to load the model", "result")
+        self.model = gauge("model_info", "1 for the model that answers", *_MODEL)
 
     def watch_store(self, free_bytes: Callable[[], float]) -> None:
-        """Also show what this returns, read at each scrape."""
-        free = Gauge(
-            "store_free_bytes",
-            "Free on the disk of kept claims",
-            namespace="realdamage",
-            registry=self.registry,
-        )
+        """Also report what this returns, read at each scrape."""
+        text = "Free bytes on the disk of the claim store"
+        free = Gauge("store_free_bytes", text, namespace="realdamage", registry=self.registry)
         free.set_function(free_bytes)
 
     def show_model(self, model_version: str, graph_sha256: str) -> None:
@@ -83,3 +64,34 @@ class Metrics:
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one JSON object; `extra={"fields": {…}}` adds fields to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            values["trace"] = self.formatException(record.exc_info)
+        return json.dumps(values, default=str)
+
+
+def configure_logging() -> None:
+    """Log to standard error as JSON. Called by the command, never on import."""
+    output = logging.StreamHandler(sys.stderr)
+    output.setFormatter(JsonLines())
+    for name in (LOGGER.name, "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [output], False
+        logger.setLevel(logging.INFO)
+
+
+def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
+    """Log one line with these fields."""
+    LOGGER.log(level, event, extra={"fields": fields})

@@ -1,37 +1,103 @@
-"""The model that answers, and how another takes its place while requests are under way."""
+"""The network that answers, shared by all threads, and a shadow model that never does."""
 
 from __future__ import annotations
 
+import json
+import random
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from realdamage.core.decoding import UInt8Array
+from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.detector import PACKAGED_MODEL, Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, stored_policy_sha256
+from realdamage.core.model_file import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.core.scorer import OnnxScorer, TileScorer
-from realdamage.errors import ModelFileError, RealDamageError
-from realdamage.service.batching import BatchingScorer
+from realdamage.core.tiles import read_photo
+from realdamage.core.verdict import Verdict
+from realdamage.errors import ModelFileError
+from realdamage.service.limits import DeadlineError
 from realdamage.service.metrics import Metrics
 from realdamage.service.settings import Settings
+
+_PATIENCE_S = 5.0  # for the network's turn, of a probe
+_SHADOW_WAITING = 8
+"""Photos kept for the shadow model; more are skipped and counted."""
+
+
+class SharedScorer:
+    """One network for many threads, one run at a time: a run uses all the network's threads.
+
+    observe: gets the number of tiles of each run.
+    """
+
+    def __init__(self, scorer: TileScorer, observe: Callable[[int], object]) -> None:
+        self._scorer, self._observe = scorer, observe
+        self._turn = threading.Semaphore(1)
+        self.failed = False
+        """Whether the last run raised."""
+
+    def until(self, deadline: float) -> TileScorer:
+        """A TileScorer that raises DeadlineError unless its turn comes by `deadline`."""
+
+        def score(tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
+            left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+            if left <= 0 or not self._turn.acquire(timeout=left):
+                raise DeadlineError
+            try:
+                self._observe(len(tiles))
+                scores = self._scorer(tiles)
+            except Exception:
+                self.failed = True
+                raise
+            finally:
+                self._turn.release()
+            self.failed = False
+            return scores
+
+        return score
 
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
     """A network with its metadata, ready for many requests at once."""
 
-    scorer: BatchingScorer
+    scorer: SharedScorer
     metadata: ModelMetadata
     graph_sha256: str
     policy_sha256: str
     allow_demo: bool
 
+    @classmethod
+    def load(
+        cls, path: Path | None, settings: Settings, observe: Callable[[int], object]
+    ) -> ServedModel:
+        """Read a model file and try it on a tile. Raises ModelFileError with the file's name."""
+        path = path or PACKAGED_MODEL
+        data, metadata, digest = read_model_file(path)
+        patches = metadata.pixel_spec.tile // metadata.pixel_spec.patch
+        try:
+            scorer = OnnxScorer(data, threads=settings.threads)
+            logit, evidence = scorer(_grey_tile(metadata))
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        expected = logit.shape == (1,) and evidence.shape == (1, patches, patches)
+        if not expected or not np.isfinite(evidence).all():
+            raise ModelFileError(
+                f"{path}: the model returned logit {list(logit.shape)} and evidence "
+                f"{list(evidence.shape)} for a grey tile, but its metadata says "
+                f"{patches}x{patches} finite values. Export it again"
+            )
+        shared = SharedScorer(scorer, observe)
+        return cls(shared, metadata, digest, stored_policy_sha256(data), settings.allow_demo)
+
     def detector(self, deadline: float, prior: float | None = None) -> Detector:
-        """For one request, with its own prior; tiles are dropped at its deadline. Raises UsageError on the prior."""
+        """For one request. Raises UsageError when the model cannot use a prior."""
         return Detector(
             self.scorer.until(deadline),
             self.metadata,
@@ -44,94 +110,54 @@ class ServedModel:
     def works(self) -> bool:
         """Try it on a grey tile."""
         try:
-            self.scorer(_grey_tile(self.metadata))
+            self.scorer.until(time.monotonic() + _PATIENCE_S)(_grey_tile(self.metadata))
         except Exception:  # whatever a network raises
             return False
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """What GET /v1/model says."""
-        policy, calibration = self.metadata.policy, self.metadata.calibration
-        return {
-            "model_version": self.metadata.model_version,
-            "graph_sha256": self.graph_sha256,
-            "backbone": self.metadata.backbone,
-            "demo": self.metadata.demo,
-            "allow_demo": self.allow_demo,
-            "labels": list(self.metadata.labels),
-            "pixel_spec": self.metadata.pixel_spec.to_dict(),
-            "calibration": calibration.to_dict() if calibration else None,
-            "policy": policy.to_dict() if policy else None,
-        }
+        """What `schemas.ModelAnswer` picks from."""
+        served = {"graph_sha256": self.graph_sha256, "allow_demo": self.allow_demo}
+        return {**json.loads(self.metadata.to_json()), **served}
 
 
-class ModelSlot:
-    """Holds the model that answers. `load` may be called again at any time; whoever has the old one keeps it."""
+class Shadow:
+    """A second model that scores some photos, to know it before it answers; it never does.
+
+    Raises ModelFileError when its file cannot be used.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._loading = threading.Lock()
-        self._model: ServedModel | None = None
+        self._model = ServedModel.load(settings.shadow_model, settings, lambda tiles: None)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="realdamage-shadow")
+        self._room = threading.BoundedSemaphore(_SHADOW_WAITING)
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether requests can be answered."""
-        return self._model is not None
-
-    def get(self) -> ServedModel:
-        """The model that answers now. Raises RealDamageError before the first `load`."""
-        if self._model is None:
-            raise RealDamageError("no model is loaded yet")
-        return self._model
-
-    def load(self) -> ServedModel:
-        """Read the file of the settings, try it on a tile, and let it answer. Raises ModelFileError; the model that was
-        there then stays."""
-        with self._loading:
-            before = self._model
-            try:
-                model = load_model(
-                    self._settings.model, self._settings, observe=self._metrics.observe_batch
-                )
-            except Exception:
-                self._metrics.reloads.labels("kept_old" if before else "failed").inc()
-                raise
-            self._model = model
-            self._metrics.reloads.labels("loaded").inc()
-            self._metrics.show_model(model.metadata.model_version, model.graph_sha256)
-        if before is not None:
-            before.scorer.close()
-        return model
+    def look(self, data: bytes, served: Verdict) -> None:
+        """Maybe judge the photo, later, and count whether the outcome is that of `served`."""
+        if random.random() >= self._settings.shadow_share:
+            return
+        if not self._room.acquire(blocking=False):
+            self._metrics.shadow_lost.labels("full").inc()
+            return
+        self._pool.submit(self._judge, data, served)
 
     def close(self) -> None:
-        """Stop the thread of the model, when all requests are done."""
-        if self._model is not None:
-            self._model.scorer.close()
+        """Drop the photos that wait. Does not wait for the one that is being judged."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
-
-def load_model(
-    path: Path | None, settings: Settings, *, observe: Callable[[int, int], None] | None = None
-) -> ServedModel:
-    """A model file, tried on one tile. Raises ModelFileError naming the file."""
-    path = path or PACKAGED_MODEL
-    data, metadata, digest = read_model_file(path)
-    patches = metadata.pixel_spec.tile // metadata.pixel_spec.patch
-    try:
-        scorer: TileScorer = OnnxScorer(data, threads=settings.threads)
-        logit, evidence = scorer(_grey_tile(metadata))
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    if (
-        logit.shape != (1,)
-        or evidence.shape != (1, patches, patches)
-        or not np.isfinite(evidence).all()
-    ):
-        raise ModelFileError(
-            f"{path}: for a grey tile the model returned logit {list(logit.shape)}, evidence {list(evidence.shape)}, "
-            f"but its metadata says {patches}x{patches} finite values; export it again"
-        )
-    batching = BatchingScorer(scorer, batch_tiles=settings.batch_tiles, observe=observe)
-    return ServedModel(batching, metadata, digest, stored_policy_sha256(data), settings.allow_demo)
+    def _judge(self, data: bytes, served: Verdict) -> None:
+        try:
+            detector = self._model.detector(float("inf"))
+            photo = read_photo(data, detector.pixel_spec, max_pixels=self._settings.max_pixels)
+            outcome = detector.predict_photo(photo).outcome
+            self._metrics.shadow.inc()
+            if outcome != served.outcome:
+                self._metrics.disagreements.labels(served.outcome, outcome).inc()
+        except Exception:  # whatever is wrong with the second model is counted, never answered
+            self._metrics.shadow_lost.labels("error").inc()
+        finally:
+            self._room.release()
 
 
 def _grey_tile(metadata: ModelMetadata) -> UInt8Array:

@@ -1,4 +1,4 @@
-"""Runs the app as a process: listens, reads keys and model anew on SIGHUP, and at SIGTERM finishes what it has."""
+"""Runs the app as a process: SIGHUP reloads keys and model, SIGTERM finishes and stops."""
 
 from __future__ import annotations
 
@@ -17,48 +17,38 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from realdamage.errors import RealDamageError
-from realdamage.service.app import create_app, load_shadow
-from realdamage.service.logs import configure_logging, tell
-from realdamage.service.operation import reload_keys, reload_model
-from realdamage.service.refusals import Refusal
+from realdamage.service.app import create_app
+from realdamage.service.metrics import configure_logging, log_event
+from realdamage.service.routes import Service, reload_keys, reload_model
+from realdamage.service.schemas import Refusal
 from realdamage.service.settings import Settings
-from realdamage.service.state import Service
 
 _MAX_HEAD_BYTES = 32 * 1024
 
 
 def serve(settings: Settings) -> None:
-    """Serve until told to stop. Raises RealDamageError when the port is taken or the model cannot be used."""
+    """Serve until a signal. Raises RealDamageError when the port or a model cannot be used."""
     configure_logging()
     os.umask(0o077)  # what is stored of a claim is for this user alone
     app = create_app(settings)
     service: Service = app.state.service
-    service.models.load()  # here, so that a broken file ends the command with its own message
-    load_shadow(service)
+    service.load()  # here, so that a broken file ends the command with its own message
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
-    tell(
-        "listening",
-        url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
-        keys=len(service.keys.keys),
-    )
-    server = _Server(_config(app, settings), service)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    log_event("listening", url=url, keys=len(service.keys.keys))
+    interrupted = False
     with contextlib.closing(listener):
-        interrupted = False
         try:
-            server.run(sockets=[listener])
+            _Server(_config(app, settings), service).run(sockets=[listener])
         except KeyboardInterrupt:
             interrupted = True
-        if any(
-            not thread.daemon
-            for thread in threading.enumerate()
-            if thread is not threading.main_thread()
-        ):
-            os._exit(
-                130 if interrupted else 0
-            )  # Python would wait for these threads, and one may be stuck in a photo
-        if interrupted:
-            raise KeyboardInterrupt
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    if not all(thread.daemon for thread in others):
+        # Python would wait for these threads, and one may be stuck in a photo.
+        os._exit(130 if interrupted else 0)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 class _Server(uvicorn.Server):
@@ -87,22 +77,24 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Also listen to SIGHUP, where there is one."""
         if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
         await super().startup(sockets)
 
-    def _reload(self) -> None:
-        async def load() -> None:
-            reload_keys(self._service)
-            with contextlib.suppress(Refusal):  # logged there
-                await reload_model(self._service)
+    def _start_reload(self) -> None:
+        self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
-        self._reloading = asyncio.get_running_loop().create_task(load())
+    async def _reload(self) -> None:
+        reload_keys(self._service)
+        with contextlib.suppress(Refusal):  # logged there
+            await reload_model(self._service)
 
 
 def _impatient(seconds: float) -> type[H11Protocol]:
-    """Connections (h11: whose request heads are bounded in size) that are closed when no request is at hand and none
-    has begun for so long. uvicorn waits for ever for a head, or for the rest of a body that was refused: a few thousand
-    callers that send a byte now and then would keep everyone else out."""
+    """Connections that close when no request has begun or runs for so long.
+
+    uvicorn waits for ever for a head, or for the rest of a refused body: a few thousand slow
+    callers would keep everyone else out. h11, because it bounds the size of heads.
+    """
 
     class Impatient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
@@ -147,15 +139,14 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.host, settings.port
     try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise RealDamageError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose others with --host "
-            "and --port (0 takes a free one)"
+            f"cannot listen on {host}:{port}: {why}. Choose another --host or --port (0 takes a "
+            "free one)",
+            code="cannot_listen",
         ) from error
-    listener.listen(256)
-    return listener

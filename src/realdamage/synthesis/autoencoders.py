@@ -24,8 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import MissingExtraError, SynthesisError
+from realdamage.files import write_atomically
 from realdamage.synthesis.diffusion import hub_answers, loading, short, weights_folder
 
 HOUSE_CODECS = {

@@ -76,7 +76,8 @@ class Codec:
         pad = [(0, -height % STRIDE), (0, -width % STRIDE), (0, 0)]
         x = np.pad(rgb, pad, mode="symmetric").astype(np.float32) / 127.5 - 1.0
         y = self._autoencode(x)
-        return np.rint((y[:height, :width] + 1.0) * 127.5).astype(np.uint8)
+        grey: npt.NDArray[np.floating] = np.rint((y[:height, :width] + 1.0) * 127.5)
+        return grey.astype(np.uint8)
 
 
 def feather(region: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -398,7 +398,7 @@ def crushed(site: Site) -> Surface:
     ridges = np.zeros(site.shape, np.float32)
     for share in (1.0, 0.5, 0.25):
         cells = (cell / share, cell * rng.uniform(0.6, 1.6) / share)
-        ridges += np.float32(share) * np.abs(site.noise(cells))
+        ridges += np.abs(site.noise(cells)) * share
     height = inside * np.float32(tall) * (ridges - np.float32(0.6))
     push = radius * rng.uniform(0.15, 0.32)
     return Surface(

@@ -50,9 +50,10 @@ def luminance(linear: Array) -> Array:
 
 def smoothstep(low: float, high: float, x: NDArray[np.floating]) -> Array:
     """0 below `low`, 1 above `high`, smooth between."""
-    share = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
-    t: Array = share.astype(np.float32, copy=False)
-    return t * t * (3.0 - 2.0 * t)
+    t = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    t = t.astype(np.float32, copy=False)
+    smooth: Array = t * t * (3.0 - 2.0 * t)
+    return smooth
 
 
 def blur(x: Array, sigma: float) -> Array:

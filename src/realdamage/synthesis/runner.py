@@ -23,10 +23,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.photo import PixelSpec, decode, limit_side
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.decode import decode
+from realdamage.core.progress import Track, available_processors, no_progress
+from realdamage.core.tiles import PixelSpec, limit_side
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.neutralise import (
     DROPPED_NAME,
@@ -39,6 +38,7 @@ from realdamage.data.parts import Parts, in_processes
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool, save_mask, save_photo
 from realdamage.errors import PhotoError, SynthesisError
+from realdamage.files import write_atomically
 from realdamage.synthesis.annotate import ANNOTATIONS, Annotate
 from realdamage.synthesis.diffusion import rank_and_world
 from realdamage.synthesis.engine import RGB, Engine, Mask, engine_class

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from realdamage.core.photo import decode
+from realdamage.core.decode import decode
 from realdamage.data.manifest import read_manifest
 from realdamage.data.splits import with_split_table
 from realdamage.errors import RealDamageError, SynthesisError

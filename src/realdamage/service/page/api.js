@@ -11,7 +11,7 @@ export class ServiceError extends Error {
 }
 
 export function setKey(key) {
-  // What no header can carry is no key either: without it, the service says what is wrong, and it is asked for again.
+  // A header cannot carry other characters. The service then refuses the key, and the page asks again.
   sessionStorage.setItem(KEY, key.replace(/[^!-~]/g, ""));
 }
 
@@ -22,7 +22,7 @@ export function setKey(key) {
  */
 export function request(method, path, { body = null, onProgress = null, signal = null, words = {} } = {}) {
   return new Promise((resolve, reject) => {
-    const call = new XMLHttpRequest(); // fetch cannot tell how much of an upload is done
+    const call = new XMLHttpRequest(); // fetch reports no upload progress
     call.open(method, path);
     const key = sessionStorage.getItem(KEY);
     if (key) call.setRequestHeader("Authorization", `Bearer ${key}`);
@@ -48,11 +48,11 @@ export function request(method, path, { body = null, onProgress = null, signal =
 }
 
 function refusal(call, data, words) {
-  const told = data?.error ?? {};
+  const error = data?.error ?? {};
   const fallback = (words.refused ?? "HTTP {status}").replace("{status}", call.status);
-  return new ServiceError(told.message || fallback, {
+  return new ServiceError(error.message || fallback, {
     status: call.status,
-    code: told.code ?? "",
+    code: error.code ?? "",
     retryAfter: Number.parseInt(call.getResponseHeader("Retry-After") ?? "", 10) || 0,
   });
 }

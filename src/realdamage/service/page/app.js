@@ -34,7 +34,7 @@ async function judge() {
     page.index = 0;
     showResults();
     announceResults();
-    await recallDecisions(page.claim, words()).catch(() => {}); // the verdict stands without them
+    await recallDecisions(page.claim, words()).catch(() => {}); // the verdict is valid without them
     showStrip();
     showDeciding();
   } catch (error) {
@@ -84,7 +84,7 @@ function showSending(share) {
   at("judge").disabled = true;
   at("progress").hidden = at("cancel").hidden = false;
   if (share < 1) at("progress").value = share;
-  else at("progress").removeAttribute("value"); // judged now, for nobody knows how long
+  else at("progress").removeAttribute("value"); // being judged; nobody knows how long it takes
   const uploading = say("uploading", { share: `${Math.round(100 * share)}%` });
   at("progress-text").textContent = share < 1 ? uploading : say("judging");
 }
@@ -120,7 +120,7 @@ function showResults() {
 }
 
 function showStrip() {
-  if (page.claim === null) return; // put away while an answer was on its way
+  if (page.claim === null) return; // the claim was closed while the answer was on its way
   const { photos } = page.claim;
   at("strip").hidden = photos.length < 2;
   at("strip").replaceChildren(
@@ -207,7 +207,7 @@ async function takeDecision(choice) {
 }
 
 async function showCounts() {
-  page.counts = await countDecisions(words()).catch(() => null); // without a key nothing is told yet
+  page.counts = await countDecisions(words()).catch(() => null); // not known without a key
   showKept();
 }
 

@@ -1,7 +1,7 @@
-// Reads the service's answer into what the page shows: one entry a photo, beside the files it was asked about.
+// Turns the service's answer into what the page shows: one entry a photo, with the file that was sent.
 
 /**
- * The claim as the page needs it. files, listings: what was sent, in the order it was sent; results come back in it.
+ * The claim as the page needs it. files, listings: what was sent; the results have the same order.
  * `thresholds` is { real, synthetic } on the score, or null when the model has none.
  */
 export function readClaim(answer, files, listings) {
@@ -49,8 +49,7 @@ function readPhoto(photo, file, listings) {
   };
 }
 
-
-// Browsers write %22 for a quote in the name of a file they send; people know it by its own name.
+// Browsers send a quote in a file's name as %22; show the real name.
 function ownName(name, file) {
   return file && name === file.name.replaceAll('"', "%22") ? file.name : name;
 }

@@ -1,4 +1,4 @@
-// Takes a reviewer's decision on a photo and sends it; asks for decisions made before.
+// Sends a reviewer's decision on a photo, and fetches earlier ones.
 
 import { request } from "./api.js";
 import { element } from "./dom.js";
@@ -83,7 +83,7 @@ export async function recallDecisions(claim, words) {
   for (const photo of claim.photos) photo.earlier = data.reviews.filter((review) => review.photo_sha256 === photo.sha256);
 }
 
-/** How many photos are decided each way (`counts`), and whether that outlives the service (`on_disk`). */
+/** How many photos are decided each way (`counts`), and whether decisions outlive the service (`on_disk`). */
 export async function countDecisions(words) {
   const { data } = await request("GET", "v1/reviews?limit=1", { words });
   return data;

@@ -1,4 +1,4 @@
-// Says in words what was found in one photo: verdict, reasons, provenance, comparison, earlier copies.
+// Writes out what was found in one photo: verdict, reasons, provenance, comparison, earlier copies.
 
 import { element, percent } from "./dom.js";
 import { currentLanguage, knows, say, sayPhrases } from "./language.js";
@@ -7,7 +7,7 @@ import { REASON_TITLES } from "./reasons.js";
 const REASONS_AT_ONCE = 4;
 const LANGUAGE_NAMES = { en: "English", zh: "中文" };
 
-/** A badge with a sign and a word, so that colour is never the only carrier. size: "" or "short". */
+/** A badge with a sign and a word, because color alone is not enough. short: use the short word. */
 export function badge(outcome, short = false) {
   return element("span", { class: `badge ${outcome}` }, say(`${short ? "short" : "outcome"}_${outcome}`));
 }
@@ -25,23 +25,23 @@ export function photoFacts(photo, thresholds) {
   ];
 }
 
-// Why a photo could not be read: the service's own words begin with the photo's name.
+// Why a photo could not be read; the service's English message begins with the photo's name.
 function unreadable({ name, error, error_phrases: phrases }) {
   const said = sayPhrases(phrases);
   return said === null ? element("span", { lang: "en" }, error) : element("span", {}, `${name}：${said}`);
 }
 
-/** The reasons as a list. What the page cannot say in its language stands in English, below a title in the language. */
+/** The reasons as a list. A sentence without a translation is shown in English after a translated title. */
 export function reasonList(reasons) {
   const line = ({ code, sentence, phrases }) => {
     const title = sayPhrases(phrases) === null && REASON_TITLES[currentLanguage()]?.[code];
-    return element("li", { title: code }, title && element("strong", {}, `${title} `), told(sentence, phrases));
+    return element("li", { title: code }, title && element("strong", {}, `${title} `), spoken(sentence, phrases));
   };
   return element("ul", { class: "reasons" }, reasons.map(line));
 }
 
-// A sentence of the service, in the page's language where it has the words.
-function told(sentence, phrases) {
+// A sentence of the service, translated where there is a translation.
+function spoken(sentence, phrases) {
   const said = sayPhrases(phrases);
   return said === null ? element("span", { lang: "en" }, sentence) : element("span", {}, said);
 }
@@ -103,7 +103,7 @@ function finding({ form, where, sentence, phrases, fields }) {
   return element(
     "li",
     {},
-    told(sentence, phrases),
+    spoken(sentence, phrases),
     element("div", { class: "quiet small" }, say("found_at", { form, where })),
     read.length > 0 && facts(read),
   );
@@ -190,19 +190,19 @@ function buyerText(texts) {
     { "aria-label": say("buyer_language"), onchange: () => show(language.value) },
     Object.keys(texts).map((code) => element("option", { value: code }, LANGUAGE_NAMES[code] ?? code)),
   );
-  const told = element("span", { class: "quiet small", role: "status" });
+  const status = element("span", { class: "quiet small", role: "status" });
   const show = (code) => {
     text.textContent = texts[code];
     text.lang = code;
-    told.textContent = "";
+    status.textContent = "";
   };
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text.textContent);
-      told.textContent = say("copied");
+      status.textContent = say("copied");
     } catch {
       getSelection().selectAllChildren(text); // no clipboard without HTTPS
-      told.textContent = say("copy_failed");
+      status.textContent = say("copy_failed");
     }
   };
   language.value = currentLanguage() in texts ? currentLanguage() : Object.keys(texts)[0];
@@ -213,6 +213,6 @@ function buyerText(texts) {
     element("summary", {}, say("buyer_title")),
     element("p", { class: "quiet small" }, say("buyer_lead")),
     text,
-    element("p", { class: "actions" }, language, element("button", { type: "button", id: "copy", onclick: copy }, say("copy")), told),
+    element("p", { class: "actions" }, language, element("button", { type: "button", id: "copy", onclick: copy }, say("copy")), status),
   );
 }

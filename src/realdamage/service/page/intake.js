@@ -9,7 +9,7 @@ export function createIntake(form, onChange) {
 
   const add = (role, files) => {
     const images = [...files].filter((file) => file.type.startsWith("image/") || /\.(hei[cf]|avif)$/i.test(file.name));
-    // Whatever else was dropped goes to the service too: it says why it cannot be read.
+    // Other files are sent only when there is no image; the service says why it cannot read them.
     chosen[role].push(...(images.length > 0 ? images : files));
     draw();
   };
@@ -46,7 +46,7 @@ export function createIntake(form, onChange) {
       add(role, event.dataTransfer.files);
     });
   }
-  // A photo dropped beside a zone must not replace the page.
+  // A photo dropped outside the zones must not replace the page.
   for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
   document.addEventListener("paste", (event) => {
     const files = event.clipboardData?.files ?? [];

@@ -14,13 +14,13 @@ function initial() {
   return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 }
 
-/** The words for `key`, with {name} filled in; the key itself when there is none, so that nothing is blank. */
+/** The text for `key`, with {name} filled in; the key itself when there is none. */
 export function say(key, values = {}) {
   const text = STRINGS[language][key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
-/** What the service's phrases say in the page's language; null where it has no words for one of them, as in English. */
+/** The service's phrases in the page's language; null when one has no translation, and always in English. */
 export function sayPhrases(phrases) {
   const templates = SENTENCES[language] ?? {};
   const texts = (phrases ?? []).map(({ template, values }) => {
@@ -42,7 +42,7 @@ export function currentLanguage() {
   return language;
 }
 
-/** Takes the other language and remembers it. */
+/** Switches to the other language and remembers it. */
 export function switchLanguage() {
   language = language === "en" ? "zh" : "en";
   remember("language", language);

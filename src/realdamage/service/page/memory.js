@@ -14,6 +14,6 @@ export function remember(name, value) {
   try {
     localStorage.setItem(`realdamage.${name}`, value);
   } catch {
-    // A browser that keeps nothing still shows the page.
+    // The page works without it.
   }
 }

@@ -1,0 +1,136 @@
+"""Who may call: API keys, kept as SHA-256 digests only, and pages of which origin."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.datastructures import Headers
+
+from realdamage.errors import UsageError
+from realdamage.service.metrics import log_event
+from realdamage.service.schemas import Refusal
+from realdamage.service.settings import Settings
+
+SHORTEST_KEY = 24
+"""Characters. A digest without salt is safe only for keys that nobody can guess."""
+
+OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
+"""Need no key, because they show only the software itself. So does everything below /page/."""
+
+_NAME = re.compile(r"[\w.-]{1,64}")
+_FORM = "NAME SHA256 or NAME SHA256 admin, as `realdamage serve --hash-key` prints it"
+_HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
+_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """name: for the log. digest: SHA-256 of the key, hex. admin: may reload the model."""
+
+    name: str
+    digest: str
+    admin: bool
+
+
+class KeyRing:
+    """The keys of a service. Without any, everyone may call and nobody is an admin.
+
+    Raises UsageError with the file and line of a wrong key.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        places = [
+            ("REALDAMAGE_API_KEY_HASHES", line)
+            for line in re.split(r"[,\n]", settings.api_key_hashes)
+        ]
+        if (path := settings.api_keys) is not None:
+            places += [(f"{path}:{number}", line) for number, line in enumerate(_lines(path), 1)]
+        self.keys = [
+            _parse(where, line) for where, line in places if line.partition("#")[0].strip()
+        ]
+        if settings.has_keys and not self.keys:
+            source = settings.api_keys or "REALDAMAGE_API_KEY_HASHES"
+            raise UsageError(f"{source}: holds no key; expected lines {_FORM}", code="no_keys")
+
+    def find(self, key: str) -> ApiKey | None:
+        """The entry of a key, in a time that does not depend on how much of it is right."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        matches = [entry for entry in self.keys if hmac.compare_digest(entry.digest, digest)]
+        return matches[0] if matches else None
+
+    def check(self, headers: Headers) -> ApiKey:
+        """The entry of the key in a request's headers. Raises Refusal 401."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        bearer = token.strip() if scheme.lower() == "bearer" else ""
+        key = headers.get("x-api-key") or bearer
+        if not key:
+            ways = "`Authorization: Bearer KEY` or `X-API-Key: KEY`"
+            raise Refusal(401, "no_key", f"A key is needed. Send it as {ways}.")
+        entry = self.find(key)
+        if entry is None:
+            raise Refusal(401, "wrong_key", "Unknown API key. Ask the operator for one.")
+        return entry
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in OPEN_ROUTES or path.startswith("/page/")
+
+
+def check_origin(method: str, headers: Headers, settings: Settings) -> None:
+    """Keep a foreign page in a browser here from calling without keys. Raises Refusal 403."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    found = _HOST.fullmatch(host)
+    name = found[1].strip("[]").lower() if found else ""
+    local_only = settings.is_loopback and not settings.has_keys and not settings.no_auth
+    if local_only and name not in _LOCAL_NAMES:
+        message = f"Host is {host[:80]!r}; without a key or --no-auth only localhost is answered."
+        raise Refusal(403, "wrong_host", message)
+    reads = method in ("GET", "HEAD", "OPTIONS")
+    if origin and not reads and origin.partition("://")[2] != host:
+        message = f"Pages of {origin[:80]!r} cannot send requests here. Call from a server."
+        raise Refusal(403, "other_origin", message)
+
+
+def hash_key(key: str, name: str) -> str:
+    """The line to store for a key. Raises UsageError on a short key or an unusable name."""
+    key = key.strip()
+    if not _NAME.fullmatch(name):
+        allowed = "1 to 64 letters, digits, dots, dashes or underscores"
+        raise UsageError(f"{name[:80]!r} cannot name a key; use {allowed}", code="key_name")
+    if len(key) < SHORTEST_KEY:
+        raise UsageError(
+            f"The key has {len(key)} characters and needs at least {SHORTEST_KEY}. Make one with: "
+            "openssl rand -hex 32",
+            code="short_key",
+        )
+    return f"{name} {hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if os.name == "posix" and mode & stat.S_IROTH:
+            fields = {"file": path, "mode": f"{mode:o}", "fix": f"chmod o= {path}"}
+            log_event("every user can read the keys", logging.WARNING, **fields)
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot read the keys: {why}", code="unreadable_keys") from error
+
+
+def _parse(where: str, line: str) -> ApiKey:
+    words = line.partition("#")[0].split()
+    name, digest, role = (*words, "", "", "")[:3]
+    is_key = _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    if not is_key or len(words) > 3 or role not in ("", "admin"):
+        # The message leaves the line out: somebody may have put the key itself there.
+        raise UsageError(f"{where}: not a key; expected {_FORM}", code="not_a_key")
+    return ApiKey(name, digest, role == "admin")

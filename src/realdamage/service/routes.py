@@ -1,0 +1,474 @@
+"""Everything that can be called: photos, claims, reviews, operation, the review page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import threading
+import time
+from functools import partial
+from importlib import resources
+from typing import Annotated, Any
+
+import jinja2
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from realdamage.claims import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
+from realdamage.core.detector import Detector
+from realdamage.core.tiles import read_photo
+from realdamage.core.verdict import Verdict
+from realdamage.errors import PhotoError, RealDamageError, UsageError
+from realdamage.provenance import TrustAnchors, read_provenance
+from realdamage.service.auth import KeyRing
+from realdamage.service.limits import DeadlineError, UploadBudget, WorkQueue, read_form
+from realdamage.service.metrics import Metrics, log_event
+from realdamage.service.models import ServedModel, Shadow
+from realdamage.service.reviews import (
+    BIAS_NOTICE,
+    FileNames,
+    History,
+    JudgedPhotos,
+    Review,
+    ReviewRequest,
+    ReviewStore,
+    export_manifest,
+)
+from realdamage.service.schemas import (
+    FORM_ERRORS,
+    ClaimAnswer,
+    ClaimForm,
+    ModelAnswer,
+    PhotosAnswer,
+    PhotosForm,
+    Refusal,
+    Upload,
+    errors,
+)
+from realdamage.service.settings import Settings
+from realdamage.service.store import ClaimStore
+
+# The evidence has its own styles and pictures, and no script may run in it.
+_EVIDENCE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+)
+_PAGE = resources.files("realdamage.service") / "page"
+_PAGE_TYPES = {
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+}
+
+
+class Service:
+    """What all routes share. draining: the service finishes what it has and takes nothing new.
+
+    Raises UsageError when keys, trust anchors, claim policy or store cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        anchors, policy, store = settings.trust_anchors, settings.claim_policy, settings.store
+        self.settings = settings
+        self.keys = KeyRing(settings)
+        self.trust_anchors = TrustAnchors.read(anchors) if anchors else None
+        if self.trust_anchors is not None:
+            found = self.trust_anchors
+            counts = {"authorities": found.authorities, "ignored": found.passed_over}
+            log_event("trust anchors", **counts, sha256=found.sha256)
+        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy.default()
+        self.metrics = Metrics()
+        self.model: ServedModel | None = None
+        self.shadow: Shadow | None = None
+        self.queue = WorkQueue(settings.workers, settings.max_queue)
+        self.uploads = UploadBudget(settings.max_upload_bytes)
+        self.store = ClaimStore(store, settings.retention_days) if store else None
+        self.reviews = ReviewStore(store / "reviews.sqlite" if store else None)
+        self.judged = JudgedPhotos()
+        self.draining = False
+        self._loading = threading.Lock()
+        self.metrics.queue.set_function(lambda: self.queue.photos)
+        self.metrics.uploads.set_function(lambda: self.uploads.taken)
+        if store is not None:
+            self.metrics.watch_store(lambda: shutil.disk_usage(store).free)
+
+    def load(self) -> None:
+        """Load what is not loaded yet of the model and the shadow model. Raises ModelFileError."""
+        if self.model is None:
+            self.load_model()
+        if self.settings.shadow_model is not None and self.shadow is None:
+            self.shadow = Shadow(self.settings, self.metrics)
+
+    def load_model(self) -> ServedModel:
+        """Let the model file answer new requests. Raises ModelFileError; the old one then stays."""
+        metrics, path = self.metrics, self.settings.model
+        with self._loading:
+            try:
+                model = ServedModel.load(path, self.settings, metrics.tiles.observe)
+            except Exception:
+                metrics.reloads.labels("kept_old" if self.model else "failed").inc()
+                raise
+            self.model = model
+            metrics.reloads.labels("loaded").inc()
+            metrics.show_model(model.metadata.model_version, model.graph_sha256)
+        return model
+
+    def loaded_model(self) -> ServedModel:
+        """The model that answers now. Raises RealDamageError before the first is loaded."""
+        if self.model is None:
+            raise RealDamageError("no model is loaded yet", code="not_loaded")
+        return self.model
+
+    def close(self) -> None:
+        """Stop the threads and close the files."""
+        self.queue.close()
+        if self.shadow is not None:
+            self.shadow.close()
+        self.reviews.close()
+        if self.store is not None:
+            self.store.close()
+
+    def note(self, data: bytes, verdict: Verdict) -> None:
+        """A photo was judged: count it, let it be reviewed, maybe show it to the shadow model."""
+        self.metrics.photos.labels(verdict.outcome).inc()
+        self.judged.add(verdict.photo_sha256)
+        if self.shadow is not None:
+            self.shadow.look(data, verdict)
+
+    def was_judged(self, sha256: str) -> bool:
+        """Whether this process judged the photo, or a stored claim has it."""
+        return sha256 in self.judged or (
+            self.store is not None and self.store.index.has_photo(sha256)
+        )
+
+
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(_service)]
+router = APIRouter(responses=errors())
+
+
+# Photos and claims
+
+
+@router.post(
+    "/v1/photos",
+    tags=["photos"],
+    response_model=PhotosAnswer,
+    openapi_extra=PhotosForm.openapi(),
+    responses=errors(*FORM_ERRORS),
+)
+async def judge_photos(request: Request, service: Shared) -> JSONResponse:
+    """Judge photos, each by itself. The status is that of the request: a photo that cannot be
+    read has an `error` instead of a `verdict`, and the status is 200 even when none can be read."""
+    form = await read_form(request, PhotosForm, service.settings)
+    request.state.photos = len(form.photos)
+    model, deadline = service.loaded_model(), request.state.deadline
+    try:
+        detector = model.detector(deadline, form.prior)
+    except UsageError as error:
+        raise Refusal(422, "invalid_field", f"prior: {error}.") from error
+    heatmaps = form.heatmaps == "true"
+    jobs = [partial(_judge_photo, service, detector, photo, heatmaps) for photo in form.photos]
+    return JSONResponse(
+        {
+            "results": await service.queue.run(jobs, deadline),
+            "model_version": model.metadata.model_version,
+            "graph_sha256": model.graph_sha256,
+            "request_id": request.state.request_id,
+        }
+    )
+
+
+def _judge_photo(
+    service: Service, detector: Detector, upload: Upload, heatmaps: bool
+) -> dict[str, Any]:
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
+    try:
+        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+    except PhotoError as error:
+        service.metrics.photos.labels("unreadable").inc()
+        return {"name": upload.name, "error": error.to_dict()}
+    service.note(upload.data, verdict)
+    declared = read_provenance(upload.data, trust_anchors=service.trust_anchors, **limits)
+    return {
+        "name": upload.name,
+        "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),
+        "provenance": declared.to_dict(),
+    }
+
+
+@router.post(
+    "/v1/claims",
+    tags=["claims"],
+    response_model=ClaimAnswer,
+    openapi_extra=ClaimForm.openapi(),
+    responses=errors(*FORM_ERRORS, 409),
+)
+async def judge_one_claim(request: Request, service: Shared) -> Response:
+    """Judge a claim: one recommendation with its reasons, from verdicts, what the files declare,
+    the listing photos and earlier claims. A photo that cannot be read fails alone; 422 when none
+    can. With keep=true, send a claim_id of your own: a request that is sent again after a lost
+    answer is then a 409, not a second claim with the same photos."""
+    form = await read_form(request, ClaimForm, service.settings)
+    if form.keep == "true" and service.store is None:
+        raise Refusal(422, "no_store", "This service stores nothing; start it with --store DIR.")
+    limits = service.policy.photos
+    for found, most in ((form.photos, limits.at_most), (form.listings, limits.listings_at_most)):
+        if len(found) > most:
+            message = f"{len(found)} photos, but the claim policy takes at most {most}."
+            raise Refusal(413, "too_many_photos", message)
+    request.state.photos = len(form.photos) + len(form.listings)
+    deadline = request.state.deadline
+    job = partial(_judge_claim, service, service.loaded_model(), form, deadline)
+    try:
+        (body,) = await service.queue.run([job], deadline, photos=request.state.photos)
+    except PhotoError as error:
+        raise Refusal(422, "unreadable_photo", str(error)) from error
+    except UsageError as error:
+        raise Refusal(422, "invalid_field", str(error)) from error
+    return Response(body, media_type="application/json")
+
+
+def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline: float) -> bytes:
+    claim_id, store = form.claim_id or new_claim_id(), service.store
+    photos = [(photo.name, photo.data) for photo in form.photos]
+    listings = [(photo.name, photo.data) for photo in form.listings]
+
+    def judged(index: ClaimIndex | None) -> Claim:
+        return judge_claim(
+            photos,
+            detector=model.detector(deadline),
+            listings=listings,
+            text=form.text,
+            claim_id=claim_id,
+            policy=service.policy,
+            index=index,
+            max_pixels=service.settings.max_pixels,
+            trust_anchors=service.trust_anchors,
+        )
+
+    keep = form.keep == "true"
+    if keep and store is not None:
+        with store.new(claim_id):
+            claim = judged(store.index)
+            if time.monotonic() > deadline:
+                raise DeadlineError
+            store.keep(claim, photos, listings)
+    else:
+        claim = judged(store.read_only_index if store is not None else None)
+    service.metrics.claims.labels(claim.recommendation).inc()
+    for photo, (_, data) in zip(claim.photos, photos, strict=True):
+        if photo.verdict is None:
+            service.metrics.photos.labels("unreadable").inc()
+        else:
+            service.note(data, photo.verdict)
+    values = claim.to_dict(heatmaps=form.heatmaps == "true")
+    if keep:
+        values["evidence_url"] = f"/v1/claims/{claim_id}/evidence.html"
+    return json.dumps(values, allow_nan=False).encode()
+
+
+@router.get("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404))
+async def read_claim(claim_id: str, service: Shared) -> Response:
+    """The evidence of a stored claim, as JSON."""
+    content = await run_in_threadpool(_store_of(service).read, claim_id, "evidence.json")
+    return Response(content, media_type="application/json")
+
+
+@router.get(
+    "/v1/claims/{claim_id}/evidence.html",
+    tags=["claims"],
+    response_class=Response,
+    responses={**errors(404), 200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+async def read_evidence(claim_id: str, service: Shared) -> HTMLResponse:
+    """The evidence of a stored claim, as one page to read and print."""
+    content = await run_in_threadpool(_store_of(service).read, claim_id, "evidence.html")
+    return HTMLResponse(content, headers={"Content-Security-Policy": _EVIDENCE_POLICY})
+
+
+@router.delete("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404, 409))
+async def delete_claim(request: Request, claim_id: str, service: Shared) -> dict[str, str]:
+    """Remove a claim's evidence, the hashes of its photos, and its reviews, kept or not."""
+    store, reviews = service.store, service.reviews.delete
+    if store is not None:
+        await run_in_threadpool(store.delete, claim_id, reviews, by=request.state.caller)
+    elif not await run_in_threadpool(reviews, claim_id):
+        _store_of(service)
+    return {"deleted": claim_id}
+
+
+def _store_of(service: Service) -> ClaimStore:
+    if service.store is None:
+        message = "This service stores no claims; start it with --store DIR and send keep=true."
+        raise Refusal(404, "not_found", message)
+    return service.store
+
+
+# Reviews
+
+
+@router.post("/v1/reviews", tags=["reviews"], status_code=201, responses=errors(409, 422))
+def add_review(decided: ReviewRequest, request: Request, service: Shared) -> Review:
+    """Store a person's decision on a photo that this service has judged."""
+    digest = decided.photo_sha256
+    if not service.was_judged(digest) and not service.reviews.history(photos=[digest], limit=1):
+        message = f"Photo {digest[:12]}… was not judged here recently. Have it judged again."
+        raise Refusal(409, "photo_not_judged", message)
+    return service.reviews.add(Review(**decided.model_dump(), key_name=request.state.caller))
+
+
+@router.get("/v1/reviews", tags=["reviews"], responses=errors(422))
+def review_history(
+    service: Shared,
+    photo_sha256: Annotated[list[str] | None, Query(max_length=100)] = None,
+    claim_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> History:
+    """Decisions, the newest first."""
+    found = service.reviews.history(photos=photo_sha256 or (), claim_id=claim_id, limit=limit)
+    return History(
+        reviews=found,
+        counts=service.reviews.counts(),
+        on_disk=service.reviews.path is not None,
+        notice=BIAS_NOTICE,
+    )
+
+
+@router.get("/v1/reviews/export", tags=["reviews"], response_class=Response, responses=errors(422))
+def export_reviews(service: Shared, names: FileNames = "given") -> Response:
+    """Decided photos as a manifest to train on: put it next to the photos as metadata.csv.
+
+    names: the photos' own, or their digests. The last decision counts; unsure ones are left out.
+    """
+    headers = {
+        "Content-Disposition": 'attachment; filename="metadata.csv"',
+        "X-Realdamage-Notice": BIAS_NOTICE,
+        "X-Realdamage-Left-Out": str(service.reviews.counts()["unsure"]),
+    }
+    table = export_manifest(service.reviews.current(), names)
+    return Response(table, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+# Operation
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", tags=["operation"])
+async def health() -> dict[str, str]:
+    """The process runs."""
+    return {"status": "ok"}
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", tags=["operation"])
+async def ready(service: Shared) -> dict[str, str]:
+    """New requests would be answered, and claims stored where there is a store; else 503."""
+    check_not_draining(service)
+    model = service.model
+    if model is None:
+        raise Refusal(503, "loading", "The model is still being loaded.", retry_after=1)
+    if service.queue.is_stuck:
+        message = "Every worker is busy with a photo long after its deadline. Restart the service."
+        raise Refusal(503, "workers_stuck", message, retry_after=30)
+    if model.scorer.failed and not await run_in_threadpool(model.works):
+        message = "The model fails; the service's log says why."
+        raise Refusal(503, "model_fails", message, retry_after=30)
+    if service.store is not None:
+        await run_in_threadpool(service.store.check)
+    return {"status": "ready"}
+
+
+def check_not_draining(service: Service) -> None:
+    """Raises Refusal 503 when the service is stopping."""
+    if service.draining:
+        message = "The service is stopping and takes no new requests."
+        raise Refusal(503, "stopping", message, retry_after=5)
+
+
+@router.get("/metrics", tags=["operation"], response_class=Response)
+async def metrics(service: Shared) -> Response:
+    """Figures in Prometheus' text format, without content or name of any photo."""
+    media_type = "text/plain; version=0.0.4; charset=utf-8"
+    return Response(service.metrics.text(), media_type=media_type)
+
+
+@router.get("/v1/model", tags=["operation"], response_model=ModelAnswer)
+async def model(service: Shared) -> dict[str, Any]:
+    """The model that answers, with its calibration, thresholds and their guarantee."""
+    return service.loaded_model().to_dict()
+
+
+@router.post(
+    "/v1/model/reload", tags=["operation"], response_model=ModelAnswer, responses=errors(422)
+)
+async def reload(request: Request, service: Shared) -> dict[str, Any]:
+    """Reload the model file, with an admin key. With a broken file the old model stays."""
+    if not request.state.is_admin:
+        message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
+        raise Refusal(403, "admin_only", message)
+    return await reload_model(service)
+
+
+async def reload_model(service: Service) -> dict[str, Any]:
+    """Load the model file again. Raises Refusal 422, and logs it, when the old model stays."""
+    try:
+        loaded = await asyncio.to_thread(service.load_model)
+    except RealDamageError as error:
+        log_event("model not reloaded", logging.ERROR, reason=str(error))
+        message = f"The model was not replaced, the old one goes on: {error}"
+        raise Refusal(422, "model_kept", message) from error
+    version = loaded.metadata.model_version
+    log_event("model loaded", model_version=version, graph_sha256=loaded.graph_sha256)
+    return loaded.to_dict()
+
+
+def reload_keys(service: Service) -> None:
+    """Read the keys again. What cannot be read, or holds no key, is logged and changes nothing."""
+    try:
+        service.keys = KeyRing(service.settings)
+    except RealDamageError as error:
+        log_event("keys not reloaded", logging.ERROR, reason=str(error))
+    else:
+        log_event("keys loaded", keys=len(service.keys.keys))
+
+
+# The page
+
+
+@router.head("/", include_in_schema=False)
+@router.get("/", include_in_schema=False)
+async def index() -> Response:
+    return _page_file("index.html")
+
+
+@router.get("/favicon.ico", include_in_schema=False)
+async def icon() -> Response:
+    return _page_file("icon.svg")
+
+
+@router.get("/page/{name}", include_in_schema=False)
+async def page(name: str) -> Response:
+    return _page_file(name)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    environment = jinja2.Environment(autoescape=True)
+    template = environment.from_string((_PAGE / "docs.html.j2").read_text(encoding="utf-8"))
+    return HTMLResponse(template.render(api=request.app.openapi()))
+
+
+def _page_file(name: str) -> Response:
+    """Only files that lie in the folder are ever opened."""
+    kind = _PAGE_TYPES.get(name.rpartition(".")[2])
+    if kind is None or name not in {file.name for file in _PAGE.iterdir()}:
+        raise Refusal(404, "not_found", f"The page has no file {name[:80]!r}.")
+    return Response((_PAGE / name).read_bytes(), media_type=kind)

@@ -1,0 +1,230 @@
+"""The HTTP interface as pydantic models: they check requests and make /openapi.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_origin
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.fields import FieldInfo
+from starlette.exceptions import HTTPException
+
+from realdamage.claims.judge import MAX_TEXT
+from realdamage.core.policy import Outcome
+
+CLAIM_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""Ids that are folder names on every system; the ids that the service makes up fit too."""
+
+_MOST_FAULTS = 3  # named in one answer
+_LONGEST_VALUE = 80  # characters of a caller's value that an answer repeats
+
+
+class Refusal(HTTPException):
+    """Why a request gets no answer; retry_after: in seconds."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: int = 0) -> None:
+        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        if retry_after:
+            headers["Retry-After"] = str(retry_after)
+        super().__init__(status, message, headers)
+        self.code = code
+
+    def response(self, request_id: str) -> JSONResponse:
+        error = {"code": self.code, "message": self.detail, "request_id": request_id}
+        return JSONResponse({"error": error}, self.status_code, self.headers)
+
+
+def not_valid(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, FieldInfo]) -> Refusal:
+    """What pydantic found wrong, in words. fields: of the request, for what each one means."""
+    sentences = []
+    for error in errors[:_MOST_FAULTS]:
+        path = [str(part) for part in error["loc"] if part not in ("body", "query")]
+        field = fields.get(path[0]) if path else None
+        sentence = f"{'.'.join(path)[:_LONGEST_VALUE]}: {error['msg']}"
+        if field is None and error["loc"][0] == "body":
+            known = ", ".join(fields)
+            sentence += f". Send a JSON object as application/json with the fields {known}"
+        elif error["type"] != "missing":
+            sentence += f", found {repr(error['input'])[:_LONGEST_VALUE]}"
+        if field is not None and field.description:
+            sentence += f" ({field.description})"
+        sentences.append(f"{sentence}.")
+    code = "invalid_review" if errors[0]["type"] == "invalid_review" else "invalid_field"
+    return Refusal(422, code, " ".join(sentences))
+
+
+# Requests
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file of a request; name: as the caller wrote it, printable and at most 200 characters."""
+
+    name: str
+    data: bytes
+
+
+File = Annotated[Upload, WithJsonSchema({"type": "string", "format": "binary"})]
+Flag = Literal["true", "false"]
+
+
+class UploadForm(BaseModel):
+    """A multipart form. Its lists are files, in the order sent; everything else is text."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    photos: Annotated[list[File], Field(min_length=1)]
+    """the photos' files, as they came from the phone"""
+    heatmaps: Flag = "true"
+    """include heat maps as PNG in base64"""
+
+    @classmethod
+    def file_fields(cls) -> set[str]:
+        """Names of the fields that hold files."""
+        fields = cls.model_fields.items()
+        return {name for name, field in fields if get_origin(field.annotation) is list}
+
+    @classmethod
+    def openapi(cls) -> dict[str, Any]:
+        """For `openapi_extra`: FastAPI does not see forms that the service reads itself."""
+        content = {"multipart/form-data": {"schema": cls.model_json_schema()}}
+        return {"requestBody": {"required": True, "content": content}}
+
+
+class PhotosForm(UploadForm):
+    prior: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """share of synthetic photos among yours, between 0 and 1"""
+
+
+class ClaimForm(UploadForm):
+    listings: list[File] = []
+    """the shop's photos of the intact product"""
+    text: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+    """what the buyer wrote"""
+    claim_id: Annotated[str, Field(pattern=f"^{CLAIM_ID}$")] | None = None
+    """your id, 1 to 64 letters, digits, dots, dashes or underscores; default: a new one"""
+    keep: Flag = "false"
+    """store the decision and its evidence; needs a service with --store"""
+
+
+# Answers
+
+
+class Answer(BaseModel):
+    """An answer in JSON."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Phrase(Answer):
+    template: str
+    values: dict[str, str]
+
+
+class Reason(Answer):
+    code: str
+    sentence: str
+    phrases: list[Phrase] = []
+    """the sentence in parts, for callers that show it in another language"""
+
+
+class Region(Answer):
+    box: list[int]
+    """left, top, right, bottom in pixels of the upright photo"""
+    probability: float
+
+
+class Verdict(Answer):
+    outcome: Outcome
+    score: float
+    probability: Annotated[float, Field(ge=0, le=1)] | None
+    """of synthetic; null when the model is not calibrated"""
+    heatmap: str | None
+    """8-bit grey PNG in base64, one pixel a patch"""
+    cell: float
+    """side of a patch in pixels of the upright photo"""
+    regions: list[Region]
+    reasons: list[Reason]
+    photo_sha256: str
+    graph_sha256: str
+    model_version: str
+    width: int
+    height: int
+
+
+class PhotoResult(Answer):
+    """A verdict and what the file declares (nothing declared proves nothing), or an error."""
+
+    name: str
+    verdict: Verdict | None = None
+    provenance: dict[str, Any] | None = None
+    error: dict[str, str] | None = None
+
+
+class PhotosAnswer(Answer):
+    results: list[PhotoResult]
+    """one a photo, in the order sent"""
+    model_version: str
+    graph_sha256: str
+    request_id: str
+
+
+class ClaimAnswer(Answer):
+    """One recommendation for a claim, with its reasons. evidence.schema.json describes the rest."""
+
+    claim_id: str
+    recommendation: str
+    reasons: list[Reason]
+    photos: list[dict[str, Any]]
+
+
+class ModelAnswer(Answer):
+    model_version: str
+    graph_sha256: str
+    backbone: str
+    demo: bool
+    allow_demo: bool
+    labels: list[str]
+    pixel_spec: dict[str, Any]
+    calibration: dict[str, Any] | None
+    policy: dict[str, Any] | None
+
+
+class Error(Answer):
+    code: str
+    """for programs"""
+    message: str
+    """for people"""
+    request_id: str
+
+
+class ErrorAnswer(Answer):
+    error: Error
+
+
+FORM_ERRORS = (400, 408, 415, 422, 429, 504)
+_MEANINGS = {
+    400: "The body cannot be read",
+    401: "No key, or an unknown one",
+    403: "Not with this key, or not from there",
+    404: "Not found",
+    408: "The body arrived too slowly",
+    409: "Already stored, being judged, or never judged here",
+    413: "More bytes, photos or parts than allowed",
+    415: "Not multipart/form-data",
+    422: "A field is missing, unknown or out of range",
+    429: "The queue is full; see Retry-After",
+    431: "The headers are too large",
+    503: "Not ready, stopping, or a full disk",
+    504: "The deadline has passed",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: these statuses, and those that every route may answer."""
+    return {
+        status: {"model": ErrorAnswer, "description": _MEANINGS[status]}
+        for status in sorted({*statuses, 401, 403, 413, 431, 503})
+    }

@@ -1,0 +1,251 @@
+"""Takes the README's pictures of the review page and of an evidence page, from the real service.
+
+`python tests/trials/screenshots.py --out data/results`: the photos are those of data/sample. It
+needs playwright and an installed Chromium; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import write_atomically
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_OPTIONS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "photos"
+
+_CLAIM = ("000004_ai_region.jpg", "000004_pasted.jpg", "000003_ai_whole.jpg")
+_LISTING = ("000004_original.jpg",)
+_TEXT = "The shoes arrived like this."
+_MOST_BYTES = 400_000
+_START_SECONDS = 60.0
+# Without a Chinese font both characters are drawn as the sign for a missing one.
+_HAS_CHINESE = """() => {
+  const drawn = (text) => {
+    const canvas = document.createElement("canvas");
+    const pen = canvas.getContext("2d");
+    pen.font = "24px sans-serif";
+    pen.fillText(text, 4, 30);
+    return canvas.toDataURL();
+  };
+  return drawn("中") !== drawn("文");
+}"""
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Serves the app on a free port of this machine's own address, in a thread; gives its address.
+
+    Raises RealDamageError when it does not start within a minute.
+    """
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", log_config=None, access_log=False)
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            give_up = time.monotonic() + _START_SECONDS
+            while not server.started:
+                if not thread.is_alive() or time.monotonic() > give_up:
+                    raise RealDamageError(
+                        "the service did not start; try `realdamage serve`, which says why"
+                    )
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def find_chromium(path: Path | None = None) -> Path:
+    """The browser to drive: `path`, or the first of CHROMIUM_NAMES. Raises UsageError when there
+    is none."""
+    if path is not None:
+        if not path.is_file():
+            raise UsageError(
+                f"--chromium {path}: no such file; name a Chromium or Chrome that is installed"
+            )
+        return path
+    found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if found is None:
+        raise UsageError(
+            f"no Chromium found as {', '.join(CHROMIUM_NAMES)}; install one (apt install "
+            "chromium), or name it with --chromium FILE"
+        )
+    return Path(found)
+
+
+@contextmanager
+def browser(chromium: Path) -> Iterator[Browser]:
+    """A headless browser. Raises RealDamageError when playwright is not installed, or the
+    program does not start."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ModuleNotFoundError as error:
+        raise RealDamageError(
+            "the screenshots need playwright to drive the browser: pip install playwright"
+        ) from error
+    with sync_playwright() as playwright:
+        try:
+            opened = playwright.chromium.launch(
+                executable_path=chromium, args=list(CHROMIUM_OPTIONS)
+            )
+        except Error as error:
+            raise RealDamageError(
+                f"{chromium}: does not start: {error.message.splitlines()[0]}"
+            ) from error
+        yield opened
+        opened.close()
+
+
+def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[Path]:
+    """Writes page.png, page_phone.png, page_zh.png and evidence.png into `out`; returns them.
+
+    photos: folder with the photos of data/sample. Raises RealDamageError when a photo or a
+    Chinese font is missing, or the page fails.
+    """
+    missing = [name for name in (*_CLAIM, *_LISTING) if not (photos / name).is_file()]
+    if missing:
+        raise UsageError(f"{photos / missing[0]}: no such photo; name their folder with --photos")
+    from playwright.sync_api import Error
+
+    from realdamage.service.app import create_app
+    from realdamage.service.settings import Settings
+
+    # All are taken before the first is written: no mixture of old and new pictures is left behind.
+    with browser(chromium) as opened, tempfile.TemporaryDirectory() as store:
+        try:
+            with running(create_app(Settings(store=Path(store)))) as address:
+                pictures = {
+                    "page.png": _page(opened, address, photos, 1280),
+                    "page_phone.png": _page(opened, address, photos, 390),
+                    "page_zh.png": _page(opened, address, photos, 1280, chinese=True),
+                }
+            pictures["evidence.png"] = _evidence(opened, photos)
+        except Error as error:
+            raise RealDamageError(
+                f"the page could not be shown: {error.message.splitlines()[0]}"
+            ) from error
+    for name, picture in pictures.items():
+        write_atomically(out / name, small_png(picture))
+    return [out / name for name in pictures]
+
+
+def small_png(picture: bytes, most_bytes: int = _MOST_BYTES) -> bytes:
+    """The picture as a PNG of at most that many bytes: with fewer colours, then smaller."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        image = opened.convert("RGB")
+    while True:
+        for colours in (256, 128, 64):
+            buffer = io.BytesIO()
+            image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+            if buffer.tell() <= most_bytes:
+                return buffer.getvalue()
+        image = image.resize(
+            (image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS
+        )
+
+
+def _page(
+    opened: Browser, address: str, photos: Path, width: int, *, chinese: bool = False
+) -> bytes:
+    context = opened.new_context(
+        viewport={"width": width, "height": 900}, locale="zh-CN" if chinese else "en-US"
+    )
+    page = context.new_page()
+    page.goto(address)
+    if chinese and not page.evaluate(_HAS_CHINESE):
+        raise RealDamageError("page_zh.png needs a font for Chinese: apt install fonts-noto-cjk")
+    page.set_input_files("#photos", [photos / name for name in _CLAIM])
+    page.set_input_files("#listings", [photos / name for name in _LISTING])
+    page.fill("#claim-text", _TEXT)
+    page.click("#judge")
+    page.wait_for_selector("#results:not([hidden])", timeout=60_000)
+    page.fill("#opacity", "80")
+    if chinese:
+        page.select_option("#overlay", "heat")
+    return _settled(page)
+
+
+def _evidence(opened: Browser, photos: Path) -> bytes:
+    from realdamage.claims import judge_claim, write_evidence
+    from realdamage.core.detector import Detector
+
+    claimed, listed = (
+        [(name, (photos / name).read_bytes()) for name in names] for names in (_CLAIM, _LISTING)
+    )
+    claim = judge_claim(
+        claimed, detector=Detector.load(), listings=listed, text=_TEXT, claim_id="2026-0142"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_evidence(claim, claimed, listed, Path(folder) / "evidence")
+        # A printed page is long: its upper part shows what it is.
+        page = opened.new_context(viewport={"width": 1000, "height": 1300}).new_page()
+        page.goto(path.resolve().as_uri())
+        return _settled(page, whole=False)
+
+
+def _settled(page: Page, *, whole: bool = True) -> bytes:
+    """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below
+    the window."""
+    page.evaluate(
+        "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
+    )
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.wait_for_timeout(200)
+    picture = page.screenshot(full_page=whole, animations="disabled")
+    page.context.close()
+    return picture
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python tests/trials/screenshots.py", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the PNG files"
+    )
+    parser.add_argument(
+        "--chromium", type=Path, metavar="FILE", help="the browser; default: the one that is found"
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        default=SAMPLE,
+        metavar="DIR",
+        help="the sample's photos (%(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        for path in take_screenshots(options.out, find_chromium(options.chromium), options.photos):
+            print(f"{path}: {path.stat().st_size // 1000} kB")
+    except RealDamageError as error:
+        print(f"screenshots: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
