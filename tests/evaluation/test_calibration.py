@@ -240,6 +240,35 @@ def test_t_synthetic_rises_to_the_source_with_the_highest_honest_scores(
         assert policy.guarantee.passed == pooled.guarantee.passed
 
 
+@pytest.mark.parametrize("rate", ["miss", "beta"])
+def test_t_real_can_be_about_one_kind_of_synthetic_photo(
+    model_file: Path, write_photos: WritePhotos, rate: str
+) -> None:
+    real = [{"file_name": f"r{i}.png", "label": "real", "red": 2 * i} for i in range(60)]
+    fake = {"label": "synthetic", "split": "policy"}
+    low = [{**fake, "file_name": f"l{i}.png", "kind": "ai_region", "red": i} for i in range(60)]
+    high = [
+        {**fake, "file_name": f"h{i}.png", "kind": "ai_whole", "red": 100 + i} for i in range(60)
+    ]
+    manifest = write_photos([*({**row, "split": "policy"} for row in real), *low, *high])
+    policy = calibrate_model(model_file, manifest, Targets(**{rate: 0.1})).policy
+    whole = calibrate_model(
+        model_file, manifest, Targets(**{rate: 0.1}, kinds=("ai_whole",))
+    ).policy
+    predictions, _ = score_manifest(Detector.load(model_file), manifest)
+    passed = predictions["score"] <= whole.t_real
+    assert policy.t_real < predictions.loc[predictions["kind"] == "ai_whole", "score"].min()
+    assert passed[predictions["kind"] == "ai_region"].all()
+    assert 0 < passed[predictions["kind"] == "ai_whole"].mean() <= 0.1
+    if whole.guarantee:
+        assert whole.guarantee.passed is not None
+        assert whole.guarantee.passed.kinds == ("ai_whole",)
+        assert whole.guarantee.passed.drawn_from == 60
+    with pytest.raises(RealDamageError) as refused:
+        calibrate_model(model_file, manifest, Targets(miss=0.1, kinds=("pasted",)))
+    assert refused.value.code == "no_photo_of_kind"
+
+
 def test_a_source_with_few_photos_raises_nothing(
     model_file: Path, write_photos: WritePhotos
 ) -> None:

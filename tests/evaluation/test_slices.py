@@ -522,6 +522,13 @@ def test_small_sources_count_as_one_and_have_no_say_when_they_are_too_few_togeth
     )
 
 
+def test_a_source_too_small_for_the_rate_counts_with_the_other_small_ones() -> None:
+    """3% of 21 photos is none at all, so one odd photo would set the threshold for everybody."""
+    sources = {"shop": 100, "phones": 21, "boards": 20}
+    photos = real_photos(sources, {"phones": 90.0, "boards": 80.0})
+    assert strictest_source(photos, 0.03) == (np.nextafter(109.0, np.inf), OTHERS)
+
+
 @pytest.mark.parametrize("counts", [{"shop": 100}, {"": 100}, {"a": 9, "b": 9}, {}])
 def test_one_source_or_too_few_photos_of_any_set_no_threshold(counts: dict[str, int]) -> None:
     assert strictest_source(real_photos(counts, {}), 0.05) is None

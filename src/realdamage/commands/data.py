@@ -187,7 +187,7 @@ def neutralise(
     return 0
 
 
-def _listed(counts: Mapping[str, Any]) -> str:
+def _listed(counts: Mapping[Any, Any]) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 

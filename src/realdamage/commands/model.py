@@ -17,6 +17,7 @@ _SPLIT = "Photos to use; default: policy, else val, else all if unsplit"
 _FPR = "Share of these honest photos called synthetic; default: 0.01"
 _MISS = "Share of these synthetic photos called real; default: 0.05"
 _CURVE = "Curve from score to probability; auto: the better on held-out groups"
+_KIND = "Kind of synthetic photo that --miss or --beta is about; may be repeated; default: all"
 _TPR_FLOOR = "Share of synthetic photos to find; default: half of that on clean photos"
 _MAX_GATED = "Largest share of clean honest photos that may go to review"
 _BLUR = "Largest share of any source that the limit on fine detail may stop; 0: no limit"
@@ -34,6 +35,7 @@ def calibrate(
     alpha: Annotated[float | None, app.opt("Guaranteed instead of --fpr")] = None,
     beta: Annotated[float | None, app.opt("Guaranteed instead of --miss")] = None,
     delta: Annotated[float, app.opt("Risk that a guarantee fails")] = 0.05,
+    kind: Annotated[list[str] | None, app.opt(_KIND)] = None,
     calibration: Annotated[Literal["platt", "isotonic", "auto"], app.opt(_CURVE)] = "platt",
     output: ModelOutput = None,
     threads: app.Threads = None,
@@ -50,7 +52,7 @@ def calibrate(
     from realdamage.rendering.terminal import calibration_text
 
     options: dict[str, Any] = {"split": split, "output": output, "threads": threads}
-    targets = Targets(fpr, miss, alpha, beta, delta)
+    targets = Targets(fpr, miss, alpha, beta, delta, kinds=tuple(kind or ()))
     found = calibrate_model(
         model, read_dataset(manifest), targets, method=calibration, progress=track, **options
     )

@@ -122,6 +122,7 @@ class Bound(Record):
         from
     `drawn_from`. errors: those on the wrong side. allowed: errors that n, share and delta allow.
     upper: upper confidence bound (Clopper & Pearson 1934) at `allowed`, at most `share`.
+    kinds: the kinds of photo it is about; empty: all.
     """
 
     share: float
@@ -130,6 +131,7 @@ class Bound(Record):
     errors: int
     allowed: int
     upper: float
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,9 @@ def choose_policy(
 
     t_synthetic: the smallest, but at least `least`, that at most a share `fpr` of the negatives
     reaches: the really damaged photos when there are at least 20, otherwise all real ones.
-    t_real: the largest at which at most a share `miss` of the synthetic photos scores as low.
-    Raises RealDamageError: one class only.
+    t_real: the largest at which at most a share `miss` of the synthetic photos, of the kinds that
+    `targets` names, scores as low.
+    Raises RealDamageError: one class only, or no photo of these kinds.
     """
     check_predictions(predictions)
     scored = predictions[predictions["score"].notna()]
@@ -81,13 +82,20 @@ def choose_policy(
             f"Thresholds need both classes; found {len(real)} real, {len(synthetic)} synthetic.",
             code="one_class",
         )
+    missed = scored[targets.missed(scored)]
+    if missed.empty:
+        raise RealDamageError(
+            f"No synthetic photo is of kind {' or '.join(targets.kinds)}; found "
+            f"{', '.join(sorted(set(synthetic['kind'])))}.",
+            code="no_photo_of_kind",
+        )
     damaged = real[real["kind"] == "damaged"]
     enough = len(damaged) >= MIN_DAMAGED
     negatives = damaged if enough else real
     fpr, miss = targets.rates
     return Policy(
         t_synthetic=max(-_largest_below(-negatives["score"].to_numpy(), fpr), least),
-        t_real=_largest_below(synthetic["score"].to_numpy(), miss),
+        t_real=_largest_below(missed["score"].to_numpy(), miss),
         fpr=fpr,
         miss=miss,
         negatives="damaged" if enough else "real",

@@ -36,6 +36,7 @@ class Targets:
 
     fpr: share of these honest photos called synthetic. miss: share of these synthetic photos called
     real. alpha, beta: the same shares guaranteed for future photos; each replaces its rate.
+    kinds: the kinds of synthetic photo that miss or beta is about; empty: all.
     delta: risk that a guarantee does not hold. seed: of the draw of one photo per group.
     Raises UsageError: a number out of range, or a rate and its guarantee are both given.
     """
@@ -46,6 +47,7 @@ class Targets:
     beta: float | None = None
     delta: float = DELTA
     seed: int = 0
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for rate, share in (("fpr", "alpha"), ("miss", "beta")):
@@ -64,6 +66,11 @@ class Targets:
     def rates(self) -> tuple[float, float]:
         """(fpr, miss), 1% and 5% by default."""
         return 0.01 if self.fpr is None else self.fpr, 0.05 if self.miss is None else self.miss
+
+    def missed(self, photos: pd.DataFrame) -> pd.Series:
+        """Which photos miss or beta is about, bool [n]: the synthetic ones of these kinds."""
+        synthetic = photos["label"] == "synthetic"
+        return synthetic & photos["kind"].isin(self.kinds) if self.kinds else synthetic
 
     @property
     def guaranteed(self) -> bool:
@@ -177,6 +184,7 @@ def with_guarantee(
             errors=int((scores >= threshold).sum()),
             allowed=allowed,
             upper=min(share, upper_bound(allowed, len(scores), targets.delta)),
+            kinds=targets.kinds if name == "beta" else (),
         )
     guarantee = Guarantee(
         delta=targets.delta,
@@ -202,7 +210,7 @@ def _statement(delta: float, bounds: dict[str, Bound]) -> str:
     for name, bound in bounds.items():
         sort, outcome = {
             "alpha": ("photos with real damage", "synthetic"),
-            "beta": ("synthetic photos", "real"),
+            "beta": (f"synthetic photos{_of_kinds(bound.kinds)}", "real"),
         }[name]
         of_claims = percent(min(1.0, CLAIM_PHOTOS * bound.share))
         sentences.append(
@@ -218,11 +226,20 @@ def _statement(delta: float, bounds: dict[str, Bound]) -> str:
     return " ".join(sentences)
 
 
+def _of_kinds(kinds: tuple[str, ...]) -> str:
+    return f" of kind {' or '.join(kinds)}" if kinds else ""
+
+
 def _guaranteed(targets: Targets, photos: pd.DataFrame) -> list[tuple[str, float, str, pd.Series]]:
     """For each share to guarantee: its name, the share, what its photos are called, the rows."""
     damaged = (photos["label"] == "real") & (photos["kind"] == "damaged")
     rows = (
         ("alpha", targets.alpha, "really damaged photos (kind damaged)", damaged),
-        ("beta", targets.beta, "synthetic photos", photos["label"] == "synthetic"),
+        (
+            "beta",
+            targets.beta,
+            f"synthetic photos{_of_kinds(targets.kinds)}",
+            targets.missed(photos),
+        ),
     )
     return [(name, share, sort, chosen) for name, share, sort, chosen in rows if share is not None]

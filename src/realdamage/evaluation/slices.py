@@ -405,14 +405,17 @@ def source_names(photos: pd.DataFrame) -> pd.Series:
 def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
     """The lowest t_synthetic that at most `share` of the real photos of every source reach.
 
-    Sources with fewer than `FEW` photos do not count. None where no source counts, or all photos
+    A source with too few photos for this share (1% takes 100) counts together with the others that
+    have too few. Fewer than `FEW` photos do not count. None where no source counts, or all photos
     are of one source.
     """
     if real["source"].nunique() < 2:
         return None
+    names = source_names(real)
+    large = names.groupby(names).transform("size") >= max(FEW, 1 / share if share else 0)
     strictest = (
         Strictest(threshold_at(own["score"].to_numpy(np.float64), share), str(name))
-        for name, own in real.groupby(source_names(real))
+        for name, own in real.groupby(names.where(large, OTHERS))
         if len(own) >= FEW
     )
     return max(strictest, default=None)
