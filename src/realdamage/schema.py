@@ -46,7 +46,7 @@ class DegradationsConfig:
 
 @dataclass
 class ReaderConfig:
-    """See `realdamage.data.mapping.Reader`; the same keys as the file of `realdamage manifest --columns`."""
+    """See `realdamage.data.readers.Reader`; the same keys as the file of `realdamage manifest --columns`."""
 
     layout: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from realdamage.data import manifest as manifest_module
-from realdamage.data.folders import SPLIT_FOLDERS
+from realdamage.data.readers import SPLIT_FOLDERS
 from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
 from realdamage.data.readers import read_dataset
 

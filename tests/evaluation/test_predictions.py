@@ -19,7 +19,7 @@ from PIL import Image
 from realdamage.core.detector import Detector
 from realdamage.core.listing import FORMULA, csv_line, unescape_cell
 from realdamage.data.manifest import Manifest
-from realdamage.data.masks import patch_share
+from realdamage.data.manifest import patch_share
 from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError
 from realdamage.evaluation.prediction_log import read_log
 from realdamage.evaluation.predictions import (

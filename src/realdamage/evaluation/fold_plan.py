@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realdamage.data.checks import did_you_mean
+from realdamage.data.manifest import did_you_mean
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ConfigError
 from realdamage.evaluation.left_out_figures import MEAN, WORST, photos_of_fold

@@ -21,7 +21,7 @@ from realdamage.core.policy import Outcome
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
 from realdamage.data.manifest import LABELS, Manifest, read_mask
-from realdamage.data.masks import patch_share
+from realdamage.data.manifest import patch_share
 from realdamage.errors import ConfigError, PhotoError, RealDamageError, UsageError
 
 __all__ = [

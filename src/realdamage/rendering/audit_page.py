@@ -14,7 +14,7 @@ from PIL import Image
 
 from realdamage.core.decoding import decode
 from realdamage.core.onnx_file import write_atomically
-from realdamage.data.audit_report import AuditReport, Problem, ShortcutTest
+from realdamage.data.audit import AuditReport, Problem, ShortcutTest
 from realdamage.data.manifest import Manifest
 from realdamage.data.shortcuts import LIMIT
 from realdamage.errors import PhotoError

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from realdamage.data.audit_report import AuditReport, Problem, ShortcutTest
+from realdamage.data.audit import AuditReport, Problem, ShortcutTest
 from realdamage.data.shortcuts import LIMIT
 from realdamage.data.vocabulary import LABELS
 

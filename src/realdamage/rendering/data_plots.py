@@ -13,7 +13,7 @@ from PIL import Image
 
 from realdamage.core.decoding import decode
 from realdamage.core.quality import file_jpeg_quality
-from realdamage.data.audit_report import AuditReport
+from realdamage.data.audit import AuditReport
 from realdamage.data.duplicates import Grouping, Nearness
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from realdamage.core.photo import PixelSpec, limit_side, pad_to_patches, read_photo
 from realdamage.data.degradations import Chain
 from realdamage.data.manifest import Manifest, read_mask
-from realdamage.data.masks import patch_share
+from realdamage.data.manifest import patch_share
 
 RGB = npt.NDArray[np.uint8]
 Share = npt.NDArray[np.float32]

@@ -41,7 +41,7 @@ class DamageDataModule(L.LightningDataModule):
     """Batches of a manifest's train and val splits.
 
     All arguments are primitives, so that checkpoints load with `weights_only`. `root`: folder of photos, or a table
-    of them; `reader`: how they lie there (layout, columns, values, constants: see `realdamage.data.mapping.Reader`);
+    of them; `reader`: how they lie there (layout, columns, values, constants: see `realdamage.data.readers.Reader`);
     `recipe`: what to synthesize there first when it is empty (None: an error); `pixel_spec`: of the network;
     `batch_units`: pairs or single photos a step; `class_weights`, `kind_weights`: factors on a photo's loss;
     `exclude`: what is left out of train and val, for figures on what was never trained on: values by column of the
