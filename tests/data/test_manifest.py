@@ -235,7 +235,7 @@ def test_a_subset_is_renumbered_and_a_split_selected(write_folder: WriteFolder) 
     assert chosen.table["file_name"].tolist() == ["b.jpg", "c.jpg"]
     assert chosen.table.index.tolist() == [0, 1]
     assert manifest.subset(np.array([True, False, False])).table["file_name"].tolist() == ["a.jpg"]
-    with pytest.raises(MissingManifestError, match="'test'.*val: 2, train: 1"):
+    with pytest.raises(MissingManifestError, match=r"'test'.*val: 2, train: 1"):
         manifest.select(split="test")
 
 
