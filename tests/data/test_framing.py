@@ -129,7 +129,7 @@ def test_photos_of_other_sizes_are_cropped_at_the_same_place_and_grid() -> None:
 
 
 def test_a_photo_smaller_than_the_frame_is_refused() -> None:
-    with pytest.raises(ConfigError, match="70x80.*64x64"):
+    with pytest.raises(ConfigError, match=r"70x80.*64x64"):
         Frame.draw(np.random.default_rng(0), (64, 64), TABLES).crop(np.zeros((80, 70, 3), np.uint8))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ from realdamage.data.intervals import DRAWS
 from realdamage.data.manifest import EXCEPTIONS_NAME, Manifest
 from realdamage.data.shortcuts import (
     LIMIT,
-    MASK_FAULTS,
     SHORTCUTS,
     PhotoFacts,
     Shortcut,
@@ -69,8 +68,7 @@ class Item(NamedTuple):
 class Problem:
     """A fault of the files or the manifest.
 
-    kind: unreadable, duplicate, label_conflict, sha256, crossing, near_duplicate,
-        near_duplicate_group or mask_…
+    kind: one of `_PROBLEMS`.
     severity: "error" fails the audit, "warning" does not.
     message: what it is and what to do.
     """
@@ -476,20 +474,73 @@ def _advice(shortcut: Shortcut, columns: tuple[str, ...], rows: _Rows) -> str:
 
 # --- Problems ---
 
-_MASK_MESSAGES = {
-    "missing": "masks do not exist. Restore the files, or empty their cells.",
-    "on_real": (
-        "real photos have a mask of regenerated pixels. Correct the label, or empty the cell."
+# Severity and message of each kind of problem, in the order of a report.
+_PROBLEMS = {
+    "unreadable": ("error", "photos cannot be read. Replace the files or remove their rows."),
+    "label_conflict": (
+        "error",
+        "files have the same bytes, but one is labelled real and one synthetic. "
+        "Keep the right one of each.",
     ),
-    "unusable": "masks cannot be used. Write them again as 8-bit greyscale, 0 and 255.",
-    "size": "masks have another size than the upright photo. Write them again.",
-    "empty": "masks mark no pixel. Write them again, or remove the rows.",
-    "absent": "photos with an edited region have no mask: they do not teach where the edit is.",
-    "partial": (
+    "duplicate": ("warning", "files have the same bytes. Keep one of each."),
+    "sha256": (
+        "warning",
+        "files have other bytes than the column sha256 says. "
+        "Find out which is right, and write the column again.",
+    ),
+    "crossing": (
+        "error",
+        "groups, pairs or equal files are in several splits. "
+        "Give each one split: realdamage split FOLDER --overwrite.",
+    ),
+    "near_duplicate": (
+        "warning",
+        "photos of different groups look alike, but are in different splits. Look at them on the "
+        "page (--html); where they show the same, give them one group and split again.",
+    ),
+    "near_duplicate_group": ("warning", "groups of look-alikes are too large to be plausible."),
+    "mask_missing": ("error", "masks do not exist. Restore the files, or empty their cells."),
+    "mask_on_real": (
+        "error",
+        "real photos have a mask of regenerated pixels. Correct the label, or empty the cell.",
+    ),
+    "mask_unusable": (
+        "error",
+        "masks cannot be used. Write them again as 8-bit greyscale, 0 and 255.",
+    ),
+    "mask_size": ("error", "masks have another size than the upright photo. Write them again."),
+    "mask_empty": ("error", "masks mark no pixel. Write them again, or remove the rows."),
+    "mask_absent": (
+        "warning",
+        "photos with an edited region have no mask: they do not teach where the edit is.",
+    ),
+    "mask_partial": (
+        "warning",
         "photos regenerated as a whole have a mask of less than half of it. "
-        "Fill it, or call them ai_region."
+        "Fill it, or call them ai_region.",
     ),
 }
+_Found = Iterator[tuple[str, Item]]
+
+
+def _problems(
+    manifest: Manifest,
+    facts: Sequence[PhotoFacts],
+    sha256: pd.Series,
+    groups: npt.NDArray[np.int64],
+) -> tuple[Problem, ...]:
+    """Errors first. sha256: see `_digests`; groups: int [n], rows that must not be separated."""
+    items: dict[str, list[Item]] = {kind: [] for kind in _PROBLEMS}
+    table = manifest.table
+    for kind, item in chain(
+        _broken_files(manifest, facts),
+        _equal_files(table, sha256),
+        _crossings(table, groups),
+        _near_duplicates(table, facts, groups),
+    ):
+        items[kind].append(item)
+    found = [Problem(kind, *_PROBLEMS[kind], tuple(items[kind])) for kind in items if items[kind]]
+    return tuple(sorted(found, key=lambda problem: problem.severity))
 
 
 def _digests(manifest: Manifest, facts: Sequence[PhotoFacts]) -> pd.Series:
@@ -507,110 +558,49 @@ def _digests(manifest: Manifest, facts: Sequence[PhotoFacts]) -> pd.Series:
     return found
 
 
-def _problems(
-    manifest: Manifest,
-    facts: Sequence[PhotoFacts],
-    sha256: pd.Series,
-    groups: npt.NDArray[np.int64],
-) -> tuple[Problem, ...]:
-    """Errors first. sha256: see `_digests`; groups: int [n], rows that must not be separated."""
-    table = manifest.table
-    found = [
-        _unreadable(manifest, facts),
-        *_duplicates(table, sha256),
-        _other_bytes(table, sha256),
-        _crossings(table, groups),
-        *_near_duplicates(table, facts, groups),
-        *_masks(table, facts),
-    ]
-    return tuple(sorted((p for p in found if p.items), key=lambda problem: problem.severity))
+def _broken_files(manifest: Manifest, facts: Sequence[PhotoFacts]) -> _Found:
+    for name, fact in zip(manifest.table["file_name"], facts, strict=True):
+        if fact.error:
+            yield "unreadable", Item((name,), fact.error.removeprefix(f"{manifest.path(name)}: "))
+        for fault, detail in fact.mask_faults:
+            yield f"mask_{fault}", Item((name,), detail)
 
 
-def _unreadable(manifest: Manifest, facts: Sequence[PhotoFacts]) -> Problem:
-    message = "photos cannot be read. Replace the files or remove their rows."
-    items = [
-        Item((name,), fact.error.removeprefix(f"{manifest.path(name)}: "))
-        for name, fact in zip(manifest.table["file_name"], facts, strict=True)
-        if fact.error
-    ]
-    return Problem("unreadable", "error", message, tuple(items))
-
-
-def _duplicates(table: pd.DataFrame, sha256: pd.Series) -> Iterable[Problem]:
-    same: list[Item] = []
-    contradicting: list[Item] = []
+def _equal_files(table: pd.DataFrame, sha256: pd.Series) -> _Found:
     copies = table[(sha256 != "") & sha256.duplicated(keep=False)]
     for _, rows in copies.groupby(sha256, sort=False):
         labels = sorted(set(rows["label"]))
-        item = Item(tuple(rows["file_name"]), " and ".join(labels))
-        (contradicting if len(labels) > 1 else same).append(item)
-    message = (
-        "files have the same bytes, but one is labelled real and one synthetic. "
-        "Keep the right one of each."
-    )
-    yield Problem("label_conflict", "error", message, tuple(contradicting))
-    message = "files have the same bytes. Keep one of each."
-    yield Problem("duplicate", "warning", message, tuple(same))
-
-
-def _other_bytes(table: pd.DataFrame, sha256: pd.Series) -> Problem:
+        kind = "label_conflict" if len(labels) > 1 else "duplicate"
+        yield kind, Item(tuple(rows["file_name"]), " and ".join(labels))
     wrong = (table["sha256"] != "") & (sha256 != "") & (table["sha256"] != sha256)
-    pairs = table.assign(found=sha256)[wrong][["file_name", "sha256", "found"]]
-    items = [
-        Item((name,), f"the column says {stated[:12]}…, the file is {found[:12]}…")
-        for name, stated, found in pairs.itertuples(index=False)
-    ]
-    message = (
-        "files have other bytes than the column sha256 says. "
-        "Find out which is right, and write the column again."
-    )
-    return Problem("sha256", "warning", message, tuple(items))
+    rows = table.assign(found=sha256)[wrong][["file_name", "sha256", "found"]]
+    for name, stated, found in rows.itertuples(index=False):
+        detail = f"the column says {stated[:12]}…, the file is {found[:12]}…"
+        yield "sha256", Item((name,), detail)
 
 
-def _crossings(table: pd.DataFrame, groups: npt.NDArray[np.int64]) -> Problem:
+def _crossings(table: pd.DataFrame, groups: npt.NDArray[np.int64]) -> _Found:
     used = table.assign(group=groups)[table["split"] != ""]
     crossing = used[used.groupby("group")["split"].transform("nunique") > 1]
-    firsts = crossing.drop_duplicates(["group", "split"]).groupby("group")
-    items = [Item(tuple(rows["file_name"]), " and ".join(rows["split"])) for _, rows in firsts]
-    message = (
-        "groups, pairs or equal files are in several splits. "
-        "Give each one split: realdamage split FOLDER --overwrite."
-    )
-    return Problem("crossing", "error", message, tuple(items))
+    for _, rows in crossing.drop_duplicates(["group", "split"]).groupby("group"):
+        yield "crossing", Item(tuple(rows["file_name"]), " and ".join(rows["split"]))
 
 
 def _near_duplicates(
     table: pd.DataFrame, facts: Sequence[PhotoFacts], groups: npt.NDArray[np.int64]
-) -> Iterable[Problem]:
+) -> _Found:
     rows = np.array([row for row, fact in enumerate(facts) if fact.look], dtype=np.int64)
     found = duplicate_groups([fact.look for fact in facts if fact.look])
     split, name = table["split"].to_numpy(), table["file_name"].to_numpy()
-    # The nearest pair of two groups stands for all of their photos.
-    items: dict[tuple[int, int], Item] = {}
+    seen: set[tuple[int, int]] = set()
     for number in np.argsort(found.distances, kind="stable"):
         a, b = rows[found.pairs[number]]
-        if split[a] and split[b] and split[a] != split[b] and groups[a] != groups[b]:
+        both = (min(groups[a], groups[b]), max(groups[a], groups[b]))
+        apart = split[a] and split[b] and split[a] != split[b] and groups[a] != groups[b]
+        if apart and both not in seen:  # the nearest pair of two groups stands for all
+            seen.add(both)
             bits = f"their hashes differ in {found.distances[number]} of 256 bits"
-            both = (min(groups[a], groups[b]), max(groups[a], groups[b]))
-            item = Item((str(name[a]), str(name[b])), f"{split[a]} and {split[b]}; {bits}")
-            items.setdefault(both, item)
-    message = (
-        "photos of different groups look alike, but are in different splits. Look at them on the "
-        "page (--html); where they show the same, give them one group and split again."
-    )
-    yield Problem("near_duplicate", "warning", message, tuple(items.values()))
-    message = "groups of look-alikes are too large to be plausible."
-    large = tuple(Item((), warning) for warning in found.warnings)
-    yield Problem("near_duplicate_group", "warning", message, large)
-
-
-def _masks(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> Iterable[Problem]:
-    for fault in MASK_FAULTS:
-        items = [
-            Item((name,), detail)
-            for name, fact in zip(table["file_name"], facts, strict=True)
-            for kind, detail in fact.mask_faults
-            if kind == fault
-        ]
-        severity = "warning" if fault in ("absent", "partial") else "error"
-        yield Problem(f"mask_{fault}", severity, _MASK_MESSAGES[fault], tuple(items))
+            detail = f"{split[a]} and {split[b]}; {bits}"
+            yield "near_duplicate", Item((str(name[a]), str(name[b])), detail)
+    for warning in found.warnings:
+        yield "near_duplicate_group", Item((), warning)

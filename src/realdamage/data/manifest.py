@@ -208,14 +208,11 @@ def find_csv(given: Path) -> Path:
 
 def nothing_here(given: Path) -> ManifestError:
     """Says why there is no manifest at a path, and what to do about it."""
+    advice = f"Name a folder with {METADATA_NAME}, or a CSV file."
     if given.is_file():
-        return ManifestError(
-            f"{given}: not a CSV file. Name a folder with {METADATA_NAME}, or a CSV file."
-        )
+        return ManifestError(f"{given}: not a CSV file. {advice}")
     if not given.is_dir():
-        return MissingManifestError(
-            f"{given}: no such file or folder. Name a folder with {METADATA_NAME}, or a CSV file."
-        )
+        return MissingManifestError(f"{given}: no such file or folder. {advice}")
     nested = sorted(given.glob(f"*/{METADATA_NAME}"))
     if nested:
         return ManifestError(
@@ -225,8 +222,7 @@ def nothing_here(given: Path) -> ManifestError:
     return ManifestError(
         f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one "
         "beside the photos: a first line `file_name,label` and one line per photo, such as "
-        f"`box.jpg,real` (labels: {', '.join(LABELS)}; "
-        f"further columns: {', '.join(KNOWN_COLUMNS[2:])})."
+        f"`box.jpg,real`. Labels: {', '.join(LABELS)}."
     )
 
 
@@ -416,18 +412,12 @@ class _Check:
 
 def _wrong_path(found: str) -> str:
     if "\\" in found:
-        return (
-            f"found {found!r}. Write the path with forward slashes, relative to the manifest's "
-            "folder."
-        )
+        return f"found {found!r}. Write the path with forward slashes."
     if found.startswith("/") or found[1:2] == ":":
         return f"found {found!r}, an absolute path. Write it relative to the manifest's folder."
     normal = posixpath.normpath(found)
-    if normal == ".." or normal.startswith("../"):
-        return (
-            f"found {found!r}, which leaves the manifest's folder. "
-            "Move the file inside, or the manifest up."
-        )
+    if normal.split("/")[0] == "..":
+        return f"found {found!r}, which leaves the manifest's folder. Move the file inside."
     return f"found {found!r}. Write the same path as {normal!r}."
 
 

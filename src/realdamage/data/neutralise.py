@@ -1,21 +1,16 @@
 """Saves a set of photos again so that their files no longer tell the classes apart.
 
-Every photo of both classes passes through one pipeline; its size, crop, quantisation tables and
-sub-sampling are drawn whatever its label. Linked photos (`splits.components`) share their draws,
-and both halves of a pair are cropped alike, so an edit differs from its original by the edit only.
-Photos are cropped, never resized: a resize destroys the traces.
-
-Sizes are distributed alike in both classes, in the whole set and in each split, as far as the
-photos allow (`framing.SizePool.deal`). A photo's own size still limits its crop, so within a class
-the size may show the source. Training on a part of the set (one source, one family) needs an audit
-of that part.
+Size, crop, quantisation tables and sub-sampling are drawn whatever the label. Linked photos
+(`splits.components`) share their draws, so an edit differs from its original by the edit only.
+Photos are cropped, never resized: a resize destroys the traces. Sizes are distributed alike in both
+classes (`framing.SizePool.deal`); within a class, the size may still show the source, so training
+on a part of the set needs an audit of that part.
 
 What a second save cannot remove:
 - The past. A photo that was a JPEG before has two quantisations, another has one. `history=True`
-  puts one more JPEG save, on another grid, before the last one of every photo: then all have a
-  compressed past, though some a longer one. An earlier resize still shows.
+  puts one more JPEG save before the last one of every photo. An earlier resize still shows.
 - The content. A crop may cut away the damage of a photo whose row says damaged, or the region of an
-  edit without a mask. The region of a mask is kept: the crop is placed on it, on the original too.
+  edit without a mask. The region of a mask is kept.
 """
 
 from __future__ import annotations
@@ -158,10 +153,8 @@ def neutralise(
     bytes with any number of workers.
 
     tables: to draw from, instead of those of `settings.quality`.
-    on_error: "raise" at an unreadable photo or mask (finished photos stay), or "skip" it and the
-        photos linked to it.
+    on_error: at an unreadable photo or mask: "raise", or "skip" it and the photos linked to it.
     overwrite: removes what an earlier run made in `out`, and nothing else.
-    workers: processes; None: one per CPU.
     Raises UsageError: `out` is inside the old set or has other files. PhotoError, ManifestError: a
     photo or mask cannot be read, or no photo of a class can give any of the sizes.
     """
@@ -285,19 +278,8 @@ def _make_plan(
                 f"({table['file_name'].iat[first]!r}: {dropped[first]}). "
                 "Give smaller sizes, or larger photos"
             )
-    return _Plan(
-        manifest=manifest,
-        out=out,
-        settings=settings,
-        tables=tables,
-        skip=skip,
-        component=component,
-        family=family,
-        shapes=shapes,
-        sizes=sizes,
-        dropped=dropped,
-        notes=tuple(notes),
-    )
+    draws = (component, family, shapes, sizes)
+    return _Plan(manifest, out, settings, tables, skip, *draws, dropped, tuple(notes))
 
 
 def _header(path: Path) -> _Header:

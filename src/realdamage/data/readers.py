@@ -26,7 +26,6 @@ from realdamage.data.manifest import (
     checked,
     did_you_mean,
     find_csv,
-    near_match,
     nothing_here,
     with_defaults,
     with_known_columns,
@@ -233,10 +232,9 @@ def find_layout(root: Path, otherwise: str = "") -> str:
         return otherwise
     raise ManifestError(
         f"{nothing_here(root)} If all photos are real: realdamage manifest {root} --layout real. "
-        f"Also read: {', '.join(_METADATA_NAMES[1:])}; metadata in folders "
-        f"{', '.join(SPLIT_FOLDERS)}; photos in folders {', '.join(LABEL_FOLDERS)}; FraudBench; "
-        "and a table with other columns, when you name the file and map them "
-        "(realdamage manifest TABLE --columns FILE)."
+        f"Also read: {', '.join(_METADATA_NAMES[1:])}, in split folders too; photos in folders "
+        f"{', '.join(LABEL_FOLDERS)}; FraudBench; and other tables: "
+        "realdamage manifest TABLE --columns FILE."
     )
 
 
@@ -253,15 +251,10 @@ def _table_files(root: Path, layout: str) -> list[Path]:
     if layout == "manifest":
         return [find_csv(root)]
     if layout == "table":
-        if root.is_dir():
-            raise ManifestError(
-                f"{root}: a folder. Name the table itself ({', '.join(TABLE_SUFFIXES)})."
-            )
-        if not root.is_file():
-            raise MissingManifestError(
-                f"{root}: no such file. Name a table ({', '.join(TABLE_SUFFIXES)})."
-            )
-        return [root]
+        if root.is_file():
+            return [root]
+        found = ManifestError if root.is_dir() else MissingManifestError
+        raise found(f"{root}: not a file. Name the table itself ({', '.join(TABLE_SUFFIXES)}).")
     files = _image_folder_files(root) if root.is_dir() else []
     if not files:
         raise ManifestError(
@@ -327,13 +320,12 @@ def _mapped(table: RawTable, reader: Reader) -> RawTable:
     ours is still missing. ConfigError: `values` of a column that is missing.
     """
     theirs, rows, path = table
-    found_columns = ", ".join(theirs.columns)
+    there = ", ".join(theirs.columns)
     for ours, name in reader.columns.items():
         if name and name not in theirs.columns:
             raise ManifestError(
-                f"{path}: no column {name!r}, which should become our {ours!r}; found: "
-                f"{found_columns}.{did_you_mean(name, theirs.columns)} "
-                f"Correct columns.{ours} {_WHERE}."
+                f"{path}: no column {name!r}, which should become our {ours!r}; found: {there}."
+                f"{did_you_mean(name, theirs.columns)} Correct columns.{ours} {_WHERE}."
             )
     taken = {*reader.columns.values(), *reader.columns, *reader.constants}
     empty = pd.Series("", theirs.index)
@@ -341,63 +333,27 @@ def _mapped(table: RawTable, reader: Reader) -> RawTable:
     kept = {name: theirs[name] for name in theirs.columns if name not in taken}
     frame = pd.DataFrame({**named, **kept}, index=theirs.index, dtype=str)
     frame = frame.assign(**reader.constants)
-    for ours, words in reader.values.items():
-        if ours not in frame.columns:
-            raise ConfigError(
-                f"values.{ours}: {path} has no column of that name; found: {found_columns}. "
-                f"Name their column: columns: {{{ours}: THEIR_COLUMN}} {_WHERE}."
-            )
-        frame[ours] = _translated(RawTable(frame, rows, path), ours, words)
-    for column in REQUIRED_COLUMNS:
+    for column in (*reader.values, *REQUIRED_COLUMNS):
         if column not in frame.columns:
-            raise ManifestError(_missing_column(column, table))
-    if "label" not in reader.values:
-        _refuse_other_labels(RawTable(frame, rows, path))
+            raise (ConfigError if column in reader.values else ManifestError)(
+                f"{path}: no column {column!r}; found: {there}.{did_you_mean(column, theirs.columns)} "
+                f"Rename it, or map it: columns: {{{column}: THEIR_COLUMN}} {_WHERE}."
+            )
+    # Labels are not guessed: sets differ in which of 0 and 1 is synthetic.
+    values = {"label": {label: label for label in LABELS}, **reader.values}
+    for column, words in values.items():
+        found = frame[column]
+        unknown = ~found.isin([*words, ""])
+        if unknown.any():
+            row = rows[int(np.argmax(unknown.to_numpy()))]
+            listed = list(dict.fromkeys(found[unknown]))[:4]
+            raise ManifestError(
+                f"{path}, row {row}, column {column}: found {listed[0]!r}; allowed: "
+                f"{', '.join(map(repr, words))}.{did_you_mean(listed[0], words)} Map other words: "
+                f"values: {{{column}: {{{', '.join(f'{word!r}: …' for word in listed)}}}}} {_WHERE}."
+            )
+        frame[column] = found.map(lambda word, words=words: words.get(word, word))
     return RawTable(frame, rows, path)
-
-
-def _missing_column(missing: str, table: RawTable) -> str:
-    """In metadata files, a misspelt column should be renamed; in other tables, it is mapped."""
-    near = near_match(missing, table.frame.columns)
-    message = f"{table.path}: no column {missing!r}; found: {', '.join(table.frame.columns)}."
-    if near and table.path.stem == "metadata":
-        return f"{message} Column {near!r}: rename it to {missing!r}."
-    constant = ", or constants: {label: real}" if missing == "label" else ""
-    return (
-        f"{message} Name their column: columns: {{{missing}: {near or 'THEIR_COLUMN'}}}{constant} "
-        f"{_WHERE}."
-    )
-
-
-def _translated(table: RawTable, column: str, words: Mapping[str, str]) -> pd.Series:
-    found = table.frame[column]
-    unknown = ~found.isin(words) & (found != "")
-    if unknown.any():
-        first = int(np.argmax(unknown.to_numpy()))
-        word = str(found.iat[first])
-        others = sorted(set(found[unknown]) - {word})
-        more = f" Also unmapped: {', '.join(map(repr, others[:5]))}." if others else ""
-        raise ManifestError(
-            f"{table.path}, row {table.rows[first]}, column {column}: {word!r} has no mapping; "
-            f"values.{column} maps {', '.join(map(repr, words))}.{did_you_mean(word, words)} "
-            f"Add values: {{{column}: {{{word!r}: …}}}} {_WHERE}.{more}"
-        )
-    return found.map(lambda word: words.get(word, word))
-
-
-def _refuse_other_labels(table: RawTable) -> None:
-    """Numbers and class names are not guessed: sets differ in which of 0 and 1 is synthetic."""
-    label = table.frame["label"]
-    wrong = ~label.isin(LABELS) & (label != "")
-    if wrong.any():
-        words = list(dict.fromkeys(label[wrong]))[:4]
-        row = table.rows[int(np.argmax(wrong.to_numpy()))]
-        example = ", ".join(f"{word!r}: real or synthetic" for word in words)
-        raise ManifestError(
-            f"{table.path}, row {row}, column label: found {words[0]!r}; "
-            f"allowed: {', '.join(LABELS)}.{did_you_mean(words[0], LABELS)} If these are the "
-            f"table's own words, map them: values: {{label: {{{example}}}}} {_WHERE}."
-        )
 
 
 # --- Folders without a table ---
@@ -572,23 +528,18 @@ def write_metadata(
     """
     root = source if source.is_dir() else source.parent
     folder = root if out is None else out
-    if reads_own_metadata(source, reader):
-        others = ", ".join(name for name in LAYOUTS if name not in ("auto", "table"))
+    own = reads_own_metadata(source, reader)
+    if own or ((folder / METADATA_NAME).exists() and not overwrite):
         raise UsageError(
-            f"{root / METADATA_NAME} exists, and layout auto would read it. To replace it, choose "
-            f"what to read instead: --layout {others}, and --overwrite",
-            code="exists",
-        )
-    if (folder / METADATA_NAME).exists() and not overwrite:
-        raise UsageError(
-            f"{folder / METADATA_NAME} exists. Keep it, or replace it with --overwrite",
+            f"{(root if own else folder) / METADATA_NAME} exists. Keep it, or replace it with "
+            "--overwrite, and say what else to read with --layout",
             code="exists",
         )
     inside = os.path.relpath(root.resolve(), folder.resolve()).replace(os.sep, "/")
     if inside.split("/")[0] == "..":
         raise UsageError(
-            f"{folder}: the photos are in {root}, outside of that folder. A metadata.csv names "
-            "photos beside or below it: choose the photos' folder or one above",
+            f"{folder}: the photos are in {root}, outside of that folder. "
+            "Choose the photos' folder or one above",
             code="outside",
         )
     manifest = read_dataset(source, reader)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import cache, partial
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -34,15 +32,13 @@ from realdamage.core.progress import Track, no_progress
 from realdamage.data.duplicates import PhotoHash, perceptual_hash
 from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest, read_mask
+from realdamage.data.parts import in_processes
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
-from realdamage.errors import ManifestError, PhotoError, RealDamageError
+from realdamage.errors import ManifestError, PhotoError
 
 LIMIT = 0.55
 """A shortcut is there when the lower end of its AUROC's 95% interval is above this."""
-
-MASK_FAULTS = ("missing", "on_real", "unusable", "size", "empty", "absent", "partial")
-"""What can be wrong with a mask; the last two are no errors."""
 
 _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 _EXIF_ORIENTATION = 0x0112
@@ -100,7 +96,7 @@ class PhotoFacts(NamedTuple):
 
     error: why the photo cannot be read, or "".
     container: see `container_facts`; empty when it cannot be read.
-    mask_faults: (one of MASK_FAULTS, details).
+    mask_faults: (missing, on_real, unusable, size, empty, absent or partial; details).
     sha256, colour (mean red, green, blue in 0..255), look (perceptual hash): only with pixels.
     """
 
@@ -112,14 +108,8 @@ class PhotoFacts(NamedTuple):
     look: PhotoHash | None = None
 
 
-class _Row(NamedTuple):
-    """A row of the manifest, without the cost of asking pandas for each cell."""
-
-    row: int
-    file_name: str
-    label: str
-    kind: str
-    mask_file_name: str
+_Row = tuple[str, str, str, str]
+"""file_name, label, kind and mask_file_name: asking pandas for each cell would be slow."""
 
 
 def read_facts(
@@ -130,77 +120,60 @@ def read_facts(
     pixels: decode every file, in `workers` processes (default: one per CPU). Otherwise only headers
         are read, in this process.
     """
-    columns = [manifest.table[column] for column in _Row._fields[1:]]
-    rows = [_Row(*values) for values in zip(range(len(manifest)), *columns, strict=True)]
-    workers = min(workers or available_processors(), len(rows) // 16) if pixels else 1
-    facts: Iterator[PhotoFacts] = map(partial(_facts, manifest, pixels=pixels), rows)
-    if workers > 1:
-        facts = _in_parallel(manifest, rows, workers)
-    return list(progress(facts, len(rows), "reading photos" if pixels else "reading headers"))
+    n = len(manifest)
+    workers = min(workers or available_processors(), n // 16) if pixels else 1
+    facts = in_processes(_start_worker, (manifest, pixels), _facts, range(n), workers)
+    return list(progress(facts, n, "reading photos" if pixels else "reading headers"))
 
 
-def _in_parallel(manifest: Manifest, rows: Sequence[_Row], workers: int) -> Iterator[PhotoFacts]:
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(manifest,)) as pool:
-        try:
-            yield from pool.map(_facts_in_worker, rows, chunksize=8)
-        except BrokenProcessPool as error:
-            raise RealDamageError(
-                f"{manifest.root}: a process that read photos was killed, perhaps for lack of "
-                "memory. Run it again with --workers 1."
-            ) from error
+_job: tuple[Manifest, list[_Row], bool] | None = None
 
 
-_worker_manifest: Manifest | None = None
+def _start_worker(manifest: Manifest, pixels: bool) -> None:
+    global _job
+    columns = manifest.table[["file_name", "label", "kind", "mask_file_name"]]
+    _job = (manifest, list(columns.itertuples(index=False, name=None)), pixels)
 
 
-def _start_worker(manifest: Manifest) -> None:
-    global _worker_manifest
-    _worker_manifest = manifest
-
-
-def _facts_in_worker(row: _Row) -> PhotoFacts:
-    assert _worker_manifest is not None  # set by _start_worker in this process
-    return _facts(_worker_manifest, row, pixels=True)
-
-
-def _facts(manifest: Manifest, row: _Row, pixels: bool) -> PhotoFacts:
-    path = manifest.path(row.file_name)
+def _facts(row: int) -> PhotoFacts:
+    assert _job is not None  # set by _start_worker in this process
+    manifest, rows, pixels = _job
+    path = manifest.path(rows[row][0])
     try:
         if not pixels:
             container = container_facts(path)
-            return PhotoFacts("", container, _mask_faults(manifest, row, container["upright"]))
+            return PhotoFacts("", container, _mask_faults(row, container["upright"]))
         data = contents_of(path)
         assert isinstance(data, bytes)  # of a path
         container = container_facts(io.BytesIO(data), name=path, size=len(data))
         rgb = decode_contents(data, str(path), MAX_PIXELS)
     except PhotoError as error:
         return PhotoFacts(str(error), {})
-    size = (rgb.shape[1], rgb.shape[0])
     return PhotoFacts(
         "",
         container,
-        _mask_faults(manifest, row, size, pixels=True),
+        _mask_faults(row, (rgb.shape[1], rgb.shape[0])),
         hashlib.sha256(data).hexdigest(),
         tuple(rgb.mean(axis=(0, 1)).tolist()),
         perceptual_hash(Image.fromarray(rgb)),
     )
 
 
-def _mask_faults(
-    manifest: Manifest, row: _Row, size: tuple[int, int], pixels: bool = False
-) -> tuple[tuple[str, str], ...]:
+def _mask_faults(row: int, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     """size: (width, height) of the upright photo."""
-    name = row.mask_file_name
+    assert _job is not None
+    manifest, rows, pixels = _job
+    _, label, kind, name = rows[row]
     if not name:
-        return (("absent", f"kind {row.kind}"),) if row.kind in ("ai_region", "pasted") else ()
-    faults = [("on_real", name)] if row.label == "real" else []
+        return (("absent", f"kind {kind}"),) if kind in ("ai_region", "pasted") else ()
+    faults = [("on_real", name)] if label == "real" else []
     try:
         with Image.open(manifest.path(name)) as image:
             found = image.size
         if found != size:
             sizes = f"{name} is {found[0]}×{found[1]}, the photo {size[0]}×{size[1]}"
             return (*faults, ("size", sizes))
-        share = float(np.mean(read_mask(manifest, row.row, size[::-1]))) if pixels else 1.0
+        share = float(np.mean(read_mask(manifest, row, size[::-1]))) if pixels else 1.0
     except FileNotFoundError:
         return (*faults, ("missing", name))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -209,7 +182,7 @@ def _mask_faults(
         return (*faults, ("unusable", str(error)))
     if not share:
         faults.append(("empty", name))
-    elif row.kind == "ai_whole" and share < 0.5:  # an arrow drawn on the edit takes less away
+    elif kind == "ai_whole" and share < 0.5:  # an arrow drawn on the edit takes less away
         faults.append(("partial", f"{name} covers {share:.1%}"))
     return tuple(faults)
 

@@ -42,7 +42,7 @@ def read_table(path: Path) -> RawTable:
     that pandas writes) and columns of bytes are left out.
     Raises ManifestError: unreadable, broken (names the row), a column name twice, or no rows.
     """
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    readers = dict(zip(TABLE_SUFFIXES, (_read_csv, _read_jsonl, _read_parquet), strict=True))
     if path.suffix.lower() not in readers:
         raise ManifestError(
             f"{path}: not a table ({', '.join(TABLE_SUFFIXES)}). "
