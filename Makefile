@@ -9,11 +9,11 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BIN := .venv/bin
 
-# Two photos of the quickstart's test split: one really damaged, one intact product with AI-painted damage.
+# Two photos of the test split of the quickstart: one really damaged, one intact with AI-painted damage.
 PICK := import csv; \
 	rows = [r for r in csv.DictReader(open("out/data/quickstart/metadata.csv")) if r["split"] == "test"]; \
 	real = next(r for r in rows if r["kind"] == "damaged"); \
-	fake = next(r for r in rows if r["kind"] == "ai_region" and r["condition"] == "intact" and r["damage"]); \
+	fake = next(r for r in rows if r["kind"] == "ai_region" and r["condition"] != "damaged" and r["damage"]); \
 	print(*("out/data/quickstart/" + r["file_name"] for r in (real, fake)))
 
 # Prints a command as a README shows it, then runs it with .venv first on the path.
@@ -36,8 +36,8 @@ quickstart: .venv/installed-train  ## install, make photos, train, export, calib
 	'  figures      out/quickstart/evaluation        (metrics.json, predictions.csv)' \
 	'  heat maps    out/quickstart/heatmaps          (of the two photos judged above)' \
 	'  training     out/quickstart                   (best.ckpt, last.ckpt, config.yaml, logs)' \
-	'  photos       out/data/quickstart              (rendered, with metadata.csv)' \
-	'This model has seen rendered photos only: it shows the pipeline and judges no claim.' \
+	'  photos       out/data/quickstart              (edits of data/sample, with metadata.csv)' \
+	'This model has seen the few photos of data/sample only: it shows the pipeline and judges no claim.' \
 	'Next, your own photos in a folder with a metadata.csv (data/README.md says how):' \
 	'  $(BIN)/realdamage split YOUR_FOLDER' \
 	'  $(BIN)/realdamage-train +experiment=vit_lite data.root=YOUR_FOLDER name=mine'

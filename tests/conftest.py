@@ -26,10 +26,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import write_manifest
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ SaveRedModel = Callable[..., Path]
 
 TINY_RUN = (
     "model.backbone=test_vit",
+    "model.pretrained=false",
     "model.tile=64",
     "model.overlap=16",
     "trainer.max_epochs=2",
@@ -249,7 +250,7 @@ def run_command(
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def run(command: str, *arguments: str) -> Finished:
-        module = importlib.import_module(f"realdamage.{command}")
+        module = importlib.import_module(f"realdamage.commands.{command}")
         monkeypatch.setattr("sys.argv", [f"realdamage-{command}", *arguments])
         capfd.readouterr()
         code = 0

@@ -1,5 +1,5 @@
-"""Photos with content credentials, signed by a throw-away maker under a throw-away authority: trusted by nobody, or by
-whoever lists that authority."""
+"""Photos with content credentials, signed by a throw-away maker under a throw-away authority:
+trusted by nobody, or by whoever lists that authority."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _pem(*certificates: x509.Certificate) -> str:
 
 
 class Signing:
-    """authority: PEM of who issues the maker's certificate. chain: the maker's certificate with the authority's."""
+    """authority: PEM of who issues the maker's certificate. chain: the maker's certificate with the
+    authority's."""
 
     def __init__(self) -> None:
         self._issuer, self._own = (
@@ -66,8 +67,8 @@ class Signing:
         purpose: str = "e-mail",
         valid: datetime.timedelta = 2 * DAY,
     ) -> bytes:
-        """The photo `data` with a manifest of one action. parent: a JPEG that it was made from. valid: how long the
-        maker's certificate is."""
+        """The photo `data` with a manifest of one action. parent: a JPEG that it was made from.
+        valid: how long the maker's certificate is."""
         step: dict[str, object] = {"action": action}
         if source_type:
             step["digitalSourceType"] = SOURCE_TYPES + source_type
@@ -103,7 +104,8 @@ class Signing:
         return out.getvalue()
 
     def expired(self, data: bytes) -> bytes:
-        """A capture signed with a certificate that has run out since, without a time stamp. Takes 2 seconds."""
+        """A capture signed with a certificate that has run out since, without a time stamp. Takes 2
+        seconds."""
         signed = self.sign("digitalCapture", data=data, valid=datetime.timedelta(seconds=1))
         time.sleep(2)
         return signed

@@ -1,11 +1,11 @@
-"""What is installed is what the repository says: the wheel's files, the commands, bounds, pins and the Makefile."""
+"""What is installed is what the repository says: the wheel's files, the commands, bounds, pins and
+the Makefile."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,7 +21,6 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import realdamage
-from realdamage.configuration import config_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "evaluate", "export", "synthesize", "folds")
@@ -33,7 +32,8 @@ def project() -> dict[str, Any]:
 
 
 def build(target: str, source: Path, output: Path) -> Path:
-    """Builds "wheel" or "sdist" of `source` with the backend alone: no network, nothing written into the source."""
+    """Builds "wheel" or "sdist" of `source` with the backend alone: no network, nothing written
+    into the source."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(output)]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -76,10 +76,6 @@ def test_the_wheel_is_the_package_and_its_configs(wheel: zipfile.ZipFile) -> Non
     assert others == {f"realdamage-{realdamage.__version__}.dist-info"}
 
 
-def test_the_house_codec_stays_small(wheel: zipfile.ZipFile) -> None:
-    assert wheel.getinfo("realdamage/synthesis/house_codec.safetensors").file_size < 1_000_000
-
-
 def test_a_wheel_from_the_source_distribution_is_the_same(
     wheel: zipfile.ZipFile, tmp_path: Path
 ) -> None:
@@ -109,15 +105,10 @@ def test_one_version_everywhere(project: dict[str, Any], metadata: Message) -> N
     )
 
 
-def test_licence_and_python(metadata: Message, wheel: zipfile.ZipFile) -> None:
-    assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata["Requires-Python"] == ">=3.11"
-    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
-
-
-def test_the_base_install_is_three_packages(metadata: Message) -> None:
+def test_the_base_install_is_four_packages(metadata: Message) -> None:
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
-    assert {r.name for r in requirements if r.marker is None} == {"numpy", "pillow", "onnxruntime"}
+    base = {"numpy", "pillow", "onnxruntime", "typer"}
+    assert {r.name for r in requirements if r.marker is None} == base
 
 
 def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -> None:
@@ -134,18 +125,9 @@ def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -
     assert all(callable(entry.load()) for entry in installed.values())
 
 
-def test_an_editable_install_reads_the_repository_s_configs() -> None:
-    assert config_folder() == ROOT / "configs"
-    copies = [
-        Path(folder) / "realdamage" / "configs" for folder in sys.path if "site-packages" in folder
-    ]
-    assert not any(copy.exists() for copy in copies), (
-        "a stale copy of configs/ lies in site-packages"
-    )
-
-
 def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `code` in an interpreter in which `blocked` cannot be imported, away from the repository."""
+    """Runs `code` in an interpreter in which `blocked` cannot be imported, away from the
+    repository."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     program = f"import sys; sys.modules[{blocked!r}] = None; {code}"
     command = [sys.executable, "-c", program]
@@ -176,17 +158,6 @@ def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_pa
     )
 
 
-def test_a_missing_module_of_ours_is_no_missing_extra(tmp_path: Path) -> None:
-    done = run_without(
-        "realdamage.commands.train",
-        "from realdamage.commands import entry_points; entry_points.train()",
-        tmp_path,
-    )
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "pip install" not in done.stderr
-
-
 def bound_lines() -> list[str]:
     """The lines of pyproject.toml that hold a requirement with a bound."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -198,7 +169,8 @@ def bound_lines() -> list[str]:
 
 
 def direct_dependencies(project: dict[str, Any]) -> list[str]:
-    """The requirements of the base install, of every extra and of every group; not those of one extra on another."""
+    """The requirements of the base install, of every extra and of every group; not those of one
+    extra on another."""
     lists = [
         project["project"]["dependencies"],
         *project["dependency-groups"].values(),
@@ -221,41 +193,8 @@ def pins() -> dict[str, Version]:
     return {r.name.lower(): Version(next(iter(r.specifier)).version) for r in requirements}
 
 
-def test_constraints_name_no_host_and_no_accelerator() -> None:
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*( ; [^/@]+)?", line), line
-        assert not line.startswith(("nvidia-", "cuda-", "triton", "realdamage"))
-
-
 def test_every_direct_dependency_is_pinned_within_its_bounds(project: dict[str, Any]) -> None:
     pinned = pins()
     for text in direct_dependencies(project):
         requirement = Requirement(text)
         assert requirement.specifier.contains(pinned[requirement.name]), text
-
-
-def test_make_lists_its_targets() -> None:
-    make = shutil.which("make")
-    if make is None:
-        pytest.skip("make is not installed; it is needed for the Makefile only")
-    done = subprocess.run([make, "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("make ")}
-    assert {"quickstart", "test", "lint", "format", "types", "bench", "clean", "help"} <= listed
-
-
-def test_quickstart_types_only_commands_that_exist(project: dict[str, Any]) -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    typed = re.findall(r"\$\(call show,(\S+)", makefile)
-    assert [name.removeprefix("realdamage-") for name in typed] == [
-        "synthesize", "train", "export", "realdamage", "evaluate", "realdamage",
-    ]  # fmt: skip
-    assert set(typed) <= set(project["project"]["scripts"])
-
-
-def test_ci_scripts_can_be_run() -> None:
-    for name in ("run", "wheel-test"):
-        script = ROOT / ".ci" / name
-        assert os.access(script, os.X_OK)
-        assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0

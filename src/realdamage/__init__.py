@@ -1,6 +1,6 @@
 """Tells photographs of real damage from AI-synthesized damage on product photos.
 
-The names below load on first use, so that `import realdamage` costs nothing and a service never imports torch.
+The names below load on first use, so that `import realdamage` is fast.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from realdamage.core.detector import Detector
     from realdamage.core.verdict import Verdict
-    from realdamage.errors import RealDamageError
+    from realdamage.errors import PhotoError, RealDamageError
 
     __version__: str
 
-__all__ = ["Detector", "RealDamageError", "Verdict", "__version__"]
+__all__ = ["Detector", "PhotoError", "RealDamageError", "Verdict", "__version__"]
 
 _HOMES = {
     "Detector": "realdamage.core.detector",
+    "PhotoError": "realdamage.errors",
     "RealDamageError": "realdamage.errors",
     "Verdict": "realdamage.core.verdict",
 }

@@ -1,4 +1,4 @@
-"""Lets `python -m realdamage` be the `realdamage` command where no console script is on the path."""
+"""Makes `python -m realdamage` the `realdamage` command, where no console script is on the path."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Runs a Hydra command as this project's users meet it: configs found, misspellings explained, errors without a stack
+"""Runs a Hydra command: finds the configs, explains misspellings, and prints errors without a stack
 trace."""
 
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -24,10 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 from realdamage import schema
 from realdamage.errors import ConfigError, RealDamageError
 
+FULL = "HYDRA_FULL_ERROR"
+"""Environment variable that asks for stack traces."""
+
 
 def config_folder() -> Path:
-    """The repository's `configs`, else those inside the installed package (an editable install keeps to the former,
-    which would go stale as a copy)."""
+    """The repository's `configs`, else those in the installed package. With an editable install
+    only the former are up to date."""
     in_repository = Path(__file__).resolve().parents[2] / "configs"
     if (in_repository / "train.yaml").is_file():
         return in_repository
@@ -35,7 +38,8 @@ def config_folder() -> Path:
 
 
 def compose(command: str, overrides: Iterable[str] = ()) -> DictConfig:
-    """The configuration that `command` ("train", …) would run with; for libraries and tests. Raises ConfigError."""
+    """The configuration that `command` ("train", …) would run with; for libraries and tests. Raises
+    ConfigError."""
     schema.register()
     running = GlobalHydra.instance()
     outer, running.hydra = running.hydra, None  # this may be called inside another Hydra command
@@ -48,97 +52,88 @@ def compose(command: str, overrides: Iterable[str] = ()) -> DictConfig:
         running.hydra = outer
 
 
-def run(command: str, task: Callable[[Any], None]) -> None:
-    """Runs `task` with the configuration that the command line asks for, and exits as the design says: 2 for a
-    configuration that is off, the error's own code for errors of ours, a stack trace for faults of the program (and
-    for all with HYDRA_FULL_ERROR=1)."""
-    schema.register()
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-
-    failed: list[Exception] = []
-    started = False
-
-    def task_in_users_environment(config: Any) -> None:
-        nonlocal started
-        started = True
-        # Processes that the task starts (ddp) decide for themselves how to tell an error.
-        if not full:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
-        try:
-            task(config)
-        except (RealDamageError, HydraException, OmegaConfBaseException) as error:
-            if full:
-                raise
-            failed.append(
-                error
-            )  # Hydra would print "Error executing job with overrides" before it hands it on
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
-        finally:
-            os.environ["HYDRA_FULL_ERROR"] = "1"
-
-    # Hydra names the job, and its log file, after the module of the task.
-    task_in_users_environment.__module__ = f"realdamage.{command}"
-    # Without it Hydra prints and exits by itself, and no hint could be added.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        decorate = hydra.main(
-            version_base="1.3", config_path=str(config_folder()), config_name=command
-        )
-        decorate(task_in_users_environment)()
-        if failed:
-            raise failed[0]
-    except RealDamageError as error:
-        if full:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (HydraException, OmegaConfBaseException) as error:
-        if full:
-            raise
-        print(f"error: {explain(error, command)}", file=sys.stderr)
-        sys.exit(ConfigError.exit_code)
-    except OSError as error:  # Hydra makes the run's folder before the task starts
-        if full or started or not error.filename:
-            raise
-        print(
-            f"error: {error.filename}: cannot be written ({error.strerror}). Choose another folder with paths.out=…",
-            file=sys.stderr,
-        )
-        sys.exit(RealDamageError.exit_code)
-    except KeyboardInterrupt as interrupt:
-        if full:
-            raise
-        print(f"stopped; {str(interrupt) or 'what was finished is kept'}", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        if not full:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
-
-
 def plain(config: Any) -> dict[str, Any]:
     """A configuration as plain dictionaries and lists, all references resolved."""
-    resolved: Any = OmegaConf.to_container(config, resolve=True)
-    return cast(dict[str, Any], resolved)
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+def run(command: str, task: Callable[[Any], None]) -> None:
+    """Runs `task` with the configuration that the command line asks for.
+
+    Exits with 2 for a wrong configuration, with the error's own code for a RealDamageError, and
+    with a stack trace for faults of the program (with HYDRA_FULL_ERROR=1: for all errors).
+    """
+    schema.register()
+    full = os.environ.get(FULL) == "1"
+    ours = () if full else (RealDamageError, HydraException, OmegaConfBaseException)
+    errors: list[Exception] = []
+    started = False
+
+    def guarded(config: Any) -> None:
+        nonlocal started
+        started = True
+        if not full:  # processes that the task starts (ddp) print errors their own way
+            os.environ.pop(FULL, None)
+        try:
+            task(config)
+        except ours as error:
+            # Raised here, Hydra would first print "Error executing job with overrides".
+            errors.append(error)
+            with suppress(OSError):  # Hydra made the folder; it stays if anything is in it
+                Path(HydraConfig.get().runtime.output_dir).rmdir()
+        finally:
+            os.environ[FULL] = "1"
+
+    # Hydra names the job, and its log file, after the module of the task.
+    guarded.__module__ = f"realdamage.{command}"
+    # Without it Hydra prints and exits by itself, and no hint could be added.
+    os.environ[FULL] = "1"
+    code, message = 0, ""
+    try:
+        folder = str(config_folder())
+        hydra.main(version_base="1.3", config_path=folder, config_name=command)(guarded)()
+        if errors:
+            raise errors[0]
+    except KeyboardInterrupt as interrupt:
+        code, message = 130, f"stopped; {str(interrupt) or 'what was finished is kept'}"
+    except ours as error:
+        code = getattr(error, "exit_code", ConfigError.exit_code)
+        known = isinstance(error, RealDamageError)
+        message = f"error: {error if known else explain(error, command)}"
+    except OSError as error:
+        if full or started or not error.filename:
+            raise
+        # Hydra makes the run's folder before the task starts.
+        code = RealDamageError.exit_code
+        why = f"{error.filename}: cannot be written ({error.strerror})"
+        message = f"error: {why}. Choose another folder with paths.out=…"
+    finally:
+        if not full:
+            os.environ.pop(FULL, None)
+    if message:
+        print(message, file=sys.stderr)
+        sys.exit(code)
 
 
 def explain(error: Exception, command: str) -> str:
-    """What is wrong with a configuration, with the near match of a misspelt key or option; Hydra's own words where they
-    are the best there are, without its inner names."""
+    """What is wrong with a configuration, with the near match of a misspelt key or option; else
+    Hydra's own message without its inner names."""
     causes = [error]
-    while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
+    while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
     text = "\n".join(dict.fromkeys(str(cause).strip() for cause in causes))
-    told = _wrong_option(text) or _wrong_key(text, command)
+    hint = _wrong_option(text) or _wrong_key(text, command)
     rest = _ABOUT_HYDRA.sub("", text)
-    if told:
+    if hint:
         rest = _SAID_BETTER.sub("", rest)
     value = re.match(r"Error merging override (?P<override>.*)\n", rest)
     if value:
         rest = f"{value['override']}: {rest[value.end() :]}"
-    return "\n".join(line for line in (*rest.splitlines(), told) if line.strip())
+    return "\n".join(line for line in (*rest.splitlines(), hint) if line.strip())
 
 
-# Hydra's inner names, the folders it looked in, and its advice to append a key, which would let a misspelling through.
+# Hydra's inner names, the folders it looked in, and its advice to append a key, which would let a
+# misspelling through.
 _ABOUT_HYDRA = re.compile(
     r"^(?:\s+(?:full_key|reference_type|object_type)\b.*"
     r"|To append to your config use .*"
@@ -153,67 +148,41 @@ _SAID_BETTER = re.compile(
 
 
 def _wrong_option(text: str) -> str:
-    """For `+experiment=refrence`: Hydra lists the options, we name the near one."""
+    """For `+experiment=refrence`: Hydra lists the options, this names the near one."""
     wanted = re.search(r"Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^'/]+)'", text)
     listed = re.search(r"Available options in '[^']*':\n(?P<options>(?:\s+\S+\n?)+)", text)
     if not wanted or not listed:
         return ""
-    # What Hydra prints next, about its search path, is no option.
+    # Hydra prints its search path next.
     options = listed["options"].partition("Config search path:")[0].split()
-    return f"{wanted['group']}={wanted['option']}: no such option; " + _near_or_all(
-        f"{wanted['group']}=", wanted["option"], options
-    )
+    group, option = wanted["group"], wanted["option"]
+    return f"{group}={option}: no such option; {_near_or_all(f'{group}=', option, options)}"
 
 
 def _wrong_key(text: str, command: str) -> str:
-    """For `model.lrr=1`: the near key among all that the command's schema has."""
+    """For `model.lrr=1`: the near key among those of the command's schema."""
     full_key = re.search(r"full_key: (?P<key>\S+)", text)
     if not full_key or not re.search(r"Key '.*' not in '", text):
         return ""
-    node = OmegaConf.structured(getattr(schema, f"{command.capitalize()}Config"))
+    node: Any = OmegaConf.structured(schema.COMMANDS[command])
     *parents, key = full_key["key"].split(".")
     for parent in parents:
         entry = getattr(node._metadata, "element_type", None)
         entry = next((part for part in get_args(entry) if is_dataclass(part)), entry)  # X | None
-        if (
-            is_dataclass(entry) and parent not in node
-        ):  # a name of the user's own, such as a generator's
+        if is_dataclass(entry) and parent not in node:  # a user's own name, such as a generator's
             node = OmegaConf.structured(entry)
-            continue
-        node = (
-            OmegaConf.select(node, parent) if OmegaConf.is_dict(node) and parent in node else None
-        )
-        if node is None:
+        elif OmegaConf.is_dict(node) and parent in node:
+            node = OmegaConf.select(node, parent)
+        else:
             return f"{full_key['key']}: no such key"
     prefix = "".join(f"{parent}." for parent in parents)
-    return f"{full_key['key']}: no such key; " + _near_or_all(
-        prefix, key, [str(name) for name in node]
+    return (
+        f"{full_key['key']}: no such key; {_near_or_all(prefix, key, [str(name) for name in node])}"
     )
 
 
 def _near_or_all(prefix: str, word: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return (
-        f"did you mean {prefix}{near[0]}?"
-        if near
-        else f"allowed there: {', '.join(sorted(choices)) or 'nothing'}"
-    )
-
-
-def _remove_if_empty(folder: Path) -> None:
-    """Hydra makes a run's folder before anybody has looked at the call; one in which nothing was done need not stay,
-    nor those above it in the folder in which the command was typed."""
-    here = Path.cwd()
-    for handler in logging.getLogger().handlers[
-        :
-    ]:  # of the run's log, which would look for its folder later on
-        log = Path(handler.baseFilename) if isinstance(handler, logging.FileHandler) else None
-        if log and log.parent == folder and not log.exists():
-            logging.getLogger().removeHandler(handler)
-    for each in (folder, *folder.parents):
-        if here not in each.parents:
-            return
-        try:
-            each.rmdir()
-        except OSError:  # not empty
-            return
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
+    return f"allowed there: {', '.join(sorted(choices)) or 'nothing'}"

@@ -1,21 +1,21 @@
-"""The one exception family of the package: every error that a user can cause, worded for the reader.
+"""The exceptions that a user can cause. The commands print the message and exit with the class's
+`exit_code`.
 
-A message says what was wrong, where (file, row, key), what was found and what to do. The commands print it without a
-stack trace and exit with the class's `exit_code`.
+A message says what is wrong, where (file, row, key), what was found and how to fix it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from realdamage.phrases.sentences import Phrase
+if TYPE_CHECKING:
+    from realdamage.phrases import Phrase
 
 
 class RealDamageError(Exception):
-    """Base of all errors that are meant for the user; `exit_code` is what a command returns.
-
-    code: what went wrong, for programs and tests; without one, the class says it ("config", "photo").
-    """
+    """Base class. code: the kind of error, for programs and tests; by default the class's name
+    ("config", "photo")."""
 
     exit_code = 3
 
@@ -25,7 +25,7 @@ class RealDamageError(Exception):
 
 
 class UsageError(RealDamageError):
-    """The call itself is off: an argument, an option or a combination of them."""
+    """An argument, an option or a combination of them is wrong."""
 
     exit_code = 2
 
@@ -33,7 +33,8 @@ class UsageError(RealDamageError):
 class PhotoError(RealDamageError):
     """A photo cannot be read: not an image, truncated, too large, too small.
 
-    phrases: what the message says after the photo's name, as in `Reason`; empty where only a command line can see it.
+    phrases: the message without the photo's name, see `Reason`; empty for errors that only the
+        command line sees.
     """
 
     def __init__(self, message: str, phrases: Sequence[Phrase] = (), *, code: str = "") -> None:
@@ -41,12 +42,12 @@ class PhotoError(RealDamageError):
         self.phrases = tuple(phrases)
 
     def to_dict(self) -> dict[str, str]:
-        """What stands in JSON in the place of the photo's verdict: a code for programs and the message."""
+        """The JSON object that replaces the photo's verdict."""
         return {"code": "unreadable_photo", "message": str(self)}
 
 
 class ModelFileError(RealDamageError):
-    """An ONNX file or a checkpoint is not one that this version can use."""
+    """This version cannot use an ONNX file or a checkpoint."""
 
 
 class ManifestError(RealDamageError):
@@ -54,27 +55,28 @@ class ManifestError(RealDamageError):
 
 
 class MissingModelError(ModelFileError, UsageError):
-    """The call names a model file that is not there."""
+    """The model file does not exist."""
 
 
 class MissingManifestError(ManifestError, UsageError):
-    """The call names a set of photos, or a split of one, that is not there."""
+    """The data set, or a split of it, does not exist."""
 
 
 class ConfigError(UsageError):
-    """A configuration names something that does not exist or does not fit together."""
+    """A configuration value is unknown, out of range, or does not fit the others."""
 
 
 class SynthesisError(RealDamageError):
-    """A photo could not be made: an engine lacks its weights, a source photo, or room on the disk."""
+    """A photo cannot be made: weights, a source photo or disk space are missing."""
 
 
 class MissingExtraError(RealDamageError):
-    """A command needs packages that this installation was made without."""
+    """A command needs packages that are not installed."""
 
     def __init__(self, command: str, extra: str, missing: str | None = None) -> None:
         found = f" ({missing} is not installed)" if missing else ""
         super().__init__(
-            f'{command} needs the extra "{extra}"{found}. Install it: pip install "realdamage[{extra}]"',
+            f'{command} needs the extra "{extra}"{found}. '
+            f'Install it: pip install "realdamage[{extra}]"',
             code="missing_extra",
         )

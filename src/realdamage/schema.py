@@ -1,52 +1,56 @@
-"""The shape of every configuration: what may be set, of which type, with which default.
+"""What a configuration may hold: keys, types, defaults and allowed values, each written once, here.
 
-Hydra merges the YAML files into these dataclasses, so a misspelt key stops the run where it is written. What a value
-means stands with the class that takes it (`DamageClassifier`, `DamageDataModule`, `Recipe`, …).
+Hydra merges the YAML files into these dataclasses, so a misspelt key stops the run where it is
+written. YAML sets only what differs from the defaults. `OmegaConf.to_object` makes the dataclasses
+and raises ConfigError for a value out of range.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from realdamage.schema_recipe import PromptsConfig, RecipeConfig
+from realdamage.core.pooling import Pooling
+from realdamage.data.degradations import Degradations
+from realdamage.data.vocabulary import KINDS, LABELS
+from realdamage.errors import ConfigError
+from realdamage.synthesis.recipe import Recipe
+
+MONITORED = ("val/auroc", "val/tpr_at_fpr_1_all_real", "val/localisation_ap")
+"""The validation figures that can choose the best checkpoint; higher is better."""
+
+MANY = 1_000_000
+
+
+def _check_ranges(group: str, values: Any, **ranges: tuple[float, float]) -> None:
+    for name, (low, high) in ranges.items():
+        value = getattr(values, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{group}.{name}={value}: must be in {low:g}..{high:g}")
+
+
+def _check_choices(group: str, values: Any, **choices: tuple[str | None, ...]) -> None:
+    for name, allowed in choices.items():
+        value = getattr(values, name)
+        if value not in allowed:
+            raise ConfigError(f"{group}{name}={value}: allowed are {', '.join(map(str, allowed))}")
 
 
 @dataclass
 class PathsConfig:
-    """Every path of every command goes through here. `out`: where runs go; `run`: this run's own folder; `data`: where
-    sets of photos are made and looked for."""
+    """Every path of every command."""
 
-    out: str = MISSING
-    run: str = MISSING
-    data: str = MISSING
-
-
-@dataclass
-class DegradationsConfig:
-    """See `realdamage.data.degradations.Degradations`."""
-
-    probability: float = 0.0
-    resize: float = 0.3
-    scale: list[float] = field(default_factory=lambda: [0.5, 1.0])
-    blur: float = 0.1
-    blur_sigma: list[float] = field(default_factory=lambda: [0.3, 1.0])
-    noise: float = 0.1
-    noise_sigma: list[float] = field(default_factory=lambda: [1.0, 5.0])
-    jpeg: float = 0.8
-    webp: float = 0.1
-    quality: list[int] = field(default_factory=lambda: [50, 95])
-    double: float = 0.2
-    curriculum_epochs: int = 0
-    filters: list[str] = field(default_factory=lambda: ["bilinear", "bicubic", "lanczos", "box"])
+    out: str = MISSING  # where runs go
+    run: str = MISSING  # this run's own folder
+    data: str = MISSING  # where sets of photos are made and found
 
 
 @dataclass
 class ReaderConfig:
-    """See `realdamage.data.readers.Reader`; the same keys as the file of `realdamage manifest --columns`."""
+    """How photos are laid out: see `realdamage.data.readers.Reader`."""
 
     layout: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
@@ -55,98 +59,110 @@ class ReaderConfig:
 
 
 @dataclass
-class ClassWeightsConfig:
-    """Factor on the loss of photos of a label; one for each of `realdamage.data.vocabulary.LABELS`."""
-
-    real: float = 1.0
-    synthetic: float = 1.0
-
-
-@dataclass
-class KindWeightsConfig:
-    """Factor on the loss of photos of a kind, beside that of their label; one for each of
-    `realdamage.data.vocabulary.KINDS`."""
-
-    original: float = 1.0
-    damaged: float = 1.0
-    annotated: float = 1.0
-    ai_region: float = 1.0
-    ai_whole: float = 1.0
-    pasted: float = 1.0
-
-
-@dataclass
 class DataConfig:
-    """See `realdamage.training.datamodule.DamageDataModule`."""
+    """The photos of a training run, and how crops are drawn from them."""
 
-    root: str = MISSING
+    root: str = MISSING  # folder of photos, or a table of them
     reader: ReaderConfig = field(default_factory=ReaderConfig)
-    recipe: str | None = None
-    batch_units: int = 16
-    tiles_per_photo: int = 2
-    focus: float = 0.7
-    workers: int = 0
-    degradations: DegradationsConfig = field(default_factory=DegradationsConfig)
-    class_weights: ClassWeightsConfig = field(default_factory=ClassWeightsConfig)
-    kind_weights: KindWeightsConfig = field(default_factory=KindWeightsConfig)
+    recipe: str | None = None  # makes photos in `root` first if it is empty
+    batch_units: int = 16  # pairs or single photos per step and process
+    tiles_per_photo: int = 2  # crops of each photo per step
+    focus: float = 0.7  # share of an edit's crops that are placed on its mask
+    workers: int = 0  # processes that read photos
+    degradations: Degradations = field(default_factory=Degradations)
+    # Factors on the loss of photos, by label and by kind; a photo has both.
+    class_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LABELS, 1.0))
+    kind_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
+    # Left out of train and val, by column: {family: [taesd], source: [shop]}.
     exclude: dict[str, list[str]] = field(default_factory=dict)
-    on_error: str = "raise"
-    audit: str = "stop"
-    cache_gib: float = 0.0
+    on_error: str = "raise"  # raise or skip, for photos that cannot be read
+    audit: str = "stop"  # stop or warn, if photos give their label away without the damage
+    cache_gib: float = 0.0  # memory for decoded photos (about 20 times their files)
+    # Share of the draws for each part of the set; empty: every unit once per epoch. Synthetic
+    # photos without an original then get a real partner.
     part_shares: dict[str, float] = field(default_factory=dict)
-    epoch_units: int | None = None
+    epoch_units: int | None = None  # draws per epoch with part_shares; null: as many as units
+
+    def __post_init__(self) -> None:
+        _check_ranges("data", self, batch_units=(1, MANY), tiles_per_photo=(1, MANY), focus=(0, 1))
+        _check_ranges("data", self, workers=(0, MANY), cache_gib=(0, MANY))
+        _check_choices("data.", self, on_error=("raise", "skip"), audit=("stop", "warn"))
+        for key, names in (("class_weights", LABELS), ("kind_weights", KINDS)):
+            for name, weight in getattr(self, key).items():
+                if name not in names or not 0 <= weight <= MANY:
+                    raise ConfigError(
+                        f"data.{key}.{name}={weight}: allowed are {', '.join(names)}, in 0..{MANY}"
+                    )
+        if self.cache_gib and self.workers:
+            raise ConfigError(
+                f"data.cache_gib={self.cache_gib} with data.workers={self.workers}: each worker "
+                "would keep every photo for itself. Set one of them to 0."
+            )
+        if self.epoch_units is not None and not (self.epoch_units >= 1 and self.part_shares):
+            raise ConfigError(
+                f"data.epoch_units={self.epoch_units}: must be at least 1, and needs "
+                "data.part_shares"
+            )
 
 
 @dataclass
-class PoolingConfig:
-    """See `realdamage.core.pooling.Pooling`."""
+class LossWeightsConfig:
+    """Factors of the loss terms. With data.tiles_per_photo=1 the photo term counts only photos
+    without a mask: elsewhere one crop's score would repeat the other two terms."""
 
-    name: str = "log_mean_exp"
-    tile_sharpness: float = 3.0
-    patch_sharpness: float = 4.0
-    patch_weight: float = 0.5
+    tile: float = 1.0  # tiles, labelled by the mask
+    patch: float = 1.0  # patches, labelled by the mask
+    photo: float = 0.5  # pooled score of a photo's crops
 
-
-@dataclass
-class LossConfig:
-    """See `realdamage.training.classifier.LossWeights`."""
-
-    tile: float = 1.0
-    patch: float = 1.0
-    photo: float = 0.5
+    def __post_init__(self) -> None:
+        _check_ranges("model.loss_weights", self, **dict.fromkeys(asdict(self), (0, MANY)))
+        if not any(asdict(self).values()):
+            raise ConfigError("model.loss_weights: all are 0, so nothing would be learned")
 
 
 @dataclass
 class ModelConfig:
-    """See `realdamage.training.classifier.DamageClassifier`."""
+    """The network and how it learns. `tile`, `overlap`, `max_side`, `filter`: see `PixelSpec`."""
 
-    backbone: str = MISSING
+    backbone: str = MISSING  # a timm name, with its tag for pretrained weights
     tile: int = MISSING
     pretrained: bool = MISSING
-    weights: str | None = None
+    weights: str | None = None  # file to start from: of the backbone, or a .ckpt of a run
     drop_path: float = 0.0
     overlap: int = 0
     max_side: int = 2048
     filter: str = "lanczos"
-    pooling: PoolingConfig = field(default_factory=PoolingConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    lr: float = 1e-3
+    pooling: Pooling = field(default_factory=Pooling)
+    loss: str = "bce"  # bce or focal, see training/losses.py
+    patch_loss: str | None = None  # of the patches alone: bce, focal or dice; null: as `loss`
+    loss_weights: LossWeightsConfig = field(default_factory=LossWeightsConfig)
+    lr: float = 1e-3  # peak of AdamW's learning rate
     weight_decay: float = 0.05
-    warmup: float = 0.05
-    final_lr: float = 0.01
-    compile: bool = False
+    warmup: float = 0.05  # share of all steps in which the rate rises; then it falls as a cosine
+    final_lr: float = 0.01  # of `lr`, at the end
+
+    def __post_init__(self) -> None:
+        _check_ranges("model", self, lr=(1e-12, MANY), weight_decay=(0, MANY), warmup=(0, 1))
+        _check_ranges("model", self, final_lr=(0, 1), drop_path=(0, 0.99))
+        _check_choices("model.", self, loss=("bce", "focal"))
+        _check_choices("model.", self, patch_loss=(None, "bce", "focal", "dice"))
 
 
 @dataclass
 class AdaptConfig:
-    """See `realdamage.training.adaptation.Adaptation`."""
+    """How to fine-tune, see `realdamage.training.adapt`."""
 
-    strategy: str = "full"
-    layer_decay: float = 1.0
-    stem: float = 1.0
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
+    strategy: str = "full"  # full, lora or head
+    layer_decay: float = 1.0  # full: factor of the rate from one block to the one below
+    stem: float = 1.0  # full: factor of the rate of vit_lite's convolutions; 0 freezes them
+    rank: int = 8  # lora
+    alpha: float = 16.0  # lora
+    dropout: float = 0.0  # lora
+
+    def __post_init__(self) -> None:
+        _check_choices("adapt.", self, strategy=("full", "lora", "head"))
+        _check_ranges("adapt", self, layer_decay=(1e-6, 1), stem=(0, 1), dropout=(0, 0.99))
+        _check_ranges("adapt", self, rank=(1, MANY), alpha=(1e-6, MANY))
 
 
 @dataclass
@@ -160,38 +176,27 @@ class TrainerConfig:
     precision: str = "32-true"
     max_epochs: int = 10
     max_steps: int = -1
-    max_time: str | None = None
     gradient_clip_val: float | None = 1.0
     accumulate_grad_batches: int = 1
     check_val_every_n_epoch: int = 1
-    num_sanity_val_steps: int = 0
     limit_train_batches: float | int = 1.0
     limit_val_batches: float | int = 1.0
     overfit_batches: float | int = 0
-    fast_dev_run: bool = False
     log_every_n_steps: int = 10
-    deterministic: bool = False
-    detect_anomaly: bool = False
     benchmark: bool = False
 
 
 @dataclass
 class TrainConfig:
-    """`train.py`. `name`: of the run and its folder; `monitor`: the one figure by which the best checkpoint is kept
-    (higher is better);
-    `seed`: of everything, 0 included; `threads`: of torch on the CPU (null: all it may use); `demo`: the model is for
-    trying the pipeline and never says "synthetic" unasked; `debug`: the run may replace an earlier debug run, but no
-    other; `resume`: "last", a checkpoint's path, or null;
-    `overwrite`: start over in a folder that holds a run."""
+    """`realdamage-train`."""
 
-    name: str = "train"
+    name: str = "train"  # of the run and its folder
     seed: int = 0
-    monitor: str = "val/auroc"
-    threads: int | None = None
-    demo: bool = False
-    debug: bool = False
-    resume: str | None = None
-    overwrite: bool = False
+    monitor: str = "val/auroc"  # the figure that chooses the best checkpoint
+    threads: int | None = None  # of torch on the CPU; null: all
+    demo: bool = False  # the model never says "synthetic" unless asked to
+    resume: str | None = None  # "last", or the path of a checkpoint
+    overwrite: bool = False  # start over in a folder that holds a run
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -200,81 +205,70 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check_choices("", self, monitor=MONITORED)
+
 
 @dataclass
 class EvaluateDataConfig:
-    """`root`: folder of photos, or a table of them; `reader`: how they lie there; `split`: the rows to score, null for
-    all; `limit`: score so many of them at most, drawn at random by whole groups (null: all); `on_error`: "raise" or
-    "skip" for photos that can't be read."""
+    """The photos of an evaluation."""
 
-    root: str = MISSING
+    root: str = MISSING  # folder of photos, or a table of them
     reader: ReaderConfig = field(default_factory=ReaderConfig)
-    split: str | None = "test"
-    limit: int | None = None
-    on_error: str = "raise"
+    split: str | None = "test"  # null: all photos
+    limit: int | None = None  # at most this many photos, drawn by whole groups; null: all
+    on_error: str = "raise"  # raise or skip, for photos that cannot be read
 
 
 @dataclass
 class RobustnessConfig:
-    """What each photo is put through, beside being scored as it is: {title: for people, steps: [{step: NAME, …}, …]}
-    under each name, so that a command line can add one, change one, or take it out with null. See
-    `realdamage.evaluation.perturbations`."""
+    """Perturbations by name: {title: for people, steps: [{step: NAME, …}, …]}, or null to leave one
+    out. Each photo is also scored unchanged. See `realdamage.evaluation.perturbations`."""
 
     perturbations: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class EvaluateConfig:
-    """`evaluate.py`. `checkpoint`: a .ckpt or .onnx; `threads`: of one photo's judgement; `workers`: processes that
-    judge photos side by side (null: as many as CPUs; a .ckpt is judged in one); `overwrite`: drop what an interrupted
-    evaluation with other settings left in the folder; `format`: of the predictions file, csv or parquet; `shortcuts`:
-    also train a classifier on the files' own facts alone, which must stay at chance; `prior`: see
-    `realdamage predict --prior`; `benchmark`: whose table to print besides, "fraudbench" or null (give it as
-    `+benchmark=fraudbench`, which also says how that set is read)."""
+    """`realdamage-evaluate`."""
 
-    checkpoint: str = MISSING
+    checkpoint: str = MISSING  # a .ckpt or .onnx
     name: str = "evaluate"
     seed: int = 0
-    threads: int | None = None
-    workers: int | None = None
-    overwrite: bool = False
-    format: str = "csv"
-    shortcuts: bool = True
-    prior: float | None = None
+    threads: int | None = None  # per photo
+    workers: int | None = None  # processes; null: one per CPU. A .ckpt always takes one
+    overwrite: bool = False  # drop what an interrupted evaluation with other settings left
+    format: str = "csv"  # of the predictions file: csv or parquet
+    shortcuts: bool = True  # also judge by the files' own facts alone, which must stay at chance
+    prior: float | None = None  # see `realdamage predict --prior`
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
-    benchmark: str | None = None
+    benchmark: str | None = None  # "fraudbench": also print its table (+benchmark=fraudbench)
 
 
 @dataclass
 class FoldsDataConfig:
-    """`root`: folder of photos, or a table of them, with splits; `reader`: how they lie there."""
+    """The photos of the folds, with splits."""
 
-    root: str = MISSING
+    root: str = MISSING  # folder of photos, or a table of them
     reader: ReaderConfig = field(default_factory=ReaderConfig)
 
 
 @dataclass
 class FoldsConfig:
-    """`folds.py`. `column`: of the manifest, whose values are left out; `folds`: the values that each leaves out, by
-    its name (null: all values of synthetic photos, dealt into `count` folds); `stages`: experiments, trained one after
-    another, each from the weights of the one before; `overrides`: what else realdamage-train is called with, in every
-    stage; `stage_overrides`: the same for single stages, by their name; `jobs`: folds trained side by side, which share
-    the CPUs; `limit`: score so many photos of a fold at most, drawn at random by whole groups (null: all); `seed`: of
-    that draw, the perturbations and the intervals; `overwrite`: train all folds anew."""
+    """`realdamage-folds`."""
 
     name: str = "folds"
-    column: str = "family"
-    folds: Any = None  # {NAME: [value, …]}; as Any it can be replaced whole on a command line
+    column: str = "family"  # of the manifest; its values are left out
+    # {NAME: [value, …]}: what each fold leaves out; null: all values of synthetic photos, dealt
+    # into `count` folds. As Any, a command line can replace it whole.
+    folds: Any = None
     count: int = 6
-    stages: list[str] = field(default_factory=lambda: ["vit_lite"])
-    overrides: list[str] = field(default_factory=list)
-    stage_overrides: Any = None  # {STAGE: [override, …]}
-    jobs: int = 1
-    limit: int | None = None
-    seed: int = 0
-    overwrite: bool = False
+    train_experiment: str = "vit_lite"  # what each fold trains
+    overrides: list[str] = field(default_factory=list)  # of realdamage-train
+    seed: int = 0  # of the perturbations and the intervals
+    overwrite: bool = False  # train all folds again
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: FoldsDataConfig = field(default_factory=FoldsDataConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
@@ -282,40 +276,63 @@ class FoldsConfig:
 
 @dataclass
 class ExportConfig:
-    """`export.py`. `checkpoint`: a .ckpt; `output`: the .onnx to write (null: model.onnx beside the checkpoint);
-    `tile`, `overlap`: of the exported model, where its backbone takes any tile (null: as trained); `overwrite`: replace
-    a file that is there; `opset`: of ONNX; `tolerance`: largest difference of the probability between torch and the
-    wrapper on the awkward photos."""
+    """`realdamage-export`."""
 
-    checkpoint: str = MISSING
-    output: str | None = None
-    tile: int | None = None
+    checkpoint: str = MISSING  # a .ckpt
+    output: str | None = None  # the .onnx to write; null: model.onnx next to the checkpoint
+    tile: int | None = None  # of the exported model, if its backbone takes any; null: as trained
     overlap: int | None = None
-    overwrite: bool = False
+    overwrite: bool = False  # replace an existing file
     name: str = "export"
     opset: int = 20
-    tolerance: float = 1e-3
+    tolerance: float = 1e-3  # largest difference of the probability from torch
     threads: int | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass
+class PromptsConfig:
+    """See `realdamage.synthesis.prompts.PromptCatalogue`, which checks it."""
+
+    generic_share: float = 0.5
+    fits: dict[str, list[str]] = field(default_factory=dict)
+    languages: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class SynthesizeConfig:
     """`synthesize.py`. `out`: the folder to fill; `overwrite`: remove what a recipe made there first."""
 
-    out: str = MISSING
-    overwrite: bool = False
+    out: str = MISSING  # the folder to fill
+    overwrite: bool = False  # first remove what a recipe made there
     name: str = "synthesize"
     paths: PathsConfig = field(default_factory=PathsConfig)
-    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    recipe: Recipe = field(default_factory=Recipe)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
 
 
+COMMANDS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "folds": FoldsConfig,
+    "export": ExportConfig,
+    "synthesize": SynthesizeConfig,
+}
+
+
 def register() -> None:
-    """Makes the schemas known to Hydra; each command's YAML names its own first in its defaults list."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="folds_schema", node=FoldsConfig)
-    store.store(name="export_schema", node=ExportConfig)
-    store.store(name="synthesize_schema", node=SynthesizeConfig)
+    """Makes the schemas known to Hydra; each command's YAML names its own first in its defaults
+    list."""
+    for command, schema in COMMANDS.items():
+        node = OmegaConf.structured(schema)
+        _thaw(node)
+        ConfigStore.instance().store(name=f"{command}_schema", node=node)
+
+
+def _thaw(node: DictConfig) -> None:
+    """OmegaConf makes frozen dataclasses read-only, but here YAML fills them in."""
+    OmegaConf.set_readonly(node, None)
+    for name in node:
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _thaw(child)

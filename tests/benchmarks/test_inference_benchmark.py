@@ -1,5 +1,5 @@
 """What a verdict costs: time from a photo's bytes, where it goes, memory, and the network's share of what the machine
-can do, with the `vit_micro` architecture (random weights) and with the model inside the package, if there is one.
+can do, with the `vit_lite` architecture (random weights) and with the model inside the package, if there is one.
 
 `make bench` times it on two threads and prints a table at the end. Ratios come from one run, so they are what to
 compare; a run of the tests uses photos of a quarter of the size, to see that the code still runs.
@@ -26,14 +26,15 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from threadpoolctl import threadpool_limits
 
 from realdamage.core.detector import PACKAGED_MODEL, Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.core.photo import PixelSpec, assemble, cover, read_photo
+from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.pooling import Pooling, pool
-from realdamage.core.regions import find_regions
 from realdamage.core.scorer import OnnxScorer
-from realdamage.exporting.exporter import PARITY_CALIBRATION, onnx_bytes
-from realdamage.training.network import EvidenceViT, build_network
-from realdamage.training.scorer import TorchScorer
+from realdamage.core.tiles import PixelSpec, assemble, cover, read_photo
+from realdamage.core.verdict import find_regions
+from realdamage.exporting.onnx import onnx_bytes
+from realdamage.exporting.parity import PARITY_CALIBRATION
+from realdamage.schema import ModelConfig
+from realdamage.training.network import EvidenceViT, TorchScorer, build_network
 
 THREADS = 2
 SIZES = {"640x480": (640, 480), "1280x960": (1280, 960), "4000x3000": (4000, 3000)}
@@ -42,7 +43,7 @@ METADATA = ModelMetadata(
     pooling=Pooling(),
     calibration=PARITY_CALIBRATION,
     policy=None,
-    backbone="vit_micro",
+    backbone="vit_lite",
     demo=False,
     model_version="benchmark",
 )
@@ -90,19 +91,19 @@ def jpeg(
 @pytest.fixture(scope="module")
 def network() -> EvidenceViT:
     torch.manual_seed(0)
-    return build_network("vit_micro", tile=METADATA.pixel_spec.tile, pretrained=False).eval()
+    return build_network(ModelConfig("vit_lite", METADATA.pixel_spec.tile, False)).eval()
 
 
 @pytest.fixture(scope="module")
 def exported(network: EvidenceViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "vit_micro.onnx"
+    path = tmp_path_factory.mktemp("model") / "vit_lite.onnx"
     write_model_file(path, onnx_bytes(network, opset=20), METADATA)
     return path
 
 
-@pytest.fixture(scope="module", params=["vit_micro", "packaged"])
+@pytest.fixture(scope="module", params=["vit_lite", "packaged"])
 def model(request: pytest.FixtureRequest) -> Path:
-    if request.param == "vit_micro":
+    if request.param == "vit_lite":
         path: Path = request.getfixturevalue("exported")
         return path
     if not PACKAGED_MODEL.exists():

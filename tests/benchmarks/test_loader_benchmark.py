@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from realdamage.core.photo import PixelSpec, cover, read_photo
 from realdamage.core.pooling import Pooling, pool
+from realdamage.core.tiles import PixelSpec, cover, read_photo
 from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.schema import DataConfig, ModelConfig
 from realdamage.training.dataset import PairDataset, collate_units
-from realdamage.training.network import EvidenceViT, build_network
-from realdamage.training.scorer import TorchScorer
+from realdamage.training.network import EvidenceViT, TorchScorer, build_network
 
 SPEC = PixelSpec(tile=128, patch=16, overlap=32)
 UNITS = 8
@@ -31,7 +31,7 @@ UNITS = 8
 
 @pytest.fixture(scope="module")
 def network() -> EvidenceViT:
-    return build_network("vit_micro", tile=SPEC.tile, pretrained=False)
+    return build_network(ModelConfig("vit_lite", SPEC.tile, False))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,12 @@ def test_loader_against_network(
     """Pairs a second of one loading process, and how many times what the CPU's own network consumes that is: on one
     thread, as the loader is one process. The issue's limit is three times."""
     torch.set_num_threads(1)
-    dataset = PairDataset(read_manifest(pairs), SPEC, Degradations(probability=probability), seed=0)
+    dataset = PairDataset(
+        read_manifest(pairs),
+        SPEC,
+        DataConfig(degradations=Degradations(probability=probability)),
+        seed=0,
+    )
 
     def load() -> dict[str, torch.Tensor]:
         return collate_units([dataset[0, index] for index in range(UNITS)])

@@ -1,4 +1,5 @@
-"""Photos for claims, as bytes, and a detector that sees redness: blue textures are real, red rectangles synthetic."""
+"""Photos for claims, as bytes, and a detector that sees redness: blue textures are real, red
+rectangles synthetic."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Photo = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def claim_photo(photo_factory: Callable[[int, int, int], np.ndarray]) -> Photo:
-    """`claim_photo(seed, red=False, size=(400, 360), quality=90, **save)`: a JPEG's bytes; `red` paints a quarter."""
+    """`claim_photo(seed, red=False, size=(400, 360), quality=90, **save)`: a JPEG's bytes; `red`
+    paints a quarter."""
 
     def make(
         seed: int,

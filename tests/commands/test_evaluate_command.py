@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.core.metadata import read_model_file, write_model_file
-from realdamage.core.onnx_file import split_metadata
+from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import read_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
 
 TOLERANCE = 1e-3
+Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -39,36 +39,22 @@ def calibrated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_checkpoint_and_onnx_give_the_same_predictions(
-    run_command: Callable[..., Any],
-    tiny_run: Path,
-    calibrated: Path,
-    tiny_manifest: Path,
-    tmp_path: Path,
+    run_command: Run, tiny_run: Path, calibrated: Path, tiny_manifest: Path, tmp_path: Path
 ) -> None:
     found = {}
     for checkpoint in (tiny_run / "best.ckpt", calibrated):
-        done = run_command(
-            "evaluate",
-            f"checkpoint={checkpoint}",
-            f"data.root={tiny_manifest}",
-            f"name={checkpoint.stem}",
-        )
+        about = (f"checkpoint={checkpoint}", f"data.root={tiny_manifest}", "shortcuts=false")
+        done = run_command("evaluate", *about, f"name={checkpoint.stem}")
         assert done.code == 0, done.err
-        found[checkpoint.suffix] = read_predictions(
-            tmp_path / f"out/{checkpoint.stem}/predictions.csv"
-        )
+        path = tmp_path / f"out/{checkpoint.stem}/predictions.csv"
+        found[checkpoint.suffix] = read_predictions(path)
     torch_side, onnx_side = found[".ckpt"], found[".onnx"]
-    assert (
-        tuple(torch_side.columns)
-        == tuple(onnx_side.columns)
-        == (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
-    )
+    columns = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
+    assert tuple(torch_side.columns) == tuple(onnx_side.columns) == columns
     same = ["file_name", "label", "kind", "generator", "group", "photo_sha256", "width", "height"]
     assert torch_side[same].equals(onnx_side[same])
-    assert (
-        torch_side["file_name"].tolist()
-        == read_manifest(tiny_manifest).select(split="test").table["file_name"].tolist()
-    )
+    test = read_manifest(tiny_manifest).select(split="test").table
+    assert torch_side["file_name"].tolist() == test["file_name"].tolist()
     _, metadata, graph_sha256 = read_model_file(calibrated)
     probability = [metadata.calibration.probability(score) for score in torch_side["score"]]
     difference = np.abs(onnx_side["probability"] - probability).max()
@@ -80,15 +66,11 @@ def test_checkpoint_and_onnx_give_the_same_predictions(
 
 
 def test_split_format_and_what_the_run_writes_about_itself(
-    run_command: Callable[..., Any], calibrated: Path, tiny_manifest: Path, tmp_path: Path
+    run_command: Run, calibrated: Path, tiny_manifest: Path, tmp_path: Path
 ) -> None:
+    options = ("data.split=val", "format=parquet", "prior=0.1")
     done = run_command(
-        "evaluate",
-        f"checkpoint={calibrated}",
-        f"data.root={tiny_manifest}",
-        "data.split=val",
-        "format=parquet",
-        "prior=0.1",
+        "evaluate", f"checkpoint={calibrated}", f"data.root={tiny_manifest}", *options
     )
     assert done.code == 0, done.err
     folder = tmp_path / "out/evaluate"
@@ -97,45 +79,24 @@ def test_split_format_and_what_the_run_writes_about_itself(
     assert len(predictions) == 11
     assert metrics["run"]["split"] == "val"
     assert metrics["run"]["manifest_sha256"] == read_manifest(tiny_manifest).digest()
-    assert {
-        name: row["trained_on"]
-        for name, row in metrics["per_generator"].items()
-        if name in ("even", "odd")
-    } == {
-        "even": True,
-        "odd": True,
-    }
+    assert all(metrics["per_generator"][name]["trained_on"] for name in ("even", "odd"))
     data, metadata, _ = read_model_file(calibrated)
-    assert (
-        metrics["run"]["policy_sha256"]
-        == json.loads(split_metadata(data)[1]["realdamage"])["policy_sha256"]
-    )
+    stored = json.loads(split_metadata(data)[1]["realdamage"])
+    assert metrics["run"]["policy_sha256"] == stored["policy_sha256"]
     expected = [metadata.calibration.probability(score, 0.1) for score in predictions["score"]]
     assert predictions["probability"].tolist() == pytest.approx(expected)
 
 
-def test_an_unreadable_photo_is_fatal_or_left_empty_as_one_says(
-    run_command: Callable[..., Any],
-    calibrated: Path,
-    write_set: Callable[..., Path],
-    tmp_path: Path,
+def test_an_unreadable_photo_is_fatal_or_left_empty(
+    run_command: Run, calibrated: Path, write_set: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = write_set(tmp_path / "set")
     name = "photos/12_original.png"
     (root / name).write_bytes(b"")
-    done = run_command(
-        "evaluate", f"checkpoint={calibrated}", f"data.root={root}", "shortcuts=false"
-    )
-    assert done.code == 3
-    assert name in done.err
-    assert "Traceback" not in done.err
-    done = run_command(
-        "evaluate",
-        f"checkpoint={calibrated}",
-        f"data.root={root}",
-        "shortcuts=false",
-        "data.on_error=skip",
-    )
+    asked = ("evaluate", f"checkpoint={calibrated}", f"data.root={root}", "shortcuts=false")
+    done = run_command(*asked)
+    assert (done.code, name in done.err, "Traceback" in done.err) == (3, True, False)
+    done = run_command(*asked, "data.on_error=skip")
     assert done.code == 0, done.err
     predictions = read_predictions(tmp_path / "out/evaluate/predictions.csv").set_index("file_name")
     assert predictions.loc[name, "reasons"] == "unreadable"
@@ -165,14 +126,13 @@ def test_an_unreadable_photo_is_fatal_or_left_empty_as_one_says(
         (["prior=2"], 2, "2"),
     ],
 )
-def test_what_is_off_is_named(
-    run_command: Callable[..., Any],
-    tiny_onnx: Path,
+def test_what_is_wrong_is_named(
+    run_command: Run,
     calibrated: Path,
     tiny_manifest: Path,
-    arguments,
-    code,
-    told,
+    arguments: list[str],
+    code: int,
+    told: str,
 ) -> None:
     done = run_command(
         "evaluate", f"checkpoint={calibrated}", f"data.root={tiny_manifest}", *arguments
@@ -183,7 +143,7 @@ def test_what_is_off_is_named(
 
 
 def test_a_suite_is_scored_and_measured(
-    run_command: Callable[..., Any],
+    run_command: Run,
     calibrated: Path,
     write_set: Callable[..., Path],
     tmp_path: Path,
@@ -233,7 +193,7 @@ def test_a_suite_is_scored_and_measured(
 
 
 def test_a_checkpoint_is_judged_in_one_process(
-    run_command: Callable[..., Any], tiny_run: Path, tiny_manifest: Path
+    run_command: Run, tiny_run: Path, tiny_manifest: Path
 ) -> None:
     done = run_command(
         "evaluate", f"checkpoint={tiny_run}/best.ckpt", f"data.root={tiny_manifest}", "workers=2"
@@ -243,7 +203,7 @@ def test_a_checkpoint_is_judged_in_one_process(
 
 
 def test_a_killed_evaluation_goes_on(
-    run_command: Callable[..., Any],
+    run_command: Run,
     calibrated: Path,
     tiny_manifest: Path,
     tmp_path: Path,

@@ -1,65 +1,109 @@
-"""realdamage-folds as it is typed, from photos to the table, in small; started again; and with what is off."""
+"""realdamage-folds:
+
+folds are dealt and checked before anything is trained, and finished ones are not run again.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
-from realdamage.core.metadata import read_model_file
-from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.commands import folds
+from realdamage.configuration import compose, plain
+from realdamage.core.model_file import read_model_file, write_model_file
+from realdamage.data.manifest import Manifest, read_manifest, with_known_columns, write_manifest
+from realdamage.errors import ConfigError, RealDamageError
+from realdamage.evaluation.predictions import read_predictions
 
+# Without one generator, the source gives the label away: the audit may only warn.
 EXPERIMENT = """# @package _global_
 data: {batch_units: 7, tiles_per_photo: 1, audit: warn} # without one generator, the source tells the label
-model: {backbone: test_vit, tile: 64, overlap: 16}
+model: {backbone: test_vit, pretrained: false, tile: 64, overlap: 16}
 trainer: {max_epochs: 1, limit_train_batches: 1}
 """
 
+Typed = Callable[..., Any]
+
+
+def set_of(photos: dict[str, int]) -> Manifest:
+    """So many synthetic photos of each family, and a real one."""
+    rows = [{"file_name": "real.png", "label": "real", "split": "test"}]
+    for family, count in photos.items():
+        about = {"label": "synthetic", "family": family, "split": "test"}
+        rows += [{"file_name": f"{family}_{index}.png", **about} for index in range(count)]
+    return Manifest(Path("photos"), with_known_columns(pd.DataFrame(rows).fillna("")))
+
+
+def test_the_most_frequent_value_goes_first_into_the_smallest_fold() -> None:
+    manifest = set_of({"a": 3, "b": 9, "c": 3, "d": 5, "e": 1})
+    # 9 | 5; 3 (a) to the second: 8; 3 (c) to the second: 11; 1 to the first.
+    dealt = {"fold1": ["b", "e"], "fold2": ["d", "a", "c"]}
+    assert folds.deal_folds(manifest, "family", 2) == dealt
+    turned = replace(manifest, table=manifest.table.iloc[::-1].reset_index(drop=True))
+    assert folds.deal_folds(turned, "family", 2) == dealt
+    few = set_of({"a": 2, "b": 2})
+    assert folds.deal_folds(few, "family", 6) == {"fold1": ["a"], "fold2": ["b"]}
+    for photos, count in (({"a": 2}, 6), ({"a": 2, "b": 1}, 1)):
+        with pytest.raises(ConfigError) as caught:
+            folds.deal_folds(set_of(photos), "family", count)
+        assert caught.value.code == "too_few_folds"
+
+
+def test_any_word_reaches_the_training_as_it_is(tmp_path: Path) -> None:
+    words = [
+        "it's",
+        "a,b",
+        "x=y",
+        "back\\",
+        "\\'",
+        'Magic "Brush"',
+        "[1]",
+        "2024",
+        "null",
+        "#1",
+        "für",
+    ]
+    values = ",".join(folds.quoted(word) for word in words)
+    run = f"paths.run={folds.quoted(str(tmp_path / 'a b'))}"
+    config = plain(compose("train", [f"+data.exclude.family=[{values}]", run]))
+    assert config["data"]["exclude"] == {"family": words}
+    assert config["paths"]["run"] == str(tmp_path / "a b")
+
 
 @pytest.fixture
-def typed(
-    run_command: Callable[..., Any], tiny_manifest: Path, tmp_path: Path
-) -> Callable[..., Any]:
-    """Runs the command on 16 groups, with an experiment of the user's own in two stages."""
+def typed(run_command: Typed, tiny_manifest: Path, tmp_path: Path) -> Typed:
+    """Runs the command on 16 groups, with an experiment of the user's own."""
     (tmp_path / "mine/experiment").mkdir(parents=True)
-    for name in ("first", "second"):
-        (tmp_path / f"mine/experiment/{name}.yaml").write_text(EXPERIMENT)
+    (tmp_path / "mine/experiment/own.yaml").write_text(EXPERIMENT)
 
     def run(*arguments: str) -> Any:
-        shared = (f"data.root={tiny_manifest}", "column=generator", "stages=[first,second]")
+        shared = (f"data.root={tiny_manifest}", "column=generator", "train_experiment=own")
         return run_command("folds", "--config-dir", "mine", *shared, *arguments)
 
     return run
 
 
+@pytest.mark.slow
 def test_photos_in_table_out_and_again(
-    typed: Callable[..., Any], write_set: Callable[..., Path], tmp_path: Path
+    typed: Typed, write_set: Callable[..., Path], tmp_path: Path
 ) -> None:
     write_set(tmp_path / "photos", groups=32)
-    arguments = (
-        "data.root=photos",
-        "stage_overrides={second: ['seed=1']}",
-        "folds={nothing_even: [even]}",
-        "+robustness.perturbations.soft={steps: [{step: blur, sigma: 2}]}",
-    )
+    perturbation = "+robustness.perturbations.soft={steps: [{step: blur, sigma: 2}]}"
+    arguments = ("data.root=photos", "folds={nothing_even: [even]}", perturbation)
     done = typed(*arguments)
     assert done.code == 0, done.out + done.err
     root = tmp_path / "out/folds"
     fold = root / "nothing_even"
-    for stage in ("first", "second"):
-        assert (fold / stage / "best.ckpt").is_file()
-        assert f"nothing_even, {stage}: epoch 1 of 1" in done.out
+    assert (fold / "own/best.ckpt").is_file()
     _, metadata, _ = read_model_file(fold / "model.onnx")
     assert metadata.training["excluded"] == {"generator": ["even"]}
     assert metadata.training["generators"] == ["odd"]
-    log = (fold / "log.txt").read_text()
-    assert log.count("$ realdamage-train +experiment=") == 2
-    assert "model.weights='out/folds/nothing_even/first/best.ckpt'" in log
 
     table = pd.read_csv(root / "folds.csv")
     own = table[table["fold"] == "nothing_even"]
@@ -68,76 +112,116 @@ def test_photos_in_table_out_and_again(
     ]
     photos = read_manifest(tmp_path / "photos").table
     test = photos[photos["split"] == "test"]
+    even = test[test["generator"] == "even"]
     assert set(own["n_real"]) == {(test["label"] == "real").sum()}
-    assert set(own["n_synthetic"]) == {(test["generator"] == "even").sum()}
+    assert set(own["n_synthetic"]) == {len(even)}
+    assert set(own["n_localised"]) == {(even["kind"] == "ai_region").sum()}
     assert own["auroc"].between(0, 1).all()
-    assert own["edit_higher"].between(0, 1).all()
-    assert set(own["n_localised"]) == {
-        ((test["generator"] == "even") & (test["kind"] == "ai_region")).sum()
-    }
     assert (own["best_f1"] >= own["baseline_f1"] - 1e-9).all()
-    assert table.loc[0, "command"].startswith("realdamage-folds data.root=")
-    assert yaml.safe_load((fold / "second/config.yaml").read_text())["seed"] == 1
+    assert table.loc[0, "command"].startswith("realdamage-folds ")
     assert (root / "folds.md").read_text() in done.out
 
     again = typed(*arguments)
     assert again.code == 0, again.err
-    assert (fold / "log.txt").read_text() == log, "a finished fold was worked on again"
+    assert "$ realdamage-train" in done.out
+    assert "$ realdamage-" not in again.out, "a finished fold was run again"
+    assert pd.read_csv(root / "folds.csv")[own.columns[:-3]].equals(table[own.columns[:-3]])
     changed = typed(*arguments, "overrides=['model.lr=0.5']")
     assert changed.code == 2
-    assert "was trained with other settings: model.lr was 0.001, now 0.5" in changed.err
+    assert "model.lr was 0.001, now 0.5" in changed.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("argument", "named"),
     [
-        (["colum=family"], 2, "did you mean column?"),
-        (["column=famly"], 2, "has no such column"),
-        (["folds={f: [evn]}"], 2, "has no generator 'evn'. Did you mean 'even'?"),
-        (
-            ["folds=[even,odd]"],
-            2,
-            "folds=['even', 'odd']: write a list under each name, as in folds={NAME:",
-        ),
-        (["folds={f: even}"], 2, "folds={'f': 'even'}: write a list under each name"),
-        (
-            ["stage_overrides={frst: []}"],
-            2,
-            "stage_overrides.frst: not one of the stages first, second",
-        ),
-        (["stages=[frst]"], 2, "did you mean experiment=first?"),
-        (["jobs=0"], 2, "jobs=0: at least 1"),
-        (["limit=1"], 2, "limit=1: at least 2"),
-        (["column=family"], 2, "has 1 family of synthetic photos; at least 2"),
-        (["robustness=twelv"], 2, "did you mean robustness=twelve?"),
-        (["data.root=gone"], 2, "gone: no such file or folder"),
-        (["overrides=[model.lr]"], 2, "model.lr"),
+        ("colum=family", "column"),
+        ("column=famly", "famly"),
+        ("column=family", "family"),  # only one family is there
+        ("folds={f: [evn]}", "'even'"),
+        ("folds={f: []}", "folds.f"),
+        ("folds={mean: [even]}", "folds.mean"),
+        ("folds={a b: [even]}", "folds.a b"),
+        ("folds=[even,odd]", "{NAME:"),
+        ("folds={f: even}", "{NAME:"),
+        ("train_experiment=ovn", "experiment=own"),
+        ("robustness=twelv", "robustness=twelve"),
+        ("data.root=gone", "gone"),
+        ("overrides=[model.lr]", "model.lr"),
     ],
 )
-def test_what_is_off_is_named_before_anything_is_trained(
-    arguments: list[str], code: int, told: str, typed: Callable[..., Any], tmp_path: Path
+def test_a_bad_call_ends_before_anything_is_trained(
+    argument: str, named: str, typed: Typed, tmp_path: Path
 ) -> None:
-    done = typed(*arguments)
-    assert done.code == code
-    assert told in done.err
+    done = typed(argument)
+    assert done.code == 2
+    assert named in done.err
     assert "Traceback" not in done.err
-    assert not list((tmp_path / "out").rglob("log.txt"))
+    assert not list((tmp_path / "out").rglob("*.ckpt"))
 
 
-def test_a_fold_that_fails_is_named_with_exit_code_1(
-    typed: Callable[..., Any], tiny_manifest: Path, tmp_path: Path
+@pytest.fixture
+def launched(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stands for the commands' processes: leaves what they leave, and remembers what was called."""
+    calls: list[str] = []
+
+    def run(command: str, *arguments: str) -> None:
+        given = dict(each.replace("'", "").split("=", 1) for each in arguments)
+        fold = given["name"].split("/")[1]
+        calls.append(f"{fold} {command}")
+        if fold == "broken":
+            raise RealDamageError("no luck")
+        folder = Path(given["paths.out"]) / given["name"]
+        folder.mkdir(parents=True, exist_ok=True)
+        if command == "train":
+            assert given["resume"] == "last"
+            (folder / "best.ckpt").touch()
+            return
+        data, metadata, _ = read_model_file(tiny_onnx)
+        metadata = replace(metadata, training={"excluded": {"generator": ["even"]}})
+        write_model_file(given["output"], data, metadata)
+
+    monkeypatch.setattr(folds, "typed", run)
+    return calls
+
+
+def test_what_is_missing_is_made_and_a_failed_fold_does_not_stop_the_others(
+    typed: Typed, launched: list[str], tmp_path: Path
+) -> None:
+    names = "folds={broken: [odd], good: [even]}"
+    done = typed(names)
+    assert done.code == 1
+    assert "error: broken: no luck" in done.err
+    assert launched == ["broken train", "good train", "good export"]
+    root = tmp_path / "out/folds"
+    scored = read_predictions(root / "good/test/predictions.csv")
+    assert set(scored.loc[scored["label"] == "synthetic", "generator"]) == {"even"}
+    assert set(scored["split"]) == {"test"}
+    assert (scored["label"] == "real").sum() == 5  # groups 12 to 15, and one annotated photo
+    assert "broken" in (root / "folds.md").read_text()
+
+    launched.clear()
+    blurred = "+robustness.perturbations.soft={steps: [{step: blur, sigma: 2}]}"
+    assert typed("folds={good: [even]}", blurred).code == 0
+    assert launched == []  # scored again, but not trained again
+    scored = read_predictions(root / "good/test/predictions.csv")
+    assert set(scored["perturbation"]) == {"", "soft"}
+    mine = root / "good/notes.txt"
+    mine.touch()
+    assert typed("folds={good: [even]}", "overwrite=true").code == 0
+    assert launched == ["good train", "good export"]
+    assert mine.is_file()
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_is_named_with_exit_code_1(
+    typed: Typed, tiny_manifest: Path, tmp_path: Path
 ) -> None:
     """Where `even` is in the test only, nothing is left to train on without `odd`."""
     photos = shutil.copytree(tiny_manifest, tmp_path / "photos")
     table = read_manifest(photos).table
-    write_manifest(
-        photos,
-        table[
-            (table["label"] == "real") | (table["split"] == "test") | (table["generator"] == "odd")
-        ],
-    )
-    done = typed(f"data.root={photos}", "folds={f: [odd]}", "stages=[first]")
+    kept = (table["label"] == "real") | (table["split"] == "test") | (table["generator"] == "odd")
+    write_manifest(photos, table[kept])
+    done = typed(f"data.root={photos}", "folds={f: [odd]}")
     assert done.code == 1
-    assert "error: f: first ended with exit code 3" in done.err
-    assert "f, first: error: " in done.out
-    assert "both labels" in (tmp_path / "out/folds/f/log.txt").read_text()
+    assert "error: f: realdamage-train ended with exit code 3" in done.err
+    assert "both labels" in done.err

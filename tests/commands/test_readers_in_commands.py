@@ -1,4 +1,4 @@
-"""Training and evaluation read photos in other layouts through `data.reader`, and checkpoints stay plain values."""
+"""Training and evaluation read photos in other layouts; checkpoints stay plain values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from realdamage.core.photo import PixelSpec
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import read_manifest
 from realdamage.errors import ConfigError, ManifestError
+from realdamage.schema import DataConfig, ReaderConfig
 from realdamage.training.datamodule import DamageDataModule
 
+SPEC = PixelSpec(tile=64, patch=16, overlap=16)
 COLUMNS = {"file_name": "path", "label": "fake", "generator": "model", "mask_file_name": "mask"}
 VALUES = {"label": {0: "real", True: "synthetic"}}  # as YAML reads `0` and `true`
 
@@ -46,9 +48,8 @@ def plain(value: Any) -> Iterator[Any]:
 def test_the_data_module_reads_a_mapped_table_as_it_reads_the_manifest(
     table: Path, tiny_manifest: Path
 ) -> None:
-    reader = {"layout": "auto", "columns": COLUMNS, "values": VALUES, "constants": {}}
-    spec = PixelSpec(tile=64, patch=16, overlap=16).to_dict()
-    made = DamageDataModule(root=str(table), pixel_spec=spec, seed=0, reader=reader)
+    reader = ReaderConfig(columns=COLUMNS, values=VALUES)
+    made = DamageDataModule(DataConfig(str(table), reader), SPEC, seed=0)
     made.setup("fit")
     assert made.manifest is not None
     assert made.manifest.digest() == read_manifest(tiny_manifest).digest()
@@ -61,18 +62,18 @@ def test_the_data_module_reads_a_mapped_table_as_it_reads_the_manifest(
         type(None),
     }
     with pytest.raises(ManifestError, match="no column 'file_name'"):
-        DamageDataModule(root=str(table), pixel_spec=spec, seed=0).setup("fit")
+        DamageDataModule(DataConfig(str(table)), SPEC, seed=0).setup("fit")
     with pytest.raises(
         ConfigError, match=r"data\.reader: layout 'tabel' is unknown; .* Did you mean 'table'"
     ):
-        DamageDataModule(root=str(table), pixel_spec=spec, seed=0, reader={"layout": "tabel"})
+        DamageDataModule(DataConfig(str(table), ReaderConfig("tabel")), SPEC, seed=0)
 
 
 def test_photos_without_splits_are_told_the_commands_to_type(tmp_path: Path) -> None:
     for name in ("real/a.jpg", "fake/b.jpg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    made = DamageDataModule(root=str(tmp_path), pixel_spec=PixelSpec(64, 16, 16).to_dict(), seed=0)
+    made = DamageDataModule(DataConfig(str(tmp_path)), SPEC, seed=0)
     then = f"realdamage manifest {tmp_path}, then realdamage split {tmp_path} --near-duplicates"
     with pytest.raises(ManifestError, match=then):
         made.setup("fit")
@@ -85,21 +86,18 @@ def test_evaluation_reads_a_mapped_table(
     table: Path,
     tmp_path: Path,
 ) -> None:
+    columns = "{file_name: path, label: fake, generator: model, mask_file_name: mask}"
     done = run_command(
         "evaluate",
         f"checkpoint={tiny_onnx}",
         f"data.root={table}",
-        "+data.reader.columns={file_name: path, label: fake, generator: model, mask_file_name: mask}",
+        f"+data.reader.columns={columns}",
         "+data.reader.values.label={0: real, true: synthetic}",
         "shortcuts=false",
     )
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "out/evaluate/metrics.json").read_text())
     assert metrics["run"]["manifest_sha256"] == read_manifest(tiny_manifest).digest()
-    done = run_command(
-        "evaluate",
-        f"checkpoint={tiny_onnx}",
-        f"data.root={table}",
-        "+data.reader.column.label=fake",
-    )
+    wrong = "+data.reader.column.label=fake"
+    done = run_command("evaluate", f"checkpoint={tiny_onnx}", f"data.root={table}", wrong)
     assert done.code == 2

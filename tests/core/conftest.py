@@ -1,4 +1,5 @@
-"""A network that sees redness (redness.onnx.txt): evidence of a patch = (mean red - mean blue) / 16, logit = its mean.
+"""A network that sees redness (redness.onnx.txt): evidence of a patch = (mean red - mean blue) /
+16, logit = its mean.
 
 Its answers can be worked out by hand.
 """
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
+from realdamage.core.tiles import PixelSpec
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def write_red_model(
 
 @pytest.fixture
 def blue_photo() -> Callable[..., np.ndarray]:
-    """A bluish photo (evidence -4) with red rectangles (evidence +10) at the given (left, top, right, bottom)."""
+    """A bluish photo (evidence -4) with red rectangles (evidence +10) at the given (left, top,
+    right, bottom)."""
 
     def make(width: int, height: int, *red_boxes: tuple[int, int, int, int]) -> np.ndarray:
         rgb = np.empty((height, width, 3), dtype=np.uint8)

@@ -1,27 +1,25 @@
-"""What is left of a photo's detail is found again: the blur it was given, the JPEG quality it was saved at."""
+"""What is left of a photo's detail is found again: the blur it was given, the JPEG quality it was
+saved at."""
 
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from realdamage.core.gate import Gate
-from realdamage.core.photo import PixelSpec, read_photo
-from realdamage.core.policy import Policy
-from realdamage.core.quality import PhotoQuality, file_jpeg_quality, measure_quality
-from realdamage.errors import ConfigError, ModelFileError
+from realdamage.core.quality import Gate, PhotoQuality, file_jpeg_quality, measure_quality
+from realdamage.core.tiles import PixelSpec, read_photo
+from realdamage.errors import ConfigError
 
 RGB = np.ndarray
 
 
 def scene(width: int = 400, height: int = 300, seed: int = 0) -> RGB:
-    """Things with edges in all directions, under sensor noise of 2 grey levels; drawn large, then made smaller."""
+    """Things with edges in all directions, under sensor noise of 2 grey levels; drawn large, then
+    made smaller."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (4 * width, 4 * height), (120, 110, 100))
     draw = ImageDraw.Draw(image)
@@ -63,12 +61,6 @@ def test_a_hard_compression_shows_under_a_mild_one() -> None:
     assert read_photo(twice, PixelSpec()).quality.compression == pytest.approx(40, abs=1)
 
 
-def test_the_mild_one_that_came_first_does_not_hide_the_hard_one() -> None:
-    assert read_photo(
-        jpeg(saved(scene(), 95), 40), PixelSpec()
-    ).quality.compression == pytest.approx(40, abs=1)
-
-
 @pytest.mark.parametrize("quality", [30, 60])
 def test_a_crop_does_not_hide_the_compression(quality: int) -> None:
     assert measure_quality(saved(scene(), quality)[3:, 5:]).compression == pytest.approx(
@@ -76,19 +68,9 @@ def test_a_crop_does_not_hide_the_compression(quality: int) -> None:
     )
 
 
-def test_the_tables_of_the_file_count_even_when_its_pixels_tell_nothing() -> None:
-    flat = np.full((64, 64, 3), 90, np.uint8)
-    assert read_photo(jpeg(flat, 35), PixelSpec()).quality.compression == 35
-    assert read_photo(flat, PixelSpec()).quality.compression == 100
-
-
 @pytest.mark.parametrize("contents", [b"", b"\xff\xd8\xff", b"\x89PNG", scene(64, 64), None])
 def test_what_is_no_jpeg_file_has_no_tables(contents: object) -> None:
     assert file_jpeg_quality(contents) is None
-
-
-def test_a_picture_opened_from_a_file_still_has_its_tables() -> None:
-    assert file_jpeg_quality(Image.open(io.BytesIO(jpeg(scene(), 65)))) == 65
 
 
 @pytest.mark.parametrize(
@@ -106,29 +88,6 @@ def test_sharpness_falls_with_blur_and_a_crisp_photo_is_above_the_stated_number(
     found = [measure_quality(blurred(scene(), sigma)).sharpness for sigma in (0, 1, 2, 4)]
     assert found[0] > 0.4
     assert all(one > other + 0.05 for one, other in pairwise(found))
-
-
-@pytest.mark.parametrize("sigma", [0, 2])
-def test_sharpness_does_not_depend_on_contrast(sigma: float) -> None:
-    photo = blurred(scene(), sigma)
-    pale = np.rint(96 + photo / 4).astype(np.uint8)
-    assert measure_quality(pale).sharpness == pytest.approx(
-        measure_quality(photo).sharpness, abs=0.06
-    )
-
-
-def test_noise_does_not_make_a_blurred_photo_sharp() -> None:
-    soft = blurred(scene(), 4)
-    noisy = np.clip(soft + np.random.default_rng(1).normal(0, 6, soft.shape), 0, 255).astype(
-        np.uint8
-    )
-    assert measure_quality(noisy).sharpness < 0.3 < 0.4 < measure_quality(scene()).sharpness
-
-
-def test_one_sharp_object_on_a_blank_wall_is_enough() -> None:
-    wall = np.full((600, 800, 3), 200, np.uint8)
-    wall[250:350, 300:420] = scene(120, 100)
-    assert measure_quality(wall).sharpness > 0.35
 
 
 def detail(rgb: RGB) -> float:
@@ -150,27 +109,6 @@ def test_fine_detail_falls_with_blur_and_with_a_smaller_size_in_between(seed: in
     found = [detail(blurred(photo, sigma)) for sigma in (0, 0.7, 1)]
     assert found[0] > 1.5 * found[1] > 1.5 * 1.5 * found[2]
     assert detail(halved(photo)) < found[0] / 2.5
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_jpeg_hardly_moves_fine_detail(seed: int) -> None:
-    photo = scene(seed=seed)
-    assert detail(saved(photo, 70)) == pytest.approx(detail(photo), rel=0.15)
-
-
-def test_fine_detail_does_not_depend_on_contrast() -> None:
-    photo = scene()
-    assert detail(np.rint(96 + photo / 4).astype(np.uint8)) == pytest.approx(detail(photo), rel=0.2)
-
-
-def test_a_gate_on_fine_detail_stops_a_blurred_photo_and_lets_the_crisp_one_pass() -> None:
-    photo = scene()
-    gate = Gate(min_fine_detail=0.0346)  # what 526 honest photos of eight sources give at 2%
-    assert gate.faults(measure_quality(saved(photo, 92))) == []
-    for soft in (blurred(photo, 1), halved(photo)):
-        assert [fault.template for fault in gate.faults(measure_quality(saved(soft, 92)))] == [
-            "too_soft"
-        ]
 
 
 def test_a_photo_above_max_side_is_measured_before_it_is_reduced() -> None:
@@ -195,23 +133,6 @@ def test_noise_alone_is_neither_sharp_nor_compressed() -> None:
         quality = measure_quality(noise)
         assert quality == PhotoQuality(200, 0.0, 100.0, quality.fine_detail)
         assert quality.fine_detail == pytest.approx(1, abs=0.05)
-
-
-def test_a_large_photo_costs_no_more_than_a_hundred_windows(
-    photo_factory: Callable[[int, int, int], RGB],
-) -> None:
-    def seconds(rgb: RGB) -> float:
-        measure_quality(rgb)
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            measure_quality(rgb)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    small = photo_factory(640, 640, 0)
-    large = np.tile(small, (4, 5, 1))
-    assert seconds(large) < 3 * seconds(small) + 0.05
 
 
 QUALITY = PhotoQuality(short_side=300, sharpness=0.2, compression=40.0, fine_detail=0.03)
@@ -239,59 +160,21 @@ def test_a_photo_at_a_limit_passes_and_one_below_it_does_not(
     assert [fault.template for fault in gate.faults(QUALITY)] == expected
 
 
-def test_a_fault_gives_the_number_found_and_the_limit() -> None:
-    faults = Gate(
-        min_side=400, min_sharpness=0.2004, min_quality=50, min_fine_detail=0.0304
-    ).faults(QUALITY)
-    sentences = {fault.template: fault.english for fault in faults}
-    assert "shorter side has 300 pixels" in sentences["too_small"]
-    assert "trusted from 400 on" in sentences["too_small"]
-    assert "sharpness is 0.2000; the model can be trusted from 0.200" in sentences["too_blurred"]
-    assert "fine detail is 0.0300; the model can be trusted from 0.0304 on" in sentences["too_soft"]
-    assert "JPEG of quality 40; the model can be trusted from 50 on" in sentences["too_compressed"]
-
-
 @pytest.mark.parametrize(
-    ("values", "message"),
+    "values",
     [
-        ({"min_side": 0}, "min_side=0 must be at least 1 pixel"),
-        ({"min_sharpness": 1.0}, "min_sharpness=1.0"),
-        ({"min_sharpness": float("nan")}, "min_sharpness=nan"),
-        ({"min_fine_detail": 0.0}, "min_fine_detail=0.0 must be a number above 0"),
-        ({"min_fine_detail": float("nan")}, "min_fine_detail=nan"),
-        ({"min_quality": 101.0}, "min_quality=101.0 must be in 1..100"),
-        ({"min_quality": float("nan")}, "min_quality=nan"),
+        *({"min_side": 0}, {"min_sharpness": 1.0}, {"min_sharpness": float("nan")}),
+        *({"min_fine_detail": 0.0}, {"min_fine_detail": float("nan")}),
+        *({"min_quality": 101.0}, {"min_quality": float("nan")}),
     ],
 )
-def test_limits_out_of_range_are_refused(values: dict[str, float], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_limits_out_of_range_are_refused(values: dict[str, float]) -> None:
+    ((key, value),) = values.items()
+    with pytest.raises(ConfigError, match=f"{key}={value}"):
         Gate(**values)
-    policy = {
-        "t_synthetic": 1.0,
-        "t_real": 0.0,
-        "fpr": 0.01,
-        "miss": 0.05,
-        "negatives": "real",
-        "photos": {},
-    }
-    with pytest.raises(ModelFileError, match=message):
-        Policy.from_dict(policy | {"gate": values})
 
 
-def test_a_policy_with_a_gate_travels_as_json_and_one_without_has_none() -> None:
-    policy = Policy(
-        1.0, 0.0, 0.01, 0.05, "real", {"real": 9}, gate=Gate(min_side=200, min_sharpness=0.1)
-    )
-    assert Policy.from_dict(policy.to_dict()) == policy
-    old = {key: value for key, value in policy.to_dict().items() if key != "gate"}
-    assert Policy.from_dict(old).gate is None
-    old["gate"] = {
-        "min_side": 200,
-        "min_sharpness": 0.1,
-        "min_quality": None,
-    }  # without what newer versions added
-    assert Policy.from_dict(old) == policy
-
-
-def test_a_photo_without_a_measure_of_fine_detail_passes() -> None:
+def test_a_fault_shows_the_number_and_the_limit() -> None:
+    (fault,) = Gate(min_sharpness=0.2004).faults(QUALITY)
+    assert fault.values == {"sharpness": "0.2000", "limit": "0.200"}
     assert Gate(min_fine_detail=0.05).faults(PhotoQuality(300, 0.2, 40.0)) == []

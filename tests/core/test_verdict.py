@@ -1,17 +1,31 @@
-"""A verdict travels as JSON and comes back the same."""
+"""A verdict travels as JSON and as a row; its regions and its picture show the heat where it is."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from realdamage import Verdict
+from realdamage.core.detector import Detector
+from realdamage.core.overlay import caption, contact_sheet, draw_overlay, draw_pair
 from realdamage.core.quality import PhotoQuality
-from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Reason, Region, Verdict
-from realdamage.errors import RealDamageError
+from realdamage.core.tiles import read_photo
+from realdamage.core.verdict import (
+    MEASURED_COLUMNS,
+    PREDICTION_COLUMNS,
+    Reason,
+    Region,
+    find_regions,
+    verdict_row,
+)
+from realdamage.errors import PhotoError, RealDamageError, UsageError
 
+Models, Photos = Callable[..., Path], Callable[..., np.ndarray]
 VERDICT = Verdict(
     outcome="review",
     score=-0.123456789,
@@ -25,16 +39,14 @@ VERDICT = Verdict(
     model_version="1.2",
     width=140,
     height=75,
-    hot_share=0.5,
+    quality=PhotoQuality(75, 0.25, 62.0, 0.0625),
+    hot_share=0.125,
 )
 
 
 def same_but_heatmap(one: Verdict, other: Verdict) -> bool:
-    return all(
-        getattr(one, f.name) == getattr(other, f.name)
-        for f in fields(Verdict)
-        if f.name != "heatmap"
-    )
+    names = [field.name for field in fields(Verdict) if field.name != "heatmap"]
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def test_json_round_trip() -> None:
@@ -44,53 +56,94 @@ def test_json_round_trip() -> None:
     assert again.heatmap.dtype == np.float32
     assert np.abs(again.heatmap - VERDICT.heatmap).max() <= 1 / 510 + 1e-6
     assert Verdict.from_json(again.to_json()).to_json() == again.to_json()
-
-
-def test_json_without_the_heat_map_is_one_short_line() -> None:
     text = VERDICT.to_json(heatmap=False)
-    again = Verdict.from_json(text)
     assert "\n" not in text
     assert json.loads(text)["heatmap"] is None
-    assert again.heatmap is None
-    assert same_but_heatmap(again, VERDICT)
+    assert same_but_heatmap(Verdict.from_json(text), VERDICT)
+    assert repr(VERDICT) == "Verdict('review', score=-0.12, probability=0.250, 2 regions, 140x75)"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"outcome": "real"}', VERDICT.to_json()[:-20]])
 def test_other_json_is_refused(text: str) -> None:
-    with pytest.raises(RealDamageError, match="not a verdict in JSON"):
+    with pytest.raises(RealDamageError) as caught:
         Verdict.from_json(text)
+    assert caught.value.code == "not_a_verdict"
 
 
 def test_a_row_has_the_columns_of_a_predictions_file() -> None:
-    row = replace(VERDICT, probability=None, reasons=VERDICT.reasons * 2).to_row(
-        "a/b.jpg", ms=12.345
-    )
+    row = replace(VERDICT, probability=None, reasons=VERDICT.reasons * 2).to_row("a/b.jpg", 12.345)
     assert tuple(row) == (*PREDICTION_COLUMNS, *MEASURED_COLUMNS)
-    assert row["file_name"] == "a/b.jpg"
-    assert row["reasons"] == "demo_model demo_model"
+    assert (row["file_name"], row["reasons"]) == ("a/b.jpg", "demo_model demo_model")
     assert (row["probability"], row["label"]) == ("", "")
     assert (row["score"], row["ms"], row["width"], row["height"]) == (VERDICT.score, 12.3, 140, 75)
-
-
-def test_quality_travels_and_the_json_of_older_versions_still_reads() -> None:
-    full = replace(VERDICT, quality=PhotoQuality(75, 0.25, 62.0, 0.0625), hot_share=0.125)
-    again = Verdict.from_json(full.to_json())
-    assert same_but_heatmap(again, full)
-    row = full.to_row("a.jpg", ms=1)
     assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 0.25, 62.0, 0.0625]
-    older = {
-        key: value
-        for key, value in json.loads(full.to_json()).items()
-        if key not in ("quality", "hot_share")
-    }
-    read = Verdict.from_json(json.dumps(older))
-    assert read.quality is None
-    assert np.isnan(read.hot_share)
-    assert [read.to_row("a.jpg", ms=1)[column] for column in MEASURED_COLUMNS] == [""] * 4
-    assert "NaN" not in read.to_json()
-    values = json.loads(full.to_json())
-    del values["quality"]["fine_detail"]
-    read = Verdict.from_json(json.dumps(values))
-    assert read.quality == PhotoQuality(75, 0.25, 62.0, None)
-    assert read.to_row("a.jpg", ms=1)["fine_detail"] == ""
-    assert Verdict.from_json(read.to_json()).quality == read.quality
+    unreadable = verdict_row("a.jpg", PhotoError("a.jpg: cut off"), 1.0)
+    assert tuple(unreadable) == tuple(row)
+    assert (unreadable["score"], unreadable["reasons"]) == ("", "unreadable")
+
+
+def heat(*rows: str) -> np.ndarray:
+    """Digits are tenths of heat."""
+    return np.array([[int(value) / 10 for value in row] for row in rows], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cell", "size", "boxes"),
+    [
+        (("900000", "000066", "000066"), 10.0, (60, 30), [(40, 10, 60, 30), (0, 0, 10, 10)]),
+        (("90", "09"), 10.0, (20, 20), [(0, 0, 10, 10), (10, 10, 20, 20)]),
+        (("99999", "90000", "90999", "90009", "99999"), 10.0, (50, 50), [(0, 0, 50, 50)]),
+        (("00", "05"), 16.4, (30, 29), [(16, 16, 30, 29)]),
+        (("044", "404"), 10.0, (30, 20), []),
+    ],
+    ids=["largest heat first", "corners do not connect", "winding", "at the edge", "cold"],
+)
+def test_regions(
+    rows: tuple[str, ...], cell: float, size: tuple[int, int], boxes: list[tuple[int, ...]]
+) -> None:
+    assert [region.box for region in find_regions(heat(*rows), cell, size)] == boxes
+
+
+def test_at_most_twenty_regions() -> None:
+    checkerboard = (np.indices((10, 10)).sum(axis=0) % 2).astype(np.float32)
+    assert len(find_regions(checkerboard, 1.0, (10, 10))) == 20
+
+
+@pytest.mark.parametrize("size", [(150, 100), (640, 320), (33, 400)])
+def test_heat_and_boxes_lie_over_their_pixels(
+    write_red_model: Models, blue_photo: Photos, size: tuple[int, int]
+) -> None:
+    width, height = size
+    rgb = blue_photo(width, height, (0, 0, width, height // 2))
+    detector = Detector.load(write_red_model())
+    limited = read_photo(rgb, detector.pixel_spec).rgb
+    verdict = detector.predict(rgb)
+    for photo in (rgb, limited):
+        picture = np.asarray(draw_overlay(photo, verdict)).astype(int)
+        rows, cols = photo.shape[:2]
+        assert picture.shape[1] == cols
+        assert picture.shape[0] > rows
+        changed = np.abs(picture[:rows] - photo).sum(axis=2)
+        assert changed[: int(0.35 * rows)].mean() > 60
+        assert changed[int(0.85 * rows) :].mean() < 12
+    assert np.array_equal(np.asarray(verdict.overlay(rgb)), np.asarray(draw_overlay(rgb, verdict)))
+
+
+def test_boxes_captions_and_sheets(write_red_model: Models, blue_photo: Photos) -> None:
+    rgb = blue_photo(160, 96, (32, 32, 96, 64))
+    verdict = Detector.load(write_red_model(demo=True)).predict(rgb)
+    picture = np.asarray(draw_overlay(rgb, verdict))
+    assert picture[32, 32:96].tolist() == [[0, 200, 255]] * 64
+    assert picture[63, 32:96].tolist() == [[0, 200, 255]] * 64
+    assert picture[31, 40].tolist() != [0, 200, 255]
+    assert caption(verdict).startswith("review | score ")
+    assert caption(verdict).endswith(" | demo_model")
+    narrow = replace(verdict, regions=(Region((120, 0, 121, 96), 0.9),))
+    small = np.asarray(draw_overlay(rgb[::8, ::8], narrow))
+    assert (small[:12] == [0, 200, 255]).all(axis=2).any(axis=1).all()
+    cells = [draw_pair(rgb, verdict, name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    assert contact_sheet(cells).width == 2 * (480 + 8) + 8
+    with pytest.raises(UsageError):
+        contact_sheet([])
+    with pytest.raises(UsageError):
+        draw_overlay(rgb, replace(verdict, heatmap=None))

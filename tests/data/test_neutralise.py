@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from realdamage.core.photo import decode
+from realdamage.core.decode import decode
 from realdamage.data import shortcuts
 from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
 from realdamage.data.neutralise import NeutraliseSettings, SizePool, Summary, neutralise

@@ -1,27 +1,45 @@
-"""A set's folder is claimed once, by one maker, and loses nothing that it did not make."""
+"""A folder is claimed once, by one maker, and loses nothing that it did not make;
+
+workers that die are named.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from realdamage.data.parts import FOLDER, Parts
-from realdamage.errors import UsageError
+from realdamage.data.parts import FOLDER, Parts, in_processes
+from realdamage.errors import RealDamageError, UsageError
+
+
+def test_a_part_is_there_when_its_content_is(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, "evaluate")
+    parts.write(1, {"rows": [1.5]}, {"heat/a": np.eye(2)})
+    assert parts.todo(3) == [0, 2]
+    assert parts.read(1) == {"rows": [1.5]}
+    assert parts.arrays(1)["heat/a"].tolist() == [[1, 0], [0, 1]]
+    parts.path(1).unlink()  # arrays come first, so a kill leaves them alone
+    assert parts.todo(2) == [0, 1]
+    parts.discard()
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_a_claim_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "mark.json.1.part").write_bytes(b"{")
-    Parts(tmp_path, "neutralise").claim("digest", {}, [])
+    Parts(tmp_path, "neutralise").claim("digest")
     assert (tmp_path / FOLDER / "mark.json").is_file()
 
 
 def test_processes_that_claim_at_once_share_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other claims and begins to write between our look for a mark and our look at the folder."""
-    mine = Parts(tmp_path, "synthesize")
+    """The other one claims and starts to write between our look for a mark and our look at the
+    folder.
+    """
     refuse = Parts.refuse_others
 
     def late(self: Parts) -> None:
@@ -31,21 +49,41 @@ def test_processes_that_claim_at_once_share_the_folder(
         raise UsageError("holds something")
 
     monkeypatch.setattr(Parts, "refuse_others", late)
-    mine.claim("digest", {}, ["a.jpg"])
+    Parts(tmp_path, "synthesize").claim("digest", {}, ["a.jpg"])
 
 
 def test_another_makers_set_is_neither_claimed_nor_cleared(tmp_path: Path) -> None:
     Parts(tmp_path, "neutralise").claim("digest", {}, ["a.jpg"])
     other = Parts(tmp_path, "synthesize")
-    with pytest.raises(UsageError, match="synthesize did not make"):
-        other.claim("digest", {}, ["a.jpg"])
-    with pytest.raises(UsageError, match="left as it is"):
-        other.clear()
+    for attempt in (lambda: other.claim("digest"), other.clear):
+        with pytest.raises(UsageError) as caught:
+            attempt()
+        assert caught.value.code == "not_ours"
     assert Parts(tmp_path, "neutralise").mark() is not None
 
 
-def test_what_to_say_to_start_over_is_the_commands_own(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, "synthesize", "overwrite=true")
-    parts.claim("digest", {}, [])
-    with pytest.raises(UsageError, match=r"start over with overwrite=true$"):
-        parts.claim("other", {}, [])
+def test_clearing_removes_what_was_made_and_nothing_else(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, "synthesize")
+    parts.claim("digest", {}, ["photos/a.jpg"])
+    parts.write(0, {})
+    (tmp_path / "photos").mkdir()
+    for name in ("photos/a.jpg", "metadata.csv", "extra.csv", "mine.txt"):
+        (tmp_path / name).touch()
+    parts.clear(("extra.csv",))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_what_differs_and_how_to_start_over_are_named(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, "evaluate", "overwrite=true")
+    parts.claim({"model": "a", "seed": "0", "photos": "p"})
+    with pytest.raises(
+        UsageError, match=r"another model and another seed\..*overwrite=true"
+    ) as caught:
+        parts.claim({"model": "b", "seed": "1", "photos": "p"})
+    assert caught.value.code == "other_set"
+
+
+def test_a_worker_that_dies_is_reported() -> None:
+    with pytest.raises(RealDamageError) as caught:
+        list(in_processes(int, (), os._exit, [9, 9], 2, fresh=True))
+    assert caught.value.code == "worker_failed"

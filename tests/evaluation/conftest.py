@@ -1,4 +1,6 @@
-"""A model file whose network is known by heart (the redder, the more synthetic), and photos it can judge."""
+"""A model file whose network is known by heart (the redder, the more synthetic), and photos it can
+judge.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from realdamage.core.metadata import ModelMetadata, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.pooling import Pooling
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
 
 SPEC = PixelSpec(tile=64, patch=16, overlap=16, max_side=256)
 WritePhotos = Callable[..., Manifest]
@@ -82,10 +85,11 @@ def model_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_photos(tmp_path: Path) -> WritePhotos:
-    """`write_photos(rows)`: each row names `file_name`, `label`, what else it likes, and `red` (0..255, not written).
+    """`write_photos(rows)`: each row names `file_name`, `label`, what else it likes, and `red`
+    (0..255, not written).
 
-    Photos are 80×64 PNG files; those with a `mask_file_name` are as red only in their left 40 columns, which the mask
-    covers, and black elsewhere.
+    Photos are 80×64 PNG files; those with a `mask_file_name` are as red only in their left 40
+    columns, which the mask covers, and black elsewhere.
     """
 
     def write(rows: list[dict[str, object]]) -> Manifest:
@@ -103,3 +107,25 @@ def write_photos(tmp_path: Path) -> WritePhotos:
         return read_manifest(folder)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def predictions_of() -> Callable[..., pd.DataFrame]:
+    """`predictions_of(label=[…], score=[…], …)`: a predictions table with these columns; the others
+    are empty.
+
+    Without `outcome`, scores from 2 are synthetic, those below 0 real, the others for review.
+    """
+
+    def make(**columns: object) -> pd.DataFrame:
+        empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
+        table = pd.DataFrame(columns)
+        table = table.assign(**{name: value for name, value in empty.items() if name not in table})
+        if "file_name" not in columns:
+            table["file_name"] = [f"{index}.jpg" for index in range(len(table))]
+        if "outcome" not in columns:
+            called = [table["score"] >= 2, table["score"] < 0]
+            table["outcome"] = np.select(called, ["synthetic", "real"], "review")
+        return table
+
+    return make

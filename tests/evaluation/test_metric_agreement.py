@@ -1,5 +1,5 @@
-"""Ours, scikit-learn's and torchmetrics' figures agree to 1e-6, on random photos and on those where formulas break:
-ties everywhere, one photo of a class, all scores equal, classes entirely apart."""
+"""Ours, scikit-learn's and torchmetrics' figures agree to 1e-6, on random photos and on those where
+formulas break: ties everywhere, one photo of a class, all scores equal, classes entirely apart."""
 
 from __future__ import annotations
 
@@ -30,14 +30,12 @@ from torchmetrics.classification import (
     MulticlassAccuracy,
 )
 
-from realdamage.data.intervals import ResampledRoc
-from realdamage.evaluation.localisation import localisation_metrics
-from realdamage.evaluation.metrics import photo_metrics, tpr_at_fpr
+from realdamage.data.bootstrap import WeightedRoc
+from realdamage.evaluation.figures import ScoredPhotos, measure, photo_metrics, tpr_at_fpr
+from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, PatchEvidence
-from realdamage.evaluation.probabilities import N_BINS, ProbabilityError, equal_mass_bins
-from realdamage.evaluation.resampling import WeightedNegatives
-from realdamage.evaluation.robustness_table import robustness_table
-from realdamage.evaluation.slices import slice_table
+from realdamage.evaluation.probability import N_BINS, calibration_errors, equal_mass_bins
+from realdamage.evaluation.slices import robustness_table, slice_table
 
 property_test = settings(max_examples=60, deadline=None, derandomize=True)
 TOLERANCE = 1e-6
@@ -152,19 +150,21 @@ def test_resampled_figures_agree_with_scikit_learn_under_any_weights(
     score, label = arrays(*scores)
     weights = np.random.default_rng(seed).integers(0, 4, len(score))
     negative, positive = label == 0, label == 1
-    batched = WeightedNegatives(score[negative], weights[None, negative]).figures(
-        score[positive], weights[None, positive], RATES
-    )[:, 0]
-    one_by_one = ResampledRoc(score, positive)
+    curve = WeightedRoc(score, positive)
+    # Two draws at once: the second is the sample itself.
+    found = curve.figures([weights, np.ones(len(score))], RATES)[:, 0]
+    [average, _] = curve.average_precision([weights, np.ones(len(score))])
     if not weights[negative].any() or not weights[positive].any():
-        assert np.isnan(batched).all()
-        assert math.isnan(one_by_one.average_precision(weights))
+        assert np.isnan(found).all()
+        assert math.isnan(average)
         return
-    assert batched == pytest.approx(one_by_one.figures(weights, RATES), abs=TOLERANCE)
+    false, true, _ = roc_curve(label, score, sample_weight=weights, drop_intermediate=False)
+    reached = [true[false <= rate + 1e-9].max() for rate in RATES]
+    assert found[1:] == pytest.approx(reached, abs=TOLERANCE)
     drawn = weights > 0
     expected = average_precision_score(label[drawn], score[drawn], sample_weight=weights[drawn])
-    assert one_by_one.average_precision(weights) == pytest.approx(expected, abs=TOLERANCE)
-    assert batched[0] == pytest.approx(
+    assert average == pytest.approx(expected, abs=TOLERANCE)
+    assert found[0] == pytest.approx(
         roc_auc_score(label, score, sample_weight=weights), abs=TOLERANCE
     )
 
@@ -184,10 +184,15 @@ def test_the_calibration_error_is_that_of_scikit_learns_curve(
     probability, label = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     true, stated = calibration_curve(label, probability, n_bins=N_BINS, strategy="quantile")
     counts = np.unique(equal_mass_bins(probability), return_counts=True)[1]
-    found = ProbabilityError(probability, label).figures(np.ones(len(rows)))
+    [[found], _] = calibration_errors(probability, label)(np.ones((1, len(rows))))
     assert len(counts) == len(true)
-    assert found[1] == pytest.approx(np.abs(true - stated) @ counts / len(rows), abs=TOLERANCE)
-    assert found[0] == pytest.approx(
+    assert found == pytest.approx(np.abs(true - stated) @ counts / len(rows), abs=TOLERANCE)
+    table = table_of([], [0.0] * len(rows)).assign(
+        label=np.where(label == 1, "synthetic", "real"), probability=probability
+    )
+    photos = ScoredPhotos(table, n_boot=0)
+    [brier] = measure(photos, photos.synthetic, photos.real, ("brier",))
+    assert brier.value == pytest.approx(
         brier_score_loss(label, probability, pos_label=1), abs=TOLERANCE
     )
 
@@ -205,8 +210,8 @@ def test_the_calibration_error_is_that_of_torchmetrics_where_bins_of_equal_mass_
     expected = BinaryCalibrationError(n_bins=N_BINS, norm="l1")(
         torch.tensor(probability), torch.tensor(label.astype(int))
     )
-    found = ProbabilityError(probability, label).figures(np.ones(len(label)))
-    assert found[1] == pytest.approx(expected.item(), abs=TOLERANCE)
+    [[found], _] = calibration_errors(probability, label)(np.ones((1, len(label))))
+    assert found == pytest.approx(expected.item(), abs=TOLERANCE)
 
 
 @settings(property_test, max_examples=40)

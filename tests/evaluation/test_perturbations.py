@@ -1,4 +1,4 @@
-"""Perturbations move the mask with the photo, draw the same for both halves of a pair, and come from configurations."""
+"""Perturbations move the mask with the photo, and draw the same for both halves of a pair."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ import pytest
 from realdamage.configuration import compose, config_folder, plain
 from realdamage.data.degradations import Jpeg
 from realdamage.errors import ConfigError
-from realdamage.evaluation.capture import MAX_SHOWN, Recapture
-from realdamage.evaluation.perturbations import STEPS, Perturbation, suite_from_config
-from realdamage.evaluation.steps import DoubleJpeg, Pixels
+from realdamage.evaluation.perturbations import (
+    MAX_SHOWN,
+    STEPS,
+    DoubleJpeg,
+    Perturbation,
+    Pixels,
+    Recapture,
+    suite_from_config,
+)
 
 SUITES = sorted(path.stem for path in (config_folder() / "robustness").glob("*.yaml"))
 RGB = npt.NDArray[np.uint8]
@@ -117,29 +123,16 @@ def test_harder_compression_and_smaller_scales_lose_more(photo_factory: PhotoFac
 
 
 def test_sizes_are_relative_to_the_photo() -> None:
-    sizes = {
-        name: STANDARD[name](marked(), seed=0, key="a").rgb.shape[:2]
-        for name in (
-            "jpeg_50",
-            "back_50",
-            "small_50",
-            "small_25",
-            "crop_80",
-            "upscaled",
-            "chat_75_70",
-            "chat_twice",
-        )
-    }
-    assert sizes == {
+    expected = {
         "jpeg_50": (240, 320),
         "back_50": (240, 320),
-        "small_50": (120, 160),
         "small_25": (60, 80),
         "crop_80": (192, 256),
         "upscaled": (360, 480),
-        "chat_75_70": (180, 240),
         "chat_twice": (135, 180),
     }
+    for name, size in expected.items():
+        assert STANDARD[name](marked(), seed=0, key="a").rgb.shape[:2] == size
 
 
 def test_the_first_save_of_a_double_jpeg_lies_off_the_grid(photo_factory: PhotoFactory) -> None:
@@ -200,17 +193,10 @@ def test_a_recapture_shows_what_the_photo_showed() -> None:
     )
 
 
-def test_the_file_that_is_handed_in_tells_its_quality() -> None:
-    assert {
-        name: STANDARD[name].file_quality for name in ("jpeg_30", "chat_twice", "double_jpeg_70_90")
-    } == {
-        "jpeg_30": 30,
-        "chat_twice": 60,
-        "double_jpeg_70_90": 90,
-    }
-    assert STANDARD["recapture"].file_quality == 88
-    assert STANDARD["screenshot_small"].file_quality == 70
-    assert STANDARD["webp_50"].file_quality is STANDARD["blur_1"].file_quality is None
+def test_the_quality_of_the_file_is_that_of_the_last_save() -> None:
+    expected = {"jpeg_30": 30, "chat_twice": 60, "double_jpeg_70_90": 90, "recapture": 88}
+    expected |= {"screenshot_small": 70, "webp_50": None, "blur_1": None}
+    assert {name: STANDARD[name].file_quality for name in expected} == expected
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -249,59 +235,43 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("step", "where"),
     [
-        (
-            {"step": "jpg", "quality": 30},
-            r"steps\[0\]\.step=jpg: unknown \(did you mean jpeg\?\); allowed are jpeg, webp",
-        ),
-        ({"quality": 30}, r"steps\[0\]\.step=None: unknown"),
-        (
-            {"step": "jpeg", "qualty": 30},
-            r"steps\[0\]\.qualty=30.*did you mean quality\?.*quality, subsampling",
-        ),
-        ({"step": "jpeg"}, r"steps\[0\]: the step jpeg needs quality; found no parameter"),
-        (
-            {"step": "jpeg", "quality": 0},
-            r"steps\[0\]\.quality=0: must be a whole number in 1\.\.100",
-        ),
-        ({"step": "jpeg", "quality": 70.5}, r"quality=70\.5: must be a whole number"),
-        ({"step": "jpeg", "quality": "high"}, r"quality=high: must be"),
-        ({"step": "jpeg", "quality": True}, r"quality=True: must be"),
-        (
-            {"step": "jpeg", "quality": 50, "subsampling": "4:1:1"},
-            r"subsampling=4:1:1: allowed are 4:4:4, 4:2:0",
-        ),
-        ({"step": "resize", "scale": 0}, r"scale=0: must be a number in 0\.05\.\.4"),
+        ({"step": "jpg", "quality": 30}, r"steps\[0\].*did you mean jpeg"),
+        ({"quality": 30}, r"steps\[0\]"),
+        ("blur", r"steps\[0\]=blur"),
+        ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*did you mean quality"),
+        ({"step": "jpeg"}, r"steps\[0\]\.quality"),
+        ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: .*1\.\.100"),
+        ({"step": "jpeg", "quality": 70.5}, r"quality=70\.5"),
+        ({"step": "jpeg", "quality": "high"}, r"quality=high"),
+        ({"step": "jpeg", "quality": True}, r"quality=True"),
+        ({"step": "jpeg", "quality": 50, "shift": [1, 1]}, r"shift"),
+        ({"step": "jpeg", "quality": 50, "subsampling": "4:1:1"}, r"subsampling=4:1:1"),
+        ({"step": "resize", "scale": 0}, r"scale=0: .*0\.05\.\.4"),
         ({"step": "resize", "scale": float("nan")}, r"scale=nan"),
-        ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"filter=cubic: allowed are nearest"),
-        ({"step": "crop", "keep": 1.5}, r"keep=1\.5: must be a number in 0\.05\.\.1"),
-        ({"step": "recapture", "moire": 2}, r"moire=2: must be a number in 0\.\.1"),
+        ({"step": "resize", "scale": 0.5, "filter": "cubic"}, r"filter=cubic: .*nearest"),
     ],
 )
-def test_a_step_that_is_off_is_named(step: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=r"robustness\.perturbations\.mine.*" + told):
+def test_a_wrong_step_is_named(step: Any, where: str) -> None:
+    with pytest.raises(ConfigError, match=r"robustness\.perturbations\.mine.*" + where):
         of_steps(step)
 
 
 @pytest.mark.parametrize("name", ["clean", "none", "", "JPEG 30", "a/b"])
 def test_a_perturbation_has_a_plain_name_that_no_table_uses(name: str) -> None:
     entry = {"title": "x", "steps": [{"step": "blur", "sigma": 1}]}
-    with pytest.raises(ConfigError, match="small letters"):
+    with pytest.raises(ConfigError, match="name"):
         suite_from_config({"perturbations": {name: entry}})
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    "entry",
     [
-        ({"title": "x", "steps": []}, r"mine\.steps=\[\]: a list"),
-        ({"title": "x"}, r"mine\.steps=None: a list"),
-        ({"steps": "blur"}, r"mine\.steps=blur: a list"),
-        ({"titel": "x", "steps": []}, r"keys title and steps; found titel, steps"),
-        ("blur", r"keys title and steps; found blur"),
-        ({"steps": ["blur"]}, r"steps\[0\]=blur: a step is written"),
+        *({"title": "x", "steps": []}, {"title": "x"}, {"steps": "blur"}, "blur"),
+        {"titel": "x", "steps": []},
     ],
 )
-def test_an_entry_of_another_form_is_refused(entry: Any, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_an_entry_of_another_form_is_refused(entry: Any) -> None:
+    with pytest.raises(ConfigError, match=r"robustness\.perturbations\.mine"):
         suite_from_config({"perturbations": {"mine": entry}})

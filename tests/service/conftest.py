@@ -18,8 +18,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.core.photo import PixelSpec
 from realdamage.core.policy import Calibration, Policy
+from realdamage.core.tiles import PixelSpec
 from realdamage.service.app import create_app
 from realdamage.service.routes import Service
 from realdamage.service.settings import Settings

@@ -17,8 +17,7 @@ from PIL import Image
 
 from realdamage.claims import ClaimPolicy, EvidenceLog, judge_claim, verify_evidence
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import read_model_file
-from realdamage.core.onnx_file import with_metadata
+from realdamage.core.model_file import read_model_file, with_metadata
 from realdamage.errors import ConfigError, RealDamageError
 from realdamage.service.auth import hash_key
 from realdamage.service.store import ClaimStore

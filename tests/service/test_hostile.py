@@ -24,7 +24,7 @@ from PIL import Image
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from realdamage.core.decoding import decode
+from realdamage.core.decode import decode
 from realdamage.errors import PhotoError
 from realdamage.provenance import Declared, read_provenance
 from realdamage.service.app import create_app

@@ -24,7 +24,7 @@ import realdamage
 from realdamage.claims import ClaimPolicy
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import UsageError
-from realdamage.phrases.templates import TEMPLATES
+from realdamage.phrases import ENGLISH
 from realdamage.service.app import create_app
 from realdamage.service.auth import hash_key
 from realdamage.service.settings import Settings
@@ -81,7 +81,7 @@ def test_every_rule_of_a_claim_has_a_title_in_chinese() -> None:
 def test_every_sentence_of_the_service_is_there_in_chinese() -> None:
     """Whatever the service says of a photo it says in these templates."""
     chinese = strings("sentences", "SENTENCES")["zh"]
-    english = {name: text for name, text in TEMPLATES.items() if name != "verbatim"}
+    english = {name: text for name, text in ENGLISH.items() if name != "verbatim"}
     assert set(chinese) ^ set(english) == set()
     for name, text in english.items():
         values = {value for _, value, _, _ in Formatter().parse(text) if value}

@@ -27,7 +27,7 @@ from fastapi.testclient import TestClient
 
 from realdamage.claims import Claim, ClaimIndex, EvidenceLog, evidence, judge_claim, verify_evidence
 from realdamage.claims import log as log_module
-from realdamage.claims.sightings import Fingerprint, take_fingerprint
+from realdamage.claims.index import Fingerprint, take_fingerprint
 from realdamage.core.detector import Detector
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.service import app as app_module

@@ -1,5 +1,5 @@
-"""Diffusion pipelines with random weights, a few hundred kilobytes each, saved as the real ones are: folders that the
-engines load with their own code."""
+"""Diffusion pipelines with random weights, a few hundred kilobytes each, saved as the real ones
+are: folders that the engines load with their own code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from realdamage.configuration import compose
-from realdamage.synthesis.prompts import PromptCatalogue
+from realdamage.configuration import compose, plain
 
 WIDTH = 16  # of the text encoders
 VAE = {
@@ -22,11 +21,9 @@ VAE = {
 
 
 @pytest.fixture(scope="session")
-def catalogue() -> PromptCatalogue:
-    """The prompt catalogue that ships."""
-    return PromptCatalogue.from_config(
-        compose("synthesize", ["out=unused", "recipe.name=unused"]).prompts
-    )
+def prompts() -> dict[str, Any]:
+    """The `prompts` section that ships."""
+    return plain(compose("synthesize", ["out=unused"]).prompts)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +94,8 @@ def stable_diffusion_parts(text_parts: dict[str, Any], channels: int) -> dict[st
 
 @pytest.fixture(scope="session")
 def inpainting_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a StableDiffusionInpaintPipeline with the nine input channels that the real one has."""
+    """Folder of a StableDiffusionInpaintPipeline with the nine input channels that the real one
+    has."""
     from diffusers import StableDiffusionInpaintPipeline
 
     folder = tmp_path_factory.mktemp("models") / "tiny-inpainting"
@@ -109,7 +107,8 @@ def inpainting_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPa
 def text_to_image_model(
     text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """Folder of a StableDiffusionPipeline, which can inpaint with the class beside its own, and edits nothing."""
+    """Folder of a StableDiffusionPipeline, which can inpaint with the class beside its own, and
+    edits nothing."""
     from diffusers import StableDiffusionPipeline
 
     folder = tmp_path_factory.mktemp("models") / "tiny-sd"
@@ -164,7 +163,8 @@ def flux_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def flux_fill_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a FluxFillPipeline: latents, those of the masked photo, and the mask of 8 × 8 pixels a latent."""
+    """Folder of a FluxFillPipeline: latents, those of the masked photo, and the mask of 8 × 8
+    pixels a latent."""
     from diffusers import FluxFillPipeline
 
     folder = tmp_path_factory.mktemp("models") / "tiny-flux-fill"

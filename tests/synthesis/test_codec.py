@@ -1,59 +1,92 @@
-"""The codec engine repaints what it is told to and nothing else, with every sort of weights that it takes."""
+"""The codec engine repaints what it is asked to and nothing else, with every sort of weights that
+it takes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
-from realdamage.core.photo import decode
+from realdamage.core.decode import decode
+from realdamage.data.manifest import write_manifest
 from realdamage.errors import MissingExtraError, SynthesisError
-from realdamage.synthesis import codec as codecs
-from realdamage.synthesis.codec import Codec, _autoencoder_config
-from realdamage.synthesis.house_codec import (
+from realdamage.synthesis import autoencoders, train_codec
+from realdamage.synthesis.autoencoders import (
+    BOTTLENECKS,
+    HOUSE_CODECS,
+    UPSAMPLERS,
     HouseCodec,
     HouseCodecSpec,
+    Taef2,
     load_house_codec,
     save_house_codec,
 )
-from realdamage.synthesis.taef2 import Taef2
+from realdamage.synthesis.codec import Codec
+from realdamage.synthesis.engine import GeneratorSettings, random_region
 
 SHARED = Path(__file__).parents[3] / "shared"
+SAMPLE = Path(__file__).parents[2] / "data/sample"
 RGB = np.random.default_rng(0).integers(0, 256, (90, 118, 3), dtype=np.uint8)
 
 
+def codec(weights: str | Path) -> Codec:
+    return Codec("g", GeneratorSettings(str(weights)), {})
+
+
 @pytest.fixture(scope="module")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A codec of ours with random weights; so small that its pictures are rubbish, which is easy to see."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    """A codec with random weights; so small that its pictures are rubbish, which is easy to see."""
     path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
     save_house_codec(HouseCodec(HouseCodecSpec(stages=2, latent=2, width=4)), path)
-    return path
+    return codec(path)
 
 
-def test_outside_of_the_blend_every_byte_stays(tiny_weights: Path) -> None:
+def test_outside_of_the_blend_every_byte_stays(tiny: Codec) -> None:
     region = np.zeros((90, 118), np.bool_)
     region[30:50, 40:70] = True
-    edit = Codec(str(tiny_weights), "tiny", "tiny").regenerate(
-        RGB, region, np.random.default_rng(0)
-    )
-    assert edit.mask[region].all()
-    assert 600 < edit.mask.sum() < 3000
+    rgb, mask = tiny.regenerate(RGB, region, np.random.default_rng(0))
+    assert mask[region].all()
+    assert 600 < mask.sum() < 3000
     far = np.ones_like(region)
     far[:70, 20:95] = False
-    assert np.array_equal(edit.rgb[far], RGB[far])
-    assert np.abs(edit.rgb[region].astype(int) - RGB[region]).mean() > 5
+    assert np.array_equal(rgb[far], RGB[far])
+    assert np.abs(rgb[region].astype(int) - RGB[region]).mean() > 5
+    with pytest.raises(SynthesisError):
+        tiny.regenerate(RGB, np.zeros_like(region), np.random.default_rng(0))
 
 
-def test_the_whole_photo_keeps_its_size_and_is_all_mask(tiny_weights: Path) -> None:
-    edit = Codec(str(tiny_weights), "tiny", "tiny").apply(RGB, np.random.default_rng(0))
-    assert edit.rgb.shape == RGB.shape
-    assert edit.rgb.dtype == np.uint8
-    assert edit.mask.all()
+def test_it_paints_only_if_damage_is_asked_for(photo_factory: Callable[..., Any]) -> None:
+    engine, rgb = codec("house"), photo_factory(128, 160, 0)
+    plain, torn, region = (
+        engine.apply(rgb, kind, damage, np.random.default_rng(0))
+        for kind, damage in (("ai_whole", ""), ("ai_whole", "torn"), ("ai_region", "torn"))
+    )
+    assert (plain.damage, torn.damage) == ("", "torn")
+    assert plain.mask.all()
+    assert torn.mask.all()
+    assert 0 < (np.abs(plain.rgb.astype(int) - torn.rgb).max(axis=2) > 8).mean() < 0.7
+    assert 0 < region.mask.mean() < 1
+    assert (region.rgb[~region.mask] == rgb[~region.mask]).mean() > 0.5
+    error = np.abs(plain.rgb.astype(int) - rgb).mean()
+    assert 0.5 < error < 12, f"mean difference of {error:.1f} grey levels"
+    with pytest.raises(SynthesisError, match="steps"):
+        Codec("g", GeneratorSettings("house", options={"steps": 3}), {})
+
+
+def test_random_regions_are_never_empty_and_never_all() -> None:
+    shares = [random_region((120, 160), np.random.default_rng(seed)).mean() for seed in range(100)]
+    assert min(shares) > 0
+    assert max(shares) < 0.4
+    assert np.std(shares) > 0.01
 
 
 def test_taef2_is_known_by_its_file_name_and_keys(tmp_path: Path) -> None:
@@ -63,32 +96,20 @@ def test_taef2_is_known_by_its_file_name_and_keys(tmp_path: Path) -> None:
     assert sum(value.numel() for value in weights.values()) == pytest.approx(2.68e6, rel=0.01)
     assert weights["encoder.11.pool.3.weight"].shape == (64, 256, 1, 1)
     assert weights["decoder.1.weight"].shape == (64, 32, 3, 3)
-    save_file(
-        {name: value.half() for name, value in weights.items()}, tmp_path / "taef2.safetensors"
-    )
-    found = Codec(str(tmp_path / "taef2.safetensors"), "taef2", "taef2").reconstruct(RGB[:32, :48])
-    assert found.shape == (32, 48, 3)
-    save_file({"decoder.1.weight": torch.zeros(1)}, tmp_path / "taef2.safetensors")
+    path = tmp_path / "taef2.safetensors"
+    save_file({name: value.half() for name, value in weights.items()}, path)
+    assert codec(path).reconstruct(RGB[:32, :48]).shape == (32, 48, 3)
+    save_file({"decoder.1.weight": torch.zeros(1)}, path)
     with pytest.raises(SynthesisError, match=r"taef2\.safetensors"):
-        Codec(str(tmp_path / "taef2.safetensors"), "taef2", "taef2")
+        codec(path)
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the codecs that lie beside the checkout in ../shared"
-)
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the codecs beside the checkout in ../shared")
 def test_taef2_gives_back_what_a_photo_shows() -> None:
-    codec = Codec(str(SHARED / "codecs/taef2/taef2.safetensors"), "taef2", "taef2")
-    photo = decode(next((SHARED / "photos/trashnet").glob("*.jpg")))[:128, :128]
-    changed = np.abs(codec.reconstruct(photo).astype(int) - photo)
-    assert 0.5 < changed.mean() < 12  # grey levels
-
-
-def test_an_empty_region_is_refused(tiny_weights: Path) -> None:
-    with pytest.raises(SynthesisError, match="region is empty"):
-        Codec(str(tiny_weights), "t", "t").regenerate(
-            RGB, np.zeros((90, 118), np.bool_), np.random.default_rng(0)
-        )
+    photo = decode(SAMPLE / "photos/000004_original.jpg")[:128, :128]
+    repainted = codec(SHARED / "codecs/taef2/taef2.safetensors").reconstruct(photo)
+    assert 0.5 < np.abs(repainted.astype(int) - photo).mean() < 12  # grey levels
 
 
 def tiny_autoencoder(name: str) -> Any:
@@ -96,120 +117,87 @@ def tiny_autoencoder(name: str) -> Any:
     blocks = {
         "down_block_types": ("DownEncoderBlock2D",) * 2,
         "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "norm_num_groups": 4,
     }
+    halves = ("encoder", "decoder")
     small: dict[str, dict[str, Any]] = {
-        "AutoencoderTiny": dict.fromkeys(("encoder_block_out_channels", "decoder_block_out_channels"), (8,) * 4),
-        "AutoencoderKL": {"block_out_channels": (8, 8), "norm_num_groups": 4, **blocks},
+        "AutoencoderTiny": {f"{half}_block_out_channels": (8,) * 4 for half in halves},
+        "AutoencoderKL": {"block_out_channels": (8, 8), **blocks},
         "AsymmetricAutoencoderKL": {
-            "down_block_out_channels": (8, 8), "up_block_out_channels": (8, 8), "norm_num_groups": 4, **blocks
+            **{f"{way}_block_out_channels": (8, 8) for way in ("down", "up")},
+            **blocks,
         },
-        "VQModel": {"block_out_channels": (8, 8), "norm_num_groups": 4, "num_vq_embeddings": 16, **blocks},
-        "AutoencoderDC": {  # the latent of an SD codec is 8 times smaller, that of this one 32 times
+        "VQModel": {"block_out_channels": (8, 8), "num_vq_embeddings": 16, **blocks},
+        # The latent of an SD codec is 8 times smaller than the photo, that of this one 32 times.
+        "AutoencoderDC": {
             "latent_channels": 4,
-            **dict.fromkeys(("encoder_block_types", "decoder_block_types"), ("ResBlock",) * 6),
-            **dict.fromkeys(("encoder_block_out_channels", "decoder_block_out_channels"), (8,) * 6),
-            **dict.fromkeys(("encoder_layers_per_block", "decoder_layers_per_block"), (1,) * 6),
-            **dict.fromkeys(("encoder_qkv_multiscales", "decoder_qkv_multiscales"), ((),) * 6),
+            **{f"{half}_block_types": ("ResBlock",) * 6 for half in halves},
+            **{f"{half}_block_out_channels": (8,) * 6 for half in halves},
+            **{f"{half}_layers_per_block": (1,) * 6 for half in halves},
+            **{f"{half}_qkv_multiscales": ((),) * 6 for half in halves},
         },
         "AutoencoderKLQwenImage": {
-            "base_dim": 8, "z_dim": 2, "dim_mult": [1] * 4, "num_res_blocks": 1, "latents_mean": [0.0] * 2,
+            "base_dim": 8,
+            "z_dim": 2,
+            "dim_mult": [1] * 4,
+            "num_res_blocks": 1,
+            "latents_mean": [0.0] * 2,
             "latents_std": [1.0] * 2,
         },
-    }  # fmt: skip
+    }
     return getattr(diffusers, name)(**small[name])
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "AutoencoderTiny",
-        "AutoencoderKL",
-        "AsymmetricAutoencoderKL",
-        "VQModel",
-        "AutoencoderDC",
-        "AutoencoderKLQwenImage",
+        *("AutoencoderTiny", "AutoencoderKL", "AsymmetricAutoencoderKL", "VQModel"),
+        *("AutoencoderDC", "AutoencoderKLQwenImage"),
     ],
 )
 def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
     tiny_autoencoder(name).save_pretrained(tmp_path / "weights")
-    codec = Codec(str(tmp_path / "weights"), "g", "f")
-    again = Codec(str(tmp_path / "weights"), "g", "f")
-    repainted = codec.reconstruct(RGB)
+    repainted, again = (codec(tmp_path / "weights").reconstruct(RGB) for _ in range(2))
     assert repainted.shape == RGB.shape
-    assert np.array_equal(repainted, again.reconstruct(RGB))
+    assert np.array_equal(repainted, again)
     assert not np.array_equal(repainted, RGB)
 
 
-def test_the_autoencoder_inside_a_whole_pipeline(inpainting_model: str, tmp_path: Path) -> None:
-    whole = Codec(inpainting_model, "g", "f").reconstruct(RGB)
-    assert np.array_equal(whole, Codec(f"{inpainting_model}/vae", "g", "f").reconstruct(RGB))
-    with pytest.raises(SynthesisError, match=r"no config\.json or vae/config\.json"):
-        Codec(str(tmp_path), "g", "f")
+def test_the_autoencoder_inside_a_whole_pipeline(inpainting_model: str) -> None:
+    whole = codec(inpainting_model).reconstruct(RGB)
+    assert np.array_equal(whole, codec(f"{inpainting_model}/vae").reconstruct(RGB))
 
 
-def test_the_hub_is_asked_for_the_autoencoder_of_a_pipeline(
-    inpainting_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    huggingface_hub = pytest.importorskip(
-        "huggingface_hub", reason='the extra "synth" is not installed'
-    )
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    asked: list[str] = []
-
-    def download(model: str, file: str) -> str:
-        asked.append(file)
-        if file == "config.json":
-            raise EntryNotFoundError("404")
-        return f"{inpainting_model}/{file}"
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert _autoencoder_config("m/m", None) == Path(inpainting_model) / "vae" / "config.json"
-    assert asked == ["config.json", "vae/config.json"]
-
-    def blocked(model: str, file: str) -> str:
-        raise LocalEntryNotFoundError("no connection")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", blocked)
-    monkeypatch.setattr(codecs, "hub_answers", lambda: True)
-    with pytest.raises(
-        SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"
-    ):
-        Codec("m/m", "g", "f")
-
-
-def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    huggingface_hub = pytest.importorskip(
-        "huggingface_hub", reason='the extra "synth" is not installed'
-    )
-    asked: list[Any] = []
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *file: asked.append(file))
-    monkeypatch.setattr(
-        huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1"
-    )  # nothing listens there
-    with pytest.raises(
-        SynthesisError, match=r"codec weights m/m could not be loaded.*hf download m/m"
-    ):
-        Codec("m/m", "g", "f")
-    assert asked == []
+def test_without_a_network_the_download_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason='the extra "synth" is not installed')
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:1")  # nothing listens there
+    assert not autoencoders.hub_answers()
+    with pytest.raises(SynthesisError, match="hf download m/m") as caught:
+        codec("m/m")
+    assert caught.value.code == "bad_weights"
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "code"),
     [
-        (None, "no such folder"),
-        ("{}", "could not be loaded"),
-        ('{"_class_name": "UNet2DModel"}', "a UNet2DModel"),
+        (None, "no_weights"),
+        ("{}", "bad_weights"),
+        ('{"_class_name": "UNet2DModel"}', "synthesis"),
+        ("no config", "bad_weights"),
     ],
 )
-def test_weights_that_are_none_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+def test_weights_that_cannot_be_used_are_named(
+    tmp_path: Path, content: str | None, code: str
+) -> None:
     pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
     folder = tmp_path / "weights"
     if content is not None:
         folder.mkdir()
-        (folder / "config.json").write_text(content)
-    with pytest.raises(SynthesisError, match=message):
-        Codec(str(folder), "g", "f")
+        if content != "no config":
+            (folder / "config.json").write_text(content)
+    with pytest.raises(SynthesisError, match=str(folder)) as caught:
+        codec(folder)
+    assert caught.value.code == code
 
 
 def test_without_diffusers_the_extra_is_named(
@@ -217,21 +205,94 @@ def test_without_diffusers_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingExtraError, match=r"realdamage\[synth\]"):
-        Codec(str(tmp_path), "g", "f")
+        codec(tmp_path)
 
 
-def test_a_file_that_is_no_codec_is_named(tmp_path: Path) -> None:
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = HouseCodecSpec(stages=3, latent=2, width=8)
+    saved = HouseCodec(spec).eval()
+    save_house_codec(saved, tmp_path / "codec.safetensors")
+    loaded = load_house_codec(tmp_path / "codec.safetensors")
+    assert loaded.spec == spec
+    assert not loaded.training
+    x = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        assert float((saved(x) - loaded(x)).abs().max()) < 5e-3
+    assert [path.name for path in tmp_path.iterdir()] == ["codec.safetensors"]
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+@pytest.mark.parametrize("upsample", UPSAMPLERS)
+@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_every_architecture_keeps_the_size_and_learns(
+    stages: int, upsample: str, bottleneck: str, shortcut: bool
+) -> None:
+    made = HouseCodec(HouseCodecSpec(stages, 4, 4, upsample, bottleneck, shortcut))
+    x = torch.zeros(1, 3, 16, 32)
+    assert made.encoder(x).shape == (1, 4, 16 // 2**stages, 32 // 2**stages)
+    assert made(x).shape == x.shape
+    made(x).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+    if bottleneck == "quantised":
+        latent = made._squeezed(torch.randn(1, 4, 8, 8) * 10)
+        assert set(latent.unique().tolist()) <= set(range(-4, 5))
+
+
+@pytest.mark.parametrize("name", HOUSE_CODECS)
+def test_the_shipped_files_are_small_and_lose_detail_but_not_the_photo(name: str) -> None:
+    size = (files("realdamage.synthesis") / HOUSE_CODECS[name]).stat().st_size  # type: ignore[attr-defined]
+    assert size < 1_000_000
+    assert load_house_codec(name).spec == train_codec.SPECS[name]
+    photo = decode(SAMPLE / "photos/000001_original.jpg")[:176, :176]
+    repainted = codec(name).reconstruct(photo)
+    assert np.abs(repainted.astype(int) - photo).mean() < 20
+    detail = [np.abs(np.diff(rgb.astype(int), axis=1)).mean() for rgb in (photo, repainted)]
+    assert detail[1] < 0.97 * detail[0]
+
+
+def test_no_two_shipped_codecs_share_an_architecture() -> None:
+    specs = [load_house_codec(name).spec for name in HOUSE_CODECS]
+    assert len(set(specs)) == len(specs) == 5
+    assert {spec.upsample for spec in specs} == set(UPSAMPLERS)
+    assert {spec.bottleneck for spec in specs} == set(BOTTLENECKS)
+
+
+@pytest.mark.parametrize("content", ["nothing", "no spec", "another spec"])
+def test_what_is_no_house_codec_says_how_to_make_one(content: str, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    path.write_bytes(b"not safetensors")
-    with pytest.raises(SynthesisError, match="not a house codec"):
+    if content == "no spec":
+        save_file({"a": torch.zeros(1)}, path)
+    elif content == "another spec":
+        spec = {"spec": '{"stages": 1, "latent": 2, "width": 8}'}
+        save_file({"a": torch.zeros(1)}, path, metadata=spec)
+    with pytest.raises(SynthesisError, match=r"x\.safetensors.*train_codec CODEC --output"):
         load_house_codec(path)
 
 
-def test_the_shipped_codec_paints_a_photo_that_still_looks_like_it(photo_factory: object) -> None:
-    codec = load_house_codec()
-    size = sum(p.numel() for p in codec.parameters()) * 2
-    assert size < 1_000_000
-    rgb = photo_factory(96, 128, 0)  # type: ignore[operator]
-    repainted = Codec("house", "house", "house").reconstruct(rgb)
-    error = np.abs(repainted.astype(int) - rgb).mean()
-    assert 0.5 < error < 12, f"mean difference of {error:.1f} grey levels"
+@pytest.mark.slow
+def test_the_command_trains_one_from_train_photos_and_the_loss_falls(
+    tmp_path: Path,
+    photo_factory: Callable[..., np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = HouseCodecSpec(1, 3, 4)
+    monkeypatch.setitem(train_codec.SPECS, "house", spec)
+    for seed in range(4):
+        Image.fromarray(photo_factory(80, 90, seed)).save(tmp_path / f"{seed}.png")
+    splits = ["train", "train", "train", "test"]
+    rows = [{"file_name": f"{i}.png", "label": "real", "split": s} for i, s in enumerate(splits)]
+    write_manifest(tmp_path, pd.DataFrame(rows))
+    (tmp_path / "3.png").write_bytes(b"locked away: reading it fails")
+    output = tmp_path / "codec.safetensors"
+    arguments = ["house", "--output", str(output), "--photos", str(tmp_path)]
+    assert train_codec.main([*arguments, "--steps", "20", "--batch", "4"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0]
+    assert load_house_codec(output).spec == spec
+    write_manifest(tmp_path, pd.DataFrame(rows).assign(split="test"))
+    assert train_codec.main(arguments) == 3

@@ -1,3 +1,5 @@
+"""Painted damage: every type, where it goes, and that nothing else changes."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,17 +8,28 @@ from PIL import Image, ImageDraw
 
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import SynthesisError
+from realdamage.synthesis.damage import TYPES, shade
 from realdamage.synthesis.fields import to_bytes, to_linear
-from realdamage.synthesis.paint import Paint, find_object
+from realdamage.synthesis.paint import Paint, draw_damage, find_object
+
+every_damage = pytest.mark.parametrize("damage", DAMAGES)
 
 
-def photo(height: int = 200, width: int = 260, seed: int = 0) -> np.ndarray:
+def photo(height: int = 200, width: int = 260) -> np.ndarray:
     """A red box on a grey table with a little noise, uint8."""
     image = Image.new("RGB", (width, height), (190, 188, 185))
     box = (width * 0.3, height * 0.25, width * 0.7, height * 0.8)
     ImageDraw.Draw(image).rectangle(box, fill=(180, 40, 35))
-    noise = np.random.default_rng(seed).normal(0, 3, (height, width, 3))
+    noise = np.random.default_rng(0).normal(0, 3, (height, width, 3))
     return (np.asarray(image) + noise).clip(0, 255).astype(np.uint8)
+
+
+def scene(height: int = 240, width: int = 320) -> np.ndarray:
+    """A soft colour gradient with a little texture, linear light."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    base = np.stack([0.3 + 0.2 * x / width, 0.25 + 0.2 * y / height, np.full_like(x, 0.35)], -1)
+    texture = 0.02 * np.random.default_rng(0).standard_normal(base.shape)
+    return (base + texture).clip(0, 1).astype(np.float32)
 
 
 def test_linear_light_and_back_is_exact_for_every_byte() -> None:
@@ -24,31 +37,114 @@ def test_linear_light_and_back_is_exact_for_every_byte() -> None:
     np.testing.assert_array_equal(to_bytes(to_linear(every)), every)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_of_the_manifest_can_be_drawn_and_no_other() -> None:
+    assert tuple(TYPES) == DAMAGES
+    with pytest.raises(SynthesisError, match="scratched"):
+        draw_damage(scene(), "scratchd", np.random.default_rng(0))
+
+
+@every_damage
+def test_area_is_within_bounds_and_the_damage_can_be_seen(damage: str) -> None:
+    linear = scene()
+    shares, contrasts = [], []
+    for seed in range(24):
+        out, alpha = draw_damage(linear, damage, np.random.default_rng(seed))
+        shares.append((alpha > 0).mean())
+        contrasts.append((np.abs(out - linear).max(-1) > 0.02).mean())
+    assert min(shares) > 0.002
+    assert max(shares) < 0.18
+    assert 0.01 < float(np.mean(shares)) < 0.10
+    # Steps of 0.02 in linear light are about 6 levels of 255 in mid-tones: clearly visible.
+    assert float(np.mean(contrasts)) > 0.004
+
+
+@every_damage
+def test_the_blend_says_exactly_where_the_photo_changed(damage: str) -> None:
+    linear = scene()
+    before = linear.copy()
+    out, alpha = draw_damage(linear, damage, np.random.default_rng(1))
+    np.testing.assert_array_equal(linear, before)
+    assert out.dtype == alpha.dtype == np.float32
+    assert 0 <= alpha.min() <= alpha.max() <= 1
+    assert np.isfinite(out).all()
+    assert 0 <= out.min() <= out.max() <= 1
+    np.testing.assert_array_equal(out[alpha == 0], linear[alpha == 0])
+
+
+@every_damage
+@pytest.mark.parametrize("region", [(60, 180, 100, 220), (100, 103, 100, 103)])
+def test_damage_stays_on_the_product(damage: str, region: tuple[int, int, int, int]) -> None:
+    linear = scene()
+    top, bottom, left, right = region
+    product = np.zeros(linear.shape[:2], bool)
+    product[top:bottom, left:right] = True
+    for seed in range(6):
+        out, alpha = draw_damage(linear, damage, np.random.default_rng(seed), product)
+        assert not (alpha > 0)[~product].any()
+        np.testing.assert_array_equal(out[~product], linear[~product])
+
+
+@every_damage
+@pytest.mark.parametrize("shape", [(64, 64), (48, 640), (640, 48), (33, 47)])
+def test_tiny_and_long_photos(damage: str, shape: tuple[int, int]) -> None:
+    out, alpha = draw_damage(scene(*shape), damage, np.random.default_rng(0))
+    assert out.shape == (*shape, 3)
+    assert alpha.shape == shape
+    assert (alpha > 0).any()
+
+
+def test_damage_goes_where_it_is_likely() -> None:
+    linear = scene()
+    likely = np.zeros(linear.shape[:2], np.float32)
+    likely[:, 240:] = 1.0
+    centres = []
+    for seed in range(12):
+        _, alpha = draw_damage(linear, "holed", np.random.default_rng(seed), likely=likely)
+        centres.append(np.nonzero(alpha)[1].mean())
+    assert np.mean(centres) > 230
+
+
+def test_a_slope_towards_the_light_is_brighter() -> None:
+    y, x = np.mgrid[-20:21, -20:21]
+    hollow = -6 * np.exp(-(x**2 + y**2) / 80).astype(np.float32)
+    from_left = shade(hollow, (-0.7, 0.0, 0.714))
+    # In a hollow, the slope on the far side faces the light.
+    assert from_left[20, 27] > 1.1
+    assert from_left[20, 13] < 0.9
+    np.testing.assert_allclose(shade(np.zeros((5, 5), np.float32), (0.0, 0.6, 0.8)), 1.0, atol=1e-6)
+
+
+def test_stains_only_take_light() -> None:
+    linear = scene()
+    for seed in range(8):
+        out, _ = draw_damage(linear, "stained", np.random.default_rng(seed))
+        assert (out <= linear + 1e-6).all()
+
+
+@every_damage
 def test_paint_changes_the_mask_and_nothing_else(damage: str) -> None:
-    rgb = photo()
-    edit = Paint().apply(rgb, np.random.default_rng(2), damage)
-    assert edit.damage == damage
-    assert edit.rgb.dtype == np.uint8
-    assert edit.rgb.shape == rgb.shape
-    assert edit.mask.dtype == np.bool_
-    np.testing.assert_array_equal(edit.rgb[~edit.mask], rgb[~edit.mask])  # tolerance: none
-    changed = (edit.rgb != rgb).any(-1)
+    for rgb in (photo(), *(np.full((96, 96, 3), level, np.uint8) for level in (0, 255))):
+        edit = Paint().apply(rgb, np.random.default_rng(2), damage)
+        assert edit.damage == damage
+        assert edit.rgb.dtype == np.uint8
+        np.testing.assert_array_equal(edit.rgb[~edit.mask], rgb[~edit.mask])
+    edit = Paint().apply(photo(), np.random.default_rng(2), damage)
+    changed = (edit.rgb != photo()).any(-1)
     assert changed.mean() > 0.002
     assert changed[edit.mask].mean() > 0.5
 
 
-def test_paint_is_deterministic() -> None:
-    rgb = photo()
-    for seed in range(4):
-        first = Paint().apply(rgb, np.random.default_rng(seed))
-        again = Paint().apply(rgb, np.random.default_rng(seed))
-        np.testing.assert_array_equal(first.rgb, again.rgb)
-        np.testing.assert_array_equal(first.mask, again.mask)
-        assert first.damage == again.damage
+@every_damage
+def test_one_seed_gives_one_photo(damage: str) -> None:
+    first, again, other = (
+        Paint().apply(photo(), np.random.default_rng(seed), damage) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first.rgb, again.rgb)
+    np.testing.assert_array_equal(first.mask, again.mask)
+    assert (other.rgb != first.rgb).any()
 
 
-def test_all_types_are_drawn_equally_unless_told_otherwise() -> None:
+def test_the_types_are_drawn_evenly() -> None:
     rgb = photo(64, 64)
     counts = dict.fromkeys(DAMAGES, 0)
     for seed in range(200):
@@ -56,11 +152,9 @@ def test_all_types_are_drawn_equally_unless_told_otherwise() -> None:
     # Binomial(200, 0.1): mean 20, standard deviation 4.2.
     assert min(counts.values()) >= 6
     assert max(counts.values()) <= 38
-    only = {
-        Paint(("torn", "holed")).apply(rgb, np.random.default_rng(seed)).damage
-        for seed in range(20)
-    }
-    assert only == {"torn", "holed"}
+    two = Paint(("torn", "holed"))
+    drawn = {two.apply(rgb, np.random.default_rng(seed)).damage for seed in range(20)}
+    assert drawn == {"torn", "holed"}
 
 
 def test_paint_finds_the_product_before_a_plain_background() -> None:
@@ -71,52 +165,17 @@ def test_paint_finds_the_product_before_a_plain_background() -> None:
     truth[50:160, 78:182] = True
     assert (region & truth).sum() / (region | truth).sum() > 0.9
     assert likely[truth].mean() > 3 * likely[~truth].mean()
-    inside = [
-        Paint().apply(rgb, np.random.default_rng(seed)).mask[region].sum() for seed in range(10)
-    ]
-    assert min(inside) > 0
+    for seed in range(10):
+        assert Paint().apply(rgb, np.random.default_rng(seed)).mask[region].any()
 
 
 def test_without_a_plain_background_there_is_no_outline() -> None:
-    busy = np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8)
-    busy = np.asarray(Image.fromarray(busy).resize((160, 120), Image.Resampling.BOX))
-    blocks = np.kron(
-        np.random.default_rng(1).integers(0, 256, (6, 8, 3)), np.ones((20, 20, 1))
-    ).astype(np.uint8)
+    colours = np.random.default_rng(1).integers(0, 256, (6, 8, 3))
+    blocks = np.kron(colours, np.ones((20, 20, 1))).astype(np.uint8)
     assert find_object(blocks)[1] is None
-    assert find_object(busy)[0].shape == (120, 160)
 
 
-def test_paint_keeps_to_a_region() -> None:
-    rgb = photo()
-    region = np.zeros(rgb.shape[:2], bool)
-    region[20:90, 20:120] = True
-    for damage in DAMAGES:
-        edit = Paint().apply(rgb, np.random.default_rng(0), damage, region)
-        assert not edit.mask[~region].any()
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (48, 900), (900, 48)])
-def test_tiny_and_long_photos(shape: tuple[int, int]) -> None:
-    rgb = photo(*shape)
-    for seed in range(5):
-        edit = Paint().apply(rgb, np.random.default_rng(seed))
-        assert edit.rgb.shape == rgb.shape
-        assert edit.mask.any()
-
-
-def test_black_and_white_photos_can_be_painted() -> None:
-    for level in (0, 255):
-        rgb = np.full((96, 96, 3), level, np.uint8)
-        for damage in DAMAGES:
-            edit = Paint().apply(rgb, np.random.default_rng(0), damage)
-            np.testing.assert_array_equal(edit.rgb[~edit.mask], rgb[~edit.mask])
-
-
-def test_wrong_damages_stop_early() -> None:
-    with pytest.raises(SynthesisError, match='Did you mean "scratched"'):
-        Paint(("cracked", "scratchd"))
-    with pytest.raises(SynthesisError, match="damages is empty"):
-        Paint(())
-    with pytest.raises(SynthesisError, match='"dent"'):
-        Paint().apply(photo(), np.random.default_rng(0), "dent")
+@pytest.mark.parametrize("damages", [("cracked", "dent"), ()])
+def test_wrong_damages_stop_early(damages: tuple[str, ...]) -> None:
+    with pytest.raises(SynthesisError, match="cracked"):
+        Paint(damages)

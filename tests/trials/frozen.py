@@ -35,16 +35,24 @@ RENAMED: dict[str, str] = {}
 # Bounds of intervals come from resampling, and may move with the order of its draws.
 SKIPPED = re.compile(r"(^|[/_])(low|high|interval|intervals)(/|$)")
 # Kept as keys; their values change with the day, the machine or the installed releases.
-VOLATILE = re.compile(r"/(ms|created|date|seen|git_commit|command|checkpoint|data_root|root|file|versions/.*)$")
-FROM_NETWORK = re.compile(r"^(predict|detector|evidence)/")  # floats of other machines differ in the last digits
+VOLATILE = re.compile(
+    r"/(ms|created|date|seen|git_commit|command|checkpoint|data_root|root|file|versions/.*)$"
+)
+FROM_NETWORK = re.compile(
+    r"^(predict|detector|evidence)/"
+)  # floats of other machines differ in the last digits
 
 
 def run(values: dict[str, Any], name: str, *command: str) -> str:
     """Runs Python with `command` in ROOT, records the exit code, and returns what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8"
+    )
     if done.returncode > 1:
-        sys.exit(f"{' '.join(command)}\nended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+        sys.exit(
+            f"{' '.join(command)}\nended with exit code {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
     values[f"{name}/exit_code"] = done.returncode
     return done.stdout
 
@@ -70,7 +78,9 @@ def put(values: dict[str, Any], key: str, found: Any) -> None:
 
 def chosen(folder: Path, count: int) -> list[str]:
     """`count` photos of a folder at equal distances in the order of their names."""
-    photos = sorted(path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.jpg"))
+    photos = sorted(
+        path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.jpg")
+    )
     stride = max(1, len(photos) // count)
     return [f"{folder.as_posix()}/{name}" for name in photos[::stride][:count]]
 
@@ -84,11 +94,26 @@ def measure() -> dict[str, Any]:
     photos += chosen(SHARED, PHOTOS - len(photos))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        data = ("data.root=data/sample", "data.split=null", "robustness=jpeg", f"paths.out={out}", "name=evaluation")
+        data = (
+            "data.root=data/sample",
+            "data.split=null",
+            "robustness=jpeg",
+            f"paths.out={out}",
+            "name=evaluation",
+        )
         run(values, "evaluate", "src/realdamage/evaluate.py", f"checkpoint={model['file']}", *data)
         put(values, "metrics", json.loads((out / "evaluation/metrics.json").read_text("utf-8")))
 
-        run(values, "predict", *realdamage, "predict", *photos, "--output", str(out / "verdicts.jsonl"), threads)
+        run(
+            values,
+            "predict",
+            *realdamage,
+            "predict",
+            *photos,
+            "--output",
+            str(out / "verdicts.jsonl"),
+            threads,
+        )
         for line in (out / "verdicts.jsonl").read_text("utf-8").splitlines():
             row = json.loads(line)
             kept = {name: row[name] for name in ("outcome", "score", "probability")}
@@ -96,7 +121,12 @@ def measure() -> dict[str, Any]:
             put(values, f"predict/{row['file_name']}", {**kept, "reasons": codes})
 
         claim = ["--photo", f"{SAMPLE}/000004_ai_region.jpg", f"{SAMPLE}/000005_damaged.jpg"]
-        claim += ["--listing", f"{SAMPLE}/000004_original.jpg", "--text=arrived broken", "--claim-id=frozen"]
+        claim += [
+            "--listing",
+            f"{SAMPLE}/000004_original.jpg",
+            "--text=arrived broken",
+            "--claim-id=frozen",
+        ]
         run(values, "claim", *realdamage, "claim", *claim, "--out", str(out / "evidence"), threads)
         put(values, "evidence", json.loads((out / "evidence/evidence.json").read_text("utf-8")))
 
@@ -106,12 +136,17 @@ def measure() -> dict[str, Any]:
         audit["verdict"].pop("tests")  # the same figures again, rounded, with their intervals
         put(values, "audit", audit)
 
-        for name, *options in (["platt"], ["isotonic", "--calibration=isotonic", "--fpr=0.4", "--miss=0.4"]):
+        for name, *options in (
+            ["platt"],
+            ["isotonic", "--calibration=isotonic", "--fpr=0.4", "--miss=0.4"],
+        ):
             calibrated = str(out / f"{name}.onnx")
             options += ["--manifest=data/sample", f"--output={calibrated}", threads]
             run(values, f"calibrate/{name}", *realdamage, "calibrate", model["file"], *options)
             now = json.loads(run(values, f"calibrate/{name}/info", *realdamage, "info", calibrated))
-            put(values, f"calibrate/{name}", {part: now[part] for part in ("calibration", "policy")})
+            put(
+                values, f"calibrate/{name}", {part: now[part] for part in ("calibration", "policy")}
+            )
 
     sys.path.insert(0, str(ROOT / "src"))
     from realdamage import Detector
@@ -154,7 +189,13 @@ if __name__ == "__main__":
         print(f"{SHARED} is not there: its photos are skipped")
     found = measure()
     if sys.argv[1:] == ["record"]:
-        RECORDED.write_text(json.dumps(found, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        RECORDED.write_text(
+            json.dumps(found, ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
+        )
         sys.exit(print(f"{len(found)} values → {RECORDED.relative_to(ROOT)}"))
     recorded = json.loads(RECORDED.read_text("utf-8")).items()
-    sys.exit(compare({k: v for k, v in recorded if shared or not k.startswith(f"predict/{SHARED}/")}, found))
+    sys.exit(
+        compare(
+            {k: v for k, v in recorded if shared or not k.startswith(f"predict/{SHARED}/")}, found
+        )
+    )

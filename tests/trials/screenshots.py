@@ -23,8 +23,8 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import write_atomically
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -1,17 +1,12 @@
-"""A claim, not just a photo: all its photos judged together, one recommendation, evidence that can be checked later.
+"""A claim with all its photos: one recommendation, and evidence that can be checked later."""
 
-`judge_claim` judges, `write_evidence` keeps it, `verify_evidence` checks what was kept, `ClaimIndex` remembers earlier
-claims, `ClaimPolicy` holds the rules.
-"""
-
+from realdamage.claims.decide import Claim, ClaimPhoto, Duplicate, ListingPhoto
 from realdamage.claims.evidence import schema, write_evidence
 from realdamage.claims.index import ClaimIndex
 from realdamage.claims.judge import judge_claim, new_claim_id
 from realdamage.claims.log import EvidenceLog, LogReport
-from realdamage.claims.policy import ClaimPolicy
-from realdamage.claims.values import Claim, ClaimPhoto, Duplicate, ListingPhoto
+from realdamage.claims.policy import ClaimPolicy, Recommendation, message_to_buyer
 from realdamage.claims.verify import VerifyReport, verify_evidence
-from realdamage.claims.wording import Recommendation, message_to_buyer
 
 __all__ = [
     "Claim",

@@ -1,44 +1,61 @@
-"""Writes what was found about a claim into a folder that can be kept, printed and checked years later.
+"""Writes the findings about a claim into a folder that can be kept, printed and checked.
 
-evidence.html for people, evidence.json for programs (evidence.schema.json describes it), log.jsonl with the digests of
-both. The folder appears whole or not at all.
+evidence.html for people, evidence.json for programs (evidence.schema.json), log.jsonl with the
+digests of both. The folder appears complete or not at all.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
+from PIL import Image
+
+from realdamage.claims.decide import Claim
 from realdamage.claims.log import EvidenceLog
 from realdamage.claims.page import render_page
-from realdamage.claims.pictures import PhotoPictures, draw_pictures
-from realdamage.claims.values import Claim
-from realdamage.core.decoding import PHOTO_SUFFIXES
+from realdamage.core.decode import decode
+from realdamage.core.overlay import draw_overlay
 from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import PHOTO_SUFFIXES
 
-JSON_NAME, HTML_NAME, LOG_NAME, ORIGINALS = (
-    "evidence.json",
-    "evidence.html",
-    "log.jsonl",
-    "originals",
-)
+JSON_NAME, HTML_NAME, LOG_NAME = "evidence.json", "evidence.html", "log.jsonl"
+ORIGINALS = "originals"
 EVENT = "evidence_written"
-"""Of the log's entries about a folder of evidence."""
+"""The event of log entries about a folder of evidence."""
+MAX_SIDE = 720
+"""Of a picture in the page, in pixels; it then has at most about 150 kB."""
+_QUALITY = 80
+
+Files: TypeAlias = Sequence[tuple[str, bytes]]
+
+
+@dataclass
+class PhotoPictures:
+    """Data URIs: the photo; the photo with its heat map, or ""; (listing photo, picture) pairs."""
+
+    photo: str
+    heat: str = ""
+    comparisons: list[tuple[str, str]] = field(default_factory=list)
 
 
 def write_evidence(
     claim: Claim,
-    photos: Sequence[tuple[str, bytes]],
-    listings: Sequence[tuple[str, bytes]],
+    photos: Files,
+    listings: Files,
     folder: str | Path,
     *,
     keep_originals: bool = False,
@@ -47,12 +64,12 @@ def write_evidence(
 ) -> Path:
     """Write the evidence of a claim into `folder`; returns its evidence.html.
 
-    photos, listings: what `judge_claim` was given, in the same order. keep_originals: the files too, as they came, with
-    all that their metadata tell; without it, their digests only. overwrite: replace evidence that is there; its log
-    goes on. log: one log over all claims, which gets the entry too.
+    photos, listings: what `judge_claim` was given, in the same order.
+    keep_originals: keep the files too, with all their metadata; otherwise only their digests.
+    overwrite: replace evidence in the folder; its log continues. log: a log over all claims.
 
-    Raises UsageError when the folder is there and not empty, or the photos are not the claim's; RealDamageError when it
-    cannot be written, and nothing is left behind then.
+    Raises UsageError when the folder is not empty, or the photos are others; RealDamageError when
+    it cannot be written, and then nothing is left behind.
     """
     folder = Path(folder)
     check_free(folder, overwrite)
@@ -61,15 +78,11 @@ def write_evidence(
     if log is not None:
         if log.path.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
-                f"{log.path}: a log over all claims cannot lie in the evidence of one; name another place"
+                f"{log.path}: a log over all claims cannot be inside the evidence of one; move it"
             )
         log.recover()
         _ = log.head  # a broken log is an error before anything is written
-    by_name = {shown.name: data for shown, (_, data) in zip(claim.listings, listings, strict=True)}
-    pictures = [
-        draw_pictures(photo, data, by_name)
-        for photo, (_, data) in zip(claim.photos, photos, strict=True)
-    ]
+    pictures = _draw_pictures(claim, [data for _, data in photos], [data for _, data in listings])
     kept = dict(_originals(photos, listings)) if keep_originals else {}
     files = kept | _texts(claim, pictures, list(kept))
     event = {
@@ -90,7 +103,7 @@ def write_evidence(
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raises UsageError when evidence cannot be written there without losing what is not evidence of ours."""
+    """Raises UsageError when writing evidence there would remove anything but evidence."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -98,16 +111,23 @@ def check_free(folder: Path, overwrite: bool) -> None:
     inside = {path.name for path in folder.iterdir()}
     if inside and not overwrite:
         raise UsageError(
-            f"{folder}: is not empty; name another folder, or replace what is there with --overwrite"
+            f"{folder}: is not empty; name another folder, or replace its contents with "
+            "--overwrite",
+            code="not_empty",
         )
-    if inside and JSON_NAME not in inside:
+    other = sorted(inside - {JSON_NAME, HTML_NAME, LOG_NAME, ORIGINALS})
+    if inside and (other or JSON_NAME not in inside):
+        named = repr(other[0]) if other else "no evidence"
         raise UsageError(
-            f"{folder}: holds other files than evidence, which --overwrite would remove; name another folder"
+            f"{folder}: contains {named}, and --overwrite would remove everything; name another "
+            "folder",
+            code="not_evidence",
         )
-    if other := sorted(inside - {JSON_NAME, HTML_NAME, LOG_NAME, ORIGINALS}):
-        raise UsageError(
-            f"{folder}: holds {other[0]!r} beside the evidence, which --overwrite would remove; move it first"
-        )
+
+
+@cache
+def _schema_text() -> str:
+    return Path(__file__).with_name("evidence.schema.json").read_text(encoding="utf-8")
 
 
 def schema() -> dict[str, Any]:
@@ -116,9 +136,51 @@ def schema() -> dict[str, Any]:
     return found
 
 
-@cache
-def _schema_text() -> str:
-    return Path(__file__).with_name("evidence.schema.json").read_text(encoding="utf-8")
+def _draw_pictures(
+    claim: Claim, photos: Sequence[bytes], listings: Sequence[bytes]
+) -> list[PhotoPictures | None]:
+    """Small new pictures of each photo, without metadata; None for an unreadable photo. Each file
+    is decoded once."""
+    from realdamage.photo_pairs.draw import PAIR_SIDE, draw_comparison
+
+    found: list[PhotoPictures | None] = []
+    halves: list[Image.Image] = []
+    for photo, data in zip(claim.photos, photos, strict=True):
+        if photo.error:
+            found.append(None)
+            halves.append(Image.new("RGB", (1, 1)))
+            continue
+        rgb = decode(data)
+        small = _small(Image.fromarray(rgb), MAX_SIDE)
+        drawn = PhotoPictures(_data_uri(small))
+        if photo.verdict is not None and photo.verdict.heatmap is not None:
+            heat = draw_overlay(np.asarray(small), photo.verdict, reasons=False)
+            drawn.heat = _data_uri(heat)
+        found.append(drawn)
+        halves.append(_small(Image.fromarray(rgb), PAIR_SIDE) if photo.comparisons else small)
+    for listing, data in zip(claim.listings, listings, strict=True):
+        if listing.error:
+            continue
+        rgb = decode(data)
+        for photo, pictures, half in zip(claim.photos, found, halves, strict=True):
+            comparison = dict(photo.comparisons).get(listing.name)
+            if pictures is None or comparison is None or comparison.outcome == "unrelated":
+                continue
+            pair = draw_comparison(np.asarray(half), rgb, comparison)
+            pair.thumbnail((2 * MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+            pictures.comparisons.append((listing.name, _data_uri(pair)))
+    return found
+
+
+def _small(picture: Image.Image, side: int) -> Image.Image:
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return picture
+
+
+def _data_uri(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.convert("RGB").save(data, format="JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 
 def _texts(
@@ -126,36 +188,32 @@ def _texts(
 ) -> dict[str, bytes]:
     values = claim.to_dict(heatmaps=True) | {"originals": list(kept)}
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    data = text.encode(
-        "utf-8", errors="replace"
-    )  # a file's own metadata may hold halves of characters
+    # A file's metadata may contain lone surrogates.
+    data = text.encode("utf-8", errors="replace")
     page = render_page(claim, pictures, hashlib.sha256(data).hexdigest(), kept)
     return {JSON_NAME: data, HTML_NAME: page.encode("utf-8", errors="replace")}
 
 
-def _originals(
-    photos: Sequence[tuple[str, bytes]], listings: Sequence[tuple[str, bytes]]
-) -> Iterator[tuple[str, bytes]]:
+def _originals(photos: Files, listings: Files) -> Iterator[tuple[str, bytes]]:
     """(path in the folder, bytes); the buyer's own file names stay out of the file system."""
     for kind, given in (("photo", photos), ("listing", listings)):
         for number, (name, data) in enumerate(given, start=1):
             suffix = Path(name).suffix.lower()
-            yield (
-                f"{ORIGINALS}/{kind}-{number:02d}{suffix if suffix in PHOTO_SUFFIXES else '.bin'}",
-                data,
-            )
+            ending = suffix if suffix in PHOTO_SUFFIXES else ".bin"
+            yield f"{ORIGINALS}/{kind}-{number:02d}{ending}", data
 
 
-def _check_same(what: str, digests: Sequence[str], given: Sequence[tuple[str, bytes]]) -> None:
+def _check_same(what: str, digests: Sequence[str], given: Files) -> None:
     if [hashlib.sha256(data).hexdigest() for _, data in given] != list(digests):
         raise UsageError(
-            f"the {what}s given are not those that the claim was judged by; pass the same, in the same order"
+            f"these are not the {what}s of the claim; pass the same files in the same order",
+            code="other_photos",
         )
 
 
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
-    """A new folder beside, which takes the place of `folder` at the end; what was there is removed only then."""
+    """A new folder, which replaces `folder` at the end; the old one is removed only then."""
     mark = secrets.token_hex(4)
     folder = folder.resolve()
     made, old = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("tmp", "old"))
@@ -172,8 +230,9 @@ def _replaced(folder: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise RealDamageError(
-            f"{folder}: the evidence cannot be written: {error.strerror or error}. Nothing was changed; make room, or "
-            "choose another place"
+            f"{folder}: the evidence cannot be written: {error.strerror or error}. "
+            "Check free space and permissions.",
+            code="cannot_write",
         ) from error
     finally:
         for left in (made, old):

@@ -1,9 +1,10 @@
-"""Remembers which photos earlier claims brought, as hashes and claim ids only: never a photo, a file name or a text.
+"""Remembers the photos of earlier claims as hashes and claim ids: no photo, file name or text.
 
-SQLite in WAL mode, one connection a thread, so that several threads and processes read and write at once. Every search
-compares the 64-bit hashes of *all* photos (8 bytes each, kept in memory and topped up with what was added since), which
-finds whatever lies within the radius and takes about a millisecond for 100,000; bands of bits would miss light crops,
-whose distance is above what four 16-bit bands can promise (3). Candidates are then compared as `sightings` does.
+Stricter than in a training set (data/duplicates.py), since a person's claim depends on it: two
+shots of one thing are different photos, and plain surfaces match only byte by byte.
+
+SQLite in WAL mode, one connection a thread. Every search compares the 64-bit hashes of *all* photos
+(8 bytes each, cached), about a millisecond for 100,000; bands of bits would miss light crops.
 """
 
 from __future__ import annotations
@@ -14,24 +15,32 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from realdamage.claims.sightings import COARSE_RADIUS, Fingerprint, match, take_fingerprint
-from realdamage.claims.values import Duplicate
-from realdamage.core.fingerprint import PhotoHash
-from realdamage.core.photo import PixelSpec, read_photo
+from realdamage.claims.decide import Duplicate
+from realdamage.core.decode import UInt8Array
+from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.errors import RealDamageError, UsageError
 
+COARSE_RADIUS = 12
+"""Bits of 64 in which candidates may differ."""
+FINE_RADIUS = 32
+"""Bits of 256 in which the same photo may differ. Re-saves down to a third of the side stay below
+15, half of the crops by 2% below 34; from 38 on, photos of two similar products on one shelf match
+(data/results/LOG.md)."""
+CORRELATION = 0.93
+"""Of the thumbnails, at least."""
+_PLAIN_CONTRAST = 4.0  # grey levels over the frame of any channel: a coloured wall has less
 _VERSION = 1
-_APPLICATION = (
-    0x7264_6D67  # "rdmg", in the header of the file: another program's database is not written to
-)
+_APPLICATION = 0x7264_6D67  # "rdmg", in the file's header: other programs' databases are left alone
 _WAIT_S = 30.0  # for another process that is writing
-_MOST = 50  # findings a photo: who repeats a photo more often is known by then
+_MOST = 50  # findings a photo: more do not help anybody
 _OLDEST_DAYS = 36_500
 _CANDIDATES = 500  # rows a query, below SQLite's oldest limit of 999 parameters
 _SCHEMA = """
@@ -47,8 +56,61 @@ CREATE INDEX IF NOT EXISTS photos_seen ON photos (seen);
 """
 
 
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """sha256: hex digest of the bytes. seen, mirror: hashes of the photo, and of it mirrored."""
+
+    sha256: str
+    seen: PhotoHash
+    mirror: PhotoHash
+
+
+def take_fingerprint(rgb: UInt8Array, sha256: str) -> Fingerprint:
+    """The fingerprint of decoded pixels, uint8 [h, w, 3]. Raises MissingExtraError without
+    imagehash."""
+    photo = Image.fromarray(rgb)
+    photo.thumbnail((512, 512), Image.Resampling.BOX)
+    small = np.asarray(photo.resize((16, 16), Image.Resampling.BOX), np.float32)
+    turned = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    hashes = [perceptual_hash(one) for one in (photo, turned)]
+    if float(small.std(axis=(0, 1)).max()) < _PLAIN_CONTRAST:
+        hashes = [one._replace(thumbnail=np.zeros_like(one.thumbnail)) for one in hashes]
+    return Fingerprint(sha256, *hashes)
+
+
+def distance(a: PhotoHash, b: PhotoHash) -> int | None:
+    """Bits of 256 between two photos that count as the same; None for others and plain ones."""
+    if int(np.bitwise_count(a.coarse ^ b.coarse)) > COARSE_RADIUS:
+        return None
+    bits = int(np.bitwise_count(a.fine ^ b.fine).sum())
+    if bits > FINE_RADIUS or float(a.thumbnail @ b.thumbnail) < CORRELATION:
+        return None
+    return bits
+
+
+def _match(photo: Fingerprint, sha256: str, other: PhotoHash) -> tuple[int, bool, bool] | None:
+    """(distance, exact, mirrored) when the other photo is the same one; None otherwise."""
+    if photo.sha256 == sha256:
+        return 0, True, False
+    for mirrored, own in ((False, photo.seen), (True, photo.mirror)):
+        if (bits := distance(own, other)) is not None:
+            return bits, False, mirrored
+    return None
+
+
+def repeats(photos: Sequence[tuple[str, Fingerprint]]) -> list[Duplicate]:
+    """Photos of one claim that repeat an earlier one: each pair once, under the later photo."""
+    found = []
+    for index, (name, photo) in enumerate(photos):
+        for earlier, other in photos[:index]:
+            if (same := _match(photo, other.sha256, other.seen)) is not None:
+                bits, exact, mirrored = same
+                found.append(Duplicate(name, earlier, "", bits, exact, "", mirrored))
+    return found
+
+
 class _Connection(threading.local):
-    """What one thread holds: its connection, and the hashes that it has read so far."""
+    """What one thread has: its connection, and the hashes that it has read so far."""
 
     def __init__(self) -> None:
         self.sqlite: sqlite3.Connection | None = None
@@ -57,11 +119,10 @@ class _Connection(threading.local):
 
 
 class ClaimIndex:
-    """The index in one file, made when it is not there; use it in a `with`, or `close` it.
+    """The index in one file, made on first use; use it in a `with`, or `close` it.
 
-    counts(claim_id, earlier): whether photos of that claim may be found; all are without it. `earlier`: they were added
-    before those of the claim that asks. Methods raise RealDamageError, naming the file, when it is another program's or
-    cannot be read or written.
+    counts(claim_id, earlier): whether photos of that claim may be found; `earlier`: added before
+    those of the claim that asks. Methods raise RealDamageError, naming the file.
     """
 
     def __init__(
@@ -81,19 +142,14 @@ class ClaimIndex:
         return index
 
     def check(self) -> None:
-        """Refuse a file that is no index now, not in the middle of a claim."""
+        """Refuse a file that is not an index now, not in the middle of a claim."""
         with self._transaction():
             pass
 
-    def __enter__(self) -> ClaimIndex:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -102,109 +158,75 @@ class ClaimIndex:
             return int(sqlite.execute("SELECT count(*) FROM photos").fetchone()[0])
 
     def has_photo(self, sha256: str) -> bool:
-        """Whether a claim brought the file with this SHA-256, as hex digits."""
+        """Whether a claim had the file with this SHA-256, as hex digits."""
+        query = "SELECT 1 FROM photos WHERE sha256 = ? LIMIT 1"
         with self._transaction(write=False) as sqlite:
-            found = sqlite.execute(
-                "SELECT 1 FROM photos WHERE sha256 = ? LIMIT 1", (bytes.fromhex(sha256),)
-            )
-            return found.fetchone() is not None
-
-    def add(
-        self, claim_id: str, photos: Sequence[tuple[str, bytes]], *, seen: str | None = None
-    ) -> int:
-        """Remember the photos (name, bytes) of a claim; returns how many were new. Names are not stored.
-
-        Raises PhotoError when one cannot be read; nothing is stored then.
-        """
-        return self.add_fingerprints(
-            claim_id, [_fingerprint_of(name, data) for name, data in photos], seen=seen
-        )
+            return sqlite.execute(query, (bytes.fromhex(sha256),)).fetchone() is not None
 
     def add_fingerprints(
         self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None
     ) -> int:
-        """`add` of photos whose fingerprints were taken before. Photos that the claim has already keep their time."""
+        """Remember the photos of a claim; returns how many were new. Old ones keep their time."""
         if not claim_id:
-            raise UsageError("the index: a claim needs a claim_id to be remembered by")
+            raise UsageError("the index needs the claim_id of a claim")
         seen = seen or dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        count = "SELECT count(*) FROM photos WHERE claim_id = ?"
         with self._transaction() as sqlite:
-            (number,) = sqlite.execute(
-                "SELECT count(*) FROM photos WHERE claim_id = ?", (claim_id,)
-            ).fetchone()
-            before = number
+            before = number = int(sqlite.execute(count, (claim_id,)).fetchone()[0])
             for photo in photos:
                 cursor = sqlite.execute(
-                    "INSERT OR IGNORE INTO photos (claim_id, number, seen, sha256, coarse, fine, thumbnail) "
+                    "INSERT OR IGNORE INTO photos "
+                    "(claim_id, number, seen, sha256, coarse, fine, thumbnail) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (claim_id, number + 1, seen, bytes.fromhex(photo.sha256), *_to_row(photo.seen)),
                 )
                 number += cursor.rowcount
-        return int(number - before)
-
-    def find(
-        self, photo: bytes, *, name: str = "photo", other_than: str = ""
-    ) -> tuple[Duplicate, ...]:
-        """Where a photo was seen, nearest first and at most 50; `other_than`: the photo's own claim, which is left out.
-
-        Raises PhotoError when it cannot be read.
-        """
-        return self.find_fingerprint(_fingerprint_of(name, photo), name=name, other_than=other_than)
+        return number - before
 
     def find_fingerprint(
         self, photo: Fingerprint, *, name: str = "photo", other_than: str = ""
     ) -> tuple[Duplicate, ...]:
-        """`find` of a photo whose fingerprint was taken before."""
+        """Where a photo was seen, nearest first, at most 50. other_than: the photo's own claim."""
         found = []
+        exact = "SELECT id FROM photos WHERE sha256 = ?"
         with self._transaction(write=False) as sqlite:
             self._top_up(sqlite)
             own = np.array([photo.seen.coarse, photo.mirror.coarse], np.uint64)
             near = (np.bitwise_count(own[:, None] ^ self._own.coarse) <= COARSE_RADIUS).any(axis=0)
             ids = {int(row) for row in self._own.ids[near]}
-            exact = sqlite.execute(
-                "SELECT id FROM photos WHERE sha256 = ?", (bytes.fromhex(photo.sha256),)
-            )
-            rows = list(_rows(sqlite, sorted(ids | {row for (row,) in exact})))
+            ids |= {row for (row,) in sqlite.execute(exact, (bytes.fromhex(photo.sha256),))}
+            rows = list(_rows(sqlite, sorted(ids)))
             first = min((row[0] for row in rows if row[1] == other_than), default=0)
             for row_id, claim_id, number, seen, sha256, coarse, fine, thumbnail in rows:
-                same = (
-                    match(photo, sha256.hex(), _from_row(coarse, fine, thumbnail))
-                    if claim_id != other_than
-                    else None
-                )
-                if same is not None:
+                if claim_id == other_than:
+                    continue
+                other = _from_row(coarse, fine, thumbnail)
+                if (same := _match(photo, sha256.hex(), other)) is not None:
                     bits, is_exact, mirrored = same
-                    one = Duplicate(
-                        name, f"photo {number}", claim_id, bits, is_exact, seen, mirrored
-                    )
+                    of = f"photo {number}"
+                    one = Duplicate(name, of, claim_id, bits, is_exact, seen, mirrored)
                     found.append((one, row_id < first))
-        found.sort(
-            key=lambda pair: (
-                not pair[0].exact,
-                pair[0].distance,
-                pair[0].seen,
-                pair[0].claim_id,
-                pair[0].of,
-            )
-        )
+        found.sort(key=lambda pair: _nearest_first(pair[0]))
         counted = (one for one, earlier in found if self._counts(one.claim_id, earlier))
         return tuple(itertools.islice(counted, _MOST))
 
     def delete(self, claim_id: str) -> int:
-        """Forget a claim; returns how many photos it had. The file's pages are overwritten with zeros."""
+        """Forget a claim; returns how many photos it had. The file's pages are overwritten with
+        zeros."""
         with self._transaction() as sqlite:
             return sqlite.execute("DELETE FROM photos WHERE claim_id = ?", (claim_id,)).rowcount
 
     def purge(self, older_than_days: float) -> int:
-        """Forget the photos seen longer ago; returns how many. Raises UsageError unless 0 <= age <= 36,500 days."""
+        """Forget older photos; returns how many. Raises UsageError unless in 0..36,500 days."""
         if not 0 <= older_than_days <= _OLDEST_DAYS:
             raise UsageError(
-                f"older_than_days={older_than_days:g}: must be a number of days in 0..{_OLDEST_DAYS}"
+                f"older_than_days={older_than_days:g}: must be a number of days in "
+                f"0..{_OLDEST_DAYS}"
             )
         limit = dt.datetime.now(dt.UTC) - dt.timedelta(days=older_than_days)
+        before = (limit.isoformat(timespec="seconds"),)
         with self._transaction() as sqlite:
-            return sqlite.execute(
-                "DELETE FROM photos WHERE seen < ?", (limit.isoformat(timespec="seconds"),)
-            ).rowcount
+            return sqlite.execute("DELETE FROM photos WHERE seen < ?", before).rowcount
 
     def close(self) -> None:
         """Close the connections of all threads; none may be in use."""
@@ -215,19 +237,16 @@ class ClaimIndex:
         self._own = _Connection()
 
     def _top_up(self, sqlite: sqlite3.Connection) -> None:
-        """Read the hashes added since. Ids are never used twice, so what was deleted just finds no row any more."""
+        """Read the new hashes. Ids are never used twice, so deleted ones simply find no row."""
         last = int(self._own.ids[-1]) if len(self._own.ids) else 0
         # From the index alone, which is a tenth of the table.
-        rows = sqlite.execute(
-            "SELECT id, coarse FROM photos INDEXED BY photos_coarse WHERE id > ? ORDER BY id",
-            (last,),
-        )
-        added = np.fromiter(itertools.chain.from_iterable(rows), np.int64).reshape(-1, 2)
+        query = "SELECT id, coarse FROM photos INDEXED BY photos_coarse WHERE id > ? ORDER BY id"
+        rows = itertools.chain.from_iterable(sqlite.execute(query, (last,)))
+        added = np.fromiter(rows, np.int64).reshape(-1, 2)
         if len(added):
+            coarse = added[:, 1].copy().view(np.uint64)
             self._own.ids = np.concatenate([self._own.ids, added[:, 0]])
-            self._own.coarse = np.concatenate(
-                [self._own.coarse, added[:, 1].copy().view(np.uint64)]
-            )
+            self._own.coarse = np.concatenate([self._own.coarse, coarse])
 
     @contextmanager
     def _transaction(self, write: bool = True) -> Iterator[sqlite3.Connection]:
@@ -242,14 +261,16 @@ class ClaimIndex:
             sqlite.commit()
         except sqlite3.Error as error:
             raise RealDamageError(
-                f"{self.path}: the index of claims cannot be used: {error}. Check that the file is one, that its "
-                "folder can be written, and that the disk has room"
+                f"{self.path}: cannot use the index of claims: {error}. Check that it is one, and "
+                "its "
+                "folder's free space and permissions.",
+                code="index_unusable",
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
         if not self.path.parent.is_dir():
             raise UsageError(
-                f"{self.path}: the index of claims cannot be made: no folder {self.path.parent}"
+                f"{self.path}: cannot make the index of claims: no folder {self.path.parent}"
             )
         sqlite = sqlite3.connect(
             self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
@@ -265,53 +286,49 @@ class ClaimIndex:
         return sqlite
 
     def _prepare(self, sqlite: sqlite3.Connection) -> None:
-        # Tables first: another process may be making them, and writes the two numbers in the same transaction.
+        def pragma(key: str) -> int | str:
+            value: int | str = sqlite.execute(f"PRAGMA {key}").fetchone()[0]
+            return value
+
+        # Tables first: another process that makes them writes both numbers in the same transaction.
         tables = sqlite.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        application, version = (
-            sqlite.execute(f"PRAGMA {key}").fetchone()[0]
-            for key in ("application_id", "user_version")
-        )
-        if tables and (application, version) != (_APPLICATION, _VERSION):
+        found = (pragma("application_id"), pragma("user_version"))
+        if tables and found != (_APPLICATION, _VERSION):
             raise RealDamageError(
-                f"{self.path}: not an index of claims of this version (application {application:#x}, version "
-                f"{version}); name another file, and it will be made"
+                f"{self.path}: not an index of claims of this version (application {found[0]:#x}, "
+                f"version {found[1]}); name a new file",
+                code="not_an_index",
             )
-        if sqlite.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        if pragma("journal_mode") != "wal":
             sqlite.execute("PRAGMA journal_mode = WAL")
         sqlite.execute("PRAGMA synchronous = NORMAL")
         sqlite.execute("PRAGMA secure_delete = ON")
         if not tables:
             sqlite.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION}; "
-                "COMMIT;"
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION}; "
+                f"PRAGMA user_version = {_VERSION}; COMMIT;"
             )
 
 
-def _fingerprint_of(name: str, data: bytes) -> Fingerprint:
-    photo = read_photo(data, PixelSpec(), name=name)
-    return take_fingerprint(photo.rgb, photo.sha256)
+def _nearest_first(one: Duplicate) -> tuple[bool, int, str, str, str]:
+    return not one.exact, one.distance, one.seen, one.claim_id, one.of
 
 
 def _rows(
     sqlite: sqlite3.Connection, ids: Sequence[int]
 ) -> Iterator[tuple[int, str, int, str, bytes, int, bytes, bytes]]:
+    columns = "id, claim_id, number, seen, sha256, coarse, fine, thumbnail"
     for start in range(0, len(ids), _CANDIDATES):
         some = ids[start : start + _CANDIDATES]
         marks = ",".join("?" * len(some))
-        yield from sqlite.execute(
-            f"SELECT id, claim_id, number, seen, sha256, coarse, fine, thumbnail FROM photos WHERE id IN ({marks})",
-            some,
-        )
+        yield from sqlite.execute(f"SELECT {columns} FROM photos WHERE id IN ({marks})", some)
 
 
 def _to_row(found: PhotoHash) -> tuple[int, bytes, bytes]:
-    """The thumbnail in 8 bits a value: its correlation moves by less than a thousandth."""
+    """The thumbnail in 8 bits a value: its correlation changes by less than a thousandth."""
     thumbnail = np.clip(np.rint(found.thumbnail * 512), -127, 127).astype(np.int8)
-    return (
-        int(np.uint64(found.coarse).view(np.int64)),
-        found.fine.astype("<u8").tobytes(),
-        thumbnail.tobytes(),
-    )
+    coarse = int(np.uint64(found.coarse).view(np.int64))
+    return coarse, found.fine.astype("<u8").tobytes(), thumbnail.tobytes()
 
 
 def _from_row(coarse: int, fine: bytes, thumbnail: bytes) -> PhotoHash:

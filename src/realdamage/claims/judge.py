@@ -1,4 +1,5 @@
-"""Judges a whole claim: each photo by itself, beside the listing, the claim's other photos and earlier claims."""
+"""Judges a whole claim: each photo by itself, against the listing photos, the claim's other photos
+and earlier claims. Every photo is decoded once."""
 
 from __future__ import annotations
 
@@ -7,43 +8,38 @@ import hashlib
 import importlib.metadata
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from realdamage.claims.decision import decide
+from realdamage.claims.decide import Claim, ClaimPhoto, ListingPhoto, decide
+from realdamage.claims.index import ClaimIndex, Fingerprint, repeats, take_fingerprint
 from realdamage.claims.policy import ClaimPolicy
-from realdamage.claims.sightings import Fingerprint, repeats, take_fingerprint
-from realdamage.claims.values import Claim, ClaimPhoto, ListingPhoto
-from realdamage.core.decoding import MAX_PIXELS
-from realdamage.core.photo import Photo, read_photo
+from realdamage.core.decode import MAX_PIXELS
+from realdamage.core.tiles import Photo, read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, UsageError
-from realdamage.phrases.sentences import Phrase, printable
+from realdamage.phrases import printable
 
 if TYPE_CHECKING:
-    from realdamage.claims.index import ClaimIndex
     from realdamage.core.detector import Detector
+    from realdamage.photo_pairs import Comparison, Prepared
     from realdamage.provenance import TrustAnchors
 
+Files: TypeAlias = Sequence[tuple[str, bytes]]
 MAX_TEXT = 20_000
 """Characters of a claim's text."""
 _MAX_NAME = 120
 _PACKAGES = (
-    "realdamage",
-    "numpy",
-    "pillow",
-    "onnxruntime",
-    "opencv-python-headless",
-    "c2pa-python",
-    "imagehash",
+    *("realdamage", "numpy", "pillow", "onnxruntime"),
+    *("opencv-python-headless", "c2pa-python", "imagehash"),
 )
 
 
 def judge_claim(
-    photos: Sequence[tuple[str, bytes]],
+    photos: Files,
     *,
     detector: Detector,
-    listings: Sequence[tuple[str, bytes]] = (),
+    listings: Files = (),
     text: str = "",
     claim_id: str | None = None,
     policy: ClaimPolicy | None = None,
@@ -52,36 +48,36 @@ def judge_claim(
     max_pixels: int = MAX_PIXELS,
     trust_anchors: TrustAnchors | None = None,
 ) -> Claim:
-    """Judge the photos of one claim: (name, bytes) each, as the buyer sent them; `listings` likewise, as they were on
-    sale. A photo that cannot be read fails alone.
+    """Judge the photos of one claim: (name, bytes) each, and `listings`. An unreadable photo does
+    not stop the others.
 
-    text: what the buyer wrote; it is kept beside the result and decides nothing. claim_id: yours, or one is made up.
-    policy: the default without one. index: of earlier claims; this claim's photos are put in *before* they are looked
-    up, so that of two claims judged at once at least one sees the other. verdicts: how a read photo is judged; by
-    default `detector.predict_photo`. max_pixels: of a photo, from its header; one with more counts as unreadable.
-    trust_anchors: authorities that you trust to say who signed content credentials; without, no signer is trusted.
+    text: what the buyer wrote; it decides nothing. claim_id: yours, or a new one.
+    index: of earlier claims. This claim's photos are added *before* they are looked up, so that of
+        two claims judged at the same time at least one finds the other.
+    verdicts: how a photo is judged; by default `detector.predict_photo`.
+    max_pixels: a photo with more, by its header, counts as unreadable.
+    trust_anchors: authorities that you trust to say who signed content credentials.
 
-    Raises UsageError without photos, with more than the policy allows, or with a text or id that is too long;
-    PhotoError when not one photo can be read; MissingExtraError without the packages of the extra "claims".
+    Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when no photo can
+    be read; MissingExtraError without the extra "claims".
     """
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
-    looked = [
-        _look_at(
-            name, data, detector, verdicts or detector.predict_photo, max_pixels, trust_anchors
-        )
-        for name, (_, data) in zip(
-            distinct_names([name for name, _ in photos]), photos, strict=True
-        )
-    ]
-    judged = [photo for photo, _ in looked]
-    if all(photo.error for photo in judged):
+    judge = verdicts or detector.predict_photo
+
+    def look_at(name: str, data: bytes) -> _Looked:
+        return _look_at(name, data, detector, judge, max_pixels, trust_anchors, bool(listings))
+
+    names = distinct_names([name for name, _ in photos])
+    looked = [look_at(name, data) for name, (_, data) in zip(names, photos, strict=True)]
+    errors = [one.photo.error for one in looked if one.photo.error]
+    if len(errors) == len(looked):
         raise PhotoError(
-            f"none of the claim's {len(judged)} photos could be read; the first: {judged[0].error}"
+            f"none of the claim's {len(looked)} photos can be read; the first: {errors[0]}"
         )
-    judged, shown = _beside_the_listing(judged, [data for _, data in photos], listings, max_pixels)
-    judged = _with_duplicates(claim_id, judged, [fingerprint for _, fingerprint in looked], index)
+    shown = _compare_with_listings(looked, listings, max_pixels)
+    judged = _with_duplicates(claim_id, looked, index)
     model = model_facts(detector)
     recommendation, reasons = decide(judged, shown, policy, model)
     return Claim(
@@ -99,14 +95,18 @@ def judge_claim(
 
 
 def new_claim_id() -> str:
-    """An id that no other claim has: the day and a random number."""
+    """A unique id: the day and a random number."""
     return f"claim-{dt.datetime.now(dt.UTC):%Y%m%d}-{secrets.token_hex(5)}"
 
 
 def model_facts(detector: Detector) -> dict[str, Any]:
-    """What a claim records of the model that judged it: `Claim.model`."""
+    """What a claim records about the model: `Claim.model`."""
     metadata = detector.metadata
-    policy = metadata.policy
+    policy, thresholds, guarantee = metadata.policy, None, None
+    if policy is not None:
+        keys = ("t_synthetic", "t_real", "fpr", "miss")
+        thresholds = {key: getattr(policy, key) for key in keys}
+        guarantee = policy.guarantee.to_dict() if policy.guarantee else None
     return {
         "model_version": metadata.model_version,
         "graph_sha256": detector.graph_sha256,
@@ -114,17 +114,13 @@ def model_facts(detector: Detector) -> dict[str, Any]:
         "demo": metadata.demo,
         "calibrated": policy is not None and metadata.calibration is not None,
         "prior": detector.prior,
-        "thresholds": {
-            key: getattr(policy, key) for key in ("t_synthetic", "t_real", "fpr", "miss")
-        }
-        if policy
-        else None,
-        "guarantee": policy.guarantee.to_dict() if policy and policy.guarantee else None,
+        "thresholds": thresholds,
+        "guarantee": guarantee,
     }
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names as they are shown: printable, of bounded length, and each once."""
+    """The names as shown: printable, of limited length, and each once."""
     found: list[str] = []
     for number, given in enumerate(names, start=1):
         name = base = printable(given)[-_MAX_NAME:].strip() or f"photo {number}"
@@ -136,114 +132,115 @@ def distinct_names(names: Sequence[str]) -> list[str]:
     return found
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """A photo with what is kept of its pixels: for duplicates, and for the comparison."""
+
+    photo: ClaimPhoto
+    fingerprint: Fingerprint | None
+    prepared: Prepared | None
+    comparisons: list[tuple[str, Comparison]]
+
+
 def _look_at(
     name: str,
     data: bytes,
     detector: Detector,
-    verdict_on: Callable[[Photo], Verdict],
+    judge: Callable[[Photo], Verdict],
     max_pixels: int,
     trust_anchors: TrustAnchors | None,
-) -> tuple[ClaimPhoto, Fingerprint | None]:
+    compared: bool,
+) -> _Looked:
     from realdamage.provenance import read_provenance
 
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         photo = read_photo(data, detector.pixel_spec, name=name, max_pixels=max_pixels)
     except PhotoError as error:
-        return ClaimPhoto(name, None, None, (), (), str(error), sha256, error.phrases), None
+        found = ClaimPhoto(name, None, None, (), (), str(error), sha256, error.phrases)
+        return _Looked(found, None, None, [])
     provenance = read_provenance(
         data, name=name, trust_anchors=trust_anchors, max_pixels=max_pixels
     )
-    judged = ClaimPhoto(name, verdict_on(photo), provenance, (), (), "", sha256)
-    return judged, take_fingerprint(photo.rgb, sha256)
+    found = ClaimPhoto(name, judge(photo), provenance, (), (), "", sha256)
+    prepared = None
+    if compared:
+        from realdamage.photo_pairs import prepare
+
+        prepared = prepare(photo, "claim")
+    return _Looked(found, take_fingerprint(photo.rgb, sha256), prepared, [])
 
 
-def _beside_the_listing(
-    judged: Sequence[ClaimPhoto],
-    files: Sequence[bytes],
-    listings: Sequence[tuple[str, bytes]],
-    max_pixels: int,
-) -> tuple[list[ClaimPhoto], tuple[ListingPhoto, ...]]:
-    """The photos with their comparisons, and the listing's photos; one of these that cannot be read is left out of the
-    comparison, which the claim then says. The large listing photos are held one at a time."""
+def _compare_with_listings(
+    looked: Sequence[_Looked], listings: Files, max_pixels: int
+) -> tuple[ListingPhoto, ...]:
+    """Compare each photo with each listing photo, of which one at a time is in memory. An
+    unreadable listing photo is left out, and the claim says so."""
     if not listings:
-        return list(judged), ()
-    from realdamage.photo_pairs import Comparison, compare, prepare
+        return ()
+    from realdamage.photo_pairs import compare, prepare
 
-    ready = [
-        None if one.error else prepare(data, "claim", max_pixels=max_pixels)
-        for one, data in zip(judged, files, strict=True)
-    ]
-    compared: list[list[tuple[str, Comparison]]] = [[] for _ in judged]
     shown = []
-    no_phrases: tuple[Phrase, ...] = ()
-    for name, (_, data) in zip(
-        distinct_names([name for name, _ in listings]), listings, strict=True
-    ):
-        error, phrases = "", no_phrases
+    names = distinct_names([name for name, _ in listings])
+    for name, (_, data) in zip(names, listings, strict=True):
+        sha256 = hashlib.sha256(data).hexdigest()
         try:
             listing = prepare(data, "listing", max_pixels=max_pixels)
-            for photo, found in zip(ready, compared, strict=True):
-                if photo is not None:
-                    found.append((name, compare(photo, listing)))
-        except PhotoError as wrong:
-            error, phrases = f"{name}: {str(wrong).removeprefix('listing photo: ')}", wrong.phrases
-        shown.append(ListingPhoto(name, hashlib.sha256(data).hexdigest(), error, phrases))
-    return [
-        replace(one, comparisons=tuple(found)) for one, found in zip(judged, compared, strict=True)
-    ], tuple(shown)
+        except PhotoError as error:
+            text = f"{name}: {str(error).removeprefix('listing photo: ')}"
+            shown.append(ListingPhoto(name, sha256, text, error.phrases))
+            continue
+        for one in looked:
+            if one.prepared is not None:
+                one.comparisons.append((name, compare(one.prepared, listing)))
+        shown.append(ListingPhoto(name, sha256))
+    return tuple(shown)
 
 
 def _with_duplicates(
-    claim_id: str,
-    judged: Sequence[ClaimPhoto],
-    fingerprints: Sequence[Fingerprint | None],
-    index: ClaimIndex | None,
+    claim_id: str, looked: Sequence[_Looked], index: ClaimIndex | None
 ) -> list[ClaimPhoto]:
-    prints = [
-        (photo.name, one)
-        for photo, one in zip(judged, fingerprints, strict=True)
-        if one is not None
-    ]
+    prints = [(one.photo.name, one.fingerprint) for one in looked if one.fingerprint is not None]
     found = repeats(prints)
     if index is not None:
         index.add_fingerprints(claim_id, [fingerprint for _, fingerprint in prints])
         for name, fingerprint in prints:
             found += index.find_fingerprint(fingerprint, name=name, other_than=claim_id)
-    return [
-        replace(photo, duplicates=tuple(one for one in found if one.photo == photo.name))
-        for photo in judged
-    ]
+    judged = []
+    for one in looked:
+        duplicates = tuple(seen for seen in found if seen.photo == one.photo.name)
+        comparisons = tuple(one.comparisons)
+        judged.append(replace(one.photo, comparisons=comparisons, duplicates=duplicates))
+    return judged
 
 
-def _check_bounds(
-    photos: Sequence[tuple[str, bytes]],
-    listings: Sequence[tuple[str, bytes]],
-    text: str,
-    policy: ClaimPolicy,
-) -> None:
+def _check_bounds(photos: Files, listings: Files, text: str, policy: ClaimPolicy) -> None:
     if not photos:
-        raise UsageError("a claim needs at least one photo")
+        raise UsageError("a claim needs at least one photo", code="no_photos")
     limits = policy.photos
-    for what, given, key in (
-        ("photos", photos, "at_most"),
-        ("listing photos", listings, "listings_at_most"),
+    for what, given, limit, key in (
+        ("photos", photos, limits.at_most, "at_most"),
+        ("listing photos", listings, limits.listings_at_most, "listings_at_most"),
     ):
-        if len(given) > getattr(limits, key):
+        if len(given) > limit:
             raise UsageError(
-                f"{len(given)} {what}, the policy {policy.name!r} takes at most {getattr(limits, key)}: "
-                f"leave some out, or raise photos.{key} in the policy"
+                f"{len(given)} {what}, but the policy {policy.name!r} allows at most {limit}: "
+                f"leave some out, or raise photos.{key} in the policy",
+                code="too_many_photos",
             )
     if len(text) > MAX_TEXT:
         raise UsageError(
-            f"the claim's text has {len(text)} characters, at most {MAX_TEXT} are taken: shorten it"
+            f"the claim's text has {len(text)} characters, at most {MAX_TEXT} are allowed: shorten "
+            "it",
+            code="text_too_long",
         )
 
 
 def _checked_id(claim_id: str) -> str:
     if not claim_id.strip() or len(claim_id) > _MAX_NAME or claim_id != printable(claim_id):
         raise UsageError(
-            f"claim_id {claim_id[:_MAX_NAME]!r}: must be 1 to {_MAX_NAME} printable characters"
+            f"claim_id {claim_id[:_MAX_NAME]!r}: must be 1 to {_MAX_NAME} printable characters",
+            code="claim_id",
         )
     return claim_id
 

@@ -1,7 +1,7 @@
-"""A list of what was recorded and when, in which no entry can be changed, taken out or moved without breaking a chain.
+"""An append-only list of events; changing, removing or moving an entry breaks its chain.
 
-JSON lines; each entry holds the SHA-256 of its payload and of the entry before it. Whoever holds the file can still
-write a new one from the first line on: only a head that was published elsewhere rules that out.
+JSON lines; each entry holds the SHA-256 of its payload and of the entry before it. The whole file
+can still be rewritten: only a head that was published elsewhere rules that out.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from typing import IO, Any
 from realdamage.errors import RealDamageError, UsageError
 
 GENESIS = "0" * 64
-"""Stands for the entry before the first."""
-_KEYS = ("index", "time", "event", "payload", "payload_sha256", "previous", "hash")
+"""Replaces the hash of the entry before the first."""
+_KEYS = {"index", "time", "event", "payload", "payload_sha256", "previous", "hash"}
 _CHUNK = 65536
 
 
 @dataclass(frozen=True)
 class LogReport:
-    """What a look at the whole chain found. entries: those read. head: hash of the last. problems: empty when whole.
-    since: entries after the given head; None without one."""
+    """The result of following the chain. problems: empty when it is intact. head: the last hash.
+
+    since: number of entries after the given head; None without one.
+    """
 
     entries: tuple[dict[str, Any], ...]
     head: str
@@ -39,24 +41,22 @@ class LogReport:
 
     @property
     def steps_back(self) -> tuple[int, ...]:
-        """Lines (from 1) whose time is before that of the line above: the clock was wrong at one of them."""
-        times = [time_of(entry) for entry in self.entries]
-        return tuple(
-            line for line, (before, after) in enumerate(pairwise(times), start=2) if after < before
-        )
+        """Lines (from 1) with an earlier time than the line above: a clock was wrong."""
+        times = pairwise(time_of(entry) for entry in self.entries)
+        return tuple(line for line, (before, after) in enumerate(times, start=2) if after < before)
 
 
 class EvidenceLog:
-    """The log in one file, made by the first `append`; several threads and processes may append at once."""
+    """The log in one file, made by the first `append`; threads and processes may append at once."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     @property
     def head(self) -> str:
-        """Hash of the last entry, to be published or time-stamped elsewhere; 64 zeros while there is none.
+        """Hash of the last entry, to be published or time-stamped elsewhere; 64 zeros without one.
 
-        Raises RealDamageError when the file does not end with a whole entry.
+        Raises RealDamageError when the file does not end with a complete entry.
         """
         try:
             with self.path.open("rb") as file:
@@ -67,11 +67,11 @@ class EvidenceLog:
             raise self._unusable(error) from error
 
     def append(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Add one entry at the end and return it; on the disk, whole, before this returns, or not at all.
+        """Add one entry and return it once it is on the disk; a failure adds nothing.
 
-        event: "event", its name, and what else is to be recorded: plain JSON values, whole numbers only, since not all
-        programs write fractions alike. Raises UsageError on anything else, RealDamageError when the file cannot be
-        written or does not end with a whole entry.
+        event: its name under "event", and plain JSON values, whole numbers only. Raises UsageError
+            on
+        anything else, RealDamageError when it cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,11 +81,9 @@ class EvidenceLog:
             raise self._unusable(error) from error
 
     def recover(self) -> bool:
-        """Move half an entry at the end, left by a power loss or a kill, to a file of its own, and append an entry
-        "recovered" that names this file. Returns whether there was one.
-
-        A last line that is JSON stays: somebody changed it. Raises RealDamageError when a file cannot be written.
-        """
+        """Move an incomplete entry at the end, left by a power loss, to a file of its own, and
+        append an entry "recovered" that names it. Returns whether there was one. A last line that
+        is JSON stays."""
         try:
             with self.path.open("r+b", buffering=0) as file, locked(file):
                 *lines, torn = self._end(file)
@@ -100,13 +98,8 @@ class EvidenceLog:
                     copy.flush()
                     os.fsync(copy.fileno())
                 file.truncate(file.seek(0, os.SEEK_END) - len(torn))
-                event = {
-                    "event": "recovered",
-                    "file": aside.name,
-                    "bytes": len(torn),
-                    "sha256": digest,
-                }
-                self._append(file, event)
+                event = {"event": "recovered", "file": aside.name}
+                self._append(file, event | {"bytes": len(torn), "sha256": digest})
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -114,50 +107,51 @@ class EvidenceLog:
         return True
 
     def verify(self, head: str | None = None) -> LogReport:
-        """Follow the chain from its first entry. head: a hash noted earlier, which must still be in the chain.
+        """Follow the chain from its first entry. head: a hash noted earlier, to be found in it.
 
         Raises RealDamageError when there is no such file.
         """
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            *lines, rest = self.path.read_bytes().split(b"\n")
         except OSError as error:
             raise self._unusable(error) from error
         entries: list[dict[str, Any]] = []
         problems: list[str] = []
-        if lines[-1]:
-            problems.append(f"{self.path}: ends in the middle of line {len(lines)}")
+        if rest:
+            problems.append(f"{self.path}: ends in the middle of line {len(lines) + 1}")
         previous = GENESIS
-        for number, line in enumerate(lines[:-1]):
+        for number, line in enumerate(lines):
             entry, faults = _check(line, number, previous)
             problems += [f"{self.path}, line {number + 1}: {fault}" for fault in faults]
             if entry is None:
-                break  # what follows cannot be told from a chain of its own
+                break  # the rest cannot be told from a chain of its own
             entries.append(entry)
             previous = entry["hash"]
         if not entries and not problems:
-            problems.append(f"{self.path}: holds no entry")
+            problems.append(f"{self.path}: has no entry")
         since = None
-        if head is not None:
-            known = [entry["hash"] for entry in entries]
-            if head.lower() in known:
-                since = len(known) - 1 - known.index(head.lower())
-            else:
-                problems.append(
-                    f"{self.path}: the head {head[:16]}… is not in the chain of {len(known)} entries (it ends with "
-                    f"{previous[:16]}…): entries were taken out or written anew, or it is another log's head"
-                )
+        known = [entry["hash"] for entry in entries]
+        if head is not None and head.lower() in known:
+            since = len(known) - 1 - known.index(head.lower())
+        elif head is not None:
+            problems.append(
+                f"{self.path}: the head {head[:16]}… is not in the chain of {len(known)} entries "
+                "(it ends "
+                f"with {previous[:16]}…): entries were removed or rewritten, or it is another "
+                "log's head"
+            )
         return LogReport(tuple(entries), previous, tuple(problems), since)
 
     def _append(self, file: IO[bytes], event: Mapping[str, Any]) -> dict[str, Any]:
         payload = {key: value for key, value in event.items() if key != "event"}
         name = event.get("event")
         if not isinstance(name, str) or not name:
-            raise UsageError("an entry of the log needs `event`: its name")
+            raise UsageError("an entry of the log needs `event`: its name", code="log_entry")
         try:
             payload_sha256 = _sha256(payload)
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"an entry of the log holds a text that is not Unicode: {error}"
+                f"an entry of the log has a text that is not Unicode: {error}", code="log_entry"
             ) from error
         index, previous = self._last(file)
         time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
@@ -168,7 +162,7 @@ class EvidenceLog:
         return entry
 
     def _end(self, file: IO[bytes]) -> list[bytes]:
-        """The end of the file, split at newlines: at least the last whole line, and what follows it (b"" mostly)."""
+        """The end of the file, split at newlines: at least the last line and what follows it."""
         end, tail = file.seek(0, os.SEEK_END), b""
         while end and tail.count(b"\n") < 2:
             start = max(0, end - _CHUNK)
@@ -186,8 +180,10 @@ class EvidenceLog:
             entry, _ = _check(before[-1], None, None)
         if entry is None:
             raise RealDamageError(
-                f"{self.path}: does not end with a whole entry, so nothing can be added; keep this file, look at it "
-                "with `realdamage verify`, and start another log"
+                f"{self.path}: does not end with a complete entry, so nothing can be added; keep "
+                "this file, "
+                "check it with `realdamage verify`, and start another log",
+                code="log_torn",
             )
         return int(entry["index"]), str(entry["hash"])
 
@@ -199,23 +195,27 @@ class EvidenceLog:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(
-                file.fileno(), size
-            )  # a full disk: takes back the part of this entry that was written
+            os.ftruncate(file.fileno(), size)  # a full disk: remove the part that was written
             raise
 
     def _unusable(self, error: OSError) -> RealDamageError:
-        return RealDamageError(f"{self.path}: the log cannot be used: {error.strerror or error}")
+        return RealDamageError(
+            f"{self.path}: cannot use the log: {error.strerror or error}. Check free space and "
+            "permissions.",
+            code="log_unusable",
+        )
 
 
 def canonical(values: Any) -> str:
     """JSON with sorted keys and no spaces, so that equal values have equal digests.
 
-    Raises UsageError on a fraction, NaN or a value that JSON has not.
+    Raises UsageError on a fraction, NaN or a value that JSON does not have.
     """
-    if fault := _no_json(values):
+    if fault := _not_json(values):
         raise UsageError(
-            f"the log holds texts, whole numbers, true, false, null, lists and objects; found {fault!r}"
+            "the log holds texts, whole numbers, true, false, null, lists and objects; "
+            f"found {fault!r}",
+            code="log_entry",
         )
     return json.dumps(
         values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -223,12 +223,12 @@ def canonical(values: Any) -> str:
 
 
 def entry_hash(entry: Mapping[str, Any]) -> str:
-    """SHA-256 of an entry without its hash and its payload, which stands in it by its own digest."""
+    """SHA-256 of an entry without its hash and its payload, of which it holds the digest."""
     return _sha256({key: value for key, value in entry.items() if key not in ("hash", "payload")})
 
 
 def time_of(entry: Mapping[str, Any]) -> float:
-    """Seconds since 1970; -inf when the entry's time is none."""
+    """Seconds since 1970; -inf when the entry has no valid time."""
     try:
         return dt.datetime.fromisoformat(entry["time"]).timestamp()
     except (TypeError, ValueError, OverflowError):
@@ -246,44 +246,42 @@ def _is_json(line: bytes) -> bool:
 def _check(
     line: bytes, index: int | None, previous: str | None
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """The entry, None when the line is none, and what is wrong with it; place in the chain only where it is given."""
+    """The entry, or None, and what is wrong with it; its place only when `index` is given."""
     try:
         text = line.decode()
         entry = json.loads(text)
     except (ValueError, RecursionError):
         return None, ["is not JSON"]
-    if (
-        not isinstance(entry, dict)
-        or set(entry) != set(_KEYS)
-        or not isinstance(entry["hash"], str)
-        or not isinstance(entry["payload"], dict)
-    ):
-        return None, ["is no entry of a log"]
+    is_entry = isinstance(entry, dict) and set(entry) == _KEYS
+    if not (is_entry and isinstance(entry["hash"], str) and isinstance(entry["payload"], dict)):
+        return None, ["is not an entry of a log"]
     try:
-        faults = [] if canonical(entry) == text else ["is not written as an entry is"]
+        faults = [] if canonical(entry) == text else ["is not formatted as an entry"]
         if entry["payload_sha256"] != _sha256(entry["payload"]):
             faults.append("its payload was changed (payload_sha256)")
         if entry["hash"] != entry_hash(entry):
             faults.append("it was changed (hash)")
     except (UsageError, UnicodeEncodeError):
-        return None, ["is no entry of a log"]
+        return None, ["is not an entry of a log"]
     if previous is not None and entry["previous"] != previous:
         faults.append(
-            f"does not follow the entry before it ({previous[:16]}…): taken out, put in, moved or changed"
+            f"does not follow the entry before it ({previous[:16]}…): removed, added, moved or "
+            "changed"
         )
     if index is not None and entry["index"] != index:
-        faults.append(f"says index {entry['index']!r}, it stands at {index}")
+        faults.append(f"has the index {entry['index']!r}, but is number {index}")
     return (None if faults and index is None else entry), faults
 
 
-def _no_json(values: Any) -> str | None:
+def _not_json(values: Any) -> str | None:
+    """A value that the log does not take, or None."""
     if isinstance(values, Mapping):
-        faults = (
-            _no_json(value) if isinstance(key, str) else repr(key) for key, value in values.items()
-        )
-        return next((fault for fault in faults if fault), None)
+        for key, value in values.items():
+            if fault := _not_json(value) if isinstance(key, str) else repr(key):
+                return fault
+        return None
     if isinstance(values, list | tuple):
-        return next((fault for value in values if (fault := _no_json(value))), None)
+        return next((fault for value in values if (fault := _not_json(value))), None)
     return None if values is None or isinstance(values, str | bool | int) else repr(values)
 
 
@@ -293,9 +291,9 @@ def _sha256(values: Any) -> str:
 
 @contextmanager
 def locked(file: IO[bytes], *, wait: bool = True) -> Iterator[None]:
-    """Only one open file at a time gets past this, in all processes; the system frees it when a process dies.
+    """Lock an open file against all processes; the system frees it when a process dies.
 
-    Raises BlockingIOError when another holds it and `wait` is false.
+    Raises BlockingIOError when another process holds it and `wait` is false.
     """
     if sys.platform == "win32":
         import msvcrt

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from realdamage.claims.decision import recommended_by
-from realdamage.claims.pictures import PhotoPictures
-from realdamage.claims.values import Claim
-from realdamage.claims.wording import Recommendation
+from realdamage.claims.decide import Claim, recommended_by
+from realdamage.claims.policy import Recommendation
 from realdamage.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from realdamage.claims.evidence import PhotoPictures
 
 TITLES: dict[Recommendation, str] = {
     "approve": "Approve: nothing found for which the policy asks more",
@@ -26,9 +26,11 @@ TITLES: dict[Recommendation, str] = {
 def render_page(
     claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha256: str, kept: Sequence[str]
 ) -> str:
-    """The page as HTML. Names, texts and metadata come from strangers' files, so all of them are escaped.
+    """The page as HTML. Names, texts and metadata come from strangers' files, so all of them are
+    escaped.
 
-    pictures: of each photo, None where it could not be read. json_sha256: of the evidence.json that belongs to it.
+    pictures: of each photo, None where it could not be read. json_sha256: of the evidence.json that
+        belongs to it.
     kept: originals in the folder. Raises MissingExtraError without jinja2.
     """
     notes = {"no_promise", "false_alarm_bound"}

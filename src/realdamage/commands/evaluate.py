@@ -14,22 +14,27 @@ from hydra.core.hydra_config import HydraConfig
 from realdamage import configuration
 from realdamage.commit import git_commit
 from realdamage.core.detector import Detector
-from realdamage.core.metadata import stored_policy_sha256
-from realdamage.core.onnx_file import write_atomically
+from realdamage.core.model_file import stored_policy_sha256
 from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError
-from realdamage.evaluation.figures import all_figures, shortcut_figures
-from realdamage.evaluation.fraudbench import benchmark_figures, format_benchmark
+from realdamage.evaluation.fraudbench import benchmark_figures
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import check_format, clean, write_predictions
-from realdamage.evaluation.robustness import ModelFile, score_suite
-from realdamage.evaluation.sampling import draw_photos
-from realdamage.evaluation.training_set import trained_on_note
-from realdamage.rendering.report import build_report, write_report
-from realdamage.rendering.report_words import demo_note
-from realdamage.rendering.tables import format_robustness, format_table
+from realdamage.evaluation.robustness import (
+    ModelFile,
+    Scoring,
+    all_figures,
+    draw_photos,
+    score_suite,
+    shortcut_figures,
+    trained_on_note,
+)
+from realdamage.files import write_atomically
+from realdamage.rendering.html import build_report, write_report
+from realdamage.rendering.terminal import benchmark_text, format_robustness, format_table
+from realdamage.rendering.words import demo_note
 from realdamage.schema import EvaluateConfig
 
 # Torch is imported where it is needed: a process that scores imports this file again when it was run as a script.
@@ -39,9 +44,8 @@ def load_checkpoint(config: EvaluateConfig) -> Detector:
     """A Detector from a .ckpt, judged by the same code as an .onnx. Raises ModelFileError."""
     import torch
 
-    from realdamage.training.classifier import load_classifier
-    from realdamage.training.record import model_metadata
-    from realdamage.training.scorer import TorchScorer
+    from realdamage.training.module import load_classifier, model_metadata
+    from realdamage.training.network import TorchScorer
 
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -86,12 +90,9 @@ def run(config: EvaluateConfig) -> None:
     manifest, whole = photos_to_score(config)
     notes = trained_on_note(whole, manifest, detector.metadata.training, config.data.split)
     folder = Path(config.paths.run)
-    scored = score_suite(
-        load,
-        manifest,
-        suite,
-        folder=folder,
-        model=_digest(config),
+    scoring = Scoring(
+        folder,
+        _digest(config),
         seed=config.seed,
         threads=config.threads,
         workers=workers,
@@ -99,6 +100,7 @@ def run(config: EvaluateConfig) -> None:
         overwrite=config.overwrite,
         progress=track,
     )
+    scored = score_suite(load, manifest, suite, scoring)
     write_predictions(folder / f"predictions.{config.format}", scored.predictions)
     metrics = all_figures(scored, detector.metadata, seed=config.seed)
     if config.shortcuts:
@@ -115,7 +117,7 @@ def run(config: EvaluateConfig) -> None:
     print("\n".join([*told, *[""] * bool(told), format_table(metrics)]))
     print(format_robustness(metrics.get("robustness", [])))
     if benchmark:
-        print(f"\n{format_benchmark(benchmark)}")
+        print(f"\n{benchmark_text(benchmark)}")
     if config.shortcuts:
         print(
             f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}"

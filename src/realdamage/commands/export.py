@@ -1,5 +1,5 @@
-"""`realdamage-export checkpoint=out/train/best.ckpt`: one self-describing ONNX file, written only if it agrees with
-torch."""
+"""`realdamage-export checkpoint=out/train/best.ckpt`: one self-describing ONNX file, written only
+if it agrees with torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch
 
 from realdamage import configuration
 from realdamage.errors import UsageError
-from realdamage.exporting.exporter import export_network
+from realdamage.exporting.onnx import export_network
 from realdamage.schema import ExportConfig
-from realdamage.training.classifier import load_classifier
-from realdamage.training.record import model_metadata
+from realdamage.training.module import load_classifier, model_metadata
 
 
 def run(config: ExportConfig) -> None:
@@ -20,7 +19,7 @@ def run(config: ExportConfig) -> None:
     output = Path(config.output or Path(config.checkpoint).with_name("model.onnx"))
     if output.exists() and not config.overwrite:
         raise UsageError(
-            f"{output} is there already. Replace it, with the thresholds and the promise that it may hold, by "
+            f"{output} exists. Replace it, with its thresholds and any guarantee, by "
             "overwrite=true, or write another file with output=…"
         )
     if config.threads:
@@ -34,10 +33,10 @@ def run(config: ExportConfig) -> None:
         tolerance=config.tolerance,
     )
     print(
-        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, opset {exported.opset}; largest difference from torch, "
-        f"from file bytes to verdict: {exported.difference:.1e} (allowed {config.tolerance:g})"
+        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, opset {exported.opset}; largest "
+        f"difference from torch, from file bytes to verdict: {exported.difference:.1e} (allowed "
+        f"{config.tolerance:g})\nnext: realdamage calibrate {exported.path} --manifest FOLDER"
     )
-    print(f"next: realdamage calibrate {exported.path} --manifest FOLDER")
 
 
 def main() -> None:

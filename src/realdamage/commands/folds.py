@@ -1,83 +1,253 @@
-"""`realdamage-folds data.root=FOLDER`: leaves families (or another column's values) out, trains, measures on them, and
-tells mean and worst: what to expect of a generator that nobody has seen yet."""
+"""`realdamage-folds data.root=FOLDER`: leaves families out, trains, and measures on them.
+
+The mean and the worst over the folds are what to expect of a generator that nobody has seen yet.
+Each fold is a run of realdamage-train and realdamage-export; a fold whose model and scores are
+there is not run again.
+"""
 
 from __future__ import annotations
 
+import datetime
+import re
+import shutil
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from realdamage import configuration
-from realdamage.core.processors import available_processors
+from realdamage.commit import git_commit
+from realdamage.core.model_file import read_model_file
 from realdamage.core.progress import track
+from realdamage.data.manifest import Manifest, did_you_mean
 from realdamage.data.readers import read_dataset, reader_from_mapping
-from realdamage.errors import ConfigError
-from realdamage.evaluation.fold_plan import (
-    FoldPlan,
-    data_overrides,
-    deal_folds,
-    lists_by_name,
-    quoted,
+from realdamage.errors import ConfigError, RealDamageError
+from realdamage.evaluation.left_out import (
+    MEAN,
+    WORST,
+    Fold,
+    column_of,
+    left_out_table,
+    localisation_rows,
+    photos_of_fold,
 )
-from realdamage.evaluation.fold_runs import FoldRuns, Scoring
-from realdamage.evaluation.left_out import write_left_out
 from realdamage.evaluation.perturbations import suite_from_config
+from realdamage.evaluation.predictions import write_predictions
+from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
+from realdamage.files import write_atomically
+from realdamage.rendering.markdown import to_markdown
 from realdamage.schema import FoldsConfig
+from realdamage.training.start import changed_settings
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One fold to be run.
+
+    values: of the column, which its training leaves out.
+    folder: holds the training, the model and the scored photos.
+    overrides: what realdamage-train is called with, except for resuming.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    folder: Path
+    training: Path
+    overrides: tuple[str, ...]
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.onnx"
 
 
 def run(config: FoldsConfig) -> None:
-    """Finishes all folds, writes folds.csv and folds.md and prints the table; exit code 1 when a fold failed."""
-    if config.jobs < 1:
-        raise ConfigError(
-            f"jobs={config.jobs}: at least 1, the number of folds trained side by side"
+    """Finishes all folds and writes folds.csv and folds.md; exit code 1 when a fold failed."""
+    reader = configuration.plain(config)["data"]["reader"]
+    manifest = read_dataset(config.data.root, reader_from_mapping(reader))
+    runs = [planned(config, name, values) for name, values in folds_of(config, manifest).items()]
+    for each in runs:
+        check(config, manifest, each)
+        print(f"{each.name} leaves out {config.column} {', '.join(each.values)}", flush=True)
+    finished: list[Fold] = []
+    failed: dict[str, str] = {}
+    for each in runs:
+        try:
+            finished.append(finish(config, manifest, each))
+        except RealDamageError as error:
+            failed[each.name] = str(error)
+    if finished:
+        root = Path(config.paths.out) / config.name
+        table = left_out_table(finished, manifest, seed=config.seed).assign(
+            git_commit=git_commit(),
+            command=" ".join(["realdamage-folds", *HydraConfig.get().overrides.task]),
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-    if config.limit is not None and config.limit < 2:
-        raise ConfigError(
-            f"limit={config.limit}: at least 2, as a real and a synthetic photo are needed"
-        )
-    plain: dict[str, Any] = configuration.plain(config)
-    scoring = Scoring(suite_from_config(plain["robustness"]), config.limit, config.seed)
-    manifest = read_dataset(config.data.root, reader_from_mapping(plain["data"]["reader"]))
-    folds = lists_by_name("folds", plain["folds"]) or deal_folds(
-        manifest, config.column, config.count
-    )
-    settings = [
-        *config.overrides,
-        *data_overrides(config.data.root, plain["data"]["reader"]),
-        *_users_configs(),
-    ]
-    stages, of_stages = plain["stages"], lists_by_name("stage_overrides", plain["stage_overrides"])
-    plan = FoldPlan(
-        config.paths.out, config.name, config.column, folds, stages, settings, of_stages
-    )
-    plan.check(manifest)
-    for fold, values in folds.items():
-        print(f"{fold} leaves out {config.column} {', '.join(values)}", flush=True)
-    threads = max(1, available_processors() // config.jobs)
-    runs = FoldRuns(plan, manifest, scoring, threads, config.jobs, progress=track)
-    if config.overwrite:
-        runs.start_over()
-    failed = runs.run()
-    if len(failed) < len(folds):
-        command = " ".join(["realdamage-folds", *HydraConfig.get().overrides.task])
-        print(f"\n{write_left_out(plan.root, manifest, command=command, seed=config.seed)}")
-        print(f"\nrows and table: {plan.root / 'folds.csv'}, {plan.root / 'folds.md'}")
-    for fold, why in failed.items():
-        print(f"error: {fold}: {why}", file=sys.stderr)
+        text = to_markdown(table, config.column, list(failed))
+        csv = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        write_atomically(root / "folds.csv", csv.encode())
+        write_atomically(root / "folds.md", text.encode())
+        print(f"\n{text}\n\nrows and table: {root / 'folds.csv'}, {root / 'folds.md'}")
+    for name, why in failed.items():
+        print(f"error: {name}: {why}", file=sys.stderr)
     if failed:
         sys.exit(1)
 
 
-def _users_configs() -> list[str]:
-    """The folder of --config-dir, in which the stages' experiments are looked for too."""
-    given = [
-        each.path
-        for each in HydraConfig.get().runtime.config_sources
-        if each.provider == "command-line"
-    ]
-    return [f"hydra.searchpath=[{quoted(f'file://{Path(path).resolve()}')}]" for path in given]
+def folds_of(config: FoldsConfig, manifest: Manifest) -> dict[str, list[str]]:
+    """By name, what each fold leaves out: `config.folds`, or all values in `config.count`."""
+    given: Any = configuration.plain(config)["folds"]
+    if not given:
+        return deal_folds(manifest, config.column, config.count)
+    if not isinstance(given, Mapping) or not all(isinstance(own, list) for own in given.values()):
+        raise ConfigError(
+            f"folds={given}: write a list under each name, as in folds={{NAME: [first, second]}}"
+        )
+    return {str(name): [str(value) for value in own] for name, own in given.items()}
+
+
+def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[str]]:
+    """All values of synthetic photos, the most frequent first, each into the smallest fold.
+
+    Raises ConfigError: no such column, or fewer than 2 values or folds (code too_few_folds).
+    """
+    values = column_of(manifest, column)[manifest.table["label"] == "synthetic"]
+    photos = values[values != ""].value_counts()
+    count = min(count, len(photos))
+    if count < 2:
+        found = f"{manifest.root} has {len(photos)} {column} of synthetic photos"
+        raise ConfigError(
+            f"count={count}: at least 2 are needed, because some values must stay to train on; "
+            f"{found}",
+            code="too_few_folds",
+        )
+    sizes = [0] * count
+    dealt: list[list[str]] = [[] for _ in sizes]
+    for value, size in sorted(photos.items(), key=lambda item: (-int(item[1]), str(item[0]))):
+        smallest = sizes.index(min(sizes))
+        sizes[smallest] += int(size)
+        dealt[smallest].append(str(value))
+    return {f"fold{index + 1}": own for index, own in enumerate(dealt)}
+
+
+def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
+    """What a fold's training is called with."""
+    folder = Path(config.paths.out) / config.name / name
+    overrides = (
+        f"+experiment={config.train_experiment}",
+        *config.overrides,
+        f"data.root={quoted(config.data.root)}",
+        *_users_words(),
+        f"paths.out={quoted(config.paths.out)}",
+        f"name={quoted(f'{config.name}/{name}/{config.train_experiment}')}",
+        f"+data.exclude.{config.column}=[{','.join(quoted(value) for value in values)}]",
+    )
+    return FoldRun(name, tuple(values), folder, folder / config.train_experiment, overrides)
+
+
+def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
+    """Raises ConfigError, before hours go into training, when a fold cannot be trained or measured.
+
+    Codes: fold_name, unknown_value, nothing_to_measure, other_settings.
+    """
+    column, name = config.column, fold.name
+    if not _NAME.fullmatch(name) or name in (MEAN, WORST):
+        raise ConfigError(
+            f"folds.{name}: its name becomes a folder's; use letters, digits, _ . and -, but not "
+            f"{MEAN} or {WORST}, which are rows of the table",
+            code="fold_name",
+        )
+    known = sorted(set(column_of(manifest, column)) - {""})
+    for value in fold.values:
+        if value not in known:
+            raise ConfigError(
+                f"folds.{name}: {manifest.root} has no {column} {value!r}."
+                f"{did_you_mean(value, known)} It has {', '.join(known)}",
+                code="unknown_value",
+            )
+    if not (photos_of_fold(manifest, column, fold.values).table["label"] == "synthetic").any():
+        raise ConfigError(
+            f"folds.{name}: no synthetic photo of the test split has {column} "
+            f"{' or '.join(fold.values)}, so nothing could be measured. Leave out values with test "
+            "photos, or join folds",
+            code="nothing_to_measure",
+        )
+    config_file = fold.training / "config.yaml"
+    had: Any = OmegaConf.to_container(OmegaConf.load(config_file)) if config_file.is_file() else {}
+    at = f"paths.run={quoted(str(had.get('paths', {}).get('run', '.')))}"
+    wanted = configuration.plain(configuration.compose("train", [*fold.overrides, at]))
+    changed = changed_settings(had, wanted) if had and not config.overwrite else []
+    if changed:
+        raise ConfigError(
+            f"{fold.training} was trained with other settings: {'; '.join(changed)}. Continue with "
+            "those, give these another name=…, or train all folds again with overwrite=true",
+            code="other_settings",
+        )
+
+
+def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
+    """Trains, exports and scores a fold, unless that is done."""
+    if config.overwrite:
+        fold.model.unlink(missing_ok=True)
+        shutil.rmtree(fold.training, ignore_errors=True)
+    if not fold.model.is_file():
+        typed("train", *fold.overrides, "resume=last")
+        typed(
+            "export",
+            f"checkpoint={quoted(str(fold.training / 'best.ckpt'))}",
+            f"output={quoted(str(fold.model))}",
+            f"paths.out={quoted(config.paths.out)}",
+            f"name={quoted(f'{config.name}/{fold.name}/export')}",
+        )
+    return score(config, manifest, fold)
+
+
+def typed(command: str, *arguments: str) -> None:
+    """Runs a command in its own process. Raises RealDamageError (code fold_failed)."""
+    print(f"$ realdamage-{command} {' '.join(arguments)}", flush=True)
+    module = f"realdamage.commands.{command}"
+    code = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+    if code:
+        raise RealDamageError(
+            f"realdamage-{command} ended with exit code {code}. See its output above, fix the "
+            "cause and start again",
+            code="fold_failed",
+        )
+
+
+def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
+    """Scores the fold's test photos; parts that the same model has scored are not scored again."""
+    photos = photos_of_fold(manifest, config.column, fold.values)
+    suite = suite_from_config(configuration.plain(config)["robustness"])
+    _, metadata, graph = read_model_file(fold.model)
+    print(f"{fold.name}: scoring {len(photos)} photos", flush=True)
+    # overwrite drops only what was scored with other settings.
+    scoring = Scoring(fold.folder / "test", graph, config.seed, overwrite=True, progress=track)
+    scored = score_suite(ModelFile(fold.model), photos, suite, scoring)
+    write_predictions(fold.folder / "test/predictions.csv", scored.predictions)
+    rows = localisation_rows(scored, manifest, config.column, fold.values, seed=config.seed)
+    about = (metadata.model_version, graph[:12])
+    return Fold(fold.name, config.column, fold.values, scored.predictions, rows, *about)
+
+
+def _users_words() -> list[str]:
+    """What a training needs too of what the user typed: the reader, and --config-dir."""
+    hydra = HydraConfig.get()
+    reader = [word for word in hydra.overrides.task if word.lstrip("+~").startswith("data.reader")]
+    sources = [each for each in hydra.runtime.config_sources if each.provider == "command-line"]
+    folders = [f"file://{Path(source.path).resolve()}" for source in sources]
+    return reader + [f"hydra.searchpath=[{quoted(folder)}]" for folder in folders]
+
+
+def quoted(text: str) -> str:
+    """A word as Hydra's command line takes it, whatever is in it."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
 
 def main() -> None:

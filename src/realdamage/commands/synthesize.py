@@ -1,5 +1,5 @@
-"""`realdamage-synthesize +recipe=quickstart out=FOLDER`: makes a set of real and AI-damaged photos with its
-manifest."""
+"""`realdamage-synthesize +recipe=quickstart out=FOLDER`: makes a set of real and AI-damaged photos
+with its manifest."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from pathlib import Path
 from realdamage import configuration
 from realdamage.core.progress import track
 from realdamage.schema import SynthesizeConfig
-from realdamage.synthesis.recipe import synthesize
-from realdamage.synthesis.settings import recipe_from_config
+from realdamage.synthesis.recipe import recipe_from_config
+from realdamage.synthesis.runner import synthesize
 
 
 def run(config: SynthesizeConfig) -> None:
-    """Makes what the configuration asks for; prints where it lies and how fast it went."""
-    recipe = recipe_from_config(
-        configuration.plain(config.recipe), configuration.plain(config.prompts)
+    """Makes the photos; prints where they are and how fast it went."""
+    plain = configuration.plain(config)
+    summary = synthesize(
+        recipe_from_config(plain["recipe"]),
+        Path(config.out),
+        plain["prompts"],
+        overwrite=config.overwrite,
+        progress=track,
     )
-    summary = synthesize(recipe, Path(config.out), overwrite=config.overwrite, progress=track)
+    root, made = summary.root, summary.made
     if not summary.photos:
-        print(
-            f"{summary.made} photos made by this process in {summary.root}; the last process writes the manifest"
-        )
+        print(f"{made} photos made by this process in {root}; the last process writes the manifest")
         return
     speed = (
-        f"{summary.made} made now, {summary.photos_per_second:.1f} photos/s"
-        if summary.made
-        else "all were there already"
+        f"{made} made now, {summary.photos_per_second:.1f} photos/s" if made else "all were there"
     )
-    print(f"{summary.photos} photos in {summary.root} ({speed})")
-    print(f"next: realdamage-train data.root={summary.root}")
+    print(f"{summary.photos} photos in {root} ({speed})")
+    print(f"next: realdamage-train data.root={root}")
 
 
 def main() -> None:

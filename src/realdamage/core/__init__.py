@@ -1,1 +1,2 @@
-"""Pixels, tiles, pooling, policy, verdict, the model file and the detector: what training and serving share."""
+"""Pixels, tiles, pooling, policy, the model file and the detector. The base install: numpy, pillow,
+onnxruntime."""

@@ -1,51 +1,46 @@
-"""The wrapper: a photo in, a verdict out, from one ONNX file and without torch."""
+"""The detector: a photo in, a verdict out, from one ONNX file and without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
+from PIL import Image
 
-from realdamage.core.decoding import Float32Array, PhotoSource, UInt8Array
-from realdamage.core.metadata import ModelMetadata, read_model_file, stored_policy_sha256
-from realdamage.core.photo import Photo, PixelSpec, assemble, cover, read_photo
+from realdamage.core.decode import Float32Array, PhotoSource, UInt8Array
+from realdamage.core.model_file import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.core.policy import Outcome, check_prior
 from realdamage.core.pooling import pool
 from realdamage.core.quality import PhotoQuality
-from realdamage.core.regions import HOT, find_regions
 from realdamage.core.scorer import OnnxScorer, TileScorer
-from realdamage.core.verdict import Reason, Verdict
+from realdamage.core.tiles import Photo, PixelSpec, assemble, cover, read_photo
+from realdamage.core.verdict import HOT, Reason, Verdict, find_regions
 from realdamage.errors import ModelFileError, PhotoError, UsageError
-from realdamage.phrases.sentences import phrase
-
-__all__ = ["PACKAGED_MODEL", "Detector", "OnnxScorer", "TileScorer"]
+from realdamage.phrases import phrase
 
 PACKAGED_MODEL = Path(__file__).resolve().with_name("reference.onnx")
 
-_NOT_CALIBRATED, _BETWEEN_THRESHOLDS, _DEMO_MODEL, _WHOLE_PHOTO_PROCESSED = (
-    Reason.of(code, phrase(code))
-    for code in ("not_calibrated", "between_thresholds", "demo_model", "whole_photo_processed")
-)
-
 
 class Detector:
-    """Judges photos with one network; safe to call from several threads when the scorer is.
+    """Judges photos with one network; several threads may share it when the network allows that.
 
-    scorer: the network. metadata: how to cut, pool and judge. graph_sha256: the network's digest, copied into verdicts.
-    policy_sha256: the digest of the metadata that the model file holds, copied into claims; "" without a file.
-    prior: share of synthetic photos among yours, above 0 and below 1; re-weights `probability`, never the outcome.
-    allow_demo: let a demo model say synthetic. batch_tiles: tiles per call of the scorer, which bounds the memory.
+    model: the network, a path of a model file, or None for the model in the package.
+    metadata: how to cut, pool and judge; only for a network, since a model file has its own.
+    graph_sha256, policy_sha256: digests of the network and the metadata; "" without a file.
+    prior: share of synthetic photos among yours, in 0..1 exclusive; changes `probability` only.
+    allow_demo: let a demo model say synthetic. batch_tiles: tiles per call, which limits the
+        memory.
 
-    Raises UsageError on a prior out of range, or on any prior when the model is not calibrated.
+    Raises UsageError on a wrong prior, or any prior without calibration; ModelFileError as `load`.
     """
 
     def __init__(
         self,
-        scorer: TileScorer,
-        metadata: ModelMetadata,
+        model: TileScorer | str | Path | None = None,
+        metadata: ModelMetadata | None = None,
         *,
         graph_sha256: str = "",
         policy_sha256: str = "",
@@ -53,6 +48,10 @@ class Detector:
         allow_demo: bool = False,
         batch_tiles: int = 32,
     ) -> None:
+        if model is None or isinstance(model, str | Path):
+            model, metadata, graph_sha256, policy_sha256 = _load(model)
+        if metadata is None:
+            raise UsageError("a network without a model file needs its metadata")
         if prior is not None:
             check_prior(prior)
             if metadata.calibration is None:
@@ -64,8 +63,8 @@ class Detector:
         self.metadata = metadata
         self.graph_sha256 = graph_sha256
         self.policy_sha256 = policy_sha256
-        self._scorer = scorer
         self.prior = prior
+        self._scorer = model
         self._allow_demo = allow_demo
         self._batch_tiles = batch_tiles
 
@@ -79,30 +78,25 @@ class Detector:
         prior: float | None = None,
         allow_demo: bool = False,
     ) -> Detector:
-        """Load a model file; without a path, the reference model inside the package.
+        """Load a model file; without a path, the model in the package. threads, providers: see
+        OnnxScorer.
 
-        threads, providers: see OnnxScorer. prior, allow_demo: see Detector. Raises ModelFileError naming the file.
+        Raises ModelFileError naming the file.
         """
-        if path is None:
-            if not PACKAGED_MODEL.exists():
-                raise ModelFileError(
-                    "this release carries no reference model; name one with --model or Detector.load(path). "
-                    "To make one: realdamage-train +experiment=quickstart, then realdamage-export checkpoint=…"
-                )
-            path = PACKAGED_MODEL
-        data, metadata, graph_sha256 = read_model_file(path)
-        try:
-            scorer = OnnxScorer(data, threads=threads, providers=providers)
-        except ModelFileError as error:
-            raise ModelFileError(f"{path}: {error}") from error
+        scorer, metadata, graph_sha256, policy_sha256 = _load(path, threads, providers)
         return cls(
             scorer,
             metadata,
             graph_sha256=graph_sha256,
-            policy_sha256=stored_policy_sha256(data),
+            policy_sha256=policy_sha256,
             prior=prior,
             allow_demo=allow_demo,
         )
+
+    def __repr__(self) -> str:
+        calibrated = "calibrated" if self.metadata.calibration else "not calibrated"
+        version, digest = self.metadata.model_version, self.graph_sha256[:12]
+        return f"Detector({version!r}, graph {digest}, {calibrated})"
 
     @property
     def pixel_spec(self) -> PixelSpec:
@@ -110,39 +104,28 @@ class Detector:
         return self.metadata.pixel_spec
 
     @overload
-    def predict(self, source: PhotoSource, *, on_error: Literal["raise"] = "raise") -> Verdict: ...
-
+    def predict(  # type: ignore[overload-overlap]  # text and bytes are iterable too
+        self, source: PhotoSource, *, on_error: Literal["raise"] = "raise"
+    ) -> Verdict: ...
     @overload
-    def predict(
-        self, source: list[Any] | tuple[Any, ...], *, on_error: Literal["raise"] = "raise"
-    ) -> list[Verdict]: ...
-
+    def predict(self, source: PhotoSource, *, on_error: str) -> Verdict | PhotoError: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(
-        self, source: PhotoSource, *, on_error: Literal["return"]
-    ) -> Verdict | PhotoError: ...
-
-    @overload
-    def predict(
-        self, source: list[Any] | tuple[Any, ...], *, on_error: Literal["return"]
-    ) -> list[Verdict | PhotoError]: ...
-
+    def predict(self, source: Iterable[Any], *, on_error: str = "raise") -> list[Any]: ...
     def predict(
         self,
-        source: PhotoSource | list[Any] | tuple[Any, ...],
+        source: Any,
         *,
-        on_error: Literal["raise", "return"] = "raise",
-    ) -> Verdict | PhotoError | Sequence[Verdict | PhotoError]:
-        """Judge a photo: bytes, a path, a PIL image or a uint8 [h, w, 3] RGB array; or a list of them.
+        on_error: str = "raise",
+    ) -> Verdict | PhotoError | list[Any]:
+        """Judge a photo: bytes, a path, an open file, a PIL image, uint8 [h, w, 3] RGB; or several.
 
-        Of a list, the next photo is read while the network judges the one before: two are in memory at a time.
-        A photo that cannot be read raises PhotoError, naming it; with `on_error="return"` that error stands in the
-        place of its verdict, and the others of a list are still judged.
-        Raises UsageError on another `on_error`.
+        Of several, the next photo is read while the network judges the previous one. An unreadable
+        photo raises PhotoError; with `on_error="return"` the error is returned instead of its
+        verdict.
         """
         if on_error not in ("raise", "return"):
             raise UsageError(f"on_error={on_error!r} must be 'raise' or 'return'")
-        if isinstance(source, list | tuple):
+        if _is_several(source):
             return self._predict_each(source, on_error)
         try:
             return self.predict_photo(read_photo(source, self.pixel_spec))
@@ -151,11 +134,12 @@ class Detector:
                 raise
             return error
 
+    __call__ = predict
+
     def predict_photo(self, photo: Photo) -> Verdict:
         """Judge a photo that `read_photo` has read with this detector's `pixel_spec`.
 
-        The score is pooled over all tiles; the heat map is the sigmoid of their evidence, cut to the photo.
-        Raises ModelFileError when the network returns other shapes than its metadata says, or no finite numbers.
+        Raises ModelFileError when the network returns other shapes than its metadata says, or NaN.
         """
         spec = self.pixel_spec
         tiles = cover(photo.rgb, spec)
@@ -186,27 +170,27 @@ class Detector:
             hot_share=hot_share,
         )
 
-    def _predict_each(
-        self, sources: Sequence[PhotoSource], on_error: Literal["raise", "return"]
-    ) -> list[Verdict | PhotoError]:
-        def read(index: int) -> Photo | PhotoError | None:
-            if index >= len(sources):
+    def _predict_each(self, sources: Iterable[Any], on_error: str) -> list[Verdict | PhotoError]:
+        def read(numbered: Iterator[tuple[int, Any]]) -> Photo | PhotoError | None:
+            if (following := next(numbered, None)) is None:
                 return None
-            name = _name_in_list(sources[index], index)
+            index, source = following
+            name = str(source) if isinstance(source, str | Path) else f"photo {index} of the list"
             try:
-                photo = read_photo(sources[index], self.pixel_spec, name=name)
+                photo = read_photo(source, self.pixel_spec, name=name)
             except PhotoError as error:
                 if on_error == "raise":
                     raise
                 return error
-            _ = photo.quality  # measured here, beside the network
+            _ = photo.quality  # measured here, in parallel with the network
             return photo
 
         found: list[Verdict | PhotoError] = []
+        numbered = enumerate(sources)
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(read, 0)
+            ahead = reader.submit(read, numbered)
             while (photo := ahead.result()) is not None:
-                ahead = reader.submit(read, len(found) + 1)
+                ahead = reader.submit(read, numbered)
                 found.append(photo if isinstance(photo, PhotoError) else self.predict_photo(photo))
         return found
 
@@ -220,7 +204,8 @@ class Detector:
         if logit.shape != (len(tiles),) or evidence.shape != (len(tiles), side, side):
             raise ModelFileError(
                 f"for {len(tiles)} tiles the model returned logit {list(logit.shape)} and evidence "
-                f"{list(evidence.shape)}, but its metadata says {side}x{side} patches a tile; export it again"
+                f"{list(evidence.shape)}, but its metadata says {side}x{side} patches a tile; "
+                "export it again"
             )
         if not (np.isfinite(logit).all() and np.isfinite(evidence).all()):
             raise ModelFileError(
@@ -232,30 +217,52 @@ class Detector:
         self, score: float, hot_share: float, quality: PhotoQuality
     ) -> tuple[Outcome, tuple[Reason, ...]]:
         policy = self.metadata.policy
-        reasons = []
+        found = []
         if policy is None or self.metadata.calibration is None:
             outcome: Outcome = "review"
-            reasons.append(_NOT_CALIBRATED)
+            found.append(phrase("not_calibrated"))
         else:
             outcome = policy.outcome(score)
             if outcome == "review":
-                reasons.append(_BETWEEN_THRESHOLDS)
+                found.append(phrase("between_thresholds"))
             if policy.whole_photo_share is not None and hot_share >= policy.whole_photo_share:
                 outcome = "review"
-                reasons.append(_WHOLE_PHOTO_PROCESSED)
+                found.append(phrase("whole_photo_processed"))
             if policy.gate is not None and (faults := policy.gate.faults(quality)):
-                outcome = (
-                    "review"  # also instead of real: a photo that shows nothing proves nothing
-                )
-                reasons += [Reason.of(fault.template, fault) for fault in faults]
+                outcome = "review"  # also instead of real: a photo without detail proves nothing
+                found += faults
         if self.metadata.demo and not self._allow_demo:
             outcome = "review" if outcome == "synthetic" else outcome
-            reasons.append(_DEMO_MODEL)
-        return outcome, tuple(reasons)
+            found.append(phrase("demo_model"))
+        return outcome, tuple(Reason.of(one.template, one) for one in found)
 
 
-def _name_in_list(source: Any, index: int) -> str | None:
-    return None if isinstance(source, str | Path) else f"photo {index} of the list"
+def _is_several(source: Any) -> bool:
+    single = (bytes, bytearray, memoryview, str, Path, Image.Image, np.ndarray)
+    return (
+        isinstance(source, Iterable)
+        and not isinstance(source, single)
+        and not hasattr(source, "read")
+    )
+
+
+def _load(
+    path: str | Path | None, threads: int | None = None, providers: Sequence[str] | None = None
+) -> tuple[OnnxScorer, ModelMetadata, str, str]:
+    """(network, metadata, graph_sha256, policy_sha256) of a model file."""
+    if path is None and not PACKAGED_MODEL.exists():
+        raise ModelFileError(
+            "this release has no packaged model; name one with --model or Detector(path). "
+            "To make one: realdamage-train +experiment=quickstart, then realdamage-export "
+            "checkpoint=…"
+        )
+    path = path or PACKAGED_MODEL
+    data, metadata, graph_sha256 = read_model_file(path)
+    try:
+        scorer = OnnxScorer(data, threads=threads, providers=providers)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}", code=error.code) from error
+    return scorer, metadata, graph_sha256, stored_policy_sha256(data)
 
 
 def _sigmoid(x: Float32Array) -> Float32Array:

@@ -1,7 +1,6 @@
-"""What a photo looks like in a few numbers, so that the same photo is found again after a re-save, a resize or a light
-crop: in one set of training photos (data/duplicates.py) and over many claims (claim/index.py).
-
-Needs imagehash (extras analysis and claims), which is imported when the first photo is hashed.
+"""Perceptual hashes, which find the same photo after a re-save, a resize or a light crop: in a
+training set (data/duplicates.py) and across claims (claims/index.py). imagehash is in the extras
+analysis and claims.
 """
 
 from __future__ import annotations
@@ -15,16 +14,15 @@ from PIL import Image, ImageOps
 from realdamage.errors import MissingExtraError
 
 BITS = 256
-"""Of the fine perceptual hash: the signs of 16 × 16 frequencies (Zauner 2010, as `imagehash.phash` has it)."""
+"""Of the fine perceptual hash: the signs of 16 × 16 frequencies (Zauner 2010, `imagehash.phash`).
+"""
 _THUMBNAIL = 16
-_PLAIN_CONTRAST = (
-    4.0  # grey levels; below it a thumbnail's pattern is noise, and so is its correlation
-)
+_PLAIN_CONTRAST = 4.0  # grey levels; below it a thumbnail is noise, and so is its correlation
 
 
 class PhotoHash(NamedTuple):
-    """`coarse` uint64: 64-bit perceptual hash; `fine` uint64 [4]: the 256-bit one; `thumbnail` float32 [16 · 16 · 3]:
-    colours less their mean, of unit length, all zero for a plain photo."""
+    """`coarse` uint64: 64-bit perceptual hash; `fine` uint64 [4]: the 256-bit one; `thumbnail`
+    float32 [16 · 16 · 3]: colours minus their mean, of unit length, all zero for a plain photo."""
 
     coarse: np.uint64
     fine: npt.NDArray[np.uint64]
@@ -32,7 +30,8 @@ class PhotoHash(NamedTuple):
 
 
 def perceptual_hash(image: Image.Image) -> PhotoHash:
-    """The hash of an opened photo, upright. JPEGs are decoded at reduced size, which the hash does not see.
+    """The hash of an opened photo, upright; JPEGs are decoded at reduced size, with the same
+    result.
 
     Raises MissingExtraError without imagehash.
     """

@@ -1,41 +1,128 @@
-"""From a score to an outcome: the decision policy that travels with a model, and the promise behind its thresholds."""
+"""From a score to a probability and an outcome; stored in the model file, fitted by evaluation/."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, TypeAlias
 
-from realdamage.core.calibration import CALIBRATION_METHODS, Calibration, check_prior
-from realdamage.core.gate import Gate
-from realdamage.core.records import record_from_dict
-from realdamage.errors import ConfigError
+import numpy as np
 
-__all__ = [
-    "CALIBRATION_METHODS",
-    "Bound",
-    "Calibration",
-    "Gate",
-    "Guarantee",
-    "Outcome",
-    "Policy",
-    "WorstSource",
-    "check_prior",
-]
+from realdamage.core.quality import Gate
+from realdamage.core.records import Record, require
+from realdamage.errors import UsageError
 
 Outcome: TypeAlias = Literal["real", "review", "synthetic"]
+CALIBRATION_METHODS = ("platt", "isotonic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Record):
+    """The curve from the photo score to the probability of synthetic.
+
+    method: "platt" (Platt 1999), probability = sigmoid(slope * score + intercept); or "isotonic"
+        (Zadrozny & Elkan 2002), straight lines between `knots` and flat beyond them.
+    slope, intercept: of "platt"; slope is above 0.
+    knots: of "isotonic": (score, probability in 0..1 exclusive), rising scores, never falling.
+    prior: share of synthetic photos in the calibration set, in 0..1 exclusive.
+
+    Raises ConfigError on a number out of range or an unknown method.
+    """
+
+    prior: float
+    slope: float | None = None
+    intercept: float | None = None
+    method: str = "platt"
+    knots: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        slope, intercept, knots = self.slope, self.intercept, self.knots
+        require(
+            self.method in CALIBRATION_METHODS,
+            f"Calibration: method={self.method!r} is unknown; use 'platt' or 'isotonic'",
+        )
+        require(0 < self.prior < 1, f"Calibration: prior={self.prior} must be above 0 and below 1")
+        if self.method == "platt":
+            fits = slope is not None and math.isfinite(slope) and slope > 0
+            fits = fits and intercept is not None and math.isfinite(intercept) and not knots
+            require(
+                fits,
+                f"Calibration: slope={slope} must be a finite number above 0, "
+                f"intercept={intercept} a finite number; "
+                "method='platt' has no knots",
+            )
+            return
+        fits = bool(knots) and slope is None and intercept is None
+        fits = fits and all(math.isfinite(score) and 0 < share < 1 for score, share in knots)
+        fits = fits and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(knots))
+        require(
+            fits,
+            f"Calibration: knots={knots} must be (score, probability) with rising scores and "
+            "probabilities that never "
+            "fall, above 0 and below 1; method='isotonic' has no slope and no intercept",
+        )
+
+    def probability(self, score: float, prior: float | None = None) -> float:
+        """The probability in 0..1 that a photo with this score is synthetic.
+
+        prior: share of synthetic photos where the model is used, by default that of the calibration
+            set; re-weights by the prior odds (Elkan 2001). Raises UsageError unless in 0..1
+            exclusive.
+        """
+        log_odds = self._log_odds_at(score)
+        if prior is not None:
+            check_prior(prior)
+            log_odds += _log_odds(prior) - _log_odds(self.prior)
+        if log_odds >= 0:
+            return 1 / (1 + math.exp(-log_odds))
+        return math.exp(log_odds) / (1 + math.exp(log_odds))
+
+    def score_at(self, probability: float, prior: float | None = None) -> float | None:
+        """The lowest score with at least this probability, which is in 0..1 exclusive; None where
+        the curve lies above it everywhere or never reaches it."""
+        if not 0 < probability < 1:
+            raise UsageError(f"probability={probability} must be above 0 and below 1")
+        log_odds = _log_odds(probability)
+        if prior is not None:
+            check_prior(prior)
+            log_odds += _log_odds(self.prior) - _log_odds(prior)
+        if self.slope is not None and self.intercept is not None:
+            return (log_odds - self.intercept) / self.slope
+        wanted = 1 / (1 + math.exp(-log_odds))
+        for (low, before), (high, after) in pairwise(self.knots):
+            if before < wanted <= after:
+                return low + (high - low) * (wanted - before) / (after - before)
+        return None
+
+    def _log_odds_at(self, score: float) -> float:
+        if self.slope is not None and self.intercept is not None:
+            return self.slope * score + self.intercept
+        scores, probabilities = zip(*self.knots, strict=True)
+        return _log_odds(float(np.interp(score, scores, probabilities)))
+
+
+def check_prior(prior: float) -> None:
+    """Raises UsageError unless `prior` is above 0 and below 1."""
+    if not 0 < prior < 1:
+        raise UsageError(
+            f"prior={prior} must be above 0 and below 1: the share of synthetic photos among yours"
+        )
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 @dataclass(frozen=True)
-class Bound:
-    """One promised share, and the calibration photos that it rests on.
+class Bound(Record):
+    """One guaranteed share, and the calibration photos that it rests on.
 
-    share: the promised share of wrong outcomes, above 0 and below 1. photos: independent photos that were counted, the
-    n of the binomial. drawn_from: how many photos of this sort there were. errors: how many of `photos` the threshold
-    gets wrong. allowed: how many errors n, the share and delta allow, fixed before any score was seen. upper: the upper
-    confidence bound (Clopper & Pearson 1934) at `allowed`, at most `share`.
-
-    Raises ConfigError on numbers that contradict each other.
+    share: guaranteed share of wrong outcomes, in 0..1 exclusive. photos: n of the binomial, drawn
+        from
+    `drawn_from`. errors: those on the wrong side. allowed: errors that n, share and delta allow.
+    upper: upper confidence bound (Clopper & Pearson 1934) at `allowed`, at most `share`.
+    kinds: the kinds of photo it is about; empty: all.
     """
 
     share: float
@@ -44,31 +131,18 @@ class Bound:
     errors: int
     allowed: int
     upper: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ConfigError(f"Bound: share={self.share} must be above 0 and below 1")
-        if not 0 <= self.errors <= self.allowed < self.photos <= self.drawn_from:
-            raise ConfigError(
-                f"Bound: errors={self.errors}, allowed={self.allowed}, photos={self.photos}, drawn_from="
-                f"{self.drawn_from} must rise in this order, from 0"
-            )
-        if not 0 < self.upper <= self.share:
-            raise ConfigError(
-                f"Bound: upper={self.upper} must be above 0 and at most share={self.share}"
-            )
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Guarantee:
-    """The statistical promise behind the thresholds: per photo, for photos drawn like the calibration photos.
+class Guarantee(Record):
+    """The statistical guarantee behind the thresholds, for photos drawn like the calibration
+    photos.
 
-    delta: the risk that the draw of the calibration photos was a lucky one, for each promise on its own.
-    accused: of photos with real damage, called `synthetic` (alpha). passed: of synthetic photos, called `real` (beta).
-    Either is None when it was not asked for, never both. split, seed, manifest_sha256: which photos were drawn from
-    which manifest; drawn: how. statement: the promise in words.
-
-    Raises ConfigError on a number out of range.
+    delta: the risk of an unlucky draw of calibration photos, for each bound.
+    accused: of photos with real damage, called `synthetic` (alpha); None when not asked for.
+    passed: of synthetic photos, called `real` (beta); None when not asked for.
+    split, seed, manifest_sha256, drawn: which photos were drawn from which manifest, and how.
     """
 
     delta: float
@@ -80,41 +154,24 @@ class Guarantee:
     statement: str
     drawn: str = "one photo a group"
 
-    def __post_init__(self) -> None:
-        if not 0 < self.delta < 1:
-            raise ConfigError(f"Guarantee: delta={self.delta} must be above 0 and below 1")
-        if self.accused is None and self.passed is None:
-            raise ConfigError("Guarantee: promises nothing; accused or passed must be given")
-
     @property
     def alpha(self) -> float | None:
-        """The promised share of photos with real damage that are called synthetic; None when not asked for."""
+        """The guaranteed share of photos with real damage called synthetic; None when not asked
+        for."""
         return self.accused.share if self.accused else None
 
     @property
     def beta(self) -> float | None:
-        """The promised share of synthetic photos that are called real; None when not asked for."""
+        """The guaranteed share of synthetic photos called real; None when not asked for."""
         return self.passed.share if self.passed else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Guarantee:
-        """Read what `to_dict` wrote. Raises ModelFileError on a missing, unknown or wrong value."""
-        return record_from_dict(cls, values, "guarantee")
 
 
 @dataclass(frozen=True)
-class WorstSource:
+class WorstSource(Record):
     """The source of real calibration photos with the largest share called synthetic.
 
-    photos: its real photos, of every kind. called_synthetic, to_review: how many of them, before any gate was set.
-    raised_by: the source that `t_synthetic` was raised for, and raised_from: what it was before; None if it was not.
-    statement: all of this in words.
-
-    Raises ConfigError on counts that contradict each other.
+    photos, called_synthetic, to_review: counts of its real photos, before any gate was set.
+    raised_by, raised_from: the source `t_synthetic` was raised for, and its earlier value; or None.
     """
 
     source: str
@@ -125,31 +182,19 @@ class WorstSource:
     raised_by: str | None = None
     raised_from: float | None = None
 
-    def __post_init__(self) -> None:
-        if (
-            min(self.called_synthetic, self.to_review) < 0
-            or self.called_synthetic + self.to_review > self.photos
-        ):
-            raise ConfigError(
-                f"WorstSource: called_synthetic={self.called_synthetic} and to_review={self.to_review} must be counts "
-                f"of its {self.photos} photos"
-            )
-
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(Record):
     """The two thresholds on the score, and how they were chosen.
 
-    t_synthetic: score at and above which a photo is called synthetic. t_real: at and below which it is called real;
-    lowered to `t_synthetic` when above it. Between them a person should look.
-    fpr, miss: the rates that the thresholds were chosen at: honest photos called synthetic, synthetic ones called real.
-    negatives: which photos `fpr` was measured on. photos: how many photos of each sort were used.
-    guarantee: the statistical promise, None when there is none. The rules that turn an outcome into `review`
-    (gate, whole_photo_share, demo) make both other outcomes rarer only, so a promise survives them.
-    whole_photo_share: share of patches, in 0..1, whose evidence is synthetic from which a photo counts as processed as
-    a whole (see `Detector`); None switches the rule off.
-    gate: what a photo must be to be judged at all; None lets every photo pass.
-    worst_source: what the thresholds do to one source of real photos; None when sources were not compared.
+    t_synthetic: photos with at least this score are called synthetic.
+    t_real: photos with at most this score are called real; at most `t_synthetic`.
+    fpr, miss: rates the thresholds were chosen at: honest photos called synthetic, synthetic ones
+        real.
+    negatives: which photos `fpr` was measured on. photos: how many of each sort were used.
+    guarantee: the rules below only make outcomes rarer, so it holds with them.
+    whole_photo_share: from this share of synthetic patches on, a photo goes to review; None: never.
+    gate: the least quality of a photo that is judged. worst_source: None without a comparison.
 
     Raises ConfigError on a number out of range.
     """
@@ -167,15 +212,16 @@ class Policy:
 
     def __post_init__(self) -> None:
         for key in ("t_synthetic", "t_real"):
-            if not math.isfinite(getattr(self, key)):
-                raise ConfigError(f"Policy: {key}={getattr(self, key)} must be a finite number")
+            value = getattr(self, key)
+            require(math.isfinite(value), f"Policy: {key}={value} must be a finite number")
         for key in ("fpr", "miss"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"Policy: {key}={getattr(self, key)} must be in 0..1")
-        if self.whole_photo_share is not None and not 0 < self.whole_photo_share <= 1:
-            raise ConfigError(
-                f"Policy: whole_photo_share={self.whole_photo_share} must be above 0 and at most 1"
-            )
+            value = getattr(self, key)
+            require(0 <= value <= 1, f"Policy: {key}={value} must be in 0..1")
+        share = self.whole_photo_share
+        require(
+            share is None or 0 < share <= 1,
+            f"Policy: whole_photo_share={share} must be above 0 and at most 1",
+        )
         if self.t_real > self.t_synthetic:
             object.__setattr__(self, "t_real", self.t_synthetic)
 
@@ -184,12 +230,3 @@ class Policy:
         if score >= self.t_synthetic:
             return "synthetic"
         return "real" if score <= self.t_real else "review"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Policy:
-        """Read what `to_dict` wrote. Raises ModelFileError on a missing, unknown or wrong value."""
-        return record_from_dict(cls, values, "policy")

@@ -1,27 +1,27 @@
-"""The photo score: one fixed formula over all tiles, shared by the training loss, evaluation and the wrapper.
+"""The photo score: one formula over all tiles for the training loss, evaluation and the detector.
 
-A soft maximum (log-mean-exp), because the damage may fill one tile of two hundred, yet one loud patch should not decide
-alone. The array library is an argument, so that numpy and torch run the very same lines.
+A soft maximum (log-mean-exp): the damage may fill one tile of two hundred, yet one noisy patch
+should not decide alone. numpy and torch run the same lines.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from realdamage.core.records import record_from_dict
-from realdamage.errors import ConfigError
+from realdamage.core.records import Record, require
 
 
 @dataclass(frozen=True)
-class Pooling:
-    """The formula's name and numbers, as they travel with a model.
+class Pooling(Record):
+    """The formula's name and parameters, stored in the model file.
 
-    tile_sharpness, patch_sharpness: above 0; towards 0 the soft maximum becomes the mean, towards infinity the maximum.
-    patch_weight: in 0..1, share of the patches' evidence in the score; the rest comes from the tiles' logits.
+    tile_sharpness, patch_sharpness: above 0; near 0 the mean, for large values the maximum.
+    patch_weight: in 0..1, share of the patches' evidence in the score; the rest is the tiles'
+        logits.
 
     Raises ConfigError on a number out of range or an unknown name.
     """
@@ -32,41 +32,36 @@ class Pooling:
     patch_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.name != "log_mean_exp":
-            raise ConfigError(
-                f"Pooling: name={self.name!r} is unknown; the only formula is 'log_mean_exp'"
-            )
+        require(
+            self.name == "log_mean_exp",
+            f"Pooling: name={self.name!r} is unknown; the only formula is 'log_mean_exp'",
+        )
         for key in ("tile_sharpness", "patch_sharpness"):
             value = getattr(self, key)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"Pooling: {key}={value} must be a finite number above 0")
-        if not 0 <= self.patch_weight <= 1:
-            raise ConfigError(f"Pooling: patch_weight={self.patch_weight} must be in 0..1")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Pooling:
-        """Read what `to_dict` wrote. Raises ModelFileError on a missing, unknown or wrong value."""
-        return record_from_dict(cls, values, "pooling")
+            require(
+                math.isfinite(value) and value > 0,
+                f"Pooling: {key}={value} must be a finite number above 0",
+            )
+        require(
+            0 <= self.patch_weight <= 1,
+            f"Pooling: patch_weight={self.patch_weight} must be in 0..1",
+        )
 
 
 def log_mean_exp(x: Any, sharpness: float, xp: Any = np) -> Any:
-    """log(mean(exp(sharpness * x))) / sharpness over all elements, shifted by the maximum so that it cannot overflow.
+    """log(mean(exp(sharpness * x))) / sharpness, shifted by the maximum so that it cannot overflow.
 
-    x: float array or tensor of any shape, at least one element. xp: the library it belongs to, numpy or torch.
+    x: float array or tensor, at least one element. xp: its library, numpy or torch.
     """
     top = xp.amax(x)
     return top + xp.log(xp.mean(xp.exp(sharpness * (x - top)))) / sharpness
 
 
 def pool(logit: Any, evidence: Any, pooling: Pooling, xp: Any = np) -> Any:
-    """The photo score (a logit, unbounded; higher is more synthetic), a scalar of the library `xp`.
+    """The photo score (a logit; higher is more synthetic), a scalar of the library `xp`.
 
-    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile; where tiles overlap, both count.
-    Differentiable when `xp` is torch.
+    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile; overlaps count
+        twice.
     """
     tiles = log_mean_exp(logit, pooling.tile_sharpness, xp)
     patches = log_mean_exp(evidence, pooling.patch_sharpness, xp)

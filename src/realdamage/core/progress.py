@@ -1,7 +1,8 @@
-"""Progress of long work: a rich bar under a terminal where rich is installed, plain lines otherwise."""
+"""Progress of long work, and the number of processors for it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,46 +13,53 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Track(Protocol):
-    """Yields the steps as they are, and may tell somebody how far it is."""
+    """Yields the steps unchanged, and may report how many are done."""
 
     def __call__(self, steps: Iterable[T], total: int, description: str) -> Iterator[T]: ...
 
 
 def no_progress(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Tells nobody; the default of every function that takes a `Track`."""
+    """Reports nothing; the default of every function that takes a `Track`."""
     return iter(steps)
 
 
 def track(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Yields the steps and shows on standard error how many of `total` are done and how long the rest will take."""
-    if sys.stderr.isatty():
-        try:
-            from rich.console import Console
-            from rich.progress import track as rich_track
-        except ImportError:
-            pass
-        else:
-            yield from rich_track(steps, description, total=total, console=Console(stderr=True))
-            return
-    yield from _lines(steps, total, description)
+    """Reports steps, steps a second and the remaining time on standard error: a rich bar on a
+    terminal, else a line now and then."""
+    return (_bar if sys.stderr.isatty() else _lines)(steps, total, description)
+
+
+def _bar(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
+    # Standard output may go to a file, which the bar must leave alone.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=total, rate="")
+        started = time.monotonic()
+        for done, step in enumerate(steps, start=1):
+            yield step
+            bar.update(task, completed=done, rate=f"{done / (time.monotonic() - started):.1f}/s")
 
 
 def _lines(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
-    started = told = time.monotonic()
+    started = last = time.monotonic()
     for done, step in enumerate(steps, start=1):
         yield step
         now = time.monotonic()
-        if now - told >= SECONDS_BETWEEN_LINES and done < total:
-            told = now
-            rest = (now - started) / done * (total - done)
-            print(
-                f"{description}: {done}/{total}, about {rest:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
-    if time.monotonic() - started >= SECONDS_BETWEEN_LINES:
-        print(
-            f"{description}: {total}/{total} in {time.monotonic() - started:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        if now - last >= SECONDS_BETWEEN_LINES and done < total:
+            last = now
+            rate = done / (now - started)
+            line = f"{description}: {done}/{total}, {rate:.1f}/s, "
+            print(f"{line}about {(total - done) / rate:.0f} s left", file=sys.stderr, flush=True)
+    taken = time.monotonic() - started
+    if taken >= SECONDS_BETWEEN_LINES:
+        print(f"{description}: {total}/{total} in {taken:.0f} s", file=sys.stderr, flush=True)
+
+
+def available_processors() -> int:
+    """The processors that this process may use; all of the machine where the system cannot say
+    (macOS, Windows)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,12 +1,12 @@
-"""How much of a photo's fine detail is left: a detector of faint traces must not judge where there are none to see.
+"""How much fine detail a photo has, and the gate below which it is not judged.
 
-Four numbers that a gate can act on (`Policy.gate`), measured on the pixels before any resize, in a few milliseconds:
-at most 100 windows, spread over the whole frame, stand for it.
+Measured on the pixels before any resize, on at most 100 windows over the whole frame.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from realdamage.core.decoding import Float32Array, UInt8Array
+from realdamage.core.decode import Float32Array, UInt8Array
+from realdamage.core.records import Record, require
+from realdamage.phrases import Phrase, phrase
 
 _WINDOW, _SMALLEST_WINDOW = 64, 32
 _WINDOWS_PER_SIDE = 10
@@ -22,10 +24,11 @@ _BLOCK = 8
 
 # Edges are measured after a little smoothing, which holds noise down, and again after more of it.
 _SIGMA_FINE, _SIGMA_COARSE, _RADIUS = 0.8, 1.6, 5
-# An edge stands out from the noise this many times; of a window's edges, the steepest share counts.
+# An edge must exceed the noise this many times; of a window's edges, the steepest share counts.
 _ABOVE_NOISE, _STEEPEST, _LEAST_EDGE = 4.0, 0.02, 8
 _SHARPEST_WINDOWS = 0.1
-# Below this a gradient, in grey levels of 255 a pixel, is no edge, however quiet the window: rounding alone makes 0.5.
+# A gradient below this (grey levels of 255 a pixel) is no edge, however quiet the window: rounding
+# alone makes 0.5.
 _LEAST_GRADIENT = 1.0
 
 # Cycles a pixel: fine detail that a blur of 1 pixel removes, against coarse detail that it leaves.
@@ -38,32 +41,31 @@ _FREQUENCIES = tuple((v, u) for v in range(6) for u in range(6) if v + u <= 5)
 # Coefficients are counted in bins of this width, up to this size.
 _BIN, _LARGEST = 0.5, 512
 _BINS = round(_LARGEST / _BIN)
-# A table's steps are kept to when the coefficients agree with them by at least so much in -1..1, by so many times what
-# chance makes of so few of them, and by half of what the best table reaches: a table of half the steps agrees too.
+# A table fits when the coefficients agree with its steps by at least this much in -1..1, by this
+# many times what chance gives for so few values, and by half of what the best table reaches: a
+# table of half the steps agrees too.
 _LEAST_AGREEMENT, _ABOVE_CHANCE, _OF_THE_BEST = 0.15, 6.0, 0.5
-# No value of a coefficient counts for more than this share of all: plain areas repeat one value without being rounded.
+# No single coefficient value counts for more than this share: plain areas repeat one value without
+# being rounded.
 _MOST_OF_ONE_VALUE = 0.02
 
 UNCOMPRESSED = 100.0
-"""Compression of a photo without any trace of it."""
+"""Compression of a photo without a trace of it."""
 
 
 @dataclass(frozen=True)
 class PhotoQuality:
-    """What is left of a photo's detail.
+    """How much detail a photo has.
 
     short_side: of the upright photo, in pixels.
-    sharpness: in 0..1, of the sharpest edges in the frame: the share of their steepness that a further blur takes away.
-    About 0.4 and more for a crisp photo; 0.32 for an edge blurred with 1 pixel (deviation of a Gaussian), 0.16 with 2,
-    0.05 with 4; 0 where nothing stands out from the noise (black, blank, only noise).
-    compression: quality of the hardest JPEG compression that was found, 1..100 on libjpeg's scale, lower is harder; the
-    lower of what the file's own tables say and what the pixels tell of earlier ones. 100: no trace, which is no proof
-    that there was none: a resize, or WebP and AVIF, hide it.
-    fine_detail: at least 0; how strong the finest detail is compared with coarse detail, over the whole frame. Of 526
-    honest photos of eight sources the median was 0.094 and 2% had less than 0.038. After a blur of 1 pixel the median
-    was 0.021, after half size and back 0.025; JPEG 70 hardly changes it. White noise has 1, a flat photo 0. After a
-    blur of 4 pixels only noise is left to compare, so the number rises again; `sharpness` finds such photos. None in
-    the JSON of older versions.
+    sharpness: in 0..1, share of the steepness of the sharpest edges that a further blur removes:
+        0.4 and more for a crisp photo, 0.32 after a blur of 1 pixel (sigma), 0.16 of 2, 0.05 of 4;
+        0 where nothing rises above the noise.
+    compression: JPEG quality 1..100 of the hardest compression found in the file's tables or the
+        pixels; 100: no trace, which proves nothing, since a resize, WebP and AVIF hide it.
+    fine_detail: at least 0, finest over coarse detail: median 0.094 of 526 honest photos (2% below
+        0.038), 0.021 after a blur of 1 pixel; white noise 1, a flat photo 0. A blur of 4 pixels
+        leaves only noise and it rises again; `sharpness` finds such photos.
     """
 
     short_side: int
@@ -72,10 +74,68 @@ class PhotoQuality:
     fine_detail: float | None = None
 
 
-def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> PhotoQuality:
-    """The quality of an upright photo as it was decoded, uint8 [h, w, 3] of any size.
+@dataclass(frozen=True)
+class Gate(Record):
+    """The least quality of a photo at which the model was shown to be right; None: no limit.
 
-    file_quality: what `file_jpeg_quality` said of its file, None for pixels without one.
+    A photo at a limit passes, and so does one whose `fine_detail` was not measured.
+    Raises ConfigError on a number out of range.
+    """
+
+    min_side: int | None = None
+    min_sharpness: float | None = None
+    min_quality: float | None = None
+    min_fine_detail: float | None = None
+
+    def __post_init__(self) -> None:
+        side, sharpness, detail = self.min_side, self.min_sharpness, self.min_fine_detail
+        quality = self.min_quality
+        require(side is None or side >= 1, f"Gate: min_side={side} must be at least 1 pixel")
+        require(
+            sharpness is None or 0 < sharpness < 1,
+            f"Gate: min_sharpness={sharpness} must be above 0 and below 1",
+        )
+        require(
+            quality is None or 1 <= quality <= 100,
+            f"Gate: min_quality={quality} must be in 1..100",
+        )
+        require(
+            detail is None or 0 < detail < math.inf,
+            f"Gate: min_fine_detail={detail} must be a number above 0",
+        )
+
+    def faults(self, quality: PhotoQuality) -> list[Phrase]:
+        """Why a photo of this quality is not judged: a phrase for each missed limit, named like the
+        reason's code."""
+        found: list[Phrase] = []
+        if self.min_side is not None and quality.short_side < self.min_side:
+            found.append(phrase("too_small", side=quality.short_side, limit=self.min_side))
+        limit, value = self.min_sharpness, quality.sharpness
+        if limit is not None and value < limit:
+            shown = _distinct(value, limit)
+            found.append(phrase("too_blurred", sharpness=shown, limit=f"{limit:.3f}"))
+        limit, detail = self.min_fine_detail, quality.fine_detail
+        if limit is not None and detail is not None and detail < limit:
+            shown = _distinct(detail, limit)
+            found.append(phrase("too_soft", detail=shown, limit=f"{limit:.4f}"))
+        limit, value = self.min_quality, quality.compression
+        if limit is not None and value < limit:
+            found.append(phrase("too_compressed", quality=f"{value:.0f}", limit=f"{limit:.0f}"))
+        return found
+
+
+def _distinct(value: float, limit: float) -> str:
+    """The value with as many digits as it takes to differ from the limit."""
+    for digits in (3, 4, 5):
+        if f"{value:.{digits}f}" != f"{limit:.{digits}f}":
+            return f"{value:.{digits}f}"
+    return f"{value}"
+
+
+def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> PhotoQuality:
+    """The quality of an upright photo as decoded, uint8 [h, w, 3] of any size.
+
+    file_quality: from `file_jpeg_quality`, None for pixels without a file.
     """
     windows = _grey_windows(rgb)
     found = pixel_jpeg_quality(windows)
@@ -86,9 +146,10 @@ def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> Photo
 
 
 def file_jpeg_quality(contents: object) -> float | None:
-    """The quality in 1..100 at which libjpeg's luma table has the sum nearest to that of this file; None: no JPEG.
+    """The quality 1..100 whose luma table in libjpeg has the sum nearest to this file's; None: no
+    JPEG.
 
-    contents: the file's bytes, or a PIL image, which still has its tables when it was opened from a file.
+    contents: the file's bytes, or a PIL image opened from a file.
     """
     if isinstance(contents, bytes):
         if not contents.startswith(b"\xff\xd8"):
@@ -96,7 +157,7 @@ def file_jpeg_quality(contents: object) -> float | None:
         try:
             with Image.open(io.BytesIO(contents), formats=("JPEG",)) as image:
                 return file_jpeg_quality(image)
-        except Exception:  # whether it is a photo at all, the decoder says
+        except Exception:  # the decoder reports what is wrong with the file
             return None
     tables = getattr(contents, "quantization", None)
     if not tables:
@@ -108,16 +169,16 @@ def file_jpeg_quality(contents: object) -> float | None:
 def edge_sharpness(windows: Float32Array) -> float:
     """`PhotoQuality.sharpness` of grey windows float32 [n, side, side] in 0..255.
 
-    From how much an edge's gradient falls when it is blurred again (Zhuo & Sim 2011, "Defocus map estimation from a
-    single image"), which does not depend on its contrast; of the sharpest tenth of the windows, so that one sharp
-    object on a blank wall is enough. Noise is estimated as by Immerkær 1996 and edges must stand out from it.
+    How much an edge's gradient falls when it is blurred again (Zhuo & Sim 2011) does not depend on
+    its contrast. The sharpest tenth of the windows counts; noise is estimated after Immerkær 1996.
     """
     count, noise = len(windows), _noise(windows)
     (fine, of_fine), (coarse, of_coarse) = (
         (_gradient(windows, sigma).reshape(count, -1), noise * _noise_gain(sigma))
         for sigma in (_SIGMA_FINE, _SIGMA_COARSE)
     )
-    # Chosen by the coarse gradient, which noise hardly moves: the steepest fine ones would be those it made steeper.
+    # Chosen by the coarse gradient, which noise hardly changes; it makes the fine gradients look
+    # steeper.
     steepest = max(8, round(_STEEPEST * coarse.shape[1]))
     top = np.argpartition(coarse, -steepest, axis=1)[:, -steepest:]
     edges, blurred = (np.take_along_axis(values, top, axis=1) for values in (fine, coarse))
@@ -134,15 +195,12 @@ def edge_sharpness(windows: Float32Array) -> float:
 
 
 def fine_detail(windows: Float32Array) -> float:
-    """`PhotoQuality.fine_detail` of grey windows float32 [n, side, side].
-
-    The square root of the ratio of the mean power from 0.4 cycles a pixel on to that between 0.05 and 0.25. A blur of
-    1 pixel, or a smaller size in between, empties the fine band and leaves most of the coarse one.
-    """
+    """`PhotoQuality.fine_detail` of grey windows float32 [n, side, side]: the square root of the
+    ratio of the mean power from 0.4 cycles a pixel on to that between 0.05 and 0.25."""
     side = windows.shape[1]
     hann = np.hanning(side + 1)[:-1].astype(np.float32)
     taper = np.outer(hann, hann)
-    # In parts that fit into the processor's cache: four times as fast as all at once.
+    # In parts that fit into the processor's cache, which is four times as fast.
     parts = (np.fft.rfft2(part * taper) for part in np.array_split(windows, 4))
     power = np.sum([(np.abs(part) ** 2).sum(axis=0) for part in parts], axis=0) / (
         len(windows) * np.sum(taper**2)
@@ -154,19 +212,19 @@ def fine_detail(windows: Float32Array) -> float:
 
 
 def pixel_jpeg_quality(windows: Float32Array) -> float:
-    """`PhotoQuality.compression` from pixels alone: grey windows float32 [n, side, side] that lie alike on a grid of 8.
+    """`PhotoQuality.compression` of grey windows float32 [n, side, side], each at a multiple of 8.
 
-    A JPEG leaves the cosine coefficients of its blocks near multiples of the quantisation steps (Fan & de Queiroz
-    2003); of libjpeg's 100 luma tables, the coarsest whose steps they keep to counts. Looked for on the photo's own
-    grid, and on the one where its blocks seem to begin when it was cropped since. Of other makers' tables the nearest
-    of libjpeg's is found, if any.
+    A JPEG leaves the cosine coefficients of its blocks near multiples of the quantisation steps
+    (Fan & de Queiroz 2003); the coarsest of libjpeg's 100 luma tables that fits counts. Looked for
+    on the photo's own grid, and where its blocks seem to begin if it was cropped later.
     """
     origins = {(0, 0), (_block_start(windows), _block_start(windows.swapaxes(1, 2)))}
     return min(_grid_quality(windows, top, left) for left, top in origins)
 
 
 def _grey_windows(rgb: UInt8Array) -> Float32Array:
-    """Luma float32 [n, side, side] of windows spread evenly over the frame, each beginning at a multiple of 8."""
+    """Luma float32 [n, side, side] of windows spread evenly over the frame, each beginning at a
+    multiple of 8."""
     missing = [max(0, _SMALLEST_WINDOW - side) for side in rgb.shape[:2]]
     if any(missing):
         rgb = np.pad(rgb, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
@@ -200,11 +258,11 @@ def _grid_quality(windows: Float32Array, top: int, left: int) -> float:
 def _agreement(
     windows: Float32Array, top: int, left: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), values that it rests on), both [100].
+    """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), number of values).
 
-    Coefficients of one value count as one value, however many there are: a drawing repeats the same edge.
-    A coefficient that a step would round to 0 says nothing about it and is left out. The mean is 1 where all lie at
-    multiples, near 0 where they lie anywhere. top, left: where the blocks begin.
+    Equal coefficients count as one value: a drawing repeats the same edge. One that a step rounds
+    to 0 is left out. The mean is 1 where all lie at multiples of the steps. top, left: where blocks
+    begin.
     """
     count, side = len(windows), (windows.shape[1] - max(top, left)) // _BLOCK
     inside = windows[:, top : top + side * _BLOCK, left : left + side * _BLOCK] - np.float32(128)
@@ -213,9 +271,11 @@ def _agreement(
         .swapaxes(2, 3)
         .reshape(-1, _BLOCK * _BLOCK)
     )
-    # einsum: small sums that need no BLAS, whose idle threads would burn what other processes on the machine could use.
+    # einsum: small sums need no BLAS, whose idle threads would take processor time from other
+    # processes.
     coefficients = np.einsum("bp,pf->bf", blocks, _cosines())
-    # The mean of a block is rounded too, but plain areas share one; the difference to the neighbour lies around 0.
+    # The mean of a block is rounded too, but plain areas share one; the difference to the neighbour
+    # lies around 0.
     coefficients[1:, 0] -= coefficients[:-1, 0]
     clipped = np.abs(blocks.mean(axis=1)) > 125  # to black or white: a round number by itself
     bins = (np.abs(coefficients[~clipped]) / _BIN).astype(np.int64)
@@ -254,7 +314,8 @@ def _luma_tables() -> NDArray[np.int64]:
 
 @cache
 def _waves() -> Float32Array:
-    """cos(2 pi coefficient / step), 0 for those that the step rounds to 0: float32 [bins, steps 1..255]."""
+    """cos(2 pi coefficient / step), 0 for those that the step rounds to 0: float32 [bins, steps
+    1..255]."""
     steps, bins = np.arange(1, 256), np.arange(_BINS)[:, None]
     waves = np.cos(2 * np.pi * (bins + 0.5) * _BIN / steps)
     return np.where(bins >= _first_bin(steps), waves, 0).astype(np.float32)
@@ -277,14 +338,16 @@ def _cosines() -> Float32Array:
 
 
 def _gradient(windows: Float32Array, sigma: float) -> Float32Array:
-    """Steepness after a Gaussian blur, float32 [n, side, side] without the margins that lie outside the window."""
+    """Steepness after a Gaussian blur, float32 [n, side, side] without the margins that lie outside
+    the window."""
     side = windows.shape[1]
     smooth, slope = (_band(side, kernel) for kernel in _kernels(sigma))
     return np.hypot(slope.T @ (windows @ smooth), smooth.T @ (windows @ slope))
 
 
 def _kernels(sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A Gaussian, and its derivative scaled so that a ramp of 1 gives 1; both of `_RADIUS` pixels on each side."""
+    """A Gaussian, and its derivative scaled so that a ramp of 1 gives 1; both of `_RADIUS` pixels
+    on each side."""
     x = np.arange(-_RADIUS, _RADIUS + 1)
     bell = np.exp(-(x**2) / (2 * sigma**2))
     return bell / bell.sum(), x * bell / np.sum(x**2 * bell)
@@ -297,15 +360,16 @@ def _noise_gain(sigma: float) -> float:
 
 
 def _band(side: int, kernel: NDArray[np.float64]) -> Float32Array:
-    """The matrix [side, side - 2 * radius] by which rows are convolved with the kernel, margins left out."""
+    """The matrix [side, side - 2 * radius] by which rows are convolved with the kernel, margins
+    left out."""
     rows = np.arange(side)[:, None] - np.arange(side - len(kernel) + 1)
     inside = (rows >= 0) & (rows < len(kernel))
     return np.where(inside, kernel[np.clip(rows, 0, len(kernel) - 1)], 0).astype(np.float32)
 
 
 def _noise(windows: Float32Array) -> float:
-    """Deviation of the noise in grey levels, from what is left of the quieter windows under Immerkær's mask, which
-    neither ramps nor straight edges pass."""
+    """Deviation of the noise in grey levels, from the quieter windows after Immerkær's mask, which
+    removes ramps and straight edges."""
     rows = windows[:, :-2] - 2 * windows[:, 1:-1] + windows[:, 2:]
     left = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
     return float(np.sqrt(np.pi / 2) / 6 * np.quantile(np.abs(left).mean(axis=(1, 2)), 0.25))

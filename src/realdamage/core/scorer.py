@@ -1,40 +1,42 @@
-"""Runs the network on tiles. The wrapper only knows the protocol, so a torch checkpoint is judged by the same code."""
+"""Runs the network on tiles. The detector only knows the protocol, so a torch checkpoint is judged
+by the same code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 
-from realdamage.core.decoding import Float32Array, UInt8Array
-from realdamage.core.processors import available_processors
+from realdamage.core.decode import Float32Array, UInt8Array
+from realdamage.core.progress import available_processors
 from realdamage.errors import ModelFileError, UsageError
 
 _TILES_A_RUN = 8
-"""On the CPU; more at once are no faster, for what lies between two layers leaves the cache, and need more memory."""
+"""On the CPU. More at once are no faster, since the activations no longer fit the cache, and need
+more memory."""
 
 
 class TileScorer(Protocol):
-    """A network behind the tile contract of our ONNX files."""
+    """A network that takes the tiles of our ONNX files."""
 
     def __call__(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
-        """tiles: uint8 [n, tile, tile, 3] -> (logit float32 [n], evidence float32 [n, h, w], one per patch)."""
+        """tiles: uint8 [n, tile, tile, 3] -> (logit float32 [n], evidence float32 [n, h, w], one
+        per patch)."""
         ...
 
 
 class OnnxScorer:
-    """An ONNX Runtime session over the bytes of a model; safe to call from several threads.
+    """An ONNX Runtime session; several threads may share it, and it can be pickled.
 
-    data: the ONNX file: input `tiles` uint8 [n, tile, tile, 3], outputs `logit` [n] and `evidence` [n, h, w].
-    threads: by default the CPUs this process may use, at most 4. On the CPU that many runs of a few tiles go side by
-    side, which gives the same numbers as threads within each operator and wastes no time on waiting for each other
-    after each of them; fewer tiles than threads leave some idle.
-    providers: execution providers by name, first choice first; the CPU by default.
+    data: the ONNX file, as in TileScorer, with outputs `logit` and `evidence`.
+    threads: by default the CPUs this process may use, at most 4; on the CPU this many runs of a few
+        tiles go in parallel, which gives the same numbers as threads within each operator.
+    providers: execution providers, first choice first; the CPU by default.
 
-    Raises ModelFileError when it is no such model, UsageError on a provider that this onnxruntime does not have.
+    Raises ModelFileError when it is not such a model, UsageError for an unknown provider.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class OnnxScorer:
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads={threads} must be at least 1")
+        self._given = (data, threads, providers)
         providers = list(providers or ["CPUExecutionProvider"])
         available = onnxruntime.get_available_providers()
         if absent := [name for name in providers if name not in available]:
@@ -50,20 +53,28 @@ class OnnxScorer:
             )
         options = onnxruntime.SessionOptions()
         self._threads = threads or min(available_processors(), 4)
-        # An accelerator is kept busy by one large run; the threads then serve operators that it does not have.
-        self._runs = (
-            ThreadPoolExecutor(self._threads) if providers == ["CPUExecutionProvider"] else None
-        )
-        options.intra_op_num_threads = 1 if self._runs else self._threads
+        # One large run keeps an accelerator busy; the threads then serve operators that it does not
+        # have.
+        on_cpu = providers == ["CPUExecutionProvider"]
+        self._runs = ThreadPoolExecutor(self._threads) if on_cpu else None
+        options.intra_op_num_threads = 1 if on_cpu else self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=providers)
-        except Exception as error:  # onnxruntime's exceptions share no public base
+        except Exception as error:  # onnxruntime's exceptions have no public base class
             raise ModelFileError(
-                f"onnxruntime {onnxruntime.__version__} cannot load the graph ({error}); export it again"
+                f"onnxruntime {onnxruntime.__version__} cannot load the graph ({error}); export it "
+                "again"
             ) from error
         self._check_contract()
+
+    def __getstate__(self) -> Any:
+        return self._given
+
+    def __setstate__(self, given: Any) -> None:
+        data, threads, providers = given
+        self.__init__(data, threads=threads, providers=providers)  # type: ignore[misc]
 
     def __call__(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """See TileScorer. Raises ModelFileError when the graph does not take such tiles."""
@@ -87,16 +98,17 @@ class OnnxScorer:
         inputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_inputs()}
         outputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_outputs()}
         expected = {"logit": ("tensor(float)", 1), "evidence": ("tensor(float)", 3)}
-        if inputs != {"tiles": ("tensor(uint8)", 4)} or any(
-            outputs.get(name) != expected[name] for name in expected
-        ):
+        if inputs != {"tiles": ("tensor(uint8)", 4)} or not expected.items() <= outputs.items():
             raise ModelFileError(
-                "the graph breaks the contract: input tiles uint8 [n, tile, tile, 3], outputs logit float32 [n] and "
-                f"evidence float32 [n, h, w]; found (type, rank) {inputs} -> {outputs}. Export it again"
+                "the graph breaks the contract: input tiles uint8 [n, tile, tile, 3], outputs "
+                "logit float32 [n] and "
+                f"evidence float32 [n, h, w]; found (type, rank) {inputs} -> {outputs}. Export it "
+                "again"
             )
 
 
 def _even_parts(tiles: UInt8Array, threads: int) -> list[UInt8Array]:
-    """Parts of at most `_TILES_A_RUN` tiles, as even as can be and, where there are enough, as many for each thread."""
+    """Parts of at most `_TILES_A_RUN` tiles, as even as possible; the same number for each thread
+    if there are enough."""
     rounds = -(-len(tiles) // (threads * _TILES_A_RUN))
     return np.array_split(tiles, max(1, min(len(tiles), rounds * threads)))

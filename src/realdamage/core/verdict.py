@@ -13,31 +13,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from realdamage.core.decoding import Float32Array
+from realdamage.core.decode import Float32Array, PhotoSource, decode
 from realdamage.core.policy import Outcome
 from realdamage.core.quality import PhotoQuality
-from realdamage.errors import RealDamageError
-from realdamage.phrases.sentences import Phrase, in_english, read_phrases
+from realdamage.errors import PhotoError, RealDamageError
+from realdamage.phrases import Phrase, in_english, read_phrases
 
 # The columns of a predictions file (evaluate, predict, monitor), in this order.
 PREDICTION_COLUMNS = (
     *("file_name", "label", "kind", "generator", "damage", "source", "group", "perturbation"),
-    *(
-        "score",
-        "probability",
-        "outcome",
-        "reasons",
-        "width",
-        "height",
-        "ms",
-        "photo_sha256",
-        "graph_sha256",
-    ),
+    *("score", "probability", "outcome", "reasons", "width", "height", "ms"),
+    *("photo_sha256", "graph_sha256"),
 )
-# What follows them wherever a photo was judged.
 MEASURED_COLUMNS = ("hot_share", "sharpness", "compression", "fine_detail")
-# The reason in the row of a photo that could not be judged; its score and outcome stay empty.
+"""They follow wherever a photo was judged."""
 UNREADABLE = "unreadable"
+"""The reason in the row of a photo that could not be read; its score and outcome are empty."""
+HOT = 0.5
+"""Heat from which a patch counts as synthetic: evidence 0, the network's own boundary."""
+_MOST_REGIONS = 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Region:
 class Reason:
     """Why a verdict is what it is: a stable code for programs and a sentence for people.
 
-    phrases: what the sentence is made of, for pages in other languages; empty in the JSON of older versions.
+    phrases: the parts of the sentence, for pages in other languages.
     """
 
     code: str
@@ -70,31 +64,29 @@ class Reason:
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types."""
-        return {
-            "code": self.code,
-            "sentence": self.sentence,
-            "phrases": [one.to_dict() for one in self.phrases],
-        }
+        phrases = [one.to_dict() for one in self.phrases]
+        return {"code": self.code, "sentence": self.sentence, "phrases": phrases}
 
     @classmethod
     def from_dict(cls, values: Any) -> Reason:
-        """Read what `to_dict` gave. Raises TypeError, KeyError or AttributeError on anything else."""
+        """Read what `to_dict` wrote. Raises TypeError, KeyError or AttributeError otherwise."""
         return cls(values["code"], values["sentence"], read_phrases(values.get("phrases")))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Verdict:
     """The verdict on one photo.
 
-    outcome: "real", "review" or "synthetic". score: a logit, unbounded, higher is more synthetic.
+    outcome: "real", "review" or "synthetic". score: a logit, higher is more synthetic.
     probability: of synthetic, in 0..1; None while the model is not calibrated.
-    heatmap: float32 [h, w] in 0..1, one value per patch; None when the JSON it was read from left it out.
-    cell: side of a heat-map value in pixels of the upright photo; the last row and column may reach beyond the photo.
+    heatmap: float32 [h, w] in 0..1, one value per patch; None when it was read from JSON without
+        it.
+    cell: side of a heat-map value in pixels of the upright photo; the last ones may reach beyond
+        it.
     regions: largest evidence first. reasons: may be empty.
     photo_sha256, graph_sha256: hex digests of the photo and of the network that judged it.
-    width, height: of the upright photo, in pixels.
-    quality: how much fine detail the photo has; None in the JSON of older versions.
-    hot_share: share of the heat map's values, in 0..1, that are 0.5 or more; NaN in the JSON of older versions.
+    width, height: of the upright photo, in pixels. quality: how much fine detail the photo has.
+    hot_share: share of the heat map's values, in 0..1, that are 0.5 or more.
     """
 
     outcome: Outcome
@@ -109,78 +101,135 @@ class Verdict:
     model_version: str
     width: int
     height: int
-    quality: PhotoQuality | None = None
-    hot_share: float = math.nan
+    quality: PhotoQuality
+    hot_share: float
+
+    def __repr__(self) -> str:
+        probability = "None" if self.probability is None else f"{self.probability:.3f}"
+        return (
+            f"Verdict({self.outcome!r}, score={self.score:+.2f}, probability={probability}, "
+            f"{len(self.regions)} regions, {self.width}x{self.height})"
+        )
+
+    def overlay(self, photo: PhotoSource) -> Image.Image:
+        """The photo that was judged, with its heat map, boxed regions and a caption. Raises
+        PhotoError or UsageError."""
+        from realdamage.core.overlay import draw_overlay
+
+        return draw_overlay(decode(photo), self)
+
+    def to_dict(self, heatmap: bool = True) -> dict[str, Any]:
+        """Plain JSON types; the heat map as an 8-bit PNG in base64, None without `heatmap`."""
+        values = asdict(replace(self, heatmap=None, reasons=()))
+        values["regions"] = [{**one, "box": list(one["box"])} for one in values["regions"]]
+        values["reasons"] = [reason.to_dict() for reason in self.reasons]
+        if heatmap and self.heatmap is not None:
+            values["heatmap"] = to_base64_png(self.heatmap)
+        return values
 
     def to_json(self, heatmap: bool = True) -> str:
-        """One line of JSON; the heat map as an 8-bit PNG in base64, null when `heatmap` is False."""
-        values = asdict(replace(self, heatmap=None, reasons=()))
-        values["reasons"] = [reason.to_dict() for reason in self.reasons]
-        if math.isnan(self.hot_share):
-            values["hot_share"] = None  # JSON has no NaN
-        if heatmap and self.heatmap is not None:
-            values["heatmap"] = _to_base64_png(self.heatmap)
-        return json.dumps(values)
+        """`to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(heatmap))
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Read what `to_json` wrote; the heat map comes back within 1/510. Raises RealDamageError on anything else."""
+        """Read what `to_json` wrote; the heat map comes back within 1/510. Raises RealDamageError
+        on anything else."""
         try:
             values = json.loads(text)
             values["regions"] = tuple(
                 Region(tuple(v["box"]), v["probability"]) for v in values["regions"]
             )
             values["reasons"] = tuple(Reason.from_dict(v) for v in values["reasons"])
-            if values.get("quality") is not None:
-                values["quality"] = PhotoQuality(**values["quality"])
-            if values.get("hot_share") is None:
-                values["hot_share"] = math.nan
+            values["quality"] = PhotoQuality(**values["quality"])
             if values["heatmap"] is not None:
-                values["heatmap"] = _from_base64_png(values["heatmap"])
+                values["heatmap"] = from_base64_png(values["heatmap"])
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise RealDamageError(
-                f"not a verdict in JSON ({type(error).__name__}: {error}); expected what Verdict.to_json wrote"
+                f"not a verdict in JSON ({type(error).__name__}: {error}); expected what "
+                "Verdict.to_json wrote",
+                code="not_a_verdict",
             ) from error
 
     def to_row(self, file_name: str, ms: float) -> Mapping[str, Any]:
-        """This verdict under the keys of PREDICTION_COLUMNS and MEASURED_COLUMNS.
-
-        What only a manifest knows stays empty.
+        """A row of PREDICTION_COLUMNS and MEASURED_COLUMNS, without what only a manifest knows.
 
         ms: milliseconds from the photo's bytes to the verdict.
         """
-        row: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUMNS), "")
-        row.update(
-            file_name=file_name,
-            score=self.score,
-            probability="" if self.probability is None else self.probability,
-            outcome=self.outcome,
-            reasons=" ".join(reason.code for reason in self.reasons),
-            width=self.width,
-            height=self.height,
-            ms=round(ms, 1),
-            photo_sha256=self.photo_sha256,
-            graph_sha256=self.graph_sha256,
-            hot_share="" if math.isnan(self.hot_share) else self.hot_share,
+        detail = self.quality.fine_detail
+        return {
+            **_EMPTY_ROW,
+            "file_name": file_name,
+            "score": self.score,
+            "probability": "" if self.probability is None else self.probability,
+            "outcome": self.outcome,
+            "reasons": " ".join(reason.code for reason in self.reasons),
+            "width": self.width,
+            "height": self.height,
+            "ms": round(ms, 1),
+            "photo_sha256": self.photo_sha256,
+            "graph_sha256": self.graph_sha256,
+            "hot_share": self.hot_share,
+            "sharpness": self.quality.sharpness,
+            "compression": self.quality.compression,
+            "fine_detail": "" if detail is None else detail,
+        }
+
+
+_EMPTY_ROW: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUMNS), "")
+
+
+def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mapping[str, Any]:
+    """`Verdict.to_row`; an unreadable photo has no score, and the reason `unreadable`."""
+    if isinstance(found, PhotoError):
+        return {**_EMPTY_ROW, "file_name": file_name, "reasons": UNREADABLE}
+    return found.to_row(file_name, ms)
+
+
+def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> tuple[Region, ...]:
+    """Connected areas (4 neighbours) of the heat map above `HOT`, most heat first, at most 20.
+
+    heatmap: [h, w] in 0..1. cell: side of one value in pixels of the photo. size: (width, height).
+    """
+    width, height = size
+    areas = []
+    waiting = {(int(row), int(col)) for row, col in np.argwhere(heatmap >= HOT)}
+    for start in sorted(waiting):
+        if start not in waiting:
+            continue
+        waiting.remove(start)
+        area = [start]
+        for row, col in area:  # grows during the walk
+            for neighbour in ((row - 1, col), (row + 1, col), (row, col - 1), (row, col + 1)):
+                if neighbour in waiting:
+                    waiting.remove(neighbour)
+                    area.append(neighbour)
+        areas.append(np.array(area, dtype=np.int64).T)
+    areas.sort(key=lambda area: (-float(heatmap[area[0], area[1]].sum()), area[0][0], area[1][0]))
+    return tuple(
+        Region(
+            (
+                math.floor(cols.min() * cell),
+                math.floor(rows.min() * cell),
+                min(width, math.ceil((cols.max() + 1) * cell)),
+                min(height, math.ceil((rows.max() + 1) * cell)),
+            ),
+            float(heatmap[rows, cols].mean()),
         )
-        if self.quality is not None:
-            row.update(
-                sharpness=self.quality.sharpness,
-                compression=self.quality.compression,
-                fine_detail="" if self.quality.fine_detail is None else self.quality.fine_detail,
-            )
-        return row
-
-
-def _to_base64_png(heatmap: Float32Array) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(heatmap * 255).astype(np.uint8)).save(
-        buffer, format="PNG", optimize=True
+        for rows, cols in areas[:_MOST_REGIONS]
     )
+
+
+def to_base64_png(values: Float32Array) -> str:
+    """A map float32 [h, w] in 0..1 as an 8-bit PNG in base64."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.round(values * 255).astype(np.uint8))
+    picture.save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _from_base64_png(text: str) -> Float32Array:
+def from_base64_png(text: str) -> Float32Array:
+    """Undo `to_base64_png`, within 1/510. Raises ValueError or OSError on anything else."""
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
-        return np.asarray(image, dtype=np.float32) / np.float32(255)
+        return np.asarray(image.convert("L"), dtype=np.float32) / np.float32(255)

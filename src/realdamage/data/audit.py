@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.core.progress import Track, no_progress
+from realdamage.data.bootstrap import DRAWS
 from realdamage.data.duplicates import duplicate_groups
-from realdamage.data.intervals import DRAWS
 from realdamage.data.manifest import EXCEPTIONS_NAME, Manifest
 from realdamage.data.shortcuts import (
     LIMIT,

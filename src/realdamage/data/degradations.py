@@ -1,16 +1,17 @@
-"""What happens to a photo on its way to the claim: recompression, resizing, blur, noise, drawn at random, repeatable.
+"""What happens to a photo on its way to a claim: recompression, resizing, blur and noise, drawn at
+random but repeatable.
 
-A chain is drawn once and applied to both halves of a pair, with the same random numbers, so that no trace of the
-laundering itself tells real from synthetic. It acts on a window around the crop: scales are relative, so resizing the
-window is resizing the photo. Imports no torch, so that the robustness suite can use it.
+A degradation is drawn once and applied to both halves of a pair with the same random numbers, so
+that no trace of it tells real from synthetic. It acts on a window around the crop. Scales are
+relative, so resizing the window is the same as resizing the photo.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +31,19 @@ FILTERS = {
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:0": 2}
 
 
-class Step(Protocol):
-    """One degradation: uint8 [h, w, 3] in, uint8 [h', w', 3] out; only `Resize` changes the size."""
-
-    def __call__(self, rgb: RGB) -> RGB: ...
+Step = Callable[[RGB], RGB]
+"""A pixel operation: uint8 [h, w, 3] in, uint8 [h', w', 3] out. Only `Resize` changes the size."""
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Saves as JPEG and reads it back. `quality`: 1..95; `subsampling`: "4:2:0" or "4:4:4"; `shift`: how far (y, x) the
-    8×8 grid starts before the first pixel, as after a crop, in 0..7 pixels."""
+    """Saves as JPEG and reads it back.
+
+    quality: 1..95.
+    subsampling: "4:2:0" or "4:4:4".
+    shift: how far (y, x) the 8×8 grid starts before the first pixel, as after a crop, in 0..7
+        pixels.
+    """
 
     quality: int
     subsampling: str = "4:2:0"
@@ -48,9 +52,8 @@ class Jpeg:
     def __call__(self, rgb: RGB) -> RGB:
         (y, x), (height, width) = self.shift, rgb.shape[:2]
         padded = np.pad(rgb, ((y, 0), (x, 0), (0, 0)), mode="edge")
-        saved = _through_file(
-            padded, "JPEG", quality=self.quality, subsampling=SUBSAMPLINGS[self.subsampling]
-        )
+        subsampling = SUBSAMPLINGS[self.subsampling]
+        saved = _through_file(padded, "JPEG", quality=self.quality, subsampling=subsampling)
         return saved[y : y + height, x : x + width]
 
 
@@ -66,7 +69,7 @@ class Webp:
 
 @dataclass(frozen=True)
 class Resize:
-    """Resizes by `scale` (0..1 shrinks) with a named filter."""
+    """Resizes by `scale` (below 1 shrinks) with one of `FILTERS`."""
 
     scale: float
     filter: str = "bicubic"
@@ -89,7 +92,8 @@ class Blur:
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise; `sigma` in grey levels of 255. The same seed gives the same noise to the same window size."""
+    """Gaussian noise; `sigma` in grey levels of 255. One seed gives windows of one size the same
+    noise."""
 
     sigma: float
     seed: int
@@ -108,18 +112,15 @@ def _through_file(rgb: RGB, file_format: str, **options: int) -> RGB:
 
 
 @dataclass(frozen=True)
-class Chain:
-    """A fixed sequence of steps. `scale`: size of the output relative to the input."""
+class Degradation:
+    """A fixed sequence of steps."""
 
     steps: tuple[Step, ...] = ()
 
     @property
     def scale(self) -> float:
-        scale = 1.0
-        for step in self.steps:
-            if isinstance(step, Resize):
-                scale *= step.scale
-        return scale
+        """Size of the output relative to the input."""
+        return math.prod(step.scale for step in self.steps if isinstance(step, Resize))
 
     def __call__(self, rgb: RGB) -> RGB:
         for step in self.steps:
@@ -129,82 +130,63 @@ class Chain:
 
 @dataclass(frozen=True)
 class Degradations:
-    """The distribution that chains are drawn from; one probability for each step, in the order of a chat app's chain:
-    resize, blur, noise, first compression, second compression, whose 8×8 grid lies off the first one's in half of
-    the draws.
+    """The distribution that degradations are drawn from, `data.degradations` in a configuration.
 
-    `probability`: share of the crops that get a chain at all. Ranges are inclusive: `scale` relative to the photo,
-    `quality` of JPEG and WebP, `blur` sigma in pixels, `noise` sigma in grey levels. `curriculum_epochs`: over so many
-    epochs probability and strength rise from zero (clean first, as training from the start on compressed photos stays
-    at chance: data/results/LOG.md).
+    The steps come in the order of a chat app: resize, blur, noise, first and second compression. In
+    half of the draws the second one's 8×8 grid is off the first one's. Ranges include both ends.
     """
 
-    probability: float = 0.0
-    resize: float = 0.3
-    scale: tuple[float, float] = (0.5, 1.0)
+    probability: float = 0.0  # share of the crops that are degraded at all
+    resize: float = 0.3  # probability of this step in those crops; likewise the other steps
+    scale: tuple[float, float] = (0.5, 1.0)  # of the resize, relative to the photo
     blur: float = 0.1
-    blur_sigma: tuple[float, float] = (0.3, 1.0)
+    blur_sigma: tuple[float, float] = (0.3, 1.0)  # in pixels
     noise: float = 0.1
-    noise_sigma: tuple[float, float] = (1.0, 5.0)
-    jpeg: float = 0.8
-    webp: float = 0.1
+    noise_sigma: tuple[float, float] = (1.0, 5.0)  # in grey levels
+    jpeg: float = 0.8  # probability that the first compression is JPEG
+    webp: float = 0.1  # probability that it is WebP instead
     quality: tuple[int, int] = (50, 95)
-    double: float = 0.2
+    double: float = 0.2  # probability of a second compression, as JPEG
+    # Probability and strength rise from zero over this many epochs, as training that starts on
+    # compressed photos stays at chance (data/results/LOG.md).
     curriculum_epochs: int = 0
-    filters: Sequence[str] = field(default=("bilinear", "bicubic", "lanczos", "box"))
+    filters: tuple[str, ...] = ("bilinear", "bicubic", "lanczos", "box")  # of the resize
 
     def __post_init__(self) -> None:
         for name in ("probability", "resize", "blur", "noise", "jpeg", "webp", "double"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(
-                    f"data.degradations.{name}={value}: a probability, must be in 0..1"
-                )
-        if (
-            self.jpeg + self.webp > 1.0 + 1e-9
-        ):  # one draw decides between them; 0.7 + 0.3 may come out a little above 1
-            raise ConfigError(
-                f"data.degradations.jpeg={self.jpeg}, webp={self.webp}: the first compression is one of them or none, "
-                "so their sum must be in 0..1"
-            )
-        if self.curriculum_epochs < 0:
-            raise ConfigError(
-                f"data.degradations.curriculum_epochs={self.curriculum_epochs}: must not be negative"
-            )
-        for name, low, high in (
-            ("scale", 0.05, 1.0),
-            ("quality", 1, 95),
-            ("blur_sigma", 0, 10),
-            ("noise_sigma", 0, 100),
-        ):
+            self._check(name, 0.0 <= getattr(self, name) <= 1.0, "must be in 0..1")
+        # 0.7 + 0.3 may come out a little above 1.
+        rule = f"with webp={self.webp} the sum is above 1, but the first compression is one of them"
+        self._check("jpeg", self.jpeg + self.webp <= 1.0 + 1e-9, rule)
+        self._check("curriculum_epochs", self.curriculum_epochs >= 0, "must be at least 0")
+        limits = {
+            "scale": (0.05, 1),
+            "quality": (1, 95),
+            "blur_sigma": (0, 10),
+            "noise_sigma": (0, 100),
+        }
+        for name, (low, high) in limits.items():
             first, last = getattr(self, name)
-            if not low <= first <= last <= high:
-                raise ConfigError(
-                    f"data.degradations.{name}=[{first}, {last}]: must rise and lie within {low}..{high}"
-                )
-        unknown = [name for name in self.filters if name not in FILTERS]
-        if unknown or not self.filters:
-            raise ConfigError(
-                f"data.degradations.filters={list(self.filters)}: allowed are {', '.join(FILTERS)}"
-            )
+            self._check(name, low <= first <= last <= high, f"must rise and lie in {low}..{high}")
+        known = bool(self.filters) and set(self.filters) <= set(FILTERS)
+        self._check("filters", known, f"allowed are {', '.join(FILTERS)}")
 
-    def draw(self, rng: np.random.Generator, epoch: int = 0) -> Chain:
-        """Draws a chain. How many numbers it takes from `rng` depends on what is drawn: change a setting, and what is
-        drawn from the same `rng` afterwards changes too."""
+    def _check(self, name: str, fits: bool, rule: str) -> None:
+        if not fits:
+            raise ConfigError(f"data.degradations.{name}={getattr(self, name)}: {rule}")
+
+    def draw(self, rng: np.random.Generator, epoch: int = 0) -> Degradation:
+        """Draws a degradation. How many numbers it takes from `rng` depends on what is drawn."""
         strength = min(1.0, epoch / self.curriculum_epochs) if self.curriculum_epochs else 1.0
         use, resize, blur, noise, codec, double = rng.random(6)
         seed = int(rng.integers(2**31))
         if use >= self.probability * strength:
-            return Chain()
+            return Degradation()
         steps: list[Step] = []
         if resize < self.resize:
             low = 1.0 - (1.0 - self.scale[0]) * strength
-            steps.append(
-                Resize(
-                    float(rng.uniform(min(low, self.scale[1]), self.scale[1])),
-                    str(rng.choice(list(self.filters))),
-                )
-            )
+            scale = float(rng.uniform(min(low, self.scale[1]), self.scale[1]))
+            steps.append(Resize(scale, str(rng.choice(list(self.filters)))))
         if blur < self.blur:
             steps.append(Blur(float(rng.uniform(*self.blur_sigma)) * strength))
         if noise < self.noise:
@@ -216,7 +198,7 @@ class Degradations:
         if double < self.double:
             shift = (int(rng.integers(8)), int(rng.integers(8))) if rng.random() < 0.5 else (0, 0)
             steps.append(replace(self._jpeg(rng, strength), shift=shift))
-        return Chain(tuple(steps))
+        return Degradation(tuple(steps))
 
     def _quality(self, rng: np.random.Generator, strength: float) -> int:
         low, high = self.quality

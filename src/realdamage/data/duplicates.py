@@ -21,8 +21,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.errors import PhotoError

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog
 
-from realdamage.core.photo import MIN_SIDE
+from realdamage.core.decode import MIN_SIDE
 from realdamage.data.writer import MAX_OFFSET, Mask, Pixel, SaveSettings, TablePool
 from realdamage.errors import ConfigError, ManifestError
 

@@ -22,8 +22,6 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.photo import PHOTO_SUFFIXES
 from realdamage.data.tables import read_table
 from realdamage.data.vocabulary import (
     ALLOWED_VALUES,
@@ -37,6 +35,7 @@ from realdamage.data.vocabulary import (
     SPLITS,
 )
 from realdamage.errors import ManifestError, MissingManifestError
+from realdamage.files import PHOTO_SUFFIXES, write_atomically
 
 __all__ = [
     "CONDITIONS",

@@ -30,10 +30,8 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.photo import MIN_SIDE, decode
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.decode import MIN_SIDE, decode
+from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.framing import Frame, Size, SizePool, common_sizes
 from realdamage.data.manifest import (
     EXCEPTIONS_NAME,
@@ -46,6 +44,7 @@ from realdamage.data.parts import Parts, in_processes
 from realdamage.data.splits import components
 from realdamage.data.writer import MAX_OFFSET, RGB, Mask, TablePool, save_mask, save_photo
 from realdamage.errors import ConfigError, ManifestError, PhotoError, UsageError
+from realdamage.files import write_atomically
 
 __all__ = [
     "DROPPED_NAME",

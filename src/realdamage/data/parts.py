@@ -1,11 +1,13 @@
-"""The part files of a set that is being made, so that an interrupted run goes on where it stopped.
+"""The finished parts of a set or an evaluation: an interrupted run continues where it stopped.
 
-A set is made part by part (a group of photos each), by any number of processes. A part's rows are written when all of
-its photos are, and the manifest last of all; a mark in the folder says which settings and which photos it is made of.
+Work is done part by part (some photos each), by any number of processes. A part is written whole or
+not at all. A mark in the folder says which settings and photos the parts come from, so that two
+runs never mix.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,100 +16,145 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from realdamage.core.onnx_file import write_atomically
+import numpy as np
+import numpy.typing as npt
+
 from realdamage.data.manifest import METADATA_NAME
 from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import write_atomically
 
 FOLDER = ".parts"
 
+Identity = str | Mapping[str, str]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of the set in `root`; `maker`: the command that makes it, such as "neutralise"; `again`: what its user
-    says to start over."""
+    """The parts of what is made in `root`.
+
+    maker: the command that makes it, such as "neutralise".
+    again: how its user starts over.
+    """
 
     root: Path
     maker: str
     again: str = "--overwrite"
 
-    def claim(
-        self, digest: str, about: Mapping[str, Any], files: Sequence[str], *, alone: bool = True
-    ) -> None:
-        """Marks the folder as this maker's set of that digest, so that two sets never mix in one folder.
+    @property
+    def folder(self) -> Path:
+        return self.root / FOLDER
 
-        about: plain values for the reader of the mark. files: all photos and masks that may be written, relative to
-        the root; `clear` removes these and no others. alone: whether the folder may hold nothing else; after `clear`,
-        it may hold what `clear` left. Raises UsageError: the folder holds another set, or anything else.
+    def claim(
+        self,
+        identity: Identity,
+        about: Mapping[str, Any] | None = None,
+        files: Sequence[str] = (),
+        *,
+        alone: bool = True,
+    ) -> None:
+        """Marks the folder as this maker's.
+
+        identity: a digest of settings and photos, or several digests, each under a name for people.
+        about: plain values for whoever reads the mark.
+        files: everything that may be written, relative to the root; `clear` removes these and no
+        others.
+        alone: whether the folder must hold nothing else.
+        Raises UsageError: the folder holds another set (code other_set), or anything else
+        (not_ours).
         """
         mark = self.mark()
         if mark is None and alone:
             try:
                 self.refuse_others()
             except UsageError:
-                mark = (
-                    self.mark()
-                )  # another process of the same run may have claimed the folder meanwhile
+                # Another process of the same run may have claimed the folder in the meantime.
+                mark = self.mark()
                 if mark is None:
                     raise
         if mark is not None:
-            self.compare(mark["digest"], digest)
+            self.compare(mark["digest"], identity)
             return
-        content = {"maker": self.maker, "digest": digest, **about, "files": list(files)}
-        write_atomically(
-            self.root / FOLDER / "mark.json", json.dumps(content, indent=1, default=str).encode()
+        known = identity if isinstance(identity, str) else dict(identity)
+        content = {"maker": self.maker, "digest": known, **(about or {}), "files": list(files)}
+        text = json.dumps(content, indent=1, default=str)
+        write_atomically(self.folder / "mark.json", text.encode())
+
+    def compare(self, found: Identity, wanted: Identity) -> None:
+        """Raises UsageError when a mark's identity is not that of what is to be made."""
+        if found == wanted:
+            return
+        differs = "set of photos or settings"
+        if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+            names = [name for name in wanted if found.get(name) != wanted[name]]
+            differs = " and another ".join(names)
+        raise UsageError(
+            f"{self.root} holds unfinished or finished work of {self.maker} with another "
+            f"{differs}. "
+            f"Choose another folder, or start over with {self.again}",
+            code="other_set",
         )
 
-    def compare(self, found: str, digest: str) -> None:
-        """Raises UsageError when the digest that a mark tells is not that of the set to be made."""
-        if found != digest:
-            raise UsageError(
-                f"{self.root} holds another set made by {self.maker}, or one with other settings or of other photos. "
-                f"Give another folder, or start over with {self.again}"
-            )
-
     def path(self, index: int) -> Path:
-        """Of the rows of part number `index`."""
-        return self.root / FOLDER / f"{index:06d}.json"
+        """Where the content of part number `index` lies."""
+        return self.folder / f"{index:06d}.json"
 
     def todo(self, count: int) -> list[int]:
         """Those of `count` parts that are not finished."""
         return [index for index in range(count) if not self.path(index).is_file()]
 
-    def write(self, index: int, content: Any) -> None:
-        """Finishes a part: plain values, written after all of its photos."""
-        write_atomically(self.path(index), json.dumps(content).encode())
+    def write(
+        self, index: int, content: Any, arrays: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> None:
+        """Finishes a part; `content`, plain values, goes last, after all photos and arrays."""
+        if arrays:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+            write_atomically(self.path(index).with_suffix(".npz"), buffer.getvalue())
+        write_atomically(self.path(index), json.dumps(content, default=float).encode())
 
     def read(self, index: int) -> Any:
+        """The content of a finished part."""
         return json.loads(self.path(index).read_text())
 
-    def clear(self, others: Sequence[str] = ()) -> None:
-        """Removes what the maker made here (`others`: beside photos, masks and manifest), and nothing else.
+    def arrays(self, index: int) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of a finished part; {} where it has none."""
+        path = self.path(index).with_suffix(".npz")
+        if not path.is_file():
+            return {}
+        with np.load(path) as arrays:
+            return dict(arrays)
 
-        Raises UsageError: the folder holds something, but not of this maker.
+    def clear(self, others: Sequence[str] = ()) -> None:
+        """Removes what the maker made here, and nothing else.
+
+        others: files next to photos, masks and manifest.
+        Raises UsageError: the folder holds something, but not of this maker (code not_ours).
         """
         mark = self.mark()
         if mark is None:
             self.refuse_others()
             return
-        # The mark goes last: an interrupted removal can then be run again.
         for name in (METADATA_NAME, *others, *mark["files"]):
             (self.root / name).unlink(missing_ok=True)
-        for path in (self.root / FOLDER).iterdir():
-            if path.name != "mark.json":
-                path.unlink()
-        (self.root / FOLDER / "mark.json").unlink()
-        for folder in sorted(
-            {FOLDER, *(str(Path(name).parent) for name in mark["files"])}, reverse=True
-        ):
+        self.discard()
+        for folder in sorted({str(Path(name).parent) for name in mark["files"]}, reverse=True):
             path = self.root / folder
             if path != self.root and path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
+    def discard(self) -> None:
+        """Removes the parts, when all that they hold lies elsewhere."""
+        if not self.folder.is_dir():
+            return
+        # The mark goes last, so that an interrupted removal can be run again.
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "mark.json"):
+            path.unlink()
+        self.folder.rmdir()
+
     def mark(self) -> dict[str, Any] | None:
         """What `claim` wrote; None when the folder holds no set of this maker."""
-        path = self.root / FOLDER / "mark.json"
+        path = self.folder / "mark.json"
         if not path.is_file():
             return None
         mark: dict[str, Any] = json.loads(path.read_text())
@@ -118,11 +165,12 @@ class Parts:
         if self.mark() is None and self.root.exists() and self._holds_something():
             raise UsageError(
                 f"{self.root} holds something that {self.maker} did not make; it is left as it is. "
-                "Give a new or an empty folder"
+                "Give a new or an empty folder",
+                code="not_ours",
             )
 
     def _holds_something(self) -> bool:
-        """A folder of parts with neither mark nor part in it does not count: a claim is being made, or was cut off."""
+        """A folder of parts with neither mark nor part does not count: a claim was cut off."""
         if not self.root.is_dir():
             return True
         return any(path.name != FOLDER or any(path.glob("*.json")) for path in self.root.iterdir())
@@ -137,11 +185,12 @@ def in_processes(
     *,
     fresh: bool = False,
 ) -> Iterator[T]:
-    """Yields `make(index)` for each index of `todo`, in their order, in so many processes.
+    """Yields `make(index)` for each index of `todo`, in order, from so many processes.
 
-    `start(*arguments)` runs first in each of them; with one worker all runs in this process. fresh: start them as new
-    interpreters, where this process has threads that a copy of it would hang on. Raises RealDamageError: as `make`
-    does, or a process died.
+    start: `start(*arguments)` runs first in each process; with one worker everything runs in this
+    one.
+    fresh: start new interpreters, where this process has threads that a fork would hang on.
+    Raises RealDamageError: as `make` does, or a process died (code worker_failed).
     """
     if workers <= 1:
         start(*arguments)
@@ -155,11 +204,13 @@ def in_processes(
         try:
             yield from pool.map(make, todo, chunksize=1)
         except BaseException as error:
-            # Else Ctrl-C would wait for all that is still to be made.
+            # Otherwise Ctrl-C would wait for everything that is still to be made.
             pool.shutdown(wait=True, cancel_futures=True)
             if isinstance(error, RealDamageError) or not isinstance(error, Exception):
                 raise
             raise RealDamageError(
-                f"a worker failed ({type(error).__name__}: {error}). What was made is kept; run the same command to go "
-                "on, with one worker if memory is short"
+                f"A worker failed ({type(error).__name__}: {error}). What was made is kept; run "
+                "the same command to "
+                "continue, with one worker if memory is short",
+                code="worker_failed",
             ) from error

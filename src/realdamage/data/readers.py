@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from realdamage.core.photo import PHOTO_SUFFIXES
 from realdamage.data.manifest import (
     METADATA_NAME,
     Manifest,
@@ -34,6 +33,7 @@ from realdamage.data.manifest import (
 from realdamage.data.tables import TABLE_SUFFIXES, RawTable, read_table
 from realdamage.data.vocabulary import ALLOWED_VALUES, KNOWN_COLUMNS, LABELS, REQUIRED_COLUMNS
 from realdamage.errors import ConfigError, ManifestError, MissingManifestError, UsageError
+from realdamage.files import PHOTO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

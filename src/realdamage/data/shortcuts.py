@@ -26,11 +26,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from realdamage.core.decoding import MAX_PIXELS, contents_of, decode_contents
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.decode import MAX_PIXELS, contents_of, decode_contents
+from realdamage.core.progress import Track, available_processors, no_progress
+from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
 from realdamage.data.duplicates import PhotoHash, perceptual_hash
-from realdamage.data.intervals import DRAWS, ResampledRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.parts import in_processes
 from realdamage.data.splits import components
@@ -342,7 +341,7 @@ def told_by(
         )
     # Rounded, so that a solver's last digits do not rank one fold before another.
     scores = np.round(predicted, 3)
-    roc = ResampledRoc(scores, synthetic)
+    roc = WeightedRoc(scores, synthetic)
     [low], [high] = bootstrap_interval(roc.figures, groups, n_boot=n_boot, seed=seed)
     return Told(float(roc_auc_score(synthetic, scores)), float(low), float(high), scores)
 

@@ -18,10 +18,10 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.data.manifest import Manifest
 from realdamage.data.vocabulary import SPLITS
 from realdamage.errors import ManifestError, UsageError
+from realdamage.files import write_atomically
 
 _SPLIT_TABLE = ("file_name", "sha256", "group", "split")
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
 
-from realdamage.core.onnx_file import write_atomically
 from realdamage.errors import SynthesisError
+from realdamage.files import write_atomically
 
 RGB = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

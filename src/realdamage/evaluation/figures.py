@@ -1,86 +1,456 @@
-"""All figures of one evaluation, as `metrics.json` holds them: of the photos as they are, of slices, and under each
-perturbation."""
+"""Every figure by which models are judged: one table, one function, one kind of result.
+
+The figure that matters is the share of synthetic photos found while hardly any photo of real damage
+is accused. So true positive rates are given at false positive rates of 0.5, 1 and 5% over the
+*really damaged* photos, with intervals. A figure that the photos cannot support is None and comes
+with the reason.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from realdamage.core.metadata import ModelMetadata
-from realdamage.data.manifest import Manifest
-from realdamage.data.shortcuts import container_auroc
-from realdamage.errors import ManifestError
-from realdamage.evaluation.localisation import localisation_metrics
-from realdamage.evaluation.metrics import photo_metrics
-from realdamage.evaluation.perturbations import Perturbation
-from realdamage.evaluation.predictions import clean
-from realdamage.evaluation.robustness import ScoredSuite
-from realdamage.evaluation.robustness_table import robustness_table
-from realdamage.evaluation.slices import CLEAN, json_records, standard_slices
-
-# What is kept of each perturbation's localisation; all of it is there for the photos as they are.
-_LOCALISATION = (
-    "pixel_ap",
-    "prevalence",
-    "f1",
-    "best_f1",
-    "baseline_f1",
-    "n_photos",
-    "intervals",
-    "reason",
+from realdamage.data.bootstrap import (
+    DRAWS,
+    Floats,
+    GroupDraws,
+    WeightedRoc,
+    percentile_interval,
+    rate_interval,
+    share_interval,
 )
+from realdamage.data.vocabulary import KIND_LABELS
+from realdamage.errors import RealDamageError
+from realdamage.evaluation.localise import localisation_metrics
+from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
+from realdamage.evaluation.probability import calibration_errors, calibration_interval
+
+Flags = npt.NDArray[np.bool_]
+
+RATES: Mapping[str, float] = {"tpr_at_fpr_0.5": 0.005, "tpr_at_fpr_1": 0.01, "tpr_at_fpr_5": 0.05}
+"""True positive rates by key, and the false positive rate of each."""
+RANKING = ("auroc", *RATES)
+OUTCOMES = {"called_synthetic": "synthetic", "called_real": "real", "review": "review"}
+OF_BOTH = ("average_precision", "balanced_accuracy", "balanced_at_thresholds", "brier", "ece")
+KEYS = (*RANKING, *OF_BOTH, *OUTCOMES, "edit_higher")
+"""All that `measure` knows; see there."""
+MIN_PHOTOS = 5
+"""Fewest photos of each class for the figures of a slice."""
+NOT_CALIBRATED = "not_calibrated"
+"""The reason in a verdict of a model without thresholds."""
+NO_THRESHOLDS = "the model has no thresholds; run `realdamage calibrate`"
+LOWEST_FPR = 0.001
+"""Where a ROC curve starts: below it a test of the usual size has nothing to say."""
 
 
-def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
-    """What `photo_metrics` says of the photos as they are, "slices" (`standard_slices`) and, after perturbations,
-    "robustness": the rows of `robustness_table`, each with its `title` and `localisation`. Raises RealDamageError as
-    these do."""
-    calibration = metadata.calibration
-    threshold = calibration.score_at(0.5, prior=0.5) if calibration else None
-    metrics = photo_metrics(
-        clean(scored.predictions), scored.localisation(), threshold=threshold, seed=seed
-    )
-    trained_on = metadata.training.get("generators")
-    named = set(scored.suite.manifest.table["generator"])
-    for name, row in metrics["per_generator"].items():
-        row["trained_on"] = name in trained_on if trained_on is not None and name in named else None
-    slices = standard_slices(scored.predictions, seed=seed)
-    metrics["slices"] = {name: json_records(table) for name, table in slices.items()}
-    if scored.suite.perturbations:
-        metrics["robustness"] = _robustness(scored, scored.suite.perturbations, seed)
-    return metrics
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    value: None where it is undefined; `reason` then says why.
+    low, high: the ends of its 95% interval, None where there is none.
+    n: how many photos it counts.
+    """
+
+    key: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    reason: str = ""
 
 
-def _robustness(
-    scored: ScoredSuite, perturbations: Sequence[Perturbation], seed: int
-) -> list[dict[str, Any]]:
-    titles = {each.name: each.title for each in perturbations}
-    rows = json_records(robustness_table(scored.predictions, seed=seed))
-    for row in rows:
-        name = "" if row["perturbation"] == CLEAN else row["perturbation"]
-        own = scored.predictions[scored.predictions["perturbation"] == name]
-        found = localisation_metrics(scored.localisation(name), own, seed=seed)
-        row |= {
-            "title": titles.get(name, "As it is"),
-            "localisation": {key: found[key] for key in _LOCALISATION},
-        }
-    return rows
+@dataclass(frozen=True)
+class Curve:
+    """True positive rates [k] over false positive rates [k], with the 95% band.
+
+    negatives: the photos that false alarms are counted on.
+    n: how many they are, so rates below 1/n mean "no false alarm at all".
+    """
+
+    negatives: str
+    n: int
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
-def shortcut_figures(
-    manifest: Manifest, predictions: pd.DataFrame, *, seed: int = 0
-) -> dict[str, Any]:
-    """AUROC of a classifier that sees the scored photos' files' own facts alone, and its 95% interval; None with a
-    reason where the photos are too few to say."""
-    judged = predictions.loc[predictions["score"].notna(), "file_name"]
-    try:
-        found = container_auroc(
-            manifest.subset(np.isin(manifest.table["file_name"], judged)), seed=seed
+class ScoredPhotos:
+    """The scored rows of a predictions table as arrays, and the draws that all their figures share.
+
+    threshold: a score fixed on other photos, for the key `balanced_accuracy`.
+    n_boot: number of bootstrap draws; 0 gives figures without bootstrap intervals.
+    Raises RealDamageError: not a predictions table, or a photo without label.
+    """
+
+    def __init__(
+        self,
+        predictions: pd.DataFrame,
+        *,
+        threshold: float | None = None,
+        n_boot: int = DRAWS,
+        seed: int = 0,
+    ) -> None:
+        photos = self.frame = labelled_and_scored(predictions)
+        self.threshold = threshold
+        self.score = photos["score"].to_numpy(dtype=np.float64)
+        self.probability = photos["probability"].replace("", np.nan).to_numpy(dtype=np.float64)
+        self.outcome = photos["outcome"].to_numpy(dtype=object)
+        self.synthetic: Flags = (photos["label"] == "synthetic").to_numpy()
+        self.real: Flags = ~self.synthetic
+        self.everything: Flags = np.ones(len(photos), dtype=bool)
+        self.damaged: Flags = self.real & (photos["kind"] == "damaged").to_numpy()
+        self.judged = has_thresholds(photos) & (photos["outcome"] != "").to_numpy()
+        self.groups = group_ids(photos).to_numpy(dtype=object)
+        self.draws = GroupDraws(self.groups.astype(str), n_boot=n_boot, seed=seed)
+        self.original = _originals(photos)
+        # Tables ask for the same photos again and again: their AUROC, a drop from it, a rate.
+        self._roc = lru_cache(maxsize=16)(self._measure_roc)
+
+    def counted(self, key: str, mask: Flags, against: Flags) -> Flags:
+        """The photos that a figure counts."""
+        if key in OF_BOTH:
+            return mask | against
+        return mask & (self.original >= 0) if key == "edit_higher" else mask
+
+    def draw(self, key: str, mask: Flags, against: Flags) -> Floats:
+        """[1 + n_boot]: the figure itself, then in each draw; NaN where undefined."""
+        own = self.counted(key, mask, against)
+        if key in RANKING:
+            ranked: Floats = self._roc(mask.tobytes(), against.tobytes())[RANKING.index(key)]
+            return ranked
+        if key == "average_precision":
+            rows = np.flatnonzero(own)
+            curve = WeightedRoc(self.score[rows], mask[rows])
+            return self.draws.figures(curve.average_precision, rows)
+        if key in ("balanced_accuracy", "balanced_at_thresholds"):
+            called = self.outcome == "synthetic"
+            if key == "balanced_accuracy":
+                called = self.score >= (math.nan if self.threshold is None else self.threshold)
+            return (self._share(called, mask) + self._share(~called, against)) / 2
+        if key == "ece":
+            errors: Floats = self._calibration_errors(own)[0]
+            return errors
+        if key == "brier":
+            return self._share((self.probability - self.synthetic) ** 2, own)
+        if key == "edit_higher":
+            return self._share((np.sign(self.score - self.score[self.original]) + 1) / 2, own)
+        return self._share(self.outcome == OUTCOMES[key], own)
+
+    def interval(self, key: str, mask: Flags, against: Flags, draws: Floats) -> tuple[float, float]:
+        """The 95% interval of a figure from its draws; NaN where there is none."""
+        own = self.counted(key, mask, against)
+        n_groups, n_against = (self.draws.n_groups(np.flatnonzero(of)) for of in (own, against))
+        if key in OUTCOMES:
+            return share_interval(draws[0] * n_groups, n_groups)
+        if key in RANKING and min(n_groups, n_against) < 2:
+            return math.nan, math.nan
+        if key in RATES or key == "edit_higher":
+            return rate_interval(draws, n_groups)
+        low, high = (float(end) for end in percentile_interval(draws[1:]))
+        if key == "ece":
+            chance = percentile_interval(self._calibration_errors(own)[1, 1:])[1]
+            return calibration_interval(float(draws[0]), low, high, float(chance))
+        return low, high
+
+    def missing(self, key: str, mask: Flags, against: Flags, least: int = 1) -> str:
+        """Why a figure cannot be measured on these photos, "" where it can."""
+        n_mask, n_against = int(mask.sum()), int(against.sum())
+        own = self.counted(key, mask, against)
+        if key in RATES and n_against < (needed := math.ceil(1 / RATES[key])):
+            # With fewer, the rate would mean "no error at all among these few".
+            name = "really damaged photos" if self.damaged[against].all() else "real photos"
+            rate = f"{100 * RATES[key]:g}%"
+            return f"{n_against} {name}, too few for a rate of {rate} (at least {needed})"
+        if key in (*RANKING, "average_precision") and min(n_mask, n_against) < least:
+            counts = f"{n_mask} synthetic and {n_against} real photos"
+            return f"{counts}, too few for a figure (at least {least} of each)"
+        if key == "balanced_accuracy" and self.threshold is None:
+            return "no threshold was fixed on other photos; run `realdamage calibrate`"
+        if key in (*OUTCOMES, "balanced_at_thresholds"):
+            if not own.any():
+                return "no such photo"
+            return "" if self.judged[own].all() else NO_THRESHOLDS
+        if key in ("brier", "ece"):
+            without, n = int(np.isnan(self.probability[own]).sum()), int(own.sum())
+            found = "no photo has" if without == n else f"{without} of {n} photos lack"
+            return f"{found} a probability; run `realdamage calibrate`" if without else ""
+        if key == "edit_higher" and (n := int(own.sum())) < least:
+            pairs = f"{n or 'no'} edits with a scored original (column pair)"
+            return f"{pairs}, too few for a share (at least {least})"
+        return ""
+
+    def _share(self, values: npt.NDArray[Any], of: Flags) -> Floats:
+        return self.draws.share(values[of], np.flatnonzero(of))
+
+    def _calibration_errors(self, of: Flags) -> Floats:
+        rows = np.flatnonzero(of)
+        errors = calibration_errors(self.probability[rows], self.synthetic[rows])
+        return self.draws.figures(errors, rows)
+
+    def _measure_roc(self, mask: bytes, against: bytes) -> Floats:
+        positives, negatives = (np.flatnonzero(np.frombuffer(own, bool)) for own in (mask, against))
+        return self.draws.roc(self.score, positives, negatives, tuple(RATES.values()))
+
+
+def measure(
+    table: ScoredPhotos,
+    mask: Flags,
+    against: Flags,
+    keys: Sequence[str] = RANKING,
+    least: int = MIN_PHOTOS,
+) -> list[Figure]:
+    """The figures named by `keys` (of `KEYS`), in their order.
+
+    mask: bool [n], the photos that the figures are about; the synthetic ones, where two classes are
+    needed.
+    against: bool [n], the real photos that they are compared with, and on which false alarms are
+    counted.
+    least: fewest photos of each class for a ranking, fewest edits for `edit_higher`.
+
+    - auroc, average_precision, tpr_at_fpr_0.5, _1, _5: `mask` against `against`.
+    - called_synthetic, called_real, review: shares of the outcomes of `mask`, with the interval of
+      Clopper and Pearson that counts each group as one photo, because photos of one product or
+      camera are accused together.
+    - balanced_at_thresholds: of the outcomes; balanced_accuracy: at `table.threshold`.
+    - brier, ece: of the probabilities of both.
+    - edit_higher: the share of the edits in `mask` that score above their own original; ties count
+      half.
+    """
+    figures = []
+    for key in keys:
+        n = int(table.counted(key, mask, against).sum())
+        reason = table.missing(key, mask, against, least)
+        if reason:
+            figures.append(Figure(key, None, n=n, reason=reason))
+            continue
+        draws = table.draw(key, mask, against)
+        low, high = table.interval(key, mask, against, draws)
+        known = not math.isnan(low)
+        figures.append(
+            Figure(key, float(draws[0]), low if known else None, high if known else None, n)
         )
-    except ManifestError as error:
-        return {"auroc": None, "low": None, "high": None, "text": str(error)}
-    text = f"AUROC {found.auroc:.3f} (95%: {found.low:.3f} to {found.high:.3f})"
-    return {**found._asdict(), "text": text}
+    return figures
+
+
+def photo_metrics(
+    predictions: pd.DataFrame,
+    localisation: Sequence[PatchEvidence] | None = None,
+    *,
+    threshold: float | None = None,
+    n_boot: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All figures of a predictions table, as metrics.json holds them; None where undefined.
+
+    - auroc, average_precision, balanced_accuracy, brier, ece: synthetic against all real photos;
+      see `measure`.
+    - tpr_at_fpr_0.5, _1, _5: over really damaged photos; with `_all_real` appended, over all real
+      ones.
+    - intervals: (low, high) of 95% for each of these. reasons: why a figure is None.
+    - pairs: each edit against its own original. localisation: see `localisation_metrics`.
+    - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind
+      against all real photos, all synthetic photos against each real kind.
+    - n, n_real, n_damaged, n_synthetic, n_groups, n_unscored.
+
+    threshold: a score fixed on other photos; a photo with that score counts as synthetic.
+    Raises RealDamageError: a column is missing, a row has no label, several perturbations, or one
+    class only.
+    """
+    table = ScoredPhotos(predictions, threshold=threshold, n_boot=n_boot, seed=seed)
+    photos, synthetic = table.frame, table.synthetic
+    if photos["perturbation"].nunique() > 1:
+        raise RealDamageError(
+            f"The predictions hold photos under {photos['perturbation'].nunique()} perturbations, "
+            "which one figure "
+            "cannot describe. Take the photos as they are (clean), or use robustness_table."
+        )
+    if synthetic.all() or not synthetic.any():
+        label = str(photos["label"].iat[0]) if len(photos) else ""
+        found = f"only {label} photos ({len(photos)})" if len(photos) else "no photo at all"
+        raise RealDamageError(
+            f"The predictions hold {found} with a score; metrics need both classes. Evaluate a "
+            "manifest or split with "
+            "real and synthetic photos."
+        )
+    keys = ("auroc", "average_precision", *RATES, "balanced_accuracy", "brier", "ece")
+    overall = {each.key: each for each in measure(table, synthetic, table.real, keys, least=1)}
+    figures = {key: overall[key] for key in keys if key not in RATES}
+    for figure in measure(table, synthetic, table.damaged, tuple(RATES), least=1):
+        figures[figure.key] = figure
+        figures[f"{figure.key}_all_real"] = overall[figure.key]
+    [pairs] = measure(table, synthetic, table.real, ("edit_higher",), least=1)
+    edits = np.flatnonzero(synthetic & (table.original >= 0))
+    differences = table.score[edits] - table.score[table.original[edits]]
+    return {
+        **{key: figure.value for key, figure in figures.items()},
+        "balanced_accuracy_threshold": threshold,
+        "pairs": {
+            "n": pairs.n,
+            "edit_higher": pairs.value,
+            "low": pairs.low,
+            "high": pairs.high,
+            "median_difference": float(np.median(differences)) if pairs.n else None,
+            "reason": pairs.reason or None,
+        },
+        "n": len(photos),
+        "n_real": int(table.real.sum()),
+        "n_damaged": int(table.damaged.sum()),
+        "n_synthetic": int(synthetic.sum()),
+        "n_groups": len(set(table.groups)),
+        "n_unscored": len(predictions) - len(photos),
+        "intervals": {
+            key: None if figure.low is None else [figure.low, figure.high]
+            for key, figure in figures.items()
+        },
+        "reasons": {key: figure.reason for key, figure in figures.items() if figure.reason},
+        **_per_value(predictions),
+        "localisation": localisation_metrics(localisation, photos, n_boot=n_boot, seed=seed)
+        if localisation
+        else None,
+    }
+
+
+def _per_value(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """per_generator and per_kind; their intervals are in the tables of slices."""
+    table = ScoredPhotos(predictions, n_boot=0)
+    generator = table.frame["generator"].where(table.frame["generator"] != "", "(not named)")
+    names = sorted(set(generator[table.synthetic]))
+    kinds = [kind for kind in KIND_LABELS if (table.frame["kind"] == kind).any()]
+    per_generator = {
+        name: _row(table, table.synthetic & (generator == name).to_numpy()) for name in names
+    }
+    per_kind = {kind: _row(table, (table.frame["kind"] == kind).to_numpy()) for kind in kinds}
+    return {"per_generator": per_generator, "per_kind": per_kind}
+
+
+def _row(table: ScoredPhotos, own: Flags) -> dict[str, Any]:
+    """The figures of a generator's or a kind's photos, against all of the other class."""
+    synthetic = bool(table.synthetic[own].any())
+    called = measure(table, own, own, ("called_synthetic", "called_real"))
+    ranked = measure(table, *((own, table.real) if synthetic else (table.synthetic, own)))
+    return {
+        "n": int(own.sum()),
+        **{figure.key: figure.value for figure in (*called, *ranked)},
+        "reasons": {figure.key: figure.reason for figure in ranked if figure.reason},
+    }
+
+
+def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[str, Figure]:
+    """The figures of a report by key: those of metrics.json, and outcomes at the thresholds.
+
+    Keys: auroc, average_precision, the true positive rates (also `_all_real`), balanced_accuracy,
+    brier, ece, false_alarms (of really damaged photos), false_alarms_all_real, missed, review,
+    pairs, pixel_ap, f1, best_f1.
+    photos: the rows of photos as they are.
+    """
+    rates = (*RATES, *(f"{key}_all_real" for key in RATES))
+    figures = {}
+    for key in ("auroc", "average_precision", *rates, "balanced_accuracy", "brier", "ece"):
+        low, high = (metrics.get("intervals") or {}).get(key) or (None, None)
+        reason = (metrics.get("reasons") or {}).get(key, "not in metrics.json; evaluate again")
+        known = metrics.get(key) is not None
+        figures[key] = Figure(key, metrics.get(key), low, high, reason="" if known else reason)
+    table = ScoredPhotos(photos, n_boot=0)
+    for key, mask, outcome in (
+        ("false_alarms", table.damaged, "called_synthetic"),
+        ("false_alarms_all_real", table.real, "called_synthetic"),
+        ("missed", table.synthetic, "called_real"),
+        ("review", table.everything, "review"),
+    ):
+        [figure] = measure(table, mask, mask, (outcome,))
+        figures[key] = replace(figure, key=key)
+    pairs = metrics.get("pairs") or {"reason": "no pairs in metrics.json"}
+    figures["pairs"] = Figure(
+        "pairs",
+        pairs.get("edit_higher"),
+        pairs.get("low"),
+        pairs.get("high"),
+        pairs.get("n", 0),
+        pairs.get("reason") or "",
+    )
+    found = metrics.get("localisation") or {"reason": "no synthetic photo with a mask"}
+    n, reason = found.get("n_photos", 0), found.get("reason") or ""
+    for key in ("pixel_ap", "f1", "best_f1"):
+        low, high = (found.get("intervals") or {}).get(key) or (None, None)
+        figures[key] = Figure(key, found.get(key), low, high, n, reason)
+    return figures
+
+
+def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
+    """The ROC curve over really damaged photos, and over all real ones; from 20 of them on."""
+    table = ScoredPhotos(photos)
+    grid = np.geomspace(LOWEST_FPR, 1, 61)
+    positives = np.flatnonzero(table.synthetic)
+    curves = []
+    for name, negative in (("really damaged", table.damaged), ("all real", table.real)):
+        negatives = np.flatnonzero(negative)
+        if len(negatives) < 20 or len(positives) < MIN_PHOTOS:
+            continue
+        rates = table.draws.roc(table.score, positives, negatives, grid.tolist())[1:]
+        low, high = percentile_interval(rates[:, 1:])
+        points = (tuple(values.tolist()) for values in (grid, rates[:, 0], low, high))
+        curves.append(Curve(name, len(negatives), *points))
+    return tuple(curves)
+
+
+def pair_differences(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row per synthetic photo whose original was scored under the same perturbation.
+
+    Columns: file_name, pair, kind, perturbation, group, difference (score of the edit - score of
+    the original).
+    """
+    table = ScoredPhotos(predictions, n_boot=0)
+    edits = np.flatnonzero(table.original >= 0)
+    difference = table.score[edits] - table.score[table.original[edits]]
+    rows = table.frame.assign(group=table.groups).iloc[edits].assign(difference=difference)
+    columns = ["file_name", "pair", "kind", "perturbation", "group", "difference"]
+    return rows.reindex(columns=columns).reset_index(drop=True)
+
+
+def tpr_at_fpr(negatives: npt.ArrayLike, positives: npt.ArrayLike, fpr: float) -> float:
+    """The largest true positive rate of any threshold whose false positive rate is at most `fpr`.
+
+    negatives [n], positives [m]: scores; one equal to the threshold counts as called. NaN when a
+    class is empty.
+    """
+    score = np.concatenate([np.asarray(negatives, float), np.asarray(positives, float)])
+    curve = WeightedRoc(score, np.arange(len(score)) >= np.size(negatives))
+    return float(curve.figures(np.ones((1, len(score))), (fpr,))[1, 0])
+
+
+def labelled_and_scored(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a score. Raises RealDamageError: no predictions, or a photo without label."""
+    check_predictions(predictions)
+    unlabelled = predictions.loc[predictions["label"] == "", "file_name"]
+    if len(unlabelled):
+        raise RealDamageError(
+            f"{unlabelled.iat[0]}: no label, so nothing can be measured. Label all "
+            f"{len(predictions)} photos."
+        )
+    return predictions[predictions["score"].notna()].reset_index(drop=True)
+
+
+def has_thresholds(photos: pd.DataFrame) -> Flags:
+    """bool [n]: whether the model had thresholds; without, every photo goes to review."""
+    return ~photos["reasons"].str.contains(NOT_CALIBRATED, regex=False).to_numpy(dtype=bool)
+
+
+def _originals(photos: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """[n]: the row of each edit's original under the same perturbation, -1 where there is none."""
+    if "pair" not in photos.columns:  # a table from before the column
+        return np.full(len(photos), -1)
+    names = zip(photos["file_name"], photos["perturbation"], strict=True)
+    rows = {key: row for row, key in enumerate(names)}
+    pair = photos["pair"].where(photos["label"] == "synthetic", "")
+    originals = zip(pair, photos["perturbation"], strict=True)
+    return np.array([rows.get(key, -1) for key in originals], dtype=np.int64)

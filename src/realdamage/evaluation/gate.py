@@ -1,46 +1,71 @@
-"""Derives from the robustness curves which photos a model must not judge, and writes that into the model file.
+"""Derives the quality gate: which photos are too small, too blurred or too compressed for this
+model to judge; and writes it into the model file.
 
-The limits are measured, not guessed: each is the point below which this very model, at its own threshold, stops finding
-synthetic photos or starts accusing honest buyers. Only the limit on fine detail does not look at the model's answers:
-see `blur_limit`.
+The limits are measured: each is the point below which this very model, at its own threshold, stops
+finding synthetic photos or starts accusing honest buyers. Only the limit on fine detail does not
+depend on the model's answers: see `blur_limit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.optimize import isotonic_regression
+from scipy.stats import beta
 
-from realdamage.core.gate import Gate
-from realdamage.core.metadata import read_model_file, write_model_file
+from realdamage.core.model_file import write_model_file
 from realdamage.core.policy import Policy
-from realdamage.core.quality import PhotoQuality
+from realdamage.core.quality import Gate
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.metrics import labelled_and_scored
-from realdamage.evaluation.predictions import clean
-from realdamage.evaluation.quality_curve import (
-    QUALITIES,
-    BlurLimit,
-    QualityCurve,
-    blur_limit,
-    quality_curve,
-)
+from realdamage.evaluation.figures import labelled_and_scored
+from realdamage.evaluation.folder import read_judge
+from realdamage.evaluation.predictions import clean, group_ids
 
+QUALITIES = ("short_side", "sharpness", "compression")
 ENHANCED = ("sharpened", "denoised", "upscaled", "enhanced", "enhanced_upscaled")
-"""Perturbations that stand for what an honest phone or gallery does (configs/robustness/enhanced.yaml)."""
-# Really damaged photos, for each that a point of a curve needs, below which all real photos stand in for them.
-_ENOUGH_DAMAGED = 10
-# Shares of hot patches that are tried for the whole-photo rule: below half the photo, it is not the whole.
+"""Perturbations that stand for what an honest phone does (configs/robustness/enhanced.yaml)."""
+
+_WORSE = 0.85  # a photo is worse in a number that fell below this share of its clean value
+_MOST_BINS = 20
+_ENOUGH_OF_SOURCE = 20  # clean honest photos; a share of fewer says little
+_ENOUGH_DAMAGED = 10  # times min_photos; with fewer, all real photos stand in
 _SHARES = tuple(round(share, 2) for share in np.arange(1.0, 0.49, -0.05))
 
 
+@dataclass(frozen=True)
+class GateOptions:
+    """How the limits are derived; shares are at least 0 and below 1.
+
+    tpr_floor: share of synthetic photos that must be found; None: half of what is found among clean
+    ones. max_gated: largest share of clean honest photos that the gate may send to review.
+    blur_share: see `blur_limit`. min_photos: of each class in each bin of a curve.
+    Raises UsageError: a number out of range.
+    """
+
+    tpr_floor: float | None = None
+    max_gated: float = 0.05
+    blur_share: float = 0.02
+    min_photos: int = 30
+
+    def __post_init__(self) -> None:
+        for name in ("tpr_floor", "max_gated", "blur_share"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share < 1:
+                raise UsageError(f"{name}={share} must be at least 0 and below 1")
+        if self.min_photos < 1:
+            raise UsageError(f"min_photos={self.min_photos} must be at least 1")
+
+
 class WholePhotoShare(NamedTuple):
-    """The whole-photo rule: `share` as `Policy.whole_photo_share`, `reason` for it; then shares of photos called
-    synthetic, with and without the rule: of honest photos, clean and phone-enhanced, and of kind `ai_whole`."""
+    """The whole-photo rule: `Policy.whole_photo_share` and why; then shares of photos called
+    synthetic, with and without the rule: of honest photos, clean and phone-enhanced, and of kind
+    `ai_whole`; None where there are no such photos."""
 
     share: float | None
     reason: str
@@ -48,11 +73,41 @@ class WholePhotoShare(NamedTuple):
     ai_whole: tuple[float, float] | None = None
 
 
+class BlurLimit(NamedTuple):
+    """The limit on `fine_detail`, None for none, and why; then shares of honest photos below it: of
+    clean ones by source, and of perturbed ones by perturbation."""
+
+    limit: float | None
+    reason: str
+    clean: dict[str, float]
+    perturbed: dict[str, float]
+
+
+@dataclass(frozen=True)
+class QualityCurve:
+    """One quality number, `column`, against what the model does.
+
+    limit: the least value from which on the model is trusted; None: everywhere. reason: why.
+    bins: one row each, worst photos first: `low` and `high` (values), `real`, `synthetic` (photos),
+    `false_alarms`, `tpr` (at the shipped threshold), `tpr_fit` (never falling), `trusted`.
+    others: photos left out, because a perturbation made them worse in another number, or in none.
+    """
+
+    column: str
+    limit: float | None
+    reason: str
+    bins: pd.DataFrame
+    others: int
+
+
 @dataclass(frozen=True)
 class GateSummary:
-    """What `derive_gate` found. tpr_floor, allowed: what a trusted photo was asked for; negatives: of which honest
-    photos `allowed` is a share, "damaged" or "real". gated: share of photos that the gate sends to review, in 0..1, of
-    the clean honest and the clean synthetic ones; per_perturbation: of all photos of each perturbation ("" is clean).
+    """What `derive_gate` found.
+
+    tpr_floor, allowed: least share found and largest share accused where photos are trusted.
+    negatives: the honest photos that `allowed` is a share of, "damaged" or "real". gated: share of
+    the clean honest and of the clean synthetic photos that the gate sends to review.
+    per_perturbation: share gated of all photos of each perturbation ("" is clean).
     """
 
     gate: Gate
@@ -66,68 +121,67 @@ class GateSummary:
     per_perturbation: dict[str, float]
 
 
-def derive_gate(
+def gate_model(
+    path: str | Path,
     predictions: pd.DataFrame,
-    policy: Policy,
-    *,
-    tpr_floor: float | None = None,
-    max_gated: float = 0.05,
-    blur_share: float = 0.02,
-    min_photos: int = 30,
-    enhanced: Sequence[str] = ENHANCED,
+    options: GateOptions,
+    output: str | Path | None = None,
 ) -> GateSummary:
-    """The limits of a model with this policy, from photos under several perturbations; see `quality_curve`.
+    """`derive_gate` for a model file, written into it (or `output`), all or nothing.
 
-    tpr_floor: the share of synthetic photos that must be found, in 0..1; None: half of what is found among clean ones.
-    False alarms may be what the policy was made for: the promised share, else its `fpr`, of the photos it names; of
-    all real photos where those are few.
-    Photos of kind `pasted` are a control and count for nothing. max_gated: the largest share of clean honest photos
-    that the gate may send to review. blur_share: see `blur_limit`.
-    Raises UsageError: a share out of range; RealDamageError: no perturbation, no quality numbers, too few photos, a
-    model that is not trusted on good photos either, or a gate that would stop more than `max_gated`.
+    Raises what `derive_gate` and `read_judge` do.
     """
-    for name, share in (
-        ("tpr_floor", tpr_floor),
-        ("max_gated", max_gated),
-        ("blur_share", blur_share),
-    ):
-        if share is not None and not 0 <= share < 1:
-            raise UsageError(
-                f"{name}={share} must be at least 0 and below 1: it is a share of photos"
-            )
-    if min_photos < 1:
-        raise UsageError(f"min_photos={min_photos} must be at least 1")
-    photos, negatives = _prepared(predictions, policy, min_photos)
-    promised = policy.guarantee.alpha if policy.guarantee else None
-    allowed = policy.fpr if promised is None else promised
+    onnx_bytes, metadata, policy = read_judge(path, predictions)
+    summary = derive_gate(predictions, policy, options)
+    gated = replace(policy, gate=summary.gate, whole_photo_share=summary.whole_photo.share)
+    write_model_file(output or path, onnx_bytes, replace(metadata, policy=gated))
+    return summary
+
+
+def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions) -> GateSummary:
+    """The limits of a model with this policy, from photos under several perturbations.
+
+    False alarms are allowed up to the guaranteed share, or `policy.fpr`. Photos of kind `pasted`
+    are a control and count for nothing.
+    Raises RealDamageError: no perturbations, no quality numbers, too few photos, a model that is
+    not trusted on good photos either, or a gate that would stop more than `max_gated`.
+    """
+    photos, negatives = _prepared(predictions, policy, options.min_photos)
+    alpha = policy.guarantee.alpha if policy.guarantee else None
+    allowed = policy.fpr if alpha is None else alpha
+    tpr_floor = options.tpr_floor
     if tpr_floor is None:
         found = clean(photos[photos["is_positive"]])["found"]
         tpr_floor = float(found.mean()) / 2 if len(found) else 0.0
-    whole_photo = whole_photo_share(photos, policy, allowed, enhanced)
+    whole_photo = whole_photo_share(photos, policy, allowed)
     if whole_photo.share is not None:
         # What the whole-photo rule sends to review is not accused, and no reason for a gate.
         photos["accused"] &= ~(photos["hot_share"] >= whole_photo.share)
     curves = tuple(
-        quality_curve(photos, column, tpr_floor=tpr_floor, allowed=allowed, min_photos=min_photos)
+        quality_curve(photos, column, tpr_floor, allowed, options.min_photos)
         for column in QUALITIES
     )
     side, sharpness, compression = (curve.limit for curve in curves)
-    blur = blur_limit(photos, blur_share)
+    blur = blur_limit(photos, options.blur_share)
     gate = Gate(None if side is None else round(side), sharpness, compression, blur.limit)
     measured = photos[[*QUALITIES, "fine_detail"]]
-    stopped = np.array(
-        [bool(gate.faults(_quality(row))) for row in measured.itertuples(index=False)]
+    limits = pd.Series([gate.min_side, sharpness, compression, blur.limit], measured.columns)
+    # A photo without a number passes, as does any photo without a limit.
+    stopped = (measured < limits.astype("float64").fillna(-math.inf)).any(axis=1)
+    untouched = photos["perturbation"] == ""
+    honest, synthetic = (
+        stopped[untouched & (photos["label"] == label)] for label in ("real", "synthetic")
     )
-    untouched = (photos["perturbation"] == "").to_numpy()
-    honest = untouched & (photos["label"] == "real").to_numpy()
-    gated = float(stopped[honest].mean()) if honest.any() else 0.0
-    if gated > max_gated:
+    if honest.mean() > options.max_gated:
+        shown = ", ".join(f"{name} {limit:.4g}" for name, limit in limits.dropna().items())
         raise RealDamageError(
-            f"The gate would send {gated:.1%} of the {int(honest.sum())} clean honest photos to review, more than "
-            f"max_gated allows ({max_gated:.1%}): {_limits_text(gate)}. Nothing was written. Train on photos degraded "
-            "like these, lower --tpr-floor or --blur-share, or allow it with --max-gated."
+            f"The gate would send {honest.mean():.1%} of the {len(honest)} clean honest photos to "
+            f"review, more than max_gated allows ({options.max_gated:.1%}). Its limits: {shown}. "
+            "Nothing was written. Train on photos degraded like these, lower --tpr-floor or "
+            "--blur-share, or allow it with --max-gated.",
+            code="too_many_gated",
         )
-    synthetic = untouched & (photos["label"] == "synthetic").to_numpy()
+    shares = stopped.groupby(photos["perturbation"]).mean()
     return GateSummary(
         gate=gate,
         whole_photo=whole_photo,
@@ -136,188 +190,149 @@ def derive_gate(
         tpr_floor=tpr_floor,
         allowed=allowed,
         negatives=negatives,
-        gated=(gated, float(stopped[synthetic].mean()) if synthetic.any() else 0.0),
-        per_perturbation={
-            str(name): float(share)
-            for name, share in pd.Series(stopped)
-            .groupby(photos["perturbation"].to_numpy())
-            .mean()
-            .items()
-        },
+        gated=(_mean(honest), _mean(synthetic)),
+        per_perturbation={str(name): float(share) for name, share in shares.items()},
     )
 
 
-def whole_photo_share(
-    photos: pd.DataFrame, policy: Policy, allowed: float, enhanced: Sequence[str] = ENHANCED
-) -> WholePhotoShare:
-    """The largest share of hot patches from which on a photo must go to review, so that of honest photos, clean and
-    phone-enhanced, at most a share `allowed` is called synthetic; the policy's own where nothing can be learnt.
+def whole_photo_share(photos: pd.DataFrame, policy: Policy, allowed: float) -> WholePhotoShare:
+    """The largest share of hot patches from which on a photo must go to review, so that at most a
+    share `allowed` of honest photos, clean and phone-enhanced, is called synthetic; the policy's
+    own where nothing can be learned.
 
-    photos: scored rows with `hot_share`. A smaller share spares more honest photos and lets more of kind `ai_whole` go
-    to review.
+    photos: scored rows with `hot_share`. A smaller share spares more honest photos and sends more
+    of kind `ai_whole` to review.
     """
     kept = policy.whole_photo_share
-    there = [name for name in enhanced if (photos["perturbation"] == name).any()]
-    if not there:
+    enhanced = photos["perturbation"].isin(ENHANCED)
+    if not enhanced.any():
         return WholePhotoShare(
-            kept, f"unchanged: no phone-enhanced photos ({', '.join(enhanced)}) among these"
+            kept, f"unchanged: no phone-enhanced photos ({', '.join(ENHANCED)}) among these"
         )
     if photos["hot_share"].isna().any():
         return WholePhotoShare(
             kept, "unchanged: the column hot_share is empty; score the photos again"
         )
-    called = (photos["score"] >= policy.t_synthetic).to_numpy(dtype=bool)
-    hot = photos["hot_share"].to_numpy(dtype=np.float64)
-    honest = (photos["label"] == "real").to_numpy() & photos["perturbation"].isin(
-        ["", *there]
-    ).to_numpy()
-    whole = (photos["kind"] == "ai_whole").to_numpy() & (photos["perturbation"] == "").to_numpy()
-
-    def shares(of: np.ndarray, share: float | None) -> tuple[float, float] | None:
-        if not of.any():
-            return None
-        with_rule = called if share is None else called & (hot < share)
-        return float(with_rule[of].mean()), float(called[of].mean())
-
-    def told(share: float | None, reason: str) -> WholePhotoShare:
-        return WholePhotoShare(share, reason, shares(honest, share), shares(whole, share))
-
+    called, hot = photos["score"] >= policy.t_synthetic, photos["hot_share"]
+    untouched = photos["perturbation"] == ""
+    honest = (photos["label"] == "real") & (untouched | enhanced)
+    whole = (photos["kind"] == "ai_whole") & untouched
+    enough = [share for share in _SHARES if (called & (hot < share))[honest].mean() <= allowed]
+    share, reason = kept, f"unchanged: no share from {_SHARES[-1]} on spares enough honest photos"
     if not honest.any() or called[honest].mean() <= allowed:
-        return told(kept, "unchanged: honest photos are spared without it")
-    for share in _SHARES:
-        if (called & (hot < share))[honest].mean() <= allowed:
-            return told(
-                share, "the largest at which honest photos, clean and phone-enhanced, are spared"
-            )
-    return told(kept, f"unchanged: no share from {_SHARES[-1]} on spares enough honest photos")
+        reason = "unchanged: honest photos are spared without it"
+    elif enough:
+        share, reason = (
+            enough[0],
+            "the largest at which clean and enhanced honest photos are spared",
+        )
+    with_rule = called if share is None else called & (hot < share)
+    rates = (
+        (float(with_rule[rows].mean()), float(called[rows].mean())) if rows.any() else None
+        for rows in (honest, whole)
+    )
+    return WholePhotoShare(share, reason, *rates)
 
 
-def gate_model(
-    path: str | Path,
-    predictions: pd.DataFrame,
-    *,
-    tpr_floor: float | None = None,
-    max_gated: float = 0.05,
-    blur_share: float = 0.02,
-    min_photos: int = 30,
-    enhanced: Sequence[str] = ENHANCED,
-    output: str | Path | None = None,
-) -> GateSummary:
-    """`derive_gate` for a model file, written into it, all or nothing; `output` None changes `path` itself.
+def quality_curve(
+    photos: pd.DataFrame, column: str, tpr_floor: float, allowed: float, min_photos: int
+) -> QualityCurve:
+    """The curve of one quality number over all perturbations, and the limit that it gives.
 
-    Raises what `derive_gate` does; ModelFileError; RealDamageError: the model is not calibrated, or the predictions are
-    another model's.
+    Photos are cut into at most 20 bins of `column` with at least `min_photos` of each class. To
+    keep apart what several degradations do, only clean photos count and those that a perturbation
+    made worse in this number alone. A bin is trusted when the share of positives found, fitted so
+    that it never falls with quality (isotonic regression, Barlow et al. 1972), reaches `tpr_floor`,
+    and the share of negatives accused is not above `allowed` with 95% confidence over all bins
+    (Clopper & Pearson 1934, one group counted once, Bonferroni). The limit is the lower end of the
+    lowest bin from which on all are trusted.
+
+    photos: scored rows with bool columns `is_negative`, `is_positive`, `found` and `accused`.
+    Raises RealDamageError: too few photos for two bins, or not even the best photos are trusted.
     """
-    onnx_bytes, metadata, graph_sha256 = read_model_file(path)
-    if metadata.policy is None:
+    inside = photos[_worse_in(photos, column)]
+    bins = pd.DataFrame([_bin(part, column) for part in _cut(inside, column, min_photos)])
+    weights = np.maximum(bins["synthetic"].to_numpy(dtype=np.float64), 1e-9)
+    bins["tpr_fit"] = isotonic_regression(bins["tpr"].to_numpy(), weights=weights).x
+    groups, alarms = bins.pop("groups"), bins.pop("alarms")
+    # The lower confidence bound of the share accused; 0 without an alarm.
+    accused = np.nan_to_num(beta.ppf(0.05 / len(bins), alarms, groups - alarms + 1))
+    bins["trusted"] = (bins["tpr_fit"] >= tpr_floor - 1e-9) & (accused <= allowed)
+    others = len(photos) - len(inside)
+    untrusted = np.flatnonzero(~bins["trusted"])
+    if not len(untrusted):
+        reason = f"trusted down to {bins['low'].iat[0]:.4g}, the least seen"
+        return QualityCurve(column, None, reason, bins, others)
+    last = int(untrusted[-1])
+    failed = bins.iloc[last]
+    causes = []
+    if failed["tpr_fit"] < tpr_floor - 1e-9:
+        causes.append(f"finds {failed['tpr']:.1%}, floor {tpr_floor:.1%}")
+    if accused[last] > allowed:
+        causes.append(f"accuses {failed['false_alarms']:.1%}, allowed {allowed:.1%}")
+    if last == len(bins) - 1:
         raise RealDamageError(
-            f"{path}: has no thresholds yet, so nobody knows what it gets wrong. Calibrate it first."
+            f"{column}: the model is not trusted on the best photos either ({column} "
+            f"{failed['low']:.4g} to {failed['high']:.4g}: {'; '.join(causes)}). A gate cannot fix "
+            "that: calibrate again on photos like these, or lower --tpr-floor.",
+            code="never_trusted",
         )
-    others = sorted(set(predictions["graph_sha256"]) - {"", graph_sha256})
-    if others:
-        raise RealDamageError(
-            f"The predictions are another model's: made with the network {others[0][:12]}…, {path} is "
-            f"{graph_sha256[:12]}…. Score the photos with this model."
-        )
-    summary = derive_gate(
-        predictions,
-        metadata.policy,
-        tpr_floor=tpr_floor,
-        max_gated=max_gated,
-        blur_share=blur_share,
-        min_photos=min_photos,
-        enhanced=enhanced,
-    )
-    policy = replace(
-        metadata.policy, gate=summary.gate, whole_photo_share=summary.whole_photo.share
-    )
-    write_model_file(output or path, onnx_bytes, replace(metadata, policy=policy))
-    return summary
+    limit = float(bins["low"].to_numpy(dtype=np.float64)[last + 1])
+    return QualityCurve(column, limit, "below it: " + "; ".join(causes), bins, others)
 
 
-def summary_text(summary: GateSummary) -> str:
-    """The curves and what was decided, as lines for a terminal."""
-    lines = [
-        f"trusted: finds at least {summary.tpr_floor:.1%} of the synthetic photos, accuses no more than "
-        f"{summary.allowed:.1%} of the {summary.negatives} ones (95% sure when it does)"
-    ]
-    for curve in summary.curves:
-        limit = "none" if curve.limit is None else f"{curve.limit:.4g}"
-        lines += [
-            "",
-            f"{curve.column}: limit {limit} ({curve.reason}); {curve.others} photos were made worse in other ways",
-        ]
-        lines.append(
-            f"{'from':>9}{'to':>9}{'honest':>8}{'accused':>9}{'synthetic':>11}{'found':>8}{'fitted':>8}"
-        )
-        for row in curve.bins.itertuples(index=False):
-            lines.append(
-                f"{row.low:>9.4g}{row.high:>9.4g}{row.real:>8}{row.false_alarms:>9.1%}{row.synthetic:>11}"
-                f"{row.tpr:>8.1%}{row.tpr_fit:>8.1%}{'' if row.trusted else '  not trusted'}"
-            )
-    blur = summary.blur
-    lines += [
-        "",
-        f"fine_detail: limit {'none' if blur.limit is None else f'{blur.limit:.4g}'} ({blur.reason})",
-    ]
-    for title, shares in (
-        ("clean honest photos", blur.clean),
-        ("perturbed honest photos", blur.perturbed),
-    ):
-        if shares:
-            lines.append(
-                f"  stops of {title}: "
-                + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-            )
-    whole = summary.whole_photo
-    lines += [
-        "",
-        f"whole-photo rule: from {_share(whole.share)} of the patches on ({whole.reason})",
-    ]
-    for title, rates in (
-        ("honest photos, clean and enhanced", whole.honest),
-        ("kind ai_whole", whole.ai_whole),
-    ):
-        if rates:
-            lines.append(
-                f"  {title}: {rates[0]:.1%} called synthetic, {rates[1]:.1%} without the rule"
-            )
-    lines += ["", f"gate: {_limits_text(summary.gate)}"]
-    lines.append(
-        f"  sends to review {summary.gated[0]:.1%} of the clean honest and {summary.gated[1]:.1%} of the clean "
-        "synthetic photos"
+def blur_limit(photos: pd.DataFrame, share: float) -> BlurLimit:
+    """The largest limit on fine detail that stops at most this share (0: no limit) of the clean
+    honest photos of each source with at least 20 of them.
+
+    It has no `quality_curve`, because what takes fine detail away takes sharpness too.
+    """
+    honest = photos[(photos["label"] == "real") & photos["fine_detail"].notna()]
+    sources = {
+        str(name): np.sort(found.to_numpy(dtype=np.float64))
+        for name, found in clean(honest).groupby("source")["fine_detail"]
+        if len(found) >= _ENOUGH_OF_SOURCE
+    }
+    if not share:
+        return BlurLimit(None, "switched off", {}, {})
+    if not sources:
+        return BlurLimit(None, f"no source has {_ENOUGH_OF_SOURCE} clean honest photos", {}, {})
+    limits = {name: float(found[int(share * len(found) + 1e-9)]) for name, found in sources.items()}
+    softest = min(limits, key=lambda name: limits[name])
+    limit = limits[softest]
+    below = (honest["fine_detail"] < limit).groupby(honest["perturbation"]).mean()
+    return BlurLimit(
+        limit if limit > 0 else None,  # a limit of 0 tells flat photos from nothing
+        f"stops at most {share:.1%} of the clean honest photos of each source; the softest: "
+        f"{softest or 'unnamed'}",
+        {name: float((found < limit).mean()) for name, found in sources.items()},
+        {str(name): float(stopped) for name, stopped in below.items() if name},
     )
-    worst = sorted(
-        ((share, name) for name, share in summary.per_perturbation.items() if name and share),
-        reverse=True,
-    )
-    if worst:
-        lines.append(
-            "  of perturbed ones: " + ", ".join(f"{name} {share:.0%}" for share, name in worst)
-        )
-    return "\n".join(lines)
+
+
+def _mean(stopped: pd.Series) -> float:
+    return float(stopped.mean()) if len(stopped) else 0.0
 
 
 def _prepared(
     predictions: pd.DataFrame, policy: Policy, min_photos: int
 ) -> tuple[pd.DataFrame, str]:
-    """The scored rows with `short_side` and what `quality_curve` needs, and which photos may not be accused; raises
-    where they cannot make a curve."""
+    """The scored rows with `short_side` and what `quality_curve` needs, and which honest photos may
+    not be accused."""
     photos = labelled_and_scored(predictions)
-    if photos["perturbation"].nunique() < 2:
+    untouched = photos["perturbation"] == ""
+    if untouched.all() or not untouched.any():
         raise RealDamageError(
-            "The predictions hold no perturbations, so they cannot tell how bad a photo may be. Evaluate with a "
-            "robustness suite: realdamage-evaluate … robustness=standard"
-        )
-    if not (photos["perturbation"] == "").any():
-        raise RealDamageError(
-            "The predictions hold no clean photos (empty column perturbation) to compare with."
+            "The predictions need clean and perturbed photos to compare. Evaluate with a "
+            "robustness suite: realdamage-evaluate … robustness=standard",
+            code="no_perturbations",
         )
     for column in ("sharpness", "compression", "fine_detail", "width", "height"):
         if photos[column].isna().all():
             raise RealDamageError(
-                f"The predictions have no values in the column {column}: they were made by an older version. "
-                "Evaluate again."
+                f"The predictions have no values in the column {column}: they were made by an "
+                "older version. Evaluate again.",
+                code="no_quality",
             )
     real = photos["label"] == "real"
     damaged = real & (photos["kind"] == "damaged")
@@ -333,28 +348,54 @@ def _prepared(
     return prepared, "damaged" if only_damaged else "real"
 
 
-def _quality(row: object) -> PhotoQuality:
-    """A photo without a number passes: what was not measured is no fault."""
-    side, sharpness, compression, detail = (
-        float(getattr(row, name)) for name in (*QUALITIES, "fine_detail")
-    )
-    return PhotoQuality(
-        10**9 if np.isnan(side) else int(side),
-        1.0 if np.isnan(sharpness) else sharpness,
-        100.0 if np.isnan(compression) else compression,
-        None if np.isnan(detail) else detail,
-    )
+def _worse_in(photos: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
+    """bool [n]: clean photos, and those that are worse than when clean in this number alone."""
+    untouched = clean(photos).drop_duplicates("file_name").set_index("file_name")
+    before = untouched[list(QUALITIES)].reindex(photos["file_name"]).to_numpy(dtype=np.float64)
+    worse = photos[list(QUALITIES)].to_numpy(dtype=np.float64) < _WORSE * before
+    alone = worse[:, QUALITIES.index(column)] & (worse.sum(axis=1) == 1)
+    inside: npt.NDArray[np.bool_] = (photos["perturbation"] == "").to_numpy(dtype=bool) | alone
+    return inside & photos[column].notna().to_numpy(dtype=bool)
 
 
-def _share(share: float | None) -> str:
-    return "no share" if share is None else f"{share:.0%}"
+def _cut(photos: pd.DataFrame, column: str, min_photos: int) -> list[pd.DataFrame]:
+    """Consecutive ranges of values with enough photos of both classes; equal values stay
+    together."""
+    classes = ["is_negative", "is_positive"]
+    counts = photos[classes].sum()
+    if counts.min() < 2 * min_photos:
+        raise RealDamageError(
+            f"{column}: a curve needs at least {2 * min_photos} honest and {2 * min_photos} "
+            f"synthetic photos over all perturbations; found {counts.iat[0]} and {counts.iat[1]}. "
+            "Score more photos or perturbations, or lower --min-photos.",
+            code="too_few_photos",
+        )
+    least = np.maximum(min_photos, np.ceil(counts.to_numpy() / _MOST_BINS))
+    by_value = photos.groupby(column)[classes].sum().sort_index()
+    codes, code, inside = [], 0, np.zeros(2)
+    for new in by_value.to_numpy():
+        codes.append(code)
+        inside = inside + new
+        if (inside >= least).all():
+            code, inside = code + 1, np.zeros(2)
+    # What is left over at the upper end is too little for a bin of its own.
+    codes = [min(value, max(code - 1, 0)) for value in codes]
+    of_value = dict(zip(by_value.index, codes, strict=True))
+    return [part for _, part in photos.groupby(photos[column].map(of_value), sort=True)]
 
 
-def _limits_text(gate: Gate) -> str:
-    limits = [
-        *([f"shorter side {gate.min_side} pixels"] if gate.min_side is not None else []),
-        *([f"sharpness {gate.min_sharpness:.3f}"] if gate.min_sharpness is not None else []),
-        *([f"fine detail {gate.min_fine_detail:.4f}"] if gate.min_fine_detail is not None else []),
-        *([f"JPEG quality {gate.min_quality:.0f}"] if gate.min_quality is not None else []),
-    ]
-    return "at least " + ", ".join(limits) if limits else "lets every photo pass"
+def _bin(part: pd.DataFrame, column: str) -> dict[str, float]:
+    negative, positive = part[part["is_negative"]], part[part["is_positive"]]
+    false_alarms = float(negative["accused"].mean())
+    groups = int(group_ids(negative).nunique())
+    return {
+        "low": float(part[column].min()),
+        "high": float(part[column].max()),
+        "real": len(negative),
+        "synthetic": len(positive),
+        "false_alarms": false_alarms,
+        "tpr": float(positive["found"].mean()),
+        # Several perturbations of one product are not independent.
+        "alarms": false_alarms * groups,
+        "groups": groups,
+    }

@@ -1,26 +1,19 @@
-"""Thresholds with a promise: how many honest buyers may be accused among photos that nobody has seen yet, not only
-among those that the threshold was chosen on.
+"""Thresholds with a guarantee: how many honest buyers may be accused among photos that nobody has
+seen yet, not only among those that the threshold was chosen on.
 
-Fixed-sequence testing (learn then test: Angelopoulos et al. 2021). The threshold walks down from above all scores,
-the null hypothesis at each stop being "more than a share alpha of the photos to come scores this high", and halts
-before the first one that the binomial tail does not reject at level delta. The order of the walk is fixed before any
-score is seen, and the true share only grows on the way, so one stop alone can go wrong: the first whose share exceeds
-alpha, past which the walk gets with probability delta at most. No correction for the number of stops is due.
-
-For n independent photos the p-value at a stop with k errors is P(Bin(n, alpha) <= k), which only grows with k. So the
-walk may pass every real number, halts at scores of the calibration photos themselves, and ends just above the (k*+1)-th
-largest, where k*, the largest k with P(Bin(n, alpha) <= k) <= delta, depends on n, alpha and delta alone
-(`allowed_errors`). This is the exact one-sided tolerance bound of order statistics (Wilks 1941): the share above that
-score is Beta(k*+1, n-k*) distributed when scores have no ties; ties only make it smaller, because thresholds act with
->= and this one lies above the score.
-The upper bound of Clopper & Pearson (1934) at k* is at most alpha for the same reason.
+Fixed-sequence testing (learn then test: Angelopoulos et al. 2021). The threshold walks down from
+above all scores, testing at each stop "more than a share alpha of future photos scores this high",
+and halts before the first stop that the binomial tail does not reject at level delta. The order is
+fixed before any score is seen and the true share only grows on the way, so only one stop can go
+wrong, and no correction for their number is needed. With n independent photos the walk ends just
+above the (k*+1)-th largest score, where k*, the largest k with P(Bin(n, alpha) <= k) <= delta,
+depends on n, alpha and delta alone (`allowed_errors`; the tolerance bound of Wilks 1941).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,37 +21,66 @@ import pandas as pd
 from scipy.stats import binom
 
 from realdamage.core.policy import Bound, Guarantee, Policy
+from realdamage.data.bootstrap import share_interval
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
-from realdamage.evaluation.resampling import share_interval
 
 DELTA = 0.05
 CLAIM_PHOTOS = 3
-"""The size of claim that the statement counts for, beside the single photo that the promise is about."""
+"""The statement says what the guarantee means for a claim with so many photos."""
 
 
-class Promise(NamedTuple):
-    """What is asked for: shares in 0..1 (None: not asked), the risk `delta`, and the seed of the draw from groups."""
+@dataclass(frozen=True)
+class Targets:
+    """What the thresholds must keep to.
 
+    fpr: share of these honest photos called synthetic. miss: share of these synthetic photos called
+    real. alpha, beta: the same shares guaranteed for future photos; each replaces its rate.
+    kinds: the kinds of synthetic photo that miss or beta is about; empty: all.
+    delta: risk that a guarantee does not hold. seed: of the draw of one photo per group.
+    Raises UsageError: a number out of range, or a rate and its guarantee are both given.
+    """
+
+    fpr: float | None = None
+    miss: float | None = None
     alpha: float | None = None
     beta: float | None = None
     delta: float = DELTA
     seed: int = 0
+    kinds: tuple[str, ...] = ()
 
-    def check(self) -> None:
-        """Raises UsageError: a share or delta is not above 0 and below 1, or nothing is asked for."""
-        if self.alpha is None and self.beta is None:
-            raise UsageError(
-                "a promise needs alpha (really damaged photos called synthetic) or beta, or both"
-            )
-        for name, share in (("alpha", self.alpha), ("beta", self.beta), ("delta", self.delta)):
-            if share is not None and not 0 < share < 1:
-                raise UsageError(f"{name}={share} must be above 0 and below 1, such as 0.05 for 5%")
+    def __post_init__(self) -> None:
+        for rate, share in (("fpr", "alpha"), ("miss", "beta")):
+            if getattr(self, rate) is not None and getattr(self, share) is not None:
+                raise UsageError(
+                    f"{rate} and {share} set the same threshold; give {rate} for a rate on these "
+                    f"photos, or {share} for a guarantee about others",
+                    code="rate_and_guarantee",
+                )
+        for name in ("fpr", "miss", "alpha", "beta", "delta"):
+            share, least = getattr(self, name), "at least" if name in ("fpr", "miss") else "above"
+            if share is not None and not (0 < share < 1 or (share == 0 and least == "at least")):
+                raise UsageError(f"{name}={share} must be {least} 0 and below 1: 0.05 is 5%")
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """(fpr, miss), 1% and 5% by default."""
+        return 0.01 if self.fpr is None else self.fpr, 0.05 if self.miss is None else self.miss
+
+    def missed(self, photos: pd.DataFrame) -> pd.Series:
+        """Which photos miss or beta is about, bool [n]: the synthetic ones of these kinds."""
+        synthetic = photos["label"] == "synthetic"
+        return synthetic & photos["kind"].isin(self.kinds) if self.kinds else synthetic
+
+    @property
+    def guaranteed(self) -> bool:
+        """Whether there is anything to guarantee."""
+        return self.alpha is not None or self.beta is not None
 
 
 def allowed_errors(photos: int, share: float, delta: float) -> int | None:
-    """The most errors among `photos` independent ones that still promise `share` with confidence 1 - delta: the
-    largest k with P(Bin(photos, share) <= k) <= delta. None when even no error at all does not."""
+    """The most errors among `photos` independent ones that still guarantee `share` with confidence
+    1 - delta: the largest k with P(Bin(photos, share) <= k) <= delta. None: not even zero."""
     if photos < 1 or binom.cdf(0, photos, share) > delta:
         return None
     k = int(binom.ppf(delta, photos, share))
@@ -66,17 +88,15 @@ def allowed_errors(photos: int, share: float, delta: float) -> int | None:
 
 
 def photos_needed(share: float, delta: float) -> int:
-    """How many independent photos without any error promise `share` with confidence 1 - delta."""
+    """How many independent photos without an error guarantee `share` with confidence 1 - delta."""
     needed = max(1, math.ceil(math.log(delta) / math.log1p(-share)) - 1)
-    while (
-        allowed_errors(needed, share, delta) is None
-    ):  # once or twice: the logarithms may be off by a last digit
+    while allowed_errors(needed, share, delta) is None:  # the logarithms may be off by a digit
         needed += 1
     return needed
 
 
 def smallest_share(photos: int, delta: float) -> float | None:
-    """The smallest share that this many photos can promise, rounded up to 0.01%; None when there is none below 1."""
+    """The smallest share that this many photos can guarantee, rounded up to 0.01%; None: none."""
     if photos < 1:
         return None
     share = math.ceil((1 - delta ** (1 / photos)) * 10_000) / 10_000
@@ -91,107 +111,91 @@ def upper_bound(errors: int, photos: int, delta: float) -> float:
 
 
 def threshold_allowing(scores: npt.NDArray[np.float64], errors: int) -> npt.NDArray[np.float64]:
-    """The lowest threshold at and above which at most `errors` of the scores lie: just above the next largest.
-
-    `scores` [..., n] finite, with n > errors >= 0; the threshold is of shape [...].
-    """
+    """The lowest threshold that at most `errors` of the scores [..., n] reach: [...]."""
     at = scores.shape[-1] - 1 - errors
     return np.asarray(np.nextafter(np.partition(scores, at, axis=-1)[..., at], np.inf))
 
 
 def one_per_group(photos: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """One photo of every group, drawn at random: photos of one product rise and fall together and would count as more
-    evidence than they are. The same seed draws the same photos, whatever the order of the rows."""
+    """One random photo of every group: photos of one product are too alike to be independent. The
+    same seed draws the same photos, whatever the order of the rows."""
     shuffled = photos.sort_values("file_name", kind="stable").sample(frac=1, random_state=seed)
     return shuffled[~group_ids(shuffled).duplicated()].sort_values("file_name", kind="stable")
 
 
-def check_enough(promise: Promise, photos: pd.DataFrame, where: str) -> None:
-    """Refuses a promise that these photos cannot keep, whatever their scores; asks before they are scored.
+def check_enough(targets: Targets, photos: pd.DataFrame, where: str) -> None:
+    """Refuses a guarantee that these photos cannot give, before they are scored.
 
-    `photos`: columns file_name, label, kind, group. Raises UsageError: see `Promise.check`; RealDamageError that says
-    how many photos are needed and the smallest share that these can promise.
+    photos: columns file_name, label, kind, group. where: what to call the photos.
+    Raises RealDamageError that says how many photos are needed, and the smallest share they allow.
     """
-    promise.check()
-    for name, share, sort, chosen in _asked(promise, photos):
+    for name, share, sort, chosen in _guaranteed(targets, photos):
         groups = group_ids(photos[chosen]).nunique()
-        if allowed_errors(groups, share, promise.delta) is None:
-            raise RealDamageError(
-                _too_few(name, share, promise.delta, sort, int(chosen.sum()), groups, where)
-            )
+        if allowed_errors(groups, share, targets.delta) is not None:
+            continue
+        least = smallest_share(groups, targets.delta)
+        possible = f" The smallest possible is {name}={least:g}." if least is not None else ""
+        raise RealDamageError(
+            f"{name}={share:g} at delta={targets.delta:g} cannot be guaranteed: {where} has "
+            f"{groups} independent {sort}, one of each group ({chosen.sum()} photos), and it takes "
+            f"{photos_needed(share, targets.delta)} even without a single error.{possible} Add "
+            "photos. Nothing was changed.",
+            code="too_few_photos",
+        )
 
 
 def with_guarantee(
     policy: Policy,
     predictions: pd.DataFrame,
-    promise: Promise,
+    targets: Targets,
     *,
     split: str,
     manifest_sha256: str,
     least: float = -math.inf,
 ) -> Policy:
-    """The policy with the promised thresholds in place of the empirical ones, and the promise beside them.
+    """The policy with guaranteed thresholds in place of the empirical ones.
 
-    alpha sets `t_synthetic` so that, with confidence 1 - delta over the draw of the calibration photos, at most a share
-    alpha of photos with real damage scores as high; it counts kind `damaged` only, however few they are. beta sets
-    `t_real` likewise for synthetic photos. A threshold that nothing was promised for stays. The promise is about
-    photos drawn as these were (a group at random, then one of its photos) and never trained on.
-    `least`: the lowest `t_synthetic` allowed. Where it is above the end of the walk, alpha still holds, however `least`
-    was found: the walk and its stop do not depend on it, and above that stop fewer photos with real damage score as
-    high. The bound then counts the errors that are left.
-    Rows without a score and perturbed photos do not count. `split`: what the photos are called; with the digest of
-    their manifest it goes into the record. Raises UsageError, RealDamageError: see `check_enough`.
+    alpha sets `t_synthetic` so that, with confidence 1 - delta over the draw of the photos, at most
+    a share alpha of photos with real damage (kind `damaged`) scores as high. beta sets `t_real`
+    likewise for synthetic photos. It holds for photos drawn as these were (a group at random, then
+    one of its photos) and never trained on. Unscored and perturbed photos do not count.
+    split, manifest_sha256: which photos these are, for the record. least: the lowest `t_synthetic`
+    allowed; a higher threshold keeps alpha. Raises RealDamageError: see `check_enough`.
     """
     check_predictions(predictions)
     photos = clean(predictions[predictions["score"].notna()])
-    check_enough(promise, photos, split)
-    found: dict[str, tuple[float, Bound]] = {}
-    for name, share, _, chosen in _asked(promise, photos):
-        sign = 1 if name == "alpha" else -1
-        drawn = one_per_group(photos[chosen], promise.seed)["score"].to_numpy(dtype=np.float64)
-        lowest = least if name == "alpha" else -math.inf
-        found[name] = _bounded(sign * drawn, share, promise.delta, int(chosen.sum()), lowest)
-    if "alpha" in found:
-        policy = replace(
-            policy, t_synthetic=found["alpha"][0], fpr=found["alpha"][1].share, negatives="damaged"
+    check_enough(targets, photos, split)
+    bounds: dict[str, Bound] = {}
+    for name, share, _, chosen in _guaranteed(targets, photos):
+        scores = one_per_group(photos[chosen], targets.seed)["score"].to_numpy(dtype=np.float64)
+        if name == "beta":
+            scores = -scores  # a synthetic photo passes when its score is low
+        allowed = allowed_errors(len(scores), share, targets.delta) or 0
+        threshold = float(threshold_allowing(scores, allowed))
+        if name == "alpha":
+            threshold = max(threshold, least)
+            policy = replace(policy, t_synthetic=threshold, fpr=share, negatives="damaged")
+        else:
+            policy = replace(policy, t_real=-threshold, miss=share)
+        bounds[name] = Bound(
+            share=share,
+            photos=len(scores),
+            drawn_from=int(chosen.sum()),
+            errors=int((scores >= threshold).sum()),
+            allowed=allowed,
+            upper=min(share, upper_bound(allowed, len(scores), targets.delta)),
+            kinds=targets.kinds if name == "beta" else (),
         )
-    if "beta" in found:
-        policy = replace(policy, t_real=-found["beta"][0], miss=found["beta"][1].share)
-    accused, passed = (found[name][1] if name in found else None for name in ("alpha", "beta"))
     guarantee = Guarantee(
-        delta=promise.delta,
-        accused=accused,
-        passed=passed,
+        delta=targets.delta,
+        accused=bounds.get("alpha"),
+        passed=bounds.get("beta"),
         split=split,
-        seed=promise.seed,
+        seed=targets.seed,
         manifest_sha256=manifest_sha256,
-        statement=statement(promise.delta, accused, passed),
+        statement=_statement(targets.delta, bounds),
     )
     return replace(policy, guarantee=guarantee)
-
-
-def statement(delta: float, accused: Bound | None, passed: Bound | None) -> str:
-    """The promise in words: per photo, for a claim of several photos, and what it rests on."""
-    told = []
-    sorts = (
-        (accused, "photos with real damage", "synthetic"),
-        (passed, "synthetic photos", "real"),
-    )
-    for bound, sort, outcome in sorts:
-        if bound is not None:
-            told.append(
-                f"With {percent(1 - delta)} confidence, at most {percent(bound.share)} of {sort} are called {outcome}. "
-                f"This is per photo: in a claim with {CLAIM_PHOTOS} of them, up to "
-                f"{percent(min(1.0, CLAIM_PHOTOS * bound.share))} of claims have one that is. It rests on "
-                f"{bound.photos} photos, one of each group, with {bound.errors} called {outcome} "
-                f"({bound.allowed} allowed)."
-            )
-    if len(told) == 2:
-        told.append(
-            f"Each holds with {percent(1 - delta)} on its own, both together with {percent(max(0.0, 1 - 2 * delta))}."
-        )
-    told.append("It holds for photos drawn as these were and never trained on.")
-    return " ".join(told)
 
 
 def percent(share: float) -> str:
@@ -199,46 +203,43 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g}%"
 
 
-def _asked(promise: Promise, photos: pd.DataFrame) -> list[tuple[str, float, str, pd.Series]]:
-    """For each share that is asked for: its name, the share, the sort of photos it is about, and which these are."""
+def _statement(delta: float, bounds: dict[str, Bound]) -> str:
+    """The guarantee in words: for a photo, for a claim, and what it rests on."""
+    sure = percent(1 - delta)
+    sentences = []
+    for name, bound in bounds.items():
+        sort, outcome = {
+            "alpha": ("photos with real damage", "synthetic"),
+            "beta": (f"synthetic photos{_of_kinds(bound.kinds)}", "real"),
+        }[name]
+        of_claims = percent(min(1.0, CLAIM_PHOTOS * bound.share))
+        sentences.append(
+            f"With {sure} confidence, at most {percent(bound.share)} of {sort} are called "
+            f"{outcome}. This is per photo: in a claim with {CLAIM_PHOTOS} of them, up to "
+            f"{of_claims} of claims have one that is. It rests on {bound.photos} photos, one of "
+            f"each group, with {bound.errors} called {outcome} ({bound.allowed} allowed)."
+        )
+    if len(bounds) == 2:
+        both = percent(max(0.0, 1 - 2 * delta))
+        sentences.append(f"Each holds with {sure} on its own, both together with {both}.")
+    sentences.append("It holds for photos drawn as these were and never trained on.")
+    return " ".join(sentences)
+
+
+def _of_kinds(kinds: tuple[str, ...]) -> str:
+    return f" of kind {' or '.join(kinds)}" if kinds else ""
+
+
+def _guaranteed(targets: Targets, photos: pd.DataFrame) -> list[tuple[str, float, str, pd.Series]]:
+    """For each share to guarantee: its name, the share, what its photos are called, the rows."""
     damaged = (photos["label"] == "real") & (photos["kind"] == "damaged")
     rows = (
-        ("alpha", promise.alpha, "really damaged photos (kind damaged)", damaged),
-        ("beta", promise.beta, "synthetic photos", photos["label"] == "synthetic"),
+        ("alpha", targets.alpha, "really damaged photos (kind damaged)", damaged),
+        (
+            "beta",
+            targets.beta,
+            f"synthetic photos{_of_kinds(targets.kinds)}",
+            targets.missed(photos),
+        ),
     )
     return [(name, share, sort, chosen) for name, share, sort, chosen in rows if share is not None]
-
-
-def _bounded(
-    scores: npt.NDArray[np.float64], share: float, delta: float, drawn_from: int, least: float
-) -> tuple[float, Bound]:
-    """The threshold on `scores` [n], one per group, at least `least`, and what it promises."""
-    n = len(scores)
-    allowed = allowed_errors(n, share, delta)
-    if allowed is None:
-        raise ValueError(f"{n} photos cannot promise {share}; check_enough comes first")
-    threshold = max(float(threshold_allowing(scores, allowed)), least)
-    return threshold, Bound(
-        share=share,
-        photos=n,
-        drawn_from=drawn_from,
-        errors=int((scores >= threshold).sum()),
-        allowed=allowed,
-        upper=min(share, upper_bound(allowed, n, delta)),
-    )
-
-
-def _too_few(
-    name: str, share: float, delta: float, sort: str, photos: int, groups: int, where: str
-) -> str:
-    smallest = smallest_share(groups, delta)
-    offer = (
-        f"The smallest that {groups} can promise is {percent(smallest)}: ask for {name}={smallest:g}, or add photos"
-        if smallest is not None
-        else "Add photos"
-    )
-    return (
-        f"{name}={share:g} at delta={delta:g} cannot be promised: {where} has {groups} independent {sort}, one of each "
-        f"group ({photos} photos), and it takes {photos_needed(share, delta)} even without a single error. {offer}. "
-        "Nothing was changed."
-    )

@@ -1,28 +1,36 @@
-"""The shift alarm: a promise holds for photos drawn like the calibration photos, so somebody must watch whether they
-still are.
+"""The shift alarm: a guarantee holds for photos drawn like the calibration photos, so somebody must
+watch whether they still are.
 
-No label is needed: what a service judged is compared with the calibration photos in all that a verdict tells.
+No label is needed: the verdicts of a service are compared with those on the calibration photos.
+Nobody knows how many photos of a log are synthetic, and a calibration set has far more of them than
+a shop sees. So a log counts as alike when *some* mixture of the reference's real and synthetic
+photos looks like it; only what no mixture explains is a shift.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.stats import chi2_contingency, kstwobign
 
-from realdamage.core.metadata import ModelMetadata, read_model_file
+from realdamage.core.model_file import ModelMetadata, read_model_file
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.metrics import NOT_CALIBRATED
-from realdamage.evaluation.predictions import check_predictions, clean
-from realdamage.evaluation.shift import Reference, Shift, holm, photos_needed, visible_shift
+from realdamage.evaluation.figures import NOT_CALIBRATED
+from realdamage.evaluation.predictions import check_predictions, clean, group_ids
+
+Floats = npt.NDArray[np.float64]
 
 MIN_PHOTOS, MIN_OF_CLASS = 50, 25
-"""Fewer photos, in the log or in the reference, or of a class of the reference, are not compared."""
+"""Fewer photos, in the log or in the reference, or of a class of the reference, are not
+compared."""
 _NUMBERS = {
     "score": "score",
     "short_side": "shorter side",
@@ -35,14 +43,34 @@ _NUMBERS = {
 
 
 @dataclass(frozen=True)
+class Shift:
+    """What changed in one column.
+
+    effect: Kolmogorov-Smirnov distance of numbers, total variation distance of categories; in 0..1.
+    p: of a difference as large by chance; p_adjusted: among all columns tested (Holm 1979).
+    prior: share of synthetic photos at which the reference looks most like the log. here, before:
+    medians, or the share that differs most, in words.
+    """
+
+    name: str
+    effect: float
+    p: float
+    prior: float | None
+    here: str
+    before: str
+    p_adjusted: float = 1.0
+    alarm: bool = False
+
+
+@dataclass(frozen=True)
 class MonitorReport:
     """What `monitor` found.
 
-    photos, reference_photos: compared, each photo once; unscored, repeated: rows of the log that were left out.
-    prior: share of synthetic photos that explains the log's scores best, or the one given; None without labels.
-    shifts: one entry a column, those that alarm first. skipped: what could not be compared, and why. least_effect: how
-    large a shift must be to alarm. visible: the smallest that these few photos could show; needed: photos that would
-    show one of `least_effect`, None when the reference is too small for that. promise: the model's, in words.
+    photos, reference_photos: compared. unscored, repeated: rows of the log that were left out.
+    prior: share of synthetic photos that explains the log's scores best, or the one given; None
+    without labels. shifts: one a column, alarms first. skipped: what could not be compared, and
+    why. visible: the smallest shift that so few photos could show. needed: photos that would show
+    one of `least_effect`; None: the reference is too small. guarantee: the model's, in words.
     """
 
     photos: int
@@ -56,7 +84,7 @@ class MonitorReport:
     least_effect: float
     visible: float
     needed: int | None
-    promise: str | None
+    guarantee: str | None
 
     @property
     def alarm(self) -> bool:
@@ -64,10 +92,8 @@ class MonitorReport:
         return any(shift.alarm for shift in self.shifts)
 
     def to_json(self) -> str:
-        """Everything as indented JSON; the same keys, `shifts` as objects, and `alarm`."""
-        values: dict[str, Any] = {"alarm": self.alarm, **asdict(self)}
-        values["shifts"] = [shift._asdict() for shift in self.shifts]
-        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+        """Everything as indented JSON."""
+        return json.dumps({"alarm": self.alarm, **asdict(self)}, indent=2, allow_nan=False) + "\n"
 
 
 def monitor(
@@ -79,35 +105,41 @@ def monitor(
     level: float = 0.05,
     least_effect: float = 0.1,
 ) -> MonitorReport:
-    """Compares a log (`read_log`) with the predictions of the calibration photos (`read_predictions`; clean rows).
+    """Compares a log (`read_log`) with the predictions of the calibration photos.
 
-    A column alarms when a difference as large would be rare by chance (`level`, over all columns: Holm 1979) *and* it
-    is large: `least_effect` of the photos would have to change. So a huge log does not alarm over a trifle, nor a small
-    one by luck. See `Reference` for the share of synthetic photos; a log that merely holds more of them, and looks like
-    it, is no shift. model: its file, whose network must have made both, and whose promise is told.
-    Raises UsageError: a number out of range; RealDamageError: nothing in common, too few photos, another model.
+    A column alarms when a difference as large would be rare by chance (`level`, over all columns)
+    *and* at least a share `least_effect` of the photos would have to change: a huge log does not
+    alarm over a trifle, nor a small one by luck. prior: share of synthetic photos in the log; None
+    lets every column choose the share that suits it best. model: its file, whose network must have
+    made both.
+    Raises UsageError: a number out of range; RealDamageError: too few photos, another network.
     """
-    _check_options(prior, level, least_effect)
+    if prior is not None and not 0 <= prior <= 1:
+        raise UsageError(f"prior={prior} must be in 0..1: the share of synthetic photos in the log")
+    for option, value in (("level", level), ("least_effect", least_effect)):
+        if not 0 < value < 1:
+            raise UsageError(f"{option}={value} must be above 0 and below 1")
     check_predictions(reference, "reference")
     metadata = _same_network(log, reference, model)
     before = clean(reference[reference["score"].notna()])
     scored = log[log["score"].notna()]
-    known = scored["photo_sha256"] != ""
-    here = scored[~(known & scored.duplicated("photo_sha256"))].reset_index(drop=True)
+    repeated = (scored["photo_sha256"] != "") & scored.duplicated("photo_sha256")
+    here = scored[~repeated].reset_index(drop=True)
     _check_enough(here, before)
-    against = Reference(_with_sides(before), prior)
-    shifts, skipped = _compare(_with_sides(here), against, before)
-    adjusted = holm(np.array([shift.p for shift in shifts]))
+    here, before = _with_sides(here), _with_sides(before)
+    against = Reference(before, prior)
+    shifts, skipped = _compare(here, against, before)
     shifts = [
-        shift._replace(p_adjusted=float(p), alarm=bool(p < level and shift.effect >= least_effect))
-        for shift, p in zip(shifts, adjusted, strict=True)
+        replace(shift, p_adjusted=float(p), alarm=bool(p < level and shift.effect >= least_effect))
+        for shift, p in zip(shifts, holm(np.array([shift.p for shift in shifts])), strict=True)
     ]
-    worth = against.photos()
+    worth = against.worth(0.5 if against.prior is None else against.prior)
+    policy = metadata.policy if metadata else None
     return MonitorReport(
         photos=len(here),
         reference_photos=len(before),
         unscored=len(log) - len(scored),
-        repeated=len(scored) - len(here),
+        repeated=int(repeated.sum()),
         prior=shifts[0].prior if prior is None else prior,
         shifts=tuple(sorted(shifts, key=lambda shift: (not shift.alarm, -shift.effect))),
         skipped=tuple(skipped),
@@ -115,115 +147,149 @@ def monitor(
         least_effect=least_effect,
         visible=max(least_effect, visible_shift(len(here), worth, len(shifts), level)),
         needed=photos_needed(least_effect, worth, len(shifts), level),
-        promise=metadata.policy.guarantee.statement
-        if metadata and metadata.policy and metadata.policy.guarantee
-        else None,
+        guarantee=policy.guarantee.statement if policy and policy.guarantee else None,
     )
 
 
-def report_text(report: MonitorReport) -> str:
-    """The report as lines for a terminal, the verdict last."""
-    left_out = [
-        *([f"{report.unscored} without a score"] if report.unscored else []),
-        *([f"{report.repeated} seen before"] if report.repeated else []),
-    ]
-    lines = [
-        f"{report.photos} photos against {report.reference_photos} of the calibration"
-        + (f" (left out: {', '.join(left_out)})" if left_out else "")
-    ]
-    if report.prior is not None:
-        lines.append(
-            f"scores are those of a mixture with {report.prior:.0%} synthetic photos, or nearest to it"
+class Reference:
+    """The calibration photos, by class. A group counts once: photos of one product are alike.
+
+    predictions: clean, scored rows. prior: see `monitor`. Without labels there is one class.
+    """
+
+    def __init__(self, predictions: pd.DataFrame, prior: float | None = None) -> None:
+        shares = {"real": 1.0, "synthetic": 1.0}
+        if prior is not None:
+            shares = {"real": 1 - prior, "synthetic": prior}
+        parts = [predictions[predictions["label"] == name] for name in shares if shares[name] > 0]
+        labelled = (predictions["label"] != "").all() and all(len(part) for part in parts)
+        self.parts = parts if labelled else [predictions]
+        self.mixed = len(self.parts) == 2
+        self.prior = prior if self.mixed else None
+
+    def number(self, name: str, log: pd.Series, column: str) -> Shift:
+        """Compares a column of numbers; both sides need values."""
+        here = np.sort(log.dropna().to_numpy(dtype=np.float64))
+        values = [np.sort(part[column].dropna().to_numpy(dtype=np.float64)) for part in self.parts]
+        points = np.unique(np.concatenate([here, *values]))
+        ours, *theirs = (
+            np.searchsorted(one, points, side="right") / len(one) for one in (here, *values)
         )
-    lines += ["", f"{'':<22}{'now':>22}{'calibration':>22}{'shift':>8}{'PSI':>8}{'p (Holm)':>10}"]
-    for shift in report.shifts:
-        lines.append(
-            f"{shift.name:<22}{shift.here:>22}{shift.before:>22}{shift.effect:>8.3f}{shift.psi:>8.3f}"
-            f"{shift.p_adjusted:>10.2g}{'  ALARM' if shift.alarm else ''}"
+        prior = self._best(lambda share: _distance(ours, _mix(theirs, share)))
+        mixed = _mix(theirs, prior)
+        effect, worth = _distance(ours, mixed), self.worth(prior, column)
+        # Two-sample Kolmogorov-Smirnov test by Stephens's approximation (1970).
+        root = np.sqrt(_harmonic(len(here), worth))
+        return Shift(
+            name,
+            effect,
+            float(kstwobign.sf((root + 0.12 + 0.11 / root) * effect)),
+            prior if self.mixed else None,
+            f"median {np.median(here):.4g}",
+            f"median {points[np.searchsorted(mixed, 0.5 - 1e-12)]:.4g}",
         )
-    lines += [f"not compared: {reason}" for reason in report.skipped]
-    lines += ["", *_verdict_lines(report)]
-    return "\n".join(lines)
+
+    def shares(self, name: str, log: pd.Series, of: Callable[[pd.DataFrame], pd.Series]) -> Shift:
+        """Compares the shares of categories: of the log's column, and of `of(reference)`."""
+        columns = [log, *(of(part) for part in self.parts)]
+        known = sorted(set(pd.concat(columns)))
+        ours, *theirs = (
+            column.value_counts(normalize=True).reindex(known, fill_value=0.0).to_numpy(np.float64)
+            for column in columns
+        )
+        prior = self._best(lambda share: float(np.abs(ours - _mix(theirs, share)).sum() / 2))
+        mixed = _mix(theirs, prior)
+        worth = self.worth(prior)
+        table = np.stack([ours * len(log), mixed * worth])[:, ours + mixed > 0]
+        most = int(np.argmax(np.abs(ours - mixed)))
+        return Shift(
+            name,
+            float(np.abs(ours - mixed).sum() / 2),
+            float(chi2_contingency(table, correction=False).pvalue) if len(table[0]) > 1 else 1.0,
+            prior if self.mixed else None,
+            f"{known[most]} {ours[most]:.1%}",
+            f"{known[most]} {mixed[most]:.1%}",
+        )
+
+    def worth(self, prior: float, column: str | None = None) -> float:
+        """How many independent photos would be as informative as this mixture of the classes, or of
+        its photos with a value in `column`."""
+        known = [part if column is None else part[part[column].notna()] for part in self.parts]
+        groups = [group_ids(part).nunique() for part in known]
+        if not self.mixed:
+            return float(groups[0])
+        return 1 / ((1 - prior) ** 2 / groups[0] + prior**2 / groups[1])
+
+    def _best(self, distance: Callable[[float], float]) -> float:
+        """The share of synthetic photos with the smallest distance, which is convex in it."""
+        if not self.mixed:
+            return 0.0
+        if self.prior is not None:
+            return self.prior
+        found = minimize_scalar(distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3})
+        return min((0.0, float(found.x), 1.0), key=distance)
 
 
-def _verdict_lines(report: MonitorReport) -> list[str]:
-    if report.alarm:
-        shifted = ", ".join(shift.name for shift in report.shifts if shift.alarm)
-        promise = (
-            f"The model's promise no longer applies to them: {report.promise}"
-            if report.promise
-            else "Rates measured on the calibration photos, and any promise, no longer apply to them."
-        )
-        return [
-            f"ALARM: these photos are not like the calibration photos any more ({shifted}).",
-            promise,
-            "Calibrate again on photos like these, and until then let people look at what is called synthetic.",
-        ]
-    lines = [
-        f"no shift of {report.visible:.2f} or more was found; "
-        + (
-            "the promise stands as far as this can tell"
-            if report.promise
-            else "the calibration stands as far as this"
-        )
-        + ("" if report.promise else " can tell")
-    ]
-    if report.visible > report.least_effect:
-        lines.append(
-            f"too few photos to see one of {report.least_effect:.2f}: "
-            + (
-                f"that takes {report.needed} in the log"
-                if report.needed
-                else "that takes more calibration photos, of more groups"
-            )
-        )
-    return lines
+def holm(p: Floats) -> Floats:
+    """p-values adjusted so that among all tests together a false alarm is as rare as `p` says."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1.0)
+
+
+def visible_shift(photos: float, reference: float, tests: int, level: float) -> float:
+    """The smallest Kolmogorov-Smirnov distance at which the first of so many tests can alarm."""
+    return float(kstwobign.isf(level / tests) / np.sqrt(_harmonic(photos, reference)))
+
+
+def photos_needed(effect: float, reference: float, tests: int, level: float) -> int | None:
+    """How many photos a log needs so that such a distance can alarm; None: the reference is too
+    small."""
+    both = (kstwobign.isf(level / tests) / effect) ** 2
+    return None if reference <= both else int(np.ceil(both * reference / (reference - both)))
+
+
+def _mix(theirs: Sequence[npt.NDArray[Any]], prior: float) -> Floats:
+    mixed: Floats = theirs[0]
+    return mixed if len(theirs) == 1 else (1 - prior) * theirs[0] + prior * theirs[1]
+
+
+def _distance(one: Floats, other: Floats) -> float:
+    return float(np.abs(one - other).max())
+
+
+def _harmonic(one: float, other: float) -> float:
+    return one * other / (one + other)
 
 
 def _compare(
     here: pd.DataFrame, against: Reference, before: pd.DataFrame
 ) -> tuple[list[Shift], list[str]]:
-    """One Shift for each column that both sides have, the score's first; and why others were left out."""
+    """One Shift for each column that both sides have, the score's first; and why others were left
+    out."""
     shifts, skipped = [], []
     for column, name in _NUMBERS.items():
-        empty = [
-            side
-            for side, tables in (("the log", [here]), ("the reference", against.parts))
-            if any(table[column].notna().sum() < MIN_OF_CLASS for table in tables)
-        ]
-        if empty:
-            skipped.append(f"{name} (hardly any values in {' and '.join(empty)})")
+        counts = [part[column].notna().sum() for part in (here, *against.parts)]
+        if min(counts) < MIN_OF_CLASS:
+            where = "the log" if counts[0] < MIN_OF_CLASS else "the reference"
+            skipped.append(f"{name} (hardly any values in {where})")
         else:
             shifts.append(against.number(name, here[column], column))
-    without = [
-        side
-        for side, table in (("the log", here), ("the reference", before))
-        if table["reasons"].str.contains(NOT_CALIBRATED, regex=False).any()
-    ]
-    if without:
-        skipped.append(
-            f"outcomes and reasons ({' and '.join(without)} judged before the model was calibrated)"
-        )
+    reasons = [table["reasons"].str.split() for table in (here, before)]
+    codes = set(pd.concat(reasons).explode().dropna())
+    if NOT_CALIBRATED in codes:
+        skipped.append("outcomes and reasons (some were judged before the model was calibrated)")
         return shifts, skipped
     shifts.append(against.shares("outcome", here["outcome"], lambda table: table["outcome"]))
-    for code in sorted(_codes([here["reasons"], before["reasons"]])):
-        has = _HasReason(code)
+    for code in sorted(codes):
+
+        def has(table: pd.DataFrame, code: str = code) -> pd.Series:
+            given = table["reasons"].map(lambda reasons: code in reasons.split())
+            return given.map({True: "yes", False: "no"})
+
         shifts.append(against.shares(f"reason {code}", has(here), has))
     return shifts, skipped
-
-
-class _HasReason:
-    """Whether photos have a reason, as "yes" or "no"."""
-
-    def __init__(self, code: str) -> None:
-        self._code = code
-
-    def __call__(self, table: pd.DataFrame) -> pd.Series:
-        return table["reasons"].map(lambda codes: "yes" if self._code in codes.split() else "no")
-
-
-def _codes(columns: Iterable[pd.Series]) -> set[str]:
-    return {code for column in columns for codes in column.unique() for code in codes.split()}
 
 
 def _with_sides(photos: pd.DataFrame) -> pd.DataFrame:
@@ -234,50 +300,38 @@ def _with_sides(photos: pd.DataFrame) -> pd.DataFrame:
 def _same_network(
     log: pd.DataFrame, reference: pd.DataFrame, model: str | Path | None
 ) -> ModelMetadata | None:
-    """The model's metadata, if one was named; raises when not one and the same network made everything."""
-    found = {
-        "the log": set(log["graph_sha256"]) - {""},
-        "the reference": set(reference["graph_sha256"]) - {""},
-    }
+    """The model's metadata, if one was named. Raises where several networks are involved."""
+    found = {"the log": set(log["graph_sha256"]), "the reference": set(reference["graph_sha256"])}
     metadata = None
     if model is not None:
         _, metadata, digest = read_model_file(model)
         found[str(model)] = {digest}
-    for name, digests in found.items():
-        if len(digests) > 1:
-            raise RealDamageError(
-                f"{name} holds verdicts of {len(digests)} networks ({', '.join(d[:12] for d in sorted(digests))}); "
-                "scores of different networks cannot be compared. Split it by graph_sha256."
-            )
-    if len({digest for digests in found.values() for digest in digests}) > 1:
-        told = ", ".join(
-            f"{name} {next(iter(digests))[:12]}…" for name, digests in found.items() if digests
+    if len(set().union(*found.values()) - {""}) > 1:
+        networks = "; ".join(
+            f"{name}: {', '.join(sorted(digest[:12] for digest in digests if digest))}"
+            for name, digests in found.items()
         )
         raise RealDamageError(
-            f"Not one network made all of this: {told}. A promise is about one network; score the calibration photos "
-            "with the one that made the log."
+            f"Scores of different networks cannot be compared ({networks}). Score the calibration "
+            "photos with the network that made the log; split a log of several by graph_sha256.",
+            code="other_network",
         )
     return metadata
 
 
 def _check_enough(here: pd.DataFrame, before: pd.DataFrame) -> None:
-    for name, count in (("log", len(here)), ("reference", len(before))):
-        if count < MIN_PHOTOS:
+    for name, photos in (("log", here), ("reference", before)):
+        if len(photos) < MIN_PHOTOS:
             raise RealDamageError(
-                f"The {name} has {count} scored photos; at least {MIN_PHOTOS} are needed to compare anything, and "
-                "several hundred to see a shift of a tenth of the photos."
+                f"The {name} has {len(photos)} scored photos; at least {MIN_PHOTOS} are needed to "
+                "compare anything, and several hundred to see a shift of a tenth of the photos.",
+                code="too_few_photos",
             )
     real, synthetic = (int((before["label"] == label).sum()) for label in ("real", "synthetic"))
-    if (before["label"] != "").all() and (real < MIN_OF_CLASS or 0 < synthetic < MIN_OF_CLASS):
+    too_few = real < MIN_OF_CLASS or 0 < synthetic < MIN_OF_CLASS
+    if too_few and (before["label"] != "").all():
         raise RealDamageError(
-            f"The reference has {real} real and {synthetic} synthetic photos; at least {MIN_OF_CLASS} of each are "
-            "needed (or no synthetic one), as the log may hold any mixture of them."
+            f"The reference has {real} real and {synthetic} synthetic photos; it needs at least "
+            f"{MIN_OF_CLASS} real ones, and no synthetic one or at least {MIN_OF_CLASS}.",
+            code="too_few_photos",
         )
-
-
-def _check_options(prior: float | None, level: float, least_effect: float) -> None:
-    if prior is not None and not 0 <= prior <= 1:
-        raise UsageError(f"prior={prior} must be in 0..1: the share of synthetic photos in the log")
-    for name, value in (("level", level), ("least_effect", least_effect)):
-        if not 0 < value < 1:
-            raise UsageError(f"{name}={value} must be above 0 and below 1")

@@ -1,70 +1,50 @@
-"""Scores a manifest through the same wrapper that serves, and keeps what it said in one table: the predictions file
-that every figure, threshold and report is computed from.
+"""Scores a manifest with the detector that a service runs, and keeps the verdicts in one table: the
+predictions file that every figure and threshold is computed from. Also reads a service's log.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
+from typing import Any, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.core.listing import csv_line, unescape_cell
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.photo import Photo, PixelSpec, read_photo
 from realdamage.core.policy import Outcome
 from realdamage.core.progress import Track, no_progress
+from realdamage.core.tiles import Photo, PixelSpec, read_photo
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
-from realdamage.data.manifest import LABELS, Manifest, read_mask
-from realdamage.data.manifest import patch_share
-from realdamage.errors import ConfigError, PhotoError, RealDamageError, UsageError
-
-__all__ = [
-    "FURTHER_COLUMNS",
-    "PREDICTION_COLUMNS",
-    "PatchEvidence",
-    "check_against_manifest",
-    "check_format",
-    "check_predictions",
-    "clean",
-    "group_ids",
-    "read_predictions",
-    "score_manifest",
-    "write_predictions",
-]
+from realdamage.data.manifest import LABELS, Manifest, patch_share, read_mask
+from realdamage.errors import ConfigError, RealDamageError, UsageError
+from realdamage.files import csv_line, unescape_cell, write_atomically
 
 FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", *MEASURED_COLUMNS)
-"""What slices, pairs and gates need beside `PREDICTION_COLUMNS`; empty where a file lacks them. `mask_area`: share of
-the photo that its mask calls synthetic, in 0..1, 0 for real photos; `MEASURED_COLUMNS`: see `Verdict`."""
-_NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", *MEASURED_COLUMNS)
-_FROM_MANIFEST = (
-    "label",
-    "kind",
-    "generator",
-    "damage",
-    "source",
-    "group",
-    "family",
-    "condition",
-    "pair",
-    "split",
-)
-_COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
-_OUTCOMES = get_args(Outcome)
+"""What slices, pairs and the gate need in addition; empty where a file lacks them. `mask_area`:
+share of the photo that its mask calls synthetic, in 0..1, 0 for real photos."""
 FORMATS = ("csv", "parquet")
 """Of a predictions file, by its ending."""
 
+_COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
+_NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", *MEASURED_COLUMNS)
+_FROM_MANIFEST = (
+    *("label", "kind", "generator", "damage", "source", "group"),
+    *("family", "condition", "pair", "split"),
+)
+_LOG_FORMATS = (*FORMATS, "jsonl", "ndjson")
+_LOG_STRINGS = ("file_name", "group", "outcome", "reasons", "photo_sha256", "graph_sha256")
+_LOG_NUMBERS = ("score", "width", "height", *MEASURED_COLUMNS)
+_LOG_NEEDS = ("score", "outcome", "graph_sha256")
 
 Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"
 
 
 class PhotoDetector(Protocol):
-    """What scoring needs of a detector; `realdamage.Detector` has it, and so has a wrapped torch checkpoint."""
+    """What scoring needs of a `Detector`."""
 
     @property
     def pixel_spec(self) -> PixelSpec: ...
@@ -73,9 +53,9 @@ class PhotoDetector(Protocol):
 
 
 class PatchEvidence(NamedTuple):
-    """A synthetic photo's heat map beside the truth, both at evidence resolution.
+    """A synthetic photo's heat map and the truth, both at evidence resolution.
 
-    heat: float32 [h, w] in 0..1. painted: bool [h, w], True where more than half of the patch was regenerated.
+    heat: float32 [h, w] in 0..1. painted: bool [h, w], more than half of the patch was regenerated.
     """
 
     file_name: str
@@ -84,20 +64,15 @@ class PatchEvidence(NamedTuple):
 
 
 def score_manifest(
-    detector: PhotoDetector,
-    manifest: Manifest,
-    *,
-    progress: Track = no_progress,
-    on_error: Literal["raise", "skip"] = "raise",
+    detector: PhotoDetector, manifest: Manifest, *, progress: Track = no_progress
 ) -> tuple[pd.DataFrame, list[PatchEvidence]]:
     """Judges every photo, in the manifest's order: (predictions, localisation).
 
-    Predictions have `PREDICTION_COLUMNS` and `FURTHER_COLUMNS`, one row per photo; `ms` runs from the file's bytes to
-    the verdict.
-    Localisation has one entry per synthetic photo with a mask, except kind `ai_whole`, where every pixel is.
-    An unreadable photo raises PhotoError, or with
-    `on_error="skip"` leaves a row without score and outcome whose reason is `unreadable`. Raises ManifestError: a mask
-    that is unreadable or of another size than its photo.
+    predictions: one row per photo; `ms` is the time from the file's bytes to the verdict.
+    localisation: one entry per synthetic photo with a mask, except kind `ai_whole`, where every
+    pixel is synthetic.
+    Raises PhotoError: a photo cannot be read; ManifestError: a mask cannot be read, or has another
+    size than its photo.
     """
     rows: list[dict[str, object]] = []
     localisation: list[PatchEvidence] = []
@@ -105,14 +80,8 @@ def score_manifest(
     for index, file_name in progress(photos, len(photos), "photos"):
         path = manifest.path(file_name)
         start = time.perf_counter()
-        try:
-            photo = read_photo(path, detector.pixel_spec, name=str(path))
-            verdict = detector.predict_photo(photo)
-        except PhotoError:
-            if on_error == "raise":
-                raise
-            rows.append(unscored_row(manifest, index))
-            continue
+        photo = read_photo(path, detector.pixel_spec, name=str(path))
+        verdict = detector.predict_photo(photo)
         ms = 1000 * (time.perf_counter() - start)
         mask = mask_of(manifest, index, (photo.height, photo.width))
         rows.append(verdict_row(manifest, index, verdict, mask, ms=ms))
@@ -123,14 +92,13 @@ def score_manifest(
 
 
 def mask_of(manifest: Manifest, index: int, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    """The mask of the synthetic photo at position `index`, None for a real one and where there is none. `size` (h, w):
-    of the upright photo. Raises ManifestError as `read_mask` does."""
+    """The mask of the synthetic photo at position `index`; None for a real photo or without a mask.
+
+    size: (h, w) of the upright photo. Raises ManifestError as `read_mask` does.
+    """
     row = manifest.table.iloc[index]
-    return (
-        read_mask(manifest, index, size)
-        if row["label"] == "synthetic" and row["mask_file_name"]
-        else None
-    )
+    has_mask = row["label"] == "synthetic" and row["mask_file_name"]
+    return read_mask(manifest, index, size) if has_mask else None
 
 
 def verdict_row(
@@ -142,196 +110,264 @@ def verdict_row(
     ms: float,
     perturbation: str = "",
 ) -> dict[str, object]:
-    """The row of the photo at position `index`, under `PREDICTION_COLUMNS` and `FURTHER_COLUMNS`; `mask` as
-    `mask_of` gives it, moved with the photo by the perturbation: [h, w] in 0..1."""
+    """The predictions row of the photo at position `index`.
+
+    mask: as `mask_of` returns it, after the perturbation moved it with the photo: [h, w] in 0..1.
+    """
     known = manifest.table.iloc[index]
     area = 0.0 if known["label"] == "real" else "" if mask is None else float(mask.mean())
-    row = dict(verdict.to_row(str(known["file_name"]), ms=ms)) | {
+    return {
+        **verdict.to_row(str(known["file_name"]), ms=ms),
         "perturbation": perturbation,
         "mask_area": area,
+        **{column: known[column] for column in _FROM_MANIFEST},
     }
-    return row | {column: known[column] for column in _FROM_MANIFEST}
 
 
 def unscored_row(manifest: Manifest, index: int, perturbation: str = "") -> dict[str, object]:
-    """The row of a photo that cannot be judged: without score, for the reason `unreadable`."""
-    row = dict.fromkeys(_COLUMNS, "") | {"perturbation": perturbation, "reasons": UNREADABLE}
+    """The row of a photo that cannot be judged: no score, reason `unreadable`."""
     known = manifest.table.iloc[index]
-    return row | {column: known[column] for column in ("file_name", *_FROM_MANIFEST)}
+    return {
+        **dict.fromkeys(_COLUMNS, ""),
+        "perturbation": perturbation,
+        "reasons": UNREADABLE,
+        **{column: known[column] for column in ("file_name", *_FROM_MANIFEST)},
+    }
 
 
 def patch_evidence(
     manifest: Manifest, index: int, photo: Photo, verdict: Verdict, mask: Mask | None, patch: int
 ) -> list[PatchEvidence]:
-    """The heat map beside the truth, for a synthetic photo with a mask that is not of the kind `ai_whole`; else
-    nothing. `patch`: side of a patch in pixels of `photo.rgb`."""
+    """The heat map and the truth of a synthetic photo with a mask; nothing for kind `ai_whole`.
+
+    patch: side of a patch in pixels of `photo.rgb`.
+    """
     row = manifest.table.iloc[index]
-    if (
-        row["label"] != "synthetic"
-        or row["kind"] == "ai_whole"
-        or mask is None
-        or verdict.heatmap is None
-    ):
+    whole = row["label"] != "synthetic" or row["kind"] == "ai_whole"
+    if whole or mask is None or verdict.heatmap is None:
         return []
     share = patch_share(mask, photo.rgb.shape[:2], patch)
     return [PatchEvidence(str(row["file_name"]), verdict.heatmap, share > 0.5)]
 
 
 def predictions_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """The predictions table of such rows, its columns typed."""
-    return _typed(pd.DataFrame(rows, columns=list(_COLUMNS)))
+    """The predictions table of such rows, with typed columns."""
+    return _typed_predictions(pd.DataFrame(rows, columns=list(_COLUMNS)), "predictions")
 
 
 def clean(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows of photos as they are, without any perturbation."""
+    """The rows of unperturbed photos."""
     return predictions[predictions["perturbation"] == ""].reset_index(drop=True)
 
 
 def group_ids(predictions: pd.DataFrame) -> pd.Series:
-    """The group of each row; a photo without one is a group of its own, over all of its perturbations."""
+    """The group of each row; a photo without a group is one of its own, under any perturbation."""
     return predictions["group"].where(predictions["group"] != "", predictions["file_name"])
 
 
 def check_predictions(predictions: pd.DataFrame, source: str = "predictions") -> None:
-    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or an outcome is none, a score is
-    infinite, or one photo stands there twice under the same perturbation."""
+    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or an outcome is
+    unknown, or a photo is there twice under the same perturbation."""
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
     if missing:
         raise RealDamageError(
-            f"{source}: not a predictions file; missing columns: {', '.join(missing)}. "
-            "Write it with realdamage-evaluate."
+            f"{source}: not a predictions file; missing columns: {', '.join(missing)}. Write it "
+            "with realdamage-evaluate.",
+            code="missing_columns",
         )
-    for column, allowed in (("label", LABELS), ("outcome", _OUTCOMES)):
+    for column, allowed in (("label", LABELS), ("outcome", get_args(Outcome))):
         wrong = np.flatnonzero(~predictions[column].fillna("").isin([*allowed, ""]))
         if len(wrong):
-            raise RealDamageError(
-                f"{source}, row {wrong[0] + 2}, column {column}: found {predictions[column].iat[wrong[0]]!r}; "
-                f"allowed: {', '.join(allowed)}, or empty."
-            )
-    infinite = np.flatnonzero(np.isinf(pd.to_numeric(predictions["score"], errors="coerce")))
-    if len(infinite):
-        raise RealDamageError(
-            f"{source}, row {infinite[0] + 2}, column score: found {predictions['score'].iat[infinite[0]]!s}; a score "
-            "must be finite, or empty for a photo that was not judged."
-        )
+            raise _wrong_value(predictions, column, wrong[0], source, ", ".join(allowed))
     twice = np.flatnonzero(predictions.duplicated(["file_name", "perturbation"]))
     if len(twice):
-        name, perturbation = (
-            str(predictions[column].iat[twice[0]]) for column in ("file_name", "perturbation")
-        )
+        name, perturbation = predictions[["file_name", "perturbation"]].iloc[twice[0]]
         raise RealDamageError(
-            f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there twice; a photo that "
-            "counts twice falsifies every figure. Remove the repeated rows."
+            f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there "
+            "twice. Remove the repeated rows.",
+            code="repeated_photo",
         )
 
 
 def check_against_manifest(predictions: pd.DataFrame, manifest: Manifest) -> None:
-    """Raises RealDamageError: a photo that the manifest does not have, or has with another label."""
+    """Raises RealDamageError: a photo that the manifest lacks, or has with another label."""
     labels = dict(zip(manifest.table["file_name"], manifest.table["label"], strict=True))
     for name, label in zip(predictions["file_name"], predictions["label"], strict=True):
         if name not in labels:
             raise RealDamageError(
-                f"{name} is in the predictions, but not in {manifest.root}. Name the manifest that was evaluated."
+                f"{name} is in the predictions, but not in {manifest.root}. Name the manifest that "
+                "was evaluated.",
+                code="unknown_photo",
             )
         if label not in ("", labels[name]):
             raise RealDamageError(
-                f"{name}: the predictions say {label}, {manifest.root} says {labels[name]}. Evaluate again."
+                f"{name}: the predictions say {label}, {manifest.root} says {labels[name]}. "
+                "Evaluate again.",
+                code="other_label",
             )
 
 
 def check_format(name: str) -> None:
-    """Refuses what `write_predictions` cannot write before hours of scoring. Raises ConfigError: neither csv nor
-    parquet, or Parquet without a package that writes it."""
+    """Refuses a file format before hours of scoring.
+
+    Raises ConfigError: neither csv nor parquet, or no package that writes Parquet.
+    """
     if name not in FORMATS:
-        raise ConfigError(f"format={name}: allowed are {', '.join(FORMATS)}")
+        raise ConfigError(f"format={name}: allowed are {', '.join(FORMATS)}", code="unknown_format")
     if name == "parquet":
         try:
             pd.DataFrame({"score": [0.0]}).to_parquet(io.BytesIO(), index=False)
         except ImportError as error:
             raise ConfigError(
-                "format=parquet needs a package: pip install pyarrow, or give format=csv"
+                "format=parquet needs a package: pip install pyarrow, or give format=csv",
+                code="no_parquet",
             ) from error
 
 
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
-    """Writes the table as .csv or .parquet, whole or not at all. Raises RealDamageError: another ending, no room."""
+    """Writes the table as .csv or .parquet, all or nothing. Raises RealDamageError: another ending,
+    no space."""
     check_predictions(predictions)
-    if _is_parquet(path):
-        buffer = io.BytesIO()
-        try:
-            predictions.to_parquet(buffer, index=False)
-        except ImportError as error:
-            raise _parquet_engine_missing(path) from error
-        write_atomically(path, buffer.getvalue())
-    else:
+    if _ending(path, FORMATS) == "csv":
         write_atomically(path, table_csv(predictions))
+        return
+    buffer = io.BytesIO()
+    try:
+        predictions.to_parquet(buffer, index=False)
+    except ImportError as error:
+        raise _no_parquet(path) from error
+    write_atomically(path, buffer.getvalue())
 
 
 def table_csv(table: pd.DataFrame) -> bytes:
-    """The table as a CSV file: text as `csv_line` escapes it, empty cells for missing values."""
+    """The table as a CSV file: text escaped as `csv_line` does, empty cells for missing values."""
     rows = table.astype(object).where(table.notna(), "").itertuples(index=False, name=None)
     return "".join(f"{csv_line(row)}\n" for row in (tuple(table.columns), *rows)).encode()
 
 
-def read_table_csv(path: str | Path) -> pd.DataFrame:
-    """Reads what `table_csv` wrote, or any CSV file: text in every cell, as it was before it was escaped."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").map(
-        unescape_cell
-    )
-
-
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Reads what `write_predictions` wrote: numbers as float64 (NaN where empty), the rest as strings ("" where empty).
+    """Reads what `write_predictions` wrote: numbers as float64, NaN where empty; else strings.
 
-    Raises UsageError: no such file; RealDamageError: another ending, no predictions file.
+    Raises UsageError: no such file; RealDamageError: not a predictions file, a wrong value.
     """
-    try:
-        table = pd.read_parquet(path) if _is_parquet(path) else read_table_csv(path)
-    except ImportError as error:
-        raise _parquet_engine_missing(path) from error
-    except OSError as error:
-        kind = UsageError if isinstance(error, FileNotFoundError) else RealDamageError
-        raise kind(
-            f"{path}: cannot be read ({error.strerror or error}). Name a file that realdamage-evaluate wrote."
-        ) from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise RealDamageError(
-            f"{path}: not a readable table ({error}). Write it again with realdamage-evaluate."
-        ) from error
+    table = read_table(path, FORMATS)
     check_predictions(table, str(path))
-    return _typed(table, str(path))
+    return _typed_predictions(table, str(path))
 
 
-def _typed(table: pd.DataFrame, source: str = "predictions") -> pd.DataFrame:
-    table = table.assign(
-        **{column: "" for column in FURTHER_COLUMNS if column not in table.columns}
-    )
+def read_log(path: str | Path) -> pd.DataFrame:
+    """The verdicts that `realdamage predict` wrote (CSV, Parquet, JSON lines), one row each, typed
+    as in `read_predictions`. File names may repeat; missing columns are empty.
+
+    Raises UsageError: no such file; RealDamageError: not a log, a wrong value.
+    """
+    table = read_table(path, _LOG_FORMATS)
+    missing = [column for column in _LOG_NEEDS if column not in table.columns]
+    if table.empty or missing:
+        found = f"missing columns: {', '.join(missing)}" if missing else "it has no rows"
+        raise RealDamageError(
+            f"{path}: not a log of verdicts; {found}. Write it with: realdamage predict PHOTOS "
+            "--output LOG.csv",
+            code="no_log",
+        )
+    table = table.reindex(columns=[*_LOG_STRINGS, *_LOG_NUMBERS])
+    return _typed(table, _LOG_STRINGS, _LOG_NUMBERS, str(path))
+
+
+def _ending(path: str | Path, allowed: Sequence[str]) -> str:
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in allowed:
+        raise RealDamageError(
+            f"{path}: its name must end in {', '.join(f'.{name}' for name in allowed)}. Rename it.",
+            code="unknown_format",
+        )
+    return ending
+
+
+def read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
+    """A table by the ending of its name, one of `formats`; from CSV with text in every cell.
+
+    Raises UsageError: no such file; RealDamageError: another ending, not readable.
+    """
+    ending = _ending(path, formats)
+    try:
+        if ending == "parquet":
+            return pd.read_parquet(path)
+        if ending == "csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            return table.map(unescape_cell)
+        return _from_lines(path)
+    except ImportError as error:
+        raise _no_parquet(path) from error
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: cannot be read (no such file).", code="missing_file") from error
+    except (OSError, ValueError) as error:  # what pandas raises for a broken file is a ValueError
+        raise RealDamageError(
+            f"{path}: not a readable table ({error}).", code="unreadable_table"
+        ) from error
+
+
+def _from_lines(path: str | Path) -> pd.DataFrame:
+    """Verdicts in JSON, one a line, as a table."""
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_row_of_verdict(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RealDamageError(
+                f"{path}, line {number}: not a verdict in JSON ({type(error).__name__}: {error}).",
+                code="unreadable_line",
+            ) from error
+    return pd.DataFrame(rows, columns=[*_LOG_STRINGS, *_LOG_NUMBERS])
+
+
+def _row_of_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
+    if verdict.get("error"):
+        return {"file_name": verdict["file_name"], "reasons": UNREADABLE}
+    quality = verdict.get("quality") or {}
+    return {
+        **{key: verdict.get(key) for key in (*_LOG_STRINGS, *_LOG_NUMBERS)},
+        **{key: verdict[key] for key in _LOG_NEEDS},
+        "reasons": " ".join(reason["code"] for reason in verdict.get("reasons") or ()),
+        **{key: quality.get(key) for key in ("sharpness", "compression", "fine_detail")},
+    }
+
+
+def _typed_predictions(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    empty = {column: "" for column in FURTHER_COLUMNS if column not in table.columns}
     strings = [column for column in _COLUMNS if column not in _NUMBERS]
+    return _typed(table.assign(**empty), strings, _NUMBERS, source)
+
+
+def _typed(
+    table: pd.DataFrame, strings: Sequence[str], numbers: Sequence[str], source: str
+) -> pd.DataFrame:
     typed: dict[str, pd.Series] = {
         column: table[column].fillna("").astype(str) for column in strings
     }
-    for column in _NUMBERS:
-        numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
-        given = table[column].notna() & (table[column].astype(str) != "")
-        wrong = np.flatnonzero(given & numbers.isna())
+    for column in numbers:
+        found = pd.to_numeric(table[column], errors="coerce").astype("float64")
+        given = table[column].notna() & ~table[column].astype(str).str.lower().isin(["", "nan"])
+        wrong = np.flatnonzero(given & ~np.isfinite(found))
         if len(wrong):
-            raise RealDamageError(
-                f"{source}, row {wrong[0] + 2}, column {column}: found {table[column].iat[wrong[0]]!r}, not a number."
-            )
-        typed[column] = numbers
+            raise _wrong_value(table, column, wrong[0], source, "a finite number")
+        typed[column] = found
     return table.assign(**typed)
 
 
-def _is_parquet(path: str | Path) -> bool:
-    suffix = Path(path).suffix.lower()
-    if suffix.removeprefix(".") not in FORMATS:
-        raise RealDamageError(
-            f"{path}: a predictions file ends in .csv or .parquet, not in {suffix!r}. Rename it."
-        )
-    return suffix == ".parquet"
-
-
-def _parquet_engine_missing(path: str | Path) -> RealDamageError:
+def _wrong_value(
+    table: pd.DataFrame, column: str, row: int, source: str, allowed: str
+) -> RealDamageError:
     return RealDamageError(
-        f"{path}: Parquet needs a package that is not installed. pip install pyarrow, or use .csv."
+        f"{source}, row {row + 2}, column {column}: found {table[column].iat[row]!r}; allowed: "
+        f"{allowed}, or empty.",
+        code="wrong_value",
+    )
+
+
+def _no_parquet(path: str | Path) -> RealDamageError:
+    return RealDamageError(
+        f"{path}: Parquet needs a package: pip install pyarrow, or use .csv.", code="no_parquet"
     )

@@ -1,7 +1,7 @@
-"""Scores every photo as it is and after each perturbation: streamed, on all processors, and resumable when killed.
+"""Scores every photo as it is and after each perturbation, resumable when killed.
 
-Photos are scored shard by shard; a shard is written whole or not at all. What a photo gets depends on no other photo,
-so any number of processes and of interruptions gives the same table.
+Photos are scored part by part. What a photo gets depends on no other photo, so any number of
+processes and of interruptions gives the same table.
 """
 
 from __future__ import annotations
@@ -12,61 +12,66 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 import realdamage
 from realdamage.core.detector import Detector
-from realdamage.core.photo import read_photo
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.model_file import ModelMetadata
+from realdamage.core.progress import Track, available_processors, no_progress
+from realdamage.core.tiles import read_photo
 from realdamage.data.manifest import Manifest
-from realdamage.data.parts import in_processes
-from realdamage.errors import ConfigError, PhotoError
-from realdamage.evaluation.perturbations import Perturbation
+from realdamage.data.parts import Parts, in_processes
+from realdamage.data.shortcuts import container_auroc
+from realdamage.errors import ConfigError, ManifestError, PhotoError
+from realdamage.evaluation.figures import photo_metrics
+from realdamage.evaluation.localise import localisation_metrics
+from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import (
     PatchEvidence,
     PhotoDetector,
+    clean,
     mask_of,
     patch_evidence,
     predictions_table,
     unscored_row,
     verdict_row,
 )
-from realdamage.evaluation.sampling import draw_keys
-from realdamage.evaluation.shards import Shards
-from realdamage.evaluation.steps import Pixels
+from realdamage.evaluation.slices import CLEAN, json_records, robustness_table, standard_slices
 
 log = logging.getLogger(__name__)
 
-# A shard is so many verdicts, and at most so many photos: what a kill may cost, against the number of files.
+# A part is so many verdicts, and at most so many photos, which is what a kill may cost.
 _VERDICTS, _PHOTOS = 100, 50
-# What decides the pixels and the verdicts beside the model; a change of it must not go into the same table.
-_CODE = (
-    *("core/*.py", "data/masks.py", "data/degradations.py", "evaluation/predictions.py"),
-    *(
-        f"evaluation/{name}.py"
-        for name in ("steps", "capture", "perturbations", "sampling", "shards", "robustness")
-    ),
-)
+# Rows from before a change of these must not go into the same table.
+_CODE = ("core/*.py", "data/*.py", "evaluation/*.py")
 _LIBRARIES = ("numpy", "pillow", "onnxruntime")
 
-Rows = list[dict[str, object]]
-Evidence = dict[str, list[PatchEvidence]]
+# What is kept of each perturbation's localisation; all of it is there for the photos as they are.
+_LOCALISATION = (
+    *("pixel_ap", "prevalence", "f1", "best_f1", "baseline_f1"),
+    *("n_photos", "intervals", "reason"),
+)
+
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An .onnx file as each process loads it; see `Detector.load`. A demonstration model says synthetic too: figures
-    are about its thresholds, and a note says what it is (`demo_note`)."""
+    """An .onnx file as each process loads it; see `Detector.load`.
+
+    A demonstration model may say synthetic here: the figures are about its thresholds, and a note
+    says what it is.
+    """
 
     path: Path
     prior: float | None = None
@@ -75,240 +80,397 @@ class ModelFile:
         return Detector.load(self.path, threads=threads, prior=self.prior, allow_demo=True)
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How a set is scored.
+
+    folder: where finished parts lie until `ScoredSuite.discard`.
+    model: digest of everything that decides the model's verdicts.
+    seed: of everything that perturbations draw.
+    threads: of the detector in a single process; each of several workers has one.
+    workers: processes; None: one per processor.
+    on_error: whether an unreadable photo stops the run or leaves a row without score.
+    overwrite: drop what another evaluation left in `folder`.
+    """
+
+    folder: str | Path
+    model: str
+    seed: int = 0
+    threads: int | None = None
+    workers: int | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    overwrite: bool = False
+    progress: Track = no_progress
+
+
 @dataclass(frozen=True, eq=False)
 class Suite:
-    """A set of photos, what each goes through, and where the shards lie. load: gives the detector, for so many threads
-    (None: its own choice); it travels to other processes. seed: of all that the perturbations draw. per_shard: how many
-    photos lie in a shard."""
+    """A set of photos, what each goes through, and where the parts lie; sent to the workers.
+
+    load: gives the detector, for so many threads (None: its own choice).
+    per_part: how many photos are in a part.
+    """
 
     load: Callable[[int | None], PhotoDetector]
     manifest: Manifest
     perturbations: tuple[Perturbation, ...]
-    shards: Shards
+    parts: Parts
     seed: int
     on_error: Literal["raise", "skip"]
-    per_shard: int
+    per_part: int
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the column `perturbation` says; the photo as it is comes first."""
+        """Values of the column `perturbation`; the photo as it is comes first."""
         return ("", *(each.name for each in self.perturbations))
 
     @property
     def count(self) -> int:
-        """Of shards."""
-        return -(-len(self.manifest) // self.per_shard)
+        """Number of parts."""
+        return -(-len(self.manifest) // self.per_part)
 
-    def photos(self, shard: int) -> range:
-        """Positions in the manifest of a shard's photos."""
-        start = shard * self.per_shard
-        return range(start, min(start + self.per_shard, len(self.manifest)))
+    def photos(self, part: int) -> range:
+        """Positions in the manifest of a part's photos."""
+        start = part * self.per_part
+        return range(start, min(start + self.per_part, len(self.manifest)))
 
-    def digest(self, shard: int) -> str:
-        """Of the photos' and masks' size and time of change: who replaces a broken photo must not get the old row."""
+    def digest(self, part: int) -> str:
+        """Of size and time of photos and masks: a replaced photo must not get the old row."""
         facts = []
-        for name in (
-            self.manifest.table[["file_name", "mask_file_name"]]
-            .iloc[list(self.photos(shard))]
-            .to_numpy()
-            .flat
-        ):
+        rows = self.manifest.table.iloc[list(self.photos(part))]
+        for name in rows[["file_name", "mask_file_name"]].to_numpy().flat:
             path = self.manifest.path(name)
             stat = path.stat() if name and path.is_file() else None
             facts.append((name, stat and (stat.st_size, stat.st_mtime_ns)))
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
-    def rows(self, shard: int) -> Rows | None:
-        """The rows of a finished shard, None while it has to be scored."""
-        rows = self.shards.rows(shard, self.digest(shard))
-        if (
-            rows
-            and self.on_error == "raise"
-            and any(not row["perturbation"] and row["score"] == "" for row in rows)
-        ):
-            return None  # scored when unreadable photos were skipped
-        return rows
+    def rows(self, part: int) -> list[Row] | None:
+        """The rows of a finished part, None while it has to be scored."""
+        if not self.parts.path(part).is_file():
+            return None
+        content = self.parts.read(part)
+        rows: list[Row] = content["rows"]
+        # Under "raise", an unreadable photo that was skipped earlier has to raise now.
+        skipped = any(not row["perturbation"] and row["score"] == "" for row in rows)
+        stale = content["digest"] != self.digest(part) or (self.on_error == "raise" and skipped)
+        return None if stale else rows
 
     @cached_property
     def keys(self) -> list[str]:
-        """What each photo's random numbers hang on."""
+        """What each photo's random numbers depend on."""
         return draw_keys(self.manifest.table)
+
+    def score(self, detector: PhotoDetector, part: int) -> None:
+        """Scores and writes a part."""
+        rows: list[Row] = []
+        names: dict[str, list[str]] = {name: [] for name in self.names}
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        digest = self.digest(part)
+        for index in self.photos(part):
+            for row, found in self._photo(detector, index):
+                rows.append(row)
+                own = names[str(row["perturbation"])]
+                for photo in found:
+                    at = f"{row['perturbation']}/{len(own)}"
+                    arrays |= {f"heat/{at}": photo.heat, f"painted/{at}": photo.painted}
+                    own.append(photo.file_name)
+        self.parts.write(part, {"digest": digest, "rows": rows, "evidence": names}, arrays)
+
+    def _photo(
+        self, detector: PhotoDetector, index: int
+    ) -> Iterator[tuple[Row, list[PatchEvidence]]]:
+        """Row and heat map of one photo as it is, and after each perturbation."""
+        manifest, spec = self.manifest, detector.pixel_spec
+        path = manifest.path(str(manifest.table["file_name"].iat[index]))
+        start = time.perf_counter()
+        try:
+            photo = read_photo(path, spec, name=str(path))
+            verdict = detector.predict_photo(photo)
+        except PhotoError:
+            if self.on_error == "raise":
+                raise
+            yield from ((unscored_row(manifest, index, name), []) for name in self.names)
+            return
+        ms = 1000 * (time.perf_counter() - start)
+        mask = mask_of(manifest, index, (photo.height, photo.width))
+        row = verdict_row(manifest, index, verdict, mask, ms=ms)
+        yield row, patch_evidence(manifest, index, photo, verdict, mask, spec.patch)
+        whole = photo.rgb if photo.upright is None else photo.upright
+        pixels = Pixels(whole, None if mask is None else mask.astype(np.float32))
+        for each in self.perturbations:
+            changed = each(pixels, seed=self.seed, key=self.keys[index])
+            start = time.perf_counter()
+            try:
+                photo = read_photo(changed.rgb, spec, name=f"{path} ({each.name})")
+            except PhotoError:
+                yield unscored_row(manifest, index, each.name), []
+                continue
+            # The quality gate has to see the photo as the file that would be handed in.
+            photo = replace(photo, file_quality=each.file_quality)
+            verdict = detector.predict_photo(photo)
+            ms = 1000 * (time.perf_counter() - start)
+            row = verdict_row(manifest, index, verdict, changed.mask, ms=ms, perturbation=each.name)
+            yield row, patch_evidence(manifest, index, photo, verdict, changed.mask, spec.patch)
 
 
 @dataclass(frozen=True)
 class ScoredSuite:
-    """predictions: the table of all photos under all perturbations, the photos as they are first. resumed: photos that
-    an earlier, interrupted run had scored. The heat maps stay on the disk until `discard`, as they would fill the
-    memory."""
+    """What a suite scored.
+
+    predictions: all photos under all perturbations, the photos as they are first.
+    resumed: photos that an earlier, interrupted run had scored.
+    The heat maps stay on the disk until `discard`, because they would fill the memory.
+    """
 
     predictions: pd.DataFrame
     resumed: int
     suite: Suite
 
     def localisation(self, perturbation: str = "") -> list[PatchEvidence]:
-        """Heat maps beside the truth under one perturbation ("": the photos as they are): one entry for each synthetic
-        photo with a mask that was judged, except kind `ai_whole`."""
-        shards = self.suite.shards
-        return [
-            photo
-            for shard in range(self.suite.count)
-            for photo in shards.evidence(shard, perturbation)
-        ]
+        """Heat maps with the truth under one perturbation ("": the photos as they are).
+
+        One for each judged synthetic photo with a mask, except kind `ai_whole`.
+        """
+        found = []
+        for part in range(self.suite.count):
+            arrays = self.suite.parts.arrays(part)
+            names = self.suite.parts.read(part)["evidence"][perturbation]
+            for index, name in enumerate(names):
+                heat, painted = (
+                    arrays[f"{key}/{perturbation}/{index}"] for key in ("heat", "painted")
+                )
+                found.append(PatchEvidence(name, heat, painted))
+        return found
 
     def discard(self) -> None:
-        """Removes the shards; call it when the predictions are written."""
-        self.suite.shards.discard()
+        """Removes the parts; call it when the predictions are written."""
+        self.suite.parts.discard()
 
 
 def score_suite(
     load: Callable[[int | None], PhotoDetector],
     manifest: Manifest,
-    perturbations: Sequence[Perturbation] = (),
-    *,
-    folder: str | Path,
-    model: str,
-    seed: int = 0,
-    threads: int | None = None,
-    workers: int | None = None,
-    on_error: Literal["raise", "skip"] = "raise",
-    overwrite: bool = False,
-    progress: Track = no_progress,
+    perturbations: Sequence[Perturbation],
+    scoring: Scoring,
 ) -> ScoredSuite:
-    """Judges every photo as it is and after each perturbation; goes on from what `folder` holds of the same evaluation.
+    """Judges every photo; continues what `scoring.folder` holds of the same run.
 
-    load: see `Suite`. model: digest of all that decides its verdicts. threads: of the detector, where one process does
-    it all; each of several `workers` (None: one for each processor) has one. overwrite: drop what another evaluation
-    left in `folder`. Rows of perturbed photos tell the size, digest and mask of what was judged; their `ms` begins at
-    the pixels. A perturbed photo that is too small to be judged leaves a row without score.
+    Rows of perturbed photos have the size, digest and mask of what was judged; their `ms` starts at
+    the pixels. A photo that a perturbation makes too small leaves a row without score.
 
-    Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1, unfinished shards of another
-    evaluation; RealDamageError: a process died. What was scored is kept then.
+    load: see `Suite`.
+    Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1;
+    UsageError: unfinished parts of another evaluation; RealDamageError: a process died. What was
+    scored is kept then.
     """
+    workers = scoring.workers
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least 1, or null for as many as processors")
-    per_shard = max(1, min(_PHOTOS, _VERDICTS // (1 + len(perturbations))))
-    suite = Suite(
-        load, manifest, tuple(perturbations), Shards(Path(folder)), seed, on_error, per_shard
+    per_part = max(1, min(_PHOTOS, _VERDICTS // (1 + len(perturbations))))
+    parts = Parts(
+        Path(scoring.folder), "evaluate", "overwrite=true, or give this run another name=…"
     )
+    perturbations = tuple(perturbations)
+    suite = Suite(load, manifest, perturbations, parts, scoring.seed, scoring.on_error, per_part)
     identity = {
-        "model": model,
+        "model": scoring.model,
         "set of photos": manifest.digest(),
-        "robustness suite": hashlib.sha256(repr(suite.perturbations).encode()).hexdigest(),
-        "seed": str(seed),
+        "robustness suite": hashlib.sha256(repr(perturbations).encode()).hexdigest(),
+        "seed": str(scoring.seed),
         "version of the code": _code_version(),
     }
-    suite.shards.claim(identity, overwrite=overwrite)
-    todo = [shard for shard in range(suite.count) if suite.rows(shard) is None]
-    resumed = len(manifest) - sum(len(suite.photos(shard)) for shard in todo)
+    mark = parts.mark()
+    if scoring.overwrite and mark and mark["digest"] != identity:
+        parts.discard()
+    parts.claim(identity, alone=False)
+    todo = [part for part in range(suite.count) if suite.rows(part) is None]
+    resumed = len(manifest) - sum(len(suite.photos(part)) for part in todo)
     if resumed:
-        log.info(
-            "%s: %d of %d photos were scored already", suite.shards.folder, resumed, len(manifest)
-        )
+        log.info("%s: %d of %d photos were already scored", parts.folder, resumed, len(manifest))
     workers = max(1, min(workers or available_processors(), len(todo)))
-    arguments = (suite, threads if workers == 1 else 1, workers > 1)
-    finished = in_processes(_start, arguments, _score_shard, todo, workers, fresh=True)
-    for _ in progress(finished, len(todo), f"parts of {per_shard} photos"):
+    arguments = (suite, scoring.threads if workers == 1 else 1, workers > 1)
+    finished = in_processes(_start, arguments, _score_part, todo, workers, fresh=True)
+    for _ in scoring.progress(finished, len(todo), f"parts of {per_part} photos"):
         pass
-    return ScoredSuite(_collected(suite), resumed, suite)
-
-
-def _collected(suite: Suite) -> pd.DataFrame:
-    tables = [predictions_table(suite.rows(shard) or []) for shard in range(suite.count)]
+    tables = [predictions_table(suite.rows(part) or []) for part in range(suite.count)]
     order = {name: place for place, name in enumerate(suite.names)}
-    return pd.concat(tables).sort_values(
+    predictions = pd.concat(tables).sort_values(
         "perturbation", key=lambda names: names.map(order), kind="stable", ignore_index=True
     )
+    return ScoredSuite(predictions, resumed, suite)
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    """A suite in one process, with its detector."""
-
-    suite: Suite
-    detector: PhotoDetector
-
-    def shard(self, shard: int) -> None:
-        """Scores and writes a shard."""
-        rows: Rows = []
-        evidence: Evidence = {name: [] for name in self.suite.names}
-        digest = self.suite.digest(shard)
-        for index in self.suite.photos(shard):
-            for row, name, own in self._photo(index):
-                rows.append(row)
-                evidence[name] += own
-        self.suite.shards.write(shard, digest, rows, evidence)
-
-    def _photo(self, index: int) -> Iterator[tuple[dict[str, object], str, list[PatchEvidence]]]:
-        """Row, perturbation and heat map of one photo as it is, and after each perturbation."""
-        suite, manifest, spec = self.suite, self.suite.manifest, self.detector.pixel_spec
-        path = manifest.path(str(manifest.table["file_name"].iat[index]))
-        start = time.perf_counter()
-        try:
-            photo = read_photo(path, spec, name=str(path))
-            verdict = self.detector.predict_photo(photo)
-        except PhotoError:
-            if suite.on_error == "raise":
-                raise
-            yield from ((unscored_row(manifest, index, name), name, []) for name in suite.names)
-            return
-        ms = 1000 * (time.perf_counter() - start)
-        mask = mask_of(manifest, index, (photo.height, photo.width))
-        row = verdict_row(manifest, index, verdict, mask, ms=ms)
-        yield row, "", patch_evidence(manifest, index, photo, verdict, mask, spec.patch)
-        whole = photo.rgb if photo.upright is None else photo.upright
-        pixels = Pixels(whole, None if mask is None else mask.astype(np.float32))
-        for each in suite.perturbations:
-            changed = each(pixels, seed=suite.seed, key=suite.keys[index])
-            start = time.perf_counter()
-            try:
-                photo = read_photo(changed.rgb, spec, name=f"{path} ({each.name})")
-            except PhotoError:
-                yield unscored_row(manifest, index, each.name), each.name, []
-                continue
-            # The gate is to see the photo as the file that would be handed in.
-            photo = replace(photo, file_quality=each.file_quality)
-            verdict = self.detector.predict_photo(photo)
-            ms = 1000 * (time.perf_counter() - start)
-            row = verdict_row(manifest, index, verdict, changed.mask, ms=ms, perturbation=each.name)
-            yield (
-                row,
-                each.name,
-                patch_evidence(manifest, index, photo, verdict, changed.mask, spec.patch),
-            )
-
-
-_scorer: _Scorer | None = None
+_scores: Callable[[int], None] | None = None  # of this process: scores one part
 
 
 def _start(suite: Suite, threads: int | None, apart: bool) -> None:
-    """Loads the detector in this process; `apart`: one that was started for this."""
-    global _scorer
+    """Loads the detector in this process; `apart`: it was started for scoring only."""
+    global _scores
     if apart:
-        # Ctrl-C reaches every process (unless nohup keeps it away); those that only score end at once, without a word.
+        # Ctrl-C reaches every process, unless nohup blocks it; workers end at once, without a word.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    _scorer = _Scorer(suite, suite.load(threads))
+    _scores = partial(suite.score, suite.load(threads))
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the first is killed, which would otherwise leave it waiting for work for good."""
+    """Ends this process when the first one is killed; otherwise it would wait for work forever."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
 
 
-def _score_shard(shard: int) -> None:
-    assert _scorer is not None  # `_start` ran first
-    _scorer.shard(shard)
+def _score_part(part: int) -> None:
+    assert _scores is not None  # `_start` ran first
+    _scores(part)
 
 
 def _code_version() -> str:
     """Of the sources and libraries that decide pixels and verdicts."""
     root = Path(realdamage.__file__).parent
-    sources = sorted(path for pattern in _CODE for path in root.glob(pattern))
     digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in _LIBRARIES).encode())
-    for path in sources:
+    for path in sorted(path for pattern in _CODE for path in root.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
+    """All figures of one evaluation, as metrics.json holds them.
+
+    `photo_metrics` of the photos as they are, "slices" (`standard_slices`) and, after
+    perturbations, "robustness": the rows of `robustness_table`, each with its `title` and
+    `localisation`. Raises RealDamageError as these do.
+    """
+    calibration = metadata.calibration
+    threshold = calibration.score_at(0.5, prior=0.5) if calibration else None
+    predictions, perturbations = scored.predictions, scored.suite.perturbations
+    as_they_are = clean(predictions)
+    metrics = photo_metrics(as_they_are, scored.localisation(), threshold=threshold, seed=seed)
+    trained_on = metadata.training.get("generators")
+    named = set(scored.suite.manifest.table["generator"])
+    for name, row in metrics["per_generator"].items():
+        row["trained_on"] = name in trained_on if trained_on is not None and name in named else None
+    slices = standard_slices(predictions, seed=seed)
+    metrics["slices"] = {name: json_records(table) for name, table in slices.items()}
+    if perturbations:
+        titles = {each.name: each.title for each in perturbations}
+        metrics["robustness"] = json_records(robustness_table(predictions, seed=seed))
+        for row in metrics["robustness"]:
+            name = "" if row["perturbation"] == CLEAN else row["perturbation"]
+            own = predictions[predictions["perturbation"] == name]
+            found = localisation_metrics(scored.localisation(name), own, seed=seed)
+            row["title"] = titles.get(name, "As it is")
+            row["localisation"] = {key: found[key] for key in _LOCALISATION}
+    return metrics
+
+
+def shortcut_figures(
+    manifest: Manifest, predictions: pd.DataFrame, *, seed: int = 0
+) -> dict[str, Any]:
+    """AUROC and its 95% interval of a classifier that sees only facts of the photos' files.
+
+    None with a reason where the photos are too few.
+    """
+    judged = predictions.loc[predictions["score"].notna(), "file_name"]
+    photos = manifest.subset(np.isin(manifest.table["file_name"], judged))
+    try:
+        found = container_auroc(photos, seed=seed)
+    except ManifestError as error:
+        return {"auroc": None, "low": None, "high": None, "text": str(error)}
+    text = f"AUROC {found.auroc:.3f} (95%: {found.low:.3f} to {found.high:.3f})"
+    return {**found._asdict(), "text": text}
+
+
+def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
+    """At most `limit` photos: random whole groups, and a part of the last one.
+
+    Both halves of a pair lie in one group, so nearly all pairs stay whole. Raises ConfigError:
+    `limit` below 2, or the draw holds one class only though the set has both (code one_class).
+    """
+    if limit < 2:
+        raise ConfigError(
+            f"data.limit={limit}: at least 2, because a real and a synthetic photo are needed"
+        )
+    table = manifest.table
+    if len(manifest) <= limit:
+        return manifest
+    names, group = np.unique(table["group"].to_numpy(dtype=str), return_inverse=True)
+    place = np.random.default_rng(seed).permutation(len(names))[group]
+    chosen = np.zeros(len(table), dtype=bool)
+    chosen[np.argsort(place, kind="stable")[:limit]] = True
+    drawn = manifest.subset(chosen)
+    missing = set(table["label"]) - set(drawn.table["label"])
+    if missing:
+        raise ConfigError(
+            f"data.limit={limit}: no {missing.pop()} photo was drawn of {len(manifest)}; raise it",
+            code="one_class",
+        )
+    return drawn
+
+
+def draw_keys(table: pd.DataFrame) -> list[str]:
+    """What each photo's random numbers depend on: its original, over any number of steps."""
+    pairs = zip(table["file_name"], table["pair"], strict=True)
+    made_from = {name: pair for name, pair in pairs if pair}
+
+    def original(name: str) -> str:
+        seen = {name}
+        while (before := made_from.get(name)) and before not in seen:
+            seen.add(before)
+            name = before
+        return name
+
+    return [original(name) for name in table["file_name"]]
+
+
+def is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
+    """Whether the model was trained on this manifest, without what `data.exclude` left out.
+
+    training: what the model's file says of its training.
+    """
+    known = manifest.subset(~_left_out(manifest, training))
+    return bool(known.digest() == training.get("manifest_sha256"))
+
+
+def trained_on_note(
+    manifest: Manifest, chosen: Manifest, training: Mapping[str, Any], split: str | None
+) -> tuple[str, ...]:
+    """What a report must say first when the model was trained on `chosen` photos of `manifest`.
+
+    () when it was not, or was trained on another set, about which this knows nothing.
+    Raises ConfigError: some are the model's training photos, but `split` is not "train" (code
+    training_photos).
+    """
+    if not (chosen.table["split"] == "train").any() or not is_training_set(manifest, training):
+        return ()
+    count = int(((chosen.table["split"] == "train") & ~_left_out(chosen, training)).sum())
+    if not count:
+        return ()
+    if split != "train":
+        splits = sorted(set(manifest.table["split"]) - {"", "train"})
+        others = ", ".join(f"data.split={name}" for name in splits) or "other photos"
+        raise ConfigError(
+            f"data.split={'null' if split is None else split}: the model was trained on {count:,} "
+            "of these "
+            f"{len(chosen):,} photos (split train of {manifest.root}), so it makes fewer errors on "
+            "them. Choose "
+            f"{others}; data.split=train scores them and says so",
+            code="training_photos",
+        )
+    return (
+        f"The model was trained on {count:,} of these {len(chosen):,} photos: the figures show "
+        "what it has learned by "
+        "heart, not how it does on new photos.",
+    )
+
+
+def _left_out(manifest: Manifest, training: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    """bool [n]: train and val rows that `data.exclude` kept out of training."""
+    table = manifest.table
+    left_out = pd.Series(False, table.index)
+    for column, values in (training.get("excluded") or {}).items():
+        if column in table.columns:
+            left_out |= table[column].isin(values)
+    return (left_out & table["split"].isin(("train", "val"))).to_numpy(dtype=bool)

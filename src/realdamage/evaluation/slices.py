@@ -1,111 +1,108 @@
-"""Where a model fails: the figures per generator, kind, damage, mask area, source, condition and perturbation, and
-across two or three of them; a slice that holds too few photos says so instead of printing a figure."""
+"""Where a model fails: figures per slice. A slice is a named mask over the scored photos.
+
+Slices are by generator, kind, damage, mask area, source, condition or perturbation, and across two
+or three of these. A slice with too few photos says so instead of printing a figure.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.intervals import DRAWS
+from realdamage.core.policy import Policy, WorstSource
+from realdamage.data.bootstrap import DRAWS, percentile_interval, share_interval
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
-from realdamage.errors import UsageError
-from realdamage.evaluation.metrics import MIN_PHOTOS, has_thresholds, labelled_and_scored
-from realdamage.evaluation.predictions import group_ids
-from realdamage.evaluation.resampling import (
-    GroupDraws,
-    Rows,
-    percentile_interval,
-    rate_interval,
-    share_interval,
+from realdamage.errors import RealDamageError, UsageError
+from realdamage.evaluation.figures import (
+    MIN_PHOTOS,
+    RATES,
+    Figure,
+    Flags,
+    ScoredPhotos,
+    measure,
 )
 
 SLICE_KEYS = (
-    "generator",
-    "family",
-    "kind",
-    "damage",
-    "mask_area",
-    "source",
-    "condition",
-    "perturbation",
-    "split",
+    *("generator", "family", "kind", "damage", "mask_area"),
+    *("source", "condition", "perturbation", "split"),
 )
 # Real photos have no value of these, so all of them are the other side.
 SYNTHETIC_KEYS = ("generator", "family", "mask_area")
 STANDARD_SLICES = (
-    *(
-        ("kind",),
-        ("generator",),
-        ("family",),
-        ("damage",),
-        ("mask_area",),
-        ("source",),
-        ("condition",),
-    ),
-    *(
-        ("perturbation",),
-        ("kind", "damage"),
-        ("generator", "perturbation"),
-        ("damage", "perturbation"),
-    ),
-    *(("damage", "mask_area"), ("damage", "mask_area", "perturbation")),
+    *(("kind",), ("generator",), ("family",), ("damage",), ("mask_area",), ("source",)),
+    *(("condition",), ("perturbation",), ("kind", "damage"), ("generator", "perturbation")),
+    *(("damage", "perturbation"), ("damage", "mask_area")),
+    ("damage", "mask_area", "perturbation"),
 )
-FPR = 0.01
-# As many negatives as a rate of 1% takes: `damage` falls back on all really damaged photos below.
-MIN_NEGATIVES = math.ceil(1 / FPR)
+RATE = "tpr_at_fpr_1"
+MIN_NEGATIVES = math.ceil(1 / RATES[RATE])
+"""As many negatives as a rate of 1% needs."""
 CLEAN = "clean"
+NOT_NAMED = "(not named)"
 
-_AREA_EDGES = (0.0, 0.01, 0.05, 0.2, 0.5)
+_AREA_EDGES = (0.0, 0.01, 0.05, 0.2, 0.5, math.inf)
 _AREA_NAMES = ("up to 1%", "1–5%", "5–20%", "20–50%", "over 50%")
 _EMPTY = {"mask_area": "(no mask)", "damage": "(none)", "perturbation": CLEAN}
-# `pasted` beside `ai_region`: the same edits without any network, so the difference is what the generator adds.
-_ORDER: dict[str, Sequence[str]] = {
+# `pasted` next to `ai_region`: the same edits without any network.
+_ORDER: Mapping[str, Sequence[str]] = {
     "kind": ("original", "damaged", "annotated", "ai_region", "pasted", "ai_whole"),
     "damage": DAMAGES,
     "condition": CONDITIONS,
     "mask_area": _AREA_NAMES,
     "split": SPLITS,
 }
-_FIGURES = ("auroc", "tpr_at_fpr_1")
+_ENDS = ("", "_low", "_high")
+_COLUMNS = (
+    *("n", "n_real", "n_synthetic", "n_groups"),
+    *(key + end for key in ("auroc", RATE, "called_synthetic") for end in _ENDS),
+    *("called_real", "called_of", "note"),
+)
+ROBUSTNESS_COLUMNS = (
+    *("perturbation", "n", "n_real", "n_damaged", "n_synthetic"),
+    *(key + end for key in ("auroc", "auroc_drop", RATE) for end in _ENDS),
+    *(key + end for key in ("false_alarms", "false_alarms_all_real") for end in _ENDS),
+    *("called_synthetic", "called_real", "review", "note"),
+)
 
 
 def slice_table(
     predictions: pd.DataFrame, by: Sequence[str], *, n_boot: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
-    """One row per combination of the values of `by` (of `SLICE_KEYS`) that occurs among the scored photos.
+    """One row per combination of values of `by` (of `SLICE_KEYS`) among the scored photos.
 
-    Columns: those of `by` as text; n photos of the slice, from n_groups; n_real and n_synthetic: the photos that auroc
-    and tpr_at_fpr_1 compare, each with a 95% interval by bootstrap over groups (`_low`, `_high`);
-    called_synthetic, with the interval of Clopper and Pearson, and called_real: shares of the slice's own photos that
-    the shipped thresholds called so, over `called_of`: its real photos (false alarms) where it has any, else its
-    synthetic ones; note: what was compared when it is not obvious, and why a figure is NaN.
+    Columns: those of `by`; n photos of the slice, from n_groups; n_real and n_synthetic: the photos
+    that auroc and tpr_at_fpr_1 compare; called_synthetic and called_real: outcomes of the slice's
+    own photos, over `called_of`: its real photos (false alarms) where it has any, else its
+    synthetic ones; `_low` and `_high`: 95% intervals; note: what was compared when it is not
+    obvious, and why a figure is NaN.
 
-    What a slice is compared with: its synthetic photos with the real ones of the same source, condition and
-    perturbation, or with all real ones under the same perturbation where there are not even 5; generator, family and
-    mask area say nothing about real photos. For `damage`, with the really damaged photos of that damage when there are
-    at least 100, else with all really damaged ones. A slice of real photos alone is compared with all synthetic ones
-    likewise.
-    Without "perturbation" in `by`, only the photos as they are count (or the only perturbation of the table).
-    A figure takes at least 5 photos of each class, tpr_at_fpr_1 100 real ones, an interval two groups of each class.
+    The synthetic photos of a slice are compared with the real ones of the same source, condition
+    and perturbation, or with all real ones under the same perturbation where there are not even 5;
+    generator, family and mask area say nothing about real photos. For `damage`: with the really
+    damaged photos of that damage when there are at least 100, else with all really damaged ones. A
+    slice of real photos only is compared with all synthetic ones likewise. Without "perturbation"
+    in `by`, only the photos as they are count (or the only perturbation of the table).
 
-    Raises UsageError: an unknown key, or several perturbations without the photos as they are; RealDamageError: no
-    predictions table, a photo without label.
+    Raises UsageError: an unknown key, or several perturbations without the photos as they are;
+    RealDamageError: as `ScoredPhotos`.
     """
-    return _Slices(predictions, n_boot, seed).table(by)
+    return _Slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed)).rows(by)
 
 
 def standard_slices(
     predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """`slice_table` by each of `STANDARD_SLICES`, named like "kind × damage"; those that the photos say nothing about
-    are left out: a key that no photo has, a perturbation when there is one only. Raises as `slice_table`."""
-    slices = _Slices(predictions, n_boot, seed)
-    return {" × ".join(by): slices.table(by) for by in STANDARD_SLICES if slices.tells(by)}
+    """`slice_table` by each of `STANDARD_SLICES`, named like "kind × damage".
+
+    Left out: slices by a key that no photo has, or by perturbation when there is only one.
+    """
+    slices = _Slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed))
+    return {" × ".join(by): slices.rows(by) for by in STANDARD_SLICES if slices.apply(by)}
 
 
 def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -115,190 +112,368 @@ def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 class _Slices:
-    """The scored photos as arrays, and the draws that all tables share."""
+    """The scored photos with their value of every key; all tables share the draws."""
 
-    def __init__(self, predictions: pd.DataFrame, n_boot: int, seed: int) -> None:
-        self.photos = labelled_and_scored(predictions)
-        self.values = {key: _values(self.photos, key) for key in SLICE_KEYS}
-        # Perturbations stand in the order of the file, which is that of the suite.
-        suite = [name for name in dict.fromkeys(self.values["perturbation"]) if name != CLEAN]
-        self.order = {
-            key: {name: rank for rank, name in enumerate(names)} for key, names in _ORDER.items()
-        }
-        self.order["perturbation"] = {name: rank for rank, name in enumerate([CLEAN, *suite])}
-        self.parts = (
-            pd.Series(self.values["perturbation"]).groupby(self.values["perturbation"]).indices
-        )
-        self.outcome = self.photos["outcome"].to_numpy(dtype=object)
-        self.judged = has_thresholds(self.photos)
-        self.scores = self.photos["score"].to_numpy(dtype=np.float64)
-        self.synthetic = (self.photos["label"] == "synthetic").to_numpy()
-        self.damaged = ~self.synthetic & (self.photos["kind"] == "damaged").to_numpy()
-        self.draws = GroupDraws(group_ids(self.photos).to_numpy(), n_boot=n_boot, seed=seed)
+    def __init__(self, table: ScoredPhotos) -> None:
+        self.table = table
+        self.values = {key: _values(table.frame, key) for key in SLICE_KEYS}
+        # Perturbations in the order of the file, which is that of the suite.
+        suite = list(dict.fromkeys(self.values["perturbation"]))
+        suite.sort(key=lambda name: name != CLEAN)
+        self.order = {**_ORDER, "perturbation": suite}
 
-    def tells(self, by: Sequence[str]) -> bool:
-        return bool(len(self.photos)) and all(
+    def apply(self, by: Sequence[str]) -> bool:
+        """Whether the photos have values of all these keys."""
+        return bool(len(self.table.frame)) and all(
             len(self.order[key]) > 1
             if key == "perturbation"
             else bool((self.values[key] != _empty(key)).any())
             for key in by
         )
 
-    def table(self, by: Sequence[str]) -> pd.DataFrame:
-        unknown = [key for key in by if key not in SLICE_KEYS]
-        if unknown or not by or len(set(by)) < len(by):
+    def rows(self, by: Sequence[str]) -> pd.DataFrame:
+        if not by or len(set(by)) < len(by) or not set(by) <= set(SLICE_KEYS):
             raise UsageError(
-                f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once"
+                f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once",
+                code="unknown_slice",
             )
-        counted = np.ones(len(self.photos), dtype=bool)
-        if "perturbation" not in by and len(set(self.values["perturbation"])) > 1:
-            counted &= self.values["perturbation"] == CLEAN
+        counted = np.ones(len(self.table.frame), dtype=bool)
+        if "perturbation" not in by and len(self.order["perturbation"]) > 1:
+            counted = self.values["perturbation"] == CLEAN
             if not counted.any():
                 raise UsageError(
-                    f"by={list(by)}: the photos are there under several perturbations and never as they are; name "
-                    '"perturbation" too, or score the photos as they are'
+                    f"by={list(by)}: the photos are there under several perturbations and never as "
+                    "they are; name "
+                    '"perturbation" too, or score the photos as they are',
+                    code="no_clean_photos",
                 )
-        if any(key in SYNTHETIC_KEYS for key in by):
-            counted &= self.synthetic
+        if set(by) & set(SYNTHETIC_KEYS):
+            counted = counted & self.table.synthetic
         rows = []
         within = np.flatnonzero(counted)
         keys = pd.DataFrame({key: self.values[key][within] for key in by})
-        for key, own in keys.groupby(list(by), sort=False).indices.items():
-            values = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
-            rows.append({**values, **self._row(values, within[own])})
+        for values, positions in keys.groupby(list(by), sort=False).indices.items():
+            own = np.zeros(len(self.table.frame), dtype=bool)
+            own[within[positions]] = True
+            named = dict(zip(by, values if isinstance(values, tuple) else (values,), strict=True))
+            rows.append({**named, **self._row(named, own)})
         rows.sort(key=lambda row: tuple(self._rank(key, row[key]) for key in by))
         return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
 
     def _rank(self, key: str, value: str) -> tuple[int, str]:
-        order = self.order.get(key, {})
-        return order.get(value, len(order) + (value == _empty(key))), value
+        order = list(self.order.get(key, ()))
+        last = len(order) + (value == _empty(key))
+        return (order.index(value) if value in order else last), value
 
-    def _row(self, values: dict[str, str], own: Rows) -> dict[str, Any]:
+    def _row(self, values: Mapping[str, str], own: Flags) -> dict[str, Any]:
+        table = self.table
         notes: list[str] = []
-        if self.synthetic[own].any():
-            positives, negatives = own[self.synthetic[own]], self._others(values, own, False, notes)
+        mask, against = own & table.synthetic, own
+        if mask.any():
+            against = self._others(values, own, table.real, notes)
         else:
-            positives, negatives = self._others(values, own, True, notes), own
-        row = {"n": len(own), "n_real": len(negatives), "n_synthetic": len(positives)}
-        row["n_groups"] = self.draws.n_groups(own)
-        figures = self._figures(positives, negatives, notes)
-        called = self._called(own, notes)
-        return {**row, **figures, **called, "note": "; ".join(notes)}
+            mask = self._others(values, own, table.synthetic, notes)
+        auroc, rate = measure(table, mask, against, ("auroc", RATE))
+        for figure in (auroc, rate) if not auroc.reason else (auroc,):
+            notes.append(figure.reason)
+        if auroc.value is not None and auroc.low is None:
+            notes.append("one class comes from a single group, so there is no interval")
+        real = own & table.real
+        judged = real if real.any() else own
+        called, passed = measure(table, judged, judged, ("called_synthetic", "called_real"))
+        notes.append("the model has no thresholds" if called.reason else "")
+        return {
+            "n": int(own.sum()),
+            "n_real": int(against.sum()),
+            "n_synthetic": int(mask.sum()),
+            "n_groups": len(set(table.groups[own])),
+            **columns(auroc),
+            **(columns(rate) if not auroc.reason else {}),
+            **columns(called),
+            "called_real": columns(passed)["called_real"],
+            "called_of": "real" if real.any() else "synthetic",
+            "note": joined(notes),
+        }
 
-    def _others(self, values: dict[str, str], own: Rows, synthetic: bool, notes: list[str]) -> Rows:
+    def _others(
+        self, values: Mapping[str, str], own: Flags, other: Flags, notes: list[str]
+    ) -> Flags:
         """The photos of the other class that a slice is compared with."""
-        name = "synthetic" if synthetic else "real"
-        within = self.parts[self.values["perturbation"][own[0]]]
-        found: Rows = within[self.synthetic[within] == synthetic]
-        for key, value in values.items():
-            if key in (*SYNTHETIC_KEYS, "kind", "perturbation", "damage"):
-                continue
-            alike: Rows = found[self.values[key][found] == value]
-            if len(alike) < MIN_PHOTOS:
-                notes.append(
-                    f"{len(alike) or 'no'} {name} {_photos(alike)} of this {key}: compared with all"
-                )
-            found = alike if len(alike) >= MIN_PHOTOS else found
+        name = "real" if other is self.table.real else "synthetic"
+        under = self.values["perturbation"] == self.values["perturbation"][own.argmax()]
+        found: Flags = other & under
+        for key in ("source", "condition", "split"):
+            if key in values:
+                found = _alike(found, self.values[key] == values[key], f"{name} photo", key, notes)
         damage = values.get("damage", _EMPTY["damage"])
         if damage == _EMPTY["damage"]:
             return found
-        alike = found[self.values["damage"][found] == damage]
-        if synthetic:
-            if len(alike) < MIN_PHOTOS:
-                notes.append(
-                    f"{len(alike) or 'no'} synthetic {_photos(alike)} of this damage: compared with all"
-                )
-            return alike if len(alike) >= MIN_PHOTOS else found
-        return self._really_damaged(found, alike, notes)
-
-    def _really_damaged(self, found: Rows, alike: Rows, notes: list[str]) -> Rows:
-        damaged: Rows = found[self.damaged[found]]
-        alike = alike[self.damaged[alike]]
-        if len(alike) >= MIN_NEGATIVES:
-            notes.append(f"compared with the {len(alike)} really damaged photos of this damage")
+        same = self.values["damage"] == damage
+        if name == "synthetic":
+            return _alike(found, same, "synthetic photo", "damage", notes)
+        damaged: Flags = found & self.table.damaged
+        alike: Flags = damaged & same
+        n_damaged, n_same = int(damaged.sum()), int(alike.sum())
+        if n_same >= MIN_NEGATIVES:
+            notes.append(f"compared with the {n_same} really damaged photos of this damage")
             return alike
-        if len(damaged) >= MIN_PHOTOS:
+        if n_damaged >= MIN_PHOTOS:
             notes.append(
-                f"compared with all {len(damaged)} really damaged photos ({len(alike)} of this damage)"
+                f"compared with all {n_damaged} really damaged photos ({n_same} of this damage)"
             )
             return damaged
-        notes.append(
-            f"{len(damaged) or 'no'} really damaged {_photos(damaged)}: compared with all real ones"
-        )
+        notes.append(f"{_count(n_damaged, 'really damaged photo')}: compared with all real ones")
         return found
 
-    def _figures(self, positives: Rows, negatives: Rows, notes: list[str]) -> dict[str, float]:
-        row = dict.fromkeys(
-            [key + end for key in _FIGURES for end in ("", "_low", "_high")], math.nan
-        )
-        if min(len(positives), len(negatives)) < MIN_PHOTOS:
-            notes.append(
-                f"{len(positives)} synthetic and {len(negatives)} real photos, too few for a figure "
-                f"(at least {MIN_PHOTOS} of each)"
-            )
-            return row
-        draws = self.draws.roc(self.scores, positives, negatives, (FPR,))
-        measured: tuple[str, ...] = _FIGURES
-        if len(negatives) < MIN_NEGATIVES:
-            notes.append(
-                f"{len(negatives)} real photos, too few for a rate of 1% (at least {MIN_NEGATIVES})"
-            )
-            measured = ("auroc",)
-        for key, figure in zip(measured, draws, strict=False):
-            row[key] = float(figure[0])
-        n_groups = self.draws.n_groups(positives)
-        if min(n_groups, self.draws.n_groups(negatives)) < 2:
-            notes.append("one class comes from a single group, so there is no interval")
-            return row
-        row["auroc_low"], row["auroc_high"] = percentile_interval(draws[0, 1:])
-        if len(measured) > 1:
-            row["tpr_at_fpr_1_low"], row["tpr_at_fpr_1_high"] = rate_interval(draws[1], n_groups)
-        return row
 
-    def _called(self, own: Rows, notes: list[str]) -> dict[str, Any]:
-        real = own[~self.synthetic[own]]
-        photos = real if len(real) else own
-        row: dict[str, Any] = {"called_of": "real" if len(real) else "synthetic"}
-        if not self.judged[photos].any():
-            notes.append("the model has no thresholds")
-            return row
-        outcome = self.outcome[photos]
-        called = int((outcome == "synthetic").sum())
-        low, high = share_interval(called, len(photos))
-        row |= {
-            "called_synthetic": called / len(photos),
-            "called_synthetic_low": low,
-            "called_synthetic_high": high,
-        }
-        return {**row, "called_real": float((outcome == "real").mean())}
+def _alike(found: Flags, same: Flags, name: str, key: str, notes: list[str]) -> Flags:
+    """Those of `found` that are the same, or all of them where there are not even 5."""
+    alike: Flags = found & same
+    if (n := int(alike.sum())) >= MIN_PHOTOS:
+        return alike
+    notes.append(f"{_count(n, name)} of this {key}: compared with all")
+    return found
 
 
-_COLUMNS = (
-    *("n", "n_real", "n_synthetic", "n_groups"),
-    *(key + end for key in (*_FIGURES, "called_synthetic") for end in ("", "_low", "_high")),
-    *("called_real", "called_of", "note"),
-)
+def _count(n: int, name: str) -> str:
+    return f"{n or 'no'} {name}{'s' if n > 1 else ''}"
+
+
+def _empty(key: str) -> str:
+    return _EMPTY.get(key, NOT_NAMED)
 
 
 def _values(photos: pd.DataFrame, key: str) -> npt.NDArray[np.object_]:
-    """What a table prints for each photo; a name in brackets where there is no value, so also for real photos where
-    only synthetic ones can have one."""
-    if key not in photos.columns:  # a table made before the column was
+    """What a table prints for each photo; a name in brackets where there is no value."""
+    if key not in photos.columns:  # a table from before the column
         return np.full(len(photos), _empty(key), dtype=object)
     given = photos[key]
     if key == "mask_area":
-        bins = pd.cut(
-            pd.to_numeric(given), [*_AREA_EDGES, math.inf], labels=_AREA_NAMES, include_lowest=True
-        )
+        area = pd.to_numeric(given)
+        bins = pd.cut(area, [*_AREA_EDGES], labels=_AREA_NAMES, include_lowest=True)
         given = bins.astype(object).where(bins.notna(), "")
     if key in SYNTHETIC_KEYS:
         given = given.where(photos["label"] == "synthetic", "")
     return np.asarray(given.where(given != "", _empty(key)), dtype=object)
 
 
-def _photos(rows: Rows) -> str:
-    return "photo" if len(rows) < 2 else "photos"
+def columns(figure: Figure, key: str = "") -> dict[str, float]:
+    """A figure as table columns: key, key_low, key_high; NaN where there is none."""
+    values = (figure.value, figure.low, figure.high)
+    return {
+        (key or figure.key) + end: math.nan if value is None else value
+        for end, value in zip(_ENDS, values, strict=True)
+    }
 
 
-def _empty(key: str) -> str:
-    return _EMPTY.get(key, "(not named)")
+def joined(notes: Iterable[str]) -> str:
+    """Notes as one cell, each once."""
+    return "; ".join(filter(None, dict.fromkeys(notes)))
+
+
+def robustness_table(
+    predictions: pd.DataFrame, *, n_boot: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """What every perturbation costs: one row each, clean photos first; `ROBUSTNESS_COLUMNS`.
+
+    auroc_drop: AUROC of the same photos as they are minus that after the perturbation, above 0 when
+    it hurts. Both use the same draws, so its interval is far narrower than the two curves suggest.
+    tpr_at_fpr_1: over the really damaged photos, or over all real ones when some perturbation has
+    fewer than 100 damaged ones (`note` says so).
+    false_alarms: the share of the n_damaged really damaged photos called synthetic;
+    false_alarms_all_real: of all n_real real ones.
+    called_synthetic, called_real: shares of the synthetic photos. review: share of all photos.
+    NaN where undefined; `note` says why.
+
+    Raises RealDamageError: as `ScoredPhotos`, or no photo with a score.
+    """
+    table = ScoredPhotos(predictions, n_boot=n_boot, seed=seed)
+    if not len(table.frame):
+        raise RealDamageError("No photo has a score, so no perturbation can be measured.")
+    perturbation = table.frame["perturbation"].to_numpy()
+    names = list(dict.fromkeys(perturbation))
+    names.sort(key=lambda name: name != "")  # clean first, then as in the file
+    over_damaged = counted_on_damaged(
+        int((table.damaged & (perturbation == name)).sum()) for name in names
+    )
+    rows = [_robustness_row(table, name, over_damaged) for name in names]
+    return pd.DataFrame(rows, columns=list(ROBUSTNESS_COLUMNS))
+
+
+def counted_on_damaged(n_damaged: Iterable[int]) -> bool:
+    """Whether tpr_at_fpr_1 counts false alarms on really damaged photos, or on all real ones.
+
+    The same for all rows, or the curve would jump where it changes. n_damaged: of each
+    perturbation.
+    """
+    return min(n_damaged) >= MIN_NEGATIVES
+
+
+def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[str, Any]:
+    under = (table.frame["perturbation"] == name).to_numpy()
+    synthetic, real, damaged = (under & own for own in (table.synthetic, table.real, table.damaged))
+    notes: list[str] = []
+    row: dict[str, Any] = {
+        "perturbation": name or CLEAN,
+        "n": int(under.sum()),
+        "n_real": int(real.sum()),
+        "n_damaged": int(damaged.sum()),
+        "n_synthetic": int(synthetic.sum()),
+    }
+    [auroc] = measure(table, synthetic, real, ("auroc",))
+    notes.append(auroc.reason)
+    if auroc.value is not None:
+        [rate] = measure(table, synthetic, damaged if over_damaged else real, (RATE,))
+        row |= columns(auroc) | _drop(table, under, name, notes) | columns(rate)
+        if rate.reason or not over_damaged:
+            few = f"fewer than {MIN_NEGATIVES} are really damaged"
+            notes.append(rate.reason or f"TPR over all real photos, because {few}")
+    if not table.judged[under].any():
+        return row | {"note": joined([*notes, "the model has no thresholds"])}
+    [alarms], [all_real] = (
+        measure(table, own, own, ("called_synthetic",)) for own in (damaged, real)
+    )
+    outcomes = measure(table, synthetic, synthetic, ("called_synthetic", "called_real"))
+    outcomes += measure(table, under, under, ("review",))
+    if alarms.reason:
+        notes.append("no really damaged photo, so there are no false alarms on real damage")
+    row |= columns(alarms, "false_alarms") | columns(all_real, "false_alarms_all_real")
+    row |= {figure.key: columns(figure)[figure.key] for figure in outcomes}
+    return row | {"note": joined(notes)}
+
+
+def _drop(table: ScoredPhotos, under: Flags, name: str, notes: list[str]) -> dict[str, float]:
+    if not name:
+        return {}
+    names = table.frame["file_name"]
+    clean = (table.frame["perturbation"] == "").to_numpy()
+    before = clean & names.isin(names[under]).to_numpy()
+    after = under & names.isin(names[clean]).to_numpy()
+    if min((after & table.synthetic).sum(), (after & table.real).sum()) < MIN_PHOTOS:
+        notes.append("too few of these photos were also scored as they are, so there is no drop")
+        return {}
+    if after.sum() < under.sum():
+        n = int(after.sum())
+        notes.append(f"the drop is over the {n} photos that were also scored as they are")
+    draws = [
+        table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)
+    ]
+    drop = draws[0] - draws[1]
+    low, high = (float(end) for end in percentile_interval(drop[1:]))
+    return {"auroc_drop": float(drop[0]), "auroc_drop_low": low, "auroc_drop_high": high}
+
+
+def part_rows(
+    photos: pd.DataFrame, parts: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Any], ...]:
+    """One row per part of the synthetic photos, in the columns of `slice_table`.
+
+    AUROC against all real photos, and the rate found at 1% false alarms on really damaged ones;
+    without the `pasted` control. parts: the name of a part -> its generators.
+    """
+    table = ScoredPhotos(photos)
+    rows = []
+    for title, generators in parts.items():
+        of_part = table.frame["generator"].isin(list(generators)).to_numpy()
+        own = of_part & table.synthetic & (table.frame["kind"] != "pasted").to_numpy()
+        [auroc] = measure(table, own, table.real, ("auroc",))
+        [rate] = measure(table, own, table.damaged, (RATE,))
+        figures = columns(auroc) | columns(rate)
+        note = joined((auroc.reason, rate.reason))
+        rows.append({"synthetic photos by": title, "n": int(own.sum()), **figures, "note": note})
+    return tuple(json_records(pd.DataFrame(rows)))
+
+
+FEW = 20
+"""Sources with fewer photos are counted together: a share of them would mean nothing."""
+OTHERS = "(other sources)"
+
+
+class Strictest(NamedTuple):
+    """The lowest t_synthetic that every source allows, and the source that allows no lower one."""
+
+    threshold: float
+    source: str
+
+
+def source_names(photos: pd.DataFrame) -> pd.Series:
+    """The source that each photo counts under: `OTHERS` for those of fewer than `FEW` photos."""
+    named = photos["source"].where(photos["source"] != "", NOT_NAMED)
+    return named.where(named.map(named.value_counts()) >= FEW, OTHERS)
+
+
+def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
+    """The lowest t_synthetic that at most `share` of the real photos of every source reach.
+
+    A source with too few photos for this share (1% takes 100) counts together with the others that
+    have too few. Fewer than `FEW` photos do not count. None where no source counts, or all photos
+    are of one source.
+    """
+    if real["source"].nunique() < 2:
+        return None
+    names = source_names(real)
+    large = names.groupby(names).transform("size") >= max(FEW, 1 / share if share else 0)
+    strictest = (
+        Strictest(threshold_at(own["score"].to_numpy(np.float64), share), str(name))
+        for name, own in real.groupby(names.where(large, OTHERS))
+        if len(own) >= FEW
+    )
+    return max(strictest, default=None)
+
+
+def threshold_at(scores: npt.NDArray[np.float64], fpr: float) -> float:
+    """The lowest threshold that at most a share `fpr`, in 0..1, of these scores reach."""
+    ordered = np.sort(scores)[::-1]
+    allowed = int(np.floor(fpr * len(ordered) + 1e-9))
+    return float(np.nextafter(ordered[allowed], np.inf)) if allowed < len(ordered) else -np.inf
+
+
+def outcomes_by_source(photos: pd.DataFrame) -> pd.DataFrame:
+    """How many photos of each source (the index) were called what: columns n, synthetic, review.
+
+    The source with the largest share called synthetic comes first; of equal ones, that with more to
+    review.
+    """
+    counts = pd.crosstab(source_names(photos), photos["outcome"])
+    counts = counts.reindex(columns=["synthetic", "review", "real"]).fillna(0).astype(int)
+    n = counts.sum(axis=1)
+    shares = counts.div(n, axis=0)
+    order = shares.sort_values(["synthetic", "review"], ascending=False, kind="stable").index
+    return counts.assign(n=n).loc[order, ["n", "synthetic", "review"]]
+
+
+def worst_source(real: pd.DataFrame, policy: Policy, pooled: float, strictest: str) -> WorstSource:
+    """What this policy does to the source that it accuses most.
+
+    real: scored real photos with the policy's outcomes.
+    pooled: t_synthetic before sources were looked at.
+    strictest: the source that it was raised for, where it was.
+    """
+    counts = outcomes_by_source(real)
+    counts = counts[counts["n"] >= FEW]
+    source = str(counts.index[0])
+    n, called, review = (int(count) for count in counts.iloc[0])
+    raised = policy.t_synthetic > pooled
+    change = (
+        f"t_synthetic was raised from {pooled:+.3f} to {policy.t_synthetic:+.3f}, so that at most "
+        f"{100 * policy.fpr:.4g}% of the real photos of {strictest} score as high."
+        if raised
+        else "No source raised t_synthetic."
+    )
+    return WorstSource(
+        source=source,
+        photos=n,
+        called_synthetic=called,
+        to_review=review,
+        statement=f"{source} is the worst of {len(counts)} sources with at least {FEW} real "
+        "photos: "
+        f"{_share(called, n)} called synthetic, {_share(review, n)} sent to review. {change} "
+        "This was counted on the calibration photos; nothing is guaranteed for a single source.",
+        raised_by=strictest if raised else None,
+        raised_from=pooled if raised else None,
+    )
+
+
+def _share(count: int, n: int) -> str:
+    low, high = share_interval(count, n)
+    return f"{count} of {n} ({count / n:.1%}, 95% interval {low:.1%} to {high:.1%})"

@@ -1,4 +1,4 @@
-"""Where two aligned photos differ by more than their noise, and how well their finest texture agrees elsewhere."""
+"""Where two aligned photos differ by more than noise, and how well their fine texture agrees."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realdamage.core.decoding import Float32Array
-from realdamage.photo_pairs.alignment import Alignment
+from realdamage.core.decode import Float32Array
+from realdamage.photo_pairs.align import Alignment
 
 _FLOOR = 6.0  # grey levels of 255 that never count as change
 _NOISE_FACTOR = 4.0  # times the typical difference of pixels in such surroundings
@@ -21,27 +21,23 @@ _TEXTURE = 3.0  # deviation of the fine band, in grey levels, from which a place
 _CORRELATED = 0.6  # correlation of the fine bands from which a place is the same
 _NOISE_WINDOW = 9
 _NOISE_LEVELS = (0.5, 2.0)  # deviation of the listing photo's noise in smooth places, grey levels
-_NOISE_RATIOS = (
-    0.5,
-    2.0,
-)  # its variance in the claim photo over that: neither saved away nor added to
+# Its variance in the claim photo over that: neither smoothed away nor added to.
+_NOISE_RATIOS = (0.5, 2.0)
 _MIN_NOISE_SHARE = 0.05  # of the overlap, that must be so
 _NOISE_CORRELATED = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """What differs between two aligned photos.
+    """What differs between two aligned photos. agreement, changed: see `Comparison`.
 
-    strength: float32 [h, w], the difference in units of what noise explains; 0 where the photos do not overlap.
+    strength: float32 [h, w], the difference in units of what noise explains; 0 outside the overlap.
     levels: float32 [h, w], the difference in grey levels of 255.
-    areas: int32 [h, w], 0 or the number of the changed area; numbers run from 1. boxes: (left, top, right, bottom) in
-    pixels of the grid, of area 1, 2, …
-    agreement, changed: see `Comparison`.
-    noise: typical difference, in grey levels.
-    textured: share of the overlap that has fine texture. fine: share of that whose fine bands are correlated.
-    correlation: median correlation of the fine bands there.
-    noise_differs: both have sensor noise of the same strength in smooth places, and it is not the same noise.
+    areas: int32 [h, w], 0 or the number of the changed area, from 1.
+    boxes: (left, top, right, bottom) of areas 1, 2, … in pixels of the grid.
+    textured: share of the overlap with fine texture. fine: share of that with correlated fine
+        bands.
+    noise_differs: smooth places have sensor noise of the same strength, but not the same noise.
     """
 
     strength: Float32Array
@@ -50,20 +46,18 @@ class Differences:
     boxes: tuple[tuple[int, int, int, int], ...]
     agreement: float
     changed: float
-    noise: float
     textured: float
     fine: float
-    correlation: float
     noise_differs: bool
 
 
 def find_differences(alignment: Alignment) -> Differences:
-    """Compare the photos of an alignment, tolerant of one pixel of misalignment and of recompression."""
+    """Compare the photos of an alignment, tolerant of one pixel of misalignment and of
+    recompression."""
     import cv2
 
-    covered = cv2.erode(
-        alignment.covered.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1
-    ).astype(bool)
+    whole = alignment.covered.astype(np.uint8)
+    covered = cv2.erode(whole, np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
     claim, listing = (
         np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb), np.float32)
         for rgb in (alignment.claim, alignment.listing)
@@ -71,17 +65,16 @@ def find_differences(alignment: Alignment) -> Differences:
     brightness, colour = _tolerant_differences(claim, listing)
     active = _activity(listing[..., 0])
     colourful = active + _activity(listing[..., 1]) + _activity(listing[..., 2])
-    tolerance, noise = _tolerance(brightness, active, covered)
-    # Files keep colours at half the resolution: beside coloured edges they differ more than brightness does.
-    colour_tolerance, _ = _tolerance(colour, colourful, covered)
-    strength = np.where(
-        covered, np.maximum(brightness / tolerance, colour / colour_tolerance), 0
-    ).astype(np.float32)
+    # Files keep colours at half the resolution: near coloured edges they differ more than
+    # brightness.
+    relative = brightness / _tolerance(brightness, active, covered)
+    relative = np.maximum(relative, colour / _tolerance(colour, colourful, covered))
+    strength = np.where(covered, relative, 0).astype(np.float32)
     levels = np.where(covered, np.maximum(brightness, colour), 0).astype(np.float32)
     areas, boxes = _areas(strength, covered)
     outside = covered & (areas == 0)
     agreement = float((strength[outside] <= 1).mean()) if outside.any() else 0.0
-    textured, fine, correlation = _fine_agreement(claim[..., 0], listing[..., 0], covered)
+    textured, fine = _fine_agreement(claim[..., 0], listing[..., 0], covered)
     total = max(1, int(covered.sum()))
     return Differences(
         strength=strength,
@@ -90,10 +83,8 @@ def find_differences(alignment: Alignment) -> Differences:
         boxes=boxes,
         agreement=agreement,
         changed=float((areas > 0).sum() / total),
-        noise=noise,
         textured=textured,
         fine=fine,
-        correlation=correlation,
         noise_differs=_noise_differs(claim[..., 0], listing[..., 0], outside),
     )
 
@@ -101,8 +92,8 @@ def find_differences(alignment: Alignment) -> Differences:
 def _tolerant_differences(
     claim: Float32Array, listing: Float32Array
 ) -> tuple[Float32Array, Float32Array]:
-    """(of brightness: the smallest local mean over shifts of up to one pixel; of colour: coarser, as files keep it),
-    in grey levels."""
+    """(of brightness: the smallest local mean over shifts of up to one pixel; of colour: coarser,
+    as in files), in grey levels."""
     import cv2
 
     height, width = claim.shape[:2]
@@ -121,17 +112,15 @@ def _activity(luma: Float32Array) -> Float32Array:
     import cv2
 
     mean = cv2.boxFilter(luma, -1, (9, 9))
-    return np.sqrt(np.maximum(cv2.boxFilter(luma * luma, -1, (9, 9)) - mean * mean, 0)).astype(
-        np.float32
-    )
+    variance = cv2.boxFilter(luma * luma, -1, (9, 9)) - mean * mean
+    return np.sqrt(np.maximum(variance, 0)).astype(np.float32)
 
 
 def _tolerance(
     levels: Float32Array, activity: Float32Array, covered: NDArray[np.bool_]
-) -> tuple[Float32Array, float]:
-    """(grey levels that noise explains at each pixel, the typical difference): the noise is read off the photos
-    themselves, apart for smooth and for busy places, and has a ceiling, so that two different shots do not excuse
-    each other."""
+) -> Float32Array:
+    """Grey levels that noise explains at each pixel: measured in the photos, for smooth and busy
+    places, and limited, so that two different shots do not excuse each other."""
     differences, activities = levels[covered], activity[covered]
     knots = np.quantile(activities, np.linspace(0, 1, _LEVELS + 1))
     centres, typical = [], []
@@ -142,29 +131,24 @@ def _tolerance(
             typical.append(float(np.median(differences[here])))
     noise = np.interp(activity, centres, np.maximum.accumulate(typical))
     tolerance = np.clip(_NOISE_FACTOR * noise, _FLOOR, _CEILING[0] + _CEILING[1] * activity)
-    return tolerance.astype(np.float32), float(np.median(differences))
+    return tolerance.astype(np.float32)
 
 
 def _areas(
     strength: Float32Array, covered: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int32], tuple[tuple[int, int, int, int], ...]]:
-    """Connected places above the tolerance, small gaps bridged, largest first; those that a few stray pixels make are
-    left out."""
+    """Connected places above the tolerance, gaps closed, largest first, without stray pixels."""
     import cv2
 
     above = (strength > 1).astype(np.uint8)
     side = max(5, round(max(strength.shape) / 60)) | 1
-    joined = cv2.morphologyEx(
-        above, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    )
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        joined * covered.astype(np.uint8), connectivity=8
-    )
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    joined = cv2.morphologyEx(above, cv2.MORPH_CLOSE, ellipse) * covered.astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     flat = labels.ravel()
-    strong = np.bincount(flat, weights=(strength.ravel() > 1.5), minlength=count)
-    summed = np.bincount(
-        flat, weights=np.minimum(strength, 6).ravel() * above.ravel(), minlength=count
-    )
+    strong = np.bincount(flat, weights=strength.ravel() > 1.5, minlength=count)
+    weights = np.minimum(strength, 6).ravel() * above.ravel()
+    summed = np.bincount(flat, weights=weights, minlength=count)
     smallest = max(12, round(0.00015 * covered.sum()))
     kept = [index for index in range(1, count) if strong[index] >= smallest]
     kept.sort(key=lambda index: -summed[index])
@@ -177,46 +161,43 @@ def _areas(
     return renumbered[labels], boxes
 
 
-def _fine_agreement(
-    claim: Float32Array, listing: Float32Array, covered: NDArray[np.bool_]
-) -> tuple[float, float, float]:
-    """(share of the overlap with fine texture, share of that with correlated fine bands, their median correlation)."""
+def _bands(
+    claim: Float32Array, listing: Float32Array, sigma: float, side: int
+) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """(variance of the claim photo's fine band in windows of `side`, of the listing photo's, and
+    their correlation)."""
     import cv2
 
-    bands = [luma - cv2.GaussianBlur(luma, (0, 0), _FINE_SIGMA) for luma in (claim, listing)]
-    window = (_BLOCK, _BLOCK)
-    variances = [np.maximum(cv2.boxFilter(band * band, -1, window), 1e-3) for band in bands]
-    correlation = cv2.boxFilter(bands[0] * bands[1], -1, window) / np.sqrt(
-        variances[0] * variances[1]
-    )
-    textured = covered & (variances[1] > _TEXTURE**2)
+    bands = [luma - cv2.GaussianBlur(luma, (0, 0), sigma) for luma in (claim, listing)]
+    window = (side, side)
+    first, second = (np.maximum(cv2.boxFilter(band * band, -1, window), 1e-3) for band in bands)
+    shared = cv2.boxFilter(bands[0] * bands[1], -1, window)
+    return first, second, shared / np.sqrt(first * second)
+
+
+def _fine_agreement(
+    claim: Float32Array, listing: Float32Array, covered: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """(share of the overlap with fine texture, share of that with correlated fine bands)."""
+    _, variance, correlation = _bands(claim, listing, _FINE_SIGMA, _BLOCK)
+    textured = covered & (variance > _TEXTURE**2)
     if not textured.any():
-        return 0.0, 0.0, 0.0
-    values = correlation[textured]
+        return 0.0, 0.0
     share = float(textured.sum() / max(1, covered.sum()))
-    return share, float((values > _CORRELATED).mean()), float(np.median(values))
+    return share, float((correlation[textured] > _CORRELATED).mean())
 
 
 def _noise_differs(
     claim: Float32Array, listing: Float32Array, unchanged: NDArray[np.bool_]
 ) -> bool:
-    """Whether both photos have sensor noise, of like strength, that is not the same: two shots.
+    """Whether both photos have sensor noise of similar strength that is not the same: two shots.
 
-    Noise that saving has smoothed away, or that was added, is no evidence: the strengths then differ.
+    Noise that was smoothed away or added proves nothing: the strengths then differ.
     """
-    import cv2
-
-    bands = [luma - cv2.GaussianBlur(luma, (0, 0), 1.0) for luma in (claim, listing)]
-    window = (_NOISE_WINDOW, _NOISE_WINDOW)
-    variances = [np.maximum(cv2.boxFilter(band * band, -1, window), 1e-3) for band in bands]
-    ratio = variances[0] / variances[1]
-    smooth = (
-        unchanged & (variances[1] > _NOISE_LEVELS[0] ** 2) & (variances[1] < _NOISE_LEVELS[1] ** 2)
-    )
+    first, second, correlation = _bands(claim, listing, 1.0, _NOISE_WINDOW)
+    ratio, (low, high) = first / second, _NOISE_LEVELS
+    smooth = unchanged & (second > low**2) & (second < high**2)
     smooth &= (ratio > _NOISE_RATIOS[0]) & (ratio < _NOISE_RATIOS[1])
     if smooth.sum() < max(500, _MIN_NOISE_SHARE * unchanged.sum()):
         return False
-    shared = cv2.boxFilter(bands[0] * bands[1], -1, window)[smooth]
-    return bool(
-        np.median(shared / np.sqrt(variances[0][smooth] * variances[1][smooth])) < _NOISE_CORRELATED
-    )
+    return bool(np.median(correlation[smooth]) < _NOISE_CORRELATED)

@@ -1,10 +1,10 @@
-"""What a photo's file says of itself: declarations of AI, content credentials, and the camera that took it.
+"""What a photo's file declares: AI labels, content credentials, and the camera that took it.
 
-Only positive evidence: a file that declares nothing may have been made by anything.
+A file that declares nothing may have been made by anything.
 """
 
+from realdamage.provenance.c2pa import TrustAnchors
+from realdamage.provenance.precedence import CameraFacts, Declared, Finding, Provenance
 from realdamage.provenance.reader import read_provenance
-from realdamage.provenance.record import CameraFacts, Declared, Finding, Provenance
-from realdamage.provenance.trust import TrustAnchors
 
 __all__ = ["CameraFacts", "Declared", "Finding", "Provenance", "TrustAnchors", "read_provenance"]

@@ -1,44 +1,126 @@
-"""Finds the blocks of metadata in a photo's bytes, whatever the container; every walk is linear in the file's size.
-
-No pixels are decoded and no decoder is asked: a block is found even where the picture is broken.
-"""
+"""Finds the blocks of metadata in a photo's bytes: linear in the file's size, without a decoder."""
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
+import zlib
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
-from realdamage.phrases.sentences import phrase
-from realdamage.provenance.blocks import (
-    MAX_BLOCK,
-    MAX_CHUNKS,
-    MAX_TOTAL,
-    Block,
-    Blocks,
-    decode_text,
-)
-from realdamage.provenance.iim import PHOTOSHOP, find_iim
+from realdamage.core.decode import HEIC_BRANDS
+from realdamage.core.verdict import Reason
+from realdamage.phrases import Phrase, phrase
+from realdamage.provenance.exif_iim import MAX_BLOCK, PHOTOSHOP, decode_text, find_iim
+
+MAX_TOTAL = 16 << 20
+MAX_BLOCKS = 1000
+MAX_CHUNKS = 100_000
+"""Segments or chunks of one file; a PNG of 100 MB in the usual chunks of 8 KB has 12,800."""
+MAX_NOTES = 20
+MAX_FIELD = 300
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\x00"
 _EXIF = b"Exif\x00\x00"
 _PACKET_START, _PACKET_END = b"<x:xmpmeta", b"</x:xmpmeta>"
-# TIFF headers whose first directory follows at once, as in every EXIF block of a camera.
+# TIFF headers with the first directory right behind, as in every camera's EXIF block.
 _TIFF_STARTS = (b"II*\x00\x08\x00\x00\x00", b"MM\x00*\x00\x00\x00\x08")
+_OTHER_STARTS = {
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+}
 _SCANNED = 8
 _FILL = re.compile(rb"\xff+")
-_AVIF, _HEIC = (
-    {b"avif", b"avis"},
-    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"},
-)
+
+Kind: TypeAlias = Literal["xmp", "exif", "iim", "text", "segment"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """An XMP packet, a TIFF structure (EXIF), an IPTC-IIM block, a text with its keyword, or a JPEG
+    segment."""
+
+    kind: Kind
+    data: bytes
+    where: str
+    keyword: str = ""
+
+
+@dataclass
+class Blocks:
+    """What was found in one file so far. total, inflated: bytes of the blocks, and decompressed
+    bytes.
+
+    container: JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, JPEG 2000, BMP or "".
+    """
+
+    container: str = ""
+    found: list[Block] = field(default_factory=list)
+    notes: list[Reason] = field(default_factory=list)
+    credentials: bool = False
+    total: int = 0
+    inflated: int = 0
+
+    def add(self, kind: Kind, data: bytes, where: str, keyword: str = "") -> None:
+        """Keep a block unless it is too large, one too many, or a repetition."""
+        full = self.total + len(data) > MAX_TOTAL or len(self.found) >= MAX_BLOCKS
+        if full or len(data) > MAX_BLOCK:
+            self.limit(phrase("about", name=where), phrase("too_many_bytes", size=len(data)))
+            return
+        recent = [(block.data, block.keyword) for block in self.found[-8:]]
+        if data and (data, keyword) not in recent:
+            self.total += len(data)
+            self.found.append(Block(kind, data, where, keyword))
+
+    def inflate(self, data: bytes, where: str) -> bytes:
+        """Decompress zlib data; empty, with a note, when it is broken or exceeds the limits of one
+        block and of one file."""
+        room = min(MAX_BLOCK, MAX_TOTAL - self.inflated)
+        decompressor = zlib.decompressobj()
+        try:
+            text = decompressor.decompress(data, room) if room > 0 else b""
+        except zlib.error:
+            self.broken(phrase("about", name=where), phrase("text_damaged"))
+            return b""
+        self.inflated += len(text)
+        if room <= 0 or (not decompressor.eof and decompressor.unconsumed_tail):
+            self.limit(phrase("about", name=where), phrase("grows_too_large", size=max(room, 0)))
+            return b""
+        return text
+
+    def limit(self, *phrases: Phrase) -> None:
+        """Note that something was left out for its size or number."""
+        self.note("metadata_limit", *phrases)
+
+    def broken(self, *phrases: Phrase) -> None:
+        """Note that something could not be understood."""
+        self.note("broken_metadata", *phrases)
+
+    def note(self, code: str, *phrases: Phrase) -> None:
+        """Keep a note, each once, the first 20."""
+        reason = Reason.of(code, *phrases)
+        if reason not in self.notes and len(self.notes) < MAX_NOTES:
+            self.notes.append(reason)
+
+
+def clean(value: object, limit: int = MAX_FIELD) -> str:
+    """Text that is safe to show: no control or direction characters, at most `limit` characters."""
+    text = str(value)[: 4 * limit]
+    shown = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in text)
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def find_blocks(data: bytes) -> Blocks:
-    """All blocks of metadata in the file, and notes on what is broken or beyond the limits. Never raises."""
+    """All blocks of metadata, and notes on what is broken or too large. Never raises."""
     blocks = Blocks()
     if data.startswith(b"\xff\xd8\xff"):
         blocks.container = "JPEG"
-        _walk_jpeg(data, blocks)
+        _Jpeg(data, blocks).walk()
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         blocks.container = "PNG"
         _walk_png(data, blocks)
@@ -47,9 +129,8 @@ def find_blocks(data: bytes) -> Blocks:
         _walk_webp(data, blocks)
     elif data[:4] in (b"II*\x00", b"MM\x00*"):
         blocks.container = "TIFF"
-        blocks.found.append(
-            Block("exif", data, "TIFF")
-        )  # of any size: its directories are read in place
+        # Of any size: its directories are read in place.
+        blocks.found.append(Block("exif", data, "TIFF"))
     else:
         blocks.container = _other_container(data)
         if not blocks.container:
@@ -62,116 +143,102 @@ def find_blocks(data: bytes) -> Blocks:
 
 def _other_container(data: bytes) -> str:
     if data[4:8] == b"ftyp":
-        return "AVIF" if data[8:12] in _AVIF else "HEIC" if data[8:12] in _HEIC else ""
-    starts = {
-        b"GIF87a": "GIF",
-        b"GIF89a": "GIF",
-        b"BM": "BMP",
-        b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
-    }
-    return next((name for start, name in starts.items() if data.startswith(start)), "")
+        brand = data[8:12]
+        return "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand in HEIC_BRANDS else ""
+    return next((name for start, name in _OTHER_STARTS.items() if data.startswith(start)), "")
 
 
-@dataclass
-class _Parts:
-    """What a JPEG spreads over several segments. xmp: extended XMP, by its digest and the offset. photoshop: resources
-    in their order, which begin at byte `photoshop_at`."""
+class _Jpeg:
+    """A JPEG spreads some blocks over several segments.
 
-    xmp: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
-    photoshop: list[bytes] = field(default_factory=list)
-    photoshop_at: int = 0
+    xmp: parts of extended XMP, by digest and offset. photoshop: resources, from byte
+        `photoshop_at`.
+    """
 
+    def __init__(self, data: bytes, blocks: Blocks) -> None:
+        self.data, self.blocks = data, blocks
+        self.xmp: dict[bytes, dict[int, bytes]] = {}
+        self.photoshop: list[bytes] = []
+        self.photoshop_at = 0
 
-def _walk_jpeg(data: bytes, blocks: Blocks) -> None:
-    position = 2
-    parts = _Parts()
-    for _ in range(MAX_CHUNKS):
-        if fill := _FILL.match(data, position):
-            position = fill.end() - 1
-        if position + 4 > len(data) or data[position] != 0xFF:
-            blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
-            break
-        marker = data[position + 1]
-        if marker in (0xD9, 0xDA):  # the end, or the picture itself
-            if (
-                not data.rstrip(b"\x00").endswith(b"\xff\xd9")
-                and data.rfind(b"\xff\xd9", position) < 0
-            ):
-                blocks.note("file_cut_off", phrase("jpeg_without_end"))
-            break
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            position += 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : position + 2 + length]
-        if length < 2 or len(segment) < length - 2:
-            blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
-            break
-        _jpeg_segment(marker, segment, position, parts, blocks)
-        position += 2 + length
-    else:
-        blocks.limit(phrase("too_many_segments", count=MAX_CHUNKS))
-    _assemble_xmp(parts.xmp, blocks)
-    _assemble_photoshop(parts, blocks)
-    _scan_xmp(data, position, blocks)
-
-
-def _jpeg_segment(
-    marker: int, segment: bytes, position: int, parts: _Parts, blocks: Blocks
-) -> None:
-    name = f"APP{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else "COM"
-    where = f"{name} at byte {position}"
-    if marker == 0xE1 and segment.startswith(_EXIF):
-        blocks.add("exif", segment[len(_EXIF) :], f"EXIF, {where}")
-    elif marker == 0xE1 and segment.startswith(_XMP):
-        blocks.add("xmp", segment[len(_XMP) :], f"XMP, {where}")
-    elif (
-        marker == 0xE1
-        and segment.startswith(_EXTENDED_XMP)
-        and len(segment) >= len(_EXTENDED_XMP) + 40
-    ):
-        at = len(_EXTENDED_XMP)
-        offset = int.from_bytes(segment[at + 36 : at + 40], "big")
-        parts.xmp.setdefault(segment[at : at + 36], {})[offset] = segment[at + 40 :]
-    elif marker == 0xFE or (0xE0 <= marker <= 0xEF and b"AIGC" in segment):
-        blocks.add("segment", segment, where)
-    if marker == 0xED and segment.startswith(PHOTOSHOP):
-        parts.photoshop_at = parts.photoshop_at or position
-        parts.photoshop.append(segment[len(PHOTOSHOP) :])
-
-
-def _assemble_xmp(parts: dict[bytes, dict[int, bytes]], blocks: Blocks) -> None:
-    """Extended XMP: parts of at most 64 KB with their offsets, whole only when they meet without a gap."""
-    for key, pieces in parts.items():
-        total = int.from_bytes(key[32:], "big")
-        where = f"extended XMP in {len(pieces)} APP1 segments"
-        if total > MAX_BLOCK:
-            blocks.limit(phrase("about", name=where), phrase("too_many_bytes", size=total))
-            continue
-        packet = bytearray()
-        for offset, piece in sorted(pieces.items()):
-            if offset != len(packet):
+    def walk(self) -> None:
+        data, blocks, position = self.data, self.blocks, 2
+        for _ in range(MAX_CHUNKS):
+            if fill := _FILL.match(data, position):
+                position = fill.end() - 1
+            if position + 4 > len(data) or data[position] != 0xFF:
+                blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
                 break
-            packet += piece
-        if len(packet) == total:
-            blocks.add("xmp", bytes(packet), where)
+            marker = data[position + 1]
+            if marker in (0xD9, 0xDA):  # the end, or the picture itself
+                ends = data.rstrip(b"\x00").endswith(b"\xff\xd9")
+                if not ends and data.rfind(b"\xff\xd9", position) < 0:
+                    blocks.note("file_cut_off", phrase("jpeg_without_end"))
+                break
+            if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+                position += 2
+                continue
+            length = int.from_bytes(data[position + 2 : position + 4], "big")
+            segment = data[position + 4 : position + 2 + length]
+            if length < 2 or len(segment) < length - 2:
+                blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
+                break
+            self._segment(marker, segment, position)
+            position += 2 + length
         else:
-            blocks.broken(
-                phrase("about", name=where), phrase("bytes_missing", there=len(packet), size=total)
-            )
+            blocks.limit(phrase("too_many_segments", count=MAX_CHUNKS))
+        self._assemble_xmp()
+        self._assemble_photoshop()
+        _scan_xmp(data, position, blocks)
 
+    def _segment(self, marker: int, segment: bytes, position: int) -> None:
+        is_app = 0xE0 <= marker <= 0xEF
+        name = f"APP{marker - 0xE0}" if is_app else "COM"
+        where = f"{name} at byte {position}"
+        if marker == 0xED and segment.startswith(PHOTOSHOP):
+            self.photoshop_at = self.photoshop_at or position
+            self.photoshop.append(segment[len(PHOTOSHOP) :])
+        extended = segment.removeprefix(_EXTENDED_XMP)
+        if marker == 0xE1 and segment.startswith(_EXIF):
+            self.blocks.add("exif", segment[len(_EXIF) :], f"EXIF, {where}")
+        elif marker == 0xE1 and segment.startswith(_XMP):
+            self.blocks.add("xmp", segment[len(_XMP) :], f"XMP, {where}")
+        elif marker == 0xE1 and extended != segment and len(extended) >= 40:
+            offset = int.from_bytes(extended[36:40], "big")
+            self.xmp.setdefault(extended[:36], {})[offset] = extended[40:]
+        elif marker == 0xFE or (is_app and b"AIGC" in segment):
+            self.blocks.add("segment", segment, where)
 
-def _assemble_photoshop(parts: _Parts, blocks: Blocks) -> None:
-    """IPTC-IIM among Photoshop's resources."""
-    where = f"IPTC-IIM, APP13 at byte {parts.photoshop_at}"
-    if (total := sum(map(len, parts.photoshop))) > MAX_TOTAL:
-        blocks.limit(phrase("about", name=where), phrase("too_many_bytes", size=total))
-        return
-    found, unread_from = find_iim(b"".join(parts.photoshop))
-    for block in found:
-        blocks.add("iim", block, where)
-    if unread_from >= 0:
-        blocks.broken(phrase("about", name=where), phrase("unread_from", position=unread_from))
+    def _assemble_xmp(self) -> None:
+        """Extended XMP: parts of at most 64 KB with offsets, complete only without a gap."""
+        for key, pieces in self.xmp.items():
+            total = int.from_bytes(key[32:], "big")
+            where = f"extended XMP in {len(pieces)} APP1 segments"
+            about = phrase("about", name=where)
+            if total > MAX_BLOCK:
+                self.blocks.limit(about, phrase("too_many_bytes", size=total))
+                continue
+            packet = bytearray()
+            for offset, piece in sorted(pieces.items()):
+                if offset != len(packet):
+                    break
+                packet += piece
+            if len(packet) == total:
+                self.blocks.add("xmp", bytes(packet), where)
+            else:
+                self.blocks.broken(about, phrase("bytes_missing", there=len(packet), size=total))
+
+    def _assemble_photoshop(self) -> None:
+        where = f"IPTC-IIM, APP13 at byte {self.photoshop_at}"
+        about = phrase("about", name=where)
+        if (total := sum(map(len, self.photoshop))) > MAX_TOTAL:
+            self.blocks.limit(about, phrase("too_many_bytes", size=total))
+            return
+        found, unread_from = find_iim(b"".join(self.photoshop))
+        for block in found:
+            self.blocks.add("iim", block, where)
+        if unread_from >= 0:
+            self.blocks.broken(about, phrase("unread_from", position=unread_from))
 
 
 def _walk_png(data: bytes, blocks: Blocks) -> None:
@@ -182,12 +249,14 @@ def _walk_png(data: bytes, blocks: Blocks) -> None:
         if len(kind) < 4 or position + 12 + length > len(data):
             blocks.note("file_cut_off", phrase("png_breaks_off", position=position))
             break
+        chunk = data[position + 8 : position + 8 + length]
         if kind == b"IDAT":
             after = " (after IDAT)"
-        elif kind in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
-            _png_chunk(
-                kind.decode(), data[position + 8 : position + 8 + length], position, after, blocks
-            )
+        elif kind == b"eXIf":
+            where = f"EXIF, PNG eXIf at byte {position}{after}"
+            blocks.add("exif", chunk.removeprefix(_EXIF), where)
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            _png_text(kind.decode(), chunk, f"at byte {position}{after}", blocks)
         position += 12 + length
         if kind == b"IEND":
             break
@@ -196,42 +265,35 @@ def _walk_png(data: bytes, blocks: Blocks) -> None:
     _scan_xmp(data, position, blocks)
 
 
-def _png_chunk(kind: str, chunk: bytes, position: int, after: str, blocks: Blocks) -> None:
-    if kind == "eXIf":
-        blocks.add("exif", chunk.removeprefix(_EXIF), f"EXIF, PNG eXIf at byte {position}{after}")
-        return
+def _png_text(kind: str, chunk: bytes, place: str, blocks: Blocks) -> None:
     name, _, rest = chunk.partition(b"\x00")
     keyword = decode_text(name[:79])
-    where = f"PNG {kind} {keyword} at byte {position}{after}"
-    compressed = kind == "zTXt"
+    where = f"PNG {kind} {keyword} {place}"
+    compressed = kind == "zTXt" or (kind == "iTXt" and rest[:1] == b"\x01")
     if kind == "zTXt":
         rest = rest[1:]
     elif kind == "iTXt":
-        compressed = rest[:1] == b"\x01"
         rest = rest[2:].partition(b"\x00")[2].partition(b"\x00")[2]
     if compressed:
         rest = blocks.inflate(rest, where)
+    profile = keyword.removeprefix("Raw profile type ").lower()
     if keyword == "XML:com.adobe.xmp":
         blocks.add("xmp", rest, where)
-    elif keyword.startswith("Raw profile type "):
-        _raw_profile(keyword.removeprefix("Raw profile type "), rest, where, blocks)
-    else:
+    elif not keyword.startswith("Raw profile type "):
         blocks.add("text", rest, where, keyword)
+    elif profile in ("exif", "app1", "xmp"):
+        _raw_profile(profile, rest, where, blocks)
 
 
 def _raw_profile(name: str, text: bytes, where: str, blocks: Blocks) -> None:
-    """EXIF or XMP as ImageMagick writes it into a text: its name, its length, and the bytes in hexadecimal."""
-    if name.lower() not in ("exif", "app1", "xmp"):
-        return
+    """EXIF or XMP as ImageMagick writes it: name, length, and the bytes in hexadecimal."""
     try:
         profile = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
     except ValueError:
         blocks.broken(phrase("about", name=where), phrase("not_hexadecimal"))
         return
-    if profile.startswith(_XMP):
-        blocks.add("xmp", profile[len(_XMP) :], where)
-    elif name.lower() == "xmp":
-        blocks.add("xmp", profile, where)
+    if name == "xmp" or profile.startswith(_XMP):
+        blocks.add("xmp", profile.removeprefix(_XMP), where)
     else:
         blocks.add("exif", profile.removeprefix(_EXIF), f"EXIF, {where}")
 
@@ -243,22 +305,22 @@ def _walk_webp(data: bytes, blocks: Blocks) -> None:
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
             break
-        kind, length = (
-            data[position : position + 4],
-            int.from_bytes(data[position + 4 : position + 8], "little"),
-        )
-        chunk = data[position + 8 : position + 8 + length] if kind in (b"EXIF", b"XMP ") else b""
+        kind = data[position : position + 4]
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        where = f"WebP chunk at byte {position}"
+        position += 8
         if kind == b"EXIF":
-            blocks.add("exif", chunk.removeprefix(_EXIF), f"EXIF, WebP chunk at byte {position}")
+            chunk = data[position : position + length]
+            blocks.add("exif", chunk.removeprefix(_EXIF), f"EXIF, {where}")
         elif kind == b"XMP ":
-            blocks.add("xmp", chunk, f"XMP, WebP chunk at byte {position}")
-        position += 8 + length + length % 2
+            blocks.add("xmp", data[position : position + length], f"XMP, {where}")
+        position += length + length % 2
     else:
         blocks.limit(phrase("too_many_chunks", count=MAX_CHUNKS))
 
 
 def _scan_xmp(data: bytes, position: int, blocks: Blocks) -> None:
-    """XMP packets that no walk led to: in containers that are not walked, and behind the picture of the others."""
+    """XMP packets that no walk found: in containers that are not walked, and behind the picture."""
     for _ in range(_SCANNED):
         start = data.find(_PACKET_START, position)
         if start < 0:
@@ -269,17 +331,10 @@ def _scan_xmp(data: bytes, position: int, blocks: Blocks) -> None:
 
 
 def _scan_exif(data: bytes, blocks: Blocks) -> None:
-    found = []
+    found: list[int] = []
     for header in _TIFF_STARTS:
-        position = -1
-        for _ in range(_SCANNED):
-            position = data.find(header, position + 1)
-            if position < 0:
-                break
-            found.append(position)
+        starts = (match.start() for match in re.finditer(re.escape(header), data))
+        found += itertools.islice(starts, _SCANNED)
     for position in sorted(found)[:_SCANNED]:
-        blocks.add(
-            "exif",
-            data[position : position + MAX_BLOCK // 4],
-            f"EXIF at byte {position}, found by its header",
-        )
+        block = data[position : position + MAX_BLOCK // 4]
+        blocks.add("exif", block, f"EXIF at byte {position}, found by its header")

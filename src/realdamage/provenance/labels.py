@@ -1,107 +1,156 @@
-"""The label of China's GB 45438-2025 in text, whatever wraps it, and the platforms' labels that look like it."""
+"""Declarations of AI in free text: the label of China's GB 45438-2025, platforms' labels that
+resemble it, and the recipes that generators leave (parameters of Stable Diffusion, graphs of
+ComfyUI)."""
 
 from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from realdamage.phrases.sentences import Phrase, phrase
-from realdamage.provenance.blocks import clean
-from realdamage.provenance.record import Declared
+from realdamage.phrases import Phrase, phrase
+from realdamage.provenance.containers import clean
+from realdamage.provenance.precedence import Declared
 
 FIELDS = (
     *("Label", "ContentProducer", "ProduceID", "ReservedCode1"),
     *("ContentPropagator", "PropagateID", "ReservedCode2"),
 )
-# The variant of a cloud service, in EXIF's ImageDescription.
 SERVICE_FIELDS = ("ServiceProvider", "ServiceUser")
-_VALUES: dict[str, Declared] = {
-    "1": "ai_generated",
-    "2": "ai_possible",
-    "3": "ai_suspected",
-    "0": "none",
-}
-_MEANINGS: dict[Declared, str] = {
-    "ai_generated": "label_generated",
-    "ai_possible": "label_possible",
-    "ai_suspected": "label_suspected",
+"""The variant of a cloud service, in EXIF's ImageDescription."""
+_VALUES: dict[str, tuple[Declared, str]] = {
+    "1": ("ai_generated", "label_generated"),
+    "2": ("ai_possible", "label_possible"),
+    "3": ("ai_suspected", "label_suspected"),
 }
 # Labels of ByteDance's apps: other fields, other values. 0 says nothing.
 _PLATFORM_KEYS = ("aigc_label_type", "aigc_type")
+_WRAPPERS = ("AIGC", "aigc", "aigc_info", "AigcInfo", "aigcInfo", "data")
 _MAX_TEXT = 1 << 20
 _MAX_TRIES = 8
 _MAX_UNWRAPPED = 4
 
+# The web UI's last line: "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, …".
+_STEPS, _SAMPLER = re.compile(r"\bSteps: ?\d{1,5}\b"), re.compile(r"\bSampler: ?[\w +-]{1,60}")
+_PARAMETERS = re.compile(
+    r"\b(Steps|Sampler|CFG scale|Seed|Size|Model|Model hash|Denoising strength): ?([^,\n]{1,100})"
+)
+_EDITS = re.compile(r"\b(Denoising strength|Mask blur|Inpaint area): ?")
+_GRAPH = re.compile(r"\s*(prompt|workflow)\s*:\s*", re.IGNORECASE)
+_MAX_GRAPH = 2 << 20
+# PNG keywords of other programs, whose values are JSON with the model and the seed.
+_OTHER_KEYWORDS = {
+    "invokeai_metadata": "InvokeAI",
+    "sd-metadata": "InvokeAI",
+    "fooocus_scheme": "Fooocus",
+}
+
+
+class Recipe(NamedTuple):
+    """A generator's parameters: the finding's form, what it declares, fields, and sentence."""
+
+    form: str
+    declares: Declared
+    fields: dict[str, str]
+    said: Phrase
+
 
 def find_label(text: str) -> dict[str, str] | None:
-    """The fields of a label in `text`, or None without one of them.
-
-    Read as JSON, with or without an outer "AIGC", escaped for XML up to twice, as a string inside JSON, or as the bare
-    word AIGC followed by its JSON.
-    """
-    for values in _objects(text):
-        known = (*FIELDS, *SERVICE_FIELDS)
-        fields = {key: clean(_plain(values[key])) for key in known if key in values}
-        if fields:
-            return fields
-    return None
+    """The fields of a label in `text`, or None: as JSON, with or without an outer "AIGC", escaped
+    for XML up to twice, as a string inside JSON, or as the bare word AIGC followed by its JSON."""
+    return _fields_of(text, (*FIELDS, *SERVICE_FIELDS))
 
 
 def find_platform_label(text: str) -> dict[str, str] | None:
-    """A ByteDance app's own label (`aigc_label_type`, `aigc_type`) with its value; it is no label of the standard."""
-    if not any(key in text for key in _PLATFORM_KEYS):
-        return None
-    for values in _objects(text):
-        fields = {key: clean(_plain(values[key])) for key in _PLATFORM_KEYS if key in values}
-        if fields:
-            return fields
-    return None
+    """A ByteDance app's own label with its value; it is not a label of the standard."""
+    return _fields_of(text, _PLATFORM_KEYS) if "aigc_" in text else None
 
 
 def judge_label(fields: dict[str, str]) -> tuple[Declared, list[Phrase], bool]:
-    """What a label declares, the sentence for people, and whether its value is one of the standard's."""
+    """What a label declares, its sentence, and whether its value is one of the standard's."""
     value = fields.get("Label", "").strip()
     code = "1" if value.upper() == "AIGC" else value.removesuffix(".0")
-    declared: Declared = _VALUES.get(code, "ai_possible")
-    clear = code in ("1", "2", "3")
-    maker = next(
-        (fields[key] for key in ("ContentProducer", "ServiceProvider") if fields.get(key)), ""
-    )
+    clear = code in _VALUES
     if clear:
-        said = phrase(_MEANINGS[declared], value=value)
+        declared, meaning = _VALUES[code]
+        said = phrase(meaning, value=value)
     else:
+        declared = "none" if code == "0" else "ai_possible"
         said = phrase("label_unknown", value=value) if value else phrase("label_empty")
+    maker = fields.get("ContentProducer") or fields.get("ServiceProvider")
     producer = [phrase("label_producer", producer=maker)] if maker else []
     return declared, [phrase("label"), said, *producer, phrase("full_stop")], clear
 
 
 def judge_platform_label(fields: dict[str, str]) -> tuple[Declared, Phrase]:
-    """What a platform's own label declares: at most "possible", for its values are nowhere laid down."""
+    """What a platform's label declares: at most "possible", for its values are not documented."""
     told = ", ".join(f"{key}={value}" for key, value in fields.items())
-    declared: Declared = (
-        "ai_possible"
-        if any(value not in ("0", "", "None") for value in fields.values())
-        else "none"
-    )
-    return declared, phrase("platform_label", told=told)
+    says_nothing = set(fields.values()) <= {"0", "", "None"}
+    return "none" if says_nothing else "ai_possible", phrase("platform_label", told=told)
 
 
-def parse_object(text: str) -> dict[str, Any] | None:
-    """The JSON object at the start of `text`, whatever follows it; None without one, or when it is too deep or long."""
-    start = text[:_MAX_TEXT].lstrip("\ufeff \t\r\n")
-    if not start.startswith("{"):
+def find_recipe(text: str, keyword: str = "") -> Recipe | None:
+    """The recipe in `text`, or None. keyword: of the PNG text, or "" elsewhere.
+
+    It must look like one: parameters with steps and a sampler, a graph whose nodes have a type.
+    """
+    if keyword in _OTHER_KEYWORDS and _parse_object(text) is not None:
+        program = _OTHER_KEYWORDS[keyword]
+        said = phrase("recipe_program", program=program)
+        return Recipe("png_parameters", "ai_generated", {"program": program}, said)
+    end = text[-20_000:]
+    if _STEPS.search(end) and _SAMPLER.search(end):
+        fields = {name: clean(value) for name, value in _PARAMETERS.findall(end)}
+        if _EDITS.search(end):
+            return Recipe("png_parameters", "ai_edited", fields, phrase("recipe_edit_run"))
+        return Recipe("png_parameters", "ai_generated", fields, phrase("recipe_run"))
+    prefix = _GRAPH.match(text)
+    if prefix or keyword.lower() == "workflow" or "class_type" in text[:_MAX_GRAPH]:
+        return _comfyui(text[prefix.end() :] if prefix else text)
+    return None
+
+
+def _comfyui(text: str) -> Recipe | None:
+    if len(text) > _MAX_GRAPH:
         return None
     try:
-        value, _ = json.JSONDecoder().raw_decode(start)
+        graph = json.loads(text.strip("\x00 \r\n\t"))
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    kinds = _node_types(graph)
+    if not kinds:
+        return None
+    fields = {"nodes": str(len(kinds)), "types": clean(", ".join(sorted(set(kinds))))}
+    if not any("sampler" in kind.lower() for kind in kinds):
+        return Recipe("comfyui", "ai_possible", fields, phrase("comfyui_unknown"))
+    if any(kind.lower().startswith("loadimage") for kind in kinds):
+        return Recipe("comfyui", "ai_edited", fields, phrase("comfyui_edits"))
+    return Recipe("comfyui", "ai_generated", fields, phrase("comfyui_generates"))
+
+
+def _node_types(graph: Any) -> list[str]:
+    """The types of a graph's nodes, to run ({id: {class_type}}) or to draw ({nodes: [{type}]})."""
+    if not isinstance(graph, dict):
+        return []
+    if isinstance(graph.get("nodes"), list):
+        nodes, key = graph["nodes"], "type"
+    else:
+        nodes, key = list(graph.values()), "class_type"
+    found = [node.get(key) for node in nodes if isinstance(node, dict)]
+    return [kind for kind in found if isinstance(kind, str)]
+
+
+def _fields_of(text: str, names: tuple[str, ...]) -> dict[str, str] | None:
+    for values in _objects(text):
+        if fields := {name: clean(_plain(values[name])) for name in names if name in values}:
+            return fields
+    return None
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every object that may be a label: those in `text` and, a few layers down, those inside them."""
+    """Every object that may be a label: those in `text` and, a few layers down, inside them."""
     layers = [text[:_MAX_TEXT]]
     for _ in range(2):
         if "&" not in layers[-1]:
@@ -115,8 +164,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _first_objects(text: str) -> Iterator[dict[str, Any]]:
-    stripped = text.lstrip("\ufeff \t\r\n=\"'>:")
-    if (found := parse_object(stripped)) is not None:
+    if (found := _parse_object(text.lstrip("\ufeff \t\r\n=\"'>:"))) is not None:
         yield found
     position = -1
     for _ in range(_MAX_TRIES):
@@ -124,7 +172,7 @@ def _first_objects(text: str) -> Iterator[dict[str, Any]]:
         if position < 0:
             return
         brace = text.find("{", position, position + 24)
-        if brace >= 0 and (found := parse_object(text[brace:])) is not None:
+        if brace >= 0 and (found := _parse_object(text[brace:])) is not None:
             yield found
 
 
@@ -132,29 +180,28 @@ def _unwrapped(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield values
     inner: Any = values
     for _ in range(_MAX_UNWRAPPED):
-        inner = next(
-            (
-                inner[key]
-                for key in ("AIGC", "aigc", "aigc_info", "AigcInfo", "aigcInfo", "data")
-                if key in inner
-            ),
-            None,
-        )
+        inner = next((inner[key] for key in _WRAPPERS if key in inner), None)
         if isinstance(inner, str):
-            inner = parse_object(inner) or (
-                parse_object(html.unescape(inner)) if "&" in inner else None
-            )
+            inner = _parse_object(inner) or _parse_object(html.unescape(inner))
         if not isinstance(inner, dict):
             return
         yield inner
 
 
+def _parse_object(text: str) -> dict[str, Any] | None:
+    """The JSON object at the start of `text`; None without one, or when it is too deep or long."""
+    start = text[:_MAX_TEXT].lstrip("\ufeff \t\r\n")
+    if not start.startswith("{"):
+        return None
+    try:
+        value, _ = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _plain(value: Any) -> str:
-    """A JSON value as text; what is inside objects and lists is not repeated."""
-    return (
-        str(value)
-        if isinstance(value, str | int | float)
-        else ""
-        if value is None
-        else f"({type(value).__name__})"
-    )
+    """A JSON value as text; objects and lists by their type only."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, str | int | float) else f"({type(value).__name__})"

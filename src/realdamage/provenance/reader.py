@@ -1,35 +1,64 @@
-"""From a file's bytes to its provenance: every block to every reader that may understand it."""
+"""From a file's bytes to its provenance: each block of metadata goes to every reader that may
+understand it."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
-from realdamage.core.decoding import MAX_PIXELS, contents_of, name_of
+from realdamage.core.decode import MAX_PIXELS, contents_of, name_of
 from realdamage.core.verdict import Reason
 from realdamage.errors import PhotoError
-from realdamage.phrases.sentences import phrase
-from realdamage.phrases.templates import TEMPLATES
-from realdamage.provenance.blocks import Block, Blocks, clean, decode_text
-from realdamage.provenance.containers import find_blocks
-from realdamage.provenance.content_credentials import read_credentials
-from realdamage.provenance.exif import Exif, read_exif
-from realdamage.provenance.findings import (
-    exif_findings,
-    iim_findings,
-    segment_findings,
-    text_findings,
-    xmp_findings,
+from realdamage.phrases import ENGLISH, Phrase, phrase
+from realdamage.provenance.c2pa import TrustAnchors, read_credentials
+from realdamage.provenance.containers import Block, Blocks, clean, find_blocks
+from realdamage.provenance.exif_iim import Exif, decode_text, read_exif, read_iim
+from realdamage.provenance.generators import find_generator, find_handwriting
+from realdamage.provenance.labels import (
+    FIELDS,
+    find_label,
+    find_platform_label,
+    find_recipe,
+    judge_label,
+    judge_platform_label,
 )
-from realdamage.provenance.iim import read_iim
-from realdamage.provenance.precedence import conflicts, declared_by, in_order
-from realdamage.provenance.record import CameraFacts, Finding, Provenance
+from realdamage.provenance.precedence import (
+    CAPTURES,
+    DECLARING,
+    CameraFacts,
+    Declared,
+    Finding,
+    Provenance,
+    conflicts,
+    in_order,
+    source_type_code,
+)
 from realdamage.provenance.thumbnail import compare_thumbnail
-from realdamage.provenance.trust import TrustAnchors
-from realdamage.provenance.xmp import BrokenXmpError, XmpProperty, read_broken_xmp, read_xmp
+from realdamage.provenance.xmp import (
+    IPTC,
+    TC260,
+    BrokenXmpError,
+    XmpProperty,
+    read_broken_xmp,
+    read_xmp,
+)
 
-ABSENCE = TEMPLATES["absence"]
+ABSENCE = ENGLISH["absence"]
 _MAX_FINDINGS = 50
+# Fields that name the software, or whom to credit; of XMP by the local name, since prefixes vary.
+_XMP_SOFTWARE = ("CreatorTool", "Software", "softwareAgent", "AISystemUsed")
+_XMP_AUTHOR = ("Credit", "Source", "Make", "Model", "Artist", "creator")
+_XMP_TEXT = ("description", "UserComment", "ImageDescription", "parameters")
+_IIM_SOFTWARE, _IIM_AUTHOR = ("OriginatingProgram", "ProgramVersion"), ("By-line", "Credit")
+_TEXT_SOFTWARE = ("software", "generator", "creator tool", "creatortool")
+_TEXT_AUTHOR = ("source", "author", "artist", "make", "model")
+_IPTC_AI = ("AISystemUsed", "AISystemVersionUsed", "AIPromptInformation", "AIPromptWriterName")
+_SOURCE_TYPES: dict[Declared, str] = {
+    "ai_generated": "iptc_generated",
+    "ai_edited": "iptc_edited",
+    "ai_possible": "iptc_possible",
+}
 
 
 def read_provenance(
@@ -39,86 +68,45 @@ def read_provenance(
     trust_anchors: TrustAnchors | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Provenance:
-    """Read what a photo's file says of itself; `name` is what errors call it.
+    """Read what a photo's file says about its origin; errors call the photo `name`.
 
-    trust_anchors: authorities that the user trusts to say who signed content credentials; without, nobody is trusted.
-    max_pixels: the photo is not compared with its thumbnail when one of them has more.
-
-    Raises PhotoError only where there are no bytes to read: a missing or empty file. Whatever is broken becomes a note.
+    trust_anchors: authorities that you trust to say who signed; by default none.
+    max_pixels: a larger photo is not compared with its thumbnail.
+    Raises PhotoError only for a missing or empty file. Whatever is broken becomes a note.
     """
     data = contents_of(source)
+    name = name or name_of(source)
     if not isinstance(data, bytes):
-        raise PhotoError(
-            f"{name or 'photo'}: provenance is read from a file; give its bytes or its path"
-        )
+        raise PhotoError(f"{name}: provenance is read from a file; give its bytes or its path")
     if not data:
-        raise PhotoError(f"{name or name_of(source)}: the file is empty (0 bytes)")
-    blocks = find_blocks(data)
-    findings: list[Finding] = []
-    camera: list[Exif] = []
+        raise PhotoError(f"{name}: the file is empty (0 bytes)", code="empty_file")
+    reader = _Reader(find_blocks(data))
+    blocks = reader.blocks
     for block in list(blocks.found):
-        findings += _read_block(block, blocks, camera)
+        reader.read(block)
     if blocks.credentials:
-        findings += read_credentials(data, blocks, trust_anchors)
-    facts = _camera_facts(data, camera, blocks, max_pixels)
-    ordered = _distinct(findings)
+        reader.found += read_credentials(data, blocks, trust_anchors)
+    facts = _camera_facts(data, reader.camera, blocks, max_pixels)
+    ordered = _distinct(reader.found)
     if len(ordered) > _MAX_FINDINGS:
         blocks.limit(phrase("too_many_findings", count=len(ordered), kept=_MAX_FINDINGS))
         ordered = ordered[:_MAX_FINDINGS]
-    declared = declared_by(ordered)
+    declared = ordered[0].declares if ordered else "none"
     notes = [*conflicts(ordered), *blocks.notes]
     if declared == "none":
-        notes.append(
-            Reason.of("absence_proves_nothing", phrase("absence_proves_nothing"), phrase("absence"))
-        )
+        said = (phrase("absence_proves_nothing"), phrase("absence"))
+        notes.append(Reason.of("absence_proves_nothing", *said))
     trusted = trust_anchors.sha256 if trust_anchors else ""
-    return Provenance(
-        declared, ordered, facts, tuple(notes), hashlib.sha256(data).hexdigest(), trusted
-    )
-
-
-def _read_block(block: Block, blocks: Blocks, camera: list[Exif]) -> list[Finding]:
-    if block.kind == "xmp":
-        return _read_xmp(block.data, block.where, blocks)
-    if block.kind == "exif":
-        exif = read_exif(block.data)
-        for problem in exif.problems:
-            blocks.broken(phrase("about", name=block.where), phrase("exif_damaged", detail=problem))
-        camera.append(exif)
-        blocks.credentials = blocks.credentials or exif.credentials
-        found = exif_findings(exif, block.where, blocks)
-        return found + (_read_xmp(exif.xmp, f"XMP, {block.where}", blocks) if exif.xmp else [])
-    if block.kind == "iim":
-        iim = read_iim(block.data)
-        if iim.unread_from >= 0:
-            blocks.broken(
-                phrase("about", name=block.where), phrase("unread_from", position=iim.unread_from)
-            )
-        return iim_findings(iim, block.where, blocks)
-    text = decode_text(block.data)
-    if block.kind == "segment":
-        return segment_findings(text, block.where, blocks)
-    if block.keyword == "AIGC" and text.lstrip().startswith("<"):
-        return _read_xmp(block.data, block.where, blocks)
-    return text_findings(text, block.keyword, block.where, blocks)
-
-
-def _read_xmp(packet: bytes, where: str, blocks: Blocks) -> list[Finding]:
-    properties: list[XmpProperty]
-    try:
-        properties = read_xmp(packet)
-    except BrokenXmpError as error:
-        blocks.broken(phrase("about", name=where), phrase("xmp_damaged", detail=clean(error)))
-        properties, where = read_broken_xmp(packet), f"{where} (damaged)"
-    return xmp_findings(properties, where, blocks)
+    digest = hashlib.sha256(data).hexdigest()
+    return Provenance(declared, ordered, facts, tuple(notes), digest, trusted)
 
 
 def _camera_facts(data: bytes, camera: list[Exif], blocks: Blocks, max_pixels: int) -> CameraFacts:
-    """Of the first EXIF block that knows a thing; XMP is not asked."""
+    """Each fact from the first EXIF block that has it; XMP is not used."""
 
     def first(name: str) -> str:
         found = next((clean(exif.texts[name], 100) for exif in camera if name in exif.texts), "")
-        # ComfyUI keeps its graphs in these two fields of a WebP.
+        # ComfyUI keeps its graphs in Make and Model of a WebP.
         return "" if found.lower().startswith(("prompt:", "workflow:")) else found
 
     small = next((exif.thumbnail for exif in camera if exif.thumbnail), b"")
@@ -131,10 +119,165 @@ def _camera_facts(data: bytes, camera: list[Exif], blocks: Blocks, max_pixels: i
 
 
 def _distinct(findings: list[Finding]) -> tuple[Finding, ...]:
-    """In the order of the rule, each once: some programs write one label into several blocks of one kind."""
+    """In order of precedence, each once: some programs write one label into several blocks."""
     seen: dict[str, Finding] = {}
-    for finding in in_order(findings):
-        seen.setdefault(
-            repr((finding.form, finding.declares, sorted(finding.fields.items()))), finding
-        )
+    for one in in_order(findings):
+        seen.setdefault(repr((one.form, one.declares, sorted(one.fields.items()))), one)
     return tuple(seen.values())
+
+
+class _Reader:
+    """Collects the findings of a file; what cannot be understood becomes a note of `blocks`."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self.found: list[Finding] = []
+        self.camera: list[Exif] = []
+
+    def read(self, block: Block) -> None:
+        where = block.where
+        if block.kind == "xmp":
+            self._packet(block.data, where)
+        elif block.kind == "exif":
+            self._exif(block.data, where)
+        elif block.kind == "iim":
+            self._iim(block.data, where)
+        elif block.kind == "segment":
+            self._text(decode_text(block.data), where, "tc260_jpeg")
+        else:
+            self._png_text(block, where)
+
+    def _png_text(self, block: Block, where: str) -> None:
+        text, keyword = decode_text(block.data), block.keyword
+        if keyword == "AIGC" and text.lstrip().startswith("<"):
+            self._packet(block.data, where)
+            return
+        before = len(self.found)
+        self._text(text, where, "tc260_png", keyword)
+        if keyword == "AIGC" and len(self.found) == before:
+            self._unclear(where, phrase("label_broken"))
+        self._named(text, keyword, where, keyword.lower(), (_TEXT_SOFTWARE, _TEXT_AUTHOR))
+        self._by_hand({keyword: text}, where)
+
+    def _exif(self, data: bytes, where: str) -> None:
+        exif = read_exif(data)
+        for problem in exif.problems:
+            said = phrase("exif_damaged", detail=problem)
+            self.blocks.broken(phrase("about", name=where), said)
+        self.camera.append(exif)
+        self.blocks.credentials = self.blocks.credentials or exif.credentials
+        for name, text in exif.texts.items():
+            place = f"{name}, {where}"
+            is_description = name == "ImageDescription"
+            self._text(text, place, "tc260_description" if is_description else "tc260_exif")
+            self._named(text, name, place, name, (("Software",), ("Artist", "Make", "Model")))
+        self._by_hand(exif.texts, where)
+        if exif.xmp:
+            self._packet(exif.xmp, f"XMP, {where}")
+
+    def _iim(self, data: bytes, where: str) -> None:
+        texts, unread_from = read_iim(data)
+        if unread_from >= 0:
+            said = phrase("unread_from", position=unread_from)
+            self.blocks.broken(phrase("about", name=where), said)
+        for name, values in texts.items():
+            for text in values:
+                self._text(text, f"{name}, {where}", "tc260_jpeg")
+                self._named(text, name, f"{name}, {where}", name, (_IIM_SOFTWARE, _IIM_AUTHOR))
+        caption, author = (texts.get(name, [""])[0] for name in ("Caption", "By-line"))
+        self._by_hand({"Description": caption, "Artist": author}, where)
+
+    def _packet(self, packet: bytes, where: str) -> None:
+        try:
+            properties = read_xmp(packet)
+        except BrokenXmpError as error:
+            said = phrase("xmp_damaged", detail=clean(error))
+            self.blocks.broken(phrase("about", name=where), said)
+            properties, where = read_broken_xmp(packet), f"{where} (damaged)"
+        self._iptc(properties, where)
+        pieces: dict[str, str] = {}
+        for item in properties:
+            is_address = item.value.startswith(("http://", "https://"))
+            if item.namespace == TC260 and item.name in FIELDS:
+                pieces.setdefault(item.name, clean(item.value))
+            elif item.namespace == TC260:
+                if fields := find_label(item.value):
+                    self._label("tc260_xmp", fields, where)
+                elif item.value:
+                    self._unclear(where, phrase("label_broken"))
+            elif item.name in _XMP_TEXT:
+                self._text(item.value, where, "tc260_xmp")
+                self._by_hand({"Description": item.value}, where)
+            elif item.name == "provenance" and is_address and not self.blocks.credentials:
+                self.blocks.note("c2pa_remote", phrase("c2pa_address"))
+            else:
+                fields_of = (_XMP_SOFTWARE, _XMP_AUTHOR)
+                self._named(item.value, item.name, where, item.name, fields_of)
+        if pieces:
+            self._label("tc260_xmp", pieces, where)
+
+    def _iptc(self, properties: Iterable[XmpProperty], where: str) -> None:
+        ours = [item for item in properties if item.namespace == IPTC and item.name in _IPTC_AI]
+        system = {item.name: clean(item.value) for item in ours}
+        declared = False
+        for item in properties:
+            # Some programs write it in the namespace of IPTC Core.
+            if item.name.lower() == "digitalsourcetype":
+                code = clean(source_type_code(item.value))
+                declares = DECLARING.get(code, "none")
+                declared = declared or declares != "none"
+                other = "iptc_capture" if code in CAPTURES else "iptc_none"
+                said = phrase(_SOURCE_TYPES.get(declares, other), code=code)
+                self._add("iptc", declares, where, {"digital_source_type": code, **system}, said)
+        if system.get("AISystemUsed") and not declared:
+            said = phrase("iptc_system", system=system["AISystemUsed"])
+            self._add("iptc", "ai_generated", where, system, said)
+
+    def _text(self, text: str, where: str, form: str, keyword: str = "") -> None:
+        """A label, a platform's label, or a recipe in a text that may contain anything."""
+        if fields := find_label(text):
+            self._label(form, fields, where)
+        if fields := find_platform_label(text):
+            declares, said = judge_platform_label(fields)
+            self._add("platform_label", declares, where, fields, said)
+        if recipe := find_recipe(text, keyword):
+            self._add(recipe.form, recipe.declares, where, recipe.fields, recipe.said)
+
+    def _label(self, form: str, fields: dict[str, str], where: str) -> None:
+        declares, said, clear = judge_label(fields)
+        if not clear:
+            self._unclear(where, *said)
+        self._add(form, declares, where, fields, *said)
+
+    def _unclear(self, where: str, *said: Phrase) -> None:
+        self.blocks.note("label_unclear", phrase("about", name=where), *said)
+
+    def _named(
+        self,
+        text: str,
+        shown: str,
+        where: str,
+        name: str,
+        fields_of: tuple[tuple[str, ...], tuple[str, ...]],
+    ) -> None:
+        """A generator's name in the field `name`. fields_of: those of software, of authors."""
+        software, authors = fields_of
+        if name not in software and name not in authors:
+            return
+        if generator := find_generator(text, author=name in authors):
+            fields = {"generator": generator.name, "field": clean(shown), "text": clean(text)}
+            maybe = generator.declares == "ai_possible"
+            said = phrase("generator_maybe" if maybe else "generator_named", **fields)
+            self._add("generator_name", generator.declares, where, fields, said)
+
+    def _by_hand(self, texts: dict[str, str], where: str) -> None:
+        if generator := find_handwriting(texts):
+            said = phrase("generator_by_fields", generator=generator)
+            how = {"field": "several fields", "text": "as this generator fills them"}
+            fields = {"generator": generator, **how}
+            self._add("generator_name", "ai_generated", where, fields, said)
+
+    def _add(
+        self, form: str, declares: Declared, where: str, fields: dict[str, str], *said: Phrase
+    ) -> None:
+        self.found.append(Finding.of(form, declares, where, fields, said))

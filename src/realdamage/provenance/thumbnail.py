@@ -1,61 +1,51 @@
-"""Compares a photo with the small picture inside its file: whoever edits a photo often forgets it."""
+"""Compares a photo with the preview inside its file: whoever edits a photo often forgets it."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from realdamage.core.decoding import open_photo
-from realdamage.provenance.record import ThumbnailState
+from realdamage.core.decode import open_photo
+from realdamage.provenance.precedence import ThumbnailState
 
-Grey: TypeAlias = NDArray[np.float64]
 # Side of the grey versions that are compared, and of the blocks whose means are.
 _SIDE, _BLOCK = 48, 3
-# Largest difference of a block's mean, of 255, that a camera's own scaling, sharpening and compression make (tested).
 TOLERANCE = 32.0
-# A band at the edge is a bar of a letterbox when it is this dark.
-_DARK = 24
+"""Largest difference of a block's mean, of 255, from a camera's own scaling and sharpening
+(tested)."""
+_DARK = 24  # a band at the edge that is darker than this is the bar of a letterbox
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
-# A thumbnail has some 160x120 pixels; EXIF knows no other compression of it than JPEG.
-_MAX_THUMBNAIL_PIXELS, _MAX_THUMBNAIL_SIDE = 1_000_000, 2048
+_MAX_PIXELS, _MAX_SIDE = 1_000_000, 2048  # of a thumbnail, which usually has 160x120
 
 
 def compare_thumbnail(photo: bytes, thumbnail: bytes, max_pixels: int) -> ThumbnailState:
-    """ "matches" or "differs"; "none" when either cannot be decoded or has more than `max_pixels` pixels, or when the
-    thumbnail is not a JPEG, has more than 1,000,000 pixels or a side above 2,048.
+    """ "matches" or "differs"; "none" when either cannot be decoded or is too large, or when the
+    thumbnail is not a JPEG (EXIF allows no other compression).
 
-    Both as they lie in the file, in whichever of the four orientations fits best, for some programs turn only one. A
-    thumbnail of another shape may have bars, or show the middle: both are tried. Brightness and contrast of the whole
-    may differ; then no block of 1/16 of the side may differ by more than TOLERANCE.
+    All four rotations of the thumbnail are tried, since some programs turn only one of the two;
+    with another shape, without bars and as the photo's middle. Brightness and contrast may differ;
+    then no block of 1/16 of the side may differ by more than TOLERANCE.
     """
     if not thumbnail.startswith(b"\xff\xd8\xff"):
         return "none"
     try:
-        small = open_photo(thumbnail, "thumbnail", min(max_pixels, _MAX_THUMBNAIL_PIXELS))
-        if max(small.size) > _MAX_THUMBNAIL_SIDE:
+        small = open_photo(thumbnail, "thumbnail", min(max_pixels, _MAX_PIXELS))
+        if max(small.size) > _MAX_SIDE:
             return "none"
         whole = open_photo(photo, "photo", max_pixels)
         if whole.format not in _FORMATS:
             return "none"
-        whole.draft(
-            "L", (4 * _SIDE, 4 * _SIDE)
-        )  # a JPEG is decoded at that size; others as they are
-        return _compare(whole.convert("L"), small.convert("L"))
-    except Exception:  # decoders raise whatever they like on a broken file
+        whole.draft("L", (4 * _SIDE, 4 * _SIDE))  # a JPEG is decoded at about that size
+        grey, preview = whole.convert("L"), small.convert("L")
+        turned = [preview.rotate(angle, expand=True) for angle in (0, 90, 180, 270)]
+        best = min(_difference(*pair) for angle in turned for pair in _aligned(grey, angle))
+        return "matches" if best <= TOLERANCE else "differs"
+    except Exception:  # decoders raise all kinds of errors on a broken file
         return "none"
 
 
-def _compare(whole: Image.Image, small: Image.Image) -> ThumbnailState:
-    turned = [small.rotate(angle, expand=True) for angle in (0, 90, 180, 270)]
-    best = min(_difference(one, other) for angle in turned for one, other in _aligned(whole, angle))
-    return "matches" if best <= TOLERANCE else "differs"
-
-
 def _aligned(whole: Image.Image, small: Image.Image) -> list[tuple[Image.Image, Image.Image]]:
-    """Pairs that may show the same: as they are, without bars, and the photo's middle."""
+    """Pairs that may show the same: unchanged, without bars, and the photo's middle."""
     shape, wanted = whole.width / whole.height, small.width / small.height
     if abs(shape / wanted - 1) < 0.02:
         return [(whole, small)]
@@ -69,11 +59,10 @@ def _aligned(whole: Image.Image, small: Image.Image) -> list[tuple[Image.Image, 
 def _middle(image: Image.Image, shape: float) -> tuple[int, int, int, int]:
     """The largest box of `shape` (width / height) in the middle of an image."""
     width, height = image.size
-    if width / height > shape:
-        inner = max(1, round(height * shape))
-        return (width - inner) // 2, 0, (width - inner) // 2 + inner, height
-    inner = max(1, round(width / shape))
-    return 0, (height - inner) // 2, width, (height - inner) // 2 + inner
+    across, down = min(width, round(height * shape)), min(height, round(width / shape))
+    across, down = max(1, across), max(1, down)
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down
 
 
 def _has_bars(image: Image.Image, inside: tuple[int, int, int, int]) -> bool:
@@ -86,19 +75,15 @@ def _has_bars(image: Image.Image, inside: tuple[int, int, int, int]) -> bool:
 
 def _difference(one: Image.Image, other: Image.Image) -> float:
     """The largest difference of a block's mean, of 255, after one linear fit of all grey values."""
-    size = (_SIDE, _SIDE)
-    first, second = (
-        np.asarray(i.resize(size, Image.Resampling.BOX), np.float64) for i in (one, other)
-    )
+    size, box = (_SIDE, _SIDE), Image.Resampling.BOX
+    first, second = (np.asarray(image.resize(size, box), np.float64) for image in (one, other))
     spread = first.std()
     plain = (spread < 1, second.std() < 1)
     if all(plain):
         return float(abs(first.mean() - second.mean()))
-    if any(plain):
-        return 255.0
-    gain = float(((first - first.mean()) * (second - second.mean())).mean() / spread**2)
+    first, second = first - first.mean(), second - second.mean()
+    gain = float((first * second).mean() / spread**2) if not any(plain) else 0.0
     if gain <= 0:
         return 255.0
-    residual = (second - second.mean()) / max(gain, 0.25) - (first - first.mean())
-    blocks = residual.reshape(_SIDE // _BLOCK, _BLOCK, _SIDE // _BLOCK, _BLOCK).mean(axis=(1, 3))
-    return float(np.abs(blocks).max())
+    blocks = (second / max(gain, 0.25) - first).reshape(_SIDE // _BLOCK, _BLOCK, -1, _BLOCK)
+    return float(np.abs(blocks.mean(axis=(1, 3))).max())

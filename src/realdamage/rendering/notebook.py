@@ -1,39 +1,300 @@
-"""What every notebook begins with: where the repository is, and a sentence on what to run when a file is not there."""
+"""What the notebooks call: where the files are, and plots that can go on a slide as they are."""
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from pandas.io.formats.style import Styler
+from PIL import Image
+
+from realdamage.core.decode import decode
+from realdamage.core.overlay import draw_overlay
+from realdamage.core.policy import Calibration, Policy
+from realdamage.core.quality import file_jpeg_quality
+from realdamage.core.tiles import Cover, Photo, read_photo
+from realdamage.core.verdict import Verdict
+from realdamage.data.audit import AuditReport
+from realdamage.data.duplicates import Grouping
+from realdamage.data.manifest import Manifest, read_mask
+from realdamage.data.shortcuts import LIMIT, container_facts
+from realdamage.data.splits import components
+from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
+from realdamage.evaluation.economics import ThresholdChoice
+from realdamage.evaluation.perturbations import Perturbation, Pixels
+from realdamage.evaluation.predictions import PhotoDetector
+from realdamage.rendering import plots
+from realdamage.rendering.html import Report
+from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
+
+_VALUES = 9  # bars of a column; rarer values are counted together
+_SIDE = 320  # pixels of a picture's longer side
 
 
 class NotThereError(RealDamageError):
-    """A notebook shows the message alone: a reader wants to know what to run, not where it was noticed."""
+    """A notebook shows the message alone: a reader wants to know what to run, not where it
+    failed."""
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
 
 
 def repository(start: str | Path | None = None) -> Path:
-    """The folder that paths of a notebook are relative to: the nearest one at or above `start` (None: where the
-    notebook runs) that has a pyproject.toml, else `start` itself."""
+    """The nearest folder at or above `start` (None: the working folder) with a pyproject.toml, else
+    `start`."""
     here = Path(start or Path.cwd()).resolve()
-    return next(
-        (folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here
-    )
+    return next((up for up in (here, *here.parents) if (up / "pyproject.toml").is_file()), here)
 
 
 def existing(path: str | Path, name: str, made_by: str = "make quickstart") -> Path:
-    """The file or folder at `path`, taken from the repository when relative. name: the parameter it was given as.
-    Raises NotThereError with what to run: `made_by`, "" when nothing makes it."""
+    """The file or folder at `path`, relative to the repository. Raises NotThereError with what to
+    run, `made_by`."""
     found = repository() / path
     if not found.exists():
-        make = (
-            f"Run `{made_by}` in the repository's folder, or name your own"
-            if made_by
-            else "Name another"
-        )
+        advice = f"Run `{made_by}` in the repository's folder, or name" if made_by else "Name"
         raise NotThereError(
-            f"{name} = {str(path)!r}: nothing is there. {make} in the cell of parameters, then run all cells again."
+            f"{name} = {str(path)!r}: not found. {advice} another in the cell of parameters, then "
+            "run all cells again."
         )
     return found
+
+
+def style() -> None:
+    """Makes all plots of a notebook look like those of the report."""
+    plt.style.use(plots.STYLE | {"figure.figsize": (10.5, 4.8), "font.size": 10})
+
+
+def axes(title: str, columns: int = 1, rows: int = 1, height: float = 4.8) -> list[Axes]:
+    """The axes of a new figure, row by row. height: of the figure, in inches."""
+    style()
+    size = (10.5, height)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
+    return list(grid.flat)
+
+
+def plot_pictures(title: str, pictures: Sequence[tuple[Any, str]], columns: int = 4) -> None:
+    """Pictures, each under its caption."""
+    rows = max(1, -(-len(pictures) // columns))
+    panels = axes(title, columns, rows, 0.6 + rows * 11 / columns)
+    for panel in panels:
+        panel.set_axis_off()
+    for panel, (picture, text) in zip(panels, pictures, strict=False):
+        panel.imshow(picture)
+        panel.set_title(text, fontsize=9)
+
+
+def plot_counts(table: pd.DataFrame, columns: Sequence[str], share: bool = False) -> None:
+    """Photos of each label per value of some columns; share: of the label's photos."""
+    shown = [column for column in columns if (table[column] != "").any()] or ["label"]
+    for panel, column in zip(axes("Real and synthetic photos", len(shown)), shown, strict=True):
+        counts = pd.crosstab(table[column].replace("", "(none)"), table["label"])
+        counts = counts.reindex(columns=list(LABELS), fill_value=0)
+        counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+        if len(counts) > _VALUES:
+            rest = counts.iloc[_VALUES - 1 :].sum().to_frame(f"{len(counts) - _VALUES + 1} others")
+            counts = pd.concat([counts.iloc[: _VALUES - 1], rest.T])
+        if share:
+            counts = counts / counts.sum().clip(lower=1)
+        colours: Any = list(LABEL_COLOURS.values())
+        counts[::-1].plot.barh(
+            ax=panel, color=colours, width=0.75, title=column, legend=column == shown[0]
+        )
+        panel.set_ylabel("")
+        for bars in panel.containers:
+            panel.bar_label(bars, fmt="{:.0%}" if share else "{:,.0f}", padding=3, fontsize=8)  # type: ignore[arg-type]
+        panel.margins(x=0.15)
+
+
+def photo_of(manifest: Manifest, index: int) -> Image.Image:
+    """The photo at position `index`, with a line around its mask. Raises PhotoError,
+    ManifestError."""
+    rgb = decode(manifest.path(str(manifest.table["file_name"].iat[index])))
+    masked = bool(manifest.table["mask_file_name"].iat[index])
+    return plots.outlined(rgb, read_mask(manifest, index, rgb.shape[:2]) if masked else None, _SIDE)
+
+
+def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> None:
+    """Some photos of each kind, drawn at random, one kind a row."""
+    kinds, rng = manifest.table["kind"], np.random.default_rng(seed)
+    blank = Image.new("RGB", (1, 1), "white")
+    pictures: list[tuple[Image.Image, str]] = []
+    for kind in (kind for kind in (*KINDS, "") if (kinds == kind).any()):
+        chosen = rng.permutation(np.flatnonzero(kinds == kind))[:photos].tolist()
+        pictures += [(photo_of(manifest, index), kind or "(none)") for index in chosen]
+        pictures += [(blank, "")] * (photos - len(chosen))
+    plot_pictures("Photos by kind; outlined: what was painted or regenerated", pictures, photos)
+
+
+def file_table(manifest: Manifest) -> pd.DataFrame:
+    """What the files say without a look at the photo: file_name, label, size, saved (as),
+    bits_per_pixel."""
+    rows = []
+    for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
+        contents = manifest.path(name).read_bytes()
+        facts = container_facts(io.BytesIO(contents), name=manifest.path(name), size=len(contents))
+        quality = file_jpeg_quality(contents)
+        saved = facts["format"] if quality is None else f"JPEG {quality:.0f}"
+        bits = 8 * len(contents) / (facts["width"] * facts["height"])
+        rows.append((name, label, f"{facts['width']}×{facts['height']}", saved, bits))
+    return pd.DataFrame(rows, columns=["file_name", "label", "size", "saved", "bits_per_pixel"])
+
+
+def plot_audit(report: AuditReport) -> None:
+    """How well each shortcut tells the labels apart; a test fails when its whole interval lies
+    above the limit."""
+    rows = [(test.title, test.auroc, test.low, test.high) for test in report.tests]
+    colours = [BAD if test.failed else INK if test.blocking else QUIET for test in report.tests]
+    (panel,) = axes(report.summary.capitalize(), height=1.6 + 0.46 * len(rows))
+    panel.axvspan(LIMIT, 1, color=BAD, alpha=0.06, linewidth=0)
+    table = pd.DataFrame(rows, columns=["label", "value", "low", "high"])
+    plots.intervals(panel, table, "AUROC of a classifier that sees these facts alone", colours)
+    panel.set_xlim(0, 1)
+
+
+def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
+    """Pairs of photos found alike, the nearest first: a, b, bits that differ, same_group, across
+    (two splits, or "")."""
+    table, (a, b) = manifest.table, found.pairs.T
+    kept, split, name = components(table), table["split"].to_numpy(), table["file_name"].to_numpy()
+    apart = (split[a] != split[b]) & (split[a] != "") & (split[b] != "")
+    across = np.where(apart, split[a].astype(object) + " and " + split[b].astype(object), "")
+    pairs = {"a": name[a], "b": name[b], "bits": found.distances}
+    rows = pd.DataFrame(pairs | {"same_group": kept[a] == kept[b], "across": across})
+    return rows.sort_values("bits", kind="stable", ignore_index=True)
+
+
+def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame) -> None:
+    """Pairs of `look_alikes`, one photo above the other."""
+    place = {name: index for index, name in enumerate(manifest.table["file_name"])}
+    pictures = [(photo_of(manifest, place[name]), "") for name in (*pairs["a"], *pairs["b"])]
+    for number, pair in enumerate(pairs.itertuples()):
+        groups = "one group" if pair.same_group else "two groups"
+        pictures[number] = (pictures[number][0], f"{pair.bits} bits apart, {groups}")
+    plot_pictures("Do they show the same?", pictures, max(1, len(pairs)))
+
+
+def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None:
+    """The first of a report's "false_alarms" or "misses", each above its heat map."""
+    rows = report.values[examples][:most]
+    pictures: list[tuple[Any, str]] = []
+    for side in (0, 1):
+        for row in rows:
+            data = base64.b64decode(report.pictures[row["file_name"]][side].partition(",")[2])
+            picture = Image.open(io.BytesIO(data)) if data else Image.new("RGB", (1, 1), "white")
+            text = f"{row['kind']} {row['damage']}\n{row['score']:+.2f}, {row['outcome']}"
+            pictures.append((picture, row["note"] if side else text))
+    plot_pictures(title, pictures, max(1, len(rows)))
+
+
+def slice_map(table: pd.DataFrame, rows: str, columns: str, figure: str = "auroc") -> Styler:
+    """A figure of a `slice_table` by two keys as a coloured table; empty cells hold too few
+    photos."""
+    wide = table.pivot(index=rows, columns=columns, values=figure)
+    wide = wide.reindex(index=table[rows].unique())
+    coloured = wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1.0, axis=None)
+    return coloured.format("{:.2f}", na_rep="")
+
+
+def plot_slices(table: pd.DataFrame, by: str) -> None:
+    """AUROC of a `slice_table` by one key, without the slices that hold too few photos."""
+    known = table[table["auroc"].notna()]
+    keys = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
+    rows = known.rename(columns=keys).assign(label=known[by] + known["n"].map(" ({})".format))
+    (panel,) = axes(f"AUROC by {by}", height=1.7 + 0.3 * len(rows))
+    left_out = len(table) - len(known)
+    plots.intervals(panel, rows, f"AUROC; {left_out} values with too few photos are left out")
+
+
+def plot_ways(choice: ThresholdChoice) -> None:
+    """What a claim costs by each way of deciding, with 95% intervals, and how many claims a person
+    looks at."""
+    ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])][::-1]
+    names = [way.name.strip() for way in ways]
+    panels = axes("What a claim costs, by the way of deciding", 3, height=3.6)
+    for panel, key in zip(panels, ("cost", "reviewed", "accused"), strict=True):
+        values = np.array([getattr(way, key) for way in ways])
+        ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
+        errors = np.abs(np.transpose(ends) - values)
+        pd.Series(values, names).plot.barh(ax=panel, xerr=errors, color=GOOD, alpha=0.6, title=key)
+    for panel in panels[1:]:
+        panel.set_yticks([])
+        plots.percent_axis(panel.xaxis)
+
+
+class Seen(NamedTuple):
+    """A photo after a perturbation: rgb uint8 [h, w, 3], and what the detector says of it."""
+
+    title: str
+    rgb: npt.NDArray[np.uint8]
+    verdict: Verdict
+
+
+def judged_after(
+    detector: PhotoDetector, photo: Photo, perturbations: Sequence[Perturbation], *, seed: int = 0
+) -> list[Seen]:
+    """The photo as it is, then after each perturbation, judged as the robustness suite judges
+    it."""
+    whole = photo.rgb if photo.upright is None else photo.upright
+    seen = [Seen("As it is", whole, detector.predict_photo(photo))]
+    for each in perturbations:
+        changed = each(Pixels(whole, None), seed=seed, key=photo.sha256).rgb
+        again = read_photo(changed, detector.pixel_spec, name=each.name)
+        verdict = detector.predict_photo(replace(again, file_quality=each.file_quality))
+        seen.append(Seen(each.title, changed, verdict))
+    return seen
+
+
+def seen_table(seen: Sequence[Seen], calibration: Calibration | None, prior: float) -> pd.DataFrame:
+    """A row for each: score, probability at `prior`, outcome, codes of the reasons, and the photo's
+    quality."""
+    rows = []
+    for title, _, verdict in seen:
+        row: dict[str, Any] = {"photo": title, "score": verdict.score, "probability": None}
+        if calibration:
+            row["probability"] = calibration.probability(verdict.score, prior)
+        row["outcome"] = verdict.outcome
+        row["reasons"] = ", ".join(reason.code for reason in verdict.reasons)
+        rows.append(row | (asdict(verdict.quality) if verdict.quality else {}))
+    return pd.DataFrame(rows).set_index("photo")
+
+
+def plot_seen(seen: Sequence[Seen], policy: Policy | None = None) -> None:
+    """The score after each perturbation, with the two thresholds: does the verdict hold?"""
+    labels = [f"{title}: {verdict.outcome}" for title, _, verdict in seen]
+    rows = pd.DataFrame({"label": labels, "value": [each.verdict.score for each in seen]})
+    colours = [LABEL_COLOURS.get(each.verdict.outcome, QUIET) for each in seen]
+    (panel,) = axes("Does the verdict hold?", height=1.6 + 0.4 * len(seen))
+    plots.intervals(panel, rows.assign(low=np.nan, high=np.nan), "score", colours)
+    for threshold in (policy.t_real, policy.t_synthetic) if policy else ():
+        panel.axvline(threshold, color=INK, linewidth=1, linestyle="--")
+
+
+def overlay(rgb: npt.NDArray[np.uint8], verdict: Verdict) -> Image.Image:
+    """The photo under its heat map, without a caption."""
+    return draw_overlay(rgb, verdict).crop((0, 0, rgb.shape[1], rgb.shape[0]))
+
+
+def plot_tiles(photo: Photo, tiles: Cover, logits: npt.NDArray[np.float32]) -> None:
+    """How the photo is cut into overlapping tiles, and the network's logit for each."""
+    (panel,) = axes(f"{len(logits)} tiles and their logits (orange: synthetic)", height=6)
+    panel.imshow(photo.rgb)
+    panel.set_axis_off()
+    side = tiles.tiles.shape[1]
+    for (top, left), logit in zip(tiles.origins.tolist(), logits.tolist(), strict=True):
+        panel.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor="white"))
+        colour = LABEL_COLOURS["synthetic" if logit > 0 else "real"]
+        box = {"facecolor": colour, "alpha": 0.8, "linewidth": 0, "pad": 3}
+        place = (left + side / 2, top + side / 2)
+        panel.annotate(f"{logit:+.1f}", place, color="white", ha="center", va="center", bbox=box)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.core.decoding import Float32Array, UInt8Array
+from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.detector import PACKAGED_MODEL, Detector
-from realdamage.core.metadata import ModelMetadata, read_model_file, stored_policy_sha256
-from realdamage.core.photo import read_photo
+from realdamage.core.model_file import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.core.scorer import OnnxScorer, TileScorer
+from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import ModelFileError
 from realdamage.service.limits import DeadlineError

@@ -18,9 +18,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from realdamage.core.listing import FORMULA
 from realdamage.core.policy import Outcome
 from realdamage.errors import RealDamageError
+from realdamage.files import FORMULA
 from realdamage.service.store import has_room
 
 Decision = Literal["real", "synthetic", "unsure"]

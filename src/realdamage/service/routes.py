@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from realdamage.claims import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
 from realdamage.core.detector import Detector
-from realdamage.core.photo import read_photo
+from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.provenance import TrustAnchors, read_provenance

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from realdamage.core.decoding import MAX_PIXELS
+from realdamage.core.decode import MAX_PIXELS
 from realdamage.errors import UsageError
 
 PREFIX = "REALDAMAGE_"

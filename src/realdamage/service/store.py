@@ -21,8 +21,8 @@ from typing import Any
 
 from realdamage.claims import Claim, ClaimIndex, EvidenceLog, write_evidence
 from realdamage.claims.evidence import EVENT, HTML_NAME, JSON_NAME, LOG_NAME
+from realdamage.claims.index import Fingerprint
 from realdamage.claims.log import locked, time_of
-from realdamage.claims.sightings import Fingerprint
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.service.schemas import CLAIM_ID, Refusal
 

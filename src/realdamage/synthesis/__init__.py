@@ -1,1 +1,1 @@
-"""Engines that make photos of real and of AI-synthesized damage, and the recipe runner that writes them."""
+"""Engines that make AI-synthesized damage, and the recipes that make sets of photos with them."""

@@ -1,54 +1,54 @@
-"""Honest overlays: what buyers and support staff add to a real photo without touching what it shows.
+"""Honest overlays: what buyers and support staff add to a real photo without touching what it
+shows.
 
-Arrows, circles, boxes, strokes, captions, dates, stickers, a mosaic over an address, a little more brightness. Such
-photos stay real, and a detector must not take the overlay for a forgery.
+Arrows, circles, boxes, strokes, captions, dates, stickers, a mosaic over an address, a little more
+brightness. Such photos stay real, and a detector must not take the overlay for a forgery.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from realdamage.errors import SynthesisError
-from realdamage.synthesis.engine import Edit
-from realdamage.synthesis.fields import walk
-from realdamage.synthesis.scenery.labels import contrast, font, name
+from realdamage.synthesis.engine import RGB, Edit, Mask
+from realdamage.synthesis.fields import Walk
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
-_PENS: tuple[Colour, ...] = (
-    (230, 30, 30),
-    (250, 210, 20),
-    (30, 170, 60),
-    (30, 90, 230),
-    (255, 255, 255),
-    (15, 15, 15),
-    (240, 60, 170),
+_PENS = (
+    *((230, 30, 30), (250, 210, 20), (30, 170, 60), (30, 90, 230)),
+    *((255, 255, 255), (15, 15, 15), (240, 60, 170)),
 )
 _WORDS = (
-    "broken here",
-    "see crack",
-    "DAMAGED",
-    "look!",
-    "scratch",
-    "arrived like this",
-    "defect",
-    "refund please",
-    "this side",
-    "??",
-    "stain",
+    *("broken here", "see crack", "DAMAGED", "look!", "scratch", "arrived like this", "defect"),
+    *("refund please", "this side", "??", "stain"),
+)
+_SYLLABLES = (
+    *("ba", "ve", "lo", "mi", "ra", "ton", "ka", "su", "ner"),
+    *("fi", "do", "pel", "gra", "zu", "ti", "mo", "sha", "quin"),
 )
 _OVERSAMPLE_UP_TO = 1600  # long side; beyond it a pixel is fine enough for a smooth line
 
 
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font at a size in pixels, the same on every machine."""
+    return ImageFont.load_default(size)
+
+
 @dataclass(frozen=True)
 class _Overlay:
-    """A transparent sheet over a photo (w, h): draw in photo pixels; `spot` is what the marks point at."""
+    """A transparent sheet over a photo of `size` (w, h), drawn on in pixels of the photo.
+
+    scale: pixels of the sheet for one of the photo. spot, reach: what the marks point at, and its
+    size.
+    """
 
     draw: ImageDraw.ImageDraw
     scale: int
@@ -59,10 +59,8 @@ class _Overlay:
     width: float
     rng: np.random.Generator
 
-    def line(
-        self, points: Sequence[Point], width: float | None = None, fill: Colour | None = None
-    ) -> None:
-        thick = max(1, round((self.width if width is None else width) * self.scale))
+    def line(self, points: Sequence[Point], width: float = 0.0, fill: Colour | None = None) -> None:
+        thick = max(1, round((width or self.width) * self.scale))
         scaled = [(x * self.scale, y * self.scale) for x, y in points]
         self.draw.line(scaled, fill=(*(fill or self.pen), 255), width=thick, joint="curve")
 
@@ -70,175 +68,128 @@ class _Overlay:
         self.draw.polygon([(x * self.scale, y * self.scale) for x, y in points], fill=(*fill, 255))
 
     def disc(self, centre: Point, rx: float, ry: float, fill: Colour) -> None:
-        x, y = centre
-        box = tuple(v * self.scale for v in (x - rx, y - ry, x + rx, y + ry))
-        self.draw.ellipse((box[0], box[1], box[2], box[3]), fill=(*fill, 255))
+        (x, y), scale = centre, self.scale
+        box = ((x - rx) * scale, (y - ry) * scale, (x + rx) * scale, (y + ry) * scale)
+        self.draw.ellipse(box, fill=(*fill, 255))
 
     def text(
         self, at: Point, text: str, height: float, fill: Colour, backing: Colour | None = None
     ) -> None:
-        """Text whose left middle is at `at`, moved so that it starts inside the photo."""
-        face = font(max(7, round(height * self.scale)))
-        left, top, right, bottom = (
-            v / self.scale for v in self.draw.textbbox((0, 0), text, font=face)
-        )
+        """Text that begins at `at`, moved so that it starts inside the photo."""
+        scale = self.scale
+        face = _font(max(7, round(height * scale)))
+        box = self.draw.textbbox((0, 0), text, font=face)
+        left, top, right, bottom = (v / scale for v in box)
         x = float(np.clip(at[0], 2, max(2.0, self.size[0] - (right - left) - 4)))
         y = float(np.clip(at[1], 2, max(2.0, self.size[1] - (bottom - top) - 4)))
         if backing is not None:
-            box = tuple(
-                v * self.scale for v in (x - 3, y - 2, x + right - left + 3, y + bottom - top + 3)
-            )
-            self.draw.rectangle((box[0], box[1], box[2], box[3]), fill=(*backing, 255))
-        self.draw.text(
-            ((x - left) * self.scale, (y - top) * self.scale), text, font=face, fill=(*fill, 255)
-        )
+            end_x, end_y = x + right - left + 3, y + bottom - top + 3
+            corners = ((x - 3) * scale, (y - 2) * scale, end_x * scale, end_y * scale)
+            self.draw.rectangle(corners, fill=(*backing, 255))
+        start = ((x - left) * scale, (y - top) * scale)
+        self.draw.text(start, text, font=face, fill=(*fill, 255))
 
     def somewhere(self) -> Point:
         x, y = self.rng.random(2) * self.size
         return float(x), float(y)
 
 
-def _ring(
-    centre: Point, rx: float, ry: float, turns: float, wobble: float, rng: np.random.Generator
-) -> list[Point]:
-    angles = np.linspace(0, 2 * np.pi * turns, 48) + rng.uniform(0, 2 * np.pi)
-    drift = 1 + wobble * np.cumsum(rng.normal(0, 0.25, 48)) / 3
-    x, y = centre[0] + rx * drift * np.cos(angles), centre[1] + ry * drift * np.sin(angles)
-    return list(zip(x.tolist(), y.tolist(), strict=True))
-
-
 def _circle(o: _Overlay) -> None:
     by_hand = o.rng.random() < 0.6
-    rx, ry = o.reach * o.rng.uniform(0.8, 1.3, 2)
-    o.line(
-        _ring(
-            o.spot, float(rx), float(ry), 1.08 if by_hand else 1.0, 0.12 if by_hand else 0.0, o.rng
-        )
-    )
+    rx, ry = (float(radius) for radius in o.reach * o.rng.uniform(0.8, 1.3, 2))
+    turns, wobble = (1.08, 0.12) if by_hand else (1.0, 0.0)
+    angles = np.linspace(0, 2 * np.pi * turns, 48) + o.rng.uniform(0, 2 * np.pi)
+    drift = 1 + wobble * np.cumsum(o.rng.normal(0, 0.25, 48)) / 3
+    x, y = o.spot[0] + rx * drift * np.cos(angles), o.spot[1] + ry * drift * np.sin(angles)
+    o.line(list(zip(x.tolist(), y.tolist(), strict=True)))
 
 
 def _box(o: _Overlay) -> None:
     rx, ry = o.reach * o.rng.uniform(0.7, 1.3, 2)
-    x, y = o.spot
-    o.line(
-        [
-            (x - rx, y - ry),
-            (x + rx, y - ry),
-            (x + rx, y + ry),
-            (x - rx, y + ry),
-            (x - rx, y - ry),
-            (x + rx, y - ry),
-        ]
-    )
+    turns = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1), (1, -1))
+    o.line([(o.spot[0] + dx * rx, o.spot[1] + dy * ry) for dx, dy in turns])
 
 
 def _arrow(o: _Overlay) -> None:
     angle, length = o.rng.uniform(0, 2 * np.pi), o.reach * o.rng.uniform(1.2, 2.5)
     away = np.array([np.cos(angle), np.sin(angle)])
     tip = np.array(o.spot) + away * o.reach * 0.3
-    tail, head = tip + away * length, max(4 * o.width, 0.3 * length)
+    head = max(4 * o.width, 0.3 * length)
     side = np.array([-away[1], away[0]]) * head * 0.45
-    o.line([(float(p[0]), float(p[1])) for p in (tail, tip + away * head * 0.8)])
-    o.polygon(
-        [
-            (float(p[0]), float(p[1]))
-            for p in (tip, tip + away * head + side, tip + away * head - side)
-        ],
-        o.pen,
+    barb = tip + away * head
+    o.line(
+        [(x, y) for x, y in ((tip + away * length).tolist(), (tip + away * head * 0.8).tolist())]
     )
+    o.polygon([(x, y) for x, y in np.stack([tip, barb + side, barb - side]).tolist()], o.pen)
 
 
 def _stroke(o: _Overlay) -> None:
-    path = walk(
-        o.rng,
-        o.somewhere(),
-        float(o.rng.uniform(0, 6.3)),
-        o.reach * 3,
-        max(2.0, o.reach / 8),
-        wander=0.5,
-        straighten=0.1,
-    )
-    o.line([(float(x), float(y)) for x, y in path])
+    walk = Walk(max(2.0, o.reach / 8), wander=0.5, straighten=0.1)
+    path = walk.points(o.rng, o.somewhere(), float(o.rng.uniform(0, 6.3)), o.reach * 3)
+    o.line([(x, y) for x, y in path.tolist()])
 
 
 def _caption(o: _Overlay) -> None:
     height = o.width * o.rng.uniform(4, 8)
-    backing = contrast(o.pen) if o.rng.random() < 0.4 else None
-    o.text(
-        (o.spot[0] - o.reach, o.spot[1] + o.reach * 1.3),
-        str(o.rng.choice(_WORDS)),
-        height,
-        o.pen,
-        backing,
-    )
+    backing = None
+    if o.rng.random() < 0.4:
+        backing = (250, 250, 250) if sum(o.pen) < 380 else (15, 15, 15)
+    at = (o.spot[0] - o.reach, o.spot[1] + o.reach * 1.3)
+    o.text(at, str(o.rng.choice(_WORDS)), height, o.pen, backing)
 
 
 def _date(o: _Overlay) -> None:
-    day, month, year, hour, minute = (
-        int(o.rng.integers(a, b)) for a, b in ((1, 29), (1, 13), (2015, 2027), (0, 24), (0, 60))
+    ranges = ((1, 29), (1, 13), (2015, 2027), (0, 24), (0, 60))
+    day, month, year, hour, minute = (int(o.rng.integers(*bounds)) for bounds in ranges)
+    camera = "".join(str(part) for part in o.rng.choice(_SYLLABLES, int(o.rng.integers(2, 4))))
+    texts = (
+        f"{year}/{month:02d}/{day:02d} {hour:02d}:{minute:02d}",
+        f"{day:02d}.{month:02d}.{year}",
+        f"{camera.capitalize()} {year}-{month:02d}-{day:02d}",
     )
-    text = str(
-        o.rng.choice(
-            [
-                f"{year}/{month:02d}/{day:02d} {hour:02d}:{minute:02d}",
-                f"{day:02d}.{month:02d}.{year}",
-                f"{name(o.rng)} {year}-{month:02d}-{day:02d}",
-            ]
-        )
-    )
-    x, y = (
-        o.size[0] * float(o.rng.choice([0.03, 0.55])),
-        o.size[1] * float(o.rng.choice([0.03, 0.92])),
-    )
-    o.text(
-        (x, y),
-        text,
-        o.width * o.rng.uniform(3.5, 5.5),
-        (255, 160, 40) if o.rng.random() < 0.5 else (250, 250, 250),
-    )
+    text = str(o.rng.choice(texts))
+    x = o.size[0] * float(o.rng.choice([0.03, 0.55]))
+    y = o.size[1] * float(o.rng.choice([0.03, 0.92]))
+    height = o.width * o.rng.uniform(3.5, 5.5)
+    o.text((x, y), text, height, (255, 160, 40) if o.rng.random() < 0.5 else (250, 250, 250))
+
+
+def _face(o: _Overlay, x: float, y: float, r: float) -> None:
+    o.disc((x, y), r, r, (255, 205, 50))
+    for side in (-1, 1):
+        o.disc((x + side * 0.35 * r, y - 0.25 * r), 0.11 * r, 0.18 * r, (60, 40, 20))
+    mood = float(o.rng.choice([-1, 1]))
+    mouth = np.linspace(-1, 1, 12).tolist()
+    points = [(x + 0.5 * r * m, y + r * (0.35 + mood * 0.2 * (1 - m * m))) for m in mouth]
+    o.line(points, 0.1 * r, (60, 40, 20))
+
+
+def _heart(o: _Overlay, x: float, y: float, r: float) -> None:
+    t = np.linspace(0, 2 * np.pi, 40)
+    across = (16 * np.sin(t) ** 3).tolist()
+    up = (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)).tolist()
+    points = [(x + r * a / 16, y - r * b / 16) for a, b in zip(across, up, strict=True)]
+    o.polygon(points, (230, 40, 60))
+
+
+def _warning(o: _Overlay, x: float, y: float, r: float) -> None:
+    corners = [(x + 1.1 * r * np.sin(a), y - 1.1 * r * np.cos(a)) for a in (0, 2.094, 4.189)]
+    o.polygon(corners, (250, 200, 20))
+    o.line([*corners, corners[0]], 0.12 * r, (20, 20, 20))
+    o.line([(x, y - 0.5 * r), (x, y + 0.1 * r)], 0.16 * r, (20, 20, 20))
+    o.disc((x, y + 0.32 * r), 0.09 * r, 0.09 * r, (20, 20, 20))
+
+
+def _tick(o: _Overlay, x: float, y: float, r: float) -> None:
+    o.disc((x, y), r, r, (40, 180, 80) if o.rng.random() < 0.5 else (225, 50, 50))
+    points = [(x - 0.5 * r, y), (x - 0.1 * r, y + 0.4 * r), (x + 0.5 * r, y - 0.4 * r)]
+    o.line(points, 0.2 * r, (255, 255, 255))
 
 
 def _sticker(o: _Overlay) -> None:
     x, y = o.somewhere()
     r = o.reach * o.rng.uniform(0.4, 0.9)
-    kind = int(o.rng.integers(4))
-    if kind == 0:  # a face
-        o.disc((x, y), r, r, (255, 205, 50))
-        for side in (-1, 1):
-            o.disc((x + side * 0.35 * r, y - 0.25 * r), 0.11 * r, 0.18 * r, (60, 40, 20))
-        mood = float(o.rng.choice([-1, 1]))
-        mouth = np.linspace(-1, 1, 12)
-        o.line(
-            [(x + 0.5 * r * m, y + r * (0.35 + mood * 0.2 * (1 - m * m))) for m in mouth.tolist()],
-            0.1 * r,
-            (60, 40, 20),
-        )
-    elif kind == 1:  # a heart
-        t = np.linspace(0, 2 * np.pi, 40)
-        hx, hy = (
-            16 * np.sin(t) ** 3,
-            13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t),
-        )
-        o.polygon(
-            [
-                (x + r * a / 16, y - r * b / 16)
-                for a, b in zip(hx.tolist(), hy.tolist(), strict=True)
-            ],
-            (230, 40, 60),
-        )
-    elif kind == 2:  # a warning sign
-        corners = [(x + 1.1 * r * np.sin(a), y - 1.1 * r * np.cos(a)) for a in (0, 2.094, 4.189)]
-        o.polygon(corners, (250, 200, 20))
-        o.line([*corners, corners[0]], 0.12 * r, (20, 20, 20))
-        o.line([(x, y - 0.5 * r), (x, y + 0.1 * r)], 0.16 * r, (20, 20, 20))
-        o.disc((x, y + 0.32 * r), 0.09 * r, 0.09 * r, (20, 20, 20))
-    else:  # a tick or a cross on a disc
-        o.disc((x, y), r, r, (40, 180, 80) if o.rng.random() < 0.5 else (225, 50, 50))
-        o.line(
-            [(x - 0.5 * r, y), (x - 0.1 * r, y + 0.4 * r), (x + 0.5 * r, y - 0.4 * r)],
-            0.2 * r,
-            (255, 255, 255),
-        )
+    (_face, _heart, _warning, _tick)[int(o.rng.integers(4))](o, x, y, r)
 
 
 _DRAWN: dict[str, Callable[[_Overlay], None]] = {
@@ -252,40 +203,30 @@ _DRAWN: dict[str, Callable[[_Overlay], None]] = {
 }
 
 
-def _rectangle(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[slice, slice]:
-    h, w = shape
+def _mosaic(rgb: RGB, rng: np.random.Generator) -> RGB:
+    """Hides a rectangle, as over an address: large pixels, or a strong blur."""
+    out, (h, w) = rgb.copy(), rgb.shape[:2]
     tall, wide = (max(4, int(side * rng.uniform(0.08, 0.28))) for side in (h, w))
     y, x = int(rng.integers(0, max(1, h - tall))), int(rng.integers(0, max(1, w - wide)))
-    return slice(y, y + tall), slice(x, x + wide)
-
-
-def _mosaic(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Hides a rectangle, as over an address: large pixels, or a strong blur."""
-    out, where = rgb.copy(), _rectangle(rng, (rgb.shape[0], rgb.shape[1]))
+    where = slice(y, y + tall), slice(x, x + wide)
     part = Image.fromarray(out[where])
-    block = max(3, round(min(rgb.shape[:2]) * rng.uniform(0.015, 0.04)))
-    small = part.resize(
-        (max(1, part.width // block), max(1, part.height // block)), Image.Resampling.BOX
-    )
+    block = max(3, round(min(h, w) * rng.uniform(0.015, 0.04)))
+    size = (max(1, part.width // block), max(1, part.height // block))
     filling = Image.Resampling.NEAREST if rng.random() < 0.6 else Image.Resampling.BICUBIC
-    out[where] = np.asarray(small.resize(part.size, filling))
+    out[where] = np.asarray(part.resize(size, Image.Resampling.BOX).resize(part.size, filling))
     return out
 
 
-def _tone(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Brightness, contrast and gamma of the whole photo, moderately."""
-    levels = np.arange(256) / 255
-    curve = (
-        0.5
-        + (levels ** np.exp(rng.normal(0, 0.18)) - 0.5) * rng.uniform(0.85, 1.2)
-        + rng.normal(0, 0.04)
-    )
+def _tone(rgb: RGB, rng: np.random.Generator) -> RGB:
+    """Changes brightness, contrast and gamma of the whole photo, moderately."""
+    curve = (np.arange(256) / 255) ** np.exp(rng.normal(0, 0.18)) - 0.5
+    curve = 0.5 + curve * rng.uniform(0.85, 1.2) + rng.normal(0, 0.04)
     table = (np.clip(curve, 0, 1) * 255 + 0.5).astype(np.uint8)
-    toned: NDArray[np.uint8] = table[rgb]
+    toned: RGB = table[rgb]
     return toned
 
 
-_RETOUCHED: dict[str, Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]] = {
+_RETOUCHED: dict[str, Callable[[RGB, np.random.Generator], RGB]] = {
     "mosaic": _mosaic,
     "tone": _tone,
 }
@@ -294,37 +235,26 @@ ANNOTATIONS = (*_DRAWN, *_RETOUCHED)
 
 @dataclass(frozen=True)
 class Annotate:
-    """Puts one to `most` honest annotations of the given `kinds` (names of ANNOTATIONS) on a photo.
+    """Puts one to three honest annotations on a photo.
 
-    Raises SynthesisError when `kinds` is empty or has an unknown name, or `most` is below 1.
+    kinds: some of ANNOTATIONS. Raises SynthesisError for any other, or none.
     """
 
     kinds: Sequence[str] = ANNOTATIONS
-    most: int = 3
-    generator: str = ""
-    family: str = ""
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in ANNOTATIONS]
         if unknown or not self.kinds:
-            found = f'"{unknown[0]}"' if unknown else "none"
             raise SynthesisError(
-                f"Annotate: kinds must be some of {', '.join(ANNOTATIONS)}; found {found}."
+                f"annotations {unknown}: unknown; give at least one of {', '.join(ANNOTATIONS)}"
             )
-        if self.most < 1:
-            raise SynthesisError(f"Annotate: most must be at least 1, found {self.most}.")
 
-    def apply(
-        self,
-        rgb: NDArray[np.uint8],
-        rng: np.random.Generator,
-        region: NDArray[np.bool_] | None = None,
-    ) -> Edit:
+    def apply(self, rgb: RGB, rng: np.random.Generator, region: Mask | None = None) -> Edit:
         """Annotates rgb: uint8 [h, w, 3]; the mask holds exactly the pixels whose bytes changed.
 
-        region: bool [h, w], what the marks point at (real damage, say); a place near the middle when None or empty.
+        region: bool [h, w], what the marks point at; None or empty: a place near the middle.
         """
-        count = min(int(rng.integers(1, self.most + 1)), len(self.kinds))
+        count = min(int(rng.integers(1, 4)), len(self.kinds))
         chosen = [str(kind) for kind in rng.choice(list(self.kinds), count, replace=False)]
         out = rgb
         for kind in chosen:
@@ -333,15 +263,10 @@ class Annotate:
         drawn = [kind for kind in chosen if kind in _DRAWN]
         if drawn:
             out = _overlaid(out, drawn, rng, region)
-        return Edit(rgb=out, mask=(out != rgb).any(-1), damage="")
+        return Edit(out, (out != rgb).any(-1))
 
 
-def _overlaid(
-    rgb: NDArray[np.uint8],
-    kinds: Sequence[str],
-    rng: np.random.Generator,
-    region: NDArray[np.bool_] | None,
-) -> NDArray[np.uint8]:
+def _overlaid(rgb: RGB, kinds: Sequence[str], rng: np.random.Generator, region: Mask | None) -> RGB:
     h, w = rgb.shape[:2]
     scale = 2 if max(h, w) <= _OVERSAMPLE_UP_TO else 1
     sheet = Image.new("RGBA", (w * scale, h * scale))
@@ -350,10 +275,8 @@ def _overlaid(
         spot = (float(x.mean()), float(y.mean()))
         reach = float(max(np.ptp(x), np.ptp(y))) * 0.6 + 0.02 * min(h, w)
     else:
-        spot = (
-            float(w * np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)),
-            float(h * np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)),
-        )
+        across, down = (float(np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)) for _ in range(2))
+        spot = (w * across, h * down)
         reach = min(h, w) * float(rng.uniform(0.06, 0.2))
     overlay = _Overlay(
         draw=ImageDraw.Draw(sheet),

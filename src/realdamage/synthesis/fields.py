@@ -1,11 +1,12 @@
-"""Random fields and shapes that both the studio's surfaces and the damage are made of: noise, outlines, strokes.
+"""Random fields and shapes that damage and annotations are drawn with: noise, outlines, strokes.
 
-Everything is float32, vectorised, and a pure function of its arguments and the generator.
+Everything is float32, vectorised, and a pure function of its arguments and the random generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,61 +15,45 @@ from scipy import ndimage
 
 Array = NDArray[np.float32]
 Stroke = tuple[float, float, float, float, float]
-"""A straight piece of a line: x0, y0, x1, y1 and its width, all in pixels."""
+"""A straight piece of a line: x0, y0, x1, y1 and its width, in pixels."""
 
 _LEVELS = np.arange(256) / 255.0
 _TO_LINEAR: Array = np.where(
     _LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4
 ).astype(np.float32)
-_CODES = 4096
-_LINEAR = np.arange(_CODES + 1) / _CODES
 # Square-root spacing, because the sRGB curve is steep near black.
+_CODES = 4096
+_LINEAR = (np.arange(_CODES + 1) / _CODES) ** 2
 _TO_SRGB: Array = np.where(
-    _LINEAR**2 <= 0.0031308,
-    12.92 * _LINEAR**2,
-    1.055 * np.maximum(_LINEAR**2, 1e-9) ** (1 / 2.4) - 0.055,
+    _LINEAR <= 0.0031308, 12.92 * _LINEAR, 1.055 * np.maximum(_LINEAR, 1e-9) ** (1 / 2.4) - 0.055
 ).astype(np.float32)
 
 
 def to_linear(rgb: NDArray[np.uint8]) -> Array:
-    """sRGB bytes -> linear light in 0..1, same shape (IEC 61966-2-1)."""
+    """sRGB bytes to linear light in 0..1, same shape (IEC 61966-2-1)."""
     return _TO_LINEAR[rgb]
 
 
-def to_srgb(linear: Array) -> Array:
-    """Linear light -> sRGB value in 0..1 (clipped), same shape, exact to a tenth of an 8-bit level."""
-    index = np.sqrt(np.clip(linear, 0.0, 1.0)) * _CODES + 0.5
-    return _TO_SRGB[index.astype(np.int32)]
-
-
 def to_bytes(linear: Array) -> NDArray[np.uint8]:
-    """Linear light -> sRGB bytes, same shape; `to_bytes(to_linear(rgb))` is rgb."""
-    return (to_srgb(linear) * 255.0 + 0.5).astype(np.uint8)
-
-
-def dot(vector: Array, planes: Array) -> Array:
-    """vector [3] times planes [3, ...]: [...]. Without BLAS, whose threads get in each other's way in parallel runs."""
-    x, y, z = vector.astype(np.float32)
-    product: Array = x * planes[0] + y * planes[1] + z * planes[2]
-    return product
-
-
-def mix(matrix: Array, planes: Array) -> Array:
-    """matrix [k, 3] times planes [3, ...]: [k, ...]."""
-    return np.stack([dot(row, planes) for row in matrix])
+    """Linear light to sRGB bytes, same shape, clipped; `to_bytes(to_linear(rgb))` is rgb."""
+    index = (np.sqrt(np.clip(linear, 0.0, 1.0)) * _CODES + 0.5).astype(np.int32)
+    return (_TO_SRGB[index] * 255.0 + 0.5).astype(np.uint8)
 
 
 def luminance(linear: Array) -> Array:
-    """Linear light [..., 3] -> luminance [...] (Rec. 709)."""
-    return dot(np.array([0.2126, 0.7152, 0.0722]), np.moveaxis(linear, -1, 0))
+    """Linear light [..., 3] to luminance [...] (Rec. 709)."""
+    red, green, blue = np.moveaxis(linear, -1, 0)
+    weights = np.array([0.2126, 0.7152, 0.0722], np.float32)
+    total: Array = weights[0] * red + weights[1] * green + weights[2] * blue
+    return total
 
 
 def smoothstep(low: float, high: float, x: NDArray[np.floating]) -> Array:
     """0 below `low`, 1 above `high`, smooth between."""
-    t: Array = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0).astype(
-        np.float32, copy=False
-    )
-    return t * t * (3.0 - 2.0 * t)
+    t = np.clip((x - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    t = t.astype(np.float32, copy=False)
+    smooth: Array = t * t * (3.0 - 2.0 * t)
+    return smooth
 
 
 def blur(x: Array, sigma: float) -> Array:
@@ -77,7 +62,8 @@ def blur(x: Array, sigma: float) -> Array:
 
 
 def _knots(length: int, cell: float, phase: float) -> tuple[NDArray[np.int64], Array]:
-    """For each of `length` pixels: the knot before it, and how far it is towards the next one (eased, 0..1)."""
+    """For each of `length` pixels: the knot before it, and how far it is to the next (eased,
+    0..1)."""
     position = np.arange(length) / cell + phase
     before = position.astype(np.int64)
     t = (position - before).astype(np.float32)
@@ -90,9 +76,9 @@ def noise(
     cell: float | tuple[float, float],
     octaves: int = 1,
 ) -> Array:
-    """Smooth value noise [h, w], about zero mean and within -1..1.
+    """Smooth value noise [h, w] within -1..1.
 
-    cell: pixels between the knots, one number or (vertical, horizontal); each octave halves both and its weight.
+    cell: pixels between the knots, one number or (vertical, horizontal); each octave halves it.
     """
     cy, cx = (cell, cell) if isinstance(cell, int | float) else cell
     total = np.zeros(shape, np.float32)
@@ -116,35 +102,6 @@ def grid(shape: tuple[int, int], centre: tuple[float, float]) -> tuple[Array, Ar
     return y, x
 
 
-def blob(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    centre: tuple[float, float],
-    radius: float,
-    *,
-    wobble: float = 0.25,
-    stretch: float = 1.0,
-    waves: int = 7,
-) -> Array:
-    """Pixels inside (positive) or outside (negative) an irregular closed outline around `centre` (y, x), [h, w].
-
-    radius: of the disc of the same area, pixels. wobble: how irregular (0 = an ellipse). stretch: long side over short.
-    """
-    y, x = grid(shape, centre)
-    angle = rng.uniform(0, np.pi)
-    root = np.sqrt(stretch)
-    u = (x * np.cos(angle) + y * np.sin(angle)) / np.float32(root)
-    v = (y * np.cos(angle) - x * np.sin(angle)) * np.float32(root)
-    theta = np.arctan2(v, u)
-    outline = np.ones(shape, np.float32)
-    for k in range(2, 2 + waves):
-        outline += np.float32(wobble * rng.normal() / k) * np.cos(
-            k * theta + np.float32(rng.uniform(0, 2 * np.pi))
-        )
-    depth: Array = np.float32(radius) * np.maximum(outline, 0.25) - np.hypot(u, v)
-    return depth
-
-
 def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3) -> Array:
     """Coverage in 0..1 of straight pieces with round joints, anti-aliased, [h, w]."""
     canvas = Image.new("L", (shape[1] * oversample, shape[0] * oversample))
@@ -160,32 +117,30 @@ def strokes(shape: tuple[int, int], lines: Sequence[Stroke], oversample: int = 3
 
 
 def tapered(points: NDArray[np.float64], widths: NDArray[np.float64]) -> list[Stroke]:
-    """The strokes along points [n, 2] (x, y), the k-th piece `widths[k]` wide; further widths are unused."""
+    """The strokes along points [n, 2] (x, y), the k-th `widths[k]` wide; more widths are
+    ignored."""
     pieces = zip(points[:-1].tolist(), points[1:].tolist(), widths.tolist(), strict=False)
     return [(x0, y0, x1, y1, width) for (x0, y0), (x1, y1), width in pieces]
 
 
-def walk(
-    rng: np.random.Generator,
-    start: tuple[float, float],
-    heading: float,
-    length: float,
-    step: float,
-    *,
-    wander: float,
-    straighten: float = 0.3,
-) -> NDArray[np.float64]:
-    """Points [n, 2] (x, y) of a line that leaves `start` (x, y) and strays from `heading` by `wander` radians a step.
+@dataclass(frozen=True)
+class Walk:
+    """How a line strays: pixels of a step, radians of turn in a step, pull back to the heading."""
 
-    straighten: how strongly it is pulled back to the heading (0 = a free random walk).
-    """
-    count = max(2, int(length / step))
-    turn, bearings = 0.0, np.empty(count)
-    for i, push in enumerate(rng.normal(0, wander, count)):
-        turn = turn * (1 - straighten) + push
-        bearings[i] = heading + turn
-    moves = np.stack([np.cos(bearings), np.sin(bearings)], 1) * step
-    points: NDArray[np.float64] = np.vstack([np.zeros((1, 2)), np.cumsum(moves, 0)]) + np.asarray(
-        start
-    )
-    return points
+    step: float
+    wander: float
+    straighten: float = 0.3
+
+    def points(
+        self, rng: np.random.Generator, start: tuple[float, float], heading: float, length: float
+    ) -> NDArray[np.float64]:
+        """Points [n, 2] (x, y) of a line of `length` pixels that leaves `start` (x, y)."""
+        count = max(2, int(length / self.step))
+        turn, bearings = 0.0, np.empty(count)
+        for i, push in enumerate(rng.normal(0, self.wander, count)):
+            turn = turn * (1 - self.straighten) + push
+            bearings[i] = heading + turn
+        moves = np.stack([np.cos(bearings), np.sin(bearings)], 1) * self.step
+        steps = np.vstack([np.zeros((1, 2)), np.cumsum(moves, 0)])
+        points: NDArray[np.float64] = steps + np.asarray(start)
+        return points

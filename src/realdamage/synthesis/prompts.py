@@ -1,14 +1,15 @@
-"""The prompts that generated damage is asked for with, put together from phrase lists (configs/prompts), so that a set
-shows what many buyers would type and not one sentence a thousand times.
+"""The prompts that generated damage is asked for with, put together from phrase lists
+(configs/prompts), so that a set shows what many buyers would type and not one sentence a thousand
+times.
 
-A catalogue covers every damage type in every language; that is checked when it is read, not at the first photo that
-needs the missing phrase.
+A catalogue covers every damage type in every language. That is checked when it is read, not at the
+first photo that needs a missing phrase.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
@@ -21,15 +22,17 @@ from realdamage.errors import ConfigError
 SEVERITIES = ("slight", "clear", "severe")
 GENERIC = "generic"
 """The material of a prompt that names none in particular."""
-_SENTENCE = ("damage", "place", "material", "degree", "state")
-
-Phrases = tuple[str, ...]
+FORMS = ("descriptions", "instructions")
+"""What is to be seen (for inpainting), and what is to be done to the photo (for editors)."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a pipeline is asked for: `text`, and in `negative` what is not wanted; `language` as the catalogue names
-    it; `material` and `severity`: the catalogue's words that were drawn, severity "" where no damage is asked for."""
+    """What a pipeline is asked for: `text`, and in `negative` what is not wanted.
+
+    language, material, severity: the catalogue's words that were drawn; severity is "" without
+    damage.
+    """
 
     text: str
     negative: str
@@ -39,233 +42,130 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """Templates: `descriptions` say what is to be seen, `instructions` what is to be done to the photo, `negatives`
-    what is not wanted."""
-
-    descriptions: Phrases
-    instructions: Phrases
-    negatives: Phrases
-
-
-@dataclass(frozen=True)
-class DamagePhrases:
-    """One damage in one language: as a state ("cracked"), where it may be, and as a thing seen, for each severity."""
-
-    states: Phrases
-    places: Phrases
-    seen: Mapping[str, Phrases]
-
-
-@dataclass(frozen=True)
-class Language:
-    """All that is said in one language: words for each material and severity, sentences that ask for
-    damage ("damaged") and that ask for none ("plain"), phrases of each damage."""
-
-    materials: Mapping[str, Phrases]
-    degrees: Mapping[str, Phrases]
-    sentences: Mapping[str, Sentences]
-    damages: Mapping[str, DamagePhrases]
-
-
-@dataclass(frozen=True)
 class PromptCatalogue:
-    """Draws prompts. `generic_share`: how often no particular material is named, in 0..1; `fits`: the materials that
-    each damage happens to; `languages`: by name ("en", "zh", …)."""
+    """Draws prompts from a checked `prompts` section; configs/prompts/damage.yaml says what its
+    keys mean."""
 
     generic_share: float
-    fits: Mapping[str, Phrases]
-    languages: Mapping[str, Language]
+    fits: Mapping[str, Sequence[str]]
+    materials: Sequence[str]
+    languages: Mapping[str, Any]
 
     @classmethod
-    def from_config(cls, mapping: Mapping[str, Any]) -> PromptCatalogue:
-        """A catalogue from the `prompts` section of a configuration (`schema_recipe.PromptsConfig`).
-
-        Raises ConfigError, naming the key: a damage, severity or material without phrases, one that is not known, a
-        placeholder that nothing fills, a sentence that does not name the damage, or a share outside 0..1.
-        """
-        share = float(mapping.get("generic_share", 0.5))
+    def from_config(cls, section: Mapping[str, Any]) -> PromptCatalogue:
+        """Raises ConfigError, naming the key: an entry that is missing, empty or unknown, a
+        placeholder that nothing fills, a sentence that does not name the damage, or a share outside
+        0..1."""
+        share = float(section.get("generic_share", 0.5))
         if not 0.0 <= share <= 1.0:
-            raise ConfigError(f"prompts.generic_share={share}: a share lies in 0..1")
-        fits_node = _section(mapping, "fits", "prompts.fits", DAMAGES)
-        fits = {
-            damage: _phrases(fits_node[damage], f"prompts.fits.{damage}", ()) for damage in DAMAGES
-        }
-        languages = mapping.get("languages") or {}
+            raise ConfigError(f"prompts.generic_share={share}: must be in 0..1")
+        fits, languages = section.get("fits") or {}, section.get("languages") or {}
+        _check(fits, dict.fromkeys(DAMAGES, _BARE), "prompts.fits")
+        fitting = dict.fromkeys(material for each in fits.values() for material in each)
+        materials = [GENERIC, *fitting]
         if not languages:
             raise ConfigError("prompts.languages is empty: give at least one language, such as en")
-        materials = dict.fromkeys(
-            (GENERIC, *(material for fitting in fits.values() for material in fitting))
-        )
-        return cls(
-            share,
-            fits,
-            {
-                name: _language(node, str(name), tuple(materials))
-                for name, node in languages.items()
-            },
-        )
+        for name, language in languages.items():
+            _check(language, _shape(materials), f"prompts.languages.{name}")
+        return cls(share, fits, materials, languages)
+
+    def check(self, languages: Sequence[str]) -> None:
+        """Raises ConfigError unless the catalogue has all of these languages."""
+        for language in languages:
+            _known(language, self.languages, "prompts.languages")
 
     def draw(
-        self,
-        damage: str,
-        rng: np.random.Generator,
-        languages: Sequence[str],
-        materials: Sequence[str] = (),
+        self, form: str, damage: str, rng: np.random.Generator, languages: Sequence[str]
     ) -> Prompt:
-        """A description of what is to be seen, for inpainting. damage: one of DAMAGES, or "" to add none;
-        languages: evenly drawn from; materials: those to draw from (none: all that the damage happens to).
-        Raises ConfigError for a damage, language or material that the catalogue doesn't have."""
-        return self._prompt("descriptions", damage, rng, languages, materials)
-
-    def instruction(
-        self,
-        damage: str,
-        rng: np.random.Generator,
-        languages: Sequence[str],
-        materials: Sequence[str] = (),
-    ) -> Prompt:
-        """What is to be done to the photo, for editing models ("Add a crack …"); arguments and errors as in `draw`."""
-        return self._prompt("instructions", damage, rng, languages, materials)
-
-    def check(self, languages: Sequence[str], materials: Sequence[str]) -> None:
-        """Raises ConfigError unless the catalogue has these languages (at least one) and materials."""
-        if not languages:
-            raise ConfigError(
-                f"no language to write prompts in: languages is empty; known: {', '.join(self.languages)}"
-            )
-        for language in languages:
-            _known(language, self.languages, "the prompt catalogue's languages")
-            for material in materials:
-                _known(
-                    material, self.languages[language].materials, "the prompt catalogue's materials"
-                )
-
-    def _prompt(
-        self,
-        form: str,
-        damage: str,
-        rng: np.random.Generator,
-        languages: Sequence[str],
-        materials: Sequence[str],
-    ) -> Prompt:
-        self.check(languages, materials)
+        """A prompt of a form of FORMS. damage: one of DAMAGES, or "" to add none. languages: evenly
+        drawn from.
+        Raises ConfigError for a damage or language that the catalogue doesn't have."""
+        self.check(languages)
         name = _pick(languages, rng)
         language = self.languages[name]
         if damage:
-            _known(damage, DAMAGES, "damage types")
-        fitting = self.fits[damage] if damage else tuple(language.materials)
-        if materials:
-            fitting = tuple(material for material in fitting if material in materials)
+            _known(damage, DAMAGES, "the damage types")
+        fitting = self.fits[damage] if damage else self.materials
         generic = rng.random() < self.generic_share or not fitting
         material = GENERIC if generic else _pick(fitting, rng)
-        words = {"material": _pick(language.materials[material], rng)}
+        words = {"material": _pick(language["materials"][material], rng)}
         severity = ""
         if damage:
-            phrases, severity = language.damages[damage], _pick(SEVERITIES, rng)
-            words["damage"] = _pick(phrases.seen[severity], rng)
-            words["place"] = _pick(phrases.places, rng).format(**words)
-            words["degree"] = _pick(language.degrees[severity], rng)
-            words["state"] = _pick(phrases.states, rng)
-        sentences = language.sentences["damaged" if damage else "plain"]
-        text = _pick(getattr(sentences, form), rng).format(**words)
-        return Prompt(
-            text, _pick(sentences.negatives, rng).format(**words), name, material, severity
-        )
+            phrases, severity = language["damages"][damage], _pick(SEVERITIES, rng)
+            words["damage"] = _pick(phrases["seen"][severity], rng)
+            words["place"] = _pick(phrases["places"], rng).format(**words)
+            words["degree"] = _pick(language["degrees"][severity], rng)
+            words["state"] = _pick(phrases["states"], rng)
+        sentences = language["sentences"]["damaged" if damage else "plain"]
+        text = _pick(sentences[form], rng).format(**words)
+        negative = _pick(sentences["negatives"], rng).format(**words)
+        return Prompt(text, negative, name, material, severity)
 
 
-def _language(node: Mapping[str, Any], name: str, materials: Sequence[str]) -> Language:
-    where = f"prompts.languages.{name}"
-    words = _section(node, "materials", f"{where}.materials", materials)
-    degrees = _section(node, "degrees", f"{where}.degrees", SEVERITIES)
-    sentences = _section(node, "sentences", f"{where}.sentences", ("damaged", "plain"))
-    damages = _section(node, "damages", f"{where}.damages", DAMAGES)
-    return Language(
-        {key: _phrases(words[key], f"{where}.materials.{key}", ()) for key in materials},
-        {key: _phrases(degrees[key], f"{where}.degrees.{key}", ()) for key in SEVERITIES},
-        {
-            "damaged": _sentences(
-                sentences["damaged"], f"{where}.sentences.damaged", _SENTENCE, {"damage", "state"}
-            ),
-            "plain": _sentences(
-                sentences["plain"], f"{where}.sentences.plain", ("material",), set()
-            ),
+@dataclass(frozen=True)
+class _Phrases:
+    """A list of phrases: which placeholders they may have, and of which they must have one."""
+
+    allowed: Sequence[str] = ()
+    one_of: Collection[str] = ()
+
+
+_BARE, _MATERIAL = _Phrases(), _Phrases(("material",))
+_NAMED = _Phrases(("damage", "place", "material", "degree", "state"), ("damage", "state"))
+
+
+def _shape(materials: Sequence[str]) -> Mapping[str, Any]:
+    """The keys that a language must have, down to the lists of phrases."""
+    seen = dict.fromkeys(SEVERITIES, _BARE)
+    damage = {"states": _BARE, "places": _MATERIAL, "seen": seen}
+    return {
+        "materials": dict.fromkeys(materials, _BARE),
+        "degrees": dict.fromkeys(SEVERITIES, _BARE),
+        "sentences": {
+            "damaged": {**dict.fromkeys(FORMS, _NAMED), "negatives": _MATERIAL},
+            "plain": dict.fromkeys((*FORMS, "negatives"), _MATERIAL),
         },
-        {damage: _damage(damages[damage], f"{where}.damages.{damage}") for damage in DAMAGES},
-    )
+        "damages": dict.fromkeys(DAMAGES, damage),
+    }
 
 
-def _sentences(
-    node: Mapping[str, Any], where: str, allowed: Sequence[str], one_of: set[str]
-) -> Sentences:
-    return Sentences(
-        _phrases(node.get("descriptions"), f"{where}.descriptions", allowed, one_of),
-        _phrases(node.get("instructions"), f"{where}.instructions", allowed, one_of),
-        _phrases(node.get("negatives"), f"{where}.negatives", ("material",)),
-    )
-
-
-def _damage(node: Mapping[str, Any], where: str) -> DamagePhrases:
-    seen = _section(node, "seen", f"{where}.seen", SEVERITIES)
-    return DamagePhrases(
-        _phrases(node.get("states"), f"{where}.states", ()),
-        _phrases(node.get("places"), f"{where}.places", ("material",)),
-        {
-            severity: _phrases(seen[severity], f"{where}.seen.{severity}", ())
-            for severity in SEVERITIES
-        },
-    )
-
-
-def _section(
-    node: Mapping[str, Any], key: str, where: str, wanted: Sequence[str]
-) -> Mapping[str, Any]:
-    """The mapping `node[key]`, which must have exactly the keys `wanted`."""
-    found: Mapping[str, Any] = node.get(key) or {}
-    for name in found:
-        _known(str(name), wanted, where)
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise ConfigError(
-            f"{where}: nothing for {', '.join(missing)}. Every one of {', '.join(wanted)} needs an entry"
-        )
-    return found
-
-
-def _phrases(
-    node: Iterable[Any] | None,
-    where: str,
-    allowed: Sequence[str],
-    one_of: Collection[str] = frozenset(),
-) -> Phrases:
-    """The phrases of a list: none empty, placeholders among `allowed`, and one of `one_of` in each if any are given."""
-    phrases = tuple(str(phrase).strip() for phrase in node or ())
-    if not phrases or not all(phrases):
+def _check(node: Any, shape: Mapping[str, Any] | _Phrases, where: str) -> None:
+    """Raises ConfigError unless `node` has exactly the keys of `shape` and its phrases are
+    right."""
+    if not isinstance(shape, _Phrases):
+        for name in node or ():
+            _known(str(name), shape, where)
+        if missing := [name for name in shape if name not in (node or ())]:
+            raise ConfigError(f"{where}: no entry for {', '.join(missing)}")
+        for name, part in shape.items():
+            _check(node[name], part, f"{where}.{name}")
+        return
+    if not node or not all(str(phrase).strip() for phrase in node):
         raise ConfigError(f"{where} has no phrase, or an empty one: give a list of texts")
-    for phrase in phrases:
+    for phrase in node:
         try:
             names = {name for _, name, _, _ in Formatter().parse(phrase) if name is not None}
         except ValueError as error:
             raise ConfigError(
-                f'{where}: "{phrase}" has a lone brace ({error}); write {{{{ or }}}} for a brace'
+                f'{where}: "{phrase}" has a lone brace; write {{{{ or }}}}'
             ) from error
         for name in names:
-            _known(name, allowed, f'the placeholders of {where} ("{phrase}")')
-        if one_of and not names & set(one_of):
-            options = " or ".join(f"{{{name}}}" for name in sorted(one_of))
+            _known(name, shape.allowed, f'the placeholders of {where} ("{phrase}")')
+        if shape.one_of and not names & set(shape.one_of):
+            options = " or ".join(f"{{{name}}}" for name in sorted(shape.one_of))
             raise ConfigError(
-                f'{where}: "{phrase}" does not say which damage: put {options} into it'
+                f'{where}: "{phrase}" does not name the damage: put {options} into it'
             )
-    return phrases
 
 
 def _known(name: str, allowed: Collection[str], where: str) -> None:
     if name not in allowed:
         near = difflib.get_close_matches(name, list(allowed), n=1)
         hint = f' Did you mean "{near[0]}"?' if near else ""
-        known = f"known: {', '.join(allowed)}" if allowed else "none is filled there"
-        raise ConfigError(f'"{name}" is not among {where}; {known}.{hint}')
+        raise ConfigError(
+            f'"{name}" is not among {where}; known: {", ".join(allowed) or "none"}.{hint}'
+        )
 
 
 def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
-    return choices[int(rng.integers(len(choices)))]
+    return str(choices[int(rng.integers(len(choices)))])

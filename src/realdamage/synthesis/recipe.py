@@ -1,8 +1,7 @@
-"""Runs a recipe: from source photos to a folder with a manifest, resumable, seeded, in parallel.
+"""What a recipe says, checked before anything is made: which real photos it starts from and what
+becomes of each one.
 
-A recipe works group by group (one product, one scene). Each group's photos depend on (seed, group number) alone and are
-recorded as one part file when they are all written, so an interrupted run goes on where it stopped and any number of
-workers gives the same set.
+The dataclasses are also the shape of `recipe` in the YAML files: Hydra merges those into them.
 """
 
 from __future__ import annotations
@@ -10,282 +9,314 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from PIL import Image
-
-from realdamage.core.onnx_file import write_atomically
-from realdamage.core.processors import available_processors
-from realdamage.core.progress import Track, no_progress
-from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.data.neutralise import (
-    DROPPED_NAME,
-    EXCEPTIONS_NAME,
-    NeutraliseSettings,
-    SizePool,
-    neutralise,
-)
-from realdamage.data.parts import FOLDER, Parts, in_processes
-from realdamage.data.splits import assign_splits, with_split_table
-from realdamage.data.writer import TablePool
-from realdamage.synthesis.bases import drawn_damages, recipe_bases
-from realdamage.synthesis.diffusion import rank_and_world
-from realdamage.synthesis.generators import load_generators
-from realdamage.synthesis.group import DERIVED, Base, GroupMaker, group_files, group_photos
-from realdamage.synthesis.settings import Recipe
+from realdamage.data.readers import Reader, find_layout, read_dataset
+from realdamage.data.splits import components, with_split_table
+from realdamage.data.vocabulary import CONDITIONS, DAMAGES
+from realdamage.errors import SynthesisError
+from realdamage.synthesis.engine import GeneratorSettings, engine_class
 
 log = logging.getLogger(__name__)
 
-MAKER = "synthesize"
-OWN_PART = "photos"
-"""What the column `part` says of the photos that the recipe made itself, where others are included."""
+DERIVED = ("annotated", "ai_region", "ai_whole", "pasted")
+"""The kinds of photos that are made of a real one."""
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a run made: counts of photos in all and made now, and the speed in photos a second."""
+@dataclass
+class SourceSettings:
+    """The real photos to start from.
 
-    root: Path
-    photos: int
-    made: int
-    seconds: float
-
-    @property
-    def photos_per_second(self) -> float:
-        return self.made / max(self.seconds, 1e-9)
-
-
-def synthesize(
-    recipe: Recipe, root: str | Path, *, overwrite: bool = False, progress: Track = no_progress
-) -> Summary:
-    """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is a finished one.
-
-    overwrite: removes what a recipe made in `root` first, and nothing else. Under `torchrun` each process makes its
-    share of the groups, and the last one to finish writes the manifest. Raises UsageError: the folder holds another
-    recipe's photos, or anything else. SynthesisError: a source photo or a generator cannot be loaded. RealDamageError:
-    a worker died.
+    root: their folder, with or without a manifest; the repository is searched too, for data/sample.
+    more: further folders, used like `root`.
+    splits: a table of `realdamage split --output` for all of these photos.
+    per_source: at most so many photos of each source, drawn at random; null takes all.
+    damaged_first: with per_source, take the really damaged photos before the others.
+    max_side: larger photos are resized to it, in pixels.
+    crop: then a random square of this side is cut from larger photos, in pixels; null cuts none.
     """
-    root = Path(root)
-    started = time.monotonic()
-    bases = recipe_bases(recipe)
-    if overwrite:
-        clear(root)
-    parts = _claim(root, recipe, bases, alone=not overwrite)
-    rank, world = rank_and_world()
-    todo = [index for index in parts.todo(len(bases)) if index % world == rank]
-    workers = 1 if world > 1 else recipe.workers or available_processors()
-    if any(each.engine != "codec" for each in recipe.generators):
-        workers = 1  # a diffusion model fills the machine, or its GPU, by itself
-    job = _Job(recipe, root, bases, threads=1 if workers > 1 else None)
-    done = in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo)))
-    try:
-        made = sum(progress(done, len(todo), "groups"))
-    except BaseException:
-        if world == 1 and len(parts.todo(len(bases))) == len(bases):
-            clear(
-                root
-            )  # no group was finished, so there is nothing to keep that another recipe must not mix with
-        raise
-    if missing := len(parts.todo(len(bases))):
-        log.info(
-            "%s groups are still being made by other processes; the last one writes the manifest",
-            missing,
-        )
-        return Summary(root, 0, made, time.monotonic() - started)
-    rows: list[dict[str, str]] = []
-    for index in range(len(bases)):
-        rows.extend(parts.read(index))
-    table = pd.DataFrame(rows).fillna("")
-    if not (
-        table["split"] != ""
-    ).any():  # else the source's own splits hold, for what is made of its photos too
-        table["split"] = assign_splits(table, recipe.fractions, recipe.seed)
-    if recipe.include:
-        table = pd.concat(
-            [table.assign(part=OWN_PART), *_included(recipe, root, table, progress)]
-        ).fillna("")
-        exceptions = [
-            {"part": each.name, "test": test, "reason": reason}
-            for each in recipe.include
-            for test, reason in each.exceptions.items()
-        ]
-        write_atomically(root / EXCEPTIONS_NAME, json.dumps(exceptions, indent=2).encode())
-    write_manifest(root, table)
-    return Summary(root, len(table), made, time.monotonic() - started)
+
+    root: str | None = None
+    more: list[str] = field(default_factory=list)
+    splits: str | None = None
+    per_source: int | None = None
+    damaged_first: bool = False
+    max_side: int = 2048
+    crop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.crop < 64:
+            raise SynthesisError(f"recipe.source.crop={self.crop}: must be at least 64, or null")
 
 
-def _included(
-    recipe: Recipe, root: Path, table: pd.DataFrame, progress: Track
-) -> Iterator[pd.DataFrame]:
-    """Brings each included set into a folder of its own, saved as the others are, in their sizes; yields its rows."""
-    sizes: list[tuple[int, int]] = []
-    for name in table.loc[table["pair"] == "", "file_name"]:
-        with Image.open(root / name) as image:
-            sizes.append((image.height, image.width))
-    used = {Path(base.path).resolve() for base in recipe_bases(recipe) if base.path}
-    for each in recipe.include:
-        manifest = read_manifest(str(each.root))
-        if each.splits:
-            manifest = with_split_table(manifest, each.splits)
-        kept = [manifest.path(name).resolve() not in used for name in manifest.table["file_name"]]
-        manifest = manifest.subset(pd.Series(kept, manifest.table.index))
-        found = manifest.table
-        if not (found["split"] != "").any():
-            manifest = replace(
-                manifest,
-                table=found.assign(split=assign_splits(found, each.fractions, recipe.seed)),
-            )
-        settings = NeutraliseSettings(
-            quality=recipe.writer.quality, sizes=SizePool(tuple(sizes)), seed=recipe.seed
-        )
-        tables = None if recipe.writer.quality else _tables(recipe)
-        neutralise(
-            manifest,
-            root / each.name,
-            settings,
-            tables=tables,
-            workers=recipe.workers,
-            progress=progress,
-        )
-        rows = read_manifest(root / each.name).table
-        # An edit outside of the crop leaves a photo that is its original to the last byte.
-        unedited = (rows["label"] == "synthetic") & rows["sha256"].isin(
-            rows.loc[rows["label"] == "real", "sha256"]
-        )
-        rows = rows[~unedited].copy()
-        for column in ("file_name", "pair", "mask_file_name"):
-            rows[column] = rows[column].where(rows[column] == "", each.name + "/" + rows[column])
-        # Groups of two sets may bear the same name, and are not the same.
-        yield rows.assign(part=each.name, group=each.name + "/" + rows["group"])
+@dataclass
+class WriterSettings:
+    """quality: range of JPEG qualities to draw from; null: the quantisation tables of the source
+    photos."""
+
+    quality: list[int] | None = field(default_factory=lambda: [90, 97])
+
+
+@dataclass
+class IncludeSettings:
+    """A finished set that becomes a part of this one, such as images of deployed generators. Photos
+    that the recipe edits are not included a second time.
+
+    splits: a split table for it.
+    fractions: its splits where neither the table nor the set gives them.
+    exceptions: tests of the audit that it cannot pass, and why.
+    """
+
+    root: str | None = None
+    splits: str | None = None
+    fractions: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2}
+    )
+    exceptions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Recipe:
+    """What to make. Generators and included sets have names, so that a command line can change one,
+    or leave it out with null.
+
+    shares: how many photos of each derived kind a real photo gets on average, by the condition of
+    the product
+        ("default" for those not named).
+    paint_share: of the AI edits that add damage, in 0..1; null: as many as keep damage equally
+    frequent in both classes.
+    overlay_share: of the edits that get honest annotations on top, in 0..1.
+    damages: types to draw from; null: as often as on the real photos.
+    workers: processes; null: one for each processor.
+    """
+
+    name: str = "custom"
+    seed: int = 0
+    source: SourceSettings = field(default_factory=SourceSettings)
+    shares: dict[str, Any] = field(default_factory=dict)
+    paint_share: float | None = None
+    overlay_share: float = 0.1
+    damages: list[str] | None = None
+    generators: dict[str, GeneratorSettings | None] = field(default_factory=dict)
+    include: dict[str, IncludeSettings | None] = field(default_factory=dict)
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    fractions: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.6, "val": 0.2, "test": 0.2}
+    )
+    workers: int | None = None
+
+    def share(self, condition: str, kind: str) -> float:
+        """How many photos of a derived kind a real photo of that condition gets on average."""
+        return float(self.shares.get(condition, self.shares.get("default", {})).get(kind, 0.0))
+
+    def loadable(self) -> dict[str, GeneratorSettings]:
+        """The generators that have weights."""
+        return {name: each for name, each in self.generators.items() if each and each.weights}
+
+    def included(self) -> dict[str, IncludeSettings]:
+        """The included sets that were not left out with null."""
+        return {name: each for name, each in self.include.items() if each}
+
+    def digest(self, prompts: Mapping[str, Any]) -> str:
+        """SHA-256 of all that decides what is made; prompts count only if a generator uses them."""
+        asked = any(engine_class(each.engine).uses_prompts for each in self.loadable().values())
+        content = {**asdict(self), "workers": None, "prompts": dict(prompts) if asked else None}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Raises SynthesisError for a value that is not allowed, naming its key."""
+        if not self.source.root:
+            raise SynthesisError("recipe.source.root is empty: give the folder of the real photos")
+        for condition, shares in self.shares.items():
+            if condition not in (*CONDITIONS, "default"):
+                allowed = f"{', '.join(CONDITIONS)}, default"
+                raise SynthesisError(f"recipe.shares.{condition}: allowed are {allowed}")
+            for kind, share in shares.items():
+                if kind not in DERIVED or not 0.0 <= share <= 100.0:
+                    key = f"recipe.shares.{condition}.{kind}"
+                    raise SynthesisError(
+                        f"{key}={share}: kinds are {', '.join(DERIVED)}, in 0..100"
+                    )
+        for name in ("paint_share", "overlay_share"):
+            share = getattr(self, name)
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise SynthesisError(f"recipe.{name}={share}: must be in 0..1")
+        if self.damages is not None and (not self.damages or set(self.damages) - set(DAMAGES)):
+            raise SynthesisError(f"recipe.damages={self.damages}: allowed are {', '.join(DAMAGES)}")
+        for name, each in self.included().items():
+            key = f"recipe.include.{name}"
+            if name in ("photos", "masks") or not name.replace("_", "").isalnum():
+                raise SynthesisError(
+                    f"{key}: it becomes a folder; use letters, digits and _ (not photos or masks)"
+                )
+            if not each.root:
+                raise SynthesisError(
+                    f"{key}.root is empty: give its folder, or leave it out: {key}=null"
+                )
+        made = {
+            kind for each in self.loadable().values() for kind in engine_class(each.engine).kinds
+        }
+        for kind in ("ai_region", "ai_whole"):
+            if kind not in made and any(shares.get(kind) for shares in self.shares.values()):
+                raise SynthesisError(f"recipe.generators has none that makes {kind} photos")
+
+
+def recipe_from_config(values: Mapping[str, Any]) -> Recipe:
+    """A checked Recipe from the section `recipe` of a configuration, as plain values. Raises
+    SynthesisError."""
+    recipe = Recipe(
+        **{
+            **values,
+            "source": SourceSettings(**values["source"]),
+            "writer": WriterSettings(**values["writer"]),
+            "generators": {
+                name: each and GeneratorSettings(**each)
+                for name, each in values["generators"].items()
+            },
+            "include": {
+                name: each and IncludeSettings(**each) for name, each in values["include"].items()
+            },
+        }
+    )
+    recipe.check()
+    return recipe
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What a worker needs to make any group; `bases` holds the source photos of each; `threads`: of torch."""
+class Base:
+    """A real photo to start from, and what is made of it.
 
-    recipe: Recipe
-    root: Path
-    bases: Sequence[Base]
-    threads: int | None
+    damage, condition: of the product in the photo.
+    shares: how many photos of each derived kind it gets on average.
+    paint_share: of its AI edits that add damage, in 0..1; the others regenerate what is there.
+    """
 
-
-_worker_job: _Job | None = None
-
-
-def _start_worker(job: _Job) -> None:
-    global _worker_job
-    import torch
-
-    if job.threads:
-        torch.set_num_threads(
-            job.threads
-        )  # groups run side by side; threads inside them would get in each other's way
-    _worker_job = job
-    _maker.cache_clear()
+    path: str
+    damage: str = ""
+    condition: str = "unknown"
+    source: str = ""
+    group: str = ""
+    split: str = ""
+    licence: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    paint_share: float = 0.0
 
 
-@cache
-def _maker() -> GroupMaker:
-    assert _worker_job is not None  # set by _start_worker in this very process
-    recipe = _worker_job.recipe
-    return GroupMaker(
-        load_generators(recipe.generators, recipe.prompts),
-        _tables(recipe) if recipe.writer.quality else _tables(recipe, _worker_job.bases),
-        drawn_damages(recipe, _worker_job.bases),
-        overlay_share=recipe.overlay_share,
-        max_side=recipe.source.max_side,
-        crop=recipe.source.crop,
-    )
-
-
-def _tables(recipe: Recipe, bases: Sequence[Base] = ()) -> TablePool:
-    if recipe.writer.quality:
-        return TablePool.of_qualities(*recipe.writer.quality)
-    return TablePool.of_photos(
-        [Path(base.path) for base in bases or recipe_bases(recipe) if base.path]
-    )
-
-
-def _make(index: int) -> int:
-    job = _worker_job
-    assert job is not None  # set by _start_worker in this very process
-    rng = np.random.default_rng([job.recipe.seed, index])
-    rows = group_photos(_maker(), job.bases[index], index, job.root, rng)
-    _parts(job.root).write(index, rows)
-    return len(rows)
-
-
-def _parts(root: Path) -> Parts:
-    return Parts(root, MAKER, "overwrite=true")
-
-
-def _included_parts(root: Path, name: str) -> Parts:
-    return Parts(root / name, "neutralise", "overwrite=true")
-
-
-def _claim(root: Path, recipe: Recipe, bases: Sequence[Base], *, alone: bool) -> Parts:
-    """Marks the folder as this recipe's over these source photos, so that two sets never mix in one folder."""
-    parts = _parts(root)
-    digest = hashlib.sha256(f"{recipe.digest()}\n{bases!r}".encode()).hexdigest()
-    files = [name for index, base in enumerate(bases) for name in group_files(base, index)]
-    earlier = _earlier_mark(parts)
-    if earlier is not None:
-        parts.compare(earlier["digest"], digest)
-    about = {"name": recipe.name, "recipe": asdict(recipe)}
-    parts.claim(digest, about, files, alone=alone and earlier is None)
-    for each in recipe.include:
-        _included_parts(root, each.name).refuse_others()  # now, not when all else has been made
-    return parts
-
-
-def clear(root: str | Path) -> None:
-    """Removes what a recipe made in `root`, and nothing else. Raises UsageError when it holds something, but no
-    recipe's set."""
-    root = Path(root)
-    parts = _parts(root)
-    if (earlier := _earlier_mark(parts)) is not None:
-        _adopt(parts, earlier)
-    recipe = (parts.mark() or {}).get("recipe", {})
-    for name in [each["name"] for each in recipe.get("include") or ()]:
-        included = _included_parts(root, name)
-        if included.mark() is not None:
-            included.clear((DROPPED_NAME, EXCEPTIONS_NAME))
-        if included.root.is_dir() and not any(included.root.iterdir()):
-            included.root.rmdir()
-    parts.clear((EXCEPTIONS_NAME,))
-
-
-def _earlier_mark(parts: Parts) -> dict[str, Any] | None:
-    """The mark of a set that was begun before marks listed the files; None where there is none, or a newer one."""
-    path = parts.root / FOLDER / "recipe.json"
-    if parts.mark() is not None or not path.is_file():
-        return None
-    mark: dict[str, Any] = json.loads(path.read_text())
-    return mark
-
-
-_MADE = re.compile(rf"\d{{6,}}_(original|damaged|{'|'.join(DERIVED)})(_\d+)?\.(jpg|png)")
-
-
-def _adopt(parts: Parts, earlier: Mapping[str, Any]) -> None:
-    """Gives an earlier set a mark of today: its files are those that bear the names that a recipe gives."""
-    found = [
-        path for folder in ("photos", "masks") for path in sorted((parts.root / folder).glob("*"))
+def recipe_bases(recipe: Recipe) -> list[Base]:
+    """The source photos, each with what is to be made of it. Raises SynthesisError."""
+    bases = _bases_of(recipe, located(str(recipe.source.root)))
+    for root in map(Path, recipe.source.more):
+        # Groups of two folders may have the same name without being the same.
+        found = _bases_of(recipe, root)
+        bases += [replace(base, group=f"{root.name}/{base.group}") for base in found]
+    if any(base.split for base in bases) and not all(base.split for base in bases):
+        raise SynthesisError(
+            "recipe.source.root, more: some of these photos have no split. Split all folders "
+            "(realdamage split), or name one table for all of them with recipe.source.splits.",
+            code="no_split",
+        )
+    counts = Counter((base.split, base.condition) for base in bases)
+    paint = {
+        split: balanced_paint_share(recipe, {each: counts[split, each] for each in CONDITIONS})
+        for split in {base.split for base in bases}
+    }
+    return [
+        replace(
+            base,
+            shares={kind: recipe.share(base.condition, kind) for kind in DERIVED},
+            # Painting more damage on what is damaged already would change nothing about the photo.
+            paint_share=0.0 if base.condition == "damaged" else paint[base.split],
+        )
+        for base in bases
     ]
-    files = [
-        path.relative_to(parts.root).as_posix() for path in found if _MADE.fullmatch(path.name)
+
+
+def located(folder: str) -> Path:
+    """A folder relative to the working directory, or else to the repository."""
+    path = Path(folder)
+    return path if path.exists() or not (REPOSITORY / path).exists() else REPOSITORY / path
+
+
+def balanced_paint_share(recipe: Recipe, counts: Mapping[str, int]) -> float:
+    """The share of AI edits of undamaged products that must add damage, so that photos which show
+    damage are as frequent among the synthetic ones as among the real ones. Photos of unknown
+    condition that show none are left out, as the audit leaves them out. `recipe.paint_share` if it
+    is set. counts: real photos of each condition.
+    """
+    if recipe.paint_share is not None:
+        return recipe.paint_share
+    n = {condition: float(counts.get(condition, 0)) for condition in CONDITIONS}
+    kinds = {c: {kind: n[c] * recipe.share(c, kind) for kind in DERIVED} for c in CONDITIONS}
+    edits = {c: kinds[c]["ai_region"] + kinds[c]["ai_whole"] for c in CONDITIONS}
+    pasted = sum(kinds[c]["pasted"] for c in CONDITIONS)
+    damaged = n["damaged"] + kinds["damaged"]["annotated"]
+    intact = n["intact"] + kinds["intact"]["annotated"]
+    if not damaged + intact:
+        return 0.75  # nothing is known, so nothing can be balanced
+    shown = damaged / (damaged + intact)
+    # (always shown + p·(intact + unknown)) : ((1 − p)·intact) = shown : (1 − shown), solved for p.
+    always = edits["damaged"] + pasted
+    room = edits["intact"] + (1 - shown) * edits["unknown"]
+    share = (shown * edits["intact"] - (1 - shown) * always) / room if room else 0.0
+    if not 0.0 <= share <= 1.0:
+        log.warning(
+            "recipe.shares: no share of painted edits makes damage as frequent among synthetic "
+            "photos as among real ones (%.0f%%); taking %.0f. Make fewer edits of damaged photos, "
+            "or more annotated ones.",
+            100 * shown,
+            float(share > 1.0),
+        )
+    return min(max(share, 0.0), 1.0)
+
+
+def _bases_of(recipe: Recipe, root: Path) -> list[Base]:
+    layout = find_layout(root, otherwise="real")
+    manifest = read_dataset(root, Reader(layout))
+    if layout == "real":
+        log.info(
+            "%s has no table: its %d photos are taken as real, each of another product. If some "
+            "show the same one, group them first: realdamage manifest %s --layout real, then "
+            "realdamage split %s --near-duplicates",
+            *(root, len(manifest), root, root),
+        )
+    if recipe.source.splits:
+        manifest = with_split_table(manifest, recipe.source.splits)
+    table = manifest.table
+    rows = table[(table["label"] == "real") & table["kind"].isin(("original", "damaged"))]
+    if root.resolve() in {Path(str(each.root)).resolve() for each in recipe.included().values()}:
+        # An original whose edits are included comes with them.
+        rows = rows[~rows["file_name"].isin(table.loc[table["label"] == "synthetic", "pair"])]
+    if rows.empty:
+        raise SynthesisError(f"{manifest.root}: no real photo of kind original or damaged")
+    if recipe.source.per_source is not None:
+        rows = rows.sample(frac=1.0, random_state=recipe.seed)
+        if recipe.source.damaged_first:
+            rows = rows.sort_values("kind", kind="stable")  # "damaged" before "original"
+        rows = rows.groupby("source").head(recipe.source.per_source).sort_index()
+    # Copies and pairs among the source photos stay together, although their bytes change.
+    group = rows["group"].groupby(components(table)[rows.index]).transform("first")
+    records: list[dict[str, Any]] = rows.assign(group=group).to_dict("records")  # type: ignore[assignment]
+    same = ("damage", "source", "group", "split", "licence")
+    return [
+        Base(
+            path=str(manifest.path(row["file_name"])),
+            condition="damaged" if row["kind"] == "damaged" else row["condition"] or "unknown",
+            **{name: row[name] for name in same},
+        )
+        for row in records
     ]
-    parts.claim(
-        earlier["digest"],
-        {"name": earlier["name"], "recipe": earlier["recipe"]},
-        files,
-        alone=False,
-    )
+
+
+def drawn_damages(recipe: Recipe, bases: Sequence[Base]) -> list[str]:
+    """Types to draw from, repeated by how often: those of the really damaged photos, so that no
+    type means synthetic, and a little of each other type, so that a detector has seen it."""
+    if recipe.damages is not None:
+        return list(recipe.damages)
+    found = [base.damage for base in bases if base.damage]
+    rare = max(1, len(found) // 100)
+    return [*found, *(damage for damage in DAMAGES for _ in range(rare))]

@@ -1,18 +1,16 @@
-"""Photos as training units: both halves of a pair get the same crops and the same degradation, drawn with the same
-numbers.
+"""Datasets and samplers: the crops of training units, and whole photos for validation.
 
-A unit is a pair (the original and what was made of it) or a single photo. Every draw depends on the seed, the epoch,
-the unit and how often the epoch had it before, so a resumed run and a run with another number of workers see the same
-crops.
+A unit is a pair (an original and what was made of it) or a single photo. Both halves of a pair get
+the same crop and the same degradation. Every draw depends only on the seed, the epoch, the unit and
+how often the epoch had it before, so a resumed run and a run with another number of workers see the
+same crops.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,26 +18,26 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from realdamage.core.photo import PixelSpec, cover
+from realdamage.core.tiles import PixelSpec, cover
 from realdamage.data.degradations import Degradations
-from realdamage.data.manifest import Manifest
-from realdamage.data.manifest import patch_share
+from realdamage.data.manifest import Manifest, patch_share
 from realdamage.errors import ConfigError, ManifestError, PhotoError
+from realdamage.schema import DataConfig
 from realdamage.training.crops import View, crops_label, cut_alike, read_view, tile_label
-
-log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
 Chances = npt.NDArray[np.float64]
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
-    """Yields (epoch, index, times this epoch had it before) in an order that depends on the seed and the epoch alone,
-    and this process's share of it.
+    """Yields (epoch, index, times this epoch had it before): this process's share of an order that
+    depends on the seed and the epoch alone.
 
-    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is filled up from the
-    front, so that all processes take the same number of steps. `chances`: of each unit, float [length], summing to 1;
-    an epoch then is `draws` draws with replacement (None: `length`). Without them it is every unit once.
+    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is
+    filled up from the front, so that all processes take the same number of steps.
+
+    chances: of each unit, float [length], summing to 1; an epoch then is `draws` draws with
+        replacement (None: `length`). Without them it is every unit once.
     """
 
     def __init__(
@@ -74,54 +72,38 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
 
 class PairDataset(Dataset[Batch]):
-    """Training units of a manifest; `dataset[epoch, index, times before]` gives one unit's crops as a batch of its own.
+    """Training units of a manifest; `dataset[epoch, index, times before]` gives one unit's crops as
+    a batch of its own.
 
-    `tiles_per_photo`: crops from each photo; `focus`: share of the crops of an edit that are placed on its mask;
-    `photo_weights`: weight in the loss, one for each row of the manifest; `on_error`: what a photo that cannot be read
-    does: "raise" stops the run, "skip" reports it by name and takes the next unit; `cache_gib`: memory for photos that
-    stay decoded (a decoded photo takes some twenty times its file); `partners`: give each synthetic photo without an
-    original a real photo for a partner, cropped and degraded alike, and always degraded, so that both share the last
-    save of their histories.
+    With `part_shares`, each synthetic photo without an original gets a real photo as a partner,
+    with the same crop and degradation. Such units are always degraded, so that both photos share
+    the last save of their histories.
+
+    photo_weights: weight in the loss, one for each row of the manifest (None: 1).
     """
 
     def __init__(
         self,
         manifest: Manifest,
         spec: PixelSpec,
-        degradations: Degradations,
+        data: DataConfig,
         *,
         seed: int,
-        tiles_per_photo: int = 2,
-        focus: float = 0.7,
         photo_weights: Sequence[float] | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-        cache_gib: float = 0.0,
-        partners: bool = False,
     ) -> None:
-        if cache_gib < 0:
-            raise ConfigError(f"data.cache_gib={cache_gib}: must not be negative")
-        if tiles_per_photo < 1:
-            raise ConfigError(f"data.tiles_per_photo={tiles_per_photo}: must be at least 1")
-        if not 0.0 <= focus <= 1.0:
-            raise ConfigError(f"data.focus={focus}: a share, must be in 0..1")
-        self.manifest, self.spec, self.degradations = manifest, spec, degradations
-        self.seed, self.tiles_per_photo, self.focus, self.on_error = (
-            seed,
-            tiles_per_photo,
-            focus,
-            on_error,
-        )
-        self.photo_weights = (
-            np.ones(len(manifest.table)) if photo_weights is None else np.asarray(photo_weights)
-        )
+        self.manifest, self.spec, self.data, self.seed = manifest, spec, data, seed
+        self.photo_weights = photo_weights or [1.0] * len(manifest.table)
         self.units = training_units(manifest)
-        self._partners = _by_source(manifest) if partners else ()
-        self._synthetic = (manifest.table["label"] == "synthetic").to_numpy()
-        self._always = replace(
-            degradations, probability=1.0, jpeg=1.0 - degradations.webp, curriculum_epochs=0
+        self.always_degraded = replace(
+            data.degradations,
+            probability=1.0,
+            jpeg=1.0 - data.degradations.webp,
+            curriculum_epochs=0,
         )
+        self._partners = _by_source(manifest) if data.part_shares else []
+        self._synthetic = (manifest.table["label"] == "synthetic").to_numpy()
         self._cache: dict[int, View] = {}
-        self._cache_left = cache_gib * 2**30
+        self._cache_left = data.cache_gib * 2**30
 
     def __len__(self) -> int:
         return len(self.units)
@@ -130,20 +112,16 @@ class PairDataset(Dataset[Batch]):
         if row in self._cache:
             return self._cache[row]
         view = read_view(self.manifest, row, self.spec)
-        size = view.rgb.nbytes
-        if (
-            view.mask is not None and view.mask.flags.writeable
-        ):  # others are one number, however large they look
-            size += view.mask.nbytes
-        if (
-            size <= self._cache_left
-        ):  # what came first stays: an epoch reads every photo once, so none is better kept
-            self._cache_left -= size
+        # The first photos stay: an epoch reads every photo once, so none is better kept than
+        # another.
+        if view.nbytes <= self._cache_left:
+            self._cache_left -= view.nbytes
             self._cache[row] = view
         return view
 
     def __getitem__(self, key: tuple[int, int] | tuple[int, int, int] | int) -> Batch:
-        # Lightning's overfit_batches puts a sequential sampler in place of ours; its few batches must stay the same.
+        # Lightning's overfit_batches uses a sequential sampler instead; its few batches
+        # must stay the same.
         epoch, index, *before = (0, key) if isinstance(key, int) else key
         rng = np.random.default_rng(
             [self.seed, epoch, index, *(times for times in before if times)]
@@ -151,29 +129,30 @@ class PairDataset(Dataset[Batch]):
         skipped: list[str] = []
         for attempt in range(len(self.units)):
             unit = self.units[(index + attempt) % len(self.units)]
-            partnered = bool(self._partners) and len(unit) == 1 and self._synthetic[unit[0]]
-            if partnered:
+            degradations = self.data.degradations
+            if self._partners and len(unit) == 1 and self._synthetic[unit[0]]:
                 source = self._partners[int(rng.integers(len(self._partners)))]
                 unit = (int(rng.choice(source)), *unit)
-            chains = self._always if partnered else self.degradations
+                degradations = self.always_degraded
             try:
                 views = [self._view(row) for row in unit]
             except (PhotoError, ManifestError) as error:
-                if self.on_error == "raise":
+                if self.data.on_error == "raise":
                     raise
                 skipped.append(str(error))
                 continue
-            return {**self._crops(views, chains, rng, epoch), "skipped": skipped}
+            return {**self._crops(views, degradations, rng, epoch), "skipped": skipped}
         raise ManifestError(
-            f"{self.manifest.root}: none of its training photos can be read; the first: {skipped[0]}"
+            f"{self.manifest.root}: none of its training photos can be read; the first: "
+            f"{skipped[0]}"
         )
 
     def _crops(
-        self, views: list[View], chains: Degradations, rng: np.random.Generator, epoch: int
+        self, views: list[View], degradations: Degradations, rng: np.random.Generator, epoch: int
     ) -> Batch:
         cuts = [
-            cut_alike(views, self.spec, chains.draw(rng, epoch), self.focus, rng)
-            for _ in range(self.tiles_per_photo)
+            cut_alike(views, self.spec, degradations.draw(rng, epoch), self.data.focus, rng)
+            for _ in range(self.data.tiles_per_photo)
         ]
         crops = list(zip(*cuts, strict=True))  # [photos][tiles_per_photo]
         shares = np.stack([[crop.share for crop in found] for found in crops])
@@ -189,8 +168,8 @@ class PairDataset(Dataset[Batch]):
 
 
 def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
-    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,) for photos that
-    are nobody's pair."""
+    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,)
+    for the others."""
     rows = {name: row for row, name in enumerate(manifest.table["file_name"])}
     units: list[tuple[int, ...]] = []
     paired: set[int] = set()
@@ -206,51 +185,41 @@ def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
 def unit_chances(
     manifest: Manifest, units: Sequence[tuple[int, ...]], shares: Mapping[str, float]
 ) -> Chances:
-    """The chance of each unit in a draw, float64 [units]: `shares` says how much of the draws each part of the set
-    gets (column `part`). Inside a part, a generator (a family, where none is named) is drawn by the
-    square root of its units, and so is a source of its photos, then one of its units.
+    """The chance of each unit in a draw, float64 [units].
 
-    A unit belongs where its last photo does; real photos count as one generator. Raises ConfigError: a part
-    that the set does not have, or shares that do not sum to 1.
+    shares: of the draws, for each part of the set (column `part`); taken relative to their sum.
+
+    Inside a part, a generator (a family where none is named) is drawn by the square root of its
+    units, then a source by the square root of its units, then one of these. A unit belongs to the part of its last photo; real photos count as one
+    generator. Raises ConfigError: a part that the set does not have.
     """
     if "part" not in manifest.table:
-        raise ConfigError(
-            f"data.part_shares: {manifest.root} has no column part. Add it, or train without shares: "
-            "+experiment=vit_lite"
-        )
-    if not math.isclose(total := sum(shares.values()), 1.0, abs_tol=1e-6):
-        raise ConfigError(f"data.part_shares={dict(shares)}: the shares sum to {total:g}, not to 1")
-    if negative := [part for part, share in shares.items() if share < 0]:
-        raise ConfigError(
-            f"data.part_shares.{negative[0]}={shares[negative[0]]}: a share cannot be negative"
-        )
+        raise ConfigError(f"data.part_shares: {manifest.root} has no column part")
     last = manifest.table.iloc[[unit[-1] for unit in units]]
     chances = np.zeros(len(units))
     for part, share in shares.items():
-        if not share:
-            continue
         inside = (last["part"] == part).to_numpy()
-        if not inside.any():
-            parts = ", ".join(sorted(set(manifest.table["part"])))
+        if share < 0 or (share and not inside.any()):
             raise ConfigError(
-                f"data.part_shares.{part}: {manifest.root} has no such part; it has {parts}. Set it to 0, and the "
-                "others so that they sum to 1, or train without shares: +experiment=vit_lite"
+                f"data.part_shares.{part}={share}: must be at least 0, and 0 for a part that "
+                f"{manifest.root} does not have; it has "
+                f"{', '.join(sorted(set(manifest.table['part'])))}"
             )
         generator = last["generator"].where(last["generator"] != "", last["family"])[inside]
         source = last["source"][inside]
         of_generator = generator.groupby(generator).transform("size")
         of_source = source.groupby([generator, source]).transform("size")
-        # By the square root of its source's units, so that every generator still sums to its own square root.
+        # Scaled so that the weights of each generator still sum to its own square root.
         weights = of_source**-0.5
         weights *= of_generator**0.5 / weights.groupby(generator).transform("sum")
-        weights = weights.to_numpy()
         chances[inside] = share * weights / weights.sum()
     chances /= chances.sum()
     return chances
 
 
 FEW = 20
-"""Sources with fewer real photos count as one when partners are drawn: few photos are soon learned by heart."""
+"""Sources with fewer real photos count as one when partners are drawn: few photos are soon learned
+by heart."""
 
 
 def _by_source(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
@@ -262,21 +231,22 @@ def _by_source(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
 
 
 def collate_units(units: Sequence[Batch]) -> Batch:
-    """Joins units. The tiles of a photo follow each other, and every photo has as many."""
-    batch: Batch = {
-        key: torch.cat([unit[key] for unit in units]) for key in units[0] if key != "skipped"
-    }
+    """Joins units. The tiles of a photo follow each other, and every photo has the same number of
+    them."""
+    keys = [key for key in units[0] if key != "skipped"]
+    batch: Batch = {key: torch.cat([unit[key] for unit in units]) for key in keys}
     batch["skipped"] = [message for unit in units for message in unit["skipped"]]
     return batch
 
 
 class WholePhotoDataset(Dataset[Batch]):
-    """Photos for validation: every tile of the full cover, as the wrapper cuts them. Index -1 stands for no photo: it
-    fills up the last round when several processes share a split, and counts for nothing."""
+    """Photos for validation: every tile of the full cover, as the wrapper cuts them.
 
-    def __init__(
-        self, manifest: Manifest, spec: PixelSpec, on_error: Literal["raise", "skip"] = "raise"
-    ) -> None:
+    Index -1 means no photo: it fills up the last round when several processes share a split, and
+    counts for nothing.
+    """
+
+    def __init__(self, manifest: Manifest, spec: PixelSpec, on_error: str = "raise") -> None:
         self.manifest, self.spec, self.on_error = manifest, spec, on_error
 
     def __len__(self) -> int:
@@ -305,14 +275,11 @@ class WholePhotoDataset(Dataset[Batch]):
         view = read_view(self.manifest, index, self.spec)
         tiles = cover(view.rgb, self.spec)
         side = self.spec.tile // self.spec.patch
-        if view.mask is None:
-            share = np.full(tiles.grid, np.nan, np.float32)
-        else:
+        share = np.full(tiles.grid, np.nan, np.float32)
+        if view.mask is not None:
             share = patch_share(view.mask, view.mask.shape, self.spec.patch)
-        cells = [
-            share[row : row + side, col : col + side]
-            for row, col in tiles.origins // self.spec.patch
-        ]
+        corners = tiles.origins // self.spec.patch
+        cells = [share[row : row + side, col : col + side] for row, col in corners]
         return {
             "tiles": torch.from_numpy(tiles.tiles),
             "patch_share": torch.from_numpy(np.stack(cells)),
@@ -325,7 +292,7 @@ class WholePhotoDataset(Dataset[Batch]):
 class WholePhotoSampler(Sampler[int]):
     """This process's photos, filled up with -1 to the same count in every process.
 
-    In an order that looks random and is always the same: manifests are sorted by source or label, and
+    The order looks random and is always the same: manifests are sorted by source or label, and
     `trainer.limit_val_batches` takes the first ones.
     """
 

@@ -1,7 +1,9 @@
-"""The network: a timm ViT whose patch tokens become an evidence map and whose class token helps to judge the tile.
+"""The network: a timm ViT whose patch tokens become an evidence map and whose class token helps to
+judge the tile.
 
-The pixel contract ends here: the network takes uint8 tiles and normalises them itself, with the backbone's own mean and
-standard deviation, so that the exported file, a checkpoint and a training step can't disagree on it.
+The pixel contract ends here: the network takes uint8 tiles and normalises them itself, with the
+backbone's own mean and standard deviation, so that the exported file, a checkpoint and a training
+step cannot disagree on it.
 """
 
 from __future__ import annotations
@@ -12,24 +14,30 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from realdamage.errors import ConfigError, ModelFileError, RealDamageError
-from realdamage.training import backbones  # noqa: F401  registers ours with timm
+from realdamage.schema import ModelConfig
+from realdamage.training import backbones  # noqa: F401  registers vit_lite with timm
 
 EVIDENCE_SHARPNESS = 2.0
-"""Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the graph."""
+"""Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the
+graph."""
 
 
 class EvidenceViT(nn.Module):
-    """A ViT with one evidence logit a patch and one logit a tile.
+    """A ViT with one evidence logit per patch and one logit per tile; positive means synthetic.
 
-    `forward(tiles)`: uint8 [n, tile, tile, 3] (RGB) → logit float32 [n], evidence float32 [n, tile/patch, tile/patch];
-    positive means synthetic. The tile logit is the log-mean-exp of the evidence plus a linear reading of the class
-    token, or of the mean of the patches where there is none.
+    `forward(tiles)`: uint8 [n, tile, tile, 3] (RGB) → logit float32 [n], evidence float32 [n,
+    tile/patch, tile/patch]. The tile logit is the log-mean-exp of the evidence plus a linear
+    reading of the class token, or of the mean of the patches where there is none.
+
+    frozen: parts of the backbone that stay in evaluation mode while others learn.
     """
 
     mean: Tensor
@@ -38,9 +46,7 @@ class EvidenceViT(nn.Module):
     def __init__(self, backbone: nn.Module, tile: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.frozen: tuple[
-            nn.Module, ...
-        ] = ()  # parts of the backbone that stay as they are while others learn
+        self.frozen: tuple[nn.Module, ...] = ()
         self.tile = tile
         self.patch = _patch_side(backbone)
         self.grid = tile // self.patch
@@ -58,7 +64,8 @@ class EvidenceViT(nn.Module):
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255.0)
 
     def train(self, mode: bool = True) -> Self:
-        """As ever, but `frozen` parts stay in evaluation: in training a batch norm changes with every forward pass."""
+        """Sets the mode of all but the `frozen` parts: in training a batch norm changes with every
+        forward pass."""
         super().train(mode)
         for module in self.frozen:
             module.training = False
@@ -67,9 +74,8 @@ class EvidenceViT(nn.Module):
     def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         pixels = (tiles.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
         tokens = self.backbone.forward_features(pixels)  # type: ignore[operator]
-        with torch.autocast(
-            tokens.device.type, enabled=False
-        ):  # eight bits of a logit are too few to rank photos
+        # The eight bits of a bfloat16 logit are too few to rank photos.
+        with torch.autocast(tokens.device.type, enabled=False):
             tokens = tokens.float()
             patches = tokens[:, self.prefix_tokens :]
             evidence = self.patch_head(patches).squeeze(-1)
@@ -80,33 +86,39 @@ class EvidenceViT(nn.Module):
         return logit, evidence.reshape(-1, self.grid, self.grid)
 
 
-def build_network(
-    backbone: str,
-    *,
-    tile: int,
-    pretrained: bool,
-    weights: str | None = None,
-    drop_path: float = 0.0,
-) -> EvidenceViT:
+class TorchScorer:
+    """`realdamage.core.scorer.TileScorer` over an EvidenceViT on the CPU: what is evaluated is what
+    is deployed."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval()
+
+    def __call__(
+        self, tiles: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """uint8 [n, tile, tile, 3] → logit float32 [n], evidence float32 [n, h, w]."""
+        with torch.inference_mode():
+            logit, evidence = self.network(torch.from_numpy(np.ascontiguousarray(tiles)))
+        return logit.numpy(), evidence.numpy()
+
+
+def build_network(model: ModelConfig) -> EvidenceViT:
     """Makes the network around a timm backbone.
 
-    `backbone`: a timm name (with its tag for pretrained weights); `tile`: side in pixels, a multiple of the backbone's
-    patch; `weights`: a file of weights for a warm start, used instead of a download: of the backbone, or a .ckpt of
-    realdamage-train, which brings the heads too; either may be of another tile.
-
-    Raises ConfigError: unknown backbone, or a tile that is no multiple of the patch; ModelFileError: weights that
-    cannot be downloaded or read.
+    Raises ConfigError: unknown backbone, or a tile that is no multiple of the patch;
+    ModelFileError: weights that cannot be downloaded or read.
     """
+    backbone, tile = model.backbone, model.tile
     if not timm.is_model(backbone.split(".")[0]):
-        near = difflib.get_close_matches(
-            backbone, timm.list_models("*vit*") + timm.list_pretrained("*vit*"), n=3
-        )
+        names = timm.list_models("*vit*") + timm.list_pretrained("*vit*")
+        near = ", ".join(difflib.get_close_matches(backbone, names, n=3)) or "none"
         raise ConfigError(
-            f"model.backbone={backbone}: timm {timm.__version__} has no such model; near: {', '.join(near) or 'none'}"
+            f"model.backbone={backbone}: timm {timm.__version__} has no such model; near: {near}"
         )
-    options: dict[str, Any] = {"img_size": tile, "num_classes": 0, "drop_path_rate": drop_path}
+    pretrained = model.pretrained and not model.weights
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": model.drop_path}
     try:
-        body = timm.create_model(backbone, pretrained=pretrained and not weights, **options)
+        body = timm.create_model(backbone, pretrained=pretrained, img_size=tile, **options)
     except RealDamageError:
         raise
     except (AssertionError, TypeError, ValueError) as error:
@@ -114,26 +126,84 @@ def build_network(
     except Exception as error:
         raise ModelFileError(
             f"The pretrained weights of {backbone} could not be downloaded "
-            f"({type(error).__name__}: {first_line(error)}). Without a network, give a local file with "
-            "model.weights=PATH, or train from scratch with model.pretrained=false."
+            f"({type(error).__name__}: {first_line(error)}). Without a network, give a local file "
+            "with model.weights=PATH, or train from scratch with model.pretrained=false.",
+            code="download_failed",
         ) from error
-    ours = _our_checkpoint(weights)
-    if weights and ours is None:
-        _load_weights(body, backbone, Path(weights))
     if not hasattr(body, "patch_embed") or not hasattr(body, "num_prefix_tokens"):
-        raise ConfigError(
-            f"model.backbone={backbone}: not a vision transformer with patch tokens ({type(body).__name__})"
-        )
+        raise ConfigError(f"model.backbone={backbone}: not a vision transformer with patch tokens")
     patch = _patch_side(body)
     if tile % patch:
         raise ConfigError(
-            f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; "
-            f"near: {max(1, tile // patch) * patch}"
+            f"model.tile={tile} is no multiple of the patch of {backbone}, {patch} px; near: "
+            f"{max(1, tile // patch) * patch}"
         )
     network = EvidenceViT(body, tile)
-    if weights and ours is not None:
-        _load_checkpoint(network, backbone, weights, ours)
+    if model.weights:
+        _load_weights(network, Path(model.weights))
     return network
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of realdamage-train, as plain values and tensors. Raises ModelFileError: no such
+    file, or another kind of file."""
+    if not Path(path).is_file():
+        raise ModelFileError(
+            f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train "
+            "wrote.",
+            code="no_such_file",
+        )
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["hyper_parameters"]["backbone"], checkpoint["state_dict"]
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} is not a checkpoint of realdamage ({type(error).__name__}: "
+            f"{first_line(error)}). Give a .ckpt that realdamage-train wrote.",
+            code="no_checkpoint",
+        ) from error
+    return checkpoint
+
+
+def _load_weights(network: EvidenceViT, path: Path) -> None:
+    """Warm start from a .ckpt of realdamage-train, which brings the heads too, or from the
+    backbone's state dict, which may come from another tile and have a head for classes."""
+    if not path.is_file():
+        raise ModelFileError(
+            f"model.weights={path}: no such file. Give the path of a timm state dict or a .ckpt.",
+            code="no_such_file",
+        )
+    body = network.backbone
+    # timm keeps next to each architecture what fits weights to another tile.
+    fit: Any = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    try:
+        if path.suffix == ".ckpt":
+            state = read_checkpoint(path)["state_dict"]
+            network.load_state_dict(
+                {
+                    name.removeprefix("network."): value
+                    for name, value in state.items()
+                    if name.startswith("network.")
+                }
+            )
+            return
+        missing, unexpected = load_checkpoint(
+            body, str(path), strict=False, filter_fn=fit, weights_only=True
+        )
+        wrong = [*missing, *(name for name in unexpected if name.startswith("blocks."))]
+        if wrong:
+            raise ValueError(
+                f"{len(missing)} missing, {len(unexpected)} unexpected, such as {wrong[0]}"
+            )
+    except ModelFileError:
+        raise
+    except Exception as error:
+        raise ModelFileError(
+            f"model.weights={path}: these weights do not fit ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}). Use weights of the same backbone (a .ckpt: "
+            "of a run without adapt=lora), or model.weights=null.",
+            code="weights_do_not_fit",
+        ) from error
 
 
 def _patch_side(backbone: nn.Module) -> int:
@@ -141,71 +211,6 @@ def _patch_side(backbone: nn.Module) -> int:
     return int(patch_embed.feat_ratio(as_scalar=True))
 
 
-def _load_weights(body: nn.Module, backbone: str, path: Path) -> None:
-    """Warm start from a file: every tensor of the backbone must be in it; a head for classes may be there too."""
-    if not path.is_file():
-        raise ModelFileError(
-            f"model.weights={path}: no such file. Give the path of a timm state dict, or null."
-        )
-    try:
-        missing, unexpected = load_checkpoint(
-            body, str(path), strict=False, filter_fn=_fitting(body), weights_only=True
-        )
-        if wrong := [*missing, *(name for name in unexpected if name.startswith("blocks."))]:
-            raise ValueError(
-                f"{len(missing)} tensors are missing, {len(unexpected)} too many, the first: {wrong[0]}"
-            )
-    except Exception as error:
-        raise ModelFileError(
-            f"model.weights={path}: these weights do not fit {backbone} ({type(error).__name__}: {first_line(error)}). "
-            "Use the state dict of the same backbone, or model.weights=null."
-        ) from error
-
-
-def _our_checkpoint(weights: str | None) -> dict[str, Tensor] | None:
-    """The network's tensors in a .ckpt that realdamage-train wrote; None for any other file, and for none."""
-    if not weights or Path(weights).suffix != ".ckpt" or not Path(weights).is_file():
-        return None
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-        tensors = {
-            name.removeprefix("network."): value
-            for name, value in state.items()
-            if name.startswith("network.")
-        }
-    except Exception:
-        return None  # timm may know the format, and says so if it does not
-    return tensors or None
-
-
-def _load_checkpoint(
-    network: EvidenceViT, backbone: str, weights: str, tensors: dict[str, Tensor]
-) -> None:
-    """Warm start from one of our own runs."""
-    body, fit = network.backbone, _fitting(network.backbone)
-    inner = {
-        name.removeprefix("backbone."): value
-        for name, value in tensors.items()
-        if name.startswith("backbone.")
-    }
-    fitted = fit(inner, body) if fit else inner
-    outer = {name: value for name, value in tensors.items() if not name.startswith("backbone.")}
-    try:
-        network.load_state_dict(
-            {**outer, **{f"backbone.{name}": value for name, value in fitted.items()}}
-        )
-    except RuntimeError as error:
-        raise ModelFileError(
-            f"model.weights={weights}: these weights do not fit {backbone} ({' '.join(str(error).split())[:200]}). "
-            "Use a run of the same backbone with adapt=full or head, or model.weights=null."
-        ) from error
-
-
-def _fitting(body: nn.Module) -> Any:
-    """timm keeps beside each architecture what fits weights to another tile."""
-    return getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
-
-
 def first_line(error: Exception) -> str:
-    """Of the error's message, at most 200 characters: enough for a sentence of ours."""
+    """First line of the error's message, at most 200 characters."""
     return (str(error).strip().splitlines() or ["no details"])[0][:200]

@@ -1,11 +1,14 @@
-"""What a training run needs before it costs anything: photos, and a folder of its own or a checkpoint to go on from.
-Imports no torch, so that a mistake in the call is told at once."""
+"""What a training run needs before it costs anything: photos, and a folder of its own or a
+checkpoint to resume.
+
+Imports no torch, so that a mistake in the call shows at once.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,33 +18,40 @@ from omegaconf import DictConfig, OmegaConf
 
 from realdamage.configuration import plain
 from realdamage.errors import ConfigError, MissingModelError, RealDamageError
-from realdamage.training.settings import FREE, changed_settings
+from realdamage.schema import TrainConfig
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-"""In the folder of a run: what it was trained with, resolved."""
+"""In the folder of a run: its resolved configuration."""
 
-# More than a fold may change: how long it trains, where, and what is looked at on the way.
+# These do not change what is learned.
+_FREE_DATA = ("data.workers", "data.cache_gib")
+FREE = ("name", "resume", "overwrite", "threads", "paths", "logger", *_FREE_DATA)
+# A resumed run may also train longer, elsewhere, and measure other things on the way.
 _FREE_TO_RESUME = (*FREE, "trainer", "callbacks", "monitor", "demo", "debug")
+_PATHS = ("data.root", "model.weights")
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 def check_photos(config: DictConfig) -> None:
-    """Raises ConfigError when `data.root` is not there and no recipe makes it."""
+    """Raises ConfigError when `data.root` does not exist and no recipe makes it."""
     root = config.data.root
     if not config.data.recipe and not Path(root).exists():
         raise ConfigError(
-            f"data.root={root}: no such file or folder. Name the folder of the photos, or a table of them, or let "
-            "data.recipe make them there."
+            f"data.root={root}: no such file or folder. Give the folder of the photos, or a table "
+            "of them, or let data.recipe make them there.",
+            code="no_photos",
         )
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder. The kernel releases the lock when the process dies. Only the first process
-    of a distributed run takes it, so the others may enter. Raises ConfigError when another run holds the folder, and
-    RealDamageError when it cannot be written."""
+    """Keeps a second run out of the folder; the kernel releases the lock when the process dies.
+
+    Only the first process of a distributed run takes it, so the others may enter. Raises
+    ConfigError when another run holds the folder, and RealDamageError when it cannot be written.
+    """
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
@@ -52,12 +62,15 @@ def run_lock(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise ConfigError(
-            f"{folder}: another run is writing into this folder. Wait until it ends, or choose another folder with "
-            "name=…"
+            f"{folder}: another run is writing to this folder. Wait until it ends, or choose "
+            "another folder with name=…",
+            code="folder_in_use",
         ) from None
     except OSError as error:
         raise RealDamageError(
-            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with paths.out=…"
+            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with "
+            "paths.out=…",
+            code="cannot_write",
         ) from error
     try:
         yield
@@ -68,47 +81,74 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
-    """The checkpoint that `resume` names. Raises ConfigError when the folder holds a run that this one would replace
-    without `overwrite`, or a debug run would change a real one, and MissingModelError when the named checkpoint is not
-    there."""
+    """The checkpoint that `resume` names, None for a new run.
+
+    Raises ConfigError when the folder holds a run that this one would replace without `overwrite`,
+    or when settings differ from those of the checkpoint; MissingModelError when the checkpoint does
+    not exist.
+    """
     folder = Path(config.paths.run)
     last = folder / "last.ckpt"
-    had = folder / CONFIG
-    if config.debug and had.is_file() and not OmegaConf.select(OmegaConf.load(had), "debug"):
-        raise ConfigError(
-            f"{folder} holds a real run, which a debug run must not change. Leave out paths.run and hydra.run.dir, or "
-            "name another folder; if nobody needs that run, remove its folder"
-        )
-    if config.resume not in (None, "last"):
-        if not Path(config.resume).is_file():
-            raise MissingModelError(
-                f"resume={config.resume}: no such file. Give a .ckpt, or resume=last."
+    if config.resume is None:
+        if last.is_file() and not config.overwrite:
+            raise ConfigError(
+                f"{folder} already holds a run. Continue it with resume=last, start over with "
+                "overwrite=true, or choose another folder with name=…",
+                code="folder_has_run",
             )
-        _check_settings(config, Path(config.resume))
-        return Path(config.resume)
-    if config.resume is None and last.is_file() and not config.overwrite:
-        raise ConfigError(
-            f"{config.paths.run} already holds a run. Go on with resume=last, start over with overwrite=true, "
-            "or choose another folder with name=…"
-        )
-    if config.resume == "last" and not last.is_file():
-        log.info("resume=last: %s holds no checkpoint yet; starting a new run", config.paths.run)
         return None
-    if config.resume:
-        _check_settings(config, last)
-        return last
-    return None
-
-
-def _check_settings(config: DictConfig, checkpoint: Path) -> None:
-    """Raises ConfigError naming what differs from the settings that the checkpoint's run began with: optimizer and
-    schedule come from the checkpoint, so new ones would be recorded and not be taken."""
-    began_with = checkpoint.parent / CONFIG
-    if not began_with.is_file():
-        return
-    had: Any = OmegaConf.to_container(OmegaConf.load(began_with))
-    if changed := changed_settings(had, plain(config), _FREE_TO_RESUME):
-        raise ConfigError(
-            f"resume={config.resume}: {checkpoint} was trained with other settings: {'; '.join(changed)}. Resume with "
-            f"those, or start a new run from its weights: model.weights={checkpoint} name=…"
+    checkpoint = last if config.resume == "last" else Path(config.resume)
+    if not checkpoint.is_file():
+        if config.resume == "last":
+            log.info("resume=last: %s holds no checkpoint yet; starting a new run", folder)
+            return None
+        raise MissingModelError(
+            f"resume={checkpoint}: no such file. Give a .ckpt, or resume=last.", code="no_such_file"
         )
+    began_with = checkpoint.parent / CONFIG
+    if began_with.is_file():
+        values: Any = OmegaConf.to_container(OmegaConf.load(began_with))
+        # Optimiser and schedule come from the checkpoint, so new settings would be recorded but not
+        # used.
+        if changed := changed_settings(values, plain(config), _FREE_TO_RESUME):
+            raise ConfigError(
+                f"resume={config.resume}: {checkpoint} was trained with other settings: "
+                f"{'; '.join(changed)}. Resume with those, or start a new run from its weights: "
+                f"model.weights={checkpoint} name=…",
+                code="other_settings",
+            )
+    return checkpoint
+
+
+def changed_settings(
+    had: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = FREE
+) -> list[str]:
+    """The settings that differ between two resolved configurations of realdamage-train, as "KEY was
+    A, now B".
+
+    free: keys, or groups of them, that may differ.
+    """
+    defaults = _flat(OmegaConf.to_container(OmegaConf.structured(TrainConfig)))
+    before, after = _flat(had), _flat(wanted)
+    changed = []
+    for key in dict.fromkeys([*after, *before]):
+        # A key that is new since then had its default; one that is gone was off.
+        old, new = (each.get(key, defaults.get(key)) for each in (before, after))
+        if key in _PATHS and old and new:
+            old, new = Path(old).resolve(), Path(new).resolve()
+        may_differ = any(f"{key}.".startswith(f"{each}.") for each in free)
+        if (old or new) and old != new and not may_differ:
+            changed.append(f"{key} was {old}, now {new}")
+    return changed
+
+
+def _flat(values: Any, above: str = "") -> dict[str, Any]:
+    """{"data.root": …}; empty mappings count as absent. `model.loss` held the factors before losses
+    had names."""
+    if not isinstance(values, Mapping):
+        return {above: values}
+    above = "model.loss_weights" if above == "model.loss" else above
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{above}.{key}" if above else str(key))
+    return flat

@@ -1,5 +1,5 @@
-// The service's sentences in Chinese: a template for each phrase that it may send, filled in with the phrase's values.
-// Below the first line it is JSON, as in strings.js; a test compares it with the service's own templates, in English.
+// The Chinese phrases of phrases/zh.json, under the name of each phrase; a test compares the two files.
+// Below this comment it is JSON, as in strings.js.
 export const SENTENCES =
 {
   "zh": {
@@ -152,6 +152,11 @@ export const SENTENCES =
     "unread_from": "从第 {position} 字节起无法读取。",
     "exif_damaged": "EXIF 数据有误（{detail}）。",
     "xmp_damaged": "XMP 数据有误（{detail}）。",
-    "thumbnail_differs": "文件内嵌的小图与照片内容不同；裁剪、加滤镜，或用不更新小图的软件编辑之后都会如此。"
+    "thumbnail_differs": "文件内嵌的小图与照片内容不同；裁剪、加滤镜，或用不更新小图的软件编辑之后都会如此。",
+    "buyer_approve": "感谢您提供的照片。资料已齐全，我们正在为您办理。",
+    "buyer_ask_photo": "感谢您的联系。为了尽快帮您处理，请再补充照片：商品整体一张，破损处近照一张；请在光线充足处用手机相机直接拍摄，发送原图，不要经聊天软件转发，也不要编辑。",
+    "buyer_review": "感谢您提供的照片。我们的同事正在查看您的申请，会尽快回复您。您暂时无需任何操作；如有需要，也可以随时补充商品照片。",
+    "buyer_escalate": "感谢您提供的照片。您的申请将由专人处理，所需时间会比平时稍长。在收到我们的回复之前，请妥善保留商品及包装。您可以随时补充更多照片，或一段商品的短视频。",
+    "buyer_whole_item": "感谢您提供的照片。为了尽快帮您处理，请再补充一张商品整体的照片：在光线充足处用手机相机直接拍摄，发送原图即可。您已发来的近照同样有用，无需重拍。"
   }
 };

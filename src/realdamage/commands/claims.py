@@ -1,0 +1,303 @@
+"""The commands of `realdamage` that judge a claim, or check and keep its evidence."""
+
+import importlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from realdamage.commands import app
+from realdamage.errors import PhotoError, UsageError
+from realdamage.files import find_photos, write_atomically
+from realdamage.phrases import printable
+
+if TYPE_CHECKING:
+    from realdamage.photo_pairs import Comparison
+    from realdamage.provenance import Provenance, TrustAnchors
+
+_ANCHORS = (
+    "PEM file of certificate authorities, such as C2PA's list; without it no signer is trusted. A "
+    "trusted signature says who signed, not that the photo is true"
+)
+_FORMAT = "Default: by the ending of --output, else a table"
+TrustAnchorsFile = Annotated[Path | None, app.opt(_ANCHORS, "--trust-anchors")]
+Format = Annotated[Literal["table", "json"] | None, app.opt(_FORMAT, "--format")]
+Output = Annotated[Path | None, app.opt("Write to this file, not to the terminal")]
+_HEAD = "Head of the log that you noted earlier, 64 hex digits"
+
+
+@app.command()
+def provenance(
+    photos: app.Photos,
+    trust_anchors: TrustAnchorsFile = None,
+    form: Format = None,
+    output: Output = None,
+) -> int:
+    """Read what a photo's file says about itself.
+
+    Content credentials (C2PA), AI labels (IPTC, GB 45438-2025), generators and the camera. A file
+    that says nothing proves nothing. Missing and unreadable files are named on standard error (exit
+    code 1); the others are still read.
+    """
+    from realdamage.provenance import read_provenance
+    from realdamage.rendering.terminal import provenance_footer, provenance_lines
+
+    anchors = _read_anchors(trust_anchors)
+
+    def read(path: Path) -> "Provenance":
+        found = read_provenance(path, trust_anchors=anchors)
+        for note in found.notes:
+            if note.code == "not_a_photo":
+                raise PhotoError(f"{path}: {note.sentence}")
+        return found
+
+    paths = find_photos(photos, keep_missing=True)
+    found, results = _each(paths, read, "provenance")
+    shown = [line for name, one in found for line in provenance_lines(name, one)]
+    text = "\n".join([*shown, provenance_footer([one for _, one in found])]) if found else ""
+    return _finish({"results": results}, text, form, output)
+
+
+@app.command("claims")
+def compare_listing(
+    claim: Annotated[str, app.arg("The buyer's photo, or one of another claim")],
+    listing: Annotated[list[str], app.arg("The listing's photos, folders or globs")],
+    overlay: Annotated[Path | None, app.opt("Folder for pictures with the changes marked")] = None,
+    form: Format = None,
+    output: Output = None,
+) -> int:
+    """Check whether a claim photo is an edited listing photo.
+
+    Finds the same shot with something painted on (same_capture), the same product in another shot
+    (same_object), or neither (unrelated), even in copies that are cropped, resized, turned or
+    recompressed. Unreadable listing photos are named on standard error (exit code 1).
+    """
+    from realdamage.core.decode import decode
+    from realdamage.photo_pairs import compare, draw_comparison, prepare
+    from realdamage.rendering.terminal import format_pairs
+
+    importlib.import_module("cv2")  # name the missing extra before reading a photo
+    claimed = find_photos([claim])
+    if len(claimed) > 1:
+        raise UsageError(
+            f"{claim}: {len(claimed)} photos; give one claim photo, then the listing's"
+        )
+    prepared = prepare(claimed[0], "claim")
+    paths = find_photos(listing)
+
+    def compare_with(path: Path) -> "Comparison":
+        found = compare(prepared, path)
+        if overlay:
+            picture = io.BytesIO()
+            draw_comparison(prepared.photo.rgb, decode(path), found).save(picture, format="PNG")
+            name = f"{claimed[0].stem}-{paths.index(path) + 1}-{path.stem}.comparison.png"
+            write_atomically(overlay / name, picture.getvalue())
+        return found
+
+    compared, results = _each(paths, compare_with, "comparison")
+    text = format_pairs(compared) if compared else ""
+    return _finish({"claim": str(claimed[0]), "results": results}, text, form, output)
+
+
+@app.command("claims")
+def claim(
+    photo: Annotated[list[str] | None, app.opt("The buyer's photos, folders or globs")] = None,
+    listing: Annotated[list[str] | None, app.opt("The listing's photos, to compare with")] = None,
+    text: Annotated[str | None, app.opt("What the buyer wrote; kept, decides nothing")] = None,
+    text_file: Annotated[Path | None, app.opt("The same, from a file in UTF-8")] = None,
+    claim_id: Annotated[str | None, app.opt("Your id; default: a new one")] = None,
+    policy: Annotated[Path | None, app.opt("Your rules in YAML; see --write-policy")] = None,
+    index: Annotated[Path | None, app.opt("SQLite file of earlier claims' hashes")] = None,
+    trust_anchors: TrustAnchorsFile = None,
+    model: app.Model = None,
+    threads: app.Threads = None,
+    prior: app.Prior = None,
+    out: Annotated[Path | None, app.opt("Folder for the evidence and its log")] = None,
+    keep_originals: Annotated[bool, app.opt("Keep the photos too", "--keep-originals")] = False,
+    overwrite: Annotated[bool, app.opt("Replace evidence; the log goes on", "--overwrite")] = False,
+    log: Annotated[Path | None, app.opt("Log of all claims, which gets the entry too")] = None,
+    write_policy: Annotated[Path | None, app.opt("Write the default rules there, and stop")] = None,
+    schema: Annotated[bool, app.opt("Print the schema of evidence.json", "--schema")] = False,
+) -> int:
+    """Judge all photos of a claim, with evidence.
+
+    Prints one recommendation (approve, ask_photo, review, escalate) with reasons and a text for the
+    buyer; a person decides. --out keeps evidence.html, evidence.json and log.jsonl. Originals
+    (--keep-originals) may contain place and time. Exit code 1: some photos could not be read.
+    """
+    from realdamage import claims
+    from realdamage.claims.evidence import check_free
+    from realdamage.claims.policy import default_yaml
+    from realdamage.core.detector import Detector
+    from realdamage.rendering.terminal import format_claim
+
+    if schema:
+        print(json.dumps(claims.schema(), indent=2))
+        return 0
+    if write_policy:
+        if write_policy.exists():
+            raise UsageError(f"{write_policy}: exists; name another file, or remove it first")
+        write_atomically(write_policy, default_yaml().encode())
+        print(f"{write_policy}: the default rules; edit them and judge with --policy")
+        return 0
+    if not photo:
+        raise UsageError("a claim needs photos: realdamage claim --photo PHOTO… --out DIR")
+    if text is not None and text_file:
+        raise UsageError("give --text or --text-file, not both")
+    if (keep_originals or overwrite or log) and not out:
+        raise UsageError("--keep-originals, --overwrite and --log need --out DIR for the evidence")
+    for package in ("cv2", "imagehash", "jinja2", "yaml"):
+        importlib.import_module(package)  # now, not after minutes of judging
+    rules = claims.ClaimPolicy.from_yaml(policy) if policy else claims.ClaimPolicy.default()
+    anchors = _read_anchors(trust_anchors)
+    photos, listings = _read_files(photo), _read_files(listing or [])
+    written = _read_text(text_file) if text_file else text or ""
+    if out:
+        check_free(out, overwrite)
+    detector = Detector.load(model, threads=threads, prior=prior)
+    own_id = claims.new_claim_id() if claim_id is None else claim_id
+    store = claims.ClaimIndex.open(index) if index else None
+    try:
+        judged = claims.judge_claim(
+            photos,
+            detector=detector,
+            listings=listings,
+            text=written,
+            claim_id=own_id,
+            policy=rules,
+            index=store,
+            trust_anchors=anchors,
+        )
+        if out:
+            keep: dict[str, Any] = {"keep_originals": keep_originals, "overwrite": overwrite}
+            keep["log"] = claims.EvidenceLog(log) if log else None
+            page = claims.write_evidence(judged, photos, listings, out, **keep)
+    except BaseException:
+        if store and claim_id is None:
+            store.delete(own_id)  # nobody knows this id, and a second try must not find its photos
+        raise
+    finally:
+        if store:
+            store.close()
+    print(format_claim(judged))
+    if out:
+        chain = claims.EvidenceLog(log or out / "log.jsonl")
+        print(f"\nevidence  {page}\nhead      {chain.head}")
+        print(f"          of {chain.path}; note it elsewhere for `realdamage verify --head`")
+    return 1 if any(one.error for one in judged.photos) else 0
+
+
+@app.command("claims")
+def verify(
+    folder: Annotated[Path, app.arg("Folder that `realdamage claim --out` wrote", "DIR")],
+    head: Annotated[str | None, app.opt(_HEAD)] = None,
+    log: Annotated[Path | None, app.opt("Log of all claims; --head is then its head")] = None,
+    photo: Annotated[list[str] | None, app.opt("Originals to look for in the claim")] = None,
+) -> int:
+    """Check the evidence of a claim.
+
+    Checks its files and photos against its log and the chain of the log, and says what that proves
+    and what not. Exit code 1: something does not match.
+    """
+    from realdamage.claims import verify_evidence
+
+    report = verify_evidence(folder, head=head, log=log, photos=_read_files(photo or []))
+    for line in report.checked:
+        print(f"ok        {line}")
+    for line in report.problems:
+        print(f"MISMATCH  {line}")
+    for line in report.notes:
+        print(f"note      {line}")
+    print(f"head      {report.head or 'none'}")
+    print("\n".join(report.proves) or "This proves nothing until every MISMATCH is explained.")
+    return 0 if report.passed else 1
+
+
+@app.command("claims")
+def claim_index(
+    index: Annotated[Path, app.arg("What `realdamage claim --index` made", "FILE")],
+    delete: Annotated[str | None, app.opt("Forget the claim with this id")] = None,
+    purge: Annotated[float | None, app.opt("Forget photos last seen so many days ago")] = None,
+) -> int:
+    """Count or forget what is remembered of earlier claims.
+
+    The index holds only hashes and claim ids. Exit code 1: the claim to forget is not in it.
+    """
+    from realdamage.claims import ClaimIndex
+
+    if not index.is_file():
+        raise UsageError(f"{index}: no such index; `realdamage claim --index` makes one")
+    code = 0
+    with ClaimIndex.open(index) as found:
+        if delete is not None and (forgotten := found.delete(delete)):
+            print(f"{app.count(forgotten, 'photo')} of claim {delete} forgotten")
+        elif delete is not None:
+            app.warn(f"{index}: no claim {delete!r} is remembered")
+            code = 1
+        if purge is not None:
+            photos, age = app.count(found.purge(purge), "photo"), app.count(purge, "day")
+            print(f"{photos} forgotten, seen more than {age} ago")
+        print(f"{index}: {app.count(len(found), 'photo')} remembered")
+    return code
+
+
+def _each(
+    paths: Sequence[Path], read: Callable[[Path], Any], key: str
+) -> tuple[list[tuple[str, Any]], list[dict[str, Any]]]:
+    """What `read` returns by name for each readable photo; all as JSON with `key` or `error`."""
+    found: list[tuple[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            one = read(path)
+        except PhotoError as error:
+            app.warn(str(error))
+            values = {"error": {"code": "unreadable", "message": str(error)}}
+        else:
+            found.append((printable(str(path)), one))
+            values = {key: one.to_dict()}
+        results.append({"name": str(path), **values})
+    return found, results
+
+
+def _finish(values: dict[str, Any], table: str, form: str | None, output: Path | None) -> int:
+    """Write or print the results. Returns the exit code. Raises PhotoError if nothing was read."""
+    is_json = form == "json" or (not form and output and output.suffix.lower() == ".json")
+    text = json.dumps(values, indent=2) if is_json else table
+    if output:
+        write_atomically(output, f"{text}\n".encode(errors="surrogateescape"))
+    elif text:
+        print(text)
+    errors = ["error" in one for one in values["results"]]
+    if all(errors):
+        raise PhotoError("none of the photos could be read")
+    return 1 if any(errors) else 0
+
+
+def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
+    """(name, bytes) of the photos that paths, folders and globs name."""
+    from realdamage.core.decode import read_file
+
+    return [(path.name, read_file(path)) for path in find_photos(given)]
+
+
+def _read_anchors(path: Path | None) -> "TrustAnchors | None":
+    from realdamage.provenance import TrustAnchors
+
+    if path is None:
+        return None
+    anchors = TrustAnchors.read(path)
+    if ignored := anchors.passed_over:
+        total = ignored + anchors.authorities
+        app.warn(f"{path}: {ignored} of {total} certificates are not CA certificates; ignored")
+    return anchors
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: the text cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 ({error.reason}); save the text as UTF-8") from error

@@ -1,0 +1,216 @@
+"""The commands of `realdamage` for sets of photos: manifest, split, audit and neutralise."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from realdamage.commands import app
+from realdamage.core.progress import track
+from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import write_atomically
+
+# A test compares this with data.readers, which needs pandas.
+Layout = Literal["auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real"]
+Set = Annotated[Path, app.arg("Folder with metadata.csv", "DIR")]
+_COLUMNS = (
+    "YAML with `columns` (our name: theirs), `values` (our column: {theirs: ours}), `constants`"
+)
+_DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
+_NEAR = "Look at the photos: those that look alike form one group"
+_QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
+_SIZES = "Crop to sizes of the real photos that both classes can have, or to these"
+_ON_ERROR = "What to do about unreadable photos"
+
+
+@app.command("analysis")
+def manifest(
+    source: Annotated[Path, app.arg("Folder of photos, or a table that lists them")],
+    layout: Annotated[Layout | None, app.opt("Default: detect; real: all are real photos")] = None,
+    columns: Annotated[Path | None, app.opt(_COLUMNS)] = None,
+    out: Annotated[Path | None, app.opt("Folder above the photos; default: theirs")] = None,
+    overwrite: app.Overwrite = False,
+) -> int:
+    """Write metadata.csv for photos in another layout.
+
+    A metadata.csv that is there already is checked and counted. Opens no photo.
+    """
+    from realdamage.data import readers
+    from realdamage.data.splits import split_command
+
+    reader = readers.reader_from_yaml(columns) if columns else readers.Reader()
+    if layout:
+        reader = replace(reader, layout=layout)
+    new = reader != readers.Reader() or out or overwrite
+    if new or not readers.reads_own_metadata(source):
+        path, found = readers.write_metadata(source, reader, out, overwrite=overwrite)
+        print(f"{path}: {len(found)} photos")
+    else:
+        found = readers.read_dataset(source)
+        path = found.root / "metadata.csv"
+        print(f"{path}: {len(found)} photos, checked; nothing was written")
+    for column in ("label", "kind", "source", "split"):
+        counts = found.table[column].value_counts()
+        print(f"{column:8}{_listed({str(name) or '(not given)': n for name, n in counts.items()})}")
+    for other in readers.stale_metadata(path.parent):
+        app.warn(f"{other} is no longer read. Remove it: Hugging Face's reader refuses two.")
+    if not (found.table["split"] != "").any():
+        print(f"next: {split_command(found, path.parent)}")
+        if (found.table["label"] == "real").all():
+            print(f"then: realdamage-synthesize +recipe=codecs recipe.source.root={path.parent}")
+    return 0
+
+
+@app.command("analysis")
+def split(
+    manifest: Set,
+    fractions: Annotated[
+        str, app.opt("Shares of train, val, test and policy", metavar="NAME=SHARE,…")
+    ] = "train=0.55,val=0.1,test=0.15,policy=0.2",
+    damaged: Annotated[str | None, app.opt(_DAMAGED, metavar="NAME=SHARE,…")] = None,
+    near_duplicates: Annotated[bool, app.opt(_NEAR, "--near-duplicates")] = False,
+    output: Annotated[Path | None, app.opt("Write a split table instead of metadata.csv")] = None,
+    seed: app.Seed = 0,
+    overwrite: app.Overwrite = False,
+) -> int:
+    """Assign photos to train, val, test and policy.
+
+    Writes the column `split` into metadata.csv. Photos of one group or pair stay together. False
+    alarms are counted on really damaged photos, so --damaged can give policy more of them.
+    """
+    from realdamage.data.duplicates import found_alike, near_duplicate_groups
+    from realdamage.data.manifest import METADATA_NAME, write_manifest
+    from realdamage.data.readers import read_dataset
+    from realdamage.data.splits import assign_splits, write_split_table
+    from realdamage.data.vocabulary import SPLITS
+    from realdamage.evaluation.guarantee import DELTA, smallest_share
+
+    shares, damaged_shares = _shares(fractions), _shares(damaged) if damaged else None
+    if manifest.is_file() and manifest.name != METADATA_NAME and not output:
+        raise UsageError(f"{manifest}: rename it {METADATA_NAME}, or write a table with --output")
+    found = read_dataset(manifest)
+    table = found.table
+    if not overwrite and (output.exists() if output else (table["split"] != "").any()):
+        raise UsageError(
+            f"{output or found.root}: there are splits already, and models may have been trained "
+            "with them. Keep them, or assign new ones with --overwrite",
+            code="exists",
+        )
+    if near_duplicates:
+        group, alike = near_duplicate_groups(found, progress=track)
+        for warning in alike.warnings:
+            app.warn(warning)
+        print(found_alike(table, group, alike.pairs))
+        table = table.assign(group=group)
+    table = table.assign(split=assign_splits(table, shares, seed, damaged_shares))
+    path = write_split_table(output, found, table) if output else write_manifest(found.root, table)
+    photos = table["split"].value_counts()
+    groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique()
+    names = [name for name in SPLITS if name in photos]
+    print(f"{path}: {_listed({name: photos[name] for name in names})}")
+    print(f"groups with really damaged photos: {_listed({n: groups.get(n, 0) for n in names})}")
+    if share := smallest_share(groups.get("policy", 0), DELTA):
+        print(f"smallest guarantee that they allow: realdamage calibrate --alpha {share:g}")
+    return 0
+
+
+@app.command("analysis")
+def audit(
+    manifest: Set,
+    quick: Annotated[
+        bool, app.opt("Only headers and columns, as training does", "--quick")
+    ] = False,
+    json_file: app.Json = None,
+    html: app.Html = None,
+    workers: app.Workers = None,
+) -> int:
+    """Check what gives a set away before you train on it.
+
+    Looks for what tells real from synthetic photos without the damage (file format, source, damage
+    type, condition), broken and duplicate files, photos in the wrong split, and faulty masks. Exit
+    code 1: the set fails. Exit code 3: it is too small to measure anything.
+    """
+    from realdamage.data.audit import audit as run_audit
+    from realdamage.data.readers import read_dataset
+    from realdamage.rendering.html import audit_page
+    from realdamage.rendering.terminal import format_audit
+
+    found = read_dataset(manifest, check_files=False)  # the audit lists missing files
+    report = run_audit(found, quick=quick, workers=workers, progress=track)
+    if json_file:
+        write_atomically(json_file, report.to_json().encode())
+    if html:
+        write_atomically(html, audit_page(report, found).encode())
+    print(format_audit(report))
+    if report.failed:
+        return 1
+    return 0 if report.measured else RealDamageError.exit_code
+
+
+@app.command("analysis")
+def neutralise(
+    manifest: Annotated[Path, app.arg("Folder with metadata.csv; only read", "IN")],
+    out: Annotated[Path, app.arg("New or empty folder outside IN", "OUT")],
+    quality: Annotated[str | None, app.opt(_QUALITY, metavar="LOW-HIGH")] = None,
+    sizes: Annotated[str, app.opt(_SIZES, metavar="keep|reals|WxH,…")] = "reals",
+    max_side: Annotated[int | None, app.opt("Crop longer sides to it; nothing is resized")] = None,
+    history: Annotated[bool, app.opt("Save as JPEG once more before", "--history")] = False,
+    seed: app.Seed = 0,
+    workers: app.Workers = None,
+    on_error: Annotated[Literal["raise", "skip"], app.opt(_ON_ERROR)] = "raise",
+    overwrite: Annotated[bool, app.opt("Remove an earlier run from OUT", "--overwrite")] = False,
+) -> int:
+    """Save a set again so that files of both classes look alike.
+
+    Crop, size, JPEG tables and subsampling are drawn whatever the label (for an edit as for its
+    original), and metadata is dropped.
+    """
+    from realdamage.data import neutralise as neutral
+    from realdamage.data.readers import read_dataset
+
+    qualities, crops = _quality_range(quality), _crop_sizes(sizes)
+    settings = neutral.NeutraliseSettings(qualities, crops, history, seed, max_side)
+    options: dict[str, Any] = {"on_error": on_error, "overwrite": overwrite, "workers": workers}
+    done = neutral.neutralise(read_dataset(manifest), out, settings, progress=track, **options)
+    for line in done.notes:
+        app.warn(line)
+    for name, reason in done.dropped[:10]:
+        app.warn(f"left out: {name}: {reason}")
+    labels = ", ".join(f"{number} {label}" for label, number in done.labels.items())
+    print(f"{done.root}: {done.photos} photos ({labels}) in {done.seconds:.1f} s")
+    listed = [f"{width}x{height}: {number}" for (width, height), number in done.sizes.items()]
+    more = f" and {len(listed) - 12} more" if len(listed) > 12 else ""
+    print(f"sizes    {', '.join(listed[:12])}{more}")
+    where = f", listed in {done.root / neutral.DROPPED_NAME}" if done.dropped else ""
+    print(f"left out {len(done.dropped)}{where}")
+    print(f"next: realdamage audit {done.root}")
+    return 0
+
+
+def _listed(counts: Mapping[Any, Any]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
+
+
+def _shares(text: str) -> dict[str, float]:
+    try:
+        return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise UsageError(f"{text!r}: write shares as train=0.7,val=0.1,test=0.2") from None
+
+
+def _quality_range(text: str | None) -> tuple[int, int] | None:
+    low, _, high = (text or "").partition("-")
+    try:
+        return (int(low), int(high or low)) if text else None
+    except ValueError:
+        raise UsageError(f"--quality {text!r}: write a range as 75-95") from None
+
+
+def _crop_sizes(text: str) -> str | list[tuple[int, int]] | None:
+    if text in ("keep", "reals"):
+        return None if text == "keep" else text
+    try:
+        pairs = [size.lower().split("x") for size in text.split(",")]
+        return [(int(width), int(height)) for width, height in pairs]
+    except ValueError:
+        raise UsageError(f"--sizes {text!r}: write keep, reals, or 384x512,512x384") from None

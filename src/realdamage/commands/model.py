@@ -1,0 +1,315 @@
+"""The commands of `realdamage` that change, check or describe a model file and its evaluation."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from realdamage.commands import app
+from realdamage.core.progress import track
+from realdamage.errors import UsageError
+from realdamage.files import write_atomically
+
+Model = Annotated[Path, app.arg("The .onnx file")]
+ChangedModel = Annotated[Path, app.arg("The .onnx file; changed in place without --output")]
+ModelOutput = Annotated[Path | None, app.opt("Write the changed model there instead")]
+Predictions = Annotated[Path, app.arg(app.PREDICTIONS)]
+_SPLIT = "Photos to use; default: policy, else val, else all if unsplit"
+_FPR = "Share of these honest photos called synthetic; default: 0.01"
+_MISS = "Share of these synthetic photos called real; default: 0.05"
+_CURVE = "Curve from score to probability; auto: the better on held-out groups"
+_KIND = "Kind of synthetic photo that --miss or --beta is about; may be repeated; default: all"
+_TPR_FLOOR = "Share of synthetic photos to find; default: half of that on clean photos"
+_MAX_GATED = "Largest share of clean honest photos that may go to review"
+_BLUR = "Largest share of any source that the limit on fine detail may stop; 0: no limit"
+_TRAINING_SET = "Its training set; default: an evaluation's, if it is that one"
+_REFERENCE = "Predictions of the calibration photos by the same model (data.split=policy)"
+
+
+@app.command("analysis")
+def calibrate(
+    model: ChangedModel,
+    manifest: app.Manifest,
+    split: Annotated[str | None, app.opt(_SPLIT)] = None,
+    fpr: Annotated[float | None, app.opt(_FPR)] = None,
+    miss: Annotated[float | None, app.opt(_MISS)] = None,
+    alpha: Annotated[float | None, app.opt("Guaranteed instead of --fpr")] = None,
+    beta: Annotated[float | None, app.opt("Guaranteed instead of --miss")] = None,
+    delta: Annotated[float, app.opt("Risk that a guarantee fails")] = 0.05,
+    kind: Annotated[list[str] | None, app.opt(_KIND)] = None,
+    calibration: Annotated[Literal["platt", "isotonic", "auto"], app.opt(_CURVE)] = "platt",
+    output: ModelOutput = None,
+    threads: app.Threads = None,
+) -> int:
+    """Write probabilities and thresholds into a model file.
+
+    --fpr and --miss are rates on these photos; --alpha and --beta are guarantees about future ones.
+    With confidence 1 - delta, at most a share alpha of really damaged photos is called synthetic,
+    and at most a share beta of synthetic photos real.
+    """
+    from realdamage.data.readers import read_dataset
+    from realdamage.evaluation.calibration import calibrate_model
+    from realdamage.evaluation.guarantee import Targets
+    from realdamage.rendering.terminal import calibration_text
+
+    options: dict[str, Any] = {"split": split, "output": output, "threads": threads}
+    targets = Targets(fpr, miss, alpha, beta, delta, kinds=tuple(kind or ()))
+    found = calibrate_model(
+        model, read_dataset(manifest), targets, method=calibration, progress=track, **options
+    )
+    print(calibration_text(found))
+    return 0
+
+
+@app.command("analysis")
+def gate(
+    model: ChangedModel,
+    predictions: Annotated[Path, app.opt(f"{app.PREDICTIONS} with a robustness suite")],
+    tpr_floor: Annotated[float | None, app.opt(_TPR_FLOOR)] = None,
+    max_gated: Annotated[float, app.opt(_MAX_GATED)] = 0.05,
+    blur_share: Annotated[float, app.opt(_BLUR)] = 0.02,
+    min_photos: Annotated[int, app.opt("Photos of each class for a point of a curve")] = 30,
+    output: ModelOutput = None,
+) -> int:
+    """Send photos that are too poor to judge to review.
+
+    Finds in predictions on perturbed photos which are too small, too blurred or too compressed for
+    this model, and writes those limits into the model file.
+    """
+    from realdamage.evaluation.gate import GateOptions, gate_model
+    from realdamage.evaluation.predictions import read_predictions
+    from realdamage.rendering.terminal import gate_text
+
+    options = GateOptions(tpr_floor, max_gated, blur_share, min_photos)
+    summary = gate_model(model, read_predictions(predictions), options, output)
+    print(f"{output or model}: gated\n{gate_text(summary)}")
+    return 0
+
+
+@app.command("train")
+def quantize(
+    model: Model,
+    manifest: app.Manifest,
+    split: Annotated[str, app.opt("Photos that decide")] = "val",
+    limit: Annotated[int, app.opt("Largest number of photos that decide")] = 300,
+    threads: Annotated[int, app.opt("CPU threads of each model")] = 2,
+    output: Annotated[Path | None, app.opt("Default: MODEL.int8.onnx")] = None,
+    json_file: app.Json = None,
+) -> int:
+    """Write a faster variant of a model that is as good.
+
+    Compares a variant with 8-bit integers with the model on the same photos. Exit code 1, and no
+    file, if it is not as good or not faster.
+    """
+    from realdamage.data.readers import read_dataset
+    from realdamage.exporting.quantize import QuantizeOptions, quantize_model, summary_text
+
+    options = QuantizeOptions(split, limit, threads=threads)
+    summary = quantize_model(model, read_dataset(manifest), options, output, progress=track)
+    if json_file:
+        text = json.dumps(summary.to_dict(), indent=2, allow_nan=False)
+        write_atomically(json_file, f"{text}\n".encode())
+    print(summary_text(summary))
+    return 0 if summary.output else 1
+
+
+@app.command("analysis")
+def report(
+    folder: Annotated[Path, app.arg("Folder that realdamage-evaluate wrote")],
+    model: Annotated[Path | None, app.opt("Its .onnx file; default: where it was then")] = None,
+    manifest: Annotated[Path | None, app.opt("Its photos; default: where they were then")] = None,
+    threads: app.Threads = None,
+) -> int:
+    """Write an evaluation as one page.
+
+    Adds report.html and report.json to the folder: figures, curves, slices, worst photos, policy.
+    """
+    from realdamage.evaluation.folder import find_manifest, find_model, read_evaluation
+    from realdamage.rendering.html import build_report, write_report
+
+    predictions, metrics = read_evaluation(folder)
+    run = metrics.get("run") or {}
+    detector, without_model = find_model(run, model, threads)
+    photos, without_photos = find_manifest(run, manifest)
+    notes = [note for note in (without_model, without_photos) if note]
+    found = build_report(
+        (predictions, metrics), detector=detector, manifest=photos, notes=notes, progress=track
+    )
+    page = write_report(folder, found)
+    written = f"{page} and report.json: {page.stat().st_size / 1e6:.1f} MB"
+    print("\n".join([*found.first_lines, *found.notes, written]))
+    return 0
+
+
+@app.command("analysis")
+def card(
+    model: Model,
+    evaluation: Annotated[list[str], app.opt("Its evaluations; repeatable", metavar="[NAME=]DIR")],
+    folds: Annotated[Path | None, app.opt("folds.csv of realdamage-folds")] = None,
+    manifest: Annotated[Path | None, app.opt(_TRAINING_SET)] = None,
+    command: Annotated[list[str] | None, app.opt("That led to the model; repeat in order")] = None,
+    licence: Annotated[str, app.opt("Licence of the model")] = "",
+    output: Annotated[Path | None, app.opt("-: the terminal; default: the model's .md")] = None,
+) -> int:
+    """Write a model card in Markdown.
+
+    From the model file and its evaluations: what the model has seen, how good it is, what its
+    thresholds guarantee, what it cannot do, and how to make it again.
+    """
+    from realdamage.rendering.markdown import CardInputs, card_text, named_folders
+
+    page = output or model.with_suffix(".md")
+    text = card_text(
+        CardInputs(model, named_folders(evaluation), folds, manifest, command or (), licence)
+    )
+    if str(output) == "-":
+        print(text, end="")
+    else:
+        write_atomically(page, text.encode())
+        print(f"{text.splitlines()[0].strip('*')}\n\nthe card: {page}")
+    return 0
+
+
+@app.command("analysis")
+def compare(
+    a: Annotated[Path, app.arg("Evaluation folder or predictions file of the old model")],
+    b: Annotated[Path, app.arg("The same of the new model")],
+    html: app.Html = None,
+    json_file: app.Json = None,
+    fail_if_worse: Annotated[bool, app.opt("Exit with 1 if B is worse", "--fail-if-worse")] = False,
+) -> int:
+    """Compare two models on the same photos.
+
+    Says whether B is better than A, with paired intervals on the photos that both have judged.
+    """
+    from realdamage.evaluation.compare import compare_models, read_sides
+    from realdamage.rendering.html import write_comparison
+    from realdamage.rendering.terminal import format_comparison
+
+    names = (str(a), str(b))
+    comparison = compare_models(*read_sides(*names), names=names)
+    write_comparison(comparison, html=html, json_file=json_file)
+    print(format_comparison(comparison))
+    return 1 if fail_if_worse and comparison.worse else 0
+
+
+@app.command("analysis")
+def costs(
+    predictions: Predictions,
+    fraud_rate: Annotated[float, app.opt("Share of fake claims, 0 to 1")],
+    claim_value: Annotated[float, app.opt("Refund lost when a fake is paid")],
+    review_cost: Annotated[float, app.opt("Of a person judging one claim")],
+    accusation_cost: Annotated[float, app.opt("Of refusing an honest buyer: lost trust")],
+    detection: Annotated[float, app.opt("Share of fakes that a reviewer finds")] = 1.0,
+    wrong_refusal: Annotated[float, app.opt("Honest claims that a reviewer refuses")] = 0.0,
+    photos_per_claim: Annotated[int, app.opt("Photos in a claim")] = 1,
+    model: app.JudgedBy = None,
+    write: Annotated[bool, app.opt("Write the thresholds into --model", "--write")] = False,
+) -> int:
+    """Find the cheapest thresholds for your own costs.
+
+    Says what a claim costs when all are paid, when all are reviewed, at the present thresholds and
+    at the cheapest ones. With --model, the guarantee of that model is kept.
+    """
+    from realdamage.evaluation import economics
+    from realdamage.evaluation.folder import read_judge
+    from realdamage.evaluation.predictions import read_predictions
+    from realdamage.rendering.terminal import format_costs
+
+    if write and not model:
+        raise UsageError("--write needs --model FILE, the model to write the thresholds into")
+    own = economics.Costs(
+        *(fraud_rate, claim_value, review_cost, accusation_cost),
+        detection=detection,
+        wrong_refusal=wrong_refusal,
+        photos_per_claim=photos_per_claim,
+    )
+    table = read_predictions(predictions)
+    policy = read_judge(model, table)[2] if model else None
+    sample = economics.cost_sample(table)
+    choice = economics.choose_thresholds(sample, own, policy=policy)
+    print(format_costs(choice, economics.cost_by_fraud_rate(sample, choice, policy=policy)))
+    if write and model:
+        economics.write_thresholds(model, choice, table)
+        print(f"\nwritten into {model}; judge the photos again with it")
+    return 0
+
+
+@app.command("analysis")
+def triage(
+    predictions: Predictions,
+    output: Annotated[Path, app.opt("CSV file for the whole queue")] = Path("queue.csv"),
+    claims: Annotated[Path | None, app.opt("CSV: claim_id, file_name, maybe claim_value")] = None,
+    claim_value: Annotated[float | None, app.opt("Of claims without one of their own")] = None,
+    prior: Annotated[float | None, app.opt("Share of fake claims; needs --model")] = None,
+    model: app.JudgedBy = None,
+    minutes: Annotated[float, app.opt("Minutes to review one photo")] = 1.0,
+    everything: Annotated[bool, app.opt("Also claims refused or paid unseen", "--all")] = False,
+) -> int:
+    """Order the review queue.
+
+    The claim where a minute of review avoids the largest loss comes first, its photos together. A
+    claim is as likely to be fake as its most suspicious photo.
+    """
+    from realdamage.evaluation import triage as queueing
+    from realdamage.evaluation.folder import read_judge
+    from realdamage.evaluation.predictions import read_predictions
+    from realdamage.rendering.terminal import queue_text
+
+    table = read_predictions(predictions)
+    queue = queueing.triage_order(
+        table,
+        claims=queueing.read_claims(claims) if claims else None,
+        calibration=read_judge(model, table)[1].calibration if model else None,
+        prior=prior,
+        claim_value=claim_value,
+        minutes_per_photo=minutes,
+        everything=everything,
+    )
+    queueing.write_queue(output, queue)
+    print(queue_text(queue, *queueing.try_order(queue, fraud_rate=prior)))
+    print(f"\nthe whole queue: {output}")
+    return 0
+
+
+@app.command("analysis")
+def monitor(
+    log: Annotated[Path, app.arg(".csv, .jsonl or .parquet of realdamage predict")],
+    reference: Annotated[Path, app.opt(_REFERENCE)],
+    model: app.JudgedBy = None,
+    prior: Annotated[float | None, app.opt("Share of synthetic; default: the best fit")] = None,
+    level: Annotated[float, app.opt("Risk of an alarm without a shift")] = 0.05,
+    least_effect: Annotated[float, app.opt("Share of photos that must differ")] = 0.1,
+    json_file: app.Json = None,
+) -> int:
+    """Check whether photos are still like the calibration photos.
+
+    Needs no labels: compares scores, outcomes, reasons, sizes, sharpness, compression and fine
+    detail. Exit code 1 if they differ, so that no guarantee holds.
+    """
+    from realdamage.evaluation.monitor import monitor as compare_log
+    from realdamage.evaluation.predictions import read_log, read_predictions
+    from realdamage.rendering.terminal import monitor_text
+
+    photos, expected = read_log(log), read_predictions(reference)
+    found = compare_log(
+        photos, expected, model, prior=prior, level=level, least_effect=least_effect
+    )
+    if json_file:
+        write_atomically(json_file, found.to_json().encode())
+    print(monitor_text(found))
+    return 1 if found.alarm else 0
+
+
+@app.command()
+def info(
+    model: Annotated[Path | None, app.arg("The .onnx file; default: the packaged model")] = None,
+) -> int:
+    """Check a model file and print its metadata as JSON."""
+    from realdamage.core.detector import PACKAGED_MODEL
+    from realdamage.core.model_file import read_model_file
+
+    path = model or PACKAGED_MODEL
+    data, metadata, graph_sha256 = read_model_file(path)
+    values = {"file": str(path), "bytes": len(data), "graph_sha256": graph_sha256}
+    print(json.dumps({**values, **json.loads(metadata.to_json())}, indent=2))
+    return 0

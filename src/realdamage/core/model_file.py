@@ -1,0 +1,267 @@
+"""A model file: one ONNX file whose metadata have everything a service must know about the network.
+
+The metadata are JSON in `metadata_props["realdamage"]`, with digests of the graph with its weights
+(`graph_sha256`) and of the metadata (`policy_sha256`); a file that does not match them is refused.
+
+The file is one protobuf message (ModelProto, onnx.proto3). Services do not install `onnx`, so its
+outermost fields are walked here: field 14 has the metadata entries (key = 1, value = 2); everything
+else is copied byte for byte, so calibrating a model cannot change the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from realdamage.core.policy import Calibration, Policy
+from realdamage.core.pooling import Pooling
+from realdamage.core.records import record_from_dict
+from realdamage.core.tiles import PixelSpec
+from realdamage.errors import MissingModelError, ModelFileError
+from realdamage.files import write_atomically
+
+FORMAT_VERSION = 1
+_KEY = "realdamage"
+_MOST_NAMED = 5
+_GRAPH, _METADATA = 7, 14
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything the detector has to know about a network, and where it comes from.
+
+    calibration, policy: None before `realdamage calibrate`.
+    demo: True for a model that only shows the software; it never says synthetic by default.
+    training, metrics: facts about its training and figures of its validation, as plain JSON values.
+    """
+
+    pixel_spec: PixelSpec
+    pooling: Pooling
+    calibration: Calibration | None
+    policy: Policy | None
+    backbone: str
+    demo: bool
+    model_version: str
+    labels: tuple[str, str] = ("real", "synthetic")
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces. Raises ModelFileError when a value has no JSON
+        form (NaN too)."""
+        try:
+            return _canonical(asdict(self))
+        except (TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"the model's metadata cannot be written as JSON: {error}; use null for NaN"
+            ) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelMetadata:
+        """Read what `to_json` wrote. Raises ModelFileError on another format version or a missing
+        or wrong value."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ModelFileError(
+                f"the model's metadata is not JSON: {error}; export the model again"
+            ) from error
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if not isinstance(version, int) or version < 1:
+            raise ModelFileError(
+                f"the model's metadata has format_version {version!r}; export the model again",
+                code="format_version",
+            )
+        if version > FORMAT_VERSION:
+            raise ModelFileError(
+                f"the model has format version {version}, this realdamage reads up to "
+                f"{FORMAT_VERSION}; "
+                "upgrade: pip install --upgrade realdamage",
+                code="format_version",
+            )
+        return record_from_dict(cls, values, "metadata")
+
+
+def write_model_file(path: str | Path, onnx_bytes: bytes, metadata: ModelMetadata) -> None:
+    """Write the model with this metadata instead of its own, whole or not at all.
+
+    Raises ModelFileError when `onnx_bytes` is not an ONNX model, RealDamageError when writing
+    fails.
+    """
+    canonical = metadata.to_json()
+    values = json.loads(canonical)
+    values["graph_sha256"] = graph_sha256(onnx_bytes)
+    values["policy_sha256"] = _sha256(canonical)
+    write_atomically(path, with_metadata(onnx_bytes, {_KEY: json.dumps(values)}))
+
+
+def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
+    """Read a model file: (its bytes, its metadata, the hex digest of its graph and weights).
+
+    Raises ModelFileError, naming the file: missing (MissingModelError), damaged, changed, without
+    our metadata, or of a newer format version.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        where = _where_models_are(Path(path))
+        kind = MissingModelError if isinstance(error, FileNotFoundError) else ModelFileError
+        raise kind(f"{path}: the model cannot be read: {error.strerror}; {where}") from error
+    try:
+        return data, *_parse(data)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}", code=error.code) from error
+
+
+def stored_policy_sha256(data: bytes) -> str:
+    """The digest of the metadata, as stored in a model file that `read_model_file` has checked."""
+    return str(json.loads(split_metadata(data)[1][_KEY])["policy_sha256"])
+
+
+def _where_models_are(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    found = sorted(each.name for each in folder.glob("*.onnx"))
+    if not found:
+        return "name the .onnx file that realdamage-export wrote"
+    more = ", …" if len(found) > _MOST_NAMED else ""
+    return f"name one of those in {folder}: {', '.join(found[:_MOST_NAMED])}{more}"
+
+
+def _parse(data: bytes) -> tuple[ModelMetadata, str]:
+    graph, entries = split_metadata(data)
+    if _KEY not in entries:
+        raise ModelFileError(
+            "an ONNX file without realdamage's metadata, so how to cut and judge a photo is "
+            "unknown; "
+            "write it with: realdamage-export checkpoint=…",
+            code="no_metadata",
+        )
+    try:
+        values = json.loads(entries[_KEY])
+        stored = {key: values.pop(key, None) for key in ("graph_sha256", "policy_sha256")}
+        canonical = _canonical(values)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ModelFileError(
+            f"the model's metadata is not a JSON object: {error}; export the model again"
+        ) from error
+    metadata = ModelMetadata.from_json(canonical)
+    digest = hashlib.sha256(graph).hexdigest()
+    if stored["graph_sha256"] != digest:
+        raise ModelFileError(
+            "the graph or its weights were changed or damaged after export (sha256 "
+            f"{digest[:12]}…, "
+            f"written as {str(stored['graph_sha256'])[:12]}…); copy the file again or export it "
+            "again",
+            code="graph_changed",
+        )
+    if stored["policy_sha256"] != _sha256(canonical):
+        raise ModelFileError(
+            "the metadata was changed after it was written; set thresholds with `realdamage "
+            "calibrate`, not by hand",
+            code="metadata_changed",
+        )
+    return metadata, digest
+
+
+def _canonical(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def split_metadata(data: bytes) -> tuple[bytes, dict[str, str]]:
+    """The model without its metadata entries, and the entries. Raises ModelFileError when it is not
+    an ONNX model."""
+    kept: list[memoryview] = []
+    entries: dict[str, str] = {}
+    fields = set()
+    for number, whole, payload in _fields(memoryview(data)):
+        fields.add(number)
+        if number == _METADATA:
+            parts = {key: bytes(value) for key, _, value in _fields(payload)}
+            try:
+                entries[parts.get(1, b"").decode()] = parts.get(2, b"").decode()
+            except UnicodeDecodeError as error:
+                raise _not_onnx() from error
+        else:
+            kept.append(whole)
+    if _GRAPH not in fields:
+        raise _not_onnx()
+    return b"".join(kept), entries
+
+
+def with_metadata(data: bytes, entries: Mapping[str, str]) -> bytes:
+    """The model with exactly these metadata entries instead of its own. Raises ModelFileError as
+    above."""
+    graph, _ = split_metadata(data)
+    for key, value in entries.items():
+        graph += _field(_METADATA, _field(1, key.encode()) + _field(2, value.encode()))
+    return graph
+
+
+def graph_sha256(data: bytes) -> str:
+    """Hex digest of the model without its metadata entries: of the graph and its weights."""
+    return hashlib.sha256(split_metadata(data)[0]).hexdigest()
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Yield (number, the field's bytes with its tag, its payload) for each outermost field of a
+    protobuf message."""
+    position = 0
+    while position < len(data):
+        start = position
+        tag, position = _varint(data, position)
+        wire = tag & 7
+        begin = position
+        if wire == _VARINT:
+            _, position = _varint(data, position)
+        elif wire == _BYTES:
+            length, begin = _varint(data, position)
+            position = begin + length
+        elif wire in (_FIXED64, _FIXED32):
+            position += 8 if wire == _FIXED64 else 4
+        else:
+            raise _not_onnx()
+        if position > len(data) or tag >> 3 == 0:
+            raise _not_onnx()
+        yield tag >> 3, data[start:position], data[begin:position]
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(data):
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _not_onnx()
+
+
+def _not_onnx() -> ModelFileError:
+    return ModelFileError(
+        "not an ONNX file, or a damaged one; export it again or copy it again", code="not_onnx"
+    )
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _to_varint(number << 3 | _BYTES) + _to_varint(len(payload)) + payload
+
+
+def _to_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,254 @@
+"""Is model B better than model A? Both are measured on the same photos with the same draws.
+
+What counts is the interval of the difference: two overlapping intervals would say nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from realdamage.data.bootstrap import DRAWS, percentile_interval
+from realdamage.errors import RealDamageError
+from realdamage.evaluation.figures import RATES, ScoredPhotos
+from realdamage.evaluation.folder import find_predictions
+from realdamage.evaluation.predictions import check_predictions, read_predictions
+
+Standing = Literal["better", "worse", "no clear difference", "not measured"]
+
+KEYS = ["file_name", "perturbation"]
+FIGURES: Mapping[str, tuple[str, bool]] = {
+    "auroc": ("AUROC", True),
+    "tpr_at_fpr_1": ("TPR at 1% FPR over real damage", True),
+    "tpr_at_fpr_5": ("TPR at 5% FPR over real damage", True),
+    "balanced_at_thresholds": ("balanced accuracy at the thresholds", True),
+    "false_alarms": ("real damage called synthetic", False),
+    "missed": ("synthetic called real", False),
+    "review": ("photos sent to review", False),
+    "brier": ("Brier score", False),
+    "pairs": ("edits above their own original", True),
+}
+"""Title of each figure, and whether more of it is better."""
+MIN_GROUPS = 20
+"""From fewer groups a bootstrap interval comes out too narrow to judge by."""
+OUTCOMES = ("real", "review", "synthetic")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of both models and b - a; None with a `reason` where it is not measured.
+
+    low, high: 95% interval of the difference, None from fewer than `MIN_GROUPS` groups.
+    standing: of B compared with A.
+    """
+
+    figure: str
+    title: str
+    higher_is_better: bool
+    a: float | None = None
+    b: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    standing: Standing = "not measured"
+    reason: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What to conclude, in plain words."""
+        if self.standing == "not measured":
+            return f"not measured: {self.reason}"
+        if self.standing == "no clear difference":
+            why = f": {self.reason}" if self.reason else " at 95%"
+            return f"no clear difference between A and B{why}"
+        return f"B is {self.standing} at 95%"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A photo that the two models call differently. gain: whether B is closer to the truth."""
+
+    file_name: str
+    label: str
+    kind: str
+    a_outcome: str
+    b_outcome: str
+    a_score: float
+    b_score: float
+    gain: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models, named `a` and `b`, on the photos that both have judged.
+
+    n, n_real, n_damaged, n_groups: of the photos as they are.
+    only_a, only_b: rows left out because the other side lacks the photo. unscored: because one side
+    has no score.
+    perturbed: the same figures for each perturbation.
+    """
+
+    a: str
+    b: str
+    n: int
+    n_real: int
+    n_damaged: int
+    n_groups: int
+    only_a: int
+    only_b: int
+    unscored: int
+    figures: tuple[Difference, ...]
+    perturbed: Mapping[str, tuple[Difference, ...]]
+    flips: tuple[Flip, ...]
+
+    @property
+    def worse(self) -> tuple[Difference, ...]:
+        """The figures, of photos as they are, in which B is worse."""
+        return tuple(figure for figure in self.figures if figure.standing == "worse")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; each figure carries its sentence."""
+
+        def records(figures: tuple[Difference, ...]) -> list[dict[str, Any]]:
+            return [{**asdict(figure), "sentence": figure.sentence} for figure in figures]
+
+        perturbed = {name: records(figures) for name, figures in self.perturbed.items()}
+        return asdict(self) | {"figures": records(self.figures), "perturbed": perturbed}
+
+
+def compare_models(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    n_boot: int = DRAWS,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two predictions tables on the rows they share, by file name and perturbation.
+
+    Raises RealDamageError: no row in common (code no_common_photo), one class only (one_class), or
+    a shared photo whose label is missing or differs (labels_differ), or that is another photo of
+    the same name (photos_differ).
+    """
+    for table, name in zip((a, b), names, strict=True):
+        check_predictions(table, name)
+    both = a.merge(b, on=KEYS, suffixes=("", "_b"), validate="one_to_one")
+    if both.empty:
+        raise RealDamageError(
+            f"{names[0]} ({_examples(a)}) and {names[1]} ({_examples(b)}) have no photo in common, "
+            "so nothing can be "
+            "compared. Evaluate both models on the same manifest and split.",
+            code="no_common_photo",
+        )
+    _check_same(both, names)
+    scored = both[both["score"].notna() & both["score_b"].notna()].reset_index(drop=True)
+    as_is = scored[scored["perturbation"] == ""]
+    first = as_is if len(as_is) else scored
+    if first["label"].nunique() < 2:
+        raise RealDamageError(
+            f"{names[0]} and {names[1]} share {len(first)} photos with scores, but not of both "
+            "classes. Evaluate both "
+            "models on real and synthetic photos.",
+            code="one_class",
+        )
+    perturbed = {
+        str(name): _differences(rows, n_boot, seed)
+        for name, rows in scored.groupby("perturbation", sort=False)
+        if name and len(as_is)
+    }
+    one_side = ScoredPhotos(first, n_boot=0)
+    return Comparison(
+        *names,
+        n=len(first),
+        n_real=int(one_side.real.sum()),
+        n_damaged=int(one_side.damaged.sum()),
+        n_groups=len(set(one_side.groups)),
+        only_a=len(a) - len(both),
+        only_b=len(b) - len(both),
+        unscored=len(both) - len(scored),
+        figures=_differences(first, n_boot, seed),
+        perturbed=perturbed,
+        flips=_flips(first),
+    )
+
+
+def read_sides(a: str | Path, b: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables, from evaluation folders or predictions files."""
+    return read_predictions(find_predictions(a)), read_predictions(find_predictions(b))
+
+
+def _differences(both: pd.DataFrame, n_boot: int, seed: int) -> tuple[Difference, ...]:
+    """All of `FIGURES` for joined rows of one perturbation; B's columns end in `_b`."""
+    own = {f"{column}_b": column for column in ("score", "probability", "outcome", "reasons")}
+    of_b = both.drop(columns=list(own.values())).rename(columns=own)
+    sides = [ScoredPhotos(table, n_boot=n_boot, seed=seed) for table in (both, of_b)]
+    return tuple(_difference(sides[0], sides[1], figure) for figure in FIGURES)
+
+
+def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
+    title, higher_is_better = FIGURES[figure]
+    key, mask, against = {
+        "pairs": ("edit_higher", a.synthetic, a.real),
+        "false_alarms": ("called_synthetic", a.damaged, a.damaged),
+        "missed": ("called_real", a.synthetic, a.synthetic),
+        "review": ("review", a.everything, a.everything),
+    }.get(figure, (figure, a.synthetic, a.damaged if figure in RATES else a.real))
+    reasons = [side.missing(key, mask, against) for side in (a, b)]
+    if any(reasons):
+        reason = reasons[0] or reasons[1]
+        only = "" if reasons[0] == reasons[1] else "A: " if reasons[0] else "B: "
+        return Difference(figure, title, higher_is_better, reason=only + reason)
+    of_a, of_b = (side.draw(key, mask, against) for side in (a, b))
+    values = (float(of_a[0]), float(of_b[0]), float(of_b[0] - of_a[0]))
+    known = Difference(figure, title, higher_is_better, *values, standing="no clear difference")
+    low, high = (float(end) for end in percentile_interval(of_b[1:] - of_a[1:]))
+    if (n_groups := len(set(a.groups))) < MIN_GROUPS or math.isnan(low):
+        few = f"{n_groups} groups of photos; an interval needs at least {MIN_GROUPS}"
+        return replace(known, reason=few)
+    if low <= 0 <= high:
+        return replace(known, low=low, high=high)
+    better = (low > 0) == higher_is_better
+    return replace(known, low=low, high=high, standing="better" if better else "worse")
+
+
+def _flips(both: pd.DataFrame) -> tuple[Flip, ...]:
+    """The photos whose outcome differs, those that B turned for the worse first."""
+    flips = []
+    for row in both[both["outcome"] != both["outcome_b"]].to_dict("records"):
+        a, b = row["outcome"], row["outcome_b"]
+        if a and b:
+            towards_synthetic = OUTCOMES.index(b) > OUTCOMES.index(a)
+            gain = towards_synthetic == (row["label"] == "synthetic")
+            about = (row["file_name"], row["label"], row["kind"])
+            flips.append(Flip(*about, a, b, row["score"], row["score_b"], gain))
+    flips.sort(key=lambda flip: (flip.gain, flip.kind != "damaged", flip.label, flip.file_name))
+    return tuple(flips)
+
+
+def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
+    for row in both[(both["label"] != both["label_b"]) | (both["label"] == "")].to_dict("records"):
+        raise RealDamageError(
+            f"{row['file_name']}: {names[0]} has label {row['label']!r}, {names[1]} has "
+            f"{row['label_b']!r}. Both need "
+            "the same one: evaluate both models on the same manifest.",
+            code="labels_differ",
+        )
+    digest, other = both["photo_sha256"], both["photo_sha256_b"]
+    named = (both["perturbation"] == "") & (digest != "") & (other != "")
+    changed = both.loc[named & (digest != other), "file_name"]
+    if len(changed):
+        raise RealDamageError(
+            f"{changed.iat[0]}: another photo of the same name (its digest differs between "
+            f"{names[0]} and "
+            f"{names[1]}; {len(changed)} such photos). Evaluate both models on the same files.",
+            code="photos_differ",
+        )
+
+
+def _examples(table: pd.DataFrame) -> str:
+    return f"{len(table)} rows, such as {table['file_name'].iat[0]!r}" if len(table) else "no rows"

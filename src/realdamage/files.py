@@ -1,0 +1,118 @@
+"""Finds photos, writes files that are whole or absent, and writes CSV that no spreadsheet runs."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import glob
+import io
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from realdamage.errors import RealDamageError, UsageError
+
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"}
+    | {".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif", ".jp2"}
+)
+HEATMAP_ENDING = ".heatmap.png"
+"""What `predict --heatmap` appends; such files are not photos to judge."""
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
+"""A spreadsheet may run a cell that starts with one of these; full-width forms and white space
+count too."""
+_FORMULA_CELL = re.compile(f"'*[{re.escape(''.join(FORMULA))}]")
+
+
+def find_photos(given: Iterable[str], *, keep_missing: bool = False) -> list[Path]:
+    """The photos that paths, folders (searched recursively) and globs name, each once, in order.
+
+    keep_missing: keep names without a file in the list, so that the reader can report each of them.
+        Raises UsageError when a name matches no file (with `keep_missing`: when all do), or for a
+        folder without photos.
+    """
+    found: dict[Path, None] = {}
+    missing: dict[Path, UsageError] = {}
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            below = _photos_below(path)
+        elif path.exists():
+            below = [path]
+        else:
+            matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
+            below = sorted(match for match in map(Path, matches) if match.is_file())
+            if not below:
+                missing[path] = UsageError(
+                    f"{text}: no such photo or folder, and no file matches it as a pattern"
+                )
+                below = [path]
+        found.update(dict.fromkeys(below))
+    if missing and (not keep_missing or len(missing) == len(found)):
+        raise next(iter(missing.values()))
+    return list(found)
+
+
+def _photos_below(folder: Path) -> list[Path]:
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        and not path.name.endswith(HEATMAP_ENDING)
+        and path.is_file()
+    )
+    if not found:
+        suffixes = " ".join(sorted(PHOTO_SUFFIXES))
+        raise UsageError(f"{folder}: no photo in this folder; looked for {suffixes}")
+    return found
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a temporary file next to `path`, flush it to the disk, and rename it over `path`.
+
+    Makes missing parent folders. Raises RealDamageError when that fails; the old file is then
+    unchanged.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RealDamageError(
+            f"{path}: cannot be written: {error.strerror or error}. Check free space and "
+            "permissions.",
+            code="cannot_write",
+        ) from error
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """One record of a CSV file, without its end. Text is escaped, numbers stay as they are, line
+    breaks are quoted."""
+    buffer = io.StringIO()
+    end = "\r\n"  # the writer only quotes the characters of its own line end
+    cells = (escape_cell(value) if isinstance(value, str) else value for value in values)
+    csv.writer(buffer, lineterminator=end).writerow(cells)
+    return buffer.getvalue().removesuffix(end)
+
+
+def escape_cell(text: str) -> str:
+    """Put an apostrophe in front of text that a spreadsheet would run: file names come from
+    strangers."""
+    return f"'{text}" if _FORMULA_CELL.match(text) else text
+
+
+def unescape_cell(text: str) -> str:
+    """Undo `escape_cell`."""
+    return text[1:] if text.startswith("'") and _FORMULA_CELL.match(text) else text

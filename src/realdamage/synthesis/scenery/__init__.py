@@ -1,1 +1,0 @@
-"""What the studio photographs: solids, materials and printed artwork, put together to products, lit and seen."""

@@ -1,0 +1,233 @@
+"""A training run from its configuration to its last line: what trains, what it records, and what to
+type next."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from hydra.errors import HydraException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from realdamage.commit import git_commit
+from realdamage.core.progress import SECONDS_BETWEEN_LINES
+from realdamage.errors import ConfigError
+from realdamage.schema import TrainConfig
+from realdamage.training.datamodule import DamageDataModule
+from realdamage.training.module import MIN_REAL_FOR_1_PERCENT, DamageClassifier
+from realdamage.training.network import read_checkpoint
+from realdamage.training.start import CONFIG
+
+# What Lightning says about its own defaults, with paths of this library; users cannot act on any of
+# it.
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*exists and is not empty.*",
+    ".*LeafSpec.*",
+    ".*is smaller than the logging interval.*",
+    ".*module.s. in eval mode at the start of training.*",  # frozen ones stay there
+    ".*dirpath has changed.*",
+)
+_NEEDS = {
+    "val/auroc": "real and synthetic photos",
+    "val/tpr_at_fpr_1_all_real": f"{MIN_REAL_FOR_1_PERCENT} real photos and some synthetic ones",
+    "val/localisation_ap": "synthetic photos with a mask",
+}
+
+
+def fit(config: DictConfig, resume: Path | None) -> None:
+    """Trains and prints where the checkpoints are. `resume`: the checkpoint to continue from.
+
+    Raises ConfigError, ManifestError, PhotoError and ModelFileError; KeyboardInterrupt with the
+    next command.
+    """
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    trainer, classifier, datamodule = build(config)
+    steps_before = read_checkpoint(resume)["global_step"] if resume else None
+    if trainer.is_global_zero:
+        sizes = [(p.numel(), p.requires_grad) for p in classifier.network.parameters()]
+        count, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+        print(
+            f"{config.model.backbone}: {count / 1e6:.1f} million parameters, {learning / 1e6:.1f} "
+            "million learn",
+            flush=True,
+        )
+    try:
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    except SystemExit:
+        # How Lightning ends on Ctrl-C (with code 1) and on SIGTERM (with 0, as if it were done).
+        if not trainer.is_global_zero:
+            raise
+        raise KeyboardInterrupt(how_to_continue(trainer, config, resume)) from None
+    if trainer.is_global_zero:
+        if trainer.global_step == steps_before:
+            print(f"already at epoch {trainer.current_epoch}; raise trainer.max_epochs to go on")
+        print_ending(trainer, config.monitor)
+
+
+def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataModule]:
+    """Trainer, module and data module of a composed configuration. Raises ConfigError and
+    ModelFileError."""
+    settings: Any = OmegaConf.to_object(config)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    L.seed_everything(settings.seed, workers=True, verbose=False)
+    classifier = DamageClassifier(settings.model, settings.adapt, training_record(settings))
+    datamodule = DamageDataModule(settings.data, classifier.pixel_spec, settings.seed)
+    terminal = sys.stdout.isatty()
+    try:
+        callbacks = _instantiate(config.callbacks)
+        trainer = L.Trainer(
+            **vars(settings.trainer),
+            num_sanity_val_steps=0,
+            enable_progress_bar=terminal,
+            enable_model_summary=False,
+            callbacks=[*callbacks, RunFolder(config), *([] if terminal else [PlainProgress()])],
+            logger=_instantiate(config.logger) or False,
+            default_root_dir=settings.paths.run,
+            use_distributed_sampler=False,  # the data module has its own samplers
+        )
+    except HydraException as error:
+        raise ConfigError(
+            f'callbacks, logger: {error} (pip install "realdamage[tensorboard,mlflow]"?)'
+        ) from error
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(
+            f"trainer: {error} On a machine without a GPU, use trainer=cpu."
+        ) from error
+    return trainer, classifier, datamodule
+
+
+def _instantiate(nodes: DictConfig) -> list[Any]:
+    """Callbacks or loggers by their `_target_`, without those set to null."""
+    return [hydra.utils.instantiate(node) for node in nodes.values() if node]
+
+
+def training_record(settings: TrainConfig) -> dict[str, Any]:
+    """What a run writes about itself into the checkpoint, and from there into the exported file:
+    plain values. The data module adds the manifest's digest and the audit's verdict."""
+    return {
+        "experiment": settings.name,
+        "demo": settings.demo,
+        "seed": settings.seed,
+        "git_commit": git_commit(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "realdamage": version("realdamage"),
+        "audit": "not run",
+    }
+
+
+class RunFolder(L.Callback):
+    """Writes the resolved configuration into the run's folder, and removes the checkpoints of the
+    run that it replaces.
+
+    It waits for the first step: a call that fails earlier leaves the old run as it was.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self._config = config
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = Path(self._config.paths.run)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._config.overwrite and not self._config.resume:
+            for name in ("best.ckpt", "last.ckpt"):
+                (folder / name).unlink(missing_ok=True)
+        OmegaConf.save(self._config, folder / CONFIG, resolve=True)
+
+
+class PlainProgress(L.Callback):
+    """Progress where there is no terminal: one line per epoch, and some inside long epochs."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._printed = self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if trainer.is_global_zero and now - self._printed >= 3 * SECONDS_BETWEEN_LINES:
+            self._printed = now
+            done, total = batch_idx + 1, int(trainer.num_training_batches)
+            rest = (now - self._started) / done * (total - done)
+            print(f"{_epoch(trainer)}: step {done}/{total}, about {rest:.0f} s left", flush=True)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            logged = {**trainer.logged_metrics, **trainer.callback_metrics}
+            seconds = time.monotonic() - self._started
+            shown = _figures(logged, "train/loss", "val/")
+            print(f"{_epoch(trainer)}: {shown}  ({seconds:.0f} s)", flush=True)
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    """Counted from 1, as in `trainer.max_epochs`; Lightning counts from 0."""
+    limited = (trainer.max_epochs or 0) > 0
+    return f"epoch {trainer.current_epoch + 1}" + (f" of {trainer.max_epochs}" if limited else "")
+
+
+def _figures(logged: Mapping[str, Any], *prefixes: str) -> str:
+    """The measured ones of the figures with these prefixes, for a line of text."""
+    values = {name: float(logged[name]) for name in sorted(logged) if name.startswith(prefixes)}
+    return "  ".join(
+        f"{name} {value:.3f}" for name, value in values.items() if math.isfinite(value)
+    )
+
+
+def how_to_continue(trainer: L.Trainer, config: DictConfig, resume: Path | None) -> str:
+    """What to type after an interruption. A last.ckpt from before the first step is that of the run
+    to be replaced."""
+    arguments = [each for each in sys.argv[1:] if not each.startswith(("resume=", "overwrite="))]
+    if (Path(config.paths.run) / "last.ckpt").is_file() and (resume or trainer.global_step):
+        command = shlex.join(["realdamage-train", *arguments, "resume=last"])
+        return f"continue from the last finished epoch: {command}"
+    return "no epoch was finished; run the same command to start again"
+
+
+def print_ending(trainer: L.Trainer, monitor: str) -> None:
+    """Prints the best checkpoint by `monitor`, or what that figure needs, and the next command."""
+    kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    best = next((each for each in kept if each.monitor == monitor), None)
+    last = next((each for each in kept if each.monitor is None), None)
+    # A resumed run in a folder that was moved does not know the score any more.
+    score = best.best_model_score if best else None
+    path = _checkpoint(best) if score is None or math.isfinite(float(score)) else ""
+    if path:
+        print(f"best checkpoint by {monitor}: {path}")
+    elif best:
+        print(
+            f"no best checkpoint: {monitor} was not measured. It needs a validation with "
+            f"{_NEEDS[monitor]} (trainer.limit_val_batches={trainer.limit_val_batches}, "
+            f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch})."
+        )
+    if shown := _figures(trainer.logged_metrics, "val/"):
+        print(f"last epoch: {shown}")
+    if path := path or _checkpoint(last):
+        print(f"next: realdamage-export checkpoint={path}")
+
+
+def _checkpoint(kept: ModelCheckpoint | None) -> str:
+    """The checkpoint's path, "" if there is none. A resumed run remembers its first folder, but may
+    have been moved."""
+    if kept is None or not kept.best_model_path:
+        return ""
+    own = Path(kept.dirpath or "") / Path(kept.best_model_path).name
+    return str(own) if own.is_file() else kept.best_model_path

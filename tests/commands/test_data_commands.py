@@ -1,0 +1,295 @@
+"""What people type before training: `realdamage split`, `audit` and `neutralise`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.splits import assign_splits, with_split_table
+from realdamage.errors import ManifestError
+
+TypeIn = Callable[..., Any]
+WriteSet = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """40 real photos of 20 groups, each with an edit; empty files, a column of their own."""
+    rows = []
+    for index in range(40):
+        own = {"group": f"mug-{index // 2}", "claim": f"c{index}"}
+        edit = {"label": "synthetic", "kind": "ai_region", "pair": f"{index}.jpg"}
+        rows.append({"file_name": f"{index}.jpg", "label": "real", **own})
+        rows.append({"file_name": f"{index}_edit.jpg", **edit, **own})
+    for row in rows:
+        (tmp_path / row["file_name"]).touch()
+    write_manifest(tmp_path, pd.DataFrame(rows).fillna(""))
+    return tmp_path
+
+
+def test_splits_are_written_and_keep_groups_and_other_columns(
+    type_in: TypeIn, folder: Path
+) -> None:
+    done = type_in("split", folder, "--fractions", "train=0.5,val=0.25,policy=0.25")
+    assert done.code == 0
+    table = read_manifest(folder).table
+    assert table.groupby("group")["split"].nunique().max() == 1
+    assert table["split"].value_counts().to_dict() == {"train": 40, "val": 20, "policy": 20}
+    assert set(table["claim"]) == {f"c{index}" for index in range(40)}
+    assert "40 train, 20 val, 20 policy" in done.out
+
+
+def test_the_default_leaves_photos_for_a_guarantee(
+    type_in: TypeIn, write_set: WriteSet, save_red_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = write_set(tmp_path / "photos", groups=60, splits=False)
+    model = save_red_model(tmp_path / "model.onnx")
+    brighter = [min(255, value + 60) for value in range(256)] + 2 * list(range(256))
+    for name in read_manifest(root).table.query("label == 'synthetic'")["file_name"]:
+        Image.open(root / name).point(brighter).save(root / name)  # red is what the model finds
+    out = type_in("split", root).out
+    table = read_manifest(root).table
+    groups = table[table["kind"] == "damaged"].groupby("split")["group"].nunique()
+    assert groups.to_dict() == {"policy": 6, "test": 5, "train": 16, "val": 3}
+    smallest = out.splitlines()[-1].rpartition("--alpha ")[2]
+    exact = 1 - 0.05 ** (1 / 6)  # Clopper-Pearson, no error among 6
+    assert float(smallest) == pytest.approx(exact, abs=1e-4)
+    calibrate = ("calibrate", model, "--manifest", root, "--alpha")
+    assert type_in(*calibrate, smallest).code == 0
+    assert type_in(*calibrate, float(smallest) - 0.001).code == 3
+
+
+def test_splits_that_are_there_stay_unless_overwritten(type_in: TypeIn, folder: Path) -> None:
+    assert type_in("split", folder).code == 0
+    before = (folder / "metadata.csv").read_bytes()
+    code, _, err = type_in("split", folder, "--seed", "1")
+    assert code == 2
+    assert "--overwrite" in err
+    assert (folder / "metadata.csv").read_bytes() == before
+    assert type_in("split", folder, "--seed", "1", "--overwrite").code == 0
+    assert (folder / "metadata.csv").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["train", "train=much", "train=0.5,tset=0.5", "train=0.5", "train=0.5,val=0.2,test=0.2"],
+)
+def test_wrong_fractions_change_nothing(type_in: TypeIn, folder: Path, given: str) -> None:
+    before = (folder / "metadata.csv").read_bytes()
+    code, _, err = type_in("split", folder, "--fractions", given)
+    assert code == 2
+    assert "train" in err
+    assert (folder / "metadata.csv").read_bytes() == before
+
+
+def test_near_duplicates_stay_together(
+    type_in: TypeIn, tmp_path: Path, photo_factory: Callable[..., np.ndarray]
+) -> None:
+    rows = []
+    for index in range(12):
+        image = Image.fromarray(photo_factory(96, 128, index // 2))
+        image.save(tmp_path / f"{index}.jpg", quality=60 + index)
+        rows.append({"file_name": f"{index}.jpg", "label": "real", "group": f"shot-{index}"})
+    write_manifest(tmp_path, pd.DataFrame(rows))
+    command = ("split", tmp_path, "--fractions", "train=0.5,test=0.5", "--near-duplicates")
+    assert "12 groups became 6" in type_in(*command).out
+    splits = read_manifest(tmp_path).table["split"].tolist()
+    assert splits[::2] == splits[1::2]
+
+
+def test_edits_beside_their_originals_are_not_reported(
+    type_in: TypeIn, tmp_path: Path, photo_factory: Callable[..., np.ndarray]
+) -> None:
+    rows = []
+    for index in range(6):
+        name, edit = f"{index}.jpg", f"{index}_edit.jpg"
+        image = Image.fromarray(photo_factory(96, 128, index))
+        image.save(tmp_path / name, quality=90)
+        image.save(tmp_path / edit, quality=70)
+        rows.append({"file_name": name, "label": "real", "pair": ""})
+        rows.append({"file_name": edit, "label": "synthetic", "pair": name})
+    write_manifest(tmp_path, pd.DataFrame(rows))
+    command = ("split", tmp_path, "--fractions", "train=0.5,test=0.5", "--near-duplicates")
+    first = type_in(*command).out.splitlines()[0]
+    assert first.startswith("6 pairs of photos look alike, all ")
+    assert "6 groups" in first
+    image.save(tmp_path / "again.jpg", quality=80)
+    rows.append({"file_name": "again.jpg", "label": "real", "pair": ""})
+    write_manifest(tmp_path, pd.DataFrame(rows))
+    first = type_in(*command, "--overwrite").out.splitlines()[0]
+    assert first.startswith("8 pairs of photos look alike, 6 of them ")
+    assert first.endswith("7 groups became 6")
+
+
+def test_a_split_table_keeps_the_splits_of_photos_that_lie_elsewhere(
+    type_in: TypeIn, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    splits = tmp_path_factory.mktemp("splits") / "splits.csv"
+    before = (folder / "metadata.csv").read_bytes()
+    assert type_in("split", folder, "--output", splits).code == 0
+    assert (folder / "metadata.csv").read_bytes() == before
+    manifest = with_split_table(read_manifest(folder), splits)
+    listed = pd.read_csv(splits, dtype=str)
+    assert list(manifest.table["split"]) == list(listed["split"])
+    assert set(manifest.table["split"]) == {"train", "val", "test", "policy"}
+    assert type_in("split", folder, "--output", splits).code == 2
+
+    (folder / "3.jpg").write_bytes(b"another photo")
+    with pytest.raises(ManifestError, match=r"3\.jpg"):
+        with_split_table(read_manifest(folder), splits)
+    listed.drop(index=4).to_csv(splits, index=False)
+    with pytest.raises(ManifestError, match=listed["file_name"][4]):
+        with_split_table(read_manifest(folder), splits)
+    splits.write_text("file_name,split\n")
+    with pytest.raises(ManifestError, match="split table"):
+        with_split_table(read_manifest(folder), splits)
+
+
+def test_really_damaged_photos_can_have_other_shares() -> None:
+    kinds = ["damaged"] * 100 + ["original"] * 400
+    table = pd.DataFrame({"kind": kinds, "label": "real", "source": "a", "pair": "", "sha256": ""})
+    table["file_name"] = [f"{index}.jpg" for index in table.index]
+    table["group"] = [f"g{index}" for index in table.index]
+    damaged = {"train": 0.3, "test": 0.4, "policy": 0.3}
+    splits = assign_splits(table, {"train": 0.8, "test": 0.2}, 0, damaged)
+    counts = pd.crosstab(table["kind"], splits)
+    assert counts.loc["damaged"].to_dict() == {"policy": 30, "test": 40, "train": 30}
+    assert counts.loc["original"].to_dict() == {"policy": 0, "test": 80, "train": 320}
+
+
+def test_an_honest_set_passes_the_audit(type_in: TypeIn, tiny_manifest: Path) -> None:
+    code, out, _ = type_in("audit", tiny_manifest, "--workers", "1")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].startswith(f"{tiny_manifest}: 44 photos, 20 real and 24 synthetic")
+    assert lines[-1] == "audit passed"
+    assert ["annotated", "4", "0"] in [line.split() for line in lines]
+
+
+def test_a_set_too_small_to_measure_does_not_pass(
+    type_in: TypeIn, write_set: WriteSet, tmp_path: Path
+) -> None:
+    root, page, report = write_set(tmp_path / "s", 4), tmp_path / "a.html", tmp_path / "a.json"
+    code, out, _ = type_in("audit", root, "--quick", "--json", report, "--html", page)
+    assert code == 3
+    assert "passed" not in out
+    assert "5 real and 6 synthetic" in out.splitlines()[-1]
+    assert json.loads(report.read_text())["passed"] is False
+    assert "5 real and 6 synthetic" in page.read_text()
+    (root / "photos/00_original.png").unlink()
+    assert type_in("audit", root, "--quick").code == 1  # a fault that was found still counts
+
+
+def test_a_leaking_set_fails_and_says_by_what(
+    type_in: TypeIn, write_set: WriteSet, tmp_path: Path
+) -> None:
+    root, page, report = write_set(tmp_path / "s", 8), tmp_path / "a.html", tmp_path / "a.json"
+    table = read_manifest(root).table
+    source = table["source"].where(table["label"] == "real", "generated/x")
+    write_manifest(root, table.assign(source=source))
+    code, out, _ = type_in("audit", root, "--quick", "--json", report, "--html", page)
+    assert code == 1
+    assert out.splitlines()[-1] == "audit failed: source"
+    assert "generated/x: 0 real, 12 synthetic" in out
+    assert json.loads(report.read_text())["passed"] is False
+    assert "audit failed: source" in page.read_text()
+    (root / "photos/00_original.png").unlink()
+    code, out, _ = type_in("audit", root, "--quick")
+    assert code == 1
+    assert out.splitlines()[-1] == "audit failed: source; 1 unreadable"
+
+
+def test_what_cannot_be_audited_is_an_error(
+    type_in: TypeIn, tiny_manifest: Path, tmp_path: Path
+) -> None:
+    assert type_in("audit", tmp_path / "nowhere").code == 2
+    table = read_manifest(tiny_manifest).table
+    (tmp_path / "photos").symlink_to(tiny_manifest / "photos")
+    write_manifest(tmp_path, table[table["label"] == "real"].assign(pair=""))
+    code, _, err = type_in("audit", tmp_path, "--quick")
+    assert code == 3
+    assert "20 real, 0 synthetic" in err
+
+
+@pytest.fixture
+def photos(tmp_path: Path, write_set: WriteSet) -> Path:
+    return write_set(tmp_path / "in", 4)
+
+
+def test_a_set_is_saved_again_and_counted(type_in: TypeIn, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = type_in("neutralise", photos, out, "--quality", "75-95", "--workers", "1")
+    first, sizes, left_out, following = done.out.splitlines()
+    assert first.startswith(f"{out}: 11 photos (5 real, 6 synthetic) in ")
+    assert sum(int(size.rpartition(" ")[2]) for size in sizes.split(", ")) == 11
+    assert left_out == "left out 0"
+    assert following == f"next: realdamage audit {out}"
+    assert done.err == ""
+    table = read_manifest(out).table
+    assert len(table) == 11
+    assert table["file_name"].str.endswith(".jpg").all()
+
+
+def test_sizes_can_be_given_and_too_small_photos_are_named(
+    type_in: TypeIn, photos: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (60, 60)).save(photos / "photos" / "01_damaged.png")
+    command = ("neutralise", photos, tmp_path / "out", "--sizes", "80x64", "--quality", "90")
+    code, out, err = type_in(*command)
+    assert code == 0
+    assert "80x64: 8" in out
+    assert f"left out 3, listed in {tmp_path / 'out' / 'dropped.csv'}" in out
+    assert "photos/01_damaged.png" in err
+    assert "60x60" in err
+
+
+def test_an_unreadable_photo_stops_or_is_skipped(
+    type_in: TypeIn, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "photos" / "01_damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    command = ("neutralise", photos, tmp_path / "out", "--history", "--seed", "3")
+    code, _, err = type_in(*command)
+    assert code == 3
+    assert "01_damaged.png" in err
+    code, out, _ = type_in(*command, "--on-error", "skip")
+    assert code == 0
+    assert "left out 3" in out
+
+
+def test_a_folder_is_refused_with_other_settings_unless_overwritten(
+    type_in: TypeIn, photos: Path, tmp_path: Path
+) -> None:
+    command = ("neutralise", photos, tmp_path / "out", "--sizes", "keep")
+    assert "85-97" in type_in(*command).err  # the qualities, as no photo is a JPEG
+    code, _, err = type_in(*command, "--max-side", "64")
+    assert code == 2
+    assert "--overwrite" in err
+    assert type_in(*command, "--max-side", "64", "--overwrite").code == 0
+    assert type_in("neutralise", photos, photos / "out").code == 2  # inside the set
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("--quality", "good", "75-95"),
+        ("--quality", "95-75", "95-75"),
+        ("--sizes", "80", "384x512"),
+        ("--sizes", "8x8", "8x8"),
+        ("--on-error", "ignore", "skip"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    type_in: TypeIn, photos: Path, tmp_path: Path, option: str, value: str, named: str
+) -> None:
+    code, _, err = type_in("neutralise", photos, tmp_path / "out", option, value)
+    assert code == 2
+    assert named in err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,349 @@
+"""Every kind of file that phones, apps and scanners write becomes the same upright pixels, or a
+clear error."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from realdamage.core.decode import decode
+from realdamage.errors import PhotoError
+
+# How a camera held that way stores the upright picture: the inverse of what orientation k asks a
+# viewer to do.
+STORED = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, 1),
+    7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+    8: lambda p: np.rot90(p, -1),
+}
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """Smooth and without any symmetry, so that JPEG keeps it and every wrong turn shows; uint8 [48,
+    64, 3]."""
+    y, x = np.mgrid[0:48, 0:64]
+    return np.stack([4 * x, 5 * y, 2 * x + y], axis=2).clip(0, 255).astype(np.uint8)
+
+
+def encode(image: Image.Image | np.ndarray, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(
+        buffer, form, **options
+    )
+    return buffer.getvalue()
+
+
+def refusal(source: object, **options: int) -> str:
+    """The code of the error with which `decode` refuses the photo."""
+    with pytest.raises(PhotoError) as caught:
+        decode(source, **options)  # type: ignore[arg-type]
+    return caught.value.code
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_orientations_decode_to_the_same_upright_pixels(
+    picture: np.ndarray, form: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
+    stored = np.ascontiguousarray(STORED[orientation](picture))
+    upright = decode(encode(stored, form, exif=exif, **options))
+    assert upright.shape == picture.shape
+    assert np.abs(upright.astype(int) - picture).max() <= (6 if form == "JPEG" else 0)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_broken_exif_block_is_no_reason_to_refuse_a_photo(picture: np.ndarray) -> None:
+    data = encode(picture, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert np.array_equal(decode(data), picture)
+
+
+def test_paths_bytes_images_and_arrays_are_the_same_photo(
+    picture: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(encode(picture, "PNG"))
+    with Image.open(path) as image:
+        data = path.read_bytes()
+        sources = [path, str(path), data, bytearray(data), io.BytesIO(data), image, picture]
+        assert all(np.array_equal(decode(source), picture) for source in sources)
+
+
+def test_cmyk_jpeg() -> None:
+    rgb = decode(encode(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "JPEG", quality=95))
+    assert np.abs(rgb.reshape(-1, 3).mean(axis=0) - (255, 0, 0)).max() < 4
+
+
+def test_sixteen_bit_png_is_scaled_not_clipped() -> None:
+    values = np.linspace(0, 65535, 40 * 40).round().astype(np.uint16).reshape(40, 40)
+    data = encode(Image.fromarray(values), "PNG")
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "I;16"
+    rgb = decode(data)
+    expected = np.round(values / 257).astype(np.uint8)
+    assert all(np.array_equal(rgb[..., channel], expected) for channel in range(3))
+
+
+def test_alpha_is_laid_on_white() -> None:
+    rgba = Image.new("RGBA", (40, 40), (200, 0, 0, 0))
+    rgba.paste((200, 0, 0, 255), (0, 0, 20, 40))
+    rgba.paste((0, 0, 0, 128), (0, 0, 5, 5))
+    rgb = decode(encode(rgba, "PNG"))
+    assert rgb[20, 10].tolist() == [200, 0, 0]
+    assert rgb[20, 30].tolist() == [255, 255, 255]
+    assert rgb[2, 2].tolist() == [127, 127, 127]
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "values"),
+    [
+        (Image.new("1", (40, 40), 255), {}, [255]),
+        (Image.new("L", (40, 40), 255), {}, [255]),
+        (Image.new("LA", (40, 40), (100, 128)), {}, [177]),
+        (Image.new("RGB", (40, 40), (1, 2, 3)), {"transparency": (1, 2, 3)}, [255]),
+    ],
+    ids=["black and white", "grey", "grey with alpha", "transparent key colour"],
+)
+def test_other_modes(image: Image.Image, options: dict[str, object], values: list[int]) -> None:
+    assert np.array_equal(np.unique(decode(encode(image, "PNG", **options))), values)
+
+
+def test_palette_and_palette_with_transparency() -> None:
+    image = Image.new("P", (40, 40), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    image.paste(0, (0, 0, 20, 40))
+    opaque, transparent = decode(encode(image, "PNG")), decode(encode(image, "PNG", transparency=0))
+    assert opaque[0, 0].tolist() == [0, 0, 0]
+    assert transparent[0, 0].tolist() == [255, 255, 255]
+    assert opaque[0, 39].tolist() == transparent[0, 39].tolist() == [10, 200, 30]
+
+
+@pytest.mark.parametrize("form", ["WEBP", "GIF", "PNG"])
+def test_the_first_frame_of_an_animation(form: str) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ((250, 0, 0), (0, 250, 0))]
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encode(frames[0], form, save_all=True, append_images=frames[1:], duration=50, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 2
+    assert decode(data)[20, 20].tolist() == [250, 0, 0]
+
+
+def test_a_phone_photo_with_a_second_picture_inside() -> None:
+    pictures = [Image.new("RGB", (40, 40), colour) for colour in ((250, 0, 0), (0, 250, 0))]
+    rgb = decode(encode(pictures[0], "MPO", save_all=True, append_images=pictures[1:]))
+    assert np.abs(rgb.reshape(-1, 3).mean(axis=0) - (250, 0, 0)).max() < 4
+
+
+def test_an_icc_profile_is_applied_and_srgb_left_alone(picture: np.ndarray) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(decode(encode(picture, "PNG", icc_profile=srgb)), picture)
+    # A profile with the red and blue primaries exchanged, under a name of its own.
+    exchanged = srgb.replace(b"rXYZ", b"tmp_").replace(b"bXYZ", b"rXYZ").replace(b"tmp_", b"bXYZ")
+    exchanged = exchanged.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+    assert exchanged != srgb
+    rgb = decode(encode(picture, "PNG", icc_profile=exchanged))
+    assert np.abs(rgb.astype(int) - picture[..., ::-1]).max() <= 2
+
+
+@pytest.mark.parametrize("profile", [b"not a profile at all", b"\0" * 200])
+def test_a_broken_icc_profile_leaves_the_pixels(picture: np.ndarray, profile: bytes) -> None:
+    assert np.array_equal(decode(encode(picture, "PNG", icc_profile=profile)), picture)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.004, 0.5, 0.95])
+def test_a_truncated_photo_is_an_error_and_not_half_grey(form: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    data = encode(noise, form)
+    assert refusal(data[: int(share * len(data))]) in ("damaged_file", "damaged_header")
+
+
+@pytest.mark.parametrize(
+    "source", [np.zeros((1, 1, 3), np.uint8), png_header(1, 1), png_header(4000, 31)]
+)
+def test_too_small(source: bytes | np.ndarray) -> None:
+    assert refusal(source) == "side_too_small"
+
+
+@pytest.mark.parametrize(("width", "height"), [(20000, 20000), (10001, 10000)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_large_is_refused_from_the_header(
+    width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    assert refusal(png_header(width, height)).startswith("too_many_pixels")
+
+
+def many_scans(scans: int, form: str = "JPEG") -> bytes:
+    """A progressive JPEG whose last scan is repeated until it has that many; as an MPO with a
+    second picture of 10."""
+    image = Image.new("RGB", (48, 48), (90, 120, 60))
+    options = {"save_all": True, "append_images": [image]} if form == "MPO" else {}
+    data = encode(image, form, progressive=True, **options)
+    end = data.index(b"\xff\xd9")
+    assert data.count(b"\xff\xda", 0, end) == 10
+    last = data.rindex(b"\xff\xda", 0, end)
+    return data[:end] + data[last:end] * (scans - 10) + data[end:]
+
+
+@pytest.fixture
+def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "MPO"])
+def test_a_jpeg_of_64_scans_is_decoded(form: str) -> None:
+    assert decode(many_scans(64, form)).shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "MPO"])
+@pytest.mark.parametrize("scans", [65, 1000])
+@pytest.mark.usefixtures("nothing_is_opened")
+def test_more_than_64_scans_are_refused_before_the_photo_is_opened(scans: int, form: str) -> None:
+    assert refusal(many_scans(scans, form)) == "too_many_scans"
+
+
+def test_scans_of_a_thumbnail_or_behind_the_picture_are_not_counted(picture: np.ndarray) -> None:
+    data, bomb = encode(picture, "JPEG"), many_scans(300)
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(bomb) + 8) + b"Exif\0\0" + bomb
+    assert decode(data[:2] + thumbnail + data[2:] + bomb).shape == picture.shape
+
+
+def test_restarts_and_stuffed_bytes_are_not_padding() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    data = encode(noise, "JPEG", quality=95, restart_marker_blocks=1)
+    assert data.count(b"\xff\xd3") > 50
+    assert data.count(b"\xff\0") > 100
+    assert decode(data + b"\xff" * 200_000).shape == noise.shape
+
+
+SEGMENT = b"\xff\xe5\x00\x06abcd"
+
+
+@pytest.mark.parametrize(
+    ("in_header", "in_scan", "template"),
+    [
+        (b"\xff" * 65_537, b"", "too_much_padding"),
+        (b"\xff\0" * 32_769, b"", "too_much_padding"),
+        (SEGMENT + b"\0" * 65_537, b"", "too_much_padding"),
+        ((SEGMENT + b"\xff" * 40_000) * 2, b"", "too_much_padding"),
+        (b"\xff\xd9" + b"\0" * 65_537, b"", "too_much_padding"),
+        (b"\xff\xf0\xff\xff" + b"\0" * 65_533, b"", "too_much_padding"),
+        (b"", b"\xff" * 65_537, "too_much_padding"),
+        (SEGMENT * 1001, b"", "too_many_jpeg_segments"),
+        (b"", SEGMENT * 1001, "too_many_jpeg_segments"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_is_opened")
+def test_padding_is_refused_before_the_photo_is_opened(
+    in_header: bytes, in_scan: bytes, template: str
+) -> None:
+    data = many_scans(10).replace(b"\xff\xd8", b"\xff\xd8" + in_header)
+    assert refusal(data[:-2] + in_scan + b"\xff\xd9") == template
+
+
+def test_a_little_padding_is_no_harm() -> None:
+    data = many_scans(10)
+    assert decode(data[:2] + (SEGMENT + b"\xff" * 60) * 900 + data[2:]).shape == (48, 48, 3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A pipe would block for ever and /dev/zero would fill the memory: this runs in a process with
+    limits on both."""
+    (photo := tmp_path / "photo.png").write_bytes(encode(Image.new("RGB", (40, 40)), "PNG"))
+    (link := tmp_path / "link.png").symlink_to(photo)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    code = """
+import resource, sys
+from realdamage.core.decode import decode
+from realdamage.errors import PhotoError
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+for path in sys.argv[1:]:
+    try:
+        print(decode(path).shape)
+    except PhotoError as error:
+        print(str(error).partition(":")[0])
+"""
+    command = [sys.executable, "-c", code, str(pipe), "/dev/zero", str(link)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [str(pipe), "/dev/zero", "(40, 40, 3)"]
+
+
+def test_a_made_up_exif_block_prints_nothing(picture: np.ndarray) -> None:
+    entries = b"".join(
+        struct.pack("<HHII", 0x9000 + number, 2, 1 << 20, 0xFFFFFF) for number in range(3000)
+    )
+    block = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 3000) + entries + bytes(4)
+    jpeg = encode(picture, "JPEG")
+    start = (
+        4 + struct.unpack(">H", jpeg[4:6])[0]
+    )  # in the place of JFIF: Pillow then reads EXIF when it opens a file
+    data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[start:]
+    code = "import sys; from realdamage.core.decode import decode; "
+    code += "print(decode(sys.stdin.buffer.read()).shape)"
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    assert (done.stdout.decode().strip(), done.stderr) == ("(48, 64, 3)", b"")
+
+
+def test_what_is_not_a_photo_is_refused(
+    picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.jpg").write_text("dear support,")
+    assert refusal(tmp_path / "notes.jpg") == "unknown_format"
+    assert refusal(b"") == "empty_file"
+    # PostScript would be run by an interpreter.
+    assert refusal(encode(Image.new("RGB", (40, 40)), "EPS")) == "unknown_format"
+    assert (
+        refusal(encode(Image.fromarray(np.ones((40, 40), np.float32)), "TIFF")) == "no_known_white"
+    )
+    assert refusal(picture, max_pixels=3071) == "too_many_pixels"
+    assert decode(picture, max_pixels=3072).shape == picture.shape
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
+    assert refusal(heic) == "heic_needs_extra"
+    for url in ("https://example.org/a.jpg", "HTTP://example.org/a.jpg", "s3://bucket/a.jpg"):
+        assert refusal(url) == "url"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (np.zeros((40, 40), np.uint8), r"uint8 \[40, 40\]"),
+        (np.zeros((40, 40, 4), np.uint8), r"uint8 \[40, 40, 4\]"),
+        (np.zeros((40, 40, 3), np.float32), r"float32 \[40, 40, 3\]"),
+        (7, "a int"),
+        ("nowhere/photo.jpg", "nowhere/photo.jpg: no such file"),
+        (str(Path(__file__).parent), "core: is a folder"),
+    ],
+)
+def test_other_sources_are_refused(source: object, found: str) -> None:
+    with pytest.raises(PhotoError, match=found):
+        decode(source)  # type: ignore[arg-type]

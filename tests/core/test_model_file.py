@@ -1,0 +1,234 @@
+"""A model file describes itself; one that was damaged or changed is refused; files are whole or
+absent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from realdamage.core.detector import PACKAGED_MODEL, Detector
+from realdamage.core.model_file import (
+    FORMAT_VERSION,
+    ModelMetadata,
+    graph_sha256,
+    read_model_file,
+    split_metadata,
+    with_metadata,
+    write_model_file,
+)
+from realdamage.errors import MissingModelError, ModelFileError, RealDamageError
+from realdamage.files import write_atomically
+
+Models = Callable[..., Path]
+SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "photos"
+
+
+def test_the_round_trip(
+    metadata: ModelMetadata, write_red_model: Models, red_network: bytes
+) -> None:
+    path = write_red_model()
+    data, again, digest = read_model_file(path)
+    assert again == metadata
+    assert data == path.read_bytes()
+    assert digest == graph_sha256(red_network)
+    write_model_file(path, data, replace(metadata, model_version="new", calibration=None))
+    _, again, digest_again = read_model_file(path)
+    assert (again.model_version, again.calibration, digest_again) == ("new", None, digest)
+
+
+def test_whole_numbers_for_floats_do_not_break_the_digest(
+    metadata: ModelMetadata, write_red_model: Models
+) -> None:
+    policy = replace(metadata.policy, fpr=0, t_synthetic=2)  # type: ignore[type-var]
+    assert read_model_file(write_red_model(policy=policy))[1].policy == policy
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object], *, sign: bool = False) -> None:
+    """Change the metadata; sign: with a new digest, as another version would write them."""
+    data = path.read_bytes()
+    values = json.loads(split_metadata(data)[1]["realdamage"])
+    change(values)
+    if sign:
+        graph, _ = values.pop("graph_sha256"), values.pop("policy_sha256")
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        values.update(graph_sha256=graph, policy_sha256=digest)
+    path.write_bytes(with_metadata(data, {"realdamage": json.dumps(values)}))
+
+
+def test_older_files_are_read(metadata: ModelMetadata, write_red_model: Models) -> None:
+    def older(values: dict[str, Any]) -> None:
+        del values["policy"]["worst_source"], values["policy"]["gate"]
+        del values["calibration"]["knots"]
+
+    path = write_red_model()
+    edit(path, older, sign=True)
+    assert read_model_file(path)[1] == metadata
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda values: values["policy"].update(t_synthetic=9.0), "metadata_changed"),
+        (lambda values: values.pop("policy_sha256"), "metadata_changed"),
+        (lambda values: values.pop("graph_sha256"), "graph_changed"),
+        (lambda values: values.pop("format_version"), "format_version"),
+        (lambda values: values.update(format_version=FORMAT_VERSION + 1, new=1), "format_version"),
+        (lambda values: values.pop("pooling"), "'pooling' is missing"),
+        (lambda values: values.update(colour="red"), "'colour'"),
+        (lambda values: values["pixel_spec"].update(tile=100), "pixel_spec: .*tile=100"),
+        (lambda values: values["policy"].update(fpr="0.01"), "policy.fpr: expected float"),
+        (lambda values: values["policy"].update(fpr=True), "policy.fpr: expected float"),
+        (lambda values: values["policy"].update(t_sinthetic=1), "did you mean t_synthetic"),
+        (lambda values: values["policy"].update(guarantee=3), "policy.guarantee: expected"),
+        (lambda values: values.update(labels=["real"]), "labels: expected tuple"),
+        (lambda values: values.update(labels=["real", 1]), r"labels\[1\]: expected str"),
+    ],
+)
+def test_changed_metadata_are_refused(
+    write_red_model: Models, change: Callable[[dict[str, Any]], object], found: str
+) -> None:
+    path = write_red_model()
+    edit(path, change)
+    with pytest.raises(ModelFileError, match=r"red\.onnx: ") as caught:
+        read_model_file(path)
+    if " " in found:
+        assert caught.match(found)
+    else:
+        assert found in (caught.value.code, str(caught.value)) or caught.match(found)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"format_version": NaN}', None])
+def test_other_metadata_are_refused(tmp_path: Path, red_network: bytes, text: str | None) -> None:
+    path = tmp_path / "model.onnx"
+    entries = {"author": "somebody"} if text is None else {"realdamage": text}
+    path.write_bytes(with_metadata(red_network, entries))
+    with pytest.raises(ModelFileError, match=r"model\.onnx: ") as caught:
+        read_model_file(path)
+    assert (caught.value.code == "no_metadata") == (text is None)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_flipped_bit_and_any_cut_is_noticed(
+    data: st.DataObject, write_red_model: Models
+) -> None:
+    path = write_red_model()
+    content = bytearray(path.read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[position] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del content[position:]
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"red\.onnx: "):
+        read_model_file(path)
+
+
+def test_nothing_is_written_of_a_wrong_model(
+    write_red_model: Models, metadata: ModelMetadata, tmp_path: Path
+) -> None:
+    for metrics in ({"auroc": math.nan}, {"path": Path("x")}):
+        with pytest.raises(ModelFileError):
+            write_red_model(metrics=metrics)
+    with pytest.raises(ModelFileError) as caught:
+        write_model_file(tmp_path / "model.onnx", b"no model", metadata)
+    assert caught.value.code == "not_onnx"
+    assert not list(tmp_path.rglob("*.onnx"))
+    with pytest.raises(MissingModelError, match=r"no\.onnx"):
+        read_model_file(tmp_path / "no.onnx")
+
+
+@given(entries=st.dictionaries(st.text(), st.text(max_size=300)))
+def test_the_onnx_package_reads_what_we_write(entries: dict[str, str], red_network: bytes) -> None:
+    data = with_metadata(with_metadata(red_network, {"old": "1"}), entries)
+    model = onnx.load_from_string(data)
+    assert {entry.key: entry.value for entry in model.metadata_props} == entries
+    assert split_metadata(data) == (red_network, entries)
+    assert graph_sha256(data) == graph_sha256(red_network)
+
+
+def test_we_read_what_the_onnx_package_writes(red_network: bytes) -> None:
+    model = onnx.load_from_string(red_network)
+    model.doc_string = "a field after the graph"
+    plain = model.SerializeToString()
+    onnx.helper.set_model_props(model, {"one": "1", "größe": "ü" * 200})
+    graph, entries = split_metadata(model.SerializeToString())
+    assert entries == {"one": "1", "größe": "ü" * 200}
+    assert onnx.load_from_string(graph) == onnx.load_from_string(plain)
+    model.graph.node[0].name = "renamed"
+    assert graph_sha256(model.SerializeToString()) != graph_sha256(red_network)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no model", b"\0" * 50, b"\xff" * 50, b"\x08\x0a", b"r\x7f"]
+)
+def test_other_bytes_are_not_onnx(data: bytes) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        split_metadata(data)
+    assert caught.value.code == "not_onnx"
+
+
+def test_writing_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.bin"
+    write_atomically(path, b"old")
+    write_atomically(str(path), b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(RealDamageError, match=r"file\.bin/model\.onnx") as caught:
+        write_atomically(path / "model.onnx", b"")
+    assert caught.value.code == "cannot_write"
+
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"the old model")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, full_disk)
+        with pytest.raises(RealDamageError, match="No space left on device"):
+            write_atomically(path, b"the new model")
+    assert path.read_bytes() == b"the old model"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_packaged_model_is_small_calibrated_no_demo_and_has_its_card() -> None:
+    _, metadata, _ = read_model_file(PACKAGED_MODEL)
+    data, card = PACKAGED_MODEL.read_bytes(), PACKAGED_MODEL.with_suffix(".md").read_text()
+    assert len(data) <= 12e6
+    assert not metadata.demo
+    assert metadata.calibration is not None
+    assert metadata.policy is not None
+    assert metadata.policy.t_real < metadata.policy.t_synthetic
+    assert hashlib.sha256(data).hexdigest() in card
+    assert "deployed generators" in card.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["000001_original", "000003_damaged", "000007_damaged"])
+def test_no_photo_of_the_sample_is_accused_but_whole_edits_score_higher(name: str) -> None:
+    detector = Detector.load(threads=1)
+    original = SAMPLE / f"{name}.jpg"
+    before = detector.predict(original)
+    after = detector.predict(original.with_name(f"{name[:6]}_ai_whole.jpg"))
+    assert before.outcome != "synthetic"
+    assert after.score > before.score

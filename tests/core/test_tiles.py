@@ -1,0 +1,183 @@
+"""Tiles cover the whole photo at native resolution; evidence and scores are the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from realdamage.core.pooling import Pooling, log_mean_exp, pool
+from realdamage.core.tiles import PixelSpec, assemble, cover, limit_side, pad_to_patches, read_photo
+from realdamage.errors import ConfigError, PhotoError
+
+sides = st.integers(32, 260)
+numbers = st.floats(-40, 40, width=32)
+logits = hnp.arrays(np.float32, st.integers(1, 12), elements=numbers)
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> PixelSpec:
+    patch = draw(st.sampled_from([8, 14, 16]))
+    side = draw(st.integers(1, 6))
+    return PixelSpec(tile=side * patch, patch=patch, overlap=draw(st.integers(0, side - 1)) * patch)
+
+
+@given(specs(), sides, sides)
+@settings(max_examples=60, deadline=None)
+def test_the_cover_skips_no_pixel_and_changes_none(
+    spec: PixelSpec, height: int, width: int
+) -> None:
+    rgb = noise(height, width)
+    tiles = cover(rgb, spec)
+    rebuilt = np.full((tiles.grid[0] * spec.patch, tiles.grid[1] * spec.patch, 3), -1)
+    for tile, (y, x) in zip(tiles.tiles, tiles.origins, strict=True):
+        rebuilt[y : y + spec.tile, x : x + spec.tile] = tile
+    assert np.array_equal(rebuilt, pad_to_patches(rgb, spec))
+    assert np.array_equal(rebuilt[:height, :width], rgb)
+    assert not (tiles.origins % spec.patch).any()
+    assert len(np.unique(tiles.origins, axis=0)) == len(tiles.origins)
+
+
+@given(specs(), sides, sides)
+@settings(max_examples=30, deadline=None)
+def test_evidence_is_assembled_where_it_was_seen(spec: PixelSpec, height: int, width: int) -> None:
+    tiles = cover(np.zeros((height, width, 3), np.uint8), spec)
+    truth = np.random.default_rng(1).normal(size=tiles.grid).astype(np.float32)
+    side = spec.tile // spec.patch
+    seen = np.stack([truth[y : y + side, x : x + side] for y, x in tiles.origins // spec.patch])
+    assembled = assemble(seen, tiles, spec)
+    assert assembled.dtype == np.float32
+    assert np.allclose(assembled, truth, atol=1e-6)
+
+
+def test_overlapping_evidence_is_averaged_and_another_shape_refused() -> None:
+    spec = PixelSpec(tile=32, patch=16, overlap=16)
+    tiles = cover(np.zeros((32, 48, 3), np.uint8), spec)
+    evidence = np.array([np.zeros((2, 2)), np.ones((2, 2))], np.float32)
+    assert assemble(evidence, tiles, spec).tolist() == [[0, 0.5, 1]] * 2
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\).*\(2, 2, 2\)"):
+        assemble(np.zeros((2, 4, 4), np.float32), tiles, spec)
+
+
+def test_padding_mirrors_the_photo() -> None:
+    rgb = noise(40, 100)
+    padded = pad_to_patches(rgb, PixelSpec(tile=64, patch=16, overlap=16))
+    assert padded.shape == (64, 112, 3)
+    assert np.array_equal(padded[40:64, :100], rgb[38:14:-1])
+    assert np.array_equal(padded[:40, 100:112], rgb[:, 98:86:-1])
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos", "box", "hamming"])
+@pytest.mark.parametrize("size", [(1000, 611, 519), (300, 901, 899), (33, 1400, 64)])
+def test_a_longer_photo_is_resized_to_pillows_own_pixels(
+    name: str, size: tuple[int, int, int]
+) -> None:
+    height, width, max_side = size
+    rgb = noise(height, width)
+    limited = limit_side(rgb, PixelSpec(tile=32, overlap=16, max_side=max_side, filter=name))
+    shape = (limited.shape[1], limited.shape[0])
+    assert max(shape) == max_side
+    expected = Image.fromarray(rgb).resize(shape, Image.Resampling[name.upper()])
+    assert np.array_equal(limited, np.asarray(expected))
+    assert limit_side(rgb, PixelSpec(max_side=1400)) is rgb
+
+
+def test_read_photo_keeps_the_upright_size_and_digests_the_bytes(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "photo.png"
+    Image.fromarray(noise(200, 400)).save(path, exif=exif)
+    photo = read_photo(path, PixelSpec(max_side=128))
+    assert (photo.width, photo.height) == (200, 400)
+    assert photo.rgb.shape == (128, 64, 3)
+    assert photo.full.shape == (400, 200, 3)
+    assert photo.scale == pytest.approx(0.32)
+    assert photo.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_arrays_of_other_shapes_with_the_same_bytes_have_other_digests() -> None:
+    rgb = np.zeros((64, 128, 3), np.uint8)
+    wide, high = read_photo(rgb, PixelSpec()), read_photo(rgb.reshape(128, 64, 3), PixelSpec())
+    assert wide.sha256 != high.sha256
+    assert wide.sha256 == read_photo(Image.fromarray(rgb), PixelSpec()).sha256
+
+
+def test_errors_use_the_given_name() -> None:
+    with pytest.raises(PhotoError, match=r"^claim 7/photo 2: "):
+        read_photo(b"", PixelSpec(), name="claim 7/photo 2")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"tile": 100}, {"tile": 0}, {"patch": 0}, {"overlap": 8}, {"overlap": 128}),
+        *({"overlap": -16}, {"max_side": 64}, {"filter": "nearest"}),
+    ],
+)
+def test_a_spec_that_does_not_fit_together_is_refused(values: dict[str, Any]) -> None:
+    ((key, value),) = values.items()
+    with pytest.raises(ConfigError, match=f"{key}={value!r}"):
+        PixelSpec(**values)
+
+
+@given(logits, hnp.arrays(np.float32, (5, 3, 3), elements=numbers), st.floats(0.1, 10))
+@settings(max_examples=80, deadline=None)
+def test_numpy_and_torch_give_the_same_score(
+    logit: np.ndarray, evidence: np.ndarray, sharpness: float
+) -> None:
+    torch = pytest.importorskip("torch")
+    pooling = Pooling(tile_sharpness=sharpness, patch_sharpness=4.0, patch_weight=0.3)
+    in_torch = pool(torch.from_numpy(logit), torch.from_numpy(evidence), pooling, torch)
+    assert in_torch.ndim == 0
+    assert float(in_torch) == pytest.approx(float(pool(logit, evidence, pooling)), abs=1e-4)
+
+
+@given(logits, st.floats(0.1, 10))
+@settings(max_examples=80, deadline=None)
+def test_the_soft_maximum_lies_between_mean_and_maximum(x: np.ndarray, sharpness: float) -> None:
+    x = x.astype(np.float64)
+    assert x.mean() - 1e-9 <= log_mean_exp(x, sharpness) <= x.max() + 1e-9
+
+
+def test_the_formula_by_hand() -> None:
+    logit, evidence = np.array([0.0, math.log(3)]), np.ones((2, 1, 2))
+    assert log_mean_exp(logit, 1.0) == pytest.approx(math.log(2))
+    pooling = Pooling(patch_weight=0.25, tile_sharpness=1.0, patch_sharpness=1.0)
+    assert pool(logit, evidence, pooling) == pytest.approx(0.75 * math.log(2) + 0.25)
+    assert log_mean_exp(np.array([1e4, 1e4 - 700.0]), 8.0) == pytest.approx(1e4 - math.log(2) / 8)
+
+
+def test_gradients_reach_every_tile_and_patch_and_sum_to_one() -> None:
+    torch = pytest.importorskip("torch")
+    logit = torch.tensor([0.5, 0.5, -3.0], requires_grad=True)  # a tie: amax splits its gradient
+    evidence = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pool(logit, evidence, Pooling(patch_weight=0.25, tile_sharpness=2.0), torch).backward()
+    assert (logit.grad > 0).all()
+    assert (evidence.grad > 0).all()
+    assert float(logit.grad.sum()) == pytest.approx(0.75, abs=1e-5)
+    assert float(evidence.grad.sum()) == pytest.approx(0.25, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"name": "max"}, {"tile_sharpness": 0.0}, {"patch_sharpness": math.inf}),
+        *({"patch_weight": 1.5},),
+    ],
+)
+def test_a_pooling_out_of_range_is_refused(values: dict[str, Any]) -> None:
+    ((key, value),) = values.items()
+    with pytest.raises(ConfigError, match=f"{key}={value!r}"):
+        Pooling(**values)

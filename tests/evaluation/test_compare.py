@@ -1,0 +1,213 @@
+"""Two models on the same photos:
+
+the difference and what to conclude from it, and what cannot be compared at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from realdamage.commands.cli import main
+from realdamage.errors import RealDamageError
+from realdamage.evaluation.compare import FIGURES, Comparison, Difference, compare_models
+from realdamage.evaluation.figures import tpr_at_fpr
+from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, write_predictions
+
+T_REAL, T_SYNTHETIC = 0.0, 2.0
+
+
+def judged(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
+    outcome = np.select([score >= T_SYNTHETIC, score <= T_REAL], ["synthetic", "real"], "review")
+    probability = 1 / (1 + np.exp(1 - score))
+    reasons = np.where(outcome == "review", "between_thresholds", "")
+    return table.assign(score=score, probability=probability, outcome=outcome, reasons=reasons)
+
+
+def photos(n: int = 120) -> pd.DataFrame:
+    """n each of really damaged photos, other real ones, and edits of the damaged ones;
+
+    three to a group.
+    """
+    table = pd.DataFrame(
+        {column: [""] * 3 * n for column in (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)}
+    )
+    table["file_name"] = [
+        f"{kind}{i}.jpg" for kind in ("damaged", "original", "edit") for i in range(n)
+    ]
+    table["kind"] = np.repeat(["damaged", "original", "ai_region"], n)
+    table["label"] = np.repeat(["real", "real", "synthetic"], n)
+    table["group"] = [f"g{i}" for i in range(n)] * 3
+    table["pair"] = [""] * 2 * n + [f"damaged{i}.jpg" for i in range(n)]
+    return table
+
+
+def model(strength: float, seed: int = 0, n: int = 120) -> pd.DataFrame:
+    """A model whose scores of edits lie `strength` above those of real photos."""
+    table = photos(n)
+    noise = np.random.default_rng(seed).normal(0, 1, len(table))
+    return judged(table, noise + strength * (table["label"] == "synthetic").to_numpy())
+
+
+def by_name(comparison: Comparison) -> dict[str, Difference]:
+    return {row.figure: row for row in comparison.figures}
+
+
+def write(path: Path, table: pd.DataFrame) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_predictions(path, table)
+    return str(path)
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    found = compare_models(model(1.0), model(1.0))
+    assert [row.figure for row in found.figures] == list(FIGURES)
+    for row in found.figures:
+        assert (row.difference, row.low, row.high) == (0.0, 0.0, 0.0)
+        assert row.standing == "no clear difference"
+    assert found.flips == ()
+
+
+def test_the_figures_are_those_of_the_libraries() -> None:
+    a, b = model(0.5, seed=1), model(1.5, seed=2)
+    found = by_name(compare_models(a, b))
+    damaged = (a["kind"] == "damaged").to_numpy()
+    synthetic = (a["label"] == "synthetic").to_numpy()
+    for side, table in (("a", a), ("b", b)):
+        score, called = table["score"].to_numpy(), (table["outcome"] == "synthetic").to_numpy()
+        expected = {
+            "auroc": roc_auc_score(synthetic, score),
+            "tpr_at_fpr_1": tpr_at_fpr(score[damaged], score[synthetic], 0.01),
+            "tpr_at_fpr_5": tpr_at_fpr(score[damaged], score[synthetic], 0.05),
+            "balanced_at_thresholds": (called[synthetic].mean() + (~called[~synthetic]).mean()) / 2,
+            "false_alarms": called[damaged].mean(),
+            "missed": (table["outcome"] == "real").to_numpy()[synthetic].mean(),
+            "review": (table["outcome"] == "review").mean(),
+            "brier": ((table["probability"] - synthetic) ** 2).mean(),
+            "pairs": (score[synthetic] > score[damaged]).mean(),
+        }
+        for figure, value in expected.items():
+            assert getattr(found[figure], side) == pytest.approx(value, abs=1e-9), (side, figure)
+
+
+def test_a_much_better_model_is_recognised_and_the_other_way_round_a_worse_one() -> None:
+    found = by_name(compare_models(model(0.5), model(2.5)))
+    for figure in ("auroc", "tpr_at_fpr_1", "balanced_at_thresholds", "missed", "brier", "pairs"):
+        assert found[figure].standing == "better", figure
+    auroc = found["auroc"]
+    assert auroc.difference == pytest.approx(auroc.b - auroc.a)  # type: ignore[operator]
+    assert found["missed"].high < 0  # type: ignore[operator]
+    assert found["false_alarms"].standing == "no clear difference"  # its real photos score the same
+    worse = {row.figure for row in compare_models(model(2.5), model(0.5)).worse}
+    assert {"auroc", "tpr_at_fpr_1", "balanced_at_thresholds", "missed", "brier", "pairs"} <= worse
+    assert "false_alarms" not in worse
+
+
+def test_pairing_tells_apart_what_two_intervals_could_not() -> None:
+    """A small shift of every edit:
+
+    within each model's own interval, but the same way for nearly all photos.
+    """
+    a = model(1.0)
+    b = judged(a, a["score"].to_numpy() + 0.1 * (a["label"] == "synthetic").to_numpy())
+    row = by_name(compare_models(a, b))["auroc"]
+    assert row.standing == "better"
+    # A single model's interval is 0.1 wide.
+    assert row.high - row.low < 0.02  # type: ignore[operator]
+
+
+def test_only_the_same_photos_under_the_same_perturbation_are_compared() -> None:
+    a, b = model(1.0), model(1.2, seed=3)
+    perturbed = a.assign(perturbation="jpeg_50")
+    alone = b.assign(perturbation="blur")
+    unscored = b.copy()
+    unscored.loc[0, "score"] = np.nan
+    left = pd.concat([a.iloc[:-2], perturbed], ignore_index=True)
+    right = pd.concat([unscored, perturbed, alone], ignore_index=True)
+    found = compare_models(left, right)
+    assert (found.n, found.only_a, found.only_b, found.unscored) == (357, 0, 2 + 360, 1)
+    assert (found.n_real, found.n_damaged, found.n_groups) == (239, 119, 120)
+    assert list(found.perturbed) == ["jpeg_50"]
+    assert all(row.difference == 0 for row in found.perturbed["jpeg_50"])
+
+
+def test_flips_name_the_photos_and_who_was_right() -> None:
+    a = model(1.0)
+    score = a["score"].to_numpy().copy()
+    score[:] = np.where(a["label"] == "synthetic", 3.0, -3.0)
+    before, after = judged(a, score), score.copy()
+    after[0], after[240], after[241] = 3.0, -3.0, 1.0  # accused, missed, and one for review
+    flips = compare_models(before, judged(a, after)).flips
+    assert [(flip.file_name, flip.a_outcome, flip.b_outcome, flip.gain) for flip in flips] == [
+        ("damaged0.jpg", "real", "synthetic", False),
+        ("edit0.jpg", "synthetic", "real", False),
+        ("edit1.jpg", "synthetic", "review", False),
+    ]
+    found = compare_models(judged(a, after), before)
+    assert all(flip.gain for flip in found.flips)
+
+
+def test_what_the_photos_cannot_carry_is_left_out_with_the_reason() -> None:
+    a, b = model(1.0, n=30), model(1.5, n=30)
+    b = b.assign(reasons="not_calibrated", outcome="review", probability=np.nan)
+    found = by_name(compare_models(a.assign(pair=""), b))
+    assert found["auroc"].standing != "not measured"
+    assert "30 really damaged photos" in found["tpr_at_fpr_1"].reason
+    assert found["false_alarms"].reason.startswith("B: the model has no thresholds")
+    assert found["brier"].reason.startswith("B: no photo has a probability")
+    assert found["pairs"].standing == "not measured"
+    assert (found["pairs"].a, found["pairs"].low) == (None, None)
+
+
+def test_too_few_groups_give_a_difference_without_a_verdict() -> None:
+    found = by_name(compare_models(model(0.0, n=10), model(4.0, n=10)))
+    assert found["auroc"].difference > 0.2  # type: ignore[operator]
+    assert (found["auroc"].low, found["auroc"].standing) == (None, "no clear difference")
+    assert "10 groups of photos" in found["auroc"].sentence
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("no_common_photo", lambda a: a.assign(file_name="else/" + a["file_name"], pair="")),
+        ("labels_differ", lambda a: a.assign(label=["synthetic", *a["label"][1:]])),
+        ("photos_differ", lambda a: a.assign(photo_sha256=["b" * 64, *["a" * 64] * 59])),
+        ("one_class", lambda a: a[a["label"] == "real"]),
+        ("realdamage", lambda a: pd.concat([a, a.iloc[:1]], ignore_index=True)),  # a photo twice
+    ],
+)
+def test_input_that_cannot_be_compared_is_refused(
+    code: str, change: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    a = model(1.0, n=20).assign(photo_sha256="a" * 64)
+    with pytest.raises(RealDamageError) as caught:
+        compare_models(a, change(a))
+    assert caught.value.code == code
+
+
+def test_the_command_writes_json_and_fails_where_b_is_worse(tmp_path: Path) -> None:
+    a = model(2.5)
+    b = judged(a, a["score"].to_numpy() - 1.5 * (a["label"] == "synthetic").to_numpy())
+    write(tmp_path / "a" / "predictions.csv", a)
+    write(tmp_path / "b" / "predictions.parquet", b)
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    command = ["compare", *folders, "--json", str(tmp_path / "all.json")]
+    assert main(command) == 0
+    assert main([*command, "--fail-if-worse"]) == 1
+    assert main(["compare", folders[0], folders[0], "--fail-if-worse"]) == 0
+    values = json.loads((tmp_path / "all.json").read_text())
+    assert values["a"] == folders[0]
+    assert [row["figure"] for row in values["figures"]] == list(FIGURES)
+    assert values["figures"][0]["sentence"] == "B is worse at 95%"
+    assert not values["flips"][0]["gain"]
+    (tmp_path / "empty").mkdir()
+    for path in ("nowhere", "empty"):
+        assert main(["compare", str(tmp_path / path), folders[0]]) == 2
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert main(["compare", folders[0], str(tmp_path / "other.csv")]) == 3

@@ -1,0 +1,364 @@
+"""The figures are those of the libraries, hold the truth in their intervals, and are left out where
+photos are too few.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from realdamage.data.bootstrap import bootstrap_interval
+from realdamage.errors import RealDamageError
+from realdamage.evaluation.figures import (
+    ScoredPhotos,
+    headline_figures,
+    measure,
+    pair_differences,
+    photo_metrics,
+    roc_curves,
+    tpr_at_fpr,
+)
+from realdamage.evaluation.predictions import PatchEvidence
+from realdamage.evaluation.probability import (
+    calibration_errors,
+    calibration_interval,
+    equal_mass_bins,
+)
+from realdamage.evaluation.slices import part_rows, robustness_table, slice_table
+
+Table = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture(scope="session")
+def mixed(predictions_of: Table) -> Table:
+    """`mixed(n_damaged, n_original, n_synthetic, seed)`:
+
+    two photos to a group, classes two deviations apart.
+    """
+
+    def make(
+        n_damaged: int = 250, n_original: int = 250, n_synthetic: int = 300, seed: int = 0
+    ) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        n_real, n_first = n_damaged + n_original, n_synthetic * 2 // 3
+        n_second = n_synthetic - n_first
+        sizes = [n_damaged, n_original, n_first, n_second]
+        score = np.concatenate([rng.normal(0, 1, n_real), rng.normal(2, 1, n_synthetic)])
+        return predictions_of(
+            label=np.repeat(["real", "synthetic"], [n_real, n_synthetic]),
+            kind=np.repeat(["damaged", "original", "ai_region", "ai_whole"], sizes),
+            generator=np.repeat(["", "", "first", "second"], sizes),
+            group=[f"g{i // 2}" for i in range(n_real + n_synthetic)],
+            score=score,
+            probability=1 / (1 + np.exp(2 - 2 * score)),  # right for as many photos of each class
+        )
+
+    return make
+
+
+def test_exactly_one_error_in_a_hundred_is_still_one_percent() -> None:
+    negatives = np.concatenate([np.zeros(99), [5.0]])
+    assert tpr_at_fpr(negatives, np.array([1.0, 4.0]), 0.01) == 1.0
+    assert tpr_at_fpr(negatives, np.array([1.0, 6.0]), 0.005) == 0.5
+    assert np.isnan(tpr_at_fpr(np.array([]), np.array([1.0]), 0.01))
+    assert np.isnan(tpr_at_fpr(np.array([1.0]), np.array([]), 0.01))
+
+
+def test_low_rates_are_over_really_damaged_photos_and_apart_over_all_real_ones(
+    mixed: Table,
+) -> None:
+    table = mixed()
+    # Damaged photos score high: at the same rate, far fewer synthetic ones are found.
+    table.loc[table["kind"] == "damaged", "score"] += 2.0
+    found = photo_metrics(table, n_boot=20)
+    real, synthetic = (table.loc[table["label"] == own, "score"] for own in ("real", "synthetic"))
+    damaged = table.loc[table["kind"] == "damaged", "score"]
+    for fpr, key in ((0.005, "tpr_at_fpr_0.5"), (0.01, "tpr_at_fpr_1"), (0.05, "tpr_at_fpr_5")):
+        assert found[key] == tpr_at_fpr(damaged, synthetic, fpr)
+        assert found[f"{key}_all_real"] == tpr_at_fpr(real, synthetic, fpr)
+    assert found["tpr_at_fpr_5"] < found["tpr_at_fpr_5_all_real"]
+
+
+def test_figures_that_the_photos_cannot_support_are_none_with_the_reason(mixed: Table) -> None:
+    table = mixed(n_damaged=60).assign(probability=np.nan)
+    table.loc[[0, 400], "score"] = np.nan
+    found = photo_metrics(table, n_boot=20)
+    missing = {"tpr_at_fpr_0.5", "tpr_at_fpr_1", "balanced_accuracy", "brier", "ece"}
+    assert set(found["reasons"]) == missing
+    for key in missing:
+        assert (found[key], found["intervals"][key]) == (None, None)
+    assert found["reasons"]["tpr_at_fpr_1"].startswith("59 really damaged photos")
+    assert found["tpr_at_fpr_5"] is not None
+    assert found["tpr_at_fpr_1_all_real"] is not None
+    counts = {key: found[key] for key in found if key == "n" or key.startswith("n_")}
+    assert counts == {
+        **{"n": 608, "n_real": 309, "n_damaged": 59, "n_synthetic": 299},
+        **{"n_groups": 305, "n_unscored": 2},
+    }
+    some = mixed()
+    some.loc[:2, "probability"] = np.nan
+    reason = photo_metrics(some, n_boot=2)["reasons"]["ece"]
+    assert reason.startswith("3 of 800 photos lack a probability")
+
+
+def test_the_intervals_hold_the_figures_and_narrow_with_more_photos(mixed: Table) -> None:
+    small, large = (photo_metrics(mixed(n, 0, n), n_boot=200) for n in (100, 1600))
+    for found in (small, large):
+        for key in ("auroc", "tpr_at_fpr_5", "average_precision", "brier"):
+            low, high = found["intervals"][key]
+            assert low < found[key] < high
+    widths = [np.diff(found["intervals"]["auroc"])[0] for found in (small, large)]
+    # Sixteen times the photos: a quarter of the width.
+    assert widths[1] / widths[0] == pytest.approx(0.25, abs=0.08)
+
+
+def test_the_auroc_interval_covers_the_truth(mixed: Table) -> None:
+    truth = 0.9214  # of two normal distributions two standard deviations apart: Phi(2 / sqrt 2)
+    covered = 0
+    for seed in range(40):
+        low, high = photo_metrics(mixed(60, 0, 60, seed), n_boot=60)["intervals"]["auroc"]
+        covered += low <= truth <= high
+    assert covered >= 34
+
+
+def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
+    table = mixed(200, 0, 200)
+    table["generator"] = np.where(table["label"] == "synthetic", "x", "")
+    expected = photo_metrics(table)["intervals"]
+    [sliced] = slice_table(table, ["generator"]).to_dict(orient="records")
+    [robust] = robustness_table(table).to_dict(orient="records")
+    [part] = part_rows(table, {"maker": ["x"]})
+    for row in (sliced, robust, part):
+        for key in ("auroc", "tpr_at_fpr_1"):
+            assert [row[f"{key}_low"], row[f"{key}_high"]] == pytest.approx(expected[key], abs=1e-9)
+    curve = roc_curves(table)[0]
+    at = curve.fpr.index(pytest.approx(0.01))
+    assert [curve.low[at], curve.high[at]] == pytest.approx(expected["tpr_at_fpr_1"], abs=1e-9)
+    assert photo_metrics(table, seed=1)["intervals"] != expected
+
+
+def test_each_generator_and_kind_has_its_row(mixed: Table) -> None:
+    table = mixed()
+    table.loc[table["generator"] == "second", "generator"] = ""
+    found = photo_metrics(table, n_boot=20)
+    assert list(found["per_generator"]) == ["(not named)", "first"]
+    assert list(found["per_kind"]) == ["original", "damaged", "ai_region", "ai_whole"]
+    real = table.loc[table["label"] == "real", "score"].to_numpy()
+    for key, kind in (("first", "ai_region"), ("(not named)", "ai_whole")):
+        own, row = table[table["kind"] == kind], found["per_generator"][key]
+        # The probability that a photo of the generator scores higher than a real one.
+        higher = own["score"].to_numpy()[:, None] > real
+        assert row["auroc"] == pytest.approx(higher.mean())
+        assert row["tpr_at_fpr_1"] == tpr_at_fpr(real, own["score"], 0.01)
+        assert row["called_synthetic"] == pytest.approx((own["outcome"] == "synthetic").mean())
+        assert row["n"] == len(own)
+        assert row == found["per_kind"][kind]
+    damaged, own = found["per_kind"]["damaged"], table[table["kind"] == "damaged"]
+    synthetic = table.loc[table["label"] == "synthetic", "score"].to_numpy()
+    assert damaged["auroc"] == pytest.approx((synthetic[:, None] > own["score"].to_numpy()).mean())
+    assert damaged["called_real"] == pytest.approx((own["outcome"] == "real").mean())
+    few = table.assign(generator=table["generator"].where(table.index != 799, "rare"))
+    rare = photo_metrics(few, n_boot=2)["per_generator"]["rare"]
+    assert (rare["n"], rare["auroc"], rare["tpr_at_fpr_5"]) == (1, None, None)
+    assert "1 synthetic and 500 real photos" in rare["reasons"]["auroc"]
+
+
+def test_a_model_without_thresholds_has_called_nobody_anything(mixed: Table) -> None:
+    found = photo_metrics(mixed().assign(reasons="not_calibrated"), n_boot=2)
+    assert {row["called_synthetic"] for row in found["per_kind"].values()} == {None}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda table: table[table["label"] == "real"],
+        lambda table: table.assign(score=np.nan),
+        lambda table: table.assign(label=table["label"].where(table.index != 7, "")),
+        lambda table: table.drop(columns="score"),
+        lambda table: pd.concat([table, table.assign(perturbation="blur")], ignore_index=True),
+    ],
+)
+def test_tables_that_cannot_be_measured_are_refused(
+    broken: Callable[[pd.DataFrame], pd.DataFrame], mixed: Table
+) -> None:
+    with pytest.raises(RealDamageError):
+        photo_metrics(broken(mixed()))
+
+
+def test_balanced_accuracy_is_at_the_given_threshold_and_no_other(mixed: Table) -> None:
+    table = mixed()
+    found = photo_metrics(table, threshold=1.2, n_boot=50)
+    called, synthetic = table["score"] >= 1.2, table["label"] == "synthetic"
+    expected = (called[synthetic].mean() + (~called[~synthetic]).mean()) / 2
+    assert found["balanced_accuracy"] == pytest.approx(expected)
+    assert found["balanced_accuracy_threshold"] == 1.2
+    low, high = found["intervals"]["balanced_accuracy"]
+    assert low < found["balanced_accuracy"] < high
+    # A score equal to the threshold is called synthetic.
+    tied = table.assign(score=np.where(synthetic, 1.2, 1.1))
+    assert photo_metrics(tied, threshold=1.2, n_boot=2)["balanced_accuracy"] == 1.0
+
+
+def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_ones_have(
+    mixed: Table,
+) -> None:
+    table = mixed(n_damaged=1000, n_original=500, n_synthetic=1500)
+    odds = table["probability"] / (1 - table["probability"])
+    right = photo_metrics(table, n_boot=50)
+    bold = photo_metrics(table.assign(probability=odds**4 / (1 + odds**4)), n_boot=50)
+    assert right["ece"] < 0.025
+    assert bold["ece"] > 0.08
+    assert bold["brier"] > right["brier"] + 0.02
+    low, high = bold["intervals"]["ece"]
+    assert 0 < low < bold["ece"] <= high
+    assert right["intervals"]["ece"][0] == 0
+    assert right["ece"] <= right["intervals"]["ece"][1] < 0.03
+    shuffled = table.sample(frac=1, random_state=0)
+    assert photo_metrics(shuffled, n_boot=2)["ece"] == pytest.approx(right["ece"])
+
+
+@pytest.mark.parametrize(("boldness", "at_least"), [(1.0, 0.88), (1.25, 0.8), (1.9, 0.8)])
+def test_the_interval_of_the_calibration_error_holds_the_true_one(
+    boldness: float, at_least: float
+) -> None:
+    """Models whose log-odds are this many times too large: 60 tests of 300 photos in pairs."""
+    rng = np.random.default_rng(0)
+    n, held, percentiles_held = 300, 0, 0
+    for _ in range(60):
+        log_odds = rng.normal(0, 1.5, n)
+        truth, stated = 1 / (1 + np.exp(-log_odds)), 1 / (1 + np.exp(-boldness * log_odds))
+        excess = np.bincount(equal_mass_bins(stated), truth - stated)
+        true_error = np.abs(excess).sum() / n
+        errors = calibration_errors(stated, rng.random(n) < truth)
+        found = errors(np.ones((1, n)))[0, 0]
+        low, high = bootstrap_interval(
+            lambda weights, errors=errors: errors(weights[None])[:, 0],  # type: ignore[misc]
+            np.arange(n) // 2,
+            n_boot=100,
+        )
+        ends = calibration_interval(found, low[0], high[0], high[1])
+        assert ends[0] <= found <= ends[1]
+        held += ends[0] <= true_error <= ends[1]
+        percentiles_held += low[0] <= true_error <= high[0]
+    assert held / 60 >= at_least
+    assert percentiles_held < held
+
+
+def test_a_rate_of_nought_or_one_is_no_certainty(mixed: Table) -> None:
+    table = mixed(n_damaged=200, n_original=0, n_synthetic=60).assign(group="")
+    synthetic = table["label"] == "synthetic"
+    # 60 of 60, or none: by the exact interval, up to 1 - 0.025 ** (1 / 60) may differ.
+    edge = 1 - 0.025 ** (1 / 60)
+    for score, rate, ends in ((9.0, 1.0, [1 - edge, 1]), (-9.0, 0.0, [0, edge])):
+        found = photo_metrics(
+            table.assign(score=table["score"].where(~synthetic, score)), n_boot=20
+        )
+        assert found["tpr_at_fpr_1"] == rate
+        assert found["intervals"]["tpr_at_fpr_1"] == pytest.approx(ends)
+
+
+def test_an_outcomes_interval_counts_each_group_as_one_photo(predictions_of: Table) -> None:
+    alone = predictions_of(label=["real"] * 40, score=[3.0] * 10 + [0.0] * 30)
+    together = alone.assign(group=[f"g{i // 4}" for i in range(40)])
+    ends = []
+    for table in (alone, together):
+        photos = ScoredPhotos(table, n_boot=0)
+        [found] = measure(photos, photos.real, photos.real, ("called_synthetic",))
+        assert (found.value, found.n) == (0.25, 40)
+        ends.append((found.low, found.high))
+    assert ends[1][0] < ends[0][0] < 0.25 < ends[0][1] < ends[1][1]
+
+
+def test_scores_are_sorted_once_for_all_draws(
+    mixed: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sorts: Counter[int] = Counter()
+    argsort = np.argsort
+
+    def counted(values: np.ndarray, *arguments: Any, **options: Any) -> np.ndarray:
+        sorts[draws] += 1
+        return argsort(values, *arguments, **options)
+
+    monkeypatch.setattr(np, "argsort", counted)
+    for draws in (2, 40):
+        photo_metrics(mixed(), threshold=1.0, n_boot=draws)
+    assert sorts[2] == sorts[40] > 0
+
+
+def test_metrics_are_plain_json_and_the_headline_reads_them(mixed: Table) -> None:
+    painted = np.arange(20).reshape(-1, 1) % 4 == 0
+    heat = np.linspace(0, 1, 20, dtype=np.float32).reshape(-1, 1)
+    evidence = [PatchEvidence(f"{index}.jpg", heat, painted) for index in (400, 401)]
+    for table in (mixed(n_damaged=3, n_synthetic=30), mixed()):
+        metrics = photo_metrics(table, evidence, threshold=0.5, n_boot=20)
+        assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+        found = headline_figures(metrics, table)
+        for key in ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_1_all_real", "brier"):
+            assert found[key].value == metrics[key]
+            assert bool(found[key].reason) == (metrics[key] is None)
+        assert found["best_f1"].value == metrics["localisation"]["best_f1"]
+        damaged = table[table["kind"] == "damaged"]
+        accused = (damaged["outcome"] == "synthetic").mean()
+        assert found["false_alarms"].value == pytest.approx(accused)
+        assert found["false_alarms"].n == len(damaged)
+        assert (found["pairs"].value, bool(found["pairs"].reason)) == (None, True)
+
+
+@pytest.fixture
+def edits(predictions_of: Table) -> pd.DataFrame:
+    rows = [
+        ("a.jpg", "real", "", "", 0.0),
+        ("a_edit.jpg", "synthetic", "a.jpg", "", 2.0),
+        ("a_drawn.jpg", "real", "a.jpg", "", 9.0),  # an honest overlay, no edit
+        ("b.jpg", "real", "", "", 1.0),
+        ("b_edit.jpg", "synthetic", "b.jpg", "", 1.0),
+        ("c_edit.jpg", "synthetic", "lost.jpg", "", 5.0),
+        ("d_edit.jpg", "synthetic", "", "", 5.0),
+        ("e.jpg", "real", "", "", np.nan),
+        ("e_edit.jpg", "synthetic", "e.jpg", "", 5.0),
+        ("a.jpg", "real", "", "blur", 3.0),
+        ("a_edit.jpg", "synthetic", "a.jpg", "blur", 2.5),
+    ]
+    names = ("file_name", "label", "pair", "perturbation", "score")
+    return predictions_of(**dict(zip(names, zip(*rows, strict=True), strict=True)))
+
+
+def test_each_edit_meets_its_original_under_the_same_perturbation(edits: pd.DataFrame) -> None:
+    pairs = pair_differences(edits)
+    assert pairs[["file_name", "pair", "perturbation", "difference"]].to_numpy().tolist() == [
+        ["a_edit.jpg", "a.jpg", "", 2.0],
+        ["b_edit.jpg", "b.jpg", "", 0.0],
+        ["a_edit.jpg", "a.jpg", "blur", -0.5],
+    ]
+    clean = edits[edits["perturbation"] == ""]
+    found = photo_metrics(clean, n_boot=20)["pairs"]
+    # One edit is higher, and a tie counts half.
+    assert (found["n"], found["edit_higher"], found["median_difference"]) == (2, 0.75, 1.0)
+    for table in (clean.assign(pair=""), clean.drop(columns="pair")):
+        found = photo_metrics(table, n_boot=20)["pairs"]
+        assert (found["n"], found["edit_higher"], found["median_difference"]) == (0, None, None)
+        assert found["reason"]
+
+
+def test_the_interval_knows_that_edits_of_one_product_are_alike(predictions_of: Table) -> None:
+    found = []
+    for groups in (400, 20):
+        effect = np.repeat(np.random.default_rng(0).normal(0.5, 1, groups), 400 // groups)
+        table = predictions_of(
+            label=np.repeat(["real", "synthetic"], 400),
+            file_name=[f"{i}.jpg" for i in range(400)] + [f"{i}_edit.jpg" for i in range(400)],
+            pair=[""] * 400 + [f"{i}.jpg" for i in range(400)],
+            group=[f"g{i * groups // 400}" for i in range(400)] * 2,
+            score=np.concatenate([np.zeros(400), effect]),
+        )
+        found.append(photo_metrics(table, n_boot=200)["pairs"])
+    independent, alike = (pairs["high"] - pairs["low"] for pairs in found)
+    p = found[0]["edit_higher"]
+    assert independent == pytest.approx(2 * 1.96 * np.sqrt(p * (1 - p) / 400), rel=0.2)
+    assert alike > 3 * independent

@@ -1,0 +1,121 @@
+"""Heat maps are measured against the painted patches, next to a map that calls all of them painted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from realdamage.evaluation.localise import localisation_metrics
+from realdamage.evaluation.predictions import PREDICTION_COLUMNS, PatchEvidence
+
+
+def evidence_of(painted: np.ndarray, heat: np.ndarray, n: int = 2) -> list[PatchEvidence]:
+    return [
+        PatchEvidence(f"{i}.jpg", h.astype(np.float32).reshape(-1, 1), p.reshape(-1, 1))
+        for i, (h, p) in enumerate(
+            zip(np.array_split(heat, n), np.array_split(painted, n), strict=True)
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        ([], "no patch is painted in 0 photos"),
+        (evidence_of(np.zeros(8, dtype=bool), np.ones(8)), "no patch is painted in 2 photos"),
+        (evidence_of(np.ones(8, dtype=bool), np.ones(8)), "every patch is painted in 2 photos"),
+    ],
+)
+def test_localisation_needs_both_sorts_of_patch(evidence: list[PatchEvidence], reason: str) -> None:
+    found = localisation_metrics(evidence)
+    assert found["pixel_ap"] is None
+    assert reason in found["reason"]
+
+
+def photos_of(n: int, shift: float = 2.0, seed: int = 0) -> list[PatchEvidence]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for index in range(n):
+        painted = np.zeros((8, 6), dtype=bool)
+        painted[rng.integers(0, 4) :, : rng.integers(1, 4)] = True
+        heat = 1 / (1 + np.exp(-rng.normal(shift * painted - 1, 1)))
+        found.append(PatchEvidence(f"{index}.jpg", heat.astype(np.float32), painted))
+    return found
+
+
+def predictions_for(evidence: list[PatchEvidence], **columns: object) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {
+            **dict.fromkeys(PREDICTION_COLUMNS, ""),
+            "file_name": [photo.file_name for photo in evidence],
+        }
+    )
+    return table.assign(**columns)
+
+
+def test_f1_and_iou_are_taken_at_the_shipped_threshold_which_is_called() -> None:
+    heat = np.array([[0.5, 0.49], [0.9, 0.2]], dtype=np.float32)
+    painted = np.array([[True, True], [False, False]])
+    found = localisation_metrics([PatchEvidence("a.jpg", heat, painted)], n_boot=2)
+    # Called: the patches with 0.5 and 0.9; one of them is painted, one painted patch is missed.
+    assert found["f1"] == pytest.approx(2 * 1 / (2 + 2))
+    assert found["iou"] == pytest.approx(1 / 3)
+    assert (found["baseline_f1"], found["baseline_iou"]) == (pytest.approx(2 / 3), 0.5)
+
+
+def test_the_mask_area_is_the_mean_over_photos_whatever_their_size() -> None:
+    small = PatchEvidence("a.jpg", np.zeros((1, 2), dtype=np.float32), np.array([[True, True]]))
+    large = PatchEvidence("b.jpg", np.zeros((4, 4), dtype=np.float32), np.zeros((4, 4), dtype=bool))
+    found = localisation_metrics([small, large], n_boot=2)
+    assert found["mask_area"] == 0.5
+    assert found["prevalence"] == pytest.approx(2 / 18)
+
+
+def test_the_intervals_hold_the_figures_and_narrow_with_more_photos() -> None:
+    few, many = (localisation_metrics(photos_of(n), n_boot=100) for n in (40, 640))
+    for found in (few, many):
+        for key, (low, high) in found["intervals"].items():
+            assert low < found[key] < high
+    for key in ("pixel_ap", "f1", "iou", "best_f1"):
+        widths = [np.diff(found["intervals"][key])[0] for found in (few, many)]
+        # Sixteen times the photos: a quarter of the width.
+        assert widths[1] / widths[0] == pytest.approx(0.25, abs=0.12)
+
+
+def test_photos_of_one_group_are_drawn_together() -> None:
+    evidence = photos_of(60)
+    together = predictions_for(evidence, group=[f"g{index // 20}" for index in range(60)])
+    apart = predictions_for(evidence, group="")
+    ends = [
+        localisation_metrics(evidence, table, n_boot=100)["intervals"]["f1"]
+        for table in (together, apart, None)
+    ]
+    assert ends[1] == ends[2] != ends[0]
+
+
+def test_the_draws_agree_with_figures_of_the_drawn_photos_themselves() -> None:
+    # Two groups: a draw holds one of them twice, or both. So the ends of the interval are the
+    # figures of one alone.
+    evidence = photos_of(30, shift=1.0) + [
+        photo._replace(file_name=f"second {photo.file_name}")
+        for photo in photos_of(30, shift=3.0, seed=1)
+    ]
+    table = predictions_for(evidence, group=["first"] * 30 + ["second"] * 30)
+    found = localisation_metrics(evidence, table, n_boot=200)["intervals"]
+    first, second = (
+        localisation_metrics(half, n_boot=2) for half in (evidence[:30], evidence[30:])
+    )
+    for key, tolerance in (("pixel_ap", 0.002), ("f1", 1e-9), ("iou", 1e-9), ("best_f1", 0.002)):
+        assert found[key] == pytest.approx(sorted([first[key], second[key]]), abs=tolerance)
+
+
+def test_each_kind_has_its_own_figures() -> None:
+    evidence = photos_of(20)
+    table = predictions_for(evidence, kind=["ai_region"] * 12 + ["pasted"] * 8)
+    found = localisation_metrics(evidence, table, n_boot=20)["per_kind"]
+    assert list(found) == ["ai_region", "pasted"]
+    for kind, own in (("ai_region", evidence[:12]), ("pasted", evidence[12:])):
+        alone = localisation_metrics(own, n_boot=20)
+        assert found[kind] == {key: value for key, value in alone.items() if key != "per_kind"}
+    assert localisation_metrics(evidence, n_boot=20)["per_kind"] == {}

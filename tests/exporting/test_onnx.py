@@ -1,0 +1,201 @@
+"""The parity check: the file agrees with torch from file bytes to verdict, or there is none."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from realdamage.core.detector import Detector
+from realdamage.core.model_file import read_model_file, split_metadata
+from realdamage.core.scorer import OnnxScorer
+from realdamage.errors import ModelFileError, RealDamageError
+from realdamage.exporting import onnx as exporter
+from realdamage.exporting import parity as check
+from realdamage.exporting.onnx import Exported, export_network
+from realdamage.exporting.parity import awkward_photos, parity
+from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
+from realdamage.training.network import TorchScorer
+
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_run: Path) -> DamageClassifier:
+    return load_classifier(tiny_run / "best.ckpt")
+
+
+@pytest.fixture
+def perturbed(tiny_onnx: Path) -> bytes:
+    """The exported network with a patch head that is off by a little."""
+    model = onnx.load(tiny_onnx)
+    (head,) = [t for t in model.graph.initializer if t.name.endswith("patch_head.bias")]
+    head.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(head) + np.float32(0.02), head.name)
+    )
+    return model.SerializeToString()
+
+
+def test_file_and_network_agree_from_bytes_to_verdict(
+    tiny_onnx: Path, classifier: DamageClassifier
+) -> None:
+    data, metadata, _ = read_model_file(tiny_onnx)
+    difference, worst = parity(classifier.network, data, metadata)
+    print(f"largest difference {difference:.1e} on {worst} (allowed {TOLERANCE:g})")
+    assert difference < TOLERANCE
+
+
+def test_the_awkward_photos_are_awkward(classifier: DamageClassifier) -> None:
+    photos = awkward_photos(64)
+    detector = Detector(FlatScorer(), model_metadata(classifier))
+    verdicts = {name: detector.predict(data) for name, data in photos.items()}
+    sizes = {name: (verdict.width, verdict.height) for name, verdict in verdicts.items()}
+    assert sizes["wide.jpg"] == (135, 85)
+    assert sizes["exif_rotated.jpg"] == (85, 135)
+    assert min(sizes["small.png"]) == 32 < 64
+    assert min(sizes["large.jpg"]) > 2 * 64
+    assert {name.rpartition(".")[2] for name in photos} == {"jpg", "png"}
+    assert {"grey.jpg", "rgba.png", "nearly_black.jpg"} <= set(photos)
+
+
+class FlatScorer:
+    """Sees nothing anywhere."""
+
+    def __call__(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(len(tiles), np.float32), np.zeros((len(tiles), 4, 4), np.float32)
+
+
+def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machine(
+    tiny_onnx: Path,
+) -> None:
+    assert [path.name for path in tiny_onnx.parent.iterdir()] == ["tiny.onnx"]
+    data = tiny_onnx.read_bytes()
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model, full_check=True)
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    batch = shapes["tiles"][0]
+    assert isinstance(batch, str)
+    assert shapes == {"tiles": [batch, 64, 64, 3], "logit": [batch], "evidence": [batch, 4, 4]}
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert [(entry.domain, entry.version) for entry in model.opset_import if not entry.domain] == [
+        ("", 20)
+    ]
+    assert set(split_metadata(data)[1]) == {"realdamage"}
+    assert str(Path(exporter.__file__).parent).encode() not in data
+
+
+@pytest.mark.parametrize("count", [1, 3, 33])
+def test_any_number_of_tiles_gives_what_each_gives_alone(
+    tiny_onnx: Path, classifier: DamageClassifier, count: int
+) -> None:
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+    scorer = OnnxScorer(tiny_onnx.read_bytes(), threads=1)
+    logit, evidence = scorer(tiles)
+    alone = [scorer(tile[None]) for tile in tiles]
+    np.testing.assert_allclose(logit, [found[0][0] for found in alone], atol=1e-5)
+    expected_logit, expected_evidence = TorchScorer(classifier.network)(tiles)
+    np.testing.assert_allclose(logit, expected_logit, atol=1e-4)
+    np.testing.assert_allclose(evidence, expected_evidence, atol=1e-4)
+
+
+@pytest.fixture
+def as_exported(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter returns the finished file's graph, which saves half a minute."""
+    graph = split_metadata(tiny_onnx.read_bytes())[0]
+    monkeypatch.setattr(exporter, "onnx_bytes", lambda *_: graph)
+
+
+def export(classifier: DamageClassifier, folder: Path, tolerance: float = TOLERANCE) -> Exported:
+    metadata, output = model_metadata(classifier), folder / "model.onnx"
+    return export_network(classifier.network, metadata, output, opset=20, tolerance=tolerance)
+
+
+def test_a_file_that_disagrees_is_not_written(
+    classifier: DamageClassifier, perturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "onnx_bytes", lambda *_: perturbed)
+    with pytest.raises(ModelFileError, match=r"e-03.*tolerance=0\.001") as error:
+        export(classifier, tmp_path)
+    assert error.value.code == "parity"
+    assert list(tmp_path.iterdir()) == []
+    assert TOLERANCE < export(classifier, tmp_path, tolerance=0.1).difference < 0.1
+
+
+@pytest.mark.usefixtures("as_exported")
+def test_a_tolerance_that_cannot_be_met_leaves_the_old_file_alone(
+    classifier: DamageClassifier, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"the old one")
+    with pytest.raises(ModelFileError):
+        export(classifier, tmp_path, tolerance=-1.0)
+    assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
+
+
+@pytest.mark.usefixtures("as_exported")
+def test_a_network_that_gives_no_number_is_not_exported(tiny_run: Path, tmp_path: Path) -> None:
+    broken = load_classifier(tiny_run / "best.ckpt")
+    with torch.no_grad():
+        broken.network.patch_head.bias.fill_(float("nan"))
+    with pytest.raises(ModelFileError):
+        export(broken, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("as_exported")
+def test_nothing_makes_up_for_a_photo_without_a_number(
+    classifier: DamageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first photo's difference is NaN, those of all others are far within the tolerance."""
+    first = next(iter(awkward_photos(64)))
+    values, judged = check.compared_values, iter(range(100))
+
+    def without_first(detector: Detector, photo: bytes) -> np.ndarray:
+        return values(detector, photo) * (1 if next(judged) else float("nan"))
+
+    monkeypatch.setattr(check, "compared_values", without_first)
+    with pytest.raises(ModelFileError, match=rf"nan .*'{first}'"):
+        export(classifier, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("as_exported")
+def test_a_full_disk_leaves_nothing_half_written(
+    classifier: DamageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RealDamageError, match=r"model\.onnx"):
+        export(classifier, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_calibrated_file_is_replaced_only_when_that_is_asked_for(
+    tiny_run: Path,
+    save_red_model: Callable[..., Path],
+    tmp_path: Path,
+    run_command: Callable[..., Any],
+) -> None:
+    model = save_red_model(tmp_path / "model.onnx")
+    before = model.read_bytes()
+    arguments = (f"checkpoint={tiny_run}/best.ckpt", f"output={model}")
+    refused = run_command("export", *arguments)
+    assert refused.code == 2
+    assert model.read_bytes() == before
+    replaced = run_command("export", *arguments, "overwrite=true")
+    assert replaced.code == 0, replaced.err
+    assert read_model_file(model)[1].backbone == "test_vit"

@@ -1,0 +1,346 @@
+"""Scenes made from numbers, shot, laundered and painted on: what is said of two photos, and where
+they differ."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+
+from realdamage.commands.cli import main
+from realdamage.core.tiles import PixelSpec, read_photo
+from realdamage.errors import PhotoError, UsageError
+from realdamage.photo_pairs import Comparison, compare, draw_comparison, features, prepare
+from realdamage.photo_pairs.features import is_believable
+
+RGB = npt.NDArray[np.uint8]
+# A tear in the middle of the scene: (left, top, right, bottom).
+DAMAGE = (170, 120, 240, 170)
+
+
+def scene(seed: int, width: int = 400, height: int = 300) -> Image.Image:
+    """Shapes of all sizes over a textured ground: what a label, a carton, a shelf have."""
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(60, 190, (height // 4, width // 4, 3), dtype=np.uint8)
+    picture = Image.fromarray(ground).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(140):
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        w, h = rng.uniform(4, 40, 2)
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        shape = draw.rectangle if rng.random() < 0.5 else draw.ellipse
+        shape((x, y, x + w, y + h), fill=colour)
+    return picture
+
+
+def shot(picture: Image.Image, seed: int, noise: float = 3.0) -> Image.Image:
+    """One exposure of the scene, with its own sensor noise."""
+    pixels = np.asarray(picture, np.float64)
+    pixels = pixels + np.random.default_rng(seed).normal(0, noise, pixels.shape)
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def painted(picture: Image.Image) -> Image.Image:
+    copy = picture.copy()
+    draw = ImageDraw.Draw(copy)
+    draw.ellipse(DAMAGE, fill=(35, 20, 15))
+    return copy
+
+
+def saved(picture: Image.Image, quality: int = 85, **options: object) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, format="JPEG", quality=quality, **options)  # type: ignore[arg-type]
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def listing() -> Image.Image:
+    return shot(scene(1), seed=100)
+
+
+def covers(found: Comparison, box: tuple[float, float, float, float]) -> float:
+    """Share of `box`, in pixels of the claim photo, inside the change boxes."""
+    inside = np.zeros((found.height, found.width), bool)
+    for change in found.changes:
+        inside[change.box[1] : change.box[3], change.box[0] : change.box[2]] = True
+    left, top, right, bottom = (round(side) for side in box)
+    return float(inside[top:bottom, left:right].mean())
+
+
+def mapped(
+    box: tuple[int, int, int, int], function: Callable[[float, float], tuple[float, float]]
+) -> list[float]:
+    corners = [function(box[x], box[y]) for x, y in ((0, 1), (2, 3))]
+    xs, ys = [corner[0] for corner in corners], [corner[1] for corner in corners]
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+LAUNDERED: dict[
+    str, tuple[Callable[[Image.Image], bytes], Callable[[float, float], tuple[float, float]]]
+] = {
+    "saved": (lambda p: saved(p), lambda x, y: (x, y)),
+    "quality 40": (lambda p: saved(p, 40), lambda x, y: (x, y)),
+    "cropped": (lambda p: saved(p.crop((90, 60, 370, 280))), lambda x, y: (x - 90, y - 60)),
+    "smaller": (
+        lambda p: saved(p.resize((160, 120), Image.Resampling.BICUBIC)),
+        lambda x, y: (0.4 * x, 0.4 * y),
+    ),
+    "larger": (
+        lambda p: saved(p.resize((800, 600), Image.Resampling.BICUBIC)),
+        lambda x, y: (2 * x, 2 * y),
+    ),
+    "turned by a quarter": (
+        lambda p: saved(p.transpose(Image.Transpose.ROTATE_90)),
+        lambda x, y: (y, 400 - x),
+    ),
+    "mirrored": (
+        lambda p: saved(p.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        lambda x, y: (400 - x, y),
+    ),
+    "brighter": (
+        lambda p: saved(
+            ImageEnhance.Contrast(ImageEnhance.Brightness(p).enhance(1.2)).enhance(0.85)
+        ),
+        lambda x, y: (x, y),
+    ),
+    "blurred": (lambda p: saved(p.filter(ImageFilter.GaussianBlur(1))), lambda x, y: (x, y)),
+}
+
+
+@pytest.mark.parametrize("name", LAUNDERED)
+def test_a_painted_copy_is_the_same_capture_and_its_damage_is_boxed(
+    listing: Image.Image, name: str
+) -> None:
+    launder, place = LAUNDERED[name]
+    found = compare(launder(painted(listing)), saved(listing, 92))
+    assert found.outcome == "same_capture", found.reasons
+    left, top, right, bottom = mapped(DAMAGE, place)
+    assert covers(found, (left, top, right, bottom)) > 0.9
+    boxed = sum((c.box[2] - c.box[0]) * (c.box[3] - c.box[1]) for c in found.changes)
+    assert boxed < 3 * (right - left) * (bottom - top)
+    assert found.agreement > 0.95
+    assert found.overlap > 0.97
+    assert 0 < found.changed < 0.2
+    assert [reason.code for reason in found.reasons[:2]] == ["same_capture", "changed_areas"]
+    assert ("mirrored" in {reason.code for reason in found.reasons}) == (name == "mirrored")
+
+
+@pytest.mark.parametrize("name", ["quality 40", "cropped", "smaller", "brighter", "blurred"])
+def test_an_unedited_copy_has_no_changes(listing: Image.Image, name: str) -> None:
+    found = compare(LAUNDERED[name][0](listing), saved(listing, 92))
+    assert found.outcome == "same_capture", found.reasons
+    assert found.changes == ()
+    assert found.changed == 0
+    assert found.reasons[1].code == "no_change"
+
+
+def test_any_angle(listing: Image.Image) -> None:
+    turned = painted(listing).rotate(-37, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
+    found = compare(saved(turned), saved(listing))
+    assert found.outcome == "same_capture", found.reasons
+    # The middle of the damage, carried along by hand: the photo turns clockwise around its centre.
+    angle, x, y = (
+        np.deg2rad(37),
+        (DAMAGE[0] + DAMAGE[2]) / 2 - 200,
+        (DAMAGE[1] + DAMAGE[3]) / 2 - 150,
+    )
+    x, y = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
+    x, y = x + turned.width / 2, y + turned.height / 2
+    assert covers(found, (x - 15, y - 15, x + 15, y + 15)) > 0.99
+    assert 0.4 < found.overlap < 0.7
+
+
+def test_the_homography_takes_listing_pixels_to_claim_pixels(listing: Image.Image) -> None:
+    cropped = listing.crop((50, 30, 350, 270)).resize((600, 480), Image.Resampling.BICUBIC)
+    found = compare(saved(cropped), saved(listing))
+    x, y, depth = np.array(found.homography) @ [200, 150, 1]
+    # Pixel centres lie half a pixel from the edge, at either size.
+    assert x / depth == pytest.approx(2 * (200.5 - 50) - 0.5, abs=0.3)
+    assert y / depth == pytest.approx(2 * (150.5 - 30) - 0.5, abs=0.3)
+
+
+def test_another_shot_of_the_same_thing_is_not_the_same_capture() -> None:
+    # A step to the side: things at different depths move by different amounts.
+    front = scene(5)
+    moved, rng = front.copy(), np.random.default_rng(0)
+    for x in range(0, 400, 80):
+        for y in range(0, 300, 75):
+            right, down = (int(shift) for shift in rng.integers(-4, 5, 2))
+            moved.paste(front.crop((x, y, x + 80, y + 75)), (x + right, y + down))
+    found = compare(saved(shot(moved, seed=2)), saved(shot(front, seed=1)))
+    assert found.outcome == "same_object"
+    assert found.changes == ()
+    assert found.homography is not None
+    assert found.reasons[0].code == "another_shot"
+
+
+def test_the_same_view_under_other_noise_is_not_the_same_capture() -> None:
+    # Before a smooth wall, noise is all there is: shot twice from a tripod.
+    wall = Image.fromarray(
+        np.tile(np.linspace(120, 200, 400)[None, :, None], (300, 1, 3)).astype(np.uint8)
+    )
+    wall.paste(scene(7).crop((0, 0, 220, 160)), (90, 70))
+    first, second = (shot(wall, seed, noise=2.5) for seed in (1, 2))
+    other = compare(saved(second, 95), saved(first, 95))
+    assert other.outcome == "same_object"
+    assert other.reasons[0].code == "noise_differs"
+    same = compare(saved(painted(first), 90), saved(first, 95))
+    assert same.outcome == "same_capture"
+
+
+def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame() -> None:
+    wall = shot(Image.new("RGB", (300, 200), (200, 200, 196)), 1, noise=9)
+    blotted = wall.copy()
+    ImageDraw.Draw(blotted).ellipse((120, 60, 190, 120), fill=(40, 30, 25))
+    found = compare(saved(blotted, 95), saved(wall, 95))
+    assert found.outcome == "same_capture", found.reasons
+    assert covers(found, (135, 75, 175, 105)) > 0.9
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.15, "same_capture"), (0.5, "same_object")])
+def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(
+    listing: Image.Image, share: float, outcome: str
+) -> None:
+    claim = listing.copy()
+    claim.paste(shot(scene(99), 7).crop((0, 0, round(share * claim.width), claim.height)), (0, 0))
+    found = compare(saved(claim, 92), saved(listing, 92))
+    assert found.outcome == outcome
+    assert found.changed == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("homography", "believed"),
+    [
+        (np.diag([2.0, 2.0, 1.0]), True),
+        (np.diag([-1.0, 1.0, 1.0]), False),
+        (np.diag([8.0, 1.0, 1.0]), False),
+        (np.diag([0.01, 0.01, 1.0]), False),
+        (np.array([[1.0, 0, 0], [0, 1, 0], [0.01, 0, -0.5]]), False),
+    ],
+    ids=["twice the size", "mirrored", "stretched", "a point", "folded"],
+)
+def test_homographies_that_no_camera_makes_are_refused(
+    homography: npt.NDArray[np.float64], believed: bool
+) -> None:
+    source = np.array([[10, 10], [90, 10], [90, 90], [10, 90]], np.float32)
+    assert is_believable(homography, source) is believed
+
+
+def test_the_drawing_shows_both_photos_side_by_side(listing: Image.Image) -> None:
+    claim = painted(listing)
+    found = compare(saved(claim), saved(listing))
+    picture = draw_comparison(np.asarray(claim), np.asarray(listing), found)
+    assert picture.width == 2 * 400 + 12
+    assert picture.height > 300
+    left = np.asarray(picture)[100:200, 150:260].astype(int) - np.asarray(listing)[100:200, 150:260]
+    assert np.abs(left).max() == 0
+    red = np.asarray(picture)[145, 412 + 205].astype(int) - np.asarray(claim)[145, 205]
+    assert red[0] > 80
+
+
+@pytest.fixture
+def photos(tmp_path: Path, listing: Image.Image) -> Path:
+    (tmp_path / "claim.jpg").write_bytes(saved(painted(listing)))
+    (tmp_path / "listing.jpg").write_bytes(saved(listing, 92))
+    (tmp_path / "other.jpg").write_bytes(saved(shot(scene(9), 9)))
+    (tmp_path / "cut.jpg").write_bytes(saved(listing)[:3000])
+    return tmp_path
+
+
+def test_unrelated_plain_and_identical_photos(listing: Image.Image) -> None:
+    other = compare(saved(shot(scene(1), 1)), saved(shot(scene(2), 2)))
+    assert (other.outcome, other.homography, other.change_map) == ("unrelated", None, None)
+    assert (other.overlap, other.changed, other.changes) == (0, 0, ())
+    plain = shot(Image.new("RGB", (300, 200), (240, 240, 240)), 1, noise=0.5)
+    found = compare(saved(plain), saved(listing))
+    same = compare(saved(plain), saved(plain))
+    codes = [[reason.code for reason in one.reasons] for one in (other, found, same)]
+    assert codes == [["no_alignment"], ["too_little_texture"], ["identical"]]
+    assert (found.outcome, same.outcome) == ("unrelated", "same_capture")
+
+
+def test_the_change_map_is_warm_on_the_damage_only(listing: Image.Image) -> None:
+    found = compare(saved(painted(listing)), saved(listing))
+    heat = found.change_map
+    assert heat is not None
+    assert (heat.shape, heat.dtype) == ((300, 400), np.float32)
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+    assert heat[135:155, 190:220].mean() > 0.9
+    outside = heat.copy()
+    outside[105:185, 155:255] = 0
+    assert outside.max() < 0.5
+    values = found.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert found.to_dict(change_map=False)["change_map"] is None
+
+
+def test_a_large_rotated_photo() -> None:
+    large = shot(scene(3, 1600, 1200), 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = painted(large).transpose(Image.Transpose.ROTATE_90)
+    found = compare(saved(lying, exif=exif), saved(large))
+    assert (found.outcome, found.width, found.height) == ("same_capture", 1600, 1200)
+    assert covers(found, DAMAGE) > 0.9
+    assert found.change_map is not None
+    assert found.change_map.shape == (384, 512)
+
+
+def test_prepared_photos_are_searched_once_and_give_the_same(
+    listing: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    find = features.find_features
+    monkeypatch.setattr(
+        features, "find_features", lambda grey: calls.append(grey.shape) or find(grey)
+    )
+    claims = [saved(painted(listing)), saved(shot(scene(2), 2)), saved(shot(scene(4), 4))]
+    ready = prepare(saved(listing, 92), "listing")
+    decoded = [read_photo(claim, PixelSpec(max_side=128)) for claim in claims]
+    found = [compare(prepare(photo, "claim"), ready) for photo in decoded]
+    # Three claim photos, the listing photo, and its mirror image for the unrelated ones.
+    assert len(calls) == 5
+    for claim, one in zip(claims, found, strict=True):
+        assert one.to_dict() == compare(claim, saved(listing, 92)).to_dict()
+    with pytest.raises(UsageError):
+        compare(ready, ready)
+
+
+@pytest.mark.parametrize("bad", [b"<html>not found</html>", b"\xff\xd8\xff", None])
+def test_errors_name_the_photo(bad: bytes | None) -> None:
+    small, large = saved(Image.new("RGB", (300, 200))), saved(Image.new("RGB", (300, 201)))
+    with pytest.raises(PhotoError, match=r"^claim photo: "):
+        compare(bad or large, small, max_pixels=60_000)
+    with pytest.raises(PhotoError, match=r"^listing photo: "):
+        compare(small, bad or large, max_pixels=60_000)
+    assert compare(small, small, max_pixels=60_000).outcome == "same_capture"
+
+
+def test_the_command(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, folder = photos / "out.json", photos / "overlay"
+    names = ("claim.jpg", "listing.jpg", "other.jpg", "cut.jpg")
+    arguments = ["compare-listing", *(str(photos / name) for name in names)]
+    assert main([*arguments, "--output", str(output), "--overlay", str(folder)]) == 1
+    assert "cut.jpg: " in capsys.readouterr().err
+    results = json.loads(output.read_text())["results"]
+    outcomes = [result["comparison"]["outcome"] for result in results if "comparison" in result]
+    assert outcomes == ["same_capture", "unrelated"]
+    pictures = ["claim-1-listing.comparison.png", "claim-2-other.comparison.png"]
+    assert sorted(path.name for path in folder.iterdir()) == pictures
+    assert main(arguments[:-1]) == 0
+    assert "same_capture" in capsys.readouterr().out
+    for claim, listing_photo, code in (
+        ("claim.jpg", "cut.jpg", 3),
+        ("cut.jpg", "listing.jpg", 3),
+        ("claim.jpg", "nowhere.jpg", 2),
+        ("*.jpg", "listing.jpg", 2),
+    ):
+        given = [str(photos / claim), str(photos / listing_photo)]
+        assert main(["compare-listing", *given]) == code

@@ -1,0 +1,498 @@
+"""The pages hold the right numbers, name what is missing, show the worst photos, and treat no name
+as markup."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from scipy.stats import beta
+from sklearn.metrics import roc_auc_score
+
+from realdamage.commands.cli import main
+from realdamage.core.detector import Detector
+from realdamage.core.model_file import read_model_file, write_model_file
+from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.data.audit import AuditReport, audit
+from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.data.vocabulary import CODECS
+from realdamage.evaluation.compare import compare_models
+from realdamage.evaluation.figures import photo_metrics, roc_curves, tpr_at_fpr
+from realdamage.evaluation.predictions import score_manifest, write_predictions
+from realdamage.evaluation.slices import json_records, slice_table
+from realdamage.rendering import plots, words
+from realdamage.rendering.html import (
+    EXAMPLES,
+    Report,
+    audit_page,
+    build_report,
+    comparison_page,
+    histograms,
+    reliability,
+    report_page,
+    worst_false_alarms,
+    worst_misses,
+    write_report,
+)
+
+Predictions = Callable[..., pd.DataFrame]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HOSTILE = "<script>alert(1)</script>"
+USED = {"real": 300, "damaged": 110, "synthetic": 200}
+POLICY = Policy(
+    t_synthetic=2.0,
+    t_real=-2.0,
+    fpr=0.01,
+    miss=0.05,
+    negatives="damaged",
+    photos=USED,
+    whole_photo_share=None,
+)
+
+
+@pytest.fixture
+def judged(predictions: Predictions) -> pd.DataFrame:
+    """100 really damaged photos, three of them accused, and 100 edits: 60 found, 30 for review, 10
+    missed."""
+    score = np.repeat([3.0, 0.0, 4.0, 1.0, -3.0], [3, 97, 60, 30, 10])
+    outcome = np.select([score >= 2, score <= -2], ["synthetic", "real"], "review")
+    return predictions(
+        label=["real"] * 100 + ["synthetic"] * 100,
+        kind=["damaged"] * 100 + ["ai_region"] * 100,
+        generator=[""] * 100 + ["taesd"] * 50 + ["Nano Banana"] * 50,
+        family=[""] * 100 + ["taesd"] * 50 + ["gemini-imagen"] * 50,
+        damage="cracked",
+        source="shop",
+        score=score,
+        outcome=outcome,
+        reasons=np.where(outcome == "review", "between_thresholds", ""),
+    ).assign(probability=1 / (1 + np.exp(-score)))
+
+
+def report_of(table: pd.DataFrame, **metrics: Any) -> Report:
+    found = photo_metrics(table, threshold=0.5, n_boot=20)
+    found["slices"] = {"kind": json_records(slice_table(table, ["kind"], n_boot=20))}
+    return build_report((table, found | metrics))
+
+
+def text_of(page: str) -> str:
+    """What a reader sees."""
+    body = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def tile(page: str, key: str) -> str:
+    start = f'<div class="tile[^"]*" data-key="{re.escape(key)}">'
+    found = re.search(rf"{start}(.*?)\n\n", page, flags=re.DOTALL)
+    assert found, key
+    return text_of(found[1])
+
+
+def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
+    judged: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = judged
+    page = write_report(tmp_path, report_of(table)).read_text()
+    values = json.loads((tmp_path / "report.json").read_text())
+    headlines = {row["key"]: row for row in values["headlines"]}
+    # 60 edits lie above all real photos, 30 above 97 of 100, 10 below all.
+    assert headlines["auroc"]["value"] == pytest.approx((60 * 100 + 30 * 97) / 10_000)
+    assert "0.891" in tile(page, "auroc")
+    assert headlines["tpr_at_fpr_1"]["value"] == pytest.approx(0.6)
+    assert "60.0%" in tile(page, "tpr_at_fpr_1")
+    accused = headlines["false_alarms"]
+    ends = beta.ppf(0.025, 3, 98), beta.ppf(0.975, 4, 97)
+    assert (accused["value"], accused["low"], accused["high"]) == pytest.approx((0.03, *ends))
+    assert "3.0% 95%: 0.6% to 8.5% 3 of 100" in tile(page, "false_alarms")
+    assert "10.0% 95%: 4.9% to 17.6% 10 of 100" in tile(page, "missed")
+    assert "63.5%" in tile(page, "review")  # (97 + 30) of 200
+    assert headlines["tpr_at_fpr_0.5"]["value"] is None
+    assert "at least 200" in tile(page, "tpr_at_fpr_0.5")
+    brier = ((table["probability"] - (table["label"] == "synthetic")) ** 2).mean()
+    assert headlines["brier"]["value"] == pytest.approx(brier)
+    assert values["counts"]["n_damaged"] == 100
+    kinds = {row["kind"]: row for row in values["slices"]["kind"]}
+    assert kinds["damaged"]["called_synthetic"] == pytest.approx(0.03)
+    assert "ai_region 100 0.891" in text_of(page)
+    assert "3 of the 9 shown are called synthetic." in text_of(page)
+    assert "9 of the 9 shown are called real." in text_of(page)
+
+
+def test_the_page_loads_nothing_and_prints_no_placeholder(judged: pd.DataFrame) -> None:
+    report = report_of(judged)
+    assert "data:image" not in json.dumps(report.values, allow_nan=False)
+    page = report_page(report)
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
+    assert "@import" not in page
+    assert not re.search(r"\b(NaN|nan|Undefined)\b", text_of(page))
+
+
+def test_the_first_lines_say_which_deployed_generators_are_in_the_test(
+    judged: pd.DataFrame,
+) -> None:
+    table = judged
+    report = report_of(table)
+    assert report.first_lines[0].startswith("50 photos of this test are by 1 deployed generator")
+    assert text_of(report_page(report)).index(report.first_lines[0]) < 200
+    only_codecs = table.replace({"Nano Banana": "house", "gemini-imagen": "house"})
+    report = report_of(only_codecs)
+    assert report.first_lines[0].startswith("No deployed generator")
+    assert "100 photos" in report.first_lines[1]
+    assert 'class="card lead warn"' in report_page(report)
+    assert [row["synthetic photos by"] for row in report.values["parts"]] == ["codecs"]
+
+
+def test_a_part_of_the_generators_has_figures_of_its_own_or_a_reason(judged: pd.DataFrame) -> None:
+    table = judged
+    part = report_of(table).values["parts"][0]
+    own = table[(table["label"] == "real") | (table["generator"] == "Nano Banana")]
+    synthetic = own["label"] == "synthetic"
+    scores = own["score"][~synthetic].to_numpy(), own["score"][synthetic].to_numpy()
+    assert part["n"] == 50
+    assert part["auroc"] == pytest.approx(roc_auc_score(synthetic, own["score"]))
+    assert part["tpr_at_fpr_1"] == pytest.approx(tpr_at_fpr(*scores, 0.01))
+    few = report_of(table.drop(index=range(82))).values["parts"][0]
+    assert few["auroc"] > 0.5
+    assert few.get("tpr_at_fpr_1") is None
+    assert "18 really damaged" in few["note"]
+
+
+def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(
+    predictions: Predictions,
+) -> None:
+    table = predictions(
+        label=["synthetic"] * 6,
+        kind=["ai_whole", "ai_whole", "ai_region", "ai_region", "pasted", "ai_whole"],
+        generator=["A", "B", "C", "house_nearest", "paint", ""],
+        family=["f", "f", "g", "", "", ""],
+    )
+    families = {"A": "f", "B": "f", "C": "g", "D": "h", "": ""}
+    trained = {"generators": ["A", "D"]}
+    counts = {row.name: row for row in words.generator_counts(table, trained, families)}
+    assert {name: row.sort for name, row in counts.items()} == {
+        **dict.fromkeys("ABC", "deployed"),
+        "house_nearest": "codec",
+        "paint": "control",
+        "(not named)": "not named",
+    }
+    known = {name: (counts[name].trained_on, counts[name].family_trained_on) for name in "ABC"}
+    assert known == {"A": (True, True), "B": (False, True), "C": (False, False)}
+    lines = words.lines("generators.txt.j2", generators=list(counts.values()))
+    assert lines[1].startswith("2 of them by 2 generators")
+    assert "1 of these by families" in lines[1]
+    # The family of D, which it was trained on, is not known: C may be of the same.
+    counts = {row.name: row for row in words.generator_counts(table, trained, {"A": "f"})}
+    assert counts["C"].family_trained_on is None
+    left_out = trained | {"excluded": {"family": ["g"]}}
+    counts = {row.name: row for row in words.generator_counts(table, left_out, {"A": "f"})}
+    assert counts["C"].family_trained_on is False
+    assert words.generator_counts(table, {}, {})[0].trained_on is None
+
+
+def test_the_codecs_of_the_rule_are_those_of_the_recipes() -> None:
+    text = (REPOSITORY / "configs" / "recipe" / "codecs.yaml").read_text()
+    recipe = yaml.safe_load(text)["recipe"]["generators"]
+    made = {
+        name: values["family"] for name, values in recipe.items() if values["engine"] == "codec"
+    }
+    assert made == {name: family for family, names in CODECS.items() for name in names}
+
+
+def test_names_of_a_user_are_never_markup(judged: pd.DataFrame) -> None:
+    table = judged.replace({"Nano Banana": HOSTILE, "ai_region": "ai_whole"})
+    table = table.assign(file_name=HOSTILE + table["file_name"], family="", source='"><b>')
+    row = {"perturbation": HOSTILE, "n": 200, "auroc": 0.5, "note": HOSTILE}
+    row |= {"auroc_low": 0.4, "auroc_high": 0.6}
+    page = report_page(
+        report_of(table, robustness=[row], run={"model_version": HOSTILE, "command": HOSTILE})
+    )
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert" in page
+    assert "<b>" not in page.replace('<b class="', "")
+    assert page.count("<script>") == 1
+    better = table.assign(score=table["score"] + (table["label"] == "synthetic") * 5)
+    page = comparison_page(compare_models(table, better, names=(HOSTILE, "B")))
+    assert HOSTILE not in page
+    assert "B is better in" in text_of(page)
+
+
+def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Predictions) -> None:
+    rng = np.random.default_rng(0)
+    score = np.concatenate([rng.normal(0, 1, 400), rng.normal(1.5, 1, 200)])
+    kinds = ["damaged"] * 250 + ["original"] * 150 + ["ai_region"] * 200
+    labels = ["real"] * 400 + ["synthetic"] * 200
+    table = predictions(label=labels, kind=kinds, score=score)
+    curves = {curve.negatives: curve for curve in roc_curves(table)}
+    for name, own in (("really damaged", slice(0, 250)), ("all real", slice(0, 400))):
+        for fpr, found in zip(curves[name].fpr, curves[name].tpr, strict=True):
+            assert found == pytest.approx(tpr_at_fpr(score[own], score[400:], fpr)), fpr
+    drawing = plots.svg(plots.roc, "ROC", list(curves.values()))
+    assert "var(--fake)" in drawing
+    assert not re.search(r"#[0-9a-f]{6}", drawing.replace("#000000", ""))
+    assert ">really damaged (250 photos)</text>" in drawing
+    assert not re.search(r'<svg[^>]*(width|height)="', drawing)
+    assert plots.svg(plots.roc, "ROC", list(curves.values())) == drawing  # the same in every run
+
+
+def test_histograms_and_bins_count_every_photo_and_too_few_make_no_curve(
+    judged: pd.DataFrame,
+) -> None:
+    table = judged
+    found = histograms(table)
+    assert {kind: sum(counts) for kind, counts in found["kinds"].items()} == {
+        "damaged": 100,
+        "ai_region": 100,
+    }
+    assert len(found["edges"]) == len(found["kinds"]["damaged"]) + 1
+    bins = reliability(table)
+    assert bins["n"].sum() == 200
+    assert (bins["n"] * bins["observed"]).sum() == pytest.approx(100)
+    assert reliability(table.assign(probability=np.nan)).empty
+    few = table.iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
+    assert reliability(few).empty
+    page = text_of(report_page(report_of(few)))
+    assert "Found, at which price" not in page
+    assert "Where the scores lie" in page
+
+
+def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
+    predictions: Predictions,
+) -> None:
+    table = predictions(
+        label=["real"] * 40 + ["synthetic"] * 30,
+        kind=["damaged"] * 20 + ["annotated"] * 20 + ["ai_region"] * 20 + ["pasted"] * 10,
+        group=[f"g{i // 2}" for i in range(70)],
+        score=[*np.arange(20) / 10, *np.arange(10, 30), *-np.arange(20.0), *np.full(10, -99.0)],
+    )
+    alarms = worst_false_alarms(table)
+    assert len(alarms) == EXAMPLES
+    assert alarms["group"].is_unique
+    assert alarms["kind"].tolist() == ["damaged"] * 6 + ["annotated"] * 3
+    assert alarms["score"].iloc[[0, 6]].tolist() == [1.9, 29.0]
+    # The pasted ones would come last.
+    assert worst_misses(table)["score"].tolist() == [-float(i) for i in range(19, 1, -2)]
+
+
+def test_the_policy_has_its_guarantee_or_says_that_there_is_none(model_file: Path) -> None:
+    scaling = Calibration(slope=1.0, intercept=0.0, prior=0.4)
+    metadata = replace(read_model_file(model_file)[1], policy=POLICY, calibration=scaling)
+    facts = dict(words.facts("policy.txt.j2", metadata=metadata))
+    assert facts["synthetic"].endswith("+2.000")
+    assert facts["guarantee"].startswith("None.")
+    assert "at most 1% of the really damaged" in facts["guarantee"]
+    assert "40.0%" in facts["probability"]
+    bound = Bound(share=0.05, photos=59, drawn_from=110, errors=0, allowed=0, upper=0.0495)
+    text = "At most 5%."
+    promise = Guarantee(0.05, bound, None, "policy", seed=0, manifest_sha256="", statement=text)
+    metadata = replace(metadata, policy=replace(POLICY, guarantee=promise))
+    facts = dict(words.facts("policy.txt.j2", metadata=metadata))
+    assert facts["guarantee"] == "At most 5%."
+    assert facts["behind it, accused"].startswith("0 errors among 59")
+    facts = dict(words.facts("policy.txt.j2", metadata=replace(metadata, policy=None)))
+    assert list(facts) == ["no thresholds"]
+
+
+@pytest.fixture
+def evaluated(model_file: Path, write_photos: Callable[..., Manifest], tmp_path: Path) -> Path:
+    """Evaluation folder of the red network with thresholds: six real photos, one of them red; six
+    edits, one pale."""
+    rows: list[dict[str, Any]] = []
+    for i, red in enumerate((60, 70, 80, 90, 100, 250)):
+        name = "accused.png" if red == 250 else f"real{i}.png"
+        real = {"file_name": name, "label": "real", "kind": "damaged", "condition": "damaged"}
+        rows.append({**real, "red": red})
+    for i, red in enumerate((200, 210, 220, 230, 240, 20)):
+        name = "missed" if red == 20 else f"edit{i}"
+        edit = {"file_name": f"{name}.png", "label": "synthetic", "kind": "ai_region", "red": red}
+        rows.append(edit | {"generator": "Painter 2", "mask_file_name": f"{name}_mask.png"})
+    manifest = write_photos(rows)
+    onnx, metadata, _ = read_model_file(model_file)
+    failed = {"verdict": "failed, overridden", "tests": {"source": [0.9, 0.8, 1]}}
+    changes = {
+        "policy": POLICY,
+        "calibration": Calibration(slope=1.0, intercept=0.0, prior=0.5),
+        "training": {"generators": ["Painter 1"], "audit": failed},
+    }
+    write_model_file(model_file, onnx, replace(metadata, **changes))
+    detector = Detector.load(model_file)
+    table, evidence = score_manifest(detector, manifest)
+    run = {"checkpoint": str(model_file), "graph_sha256": detector.graph_sha256}
+    metrics = photo_metrics(table, evidence, threshold=0.0, n_boot=20)
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    write_predictions(folder / "predictions.csv", table)
+    metrics["run"] = run | {"data_root": str(manifest.root)}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def values_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def test_the_command_shows_the_worst_photos_with_their_heat_maps(evaluated: Path) -> None:
+    assert main(["report", str(evaluated)]) == 0
+    page, values = (evaluated / "report.html").read_text(), values_of(evaluated)
+    assert values["notes"] == []
+    assert values["false_alarms"][0]["file_name"] == "accused.png"
+    assert values["misses"][0]["file_name"] == "missed.png"
+    assert page.count('alt="its heat map"') == 12
+    assert len(page) < 4_000_000
+    text = text_of(page)
+    assert "FAILED" in text
+    assert "source 0.900 0.800 to 1.000" in text
+    assert "Painter 2: 6 deployed, never trained on" in text
+    assert "kind (2)" in text  # without slices in metrics.json: the tables that it always has
+
+
+def test_photos_that_changed_or_are_gone_are_named_instead_of_shown(evaluated: Path) -> None:
+    photos = evaluated.parent / "photos"
+    (photos / "accused.png").write_bytes((photos / "real0.png").read_bytes())
+    (photos / "missed.png").write_bytes(b"no photo")
+    table = pd.read_csv(evaluated / "predictions.csv", dtype=str, keep_default_na=False)
+    (evaluated.parent / "secret.png").write_bytes((photos / "real1.png").read_bytes())
+    table.replace({"real1.png": "../secret.png"}).to_csv(evaluated / "predictions.csv", index=False)
+    assert main(["report", str(evaluated)]) == 0
+    values = values_of(evaluated)
+    notes = {row["file_name"]: row["note"] for row in values["false_alarms"] + values["misses"]}
+    assert {name for name, note in notes.items() if note} == {
+        *("accused.png", "missed.png", "../secret.png")
+    }
+    assert (evaluated / "report.html").read_text().count('alt="the photo"') == 12 - 3
+
+
+def test_without_photos_and_model_the_page_says_so(evaluated: Path) -> None:
+    moved = (evaluated.parent / "photos").rename(evaluated.parent / "moved")
+    model = (evaluated.parent / "red.onnx").rename(evaluated.parent / "other.onnx")
+    assert main(["report", str(evaluated)]) == 0
+    assert len(values_of(evaluated)["notes"]) == 2
+    page = (evaluated / "report.html").read_text()
+    assert "data:image" not in page
+    assert "accused.png" in page
+    named = ["--manifest", str(moved), "--model", str(model)]
+    assert main(["report", str(evaluated), *named]) == 0
+    assert (evaluated / "report.html").read_text().count("data:image/jpeg") == 24
+
+
+def test_thresholds_that_changed_since_are_pointed_out(evaluated: Path) -> None:
+    path = evaluated.parent / "red.onnx"
+    onnx, metadata, _ = read_model_file(path)
+    write_model_file(path, onnx, replace(metadata, policy=replace(POLICY, t_synthetic=50.0)))
+    assert main(["report", str(evaluated), "--manifest", str(evaluated.parent / "photos")]) == 0
+    assert re.match(r"11 of 12 photos were judged with other", values_of(evaluated)["notes"][0])
+
+
+def test_the_command_refuses_what_is_no_evaluation_and_another_network(evaluated: Path) -> None:
+    path, model = evaluated / "metrics.json", str(evaluated.parent / "red.onnx")
+    assert main(["report", str(evaluated.parent / "nowhere")]) == 2
+    assert main(["report", str(evaluated / "predictions.csv")]) == 2
+    assert main(["report", str(evaluated), "--manifest", str(evaluated)]) == 3
+    assert main(["report", str(evaluated), "--model", str(path)]) == 3
+    metrics = json.loads(path.read_text())
+    metrics["run"]["graph_sha256"] = "f" * 64
+    path.write_text(json.dumps(metrics))
+    assert main(["report", str(evaluated), "--model", model]) == 3
+    assert main(["report", str(evaluated)]) == 0
+    path.write_text("[]")
+    assert main(["report", str(evaluated)]) == 3
+
+
+def test_perturbations_are_drawn_and_listed_under_their_titles(judged: pd.DataFrame) -> None:
+    figures = {"n": 200, "auroc_high": 0.95, "note": "", "localisation": {"pixel_ap": 0.25}}
+    rows = [
+        {**figures, "perturbation": name, "title": title, "auroc": value, "auroc_low": value - 0.02}
+        for name, title, value in (("clean", "As it is", 0.9), ("jpeg_50", "JPEG at 50", 0.8))
+    ]
+    page = report_page(report_of(judged, robustness=rows))
+    assert "JPEG at 50 200 0.800 (0.780 to 0.950) 0.250" in text_of(page)
+    assert ">jpeg 50</text>" in page
+    assert page.count('aria-label="AUROC on all 100 real photos after each perturbation"') == 1
+    assert "No perturbation was evaluated." in text_of(report_page(report_of(judged)))
+
+
+@pytest.mark.parametrize(
+    ("n_damaged", "rate_on", "alarms_on"),
+    [
+        ((100, 100), "100 really damaged photos", "on 100 really damaged photos"),
+        ((18, 17), "all 228 real photos", "on 17 to 18 really damaged photos"),
+    ],
+)
+def test_drawings_say_which_photos_are_counted(
+    judged: pd.DataFrame, n_damaged: tuple[int, int], rate_on: str, alarms_on: str
+) -> None:
+    row = {"n": 428, "n_real": 228, "auroc": 0.8, "tpr_at_fpr_1": 0.4, "false_alarms": 0.1}
+    names = ("clean", "jpeg_50")
+    rows = [
+        {**row, "perturbation": p, "n_damaged": n} for p, n in zip(names, n_damaged, strict=True)
+    ]
+    page = text_of(report_page(report_of(judged, robustness=rows)))
+    for title in (f"TPR at 1% FPR on {rate_on}", f"false alarms {alarms_on}"):
+        assert title in page
+
+
+def images(page: str) -> list[str]:
+    return re.findall(r'<img src="([^"]*)"', page)
+
+
+@pytest.fixture(scope="module")
+def leaking(write_set: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Synthetic photos of a source of their own, one group in two splits, and a mask that marks
+    nothing."""
+    root = write_set(tmp_path_factory.mktemp("page") / "set", 8)
+    table = read_manifest(root).table
+    table["source"] = table["source"].where(table["label"] == "real", "<b>generated</b>")
+    table.loc[0, "split"] = "test"
+    write_manifest(root, table)
+    with Image.open(root / "masks/02_ai_region.png") as mask:
+        Image.fromarray(np.zeros_like(np.asarray(mask))).save(root / "masks/02_ai_region.png")
+    return read_manifest(root)
+
+
+@pytest.fixture(scope="module")
+def audited(leaking: Manifest) -> AuditReport:
+    return audit(leaking, workers=1)
+
+
+def test_an_audit_page_has_verdict_tests_and_problems_and_loads_nothing(
+    audited: AuditReport, leaking: Manifest
+) -> None:
+    page = audit_page(audited, leaking)
+    assert not re.search(r"<script|<link|<iframe|https?://|url\(", page)
+    assert page.count("<svg") == 1 + sum(test.measured for test in audited.tests)
+    assert audited.summary == "audit failed: source; 1 crossing; 1 mask empty"
+    assert audited.summary in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;generated&lt;/b&gt;" in page
+
+
+def test_an_audit_page_shows_small_pictures_of_the_worst_only(
+    audited: AuditReport, leaking: Manifest, tmp_path: Path
+) -> None:
+    urls = images(audit_page(audited, leaking))
+    # The failed test's surest, the photos of one group, the photo with its mask.
+    assert len(urls) == 8 + 2 + 2
+    for url in urls:
+        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+            assert max(image.size) <= 128
+    problems = tuple(replace(each, items=each.items * 100) for each in audited.problems)
+    page = audit_page(replace(audited, problems=problems), leaking)
+    assert len(images(page)) == 8 + 6 * 2 + 6 * 2
+    assert page.count("<li>") < 2 * 50
+    copy = Manifest(shutil.copytree(leaking.root, tmp_path / "set"), leaking.table)
+    (copy.root / audited.failed_tests[0].examples[0]).unlink()
+    assert 0 < len(images(audit_page(audited, copy))) < len(urls)

@@ -1,0 +1,106 @@
+"""What the commands print holds the same figures as the files, with a reason where one is
+missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from realdamage.core.policy import Policy
+from realdamage.evaluation.compare import compare_models
+from realdamage.evaluation.economics import (
+    Costs,
+    choose_thresholds,
+    cost_by_fraud_rate,
+    cost_sample,
+)
+from realdamage.evaluation.figures import photo_metrics
+from realdamage.evaluation.slices import json_records, robustness_table
+from realdamage.evaluation.triage import triage_order
+from realdamage.rendering import terminal, words
+
+
+@pytest.fixture(scope="module")
+def judged(predictions: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+    """100 really damaged photos and 100 edits whose scores overlap."""
+    rng = np.random.default_rng(0)
+    score = np.concatenate([rng.normal(-1, 1, 100), rng.normal(1, 1, 100)])
+    return predictions(
+        label=["real"] * 100 + ["synthetic"] * 100,
+        kind=["damaged"] * 100 + ["ai_region"] * 100,
+        generator=[""] * 100 + ["[bold]x[/bold]"] * 100,
+        score=score,
+        outcome=np.select([score >= 2, score <= -2], ["synthetic", "real"], "review"),
+    ).assign(probability=1 / (1 + np.exp(-score)))
+
+
+def row(text: str, start: str) -> list[str]:
+    """The words of the line that starts so."""
+    [line] = [line for line in text.splitlines() if line.startswith(start)]
+    return line.removeprefix(start).split()
+
+
+def test_cells_print_a_dash_for_what_is_missing() -> None:
+    formats = ("{0[a]:.1f}", "{0[b][1]:.2%}")
+    rows = [{"a": 1.25, "b": (0, 0.5)}, {"a": None, "b": None}, {"a": float("nan"), "b": (0, None)}]
+    assert list(words.cells(rows, formats)) == [["1.2", "50.00%"], ["–", "–"], ["–", "–"]]
+    lines = terminal.grid(("name", "n"), [("[red]a", "1"), ("b", "100")]).splitlines()
+    assert lines == ["name      n", "[red]a    1", "b       100"]
+
+
+def test_an_evaluation_prints_its_figures_and_reasons(judged: pd.DataFrame) -> None:
+    metrics = photo_metrics(judged, threshold=0.0, n_boot=20)
+    text = terminal.format_table(metrics)
+    low, high = metrics["intervals"]["auroc"]
+    printed = row(text, words.TITLES["auroc"])
+    assert printed == [f"{metrics['auroc']:.3f}", "95%:", f"{low:.3f}", "to", f"{high:.3f}"]
+    assert row(text, words.TITLES["tpr_at_fpr_0.5"])[0] == "–"
+    assert metrics["reasons"]["tpr_at_fpr_0.5"] in text
+    assert row(text, "[bold]x[/bold]")[0] == "100"
+    blurred = judged.assign(perturbation="blur", score=judged["score"] * 0.5)
+    table = json_records(robustness_table(pd.concat([judged, blurred]), n_boot=20))
+    text = terminal.format_robustness(table)
+    assert f"{table[1]['auroc']:.3f}" in row(text, "blur")
+    assert terminal.format_robustness([]) == ""
+
+
+def test_a_comparison_ends_with_its_conclusion(judged: pd.DataFrame) -> None:
+    better = judged.assign(score=judged["score"] + 3 * (judged["label"] == "synthetic"))
+    comparison = compare_models(judged, better, names=("old", "new"), n_boot=50)
+    text = terminal.format_comparison(comparison)
+    auroc = comparison.figures[0]
+    assert row(text, auroc.title)[:3] == words_of(auroc.a, auroc.b, auroc.difference)
+    assert text.splitlines()[-1].startswith("B is better in AUROC")
+    same = terminal.format_comparison(compare_models(judged, judged, n_boot=50))
+    assert same.splitlines()[-1].startswith("No clear difference")
+
+
+def words_of(a: float | None, b: float | None, difference: float | None) -> list[str]:
+    return [f"{a:.3f}", f"{b:.3f}", f"{difference:+.3f}"]
+
+
+def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> None:
+    policy = Policy(2.0, -2.0, 0.03, 0.1, "damaged", {"damaged": 100, "synthetic": 100})
+    sample = cost_sample(judged)
+    choice = choose_thresholds(sample, Costs(0.02, 60.0, 4.0, 150.0), policy=policy)
+    by_rate = cost_by_fraud_rate(sample, choice, policy=policy)
+    text = terminal.format_costs(choice, by_rate)
+    for way in (*choice.others, choice.figures):
+        assert f"{way.cost:.4g}" in row(text, way.name)
+    assert f"{by_rate['chosen'].iloc[0]:.4g}" in text
+    queue = triage_order(judged)
+    text = terminal.queue_text(queue, None, "no labels")
+    assert text.startswith(f"{len(queue.claims)} claims with {len(queue.photos)} photos")
+    assert "no labels" in text
+    first = queue.claims.iloc[0]
+    assert row(text, f"   1  {first['claim_id']}")[1] == f"{first['probability']:.4f}"
+
+
+def test_what_claims_print_needs_no_pandas() -> None:
+    code = "import sys, realdamage.rendering.terminal; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

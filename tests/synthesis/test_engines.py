@@ -1,0 +1,238 @@
+"""The engines that ask a diffusion model: they edit what they should, say where and how, and keep
+every other byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from realdamage.errors import ConfigError, SynthesisError
+from realdamage.synthesis.edit import Editor
+from realdamage.synthesis.engine import ENGINES, GeneratorSettings, engine_class
+from realdamage.synthesis.inpaint import Inpaint
+
+RGB = np.random.default_rng(0).integers(0, 256, (131, 150, 3), dtype=np.uint8)
+SMALL = RGB[:75, :101]
+DETAILS = {"model", "prompt", "negative_prompt", "seed", "guidance", "steps", "libraries"}
+
+
+def box(top: int, bottom: int, left: int, right: int) -> npt.NDArray[np.bool_]:
+    region = np.zeros(RGB.shape[:2], np.bool_)
+    region[top:bottom, left:right] = True
+    return region
+
+
+REGION = box(40, 60, 70, 90)
+
+
+def painter(model: str, prompts: dict[str, Any], **options: Any) -> Inpaint:
+    given = {"steps": 1, "side": 128, "device": "cpu"} | options
+    return Inpaint("tiny", GeneratorSettings(model, "sd", "inpaint", given), prompts)
+
+
+def editor(model: str, prompts: dict[str, Any], **options: Any) -> Editor:
+    given = {"steps": 1, "device": "cpu"} | options
+    return Editor("tiny", GeneratorSettings(model, "sd", "edit", given), prompts)
+
+
+@pytest.fixture(scope="module")
+def inpaint(inpainting_model: str, prompts: dict[str, Any]) -> Inpaint:
+    return painter(inpainting_model, prompts)
+
+
+@pytest.fixture(scope="module")
+def edit(editing_model: str, prompts: dict[str, Any]) -> Editor:
+    return editor(editing_model, prompts)
+
+
+def answer_with(engine: Any, picture: npt.NDArray[np.float64], monkeypatch: Any) -> None:
+    answer = type("Answer", (), {"images": [picture]})()
+    monkeypatch.setattr(type(engine.pipeline._pipe), "__call__", lambda *_, **__: answer)
+
+
+@pytest.fixture
+def windows(inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """Width, height and painted pixels of every window that the pipeline was given; it answers with
+    noise."""
+    seen: list[tuple[int, int, int]] = []
+
+    def noise(self: Any, **given: Any) -> Any:
+        width, height = given["image"].size
+        assert given["mask_image"].size == (width, height) == (given["width"], given["height"])
+        seen.append((width, height, int((np.asarray(given["mask_image"]) == 255).sum())))
+        rng = np.random.default_rng(given["generator"].initial_seed())
+        return type("Answer", (), {"images": [rng.random((height, width, 3))]})()
+
+    # The engine reads the signature when it is made, so the stub needs none.
+    monkeypatch.setattr(type(inpaint.pipeline._pipe), "__call__", noise)
+    return seen
+
+
+def test_engines_are_found_by_name_and_by_import_path() -> None:
+    for name, path in ENGINES.items():
+        assert engine_class(name) is engine_class(path)
+    for engine in ("paint", "nowhere:Engine", "realdamage.synthesis.codec:Nothing"):
+        with pytest.raises(SynthesisError, match="codec, inpaint, edit") as caught:
+            engine_class(engine)
+        assert caught.value.code == "unknown_engine"
+
+
+def test_outside_of_the_blend_every_byte_stays(inpaint: Inpaint) -> None:
+    made = inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
+    assert made.rgb.shape == RGB.shape
+    assert made.rgb.dtype == np.uint8
+    assert made.damage == "cracked"
+    assert made.mask[REGION].all()
+    assert 400 < made.mask.sum() < 1400
+    changed = (made.rgb != RGB).any(axis=2)
+    assert not changed[~box(40 - 24, 60 + 24, 70 - 24, 90 + 24)].any()
+    assert changed[made.mask].mean() > 0.95
+    assert np.abs(made.rgb[REGION].astype(int) - RGB[REGION]).mean() > 5
+
+
+def test_an_editor_makes_the_whole_photo_at_its_own_size(edit: Editor) -> None:
+    made = edit.apply(SMALL, "ai_whole", "cracked", np.random.default_rng(0))
+    assert made.rgb.shape == SMALL.shape
+    assert made.rgb.dtype == np.uint8
+    assert made.mask.shape == SMALL.shape[:2]
+    assert made.mask.all()
+    assert (made.rgb != SMALL).any(axis=2).mean() > 0.95
+
+
+@pytest.mark.parametrize("name", ["inpaint", "edit"])
+def test_one_random_state_gives_one_edit(name: str, request: pytest.FixtureRequest) -> None:
+    engine = request.getfixturevalue(name)
+    kind = engine.kinds[0]
+    first, again, other = (
+        engine.apply(SMALL, kind, "torn", np.random.default_rng(seed)) for seed in (3, 3, 4)
+    )
+    assert np.array_equal(first.rgb, again.rgb)
+    assert first.details == again.details
+    assert not np.array_equal(first.rgb, other.rgb)
+    assert first.details["seed"] != other.details["seed"]
+
+
+def test_the_manifest_learns_how_a_photo_was_made(inpaint: Inpaint, edit: Editor) -> None:
+    details = inpaint.apply(RGB, "ai_region", "stained", np.random.default_rng(0)).details
+    assert set(details) == {*DETAILS, "strength"}
+    assert details["model"] == "tiny-inpainting", "the folder's name, not its path on this machine"
+    assert (details["steps"], details["guidance"], details["strength"]) == ("1", "7.5", "1")
+    assert "diffusers 0." in details["libraries"]
+    details = edit.apply(SMALL, "ai_whole", "broken", np.random.default_rng(0)).details
+    assert set(details) == DETAILS
+
+
+@pytest.mark.parametrize(
+    ("region", "side", "expected"),
+    [
+        (REGION, 128, (128, 128)),
+        (REGION, 160, (160, 160)),  # larger than the photo: mirrored beyond it
+        (box(10, 60, 20, 40), 64, (128, 128)),  # with its context two steps of 64
+        (box(0, 131, 0, 150), 64, (192, 192)),  # the whole photo
+        (box(0, 1, 149, 150), 64, (64, 64)),  # a corner
+    ],
+)
+def test_windows_hold_the_region_at_native_size(
+    inpaint: Inpaint,
+    windows: list[tuple[int, int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    region: npt.NDArray[np.bool_],
+    side: int,
+    expected: tuple[int, int],
+) -> None:
+    monkeypatch.setattr(inpaint.pipeline.settings, "side", side)
+    for seed in range(5):
+        made = inpaint.regenerate(RGB, region, "cracked", np.random.default_rng(seed))
+        assert made.mask[region].all()
+        assert (made.rgb != RGB).any(axis=2)[region].mean() > 0.95
+    assert {size[:2] for size in windows} == {expected}
+
+
+def test_a_thin_line_covers_whole_latents(
+    inpaint: Inpaint, windows: list[tuple[int, int, int]]
+) -> None:
+    inpaint.regenerate(RGB, box(50, 51, 60, 100), "cracked", np.random.default_rng(0))
+    painted = windows[0][2]
+    assert painted % 256 == 0
+    assert painted >= 256 * 3
+
+
+def test_an_inpainting_pipeline_that_answers_another_size_is_named(
+    inpaint: Inpaint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(inpaint, np.random.default_rng(0).random((192, 192, 3)), monkeypatch)
+    with pytest.raises(SynthesisError, match=r"128x128 .* 192x192: set .*tiny\.options\.side"):
+        inpaint.regenerate(RGB, REGION, "cracked", np.random.default_rng(0))
+
+
+def test_an_editor_that_answers_another_size_is_resized_and_says_so(
+    edit: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 1, 224)[None, :, None], (160, 224, 3))
+    answer_with(edit, ramp, monkeypatch)
+    made = edit.apply(SMALL, "ai_whole", "cracked", np.random.default_rng(0))
+    assert made.details["resized"] == "224x160 to 112x80"
+    picture = Image.fromarray(np.rint(ramp * 255).astype(np.uint8))
+    expected = np.asarray(picture.resize((112, 80), Image.Resampling.BOX))[:75, :101]
+    assert np.abs(made.rgb.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("make", [painter, editor])
+def test_a_language_without_prompts_stops_before_the_model_is_loaded(
+    make: Any, prompts: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="fr"):
+        make("m/m", prompts, languages=["fr"])
+
+
+def test_a_text_to_image_model_inpaints_through_its_sibling(
+    text_to_image_model: str, prompts: dict[str, Any]
+) -> None:
+    engine = painter(text_to_image_model, prompts, steps=2, strength=0.5, guidance=1.0)
+    made = engine.regenerate(RGB, REGION, "dented", np.random.default_rng(0))
+    assert engine.pipeline.name == "StableDiffusionInpaintPipeline"
+    assert made.details["strength"] == "0.5"
+    assert "negative_prompt" not in made.details, "no guidance, no negative prompt"
+
+
+def test_flux_fill(flux_fill_model: str, prompts: dict[str, Any]) -> None:
+    engine = painter(flux_fill_model, prompts, languages=["zh"])
+    made = engine.regenerate(RGB, REGION, "holed", np.random.default_rng(0))
+    assert engine.pipeline.name == "FluxFillPipeline"
+    assert (made.details["guidance"], made.details["strength"]) == ("30", "1")
+    assert made.mask[REGION].all()
+    assert not (made.rgb != RGB).any(axis=2)[~box(0, 100, 30, 130)].any()
+
+
+def test_kontext_keeps_to_the_size_of_the_photo(
+    kontext_model: str, prompts: dict[str, Any]
+) -> None:
+    engine = editor(kontext_model, prompts)
+    made = engine.apply(SMALL, "ai_whole", "stained", np.random.default_rng(0))
+    assert made.rgb.shape == SMALL.shape
+    assert "resized" not in made.details
+    assert "negative_prompt" not in made.details, "Kontext has no use for it"
+
+
+def test_editors_get_instructions_and_image_to_image_gets_descriptions(
+    edit: Editor, text_to_image_model: str, prompts: dict[str, Any]
+) -> None:
+    templates = prompts["languages"]["en"]["sentences"]["damaged"]["instructions"]
+    orders = tuple(template.split()[0] for template in templates)
+    for seed in range(3):
+        made = edit.apply(SMALL, "ai_whole", "cracked", np.random.default_rng(seed))
+        assert made.details["prompt"].startswith(orders)
+    redraw = editor(
+        text_to_image_model,
+        prompts,
+        pipeline="StableDiffusionImg2ImgPipeline",
+        strength=0.5,
+        steps=2,
+    )
+    details = redraw.apply(SMALL, "ai_whole", "cracked", np.random.default_rng(0)).details
+    assert not details["prompt"].startswith(orders)
+    assert details["strength"] == "0.5"

@@ -1,0 +1,348 @@
+"""The loss counts what is known and nothing else; checkpoints hold averaged weights and load
+without a download."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+
+from realdamage.commands import train
+from realdamage.core.detector import Detector
+from realdamage.core.pooling import Pooling, pool
+from realdamage.data.manifest import read_manifest
+from realdamage.errors import ModelFileError
+from realdamage.evaluation.predictions import score_manifest
+from realdamage.schema import MONITORED, LossWeightsConfig, ModelConfig
+from realdamage.training.losses import LOSSES, dice, focal
+from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
+from realdamage.training.network import TorchScorer
+
+NAN = float("nan")
+
+
+def tiny_classifier(**options: Any) -> DamageClassifier:
+    torch.manual_seed(0)
+    return DamageClassifier(ModelConfig("test_vit", 64, False, **options))
+
+
+def batch_of(labels: list[float], *, masks: bool = True, tiles: int = 2) -> dict[str, Any]:
+    """Photos of the given labels; without masks the synthetic ones have no labelled tile."""
+    photos = len(labels)
+    label = torch.tensor(labels).repeat_interleave(tiles)
+    label = torch.where(label == 1.0, label if masks else torch.full_like(label, NAN), label)
+    pixels = torch.randint(
+        0, 256, (photos * tiles, 64, 64, 3), generator=torch.Generator().manual_seed(3)
+    )
+    return {
+        "tiles": pixels.to(torch.uint8),
+        "tile_label": label,
+        "patch_share": label[:, None, None].expand(-1, 4, 4).clone(),
+        "photo_label": torch.tensor(labels),
+        "photo_weight": torch.ones(photos),
+        "skipped": [],
+    }
+
+
+def loss_terms(classifier: DamageClassifier, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    logit, evidence = classifier.eval()(batch["tiles"])
+    return classifier.loss_terms(batch, logit, evidence)
+
+
+def test_the_terms_are_the_binary_cross_entropies_of_tile_patch_and_photo() -> None:
+    classifier, batch = tiny_classifier(), batch_of([0.0, 1.0, 1.0], tiles=3)
+    logit, evidence = classifier.eval()(batch["tiles"])
+    photos = [slice(3 * i, 3 * i + 3) for i in range(3)]
+    score = torch.stack([pool(logit[each], evidence[each], Pooling(), torch) for each in photos])
+    terms = classifier.loss_terms(batch, logit, evidence)
+    bce = F.binary_cross_entropy_with_logits
+    torch.testing.assert_close(terms["tile"], bce(logit, batch["tile_label"]))
+    torch.testing.assert_close(terms["patch"], bce(evidence, batch["patch_share"]))
+    torch.testing.assert_close(terms["photo"], bce(score, batch["photo_label"]))
+
+
+def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() -> None:
+    classifier = tiny_classifier()
+    both, real = batch_of([0.0, 1.0], masks=False), batch_of([0.0])
+    real["tiles"] = both["tiles"][:2]
+    terms, expected = loss_terms(classifier, both), loss_terms(classifier, real)
+    torch.testing.assert_close(terms["tile"], expected["tile"])
+    torch.testing.assert_close(terms["patch"], expected["patch"])
+    assert not torch.isclose(terms["photo"], expected["photo"])
+    only_synthetic = loss_terms(classifier, batch_of([1.0], masks=False))
+    assert only_synthetic["tile"].item() == only_synthetic["patch"].item() == 0.0
+    only_synthetic[
+        "tile"
+    ].backward()  # 0, yet part of the graph, so that ddp's processes stay together
+    loss_terms(classifier, batch_of([1.0], masks=False))["photo"].backward()
+    gradient = classifier.network.patch_head.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_weights_of_photos_scale_their_share_of_the_loss() -> None:
+    classifier, batch = tiny_classifier(), batch_of([0.0, 1.0, 1.0])
+    batch["photo_weight"] = torch.tensor([2.0, 0.0, 1.0])
+    logit, _ = classifier.eval()(batch["tiles"])
+    each = F.binary_cross_entropy_with_logits(logit, batch["tile_label"], reduction="none")
+    expected = (2 * each[0:2].sum() + each[4:6].sum()) / (2 * 2 + 2)
+    torch.testing.assert_close(loss_terms(classifier, batch)["tile"], expected)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
+    batch = batch_of([0.0, 1.0])
+    losses = {
+        name: float(
+            tiny_classifier(
+                loss_weights=LossWeightsConfig(**{"tile": 0, "patch": 0, "photo": 0, name: 2.0})
+            ).training_step(batch, 0)
+        )
+        for name in ("tile", "patch", "photo")
+    }
+    mixed = tiny_classifier(loss_weights=LossWeightsConfig(1.0, 0.5, 0.25)).training_step(batch, 0)
+    expected = 0.5 * losses["tile"] + 0.25 * losses["patch"] + 0.125 * losses["photo"]
+    assert float(mixed) == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_crop_of_a_photo_with_a_mask_trains_no_photo_score() -> None:
+    """The wrapper pools the whole photo; the score of one crop says nothing that tile and patches
+    don't."""
+    masked, unmasked = (batch_of([0.0, 1.0], masks=masks, tiles=1) for masks in (True, False))
+    weights = LossWeightsConfig(0.0, 0.0, 1.0)
+    assert float(tiny_classifier(loss_weights=weights).training_step(masked, 0)) == 0.0
+    assert float(tiny_classifier(loss_weights=weights).training_step(unmasked, 0)) > 0.1
+
+
+def test_losses_are_chosen_by_name() -> None:
+    batch = batch_of([0.0, 1.0])
+    plain = loss_terms(tiny_classifier(), batch)
+    focused = loss_terms(tiny_classifier(loss="focal"), batch)
+    assert all(0 < focused[name] < plain[name] for name in plain)
+    patches = loss_terms(tiny_classifier(patch_loss="dice"), batch)
+    assert [name for name in plain if not torch.isclose(patches[name], plain[name])] == ["patch"]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_unknown_labels_count_for_nothing_and_without_any_the_loss_is_0(name: str) -> None:
+    logit = torch.tensor([-2.0, 1.0, 3.0], requires_grad=True)
+    label, weight = torch.tensor([0.0, 1.0, NAN]), torch.tensor([1.0, 2.0, 5.0])
+    known = LOSSES[name](logit[:2], label[:2], weight[:2])
+    torch.testing.assert_close(LOSSES[name](logit, label, weight), known)
+    nothing = LOSSES[name](logit, torch.full((3,), NAN), weight)
+    nothing.backward()
+    assert nothing.item() == 0.0
+
+
+def test_focal_and_dice_have_their_published_values() -> None:
+    logit, label, weight = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0]), torch.ones(2)
+    p = logit.sigmoid()
+    expected = (-(0.5**2) * math.log(0.5) - p[1] ** 2 * torch.log(1 - p[1])) / 2
+    torch.testing.assert_close(focal(logit, label, weight), expected)
+    overlap = (2 * 0.5 + 1) / (0.5 + p[1] + 1 + 1)
+    torch.testing.assert_close(dice(logit, label, weight), 1 - overlap)
+    assert dice(torch.tensor([20.0, -20.0]), label, weight).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_validation_ranks_scores_that_a_float32_probability_cannot_tell_apart() -> None:
+    """Float64 would, but MPS has none."""
+    classifier = tiny_classifier()
+    for score, label in ((30.0, 0.0), (31.0, 1.0), (33.0, 0.0), (40.0, 1.0)):
+        classifier.forward = lambda tiles, score=score: (
+            torch.tensor([score]),
+            torch.full((1, 4, 4), score),
+        )
+        batch = {**batch_of([label], tiles=1), "whole_edit": True}
+        classifier.validation_step(batch, 0)
+    assert float(classifier.photo_metrics["auroc"].compute()) == 0.75
+
+
+def test_training_lowers_the_loss_and_logs_every_term(tiny_run: Path) -> None:
+    with (tiny_run / "logs/version_0/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"train/loss", "train/tile", "train/patch", "train/photo"} <= set(rows[0])
+    validated = {name for name in rows[0] if name.startswith("val/")}
+    assert validated == {*MONITORED, "val/photos", "val/loss"}
+    assert {row["val/tpr_at_fpr_1_all_real"] for row in rows} == {"", "nan"}  # too few real photos
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert len(losses) == 6  # two batches of seven units, three epochs
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_the_learning_rate_warms_up_and_falls_to_its_floor(tiny_config, tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path, "trainer.max_epochs=5", "model.lr=0.01", "model.warmup=0.3", "model.final_lr=0.1"
+    )
+    train.run(config)
+    with (tmp_path / "logs/version_0/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    (column, *_) = [name for name in rows[0] if name.startswith("lr-AdamW")]
+    rates = [float(row[column]) for row in rows if row[column]]
+    cosine = [0.01 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 7))) for step in range(7)]
+    assert rates == pytest.approx([0.01 / 3, 0.02 / 3, 0.01, *cosine])
+
+
+def test_the_best_figure_is_that_of_the_wrapper_on_the_same_photos(
+    tiny_run: Path, tiny_manifest: Path
+) -> None:
+    """torchmetrics over validation batches against scikit-learn over the wrapper's scores."""
+    classifier = load_classifier(tiny_run / "best.ckpt")
+    detector = Detector(TorchScorer(classifier.network), model_metadata(classifier))
+    predictions, _ = score_manifest(detector, read_manifest(tiny_manifest).select(split="val"))
+    expected = roc_auc_score(predictions["label"] == "synthetic", predictions["score"])
+    assert classifier.validation_figures["val/auroc"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_checkpoint_holds_the_averaged_weights(
+    tiny_config, tmp_path: Path, monkeypatch
+) -> None:
+    """Average after a step: 0.9 of the average before, 0.1 of the weights (the first step starts
+    it)."""
+    seen: list[torch.Tensor] = []
+
+    def remember(self: DamageClassifier, *_: Any) -> None:
+        seen.append(self.network.patch_head.weight.detach().clone())
+
+    monkeypatch.setattr(DamageClassifier, "on_train_batch_end", remember)
+    train.run(tiny_config(tmp_path, "trainer.max_epochs=2", "callbacks.ema.decay=0.9"))
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.9 * average + 0.1 * weight
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    torch.testing.assert_close(checkpoint["state_dict"]["network.patch_head.weight"], average)
+    assert not torch.allclose(average, seen[-1])
+    loaded = load_classifier(tmp_path / "last.ckpt").network.patch_head.weight
+    torch.testing.assert_close(loaded, average)
+
+
+class TestLoading:
+    @pytest.fixture
+    def no_download(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("a checkpoint was loaded by downloading weights")
+
+        monkeypatch.setattr("timm.models._hub.hf_hub_download", refuse)
+        monkeypatch.setattr("timm.models._builder.load_pretrained", refuse)
+
+    @staticmethod
+    def changed(tiny_run: Path, to: Path, **hparams: Any) -> Path:
+        checkpoint = torch.load(tiny_run / "best.ckpt", weights_only=True)
+        checkpoint["hyper_parameters"].update(hparams)
+        torch.save(checkpoint, to)
+        return to
+
+    def test_hyper_parameters_are_primitives(self, tiny_run: Path) -> None:
+        checkpoint = torch.load(tiny_run / "best.ckpt", weights_only=True)
+
+        def plain(value: Any) -> bool:
+            if isinstance(value, dict):
+                return all(plain(key) and plain(inner) for key, inner in value.items())
+            if isinstance(value, list | tuple):
+                return all(plain(inner) for inner in value)
+            return type(value) in (str, int, float, bool, type(None))
+
+        assert plain(checkpoint["hyper_parameters"])
+        assert plain(checkpoint["datamodule_hyper_parameters"])
+
+    def test_pretrained_weights_are_not_asked_for_again(
+        self, tiny_run: Path, tmp_path: Path, no_download
+    ) -> None:
+        path = self.changed(
+            tiny_run,
+            tmp_path / "a.ckpt",
+            backbone="test_vit.r160_in1k",
+            pretrained=True,
+            weights="gone.pth",
+        )
+        loaded, plain = load_classifier(path), load_classifier(tiny_run / "best.ckpt")
+        assert not loaded.training
+        assert all(
+            torch.equal(loaded.state_dict()[name], value)
+            for name, value in plain.state_dict().items()
+        )
+
+    def test_it_remembers_what_it_was_trained_on(self, tiny_run: Path, tiny_manifest: Path) -> None:
+        metadata = model_metadata(load_classifier(tiny_run / "best.ckpt"))
+        digest = read_manifest(tiny_manifest).digest()
+        assert metadata.training["manifest_sha256"] == digest
+        assert metadata.training["generators"] == ["even", "odd"]
+        assert metadata.training["experiment"] == "tiny"
+        assert metadata.backbone == "test_vit"
+        assert metadata.calibration is None
+        assert set(metadata.metrics) == {"val/auroc", "val/localisation_ap", "val/photos"}
+
+    def test_checkpoints_from_before_losses_had_names_load(
+        self, tiny_run: Path, tmp_path: Path
+    ) -> None:
+        """They also had settings that are gone."""
+        factors = {"tile": 1.0, "patch": 0.25, "photo": 0.5, "consistency": 0.0}
+        path = tmp_path / "old.ckpt"
+        checkpoint = torch.load(tiny_run / "best.ckpt", weights_only=True)
+        hparams = checkpoint["hyper_parameters"]
+        del hparams["loss_weights"], hparams["patch_loss"]
+        hparams |= {"loss": factors, "compile": False, "_instantiator": None}
+        torch.save(checkpoint, path)
+        old, new = load_classifier(path), load_classifier(tiny_run / "best.ckpt")
+        assert (old.model.loss, old.model.loss_weights.patch) == ("bce", 0.25)
+        pixels = batch_of([0.0, 1.0])["tiles"]
+        torch.testing.assert_close(old(pixels), new(pixels))
+
+    @pytest.mark.parametrize(
+        "hparams", [{"backbone": "test_vit2"}, {"adapt": {"strategy": "lora"}}, {"tile": 32}]
+    )
+    def test_weights_of_another_architecture_are_refused(
+        self, hparams: dict[str, Any], tiny_run: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ModelFileError, match=r"x\.ckpt") as caught:
+            load_classifier(self.changed(tiny_run, tmp_path / "x.ckpt", **hparams))
+        assert caught.value.code == "other_architecture"
+
+    @pytest.mark.parametrize(
+        ("content", "code"),
+        [
+            (None, "no_such_file"),
+            (b"", "no_checkpoint"),
+            (b"PK\x03\x04 half a zip", "no_checkpoint"),
+            ([1, 2], "no_checkpoint"),
+            ({"state_dict": {}}, "no_checkpoint"),
+            ({"state_dict": {}, "hyper_parameters": {"hidden": 3}}, "no_checkpoint"),
+            (
+                {
+                    "hyper_parameters": {"backbone": "test_vit", "tile": 64, "pretrained": False},
+                    "state_dict": {},
+                },
+                "other_architecture",
+            ),
+        ],
+    )
+    def test_other_files_are_refused(self, tmp_path: Path, content: Any, code: str) -> None:
+        path = tmp_path / "x.ckpt"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            torch.save(content, path)
+        with pytest.raises(ModelFileError, match=r"x\.ckpt") as caught:
+            load_classifier(path)
+        assert caught.value.code == code
+
+    @pytest.mark.slow
+    def test_adapters_come_back_merged(self, tiny_config, tmp_path: Path) -> None:
+        overrides = ("adapt=lora", "adapt.rank=2", "trainer.max_epochs=1", "model.lr=0.01")
+        train.run(tiny_config(tmp_path, *overrides))
+        state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+        assert any("lora_A" in name for name in state)
+        loaded = load_classifier(tmp_path / "last.ckpt")
+        assert list(loaded.network.state_dict()) == list(tiny_classifier().network.state_dict())
+        prefix = "network.backbone.blocks.0.mlp.fc1"
+        parts = ("base_layer", "lora_A.default", "lora_B.default")
+        base, a, b = (state[f"{prefix}.{part}.weight"] for part in parts)
+        assert b.abs().sum() > 0
+        merged = loaded.network.backbone.blocks[0].mlp.fc1.weight
+        torch.testing.assert_close(merged, base + (16.0 / 2) * b @ a)

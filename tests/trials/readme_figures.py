@@ -1,0 +1,180 @@
+"""Writes figures from metrics.json into a CSV in data/results, and into the README's table.
+
+    python tests/trials/readme_figures.py SET=out/x/metrics.json … --csv data/results/x.csv \\
+        --readme README.md
+
+Nothing is typed in by hand: every row has the checkpoint, commit and date of its evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from realdamage.errors import RealDamageError, UsageError
+from realdamage.files import write_atomically
+
+START, END = "<!-- figures:start -->", "<!-- figures:end -->"
+FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")
+FEWEST = 20
+"""Photos of a slice from which on a rate is shown without an interval."""
+COLUMNS = (
+    *("set", "slice", "name", "trained_on", "n", *FIGURES, "auroc_low", "auroc_high"),
+    *(f"{key}_{end}" for key in FIGURES[1:] for end in ("low", "high")),
+    *("called_synthetic", "called_real"),
+    *("n_damaged", "false_alarms", "false_alarms_low", "false_alarms_high"),
+    *("n_real", "false_alarms_all_real", "false_alarms_all_real_low", "false_alarms_all_real_high"),
+    *("value", "model_version", "graph_sha256", "data_root", "split", "command"),
+    *("git_commit", "date"),
+)
+
+
+def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows of one evaluation, called `name`: all photos, then kinds, generators, localisation,
+    perturbations and the files' own facts.
+
+    False alarms of the row "all" are counted on really damaged photos where there are enough, those
+    of the other rows on all real photos. `called_synthetic` and `called_real` are shares of the
+    row's own photos, for a perturbation of its synthetic ones.
+    """
+    run = metrics["run"]
+    about = ("model_version", "data_root", "split", "command", "git_commit", "date")
+    shared = {key: run[key] for key in about}
+    shared |= {"set": name, "graph_sha256": run["graph_sha256"][:12]}
+    intervals = {key: metrics["intervals"].get(key) or (None, None) for key in FIGURES}
+    yield {
+        **shared,
+        **{"slice": "all", "name": "all", "n": metrics["n"]},
+        **{key: metrics[key] for key in FIGURES},
+        **{f"{key}_{end}": ends[at] for key, ends in intervals.items() for at, end in _ENDS},
+    }
+    for kind in ("kind", "generator"):
+        slices = {found[kind]: found for found in (metrics.get("slices") or {}).get(kind, ())}
+        for key, row in metrics[f"per_{kind}"].items():
+            found = slices.get(key, {})
+            known = [one for one in FIGURES if row.get(one) is not None and found.get(one)]
+            ends = {f"{one}_{end}": found.get(f"{one}_{end}") for one in known for _, end in _ENDS}
+            yield {**shared, "slice": kind, "name": key, **ends, **row}
+    localised = metrics["localisation"] or {}
+    for key in ("pixel_ap", "prevalence", "best_f1", "baseline_f1"):
+        if localised.get(key) is not None:
+            yield {**shared, "slice": "localisation", "name": key, "value": localised[key]}
+    for row in metrics.get("robustness", []):
+        yield {**shared, "slice": "perturbation", "name": row["title"], **row}
+    files = metrics.get("container_auroc")
+    if files:
+        ends = {"auroc": files["auroc"], "auroc_low": files["low"], "auroc_high": files["high"]}
+        yield {**shared, "slice": "files only", "name": "size, bytes, tables", **ends}
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows under `COLUMNS`, figures with four digits."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        rounded = {
+            key: f"{each:.4f}" if isinstance(each, float) else each for key, each in row.items()
+        }
+        writer.writerow(rounded)
+    return buffer.getvalue().encode()
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
+    """The README's table: all photos and each generator of every set, localisation and the files
+    alone. Generators with too few photos for any figure are in the CSV only."""
+    lines = [
+        "| set | photos | n | AUROC (95%) | TPR at 1% FPR (95%) | TPR at 5% FPR (95%) |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = {"all": "all", "files only": "*files alone: size, bytes, tables*"}
+    sets: dict[str, dict[str, float]] = {}
+    for row in rows:
+        measured = row["slice"] == "generator" and row.get("auroc") is not None
+        if measured or row["slice"] in names:
+            unseen = " (never trained on)" if row.get("trained_on") is False else ""
+            figures = " | ".join(_cell(row, key) for key in FIGURES)
+            name = names.get(row["slice"], row["name"]) + unseen
+            lines.append(f"| {row['set']} | {name} | {row.get('n') or ''} | {figures} |")
+        if row["slice"] == "localisation":
+            sets.setdefault(str(row["set"]), {})[str(row["name"])] = float(row["value"])
+    for name, found in sets.items():
+        lines += [
+            "",
+            f"Localisation, {name}: patch AP {found['pixel_ap']:.3f} (a map that is the same "
+            f"everywhere: {found['prevalence']:.3f}), best F1 {found['best_f1']:.3f} (predict "
+            f"everything: {found['baseline_f1']:.3f}).",
+        ]
+    origins = dict.fromkeys(
+        f"{row['set']}: `{row['command']}` at {row['git_commit'][:8]}, {row['date'][:10]}"
+        for row in rows
+    )
+    lines += [
+        "",
+        "In the rows “all” false alarms are counted on really damaged photos, in the others on all",
+        "real photos of the set. A – means that they are too few for the rate, or that the row has",
+        "fewer than 20 photos and no interval. `paint` is the control: painted damage without any",
+        "network.",
+        "",
+        f"From [{source}]({source}). {'; '.join(origins)}.",
+    ]
+    return "\n".join(lines)
+
+
+_ENDS = tuple(enumerate(("low", "high")))
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    value, low, high = (row.get(key + end) for end in ("", "_low", "_high"))
+    if value is not None and low is not None and high is not None:
+        return f"{value:.3f} ({low:.3f}–{high:.3f})"
+    enough = key == "auroc" or (row.get("n") or 0) >= FEWEST
+    return f"{value:.3f}" if value is not None and enough else "–"
+
+
+def fill(text: str, section: str) -> str:
+    """`text` with `section` between its two marks. Raises RealDamageError: a mark is missing."""
+    if START not in text or END not in text:
+        raise RealDamageError(f"the file lacks the marks {START} and {END}; put them in")
+    return f"{text.split(START)[0]}{START}\n{section}\n{END}{text.split(END)[1]}"
+
+
+def read_metrics(given: str) -> tuple[str, dict[str, Any]]:
+    """Name and metrics from NAME=PATH. Raises UsageError, RealDamageError."""
+    name, _, path = given.partition("=")
+    if not name or not path:
+        raise UsageError(f"{given}: write NAME=PATH, such as test=out/x/metrics.json")
+    try:
+        metrics: dict[str, Any] = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise RealDamageError(f"{path}: not a readable metrics.json ({error})") from error
+    return name, metrics
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("metrics", nargs="+", metavar="SET=METRICS")
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--readme", type=Path, help="file with the two marks to fill in")
+    options = parser.parse_args(argv)
+    try:
+        rows = [row for given in options.metrics for row in result_rows(*read_metrics(given))]
+        write_atomically(options.csv, to_csv(rows))
+        if options.readme:
+            section = to_markdown(rows, str(options.csv))
+            write_atomically(options.readme, fill(options.readme.read_text(), section).encode())
+    except RealDamageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{len(rows)} rows in {options.csv}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
