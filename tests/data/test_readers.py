@@ -350,7 +350,7 @@ def test_a_wrong_mapping_is_named(tmp_path: Path, mapping: str, named: str) -> N
     ("reader", "named"),
     [
         (Reader(columns={**FAKE, "file_name": "pth"}), "'pth'.*'path'"),
-        (Reader(columns=FAKE, values={"label": {"0": "real"}}), "row 3, column label: 'yes'"),
+        (Reader(columns=FAKE, values={"label": {"0": "real"}}), "row 3, column label: found 'yes'"),
         (Reader(columns=PATH, values={"kind": {"0": "original"}}), "column 'kind'"),
         (Reader(), "'file_name'.*columns"),
         (Reader(columns=PATH), "row 2, column label: found 'what'.*'else'"),
