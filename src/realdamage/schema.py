@@ -50,7 +50,7 @@ class PathsConfig:
 
 @dataclass
 class ReaderConfig:
-    """How photos are laid out: see `realdamage.data.mapping.Reader`."""
+    """How photos are laid out: see `realdamage.data.readers.Reader`."""
 
     layout: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)

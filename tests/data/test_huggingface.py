@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from realdamage.data import manifest as manifest_module
-from realdamage.data.folders import SPLIT_FOLDERS
 from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
-from realdamage.data.readers import read_dataset
+from realdamage.data.readers import SPLIT_FOLDERS, read_dataset
 
 Load = Callable[..., Any]
 # Hugging Face types every column by its values; ours are words throughout.

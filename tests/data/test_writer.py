@@ -64,12 +64,6 @@ def test_tables_come_from_the_photos_given(tmp_path: Path) -> None:
     assert len({pool.draw(rng).tables for _ in range(40)}) == 2
 
 
-def test_offsets_cover_a_whole_period_of_the_grid() -> None:
-    pool, rng = TablePool.of_qualities(90, 90), np.random.default_rng(2)
-    offsets = {pool.draw(rng).offset for _ in range(800)}
-    assert {y for y, _ in offsets} == {x for _, x in offsets} == set(range(MAX_OFFSET))
-
-
 def test_a_wrong_range_or_no_jpeg_is_named(tmp_path: Path) -> None:
     with pytest.raises(SynthesisError, match=r"writer\.quality=\[97, 90\]"):
         TablePool.of_qualities(97, 90)
@@ -106,9 +100,3 @@ def test_an_earlier_save_leaves_its_grid_off_that_of_the_last_one() -> None:
     # Blocks begin 8 − 3 rows and 8 − 5 columns in: that is where the steps are largest.
     assert np.argmax([steps_down[phase::8].mean() for phase in range(8)]) == 8 - 3 - 1
     assert np.argmax([steps_right[phase::8].mean() for phase in range(8)]) == 8 - 5 - 1
-
-
-def test_without_a_jpeg_among_the_photos_the_fallback_is_used(tmp_path: Path) -> None:
-    Image.fromarray(RGB).save(tmp_path / "lossless.png")
-    fallback = TablePool.of_qualities(70, 70)
-    assert TablePool.of_photos([tmp_path / "lossless.png"], fallback=fallback) is fallback

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from realdamage.core.detector import Detector
-from realdamage.data.manifest import Manifest
-from realdamage.data.masks import patch_share
+from realdamage.data.manifest import Manifest, patch_share
 from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,

@@ -1,33 +1,35 @@
-"""Audits a set before a GPU day is spent on it: a detector of AI edits learns the data set first, if the set lets it.
+"""Audits a set before a model is trained on it.
 
-Counts, broken files and masks, photos in the wrong split, and tests of what gives the label away without the damage.
-A set fails when a shortcut test's lower bound lies above `shortcuts.LIMIT`, or when a file is an error.
+A detector learns whatever separates the classes, so the audit looks for what gives the label away
+without the damage. It also finds broken files and masks, and photos in the wrong split. A set
+fails when a shortcut test's lower bound is above `shortcuts.LIMIT`, or when a file is an error.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from realdamage.core.progress import Track, no_progress
-from realdamage.data.audit_problems import digests, find_problems
-from realdamage.data.audit_report import AuditException, AuditReport, Item, Problem, ShortcutTest
 from realdamage.data.bootstrap import DRAWS
-from realdamage.data.manifest import Manifest
-from realdamage.data.photo_facts import PhotoFacts, read_facts
+from realdamage.data.duplicates import duplicate_groups
+from realdamage.data.manifest import EXCEPTIONS_NAME, Manifest
 from realdamage.data.shortcuts import (
     LIMIT,
     SHORTCUTS,
+    PhotoFacts,
     Shortcut,
     Told,
+    read_facts,
     shows_damage,
     standing_out,
     told_by,
@@ -37,25 +39,210 @@ from realdamage.data.splits import components
 from realdamage.data.vocabulary import LABELS
 from realdamage.errors import ManifestError
 
-__all__ = [
-    "EXCEPTIONS_NAME",
-    "LIMIT",
-    "AuditException",
-    "AuditReport",
-    "Item",
-    "Problem",
-    "ShortcutTest",
-    "audit",
-    "read_exceptions",
-]
-
-EXCEPTIONS_NAME = "audit_exceptions.json"
 _COUNTED = ["label", "kind", "family", "generator", "damage", "source", "split"]
 _EXAMPLES = 4  # of each label
-# A narrow failure must show however the groups are dealt into folds: the most cautious of so many deals counts. Of 800
-# tests on honest sets of 60 to 400 photos, 7 failed by their first deal and none by all five.
+# A narrow failure must show however the groups are dealt into folds: of this many deals, the most
+# cautious counts. Of 800 tests on honest sets of 60 to 400 photos, 7 failed by their first deal and
+# none by all five.
 _DEALS, _NARROW = 5, 0.1
-_BOOT_OF_A_COLUMN = 200  # enough to tell whether a column leaks; its figure is not reported
+_BOOT_OF_A_COLUMN = 200  # enough to see whether a column leaks; its figure is not reported
+_SINGLE = {shortcut.name for shortcut in SHORTCUTS if len(shortcut.columns) == 1}
+
+
+class AuditException(NamedTuple):
+    """A shortcut that is allowed in one part of a set, and why."""
+
+    part: str
+    test: str
+    reason: str
+
+
+class Item(NamedTuple):
+    """One case of a problem: the files it concerns, and what was found."""
+
+    files: tuple[str, ...]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fault of the files or the manifest.
+
+    kind: one of `_PROBLEMS`.
+    severity: "error" fails the audit, "warning" does not.
+    message: what it is and what to do.
+    """
+
+    kind: str
+    severity: str
+    message: str
+    items: tuple[Item, ...]
+
+    @property
+    def title(self) -> str:
+        return self.kind.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class ShortcutTest:
+    """How well a classifier tells the classes apart by a few facts alone.
+
+    name: see `shortcuts.SHORTCUTS`.
+    part: of the set; "" for all rows without an exception.
+    auroc, low, high: AUROC and its 95% interval; NaN when not measured, then `note` says why.
+    rows: photos it was measured on.
+    columns: those that leak alone, the worst first.
+    exception: the reason why this part may leak.
+    examples: photos that the classifier is surest of, real ones first.
+    """
+
+    name: str
+    part: str
+    auroc: float
+    low: float
+    high: float
+    rows: int
+    blocking: bool
+    columns: tuple[str, ...] = ()
+    failed: bool = False
+    exception: str = ""
+    advice: str = ""
+    note: str = ""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        return not math.isnan(self.auroc)
+
+    @property
+    def title(self) -> str:
+        """The name, and the part of an exception."""
+        return f"{self.name} ({self.part or 'no part'})" if self.exception else self.name
+
+    @property
+    def culprit(self) -> str:
+        """What gives the labels away: the columns, or the test's name if it has one column."""
+        if not self.columns:
+            return f"{self.name} (its columns together, none of them alone)"
+        if self.name in _SINGLE:
+            return self.name
+        return f"{self.name} ({', '.join(self.columns)})"
+
+    @property
+    def leak(self) -> str:
+        """A sentence for a failed test: what leaks, how much, what to do."""
+        interval = f"95%: {self.low:.3f} to {self.high:.3f}, all above {LIMIT}"
+        return f"{self.culprit}, AUROC {self.auroc:.3f} ({interval}). {self.advice}"
+
+    @property
+    def figures(self) -> list[float | None]:
+        """AUROC, low and high, rounded; None when not measured."""
+        values = (self.auroc, self.low, self.high)
+        return [None if math.isnan(value) else round(value, 4) for value in values]
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit found.
+
+    manifest_sha256: see `Manifest.digest`.
+    quick: whether only headers and columns were read.
+    photos: number of each label.
+    counts: label, kind, family, generator, damage, source, split (and part, if there are parts) and
+        `photos` of each combination.
+    """
+
+    root: str
+    manifest_sha256: str
+    quick: bool
+    photos: dict[str, int]
+    counts: tuple[dict[str, Any], ...]
+    problems: tuple[Problem, ...]
+    tests: tuple[ShortcutTest, ...]
+    exceptions: tuple[AuditException, ...] = ()
+
+    @property
+    def failed_tests(self) -> tuple[ShortcutTest, ...]:
+        return tuple(test for test in self.tests if test.failed)
+
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """A sentence for each thing by which a model could be right for the wrong reason.
+
+        Files that merely cannot be used are not among them.
+        """
+        cheats = [p for p in self.problems if p.kind in ("label_conflict", "crossing")]
+        return (
+            *(test.leak for test in self.failed_tests),
+            *(f"{p.message} ({len(p.items)})" for p in cheats),
+        )
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.failed_tests) or any(p.severity == "error" for p in self.problems)
+
+    @property
+    def measured(self) -> bool:
+        """Whether any blocking test was measured; a set can be too small for all of them."""
+        return any(test.measured for test in self.tests if test.blocking)
+
+    @property
+    def passed(self) -> bool:
+        return self.measured and not self.failed
+
+    @property
+    def unmeasured_reason(self) -> str:
+        """Why nothing could be measured: what the blocking test with the most photos lacked."""
+        blocking = [test for test in self.tests if test.blocking]
+        if not blocking:
+            return "no test was asked for"
+        return f"too few photos: {max(blocking, key=lambda test: test.rows).note}"
+
+    @property
+    def summary(self) -> str:
+        """One line: passed, every reason why not, or why nothing could be measured."""
+        if self.failed:
+            reasons = [test.culprit for test in self.failed_tests]
+            reasons += [f"{len(p.items)} {p.title}" for p in self.problems if p.severity == "error"]
+            return f"audit failed: {'; '.join(reasons)}"
+        if not self.measured:
+            return f"audit: nothing could be measured ({self.unmeasured_reason})"
+        notes = [f"{len(p.items)} {p.title}" for p in self.problems]
+        missing = [t.name for t in self.tests if t.blocking and not t.exception and not t.measured]
+        if missing:
+            notes.append(f"not measured: {', '.join(missing)}")
+        return f"audit passed ({'; '.join(notes)})" if notes else "audit passed"
+
+    def verdict(self) -> dict[str, Any]:
+        """For the metadata of a model trained on the set, as plain JSON values.
+
+        verdict: "passed", "failed, overridden", or "not measured".
+        tests: AUROC, low and high of each test; null: not measured.
+        """
+        measured = "passed" if self.measured else "not measured"
+        return {
+            "verdict": "failed, overridden" if self.leaks else measured,
+            "tests": {test.name: test.figures for test in self.tests if not test.exception},
+            "exceptions": [
+                {"part": t.part, "test": t.name, "reason": t.exception, "auroc": t.figures}
+                for t in self.tests
+                if t.exception
+            ],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON values; figures that were not measured are null."""
+        values = asdict(self)
+        for test in values["tests"]:
+            test.update({key: None for key in ("auroc", "low", "high") if math.isnan(test[key])})
+        for problem in values["problems"]:
+            problem["items"] = [item._asdict() for item in problem["items"]]
+            problem["count"] = len(problem["items"])
+        values["exceptions"] = [exception._asdict() for exception in self.exceptions]
+        return {**values, "passed": self.passed, "limit": LIMIT, "verdict": self.verdict()}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
 
 
 def audit(
@@ -69,58 +256,48 @@ def audit(
 ) -> AuditReport:
     """Reads every file once and judges the set.
 
-    quick: headers and columns only, no pixel decoded (what training asks for); the tests "bytes" and "colour", damaged
-    pixels, near-duplicates and the content of masks are left out. exceptions: None reads those beside the manifest.
-
-    Raises ManifestError: the set has photos of one label only, or `read_exceptions` refuses the file.
+    quick: headers and columns only, as training does. Leaves out the tests "bytes" and "colour",
+        damaged pixels, near-duplicates and the content of masks.
+    exceptions: None: reads those beside the manifest.
+    Raises ManifestError: the set has photos of one label only, or `read_exceptions` raises it.
     """
-    labels = {label: int((manifest.table["label"] == label).sum()) for label in LABELS}
+    table = manifest.table
+    labels = {label: int((table["label"] == label).sum()) for label in LABELS}
     if not all(labels.values()):
         found = ", ".join(f"{count} {label}" for label, count in labels.items())
         raise ManifestError(
-            f"{manifest.root}: an audit asks what tells real from synthetic photos, but there are {found}. "
-            "Audit the set that both are in."
+            f"{manifest.root}: an audit looks for what separates real from synthetic photos, but "
+            f"there are {found}. Audit a set that has both."
         )
     allowed = read_exceptions(manifest) if exceptions is None else tuple(exceptions)
     facts = read_facts(manifest, pixels=not quick, workers=workers, progress=progress)
-    sha256 = digests(manifest, facts)
-    groups = components(
-        manifest.table.assign(sha256=sha256.where(sha256 != "", manifest.table["sha256"]))
-    )
-    frame = _frame(manifest.table, facts)
-    read = manifest.table.loc[frame.index]
-    rows = _Rows(
-        frame,
-        read["file_name"].to_numpy(),
-        (read["label"] == "synthetic").to_numpy(),
-        groups[frame.index],
-    )
+    sha256 = _digests(manifest, facts)
+    groups = components(table.assign(sha256=sha256.where(sha256 != "", table["sha256"])))
+    frame = _frame(table, facts)
+    read = table.loc[frame.index]
+    synthetic = (read["label"] == "synthetic").to_numpy()
+    rows = _Rows(frame, read["file_name"].to_numpy(), synthetic, groups[frame.index])
     asked = [shortcut for shortcut in SHORTCUTS if not (quick and shortcut.pixels)]
-    counted = [*_COUNTED, *(["part"] if "part" in manifest.table else [])]
-    counts = manifest.table.groupby(counted, sort=True).size().rename("photos").reset_index()
+    tests = [_tests(s, rows, allowed, seed) for s in progress(asked, len(asked), "testing")]
+    counted = [*_COUNTED, *(["part"] if "part" in table else [])]
+    counts = table.groupby(counted, sort=True).size().rename("photos").reset_index()
     return AuditReport(
         root=str(manifest.root),
         manifest_sha256=manifest.digest(),
         quick=quick,
         photos=labels,
-        counts=tuple(
-            {str(k): v for k, v in record.items()} for record in counts.to_dict("records")
-        ),
-        problems=find_problems(manifest, facts, sha256, groups),
-        tests=tuple(
-            test
-            for s in progress(asked, len(asked), "testing")
-            for test in _tests(s, rows, allowed, seed)
-        ),
+        counts=tuple({str(k): v for k, v in row.items()} for row in counts.to_dict("records")),
+        problems=_problems(manifest, facts, sha256, groups),
+        tests=tuple(chain(*tests)),
         exceptions=allowed,
     )
 
 
 def read_exceptions(manifest: Manifest) -> tuple[AuditException, ...]:
-    """The exceptions that `audit_exceptions.json` beside the manifest makes, none when there is no such file.
+    """The exceptions in `audit_exceptions.json` beside the manifest; none without that file.
 
-    Raises ManifestError: not a JSON list of objects with part, test and reason; a part that no row has, an unknown
-    test, or no reason.
+    Raises ManifestError: not a JSON list of objects with part, test and reason; a part that no row
+    has, an unknown test, or an empty reason. Names the entry.
     """
     path = manifest.root / EXCEPTIONS_NAME
     if not path.is_file():
@@ -133,40 +310,63 @@ def read_exceptions(manifest: Manifest) -> tuple[AuditException, ...]:
         ) from error
     if not isinstance(entries, list):
         raise ManifestError(
-            f"{path}: found {type(entries).__name__}; write a list of objects with part, test, reason."
+            f"{path}: found {type(entries).__name__}; "
+            "write a list of objects with part, test, reason."
         )
-    parts = set(_parts(manifest.table))
+    parts = sorted(set(_parts(manifest.table)))
     return tuple(
         _exception(entry, f"{path}, entry {number}", parts)
         for number, entry in enumerate(entries, start=1)
     )
 
 
-def _exception(entry: Any, where: str, parts: set[str]) -> AuditException:
-    wanted = set(AuditException._fields)
-    if (
-        not isinstance(entry, dict)
-        or set(entry) != wanted
-        or not all(isinstance(v, str) for v in entry.values())
-    ):
+def _exception(entry: Any, where: str, parts: Sequence[str]) -> AuditException:
+    try:
+        exception = AuditException(**entry)
+        complete = all(isinstance(word, str) for word in exception)
+    except TypeError:
+        complete = False
+    if not complete:
         raise ManifestError(
             f"{where}: found {json.dumps(entry)}; write the texts part, test and reason."
         )
     names = [shortcut.name for shortcut in SHORTCUTS]
-    if entry["test"] not in names:
+    if exception.test not in names:
         raise ManifestError(
-            f"{where}: unknown test {entry['test']!r}; there are {', '.join(names)}."
+            f"{where}: unknown test {exception.test!r}; there are {', '.join(names)}."
         )
-    if entry["part"] not in parts:
-        known = ", ".join(repr(part) for part in sorted(parts))
+    if exception.part not in parts:
         raise ManifestError(
-            f"{where}: no row has part {entry['part']!r}; the column part holds {known}."
+            f"{where}: no row has part {exception.part!r}; "
+            f"the column part has {', '.join(map(repr, parts))}."
         )
-    if not entry["reason"].strip():
-        raise ManifestError(
-            f"{where}: the reason is empty. Say why this part may give its label away."
-        )
-    return AuditException(**entry)
+    if not exception.reason.strip():
+        raise ManifestError(f"{where}: the reason is empty. Say why this part may leak its label.")
+    return exception
+
+
+# --- Shortcuts ---
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Readable photos to test.
+
+    frame: see `_frame`; names: of the files; synthetic: bool [n]; groups: int [n].
+    """
+
+    frame: pd.DataFrame
+    names: npt.NDArray[np.object_]
+    synthetic: npt.NDArray[np.bool_]
+    groups: npt.NDArray[np.int64]
+
+    def where(self, chosen: pd.Series) -> _Rows:
+        mask = chosen.to_numpy(dtype=bool)
+        return _Rows(self.frame[mask], self.names[mask], self.synthetic[mask], self.groups[mask])
+
+    def told_by(self, facts: Iterable[str], seed: int, n_boot: int = DRAWS) -> Told:
+        frame = self.frame[list(facts)]
+        return told_by(frame, self.synthetic, self.groups, n_boot=n_boot, seed=seed)
 
 
 def _parts(table: pd.DataFrame) -> pd.Series:
@@ -174,7 +374,7 @@ def _parts(table: pd.DataFrame) -> pd.Series:
 
 
 def _frame(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> pd.DataFrame:
-    """What the tests may see of each readable photo, under the manifest's row numbers."""
+    """All facts of each readable photo, under the manifest's row numbers."""
     rows = [row for row, fact in enumerate(facts) if not fact.error]
     frame = pd.DataFrame([facts[row].container for row in rows], index=rows)
     colours = [facts[row].colour or (np.nan,) * 3 for row in rows]
@@ -187,73 +387,43 @@ def _frame(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> pd.DataFrame:
     )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Readable photos to test: `frame` see `_frame`; `names`: of the files; `synthetic` bool, `groups` int, [n]."""
-
-    frame: pd.DataFrame
-    names: npt.NDArray[np.object_]
-    synthetic: npt.NDArray[np.bool_]
-    groups: npt.NDArray[np.int64]
-
-    def where(self, chosen: pd.Series) -> _Rows:
-        mask = chosen.to_numpy(dtype=bool)
-        return _Rows(self.frame[mask], self.names[mask], self.synthetic[mask], self.groups[mask])
-
-    def told_by(self, facts: Iterable[str], seed: int, n_boot: int = DRAWS) -> Told:
-        return told_by(
-            self.frame[list(facts)], self.synthetic, self.groups, n_boot=n_boot, seed=seed
-        )
-
-
 def _tests(
     shortcut: Shortcut, rows: _Rows, exceptions: Sequence[AuditException], seed: int
 ) -> list[ShortcutTest]:
-    """One test over all rows that no exception takes out, then one over each part that an exception does."""
+    """One test over all rows without an exception, then one over each part with one."""
     reasons = {e.part: e.reason for e in exceptions if e.test == shortcut.name}
-    for fact in (
-        "damage",
-        "shows_damage",
-    ):  # photos of which the manifest does not say it are left out
-        if any(fact in facts for facts in shortcut.columns.values()):
-            rows = rows.where(rows.frame[fact] != "")
+    facts = list(chain(*shortcut.columns.values()))
+    for fact in {"damage", "shows_damage"} & set(facts):
+        rows = rows.where(rows.frame[fact] != "")  # unknown for the others
     part = rows.frame["part"]
-    judged = _test(shortcut, rows.where(~part.isin(reasons)), seed)
-    return [
-        judged,
-        *(
-            _test(shortcut, rows.where(part == name), seed, name, why)
-            for name, why in reasons.items()
-        ),
-    ]
+    tests = [_test(shortcut, rows.where(~part.isin(reasons)), seed)]
+    for name, reason in reasons.items():
+        tested = _test(shortcut, rows.where(part == name), seed)
+        tested = replace(tested, failed=False, advice="", note=tested.note * (not tested.measured))
+        tests.append(replace(tested, part=name, exception=reason))
+    return tests
 
 
-def _test(
-    shortcut: Shortcut, rows: _Rows, seed: int, part: str = "", exception: str = ""
-) -> ShortcutTest:
-    n = len(rows.frame)
-    blank = ShortcutTest(
-        shortcut.name, part, math.nan, math.nan, math.nan, n, shortcut.blocking, exception=exception
-    )
+def _test(shortcut: Shortcut, rows: _Rows, seed: int) -> ShortcutTest:
+    nan = math.nan
+    test = ShortcutTest(shortcut.name, "", nan, nan, nan, len(rows.frame), shortcut.blocking)
     reason = too_few(rows.synthetic, rows.groups)
     if reason:
-        return replace(blank, note=reason)
+        return replace(test, note=reason)
     facts = list(chain(*shortcut.columns.values()))
     told = rows.told_by(facts, seed)
     for again in range(1, _DEALS):
         if not LIMIT < told.low < LIMIT + _NARROW:
             break
         told = min(told, rows.told_by(facts, seed + again), key=lambda found: found.low)
-    measured = replace(blank, auroc=told.auroc, low=told.low, high=told.high)
+    test = replace(test, auroc=told.auroc, low=told.low, high=told.high)
     if told.low <= LIMIT:
-        return measured
+        return test
     columns = _leaking(shortcut, rows, seed)
-    leaking = replace(measured, columns=columns, examples=_surest(rows, told))
-    if exception:
-        return leaking
+    test = replace(test, columns=columns, examples=_surest(rows, told))
     if not shortcut.blocking:
-        return replace(leaking, note="tells them apart, but regeneration itself may do that")
-    return replace(leaking, failed=True, advice=_advice(shortcut, columns, rows))
+        return replace(test, note="differs, but regeneration itself may do that")
+    return replace(test, failed=True, advice=_advice(shortcut, columns, rows))
 
 
 def _leaking(shortcut: Shortcut, rows: _Rows, seed: int) -> tuple[str, ...]:
@@ -269,7 +439,7 @@ def _leaking(shortcut: Shortcut, rows: _Rows, seed: int) -> tuple[str, ...]:
 
 
 def _surest(rows: _Rows, told: Told) -> tuple[str, ...]:
-    """The photos that the classifier is right about, the surest first: real ones, then synthetic ones."""
+    """The photos that the classifier is right about, the surest first; real ones first."""
     order = np.argsort(told.scores, kind="stable")
     real = [str(rows.names[i]) for i in order if not rows.synthetic[i] and told.scores[i] < 0]
     fake = [str(rows.names[i]) for i in order[::-1] if rows.synthetic[i] and told.scores[i] > 0]
@@ -277,25 +447,160 @@ def _surest(rows: _Rows, told: Told) -> tuple[str, ...]:
 
 
 def _advice(shortcut: Shortcut, columns: tuple[str, ...], rows: _Rows) -> str:
-    named = columns[:3]
-    values = "; ".join(
+    found = [
         standing_out(name, rows.frame[list(shortcut.columns[name])], rows.synthetic)
-        for name in named
-    )
-    values = f"{values}. " if columns else ""
-    if shortcut.name == "container":
-        return f"{values}Save both classes alike: realdamage neutralise IN OUT."
-    if shortcut.name == "source":
-        return (
-            f"{values}Add photos of the class that such a source lacks (edits of its real photos, or real photos where "
-            "the synthetic ones come from), or leave it out."
-        )
-    if shortcut.name == "damage":
-        return (
-            f"{values}Paint the types that the real photos have, and add real photos of the types that only "
-            "synthetic ones show."
-        )
+        for name in columns[:3]
+    ]
     damaged = (rows.frame["shows_damage"] == "yes").to_numpy()
-    if damaged[rows.synthetic].mean() > damaged[~rows.synthetic].mean():
-        return f"{values}Add photos of real damage, and photos that were regenerated without any damage."
-    return f"{values}Paint damage into more photos, and add real photos of intact products."
+    cures = {
+        "container": "Save both classes alike: realdamage neutralise IN OUT.",
+        "source": (
+            "Add photos of the class that such a source lacks (edits of its real photos, or real "
+            "photos from the source of the synthetic ones), or leave it out."
+        ),
+        "damage": (
+            "Paint the types that the real photos have, and add real photos of the types that only "
+            "synthetic ones show."
+        ),
+        "condition": (
+            "Add photos of real damage, and photos that were regenerated without any damage."
+            if damaged[rows.synthetic].mean() > damaged[~rows.synthetic].mean()
+            else "Paint damage into more photos, and add real photos of intact products."
+        ),
+    }
+    values = f"{'; '.join(found)}. " if found else ""
+    return values + cures[shortcut.name]
+
+
+# --- Problems ---
+
+# Severity and message of each kind of problem, in the order of a report.
+_PROBLEMS = {
+    "unreadable": ("error", "photos cannot be read. Replace the files or remove their rows."),
+    "label_conflict": (
+        "error",
+        "files have the same bytes, but one is labelled real and one synthetic. "
+        "Keep the right one of each.",
+    ),
+    "duplicate": ("warning", "files have the same bytes. Keep one of each."),
+    "sha256": (
+        "warning",
+        "files have other bytes than the column sha256 says. "
+        "Find out which is right, and write the column again.",
+    ),
+    "crossing": (
+        "error",
+        "groups, pairs or equal files are in several splits. "
+        "Give each one split: realdamage split FOLDER --overwrite.",
+    ),
+    "near_duplicate": (
+        "warning",
+        "photos of different groups look alike, but are in different splits. Look at them on the "
+        "page (--html); where they show the same, give them one group and split again.",
+    ),
+    "near_duplicate_group": ("warning", "groups of look-alikes are too large to be plausible."),
+    "mask_missing": ("error", "masks do not exist. Restore the files, or empty their cells."),
+    "mask_on_real": (
+        "error",
+        "real photos have a mask of regenerated pixels. Correct the label, or empty the cell.",
+    ),
+    "mask_unusable": (
+        "error",
+        "masks cannot be used. Write them again as 8-bit greyscale, 0 and 255.",
+    ),
+    "mask_size": ("error", "masks have another size than the upright photo. Write them again."),
+    "mask_empty": ("error", "masks mark no pixel. Write them again, or remove the rows."),
+    "mask_absent": (
+        "warning",
+        "photos with an edited region have no mask: they do not teach where the edit is.",
+    ),
+    "mask_partial": (
+        "warning",
+        "photos regenerated as a whole have a mask of less than half of it. "
+        "Fill it, or call them ai_region.",
+    ),
+}
+_Found = Iterator[tuple[str, Item]]
+
+
+def _problems(
+    manifest: Manifest,
+    facts: Sequence[PhotoFacts],
+    sha256: pd.Series,
+    groups: npt.NDArray[np.int64],
+) -> tuple[Problem, ...]:
+    """Errors first. sha256: see `_digests`; groups: int [n], rows that must not be separated."""
+    items: dict[str, list[Item]] = {kind: [] for kind in _PROBLEMS}
+    table = manifest.table
+    for kind, item in chain(
+        _broken_files(manifest, facts),
+        _equal_files(table, sha256),
+        _crossings(table, groups),
+        _near_duplicates(table, facts, groups),
+    ):
+        items[kind].append(item)
+    found = [Problem(kind, *_PROBLEMS[kind], tuple(items[kind])) for kind in items if items[kind]]
+    return tuple(sorted(found, key=lambda problem: problem.severity))
+
+
+def _digests(manifest: Manifest, facts: Sequence[PhotoFacts]) -> pd.Series:
+    """SHA-256 of each file that may have a copy, else "".
+
+    Without pixels, these are the files that agree in size and header with another.
+    """
+    index = manifest.table.index
+    found = pd.Series([fact.sha256 for fact in facts], index, dtype=object)
+    header = pd.Series([repr(f.container) if f.container else "" for f in facts], index)
+    unknown = (found == "") & (header != "") & header.duplicated(keep=False)
+    for row in np.flatnonzero(unknown).tolist():
+        with manifest.path(str(manifest.table["file_name"].iat[row])).open("rb") as file:
+            found.iat[row] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _broken_files(manifest: Manifest, facts: Sequence[PhotoFacts]) -> _Found:
+    for name, fact in zip(manifest.table["file_name"], facts, strict=True):
+        if fact.error:
+            yield "unreadable", Item((name,), fact.error.removeprefix(f"{manifest.path(name)}: "))
+        for fault, detail in fact.mask_faults:
+            yield f"mask_{fault}", Item((name,), detail)
+
+
+def _equal_files(table: pd.DataFrame, sha256: pd.Series) -> _Found:
+    copies = table[(sha256 != "") & sha256.duplicated(keep=False)]
+    for _, rows in copies.groupby(sha256, sort=False):
+        labels = sorted(set(rows["label"]))
+        kind = "label_conflict" if len(labels) > 1 else "duplicate"
+        yield kind, Item(tuple(rows["file_name"]), " and ".join(labels))
+    wrong = (table["sha256"] != "") & (sha256 != "") & (table["sha256"] != sha256)
+    rows = table.assign(found=sha256)[wrong][["file_name", "sha256", "found"]]
+    for name, stated, found in rows.itertuples(index=False):
+        detail = f"the column says {stated[:12]}…, the file is {found[:12]}…"
+        yield "sha256", Item((name,), detail)
+
+
+def _crossings(table: pd.DataFrame, groups: npt.NDArray[np.int64]) -> _Found:
+    used = table.assign(group=groups)[table["split"] != ""]
+    crossing = used[used.groupby("group")["split"].transform("nunique") > 1]
+    for _, rows in crossing.drop_duplicates(["group", "split"]).groupby("group"):
+        yield "crossing", Item(tuple(rows["file_name"]), " and ".join(rows["split"]))
+
+
+def _near_duplicates(
+    table: pd.DataFrame, facts: Sequence[PhotoFacts], groups: npt.NDArray[np.int64]
+) -> _Found:
+    rows = np.array([row for row, fact in enumerate(facts) if fact.look], dtype=np.int64)
+    found = duplicate_groups([fact.look for fact in facts if fact.look])
+    split, name = table["split"].to_numpy(), table["file_name"].to_numpy()
+    seen: set[tuple[int, int]] = set()
+    for number in np.argsort(found.distances, kind="stable"):
+        a, b = rows[found.pairs[number]]
+        both = (min(groups[a], groups[b]), max(groups[a], groups[b]))
+        apart = split[a] and split[b] and split[a] != split[b] and groups[a] != groups[b]
+        if apart and both not in seen:  # the nearest pair of two groups stands for all
+            seen.add(both)
+            bits = f"their hashes differ in {found.distances[number]} of 256 bits"
+            detail = f"{split[a]} and {split[b]}; {bits}"
+            yield "near_duplicate", Item((str(name[a]), str(name[b])), detail)
+    for warning in found.warnings:
+        yield "near_duplicate_group", Item((), warning)

@@ -1,8 +1,8 @@
-"""Finds photos that show the same thing (frames of one object, re-saves, an edit and its original), because a photo
-whose near-duplicate was trained on tests nothing.
+"""Finds photos that show the same thing: frames of one object, re-saves, an edit and its original.
 
-Two photos belong together when their perceptual hashes are close and their thumbnails correlate; the hash alone would
-join every bottle on a white board. What hangs together is a group, by way of others too.
+A photo whose near-duplicate was trained on tests nothing. Two photos are alike when their
+perceptual hashes are close and their thumbnails correlate; the hash alone would join every bottle
+on a white board. Photos linked through others are one group too.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from PIL import Image, UnidentifiedImageError
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from realdamage.core.fingerprint import BITS, PhotoHash, perceptual_hash
+from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.data.splits import components
 from realdamage.errors import PhotoError
 
 __all__ = [
-    "BITS",
     "Grouping",
     "Nearness",
     "PhotoHash",
@@ -38,17 +37,21 @@ __all__ = [
     "perceptual_hashes",
 ]
 
-_COARSE_RADIUS = 16  # of the 64-bit hash, which finds the candidates: frames that agree in the fine hash are below it
+_COARSE_RADIUS = 16  # of the 64-bit hash, which finds the candidates for the fine one
 _BLOCK = 256  # rows of the all-pairs search at a time: 100,000 × 256 words are 200 MB
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """When two photos show the same. `radius`: bits of 256 that may differ; `correlation`: of the thumbnails, at least,
-    in −1..1; `cap`: photos in a group, beyond which it is taken apart by halving the radius.
+    """When two photos show the same.
 
-    The defaults were chosen by eye on the pairs of three photo collections: they join frames of one object and saves of
-    one photo down to half its side, and what lies beyond them shows different objects (data/results/LOG.md).
+    radius: bits of 256 that may differ.
+    correlation: the least of the thumbnails, in -1..1.
+    cap: photos in a group; larger groups are split by halving the radius.
+
+    The defaults were chosen by eye on the pairs of three photo collections: they join frames of one
+    object and saves of one photo down to half its side; pairs beyond them show different objects
+    (data/results/LOG.md).
     """
 
     radius: int = 72
@@ -57,8 +60,12 @@ class Nearness:
 
 
 class Grouping(NamedTuple):
-    """`labels` int [n]: equal for photos that belong together, numbered 0.. by first photo; `pairs` int [m, 2]: the
-    photos found alike, `distances` int [m]: bits between them; `warnings`: groups too large to be believed."""
+    """Photos that are alike.
+
+    labels: int [n], equal for photos of one group, numbered from 0 by first photo.
+    pairs: int [m, 2], the photos found alike; distances: int [m], bits between their hashes.
+    warnings: about groups that are too large to be plausible.
+    """
 
     labels: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.int64]
@@ -69,28 +76,26 @@ class Grouping(NamedTuple):
 def perceptual_hashes(
     paths: Sequence[str | Path], *, workers: int | None = None, progress: Track = no_progress
 ) -> list[PhotoHash]:
-    """`perceptual_hash` of each file, in parallel. Raises PhotoError naming a file that cannot be read."""
+    """`perceptual_hash` of each file, in parallel. Raises PhotoError: a file cannot be read."""
     workers = workers or available_processors()
     if workers <= 1 or len(paths) < 64:
         return list(progress(map(_hash_file, paths), len(paths), "hashing photos"))
     with ProcessPoolExecutor(workers) as pool:
-        return list(
-            progress(pool.map(_hash_file, paths, chunksize=16), len(paths), "hashing photos")
-        )
+        hashes = pool.map(_hash_file, paths, chunksize=16)
+        return list(progress(hashes, len(paths), "hashing photos"))
 
 
 def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness()) -> Grouping:
-    """Groups photos that are alike, and those that hang together through others.
+    """Groups photos that are alike, directly or through others.
 
-    Plain photos (a bare wall, an empty board) have no pattern to compare: they are alike only where both hashes are
-    equal. A group larger than `nearness.cap` is taken apart by halving the radius inside it until its pieces are small
-    or their hashes equal, with a warning that tells its size: one look at it is worth more than any rule.
+    Plain photos (a bare wall, an empty board) have no pattern to compare: they are alike only when
+    both hashes are equal. Groups beyond `nearness.cap` are split, with a warning, because they need
+    a look by a person.
     """
     n = len(hashes)
     if not n:
-        return Grouping(
-            np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64), ()
-        )
+        none = np.zeros(0, np.int64)
+        return Grouping(none, np.zeros((0, 2), np.int64), none, ())
     fine = np.stack([found.fine for found in hashes])
     thumbnails = np.stack([found.thumbnail for found in hashes])
     plain: npt.NDArray[np.bool_] = np.logical_not(thumbnails.any(axis=1))
@@ -102,9 +107,8 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
         near = np.flatnonzero(distance <= nearness.radius)
         a, b, distance = a[near], b[near], distance[near]
         correlation = (thumbnails[a] * thumbnails[b]).sum(axis=1)
-        alike = np.flatnonzero(
-            (correlation >= nearness.correlation) | (plain[a] & plain[b] & (distance == 0))
-        )
+        both_plain = plain[a] & plain[b] & (distance == 0)
+        alike = np.flatnonzero((correlation >= nearness.correlation) | both_plain)
         kept.append(np.stack([a[alike], b[alike]], axis=1))
         lengths.append(distance[alike])
     pairs, distances = np.concatenate(kept), np.concatenate(lengths)
@@ -119,41 +123,36 @@ def near_duplicate_groups(
     workers: int | None = None,
     progress: Track = no_progress,
 ) -> tuple[pd.Series, Grouping]:
-    """The column `group` of a manifest after near-duplicates have been joined with what it says already (groups, pairs,
-    equal bytes; see `components`), and what was found. A joined group takes the name of its first photo's group.
+    """The column `group` after near-duplicates were joined with the manifest's own links.
 
+    A joined group takes the name of its first photo's group.
     Raises PhotoError: a photo cannot be read.
     """
     table = manifest.table
-    hashes = perceptual_hashes(
-        [manifest.path(name) for name in table["file_name"]], workers=workers, progress=progress
-    )
-    found = duplicate_groups(hashes, nearness)
-    stated = components(table)
+    paths = [manifest.path(name) for name in table["file_name"]]
+    found = duplicate_groups(perceptual_hashes(paths, workers=workers, progress=progress), nearness)
     n = len(table)
     rows = np.arange(n)
-    # Photos on one side, what joins them (stated groups, found groups) on the other.
-    joins = [np.stack([rows, n + stated], axis=1), np.stack([rows, 2 * n + found.labels], axis=1)]
-    labels = _joined(3 * n, np.concatenate(joins))[:n]
+    # A graph of photos and of the groups that link them: those of the manifest and those found.
+    stated = np.stack([rows, n + components(table)], axis=1)
+    seen = np.stack([rows, 2 * n + found.labels], axis=1)
+    labels = _joined(3 * n, np.concatenate([stated, seen]))[:n]
     return table["group"].groupby(labels).transform("first"), found
 
 
 def found_alike(table: pd.DataFrame, group: pd.Series, pairs: npt.NDArray[np.int64]) -> str:
-    """A line on `near_duplicate_groups`: how many of the `pairs` int [m, 2] tell something new, as an edit always looks
-    like its original; `table`: as it was, `group`: as it is now."""
-    told = f"{len(pairs)} pairs of photos look alike"
+    """A line about the result of `near_duplicate_groups`, and how many pairs are news.
+
+    table: before; group: after; pairs: int [m, 2].
+    """
     stated = components(table)
     known = int((stated[pairs[:, 0]] == stated[pairs[:, 1]]).sum())
-    if known and known == len(pairs):
-        told += ", all within groups that were told already (such as an edit and its original)"
-    elif known:
-        told += f", {known} of them within groups that were told already (such as an edit and its original)"
+    line = f"{len(pairs)} pairs of photos look alike"
+    if known:
+        line += f", {known} of them in one group already (such as an edit and its original)"
     before, after = table["group"].nunique(), group.nunique()
-    return f"{told}: " + (
-        f"{before} groups became {after}"
-        if after != before
-        else f"the {before} groups stay as they are"
-    )
+    change = f"{before} groups became {after}" if after != before else f"still {before} groups"
+    return f"{line}: {change}"
 
 
 def _hash_file(path: str | Path) -> PhotoHash:
@@ -191,8 +190,9 @@ def _capped(
         listed = ", ".join(map(str, sorted(sizes[large], reverse=True)[:5]))
         radius //= 2
         warnings.append(
-            f"{int(large.sum())} groups of more than {nearness.cap} photos that look alike (sizes {listed}): taken "
-            f"apart at {radius} bits, not {2 * radius}. Look at them; plain surfaces and one backdrop look alike too."
+            f"{int(large.sum())} groups of more than {nearness.cap} photos that look alike "
+            f"(sizes {listed}): split at {radius} bits, not {2 * radius}. Look at them; plain "
+            "surfaces and a shared backdrop look alike too."
         )
         keep = ~large[labels[pairs[:, 0]]] | (distances <= radius)
         pairs, distances = pairs[keep], distances[keep]
@@ -202,8 +202,7 @@ def _capped(
 def _joined(n: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Connected components of n nodes, int [n], numbered by their first node."""
     ones = np.ones(len(pairs), np.int8)
-    _, labels = connected_components(
-        coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False
-    )
+    edges = coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    _, labels = connected_components(edges, directed=False)
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)

@@ -1,9 +1,9 @@
-"""Which part of a photo is kept, and how large it is, drawn so that its size says nothing about the class.
+"""Draws which part of a photo is kept, and in what size, so that its size does not show its class.
 
-A crop can only make a photo smaller. Were each photo's crop simply limited by the photo's own size, a class of small
-photos would still be the class of small crops. So the chances of the sizes are solved for the whole set at once, as a
-linear programme: each photo may only give sizes that fit into it, and yet the drawn sizes are distributed alike in
-both classes.
+A crop can only make a photo smaller. If each photo's own size limited its crop, a class of small
+photos would stay a class of small crops. So the chances of the sizes are solved for the whole set
+at once, as a linear programme: each photo gets only sizes that fit into it, and yet the sizes are
+distributed alike in both classes.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from realdamage.data.writer import MAX_OFFSET, Mask, Pixel, SaveSettings, TableP
 from realdamage.errors import ConfigError, ManifestError
 
 Size = tuple[int, int]
+Integers = npt.NDArray[np.int64]
 
-NEARLY_ALL = 0.95
-"""Share of each class's photos that can give the smallest of the sizes that are found for a set."""
-
+_NEARLY_ALL = 0.95  # share of each class's photos that can give the smallest size
 _LARGER = (0.75, 0.5, 0.25)  # shares of each class's photos that can give the larger ones
-_FREQUENT = 12  # so many of the most frequent sizes of the real photos are tried as they are
-_HEIGHTS = 256  # so many heights are tried for those
-_DISTINCT = 128  # of a pool with more sizes, so many are taken, evenly by rank
+_FREQUENT = 12  # this many of the most frequent sizes of the real photos are candidates
+_HEIGHTS = 256  # this many heights are tried for the largest box
+_DISTINCT = 128  # of a pool with more sizes, this many are taken, evenly by rank
 _TRIES = 48
 _ENOUGH = 0.5  # share of what a crop could hold of a mask
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What is kept of the photos of one group: `size` (h, w) in pixels, the relative `place` (y, x) in 0..1 of the
-    crop within its room, and how it is saved.
+    """What is kept of the photos of one group, and how it is saved.
 
-    All crops begin at a multiple of 8 pixels plus the offset of `settings`, so photos of different sizes have their old
-    JPEG grids moved alike too.
+    size: (h, w) in pixels.
+    place: (y, x) in 0..1, of the crop within its room.
+
+    All crops begin at a multiple of 8 pixels plus the offset of `settings`, so the old JPEG grids
+    of photos of different sizes move alike too.
     """
 
     size: Size
@@ -50,12 +51,12 @@ class Frame:
     def draw(
         cls, rng: np.random.Generator, size: Size, tables: TablePool, *, earlier: bool = False
     ) -> Frame:
-        """A frame of a given size: place, offset, tables and sub-sampling at random; `earlier` as `TablePool.draw`."""
+        """A frame of a given size, the rest at random; `earlier` as in `TablePool.draw`."""
         y, x = (float(value) for value in rng.random(2))
         return cls(size, (y, x), tables.draw(rng, earlier=earlier))
 
     def origin(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Where the crop of a photo of `shape` (h, w, …) begins, before the offset: multiples of 8, (y, x)."""
+        """Start of the crop of a photo of `shape` (h, w, …) without the offset: (y, x), times 8."""
         y, x = (
             MAX_OFFSET * min(int(place * (steps + 1)), steps)
             for place, steps in zip(self.place, self._steps(shape), strict=True)
@@ -63,7 +64,7 @@ class Frame:
         return y, x
 
     def crop(self, pixels: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
-        """The part [h + 8, w + 8, …] of a photo or mask that `save_photo` or `save_mask` takes; they drop the offset.
+        """The part [h + 8, w + 8, …] that `save_photo` and `save_mask` expect; they cut the offset.
 
         Raises ConfigError: the photo is smaller than that.
         """
@@ -71,17 +72,19 @@ class Frame:
         return pixels[y : y + self.size[0] + MAX_OFFSET, x : x + self.size[1] + MAX_OFFSET]
 
     def holding(self, masks: Sequence[Mask], rng: np.random.Generator) -> Frame:
-        """The frame moved so that the crop keeps much of every mask, bool [h, w] each, of photos it is meant for.
+        """The frame moved so that the crop keeps much of every mask, bool [h, w] each.
 
-        The own place is kept if it holds at least half of what a crop of this size can hold of each mask. Otherwise
-        places around random pixels of the masks are tried, and the first that does, or else the best, is taken.
+        The place stays if it holds at least half of what a crop of this size can hold of each mask.
+        Otherwise places around random pixels of the masks are tried; the first that holds enough,
+        or else the best one, is taken.
         """
         marked = [(mask, np.flatnonzero(mask), _corner_sums(mask)) for mask in masks if mask.any()]
         best, most = self, -1.0
         for _ in range(_TRIES):
-            candidate = (
-                self if most < 0 else self._around(*marked[int(rng.integers(len(marked)))][:2], rng)
-            )
+            candidate = self
+            if most >= 0:
+                mask, pixels, _ = marked[int(rng.integers(len(marked)))]
+                candidate = self._around(mask, pixels, rng)
             held = [
                 candidate._held(mask.shape, sums)
                 / (_ENOUGH * min(len(pixels), self.size[0] * self.size[1]))
@@ -95,7 +98,7 @@ class Frame:
         return best
 
     def _steps(self, shape: tuple[int, ...]) -> list[int]:
-        """How many steps of 8 pixels the crop can move, on each axis."""
+        """By how many steps of 8 pixels the crop can move, on each axis."""
         rooms = [
             length - MAX_OFFSET - side for length, side in zip(shape[:2], self.size, strict=True)
         ]
@@ -107,7 +110,7 @@ class Frame:
         return [room // MAX_OFFSET for room in rooms]
 
     def _around(self, mask: Mask, pixels: npt.NDArray[np.intp], rng: np.random.Generator) -> Frame:
-        """The frame at a random place that holds a random one of the mask's `pixels` (positions in the flat mask)."""
+        """The frame at a random place that holds a random one of `pixels`, of the flat mask."""
         at = np.unravel_index(int(rng.choice(pixels)), mask.shape)
         place = []
         for pixel, side, steps, offset in zip(
@@ -117,7 +120,7 @@ class Frame:
             place.append((min(max(round(begin / MAX_OFFSET), 0), steps) + 0.5) / (steps + 1))
         return replace(self, place=(place[0], place[1]))
 
-    def _held(self, shape: tuple[int, ...], sums: npt.NDArray[np.int64]) -> int:
+    def _held(self, shape: tuple[int, ...], sums: Integers) -> int:
         """Pixels of a mask inside the crop."""
         top, left = (
             begin + offset
@@ -127,14 +130,17 @@ class Frame:
         return int(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
 
 
-def _corner_sums(mask: Mask) -> npt.NDArray[np.int64]:
+def _corner_sums(mask: Mask) -> Integers:
     """Pixels above and left of each corner, int [h + 1, w + 1]."""
     return np.pad(mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
 
 
 @dataclass(frozen=True)
 class SizePool:
-    """Sizes (h, w) in pixels to draw from; repeats weigh. Sizes of crops: a photo needs 8 pixels more on each side."""
+    """Sizes (h, w) of crops to draw from, in pixels; repeated sizes are drawn more often.
+
+    A photo needs `MAX_OFFSET` pixels more on each axis.
+    """
 
     sizes: tuple[Size, ...]
 
@@ -149,30 +155,27 @@ class SizePool:
 
     @property
     def smallest(self) -> Size:
-        """The size of fewest pixels."""
+        """The size with the fewest pixels."""
         return min(self.sizes, key=lambda size: (size[0] * size[1], size))
-
-    def draw(self, rng: np.random.Generator, limit: Size | None = None) -> Size:
-        """A size, each side cut to `limit` (h, w). The limit must not depend on the class: one for the whole set does
-        not, a photo's own size mostly does; `deal` is for that."""
-        height, width = self.sizes[int(rng.integers(len(self.sizes)))]
-        return (height, width) if limit is None else (min(height, limit[0]), min(width, limit[1]))
 
     def deal(
         self,
-        able: npt.NDArray[np.int64],
-        counts: npt.NDArray[np.int64],
+        able: Integers,
+        counts: Integers,
         luck: npt.NDArray[np.float64],
         *,
         keep: bool,
-    ) -> npt.NDArray[np.int64]:
-        """A size for each of n families of photos, int [n, 2] (h, w), (0, 0) for those that get none.
+    ) -> Integers:
+        """A size for each of n families of photos, int [n, 2] (h, w); (0, 0) for those without.
 
-        able: int [n, 2], the largest crop of each. counts: int [n, cells], its photos in each cell (label and split);
-        the sizes are distributed alike in all cells. luck: [n], decides who gets which: the order counts, ties go by
-        position. keep: False: the sizes keep the shares that they have in the pool, and as few photos as possible get
-        none. True: the shares are free; whoever can give the smallest size gets one, and as many pixels as possible
-        are kept.
+        The sizes are distributed alike in all cells.
+
+        able: int [n, 2], the largest crop of each.
+        counts: int [n, cells], its photos in each cell (label and split).
+        luck: [n], decides who gets which size, by order; ties go by position.
+        keep: False: the sizes keep their shares in the pool, and as few photos as possible get
+            none. True: the shares are free; every family that can give the smallest size gets one,
+            and as many pixels as possible are kept.
         """
         pool = np.array(sorted(self.sizes), dtype=np.int64)
         if len(set(self.sizes)) > _DISTINCT:
@@ -185,7 +188,7 @@ class SizePool:
         some = np.any(fits, axis=1)
         if not some.any():
             return given
-        # Families that fit the same sizes and lie in the same cells are one variable of the programme for each size.
+        # Families that fit the same sizes and are in the same cells share their variables.
         keys = np.hstack([fits[some], counts[some] > 0])
         kinds, kind = np.unique(keys, axis=0, return_inverse=True)
         kind = kind.reshape(-1)
@@ -195,7 +198,7 @@ class SizePool:
         cells = cells[np.flatnonzero(cells.sum(axis=1))]
         shares = None if keep else weights / weights.sum()
         chances = _solve(kinds[:, : len(sizes)], cells, sizes.prod(axis=1), shares)
-        # By rank within the kind, not by luck itself: the shares then come out exactly, not just on average.
+        # By rank within the kind, not by luck itself: so the shares are exact.
         order = np.lexsort([luck[some], kind])
         size_of_kind = np.bincount(kind)
         rank = np.empty(len(kind), dtype=np.float64)
@@ -209,19 +212,23 @@ class SizePool:
         return given
 
 
-def common_sizes(able: npt.NDArray[np.int64], synthetic: npt.NDArray[np.bool_]) -> SizePool:
-    """Sizes that photos of both classes can give, the first of them one that nearly all can.
+def common_sizes(able: Integers, synthetic: npt.NDArray[np.bool_]) -> SizePool:
+    """Sizes that photos of both classes can give; nearly all can give the first.
 
-    able: int [n, 2] (h, w), the largest crop of each photo. synthetic: bool [n]. The largest sizes that 95, 75, 50 and
-    25% of the photos of each class can give, and the most frequent sizes of the real photos that are larger than the
-    first. Raises ManifestError: the photos are too small.
+    The largest sizes that 95, 75, 50 and 25% of the photos of each class can give, and the most
+    frequent sizes of the real photos that are larger than the first.
+
+    able: int [n, 2] (h, w), the largest crop of each photo.
+    synthetic: bool [n].
+    Raises ManifestError: the photos are too small.
     """
     classes = [able[synthetic == label] for label in (False, True) if (synthetic == label).any()]
-    smallest = _largest_box(classes, NEARLY_ALL) if classes else (0, 0)
+    smallest = _largest_box(classes, _NEARLY_ALL) if classes else (0, 0)
     if min(smallest) < MIN_SIDE:
         raise ManifestError(
-            f"{1 - NEARLY_ALL:.0%} of the photos of one class are too small: no crop of {MIN_SIDE}x{MIN_SIDE} pixels "
-            f"is left of them, {MAX_OFFSET} being cut from each side. Remove those photos, or name sizes"
+            f"{1 - _NEARLY_ALL:.0%} of the photos of one class are too small for a crop of "
+            f"{MIN_SIDE}x{MIN_SIDE} pixels, after {MAX_OFFSET} are cut off each axis. "
+            "Remove those photos, or name sizes"
         )
     boxes = [_largest_box(classes, share) for share in _LARGER]
     reals, counts = np.unique(classes[0], axis=0, return_counts=True)
@@ -232,8 +239,11 @@ def common_sizes(able: npt.NDArray[np.int64], synthetic: npt.NDArray[np.bool_]) 
     return SizePool((smallest, *sorted(larger - {smallest})))
 
 
-def _largest_box(classes: Sequence[npt.NDArray[np.int64]], share: float) -> Size:
-    """The size (h, w) of most pixels that at least `share` of the photos of each class can give; `able` of each."""
+def _largest_box(classes: Sequence[Integers], share: float) -> Size:
+    """The largest size (h, w) that at least `share` of the photos of each class can give.
+
+    classes: `able` of each class.
+    """
     best = (0, 0)
     heights = np.concatenate(classes)[:, 0]
     for height in np.unique(np.quantile(heights, np.linspace(0, 1, _HEIGHTS), method="lower")):
@@ -243,7 +253,7 @@ def _largest_box(classes: Sequence[npt.NDArray[np.int64]], share: float) -> Size
     return best
 
 
-def _width_given(able: npt.NDArray[np.int64], height: int, share: float) -> int:
+def _width_given(able: Integers, height: int, share: float) -> int:
     widths = np.sort(able[able[:, 0] >= height, 1])[::-1]
     needed = max(1, int(np.ceil(share * len(able) - 1e-9)))
     return int(widths[needed - 1]) if len(widths) >= needed else 0
@@ -252,13 +262,16 @@ def _width_given(able: npt.NDArray[np.int64], height: int, share: float) -> int:
 def _solve(
     fits: npt.NDArray[np.bool_],
     cells: npt.NDArray[np.float64],
-    pixels: npt.NDArray[np.int64],
+    pixels: Integers,
     shares: npt.NDArray[np.float64] | None,
 ) -> npt.NDArray[np.float64]:
-    """The chance that a family of each kind gets each size, [kinds, sizes]; a row sums to at most 1.
+    """The chance that a family of each kind gets each size, [kinds, sizes]; rows sum to at most 1.
 
-    fits: bool [kinds, sizes]. cells: photos of each cell in each kind, [cells, kinds]. pixels: [sizes]. shares: of the
-    sizes in every cell, or None: free, then the pixels kept decide, and every row sums to 1.
+    fits: bool [kinds, sizes].
+    cells: [cells, kinds], photos of each cell in each kind.
+    pixels: [sizes].
+    shares: [sizes], in every cell. None: free; then the pixels kept decide, and every row sums
+        to 1.
     """
     n_kinds, n_sizes = fits.shape
     totals = cells.sum(axis=1, keepdims=True)
@@ -301,7 +314,7 @@ def _solve(
         )
     chances = np.where(fits, np.clip(solution.x[: fits.size].reshape(fits.shape), 0, 1), 0)
     total = chances.sum(axis=1, keepdims=True)
-    # Rounding must leave nobody out who has a place.
+    # Rounding must not leave out a family that has a size.
     return np.asarray(
         np.where(total > 1 - 1e-6, chances / np.maximum(total, 1e-12) * (1 + 1e-9), chances)
     )

@@ -1,31 +1,37 @@
-"""The manifest: one CSV file that says what every photo shows, read and checked at the door so that nobody downstream
-has to ask again. It follows the Hugging Face image-folder convention, so `datasets.load_dataset("imagefolder")` reads
-the same folder.
+"""The manifest: one CSV file that says what every photo shows.
+
+It is checked when it is read, so that later code can rely on it. It follows the Hugging Face
+image-folder convention, so `datasets.load_dataset("imagefolder")` reads the same folder.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import io
-from collections.abc import Sequence
+import logging
+import os
+import posixpath
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from realdamage.data.checks import check_files_exist, check_header, check_table
-from realdamage.data.tables import read_csv
+from realdamage.data.tables import read_table
 from realdamage.data.vocabulary import (
+    ALLOWED_VALUES,
     CONDITIONS,
     DAMAGES,
     KIND_LABELS,
     KINDS,
     KNOWN_COLUMNS,
     LABELS,
+    REQUIRED_COLUMNS,
     SPLITS,
 )
 from realdamage.errors import ManifestError, MissingManifestError
@@ -34,6 +40,7 @@ from realdamage.files import PHOTO_SUFFIXES, write_atomically
 __all__ = [
     "CONDITIONS",
     "DAMAGES",
+    "EXCEPTIONS_NAME",
     "KINDS",
     "KIND_LABELS",
     "KNOWN_COLUMNS",
@@ -41,22 +48,29 @@ __all__ = [
     "METADATA_NAME",
     "SPLITS",
     "Manifest",
+    "patch_share",
     "read_manifest",
     "read_mask",
     "write_manifest",
 ]
 
 METADATA_NAME = "metadata.csv"
-# The Hugging Face reader takes the types of the columns from the first so many rows.
+EXCEPTIONS_NAME = "audit_exceptions.json"
+# The Hugging Face reader takes the types of the columns from this many rows at the start.
 _HF_TYPED_ROWS = 10_000
+# A backslash, a leading slash, a drive letter, or a path segment that is empty, "." or "..".
+_AWKWARD_PATH = r"\\|^[A-Za-z]:|(?:^|/)\.{0,2}(?:/|$)"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """The checked rows of a manifest and the folder that their paths are relative to.
+    """The checked rows of a manifest.
 
-    `table`: one row per photo, index 0..n-1, all of `KNOWN_COLUMNS` in order and then the file's own extra columns;
-    every value is a string, "" where the file had none.
+    root: the folder that their paths are relative to.
+    table: one row per photo, index 0..n-1; all of `KNOWN_COLUMNS` in order, then the file's own
+        columns. Every value is a string, "" where the file had none.
     """
 
     root: Path
@@ -66,31 +80,31 @@ class Manifest:
         return len(self.table)
 
     def path(self, file_name: str) -> Path:
-        """Where a photo or mask lies; `file_name` as the table has it."""
+        """The path of a photo or mask that the table names."""
         return self.root / file_name
 
     def subset(self, mask: pd.Series | npt.NDArray[np.bool_]) -> Manifest:
-        """The rows where `mask` bool [n] holds, renumbered from 0. Their pairs may then lie outside the subset."""
-        return Manifest(
-            self.root, self.table.loc[np.asarray(mask, dtype=bool)].reset_index(drop=True)
-        )
+        """The rows where `mask` bool [n] is True, renumbered. Their pairs may be outside of it."""
+        chosen = self.table.loc[np.asarray(mask, dtype=bool)]
+        return Manifest(self.root, chosen.reset_index(drop=True))
 
     def select(self, *, split: str) -> Manifest:
-        """The rows of one split. Raises MissingManifestError: there is none, naming the splits that there are."""
+        """The rows of one split. Raises MissingManifestError: it has none; names those it has."""
         chosen = self.table["split"] == split
         if not chosen.any():
-            found = ", ".join(
-                f"{name or '(none)'}: {n}" for name, n in self.table["split"].value_counts().items()
-            )
+            counts = self.table["split"].value_counts()
+            found = ", ".join(f"{name or '(none)'}: {n}" for name, n in counts.items())
             raise MissingManifestError(
-                f"{self.root}: no photo has split {split!r} (photos per split: {found}). "
-                f"Fill the column 'split' with {', '.join(SPLITS)}, or ask for a split that is there."
+                f"{self.root}: no photo has split {split!r} (photos per split: {found}). Fill the "
+                f"column 'split' with {', '.join(SPLITS)}, or choose one of the splits found."
             )
         return self.subset(chosen)
 
     def digest(self) -> str:
-        """SHA-256 (hex) of what the rows say: the same for every order of rows and of extra columns, wherever the
-        folder lies. The photos' bytes count only through the column `sha256`."""
+        """SHA-256 (hex) of the rows, whatever their order and the folder's path.
+
+        The photos' bytes count only through the column `sha256`.
+        """
         extra = sorted(set(self.table.columns) - set(KNOWN_COLUMNS))
         ordered = self.table[[*KNOWN_COLUMNS, *extra]].sort_values("file_name", kind="stable")
         return hashlib.sha256(_to_csv(ordered)).hexdigest()
@@ -99,38 +113,30 @@ class Manifest:
 def read_manifest(folder_or_csv: str | Path, *, check_files: bool = True) -> Manifest:
     """Reads and checks `metadata.csv` of a folder, or a CSV file of another name; opens no photo.
 
-    Fills what follows from the rest: `kind` of real photos (damaged when the condition is, else original) and an empty
-    `group` (that of the photo's pair, else the photo's own name). `check_files=False` skips the look at the disk.
-
-    Raises ManifestError: no such file, not UTF-8, not a table, a column missing, a value that is not allowed, a path
-    that leaves the folder, a photo named twice, a pair or file that does not exist. The message names row and column.
+    Fills in what follows from other columns: `kind` of real photos (damaged when the condition is,
+    else original) and an empty `group` (that of the photo's pair, else the photo's own name).
+    check_files: whether to check that the files exist.
+    Raises ManifestError: the file or a row breaks the contract. Names the row and the column.
     """
     path = find_csv(Path(folder_or_csv))
-    columns, records, rows = read_csv(path)
-    check_header(columns, str(path))
-    if not records:
-        raise ManifestError(f"{path}: no rows below the column names. Add one row per photo.")
-    table = with_known_columns(pd.DataFrame(records, columns=columns, dtype=str))
-    check_table(table, rows, str(path))
-    if check_files:
-        check_files_exist(table, rows, path.parent, str(path))
+    frame, rows, _ = read_table(path)
+    table = checked(frame, rows, str(path), path.parent if check_files else None)
     return Manifest(path.parent, with_defaults(table))
 
 
 def write_manifest(root: str | Path, table: pd.DataFrame) -> Path:
     """Checks `table` and writes it as `root/metadata.csv`, whole or not at all; returns the path.
 
-    Known columns come first, in their order; columns without any value are left out. Beyond 10,000 rows, those with
-    and without a mask (or a generator, …), and those whose group (or …) is a number and is a word, are interleaved,
-    because the Hugging Face reader types the columns by the first 10,000. Files need not exist yet.
+    Known columns come first, in their order; columns without any value are left out. Beyond 10,000
+    rows, those with and without a mask (or with other types of values) are interleaved, because the
+    Hugging Face reader types the columns by the first 10,000. Files need not exist yet.
     Raises ManifestError as `read_manifest` does; RealDamageError: cannot write.
     """
     path = Path(root) / METADATA_NAME
-    check_header(list(table.columns), str(path))
     if table.empty:
         raise ManifestError(f"{path}: the table has no rows. Add one row per photo.")
-    text = with_known_columns(table.reset_index(drop=True).astype(object).fillna("").astype(str))
-    check_table(text, np.arange(len(text), dtype=np.int64) + 2, str(path))
+    words = table.reset_index(drop=True).astype(object).fillna("").astype(str)
+    text = checked(words, np.arange(len(words), dtype=np.int64) + 2, str(path))
     if len(text) > _HF_TYPED_ROWS:
         text = _interleaved(text)
     write_atomically(path, _to_csv(text.loc[:, (text != "").any()]))
@@ -138,10 +144,10 @@ def write_manifest(root: str | Path, table: pd.DataFrame) -> Path:
 
 
 def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The mask of the photo at position `row`: bool [h, w], True where pixels were regenerated or painted.
+    """The mask of the photo at position `row`: bool [h, w], True where pixels were changed.
 
-    `size` (h, w): of the upright photo, which the mask must have. Raises ManifestError: the row has no mask, the file
-    is no image with values 0..255, or its size differs.
+    size: (h, w) of the upright photo, which the mask must have.
+    Raises ManifestError: no mask, another size, or not an image with values 0 and 255.
     """
     named = manifest.table[["file_name", "mask_file_name"]].iloc[row]
     file_name, mask_name = str(named["file_name"]), str(named["mask_file_name"])
@@ -154,8 +160,9 @@ def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArra
         with Image.open(path) as image:
             if image.size != (size[1], size[0]):
                 raise ManifestError(
-                    f"{path}: the mask is {image.width}×{image.height} pixels, but its photo {file_name!r} is "
-                    f"{size[1]}×{size[0]}. A mask needs the size of the upright photo: write it again."
+                    f"{path}: the mask is {image.width}×{image.height} pixels, but its photo "
+                    f"{file_name!r} is {size[1]}×{size[0]}. "
+                    "Write the mask again in the size of the upright photo."
                 )
             if image.mode not in ("1", "L", "P", "RGB"):
                 raise ManifestError(
@@ -171,8 +178,27 @@ def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArra
     return grey > 127
 
 
+def patch_share(
+    mask: npt.NDArray[np.bool_ | np.float32], size: tuple[int, int], patch: int
+) -> npt.NDArray[np.float32]:
+    """Share of each patch, in 0..1, that the mask covers: float32 [ceil(h/patch), ceil(w/patch)].
+
+    A patch at the edge counts only its part inside the photo. Training and evaluation both use it.
+    mask: [H, W] of the upright photo, bool, or float32 in 0..1 (NaN: unknown).
+    size: (h, w) of the photo after the limit on its side.
+    """
+    covered = mask.astype(np.float32)
+    if mask.shape != size:
+        image = Image.fromarray(covered)
+        covered = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))
+    rows, columns = np.arange(0, size[0], patch), np.arange(0, size[1], patch)
+    sums = np.add.reduceat(np.add.reduceat(covered, rows, axis=0), columns, axis=1)
+    area = np.outer(np.diff([*rows, size[0]]), np.diff([*columns, size[1]]))
+    return np.asarray(sums / area, dtype=np.float32)
+
+
 def find_csv(given: Path) -> Path:
-    """The CSV file of a folder, or the one named. Raises ManifestError that says what lies there instead."""
+    """The CSV file of a folder, or the file itself. Raises ManifestError: there is none."""
     path = given if given.is_file() else given / METADATA_NAME
     if not path.is_file() or path.suffix.lower() != ".csv":
         raise nothing_here(given)
@@ -180,15 +206,12 @@ def find_csv(given: Path) -> Path:
 
 
 def nothing_here(given: Path) -> ManifestError:
-    """Why there is no manifest to read at a path, and what to do about it."""
+    """Says why there is no manifest at a path, and what to do about it."""
+    advice = f"Name a folder with {METADATA_NAME}, or a CSV file."
     if given.is_file():
-        return ManifestError(
-            f"{given}: not a CSV file. Name a folder with {METADATA_NAME}, or a CSV file."
-        )
+        return ManifestError(f"{given}: not a CSV file. {advice}")
     if not given.is_dir():
-        return MissingManifestError(
-            f"{given}: no such file or folder. Name a folder with {METADATA_NAME}, or a CSV file."
-        )
+        return MissingManifestError(f"{given}: no such file or folder. {advice}")
     nested = sorted(given.glob(f"*/{METADATA_NAME}"))
     if nested:
         return ManifestError(
@@ -196,36 +219,241 @@ def nothing_here(given: Path) -> ManifestError:
         )
     photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
     return ManifestError(
-        f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one beside the photos: "
-        f"a first line `file_name,label` and one line per photo, such as `box.jpg,real` "
-        f"(labels: {', '.join(LABELS)}; further columns: {', '.join(KNOWN_COLUMNS[2:])})."
+        f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one "
+        "beside the photos: a first line `file_name,label` and one line per photo, such as "
+        f"`box.jpg,real`. Labels: {', '.join(LABELS)}."
     )
 
 
 def with_known_columns(table: pd.DataFrame) -> pd.DataFrame:
     """All known columns in their order, "" where the table has none, then its own."""
-    extra: Sequence[str] = [column for column in table.columns if column not in KNOWN_COLUMNS]
+    extra = [column for column in table.columns if column not in KNOWN_COLUMNS]
     return table.reindex(columns=[*KNOWN_COLUMNS, *extra], fill_value="")
 
 
 def with_defaults(table: pd.DataFrame) -> pd.DataFrame:
-    """What follows from the rest: see `read_manifest`."""
-    real_kind = np.where(table["condition"] == "damaged", "damaged", "original")
-    kind = table["kind"].mask(
-        (table["kind"] == "") & (table["label"] == "real"), pd.Series(real_kind, table.index)
-    )
-    own = table["group"].mask(table["group"] == "", table["file_name"])
-    groups = dict(zip(table["file_name"].tolist(), own.tolist(), strict=True))
-    of_pair = pd.Series(
-        [groups.get(name, "") for name in table["pair"].tolist()], table.index, dtype=str
-    )
+    """Fills in kind and group, see `read_manifest`."""
+    names = table["file_name"]
+    real_kind = table["condition"].map({"damaged": "damaged"}).fillna("original")
+    kind = table["kind"].mask((table["kind"] == "") & (table["label"] == "real"), real_kind)
+    own = table["group"].mask(table["group"] == "", names)
+    groups = dict(zip(names.tolist(), own.tolist(), strict=True))
+    of_pair = pd.Series([groups.get(pair, "") for pair in table["pair"]], table.index, dtype=str)
     group = own.mask((table["group"] == "") & (of_pair != ""), of_pair)
     return table.assign(kind=kind, group=group)
 
 
+def checked(
+    frame: pd.DataFrame,
+    rows: npt.NDArray[np.int64],
+    source: str,
+    files_in: Path | None = None,
+) -> pd.DataFrame:
+    """The table with all known columns, once every rule of the manifest holds.
+
+    frame: strings, "" where empty.
+    rows: int [n], the number of each row in its file, for the messages.
+    source: the file's name, for the messages.
+    files_in: the folder in which the photos and masks must exist; None: not checked.
+    Raises ManifestError at the first rule that a row breaks.
+    """
+    _check_header(list(frame.columns), source)
+    check = _Check(with_known_columns(frame), rows, source)
+    check.values()
+    check.contradictions()
+    check.paths()
+    check.names_and_pairs()
+    if files_in is not None:
+        check.files(files_in)
+    return check.table
+
+
+def _check_header(columns: list[str], source: str) -> None:
+    for column in REQUIRED_COLUMNS:
+        if column not in columns:
+            near = near_match(column, columns)
+            hint = f"Rename {near!r}?" if near else "The first row must hold the column names."
+            raise ManifestError(
+                f"{source}: the column {column!r} is missing; "
+                f"found: {', '.join(map(repr, columns))}. {hint}"
+            )
+    absent = [column for column in KNOWN_COLUMNS if column not in columns]
+    for column in columns:
+        near = None if column in KNOWN_COLUMNS else near_match(column, absent)
+        if near:
+            logger.warning(
+                "%s: unknown column %r is kept as it is; did you mean %r?", source, column, near
+            )
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The rules of the manifest, each vectorised over the table."""
+
+    table: pd.DataFrame
+    rows: npt.NDArray[np.int64]
+    source: str
+
+    def refuse(
+        self, column: str, bad: pd.Series | npt.NDArray[np.bool_], explain: Callable[[str], str]
+    ) -> None:
+        """Raises ManifestError for the first row of `bad` and counts the others.
+
+        explain: words the fault, given the value found.
+        """
+        positions = np.flatnonzero(np.asarray(bad))
+        if len(positions):
+            row, found = self.rows[positions[0]], str(self.table[column].iat[positions[0]])
+            message = f"{self.source}, row {row}, column {column}: {explain(found)}"
+            if len(positions) > 1:
+                message += f" ({len(positions) - 1} more rows with the same fault.)"
+            raise ManifestError(message)
+
+    def values(self) -> None:
+        names, digests = self.table["file_name"], self.table["sha256"]
+        self.refuse("file_name", names == "", lambda _: "is empty. Name the photo's file.")
+        for column, allowed in ALLOWED_VALUES.items():
+            permitted = allowed if column in REQUIRED_COLUMNS else (*allowed, "")
+            choices = ", ".join(word or "or empty" for word in permitted)
+            self.refuse(
+                column,
+                ~self.table[column].isin(permitted),
+                lambda found, choices=choices, allowed=allowed: (  # type: ignore[misc]
+                    f"found {found!r}; allowed: {choices}.{did_you_mean(found, allowed)}"
+                ),
+            )
+        self.refuse(
+            "sha256",
+            (digests != "") & ~digests.str.fullmatch("[0-9a-f]{64}"),
+            lambda found: f"found {found!r}; allowed: 64 lower-case hexadecimal digits, or empty.",
+        )
+
+    def contradictions(self) -> None:
+        """Columns that contradict each other."""
+        table = self.table
+        self.refuse(
+            "kind",
+            (table["kind"] != "") & (table["kind"].map(KIND_LABELS) != table["label"]),
+            lambda kind: (
+                f"{kind!r} is a kind of {KIND_LABELS[kind]} photo, but the row has another label. "
+                f"Allowed for real: {_kinds_of('real')}; for synthetic: {_kinds_of('synthetic')}."
+            ),
+        )
+        self.refuse(
+            "condition",
+            (table["kind"] == "damaged") & (table["condition"] == "intact"),
+            lambda found: (
+                f"found {found!r}, but the kind is 'damaged'; allowed then: damaged, unknown, "
+                "or empty."
+            ),
+        )
+        for column in ("generator", "family"):
+            self.refuse(
+                column,
+                (table["label"] == "real") & (table[column] != ""),
+                lambda found: (
+                    f"found {found!r} on a photo with label 'real'. Empty it, or correct the label."
+                ),
+            )
+
+    def paths(self) -> None:
+        for column in ("file_name", "pair", "mask_file_name"):
+            names = self.table[column]
+            bad = (names != "") & names.str.contains(_AWKWARD_PATH, regex=True)
+            self.refuse(column, bad, _wrong_path)
+
+    def names_and_pairs(self) -> None:
+        names, pair = self.table["file_name"], self.table["pair"]
+
+        def duplicate(found: str) -> str:
+            first = self.rows[int(np.argmax(names.to_numpy() == found))]
+            return f"{found!r} is already in row {first}. A photo has one row: remove one of them."
+
+        self.refuse("file_name", names.duplicated(), duplicate)
+        self.refuse(
+            "pair",
+            pair == names,
+            lambda found: f"{found!r} is the row itself. Name the original, or empty it.",
+        )
+        known = {"", *names.tolist()}  # pandas' own isin takes seconds for 100,000 names
+        unknown = np.array([name not in known for name in pair.tolist()], dtype=bool)
+
+        def no_row(found: str) -> str:
+            own = names.iat[int(np.argmax(unknown))]  # a photo is never its own original
+            others = names[names != own]
+            return (
+                f"{found!r} names no row of this manifest.{did_you_mean(found, others)} "
+                "Add the original's row, or empty the cell."
+            )
+
+        self.refuse("pair", unknown, no_row)
+
+    def files(self, root: Path) -> None:
+        """Lists each folder once instead of asking for each file."""
+        present: dict[str, set[str]] = {}
+
+        def absent(name: str) -> bool:
+            folder, _, base = name.rpartition("/")
+            if folder not in present:
+                present[folder] = _files_in(root / folder)
+            return base not in present[folder]
+
+        def missing(name: str) -> str:
+            folder, stem = name.rpartition("/")[0], PurePosixPath(name).stem.lower()
+            alike = sorted(b for b in present[folder] if PurePosixPath(b).stem.lower() == stem)
+            hint = f" Did you mean {posixpath.join(folder, alike[0])!r}?" if alike else ""
+            return f"{name!r} is not a file in {root}.{hint} Restore the file or remove its row."
+
+        for column in ("file_name", "mask_file_name"):
+            bad = [name != "" and absent(name) for name in self.table[column].tolist()]
+            self.refuse(column, np.array(bad, dtype=bool), missing)
+
+
+def _wrong_path(found: str) -> str:
+    if "\\" in found:
+        return f"found {found!r}. Write the path with forward slashes."
+    if found.startswith("/") or found[1:2] == ":":
+        return f"found {found!r}, an absolute path. Write it relative to the manifest's folder."
+    normal = posixpath.normpath(found)
+    if normal.split("/")[0] == "..":
+        return f"found {found!r}, which leaves the manifest's folder. Move the file inside."
+    return f"found {found!r}. Write the same path as {normal!r}."
+
+
+def _files_in(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise ManifestError(
+            f"{folder}: cannot be listed ({error.strerror}). Check its permissions."
+        ) from error
+
+
+def _kinds_of(label: str) -> str:
+    return ", ".join(kind for kind, owner in KIND_LABELS.items() if owner == label)
+
+
+def near_match(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` probably misspells; capitals and spaces do not count."""
+    by_plain = {choice.strip().lower(): choice for choice in choices}
+    match = difflib.get_close_matches(word.strip().lower(), by_plain, n=1, cutoff=0.7)
+    return by_plain[match[0]] if match else None
+
+
+def did_you_mean(found: str, choices: Iterable[str]) -> str:
+    """The near match of a misspelt word as the end of a message; "" when there is none."""
+    near = near_match(found, choices)
+    return f" Did you mean {near!r}?" if near else ""
+
+
 def _interleaved(text: pd.DataFrame) -> pd.DataFrame:
-    """The rows so that the first hold each sort of row there is (which cells are empty, integers, other numbers,
-    booleans or words), and every stretch holds them in their shares."""
+    """Orders the rows so that every stretch has each sort of row in its share.
+
+    Rows are of one sort when the same cells are empty, integers, other numbers, booleans or words.
+    """
     sort = pd.DataFrame(0, index=text.index, columns=text.columns)
     for column in text.columns:
         words = text[column].str.strip().str.lower()

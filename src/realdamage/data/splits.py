@@ -1,5 +1,7 @@
-"""Splits that cannot leak: photos of one product, of one pair or of the same bytes stay together, and every kind and
-source is spread over all splits in the same shares.
+"""Splits that cannot leak.
+
+Photos of one product, of one pair or of the same bytes stay together, and every kind and source is
+spread over all splits in the same shares.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ _SPLIT_TABLE = ("file_name", "sha256", "group", "split")
 def components(table: pd.DataFrame) -> npt.NDArray[np.int64]:
     """A number per row, int [n]: equal for photos that must not be separated.
 
-    Photos hang together when they share a group, when one is the other's pair, when they share a pair, or when their
-    `sha256` is equal; and so on along the chain. Empty values join nothing. Numbered by the smallest file name, so the
+    Photos are linked when they share a group, a pair or their `sha256`, or when one is the other's
+    pair; and through others. Empty values link nothing. Numbered by the smallest file name, so the
     order of the rows does not matter.
     """
     keys = [
@@ -53,32 +55,34 @@ def assign_splits(
     seed: int,
     damaged: Mapping[str, float] | None = None,
 ) -> pd.Series:
-    """A split for every row, as a series named `split` with the table's index; the column `split` is not looked at.
+    """A split for every row, as a series named `split` with the table's index.
 
-    Components (see `components`) are dealt within each stratum (the kinds and sources they hold), the largest first,
-    to the split that lacks most photos; what one stratum leaves over, the next one settles. The same photos, fractions
-    and seed give the same splits in every order of rows.
+    Components are dealt within each stratum (the kinds and sources they hold), the largest first,
+    to the split that lacks most photos. Any remainder is carried over to the next stratum. The
+    order of the rows does not matter.
 
-    `fractions`: share of the photos per split, in 0..1, summing to 1; `damaged`: the same for groups with a really
-    damaged photo (None: as `fractions`), because false alarms are counted on these and a promise needs many of them.
-    Raises UsageError: a fraction or a split name is wrong; ManifestError: a split would stay empty.
+    fractions: share of the photos per split, in 0..1, summing to 1.
+    damaged: the same for groups with a really damaged photo; None: as `fractions`. False alarms
+        are counted on these, and a guarantee needs many of them.
+    Raises UsageError: a wrong fraction or split name. ManifestError: a split would stay empty.
     """
     damaged = fractions if damaged is None else damaged
     for given in (fractions, damaged):
         _check_fractions(given)
-    names = [
-        split for split in SPLITS if fractions.get(split, 0.0) > 0 or damaged.get(split, 0.0) > 0
-    ]
-    shares, damaged_shares = (
-        np.array([given.get(split, 0.0) for split in names]) for given in (fractions, damaged)
-    )
+    names = [split for split in SPLITS if fractions.get(split, 0) > 0 or damaged.get(split, 0) > 0]
+    shares = np.array([fractions.get(split, 0.0) for split in names])
+    damaged_shares = np.array([damaged.get(split, 0.0) for split in names])
     component = components(table)
     sizes = np.bincount(component)
+    held = (table["kind"] + "\t" + table["source"]).groupby(component)
+    stratum = held.agg(lambda values: "\n".join(sorted(set(values))))
+    holds_damage = (table["kind"] == "damaged").groupby(component).any()
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(sizes), dtype=np.int64)
     lacking = np.zeros(len(names))
-    for members, holds_damage in _strata(table, component):
-        lacking += (damaged_shares if holds_damage else shares) * sizes[members].sum()
+    for _, group in stratum.groupby(stratum, sort=True):
+        members = np.asarray(group.index, dtype=np.int64)
+        lacking += (damaged_shares if holds_damage[members[0]] else shares) * sizes[members].sum()
         shuffled = rng.permutation(members)
         for member in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
             chosen[member] = np.argmax(lacking)
@@ -86,64 +90,61 @@ def assign_splits(
     for position, split in enumerate(names):
         if not (chosen == position).any():
             raise ManifestError(
-                f"The split {split!r} (share {fractions.get(split, 0.0):g}) would get no photo: "
-                f"the {len(table)} photos form only {len(sizes)} groups that may not be separated. "
+                f"The split {split!r} (share {fractions.get(split, 0.0):g}) would get no photo: the"
+                f" {len(table)} photos form only {len(sizes)} groups that must not be separated. "
                 "Add groups, or raise that share."
             )
-    return pd.Series(
-        np.array(names, dtype=object)[chosen[component]], index=table.index, name="split"
-    )
+    assigned = np.array(names, dtype=object)[chosen[component]]
+    return pd.Series(assigned, index=table.index, name="split")
 
 
 def split_command(manifest: Manifest, folder: Path) -> str:
-    """The command that splits these photos, written into `folder`. Where neither `group` nor `pair` tells who belongs
-    together, an edit and its original would land on different sides, unless the photos are looked at."""
+    """The command that splits these photos, written into `folder`.
+
+    Without `group` and `pair`, only looking at the photos shows which edit belongs to which
+    original.
+    """
     table = manifest.table
-    told = (table["pair"] != "").any() or (table["group"] != table["file_name"]).any()
-    return f"realdamage split {folder}" + ("" if told else " --near-duplicates")
+    linked = (table["pair"] != "").any() or (table["group"] != table["file_name"]).any()
+    return f"realdamage split {folder}" + ("" if linked else " --near-duplicates")
 
 
 def check_splits(table: pd.DataFrame) -> None:
-    """Raises ManifestError: photos that hang together (see `components`) lie in different splits; names the first.
+    """Raises ManifestError: linked photos (see `components`) are in different splits.
 
-    Photos without a split are not looked at.
+    Photos without a split are ignored.
     """
-    component = pd.Series(components(table), index=table.index)
-    used = table["split"] != ""
-    crossing = table["split"][used].groupby(component[used]).transform("nunique") > 1
-    bad = table[used][crossing]
+    used = table[table["split"] != ""].assign(component=components(table)[table["split"] != ""])
+    bad = used[used.groupby("component")["split"].transform("nunique") > 1]
     if bad.empty:
         return
-    first = component[used][crossing].min()
-    together = bad[component[used][crossing] == first]
+    together = bad[bad["component"] == bad["component"].min()]
     a = together.iloc[0]
     b = together[together["split"] != a["split"]].iloc[0]
-    n_groups = component[used][crossing].nunique()
     raise ManifestError(
-        f"{a['file_name']!r} is in split {a['split']!r} and {b['file_name']!r} in {b['split']!r}, but they share a "
-        f"group, a pair or their bytes ({n_groups} such groups, {len(bad)} photos). Give each group one split, "
-        "or assign them anew: realdamage split FOLDER --overwrite."
+        f"{a['file_name']!r} is in split {a['split']!r} and {b['file_name']!r} in {b['split']!r}, "
+        f"but they share a group, a pair or their bytes ({bad['component'].nunique()} such groups, "
+        f"{len(bad)} photos). Give each group one split, or assign new ones: "
+        "realdamage split FOLDER --overwrite."
     )
 
 
 def write_split_table(path: str | Path, manifest: Manifest, table: pd.DataFrame) -> Path:
-    """Writes who is in which split apart from the photos: file_name, sha256, group, split of each row of `table`, so
-    that splits can be kept and published where the photos cannot. Reads every file for its digest."""
-    digests = [
-        hashlib.sha256(manifest.path(name).read_bytes()).hexdigest() for name in table["file_name"]
-    ]
-    rows = table[["file_name", "group", "split"]].assign(sha256=digests)
-    write_atomically(
-        path, rows[list(_SPLIT_TABLE)].to_csv(index=False, lineterminator="\n").encode()
-    )
+    """Writes file_name, sha256, group and split of each row of `table` as a CSV file.
+
+    So splits can be kept and published where the photos cannot. Reads every photo's bytes.
+    """
+    rows = table.assign(sha256=[_digest(manifest, name) for name in table["file_name"]])
+    text = rows[list(_SPLIT_TABLE)].to_csv(index=False, lineterminator="\n")
+    write_atomically(path, text.encode())
     return Path(path)
 
 
 def with_split_table(manifest: Manifest, path: str | Path) -> Manifest:
-    """The manifest with groups and splits as a split table says (see `write_split_table`); rows are found by name.
+    """The manifest with groups and splits from a split table (see `write_split_table`).
 
-    Raises ManifestError: no such table, a photo that it does not list, or one whose bytes are not those it was written
-    for: the splits would then hold other photos than the ones that were locked away.
+    Rows are matched by file name. Raises ManifestError: no such table, a photo that is not in it,
+    or one with other bytes: then the splits would not hold the photos that were set apart.
     """
     try:
         listed = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -151,27 +152,30 @@ def with_split_table(manifest: Manifest, path: str | Path) -> Manifest:
         raise ManifestError(f"{path}: the split table cannot be read ({error}).") from error
     if list(listed.columns) != list(_SPLIT_TABLE):
         raise ManifestError(
-            f"{path}: not a split table; its columns are {', '.join(listed.columns)}, not {', '.join(_SPLIT_TABLE)}. "
-            "Write one with: realdamage split DIR --output FILE"
+            f"{path}: not a split table; its columns are {', '.join(listed.columns)}, not "
+            f"{', '.join(_SPLIT_TABLE)}. Write one with: realdamage split DIR --output FILE"
         )
     by_name = listed.set_index("file_name")
     table = manifest.table
     missing = table.loc[~table["file_name"].isin(by_name.index), "file_name"]
     if len(missing):
         raise ManifestError(
-            f"{path}: {missing.iloc[0]!r} of {manifest.root} is not in the split table ({len(missing)} such photos). "
-            "Write the table anew: realdamage split DIR --output FILE --overwrite"
+            f"{path}: {missing.iloc[0]!r} of {manifest.root} is not in the split table "
+            f"({len(missing)} such photos). "
+            "Write a new table: realdamage split DIR --output FILE --overwrite"
         )
     found = by_name.loc[table["file_name"]]
     for name, digest in zip(table["file_name"], found["sha256"], strict=True):
-        if hashlib.sha256(manifest.path(name).read_bytes()).hexdigest() != digest:
+        if _digest(manifest, name) != digest:
             raise ManifestError(
-                f"{manifest.path(name)}: not the photo that {path} was written for; its bytes differ."
+                f"{manifest.path(name)}: its bytes differ from those of the photo in {path}."
             )
-    return replace(
-        manifest,
-        table=table.assign(group=found["group"].to_numpy(), split=found["split"].to_numpy()),
-    )
+    columns = {column: found[column].to_numpy() for column in ("group", "split")}
+    return replace(manifest, table=table.assign(**columns))
+
+
+def _digest(manifest: Manifest, name: str) -> str:
+    return hashlib.sha256(manifest.path(name).read_bytes()).hexdigest()
 
 
 def _check_fractions(fractions: Mapping[str, float]) -> None:
@@ -181,25 +185,8 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
                 f"Unknown split {split!r} among the fractions; allowed: {', '.join(SPLITS)}."
             )
         if not 0 <= share <= 1:
-            raise UsageError(f"The fraction of split {split!r} is {share}; it must lie in 0..1.")
+            raise UsageError(f"The fraction of split {split!r} is {share}; it must be in 0..1.")
     total = math.fsum(fractions.values())
     if abs(total - 1) > 1e-6:
         shares = ", ".join(f"{split}={share:g}" for split, share in fractions.items())
         raise UsageError(f"The fractions of the splits sum to {total:g}, not to 1: {shares}.")
-
-
-def _strata(
-    table: pd.DataFrame, component: npt.NDArray[np.int64]
-) -> list[tuple[npt.NDArray[np.int64], bool]]:
-    """The component numbers of each stratum (those that hold the same kinds of the same sources), and whether it holds
-    really damaged photos."""
-    held = (table["kind"] + "\t" + table["source"]).groupby(component)
-    signature = held.agg(lambda values: "\n".join(sorted(set(values))))
-    strata = signature.groupby(signature, sort=True)
-    return [
-        (
-            np.asarray(members.index, dtype=np.int64),
-            any(line.startswith("damaged\t") for line in kinds.split("\n")),
-        )
-        for kinds, members in strata
-    ]

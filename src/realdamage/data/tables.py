@@ -1,5 +1,6 @@
-"""Tables as files hold them, read into words: a CSV, JSONL or Parquet file becomes columns of strings with the number
-of each row, so that every later check can name file and row and nobody guesses a type.
+"""Reads CSV, JSONL and Parquet files into columns of strings.
+
+The number of each row is kept, so that every later check can name file and row. No type is guessed.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
 class RawTable(NamedTuple):
-    """A table before its columns mean anything to us.
+    """A table as its file has it, before its columns are checked or mapped.
 
-    `frame`: every value a string, "" where the file had none; `rows` int [n]: the number of each row in the file, for
-    the messages (the line in a text file, the position from 1 in Parquet); `path`: of the file.
+    frame: every value a string, "" where the file had none.
+    rows: int [n], each row's number in the file: its line, or its position from 1 in Parquet.
     """
 
     frame: pd.DataFrame
@@ -35,28 +36,37 @@ class RawTable(NamedTuple):
 
 
 def read_table(path: Path) -> RawTable:
-    """Reads a file by its ending. Booleans become "true" and "false", lists and objects JSON; columns that hold bytes
-    are left out with a warning. Raises ManifestError: cannot be read, broken (naming the row), or no rows."""
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    """Reads a file by its suffix.
+
+    Booleans become "true" and "false", lists and objects JSON. Columns without a name (the index
+    that pandas writes) and columns of bytes are left out.
+    Raises ManifestError: unreadable, broken (names the row), a column name twice, or no rows.
+    """
+    readers = dict(zip(TABLE_SUFFIXES, (_read_csv, _read_jsonl, _read_parquet), strict=True))
     if path.suffix.lower() not in readers:
         raise ManifestError(
-            f"{path}: not a table ({', '.join(TABLE_SUFFIXES)}). Name one, or the folder of the photos."
+            f"{path}: not a table ({', '.join(TABLE_SUFFIXES)}). "
+            "Name a table, or the folder of the photos."
         )
-    table = readers[path.suffix.lower()](path)
-    if table.frame.empty:
-        raise ManifestError(f"{path}: no rows. Add one row per photo.")
-    for column in table.frame.columns:
-        if list(table.frame.columns).count(column) > 1:
+    columns, records, rows = readers[path.suffix.lower()](path)
+    for column in columns:
+        if column and columns.count(column) > 1:
             raise ManifestError(
                 f"{path}, row 1: the column {column!r} occurs twice. Keep one of them."
             )
-    return table
+    if not records:
+        raise ManifestError(f"{path}: no rows. Add one row per photo.")
+    frame = pd.DataFrame(records, columns=columns, dtype=str)
+    return RawTable(frame.drop(columns=[""], errors="ignore"), np.array(rows, np.int64), path)
 
 
-def read_csv(path: Path) -> tuple[list[str], list[list[str]], npt.NDArray[np.int64]]:
-    """Column names, records and the line each record starts on (1 = the column names). Raises ManifestError."""
-    # The csv module, not pandas: it keeps line numbers, refuses ragged rows and never guesses a type.
-    reader = csv.reader(io.StringIO(_text(path, "CSV UTF-8"), newline=""), strict=True)
+_Content = tuple[list[str], list[list[str]], list[int]]
+"""Column names, records and row numbers."""
+
+
+def _read_csv(path: Path) -> _Content:
+    # The csv module, not pandas: it keeps line numbers, refuses ragged rows and guesses no type.
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     records: list[list[str]] = []
     rows: list[int] = []
     columns: list[str] = []
@@ -65,12 +75,12 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]], npt.NDArray[np.int
         columns = next(reader, [])
         line = reader.line_num + 1
         for record in reader:
+            if record and len(record) != len(columns):
+                raise ManifestError(
+                    f"{path}, row {line}: {len(record)} values, but there are {len(columns)} "
+                    "columns. Put values that hold a comma or a quote between double quotes."
+                )
             if record:
-                if len(record) != len(columns):
-                    raise ManifestError(
-                        f"{path}, row {line}: {len(record)} values, but there are {len(columns)} columns. "
-                        "Put values that hold a comma or a quote between double quotes."
-                    )
                 records.append(record)
                 rows.append(line)
             line = reader.line_num + 1
@@ -78,28 +88,19 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]], npt.NDArray[np.int
         raise ManifestError(
             f"{path}, row {line}: not valid CSV ({error}). Check the quotes in that row."
         ) from error
-    return columns, records, np.asarray(rows, dtype=np.int64)
+    for separator in ";\t|":
+        if len(columns) == 1 and separator in columns[0]:
+            raise ManifestError(
+                f"{path}: the values seem to be separated by {separator!r}. "
+                "Save the file with commas."
+            )
+    return columns, records, rows
 
 
-def _read_csv(path: Path) -> RawTable:
-    columns, records, rows = read_csv(path)
-    separator = next(
-        (mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None
-    )
-    if separator:
-        raise ManifestError(
-            f"{path}: the values seem to be separated by {separator!r}. Save the file with commas."
-        )
-    frame = pd.DataFrame(records, columns=columns, dtype=str)
-    return RawTable(
-        frame.drop(columns=[""], errors="ignore"), rows, path
-    )  # the index that pandas writes has no name
-
-
-def _read_jsonl(path: Path) -> RawTable:
+def _read_jsonl(path: Path) -> _Content:
     rows: list[int] = []
-    objects: list[dict[str, str]] = []
-    for line, text in enumerate(_text(path, "UTF-8").split("\n"), start=1):
+    objects: list[dict[str, Any]] = []
+    for line, text in enumerate(_text(path).split("\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -110,48 +111,38 @@ def _read_jsonl(path: Path) -> RawTable:
             ) from error
         if not isinstance(found, dict):
             raise ManifestError(
-                f"{path}, row {line}: found {text.strip()[:40]!r}, not an object. Write one object per line, such as "
-                '{"file_name": "box.jpg", "label": "real"}.'
+                f"{path}, row {line}: found {text.strip()[:40]!r}, not an object. Write one object "
+                'per line, such as {"file_name": "box.jpg", "label": "real"}.'
             )
-        objects.append(
-            {key: value if isinstance(value, str) else _word(value) for key, value in found.items()}
-        )
+        objects.append(found)
         rows.append(line)
     columns = list(dict.fromkeys(key for each in objects for key in each))
-    frame = pd.DataFrame(
-        {column: [each.get(column, "") for each in objects] for column in columns}, dtype=str
-    )
-    return RawTable(frame, np.asarray(rows, dtype=np.int64), path)
+    return columns, [[_word(each.get(key)) for key in columns] for each in objects], rows
 
 
-def _read_parquet(path: Path) -> RawTable:
+def _read_parquet(path: Path) -> _Content:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(path)
-        holds_bytes = [field.name for field in schema if _holds_bytes(field.type)]
-        if holds_bytes:
-            logger.warning(
-                "%s: left out %s, which hold bytes; photos are read from files of their own",
-                path,
-                holds_bytes,
-            )
-        # pandas keeps its index as a column of this name; it says nothing about a photo.
+        of_bytes = [field.name for field in schema if _holds_bytes(field.type)]
+        # pandas saves its index as a column of this name.
         wanted = [
             name
             for name in schema.names
-            if name not in holds_bytes and not name.startswith("__index_level_")
+            if name not in of_bytes and not name.startswith("__index_level_")
         ]
         table = pq.read_table(path, columns=wanted)
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(
             f"{path}: cannot be read as Parquet ({error}). Write the file again."
         ) from error
-    frame = pd.DataFrame(
-        {name: _words(table.column(name)) for name in table.column_names}, dtype=str
-    )
-    return RawTable(frame, np.arange(table.num_rows, dtype=np.int64) + 1, path)
+    if of_bytes:
+        logger.warning("%s: ignored %s: bytes are not read, only photo files", path, of_bytes)
+    columns = [_words(table.column(name)) for name in wanted]
+    records = [list(record) for record in zip(*columns, strict=True)]
+    return wanted, records, list(range(1, table.num_rows + 1))
 
 
 def _words(column: Any) -> list[str]:
@@ -167,16 +158,8 @@ def _words(column: Any) -> list[str]:
 
 
 def _holds_bytes(kind: Any) -> bool:
-    import pyarrow as pa
-
     inner = [kind.field(index).type for index in range(kind.num_fields)]
-    binary = (
-        pa.types.is_binary,
-        pa.types.is_large_binary,
-        pa.types.is_fixed_size_binary,
-        pa.types.is_binary_view,
-    )
-    return any(is_kind(kind) for is_kind in binary) or any(_holds_bytes(field) for field in inner)
+    return "binary" in str(kind) or any(_holds_bytes(field) for field in inner)
 
 
 def _word(value: Any) -> str:
@@ -186,7 +169,7 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _text(path: Path, wanted: str) -> str:
+def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -198,5 +181,6 @@ def _text(path: Path, wanted: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ManifestError(
-            f"{path}, row {line}: not UTF-8 (byte 0x{content[error.start]:02x}). Save the file as {wanted}."
+            f"{path}, row {line}: not UTF-8 (byte 0x{content[error.start]:02x}). "
+            "Save the file as UTF-8."
         ) from error

@@ -1,4 +1,4 @@
-"""The words a manifest may use, in one place, because the reader, the synthesis recipes and the metrics must agree.
+"""The words a manifest may use. The reader, the synthesis recipes and the metrics share them.
 
 Every tuple is ordered: it is the order of the columns in a file, or of the rows in a printed table.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 LABELS = ("real", "synthetic")
 
-# Which label each kind belongs to; the keys are the kinds.
+# Kind -> the label it belongs to.
 KIND_LABELS = {
     "original": "real",
     "damaged": "real",
@@ -35,8 +35,9 @@ DAMAGES = (
 
 SPLITS = ("train", "val", "test", "policy")
 
-# The image codecs of our recipes, by family. They write into a photo what a generator's last stage writes,
-# but no fraudster uses them alone: figures on them say nothing about the generators that people do use.
+# The image codecs of our recipes, by family. They write into a photo what a generator's last stage
+# writes, but nobody commits fraud with them alone: figures on them say nothing about the
+# generators that people use.
 CODECS = {
     "taesd": ("taesd", "taesdxl", "taesd3"),
     "house": ("house",),
@@ -65,7 +66,7 @@ KNOWN_COLUMNS = (
     "licence",
 )
 
-# Columns with a closed list of values; optional ones may also be empty.
+# Columns with a closed list of values. Columns that are not required may also be empty.
 ALLOWED_VALUES = {
     "label": LABELS,
     "kind": KINDS,

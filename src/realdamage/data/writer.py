@@ -1,7 +1,7 @@
-"""The one writer: every photo of a group leaves through the same crop, size, quantisation tables and sub-sampling.
+"""Writes all photos of a group with the same crop, size, quantisation tables and sub-sampling.
 
-A detector must not be able to tell an edit from its original by how the file was saved. So the numbers are drawn once
-for a group, and the random crop offset moves the 8×8 grid of the old JPEG, which then tells nothing either.
+A detector must not be able to tell an edit from its original by how the file was saved. So the
+numbers are drawn once for a group, and the random crop offset moves the 8×8 grid of the old JPEG.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from realdamage.errors import SynthesisError
 from realdamage.files import write_atomically
@@ -30,15 +30,18 @@ MAX_OFFSET = 8
 
 @dataclass(frozen=True)
 class EarlierSave:
-    """A JPEG save before the last one, so that photos without a compressed past get one too: quantisation tables,
-    chroma sub-sampling, and how far (y, x), in 1..7 pixels, its 8×8 grid lies off that of the last save."""
+    """A JPEG save before the last one, for photos without a compressed past.
+
+    subsampling: as in `SaveSettings`.
+    shift: (y, x) in 1..7 pixels, how far its 8×8 grid is off that of the last save.
+    """
 
     tables: Tables
     subsampling: int
     shift: tuple[int, int]
 
     def apply(self, rgb: RGB) -> RGB:
-        """What uint8 [h, w, 3] looks like after that save, at the same size."""
+        """uint8 [h, w, 3] after that save, at the same size."""
         (y, x), (height, width) = self.shift, rgb.shape[:2]
         padded = np.pad(rgb, ((y, 0), (x, 0), (0, 0)), mode="edge")
         with Image.open(io.BytesIO(_jpeg(padded, self.tables, self.subsampling))) as image:
@@ -47,8 +50,12 @@ class EarlierSave:
 
 @dataclass(frozen=True)
 class SaveSettings:
-    """How the photos of one group are saved: crop offset (y, x) in pixels, JPEG quantisation tables, chroma
-    sub-sampling (0: 4:4:4, 2: 4:2:0), and the save before it, if there is to be one."""
+    """How the photos of one group are saved.
+
+    offset: of the crop, (y, x) in pixels below `MAX_OFFSET`.
+    subsampling: of the chroma; 0: 4:4:4, 1: 4:2:2, 2: 4:2:0.
+    earlier: a save before this one, if any.
+    """
 
     offset: tuple[int, int]
     tables: Tables
@@ -56,8 +63,7 @@ class SaveSettings:
     earlier: EarlierSave | None = None
 
     def crop(self, pixels: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
-        """Drops the offset at the top left and what is left of a period at the bottom right, the same for every
-        photo."""
+        """Cuts `MAX_OFFSET` pixels off each axis: the offset at the start, the rest at the end."""
         height, width = pixels.shape[:2]
         y, x = self.offset
         return pixels[y : height - (MAX_OFFSET - y), x : width - (MAX_OFFSET - x)]
@@ -65,16 +71,16 @@ class SaveSettings:
 
 @dataclass(frozen=True)
 class TablePool:
-    """Quantisation tables to draw from: those of given photos, or those of a range of JPEG qualities."""
+    """Quantisation tables to draw from, each with its sub-sampling."""
 
     entries: tuple[tuple[Tables, int], ...]
 
     @classmethod
     def of_qualities(cls, low: int, high: int) -> TablePool:
-        """Tables of libjpeg's qualities low..high (1..95), each with 4:2:0 and 4:4:4."""
+        """Tables of libjpeg's qualities low..high (1..100), each with 4:4:4 and 4:2:0."""
         if not 1 <= low <= high <= 100:
             raise SynthesisError(
-                f"recipe.writer.quality=[{low}, {high}]: must rise and lie in 1..100"
+                f"recipe.writer.quality=[{low}, {high}]: must rise and be in 1..100"
             )
         return cls(tuple((_tables(quality), s) for quality in range(low, high + 1) for s in (0, 2)))
 
@@ -82,34 +88,30 @@ class TablePool:
     def of_photos(
         cls, paths: Sequence[Path], limit: int = 200, fallback: TablePool | None = None
     ) -> TablePool:
-        """Tables of the JPEG files among `paths` (at most `limit` of them, evenly spaced); `fallback` when there are
-        none. Raises SynthesisError: none, and no `fallback`."""
+        """Tables of the JPEG files among `paths`, at most `limit` of them, evenly spaced.
+
+        fallback: returned when there are none. Raises SynthesisError: none, and no `fallback`.
+        """
         entries: list[tuple[Tables, int]] = []
         for path in paths[:: max(1, len(paths) // limit)]:
             with Image.open(path) as image:
-                quantization: dict[int, list[int]] = getattr(image, "quantization", {})
-                if image.format == "JPEG" and quantization:
-                    from PIL import JpegImagePlugin
-
+                tables = _tables_of(image)
+                if image.format == "JPEG" and tables:
                     subsampling = JpegImagePlugin.get_sampling(image)
-                    tables = tuple(tuple(table) for _, table in sorted(quantization.items()))
-                    # Greyscale files have one table and no sub-sampling; ours are always in colour.
-                    entries.append(
-                        (
-                            tables if len(tables) > 1 else tables * 2,
-                            subsampling if subsampling in (0, 1, 2) else 2,
-                        )
-                    )
+                    # Greyscale files have one table and no sub-sampling; ours are always RGB.
+                    both = tables if len(tables) > 1 else tables * 2
+                    entries.append((both, subsampling if subsampling in (0, 1, 2) else 2))
         if not entries and fallback is not None:
             return fallback
         if not entries:
             raise SynthesisError(
-                "recipe.writer.quality is null, but no source photo is a JPEG; give a range such as [75, 95]"
+                "recipe.writer.quality is null, but no source photo is a JPEG; "
+                "give a range such as [75, 95]"
             )
         return cls(tuple(entries))
 
     def draw(self, rng: np.random.Generator, *, earlier: bool = False) -> SaveSettings:
-        """Settings for one group; with `earlier`, also a save before the last one, from the same pool."""
+        """Settings for one group; with `earlier`, also a save before, from the same pool."""
         tables, subsampling = self.entries[int(rng.integers(len(self.entries)))]
         y, x = (int(value) for value in rng.integers(0, MAX_OFFSET, 2))
         if not earlier:
@@ -117,13 +119,6 @@ class TablePool:
         before = self.entries[int(rng.integers(len(self.entries)))]
         down, right = (int(value) for value in rng.integers(1, MAX_OFFSET, 2))
         return SaveSettings((y, x), tables, subsampling, EarlierSave(*before, (down, right)))
-
-
-def _tables(quality: int) -> Tables:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=quality)
-    with Image.open(buffer) as image:
-        return tuple(tuple(table) for _, table in sorted(image.quantization.items()))  # type: ignore[attr-defined]
 
 
 def save_photo(path: Path, rgb: RGB, settings: SaveSettings) -> bytes:
@@ -136,17 +131,28 @@ def save_photo(path: Path, rgb: RGB, settings: SaveSettings) -> bytes:
     return data
 
 
-def _jpeg(rgb: RGB, tables: Tables, subsampling: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(
-        buffer, "JPEG", qtables=[list(table) for table in tables], subsampling=subsampling
-    )
-    return buffer.getvalue()
-
-
 def save_mask(path: Path, mask: Mask, settings: SaveSettings) -> None:
     """Writes bool [h, w] as a PNG of 0 and 255, cropped like its photo."""
     buffer = io.BytesIO()
     pixels = np.where(mask, 255, 0).astype(np.uint8)
     Image.fromarray(settings.crop(pixels)).save(buffer, "PNG", optimize=True)
     write_atomically(path, buffer.getvalue())
+
+
+def _tables(quality: int) -> Tables:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as image:
+        return _tables_of(image)
+
+
+def _tables_of(image: Image.Image) -> Tables:
+    found: dict[int, list[int]] = getattr(image, "quantization", None) or {}
+    return tuple(tuple(table) for _, table in sorted(found.items()))
+
+
+def _jpeg(rgb: RGB, tables: Tables, subsampling: int) -> bytes:
+    buffer = io.BytesIO()
+    qtables = [list(table) for table in tables]
+    Image.fromarray(rgb).save(buffer, "JPEG", qtables=qtables, subsampling=subsampling)
+    return buffer.getvalue()

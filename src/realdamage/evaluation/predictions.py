@@ -19,8 +19,7 @@ from realdamage.core.policy import Outcome
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import Photo, PixelSpec, read_photo
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
-from realdamage.data.manifest import LABELS, Manifest, read_mask
-from realdamage.data.masks import patch_share
+from realdamage.data.manifest import LABELS, Manifest, patch_share, read_mask
 from realdamage.errors import ConfigError, RealDamageError, UsageError
 from realdamage.files import csv_line, unescape_cell, write_atomically
 

@@ -24,7 +24,7 @@ from realdamage.core.overlay import draw_overlay
 from realdamage.core.policy import Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import read_photo
-from realdamage.data.audit_report import AuditReport
+from realdamage.data.audit import AuditReport
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT
 from realdamage.data.vocabulary import KINDS, LABELS

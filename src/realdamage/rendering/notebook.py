@@ -24,7 +24,7 @@ from realdamage.core.policy import Calibration, Policy
 from realdamage.core.quality import file_jpeg_quality
 from realdamage.core.tiles import Cover, Photo, read_photo
 from realdamage.core.verdict import Verdict
-from realdamage.data.audit_report import AuditReport
+from realdamage.data.audit import AuditReport
 from realdamage.data.duplicates import Grouping
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts

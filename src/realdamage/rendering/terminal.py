@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from realdamage.claims.decide import Claim
-    from realdamage.data.audit_report import AuditReport, ShortcutTest
+    from realdamage.data.audit import AuditReport, ShortcutTest
     from realdamage.evaluation.calibration import CalibrationSummary
     from realdamage.evaluation.compare import Comparison
     from realdamage.evaluation.economics import ThresholdChoice

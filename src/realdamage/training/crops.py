@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from realdamage.core.tiles import PixelSpec, limit_side, pad_to_patches, read_photo
 from realdamage.data.degradations import Degradation
-from realdamage.data.manifest import Manifest, read_mask
-from realdamage.data.masks import patch_share
+from realdamage.data.manifest import Manifest, patch_share, read_mask
 
 RGB = npt.NDArray[np.uint8]
 Share = npt.NDArray[np.float32]

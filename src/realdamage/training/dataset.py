@@ -20,8 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from realdamage.core.tiles import PixelSpec, cover
 from realdamage.data.degradations import Degradations
-from realdamage.data.manifest import Manifest
-from realdamage.data.masks import patch_share
+from realdamage.data.manifest import Manifest, patch_share
 from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.schema import DataConfig
 from realdamage.training.crops import View, crops_label, cut_alike, read_view, tile_label
