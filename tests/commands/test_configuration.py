@@ -41,7 +41,7 @@ from realdamage.errors import ConfigError, PhotoError
         ("train", "model=dinov2_smal", "dinov2_smal", "did you mean model=dinov2_small?"),
         ("evaluate", "data.splt=val", "splt", "did you mean data.split?"),
         ("export", "tolerence=1", "tolerence", "did you mean tolerance?"),
-        ("synthesize", "recipe.source.grups=1", "grups", "did you mean recipe.source.groups?"),
+        ("synthesize", "recipe.source.croop=1", "croop", "did you mean recipe.source.crop?"),
         ("synthesize", "+recipe=quick", "quick", "did you mean recipe=quickstart?"),
         ("evaluate", "robustness=standrad", "standrad", "did you mean robustness=standard?"),
     ],
@@ -87,7 +87,7 @@ def test_a_value_of_the_wrong_type_names_key_and_value() -> None:
         ("synthesize", ["+recipe=referense"], "did you mean recipe=reference?"),
         ("train", ["model.lr="], "model.lr"),
         ("export", [], "checkpoint"),
-        ("synthesize", [], "recipe.name"),
+        ("synthesize", [], "recipe.source.root"),
     ],
 )
 def test_the_commands_exit_with_2_and_no_stack_trace(

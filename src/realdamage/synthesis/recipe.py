@@ -18,7 +18,7 @@ from typing import Any
 from realdamage.data.readers import Reader, find_layout, read_dataset
 from realdamage.data.splits import components, with_split_table
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES
-from realdamage.errors import SynthesisError
+from realdamage.errors import ConfigError, SynthesisError
 from realdamage.synthesis.engine import GeneratorSettings, engine_class
 
 log = logging.getLogger(__name__)
@@ -129,9 +129,10 @@ class Recipe:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def check(self) -> None:
-        """Raises SynthesisError for a value that is not allowed, naming its key."""
+        """Raises SynthesisError for a value that is not allowed, naming its key, and ConfigError
+        without a folder of photos."""
         if not self.source.root:
-            raise SynthesisError("recipe.source.root is empty: give the folder of the real photos")
+            raise ConfigError("recipe.source.root is empty: give the folder of the real photos")
         for condition, shares in self.shares.items():
             if condition not in (*CONDITIONS, "default"):
                 allowed = f"{', '.join(CONDITIONS)}, default"
