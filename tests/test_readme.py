@@ -15,7 +15,8 @@ from realdamage.service.settings import Settings, option_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/README.md")
-PAGES += ("src/realdamage/service/README.md", "src/realdamage/evaluation/README.md")COMMANDS = get_command(app.commands).commands  # type: ignore[attr-defined]
+PAGES += ("src/realdamage/service/README.md", "src/realdamage/evaluation/README.md")
+COMMANDS = get_command(app.commands).commands  # type: ignore[attr-defined]
 SERVE = {option_of(name) for name in Settings.model_fields} | {"--hash-key"}
 
 
@@ -36,9 +37,11 @@ def test_every_command_exists(page: str) -> None:
             assert options <= (SERVE if words[0] == "serve" else known), words
         elif program.startswith("realdamage-"):
             keys = [word for word in words if not word.startswith("-")]
-            compose(program.partition("-")[2], [re.sub(r"=([\d.]+),.*", r"=\1", key) for key in keys])
+            overrides = [re.sub(r"=([\d.]+),.*", r"=\1", key) for key in keys]
+            compose(program.partition("-")[2], overrides)
         elif program == "make":
-            text, targets = (ROOT / "Makefile").read_text("utf-8"), [w for w in words if "=" not in w]
+            text = (ROOT / "Makefile").read_text("utf-8")
+            targets = [word for word in words if "=" not in word]
             assert [name for name in targets if f"\n{name}:" not in text] == []
         elif words and words[0].endswith(".py"):
             assert (ROOT / words[0]).is_file(), words
