@@ -145,7 +145,7 @@ def _digest(config: EvaluateConfig) -> str:
 
 
 def _policy_digest(checkpoint: Path) -> str:
-    """Of what a model file says beside its graph; "" for a .ckpt, as for its graph."""
+    """Digest of what a model file holds besides its graph; "" for a .ckpt."""
     return "" if checkpoint.suffix == ".ckpt" else stored_policy_sha256(checkpoint.read_bytes())
 
 
