@@ -1,5 +1,6 @@
-"""What all rooms' tests share: photos made from numbers, a small set of real and synthetic photos, and the commands run
-in this very process, with a network so small that a whole training run takes a second.
+"""What the tests of all packages share: photos made from numbers, a small set of real and synthetic
+photos, and the commands run in this process, with a network so small that a whole training run
+takes a second.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-# Before numpy and torch look: on networks this small two threads cost more than they bring, and beside other work on
-# the same processors ten times as much, as they wait for each other.
+# Before numpy and torch look: on networks this small two threads cost more than they bring, and on
+# busy processors ten times as much, as they wait for each other.
 if "--benchmark-enable" not in sys.argv:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,7 +36,8 @@ from realdamage.data.manifest import write_manifest
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# A shell that starts the tests in the background makes them ignore Ctrl-C, and with them every process that they start.
+# A shell that starts the tests in the background makes them, and every process that they start,
+# ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     with contextlib.suppress(ValueError):  # only the main thread may
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -83,13 +85,15 @@ def photo_factory() -> PhotoFactory:
 
 @pytest.fixture(scope="session")
 def signing() -> Any:
-    """A `Signing` of tests/signing.py: `signing.sign("digitalCapture", data=jpeg)`, and its authority's certificate."""
+    """A `Signing` of tests/signing.py: `signing.sign("digitalCapture", data=jpeg)`, and its
+    authority's certificate."""
     return runpy.run_path(str(Path(__file__).with_name("signing.py")))["Signing"]()
 
 
 @pytest.fixture(scope="session")
 def red_network() -> bytes:
-    """A network that sees redness: evidence of a patch = (mean red - mean blue) / 16, logit = its mean."""
+    """A network that sees redness: evidence of a patch = (mean red - mean blue) / 16, logit = its
+    mean."""
     model = onnx.parser.parse_model(
         (Path(__file__).parent / "core" / "redness.onnx.txt").read_text()
     )
@@ -99,7 +103,8 @@ def red_network() -> bytes:
 
 @pytest.fixture(scope="session")
 def save_red_model(red_network: bytes) -> SaveRedModel:
-    """`save_red_model(path, **changes)`: that network as a calibrated model, some of its metadata changed."""
+    """`save_red_model(path, **changes)`: that network as a calibrated model, some of its metadata
+    changed."""
     metadata = ModelMetadata(
         pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
         pooling=Pooling(),
@@ -128,11 +133,13 @@ def _generated(rgb: RGB) -> RGB:
 
 @pytest.fixture(scope="session")
 def write_set(photo_factory: PhotoFactory) -> WriteSet:
-    """`write_set(root, groups=16, splits=True)` writes PNG photos of 96 to 160 px, their masks and the manifest.
+    """`write_set(root, groups=16, splits=True)` writes PNG photos of 96 to 160 px, their masks and
+    the manifest.
 
-    Every group has a real photo (every second one damaged) and a synthetic pair with a mask, identical outside of it;
-    every fourth also has an `ai_whole`, a `pasted` or an `annotated` photo. Of 16 groups 8 train, 4 are val, 4 test.
-    Neither source nor condition tells the labels apart: the set passes the audit.
+    Every group has a real photo (every second one damaged) and a synthetic pair with a mask,
+    identical outside of it; every fourth also has an `ai_whole`, a `pasted` or an `annotated`
+    photo. Of 16 groups 8 train, 4 are val, 4 test. Neither source nor condition separates the
+    labels: the set passes the audit.
     """
 
     def write(root: Path, groups: int = 16, *, splits: bool = True) -> Path:
@@ -202,7 +209,8 @@ def tiny_manifest(write_set: WriteSet, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_manifest: Path) -> TinyConfig:
-    """`tiny_config(run_folder, "seed=1", …)`: the configuration of a small training run on `tiny_manifest`."""
+    """`tiny_config(run_folder, "seed=1", …)`: the configuration of a small training run on
+    `tiny_manifest`."""
     from realdamage.configuration import compose
 
     def make(run: Path, *overrides: str) -> DictConfig:
@@ -215,7 +223,8 @@ def tiny_config(tiny_manifest: Path) -> TinyConfig:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished training run: best.ckpt, last.ckpt, config.yaml, logs; tests must not change it."""
+    """The folder of a finished training run: best.ckpt, last.ckpt, config.yaml, logs; tests must
+    not change it."""
     from realdamage.commands import train
 
     folder = tmp_path_factory.mktemp("run") / "tiny"
@@ -225,7 +234,8 @@ def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_run` as an exported, uncalibrated model file, alone in its folder; tests must not change it."""
+    """`tiny_run` as an exported, uncalibrated model file, alone in its folder; tests must not
+    change it."""
     from realdamage.commands import export
     from realdamage.configuration import compose
 
@@ -243,7 +253,8 @@ def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Finished]:
-    """`run_command("train", "name=x", …)` runs a Hydra command as typed, in `tmp_path`, in this process."""
+    """`run_command("train", "name=x", …)` runs a Hydra command as typed, in `tmp_path`, in this
+    process."""
     import importlib
 
     monkeypatch.chdir(tmp_path)

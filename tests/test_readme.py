@@ -1,5 +1,7 @@
 """Every command in the documents exists, with its options, configuration keys and files."""
 
+from __future__ import annotations
+
 import re
 import shlex
 from pathlib import Path
@@ -12,27 +14,34 @@ from realdamage.configuration import compose
 from realdamage.service.settings import Settings, option_of
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/README.md")
 PAGES += ("src/realdamage/service/README.md", "src/realdamage/evaluation/README.md")
 COMMANDS = get_command(app.commands).commands  # type: ignore[attr-defined]
 SERVE = {option_of(name) for name in Settings.model_fields} | {"--hash-key"}
 
 
+def calls(page: str) -> list[list[str]]:
+    """The words of each command in the page's blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    parts = [re.split(r"[|;]|&&|>>?", " ".join(shlex.split(line, comments=True))) for line in lines]
+    return [words for part in parts for one in part if (words := one.split())]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_exists(page: str) -> None:
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
-    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-        words = " ".join(shlex.split(line, comments=True))
-        for program, *rest in filter(None, map(str.split, re.split(r"[|;]|&&|>+", words))):
-            if program == "realdamage":
-                known = {name for one in COMMANDS[rest[0]].params for name in one.opts}
-                known |= SERVE if rest[0] == "serve" else set()
-                assert {word for word in rest if word.startswith("--")} <= known, line
-            elif program.startswith("realdamage-"):
-                keys = [re.sub(r"=([\d.]+),.*", r"=\1", one) for one in rest if one[0] != "-"]
-                compose(program.partition("-")[2], keys)
-            elif program == "make":
-                assert {word for word in rest if "=" not in word} <= set(targets), line
-            elif rest and rest[0].endswith(".py"):
-                assert (ROOT / rest[0]).is_file(), line
+    for program, *words in calls(page):
+        options = {word for word in words if word.startswith("--")}
+        if program == "realdamage":
+            known = {name for one in COMMANDS[words[0]].params for name in one.opts}
+            assert options <= (SERVE if words[0] == "serve" else known), words
+        elif program.startswith("realdamage-"):
+            keys = [word for word in words if not word.startswith("-")]
+            overrides = [re.sub(r"=([\d.]+),.*", r"=\1", key) for key in keys]
+            compose(program.partition("-")[2], overrides)
+        elif program == "make":
+            text = (ROOT / "Makefile").read_text("utf-8")
+            targets = [word for word in words if "=" not in word]
+            assert [name for name in targets if f"\n{name}:" not in text] == []
+        elif words and words[0].endswith(".py"):
+            assert (ROOT / words[0]).is_file(), words

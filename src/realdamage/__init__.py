@@ -1,4 +1,4 @@
-"""Tells photographs of real damage from AI-synthesized damage on product photos.
+"""Distinguishes real damage from AI-synthesized damage on product photos.
 
 The names below load on first use, so that `import realdamage` is fast.
 """

@@ -1,4 +1,7 @@
-"""`python src/realdamage/evaluate.py …`: score photos with a checkpoint or model file and measure. The command is in commands/evaluate.py."""
+"""`python src/realdamage/evaluate.py …`: score photos with a checkpoint or model file and measure.
+
+The command is in commands/evaluate.py.
+"""
 
 from realdamage.commands.evaluate import main
 

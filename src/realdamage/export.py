@@ -1,4 +1,7 @@
-"""`python src/realdamage/export.py …`: write a checkpoint as one ONNX file. The command is in commands/export.py."""
+"""`python src/realdamage/export.py …`: write a checkpoint as one ONNX file.
+
+The command is in commands/export.py.
+"""
 
 from realdamage.commands.export import main
 

@@ -301,7 +301,8 @@ class PromptsConfig:
 
 @dataclass
 class SynthesizeConfig:
-    """`synthesize.py`. `out`: the folder to fill; `overwrite`: remove what a recipe made there first."""
+    """`synthesize.py`. `out`: the folder to fill; `overwrite`: first remove what a recipe made
+    there."""
 
     out: str = MISSING  # the folder to fill
     overwrite: bool = False  # first remove what a recipe made there

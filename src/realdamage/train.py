@@ -1,4 +1,7 @@
-"""`python src/realdamage/train.py +experiment=…`: fine-tune a ViT. The command is in commands/train.py."""
+"""`python src/realdamage/train.py +experiment=…`: fine-tune a ViT.
+
+The command is in commands/train.py.
+"""
 
 from realdamage.commands.train import main
 

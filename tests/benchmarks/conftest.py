@@ -13,8 +13,8 @@ _ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 
 @pytest.fixture
 def report(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Report:
-    """`report("network", 0.8, ".0%")` puts a figure into the benchmark's `extra_info` and the table at the end; the
-    third argument is its format."""
+    """`report("network", 0.8, ".0%")` puts a figure into the benchmark's `extra_info` and the table
+    at the end; the third argument is its format."""
     rows = request.config.stash.setdefault(_ROWS, [])
 
     def add(name: str, value: float, form: str) -> None:

@@ -1,6 +1,7 @@
 """What the quick audit adds to the start of a training run: 6,000 photos ought to cost seconds.
 
-`make bench` times it; in the tests a tenth of the photos runs through, so that the benchmark itself keeps working.
+`make bench` times it; in the tests a tenth of the photos runs through, so that the benchmark itself
+keeps working.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_man
 
 @pytest.fixture
 def manifest(benchmark: BenchmarkFixture, tmp_path: Path) -> Manifest:
-    """Pairs from 12 sources, JPEGs of 20 qualities and 9 sizes, half of them damaged; padded, so that each weighs what
-    a photo does."""
+    """Pairs from 12 sources, JPEGs of 20 qualities and 9 sizes, half of them damaged; padded, so
+    that each is as large as a photo."""
     groups = 300 if benchmark.disabled else 3000
     rng = np.random.default_rng(0)
     contents: dict[tuple[int, int], bytes] = {}

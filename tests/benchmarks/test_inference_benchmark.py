@@ -1,8 +1,10 @@
-"""What a verdict costs: time from a photo's bytes, where it goes, memory, and the network's share of what the machine
-can do, with the `vit_lite` architecture (random weights) and with the model inside the package, if there is one.
+"""What a verdict costs: time from a photo's bytes, where it goes, memory, and the network's share
+of what the machine can do, with the `vit_lite` architecture (random weights) and with the model
+inside the package, if there is one.
 
-`make bench` times it on two threads and prints a table at the end. Ratios come from one run, so they are what to
-compare; a run of the tests uses photos of a quarter of the size, to see that the code still runs.
+`make bench` times it on two threads and prints a table at the end. Ratios come from one run, so
+they are what to compare; a run of the tests uses photos of a quarter of the size, to see that the
+code still runs.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ METADATA = ModelMetadata(
     model_version="benchmark",
 )
 
-# The high-water mark of this program alone: ru_maxrss would begin at that of the process that started it.
+# The high-water mark of this program alone: ru_maxrss would begin at that of the process that
+# started it.
 PEAK = """
 import sys
 from pathlib import Path
@@ -112,7 +115,8 @@ def model(request: pytest.FixtureRequest) -> Path:
 
 
 def seconds(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Of the fastest round of each; taken in turn, so that a slow moment of the machine meets all of them."""
+    """Of the fastest round of each; taken in turn, so that a slow moment of the machine affects all
+    of them."""
     best = dict.fromkeys(steps, math.inf)
     for _ in range(rounds):
         for name, step in steps.items():
@@ -162,7 +166,8 @@ def test_a_verdict(
 def test_onnx_against_torch(
     benchmark: BenchmarkFixture, report: Report, network: EvidenceViT, exported: Path, jpeg: Jpeg
 ) -> None:
-    """The same network behind the same detector: how many times as long torch takes, as it is and compiled."""
+    """The same network behind the same detector: how many times as long torch takes, as it is and
+    compiled."""
     compiled = torch.compile(
         network, dynamic=True, disable=benchmark.disabled
     )  # compiling takes a minute
@@ -199,8 +204,8 @@ def test_onnx_against_torch(
 def test_against_a_classification_pipeline(
     benchmark: BenchmarkFixture, report: Report, exported: Path, jpeg: Jpeg
 ) -> None:
-    """Context, not a contest: transformers' pipeline shrinks the photo to one 224×224 view for a ViT-Ti of random
-    weights, the detector looks at every pixel."""
+    """Context, not a contest: transformers' pipeline shrinks the photo to one 224×224 view for a
+    ViT-Ti of random weights, the detector looks at every pixel."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, pipeline
 
     config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768)
@@ -265,7 +270,8 @@ def test_memory(benchmark: BenchmarkFixture, report: Report, exported: Path, jpe
 
 
 def test_share_of_the_matmul_rate(benchmark: BenchmarkFixture, report: Report, model: Path) -> None:
-    """The network's operations a second over those of a float32 matrix product of 1024³, both on two threads."""
+    """The network's operations a second over those of a float32 matrix product of 1024³, both on
+    two threads."""
     data, metadata, _ = read_model_file(model)
     scorer, side = OnnxScorer(data, threads=THREADS), metadata.pixel_spec.tile
     count = 4 if benchmark.disabled else 32

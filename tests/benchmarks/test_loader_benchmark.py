@@ -1,5 +1,6 @@
-"""Does the network wait for the photos? Loader against network, and the parts of a verdict, in one run on one machine.
+"""Does the network wait for the photos? Loader against network, and the parts of a verdict.
 
+All in one run on one machine.
 `make bench` times them; absolute numbers depend on the machine, so the ratios are what to compare.
 """
 
@@ -38,7 +39,8 @@ def network() -> EvidenceViT:
 def pairs(
     tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[..., np.ndarray]
 ) -> Path:
-    """Pairs of 384 × 512 JPEGs, the size of a phone photo after a shop's own resize, with masks as PNG."""
+    """Pairs of 384 × 512 JPEGs, the size of a phone photo after a shop's own resize, with masks as
+    PNG."""
     root = tmp_path_factory.mktemp("pairs")
     rows = []
     for index in range(UNITS):
@@ -78,8 +80,8 @@ def seconds(step: Callable[[], object], rounds: int) -> float:
 def test_loader_against_network(
     benchmark: BenchmarkFixture, pairs: Path, network: EvidenceViT, probability: float
 ) -> None:
-    """Pairs a second of one loading process, and how many times what the CPU's own network consumes that is: on one
-    thread, as the loader is one process. The issue's limit is three times."""
+    """Pairs a second of one loading process, and how many times what the CPU's own network consumes
+    that is: on one thread, as the loader is one process. The issue's limit is three times."""
     torch.set_num_threads(1)
     dataset = PairDataset(
         read_manifest(pairs),
@@ -107,7 +109,8 @@ def test_loader_against_network(
 def test_parts_of_a_verdict(
     benchmark: BenchmarkFixture, network: EvidenceViT, photo_factory: Callable[..., np.ndarray]
 ) -> None:
-    """Decoding, cutting, network and pooling of one photo of 480×640; the network ought to dominate."""
+    """Decoding, cutting, network and pooling of one photo of 480×640; the network should
+    dominate."""
     buffer = io.BytesIO()
     Image.fromarray(photo_factory(480, 640, 0)).save(buffer, "JPEG", quality=90)
     scorer = TorchScorer(network)

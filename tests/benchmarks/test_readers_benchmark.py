@@ -1,4 +1,4 @@
-"""Does a set of 100,000 photos open in seconds? Reading looks at names alone, so the files are empty.
+"""Does a set of 100,000 photos open in seconds? Only names are read, so the files are empty.
 
 `make bench` times 100,000 rows; a run of the tests reads 2,000, to see that the code still runs.
 """

@@ -1,4 +1,4 @@
-"""realdamage-evaluate: a checkpoint and its exported file say the same; the files it writes hold what they should."""
+"""realdamage-evaluate: a checkpoint and its exported file agree, and its output files are right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def calibrated(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_onnx` with a steep calibration, so that a difference of the score shows in the probability."""
+    """`tiny_onnx` with a steep calibration, so that a difference of the score shows in the
+    probability."""
     data, metadata, _ = read_model_file(tiny_onnx)
     policy = Policy(
         t_synthetic=0.5, t_real=-0.5, fpr=0.1, miss=0.1, negatives="damaged", photos={"real": 4}

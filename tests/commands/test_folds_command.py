@@ -23,7 +23,7 @@ from realdamage.evaluation.predictions import read_predictions
 
 # Without one generator, the source gives the label away: the audit may only warn.
 EXPERIMENT = """# @package _global_
-data: {batch_units: 7, tiles_per_photo: 1, audit: warn} # without one generator, the source tells the label
+data: {batch_units: 7, tiles_per_photo: 1, audit: warn}
 model: {backbone: test_vit, pretrained: false, tile: 64, overlap: 16}
 trainer: {max_epochs: 1, limit_train_batches: 1}
 """

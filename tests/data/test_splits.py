@@ -1,4 +1,6 @@
-"""Splits never separate what belongs together, keep their shares, and depend on nothing but content and seed."""
+"""Splits never separate what belongs together, keep their shares, and depend only on content and
+seed.
+"""
 
 from __future__ import annotations
 

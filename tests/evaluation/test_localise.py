@@ -1,4 +1,4 @@
-"""Heat maps are measured against the painted patches, next to a map that calls all of them painted."""
+"""Heat maps are measured against the painted patches and against a map that marks every patch."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ def test_histograms_and_bins_count_every_photo_and_too_few_make_no_curve(
     few = table.iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
     assert reliability(few).empty
     page = text_of(report_page(report_of(few)))
-    assert "Found, at which price" not in page
+    assert "Share of synthetic photos found" not in page
     assert "Where the scores lie" in page
 
 

@@ -1,4 +1,4 @@
-"""What models call synthetic, source by source, each at the threshold that the sources it knows set.
+"""What models call synthetic, by source, each at the threshold set on the sources it knows.
 
 python tests/trials/false_alarms.py --trained-on shop1,shop2 --fpr 0.05 --csv rates.csv \
     A=out/a/test/predictions.csv B=out/b/test/predictions.csv
@@ -21,7 +21,7 @@ from realdamage.evaluation.slices import FEW, OTHERS, threshold_at
 
 
 def called_synthetic(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """n, called, share and its exact 95% interval, for each label and source of the scored photos."""
+    """n, called, share and its exact 95% interval, per label and source of the scored photos."""
     scored = predictions[predictions["score"].notna()]
     counts = scored.groupby(["label", "source"])["score"].transform("size")
     source = scored["source"].where(counts >= FEW, OTHERS)

@@ -1,9 +1,11 @@
-"""Proves that users see the same after a rebuild: runs the commands and `Detector`, compares with frozen.json.
+"""Proves that users see the same after a rebuild: compares the commands and `Detector` with
+frozen.json.
 
 python tests/trials/frozen.py           compares; exit code 1 when a value differs or a key is gone
 python tests/trials/frozen.py record    writes frozen.json
 
-Only public entry points are used, so that modules may be renamed, merged and deleted. Takes a minute or two.
+Only public entry points are used, so that modules may be renamed, merged and deleted. Takes a
+minute or two.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ SAMPLE = Path("data/sample/photos")
 SHARED = Path("../shared/photos")
 PHOTOS = 50  # half of them, or as many as there are, from SAMPLE; the others from SHARED
 
-# Keys that were renamed on purpose: a pattern → its replacement; "^old/key$" → "" for one that was dropped.
+# Keys that were renamed on purpose: a pattern → its replacement; "^old/key$" → "" for one that was
+# dropped.
 RENAMED: dict[str, str] = {}
 
 # Bounds of intervals come from resampling, and may move with the order of its draws.
@@ -51,7 +54,8 @@ def run(values: dict[str, Any], name: str, *command: str) -> str:
     )
     if done.returncode > 1:
         sys.exit(
-            f"{' '.join(command)}\nended with exit code {done.returncode}:\n{done.stdout}{done.stderr}"
+            f"{' '.join(command)}\nended with exit code {done.returncode}:\n"
+            f"{done.stdout}{done.stderr}"
         )
     values[f"{name}/exit_code"] = done.returncode
     return done.stdout
@@ -177,7 +181,8 @@ def compare(recorded: dict[str, Any], now: dict[str, Any]) -> int:
         if not filled and not (key in now and same(key, before, now[key])):
             differences.append(f"{old}: {before!r} → {repr(now[key]) if key in now else 'gone'}")
     new = [key for key in now if key not in keys]
-    summary = f"{len(keys) - len(differences)} values agree, {len(differences)} differ, {len(new)} are new"
+    agree = len(keys) - len(differences)
+    summary = f"{agree} values agree, {len(differences)} differ, {len(new)} are new"
     print(*(f"new: {key} = {now[key]!r}" for key in new), *differences, summary, sep="\n")
     return 1 if differences else 0
 

@@ -1,6 +1,6 @@
 """A judged claim, and the rules that turn its findings into one recommendation.
 
-Each finding has its rule, and the weightiest recommendation counts. Reasons say what was found in
+Each finding has its rule, and the most serious recommendation counts. Reasons say what was found in
 photos and files, never what a person did or meant.
 """
 
@@ -100,7 +100,7 @@ class ListingPhoto:
 class Claim:
     """A judged claim. created: ISO 8601, UTC. text: what the buyer wrote.
 
-    reasons: the weightiest first, then notes that change nothing. versions: of the packages.
+    reasons: the most serious first, then notes that change nothing. versions: of the packages.
     model: model_version, graph_sha256, policy_sha256, demo, calibrated, prior (None: the
         calibration's), thresholds, guarantee.
     """
@@ -156,8 +156,8 @@ def decide(
     policy: ClaimPolicy,
     model: Mapping[str, Any],
 ) -> tuple[Recommendation, tuple[Reason, ...]]:
-    """The recommendation, and all findings as reasons: the weightiest first, then notes, then the
-    model's guarantee. model: `Claim.model`."""
+    """The recommendation, and all findings as reasons: the most serious first, then notes, then
+    the model's guarantee. model: `Claim.model`."""
     rules = _Rules(policy, model, judged=_judged(photos))
     found = [finding for photo in photos for finding in rules.of_photo(photo)]
     found += rules.of_claim(photos, listings)
@@ -178,7 +178,7 @@ def recommended_by(
 
 
 def false_alarm_bound(photos: int, model: Mapping[str, Any]) -> Reason:
-    """What the model guarantees for an honest claim with so many photos, or that it guarantees
+    """What the model guarantees for an honest claim with this many photos, or that it guarantees
     nothing."""
     accused = (model["guarantee"] or {}).get("accused")
     if accused is None:

@@ -124,7 +124,7 @@ class EvidenceLog:
             entry, faults = _check(line, number, previous)
             problems += [f"{self.path}, line {number + 1}: {fault}" for fault in faults]
             if entry is None:
-                break  # the rest cannot be told from a chain of its own
+                break  # the rest could be a separate chain
             entries.append(entry)
             previous = entry["hash"]
         if not entries and not problems:

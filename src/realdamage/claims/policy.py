@@ -13,7 +13,7 @@ from realdamage.phrases import phrases_in
 
 Recommendation: TypeAlias = Literal["approve", "ask_photo", "review", "escalate"]
 RECOMMENDATIONS: tuple[Recommendation, ...] = get_args(Recommendation)
-"""From the lightest to the weightiest; of several findings the weightiest recommendation counts."""
+"""From the least to the most serious; of several findings the most serious one counts."""
 
 
 @dataclass(frozen=True)

@@ -181,12 +181,10 @@ def _proves(head: str | None, since: int | None, later: bool) -> tuple[str, ...]
     if head is None:
         return (
             "Shown: the files are those that the log records, and the log's chain is intact: no "
-            "entry "
-            "was changed, removed or moved on its own.",
-            "Not shown: when it was written, and by whom. Whoever has the folder can rewrite all "
-            "of it, "
-            "log included. Publish the head or have it time-stamped elsewhere, and pass it with "
-            "--head.",
+            "entry was changed, removed or moved on its own.",
+            "Not shown: when it was written, and by whom. Anyone with the folder can rewrite all "
+            "of it, including the log. Publish the head or have it time-stamped elsewhere, and "
+            "pass it with --head.",
         )
     added = f"{_entries(since)} added since" if since else "it is the last entry"
     covered = "These files were recorded by then and have not changed since the head was noted."

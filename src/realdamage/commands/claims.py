@@ -115,8 +115,8 @@ def claim(
     prior: app.Prior = None,
     out: Annotated[Path | None, app.opt("Folder for the evidence and its log")] = None,
     keep_originals: Annotated[bool, app.opt("Keep the photos too", "--keep-originals")] = False,
-    overwrite: Annotated[bool, app.opt("Replace evidence; the log goes on", "--overwrite")] = False,
-    log: Annotated[Path | None, app.opt("Log of all claims, which gets the entry too")] = None,
+    overwrite: Annotated[bool, app.opt("Replace evidence; keep the log", "--overwrite")] = False,
+    log: Annotated[Path | None, app.opt("Log of all claims to add the entry to")] = None,
     write_policy: Annotated[Path | None, app.opt("Write the default rules there, and stop")] = None,
     schema: Annotated[bool, app.opt("Print the schema of evidence.json", "--schema")] = False,
 ) -> int:
@@ -218,7 +218,7 @@ def verify(
 def claim_index(
     index: Annotated[Path, app.arg("What `realdamage claim --index` made", "FILE")],
     delete: Annotated[str | None, app.opt("Forget the claim with this id")] = None,
-    purge: Annotated[float | None, app.opt("Forget photos last seen so many days ago")] = None,
+    purge: Annotated[float | None, app.opt("Forget photos last seen this many days ago")] = None,
 ) -> int:
     """Count or forget what is remembered of earlier claims.
 

@@ -43,4 +43,4 @@ def realdamage(
     debug: Annotated[bool, app.opt("Show the stack trace of an error", "--debug")] = False,
     version: Annotated[bool, _VERSION] = False,
 ) -> None:
-    """Tells photographs of real damage from AI-synthesized damage."""
+    """Distinguishes photos of real damage from AI-synthesized damage."""

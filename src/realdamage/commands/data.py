@@ -124,11 +124,11 @@ def audit(
     html: app.Html = None,
     workers: app.Workers = None,
 ) -> int:
-    """Check what gives a set away before you train on it.
+    """Check what gives a set's labels away before you train on it.
 
-    Looks for what tells real from synthetic photos without the damage (file format, source, damage
-    type, condition), broken and duplicate files, photos in the wrong split, and faulty masks. Exit
-    code 1: the set fails. Exit code 3: it is too small to measure anything.
+    Looks for what separates real from synthetic photos apart from the damage (file format, source,
+    damage type, condition), broken and duplicate files, photos in the wrong split, and faulty
+    masks. Exit code 1: the set fails. Exit code 3: it is too small to measure anything.
     """
     from realdamage.data.audit import audit as run_audit
     from realdamage.data.readers import read_dataset

@@ -1,5 +1,7 @@
-"""`realdamage-evaluate checkpoint=out/train/best.ckpt data.root=FOLDER`: scores a manifest as a service would, and
-measures; +robustness… after what photos go through on their way."""
+"""`realdamage-evaluate checkpoint=out/train/best.ckpt data.root=FOLDER`: scores a manifest as a
+service would and measures the results; `+robustness=…` also measures them after what photos go
+through before a claim, such as compression and resizing.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ from realdamage.rendering.terminal import benchmark_text, format_robustness, for
 from realdamage.rendering.words import demo_note
 from realdamage.schema import EvaluateConfig
 
-# Torch is imported where it is needed: a process that scores imports this file again when it was run as a script.
+# Torch is imported where it is needed: a process that scores imports this file again when it was
+# run as a script.
 
 
 def load_checkpoint(config: EvaluateConfig) -> Detector:
@@ -130,7 +133,8 @@ def run(config: EvaluateConfig) -> None:
         progress=track,
     )
     print(
-        f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\nreport: {write_report(folder, report)}"
+        f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\n"
+        f"report: {write_report(folder, report)}"
     )
 
 
@@ -141,7 +145,7 @@ def _digest(config: EvaluateConfig) -> str:
 
 
 def _policy_digest(checkpoint: Path) -> str:
-    """Of what a model file says beside its graph; "" for a .ckpt, as for its graph."""
+    """Digest of what a model file holds besides its graph; "" for a .ckpt."""
     return "" if checkpoint.suffix == ".ckpt" else stored_policy_sha256(checkpoint.read_bytes())
 
 

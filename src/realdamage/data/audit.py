@@ -85,7 +85,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class ShortcutTest:
-    """How well a classifier tells the classes apart by a few facts alone.
+    """How well a classifier separates the classes by a few facts alone.
 
     name: see `shortcuts.SHORTCUTS`.
     part: of the set; "" for all rows without an exception.
@@ -258,7 +258,7 @@ def audit(
 
     quick: headers and columns only, as training does. Leaves out the tests "bytes" and "colour",
         damaged pixels, near-duplicates and the content of masks.
-    exceptions: None: reads those beside the manifest.
+    exceptions: None: reads those next to the manifest.
     Raises ManifestError: the set has photos of one label only, or `read_exceptions` raises it.
     """
     table = manifest.table
@@ -294,7 +294,7 @@ def audit(
 
 
 def read_exceptions(manifest: Manifest) -> tuple[AuditException, ...]:
-    """The exceptions in `audit_exceptions.json` beside the manifest; none without that file.
+    """The exceptions in `audit_exceptions.json` next to the manifest; none without that file.
 
     Raises ManifestError: not a JSON list of objects with part, test and reason; a part that no row
     has, an unknown test, or an empty reason. Names the entry.
@@ -427,7 +427,7 @@ def _test(shortcut: Shortcut, rows: _Rows, seed: int) -> ShortcutTest:
 
 
 def _leaking(shortcut: Shortcut, rows: _Rows, seed: int) -> tuple[str, ...]:
-    """The columns that tell the classes apart alone, the worst first."""
+    """The columns that separate the classes on their own, the worst first."""
     if len(shortcut.columns) == 1:
         return tuple(shortcut.columns)
     told = {
@@ -453,7 +453,7 @@ def _advice(shortcut: Shortcut, columns: tuple[str, ...], rows: _Rows) -> str:
     ]
     damaged = (rows.frame["shows_damage"] == "yes").to_numpy()
     cures = {
-        "container": "Save both classes alike: realdamage neutralise IN OUT.",
+        "container": "Save both classes in the same way: realdamage neutralise IN OUT.",
         "source": (
             "Add photos of the class that such a source lacks (edits of its real photos, or real "
             "photos from the source of the synthetic ones), or leave it out."
@@ -597,7 +597,7 @@ def _near_duplicates(
         a, b = rows[found.pairs[number]]
         both = (min(groups[a], groups[b]), max(groups[a], groups[b]))
         apart = split[a] and split[b] and split[a] != split[b] and groups[a] != groups[b]
-        if apart and both not in seen:  # the nearest pair of two groups stands for all
+        if apart and both not in seen:  # the nearest pair of two groups represents them all
             seen.add(both)
             bits = f"their hashes differ in {found.distances[number]} of 256 bits"
             detail = f"{split[a]} and {split[b]}; {bits}"

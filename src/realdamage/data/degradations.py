@@ -1,8 +1,8 @@
-"""What happens to a photo on its way to a claim: recompression, resizing, blur and noise, drawn at
-random but repeatable.
+"""What happens to a photo before it reaches a claim: recompression, resizing, blur and noise, drawn
+at random but repeatable.
 
 A degradation is drawn once and applied to both halves of a pair with the same random numbers, so
-that no trace of it tells real from synthetic. It acts on a window around the crop. Scales are
+that its traces cannot separate real from synthetic. It acts on a window around the crop. Scales are
 relative, so resizing the window is the same as resizing the photo.
 """
 
@@ -137,7 +137,7 @@ class Degradations:
     """
 
     probability: float = 0.0  # share of the crops that are degraded at all
-    resize: float = 0.3  # probability of this step in those crops; likewise the other steps
+    resize: float = 0.3  # probability of this step in those crops; the other steps are the same
     scale: tuple[float, float] = (0.5, 1.0)  # of the resize, relative to the photo
     blur: float = 0.1
     blur_sigma: tuple[float, float] = (0.3, 1.0)  # in pixels

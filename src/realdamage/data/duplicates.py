@@ -1,6 +1,6 @@
 """Finds photos that show the same thing: frames of one object, re-saves, an edit and its original.
 
-A photo whose near-duplicate was trained on tests nothing. Two photos are alike when their
+A photo whose near-duplicate was trained on tests nothing. Two photos look alike when their
 perceptual hashes are close and their thumbnails correlate; the hash alone would join every bottle
 on a white board. Photos linked through others are one group too.
 """
@@ -60,10 +60,10 @@ class Nearness:
 
 
 class Grouping(NamedTuple):
-    """Photos that are alike.
+    """Photos that look alike.
 
     labels: int [n], equal for photos of one group, numbered from 0 by first photo.
-    pairs: int [m, 2], the photos found alike; distances: int [m], bits between their hashes.
+    pairs: int [m, 2], the photos that look alike; distances: int [m], bits between their hashes.
     warnings: about groups that are too large to be plausible.
     """
 
@@ -86,9 +86,9 @@ def perceptual_hashes(
 
 
 def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness()) -> Grouping:
-    """Groups photos that are alike, directly or through others.
+    """Groups photos that look alike, directly or through others.
 
-    Plain photos (a bare wall, an empty board) have no pattern to compare: they are alike only when
+    Plain photos (a bare wall, an empty board) have no pattern to compare: they match only when
     both hashes are equal. Groups beyond `nearness.cap` are split, with a warning, because they need
     a look by a person.
     """

@@ -220,7 +220,7 @@ def nothing_here(given: Path) -> ManifestError:
     photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
     return ManifestError(
         f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one "
-        "beside the photos: a first line `file_name,label` and one line per photo, such as "
+        "next to the photos: a first line `file_name,label` and one line per photo, such as "
         f"`box.jpg,real`. Labels: {', '.join(LABELS)}."
     )
 
@@ -282,7 +282,7 @@ def _check_header(columns: list[str], source: str) -> None:
         near = None if column in KNOWN_COLUMNS else near_match(column, absent)
         if near:
             logger.warning(
-                "%s: unknown column %r is kept as it is; did you mean %r?", source, column, near
+                "%s: unknown column %r is kept unchanged; did you mean %r?", source, column, near
             )
 
 

@@ -1,4 +1,4 @@
-"""Saves a set of photos again so that their files no longer tell the classes apart.
+"""Saves a set of photos again so that their files no longer give the classes away.
 
 Size, crop, quantisation tables and sub-sampling are drawn whatever the label. Linked photos
 (`splits.components`) share their draws, so an edit differs from its original by the edit only.
@@ -189,7 +189,7 @@ def neutralise(
 class _Plan:
     """All draws that concern more than one family.
 
-    A family is what must be cropped alike: photos linked by a pair or by equal bytes. A component
+    A family must be cropped in the same way: photos linked by a pair or by equal bytes. A component
     is one family, or several of one group.
 
     component, family: int [n].

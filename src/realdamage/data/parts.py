@@ -56,7 +56,7 @@ class Parts:
         """Marks the folder as this maker's.
 
         identity: a digest of settings and photos, or several digests, each under a name for people.
-        about: plain values for whoever reads the mark.
+        about: plain values for people who read the mark.
         files: everything that may be written, relative to the root; `clear` removes these and no
         others.
         alone: whether the folder must hold nothing else.
@@ -164,8 +164,8 @@ class Parts:
         """Raises UsageError when the folder holds anything that is not this maker's set."""
         if self.mark() is None and self.root.exists() and self._holds_something():
             raise UsageError(
-                f"{self.root} holds something that {self.maker} did not make; it is left as it is. "
-                "Give a new or an empty folder",
+                f"{self.root} contains something that {self.maker} did not make; nothing was "
+                "changed. Give a new or an empty folder",
                 code="not_ours",
             )
 
@@ -185,7 +185,7 @@ def in_processes(
     *,
     fresh: bool = False,
 ) -> Iterator[T]:
-    """Yields `make(index)` for each index of `todo`, in order, from so many processes.
+    """Yields `make(index)` for each index of `todo`, in order, from `workers` processes.
 
     start: `start(*arguments)` runs first in each process; with one worker everything runs in this
     one.

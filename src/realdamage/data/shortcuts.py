@@ -1,4 +1,4 @@
-"""Measures how well a set's files and columns tell real from synthetic photos without the damage.
+"""Measures how well a set's files and columns alone separate real from synthetic photos.
 
 If file format, source or damage type do so, a detector learns the set instead of the edit, and
 every later figure is worthless. Each test is a classifier that sees a few facts only, judged by its
@@ -262,7 +262,7 @@ def shows_damage(table: pd.DataFrame) -> pd.Series:
 
 
 class ContainerAuroc(NamedTuple):
-    """How well the files alone tell the classes apart: AUROC and its 95% interval."""
+    """How well the files alone separate the classes: AUROC and its 95% interval."""
 
     auroc: float
     low: float
@@ -270,7 +270,7 @@ class ContainerAuroc(NamedTuple):
 
 
 class Told(NamedTuple):
-    """How well some facts tell the classes apart: AUROC and its 95% interval.
+    """How well some facts separate the classes: AUROC and its 95% interval.
 
     scores: float64 [n], out of fold; higher is more synthetic, 0 is undecided.
     """
@@ -325,7 +325,7 @@ def told_by(
     n_boot: int = DRAWS,
     seed: int = 0,
 ) -> Told:
-    """How well `features` alone tell `synthetic` [n], cross-validated over `groups` [n].
+    """How well `features` alone predict `synthetic` [n], cross-validated over `groups` [n].
 
     Text and bool columns are categories. Gradient boosting, or logistic regression when all are
     categories. Scores of up to five folds are pooled, which puts the AUROC a little low rather
@@ -434,7 +434,7 @@ def _folds(
 def _categories(values: pd.Series) -> npt.NDArray[np.int64]:
     """A number per value, the most frequent first; rare values share one.
 
-    A value that is seen once tells nothing about other photos, but that it is rare may.
+    A value that is seen once says nothing about other photos, but its rarity may.
     """
     counts = values.value_counts()
     rank = pd.Series(np.arange(len(counts)).clip(max=int((counts >= _RARE).sum())), counts.index)

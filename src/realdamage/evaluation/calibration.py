@@ -34,8 +34,8 @@ from realdamage.evaluation.robustness import is_training_set
 from realdamage.evaluation.slices import strictest_source, worst_source
 
 MIN_DAMAGED = 20
-"""With so many really damaged photos, false alarms are counted on them alone, otherwise on all real
-ones. A guarantee is about really damaged photos only, however few."""
+"""From this many really damaged photos on, false alarms are counted on them alone, otherwise on all
+real ones. A guarantee is about really damaged photos only, however few."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class CostSample:
     """The photos that lend their error rates, as arrays of one length.
 
     held: reviewed at any threshold, by a rule of the policy. judged: the outcome in the table.
-    negatives: which real photos stand for honest claims, "damaged" or "real".
+    negatives: which real photos represent honest claims, "damaged" or "real".
     """
 
     score: Floats

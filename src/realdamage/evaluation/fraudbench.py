@@ -57,7 +57,7 @@ def fraudbench_figures(predictions: pd.DataFrame) -> dict[str, Any]:
     - rows: this model's, one per hard call: outcome `synthetic` (review counts as not called), and
       a calibrated probability of at least 0.5; each with `FIGURES`, and `intervals` of 95% by
       bootstrap over reviews.
-    - beyond: auroc and tpr_at_fpr_1 over all photos at once, of all edits and per generator.
+    - beyond: auroc and tpr_at_fpr_1 over all photos, for all edits and per generator.
     - published: see `published_rows`. notes: what to know about the averages. n_…: photos counted.
 
     Raises RealDamageError: no photo of real damage or no edit has a score, or another layout.

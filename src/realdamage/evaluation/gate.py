@@ -29,7 +29,7 @@ from realdamage.evaluation.predictions import clean, group_ids
 
 QUALITIES = ("short_side", "sharpness", "compression")
 ENHANCED = ("sharpened", "denoised", "upscaled", "enhanced", "enhanced_upscaled")
-"""Perturbations that stand for what an honest phone does (configs/robustness/enhanced.yaml)."""
+"""Perturbations that represent what an honest phone does (configs/robustness/enhanced.yaml)."""
 
 _WORSE = 0.85  # a photo is worse in a number that fell below this share of its clean value
 _MOST_BINS = 20
@@ -302,7 +302,7 @@ def blur_limit(photos: pd.DataFrame, share: float) -> BlurLimit:
     limit = limits[softest]
     below = (honest["fine_detail"] < limit).groupby(honest["perturbation"]).mean()
     return BlurLimit(
-        limit if limit > 0 else None,  # a limit of 0 tells flat photos from nothing
+        limit if limit > 0 else None,  # a limit of 0 stops no photo
         f"stops at most {share:.1%} of the clean honest photos of each source; the softest: "
         f"{softest or 'unnamed'}",
         {name: float((found < limit).mean()) for name, found in sources.items()},

@@ -27,7 +27,7 @@ from realdamage.evaluation.predictions import check_predictions, clean, group_id
 
 DELTA = 0.05
 CLAIM_PHOTOS = 3
-"""The statement says what the guarantee means for a claim with so many photos."""
+"""The statement says what the guarantee means for a claim with this many photos."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def threshold_allowing(scores: npt.NDArray[np.float64], errors: int) -> npt.NDAr
 
 
 def one_per_group(photos: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """One random photo of every group: photos of one product are too alike to be independent. The
-    same seed draws the same photos, whatever the order of the rows."""
+    """One random photo of every group: photos of one product are not independent. The same seed
+    draws the same photos, whatever the order of the rows."""
     shuffled = photos.sort_values("file_name", kind="stable").sample(frac=1, random_state=seed)
     return shuffled[~group_ids(shuffled).duplicated()].sort_values("file_name", kind="stable")
 
@@ -156,9 +156,9 @@ def with_guarantee(
     """The policy with guaranteed thresholds in place of the empirical ones.
 
     alpha sets `t_synthetic` so that, with confidence 1 - delta over the draw of the photos, at most
-    a share alpha of photos with real damage (kind `damaged`) scores as high. beta sets `t_real`
-    likewise for synthetic photos. It holds for photos drawn as these were (a group at random, then
-    one of its photos) and never trained on. Unscored and perturbed photos do not count.
+    a share alpha of photos with real damage (kind `damaged`) scores as high. beta sets `t_real` in
+    the same way for synthetic photos. It holds for photos drawn as these were (a group at random,
+    then one of its photos) and never trained on. Unscored and perturbed photos do not count.
     split, manifest_sha256: which photos these are, for the record. least: the lowest `t_synthetic`
     allowed; a higher threshold keeps alpha. Raises RealDamageError: see `check_enough`.
     """

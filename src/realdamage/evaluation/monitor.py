@@ -3,7 +3,7 @@ watch whether they still are.
 
 No label is needed: the verdicts of a service are compared with those on the calibration photos.
 Nobody knows how many photos of a log are synthetic, and a calibration set has far more of them than
-a shop sees. So a log counts as alike when *some* mixture of the reference's real and synthetic
+a shop sees. So a log counts as unshifted when *some* mixture of the reference's real and synthetic
 photos looks like it; only what no mixture explains is a shift.
 """
 
@@ -152,7 +152,7 @@ def monitor(
 
 
 class Reference:
-    """The calibration photos, by class. A group counts once: photos of one product are alike.
+    """The calibration photos, by class. A group counts once: photos of one product are similar.
 
     predictions: clean, scored rows. prior: see `monitor`. Without labels there is one class.
     """
@@ -239,7 +239,7 @@ def holm(p: Floats) -> Floats:
 
 
 def visible_shift(photos: float, reference: float, tests: int, level: float) -> float:
-    """The smallest Kolmogorov-Smirnov distance at which the first of so many tests can alarm."""
+    """The smallest Kolmogorov-Smirnov distance at which the first of `tests` tests can alarm."""
     return float(kstwobign.isf(level / tests) / np.sqrt(_harmonic(photos, reference)))
 
 

@@ -244,7 +244,7 @@ _ALLOWED: Mapping[str, tuple[float, float] | Mapping[str, Any]] = {
     "filter": FILTERS,
     "subsampling": SUBSAMPLINGS,
 }
-_RESERVED = ("clean", "none")  # how people and tables call the photo as it is
+_RESERVED = ("clean", "none")  # names for the unchanged photo
 
 
 @dataclass(frozen=True)

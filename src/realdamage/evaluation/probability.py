@@ -1,6 +1,6 @@
 """Probabilities: how they are fitted to scores, and how far they are from what happened.
 
-A 90% that comes true in 60% of the cases misleads whoever multiplies it with money.
+A 90% that is right in 60% of the cases misleads anyone who multiplies it by an amount of money.
 """
 
 from __future__ import annotations

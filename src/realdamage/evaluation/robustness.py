@@ -1,4 +1,4 @@
-"""Scores every photo as it is and after each perturbation, resumable when killed.
+"""Scores every photo unchanged and after each perturbation; can be resumed when killed.
 
 Photos are scored part by part. What a photo gets depends on no other photo, so any number of
 processes and of interruptions gives the same table.
@@ -50,7 +50,8 @@ from realdamage.evaluation.slices import CLEAN, json_records, robustness_table, 
 
 log = logging.getLogger(__name__)
 
-# A part is so many verdicts, and at most so many photos, which is what a kill may cost.
+# The size of a part: this many verdicts, and at most this many photos, which is all that a kill can
+# lose.
 _VERDICTS, _PHOTOS = 100, 50
 # Rows from before a change of these must not go into the same table.
 _CODE = ("core/*.py", "data/*.py", "evaluation/*.py")
@@ -107,7 +108,7 @@ class Scoring:
 class Suite:
     """A set of photos, what each goes through, and where the parts lie; sent to the workers.
 
-    load: gives the detector, for so many threads (None: its own choice).
+    load: returns the detector for a number of threads (None: its own choice).
     per_part: how many photos are in a part.
     """
 
@@ -121,7 +122,7 @@ class Suite:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Values of the column `perturbation`; the photo as it is comes first."""
+        """Values of the column `perturbation`; the unchanged photo comes first."""
         return ("", *(each.name for each in self.perturbations))
 
     @property
@@ -179,7 +180,7 @@ class Suite:
     def _photo(
         self, detector: PhotoDetector, index: int
     ) -> Iterator[tuple[Row, list[PatchEvidence]]]:
-        """Row and heat map of one photo as it is, and after each perturbation."""
+        """Row and heat map of one photo, unchanged and after each perturbation."""
         manifest, spec = self.manifest, detector.pixel_spec
         path = manifest.path(str(manifest.table["file_name"].iat[index]))
         start = time.perf_counter()
@@ -307,7 +308,7 @@ def _start(suite: Suite, threads: int | None, apart: bool) -> None:
     """Loads the detector in this process; `apart`: it was started for scoring only."""
     global _scores
     if apart:
-        # Ctrl-C reaches every process, unless nohup blocks it; workers end at once, without a word.
+        # Ctrl-C reaches every process, unless nohup blocks it; workers exit silently.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         threading.Thread(target=_end_with_parent, daemon=True).start()

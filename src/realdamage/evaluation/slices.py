@@ -85,10 +85,10 @@ def slice_table(
     and perturbation, or with all real ones under the same perturbation where there are not even 5;
     generator, family and mask area say nothing about real photos. For `damage`: with the really
     damaged photos of that damage when there are at least 100, else with all really damaged ones. A
-    slice of real photos only is compared with all synthetic ones likewise. Without "perturbation"
-    in `by`, only the photos as they are count (or the only perturbation of the table).
+    slice of real photos only is compared with all synthetic ones. Without "perturbation" in `by`,
+    only the unchanged photos count (or the only perturbation of the table).
 
-    Raises UsageError: an unknown key, or several perturbations without the photos as they are;
+    Raises UsageError: an unknown key, or several perturbations without the unchanged photos;
     RealDamageError: as `ScoredPhotos`.
     """
     return _Slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed)).rows(by)

@@ -38,7 +38,7 @@ from realdamage.evaluation.robustness import draw_photos
 
 MIN_PHOTOS = 20
 ENOUGH_NEGATIVES = 100
-"""With so many photos, one false alarm is at most 1%."""
+"""With this many photos, one false alarm is at most 1%."""
 _TILES_PER_PHOTO = 4  # ranges of integers need variety more than all tiles of a photo
 _BATCH = 4
 
@@ -118,7 +118,7 @@ def quantize_model(
         raise UsageError(f"output={output} is the model itself; name another file")
     data, metadata, digest = read_model_file(path)
     if metadata.demo:
-        raise ModelFileError(f"{path}: a demonstration model, whose figures mean nothing")
+        raise ModelFileError(f"{path}: is a demonstration model, so its figures mean nothing")
     photos = draw_photos(manifest.select(split=options.split), options.limit, options.seed)
     if photos.table["label"].nunique() < 2:
         raise ManifestError(

@@ -40,7 +40,7 @@ MIN_AGREEMENT = 0.9
 MIN_OVERLAP = 0.25
 MIN_TEXTURED_PIXELS = 400
 MAX_MOTION = 0.6
-# Share of the overlap; above it, the part that agrees may be a flat thing held alike in two shots.
+# Share of the overlap; above it, the matching part may be a flat object held the same way twice.
 MAX_CHANGED = 0.3
 MIN_QUALITY = 75  # of a JPEG file; below it, compression artefacts look like noise
 _OTHER_NOISE = phrase("but_noise")

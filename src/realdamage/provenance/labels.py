@@ -85,7 +85,7 @@ def judge_label(fields: dict[str, str]) -> tuple[Declared, list[Phrase], bool]:
 
 
 def judge_platform_label(fields: dict[str, str]) -> tuple[Declared, Phrase]:
-    """What a platform's label declares: at most "possible", for its values are not documented."""
+    """What a platform's label declares: at most "possible", as its values are not documented."""
     told = ", ".join(f"{key}={value}" for key, value in fields.items())
     says_nothing = set(fields.values()) <= {"0", "", "None"}
     return "none" if says_nothing else "ai_possible", phrase("platform_label", told=told)

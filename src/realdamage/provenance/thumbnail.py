@@ -1,4 +1,4 @@
-"""Compares a photo with the preview inside its file: whoever edits a photo often forgets it."""
+"""Compares a photo with the preview inside its file, which edits often leave unchanged."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ from realdamage.rendering.words import GeneratorCount
 HTML_NAME, JSON_NAME = "report.html", "report.json"
 EXAMPLES = 9
 """Photos shown of the false alarms, and of the misses."""
-_DAMAGED = 6  # of the false alarms: at least so many are really damaged, where there are any
+_DAMAGED = 6  # at least this many of the false alarms are really damaged, if there are any
 _EXAMPLE_SIDE, _THUMBNAIL_SIDE = 300, 128  # pixels of a picture's longer side
 _OUTCOMES = ("false_alarms", "false_alarms_all_real", "missed", "review")
 _BASELINES = {"pixel_ap": "prevalence", "f1": "baseline_f1", "best_f1": "baseline_f1"}

@@ -138,7 +138,7 @@ def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> None
 
 
 def file_table(manifest: Manifest) -> pd.DataFrame:
-    """What the files say without a look at the photo: file_name, label, size, saved (as),
+    """What is known of the files without decoding the photos: file_name, label, size, saved (as),
     bits_per_pixel."""
     rows = []
     for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
@@ -152,8 +152,8 @@ def file_table(manifest: Manifest) -> pd.DataFrame:
 
 
 def plot_audit(report: AuditReport) -> None:
-    """How well each shortcut tells the labels apart; a test fails when its whole interval lies
-    above the limit."""
+    """How well each shortcut separates the labels; a test fails when its whole interval lies above
+    the limit."""
     rows = [(test.title, test.auroc, test.low, test.high) for test in report.tests]
     colours = [BAD if test.failed else INK if test.blocking else QUIET for test in report.tests]
     (panel,) = axes(report.summary.capitalize(), height=1.6 + 0.46 * len(rows))
@@ -164,7 +164,7 @@ def plot_audit(report: AuditReport) -> None:
 
 
 def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
-    """Pairs of photos found alike, the nearest first: a, b, bits that differ, same_group, across
+    """Pairs of similar photos, the nearest first: a, b, bits that differ, same_group, across
     (two splits, or "")."""
     table, (a, b) = manifest.table, found.pairs.T
     kept, split, name = components(table), table["split"].to_numpy(), table["file_name"].to_numpy()
@@ -244,7 +244,7 @@ class Seen(NamedTuple):
 def judged_after(
     detector: PhotoDetector, photo: Photo, perturbations: Sequence[Perturbation], *, seed: int = 0
 ) -> list[Seen]:
-    """The photo as it is, then after each perturbation, judged as the robustness suite judges
+    """The photo unchanged, then after each perturbation, judged as the robustness suite judges
     it."""
     whole = photo.rgb if photo.upright is None else photo.upright
     seen = [Seen("As it is", whole, detector.predict_photo(photo))]

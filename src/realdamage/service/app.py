@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="realdamage",
         version=__version__,
-        description="Tells photos of real damage from AI-made damage. Scores are not proof.",
+        description="Distinguishes real damage from AI-made damage. Scores are not proof.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -127,7 +127,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     elif isinstance(error, RequestValidationError):
         refusal = not_valid(error.errors(), ReviewRequest.model_fields)
     else:  # a model that fails on real tiles, a store that cannot be written
-        # The words name files of this machine: for the log, not for whoever calls.
+        # The message names files of this machine: for the log, not for the caller.
         _log_error("not answered", request.scope, error, reason=str(error))
         message = "The service cannot answer now; its log has the details under this request_id."
         refusal = Refusal(503, "unavailable", message, retry_after=30)

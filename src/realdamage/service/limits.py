@@ -66,7 +66,7 @@ class BoundedBody:
 
     async def __call__(self) -> Message:
         """The next piece. Raises Refusal 408, 413 or 429."""
-        if self._complete:  # whoever asks now waits for the caller to hang up
+        if self._complete:  # a further call waits for the client to disconnect
             return await self._receive()
         try:
             async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):

@@ -65,7 +65,7 @@ class SharedScorer:
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A network with its metadata, ready for many requests at once."""
+    """A network with its metadata, ready for many concurrent requests."""
 
     scorer: SharedScorer
     metadata: ModelMetadata

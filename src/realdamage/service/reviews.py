@@ -88,7 +88,7 @@ class ReviewRequest(BaseModel):
 
 
 class Review(ReviewRequest):
-    """A decision as it is stored."""
+    """A decision as stored."""
 
     key_name: str = Field("", description="name of the API key that sent it")
     decided_at: str = Field("", description="UTC, ISO 8601")
@@ -282,7 +282,7 @@ def _file_names(reviews: Sequence[Review], names: FileNames) -> list[str]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a manifest, a file system and a spreadsheet all take the name as it is."""
+    """Whether a manifest, a file system and a spreadsheet all accept the name unchanged."""
     if name != name.strip() or any(letter in name for letter in '/\\:\n\t"*?<>|'):
         return False
     return name != "" and not name.startswith((*FORMULA, ".")) and name.casefold() != "metadata.csv"

@@ -423,7 +423,7 @@ async def reload_model(service: Service) -> dict[str, Any]:
         loaded = await asyncio.to_thread(service.load_model)
     except RealDamageError as error:
         log_event("model not reloaded", logging.ERROR, reason=str(error))
-        message = f"The model was not replaced, the old one goes on: {error}"
+        message = f"The model was not replaced; the old one stays in use: {error}"
         raise Refusal(422, "model_kept", message) from error
     version = loaded.metadata.model_version
     log_event("model loaded", model_version=version, graph_sha256=loaded.graph_sha256)

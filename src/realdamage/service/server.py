@@ -52,7 +52,7 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which goes on listening for a while after SIGTERM, and knows SIGHUP."""
+    """uvicorn's server, but it keeps listening for a while after SIGTERM and handles SIGHUP."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)

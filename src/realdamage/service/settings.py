@@ -20,7 +20,7 @@ _DEFAULT_PORT = 8000
 
 
 def _port(value: Any) -> Any:
-    # Kubernetes sets REALDAMAGE_PORT=tcp://… in containers beside a Service named realdamage.
+    # Kubernetes sets REALDAMAGE_PORT=tcp://… where the namespace has a Service named realdamage.
     return _DEFAULT_PORT if str(value).startswith(("tcp://", "udp://")) else value
 
 
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     review_days: Days | None = None
     """days after which a reviewer's decision is removed; default: never"""
     clock_confirmed: bool = False
-    """for one start: the clock is right, so remove all expired claims at once"""
+    """for one start: the clock is right, so remove all expired claims immediately"""
     claim_policy: Path | None = None
     """YAML file with the rules for claims; default: the package's"""
     trust_anchors: Path | None = None

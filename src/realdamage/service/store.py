@@ -1,8 +1,8 @@
 """Claims that the caller asked to keep: a folder of evidence each, without the photos.
 
 A claim is kept as long as its folder has evidence.json: the folder appears whole, and that file
-is the first to go. Photos in the index count only while their claim is kept. Whoever works on a
-claim locks .ID.lock, and the lock ends with the process: a killed service blocks no id.
+is removed first. Photos in the index count only while their claim is kept. A process that works on
+a claim locks .ID.lock, and the lock ends with the process: a killed service blocks no id.
 """
 
 from __future__ import annotations
@@ -201,8 +201,8 @@ class ClaimStore:
         self.log.append(event)
 
     def _counts(self, claim_id: str, earlier: bool) -> bool:
-        """Whether a claim's photos count. A claim under way that is `earlier` is waited for: of two
-        claims with one photo at once, the second must see the first, unless the first fails."""
+        """Whether a claim's photos count. Waits for a claim in progress that is `earlier`: of two
+        concurrent claims with one photo, the second must see the first, unless the first fails."""
         if not re.fullmatch(CLAIM_ID, claim_id):
             return False
         end = time.monotonic() + _WAIT_S
@@ -267,12 +267,12 @@ def _check_is_store(folder: Path) -> None:
 
 
 def _take(path: Path, stack: contextlib.ExitStack) -> bool:
-    """Whether the lock is ours now, until the stack is closed."""
+    """Whether this process now has the lock, until the stack is closed."""
     try:
         with contextlib.ExitStack() as attempt:
             file = attempt.enter_context(path.open("ab"))
             attempt.enter_context(locked(file, wait=False))
-            # Whoever held it before may have removed the file.
+            # The previous holder may have removed the file.
             if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return False
             stack.enter_context(attempt.pop_all())

@@ -1,10 +1,10 @@
-"""The autoencoders behind the `codec` engine: small ones of this package, taef2, and those of
+"""The autoencoders behind the `codec` engine: the package's own codecs, taef2, and those of
 `diffusers`.
 
-Like the latent codec of a diffusion model, a house codec squeezes a photo through a few latent
-channels: fine texture and sensor noise are lost, and the up-sampler leaves its own regular trace.
-Each kind of up-sampler, stride and bottleneck is a generator family of its own. `train_codec.py`
-makes the weights that ship.
+Like the latent codec of a diffusion model, the package's own codecs squeeze a photo through a few
+latent channels: fine texture and sensor noise are lost, and the up-sampler leaves its own regular
+trace. Each kind of up-sampler, stride and bottleneck is a separate generator family.
+`train_codec.py` makes the weights that ship.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def load_autoencoder(weights: str) -> Callable[[NDArray[np.float32]], NDArray[np
 
 @dataclass(frozen=True)
 class HouseCodecSpec:
-    """Architecture of a house codec.
+    """Architecture of one of the package's own codecs.
 
     stages: halvings of the side.
     latent: channels at the bottleneck.
@@ -176,8 +176,8 @@ def load_house_codec(name_or_path: str | Path = "house") -> HouseCodec:
         codec.load_state_dict(state)
     except Exception as error:
         raise SynthesisError(
-            f"{name_or_path}: not a house codec ({short(error)}). Make one with "
-            "python -m realdamage.synthesis.train_codec CODEC --output FILE.",
+            f"{name_or_path}: not a file of the package's own codecs ({short(error)}). Make one "
+            "with python -m realdamage.synthesis.train_codec CODEC --output FILE.",
             code="bad_weights",
         ) from error
     return codec.eval()

@@ -389,7 +389,7 @@ def dented(site: Site) -> Surface:
 
 
 def crushed(site: Site) -> Surface:
-    """A caved-in place: many sharp folds at once, the print displaced, dark in the valleys."""
+    """A caved-in place: many sharp folds, the print displaced, dark in the valleys."""
     rng, radius, unit = site.rng, 1.2 * site.radius, site.unit
     f = site.blob(site.centre, radius, wobble=0.25, stretch=rng.uniform(1, 2)) / np.float32(radius)
     inside = smoothstep(0.0, 0.35, f)

@@ -88,7 +88,7 @@ class _Span:
 def _span(profile: npt.NDArray[np.float32], side: int, rng: np.random.Generator) -> _Span:
     """A window of `side` pixels, or larger in steps of GROWTH, at a random place around what is
     above 0 in `profile` [n]: neither the region's place in the window nor the latent grid's on the
-    photo may tell anything."""
+    photo may reveal anything."""
     length = len(profile)
     touched = np.flatnonzero(profile > 0)
     first, last = max(0, int(touched[0]) - CONTEXT), min(length, int(touched[-1]) + 1 + CONTEXT)

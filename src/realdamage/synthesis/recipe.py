@@ -35,7 +35,7 @@ class SourceSettings:
     root: their folder, with or without a manifest; the repository is searched too, for data/sample.
     more: further folders, used like `root`.
     splits: a table of `realdamage split --output` for all of these photos.
-    per_source: at most so many photos of each source, drawn at random; null takes all.
+    per_source: at most this many photos of each source, drawn at random; null takes all.
     damaged_first: with per_source, take the really damaged photos before the others.
     max_side: larger photos are resized to it, in pixels.
     crop: then a random square of this side is cut from larger photos, in pixels; null cuts none.

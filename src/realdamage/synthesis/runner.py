@@ -1,9 +1,9 @@
 """Runs a recipe: from real photos to a folder with a manifest, resumable, seeded, in parallel.
 
-A recipe works group by group: a real photo and what is derived from it, saved alike. Each group's
-photos depend on (seed, group number) alone and are recorded as one part file when they are all
-written, so an interrupted run goes on where it stopped and any number of workers gives the same
-set.
+A recipe works group by group: a real photo and what is derived from it, saved in the same way. Each
+group's photos depend on (seed, group number) alone and are recorded as one part file when they are
+all written, so an interrupted run continues where it stopped and any number of workers gives the
+same set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes a house codec: trains a small autoencoder on real photos and writes one file.
+"""Makes one of the package's own codecs: trains a small autoencoder and writes one file.
 
 python -m realdamage.synthesis.train_codec house
 python -m realdamage.synthesis.train_codec house_nearest --photos FOLDER --splits data/splits.csv

@@ -190,8 +190,9 @@ def unit_chances(
     shares: of the draws, for each part of the set (column `part`); taken relative to their sum.
 
     Inside a part, a generator (a family where none is named) is drawn by the square root of its
-    units, then a source by the square root of its units, then one of these. A unit belongs to the part of its last photo; real photos count as one
-    generator. Raises ConfigError: a part that the set does not have.
+    units, then a source by the square root of its units, then one of these. A unit belongs to the
+    part of its last photo; real photos count as one generator. Raises ConfigError: a part that the
+    set does not have.
     """
     if "part" not in manifest.table:
         raise ConfigError(f"data.part_shares: {manifest.root} has no column part")

@@ -30,10 +30,10 @@ from realdamage.training.losses import LOSSES, Loss
 from realdamage.training.network import build_network, read_checkpoint
 
 VALIDATION_TILES = 64
-"""Tiles that go through the network at once in validation; bounds the memory for large photos."""
+"""Tiles per forward pass in validation; bounds the memory for large photos."""
 
 MIN_REAL_FOR_1_PERCENT = 100
-"""Real photos that are needed to tell a rate of 1% of them from none."""
+"""Real photos needed to distinguish a rate of 1% from 0."""
 
 
 class DamageClassifier(L.LightningModule):

@@ -1,7 +1,7 @@
 """What a training run needs before it costs anything: photos, and a folder of its own or a
 checkpoint to resume.
 
-Imports no torch, so that a mistake in the call shows at once.
+Does not import torch, so that a mistake in the call is reported immediately.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ function duplicates(photo) {
 /** The claim's recommendation with its reasons, and the text for the buyer. onNew: called for another claim. */
 export function claimSummary(claim, onNew) {
   const value = claim.recommendation ?? "none";
-  const rest = claim.reasons.slice(REASONS_AT_ONCE); // the weightiest come first
+  const rest = claim.reasons.slice(REASONS_AT_ONCE); // the most serious come first
   const name = knows(`recommend_${value}`) ? say(`recommend_${value}`) : value;
   return [
     element(

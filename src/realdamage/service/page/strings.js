@@ -7,7 +7,7 @@ export const STRINGS =
     "intake_title": "Check the photos of a claim",
     "intake_lead": "Add what the buyer sent. If you also add the listing photo, the page shows what changed.",
     "photos_title": "Photos of the claim",
-    "photos_lead": "Drop, choose or paste them. An original file tells more than a screenshot.",
+    "photos_lead": "Drop, choose or paste them. An original file contains more information than a screenshot.",
     "listings_title": "Photos of the listing",
     "listings_lead": "The merchant's own photos of the product.",
     "optional": "(optional)",
