@@ -33,8 +33,8 @@ MAP_SIDE = 512
 """Longer side of the change map, in pixels, at most."""
 MAX_CHANGES = 20
 
-# Chosen on half of the groups of `synthesis.listing_trial`, reported on the other half: copies lie
-# far above, other shots of the same product far below.
+# Chosen on half of the groups of tests/trials/listing_trial.py, reported on the other half:
+# copies lie far above, other shots of the same product far below.
 MIN_FINE = 0.5
 MIN_AGREEMENT = 0.9
 MIN_OVERLAP = 0.25
