@@ -1,4 +1,4 @@
-"""Splits never separate what belongs together, keep their shares, and depend on nothing but content and seed."""
+"""Splits keep linked photos together, keep their shares, and depend on content and seed only."""
 
 from __future__ import annotations
 

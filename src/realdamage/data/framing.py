@@ -104,8 +104,8 @@ class Frame:
         ]
         if min(rooms) < 0:
             raise ConfigError(
-                f"a photo of {shape[1]}x{shape[0]} pixels cannot give {self.size[1]}x{self.size[0]}: "
-                f"each side needs {MAX_OFFSET} pixels more than the crop"
+                f"a photo of {shape[1]}x{shape[0]} pixels cannot give "
+                f"{self.size[1]}x{self.size[0]}: each side needs {MAX_OFFSET} pixels more"
             )
         return [room // MAX_OFFSET for room in rooms]
 

@@ -336,8 +336,8 @@ def _mapped(table: RawTable, reader: Reader) -> RawTable:
     for column in (*reader.values, *REQUIRED_COLUMNS):
         if column not in frame.columns:
             raise (ConfigError if column in reader.values else ManifestError)(
-                f"{path}: no column {column!r}; found: {there}.{did_you_mean(column, theirs.columns)} "
-                f"Rename it, or map it: columns: {{{column}: THEIR_COLUMN}} {_WHERE}."
+                f"{path}: no column {column!r}; found: {there}."
+                f"{did_you_mean(column, theirs.columns)} Rename it, or map it: columns: {{{column}: THEIR_COLUMN}} {_WHERE}."
             )
     # Labels are not guessed: sets differ in which of 0 and 1 is synthetic.
     values = {"label": {label: label for label in LABELS}, **reader.values}
@@ -347,10 +347,11 @@ def _mapped(table: RawTable, reader: Reader) -> RawTable:
         if unknown.any():
             row = rows[int(np.argmax(unknown.to_numpy()))]
             listed = list(dict.fromkeys(found[unknown]))[:4]
+            example = ", ".join(f"{word!r}: …" for word in listed)
             raise ManifestError(
                 f"{path}, row {row}, column {column}: found {listed[0]!r}; allowed: "
                 f"{', '.join(map(repr, words))}.{did_you_mean(listed[0], words)} Map other words: "
-                f"values: {{{column}: {{{', '.join(f'{word!r}: …' for word in listed)}}}}} {_WHERE}."
+                f"values: {{{column}: {{{example}}}}} {_WHERE}."
             )
         frame[column] = found.map(lambda word, words=words: words.get(word, word))
     return RawTable(frame, rows, path)
