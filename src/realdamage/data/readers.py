@@ -337,7 +337,8 @@ def _mapped(table: RawTable, reader: Reader) -> RawTable:
         if column not in frame.columns:
             raise (ConfigError if column in reader.values else ManifestError)(
                 f"{path}: no column {column!r}; found: {there}."
-                f"{did_you_mean(column, theirs.columns)} Rename it, or map it: columns: {{{column}: THEIR_COLUMN}} {_WHERE}."
+                f"{did_you_mean(column, theirs.columns)} Rename it, or map it: "
+                f"columns: {{{column}: THEIR_COLUMN}} {_WHERE}."
             )
     # Labels are not guessed: sets differ in which of 0 and 1 is synthetic.
     values = {"label": {label: label for label in LABELS}, **reader.values}
