@@ -38,7 +38,7 @@ def plain(value: Any) -> Iterator[Any]:
         for key, inner in value.items():
             yield key
             yield from plain(inner)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for inner in value:
             yield from plain(inner)
     else:

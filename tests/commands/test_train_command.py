@@ -457,7 +457,8 @@ def record(kind):
     read = kind.__getitem__
     def seen(self, key):
         with Path("seen.jsonl").open("a") as file:
-            file.write(json.dumps([kind.__name__, int(os.environ.get("LOCAL_RANK", 0)), key]) + "\\n")
+            rank = int(os.environ.get("LOCAL_RANK", 0))
+            file.write(json.dumps([kind.__name__, rank, key]) + "\\n")
         return read(self, key)
     kind.__getitem__ = seen
 

@@ -41,9 +41,8 @@ def text_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "<|startoftext|>",
         "<|endoftext|>",
     ]
-    (folder / "vocab.json").write_text(
-        json.dumps({token: index for index, token in enumerate(tokens)})
-    )
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(
         str(folder / "vocab.json"),

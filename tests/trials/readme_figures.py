@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from realdamage.files import write_atomically
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")
 FEWEST = 20
-"""Photos of a slice from which on a rate is shown without an interval."""
+"""Fewest photos of a slice whose rate is shown without an interval."""
+WIDTH = 120
+"""Characters of a line of text in the README."""
 COLUMNS = (
     *("set", "slice", "name", "trained_on", "n", *FIGURES, "auroc_low", "auroc_high"),
     *(f"{key}_{end}" for key in FIGURES[1:] for end in ("low", "high")),
@@ -105,26 +108,28 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
         if row["slice"] == "localisation":
             sets.setdefault(str(row["set"]), {})[str(row["name"])] = float(row["value"])
     for name, found in sets.items():
-        lines += [
-            "",
+        text = (
             f"Localisation, {name}: patch AP {found['pixel_ap']:.3f} (a map that is the same "
             f"everywhere: {found['prevalence']:.3f}), best F1 {found['best_f1']:.3f} (predict "
-            f"everything: {found['baseline_f1']:.3f}).",
-        ]
+            f"everything: {found['baseline_f1']:.3f})."
+        )
+        lines += ["", _wrapped(text)]
     origins = dict.fromkeys(
         f"{row['set']}: `{row['command']}` at {row['git_commit'][:8]}, {row['date'][:10]}"
         for row in rows
     )
-    lines += [
-        "",
-        "In the rows “all” false alarms are counted on really damaged photos, in the others on all",
-        "real photos of the set. A – means that they are too few for the rate, or that the row has",
-        "fewer than 20 photos and no interval. `paint` is the control: painted damage without any",
-        "network.",
-        "",
-        f"From [{source}]({source}). {'; '.join(origins)}.",
-    ]
-    return "\n".join(lines)
+    about = (
+        "In the rows “all” false alarms are counted on really damaged photos, in the others on all "
+        "real photos of the set. A – means that they are too few for the rate, or that the row has "
+        f"fewer than {FEWEST} photos and no interval. `paint` is the control: painted damage "
+        "without any network."
+    )
+    written = f"From [{source}]({source}). {'; '.join(origins)}."
+    return "\n".join([*lines, "", _wrapped(about), "", _wrapped(written)])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 _ENDS = tuple(enumerate(("low", "high")))
