@@ -12,8 +12,7 @@ WriteFolder = Callable[..., Path]
 
 @pytest.fixture
 def write_folder(tmp_path: Path) -> WriteFolder:
-    """`write_folder(csv_text, files=(…))` writes metadata.csv and touches the files; returns the
-    folder."""
+    """`write_folder(csv_text, files=(…))` writes metadata.csv and empty files."""
 
     def write(text: str | bytes, files: tuple[str, ...] = ("a.jpg", "b.jpg", "c.jpg")) -> Path:
         folder = tmp_path / "photos"

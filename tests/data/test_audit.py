@@ -1,6 +1,4 @@
-"""A set that gives its labels away fails, with the cause; an honest one passes; bad files are
-named.
-"""
+"""A set that leaks its labels fails and names the leak; an honest one passes."""
 
 from __future__ import annotations
 
@@ -37,8 +35,7 @@ def small_file(side: int, options: tuple[tuple[str, Any], ...]) -> bytes:
 def write_files(
     root: Path, rows: Iterable[Row], save: Callable[[Row], Mapping[str, Any]] = lambda _: PLAIN
 ) -> Manifest:
-    """Photos as small as can be, no two of the same bytes; `save` says how Pillow writes a row's
-    file (and `side`)."""
+    """Tiny photos, all of different bytes; `save` gives Pillow's options (and `side`) for a row."""
     root.mkdir(exist_ok=True)
     rows = [{"file_name": f"{index:04}.img", **row} for index, row in enumerate(rows)]
     for index, row in enumerate(rows):
@@ -189,8 +186,7 @@ class TestColumns:
 
 
 def honest(root: Path, seed: int) -> Manifest:
-    """Groups with a photo of each label or of one; source, quality, size and damage are drawn
-    independently of the label."""
+    """Source, quality, size and damage are drawn whatever the label."""
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
     saved: list[Mapping[str, Any]] = []
@@ -470,7 +466,7 @@ def test_the_report_is_plain_json_without_nan(tmp_path: Path) -> None:
 def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(
     tmp_path: Path,
 ) -> None:
-    """The trap that the shared sets' READMEs warn of: 100 photos of each source, edits as PNG."""
+    """The trap of the shared sets: each source has its own size, format and quality."""
     photos = read_manifest(SHARED / "photos")
     chosen = photos.table.groupby("source").head(100)
     generated = read_manifest(SHARED / "generated").table.query("label == 'synthetic'").head(200)

@@ -1,6 +1,4 @@
-"""Photos of one thing share a group, whatever was done to the file; different things don't, however
-plain they are.
-"""
+"""Photos of one thing share a group, whatever was done to the file; different things don't."""
 
 from __future__ import annotations
 
@@ -28,8 +26,7 @@ Factory = Callable[[int, int, int], np.ndarray]
 
 @pytest.fixture
 def folder(tmp_path: Path, photo_factory: Factory) -> Path:
-    """Four scenes: two saved again in several ways, one framed a little differently, one with
-    something painted on."""
+    """Four scenes: one saved in several ways, one framed differently, one painted on."""
     scenes = [photo_factory(240, 320, seed) for seed in range(4)]
     Image.fromarray(scenes[0]).save(tmp_path / "a.png")
     Image.fromarray(scenes[0]).save(tmp_path / "a_q30.jpg", quality=30)

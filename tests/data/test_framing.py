@@ -1,6 +1,4 @@
-"""A photo's size may limit its crop, but must not reveal its class: the drawn sizes are distributed
-alike in both.
-"""
+"""A photo's size may limit its crop, but the sizes are distributed alike in both classes."""
 
 from __future__ import annotations
 
@@ -143,8 +141,7 @@ def test_the_frame_moves_onto_a_mask_and_stays_where_it_holds_one() -> None:
         assert frame.holding([whole], np.random.default_rng(seed)) == frame
         moved = frame.holding([whole, corner], np.random.default_rng(seed))
         assert moved.settings == frame.settings
-        # At most 15 pixels at the rim are out of reach: a period of the old grid, and less than one
-        # of the steps.
+        # At most 15 pixels at the rim are out of reach: a grid period and part of a step.
         assert frame.settings.crop(moved.crop(corner)).sum() >= 25 * 25
 
 

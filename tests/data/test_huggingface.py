@@ -1,6 +1,4 @@
-"""Our folders are Hugging Face image folders: its own library loads what we write, and we read what
-it reads.
-"""
+"""Hugging Face's own library loads the folders that we write, and we read those it reads."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ IMAGES = {"file_name": "image", "mask_file_name": "mask"}
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """`datasets.load_dataset("imagefolder", …)` without a network and without the user's cache."""
+    """`datasets.load_dataset("imagefolder", …)` without a network and with its own cache."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     import datasets
@@ -43,8 +41,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def assert_same(manifest: Manifest, dataset: Any) -> None:
-    """Row by row: the photo's and the mask's pixels, and every other value that the manifest's file
-    has."""
+    """Row by row: the pixels of photo and mask, and every other value of the file."""
     assert len(manifest) == len(dataset)
     for row, theirs in enumerate(dataset):
         ours = manifest.table.iloc[row]

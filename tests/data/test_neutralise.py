@@ -1,4 +1,4 @@
-"""A set whose files give the classes away is rewritten: they no longer do; the rows are kept."""
+"""A set whose files leak the classes is saved again; then they no longer do. Rows are kept."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 def leaky(
     tmp_path_factory: pytest.TempPathFactory, photo_factory: Callable[[int, int, int], RGB]
 ) -> Manifest:
-    """100 photos. Real: JPEG of quality 75 with EXIF, 200x266 and 174x174; synthetic: PNG 256x256
-    and JPEG of quality 95, 320x240; 12 originals with an edit (PNG, mask), 6 of them also annotated
-    (quality 95)."""
+    """100 photos. Real: JPEG of quality 75 with EXIF, 200x266 and 174x174. Synthetic: PNG 256x256
+    and JPEG of quality 95, 320x240. 12 originals have an edit (PNG, mask), 6 also an annotated
+    copy (quality 95)."""
     leaky = _Leaky(tmp_path_factory.mktemp("leaky") / "set", photo_factory(400, 400, 5))
     for index in range(36):
         width, height = ((200, 266), (174, 174))[index % 2]
@@ -133,7 +133,7 @@ def leaky(
 
 @pytest.fixture(scope="module")
 def summary(leaky: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    """The leaky set written anew with the default settings; tests must not change it."""
+    """The leaky set saved again with the default settings; tests must not change it."""
     return neutralise(leaky, tmp_path_factory.mktemp("neutral") / "set", workers=1)
 
 

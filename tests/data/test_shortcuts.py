@@ -22,8 +22,7 @@ from realdamage.errors import ManifestError, PhotoError
 
 
 def photo_set(folder: Path, n: int, quality: dict[str, int]) -> Manifest:
-    """`n` photos of noise, alternately real and synthetic; only the JPEG quality may differ between
-    the two."""
+    """`n` photos of noise, alternately real and synthetic; only the JPEG quality may differ."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     labels = ["real" if i % 2 else "synthetic" for i in range(n)]
@@ -52,7 +51,7 @@ def test_files_written_alike_tell_nothing(tmp_path: Path) -> None:
 
 
 def test_a_group_is_never_on_both_sides_of_a_fold(tmp_path: Path) -> None:
-    # Each group has its own size: only a classifier that saw the group before could know its label.
+    # Each group has its own size: only a classifier that saw the group could know its label.
     rng = np.random.default_rng(0)
     rows = []
     for group in range(40):
@@ -85,8 +84,7 @@ def test_facts_of_a_jpeg_and_of_a_png(tmp_path: Path) -> None:
         False,
         False,
     )
-    # libjpeg's tables: those of ITU-T T.81, annex K, scaled to the quality; at 50 they sum to 3688
-    # and 5505.
+    # libjpeg scales the tables of ITU-T T.81, annex K, which sum to 3688 and 5505.
     assert (a["luma_table"], a["chroma_table"]) == (1858, 2780)
     assert (b["luma_table"], b["chroma_table"]) == (369, 558)
     assert (c["format"], c["luma_table"], c["chroma_table"]) == ("PNG", 0, 0)
@@ -172,8 +170,7 @@ class TestToldBy:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_fold_and_what_is_left_of_it_hold_both_classes(seed: int) -> None:
-    """Also where most groups hold one class only, and where there are as many folds as groups of a
-    class."""
+    """Also where most groups have one class only, or a class has as many groups as folds."""
     rng = np.random.default_rng(seed)
     groups = np.arange(200) // 4
     synthetic = np.isin(groups, rng.choice(50, 5 - seed % 4, replace=False)) & (

@@ -1,6 +1,4 @@
-"""Splits never separate what belongs together, keep their shares, and depend only on content and
-seed.
-"""
+"""Splits keep linked photos together, keep their shares, and depend on content and seed only."""
 
 from __future__ import annotations
 

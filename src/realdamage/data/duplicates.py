@@ -149,7 +149,8 @@ def found_alike(table: pd.DataFrame, group: pd.Series, pairs: npt.NDArray[np.int
     known = int((stated[pairs[:, 0]] == stated[pairs[:, 1]]).sum())
     line = f"{len(pairs)} pairs of photos look alike"
     if known:
-        line += f", {known} of them in one group already (such as an edit and its original)"
+        share = "all" if known == len(pairs) else str(known)
+        line += f", {share} of them in one group already (such as an edit and its original)"
     before, after = table["group"].nunique(), group.nunique()
     change = f"{before} groups became {after}" if after != before else f"still {before} groups"
     return f"{line}: {change}"

@@ -1,9 +1,9 @@
 """Draws which part of a photo is kept, and in what size, so that its size does not show its class.
 
 A crop can only make a photo smaller. If each photo's own size limited its crop, a class of small
-photos would stay a class of small crops. So the probabilities of the sizes are solved for the whole
-set as one linear programme: each photo gets only sizes that fit into it, and yet both classes have
-the same distribution of sizes.
+photos would stay a class of small crops. So the chances of the sizes are solved for the whole set
+at once, as a linear programme: each photo gets only sizes that fit into it, and yet the sizes are
+distributed alike in both classes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Frame:
     place: (y, x) in 0..1, of the crop within its room.
 
     All crops begin at a multiple of 8 pixels plus the offset of `settings`, so the old JPEG grids
-    of photos of different sizes move in the same way too.
+    of photos of different sizes move alike too.
     """
 
     size: Size
@@ -105,8 +105,7 @@ class Frame:
         if min(rooms) < 0:
             raise ConfigError(
                 f"a photo of {shape[1]}x{shape[0]} pixels cannot give "
-                f"{self.size[1]}x{self.size[0]}: each side needs {MAX_OFFSET} pixels more than "
-                "the crop"
+                f"{self.size[1]}x{self.size[0]}: each side needs {MAX_OFFSET} pixels more"
             )
         return [room // MAX_OFFSET for room in rooms]
 
@@ -169,7 +168,7 @@ class SizePool:
     ) -> Integers:
         """A size for each of n families of photos, int [n, 2] (h, w); (0, 0) for those without.
 
-        All cells have the same distribution of sizes.
+        The sizes are distributed alike in all cells.
 
         able: int [n, 2], the largest crop of each.
         counts: int [n, cells], its photos in each cell (label and split).

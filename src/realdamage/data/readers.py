@@ -276,7 +276,7 @@ def _image_folder_files(root: Path) -> list[Path]:
 def _metadata_of(folder: Path) -> list[Path]:
     """The one metadata file of a folder; empty when there is none."""
     there = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
-    # Our own commands write metadata.csv next to the others, so it is the newest.
+    # Our own commands write metadata.csv beside the others, so it is the newest.
     if len(there) > 1 and there[0].name != METADATA_NAME:
         raise ManifestError(f"{there[0]} and {there[1].name} both exist. Keep one of them.")
     return there[:1]
@@ -348,11 +348,11 @@ def _mapped(table: RawTable, reader: Reader) -> RawTable:
         if unknown.any():
             row = rows[int(np.argmax(unknown.to_numpy()))]
             listed = list(dict.fromkeys(found[unknown]))[:4]
+            example = ", ".join(f"{word!r}: …" for word in listed)
             raise ManifestError(
                 f"{path}, row {row}, column {column}: found {listed[0]!r}; allowed: "
                 f"{', '.join(map(repr, words))}.{did_you_mean(listed[0], words)} Map other words: "
-                f"values: {{{column}: {{{', '.join(f'{word!r}: …' for word in listed)}}}}} "
-                f"{_WHERE}."
+                f"values: {{{column}: {{{example}}}}} {_WHERE}."
             )
         frame[column] = found.map(lambda word, words=words: words.get(word, word))
     return RawTable(frame, rows, path)
@@ -550,5 +550,5 @@ def write_metadata(
 
 
 def stale_metadata(folder: Path) -> Sequence[Path]:
-    """Other metadata files next to metadata.csv; Hugging Face's reader refuses more than one."""
+    """Other metadata files beside metadata.csv; Hugging Face's reader refuses two of them."""
     return [folder / name for name in _METADATA_NAMES[1:] if (folder / name).is_file()]
