@@ -301,8 +301,7 @@ class PromptsConfig:
 
 @dataclass
 class SynthesizeConfig:
-    """`synthesize.py`. `out`: the folder to fill; `overwrite`: first remove what a recipe made
-    there."""
+    """`realdamage-synthesize`."""
 
     out: str = MISSING  # the folder to fill
     overwrite: bool = False  # first remove what a recipe made there
