@@ -179,7 +179,7 @@ def test_too_few_groups_give_a_difference_without_a_verdict() -> None:
         ("labels_differ", lambda a: a.assign(label=["synthetic", *a["label"][1:]])),
         ("photos_differ", lambda a: a.assign(photo_sha256=["b" * 64, *["a" * 64] * 59])),
         ("one_class", lambda a: a[a["label"] == "real"]),
-        ("realdamage", lambda a: pd.concat([a, a.iloc[:1]], ignore_index=True)),  # a photo twice
+        ("repeated_photo", lambda a: pd.concat([a, a.iloc[:1]], ignore_index=True)),
     ],
 )
 def test_input_that_cannot_be_compared_is_refused(
