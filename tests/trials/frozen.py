@@ -145,7 +145,7 @@ def measure() -> dict[str, Any]:
             ["isotonic", "--calibration=isotonic", "--fpr=0.4", "--miss=0.4"],
         ):
             calibrated = str(out / f"{name}.onnx")
-            options += ["--manifest=data/sample", f"--output={calibrated}", threads]
+            options += ["--manifest=data/sample", "--split=val", f"--output={calibrated}", threads]
             run(values, f"calibrate/{name}", *realdamage, "calibrate", model["file"], *options)
             now = json.loads(run(values, f"calibrate/{name}/info", *realdamage, "info", calibrated))
             put(

@@ -160,6 +160,7 @@ def equal_mass_bins(probability: npt.ArrayLike, n_bins: int = N_BINS) -> npt.NDA
     `sklearn.calibration.calibration_curve(strategy="quantile")`.
     """
     values = np.asarray(probability, dtype=np.float64)
+    # As scikit-learn writes it: np.quantile differs in the last digit, and so bins ties elsewhere.
     edges = np.percentile(values, np.linspace(0, 1, n_bins + 1) * 100)
     return np.asarray(np.searchsorted(edges[1:-1], values), dtype=np.int64)
 
