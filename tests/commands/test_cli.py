@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import io
 import json
 import os
@@ -454,6 +455,8 @@ def test_calibrate_writes_thresholds_into_the_model(
 def test_calibrate_without_its_extra_says_what_to_install(
     type_in: TypeIn, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for room in ("data", "evaluation"):  # imported again here; afterwards as before
+        monkeypatch.setattr(realdamage, room, importlib.import_module(f"realdamage.{room}"))
     for name in list(sys.modules):
         if name.startswith(("realdamage.data", "realdamage.evaluation")):
             monkeypatch.delitem(sys.modules, name)

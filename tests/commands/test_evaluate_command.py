@@ -239,6 +239,6 @@ def test_a_killed_evaluation_goes_on(
     assert "another robustness suite" in other.err
     done = run_command(*arguments)
     assert done.code == 0, done.err
-    assert "8 of 11 photos were scored already" in done.out + done.err
+    assert "8 of 11 photos were already scored" in done.out + done.err
     assert not unfinished.exists()
     assert len(read_predictions(tmp_path / "out/evaluate/predictions.csv")) == 11
