@@ -45,8 +45,9 @@ def find_photos(given: Iterable[str], *, keep_missing: bool = False) -> list[Pat
             matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
             below = sorted(match for match in map(Path, matches) if match.is_file())
             if not below:
+                fix = "Download it first" if "://" in text else "Check the name and the folder"
                 missing[path] = UsageError(
-                    f"{text}: no such photo or folder, and no file matches it as a pattern"
+                    f"{text}: no such photo or folder, and no file matches it as a pattern. {fix}."
                 )
                 below = [path]
         found.update(dict.fromkeys(below))

@@ -101,7 +101,7 @@ def read_file(path: Path) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
-        raise PhotoError(f"{path}: no such file") from None
+        raise PhotoError(f"{path}: no such file. Check the name and the folder.") from None
     except OSError as error:
         raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
 
