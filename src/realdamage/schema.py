@@ -82,6 +82,9 @@ class DataConfig:
     # photos without an original then get a real partner.
     part_shares: dict[str, float] = field(default_factory=dict)
     epoch_units: int | None = None  # draws per epoch with part_shares; null: as many as units
+    # With part_shares, a synthetic photo without an original and its partner are each resized by a
+    # factor from this range, so that sharpness does not tell them apart.
+    unpaired_scale: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         _check_ranges("data", self, batch_units=(1, MANY), tiles_per_photo=(1, MANY), focus=(0, 1))
@@ -97,6 +100,11 @@ class DataConfig:
             raise ConfigError(
                 f"data.cache_gib={self.cache_gib} with data.workers={self.workers}: each worker "
                 "would keep every photo for itself. Set one of them to 0."
+            )
+        low, high = self.unpaired_scale
+        if not 0.05 <= low <= high <= 4:
+            raise ConfigError(
+                f"data.unpaired_scale={list(self.unpaired_scale)}: must rise and lie in 0.05..4"
             )
         if self.epoch_units is not None and not (self.epoch_units >= 1 and self.part_shares):
             raise ConfigError(

@@ -395,6 +395,30 @@ def test_an_image_without_an_original_gets_a_degraded_real_partner(
     assert plain[0, place]["photo_label"].tolist() == [1.0]
 
 
+def test_unpaired_photos_are_resized_each_by_its_own_factor(tmp_path: Path, photo_factory) -> None:
+    manifest = unpaired_set(tmp_path / "set", photo_factory)
+    dataset = pair_dataset(
+        manifest,
+        Degradations(resize=0.0),
+        tiles_per_photo=2,
+        part_shares=PARTS,
+        unpaired_scale=(0.5, 1.6),
+    )
+    place = dataset.units.index((list(manifest.table["file_name"]).index("g0.png"),))
+    scales: list[float] = []
+    cut = dataset._cut
+    dataset._cut = lambda views, degradation, rng: (  # type: ignore[method-assign]
+        scales.append(degradation.scale),
+        cut(views, degradation, rng),
+    )[1]
+    units = [dataset[0, place, before] for before in range(50)]
+    assert len(scales) == len(set(scales)) == 200
+    assert 0.5 <= min(scales) < 0.6
+    assert 1.5 < max(scales) <= 1.6
+    assert 0.8 < np.exp(np.mean(np.log(scales))) < 1.0  # sqrt(0.5 * 1.6) = 0.894
+    assert all(unit["tiles"].shape[0] == 4 for unit in units)
+
+
 def test_partners_share_a_last_save_from_the_first_epoch_on(tmp_path: Path, photo_factory) -> None:
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     rising = replace(HARSH, probability=0.3, jpeg=0.5, webp=0.2, curriculum_epochs=5)

@@ -19,11 +19,11 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from realdamage.core.tiles import PixelSpec, cover
-from realdamage.data.degradations import Degradations
+from realdamage.data.degradations import Degradation, Resize
 from realdamage.data.manifest import Manifest, patch_share
 from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.schema import DataConfig
-from realdamage.training.crops import View, crops_label, cut_alike, read_view, tile_label
+from realdamage.training.crops import Crop, View, crops_label, cut_alike, read_view, tile_label
 
 Batch = dict[str, Any]
 Chances = npt.NDArray[np.float64]
@@ -76,8 +76,9 @@ class PairDataset(Dataset[Batch]):
     a batch of its own.
 
     With `part_shares`, each synthetic photo without an original gets a real photo as a partner,
-    with the same crop and degradation. Such units are always degraded, so that both photos share
-    the last save of their histories.
+    with the same degradation. Such units are always degraded, so that both photos share the last
+    save of their histories, and each photo is resized by a factor of its own before
+    (`unpaired_scale`).
 
     photo_weights: weight in the loss, one for each row of the manifest (None: 1).
     """
@@ -129,8 +130,9 @@ class PairDataset(Dataset[Batch]):
         skipped: list[str] = []
         for attempt in range(len(self.units)):
             unit = self.units[(index + attempt) % len(self.units)]
-            degradations = self.data.degradations
+            degradations, paired = self.data.degradations, True
             if self._partners and len(unit) == 1 and self._synthetic[unit[0]]:
+                paired = False
                 source = self._partners[int(rng.integers(len(self._partners)))]
                 unit = (int(rng.choice(source)), *unit)
                 degradations = self.always_degraded
@@ -141,19 +143,35 @@ class PairDataset(Dataset[Batch]):
                     raise
                 skipped.append(str(error))
                 continue
-            return {**self._crops(views, degradations, rng, epoch), "skipped": skipped}
+            draw = self._cut if paired else self._cut_unpaired
+            cuts = [
+                draw(views, degradations.draw(rng, epoch), rng)
+                for _ in range(self.data.tiles_per_photo)
+            ]
+            return {**self._batch(views, cuts), "skipped": skipped}
         raise ManifestError(
             f"{self.manifest.root}: none of its training photos can be read; the first: "
             f"{skipped[0]}"
         )
 
-    def _crops(
-        self, views: list[View], degradations: Degradations, rng: np.random.Generator, epoch: int
-    ) -> Batch:
-        cuts = [
-            cut_alike(views, self.spec, degradations.draw(rng, epoch), self.data.focus, rng)
-            for _ in range(self.data.tiles_per_photo)
-        ]
+    def _cut(
+        self, views: list[View], degradation: Degradation, rng: np.random.Generator
+    ) -> list[Crop]:
+        return cut_alike(views, self.spec, degradation, self.data.focus, rng)
+
+    def _cut_unpaired(
+        self, views: list[View], degradation: Degradation, rng: np.random.Generator
+    ) -> list[Crop]:
+        crops = []
+        for view in views:
+            low, high = np.log(self.data.unpaired_scale)
+            scale = float(np.exp(rng.uniform(low, high)))
+            filters = list(self.data.degradations.filters)
+            own = () if scale == 1.0 else (Resize(scale, str(rng.choice(filters))),)
+            crops += self._cut([view], Degradation((*own, *degradation.steps)), rng)
+        return crops
+
+    def _batch(self, views: list[View], cuts: list[list[Crop]]) -> Batch:
         crops = list(zip(*cuts, strict=True))  # [photos][tiles_per_photo]
         shares = np.stack([[crop.share for crop in found] for found in crops])
         labels = [crops_label(view, share) for view, share in zip(views, shares, strict=True)]
