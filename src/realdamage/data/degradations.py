@@ -160,7 +160,7 @@ class Degradations:
         self._check("jpeg", self.jpeg + self.webp <= 1.0 + 1e-9, rule)
         self._check("curriculum_epochs", self.curriculum_epochs >= 0, "must be at least 0")
         limits = {
-            "scale": (0.05, 1),
+            "scale": (0.05, 2),
             "quality": (1, 95),
             "blur_sigma": (0, 10),
             "noise_sigma": (0, 100),
@@ -184,8 +184,8 @@ class Degradations:
             return Degradation()
         steps: list[Step] = []
         if resize < self.resize:
-            low = 1.0 - (1.0 - self.scale[0]) * strength
-            scale = float(rng.uniform(min(low, self.scale[1]), self.scale[1]))
+            low, high = (1.0 + (end - 1.0) * strength for end in self.scale)
+            scale = float(rng.uniform(low, high))
             steps.append(Resize(scale, str(rng.choice(list(self.filters)))))
         if blur < self.blur:
             steps.append(Blur(float(rng.uniform(*self.blur_sigma)) * strength))
