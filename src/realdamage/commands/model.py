@@ -22,6 +22,7 @@ _TPR_FLOOR = "Share of synthetic photos to find; default: half of that on clean 
 _MAX_GATED = "Largest share of clean honest photos that may go to review"
 _BLUR = "Largest share of any source that the limit on fine detail may stop; 0: no limit"
 _TRAINING_SET = "Its training set; default: an evaluation's, if it is that one"
+_PHOTOS = "Their photos, for thumbnails; default: where they were then"
 _REFERENCE = "Predictions of the calibration photos by the same model (data.split=policy)"
 
 
@@ -124,7 +125,8 @@ def report(
     Adds report.html and report.json to the folder: figures, curves, slices, worst photos, policy.
     """
     from realdamage.evaluation.folder import find_manifest, find_model, read_evaluation
-    from realdamage.rendering.html import build_report, write_report
+    from realdamage.rendering.html import write_report
+    from realdamage.rendering.report import build_report
 
     predictions, metrics = read_evaluation(folder)
     run = metrics.get("run") or {}
@@ -175,6 +177,7 @@ def compare(
     b: Annotated[Path, app.arg("The same of the new model")],
     html: app.Html = None,
     json_file: app.Json = None,
+    manifest: Annotated[Path | None, app.opt(_PHOTOS)] = None,
     fail_if_worse: Annotated[bool, app.opt("Exit with 1 if B is worse", "--fail-if-worse")] = False,
 ) -> int:
     """Compare two models on the same photos.
@@ -182,12 +185,14 @@ def compare(
     Says whether B is better than A, with paired intervals on the photos that both have judged.
     """
     from realdamage.evaluation.compare import compare_models, read_sides
-    from realdamage.rendering.html import write_comparison
+    from realdamage.rendering.html import photos_of, write_comparison
     from realdamage.rendering.terminal import format_comparison
 
     names = (str(a), str(b))
-    comparison = compare_models(*read_sides(*names), names=names)
-    write_comparison(comparison, html=html, json_file=json_file)
+    sides = read_sides(*names)
+    comparison = compare_models(*sides, names=names)
+    photos = photos_of((a, b), manifest) if html else None
+    write_comparison(comparison, sides, photos, html=html, json_file=json_file)
     print(format_comparison(comparison))
     return 1 if fail_if_worse and comparison.worse else 0
 

@@ -37,9 +37,10 @@ from realdamage.evaluation.left_out import ALL, AS_IT_IS, MEAN, WORST
 from realdamage.evaluation.left_out import COLUMNS as FOLD_COLUMNS
 from realdamage.evaluation.predictions import clean
 from realdamage.evaluation.slices import FEW, outcomes_by_source
-from realdamage.rendering import terminal, words
-from realdamage.rendering.html import build_report
-from realdamage.rendering.words import NOTHING, GeneratorCount, Row, interval, number, percent
+from realdamage.rendering import outcomes, terminal, words
+from realdamage.rendering.outcomes import GeneratorCount
+from realdamage.rendering.report import build_report, generators_of
+from realdamage.rendering.words import NOTHING, Row, interval, number, percent
 
 # Underscores between letters, as in house_nearest, mean nothing.
 _SPECIAL = re.compile(r"([\\`*~\[\]<>|&]|(?<!\w)_|_(?!\w))")
@@ -52,6 +53,7 @@ _NOT_SETTINGS = {
     *("audit", "created", "excluded", "generators", "git_commit", "manifest_sha256", "photos"),
     "realdamage",
 }
+Fact = tuple[str, object]
 
 
 class Markdown(str):
@@ -102,8 +104,13 @@ def _environment() -> Environment:
     functions = (table, code, code_block, _families, _painted, _share, _slice, outcomes_by_source)
     for function in functions:
         environment.globals[function.__name__.strip("_")] = function
-    environment.globals |= {"benchmark_text": terminal.benchmark_text, "few": FEW}
-    environment.globals["least"] = (LEAST_AUROC, LEAST_TPR)
+    environment.globals |= {
+        "benchmark_text": terminal.benchmark_text,
+        "outcome_cells": outcomes.outcome_cells,
+        "outcome_columns": outcomes.COLUMNS,
+        "few": FEW,
+        "least": (LEAST_AUROC, LEAST_TPR),
+    }
     return environment
 
 
@@ -239,28 +246,47 @@ def card_text(given: CardInputs) -> str:
     if not given.evaluations:
         raise UsageError("A card needs figures: name an evaluation with --evaluation FOLDER")
     detector = Detector.load(given.model, threads=1)
-    training = detector.metadata.training
+    metadata = detector.metadata
     read = {name: _read(path, given.model, detector) for name, path in given.evaluations.items()}
     runs = [metrics.get("run") or {} for _, metrics in read.values()]
-    rows = find_training_photos(training, given.manifest, runs)
-    tables = [predictions for predictions, _ in read.values()]
-    families = words.families_of(*tables, *([] if rows is None else [rows]))
+    rows = find_training_photos(metadata.training, given.manifest, runs)
+    others = [*(predictions for predictions, _ in read.values()), *([] if rows is None else [rows])]
     evaluations = []
     for (name, (predictions, metrics)), run in zip(read.items(), runs, strict=True):
         scored = labelled_and_scored(predictions)
         photos, judged = clean(scored), scored[has_thresholds(scored)]
-        generators = words.generator_counts(photos, training, families)
+        generators = generators_of(photos, metadata.training, *others)
         values = build_report((predictions, metrics), detector=detector).values
         evaluations.append(Evaluated(name, photos, judged, values, run, generators))
-    card = _Card(
-        given,
-        detector,
-        evaluations,
-        training_rows=rows,
-        trained=_generators_in_training(training, rows, families),
-        folds=read_folds(given.folds) if given.folds else None,
+    folds = read_folds(given.folds) if given.folds else None
+    policy = metadata.policy
+    policy_sha256 = stored_policy_sha256(given.model.read_bytes())
+    text = (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            given=given,
+            metadata=metadata,
+            training=metadata.training,
+            policy=policy,
+            policy_sha256=policy_sha256,
+            evaluations=evaluations,
+            trained_rows=rows,
+            trained=_generators_in_training(metadata.training, rows, others),
+            folds=folds,
+            facts=[*_file_facts(given.model, detector), *_facts(given, detector)],
+            audit=words.audit_facts(metadata),
+            policy_facts=words.facts("policy.txt.j2", metadata=metadata),
+            settings=list(_flat(_without(metadata.training, _NOT_SETTINGS))),
+            validation=list(_flat(metadata.metrics)),
+            commands=_commands(given, evaluations, folds),
+            weak=[row for each in evaluations for row in weak_slices(each)],
+            allowed=allowed(policy),
+            accused=[row for each in evaluations for row in accused(each, allowed(policy))],
+            strange=[] if rows is None else list(strange_sources(evaluations, rows)),
+            missing_damage=missing_damage(evaluations),
+        )
     )
-    text = _environment().get_template("card.md.j2").render(card=card)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -273,8 +299,8 @@ def _read(folder: Path, model: Path, detector: Detector) -> tuple[pd.DataFrame, 
         found = f"by another network ({min(others)[:12]})" if others else "with a checkpoint"
         raise RealDamageError(
             f"{folder}: its photos were judged {found}, not by {model} "
-            f"({detector.graph_sha256[:12]}). Evaluate this "
-            f"file: realdamage-evaluate checkpoint={model} …",
+            f"({detector.graph_sha256[:12]}). Evaluate this file: "
+            f"realdamage-evaluate checkpoint={model} …",
             code="another_network",
         )
     return predictions, metrics
@@ -322,7 +348,7 @@ def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataF
 
 
 def _generators_in_training(
-    training: Mapping[str, Any], rows: pd.DataFrame | None, families: Mapping[str, str]
+    training: Mapping[str, Any], rows: pd.DataFrame | None, others: Sequence[pd.DataFrame]
 ) -> Sequence[GeneratorCount] | None:
     """From the photos, or from the names in the model's file, which has no counts; None: it has no
     names."""
@@ -331,171 +357,118 @@ def _generators_in_training(
     if rows is None:
         names = pd.Series([str(name) for name in training["generators"]], dtype=str)
         rows = pd.DataFrame({"generator": names, "label": "synthetic"})
-        rows["family"] = names.map(families).fillna("")
         rows["kind"] = names.eq("paint").map({True: "pasted", False: ""})
-    return words.generator_counts(rows, {}, families)
+        rows["family"] = names.map(outcomes.families_of(*others)).fillna("")
+    return generators_of(rows, {})
 
 
-@dataclass(frozen=True)
-class _Card:
-    """What the template asks for. training_rows: photos trained on, None: not found. trained: their
-    generators."""
+def _file_facts(model: Path, detector: Detector) -> Iterator[Fact]:
+    data = model.read_bytes()
+    yield "file", f"{model.name}, {len(data) / 1e6:.1f} MB"
+    yield "sha256 of the file", code(hashlib.sha256(data).hexdigest())
+    yield "graph_sha256 (network and weights)", code(detector.graph_sha256)
+    yield "policy_sha256 (everything else)", code(stored_policy_sha256(data))
+    with suppress(ImportError):
+        import onnx
 
-    given: CardInputs
-    detector: Detector
-    evaluations: Sequence[Evaluated]
-    training_rows: pd.DataFrame | None
-    trained: Sequence[GeneratorCount] | None
-    folds: Mapping[str, Any] | None
-
-    @property
-    def policy(self) -> Policy | None:
-        return self.detector.metadata.policy
-
-    def facts(self) -> Iterator[tuple[str, object]]:
-        data = self.given.model.read_bytes()
-        yield "file", f"{self.given.model.name}, {len(data) / 1e6:.1f} MB"
-        yield "sha256 of the file", code(hashlib.sha256(data).hexdigest())
-        yield "graph_sha256 (network and weights)", code(self.detector.graph_sha256)
-        yield "policy_sha256 (everything else)", code(self.policy_sha256)
-        with suppress(ImportError):
-            import onnx
-
-            weights = onnx.load_from_string(data).graph.initializer
-            kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
-            n = sum(math.prod(each.dims) for each in weights if each.data_type in kinds)
-            yield "parameters", f"{n:,}"
-        yield from words.facts("model.txt.j2", metadata=self.detector.metadata)
-        yield "licence", self.given.licence or "not given (--licence)"
-        today = datetime.datetime.now(datetime.UTC).date()
-        yield "this card", f"written {today} by realdamage {version('realdamage')}"
-
-    @property
-    def policy_sha256(self) -> str:
-        return stored_policy_sha256(self.given.model.read_bytes())
-
-    def audit(self) -> dict[str, Any]:
-        return words.audit_facts(self.detector.metadata)
-
-    def policy_facts(self) -> list[words.Fact]:
-        return words.facts("policy.txt.j2", metadata=self.detector.metadata)
-
-    def settings(self) -> list[tuple[str, str]]:
-        training = self.detector.metadata.training
-        return list(_flat({k: value for k, value in training.items() if k not in _NOT_SETTINGS}))
-
-    def validation(self) -> list[tuple[str, str]]:
-        return list(_flat(self.detector.metadata.metrics))
-
-    def commands(self) -> list[str]:
-        """All commands that are known, in order."""
-        own = ["realdamage", "card", str(self.given.model)]
-        for name, folder in self.given.evaluations.items():
-            own += ["--evaluation", f"{name}={folder}"]
-        for option in ("folds", "manifest", "licence"):
-            value = getattr(self.given, option)
-            own += [f"--{option}", str(value)] if value else []
-        for command in self.given.commands:
-            own += ["--command", command]
-        known = [*self.given.commands, *(each.run.get("command") for each in self.evaluations)]
-        known += [*(self.folds["commands"] if self.folds else ()), shlex.join(own)]
-        return list(filter(None, dict.fromkeys(known)))
-
-    def outcomes(self) -> list[tuple[str, ...]]:
-        """What photos were called at the shipped thresholds, by what a wrong outcome means to
-        somebody."""
-        rows = []
-        for each in self.evaluations:
-            photos = clean(each.judged)
-            synthetic, damaged = photos["label"] == "synthetic", photos["kind"] == "damaged"
-            by_deployed = synthetic & _by_deployed(photos, each.generators)
-            sorts = {
-                "really damaged": ~synthetic & damaged,
-                "other real": ~synthetic & ~damaged,
-                "synthetic, by deployed generators": by_deployed,
-                "other synthetic": synthetic & ~by_deployed,
-            }
-            for title, own in sorts.items():
-                called, n = photos.loc[own, "outcome"].value_counts(), int(own.sum())
-                outcomes = ("synthetic", "review", "real") if n else ()
-                shares = [_share(int(called.get(outcome, 0)), n) for outcome in outcomes]
-                rows += [(each.name, title, f"{n:,}", *shares)] if n else []
-        return rows
-
-    def weak_slices(self) -> list[tuple[str, ...]]:
-        """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst of each evaluation first. Equal
-        photos share a row."""
-        rows = []
-        for each in self.evaluations:
-            found: dict[tuple[Any, ...], tuple[list[str], Row]] = {}
-            for key, row in ((key, row) for key, table in each.tables() for row in table):
-                auroc, rate, value = row.get("auroc"), row.get("tpr_at_fpr_1"), str(row[key])
-                # Nobody can act on photos of no named source or condition.
-                nameless = value.startswith("(") and key not in ("generator", "perturbation")
-                if auroc is None or nameless:
-                    continue
-                if auroc < LEAST_AUROC or (rate is not None and rate < LEAST_TPR):
-                    same = (row["n"], auroc, rate, row.get("called_real"))
-                    names, _ = found.setdefault(same, ([], row))
-                    names.append(f"{key.replace('_', ' ')} {value}")
-            for names, row in sorted(found.values(), key=lambda pair: float(pair[1]["auroc"])):
-                cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
-                rows.append((each.name, " = ".join(names), *cells))
-        return rows
-
-    @property
-    def allowed(self) -> float:
-        """The share of honest photos that may be called synthetic."""
-        if self.policy is None:
-            return 1.0
-        alpha = self.policy.guarantee.alpha if self.policy.guarantee else None
-        return self.policy.fpr if alpha is None else alpha
-
-    def accused(self) -> list[dict[str, Any]]:
-        """Where more honest photos than that were called synthetic: evaluation, after, n, of, sort,
-        share."""
-        rows = []
-        for each in self.evaluations:
-            titles = {row["perturbation"]: row.get("title") for row in each.values["robustness"]}
-            real = each.judged[each.judged["label"] == "real"]
-            for name, photos in real.groupby("perturbation", sort=False):
-                damaged = photos[photos["kind"] == "damaged"]
-                sorts = {"photos of real damage": damaged}
-                sorts |= {"real photos of any kind": photos} if len(photos) > len(damaged) else {}
-                where = {"evaluation": each.name, "after": titles.get(name) or name}
-                for sort, own in sorts.items():
-                    n, of = int((own["outcome"] == "synthetic").sum()), len(own)
-                    row = {"sort": sort, "n": n, "of": of, "share": _share(n, of) if of else ""}
-                    rows += [where | row] if n > self.allowed * of else []
-        return rows
-
-    def strange_sources(self) -> Iterator[str]:
-        """Real photos of sources that the model was never trained on, and what they were called."""
-        rows = self.training_rows
-        known = [] if rows is None else ["", *rows.loc[rows["label"] == "real", "source"]]
-        for each in self.evaluations if known else ():
-            real = each.photos[each.photos["label"] == "real"]
-            for name, own in real[~real["source"].isin(known)].groupby("source"):
-                called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
-                yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
-
-    def missing_damage(self) -> list[str]:
-        """The types of real damage that no test has."""
-        photos = pd.concat([each.photos for each in self.evaluations])
-        there = set(photos.loc[photos["kind"] == "damaged", "damage"]) | {"other"}
-        return [name for name in DAMAGES if name not in there]
+        weights = onnx.load_from_string(data).graph.initializer
+        kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
+        n = sum(math.prod(each.dims) for each in weights if each.data_type in kinds)
+        yield "parameters", f"{n:,}"
 
 
-def _by_deployed(photos: pd.DataFrame, generators: Sequence[GeneratorCount]) -> pd.Series:
-    """bool [n]: photos by deployed generators."""
-    names = [row.name for row in generators if row.sort == "deployed"]
-    return photos["generator"].isin(names) & (photos["kind"] != "pasted")
+def _facts(given: CardInputs, detector: Detector) -> Iterator[Fact]:
+    yield from words.facts("model.txt.j2", metadata=detector.metadata)
+    yield "licence", given.licence or "not given (--licence)"
+    today = datetime.datetime.now(datetime.UTC).date()
+    yield "this card", f"written {today} by realdamage {version('realdamage')}"
+
+
+def _commands(
+    given: CardInputs, evaluations: Sequence[Evaluated], folds: Mapping[str, Any] | None
+) -> list[str]:
+    """All commands that are known, in order."""
+    own = ["realdamage", "card", str(given.model)]
+    for name, folder in given.evaluations.items():
+        own += ["--evaluation", f"{name}={folder}"]
+    for option in ("folds", "manifest", "licence"):
+        value = getattr(given, option)
+        own += [f"--{option}", str(value)] if value else []
+    for command in given.commands:
+        own += ["--command", command]
+    known = [*given.commands, *(each.run.get("command") for each in evaluations)]
+    known += [*(folds["commands"] if folds else ()), shlex.join(own)]
+    return list(filter(None, dict.fromkeys(known)))
+
+
+def weak_slices(each: Evaluated) -> list[tuple[str, ...]]:
+    """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst first. Equal photos share a row."""
+    found: dict[tuple[Any, ...], tuple[list[str], Row]] = {}
+    for key, row in ((key, row) for key, table in each.tables() for row in table):
+        auroc, rate, value = row.get("auroc"), row.get("tpr_at_fpr_1"), str(row[key])
+        # Nobody can act on photos of no named source or condition.
+        nameless = value.startswith("(") and key not in ("generator", "perturbation")
+        if auroc is None or nameless:
+            continue
+        if auroc < LEAST_AUROC or (rate is not None and rate < LEAST_TPR):
+            same = (row["n"], auroc, rate, row.get("called_real"))
+            names, _ = found.setdefault(same, ([], row))
+            names.append(f"{key.replace('_', ' ')} {value}")
+    rows = []
+    for names, row in sorted(found.values(), key=lambda pair: float(pair[1]["auroc"])):
+        cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
+        rows.append((each.name, " = ".join(names), *cells))
+    return rows
+
+
+def allowed(policy: Policy | None) -> float:
+    """The share of honest photos that may be called synthetic."""
+    if policy is None:
+        return 1.0
+    alpha = policy.guarantee.alpha if policy.guarantee else None
+    return policy.fpr if alpha is None else alpha
+
+
+def accused(each: Evaluated, most: float) -> list[dict[str, Any]]:
+    """Where more honest photos than the share `most` were called synthetic: evaluation, after, n,
+    of, sort, share."""
+    rows = []
+    titles = {row["perturbation"]: row.get("title") for row in each.values["robustness"]}
+    real = each.judged[each.judged["label"] == "real"]
+    for name, photos in real.groupby("perturbation", sort=False):
+        damaged = photos[photos["kind"] == "damaged"]
+        sorts = {"photos of real damage": damaged}
+        sorts |= {"real photos of any kind": photos} if len(photos) > len(damaged) else {}
+        where = {"evaluation": each.name, "after": titles.get(name) or name}
+        for sort, own in sorts.items():
+            n, of = int((own["outcome"] == "synthetic").sum()), len(own)
+            if n > most * of:
+                rows.append({**where, "sort": sort, "n": n, "of": of, "share": _share(n, of)})
+    return rows
+
+
+def strange_sources(evaluations: Sequence[Evaluated], training: pd.DataFrame) -> Iterator[str]:
+    """Real photos of sources that the model was never trained on, and what they were called."""
+    known = ["", *training.loc[training["label"] == "real", "source"]]
+    for each in evaluations:
+        real = each.photos[each.photos["label"] == "real"]
+        for name, own in real[~real["source"].isin(known)].groupby("source"):
+            called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
+            yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
+
+
+def missing_damage(evaluations: Sequence[Evaluated]) -> list[str]:
+    """The types of real damage that no test has."""
+    photos = pd.concat([each.photos for each in evaluations])
+    there = set(photos.loc[photos["kind"] == "damaged", "damage"]) | {"other"}
+    return [name for name in DAMAGES if name not in there]
 
 
 def _painted(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:
     """How many photos by deployed generators show damage."""
-    by_deployed = _by_deployed(photos, generators or ()) & (photos["label"] == "synthetic")
-    return int((by_deployed & (photos["damage"] != "")).sum())
+    names = [row.name for row in generators or () if row.sort == "deployed"]
+    by_deployed = photos["generator"].isin(names) & (photos["kind"] != "pasted")
+    return int((by_deployed & (photos["label"] == "synthetic") & (photos["damage"] != "")).sum())
 
 
 def _families(generators: Sequence[GeneratorCount]) -> str:
@@ -506,6 +479,10 @@ def _families(generators: Sequence[GeneratorCount]) -> str:
     families = ", ".join(f"{name} {n:,}" for name, n in photos.most_common() if n)
     which = f" ({families})" if families else ""
     return f"{words.count(photos.total(), 'photo')} by deployed generators{which}"
+
+
+def _without(values: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
