@@ -1,6 +1,7 @@
 """The commands of `realdamage` that change, check or describe a model file and its evaluation."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -308,13 +309,49 @@ def monitor(
 @app.command()
 def info(
     model: Annotated[Path | None, app.arg("The .onnx file; default: the packaged model")] = None,
+    as_json: Annotated[bool, app.opt("Print all metadata as JSON", "--json")] = False,
 ) -> int:
-    """Check a model file and print its metadata as JSON."""
+    """Check a model file and say what it is.
+
+    Prints the model's training, thresholds and guarantee; with --json, all of its metadata.
+    """
     from realdamage.core.detector import PACKAGED_MODEL
     from realdamage.core.model_file import read_model_file
 
     path = model or PACKAGED_MODEL
     data, metadata, graph_sha256 = read_model_file(path)
     values = {"file": str(path), "bytes": len(data), "graph_sha256": graph_sha256}
-    print(json.dumps({**values, **json.loads(metadata.to_json())}, indent=2))
+    values |= json.loads(metadata.to_json())
+    print(json.dumps(values, indent=2) if as_json else "\n".join(info_lines(values)))
     return 0
+
+
+def info_lines(values: dict[str, Any]) -> list[str]:
+    """The metadata of a model file, as --json prints it, in about ten lines."""
+    training, spec = values["training"], values["pixel_spec"]
+    policy, calibration = values["policy"], values["calibration"]
+    photos = " and ".join(f"{n:,} {label}" for label, n in training.get("photos", {}).items())
+    generators = f", {len(training['generators'])} generators" if "generators" in training else ""
+    audit = training.get("audit")
+    guarantee = (policy or {}).get("guarantee")
+    day = str(training.get("created", ""))[:10]
+    lines = {
+        "file": f"{values['file']}, {values['bytes'] / 1e6:.1f} MB",
+        "network": f"{values['backbone']}, graph {values['graph_sha256'][:12]}",
+        "model": values["model_version"] + (" (a demonstration)" if values["demo"] else ""),
+        "trained": f"{day} on {photos or 'unknown'} photos{generators}",
+        "audit": str(audit.get("verdict") if isinstance(audit, dict) else audit or "not known"),
+        "pixels": f"tiles of {spec['tile']}; photos are resized above {spec['max_side']}",
+        "probability": f"where {calibration['prior']:.1%} of photos are synthetic"
+        if calibration
+        else "none; run `realdamage calibrate`",
+        "synthetic": f"score {policy['t_synthetic']:+.3f} or more" if policy else "never",
+        "real": f"score {policy['t_real']:+.3f} or less" if policy else "never",
+        "review": "everything else; a person looks at it",
+        "guarantee": guarantee["statement"] if guarantee else "none",
+    }
+    texts = [
+        textwrap.fill(text, 100, initial_indent=f"{term:<13}", subsequent_indent=" " * 13)
+        for term, text in lines.items()
+    ]
+    return [*texts, "\n--json prints all metadata"]

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from pandas.io.formats.style import Styler
 from PIL import Image
 
 from realdamage.core.decode import decode
@@ -35,8 +34,8 @@ from realdamage.evaluation.economics import ThresholdChoice
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.rendering import plots
-from realdamage.rendering.html import Report
 from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
+from realdamage.rendering.report import Report
 
 _VALUES = 9  # bars of a column; rarer values are counted together
 _SIDE = 320  # pixels of a picture's longer side
@@ -198,39 +197,96 @@ def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None
     plot_pictures(title, pictures, max(1, len(rows)))
 
 
-def slice_map(table: pd.DataFrame, rows: str, columns: str, figure: str = "auroc") -> Styler:
-    """A figure of a `slice_table` by two keys as a coloured table; empty cells hold too few
-    photos."""
-    wide = table.pivot(index=rows, columns=columns, values=figure)
-    wide = wide.reindex(index=table[rows].unique())
-    coloured = wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1.0, axis=None)
-    return coloured.format("{:.2f}", na_rep="")
-
-
 def plot_slices(table: pd.DataFrame, by: str) -> None:
-    """AUROC of a `slice_table` by one key, without the slices that hold too few photos."""
+    """AUROC of a `slice_table` by one key, without the slices that hold too few photos; says so
+    where that leaves none."""
     known = table[table["auroc"].notna()]
+    left_out = len(table) - len(known)
+    if known.empty:
+        print(f"Not drawn: none of the {left_out} values of {by} has enough photos for a figure.")
+        return
     keys = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
     rows = known.rename(columns=keys).assign(label=known[by] + known["n"].map(" ({})".format))
-    (panel,) = axes(f"AUROC by {by}", height=1.7 + 0.3 * len(rows))
-    left_out = len(table) - len(known)
+    (panel,) = axes(f"AUROC by {by.replace('_', ' ')}", height=1.7 + 0.3 * len(rows))
     plots.intervals(panel, rows, f"AUROC; {left_out} values with too few photos are left out")
 
 
+def plot_robustness(report: Report) -> None:
+    """AUROC and false alarms after each perturbation; says so where none was evaluated."""
+    rows = report.values["robustness"]
+    if not rows:
+        print(report.values["missing"]["robustness"])
+        return
+    titles = plots.robustness_titles(rows, report.values["counts"])
+    panels = axes("Before and after a chat app", columns=2, height=1.7 + 0.3 * len(rows))
+    for panel, key in zip(panels, ("auroc", "false_alarms_all_real"), strict=True):
+        plots.robustness(panel, rows, key, titles[key])
+
+
+def plot_lines(table: pd.DataFrame, title: str, **options: Any) -> Axes:
+    """A line for each column over the index, with the legend below, where it hides none.
+
+    options: of `DataFrame.plot`.
+    """
+    (panel,) = axes(title)
+    table.plot(ax=panel, **options)
+    plots.legend_below(panel)
+    return panel
+
+
 def plot_ways(choice: ThresholdChoice) -> None:
-    """What a claim costs by each way of deciding, with 95% intervals, and how many claims a person
-    looks at."""
-    ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])][::-1]
-    names = [way.name.strip() for way in ways]
+    """What a claim costs by each way of deciding, with 95% intervals, how many claims a person
+    looks at, and how many honest buyers are refused."""
+    titles = {"cost": "cost of a claim", "reviewed": "claims reviewed"}
+    titles["accused"] = "honest buyers refused unseen"
+    ways = [*choice.others, choice.figures][::-1]
     panels = axes("What a claim costs, by the way of deciding", 3, height=3.6)
-    for panel, key in zip(panels, ("cost", "reviewed", "accused"), strict=True):
+    for panel, (key, title) in zip(panels, titles.items(), strict=True):
         values = np.array([getattr(way, key) for way in ways])
         ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
+        most = max(float(np.max(ends)), 0.01)
         errors = np.abs(np.transpose(ends) - values)
-        pd.Series(values, names).plot.barh(ax=panel, xerr=errors, color=GOOD, alpha=0.6, title=key)
-    for panel in panels[1:]:
-        panel.set_yticks([])
-        plots.percent_axis(panel.xaxis)
+        names = [way.name.strip() if key == "cost" else "" for way in ways]
+        bars = panel.barh(range(len(ways)), values, xerr=errors, color=GOOD, alpha=0.6)
+        texts = [f"{value:.2f}" if key == "cost" else f"{value:.1%}" for value in values]
+        panel.bar_label(bars, texts, padding=4)
+        panel.set_yticks(range(len(ways)), names)
+        panel.set(title=title, xlim=(0, 1.35 * most))
+        if key != "cost":
+            plots.percent_axis(panel.xaxis)
+
+
+def what_probability_means(calibration: Calibration, score: float, prior: float) -> str:
+    """Why a photo that is called synthetic may have a small probability."""
+    here, even = (100 * calibration.probability(score, share) for share in (prior, 0.5))
+    return (
+        f"Where {prior:.1%} of all photos are synthetic (the prior), {here:.0f} of 100 photos with "
+        f"this score are; where half of all photos are, {even:.0f} of 100. The thresholds act on "
+        "the score, not on the probability: the rarer fakes are, the more of the photos called "
+        "synthetic are real, so a person has to look."
+    )
+
+
+def clear_example(detector: PhotoDetector, manifest: Manifest, most: int = 24) -> Path:
+    """Of the first edits that the model was not trained on, the one whose painted area stands out
+    most in its heat map. Raises NotThereError: there is none."""
+    table = manifest.table
+    edits = (table["kind"] == "ai_region") & (table["split"] != "train")
+    clearest, found = -np.inf, None
+    for index in np.flatnonzero(edits & (table["mask_file_name"] != ""))[:most].tolist():
+        path = manifest.path(str(table["file_name"].iat[index]))
+        photo = read_photo(path, detector.pixel_spec)
+        heat = detector.predict_photo(photo).heatmap
+        mask = read_mask(manifest, index, (photo.height, photo.width))
+        small = Image.fromarray(mask).resize(heat.shape[::-1], Image.Resampling.BOX)
+        painted = np.asarray(small)
+        if painted.any() and not painted.all():
+            contrast = heat[painted].mean() - heat[~painted].mean()
+            if contrast > clearest:
+                clearest, found = contrast, path
+    if found is None:
+        raise NotThereError("photos: no edit with a mask outside the training part. Name a photo.")
+    return found
 
 
 class Seen(NamedTuple):

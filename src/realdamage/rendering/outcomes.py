@@ -16,7 +16,7 @@ from realdamage.rendering.words import NOTHING, lines
 
 SORTS = ("deployed", "not named", "codec", "control")
 CALLED = ("real", "review", "synthetic")
-COLUMNS = ("photos", "number", *(f"called {outcome}" for outcome in CALLED))
+COLUMNS = ("in truth", "photos", "called real", "sent to review", "called synthetic")
 """The titles of `outcome_cells`."""
 _CODEC_NAMES = {name for names in CODECS.values() for name in names}
 _KINDS = {
