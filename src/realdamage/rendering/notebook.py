@@ -33,12 +33,13 @@ from realdamage.errors import RealDamageError
 from realdamage.evaluation.economics import ThresholdChoice
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
-from realdamage.rendering import plots
+from realdamage.rendering import plots, words
 from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
 from realdamage.rendering.report import Report
 
 _VALUES = 9  # bars of a column; rarer values are counted together
 _SIDE = 320  # pixels of a picture's longer side
+_BLANK = Image.new("RGB", (1, 1), "white")
 
 
 class NotThereError(RealDamageError):
@@ -69,18 +70,25 @@ def existing(path: str | Path, name: str, made_by: str = "make quickstart") -> P
     return found
 
 
-def style() -> None:
-    """Makes all plots of a notebook look like those of the report."""
-    plt.style.use(plots.STYLE | {"figure.figsize": (10.5, 4.8), "font.size": 10})
-
-
 def axes(title: str, columns: int = 1, rows: int = 1, height: float = 4.8) -> list[Axes]:
-    """The axes of a new figure, row by row. height: of the figure, in inches."""
-    style()
+    """The axes of a new figure in the report's style, row by row. height: of the figure, in
+    inches."""
+    plt.style.use(plots.STYLE | {"font.size": 10})
     size = (10.5, height)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
     return list(grid.flat)
+
+
+def plot_lines(table: pd.DataFrame, title: str, **options: Any) -> Axes:
+    """A line for each column over the index, with the legend below, where it hides none.
+
+    options: of `DataFrame.plot`.
+    """
+    (panel,) = axes(title)
+    table.plot(ax=panel, **options)
+    plots.legend_below(panel)
+    return panel
 
 
 def plot_pictures(title: str, pictures: Sequence[tuple[Any, str]], columns: int = 4) -> None:
@@ -98,22 +106,22 @@ def plot_counts(table: pd.DataFrame, columns: Sequence[str], share: bool = False
     """Photos of each label per value of some columns; share: of the label's photos."""
     shown = [column for column in columns if (table[column] != "").any()] or ["label"]
     for panel, column in zip(axes("Real and synthetic photos", len(shown)), shown, strict=True):
-        counts = pd.crosstab(table[column].replace("", "(none)"), table["label"])
-        counts = counts.reindex(columns=list(LABELS), fill_value=0)
-        counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-        if len(counts) > _VALUES:
-            rest = counts.iloc[_VALUES - 1 :].sum().to_frame(f"{len(counts) - _VALUES + 1} others")
-            counts = pd.concat([counts.iloc[: _VALUES - 1], rest.T])
+        values = table[column].replace("", "(none)")
+        rare = values.value_counts().index[_VALUES:]
+        values = values.mask(values.isin(rare), f"{len(rare)} others")
+        counts = pd.crosstab(values, table["label"]).reindex(columns=list(LABELS), fill_value=0)
+        counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index]
         if share:
             counts = counts / counts.sum().clip(lower=1)
         colours: Any = list(LABEL_COLOURS.values())
-        counts[::-1].plot.barh(
-            ax=panel, color=colours, width=0.75, title=column, legend=column == shown[0]
-        )
+        legend = column == shown[0]
+        counts.plot.barh(ax=panel, color=colours, width=0.75, title=column, legend=legend)
         panel.set_ylabel("")
         for bars in panel.containers:
             panel.bar_label(bars, fmt="{:.0%}" if share else "{:,.0f}", padding=3, fontsize=8)  # type: ignore[arg-type]
         panel.margins(x=0.15)
+        if share:
+            plots.percent_axis(panel.xaxis)
 
 
 def photo_of(manifest: Manifest, index: int) -> Image.Image:
@@ -127,12 +135,11 @@ def photo_of(manifest: Manifest, index: int) -> Image.Image:
 def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> None:
     """Some photos of each kind, drawn at random, one kind a row."""
     kinds, rng = manifest.table["kind"], np.random.default_rng(seed)
-    blank = Image.new("RGB", (1, 1), "white")
     pictures: list[tuple[Image.Image, str]] = []
     for kind in (kind for kind in (*KINDS, "") if (kinds == kind).any()):
         chosen = rng.permutation(np.flatnonzero(kinds == kind))[:photos].tolist()
         pictures += [(photo_of(manifest, index), kind or "(none)") for index in chosen]
-        pictures += [(blank, "")] * (photos - len(chosen))
+        pictures += [(_BLANK, "")] * (photos - len(chosen))
     plot_pictures("Photos by kind; outlined: what was painted or regenerated", pictures, photos)
 
 
@@ -159,7 +166,7 @@ def plot_audit(report: AuditReport) -> None:
     panel.axvspan(LIMIT, 1, color=BAD, alpha=0.06, linewidth=0)
     table = pd.DataFrame(rows, columns=["label", "value", "low", "high"])
     plots.intervals(panel, table, "AUROC of a classifier that sees these facts alone", colours)
-    panel.set_xlim(0, 1)
+    panel.set_xlim(0, 1.02)
 
 
 def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
@@ -177,10 +184,10 @@ def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
 def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame) -> None:
     """Pairs of `look_alikes`, one photo above the other."""
     place = {name: index for index, name in enumerate(manifest.table["file_name"])}
-    pictures = [(photo_of(manifest, place[name]), "") for name in (*pairs["a"], *pairs["b"])]
-    for number, pair in enumerate(pairs.itertuples()):
-        groups = "one group" if pair.same_group else "two groups"
-        pictures[number] = (pictures[number][0], f"{pair.bits} bits apart, {groups}")
+    texts = pairs["bits"].map("{} bits apart, ".format)
+    texts += pairs["same_group"].map({True: "one group", False: "two groups"})
+    names = zip((*pairs["a"], *pairs["b"]), (*texts, *[""] * len(pairs)), strict=True)
+    pictures = [(photo_of(manifest, place[name]), text) for name, text in names]
     plot_pictures("Do they show the same?", pictures, max(1, len(pairs)))
 
 
@@ -191,8 +198,8 @@ def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None
     for side in (0, 1):
         for row in rows:
             data = base64.b64decode(report.pictures[row["file_name"]][side].partition(",")[2])
-            picture = Image.open(io.BytesIO(data)) if data else Image.new("RGB", (1, 1), "white")
             text = f"{row['kind']} {row['damage']}\n{row['score']:+.2f}, {row['outcome']}"
+            picture = Image.open(io.BytesIO(data)) if data else _BLANK
             pictures.append((picture, row["note"] if side else text))
     plot_pictures(title, pictures, max(1, len(rows)))
 
@@ -201,14 +208,14 @@ def plot_slices(table: pd.DataFrame, by: str) -> None:
     """AUROC of a `slice_table` by one key, without the slices that hold too few photos; says so
     where that leaves none."""
     known = table[table["auroc"].notna()]
-    left_out = len(table) - len(known)
+    left_out = words.count(len(table) - len(known), "value")
     if known.empty:
-        print(f"Not drawn: none of the {left_out} values of {by} has enough photos for a figure.")
+        print(f"Not drawn: {left_out} of {by}, each with too few photos for a figure.")
         return
     keys = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
     rows = known.rename(columns=keys).assign(label=known[by] + known["n"].map(" ({})".format))
     (panel,) = axes(f"AUROC by {by.replace('_', ' ')}", height=1.7 + 0.3 * len(rows))
-    plots.intervals(panel, rows, f"AUROC; {left_out} values with too few photos are left out")
+    plots.intervals(panel, rows, f"AUROC; {left_out} with too few photos left out")
 
 
 def plot_robustness(report: Report) -> None:
@@ -223,17 +230,6 @@ def plot_robustness(report: Report) -> None:
         plots.robustness(panel, rows, key, titles[key])
 
 
-def plot_lines(table: pd.DataFrame, title: str, **options: Any) -> Axes:
-    """A line for each column over the index, with the legend below, where it hides none.
-
-    options: of `DataFrame.plot`.
-    """
-    (panel,) = axes(title)
-    table.plot(ax=panel, **options)
-    plots.legend_below(panel)
-    return panel
-
-
 def plot_ways(choice: ThresholdChoice) -> None:
     """What a claim costs by each way of deciding, with 95% intervals, how many claims a person
     looks at, and how many honest buyers are refused."""
@@ -244,16 +240,14 @@ def plot_ways(choice: ThresholdChoice) -> None:
     for panel, (key, title) in zip(panels, titles.items(), strict=True):
         values = np.array([getattr(way, key) for way in ways])
         ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
-        most = max(float(np.max(ends)), 0.01)
         errors = np.abs(np.transpose(ends) - values)
-        names = [way.name.strip() if key == "cost" else "" for way in ways]
         bars = panel.barh(range(len(ways)), values, xerr=errors, color=GOOD, alpha=0.6)
-        texts = [f"{value:.2f}" if key == "cost" else f"{value:.1%}" for value in values]
-        panel.bar_label(bars, texts, padding=4)
-        panel.set_yticks(range(len(ways)), names)
-        panel.set(title=title, xlim=(0, 1.35 * most))
-        if key != "cost":
-            plots.percent_axis(panel.xaxis)
+        panel.bar_label(bars, fmt="{:.2f}" if key == "cost" else "{:.1%}", padding=4)  # type: ignore[arg-type]
+        panel.set_yticks(range(len(ways)), [way.name.strip() for way in ways])
+        panel.set(title=title, xlim=(0, 1.35 * max(float(np.max(ends)), 0.01)))
+    for panel in panels[1:]:
+        panel.set_yticklabels([])
+        plots.percent_axis(panel.xaxis)
 
 
 def what_probability_means(calibration: Calibration, score: float, prior: float) -> str:
@@ -272,21 +266,18 @@ def clear_example(detector: PhotoDetector, manifest: Manifest, most: int = 24) -
     most in its heat map. Raises NotThereError: there is none."""
     table = manifest.table
     edits = (table["kind"] == "ai_region") & (table["split"] != "train")
-    clearest, found = -np.inf, None
+    contrasts: dict[Path, float] = {}
     for index in np.flatnonzero(edits & (table["mask_file_name"] != ""))[:most].tolist():
         path = manifest.path(str(table["file_name"].iat[index]))
         photo = read_photo(path, detector.pixel_spec)
         heat = detector.predict_photo(photo).heatmap
-        mask = read_mask(manifest, index, (photo.height, photo.width))
-        small = Image.fromarray(mask).resize(heat.shape[::-1], Image.Resampling.BOX)
-        painted = np.asarray(small)
+        mask = Image.fromarray(read_mask(manifest, index, (photo.height, photo.width)))
+        painted = np.asarray(mask.resize(heat.shape[::-1]))
         if painted.any() and not painted.all():
-            contrast = heat[painted].mean() - heat[~painted].mean()
-            if contrast > clearest:
-                clearest, found = contrast, path
-    if found is None:
+            contrasts[path] = float(heat[painted].mean() - heat[~painted].mean())
+    if not contrasts:
         raise NotThereError("photos: no edit with a mask outside the training part. Name a photo.")
-    return found
+    return max(contrasts, key=contrasts.__getitem__)
 
 
 class Seen(NamedTuple):
@@ -312,28 +303,26 @@ def judged_after(
     return seen
 
 
-def seen_table(seen: Sequence[Seen], calibration: Calibration | None, prior: float) -> pd.DataFrame:
+def seen_table(seen: Sequence[Seen], calibration: Calibration, prior: float) -> pd.DataFrame:
     """A row for each: score, probability at `prior`, outcome, codes of the reasons, and the photo's
     quality."""
     rows = []
     for title, _, verdict in seen:
-        row: dict[str, Any] = {"photo": title, "score": verdict.score, "probability": None}
-        if calibration:
-            row["probability"] = calibration.probability(verdict.score, prior)
-        row["outcome"] = verdict.outcome
-        row["reasons"] = ", ".join(reason.code for reason in verdict.reasons)
+        probability = calibration.probability(verdict.score, prior)
+        row = {"photo": title, "score": verdict.score, "probability": probability}
+        row |= {"outcome": verdict.outcome, "reasons": ", ".join(r.code for r in verdict.reasons)}
         rows.append(row | (asdict(verdict.quality) if verdict.quality else {}))
     return pd.DataFrame(rows).set_index("photo")
 
 
-def plot_seen(seen: Sequence[Seen], policy: Policy | None = None) -> None:
+def plot_seen(seen: Sequence[Seen], policy: Policy) -> None:
     """The score after each perturbation, with the two thresholds: does the verdict hold?"""
     labels = [f"{title}: {verdict.outcome}" for title, _, verdict in seen]
     rows = pd.DataFrame({"label": labels, "value": [each.verdict.score for each in seen]})
     colours = [LABEL_COLOURS.get(each.verdict.outcome, QUIET) for each in seen]
     (panel,) = axes("Does the verdict hold?", height=1.6 + 0.4 * len(seen))
     plots.intervals(panel, rows.assign(low=np.nan, high=np.nan), "score", colours)
-    for threshold in (policy.t_real, policy.t_synthetic) if policy else ():
+    for threshold in (policy.t_real, policy.t_synthetic):
         panel.axvline(threshold, color=INK, linewidth=1, linestyle="--")
 
 
