@@ -125,9 +125,8 @@ def test_the_manifest_notebook_finds_the_trap_that_it_sets(
 ) -> None:
     found = execute("01_manifest", photos=evaluated.photos)
     assert found.errors == []
-    assert found.pictures == 7
+    assert found.pictures == 6
     assert "source, AUROC 1.000" in found.printed
-    assert re.search(r"\d+ pairs look alike", found.printed)
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@ generators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from realdamage.rendering.outcomes import (
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipe"
 FAMILIES = {"A": "f", "B": "f", "C": "g", "D": "h", "": ""}
-TRAINED = {"generators": ["A", "D"]}
+TRAINED: Mapping[str, Any] = {"generators": ["A", "D"]}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(
         family=["f", "f", "g", "", "", ""],
     )
 
-    def counted(trained: dict[str, object], families: dict[str, str]) -> dict[str, GeneratorCount]:
+    def counted(trained: Mapping[str, Any], families: dict[str, str]) -> dict[str, GeneratorCount]:
         return {row.name: row for row in generator_counts(table, trained, families)}
 
     counts = counted(TRAINED, FAMILIES)
@@ -127,7 +128,7 @@ def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(
     assert lines[1].startswith("2 of them by 2 generators")
     # The family of D, which it was trained on, is not known: C may be of the same.
     assert counted(TRAINED, {"A": "f"})["C"].family_trained_on is None
-    left_out = TRAINED | {"excluded": {"family": ["g"]}}
+    left_out = {**TRAINED} | {"excluded": {"family": ["g"]}}
     assert counted(left_out, {"A": "f"})["C"].family_trained_on is False
     assert generator_counts(table, {}, {})[0].trained_on is None
 

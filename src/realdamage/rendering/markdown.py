@@ -49,11 +49,10 @@ LEAST_AUROC, LEAST_TPR = 0.7, 0.1
 0.01."""
 _SLICES = ("kind", "generator", "family", "damage", "mask_area", "source", "condition")
 # What the card says elsewhere; everything else that training wrote down is a setting.
-_NOT_SETTINGS = {
+_TOLD = {
     *("audit", "created", "excluded", "generators", "git_commit", "manifest_sha256", "photos"),
     "realdamage",
 }
-Fact = tuple[str, object]
 
 
 class Markdown(str):
@@ -259,8 +258,7 @@ def card_text(given: CardInputs) -> str:
         values = build_report((predictions, metrics), detector=detector).values
         evaluations.append(Evaluated(name, photos, judged, values, run, generators))
     folds = read_folds(given.folds) if given.folds else None
-    policy = metadata.policy
-    policy_sha256 = stored_policy_sha256(given.model.read_bytes())
+    policy, data = metadata.policy, given.model.read_bytes()
     text = (
         _environment()
         .get_template("card.md.j2")
@@ -269,15 +267,21 @@ def card_text(given: CardInputs) -> str:
             metadata=metadata,
             training=metadata.training,
             policy=policy,
-            policy_sha256=policy_sha256,
+            policy_sha256=stored_policy_sha256(data),
             evaluations=evaluations,
             trained_rows=rows,
             trained=_generators_in_training(metadata.training, rows, others),
             folds=folds,
-            facts=[*_file_facts(given.model, detector), *_facts(given, detector)],
+            data=data,
+            sha256=hashlib.sha256(data).hexdigest(),
+            graph_sha256=detector.graph_sha256,
+            parameters=_parameters(data),
+            facts=words.facts("model.txt.j2", metadata=metadata),
+            today=datetime.datetime.now(datetime.UTC).date(),
+            version=version("realdamage"),
             audit=words.audit_facts(metadata),
             policy_facts=words.facts("policy.txt.j2", metadata=metadata),
-            settings=list(_flat(_without(metadata.training, _NOT_SETTINGS))),
+            settings=[row for row in _flat(metadata.training) if row[0].split(".")[0] not in _TOLD],
             validation=list(_flat(metadata.metrics)),
             commands=_commands(given, evaluations, folds),
             weak=[row for each in evaluations for row in weak_slices(each)],
@@ -314,23 +318,22 @@ def find_training_photos(
 
     Raises RealDamageError: the set `given` cannot be read, or is another one.
     """
-    if given is not None:
-        rows = training_photos(read_dataset(given), training)
-        if rows is None:
-            digest = str(training.get("manifest_sha256") or "none")[:12]
-            raise ManifestError(
-                f"{given}: not the set that this model was trained on (its file names manifest "
-                f"{digest}). Name that "
-                "one with --manifest, or leave the option out.",
-                code="another_training_set",
-            )
-        return rows
-    for place in filter(None, dict.fromkeys(str(run.get("data_root") or "") for run in runs)):
-        with suppress(RealDamageError):
-            rows = training_photos(read_dataset(place), training)
-            if rows is not None:
-                return rows
-    return None
+    if given is None:
+        for place in filter(None, dict.fromkeys(str(run.get("data_root") or "") for run in runs)):
+            with suppress(RealDamageError):
+                rows = training_photos(read_dataset(place), training)
+                if rows is not None:
+                    return rows
+        return None
+    rows = training_photos(read_dataset(given), training)
+    if rows is None:
+        digest = str(training.get("manifest_sha256") or "none")[:12]
+        raise ManifestError(
+            f"{given}: not the set that this model was trained on (its file names manifest "
+            f"{digest}). Name that one with --manifest, or leave the option out.",
+            code="another_training_set",
+        )
+    return rows
 
 
 def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -362,26 +365,15 @@ def _generators_in_training(
     return generators_of(rows, {})
 
 
-def _file_facts(model: Path, detector: Detector) -> Iterator[Fact]:
-    data = model.read_bytes()
-    yield "file", f"{model.name}, {len(data) / 1e6:.1f} MB"
-    yield "sha256 of the file", code(hashlib.sha256(data).hexdigest())
-    yield "graph_sha256 (network and weights)", code(detector.graph_sha256)
-    yield "policy_sha256 (everything else)", code(stored_policy_sha256(data))
-    with suppress(ImportError):
+def _parameters(data: bytes) -> str:
+    """How many weights a model file has, "" where onnx is not installed."""
+    try:
         import onnx
-
-        weights = onnx.load_from_string(data).graph.initializer
-        kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
-        n = sum(math.prod(each.dims) for each in weights if each.data_type in kinds)
-        yield "parameters", f"{n:,}"
-
-
-def _facts(given: CardInputs, detector: Detector) -> Iterator[Fact]:
-    yield from words.facts("model.txt.j2", metadata=detector.metadata)
-    yield "licence", given.licence or "not given (--licence)"
-    today = datetime.datetime.now(datetime.UTC).date()
-    yield "this card", f"written {today} by realdamage {version('realdamage')}"
+    except ImportError:
+        return ""
+    weights = onnx.load_from_string(data).graph.initializer
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
+    return f"{sum(math.prod(each.dims) for each in weights if each.data_type in kinds):,}"
 
 
 def _commands(
@@ -479,10 +471,6 @@ def _families(generators: Sequence[GeneratorCount]) -> str:
     families = ", ".join(f"{name} {n:,}" for name, n in photos.most_common() if n)
     which = f" ({families})" if families else ""
     return f"{words.count(photos.total(), 'photo')} by deployed generators{which}"
-
-
-def _without(values: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +24,8 @@ from realdamage.core.quality import file_jpeg_quality
 from realdamage.core.tiles import Cover, Photo, read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.data.audit import AuditReport
-from realdamage.data.duplicates import Grouping
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts
-from realdamage.data.splits import components
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.economics import ThresholdChoice
@@ -169,28 +167,6 @@ def plot_audit(report: AuditReport) -> None:
     panel.set_xlim(0, 1.02)
 
 
-def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
-    """Pairs of similar photos, the nearest first: a, b, bits that differ, same_group, across
-    (two splits, or "")."""
-    table, (a, b) = manifest.table, found.pairs.T
-    kept, split, name = components(table), table["split"].to_numpy(), table["file_name"].to_numpy()
-    apart = (split[a] != split[b]) & (split[a] != "") & (split[b] != "")
-    across = np.where(apart, split[a].astype(object) + " and " + split[b].astype(object), "")
-    pairs = {"a": name[a], "b": name[b], "bits": found.distances}
-    rows = pd.DataFrame(pairs | {"same_group": kept[a] == kept[b], "across": across})
-    return rows.sort_values("bits", kind="stable", ignore_index=True)
-
-
-def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame) -> None:
-    """Pairs of `look_alikes`, one photo above the other."""
-    place = {name: index for index, name in enumerate(manifest.table["file_name"])}
-    texts = pairs["bits"].map("{} bits apart, ".format)
-    texts += pairs["same_group"].map({True: "one group", False: "two groups"})
-    names = zip((*pairs["a"], *pairs["b"]), (*texts, *[""] * len(pairs)), strict=True)
-    pictures = [(photo_of(manifest, place[name]), text) for name, text in names]
-    plot_pictures("Do they show the same?", pictures, max(1, len(pairs)))
-
-
 def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None:
     """The first of a report's "false_alarms" or "misses", each above its heat map."""
     rows = report.values[examples][:most]
@@ -242,7 +218,7 @@ def plot_ways(choice: ThresholdChoice) -> None:
         ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
         errors = np.abs(np.transpose(ends) - values)
         bars = panel.barh(range(len(ways)), values, xerr=errors, color=GOOD, alpha=0.6)
-        panel.bar_label(bars, fmt="{:.2f}" if key == "cost" else "{:.1%}", padding=4)  # type: ignore[arg-type]
+        panel.bar_label(bars, fmt="{:.2f}" if key == "cost" else "{:.1%}", padding=4)
         panel.set_yticks(range(len(ways)), [way.name.strip() for way in ways])
         panel.set(title=title, xlim=(0, 1.35 * max(float(np.max(ends)), 0.01)))
     for panel in panels[1:]:
@@ -271,6 +247,7 @@ def clear_example(detector: PhotoDetector, manifest: Manifest, most: int = 24) -
         path = manifest.path(str(table["file_name"].iat[index]))
         photo = read_photo(path, detector.pixel_spec)
         heat = detector.predict_photo(photo).heatmap
+        assert heat is not None  # a detector always makes one
         mask = Image.fromarray(read_mask(manifest, index, (photo.height, photo.width)))
         painted = np.asarray(mask.resize(heat.shape[::-1]))
         if painted.any() and not painted.all():
@@ -301,18 +278,6 @@ def judged_after(
         verdict = detector.predict_photo(replace(again, file_quality=each.file_quality))
         seen.append(Seen(each.title, changed, verdict))
     return seen
-
-
-def seen_table(seen: Sequence[Seen], calibration: Calibration, prior: float) -> pd.DataFrame:
-    """A row for each: score, probability at `prior`, outcome, codes of the reasons, and the photo's
-    quality."""
-    rows = []
-    for title, _, verdict in seen:
-        probability = calibration.probability(verdict.score, prior)
-        row = {"photo": title, "score": verdict.score, "probability": probability}
-        row |= {"outcome": verdict.outcome, "reasons": ", ".join(r.code for r in verdict.reasons)}
-        rows.append(row | (asdict(verdict.quality) if verdict.quality else {}))
-    return pd.DataFrame(rows).set_index("photo")
 
 
 def plot_seen(seen: Sequence[Seen], policy: Policy) -> None:
