@@ -325,6 +325,9 @@ def test_info_prints_the_metadata(type_in: TypeIn, model: Path, tmp_path: Path) 
     assert values["bytes"] == model.stat().st_size
     assert values["pixel_spec"]["tile"] == 32
     assert values["policy"]["t_synthetic"] == 1.0
+    lines = type_in("info", model).out.splitlines()
+    assert len(lines) < 16
+    assert any(line.split() == ["synthetic", "score", "+1.000", "or", "more"] for line in lines)
     wrong = model.with_name("rde.onnx")
     code, _, err = type_in("info", wrong)
     assert code == 2

@@ -122,12 +122,12 @@ def test_the_readme_gets_each_table_between_its_marks(
     marks = readme_figures.MARKS
     start, end = marks["figures"]
     code, text = fill(
-        f"before\n{start}\nold\n{end}\nbetween\n{''.join(marks['outcomes'])}\nafter\n"
+        f"before\n{start}\nstale\n{end}\nbetween\n{''.join(marks['outcomes'])}\nafter\n"
     )
     assert code == 0
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "stale" not in text
     for line in (
         "| test | all | 20 | 0.875 (0.800–0.950) | – | 0.500 (0.250–0.750) |",
         "| test | g1 | 7 | 0.750 (0.500–0.900) | – | – |",  # a rate of 7 photos without an interval

@@ -158,7 +158,7 @@ def card(
     From the model file and its evaluations: what the model has seen, how good it is, what its
     thresholds guarantee, what it cannot do, and how to make it again.
     """
-    from realdamage.rendering.markdown import CardInputs, card_text, named_folders
+    from realdamage.rendering.card import CardInputs, card_text, named_folders
 
     page = output or model.with_suffix(".md")
     text = card_text(
