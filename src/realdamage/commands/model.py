@@ -139,7 +139,8 @@ def report(
     )
     page = write_report(folder, found)
     written = f"{page} and report.json: {page.stat().st_size / 1e6:.1f} MB"
-    print("\n".join([*found.first_lines, *found.notes, written]))
+    sentences = found.values["outcomes"]["sentences"]
+    print("\n".join([*sentences, *found.first_lines, *found.notes, written]))
     return 0
 
 

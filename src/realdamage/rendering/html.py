@@ -87,11 +87,10 @@ def photos_of(folders: Sequence[Path], given: Path | None = None) -> Manifest | 
 def most_moved(a: pd.DataFrame, b: pd.DataFrame, most: int = MOVED) -> pd.DataFrame:
     """The photos, as they are, that two models order most differently, from two predictions tables.
 
-    Columns of `a`, those of `b` ending in _b; rank and rank_b: the share of photos that score
-    lower, so that models with other scales compare; nearer: whether B moved it towards the truth.
+    Columns of `a`, those of `b` ending in _b; rank and rank_b: the share of photos that score no
+    higher, so that models with other scales compare; nearer: whether B moved it towards the truth.
     """
-    both = clean(a).merge(clean(b), on=KEYS, suffixes=("", "_b"))
-    both = both[both["score"].notna() & both["score_b"].notna()]
+    both = _as_they_are(a, b).dropna(subset=["score", "score_b"])
     both = both.assign(rank=both["score"].rank(pct=True), rank_b=both["score_b"].rank(pct=True))
     moved = both["rank_b"] - both["rank"]
     both = both.assign(nearer=(moved > 0) == (both["label"] == "synthetic"))
@@ -101,13 +100,17 @@ def most_moved(a: pd.DataFrame, b: pd.DataFrame, most: int = MOVED) -> pd.DataFr
 def outcome_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """How many photos of each label B calls something else than A; columns label, outcome,
     outcome_b, photos, nearer (to the truth), the most first."""
-    both = clean(a).merge(clean(b), on=KEYS, suffixes=("", "_b"))
+    both = _as_they_are(a, b)
     judged = both[both["outcome"].isin(CALLED) & both["outcome_b"].isin(CALLED)]
     changed = judged[judged["outcome"] != judged["outcome_b"]]
     rows = changed.groupby(["label", "outcome", "outcome_b"]).size().reset_index(name="photos")
     up = rows["outcome_b"].map(CALLED.index) > rows["outcome"].map(CALLED.index)
     rows = rows.assign(nearer=up == (rows["label"] == "synthetic"))
     return rows.sort_values("photos", ascending=False, kind="stable")
+
+
+def _as_they_are(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    return clean(a).merge(clean(b), on=KEYS, suffixes=("", "_b"))
 
 
 def comparison_page(

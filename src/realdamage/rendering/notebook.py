@@ -194,11 +194,20 @@ def plot_slices(table: pd.DataFrame, by: str) -> None:
     plots.intervals(panel, rows, f"AUROC; {left_out} with too few photos left out")
 
 
+def plot_roc(report: Report) -> None:
+    """Fakes found over buyers accused; says so where there are too few photos."""
+    if not report.values["roc"]:
+        print(f"Not drawn. {report.values['missing']['roc']}")
+        return
+    (panel,) = axes("How many synthetic photos are found, at how many false alarms")
+    plots.roc(panel, [pd.Series(curve) for curve in report.values["roc"]])
+
+
 def plot_robustness(report: Report) -> None:
     """AUROC and false alarms after each perturbation; says so where none was evaluated."""
     rows = report.values["robustness"]
     if not rows:
-        print(report.values["missing"]["robustness"])
+        print(f"Not drawn. {report.values['missing']['robustness']}")
         return
     titles = plots.robustness_titles(rows, report.values["counts"])
     panels = axes("Before and after a chat app", columns=2, height=1.7 + 0.3 * len(rows))
