@@ -320,11 +320,14 @@ def test_how_a_command_ends(
 
 
 def test_info_prints_the_metadata(type_in: TypeIn, model: Path, tmp_path: Path) -> None:
-    values = json.loads(type_in("info", model).out)
+    values = json.loads(type_in("info", model, "--json").out)
     assert values["graph_sha256"] == read_model_file(model)[2]
     assert values["bytes"] == model.stat().st_size
     assert values["pixel_spec"]["tile"] == 32
     assert values["policy"]["t_synthetic"] == 1.0
+    lines = type_in("info", model).out.splitlines()
+    assert len(lines) < 16
+    assert any(line.split() == ["synthetic", "score", "+1.000", "or", "more"] for line in lines)
     wrong = model.with_name("rde.onnx")
     code, _, err = type_in("info", wrong)
     assert code == 2

@@ -300,7 +300,7 @@ class TestAudit:
         assert trained.code == 0, trained.err
         exported = run_command("export", "checkpoint=out/run/best.ckpt", "output=model.onnx")
         assert exported.code == 0, exported.err
-        assert cli.main(["info", "model.onnx"]) == 0
+        assert cli.main(["info", "model.onnx", "--json"]) == 0
         audit = json.loads(capfd.readouterr().out)["training"]["audit"]
         assert audit["verdict"] == "failed, overridden"
         assert audit["tests"]["source"] == [1.0, 1.0, 1.0]

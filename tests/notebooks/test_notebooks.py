@@ -125,9 +125,8 @@ def test_the_manifest_notebook_finds_the_trap_that_it_sets(
 ) -> None:
     found = execute("01_manifest", photos=evaluated.photos)
     assert found.errors == []
-    assert found.pictures == 7
+    assert found.pictures == 6
     assert "source, AUROC 1.000" in found.printed
-    assert re.search(r"\d+ pairs look alike", found.printed)
 
 
 @pytest.mark.slow
@@ -137,7 +136,7 @@ def test_the_errors_notebook_shows_the_figures_of_its_evaluation(
     photos, model, folder = evaluated
     found = execute("02_errors", evaluation=folder, model=model, photos=photos)
     assert found.errors == []
-    assert found.pictures == 8
+    assert found.pictures + found.printed.count("Not drawn") == 10
     metrics = json.loads((folder / "metrics.json").read_text())
     assert f"{metrics['n']} photos judged, under 2 perturbations" in found.printed
     assert f">{metrics['auroc']:.6f}<" in found.tables
@@ -152,7 +151,7 @@ def test_the_thresholds_notebook_agrees_with_the_package(
         "03_thresholds", evaluation=folder, model=model, fraud_rate=0.02, review_cost=3.0
     )
     assert found.errors == []
-    assert found.pictures >= 6  # that of the queue needs both classes in it
+    assert found.pictures == 5
     predictions = clean(read_predictions(folder / "predictions.csv"))
     policy = read_model_file(model)[1].policy
     choice = choose_thresholds(
@@ -170,16 +169,20 @@ def test_the_claim_notebook_comes_to_the_detector_s_own_verdict(
 ) -> None:
     photos, model, _ = evaluated
     table = read_manifest(photos).table
-    name = table.loc[table["kind"] == ("damaged" if own else "ai_region"), "file_name"].iat[0]
+    name = table.loc[table["kind"] == "damaged", "file_name"].iat[0]
     given = {"photo": photos / name} if own else {}
     ways = () if own else ("chat",)
     found = execute("04_claim", model=model, photos=photos, prior=0.03, ways=ways, **given)
     assert found.errors == []
     assert found.pictures == 5
+    if not own:
+        [name] = [name for name in table["file_name"] if f"{Path(name).name}: " in found.printed]
+        assert table.set_index("file_name").loc[name, "kind"] == "ai_region"
     verdict = Detector.load(model, prior=0.03, allow_demo=True).predict(photos / name)
     score = f"{verdict.score:+.4f}"
     assert f"pooled here: {score}; by the detector: {score}" in found.printed
     assert f"{verdict.outcome}; probability {verdict.probability:.1%} if 3.0%" in found.printed
+    assert f"{100 * verdict.probability:.0f} of 100 photos with this score are" in found.printed
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

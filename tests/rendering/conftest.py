@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from realdamage.core.policy import Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
 
@@ -31,6 +32,29 @@ def predictions() -> Predictions:
         return rows.assign(file_name=files, probability=np.nan, **columns)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def judge() -> Callable[..., pd.DataFrame]:
+    """`judge(rows)`: with the outcomes of thresholds at -2 and +2, and the probabilities."""
+
+    def judged(rows: pd.DataFrame) -> pd.DataFrame:
+        score = rows["score"]
+        outcome = np.select([score >= 2, score <= -2], ["synthetic", "real"], "review")
+        reasons = np.where(outcome == "review", "between_thresholds", "")
+        probability = 1 / (1 + np.exp(-score))
+        return rows.assign(outcome=outcome, reasons=reasons, probability=probability)
+
+    return judged
+
+
+@pytest.fixture
+def policy() -> Policy:
+    """The thresholds of `judge`."""
+    used = {"real": 300, "damaged": 110, "synthetic": 200}
+    return Policy(
+        2.0, -2.0, fpr=0.01, miss=0.05, negatives="damaged", photos=used, whole_photo_share=None
+    )
 
 
 @pytest.fixture

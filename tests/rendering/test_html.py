@@ -17,70 +17,58 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 from scipy.stats import beta
-from sklearn.metrics import roc_auc_score
 
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
+from realdamage.core.policy import Calibration, Policy
 from realdamage.data.audit import AuditReport, audit
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.data.vocabulary import CODECS
 from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.figures import photo_metrics, roc_curves, tpr_at_fpr
 from realdamage.evaluation.predictions import score_manifest, write_predictions
 from realdamage.evaluation.slices import json_records, slice_table
-from realdamage.rendering import plots, words
+from realdamage.rendering import plots
 from realdamage.rendering.html import (
+    MOVED,
+    audit_page,
+    comparison_page,
+    most_moved,
+    outcome_changes,
+    report_page,
+    write_report,
+)
+from realdamage.rendering.report import (
     EXAMPLES,
     Report,
-    audit_page,
     build_report,
-    comparison_page,
     histograms,
     reliability,
-    report_page,
     worst_false_alarms,
     worst_misses,
-    write_report,
 )
 
 Predictions = Callable[..., pd.DataFrame]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 HOSTILE = "<script>alert(1)</script>"
-USED = {"real": 300, "damaged": 110, "synthetic": 200}
-POLICY = Policy(
-    t_synthetic=2.0,
-    t_real=-2.0,
-    fpr=0.01,
-    miss=0.05,
-    negatives="damaged",
-    photos=USED,
-    whole_photo_share=None,
-)
 
 
 @pytest.fixture
-def judged(predictions: Predictions) -> pd.DataFrame:
+def judged(predictions: Predictions, judge: Callable[..., pd.DataFrame]) -> pd.DataFrame:
     """100 really damaged photos, three of them accused, and 100 edits: 60 found, 30 for review, 10
     missed."""
-    score = np.repeat([3.0, 0.0, 4.0, 1.0, -3.0], [3, 97, 60, 30, 10])
-    outcome = np.select([score >= 2, score <= -2], ["synthetic", "real"], "review")
-    return predictions(
+    rows = predictions(
         label=["real"] * 100 + ["synthetic"] * 100,
         kind=["damaged"] * 100 + ["ai_region"] * 100,
         generator=[""] * 100 + ["taesd"] * 50 + ["Nano Banana"] * 50,
         family=[""] * 100 + ["taesd"] * 50 + ["gemini-imagen"] * 50,
         damage="cracked",
         source="shop",
-        score=score,
-        outcome=outcome,
-        reasons=np.where(outcome == "review", "between_thresholds", ""),
-    ).assign(probability=1 / (1 + np.exp(-score)))
+        score=np.repeat([3.0, 0.0, 4.0, 1.0, -3.0], [3, 97, 60, 30, 10]),
+    )
+    return judge(rows)
 
 
 def report_of(table: pd.DataFrame, **metrics: Any) -> Report:
@@ -95,9 +83,8 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
-def tile(page: str, key: str) -> str:
-    start = f'<div class="tile[^"]*" data-key="{re.escape(key)}">'
-    found = re.search(rf"{start}(.*?)\n\n", page, flags=re.DOTALL)
+def statistic(page: str, key: str) -> str:
+    found = re.search(rf'data-key="{re.escape(key)}">(.*?)\n\n', page, flags=re.DOTALL)
     assert found, key
     return text_of(found[1])
 
@@ -105,31 +92,40 @@ def tile(page: str, key: str) -> str:
 def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
     judged: pd.DataFrame, tmp_path: Path
 ) -> None:
-    table = judged
-    page = write_report(tmp_path, report_of(table)).read_text()
+    page = write_report(tmp_path, report_of(judged)).read_text()
     values = json.loads((tmp_path / "report.json").read_text())
     headlines = {row["key"]: row for row in values["headlines"]}
     # 60 edits lie above all real photos, 30 above 97 of 100, 10 below all.
     assert headlines["auroc"]["value"] == pytest.approx((60 * 100 + 30 * 97) / 10_000)
-    assert "0.891" in tile(page, "auroc")
+    assert "0.891" in statistic(page, "auroc")
     assert headlines["tpr_at_fpr_1"]["value"] == pytest.approx(0.6)
-    assert "60.0%" in tile(page, "tpr_at_fpr_1")
+    assert "60.0%" in statistic(page, "tpr_at_fpr_1")
     accused = headlines["false_alarms"]
     ends = beta.ppf(0.025, 3, 98), beta.ppf(0.975, 4, 97)
     assert (accused["value"], accused["low"], accused["high"]) == pytest.approx((0.03, *ends))
-    assert "3.0% 95%: 0.6% to 8.5% 3 of 100" in tile(page, "false_alarms")
-    assert "10.0% 95%: 4.9% to 17.6% 10 of 100" in tile(page, "missed")
-    assert "63.5%" in tile(page, "review")  # (97 + 30) of 200
+    assert "3.0% 0.6% to 8.5% 3 of 100" in statistic(page, "false_alarms")
+    assert "10.0% 4.9% to 17.6% 10 of 100" in statistic(page, "missed")
+    assert "63.5%" in statistic(page, "review")  # (97 + 30) of 200
     assert headlines["tpr_at_fpr_0.5"]["value"] is None
-    assert "at least 200" in tile(page, "tpr_at_fpr_0.5")
-    brier = ((table["probability"] - (table["label"] == "synthetic")) ** 2).mean()
+    assert "at least 200" in statistic(page, "tpr_at_fpr_0.5")
+    brier = ((judged["probability"] - (judged["label"] == "synthetic")) ** 2).mean()
     assert headlines["brier"]["value"] == pytest.approx(brier)
-    assert values["counts"]["n_damaged"] == 100
     kinds = {row["kind"]: row for row in values["slices"]["kind"]}
     assert kinds["damaged"]["called_synthetic"] == pytest.approx(0.03)
     assert "ai_region 100 0.891" in text_of(page)
     assert "3 of the 9 shown are called synthetic." in text_of(page)
-    assert "9 of the 9 shown are called real." in text_of(page)
+
+
+def test_the_page_starts_with_outcomes_then_curves_then_statistics(judged: pd.DataFrame) -> None:
+    report = report_of(judged)
+    page = text_of(report_page(report))
+    outcomes = report.values["outcomes"]
+    assert "100 photos 0 0 970 97 30 3" in page  # really damaged: real, review, synthetic
+    assert "60 in 100 are found at the shipped thresholds (60 of 100)" in page
+    places = [page.index(sentence) for sentence in outcomes["sentences"]]
+    places += [page.index(text) for text in ("Curves", "Brier score")]
+    assert places == sorted(places)
+    assert places[0] < page.index(report.first_lines[0])
 
 
 def test_the_page_loads_nothing_and_prints_no_placeholder(judged: pd.DataFrame) -> None:
@@ -144,11 +140,9 @@ def test_the_page_loads_nothing_and_prints_no_placeholder(judged: pd.DataFrame) 
 def test_the_first_lines_say_which_deployed_generators_are_in_the_test(
     judged: pd.DataFrame,
 ) -> None:
-    table = judged
-    report = report_of(table)
+    report = report_of(judged)
     assert report.first_lines[0].startswith("50 photos of this test are by 1 deployed generator")
-    assert text_of(report_page(report)).index(report.first_lines[0]) < 200
-    only_codecs = table.replace({"Nano Banana": "house", "gemini-imagen": "house"})
+    only_codecs = judged.replace({"Nano Banana": "house", "gemini-imagen": "house"})
     report = report_of(only_codecs)
     assert report.first_lines[0].startswith("No deployed generator")
     assert "100 photos" in report.first_lines[1]
@@ -156,78 +150,20 @@ def test_the_first_lines_say_which_deployed_generators_are_in_the_test(
     assert [row["synthetic photos by"] for row in report.values["parts"]] == ["codecs"]
 
 
-def test_a_part_of_the_generators_has_figures_of_its_own_or_a_reason(judged: pd.DataFrame) -> None:
-    table = judged
-    part = report_of(table).values["parts"][0]
-    own = table[(table["label"] == "real") | (table["generator"] == "Nano Banana")]
-    synthetic = own["label"] == "synthetic"
-    scores = own["score"][~synthetic].to_numpy(), own["score"][synthetic].to_numpy()
-    assert part["n"] == 50
-    assert part["auroc"] == pytest.approx(roc_auc_score(synthetic, own["score"]))
-    assert part["tpr_at_fpr_1"] == pytest.approx(tpr_at_fpr(*scores, 0.01))
-    few = report_of(table.drop(index=range(82))).values["parts"][0]
-    assert few["auroc"] > 0.5
-    assert few.get("tpr_at_fpr_1") is None
-    assert "18 really damaged" in few["note"]
-
-
-def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(
-    predictions: Predictions,
-) -> None:
-    table = predictions(
-        label=["synthetic"] * 6,
-        kind=["ai_whole", "ai_whole", "ai_region", "ai_region", "pasted", "ai_whole"],
-        generator=["A", "B", "C", "house_nearest", "paint", ""],
-        family=["f", "f", "g", "", "", ""],
-    )
-    families = {"A": "f", "B": "f", "C": "g", "D": "h", "": ""}
-    trained = {"generators": ["A", "D"]}
-    counts = {row.name: row for row in words.generator_counts(table, trained, families)}
-    assert {name: row.sort for name, row in counts.items()} == {
-        **dict.fromkeys("ABC", "deployed"),
-        "house_nearest": "codec",
-        "paint": "control",
-        "(not named)": "not named",
-    }
-    known = {name: (counts[name].trained_on, counts[name].family_trained_on) for name in "ABC"}
-    assert known == {"A": (True, True), "B": (False, True), "C": (False, False)}
-    lines = words.lines("generators.txt.j2", generators=list(counts.values()))
-    assert lines[1].startswith("2 of them by 2 generators")
-    assert "1 of these by families" in lines[1]
-    # The family of D, which it was trained on, is not known: C may be of the same.
-    counts = {row.name: row for row in words.generator_counts(table, trained, {"A": "f"})}
-    assert counts["C"].family_trained_on is None
-    left_out = trained | {"excluded": {"family": ["g"]}}
-    counts = {row.name: row for row in words.generator_counts(table, left_out, {"A": "f"})}
-    assert counts["C"].family_trained_on is False
-    assert words.generator_counts(table, {}, {})[0].trained_on is None
-
-
-def test_the_codecs_of_the_rule_are_those_of_the_recipes() -> None:
-    text = (REPOSITORY / "configs" / "recipe" / "codecs.yaml").read_text()
-    recipe = yaml.safe_load(text)["recipe"]["generators"]
-    made = {
-        name: values["family"]
-        for name, values in recipe.items()
-        if values.get("engine", "codec") == "codec"
-    }
-    assert made == {name: family for family, names in CODECS.items() for name in names}
-
-
 def test_names_of_a_user_are_never_markup(judged: pd.DataFrame) -> None:
     table = judged.replace({"Nano Banana": HOSTILE, "ai_region": "ai_whole"})
     table = table.assign(file_name=HOSTILE + table["file_name"], family="", source='"><b>')
     row = {"perturbation": HOSTILE, "n": 200, "auroc": 0.5, "note": HOSTILE}
     row |= {"auroc_low": 0.4, "auroc_high": 0.6}
-    page = report_page(
-        report_of(table, robustness=[row], run={"model_version": HOSTILE, "command": HOSTILE})
-    )
+    run = {"model_version": HOSTILE, "command": HOSTILE}
+    page = report_page(report_of(table, robustness=[row], run=run))
     assert HOSTILE not in page
     assert "&lt;script&gt;alert" in page
     assert "<b>" not in page.replace('<b class="', "")
     assert page.count("<script>") == 1
     better = table.assign(score=table["score"] + (table["label"] == "synthetic") * 5)
-    page = comparison_page(compare_models(table, better, names=(HOSTILE, "B")))
+    comparison = compare_models(table, better, names=(HOSTILE, "B"), n_boot=50)
+    page = comparison_page(comparison, (table, better))
     assert HOSTILE not in page
     assert "B is better in" in text_of(page)
 
@@ -236,8 +172,7 @@ def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Pre
     rng = np.random.default_rng(0)
     score = np.concatenate([rng.normal(0, 1, 400), rng.normal(1.5, 1, 200)])
     kinds = ["damaged"] * 250 + ["original"] * 150 + ["ai_region"] * 200
-    labels = ["real"] * 400 + ["synthetic"] * 200
-    table = predictions(label=labels, kind=kinds, score=score)
+    table = predictions(label=["real"] * 400 + ["synthetic"] * 200, kind=kinds, score=score)
     curves = {curve.negatives: curve for curve in roc_curves(table)}
     for name, own in (("really damaged", slice(0, 250)), ("all real", slice(0, 400))):
         for fpr, found in zip(curves[name].fpr, curves[name].tpr, strict=True):
@@ -250,25 +185,27 @@ def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Pre
     assert plots.svg(plots.roc, "ROC", list(curves.values())) == drawing  # the same in every run
 
 
-def test_histograms_and_bins_count_every_photo_and_too_few_make_no_curve(
+def test_histograms_and_bins_count_every_photo_and_missing_curves_say_why(
     judged: pd.DataFrame,
 ) -> None:
-    table = judged
-    found = histograms(table)
+    found = histograms(judged)
     assert {kind: sum(counts) for kind, counts in found["kinds"].items()} == {
         "damaged": 100,
         "ai_region": 100,
     }
     assert len(found["edges"]) == len(found["kinds"]["damaged"]) + 1
-    bins = reliability(table)
+    bins = reliability(judged)
     assert bins["n"].sum() == 200
     assert (bins["n"] * bins["observed"]).sum() == pytest.approx(100)
-    assert reliability(table.assign(probability=np.nan)).empty
-    few = table.iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
-    assert reliability(few).empty
-    page = text_of(report_page(report_of(few)))
-    assert "Share of synthetic photos found" not in page
-    assert "Where the scores lie" in page
+    assert reliability(judged.assign(probability=np.nan)).empty
+    assert set(report_of(judged).values["missing"]) == {"roc", "reliability", "robustness"}
+    few = judged.iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
+    report = report_of(few)
+    assert "15 real and 20 synthetic photos" in report.values["missing"]["roc"]
+    page = text_of(report_page(report))
+    for reason in report.values["missing"].values():
+        assert reason
+        assert reason in page
 
 
 def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
@@ -289,27 +226,34 @@ def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
     assert worst_misses(table)["score"].tolist() == [-float(i) for i in range(19, 1, -2)]
 
 
-def test_the_policy_has_its_guarantee_or_says_that_there_is_none(model_file: Path) -> None:
-    scaling = Calibration(slope=1.0, intercept=0.0, prior=0.4)
-    metadata = replace(read_model_file(model_file)[1], policy=POLICY, calibration=scaling)
-    facts = dict(words.facts("policy.txt.j2", metadata=metadata))
-    assert facts["synthetic"].endswith("+2.000")
-    assert facts["guarantee"].startswith("None.")
-    assert "at most 1% of the really damaged" in facts["guarantee"]
-    assert "40.0%" in facts["probability"]
-    bound = Bound(share=0.05, photos=59, drawn_from=110, errors=0, allowed=0, upper=0.0495)
-    text = "At most 5%."
-    promise = Guarantee(0.05, bound, None, "policy", seed=0, manifest_sha256="", statement=text)
-    metadata = replace(metadata, policy=replace(POLICY, guarantee=promise))
-    facts = dict(words.facts("policy.txt.j2", metadata=metadata))
-    assert facts["guarantee"] == "At most 5%."
-    assert facts["behind it, accused"].startswith("0 errors among 59")
-    facts = dict(words.facts("policy.txt.j2", metadata=replace(metadata, policy=None)))
-    assert list(facts) == ["no thresholds"]
+@pytest.mark.parametrize(
+    ("n_damaged", "rate_on", "alarms_on"),
+    [
+        ((100, 100), "100 really damaged photos", "on 100 really damaged photos"),
+        ((18, 17), "all 228 real photos", "on 17 to 18 really damaged photos"),
+    ],
+)
+def test_perturbations_are_drawn_with_the_photos_counted_and_listed_by_title(
+    judged: pd.DataFrame, n_damaged: tuple[int, int], rate_on: str, alarms_on: str
+) -> None:
+    row = {"n": 428, "n_real": 228, "auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "note": ""}
+    row |= {"tpr_at_fpr_1": 0.4, "false_alarms": 0.1, "localisation": {"pixel_ap": 0.25}}
+    names = {"clean": "As it is", "jpeg_50": "JPEG at 50"}
+    rows = [
+        {**row, "perturbation": name, "title": title, "n_damaged": n}
+        for (name, title), n in zip(names.items(), n_damaged, strict=True)
+    ]
+    page = report_page(report_of(judged, robustness=rows))
+    for title in (f"TPR at 1% FPR on {rate_on}", f"false alarms {alarms_on}"):
+        assert title in text_of(page)
+    assert ">jpeg 50</text>" in page
+    assert "JPEG at 50 428 0.800 (0.700 to 0.900) 40.0% 10.0%" in text_of(page)
 
 
 @pytest.fixture
-def evaluated(model_file: Path, write_photos: Callable[..., Manifest], tmp_path: Path) -> Path:
+def evaluated(
+    model_file: Path, write_photos: Callable[..., Manifest], policy: Policy, tmp_path: Path
+) -> Path:
     """Evaluation folder of the red network with thresholds: six real photos, one of them red; six
     edits, one pale."""
     rows: list[dict[str, Any]] = []
@@ -325,7 +269,7 @@ def evaluated(model_file: Path, write_photos: Callable[..., Manifest], tmp_path:
     onnx, metadata, _ = read_model_file(model_file)
     failed = {"verdict": "failed, overridden", "tests": {"source": [0.9, 0.8, 1]}}
     changes = {
-        "policy": POLICY,
+        "policy": policy,
         "calibration": Calibration(slope=1.0, intercept=0.0, prior=0.5),
         "training": {"generators": ["Painter 1"], "audit": failed},
     }
@@ -354,27 +298,22 @@ def test_the_command_shows_the_worst_photos_with_their_heat_maps(evaluated: Path
     assert values["false_alarms"][0]["file_name"] == "accused.png"
     assert values["misses"][0]["file_name"] == "missed.png"
     assert page.count('alt="its heat map"') == 12
-    assert len(page) < 4_000_000
-    text = text_of(page)
-    assert "FAILED" in text
-    assert "source 0.900 0.800 to 1.000" in text
-    assert "Painter 2: 6 deployed, never trained on" in text
-    assert "kind (2)" in text  # without slices in metrics.json: the tables that it always has
+    assert "FAILED" in text_of(page)
+    assert "source 0.900 0.800 to 1.000" in text_of(page)
 
 
-def test_photos_that_changed_or_are_gone_are_named_instead_of_shown(evaluated: Path) -> None:
+def test_photos_that_changed_or_cannot_be_read_are_not_shown(evaluated: Path) -> None:
     photos = evaluated.parent / "photos"
-    (photos / "accused.png").write_bytes((photos / "real0.png").read_bytes())
+    Image.new("RGB", (64, 64)).save(photos / "accused.png")
     (photos / "missed.png").write_bytes(b"no photo")
-    table = pd.read_csv(evaluated / "predictions.csv", dtype=str, keep_default_na=False)
-    (evaluated.parent / "secret.png").write_bytes((photos / "real1.png").read_bytes())
-    table.replace({"real1.png": "../secret.png"}).to_csv(evaluated / "predictions.csv", index=False)
+    (evaluated.parent / "secret.png").write_bytes((photos / "real0.png").read_bytes())
+    path = evaluated / "predictions.csv"
+    path.write_text(path.read_text().replace("real0.png", "../secret.png"))
     assert main(["report", str(evaluated)]) == 0
     values = values_of(evaluated)
     notes = {row["file_name"]: row["note"] for row in values["false_alarms"] + values["misses"]}
-    assert {name for name, note in notes.items() if note} == {
-        *("accused.png", "missed.png", "../secret.png")
-    }
+    named = {"accused.png", "missed.png", "../secret.png"}
+    assert {name for name, note in notes.items() if note} == named
     assert (evaluated / "report.html").read_text().count('alt="the photo"') == 12 - 3
 
 
@@ -383,18 +322,16 @@ def test_without_photos_and_model_the_page_says_so(evaluated: Path) -> None:
     model = (evaluated.parent / "red.onnx").rename(evaluated.parent / "other.onnx")
     assert main(["report", str(evaluated)]) == 0
     assert len(values_of(evaluated)["notes"]) == 2
-    page = (evaluated / "report.html").read_text()
-    assert "data:image" not in page
-    assert "accused.png" in page
+    assert "data:image" not in (evaluated / "report.html").read_text()
     named = ["--manifest", str(moved), "--model", str(model)]
     assert main(["report", str(evaluated), *named]) == 0
     assert (evaluated / "report.html").read_text().count("data:image/jpeg") == 24
 
 
-def test_thresholds_that_changed_since_are_pointed_out(evaluated: Path) -> None:
+def test_thresholds_that_changed_since_are_pointed_out(evaluated: Path, policy: Policy) -> None:
     path = evaluated.parent / "red.onnx"
     onnx, metadata, _ = read_model_file(path)
-    write_model_file(path, onnx, replace(metadata, policy=replace(POLICY, t_synthetic=50.0)))
+    write_model_file(path, onnx, replace(metadata, policy=replace(policy, t_synthetic=50.0)))
     assert main(["report", str(evaluated), "--manifest", str(evaluated.parent / "photos")]) == 0
     assert re.match(r"11 of 12 photos were judged with other", values_of(evaluated)["notes"][0])
 
@@ -409,42 +346,45 @@ def test_the_command_refuses_what_is_no_evaluation_and_another_network(evaluated
     metrics["run"]["graph_sha256"] = "f" * 64
     path.write_text(json.dumps(metrics))
     assert main(["report", str(evaluated), "--model", model]) == 3
-    assert main(["report", str(evaluated)]) == 0
     path.write_text("[]")
     assert main(["report", str(evaluated)]) == 3
 
 
-def test_perturbations_are_drawn_and_listed_under_their_titles(judged: pd.DataFrame) -> None:
-    figures = {"n": 200, "auroc_high": 0.95, "note": "", "localisation": {"pixel_ap": 0.25}}
-    rows = [
-        {**figures, "perturbation": name, "title": title, "auroc": value, "auroc_low": value - 0.02}
-        for name, title, value in (("clean", "As it is", 0.9), ("jpeg_50", "JPEG at 50", 0.8))
-    ]
-    page = report_page(report_of(judged, robustness=rows))
-    assert "JPEG at 50 200 0.800 (0.780 to 0.950) 0.250" in text_of(page)
-    assert ">jpeg 50</text>" in page
-    assert page.count('aria-label="AUROC on all 100 real photos after each perturbation"') == 1
-    assert "No perturbation was evaluated." in text_of(report_page(report_of(judged)))
-
-
-@pytest.mark.parametrize(
-    ("n_damaged", "rate_on", "alarms_on"),
-    [
-        ((100, 100), "100 really damaged photos", "on 100 really damaged photos"),
-        ((18, 17), "all 228 real photos", "on 17 to 18 really damaged photos"),
-    ],
-)
-def test_drawings_say_which_photos_are_counted(
-    judged: pd.DataFrame, n_damaged: tuple[int, int], rate_on: str, alarms_on: str
+def test_photos_that_two_models_order_differently_are_found_on_any_scale(
+    judged: pd.DataFrame, judge: Callable[..., pd.DataFrame]
 ) -> None:
-    row = {"n": 428, "n_real": 228, "auroc": 0.8, "tpr_at_fpr_1": 0.4, "false_alarms": 0.1}
-    names = ("clean", "jpeg_50")
-    rows = [
-        {**row, "perturbation": p, "n_damaged": n} for p, n in zip(names, n_damaged, strict=True)
-    ]
-    page = text_of(report_page(report_of(judged, robustness=rows)))
-    for title in (f"TPR at 1% FPR on {rate_on}", f"false alarms {alarms_on}"):
-        assert title in page
+    score = judged["score"] + np.linspace(0, 0.1, 200)
+    a = judge(judged.assign(score=score))
+    # On another scale B moves one fake from the bottom to the top, and one real photo from the
+    # bottom to the middle.
+    b = judge(a.assign(score=10 * score).replace({"score": {10 * score[190]: 90.0}}))
+    moved = most_moved(a, b)
+    assert len(moved) == MOVED
+    first = moved.iloc[0]
+    assert (first["file_name"], bool(first["nearer"])) == ("photo190.jpg", True)
+    assert (first["rank"], first["rank_b"]) == pytest.approx((1 / 200, 1.0))
+    assert a["file_name"].isin(most_moved(a, a.assign(score=3 * score), 200)["file_name"]).all()
+    changes = outcome_changes(judged, judged.assign(outcome=b["outcome"]))
+    assert changes["photos"].sum() == (judged["outcome"] != b["outcome"]).sum() > 0
+    one_way = (changes["label"] == "synthetic") & (changes["outcome_b"] == "synthetic")
+    assert changes.loc[one_way, "nearer"].all()
+    assert not changes.loc[
+        changes["outcome"].eq("real") & changes["label"].eq("real"), "nearer"
+    ].any()
+
+
+def test_a_comparison_shows_the_photos_where_they_are_found(evaluated: Path) -> None:
+    page, other = evaluated.parent / "compare.html", evaluated.parent / "other"
+    shutil.copytree(evaluated, other)
+    command = ["compare", str(evaluated), str(other), "--html", str(page)]
+    assert main(command) == 0
+    assert len(images(page.read_text())) == 12
+    photos = (evaluated.parent / "photos").rename(evaluated.parent / "moved")
+    assert main(command) == 0
+    assert images(page.read_text()) == []
+    assert "--manifest" in page.read_text()
+    assert main([*command, "--manifest", str(photos)]) == 0
+    assert len(images(page.read_text())) == 12
 
 
 def images(page: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.duplicates import Grouping
+from realdamage.core.policy import Calibration
 from realdamage.data.manifest import Manifest, read_manifest
 from realdamage.errors import RealDamageError
 from realdamage.rendering import notebook, plots
@@ -46,26 +46,23 @@ def test_files_tell_size_quality_and_weight(sample: Manifest) -> None:
     assert first["saved"].startswith("JPEG ")
 
 
-def test_look_alikes_that_the_manifest_does_not_keep_together_are_found(sample: Manifest) -> None:
-    table = sample.table.assign(group=[str(row) for row in range(24)], pair="", split="train")
-    table.loc[0, "split"] = "test"
-    found = Grouping(np.zeros(24, np.int64), np.array([[0, 1], [2, 3]]), np.array([9, 4]), ())
-    pairs = notebook.look_alikes(replace(sample, table=table), found)
-    assert pairs["bits"].tolist() == [4, 9]
-    assert not pairs["same_group"].any()
-    assert pairs["across"].tolist() == ["", "test and train"]
-
-
-def test_slices_with_too_few_photos_are_empty_cells_and_no_rows() -> None:
-    table = pd.DataFrame(
-        {"damage": ["torn", "torn", "holed"], "mask_area": ["1–5%", "over", "1–5%"]}
-    )
-    table = table.assign(n=10, auroc=[0.91, np.nan, 0.62], auroc_low=0.5, auroc_high=0.95)
-    shown = notebook.slice_map(table, "damage", "mask_area").data
-    assert shown.loc["torn"].tolist() == pytest.approx([0.91, np.nan], nan_ok=True)
-    notebook.plot_slices(table.iloc[:2], "damage")
+def test_slices_with_too_few_photos_are_left_out_or_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = pd.DataFrame({"damage": ["torn", "holed"], "n": 10, "auroc": [0.91, np.nan]})
+    table = table.assign(auroc_low=0.5, auroc_high=0.95)
+    notebook.plot_slices(table, "damage")
     labels = [label.get_text() for label in plt.gcf().axes[0].get_yticklabels()]
     assert labels == ["torn (10)"]
+    notebook.plot_slices(table.iloc[1:], "damage")
+    assert "1 value of damage" in capsys.readouterr().out
+
+
+def test_the_probability_is_explained_at_the_users_prior() -> None:
+    calibration = Calibration(prior=0.5, slope=1.0, intercept=0.0)
+    text = notebook.what_probability_means(calibration, math.log(9), 0.01)
+    assert "8 of 100 photos" in text  # 0.01 * 9 / (0.01 * 9 + 0.99)
+    assert "90 of 100" in text
 
 
 def test_robustness_marks_the_photos_as_they_are_and_skips_what_was_not_measured() -> None:

@@ -92,7 +92,7 @@ def chosen(folder: Path, count: int) -> list[str]:
 def measure() -> dict[str, Any]:
     values: dict[str, Any] = {}
     realdamage, threads = ("-m", "realdamage"), "--threads=1"
-    model = json.loads(run(values, "info", *realdamage, "info"))
+    model = json.loads(run(values, "info", *realdamage, "info", "--json"))
     put(values, "info", model)
     photos = chosen(SAMPLE, PHOTOS // 2)
     photos += chosen(SHARED, PHOTOS - len(photos))
@@ -147,7 +147,9 @@ def measure() -> dict[str, Any]:
             calibrated = str(out / f"{name}.onnx")
             options += ["--manifest=data/sample", "--split=val", f"--output={calibrated}", threads]
             run(values, f"calibrate/{name}", *realdamage, "calibrate", model["file"], *options)
-            now = json.loads(run(values, f"calibrate/{name}/info", *realdamage, "info", calibrated))
+            now = json.loads(
+                run(values, f"calibrate/{name}/info", *realdamage, "info", calibrated, "--json")
+            )
             put(
                 values, f"calibrate/{name}", {part: now[part] for part in ("calibration", "policy")}
             )

@@ -1,9 +1,10 @@
-"""Writes figures from metrics.json into a CSV in data/results, and into the README's table.
+"""Writes figures of evaluations into a CSV in data/results, and into the README's tables.
 
-    python tests/trials/readme_figures.py SET=out/x/metrics.json … --csv data/results/x.csv \\
-        --readme README.md
+    python tests/trials/readme_figures.py SET=out/x … --csv data/results/x.csv --readme README.md
 
-Nothing is typed in by hand: every row has the checkpoint, commit and date of its evaluation.
+The README's marks say which table goes where: `outcomes` is what happened to 1,000 photos of the
+first set, `figures` are AUROC and rates of all sets. Nothing is typed in by hand: every row has the
+checkpoint, commit and date of its evaluation.
 """
 
 from __future__ import annotations
@@ -11,17 +12,27 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from realdamage.errors import RealDamageError, UsageError
-from realdamage.files import write_atomically
+import pandas as pd
 
-START, END = "<!-- figures:start -->", "<!-- figures:end -->"
+from realdamage.errors import RealDamageError, UsageError
+from realdamage.evaluation.figures import labelled_and_scored
+from realdamage.evaluation.folder import read_evaluation
+from realdamage.evaluation.predictions import clean
+from realdamage.files import write_atomically
+from realdamage.rendering.markdown import table
+from realdamage.rendering.outcomes import COLUMNS as OUTCOME_COLUMNS
+from realdamage.rendering.outcomes import outcome_cells, outcomes
+from realdamage.rendering.report import generators_of, trained_on
+
+MARKS = {
+    name: (f"<!-- {name}:start -->", f"<!-- {name}:end -->") for name in ("outcomes", "figures")
+}
 FIGURES = ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_5")
 FEWEST = 20
 """Fewest photos of a slice whose rate is shown without an interval."""
@@ -76,6 +87,23 @@ def result_rows(name: str, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any
         yield {**shared, "slice": "files only", "name": "size, bytes, tables", **ends}
 
 
+def outcomes_table(name: str, predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
+    """What happened to 1,000 photos of the set `name`: the README's first table, with sentences."""
+    photos = labelled_and_scored(clean(predictions))
+    found = outcomes(photos, generators_of(photos, trained_on(metrics)))
+    about = (
+        f"Per 1,000 photos of a row, with the photos counted, in “{name}”: "
+        f"{_origin(metrics['run'])}."
+    )
+    texts = [table(OUTCOME_COLUMNS, outcome_cells(found.rows)) or found.reason]
+    texts += ["\n".join(_wrapped(f"- {each}", "  ") for each in found.sentences), _wrapped(about)]
+    return "\n\n".join(filter(None, texts))
+
+
+def _origin(run: Mapping[str, Any]) -> str:
+    return f"`{run['command']}` at {run['git_commit'][:8]}, {run['date'][:10]}"
+
+
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """The rows under `COLUMNS`, figures with four digits."""
     buffer = io.StringIO(newline="")
@@ -114,10 +142,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
             f"everything: {found['baseline_f1']:.3f})."
         )
         lines += ["", _wrapped(text)]
-    origins = dict.fromkeys(
-        f"{row['set']}: `{row['command']}` at {row['git_commit'][:8]}, {row['date'][:10]}"
-        for row in rows
-    )
+    origins = dict.fromkeys(f"{row['set']}: {_origin(row)}" for row in rows)
     about = (
         "In the rows “all” false alarms are counted on really damaged photos, in the others on all "
         "real photos of the set. A – means that they are too few for the rate, or that the row has "
@@ -128,8 +153,9 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], source: str) -> str:
     return "\n".join([*lines, "", _wrapped(about), "", _wrapped(written)])
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, indent: str = "") -> str:
+    options: Any = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, **options)
 
 
 _ENDS = tuple(enumerate(("low", "high")))
@@ -143,37 +169,46 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
     return f"{value:.3f}" if value is not None and enough else "–"
 
 
-def fill(text: str, section: str) -> str:
-    """`text` with `section` between its two marks. Raises RealDamageError: a mark is missing."""
-    if START not in text or END not in text:
-        raise RealDamageError(f"the file lacks the marks {START} and {END}; put them in")
-    return f"{text.split(START)[0]}{START}\n{section}\n{END}{text.split(END)[1]}"
+def fill(text: str, sections: Mapping[str, str]) -> str:
+    """`text` with each section between its two `MARKS`, where it has them.
+
+    Raises RealDamageError: it has none.
+    """
+    there = [name for name in sections if all(mark in text for mark in MARKS[name])]
+    if not there:
+        wanted = " … ".join(MARKS["outcomes"])
+        raise RealDamageError(f"the file has no place for a table; put these marks in: {wanted}")
+    for name in there:
+        start, end = MARKS[name]
+        text = f"{text.split(start)[0]}{start}\n{sections[name]}\n{end}{text.split(end)[1]}"
+    return text
 
 
-def read_metrics(given: str) -> tuple[str, dict[str, Any]]:
-    """Name and metrics from NAME=PATH. Raises UsageError, RealDamageError."""
+def read_set(given: str) -> tuple[str, pd.DataFrame, dict[str, Any]]:
+    """Name, predictions and metrics from NAME=FOLDER. Raises UsageError, RealDamageError."""
     name, _, path = given.partition("=")
     if not name or not path:
-        raise UsageError(f"{given}: write NAME=PATH, such as test=out/x/metrics.json")
-    try:
-        metrics: dict[str, Any] = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise RealDamageError(f"{path}: not a readable metrics.json ({error})") from error
-    return name, metrics
+        raise UsageError(f"{given}: write NAME=FOLDER, such as test=out/x")
+    return name, *read_evaluation(Path(path))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("metrics", nargs="+", metavar="SET=METRICS")
+    parser.add_argument("sets", nargs="+", metavar="SET=FOLDER", help="of realdamage-evaluate")
     parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--readme", type=Path, help="file with the two marks to fill in")
+    parser.add_argument("--readme", type=Path, help="file with marks to fill in")
     options = parser.parse_args(argv)
     try:
-        rows = [row for given in options.metrics for row in result_rows(*read_metrics(given))]
-        write_atomically(options.csv, to_csv(rows))
+        sets = [read_set(given) for given in options.sets]
+        rows = [row for name, _, metrics in sets for row in result_rows(name, metrics)]
         if options.readme:
-            section = to_markdown(rows, str(options.csv))
-            write_atomically(options.readme, fill(options.readme.read_text(), section).encode())
+            tables = {
+                "outcomes": outcomes_table(*sets[0]),
+                "figures": to_markdown(rows, str(options.csv)),
+            }
+            filled = fill(options.readme.read_text(), tables)
+            write_atomically(options.readme, filled.encode())
+        write_atomically(options.csv, to_csv(rows))
     except RealDamageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

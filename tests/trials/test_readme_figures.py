@@ -1,14 +1,22 @@
-"""Figures reach the CSV and the README from metrics.json alone, with their origin."""
+"""Figures reach the CSV and the README from evaluations alone, with their origin."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from realdamage.evaluation.predictions import (
+    FURTHER_COLUMNS,
+    PREDICTION_COLUMNS,
+    write_predictions,
+)
 
 RUN = {
     "model_version": "reference-2026-01-02",
@@ -54,9 +62,38 @@ METRICS: dict[str, Any] = {
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    path = tmp_path / "metrics.json"
-    path.write_text(json.dumps(METRICS))
-    return path
+    """An evaluation of 25 really damaged photos, one of them accused, and 40 fakes, 30 found."""
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    columns = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
+    table = pd.DataFrame({column: [""] * 65 for column in columns}).assign(
+        file_name=[f"{i}.jpg" for i in range(65)],
+        label=["real"] * 25 + ["synthetic"] * 40,
+        kind=["damaged"] * 25 + ["ai_region"] * 40,
+        generator=[""] * 25 + ["g1"] * 20 + ["g2"] * 20,
+        score=0.0,
+        probability=0.5,
+        outcome=["synthetic"] + ["real"] * 24 + ["synthetic"] * 30 + ["review"] * 10,
+    )
+    write_predictions(folder / "predictions.csv", table)
+    return folder
+
+
+@pytest.fixture
+def fill(
+    readme_figures: ModuleType, written: Path, tmp_path: Path
+) -> Callable[[str], tuple[int, str]]:
+    """`fill(text)`: the exit code, and the README that had this text."""
+
+    def filled(text: str) -> tuple[int, str]:
+        readme = tmp_path / "README.md"
+        readme.write_text(text)
+        target = str(tmp_path / "x.csv")
+        given = [f"test={written}", "--csv", target, "--readme", str(readme)]
+        return readme_figures.main(given), readme.read_text()
+
+    return filled
 
 
 def test_every_figure_is_in_the_csv_with_its_origin(
@@ -79,16 +116,18 @@ def test_every_figure_is_in_the_csv_with_its_origin(
     assert [perturbed[key] for key in keys] == ["0.6000", "", "0.2500", "0.0000", "12"]
 
 
-def test_the_readme_gets_the_table_between_its_marks(
-    readme_figures: ModuleType, written: Path, tmp_path: Path
+def test_the_readme_gets_each_table_between_its_marks(
+    readme_figures: ModuleType, fill: Callable[[str], tuple[int, str]]
 ) -> None:
-    readme, target = tmp_path / "README.md", str(tmp_path / "x.csv")
-    readme.write_text(f"before\n{readme_figures.START}\nold\n{readme_figures.END}\nafter\n")
-    assert readme_figures.main([f"test={written}", "--csv", target, "--readme", str(readme)]) == 0
-    text = readme.read_text()
+    marks = readme_figures.MARKS
+    start, end = marks["figures"]
+    code, text = fill(
+        f"before\n{start}\nstale\n{end}\nbetween\n{''.join(marks['outcomes'])}\nafter\n"
+    )
+    assert code == 0
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "stale" not in text
     for line in (
         "| test | all | 20 | 0.875 (0.800–0.950) | – | 0.500 (0.250–0.750) |",
         "| test | g1 | 7 | 0.750 (0.500–0.900) | – | – |",  # a rate of 7 photos without an interval
@@ -99,16 +138,17 @@ def test_the_readme_gets_the_table_between_its_marks(
     ):
         assert line in text
     assert "rare" not in text  # one photo is in the CSV only
+    outcomes = text.split("between")[1]
+    assert "| really damaged photos | 25 | 960 (24) | 0 (0) | 40 (1) |" in outcomes
+    assert "never seen in training | 20 | 0 (0) | 500 (10) | 500 (10) |" in outcomes
+    assert "75 in 100 are found at the shipped thresholds (30 of 40)" in outcomes
 
 
 def test_what_cannot_be_read_or_filled_changes_nothing(
-    readme_figures: ModuleType, written: Path, tmp_path: Path
+    readme_figures: ModuleType, fill: Callable[[str], tuple[int, str]], tmp_path: Path
 ) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("no marks")
-    target = str(tmp_path / "x.csv")
-    main = readme_figures.main
-    assert main([f"test={written}", "--csv", target, "--readme", str(readme)]) == 3
-    assert readme.read_text() == "no marks"
-    assert main([f"test={tmp_path / 'none.json'}", "--csv", target]) == 3
-    assert main(["test", "--csv", target]) == 2
+    assert fill("no marks") == (3, "no marks")
+    target = str(tmp_path / "y.csv")
+    assert readme_figures.main([f"test={tmp_path / 'none'}", "--csv", target]) == 2
+    assert readme_figures.main(["test", "--csv", target]) == 2
+    assert not Path(target).exists()

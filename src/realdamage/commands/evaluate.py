@@ -34,7 +34,8 @@ from realdamage.evaluation.robustness import (
     trained_on_note,
 )
 from realdamage.files import write_atomically
-from realdamage.rendering.html import build_report, write_report
+from realdamage.rendering.html import write_report
+from realdamage.rendering.report import build_report
 from realdamage.rendering.terminal import benchmark_text, format_robustness, format_table
 from realdamage.rendering.words import demo_note
 from realdamage.schema import EvaluateConfig

@@ -1,6 +1,7 @@
 """The commands of `realdamage` that change, check or describe a model file and its evaluation."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ _TPR_FLOOR = "Share of synthetic photos to find; default: half of that on clean 
 _MAX_GATED = "Largest share of clean honest photos that may go to review"
 _BLUR = "Largest share of any source that the limit on fine detail may stop; 0: no limit"
 _TRAINING_SET = "Its training set; default: an evaluation's, if it is that one"
+_PHOTOS = "Their photos, for thumbnails; default: where they were then"
 _REFERENCE = "Predictions of the calibration photos by the same model (data.split=policy)"
 
 
@@ -124,7 +126,8 @@ def report(
     Adds report.html and report.json to the folder: figures, curves, slices, worst photos, policy.
     """
     from realdamage.evaluation.folder import find_manifest, find_model, read_evaluation
-    from realdamage.rendering.html import build_report, write_report
+    from realdamage.rendering.html import write_report
+    from realdamage.rendering.report import build_report
 
     predictions, metrics = read_evaluation(folder)
     run = metrics.get("run") or {}
@@ -136,7 +139,8 @@ def report(
     )
     page = write_report(folder, found)
     written = f"{page} and report.json: {page.stat().st_size / 1e6:.1f} MB"
-    print("\n".join([*found.first_lines, *found.notes, written]))
+    sentences = found.values["outcomes"]["sentences"]
+    print("\n".join([*sentences, *found.first_lines, *found.notes, written]))
     return 0
 
 
@@ -155,7 +159,7 @@ def card(
     From the model file and its evaluations: what the model has seen, how good it is, what its
     thresholds guarantee, what it cannot do, and how to make it again.
     """
-    from realdamage.rendering.markdown import CardInputs, card_text, named_folders
+    from realdamage.rendering.card import CardInputs, card_text, named_folders
 
     page = output or model.with_suffix(".md")
     text = card_text(
@@ -175,6 +179,7 @@ def compare(
     b: Annotated[Path, app.arg("The same of the new model")],
     html: app.Html = None,
     json_file: app.Json = None,
+    manifest: Annotated[Path | None, app.opt(_PHOTOS)] = None,
     fail_if_worse: Annotated[bool, app.opt("Exit with 1 if B is worse", "--fail-if-worse")] = False,
 ) -> int:
     """Compare two models on the same photos.
@@ -182,12 +187,14 @@ def compare(
     Says whether B is better than A, with paired intervals on the photos that both have judged.
     """
     from realdamage.evaluation.compare import compare_models, read_sides
-    from realdamage.rendering.html import write_comparison
+    from realdamage.rendering.html import photos_of, write_comparison
     from realdamage.rendering.terminal import format_comparison
 
     names = (str(a), str(b))
-    comparison = compare_models(*read_sides(*names), names=names)
-    write_comparison(comparison, html=html, json_file=json_file)
+    sides = read_sides(*names)
+    comparison = compare_models(*sides, names=names)
+    photos = photos_of((a, b), manifest) if html else None
+    write_comparison(comparison, sides, photos, html=html, json_file=json_file)
     print(format_comparison(comparison))
     return 1 if fail_if_worse and comparison.worse else 0
 
@@ -303,13 +310,49 @@ def monitor(
 @app.command()
 def info(
     model: Annotated[Path | None, app.arg("The .onnx file; default: the packaged model")] = None,
+    as_json: Annotated[bool, app.opt("Print all metadata as JSON", "--json")] = False,
 ) -> int:
-    """Check a model file and print its metadata as JSON."""
+    """Check a model file and say what it is.
+
+    Prints the model's training, thresholds and guarantee; with --json, all of its metadata.
+    """
     from realdamage.core.detector import PACKAGED_MODEL
     from realdamage.core.model_file import read_model_file
 
     path = model or PACKAGED_MODEL
     data, metadata, graph_sha256 = read_model_file(path)
     values = {"file": str(path), "bytes": len(data), "graph_sha256": graph_sha256}
-    print(json.dumps({**values, **json.loads(metadata.to_json())}, indent=2))
+    values |= json.loads(metadata.to_json())
+    print(json.dumps(values, indent=2) if as_json else "\n".join(info_lines(values)))
     return 0
+
+
+def info_lines(values: dict[str, Any]) -> list[str]:
+    """The metadata of a model file, as --json prints it, in about ten lines."""
+    training, spec = values["training"], values["pixel_spec"]
+    policy, calibration = values["policy"], values["calibration"]
+    photos = " and ".join(f"{n:,} {label}" for label, n in training.get("photos", {}).items())
+    generators = f", {len(training['generators'])} generators" if "generators" in training else ""
+    audit = training.get("audit")
+    guarantee = (policy or {}).get("guarantee")
+    day = str(training.get("created", ""))[:10]
+    lines = {
+        "file": f"{values['file']}, {values['bytes'] / 1e6:.1f} MB",
+        "network": f"{values['backbone']}, graph {values['graph_sha256'][:12]}",
+        "model": values["model_version"] + (" (a demonstration)" if values["demo"] else ""),
+        "trained": f"{day} on {photos or 'unknown'} photos{generators}",
+        "audit": str(audit.get("verdict") if isinstance(audit, dict) else audit or "not known"),
+        "pixels": f"tiles of {spec['tile']}; photos are resized above {spec['max_side']}",
+        "probability": f"where {calibration['prior']:.1%} of photos are synthetic"
+        if calibration
+        else "none; run `realdamage calibrate`",
+        "synthetic": f"score {policy['t_synthetic']:+.3f} or more" if policy else "never",
+        "real": f"score {policy['t_real']:+.3f} or less" if policy else "never",
+        "review": "everything else; a person looks at it",
+        "guarantee": guarantee["statement"] if guarantee else "none",
+    }
+    texts = [
+        textwrap.fill(text, 100, initial_indent=f"{term:<13}", subsequent_indent=" " * 13)
+        for term, text in lines.items()
+    ]
+    return [*texts, "\n--json prints all metadata"]

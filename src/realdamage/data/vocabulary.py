@@ -40,6 +40,7 @@ SPLITS = ("train", "val", "test", "policy")
 # generators that people use.
 CODECS = {
     "taesd": ("taesd", "taesdxl", "taesd3"),
+    "taef2": ("taef2",),
     "house": ("house",),
     "house_bilinear": ("house_bilinear",),
     "house_nearest": ("house_nearest",),

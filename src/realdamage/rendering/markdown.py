@@ -1,57 +1,23 @@
-"""Markdown: the model card, and the table of folds.
-
-The card is written from artefacts alone, so it can be written again whenever the model changes: the
-model's file, the folders of its evaluations, and folds.csv. Its words are in templates/card.md.j2.
-"""
+"""Markdown: text that no name of a user can break, and the table of folds."""
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import math
 import re
-import shlex
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
 
-from realdamage.core.detector import Detector
-from realdamage.core.model_file import stored_policy_sha256
-from realdamage.core.policy import Policy
-from realdamage.data.bootstrap import share_interval
-from realdamage.data.manifest import Manifest
-from realdamage.data.readers import read_dataset
-from realdamage.data.vocabulary import DAMAGES
-from realdamage.errors import ManifestError, RealDamageError, UsageError
-from realdamage.evaluation.figures import has_thresholds, labelled_and_scored
-from realdamage.evaluation.folder import read_evaluation
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.left_out import ALL, AS_IT_IS, MEAN, WORST
 from realdamage.evaluation.left_out import COLUMNS as FOLD_COLUMNS
-from realdamage.evaluation.predictions import clean
-from realdamage.evaluation.slices import FEW, outcomes_by_source
-from realdamage.rendering import terminal, words
-from realdamage.rendering.html import build_report
-from realdamage.rendering.words import NOTHING, GeneratorCount, Row, interval, number, percent
+from realdamage.rendering import words
+from realdamage.rendering.words import NOTHING, Row, number
 
 # Underscores between letters, as in house_nearest, mean nothing.
 _SPECIAL = re.compile(r"([\\`*~\[\]<>|&]|(?<!\w)_|_(?!\w))")
-LEAST_AUROC, LEAST_TPR = 0.7, 0.1
-"""A slice below either is listed among what the model cannot do. Without any skill they are 0.5 and
-0.01."""
-_SLICES = ("kind", "generator", "family", "damage", "mask_area", "source", "condition")
-# What the card says elsewhere; everything else that training wrote down is a setting.
-_NOT_SETTINGS = {
-    *("audit", "created", "excluded", "generators", "git_commit", "manifest_sha256", "photos"),
-    "realdamage",
-}
 
 
 class Markdown(str):
@@ -96,15 +62,11 @@ def table(
     return Markdown("\n".join(f"| {line} |" for line in lines) if rows else "")
 
 
-@cache
-def _environment() -> Environment:
-    environment = words.environment(finalize=escape)
-    functions = (table, code, code_block, _families, _painted, _share, _slice, outcomes_by_source)
-    for function in functions:
-        environment.globals[function.__name__.strip("_")] = function
-    environment.globals |= {"benchmark_text": terminal.benchmark_text, "few": FEW}
-    environment.globals["least"] = (LEAST_AUROC, LEAST_TPR)
-    return environment
+def environment() -> Environment:
+    """Jinja whose every value is escaped for Markdown."""
+    made = words.environment(finalize=escape)
+    made.globals |= {"table": table, "code": code, "code_block": code_block}
+    return made
 
 
 def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ()) -> str:
@@ -130,7 +92,7 @@ def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ())
         "perturbed": table(("perturbation", "over folds", *titles), perturbed, pad=True),
         "worst": [row["note"] for row in as_is if row["fold"] == WORST and row["note"]],
     }
-    template = _environment().get_template("folds.md.j2")
+    template = environment().get_template("folds.md.j2")
     values |= {"notes": notes, "unfinished": unfinished, "origin": records[0]}
     return template.render(values).strip()
 
@@ -170,369 +132,3 @@ def read_folds(path: Path) -> dict[str, Any]:
         ) from error
     found = {"models": len(whole) - 2, "mean": mean, "worst": worst, "table": text}
     return found | {"commands": list(dict.fromkeys(rows["command"]))}
-
-
-@dataclass(frozen=True)
-class CardInputs:
-    """What a card is written from.
-
-    evaluations: folders of realdamage-evaluate by name. folds: CSV of realdamage-folds. manifest:
-    folder of the training set. commands: those that led to the model, in order. licence: of the
-    model.
-    """
-
-    model: Path
-    evaluations: Mapping[str, Path]
-    folds: Path | None = None
-    manifest: Path | None = None
-    commands: Sequence[str] = ()
-    licence: str = ""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One evaluation: photos as they are (scored), those judged with thresholds, and the report's
-    values."""
-
-    name: str
-    photos: pd.DataFrame
-    judged: pd.DataFrame  # under all perturbations
-    values: Mapping[str, Any]
-    run: Mapping[str, Any]
-    generators: Sequence[GeneratorCount]
-
-    @property
-    def real(self) -> pd.DataFrame:
-        """Real photos as they are, judged with thresholds."""
-        return clean(self.judged[self.judged["label"] == "real"])
-
-    def tables(self) -> Iterator[tuple[str, Sequence[Row]]]:
-        """(column, rows) of the robustness suite and of all slices by one column."""
-        yield "perturbation", words.perturbation_rows(self.values["robustness"])
-        for key in _SLICES:
-            yield key, self.values["slices"].get(key, [])
-
-
-def named_folders(given: Sequence[str]) -> dict[str, Path]:
-    """Folders by name from "NAME=FOLDER" or "FOLDER", whose last part is then the name. Raises
-    UsageError."""
-    folders: dict[str, Path] = {}
-    for text in given:
-        name, sign, path = text.partition("=")
-        if not sign or Path(text).exists():
-            name, path = Path(text).resolve().name, text
-        if not name or not path or name in folders:
-            raise UsageError(
-                f"--evaluation {text}: write NAME=FOLDER, such as test=out/x/test, and each name "
-                "once"
-            )
-        folders[name] = Path(path)
-    return folders
-
-
-def card_text(given: CardInputs) -> str:
-    """The card.
-
-    Raises ModelFileError: no model file; RealDamageError: an evaluation of another model, a file
-    that is not what it should be; UsageError: no evaluation, no such folder or file.
-    """
-    if not given.evaluations:
-        raise UsageError("A card needs figures: name an evaluation with --evaluation FOLDER")
-    detector = Detector.load(given.model, threads=1)
-    training = detector.metadata.training
-    read = {name: _read(path, given.model, detector) for name, path in given.evaluations.items()}
-    runs = [metrics.get("run") or {} for _, metrics in read.values()]
-    rows = find_training_photos(training, given.manifest, runs)
-    tables = [predictions for predictions, _ in read.values()]
-    families = words.families_of(*tables, *([] if rows is None else [rows]))
-    evaluations = []
-    for (name, (predictions, metrics)), run in zip(read.items(), runs, strict=True):
-        scored = labelled_and_scored(predictions)
-        photos, judged = clean(scored), scored[has_thresholds(scored)]
-        generators = words.generator_counts(photos, training, families)
-        values = build_report((predictions, metrics), detector=detector).values
-        evaluations.append(Evaluated(name, photos, judged, values, run, generators))
-    card = _Card(
-        given,
-        detector,
-        evaluations,
-        training_rows=rows,
-        trained=_generators_in_training(training, rows, families),
-        folds=read_folds(given.folds) if given.folds else None,
-    )
-    text = _environment().get_template("card.md.j2").render(card=card)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def _read(folder: Path, model: Path, detector: Detector) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Predictions and metrics. Raises RealDamageError: another network was evaluated."""
-    predictions, metrics = read_evaluation(folder)
-    judged_by = str((metrics.get("run") or {}).get("graph_sha256") or "")
-    others = {judged_by, *predictions["graph_sha256"]} - {"", detector.graph_sha256}
-    if others or not judged_by:
-        found = f"by another network ({min(others)[:12]})" if others else "with a checkpoint"
-        raise RealDamageError(
-            f"{folder}: its photos were judged {found}, not by {model} "
-            f"({detector.graph_sha256[:12]}). Evaluate this "
-            f"file: realdamage-evaluate checkpoint={model} …",
-            code="another_network",
-        )
-    return predictions, metrics
-
-
-def find_training_photos(
-    training: Mapping[str, Any], given: Path | None, runs: Sequence[Mapping[str, Any]]
-) -> pd.DataFrame | None:
-    """The rows that the model was trained on, from the folder `given`, or from where an evaluation
-    has its photos.
-
-    Raises RealDamageError: the set `given` cannot be read, or is another one.
-    """
-    if given is not None:
-        rows = training_photos(read_dataset(given), training)
-        if rows is None:
-            digest = str(training.get("manifest_sha256") or "none")[:12]
-            raise ManifestError(
-                f"{given}: not the set that this model was trained on (its file names manifest "
-                f"{digest}). Name that "
-                "one with --manifest, or leave the option out.",
-                code="another_training_set",
-            )
-        return rows
-    for place in filter(None, dict.fromkeys(str(run.get("data_root") or "") for run in runs)):
-        with suppress(RealDamageError):
-            rows = training_photos(read_dataset(place), training)
-            if rows is not None:
-                return rows
-    return None
-
-
-def training_photos(manifest: Manifest, training: Mapping[str, Any]) -> pd.DataFrame | None:
-    """The rows of the train split without those excluded; None: the model was trained on another
-    manifest."""
-    rows = manifest.table
-    left_out = pd.Series(False, rows.index)
-    for column, values in (training.get("excluded") or {}).items():
-        if column in rows.columns:
-            left_out |= rows[column].isin(values)
-    kept = manifest.subset(~(left_out & rows["split"].isin(("train", "val"))))
-    if kept.digest() != training.get("manifest_sha256"):
-        return None
-    return kept.table[kept.table["split"] == "train"].reset_index(drop=True)
-
-
-def _generators_in_training(
-    training: Mapping[str, Any], rows: pd.DataFrame | None, families: Mapping[str, str]
-) -> Sequence[GeneratorCount] | None:
-    """From the photos, or from the names in the model's file, which has no counts; None: it has no
-    names."""
-    if rows is None and "generators" not in training:
-        return None
-    if rows is None:
-        names = pd.Series([str(name) for name in training["generators"]], dtype=str)
-        rows = pd.DataFrame({"generator": names, "label": "synthetic"})
-        rows["family"] = names.map(families).fillna("")
-        rows["kind"] = names.eq("paint").map({True: "pasted", False: ""})
-    return words.generator_counts(rows, {}, families)
-
-
-@dataclass(frozen=True)
-class _Card:
-    """What the template asks for. training_rows: photos trained on, None: not found. trained: their
-    generators."""
-
-    given: CardInputs
-    detector: Detector
-    evaluations: Sequence[Evaluated]
-    training_rows: pd.DataFrame | None
-    trained: Sequence[GeneratorCount] | None
-    folds: Mapping[str, Any] | None
-
-    @property
-    def policy(self) -> Policy | None:
-        return self.detector.metadata.policy
-
-    def facts(self) -> Iterator[tuple[str, object]]:
-        data = self.given.model.read_bytes()
-        yield "file", f"{self.given.model.name}, {len(data) / 1e6:.1f} MB"
-        yield "sha256 of the file", code(hashlib.sha256(data).hexdigest())
-        yield "graph_sha256 (network and weights)", code(self.detector.graph_sha256)
-        yield "policy_sha256 (everything else)", code(self.policy_sha256)
-        with suppress(ImportError):
-            import onnx
-
-            weights = onnx.load_from_string(data).graph.initializer
-            kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
-            n = sum(math.prod(each.dims) for each in weights if each.data_type in kinds)
-            yield "parameters", f"{n:,}"
-        yield from words.facts("model.txt.j2", metadata=self.detector.metadata)
-        yield "licence", self.given.licence or "not given (--licence)"
-        today = datetime.datetime.now(datetime.UTC).date()
-        yield "this card", f"written {today} by realdamage {version('realdamage')}"
-
-    @property
-    def policy_sha256(self) -> str:
-        return stored_policy_sha256(self.given.model.read_bytes())
-
-    def audit(self) -> dict[str, Any]:
-        return words.audit_facts(self.detector.metadata)
-
-    def policy_facts(self) -> list[words.Fact]:
-        return words.facts("policy.txt.j2", metadata=self.detector.metadata)
-
-    def settings(self) -> list[tuple[str, str]]:
-        training = self.detector.metadata.training
-        return list(_flat({k: value for k, value in training.items() if k not in _NOT_SETTINGS}))
-
-    def validation(self) -> list[tuple[str, str]]:
-        return list(_flat(self.detector.metadata.metrics))
-
-    def commands(self) -> list[str]:
-        """All commands that are known, in order."""
-        own = ["realdamage", "card", str(self.given.model)]
-        for name, folder in self.given.evaluations.items():
-            own += ["--evaluation", f"{name}={folder}"]
-        for option in ("folds", "manifest", "licence"):
-            value = getattr(self.given, option)
-            own += [f"--{option}", str(value)] if value else []
-        for command in self.given.commands:
-            own += ["--command", command]
-        known = [*self.given.commands, *(each.run.get("command") for each in self.evaluations)]
-        known += [*(self.folds["commands"] if self.folds else ()), shlex.join(own)]
-        return list(filter(None, dict.fromkeys(known)))
-
-    def outcomes(self) -> list[tuple[str, ...]]:
-        """What photos were called at the shipped thresholds, by what a wrong outcome means to
-        somebody."""
-        rows = []
-        for each in self.evaluations:
-            photos = clean(each.judged)
-            synthetic, damaged = photos["label"] == "synthetic", photos["kind"] == "damaged"
-            by_deployed = synthetic & _by_deployed(photos, each.generators)
-            sorts = {
-                "really damaged": ~synthetic & damaged,
-                "other real": ~synthetic & ~damaged,
-                "synthetic, by deployed generators": by_deployed,
-                "other synthetic": synthetic & ~by_deployed,
-            }
-            for title, own in sorts.items():
-                called, n = photos.loc[own, "outcome"].value_counts(), int(own.sum())
-                outcomes = ("synthetic", "review", "real") if n else ()
-                shares = [_share(int(called.get(outcome, 0)), n) for outcome in outcomes]
-                rows += [(each.name, title, f"{n:,}", *shares)] if n else []
-        return rows
-
-    def weak_slices(self) -> list[tuple[str, ...]]:
-        """Slices below `LEAST_AUROC` or `LEAST_TPR`, the worst of each evaluation first. Equal
-        photos share a row."""
-        rows = []
-        for each in self.evaluations:
-            found: dict[tuple[Any, ...], tuple[list[str], Row]] = {}
-            for key, row in ((key, row) for key, table in each.tables() for row in table):
-                auroc, rate, value = row.get("auroc"), row.get("tpr_at_fpr_1"), str(row[key])
-                # Nobody can act on photos of no named source or condition.
-                nameless = value.startswith("(") and key not in ("generator", "perturbation")
-                if auroc is None or nameless:
-                    continue
-                if auroc < LEAST_AUROC or (rate is not None and rate < LEAST_TPR):
-                    same = (row["n"], auroc, rate, row.get("called_real"))
-                    names, _ = found.setdefault(same, ([], row))
-                    names.append(f"{key.replace('_', ' ')} {value}")
-            for names, row in sorted(found.values(), key=lambda pair: float(pair[1]["auroc"])):
-                cells = [words.cell(row, key) for key in ("n", "auroc", "tpr_at_fpr_1")]
-                rows.append((each.name, " = ".join(names), *cells))
-        return rows
-
-    @property
-    def allowed(self) -> float:
-        """The share of honest photos that may be called synthetic."""
-        if self.policy is None:
-            return 1.0
-        alpha = self.policy.guarantee.alpha if self.policy.guarantee else None
-        return self.policy.fpr if alpha is None else alpha
-
-    def accused(self) -> list[dict[str, Any]]:
-        """Where more honest photos than that were called synthetic: evaluation, after, n, of, sort,
-        share."""
-        rows = []
-        for each in self.evaluations:
-            titles = {row["perturbation"]: row.get("title") for row in each.values["robustness"]}
-            real = each.judged[each.judged["label"] == "real"]
-            for name, photos in real.groupby("perturbation", sort=False):
-                damaged = photos[photos["kind"] == "damaged"]
-                sorts = {"photos of real damage": damaged}
-                sorts |= {"real photos of any kind": photos} if len(photos) > len(damaged) else {}
-                where = {"evaluation": each.name, "after": titles.get(name) or name}
-                for sort, own in sorts.items():
-                    n, of = int((own["outcome"] == "synthetic").sum()), len(own)
-                    row = {"sort": sort, "n": n, "of": of, "share": _share(n, of) if of else ""}
-                    rows += [where | row] if n > self.allowed * of else []
-        return rows
-
-    def strange_sources(self) -> Iterator[str]:
-        """Real photos of sources that the model was never trained on, and what they were called."""
-        rows = self.training_rows
-        known = [] if rows is None else ["", *rows.loc[rows["label"] == "real", "source"]]
-        for each in self.evaluations if known else ():
-            real = each.photos[each.photos["label"] == "real"]
-            for name, own in real[~real["source"].isin(known)].groupby("source"):
-                called = _share(int((own["outcome"] == "synthetic").sum()), len(own))
-                yield f"{name} in “{each.name}” ({len(own):,} photos, {called} called synthetic)"
-
-    def missing_damage(self) -> list[str]:
-        """The types of real damage that no test has."""
-        photos = pd.concat([each.photos for each in self.evaluations])
-        there = set(photos.loc[photos["kind"] == "damaged", "damage"]) | {"other"}
-        return [name for name in DAMAGES if name not in there]
-
-
-def _by_deployed(photos: pd.DataFrame, generators: Sequence[GeneratorCount]) -> pd.Series:
-    """bool [n]: photos by deployed generators."""
-    names = [row.name for row in generators if row.sort == "deployed"]
-    return photos["generator"].isin(names) & (photos["kind"] != "pasted")
-
-
-def _painted(photos: pd.DataFrame, generators: Sequence[GeneratorCount] | None) -> int:
-    """How many photos by deployed generators show damage."""
-    by_deployed = _by_deployed(photos, generators or ()) & (photos["label"] == "synthetic")
-    return int((by_deployed & (photos["damage"] != "")).sum())
-
-
-def _families(generators: Sequence[GeneratorCount]) -> str:
-    """ "114 photos by deployed generators (sd1 58, flux1 56)", by family, the most first."""
-    photos: Counter[str] = Counter()
-    for row in generators:
-        photos[row.family or row.name] += row.photos if row.sort == "deployed" else 0
-    families = ", ".join(f"{name} {n:,}" for name, n in photos.most_common() if n)
-    which = f" ({families})" if families else ""
-    return f"{words.count(photos.total(), 'photo')} by deployed generators{which}"
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as rows of a table: (a.b, value)."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
-            continue
-        listed = value if isinstance(value, list) else [value]
-        texts = [f"{each:.4g}" if isinstance(each, float) else str(each) for each in listed]
-        yield f"{before}{key}", ", ".join(texts)
-
-
-def _slice(key: str, rows: Sequence[Row], generators: Sequence[GeneratorCount] = ()) -> Markdown:
-    """Rows with a figure; generators: for a column that says whether the model was trained on
-    each."""
-    rows = [row for row in rows if row.get("auroc") is not None]
-    columns = words.measured(rows)
-    known = {True: "trained on", False: "never trained on", None: "not known"}
-    marks = {row.name: [f"{known[row.trained_on]} ({row.sort})"] for row in generators}
-    cells = []
-    for row in rows:
-        mark = marks.get(row[key], [NOTHING]) if marks else []
-        cells.append((row[key], *mark, *(words.cell(row, column) for column in columns)))
-    return table((key, *(["in training"] if marks else []), *columns.values()), cells)
-
-
-def _share(n: int, of: int) -> str:
-    """A share with its exact interval (Clopper and Pearson)."""
-    return f"{percent(n / of)} ({interval(share_interval(n, of), percent)})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from pandas.io.formats.style import Styler
 from PIL import Image
 
 from realdamage.core.decode import decode
@@ -25,21 +24,20 @@ from realdamage.core.quality import file_jpeg_quality
 from realdamage.core.tiles import Cover, Photo, read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.data.audit import AuditReport
-from realdamage.data.duplicates import Grouping
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts
-from realdamage.data.splits import components
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.economics import ThresholdChoice
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
-from realdamage.rendering import plots
-from realdamage.rendering.html import Report
+from realdamage.rendering import plots, words
 from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
+from realdamage.rendering.report import Report
 
 _VALUES = 9  # bars of a column; rarer values are counted together
 _SIDE = 320  # pixels of a picture's longer side
+_BLANK = Image.new("RGB", (1, 1), "white")
 
 
 class NotThereError(RealDamageError):
@@ -70,18 +68,25 @@ def existing(path: str | Path, name: str, made_by: str = "make quickstart") -> P
     return found
 
 
-def style() -> None:
-    """Makes all plots of a notebook look like those of the report."""
-    plt.style.use(plots.STYLE | {"figure.figsize": (10.5, 4.8), "font.size": 10})
-
-
 def axes(title: str, columns: int = 1, rows: int = 1, height: float = 4.8) -> list[Axes]:
-    """The axes of a new figure, row by row. height: of the figure, in inches."""
-    style()
+    """The axes of a new figure in the report's style, row by row. height: of the figure, in
+    inches."""
+    plt.style.use(plots.STYLE | {"font.size": 10})
     size = (10.5, height)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
     return list(grid.flat)
+
+
+def plot_lines(table: pd.DataFrame, title: str, **options: Any) -> Axes:
+    """A line for each column over the index, with the legend below, where it hides none.
+
+    options: of `DataFrame.plot`.
+    """
+    (panel,) = axes(title)
+    table.plot(ax=panel, **options)
+    plots.legend_below(panel)
+    return panel
 
 
 def plot_pictures(title: str, pictures: Sequence[tuple[Any, str]], columns: int = 4) -> None:
@@ -99,22 +104,22 @@ def plot_counts(table: pd.DataFrame, columns: Sequence[str], share: bool = False
     """Photos of each label per value of some columns; share: of the label's photos."""
     shown = [column for column in columns if (table[column] != "").any()] or ["label"]
     for panel, column in zip(axes("Real and synthetic photos", len(shown)), shown, strict=True):
-        counts = pd.crosstab(table[column].replace("", "(none)"), table["label"])
-        counts = counts.reindex(columns=list(LABELS), fill_value=0)
-        counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-        if len(counts) > _VALUES:
-            rest = counts.iloc[_VALUES - 1 :].sum().to_frame(f"{len(counts) - _VALUES + 1} others")
-            counts = pd.concat([counts.iloc[: _VALUES - 1], rest.T])
+        values = table[column].replace("", "(none)")
+        rare = values.value_counts().index[_VALUES:]
+        values = values.mask(values.isin(rare), f"{len(rare)} others")
+        counts = pd.crosstab(values, table["label"]).reindex(columns=list(LABELS), fill_value=0)
+        counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index]
         if share:
             counts = counts / counts.sum().clip(lower=1)
         colours: Any = list(LABEL_COLOURS.values())
-        counts[::-1].plot.barh(
-            ax=panel, color=colours, width=0.75, title=column, legend=column == shown[0]
-        )
+        legend = column == shown[0]
+        counts.plot.barh(ax=panel, color=colours, width=0.75, title=column, legend=legend)
         panel.set_ylabel("")
         for bars in panel.containers:
             panel.bar_label(bars, fmt="{:.0%}" if share else "{:,.0f}", padding=3, fontsize=8)  # type: ignore[arg-type]
         panel.margins(x=0.15)
+        if share:
+            plots.percent_axis(panel.xaxis)
 
 
 def photo_of(manifest: Manifest, index: int) -> Image.Image:
@@ -128,12 +133,11 @@ def photo_of(manifest: Manifest, index: int) -> Image.Image:
 def contact_sheet(manifest: Manifest, *, photos: int = 5, seed: int = 0) -> None:
     """Some photos of each kind, drawn at random, one kind a row."""
     kinds, rng = manifest.table["kind"], np.random.default_rng(seed)
-    blank = Image.new("RGB", (1, 1), "white")
     pictures: list[tuple[Image.Image, str]] = []
     for kind in (kind for kind in (*KINDS, "") if (kinds == kind).any()):
         chosen = rng.permutation(np.flatnonzero(kinds == kind))[:photos].tolist()
         pictures += [(photo_of(manifest, index), kind or "(none)") for index in chosen]
-        pictures += [(blank, "")] * (photos - len(chosen))
+        pictures += [(_BLANK, "")] * (photos - len(chosen))
     plot_pictures("Photos by kind; outlined: what was painted or regenerated", pictures, photos)
 
 
@@ -160,29 +164,7 @@ def plot_audit(report: AuditReport) -> None:
     panel.axvspan(LIMIT, 1, color=BAD, alpha=0.06, linewidth=0)
     table = pd.DataFrame(rows, columns=["label", "value", "low", "high"])
     plots.intervals(panel, table, "AUROC of a classifier that sees these facts alone", colours)
-    panel.set_xlim(0, 1)
-
-
-def look_alikes(manifest: Manifest, found: Grouping) -> pd.DataFrame:
-    """Pairs of similar photos, the nearest first: a, b, bits that differ, same_group, across
-    (two splits, or "")."""
-    table, (a, b) = manifest.table, found.pairs.T
-    kept, split, name = components(table), table["split"].to_numpy(), table["file_name"].to_numpy()
-    apart = (split[a] != split[b]) & (split[a] != "") & (split[b] != "")
-    across = np.where(apart, split[a].astype(object) + " and " + split[b].astype(object), "")
-    pairs = {"a": name[a], "b": name[b], "bits": found.distances}
-    rows = pd.DataFrame(pairs | {"same_group": kept[a] == kept[b], "across": across})
-    return rows.sort_values("bits", kind="stable", ignore_index=True)
-
-
-def plot_look_alikes(manifest: Manifest, pairs: pd.DataFrame) -> None:
-    """Pairs of `look_alikes`, one photo above the other."""
-    place = {name: index for index, name in enumerate(manifest.table["file_name"])}
-    pictures = [(photo_of(manifest, place[name]), "") for name in (*pairs["a"], *pairs["b"])]
-    for number, pair in enumerate(pairs.itertuples()):
-        groups = "one group" if pair.same_group else "two groups"
-        pictures[number] = (pictures[number][0], f"{pair.bits} bits apart, {groups}")
-    plot_pictures("Do they show the same?", pictures, max(1, len(pairs)))
+    panel.set_xlim(0, 1.02)
 
 
 def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None:
@@ -192,45 +174,96 @@ def plot_worst(report: Report, examples: str, title: str, most: int = 4) -> None
     for side in (0, 1):
         for row in rows:
             data = base64.b64decode(report.pictures[row["file_name"]][side].partition(",")[2])
-            picture = Image.open(io.BytesIO(data)) if data else Image.new("RGB", (1, 1), "white")
             text = f"{row['kind']} {row['damage']}\n{row['score']:+.2f}, {row['outcome']}"
+            picture = Image.open(io.BytesIO(data)) if data else _BLANK
             pictures.append((picture, row["note"] if side else text))
     plot_pictures(title, pictures, max(1, len(rows)))
 
 
-def slice_map(table: pd.DataFrame, rows: str, columns: str, figure: str = "auroc") -> Styler:
-    """A figure of a `slice_table` by two keys as a coloured table; empty cells hold too few
-    photos."""
-    wide = table.pivot(index=rows, columns=columns, values=figure)
-    wide = wide.reindex(index=table[rows].unique())
-    coloured = wide.style.background_gradient(cmap="Greens", vmin=0.5, vmax=1.0, axis=None)
-    return coloured.format("{:.2f}", na_rep="")
-
-
 def plot_slices(table: pd.DataFrame, by: str) -> None:
-    """AUROC of a `slice_table` by one key, without the slices that hold too few photos."""
+    """AUROC of a `slice_table` by one key, without the slices that hold too few photos; says so
+    where that leaves none."""
     known = table[table["auroc"].notna()]
+    left_out = words.count(len(table) - len(known), "value")
+    if known.empty:
+        print(f"Not drawn: {left_out} of {by}, each with too few photos for a figure.")
+        return
     keys = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
     rows = known.rename(columns=keys).assign(label=known[by] + known["n"].map(" ({})".format))
-    (panel,) = axes(f"AUROC by {by}", height=1.7 + 0.3 * len(rows))
-    left_out = len(table) - len(known)
-    plots.intervals(panel, rows, f"AUROC; {left_out} values with too few photos are left out")
+    (panel,) = axes(f"AUROC by {by.replace('_', ' ')}", height=1.7 + 0.3 * len(rows))
+    plots.intervals(panel, rows, f"AUROC; {left_out} with too few photos left out")
+
+
+def plot_roc(report: Report) -> None:
+    """Fakes found over buyers accused; says so where there are too few photos."""
+    if not report.values["roc"]:
+        print(f"Not drawn. {report.values['missing']['roc']}")
+        return
+    (panel,) = axes("How many synthetic photos are found, at how many false alarms")
+    plots.roc(panel, [pd.Series(curve) for curve in report.values["roc"]])
+
+
+def plot_robustness(report: Report) -> None:
+    """AUROC and false alarms after each perturbation; says so where none was evaluated."""
+    rows = report.values["robustness"]
+    if not rows:
+        print(f"Not drawn. {report.values['missing']['robustness']}")
+        return
+    titles = plots.robustness_titles(rows, report.values["counts"])
+    panels = axes("Before and after a chat app", columns=2, height=1.7 + 0.3 * len(rows))
+    for panel, key in zip(panels, ("auroc", "false_alarms_all_real"), strict=True):
+        plots.robustness(panel, rows, key, titles[key])
 
 
 def plot_ways(choice: ThresholdChoice) -> None:
-    """What a claim costs by each way of deciding, with 95% intervals, and how many claims a person
-    looks at."""
-    ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])][::-1]
-    names = [way.name.strip() for way in ways]
+    """What a claim costs by each way of deciding, with 95% intervals, how many claims a person
+    looks at, and how many honest buyers are refused."""
+    titles = {"cost": "cost of a claim", "reviewed": "claims reviewed"}
+    titles["accused"] = "honest buyers refused unseen"
+    ways = [*choice.others, choice.figures][::-1]
     panels = axes("What a claim costs, by the way of deciding", 3, height=3.6)
-    for panel, key in zip(panels, ("cost", "reviewed", "accused"), strict=True):
+    for panel, (key, title) in zip(panels, titles.items(), strict=True):
         values = np.array([getattr(way, key) for way in ways])
         ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
         errors = np.abs(np.transpose(ends) - values)
-        pd.Series(values, names).plot.barh(ax=panel, xerr=errors, color=GOOD, alpha=0.6, title=key)
+        bars = panel.barh(range(len(ways)), values, xerr=errors, color=GOOD, alpha=0.6)
+        panel.bar_label(bars, fmt="{:.2f}" if key == "cost" else "{:.1%}", padding=4)
+        panel.set_yticks(range(len(ways)), [way.name.strip() for way in ways])
+        panel.set(title=title, xlim=(0, 1.35 * max(float(np.max(ends)), 0.01)))
     for panel in panels[1:]:
-        panel.set_yticks([])
+        panel.set_yticklabels([])
         plots.percent_axis(panel.xaxis)
+
+
+def what_probability_means(calibration: Calibration, score: float, prior: float) -> str:
+    """Why a photo that is called synthetic may have a small probability."""
+    here, even = (100 * calibration.probability(score, share) for share in (prior, 0.5))
+    return (
+        f"Where {prior:.1%} of all photos are synthetic (the prior), {here:.0f} of 100 photos with "
+        f"this score are; where half of all photos are, {even:.0f} of 100. The thresholds act on "
+        "the score, not on the probability: the rarer fakes are, the more of the photos called "
+        "synthetic are real, so a person has to look."
+    )
+
+
+def clear_example(detector: PhotoDetector, manifest: Manifest, most: int = 24) -> Path:
+    """Of the first edits that the model was not trained on, the one whose painted area stands out
+    most in its heat map. Raises NotThereError: there is none."""
+    table = manifest.table
+    edits = (table["kind"] == "ai_region") & (table["split"] != "train")
+    contrasts: dict[Path, float] = {}
+    for index in np.flatnonzero(edits & (table["mask_file_name"] != ""))[:most].tolist():
+        path = manifest.path(str(table["file_name"].iat[index]))
+        photo = read_photo(path, detector.pixel_spec)
+        heat = detector.predict_photo(photo).heatmap
+        assert heat is not None  # a detector always makes one
+        mask = Image.fromarray(read_mask(manifest, index, (photo.height, photo.width)))
+        painted = np.asarray(mask.resize(heat.shape[::-1]))
+        if painted.any() and not painted.all():
+            contrasts[path] = float(heat[painted].mean() - heat[~painted].mean())
+    if not contrasts:
+        raise NotThereError("photos: no edit with a mask outside the training part. Name a photo.")
+    return max(contrasts, key=contrasts.__getitem__)
 
 
 class Seen(NamedTuple):
@@ -256,28 +289,14 @@ def judged_after(
     return seen
 
 
-def seen_table(seen: Sequence[Seen], calibration: Calibration | None, prior: float) -> pd.DataFrame:
-    """A row for each: score, probability at `prior`, outcome, codes of the reasons, and the photo's
-    quality."""
-    rows = []
-    for title, _, verdict in seen:
-        row: dict[str, Any] = {"photo": title, "score": verdict.score, "probability": None}
-        if calibration:
-            row["probability"] = calibration.probability(verdict.score, prior)
-        row["outcome"] = verdict.outcome
-        row["reasons"] = ", ".join(reason.code for reason in verdict.reasons)
-        rows.append(row | (asdict(verdict.quality) if verdict.quality else {}))
-    return pd.DataFrame(rows).set_index("photo")
-
-
-def plot_seen(seen: Sequence[Seen], policy: Policy | None = None) -> None:
+def plot_seen(seen: Sequence[Seen], policy: Policy) -> None:
     """The score after each perturbation, with the two thresholds: does the verdict hold?"""
     labels = [f"{title}: {verdict.outcome}" for title, _, verdict in seen]
     rows = pd.DataFrame({"label": labels, "value": [each.verdict.score for each in seen]})
     colours = [LABEL_COLOURS.get(each.verdict.outcome, QUIET) for each in seen]
     (panel,) = axes("Does the verdict hold?", height=1.6 + 0.4 * len(seen))
     plots.intervals(panel, rows.assign(low=np.nan, high=np.nan), "score", colours)
-    for threshold in (policy.t_real, policy.t_synthetic) if policy else ():
+    for threshold in (policy.t_real, policy.t_synthetic):
         panel.axvline(threshold, color=INK, linewidth=1, linestyle="--")
 
 

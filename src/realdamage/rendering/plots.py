@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageFilter
 
 from realdamage.data.vocabulary import KIND_LABELS
+from realdamage.evaluation.slices import counted_on_damaged
 
 INK, QUIET, LINE, CARD = "#1b2230", "#5d6778", "#dde2ea", "#ffffff"
 GOOD, BAD, REAL, SYNTHETIC = "#1a7f4b", "#c0312b", "#3b73c4", "#d9772b"
@@ -64,16 +65,11 @@ def roc(axes: Axes, curves: Sequence[Any]) -> None:
     axes.minorticks_off()
     percent_axis(axes.yaxis)
     axes.grid(axis="x", linewidth=0.8)
-    if not curves:
-        axes.text(_LOWEST_FPR * 1.2, 0.5, "too few photos for a curve")
-        return
-    least = 1 / curves[0].n
-    if least > _LOWEST_FPR:
-        axes.axvspan(_LOWEST_FPR, least, color=QUIET, alpha=0.1, linewidth=0)
-        height = 0.03 if curves[0].tpr[0] > 0.2 else 0.45
-        axes.text(_LOWEST_FPR * 1.12, height, f"less than 1 of\n{curves[0].n:,} photos")
-    good = curves[0].tpr[len(curves[0].tpr) // 2] > 0.6
-    axes.legend(loc="lower right" if good else "upper left", title="false alarms counted on")
+    if curves and 1 / curves[0].n > _LOWEST_FPR:
+        nothing = f"less than 1 of {curves[0].n:,} photos"
+        grey: Any = {"color": QUIET, "alpha": 0.12, "linewidth": 0}
+        axes.axvspan(_LOWEST_FPR, 1 / curves[0].n, label=nothing, **grey)
+    legend_below(axes, "false alarms counted on")
 
 
 def reliability(axes: Axes, table: pd.DataFrame) -> None:
@@ -144,27 +140,51 @@ def intervals(
     _rows(axes, title)
 
 
+def robustness_titles(
+    rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int]
+) -> dict[str, str]:
+    """The figures to draw of the rows of `robustness` in metrics.json, and on how many photos they
+    are counted. counts: of the photos as they are, for rows without."""
+    if not rows:
+        return {}
+
+    def span(key: str) -> tuple[int, str]:
+        found = sorted(int(row.get(key, counts.get(key, 0))) for row in rows)
+        same = found[0] == found[-1]
+        return found[0], f"{found[0]:,}" if same else f"{found[0]:,} to {found[-1]:,}"
+
+    (_, real), (least, damaged) = span("n_real"), span("n_damaged")
+    on_all, on_damaged = f"on all {real} real photos", f"on {damaged} really damaged photos"
+    return {
+        "auroc": f"AUROC {on_all}",
+        "tpr_at_fpr_1": f"TPR at 1% FPR {on_damaged if counted_on_damaged([least]) else on_all}",
+        "false_alarms": f"false alarms {on_damaged}",
+        "false_alarms_all_real": f"false alarms {on_all}",
+    }
+
+
 def robustness(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, title: str) -> None:
     """The figure `key` after each perturbation, in the suite's order; dashed: the photos as they
     are."""
+    names = [str(row["perturbation"]) for row in rows]
     columns = {"value": key, "low": f"{key}_low", "high": f"{key}_high"}
     table = pd.DataFrame(
-        {
-            "label": [str(row["perturbation"]).replace("_", " ") for row in rows],
-            # jpeg_95 and jpeg_70 are of the family jpeg
-            "family": [re.split(r"[_\d]", str(row["perturbation"]), maxsplit=1)[0] for row in rows],
-            **{
-                name: pd.Series([row.get(column) for row in rows], dtype=float)
-                for name, column in columns.items()
-            },
-        }
+        {name: [row.get(column) for row in rows] for name, column in columns.items()}, dtype=float
     )
-    clean = table.loc[table["label"] == "clean", "value"]
-    if clean.notna().any():
-        axes.axvline(clean.iloc[0], color=GOOD, linewidth=1, linestyle="--")
+    table["label"] = [name.replace("_", " ") for name in names]
+    # jpeg_95 and jpeg_70 are of the family jpeg
+    table["family"] = [re.split(r"[_\d]", name, maxsplit=1)[0] for name in names]
+    as_is = table.loc[table["label"] == "clean", "value"]
+    if as_is.notna().any():
+        axes.axvline(as_is.iloc[0], color=GOOD, linewidth=1, linestyle="--")
     intervals(axes, table, title)
     if key != "auroc":
         percent_axis(axes.xaxis)
+
+
+def legend_below(axes: Axes, title: str = "") -> None:
+    """The legend under the axes, where it hides no curve."""
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), title=title, alignment="left")
 
 
 def percent_axis(axis: Axis) -> None:

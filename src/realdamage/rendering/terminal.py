@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
 
-    from realdamage.claims.decide import Claim
+    from realdamage.claims.decide import Claim, ClaimPhoto
     from realdamage.data.audit import AuditReport, ShortcutTest
     from realdamage.evaluation.calibration import CalibrationSummary
     from realdamage.evaluation.compare import Comparison
@@ -158,7 +158,8 @@ def calibration_text(summary: CalibrationSummary) -> str:
         )
 
     text = _render("calibration", summary=summary, limit=limit)
-    return "\n".join(_wrapped(text.splitlines(), "", " " * 14))
+    wrapper = textwrap.TextWrapper(WIDTH, "", " " * 14, break_long_words=False)
+    return "\n".join(wrapper.fill(line) for line in text.splitlines())
 
 
 def format_costs(choice: ThresholdChoice, by_rate: pd.DataFrame) -> str:
@@ -228,45 +229,37 @@ def audit_counts(report: AuditReport, most: int = 15) -> dict[str, pd.DataFrame]
 
 def format_claim(claim: Claim) -> str:
     """A line for each photo, the recommendation with its reasons, and the texts for the buyer."""
-    text = [f"claim {claim.claim_id}: {claim.recommendation}", ""]
-    for photo in claim.photos:
-        found = [photo.error.removeprefix(f"{photo.name}: ")] if photo.error else []
-        if photo.verdict is not None:
-            found.append(f"{photo.verdict.outcome} {photo.verdict.score:+.2f}")
-        if photo.provenance is not None and photo.provenance.declared != "none":
-            found.append(f"declares {photo.provenance.declared}")
-        for name, pair in photo.comparisons:
-            found += [f"{pair.outcome} as {name}"] if pair.outcome != "unrelated" else []
-        for one in photo.duplicates:
-            of_claim = f" of {one.claim_id}" if one.claim_id else ""
-            found.append(f"{'same file' if one.exact else 'looks the same'} as {one.of}{of_claim}")
-        text.append(f"  {photo.name}  {', '.join(found)}")
-    reasons = [f"{reason.code}: {reason.sentence}" for reason in claim.reasons]
-    text += ["", *_wrapped(reasons, "  ", "    "), "", "for the buyer"]
-    return "\n".join([*text, *_wrapped(claim.message_to_buyer.values(), "  ", "    ")])
+    wrapper = textwrap.TextWrapper(WIDTH, "  ", "    ", break_long_words=False)
+    return _render("claim", claim=claim, found=_found, wrapped=wrapper.fill)
 
 
-def _wrapped(texts: Iterable[str], first: str, rest: str) -> list[str]:
-    wrapper = textwrap.TextWrapper(WIDTH, first, rest, break_long_words=False)
-    return [wrapper.fill(text) for text in texts]
+def _found(photo: ClaimPhoto) -> Iterator[str]:
+    if photo.error:
+        yield photo.error.removeprefix(f"{photo.name}: ")
+    if photo.verdict is not None:
+        yield f"{photo.verdict.outcome} {photo.verdict.score:+.2f}"
+    if photo.provenance is not None and photo.provenance.declared != "none":
+        yield f"declares {photo.provenance.declared}"
+    for name, pair in photo.comparisons:
+        if pair.outcome != "unrelated":
+            yield f"{pair.outcome} as {name}"
+    for one in photo.duplicates:
+        of_claim = f" of {one.claim_id}" if one.claim_id else ""
+        yield f"{'same file' if one.exact else 'looks the same'} as {one.of}{of_claim}"
 
 
 def provenance_lines(name: str, provenance: Provenance) -> list[str]:
     """What one file declares, the findings, the camera and notes."""
     camera = provenance.camera
-    facts = [f"{camera.make} {camera.model}".strip(), camera.software]
-    facts += [f"taken {camera.taken}" if camera.taken else ""]
-    facts += ["has a position" if camera.gps else ""]
-    facts += [f"thumbnail {camera.thumbnail}" if camera.thumbnail != "none" else ""]
-    rows = [
-        (one.form, f"{one.sentence} [{one.declares}; {one.where}]") for one in provenance.findings
+    facts = [
+        f"{camera.make} {camera.model}".strip(),
+        camera.software,
+        f"taken {camera.taken}" if camera.taken else "",
+        "has a position" if camera.gps else "",
+        f"thumbnail {camera.thumbnail}" if camera.thumbnail != "none" else "",
     ]
-    rows.append(("camera", ", ".join(filter(None, facts)) or "not named"))
-    # The footer says that absence proves nothing, once for all files.
-    notes = [note for note in provenance.notes if note.code != "absence_proves_nothing"]
-    rows += [("note", f"{note.code}: {note.sentence}") for note in notes]
-    head = f"{name}: the file declares {_DECLARED[provenance.declared]}"
-    return [head, *(f"  {title:<18}{text}" for title, text in rows)]
+    values = {"provenance": provenance, "camera": facts, "declared": _DECLARED}
+    return _render("provenance", name=name, **values).splitlines()
 
 
 def provenance_footer(provenances: Sequence[Provenance]) -> str:
@@ -280,18 +273,12 @@ def provenance_footer(provenances: Sequence[Provenance]) -> str:
 
 def format_pairs(pairs: Sequence[tuple[str, PairComparison]]) -> str:
     """Comparisons with listing photos: a row for each (name, result), then what it means."""
-    rows, details = [], []
+    rows = []
     for name, found in pairs:
-        same = found.outcome == "same_capture"
-        overlap = "-" if found.outcome == "unrelated" else f"{found.overlap:.0%}"
-        changed = (f"{found.changed:.1%}", str(len(found.changes))) if same else ("-", "-")
-        codes = ", ".join(reason.code for reason in found.reasons)
-        rows.append((name, found.outcome, str(found.inliers), overlap, *changed, codes))
-        details += ["", f"{name}:"]
-        details += [f"  {reason.code}: {reason.sentence}" for reason in found.reasons]
-        for change in found.changes:
-            left, top, right, bottom = change.box
-            box = f"left {left}, top {top}, right {right}, bottom {bottom}"
-            details.append(f"  changed: {box}; mean difference {change.difference:.0%}")
-    titles = ("listing photo", "outcome", "features", "overlap", "changed", "areas", "reasons")
-    return "\n".join([grid(titles, rows, left=(0, 1, 6)), *details])
+        row = {"name": name, "found": found, "overlap": "-", "changed": "-", "areas": "-"}
+        if found.outcome != "unrelated":
+            row["overlap"] = f"{found.overlap:.0%}"
+        if found.outcome == "same_capture":
+            row |= {"changed": f"{found.changed:.1%}", "areas": len(found.changes)}
+        rows.append(row | {"codes": ", ".join(reason.code for reason in found.reasons)})
+    return _render("pairs", rows=rows)

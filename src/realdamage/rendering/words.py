@@ -1,18 +1,16 @@
-"""Numbers, tables and sentences that the terminal, the pages and the model card have in common."""
+"""Numbers, titles and sentences that the terminal, the pages and the model card have in common."""
 
 from __future__ import annotations
 
+import json
 import math
 import string
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from realdamage.data.vocabulary import CODECS
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
     from jinja2 import Environment
 
     from realdamage.core.model_file import ModelMetadata
@@ -21,56 +19,17 @@ if TYPE_CHECKING:
 Fact = tuple[str, str]
 Row = Mapping[str, Any]
 
+_TABLE = json.loads(Path(__file__).with_name("titles.json").read_text(encoding="utf-8"))
+TITLES: Mapping[str, str] = {key: row["title"] for key, row in _TABLE["figures"].items()}
+"""Headline figures, in the order in which they are printed."""
+SENTENCES: Mapping[str, str] = {key: row["sentence"] for key, row in _TABLE["figures"].items()}
+"""What each of them means to somebody who is no statistician."""
+COLUMNS: Mapping[str, str] = {key: row["title"] for key, row in _TABLE["columns"].items()}
+"""Columns of a table of slices or perturbations."""
+_NUMBERS = {key for rows in _TABLE.values() for key, row in rows.items() if "form" in row}
+_COUNTED_ON = {"false_alarms": "n_damaged", "false_alarms_all_real": "n_real"}
 NOTHING = "–"
 """Printed where a figure is missing; the reason is printed with it."""
-TITLES: Mapping[str, str] = {
-    "tpr_at_fpr_1": "TPR at 1% FPR on really damaged photos",
-    "tpr_at_fpr_0.5": "TPR at 0.5% FPR on really damaged photos",
-    "tpr_at_fpr_5": "TPR at 5% FPR on really damaged photos",
-    "auroc": "AUROC, synthetic against real",
-    "average_precision": "average precision",
-    "tpr_at_fpr_0.5_all_real": "TPR at 0.5% FPR on all real photos",
-    "tpr_at_fpr_1_all_real": "TPR at 1% FPR on all real photos",
-    "tpr_at_fpr_5_all_real": "TPR at 5% FPR on all real photos",
-    "false_alarms": "really damaged photos called synthetic",
-    "false_alarms_all_real": "all real photos called synthetic",
-    "missed": "synthetic photos called real",
-    "review": "photos sent to review",
-    "balanced_accuracy": "balanced accuracy at an even prior",
-    "brier": "Brier score (0 is best)",
-    "ece": "calibration error (ECE)",
-    "pairs": "edits that score above their own original",
-    "pixel_ap": "localisation: pixel AP",
-    "f1": "localisation: F1 at the shipped threshold",
-    "best_f1": "localisation: best F1",
-}
-"""Headline figures, in the order in which they are printed."""
-COLUMNS: Mapping[str, str] = {
-    "n": "photos",
-    "auroc": "AUROC",
-    "auroc_drop": "AUROC lost",
-    "tpr_at_fpr_1": "TPR at 1% FPR",
-    "false_alarms": "real damage called synthetic",
-    "false_alarms_all_real": "any real photo called synthetic",
-    "called_synthetic": "called synthetic",
-    "called_real": "called real",
-    "review": "to review",
-    "pixel_ap": "pixel AP",
-}
-"""Columns of a table of slices or perturbations."""
-_COUNTED_ON = {"false_alarms": "n_damaged", "false_alarms_all_real": "n_real"}
-_NUMBERS = {
-    "n",
-    "auroc",
-    "auroc_drop",
-    "average_precision",
-    "brier",
-    "ece",
-    "pixel_ap",
-    "f1",
-    "best_f1",
-}
-_CODEC_NAMES = {name for names in CODECS.values() for name in names}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -138,13 +97,6 @@ def perturbation_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def span(counts: Iterable[float]) -> str:
-    """The count that all rows share, or the least and the most."""
-    ordered = sorted(int(count) for count in counts)
-    low, high = ordered[0], ordered[-1]
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
 def count(n: int, noun: str) -> str:
     """ "1 photo", "2 photos"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
@@ -182,18 +134,8 @@ def environment(**options: Any) -> Environment:
         **options,
     )
     made.filters |= {"number": number, "percent": percent, "signed": signed}
-    for function in (
-        cell,
-        ends_of,
-        interval,
-        measured,
-        teller,
-        count,
-        span,
-        gate_limits,
-        short_commit,
-    ):
-        made.globals[function.__name__] = function
+    functions = (cell, ends_of, interval, measured, teller, count, gate_limits, short_commit)
+    made.globals |= {function.__name__: function for function in functions}
     return made
 
 
@@ -231,62 +173,6 @@ def gate_limits(gate: Gate) -> str:
 def demo_note(demo: bool) -> tuple[str, ...]:
     """What every page says at its top about a demonstration model; () for any other."""
     return tuple(lines("demo.txt.j2")) if demo else ()
-
-
-class GeneratorCount(NamedTuple):
-    """One generator of the synthetic photos. sort: deployed, not named, codec or control.
-
-    trained_on, family_trained_on: whether the model was trained on photos of it, or of its family;
-    None: not known.
-    """
-
-    name: str
-    family: str
-    sort: str
-    photos: int
-    trained_on: bool | None
-    family_trained_on: bool | None
-
-
-def generator_counts(
-    photos: pd.DataFrame, training: Mapping[str, Any], families: Mapping[str, str]
-) -> tuple[GeneratorCount, ...]:
-    """The generators of the synthetic photos, deployed ones first, then by number of photos.
-
-    The sort is decided by a rule: kind `pasted` is a control; a family or name in
-    `vocabulary.CODECS` is a codec; any other name is a deployed generator. training:
-    `ModelMetadata.training`, or {}. families: generator → family, of as many generators as are
-    known.
-    """
-    synthetic = photos[photos["label"] == "synthetic"]
-    names: Sequence[str] | None = training.get("generators")
-    excluded = set((training.get("excluded") or {}).get("family", ()))
-    seen = {families.get(name, "") for name in names or ()} - {"", *excluded}
-    complete = names is not None and set(names) <= set(families)
-    columns = (synthetic["generator"], synthetic["family"], synthetic["kind"] == "pasted")
-    rows = []
-    for (name, family, control), n in Counter(zip(*columns, strict=True)).items():
-        trained_on = None if names is None or not name else name in names
-        knows: bool | None = None
-        if trained_on or family in seen:
-            knows = True
-        elif family in excluded or (family and complete):
-            knows = False
-        codec = family in CODECS or (not family and name in _CODEC_NAMES)
-        sort = "codec" if codec else "deployed" if name else "not named"
-        sort = "control" if control else sort
-        rows.append(GeneratorCount(name or "(not named)", family, sort, n, trained_on, knows))
-    order = ("deployed", "not named", "codec", "control")
-    return tuple(sorted(rows, key=lambda row: (order.index(row.sort), -row.photos, row.name)))
-
-
-def families_of(*tables: pd.DataFrame) -> dict[str, str]:
-    """The family of every generator in these tables, "" where it has none."""
-    families: dict[str, str] = {}
-    for table in tables:
-        for name, family in zip(table["generator"], table["family"], strict=True):
-            families[name] = families.get(name) or family
-    return families
 
 
 def audit_facts(metadata: ModelMetadata | None) -> dict[str, Any]:

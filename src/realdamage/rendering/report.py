@@ -1,0 +1,339 @@
+"""All that a report says of an evaluation, as one table of values: the page, report.json, the model
+card and the notebooks take it from here."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from realdamage.core.decode import decode
+from realdamage.core.detector import Detector
+from realdamage.core.overlay import draw_overlay
+from realdamage.core.policy import Policy
+from realdamage.core.progress import Track, no_progress
+from realdamage.core.tiles import read_photo
+from realdamage.data.manifest import Manifest, read_mask
+from realdamage.data.vocabulary import KINDS, LABELS
+from realdamage.errors import ManifestError, PhotoError
+from realdamage.evaluation.figures import (
+    NOT_CALIBRATED,
+    RATES,
+    headline_figures,
+    labelled_and_scored,
+    roc_curves,
+)
+from realdamage.evaluation.folder import read_evaluation
+from realdamage.evaluation.predictions import clean, group_ids
+from realdamage.evaluation.probability import reliability_table
+from realdamage.evaluation.slices import part_rows
+from realdamage.rendering import plots, words
+from realdamage.rendering.outcomes import (
+    GeneratorCount,
+    families_of,
+    generator_counts,
+    outcomes,
+)
+
+EXAMPLES = 9
+"""Photos shown of the false alarms, and of the misses."""
+_DAMAGED = 6  # at least this many of the false alarms are really damaged, if there are any
+_EXAMPLE_SIDE = 300  # pixels of a picture's longer side
+_COUNTS = ("n", "n_real", "n_damaged", "n_synthetic", "n_groups", "n_unscored")
+_OUTCOMES = ("false_alarms", "false_alarms_all_real", "missed", "review")
+_BASELINES = {"pixel_ap": "prevalence", "f1": "baseline_f1", "best_f1": "baseline_f1"}
+
+
+class Report(NamedTuple):
+    """A report: its first lines (which generators are in the test), notes (what is missing, and
+    why), and the rest.
+
+    values: all that report.json holds. pictures: file name → data URLs of the photo and its heat
+    map ("": none).
+    """
+
+    first_lines: Sequence[str]
+    notes: Sequence[str]
+    values: Mapping[str, Any]
+    pictures: Mapping[str, tuple[str, str]]
+
+
+def build_report(
+    evaluation: str | Path | tuple[pd.DataFrame, Mapping[str, Any]],
+    *,
+    detector: Detector | None = None,
+    manifest: Manifest | None = None,
+    notes: Sequence[str] = (),
+    progress: Track = no_progress,
+) -> Report:
+    """The report of an evaluation folder, or of its (predictions, metrics).
+
+    detector: the model that was evaluated, for heat maps, policy, audit and card. manifest: its
+    photos, for pictures and the families of generators. notes: why one of them is missing. Raises
+    RealDamageError: no evaluation, a photo without label, or no photo with a score.
+    """
+    if isinstance(evaluation, str | Path):
+        evaluation = read_evaluation(evaluation)
+    predictions, metrics = evaluation
+    photos = labelled_and_scored(clean(predictions))
+    metadata = detector.metadata if detector else None
+    policy, run = metadata.policy if metadata else None, metrics.get("run") or {}
+    generators = generators_of(
+        photos,
+        metadata.training if metadata else trained_on(metrics),
+        *([manifest.table] if manifest else []),
+    )
+    demo = metadata.demo if metadata else bool(run.get("demo"))
+    notes = (*words.demo_note(demo), *notes, *_outdated(photos, policy))
+    first_lines = words.lines("generators.txt.j2", generators=generators)
+    pictures: dict[str, tuple[str, str]] = {}
+    worst = pd.concat([worst_false_alarms(photos), worst_misses(photos)]).to_dict("records")
+    examples = []
+    for row in progress(worst, len(worst), "pictures"):
+        pictures[row["file_name"]], note = _photo_and_heat_map(row, manifest, detector)
+        examples.append(_example(row, note))
+    curves, bins = roc_curves(photos), reliability(photos)
+    rows = metrics.get("robustness") or []
+    values = {
+        "title": run.get("model_version") or (metadata.model_version if metadata else "a model"),
+        "outcomes": outcomes(photos, generators)._asdict(),
+        "first_lines": first_lines,
+        "notes": notes,
+        "counts": {key: int(metrics[key]) for key in _COUNTS if key in metrics},
+        "generators": [row._asdict() for row in generators],
+        "headlines": headlines(metrics, photos),
+        "parts": part_rows(photos, _parts(generators)),
+        "roc": [vars(curve) for curve in curves],
+        "reliability": bins.to_dict("records"),
+        "histograms": histograms(photos),
+        "missing": _missing_curves(photos, bool(curves), bool(len(bins)), bool(rows)),
+        "thresholds": [policy.t_real, policy.t_synthetic] if policy else [],
+        "robustness": rows,
+        "slices": _slices(metrics, generators),
+        "false_alarms": [row for row in examples if row["label"] == "real"],
+        "misses": [row for row in examples if row["label"] == "synthetic"],
+        "policy": words.facts("policy.txt.j2", metadata=metadata),
+        "audit": words.audit_facts(metadata),
+        "container": (metrics.get("container_auroc") or {}).get("text") or "",
+        "benchmark": metrics.get("benchmark"),
+        "card": words.facts("card_facts.txt.j2", metadata=metadata, run=run),
+    }
+    return Report(first_lines, notes, plain(values), pictures)
+
+
+def generators_of(
+    photos: pd.DataFrame, training: Mapping[str, Any], *others: pd.DataFrame
+) -> tuple[GeneratorCount, ...]:
+    """The generators of these photos. others: more tables that name families of generators."""
+    return generator_counts(photos, training, families_of(photos, *others))
+
+
+def trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What metrics.json says about the training, where the model itself is missing."""
+    rows = metrics.get("per_generator") or {}
+    known = {name: row.get("trained_on") for name, row in rows.items()}
+    if all(trained is None for trained in known.values()):
+        return {}
+    return {"generators": [name for name, trained in known.items() if trained]}
+
+
+def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str, Any]]:
+    """The figures of `words.TITLES`: key, title, sentence, value, low, high, baseline (what no
+    skill gets), note."""
+    found, localisation = headline_figures(metrics, photos), metrics.get("localisation") or {}
+    baselines: dict[str, float | None] = {"auroc": 0.5, "balanced_accuracy": 0.5, "pairs": 0.5}
+    baselines |= {key + end: rate for key, rate in RATES.items() for end in ("", "_all_real")}
+    baselines |= {key: localisation.get(base) for key, base in _BASELINES.items()}
+    rows = []
+    for key, title in words.TITLES.items():
+        figure, note = found[key], found[key].reason
+        if figure.value is not None and key in _OUTCOMES:
+            note = f"{round(figure.value * figure.n):,} of {figure.n:,}"
+        elif figure.value is not None and figure.n:
+            note = words.count(figure.n, "pair" if key == "pairs" else "photo")
+        row = {"key": key, "title": title, "sentence": words.SENTENCES[key], "note": note}
+        baseline = None if figure.value is None else baselines.get(key)
+        row |= {"value": figure.value, "low": figure.low, "high": figure.high, "baseline": baseline}
+        rows.append(row)
+    return rows
+
+
+def worst_false_alarms(photos: pd.DataFrame) -> pd.DataFrame:
+    """The real photos with the highest scores, one of each group, really damaged ones first."""
+    real = photos[photos["label"] == "real"].sort_values("score", ascending=False, kind="stable")
+    real = real[~group_ids(real).duplicated()]
+    damaged = real["kind"] == "damaged"
+    others = real[~damaged].head(EXAMPLES - min(_DAMAGED, int(damaged.sum())))
+    return pd.concat([real[damaged].head(EXAMPLES - len(others)), others])
+
+
+def worst_misses(photos: pd.DataFrame) -> pd.DataFrame:
+    """The synthetic photos with the lowest scores, one of each group; those only pasted come
+    last."""
+    synthetic = photos[photos["label"] == "synthetic"].sort_values("score", kind="stable")
+    pasted = synthetic["kind"] == "pasted"
+    ordered = pd.concat([synthetic[~pasted], synthetic[pasted]])
+    return ordered[~group_ids(ordered).duplicated()].head(EXAMPLES)
+
+
+def reliability(photos: pd.DataFrame) -> pd.DataFrame:
+    """The diagram's bins of at least 20 photos; empty with fewer than three, or with one class
+    only."""
+    labels = photos.loc[photos["probability"].notna(), "label"]
+    bins = min(10, len(labels) // 20)
+    few = bins < 3 or labels.nunique() < 2
+    return pd.DataFrame() if few else reliability_table(photos, bins=bins)
+
+
+def histograms(photos: pd.DataFrame) -> dict[str, Any]:
+    """Photos of each kind in equal steps of the score; scores beyond the outermost half percent
+    count at the ends."""
+    low, high = photos["score"].quantile([0.005, 0.995])
+    edges = np.linspace(low, high if high > low else low + 1, 37)
+    scores = photos["score"].clip(edges[0], edges[-1])
+    kinds = photos["kind"].where(photos["kind"] != "", photos["label"])
+    counts = {
+        kind: np.histogram(scores[kinds == kind], edges)[0].tolist()
+        for kind in (*KINDS, *LABELS)
+        if (kinds == kind).any()
+    }
+    return {"edges": edges.tolist(), "kinds": counts}
+
+
+def plain(value: Any) -> Any:
+    """JSON values: None for numbers that JSON does not have, lists for tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def thumbnails(
+    manifest: Manifest, names: Sequence[str], side: int, masks: bool = False
+) -> Iterator[dict[str, str]]:
+    """name, label and url of photos, and of their masks; files that cannot be read are left out."""
+    rows = manifest.table.set_index("file_name")[["label", "mask_file_name"]]
+    for name in names:
+        # Only what the manifest names is opened: a predictions file could name anything.
+        if name not in rows.index:
+            continue
+        label, mask = map(str, rows.loc[name])
+        files = {name: label} | ({mask: "mask"} if mask and masks else {})
+        for each, what in files.items():
+            try:
+                rgb = decode(manifest.path(each))
+            except PhotoError:
+                continue
+            yield {"name": each, "label": what, "url": _data_url(plots.outlined(rgb, None, side))}
+
+
+def _photo_and_heat_map(
+    row: Mapping[Any, Any], manifest: Manifest | None, detector: Detector | None
+) -> tuple[tuple[str, str], str]:
+    """Data URLs of a photo with its mask outlined, and of its heat map; why one is missing."""
+    if manifest is None:
+        return ("", ""), ""
+    found = np.flatnonzero(manifest.table["file_name"] == row["file_name"])
+    if not len(found):
+        return ("", ""), "not in the manifest"
+    path = manifest.path(str(row["file_name"]))
+    try:
+        photo = read_photo(path, detector.pixel_spec, name=str(path)) if detector else None
+        rgb = photo.rgb if photo else decode(path)
+    except PhotoError:
+        return ("", ""), "the photo can no longer be read"
+    if photo and row["photo_sha256"] and photo.sha256 != row["photo_sha256"]:
+        return ("", ""), "the file has changed since it was judged"
+    heat = ""
+    if photo and detector:
+        small = np.asarray(plots.outlined(rgb, None, _EXAMPLE_SIDE))
+        overlay = draw_overlay(small, detector.predict_photo(photo))
+        heat = _data_url(overlay.crop((0, 0, small.shape[1], small.shape[0])))
+    size = (photo.height, photo.width) if photo else rgb.shape[:2]
+    try:
+        masked = bool(manifest.table["mask_file_name"].iat[found[0]])
+        mask = read_mask(manifest, int(found[0]), size) if masked else None
+    except ManifestError:  # the photo without an outline is better than none
+        mask = None
+    return (_data_url(plots.outlined(rgb, mask, _EXAMPLE_SIDE)), heat), ""
+
+
+def _data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=78)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _example(row: Mapping[Any, Any], note: str) -> dict[str, Any]:
+    """A row of predictions for report.json; its note says why a picture is missing."""
+    keys = ("file_name", "label", "kind", "generator", "damage", "source", "score")
+    judged = {key: row[key] for key in (*keys, "probability", "outcome")}
+    return judged | {"reasons": str(row["reasons"]).replace("_", " "), "note": note}
+
+
+def _missing_curves(photos: pd.DataFrame, roc: bool, bins: bool, robust: bool) -> dict[str, str]:
+    """Why a curve is not drawn, by name; "" where it is."""
+    n_real = int((photos["label"] == "real").sum())
+    n_synthetic, without = len(photos) - n_real, int(photos["probability"].isna().sum())
+    why = f"Only {n_real} real and {n_synthetic} synthetic photos; a curve takes 20 and 5."
+    few = f"{len(photos) - without} photos have a probability; the bars take 60, of both labels."
+    return {
+        "roc": "" if roc else why,
+        "reliability": "" if bins else f"{few} `realdamage calibrate` gives a model probabilities.",
+        "robustness": ""
+        if robust
+        else "No perturbation was evaluated: chat apps, screenshots and other saves cost some of "
+        "the evidence. Add robustness=twelve to realdamage-evaluate.",
+    }
+
+
+def _parts(generators: Sequence[GeneratorCount]) -> dict[str, list[str]]:
+    """The parts of the test that have figures of their own."""
+    deployed = [row for row in generators if row.sort == "deployed"]
+    parts = {
+        "deployed generators": deployed,
+        "deployed, never trained on": [row for row in deployed if row.trained_on is False],
+        "codecs": [row for row in generators if row.sort == "codec"],
+    }
+    return {title: [row.name for row in rows] for title, rows in parts.items() if rows}
+
+
+def _slices(
+    metrics: Mapping[str, Any], generators: Sequence[GeneratorCount]
+) -> dict[str, list[dict[str, Any]]]:
+    """Tables of slices by name, rows with a figure first; `mark`: of generators never trained
+    on."""
+    new = {row.name for row in generators if row.trained_on is False}
+    found = {}
+    for name, rows in (metrics.get("slices") or {}).items():
+        marked = [
+            {**row, "mark": "never trained on" if row.get("generator") in new else ""}
+            for row in rows
+        ]
+        found[name] = sorted(marked, key=lambda row: row.get("auroc") is None)
+    return found
+
+
+def _outdated(photos: pd.DataFrame, policy: Policy | None) -> list[str]:
+    """A note when the model's file has other thresholds now than those the photos were judged
+    with."""
+    if policy is None:
+        return []
+    by_score = ["", "between_thresholds", "demo_model", NOT_CALIBRATED]
+    judged = photos[photos["reasons"].isin(by_score)]
+    changed = int((judged["score"].map(policy.outcome) != judged["outcome"]).sum())
+    note = (
+        f"{changed:,} of {len(photos):,} photos were judged with other thresholds than the model's "
+        "file has now: evaluate again. The outcomes here are from the evaluation, the policy is "
+        "from the file."
+    )
+    return [note] if changed else []
