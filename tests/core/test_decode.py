@@ -340,7 +340,7 @@ def test_what_is_not_a_photo_is_refused(
         (np.zeros((40, 40, 4), np.uint8), r"uint8 \[40, 40, 4\]"),
         (np.zeros((40, 40, 3), np.float32), r"float32 \[40, 40, 3\]"),
         (7, "a int"),
-        ("nowhere/photo.jpg", "nowhere/photo.jpg: no such file"),
+        ("nowhere/photo.jpg", "nowhere/photo.jpg: no such photo"),
         (str(Path(__file__).parent), "core: is a folder"),
     ],
 )

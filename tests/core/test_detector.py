@@ -4,10 +4,11 @@ redness)."""
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,10 @@ def test_the_score_is_the_pooling_of_all_tiles(
 
 
 def test_batches_bound_the_scorer_and_change_nothing(
-    red_network: bytes, metadata: ModelMetadata, blue_photo: Photos
+    red_network: bytes,
+    metadata: ModelMetadata,
+    blue_photo: Photos,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
     network = OnnxScorer(red_network)
@@ -77,10 +81,12 @@ def test_batches_bound_the_scorer_and_change_nothing(
         return network(tiles)
 
     photo = blue_photo(150, 100, (40, 40, 70, 90))
-    in_batches = Detector(scorer, metadata, batch_tiles=7).predict(photo)
+    monkeypatch.setattr(detector_module, "BATCH_TILES", 7)
+    in_batches = Detector(scorer, metadata).predict(photo)
     assert set(sizes[:-1]) == {7}
     assert 1 <= sizes[-1] <= 7
-    at_once = Detector(scorer, metadata, batch_tiles=1000).predict(photo)
+    monkeypatch.setattr(detector_module, "BATCH_TILES", 1000)
+    at_once = Detector(scorer, metadata).predict(photo)
     assert in_batches.score == at_once.score
     assert np.array_equal(in_batches.heatmap, at_once.heatmap)
 
@@ -140,6 +146,43 @@ def test_an_unreadable_photo_may_stand_in_the_place_of_its_verdict(
         detector.predict([photos[1], b""])
     with pytest.raises(UsageError, match="skip"):
         detector.predict(photos, on_error="skip")  # type: ignore[call-overload]
+
+
+def test_photos_are_read_one_ahead_as_verdicts_are_asked_for(
+    write_red_model: Models, blue_photo: Photos
+) -> None:
+    given: list[int] = []
+
+    def endless() -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            given.append(number)
+            yield blue_photo(64, 64)
+
+    verdicts = Detector(write_red_model()).predict_each(endless())
+    assert given == []
+    assert [next(verdicts).outcome for _ in range(3)] == ["real"] * 3
+    verdicts.close()
+    assert len(given) <= 5
+
+
+class CpuOnlySession:
+    """What onnxruntime makes when it finds no CUDA driver: a session on the CPU."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+def test_cuda_never_falls_back_to_the_cpu_silently(
+    red_network: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", CpuOnlySession)
+    with pytest.raises(UsageError) as caught:
+        OnnxScorer(red_network, device="cuda")
+    assert caught.value.code == "no_cuda"
 
 
 @pytest.mark.parametrize("missing", ["calibration", "policy"])
@@ -231,7 +274,8 @@ def test_detail_is_measured_on_the_photo_before_the_limit(
         ({"prior": 1.0}, {}, r"prior=1\.0"),
         ({"prior": 0.1}, {"calibration": None}, "calibrate"),
         ({"threads": 0}, {}, "threads=0"),
-        ({"providers": ["AbacusExecutionProvider"]}, {}, "AbacusExecutionProvider.*CPU"),
+        ({"device": "cuda"}, {}, "onnxruntime-gpu"),
+        ({"device": "tpu"}, {}, "device='tpu'"),
     ],
 )
 def test_wrong_options_are_refused(

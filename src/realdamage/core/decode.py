@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from realdamage.errors import PhotoError
+from realdamage.files import no_such_photo
 from realdamage.phrases import Phrase, phrase
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
@@ -71,12 +72,8 @@ def name_of(source: PhotoSource) -> str:
 def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
     """The bytes of a path (see `read_file`) or an open file; a PIL image or an array is returned as
     is."""
-    if isinstance(source, str) and re.match(r"(https?|s3|gs|ftp|data):", source, re.IGNORECASE):
-        raise PhotoError(
-            f"{source[:200]}: is a URL, and nothing is downloaded; give the photo's bytes or its "
-            "path",
-            code="url",
-        )
+    if isinstance(source, str) and re.match(r"(\w+://|data:)", source):
+        raise PhotoError(no_such_photo(source), code="url")
     if isinstance(source, str | Path):
         return read_file(Path(source))
     if isinstance(source, bytearray | memoryview):
@@ -101,7 +98,7 @@ def read_file(path: Path) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
-        raise PhotoError(f"{path}: no such file. Check the name and the folder.") from None
+        raise PhotoError(no_such_photo(str(path)), code="no_such_photo") from None
     except OSError as error:
         raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
 

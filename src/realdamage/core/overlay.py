@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.verdict import Verdict
-from realdamage.errors import UsageError
+from realdamage.errors import RealDamageError, UsageError
 
 _STRENGTH = 0.65  # opacity of full heat: the damage must stay visible
 _COLD, _WARM = np.array([255, 221, 0], np.float32), np.array([220, 0, 40], np.float32)
@@ -127,3 +128,17 @@ def _fitting_font(text: str, width: int, height: int) -> Font:
     size = height * 0.6
     font = ImageFont.load_default(size)
     return ImageFont.load_default(max(6.0, min(size, size * width / font.getlength(text))))
+
+
+def picture_bytes(picture: Image.Image, form: str) -> bytes:
+    """The picture as a file's bytes. Raises RealDamageError when it is too large for the format."""
+    data = io.BytesIO()
+    try:
+        picture.save(data, format=form, quality=92)  # of JPEG and WebP
+    except (OSError, ValueError) as error:
+        size = f"{picture.width}x{picture.height} pixels"
+        raise RealDamageError(
+            f"{form} cannot hold {size} ({error}); use a name that ends in .png",
+            code="picture_too_large",
+        ) from error
+    return data.getvalue()

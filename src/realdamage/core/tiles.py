@@ -6,8 +6,9 @@ Shared by training, evaluation and serving. All of it is uint8 RGB; the network 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,7 @@ class Photo:
     sha256: hex digest of the file's bytes; of shape and RGB for an array or a PIL image.
     upright: uint8 [height, width, 3], before that limit; None when `rgb` is.
     file_quality: quality by the JPEG file's own tables (`file_jpeg_quality`), None for other files.
+    path: of the file, when the photo was given by its path.
     """
 
     rgb: UInt8Array
@@ -95,6 +97,7 @@ class Photo:
     sha256: str
     upright: UInt8Array | None = None
     file_quality: float | None = None
+    path: Path | None = None
 
     @property
     def full(self) -> UInt8Array:
@@ -133,7 +136,8 @@ def read_photo(
     else:
         sha256 = hashlib.sha256(repr(rgb.shape).encode())
         sha256.update(np.ascontiguousarray(rgb).data)
-    return limited_photo(rgb, spec, sha256.hexdigest(), file_jpeg_quality(contents))
+    photo = limited_photo(rgb, spec, sha256.hexdigest(), file_jpeg_quality(contents))
+    return replace(photo, path=Path(source)) if isinstance(source, str | Path) else photo
 
 
 def limited_photo(
