@@ -184,6 +184,4 @@ def test_boxes_captions_and_sheets(write_red_model: Models, blue_photo: Photos) 
     cells = [draw_pair(rgb, verdict, name) for name in ("a.jpg", "b.jpg", "c.jpg")]
     assert contact_sheet(cells).width == 2 * (480 + 8) + 8
     with pytest.raises(UsageError):
-        contact_sheet([])
-    with pytest.raises(UsageError):
         draw_overlay(rgb, replace(verdict, heatmap=None))

@@ -30,9 +30,7 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict, *, reasons: bool = True) -> 
     Raises UsageError when the verdict has no heat map.
     """
     if verdict.heatmap is None:
-        raise UsageError(
-            "the verdict has no heat map to draw; write it with Verdict.to_json(heatmap=True)"
-        )
+        raise UsageError("the verdict has no heat map; write it with Verdict.to_json(heatmap=True)")
     height, width = rgb.shape[:2]
     heat = _stretch(verdict.heatmap, verdict.cell * width / verdict.width, (width, height))
     heat = heat[..., None]
@@ -91,10 +89,7 @@ def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) ->
 
 
 def contact_sheet(cells: Sequence[Image.Image], columns: int = 2) -> Image.Image:
-    """Cells of one width in rows of `columns`, in reading order. Raises UsageError without any
-    cell."""
-    if not cells:
-        raise UsageError("a contact sheet needs at least one photo that could be read")
+    """Cells of one width in rows of `columns`, in reading order; at least one cell."""
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) + _SHEET_GAP for row in rows]
     width = cells[0].width + _SHEET_GAP

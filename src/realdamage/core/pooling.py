@@ -20,8 +20,7 @@ class Pooling(Record):
     """The formula's name and parameters, stored in the model file.
 
     tile_sharpness, patch_sharpness: above 0; near 0 the mean, for large values the maximum.
-    patch_weight: in 0..1, share of the patches' evidence in the score; the rest is the tiles'
-        logits.
+    patch_weight: in 0..1, share of the patches' evidence; the rest is the tiles' logits.
 
     Raises ConfigError on a number out of range or an unknown name.
     """
@@ -38,14 +37,9 @@ class Pooling(Record):
         )
         for key in ("tile_sharpness", "patch_sharpness"):
             value = getattr(self, key)
-            require(
-                math.isfinite(value) and value > 0,
-                f"Pooling: {key}={value} must be a finite number above 0",
-            )
-        require(
-            0 <= self.patch_weight <= 1,
-            f"Pooling: patch_weight={self.patch_weight} must be in 0..1",
-        )
+            require(0 < value < math.inf, f"Pooling: {key}={value} must be a number above 0")
+        weight = self.patch_weight
+        require(0 <= weight <= 1, f"Pooling: patch_weight={weight} must be in 0..1")
 
 
 def log_mean_exp(x: Any, sharpness: float, xp: Any = np) -> Any:
@@ -60,8 +54,7 @@ def log_mean_exp(x: Any, sharpness: float, xp: Any = np) -> Any:
 def pool(logit: Any, evidence: Any, pooling: Pooling, xp: Any = np) -> Any:
     """The photo score (a logit; higher is more synthetic), a scalar of the library `xp`.
 
-    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile; overlaps count
-        twice.
+    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile.
     """
     tiles = log_mean_exp(logit, pooling.tile_sharpness, xp)
     patches = log_mean_exp(evidence, pooling.patch_sharpness, xp)
