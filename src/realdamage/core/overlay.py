@@ -41,7 +41,7 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict, *, reasons: bool = True) -> 
     draw_boxes(picture, boxes, (across, down), _BOX, max(2, width // 300))
     text = caption(verdict if reasons else replace(verdict, reasons=()))
     caption_height = max(18, width // 24)
-    font = _fitting_font(text, width - 8, caption_height)
+    font = fitting_font(text, width - 8, caption_height)
     return with_caption(picture, text, font, caption_height, _CAPTION_COLOURS[verdict.outcome])
 
 
@@ -81,7 +81,7 @@ def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) ->
     marked = draw_overlay(np.asarray(small), verdict, reasons=False)
     title_height = max(16, side // 14)
     cell = Image.new("RGB", (2 * side, title_height + marked.height), _SHEET_BACKGROUND)
-    font = _fitting_font(title, 2 * side - 8, title_height)
+    font = fitting_font(title, 2 * side - 8, title_height)
     ImageDraw.Draw(cell).text((4, title_height / 2), title, fill="black", font=font, anchor="lm")
     cell.paste(small, (0, title_height))
     cell.paste(marked, (side, title_height))
@@ -119,7 +119,8 @@ def _stretch(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> Float
     return np.asarray(smooth.crop((0, 0, *size)))
 
 
-def _fitting_font(text: str, width: int, height: int) -> Font:
+def fitting_font(text: str, width: int, height: int) -> Font:
+    """A font in which a line of text fits into a bar, in pixels."""
     size = height * 0.6
     font = ImageFont.load_default(size)
     return ImageFont.load_default(max(6.0, min(size, size * width / font.getlength(text))))
