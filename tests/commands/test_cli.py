@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib
 import io
 import json
 import os
@@ -23,7 +22,7 @@ from PIL import Image
 import realdamage
 from realdamage.commands import app
 from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, Verdict
+from realdamage.core.verdict import Verdict
 
 TypeIn = Callable[..., Any]
 SOURCE = str(Path(realdamage.__file__).parents[1])
@@ -75,16 +74,6 @@ def test_reasons_are_explained_once_below_the_table(
     assert [line.split()[1] for line in done.out.splitlines()[2:]] == ["review", "real"]
     assert done.err.count("demo_model: ") == 1
     assert "synthetic" in predict(photos, "--allow-demo").out
-
-
-def test_csv_has_the_columns_of_a_predictions_file(
-    predict: TypeIn, model: Path, photos: Path
-) -> None:
-    rows = list(csv.DictReader(io.StringIO(predict(photos, "--format", "csv").out)))
-    assert tuple(rows[0]) == (*PREDICTION_COLUMNS, *MEASURED_COLUMNS)
-    assert [row["outcome"] for row in rows] == ["synthetic", "real"]
-    assert float(rows[1]["score"]) == pytest.approx(-4)
-    assert rows[1]["graph_sha256"] == read_model_file(model)[2]
 
 
 def test_json_lines_hold_whole_verdicts(predict: TypeIn, photos: Path) -> None:
@@ -450,17 +439,3 @@ def test_calibrate_writes_thresholds_into_the_model(
     assert "59" in too_much.err  # photos that it takes without a single error
     assert type_in(*command, "--alpha", "0.1", "--fpr", "0.01").code == 2
     assert uncalibrated.read_bytes() == before
-
-
-def test_calibrate_without_its_extra_says_what_to_install(
-    type_in: TypeIn, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for room in ("data", "evaluation"):  # imported again here; afterwards as before
-        monkeypatch.setattr(realdamage, room, importlib.import_module(f"realdamage.{room}"))
-    for name in list(sys.modules):
-        if name.startswith(("realdamage.data", "realdamage.evaluation")):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    done = type_in("calibrate", model, "--manifest", tmp_path)
-    assert done.code == 3
-    assert 'pip install "realdamage[analysis]"' in done.err

@@ -181,7 +181,7 @@ class Detector:
     def predict_each(
         self, sources: Iterable[Any], *, on_error: str = "raise"
     ) -> Iterator[Verdict | PhotoError]:
-        """Judge photos one after the other, as they are asked for: the sources may be endless.
+        """Judge photos as their verdicts are asked for: the sources may be endless.
 
         One photo is read ahead while the network judges another, so at most two are in memory.
         """

@@ -18,6 +18,18 @@ from realdamage.files import write_atomically
 MODEL, CARD, CONFIG = "model.onnx", "README.md", "config.json"
 _TAGS = ("realdamage", "onnx", "image-forensics", "ai-generated-image-detection", "fraud")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
+_SHORT_CARD = """# {version}
+
+Tells photos of real damage from AI-synthesized damage.
+
+```python
+from realdamage import Detector
+
+detector = Detector.from_pretrained("user/model")
+detector("photo.jpg")
+```
+"""
+_LICENCE = re.compile(r"^(?:license: |\| licence \| )(\S+)", re.MULTILINE)
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n+", re.DOTALL)
 # What the Hub calls a metric, and its title; others keep their name.
 _METRICS = {
@@ -95,12 +107,7 @@ def write_folder(
             code="other_readme",
         )
     text, known = _card_near(origin)
-    if not text:
-        text = (
-            f"# {metadata.model_version}\n\nTells photos of real damage from AI-synthesized "
-            "damage.\n\n```python\nfrom realdamage import Detector\n\ndetector = "
-            'Detector.from_pretrained("user/model")\ndetector("photo.jpg")\n```\n'
-        )
+    text = text or _SHORT_CARD.format(version=metadata.model_version)
     data = hub.ModelCardData(
         license=(licence or known).lower() or None,
         library_name="realdamage",
@@ -160,12 +167,11 @@ def _card_near(origin: Path) -> tuple[str, str]:
     for path in (origin.with_suffix(".md"), origin.with_name(CARD)):
         text = path.read_text("utf-8") if path.exists() else ""
         front = _FRONT_MATTER.match(text)
-        if front and "library_name: realdamage" in front[1]:
-            licence = re.search(r"^license: (\S+)$", front[1], re.MULTILINE)
-            return text[front.end() :], licence[1] if licence else ""
-        if path.suffix == ".md" and path.name != CARD and text:
-            licence = re.search(r"^\| licence \| (\S+) \|$", text, re.MULTILINE)
-            return text, licence[1] if licence else ""
+        if path.name == CARD and not (front and "library_name: realdamage" in front[1]):
+            continue  # the README of something else
+        if text:
+            licence = _LICENCE.search(text)
+            return text[front.end() if front else 0 :], licence[1] if licence else ""
     return "", ""
 
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from realdamage.core.quality import Gate
-from realdamage.core.records import Record, require
+from realdamage.core.records import Record, require, require_between
 from realdamage.errors import UsageError
 
 Outcome: TypeAlias = Literal["real", "review", "synthetic"]
@@ -37,7 +37,7 @@ class Calibration(Record):
 
     def __post_init__(self) -> None:
         slope, intercept, knots = self.slope, self.intercept, self.knots
-        require(0 < self.prior < 1, f"Calibration: prior={self.prior} must be above 0 and below 1")
+        require_between(self, ("prior",), 0, 1, ends=False)
         if self.method == "platt":
             numbers = [value for value in (slope, intercept) if value is not None]
             require(
@@ -209,17 +209,9 @@ class Policy(Record):
     worst_source: WorstSource | None = None
 
     def __post_init__(self) -> None:
-        for key in ("t_synthetic", "t_real"):
-            value = getattr(self, key)
-            require(math.isfinite(value), f"Policy: {key}={value} must be a finite number")
-        for key in ("fpr", "miss"):
-            value = getattr(self, key)
-            require(0 <= value <= 1, f"Policy: {key}={value} must be in 0..1")
-        share = self.whole_photo_share
-        require(
-            share is None or 0 < share <= 1,
-            f"Policy: whole_photo_share={share} must be above 0 and at most 1",
-        )
+        require_between(self, ("t_synthetic", "t_real"), -math.inf, math.inf, ends=False)
+        require_between(self, ("fpr", "miss", "whole_photo_share"), 0, 1)
+        require(self.whole_photo_share != 0, "Policy: whole_photo_share must be above 0, or null")
         if self.t_real > self.t_synthetic:
             object.__setattr__(self, "t_real", self.t_synthetic)
 

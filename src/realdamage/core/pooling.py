@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.core.records import Record, require
+from realdamage.core.records import Record, require, require_between
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,8 @@ class Pooling(Record):
             self.name == "log_mean_exp",
             f"Pooling: name={self.name!r} is unknown; the only formula is 'log_mean_exp'",
         )
-        for key in ("tile_sharpness", "patch_sharpness"):
-            value = getattr(self, key)
-            require(0 < value < math.inf, f"Pooling: {key}={value} must be a number above 0")
-        weight = self.patch_weight
-        require(0 <= weight <= 1, f"Pooling: patch_weight={weight} must be in 0..1")
+        require_between(self, ("tile_sharpness", "patch_sharpness"), 0, math.inf, ends=False)
+        require_between(self, ("patch_weight",), 0, 1)
 
 
 def log_mean_exp(x: Any, sharpness: float, xp: Any = np) -> Any:

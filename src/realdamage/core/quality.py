@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realdamage.core.decode import Float32Array, UInt8Array
-from realdamage.core.records import Record, require
+from realdamage.core.records import Record, require_between
 from realdamage.phrases import Phrase, phrase
 
 _WINDOW, _SMALLEST_WINDOW = 64, 32
@@ -80,19 +80,10 @@ class Gate(Record):
     min_fine_detail: float | None = None
 
     def __post_init__(self) -> None:
-        ranges = {
-            "min_side": (1, math.inf),
-            "min_sharpness": (0, 1),
-            "min_quality": (1, 100),
-            "min_fine_detail": (0, math.inf),
-        }
-        for key, (low, high) in ranges.items():
-            value = getattr(self, key)
-            fits = value is None or low <= value <= high
-            open_ended = key in ("min_sharpness", "min_fine_detail") and value in (low, high)
-            require(
-                fits and not open_ended, f"Gate: {key}={value} must be between {low} and {high}"
-            )
+        require_between(self, ("min_side",), 1, math.inf)
+        require_between(self, ("min_quality",), 1, 100)
+        require_between(self, ("min_sharpness",), 0, 1, ends=False)
+        require_between(self, ("min_fine_detail",), 0, math.inf, ends=False)
 
     def faults(self, quality: PhotoQuality) -> list[Phrase]:
         """Why a photo of this quality is not judged: a phrase for each missed limit, named like the

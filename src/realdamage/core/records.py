@@ -28,6 +28,20 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def require_between(
+    record: Record, keys: tuple[str, ...], low: float, high: float, *, ends: bool = True
+) -> None:
+    """Raises ConfigError unless these fields lie between the limits; None always does.
+
+    ends: whether a field may be equal to a limit.
+    """
+    for key in keys:
+        value = getattr(record, key)
+        fits = value is None or (low <= value <= high if ends else low < value < high)
+        what = "in" if ends else "inside"
+        require(fits, f"{type(record).__name__}: {key}={value} must be {what} {low}..{high}")
+
+
 def record_from_dict(cls: type[T], values: Any, where: str) -> T:
     """Build the dataclass `cls` from plain JSON values; errors name the key `where`.
 

@@ -50,20 +50,18 @@ class PixelSpec(Record):
     filter: str = "lanczos"
 
     def __post_init__(self) -> None:
-        tile, patch, overlap = self.tile, self.patch, self.overlap
+        patch = self.patch
         require(patch >= 1, f"PixelSpec: patch={patch} must be at least 1 pixel")
-        require(
-            tile >= 1 and tile % patch == 0,
-            f"PixelSpec: tile={tile} must be a multiple of patch={patch}",
-        )
-        require(
-            0 <= overlap < tile and overlap % patch == 0,
-            f"PixelSpec: overlap={overlap} must be a multiple of patch={patch} below tile={tile}",
-        )
-        require(
-            self.max_side >= tile,
-            f"PixelSpec: max_side={self.max_side} must be at least tile={tile}",
-        )
+        for key, least, most in (
+            ("tile", patch, self.max_side),
+            ("overlap", 0, self.tile - patch),
+        ):
+            value = getattr(self, key)
+            require(
+                least <= value <= most and value % patch == 0,
+                f"PixelSpec: {key}={value} must be a multiple of patch={patch} in {least}..{most} "
+                f"(max_side={self.max_side})",
+            )
         require(
             self.filter in _FILTERS,
             f"PixelSpec: filter={self.filter!r} is unknown; use one of {', '.join(_FILTERS)}",

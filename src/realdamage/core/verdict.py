@@ -51,10 +51,8 @@ class Region:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is what it is: a stable code for programs and a sentence for people.
-
-    phrases: the parts of the sentence, for pages in other languages.
-    """
+    """Why a verdict is what it is: a stable code for programs, a sentence for people, and the
+    phrases that make it, for other languages."""
 
     code: str
     sentence: str
@@ -82,10 +80,8 @@ class Verdict:
 
     outcome: "real", "review" or "synthetic". score: a logit, higher is more synthetic.
     probability: of synthetic, in 0..1; None while the model is not calibrated.
-    heatmap: float32 [h, w] in 0..1, one value per patch; None when it was read from JSON without
-        it.
-    cell: side of a heat-map value in pixels of the upright photo; the last ones may reach beyond
-        it.
+    heatmap: float32 [h, w] in 0..1, one value per patch; None when its JSON had none.
+    cell: side of a heat-map value in pixels of the upright photo, which the last may exceed.
     regions: largest evidence first. reasons: may be empty.
     photo_sha256, graph_sha256: hex digests of the photo and of the network that judged it.
     width, height: of the upright photo, in pixels. quality: how much fine detail the photo has.
@@ -203,38 +199,36 @@ class Verdict:
             ) from error
 
     def to_row(self, file_name: str, ms: float) -> Mapping[str, Any]:
-        """A row of PREDICTION_COLUMNS and MEASURED_COLUMNS, without what only a manifest knows.
-
-        ms: milliseconds from the photo's bytes to the verdict.
-        """
-        detail = self.quality.fine_detail
-        return {
-            **_EMPTY_ROW,
-            "file_name": file_name,
-            "score": self.score,
-            "probability": "" if self.probability is None else self.probability,
-            "outcome": self.outcome,
-            "reasons": " ".join(reason.code for reason in self.reasons),
-            "width": self.width,
-            "height": self.height,
-            "ms": round(ms, 1),
-            "photo_sha256": self.photo_sha256,
-            "graph_sha256": self.graph_sha256,
-            "hot_share": self.hot_share,
-            "sharpness": self.quality.sharpness,
-            "compression": self.quality.compression,
-            "fine_detail": "" if detail is None else detail,
-        }
-
-
-_EMPTY_ROW: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUMNS), "")
+        """See `verdict_row`."""
+        return verdict_row(file_name, self, ms)
 
 
 def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mapping[str, Any]:
-    """`Verdict.to_row`; an unreadable photo has no score, and the reason `unreadable`."""
+    """A row of PREDICTION_COLUMNS and MEASURED_COLUMNS, without what only a manifest knows.
+
+    ms: milliseconds from the photo's bytes to the verdict. An unreadable photo has no score, and
+        the reason `unreadable`.
+    """
+    row: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUMNS), "")
     if isinstance(found, PhotoError):
-        return {**_EMPTY_ROW, "file_name": file_name, "reasons": UNREADABLE}
-    return found.to_row(file_name, ms)
+        return row | {"file_name": file_name, "reasons": UNREADABLE}
+    detail = found.quality.fine_detail
+    return row | {
+        "file_name": file_name,
+        "score": found.score,
+        "probability": "" if found.probability is None else found.probability,
+        "outcome": found.outcome,
+        "reasons": " ".join(reason.code for reason in found.reasons),
+        "width": found.width,
+        "height": found.height,
+        "ms": round(ms, 1),
+        "photo_sha256": found.photo_sha256,
+        "graph_sha256": found.graph_sha256,
+        "hot_share": found.hot_share,
+        "sharpness": found.quality.sharpness,
+        "compression": found.quality.compression,
+        "fine_detail": "" if detail is None else detail,
+    }
 
 
 def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> tuple[Region, ...]:
@@ -256,7 +250,7 @@ def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> t
                 if neighbour in waiting:
                     waiting.remove(neighbour)
                     area.append(neighbour)
-        areas.append(np.array(area, dtype=np.int64).T)
+        areas.append(np.array(area).T)
     areas.sort(key=lambda area: (-float(heatmap[area[0], area[1]].sum()), area[0][0], area[1][0]))
     return tuple(
         Region(
