@@ -247,8 +247,10 @@ def _agreement(
         .swapaxes(2, 3)
         .reshape(-1, _BLOCK * _BLOCK)
     )
-    # einsum: small sums need no BLAS, whose idle threads would take time from other processes.
-    coefficients = np.einsum("bp,pf->bf", blocks, _cosines())
+    # One small product for each window: a large one would start BLAS's threads, which then wait
+    # and take time from other processes.
+    parts = blocks.reshape(count, side * side, _BLOCK * _BLOCK)
+    coefficients = (parts @ _cosines()).reshape(-1, len(_FREQUENCIES))
     # Plain areas share a mean; the difference to the neighbour lies around 0.
     coefficients[1:, 0] -= coefficients[:-1, 0]
     clipped = np.abs(blocks.mean(axis=1)) > 125  # to black or white: a round number by itself
