@@ -286,22 +286,6 @@ for path in sys.argv[1:]:
     assert done.stdout.splitlines() == [str(pipe), "/dev/zero", "(40, 40, 3)"]
 
 
-def test_a_made_up_exif_block_prints_nothing(picture: np.ndarray) -> None:
-    entries = b"".join(
-        struct.pack("<HHII", 0x9000 + number, 2, 1 << 20, 0xFFFFFF) for number in range(3000)
-    )
-    block = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 3000) + entries + bytes(4)
-    jpeg = encode(picture, "JPEG")
-    start = (
-        4 + struct.unpack(">H", jpeg[4:6])[0]
-    )  # in the place of JFIF: Pillow then reads EXIF when it opens a file
-    data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[start:]
-    code = "import sys; from realdamage.core.decode import decode; "
-    code += "print(decode(sys.stdin.buffer.read()).shape)"
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
-    assert (done.stdout.decode().strip(), done.stderr) == ("(48, 64, 3)", b"")
-
-
 def test_what_is_not_a_photo_is_refused(
     picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,12 +13,7 @@ import numpy as np
 import pytest
 
 from realdamage.core.detector import Detector
-from realdamage.errors import (
-    MissingExtraError,
-    MissingModelError,
-    ModelFileError,
-    UsageError,
-)
+from realdamage.errors import MissingExtraError, MissingModelError, ModelFileError, UsageError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 yaml = pytest.importorskip("yaml")

@@ -52,10 +52,7 @@ class PixelSpec(Record):
     def __post_init__(self) -> None:
         patch = self.patch
         require(patch >= 1, f"PixelSpec: patch={patch} must be at least 1 pixel")
-        for key, least, most in (
-            ("tile", patch, self.max_side),
-            ("overlap", 0, self.tile - patch),
-        ):
+        for key, least, most in (("tile", patch, self.max_side), ("overlap", 0, self.tile - patch)):
             value = getattr(self, key)
             require(
                 least <= value <= most and value % patch == 0,

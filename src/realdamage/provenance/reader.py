@@ -21,7 +21,6 @@ from realdamage.provenance.labels import (
     find_platform_label,
     find_recipe,
     judge_label,
-    judge_platform_label,
 )
 from realdamage.provenance.precedence import (
     CAPTURES,
@@ -234,11 +233,8 @@ class _Reader:
         """A label, a platform's label, or a recipe in a text that may contain anything."""
         if fields := find_label(text):
             self._label(form, fields, where)
-        if fields := find_platform_label(text):
-            declares, said = judge_platform_label(fields)
-            self._add("platform_label", declares, where, fields, said)
-        if recipe := find_recipe(text, keyword):
-            self._add(recipe.form, recipe.declares, where, recipe.fields, recipe.said)
+        others = (find_platform_label(text, where), find_recipe(text, where, keyword))
+        self.found += [finding for finding in others if finding]
 
     def _label(self, form: str, fields: dict[str, str], where: str) -> None:
         declares, said, clear = judge_label(fields)
