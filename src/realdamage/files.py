@@ -55,9 +55,15 @@ def find_photos(given: Iterable[str], *, keep_missing: bool = False) -> list[Pat
     return list(found)
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is a URL, also after `Path` has made one slash of two."""
+    return re.match(r"[a-z]\w+:/|data:", name, re.IGNORECASE) is not None
+
+
 def no_such_photo(name: str) -> str:
     """What is wrong with a name that matches no file, and what to do."""
-    if "://" in name or name.lower().startswith("data:"):
+    if is_url(name):
+        name = re.sub(r":/(?!/)", "://", name, count=1)
         return f"{name[:200]}: is a URL, and nothing is downloaded. Download the photo first"
     return f"{name}: no such photo. Check the name and the folder"
 

@@ -210,6 +210,8 @@ def test_unreadable_and_missing_photos_are_named_and_the_others_judged(
     assert (line["file_name"], line["outcome"]) == (str(given[1]), None)
     assert line["error"]["code"] == "unreadable_photo"
 
+    url = predict("https://example.org/a.jpg", photos / "real.png")
+    assert (url.code, "is a URL" in url.err) == (1, True)
     assert predict(photos / "notes.txt", __file__).code == 3  # nothing was judged
 
 

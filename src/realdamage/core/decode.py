@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from realdamage.errors import PhotoError
-from realdamage.files import no_such_photo
+from realdamage.files import is_url, no_such_photo
 from realdamage.phrases import Phrase, phrase
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
@@ -71,7 +71,7 @@ def name_of(source: PhotoSource) -> str:
 
 def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
     """The bytes of a path or an open file; anything else is returned as is."""
-    if isinstance(source, str) and re.match(r"(\w+://|data:)", source):
+    if isinstance(source, str) and is_url(source):
         raise PhotoError(no_such_photo(source), code="url")
     if isinstance(source, str | Path):
         return read_file(Path(source))
