@@ -215,8 +215,8 @@ class Detector:
         """
         spec = self.pixel_spec
         tiles = cover(photo.rgb, spec)
-        with ThreadPoolExecutor(1) as beside:  # the network leaves a processor idle now and then
-            measured = beside.submit(lambda: photo.quality)
+        with ThreadPoolExecutor(1) as thread:
+            measured = thread.submit(lambda: photo.quality)  # while the network runs
             logit, evidence = self._score(tiles.tiles)
             quality = measured.result()
         score = float(

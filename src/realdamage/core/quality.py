@@ -226,8 +226,8 @@ def _grid_quality(windows: Float32Array, top: int, left: int) -> float:
     least = np.maximum(_ABOVE_CHANCE / np.sqrt(2 * np.maximum(values, 1)), _LEAST_AGREEMENT)
     agreement[agreement < least] = -1.0
     least = _OF_THE_BEST * agreement.max()
-    beside = np.pad(agreement, 1, constant_values=-1.0)
-    peak = (agreement >= max(least, 0.0)) & (agreement >= beside[:-2]) & (agreement >= beside[2:])
+    padded = np.pad(agreement, 1, constant_values=-1.0)
+    peak = (agreement >= max(least, 0.0)) & (agreement >= padded[:-2]) & (agreement >= padded[2:])
     return float(1 + np.argmax(peak)) if peak.any() else UNCOMPRESSED
 
 

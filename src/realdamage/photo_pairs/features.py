@@ -48,8 +48,8 @@ class Features(NamedTuple):
 class Match(NamedTuple):
     """How two photos align. inliers, matches: see `Comparison`.
 
-    homography: 3x3, listing photo to claim photo at the scales of the features; None if
-        unbelievable.
+    homography: 3x3, listing photo to claim photo at the scales of the features; None if no camera
+        could have made it.
     """
 
     homography: Matrix | None

@@ -213,8 +213,11 @@ class _Reader:
             self._label("tc260_xmp", pieces, where)
 
     def _iptc(self, properties: Iterable[XmpProperty], where: str) -> None:
-        ours = [item for item in properties if item.namespace == IPTC and item.name in _IPTC_AI]
-        system = {item.name: clean(item.value) for item in ours}
+        system = {
+            item.name: clean(item.value)
+            for item in properties
+            if item.namespace == IPTC and item.name in _IPTC_AI
+        }
         declared = False
         for item in properties:
             # Some programs write it in the namespace of IPTC Core.
