@@ -58,11 +58,14 @@ def test_the_models_own_card_is_kept(detector: Detector, tmp_path: Path) -> None
     assert (front["license"], text.lstrip("\n")) == ("mit", card)
 
 
-def test_another_readme_is_never_replaced(detector: Detector, tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("my project")
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_files_of_something_else_are_never_replaced(
+    detector: Detector, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("my project")
     with pytest.raises(UsageError) as caught:
         detector.save_pretrained(tmp_path)
-    assert caught.value.code == "other_readme"
+    assert caught.value.code == "other_files"
     assert not (tmp_path / "model.onnx").exists()
 
 

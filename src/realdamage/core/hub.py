@@ -97,15 +97,16 @@ def write_folder(
     """Write the three files. model: the bytes of the file `origin`; a card next to that file
     becomes the text of the card.
 
-    Raises UsageError when the folder has a README.md of something else.
+    Raises UsageError when the folder has a README.md or config.json of something else.
     """
     hub = _library("Detector.save_pretrained")
-    old = folder / CARD
-    if old.exists() and "library_name: realdamage" not in old.read_text("utf-8"):
-        raise UsageError(
-            f"{old}: is not the card of a realdamage model and would be lost; name another folder",
-            code="other_readme",
-        )
+    for name, mark in ((CARD, "library_name: realdamage"), (CONFIG, '"graph_sha256"')):
+        old = folder / name
+        if old.exists() and mark not in old.read_text("utf-8", errors="replace"):
+            raise UsageError(
+                f"{old}: belongs to something else and would be lost; name another folder",
+                code="other_files",
+            )
     text, known = _card_near(origin)
     text = text or _SHORT_CARD.format(version=metadata.model_version)
     data = hub.ModelCardData(
