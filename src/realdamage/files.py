@@ -20,6 +20,8 @@ PHOTO_SUFFIXES = frozenset(
 )
 HEATMAP_ENDING = ".heatmap.png"
 """What `predict --heatmap` appends; such files are not photos to judge."""
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""The endings of the pictures that are written, and Pillow's names for them."""
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
 """A spreadsheet may run a cell that starts with one of these; full-width forms and white space
 count too."""
@@ -45,15 +47,25 @@ def find_photos(given: Iterable[str], *, keep_missing: bool = False) -> list[Pat
             matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
             below = sorted(match for match in map(Path, matches) if match.is_file())
             if not below:
-                fix = "Download it first" if "://" in text else "Check the name and the folder"
-                missing[path] = UsageError(
-                    f"{text}: no such photo or folder, and no file matches it as a pattern. {fix}."
-                )
+                missing[path] = UsageError(no_such_photo(text), code="no_such_photo")
                 below = [path]
         found.update(dict.fromkeys(below))
     if missing and (not keep_missing or len(missing) == len(found)):
         raise next(iter(missing.values()))
     return list(found)
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is a URL, also after `Path` has made one slash of two."""
+    return re.match(r"[a-z]\w+:/|data:", name, re.IGNORECASE) is not None
+
+
+def no_such_photo(name: str) -> str:
+    """What is wrong with a name that matches no file, and what to do."""
+    if is_url(name):
+        name = re.sub(r":/(?!/)", "://", name, count=1)
+        return f"{name[:200]}: is a URL, and nothing is downloaded. Download the photo first"
+    return f"{name}: no such photo. Check the name and the folder"
 
 
 def _photos_below(folder: Path) -> list[Path]:

@@ -4,10 +4,11 @@ redness)."""
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,29 @@ from PIL import Image
 
 from realdamage.core import detector as detector_module
 from realdamage.core import progress
-from realdamage.core.detector import Detector, OnnxScorer
+from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.pooling import pool
 from realdamage.core.quality import Gate
-from realdamage.core.tiles import PixelSpec, cover, read_photo
+from realdamage.core.scorer import OnnxScorer
+from realdamage.core.tiles import cover, read_photo
 from realdamage.errors import ModelFileError, PhotoError, UsageError
 
 Photos = Callable[..., np.ndarray]
 Models = Callable[..., Path]
 
 
+@pytest.fixture
+def detector(write_red_model: Models) -> Detector:
+    return Detector(write_red_model())
+
+
 def codes(verdict: Any) -> list[str]:
     return [reason.code for reason in verdict.reasons]
 
 
-def test_an_intact_photo_is_real(write_red_model: Models, blue_photo: Photos) -> None:
-    verdict = Detector.load(write_red_model()).predict(blue_photo(150, 100))
+def test_an_intact_photo_is_real(detector: Detector, blue_photo: Photos) -> None:
+    verdict = detector(blue_photo(150, 100))
     assert verdict.outcome == "real"
     assert verdict.score == pytest.approx(-4, abs=1e-5)
     assert verdict.probability == pytest.approx(1 / (1 + np.exp(6.5)), rel=1e-4)
@@ -46,77 +53,60 @@ def test_an_intact_photo_is_real(write_red_model: Models, blue_photo: Photos) ->
     assert (verdict.width, verdict.height, verdict.model_version) == (150, 100, "test-1")
 
 
-def test_a_painted_region_is_found_where_it_is(write_red_model: Models, blue_photo: Photos) -> None:
-    verdict = Detector.load(write_red_model()).predict(
-        blue_photo(150, 100, (32, 48, 80, 80), (128, 0, 150, 16))
-    )
+def test_a_painted_region_is_found_where_it_is(detector: Detector, blue_photo: Photos) -> None:
+    boxes = [(32, 48, 80, 80), (128, 0, 150, 16)]
+    verdict = detector(blue_photo(150, 100, *boxes))
     assert verdict.outcome == "synthetic"
-    assert [region.box for region in verdict.regions] == [(32, 48, 80, 80), (128, 0, 150, 16)]
+    assert [region.box for region in verdict.regions] == boxes
     hot = np.zeros((7, 10), bool)
     hot[3:5, 2:5] = hot[0, 8:10] = True
     assert np.array_equal(verdict.heatmap >= 0.5, hot)
+    large = detector(blue_photo(640, 320, (128, 64, 384, 192)))  # above max_side
+    assert (large.heatmap.shape, large.width, large.height) == ((5, 10), 640, 320)
+    assert large.cell == pytest.approx(64)
+    assert [region.box for region in large.regions] == [(128, 64, 384, 192)]
 
 
-def test_the_score_is_the_pooling_of_all_tiles(
-    write_red_model: Models, red_network: bytes, metadata: ModelMetadata, blue_photo: Photos
-) -> None:
-    photo = read_photo(blue_photo(150, 100, (32, 48, 80, 80)), metadata.pixel_spec)
-    logit, evidence = OnnxScorer(red_network)(cover(photo.rgb, metadata.pixel_spec).tiles)
-    score = Detector.load(write_red_model()).predict_photo(photo).score
-    assert score == pytest.approx(float(pool(logit, evidence, metadata.pooling)), abs=1e-5)
-
-
-def test_batches_bound_the_scorer_and_change_nothing(
-    red_network: bytes, metadata: ModelMetadata, blue_photo: Photos
+def test_the_score_is_the_pooling_of_all_tiles_in_batches(
+    detector: Detector, red_network: bytes, blue_photo: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    network = OnnxScorer(red_network)
+    network, metadata = OnnxScorer(red_network), detector.metadata
 
     def scorer(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sizes.append(len(tiles))
         return network(tiles)
 
-    photo = blue_photo(150, 100, (40, 40, 70, 90))
-    in_batches = Detector(scorer, metadata, batch_tiles=7).predict(photo)
+    photo = read_photo(blue_photo(150, 100, (40, 40, 70, 90)), metadata.pixel_spec)
+    tiles = cover(photo.rgb, metadata.pixel_spec).tiles
+    expected = detector.predict_photo(photo)
+    assert expected.score == pytest.approx(float(pool(*network(tiles), metadata.pooling)), abs=1e-5)
+    monkeypatch.setattr(detector_module, "BATCH_TILES", 7)
+    in_batches = Detector(scorer, metadata).predict_photo(photo)
     assert set(sizes[:-1]) == {7}
-    assert 1 <= sizes[-1] <= 7
-    at_once = Detector(scorer, metadata, batch_tiles=1000).predict(photo)
-    assert in_batches.score == at_once.score
-    assert np.array_equal(in_batches.heatmap, at_once.heatmap)
+    assert sum(sizes) == len(tiles)
+    assert in_batches.score == expected.score
+    assert np.array_equal(in_batches.heatmap, expected.heatmap)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
-def test_runs_side_by_side_give_the_numbers_of_one_run_in_the_order_of_the_tiles(
+def test_runs_side_by_side_give_the_numbers_of_one_run(
     red_network: bytes, metadata: ModelMetadata, count: int
 ) -> None:
     side = metadata.pixel_spec.tile
     tiles = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    expected = onnxruntime.InferenceSession(red_network).run(
-        ["logit", "evidence"], {"tiles": tiles}
-    )
+    session = onnxruntime.InferenceSession(red_network)
+    expected = session.run(["logit", "evidence"], {"tiles": tiles})
     for threads in (1, 2, 3):
         found = OnnxScorer(red_network, threads=threads)(tiles)
-        assert np.array_equal(found[0], expected[0])
-        assert np.array_equal(found[1], expected[1])
-
-
-def test_boxes_of_a_photo_above_max_side_are_in_its_own_pixels(
-    write_red_model: Models, blue_photo: Photos
-) -> None:
-    verdict = Detector.load(write_red_model()).predict(blue_photo(640, 320, (128, 64, 384, 192)))
-    assert verdict.heatmap.shape == (5, 10)
-    assert verdict.cell == pytest.approx(64)
-    assert [region.box for region in verdict.regions] == [(128, 64, 384, 192)]
-    assert (verdict.width, verdict.height) == (640, 320)
+        assert all(map(np.array_equal, found, expected))
 
 
 def test_every_kind_of_source_gets_the_same_verdict_alone_and_in_a_list(
-    write_red_model: Models, blue_photo: Photos, tmp_path: Path
+    detector: Detector, blue_photo: Photos, tmp_path: Path
 ) -> None:
-    rgb = blue_photo(90, 60, (0, 0, 32, 32))
-    path = tmp_path / "photo.png"
+    rgb, path = blue_photo(90, 60, (0, 0, 32, 32)), tmp_path / "photo.png"
     Image.fromarray(rgb).save(path)
-    detector = Detector.load(write_red_model())
     sources = [path, str(path), path.read_bytes(), Image.fromarray(rgb), rgb]
     alone = [detector.predict(source) for source in sources]
     assert [verdict.score for verdict in detector.predict(sources)] == [alone[0].score] * 5
@@ -125,10 +115,9 @@ def test_every_kind_of_source_gets_the_same_verdict_alone_and_in_a_list(
     assert alone[3].photo_sha256 == alone[4].photo_sha256 != alone[0].photo_sha256
 
 
-def test_an_unreadable_photo_may_stand_in_the_place_of_its_verdict(
-    write_red_model: Models, blue_photo: Photos, tmp_path: Path
+def test_an_error_may_take_the_place_of_a_verdict(
+    detector: Detector, blue_photo: Photos, tmp_path: Path
 ) -> None:
-    detector = Detector.load(write_red_model())
     photos = [b"", blue_photo(64, 64), tmp_path / "none.jpg", blue_photo(64, 64)]
     found = detector.predict(iter(photos), on_error="return")
     assert [isinstance(one, PhotoError) for one in found] == [True, False, True, False]
@@ -142,13 +131,28 @@ def test_an_unreadable_photo_may_stand_in_the_place_of_its_verdict(
         detector.predict(photos, on_error="skip")  # type: ignore[call-overload]
 
 
+def test_photos_are_read_one_ahead_as_verdicts_are_asked_for(
+    detector: Detector, blue_photo: Photos
+) -> None:
+    given: list[int] = []
+
+    def endless() -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            given.append(number)
+            yield blue_photo(64, 64)
+
+    verdicts = detector.predict_each(endless())
+    assert given == []
+    assert [next(verdicts).outcome for _ in range(3)] == ["real"] * 3  # type: ignore[union-attr]
+    assert len(given) <= 5
+
+
 @pytest.mark.parametrize("missing", ["calibration", "policy"])
 def test_an_uncalibrated_model_never_decides(
     write_red_model: Models, blue_photo: Photos, missing: str
 ) -> None:
-    verdict = Detector.load(write_red_model(**{missing: None})).predict(
-        blue_photo(64, 64, (0, 0, 64, 64))
-    )
+    detector = Detector(write_red_model(**{missing: None}))
+    verdict = detector.predict(blue_photo(64, 64, (0, 0, 64, 64)))
     assert (verdict.outcome, codes(verdict)) == ("review", ["not_calibrated"])
     assert (verdict.probability is None) == (missing == "calibration")
 
@@ -156,11 +160,8 @@ def test_an_uncalibrated_model_never_decides(
 def test_a_demo_model_says_synthetic_only_when_allowed(
     write_red_model: Models, blue_photo: Photos
 ) -> None:
-    path = write_red_model(demo=True)
-    photo = blue_photo(96, 96, (0, 0, 48, 48))
-    verdict, allowed = (
-        Detector.load(path, allow_demo=allow).predict(photo) for allow in (False, True)
-    )
+    path, photo = write_red_model(demo=True), blue_photo(96, 96, (0, 0, 48, 48))
+    verdict, allowed = (Detector(path, allow_demo=allow)(photo) for allow in (False, True))
     assert (verdict.outcome, codes(verdict)) == ("review", ["demo_model"])
     assert (allowed.outcome, codes(allowed)) == ("synthetic", [])
     assert verdict.score == allowed.score
@@ -176,6 +177,10 @@ def test_a_prior_moves_the_probability_and_nothing_else(
     assert (rare.outcome, rare.score) == (plain.outcome, plain.score)
 
 
+TOO_SMALL = Gate(min_side=65)
+SEVERAL = {"gate": TOO_SMALL, "t_real": -10.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "boxes", "outcome", "reasons"),
     [
@@ -183,16 +188,11 @@ def test_a_prior_moves_the_probability_and_nothing_else(
         ({}, [(0, 0, 144, 64)], "review", ["whole_photo_processed"]),  # 90% of the patches
         ({}, [(0, 0, 128, 64)], "synthetic", []),
         ({"whole_photo_share": None}, [(0, 0, 160, 64)], "synthetic", []),
-        ({"gate": Gate(min_side=65)}, [], "review", ["too_small"]),
-        ({"gate": Gate(min_side=65)}, [(0, 0, 32, 32)], "review", ["too_small"]),
+        ({"gate": TOO_SMALL}, [], "review", ["too_small"]),
+        ({"gate": TOO_SMALL}, [(0, 0, 32, 32)], "review", ["too_small"]),
         ({"gate": Gate(min_fine_detail=10.0)}, [(0, 0, 32, 32)], "review", ["too_soft"]),
         ({"gate": Gate(min_side=64, min_quality=100)}, [], "real", []),
-        (
-            {"gate": Gate(min_side=65), "t_real": -10.0},
-            [],
-            "review",
-            ["between_thresholds", "too_small"],
-        ),
+        (SEVERAL, [], "review", ["between_thresholds", "too_small"]),
     ],
 )
 def test_the_policy_decides(
@@ -204,20 +204,17 @@ def test_the_policy_decides(
     outcome: str,
     reasons: list[str],
 ) -> None:
-    policy = replace(metadata.policy, **changes)
-    photo = blue_photo(160, 64, *boxes)
-    verdict = Detector.load(write_red_model(policy=policy)).predict(photo)
+    policy, photo = replace(metadata.policy, **changes), blue_photo(160, 64, *boxes)
+    verdict = Detector(write_red_model(policy=policy)).predict(photo)
     assert (verdict.outcome, codes(verdict)) == (outcome, reasons)
-    assert verdict.score == Detector.load(write_red_model()).predict(photo).score
+    assert verdict.score == Detector(write_red_model()).predict(photo).score
 
 
 def test_detail_is_measured_on_the_photo_before_the_limit(
-    write_red_model: Models, blue_photo: Photos
+    detector: Detector, blue_photo: Photos
 ) -> None:
-    rgb = blue_photo(640, 320, (160, 96, 416, 224))
-    buffer = io.BytesIO()
+    rgb, buffer = blue_photo(640, 320, (160, 96, 416, 224)), io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=40)
-    detector = Detector.load(write_red_model())
     verdict, as_array = detector.predict(buffer.getvalue()), detector.predict(rgb)
     assert (verdict.quality.short_side, verdict.quality.compression) == (320, 40)
     assert as_array.quality.compression == 100
@@ -231,14 +228,35 @@ def test_detail_is_measured_on_the_photo_before_the_limit(
         ({"prior": 1.0}, {}, r"prior=1\.0"),
         ({"prior": 0.1}, {"calibration": None}, "calibrate"),
         ({"threads": 0}, {}, "threads=0"),
-        ({"providers": ["AbacusExecutionProvider"]}, {}, "AbacusExecutionProvider.*CPU"),
+        ({"device": "cuda"}, {}, "onnxruntime-gpu"),
+        ({"device": "tpu"}, {}, "device='tpu'"),
     ],
 )
 def test_wrong_options_are_refused(
     write_red_model: Models, options: dict[str, Any], changes: dict[str, Any], found: str
 ) -> None:
     with pytest.raises(UsageError, match=found):
-        Detector.load(write_red_model(**changes), **options)
+        Detector(write_red_model(**changes), **options)
+
+
+class CpuOnlySession:
+    """What onnxruntime makes when it finds no CUDA driver: a session on the CPU."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+def test_cuda_never_falls_back_to_the_cpu_silently(
+    red_network: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", CpuOnlySession)
+    with pytest.raises(UsageError) as caught:
+        OnnxScorer(red_network, device="cuda")
+    assert caught.value.code == "no_cuda"
 
 
 @pytest.mark.parametrize(("old", "new"), [("tiles", "images"), ("logit", "score"), ("Sub", "Add2")])
@@ -249,7 +267,7 @@ def test_a_graph_that_breaks_the_contract_is_refused(
     path = tmp_path / "broken.onnx"
     write_model_file(path, onnx.parser.parse_model(text).SerializeToString(), metadata)
     with pytest.raises(ModelFileError, match=r"broken\.onnx: "):
-        Detector.load(path)
+        Detector(path)
 
 
 @pytest.mark.parametrize(("side", "value"), [(2, np.nan), (4, 0.0)])
@@ -266,12 +284,6 @@ def test_a_network_that_answers_nonsense_is_an_error_and_not_a_verdict(
         Detector(scorer)
 
 
-def test_a_graph_for_other_tiles_is_an_error(write_red_model: Models, blue_photo: Photos) -> None:
-    detector = Detector.load(write_red_model(pixel_spec=PixelSpec(tile=64, max_side=64)))
-    with pytest.raises(ModelFileError, match=r"\[1, 64, 64, 3\]"):
-        detector.predict(blue_photo(64, 64))
-
-
 def test_the_packaged_model_is_the_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write_red_model: Models
 ) -> None:
@@ -286,7 +298,7 @@ def test_the_packaged_model_is_the_default(
 
 
 def test_a_detector_can_be_pickled(write_red_model: Models, blue_photo: Photos) -> None:
-    detector = Detector.load(write_red_model(), threads=2, prior=0.1)
+    detector = Detector(write_red_model(), threads=2, prior=0.1)
     again = pickle.loads(pickle.dumps(detector))
     photo = blue_photo(96, 64, (0, 0, 32, 32))
     assert again.predict(photo).to_json() == detector.predict(photo).to_json()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from realdamage import Verdict
 from realdamage.core.detector import Detector
@@ -61,6 +62,45 @@ def test_json_round_trip() -> None:
     assert json.loads(text)["heatmap"] is None
     assert same_but_heatmap(Verdict.from_json(text), VERDICT)
     assert repr(VERDICT) == "Verdict('review', score=-0.12, probability=0.250, 2 regions, 140x75)"
+
+
+def test_real_verdicts_follow_the_schema(write_red_model: Models, blue_photo: Photos) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = Verdict.json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert set(schema["required"]) == set(schema["properties"]) == set(VERDICT.to_dict())
+    photo = blue_photo(160, 96, (32, 32, 96, 64))
+    for changes in ({}, {"demo": True}, {"calibration": None}):
+        verdict = Detector(write_red_model(**changes)).predict(photo)
+        validator.validate(verdict.to_dict())
+        validator.validate(verdict.to_dict(heatmap=False))
+    wrong = verdict.to_dict() | {"outcome": "fake"}
+    assert not validator.is_valid(wrong)
+
+
+def test_a_verdict_is_saved_as_json_or_as_a_picture(
+    write_red_model: Models, blue_photo: Photos, tmp_path: Path
+) -> None:
+    rgb, path = blue_photo(160, 96, (32, 32, 96, 64)), tmp_path / "photo.png"
+    Image.fromarray(rgb).save(path)
+    detector = Detector(write_red_model())
+    by_path, by_pixels = detector(path), detector(rgb)
+    by_path.save(tmp_path / "new" / "verdict.json")
+    assert Verdict.from_json((tmp_path / "new/verdict.json").read_text()).score == by_path.score
+    by_path.save(tmp_path / "one.png")
+    by_pixels.save(str(tmp_path / "two.PNG"), rgb)
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.PNG") as two:
+        assert np.array_equal(np.asarray(one), np.asarray(two))
+    with pytest.raises(UsageError) as caught:
+        by_pixels.save(tmp_path / "three.png")
+    assert caught.value.code == "no_photo"
+    with pytest.raises(UsageError) as caught:
+        by_path.save(tmp_path / "verdict.txt")
+    assert caught.value.code == "unknown_ending"
+    Image.fromarray(255 - rgb).save(path)
+    with pytest.raises(PhotoError):
+        by_path.overlay()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"outcome": "real"}', VERDICT.to_json()[:-20]])
@@ -143,7 +183,5 @@ def test_boxes_captions_and_sheets(write_red_model: Models, blue_photo: Photos) 
     assert (small[:12] == [0, 200, 255]).all(axis=2).any(axis=1).all()
     cells = [draw_pair(rgb, verdict, name) for name in ("a.jpg", "b.jpg", "c.jpg")]
     assert contact_sheet(cells).width == 2 * (480 + 8) + 8
-    with pytest.raises(UsageError):
-        contact_sheet([])
     with pytest.raises(UsageError):
         draw_overlay(rgb, replace(verdict, heatmap=None))

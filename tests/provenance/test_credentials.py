@@ -1,5 +1,5 @@
-"""Content credentials count only while signature and hash hold; who signed is told, never trusted
-without a list."""
+"""Content credentials count only while signature and hash hold; no signer is trusted without a
+list."""
 
 from __future__ import annotations
 

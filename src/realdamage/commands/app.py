@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -37,6 +37,7 @@ Photos = Annotated[list[str], arg("Photos, folders (with all below) or globs", "
 Manifest = Annotated[Path, opt("Folder of labelled photos")]
 Model = Annotated[Path | None, opt("The .onnx file; default: the model in the package")]
 JudgedBy = Annotated[Path | None, opt("The .onnx file that judged the photos")]
+Device = Annotated[Literal["cpu", "cuda"], opt("Where the network runs")]
 Threads = Annotated[int | None, opt("CPU threads; default: all available, at most 4")]
 Prior = Annotated[float | None, opt("Share of synthetic photos among yours, 0 to 1")]
 Seed = Annotated[int, opt("Seed of the random draws")]

@@ -1,6 +1,5 @@
 """`realdamage predict`: photos in; verdicts out as a table, a file, heat maps or a sheet."""
 
-import io
 import json
 import sys
 import time
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from realdamage.commands import app
-from realdamage.errors import PhotoError, RealDamageError, UsageError
-from realdamage.files import HEATMAP_ENDING, csv_line, find_photos, write_atomically
+from realdamage.errors import PhotoError, UsageError
+from realdamage.files import HEATMAP_ENDING, PICTURES, csv_line, find_photos, write_atomically
 from realdamage.phrases import printable
 
 if TYPE_CHECKING:
@@ -21,12 +20,11 @@ if TYPE_CHECKING:
 
 _ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _ENDINGS |= {".txt": "table"}
-_PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TABLE = "{:<{width}}  {:<9}  {:>8}  {:>11}  {:>7}  {}"
 _TITLES = ("file", "outcome", "score", "probability", "regions", "reasons")
 _FORMAT = "Default: by the ending of --output, else a table"
 _OUTPUT = f"Write to this file, not to the terminal: {', '.join(_ENDINGS)}"
-_SHEET = f"All photos with their heat maps as one picture: {', '.join(_PICTURES)}"
+_SHEET = f"All photos with their heat maps as one picture: {', '.join(PICTURES)}"
 
 
 @app.command("analysis")
@@ -39,6 +37,7 @@ def predict(
     sheet: Annotated[Path | None, app.opt(_SHEET)] = None,
     prior: app.Prior = None,
     allow_demo: Annotated[bool, app.opt("Let a demo model say synthetic", "--allow-demo")] = False,
+    device: app.Device = "cpu",
     threads: app.Threads = None,
 ) -> int:
     """Judge photos.
@@ -47,20 +46,20 @@ def predict(
     score; the others are still judged.
     """
     from realdamage.core.detector import Detector
-    from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair
+    from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair, picture_bytes
     from realdamage.core.progress import no_progress, track
     from realdamage.core.tiles import read_photo
     from realdamage.core.verdict import verdict_row
 
     # Refuse what cannot be written before hours of judging, not after.
     written = form or _by_ending(output, _ENDINGS, "--output", ", or use --format") or "table"
-    picture_form = _by_ending(sheet, _PICTURES, "--sheet")
+    picture_form = _by_ending(sheet, PICTURES, "--sheet")
     if written == "parquet":
         import pyarrow  # noqa: F401
 
         from realdamage.evaluation.predictions import predictions_table, write_predictions
     paths = find_photos(photos, keep_missing=True)
-    detector = Detector.load(model, threads=threads, prior=prior, allow_demo=allow_demo)
+    detector = Detector(model, device=device, threads=threads, prior=prior, allow_demo=allow_demo)
 
     lines: list[str] = []
     rows: list[Mapping[str, Any]] = []
@@ -90,7 +89,7 @@ def predict(
             sentences.update((reason.code, reason.sentence) for reason in found.reasons)
             if heatmap:
                 picture = _picture_path(heatmap, path, pictures)
-                write_atomically(picture, _encoded(draw_overlay(photo.rgb, found), "PNG"))
+                write_atomically(picture, picture_bytes(draw_overlay(photo.rgb, found), "PNG"))
             if sheet:
                 cells.append(draw_pair(photo.rgb, found, path.name))
         if written == "table":
@@ -108,7 +107,7 @@ def predict(
         text = "".join(f"{line}\n" for line in lines)
         write_atomically(output, text.encode(errors="surrogateescape"))
     if sheet and cells:
-        write_atomically(sheet, _encoded(contact_sheet(cells), picture_form))
+        write_atomically(sheet, picture_bytes(contact_sheet(cells), picture_form))
     if written == "table":
         for code, sentence in sentences.items():
             app.note(f"{code}: {sentence}")
@@ -172,18 +171,6 @@ def _picture_path(folder: Path, photo: Path, taken: set[Path]) -> Path:
         path = folder / f"{photo.stem}-{number}{HEATMAP_ENDING}"
     taken.add(path)
     return path
-
-
-def _encoded(picture: "Image.Image", form: str) -> bytes:
-    """The picture as a file's bytes. Raises RealDamageError when it is too large for the format."""
-    data = io.BytesIO()
-    try:
-        picture.save(data, format=form, quality=92)  # of JPEG and WebP
-    except (OSError, ValueError) as error:
-        size = f"{picture.width}x{picture.height} pixels"
-        text = f"{form} cannot hold {size} ({error}); use a name that ends in .png"
-        raise RealDamageError(text, code="picture_too_large") from error
-    return data.getvalue()
 
 
 def _summary(photos: int, outcomes: Counter[str]) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from realdamage.errors import PhotoError
+from realdamage.files import is_url, no_such_photo
 from realdamage.phrases import Phrase, phrase
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
@@ -69,22 +70,15 @@ def name_of(source: PhotoSource) -> str:
 
 
 def contents_of(source: PhotoSource) -> bytes | Image.Image | UInt8Array:
-    """The bytes of a path (see `read_file`) or an open file; a PIL image or an array is returned as
-    is."""
-    if isinstance(source, str) and re.match(r"(https?|s3|gs|ftp|data):", source, re.IGNORECASE):
-        raise PhotoError(
-            f"{source[:200]}: is a URL, and nothing is downloaded; give the photo's bytes or its "
-            "path",
-            code="url",
-        )
+    """The bytes of a path or an open file; anything else is returned as is."""
+    if isinstance(source, str) and is_url(source):
+        raise PhotoError(no_such_photo(source), code="url")
     if isinstance(source, str | Path):
         return read_file(Path(source))
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
-    if isinstance(source, bytes | Image.Image | np.ndarray):
-        return source
     file: Any = source
-    contents: bytes = file.read() if hasattr(file, "read") else file
+    contents: bytes | Image.Image | UInt8Array = file.read() if hasattr(file, "read") else file
     return contents
 
 
@@ -95,13 +89,10 @@ def read_file(path: Path) -> bytes:
         if stat.S_ISDIR(mode):
             raise PhotoError(f"{path}: is a folder; give one of the photos in it")
         if not stat.S_ISREG(mode):
-            raise PhotoError(
-                f"{path}: is a pipe or a device, which may never end; save the photo to a file "
-                "first"
-            )
+            raise PhotoError(f"{path}: is a pipe or a device; save the photo to a file first")
         return path.read_bytes()
     except FileNotFoundError:
-        raise PhotoError(f"{path}: no such file. Check the name and the folder.") from None
+        raise PhotoError(no_such_photo(str(path)), code="no_such_photo") from None
     except OSError as error:
         raise PhotoError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -109,8 +100,7 @@ def read_file(path: Path) -> bytes:
 def decode_contents(
     contents: bytes | Image.Image | UInt8Array, name: str, max_pixels: int
 ) -> UInt8Array:
-    """`decode` for the result of `contents_of`; errors begin with `name`. An array is returned
-    without a copy."""
+    """`decode` for the result of `contents_of`; errors begin with `name`."""
     if isinstance(contents, np.ndarray):
         if contents.dtype != np.uint8 or contents.ndim != 3 or contents.shape[2] != 3:
             raise PhotoError(
@@ -137,8 +127,7 @@ def decode_contents(
 
 
 def open_photo(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """Open a file without decoding it. Raises PhotoError for a bad size, or a JPEG that was made to
-    decode slowly."""
+    """Open a file without decoding it. Raises PhotoError as `decode`."""
     if data.startswith(b"\xff\xd8\xff"):
         _check_jpeg(data, name)
     image = _open(data, name, max_pixels)
@@ -176,11 +165,8 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
 
 
 def _check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG made to decode slowly: many scans (each visits all pixels), many header
-    segments, or much padding (Pillow reads it byte by byte, or again with every 64 KB).
-
-    Walks from marker to marker as libjpeg does, up to the end of the first picture.
-    """
+    """Refuse a JPEG made to decode slowly: many scans (each visits all pixels), many segments, or
+    much padding. Walks from marker to marker as libjpeg does, to the end of the first picture."""
     position, scans, segments, padding = 2, 0, 0, 0
     while (found := _MARKER.search(data, position)) and found[1] != _END:
         padding += 0 if scans else found.start() - position
@@ -240,8 +226,7 @@ def _upright_rgb(image: Image.Image) -> UInt8Array:
 
 
 def _pixels(image: Image.Image) -> UInt8Array:
-    """The pixels of an RGB image, a few rows at a time: Pillow makes two more copies of what it
-    hands over."""
+    """The pixels of an RGB image, a few rows at a time: Pillow copies twice what it hands over."""
     rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for top in range(0, image.height, _ROWS_AT_ONCE):
         rows = rgb[top : top + _ROWS_AT_ONCE]

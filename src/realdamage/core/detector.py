@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -22,34 +22,46 @@ from realdamage.errors import ModelFileError, PhotoError, UsageError
 from realdamage.phrases import phrase
 
 PACKAGED_MODEL = Path(__file__).resolve().with_name("reference.onnx")
+BATCH_TILES = 32
+"""Tiles of one call of the network, which limits the memory."""
 
 
 class Detector:
-    """Judges photos with one network; several threads may share it when the network allows that.
+    """Judges photos with one network. Several threads may share it; it can be pickled.
 
-    model: the network, a path of a model file, or None for the model in the package.
+    model: path of a model file, None for the model in the package, or a network.
     metadata: how to cut, pool and judge; only for a network, since a model file has its own.
-    graph_sha256, policy_sha256: digests of the network and the metadata; "" without a file.
+    device: "cpu" or "cuda". threads: see OnnxScorer.
     prior: share of synthetic photos among yours, in 0..1 exclusive; changes `probability` only.
-    allow_demo: let a demo model say synthetic. batch_tiles: tiles per call, which limits the
-        memory.
+    allow_demo: let a demo model say synthetic.
+    graph_sha256, policy_sha256: digests of the network and the metadata; only for a network.
 
-    Raises UsageError on a wrong prior, or any prior without calibration; ModelFileError as `load`.
+    Raises ModelFileError, naming the file; UsageError on a wrong option, or a prior without
+    calibration.
     """
 
     def __init__(
         self,
-        model: TileScorer | str | Path | None = None,
+        model: str | Path | TileScorer | None = None,
         metadata: ModelMetadata | None = None,
         *,
-        graph_sha256: str = "",
-        policy_sha256: str = "",
+        device: str = "cpu",
+        threads: int | None = None,
         prior: float | None = None,
         allow_demo: bool = False,
-        batch_tiles: int = 32,
+        graph_sha256: str = "",
+        policy_sha256: str = "",
     ) -> None:
+        self.path: Path | None = None
+        """The model file; None for a network."""
         if model is None or isinstance(model, str | Path):
-            model, metadata, graph_sha256, policy_sha256 = _load(model)
+            self.path = Path(model) if model else _packaged_model()
+            data, metadata, graph_sha256 = read_model_file(self.path)
+            policy_sha256 = stored_policy_sha256(data)
+            try:
+                model = OnnxScorer(data, threads=threads, device=device)
+            except ModelFileError as error:
+                raise ModelFileError(f"{self.path}: {error}", code=error.code) from error
         if metadata is None:
             raise UsageError("a network without a model file needs its metadata")
         if prior is not None:
@@ -58,40 +70,77 @@ class Detector:
                 raise UsageError(
                     "a prior needs a calibrated model; run `realdamage calibrate` on it first"
                 )
-        if batch_tiles < 1:
-            raise UsageError(f"batch_tiles={batch_tiles} must be at least 1")
         self.metadata = metadata
         self.graph_sha256 = graph_sha256
         self.policy_sha256 = policy_sha256
         self.prior = prior
-        self._scorer = model
+        self._scorer: TileScorer = model
         self._allow_demo = allow_demo
-        self._batch_tiles = batch_tiles
 
     @classmethod
     def load(
         cls,
         path: str | Path | None = None,
         *,
+        device: str = "cpu",
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
         prior: float | None = None,
         allow_demo: bool = False,
     ) -> Detector:
-        """Load a model file; without a path, the model in the package. threads, providers: see
-        OnnxScorer.
+        """Load a model file; without a path, the model in the package. The same as `Detector`."""
+        return cls(path, device=device, threads=threads, prior=prior, allow_demo=allow_demo)
 
-        Raises ModelFileError naming the file.
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        prior: float | None = None,
+        allow_demo: bool = False,
+    ) -> Detector:
+        """Load a model of the Hugging Face Hub ("user/model"), or of a folder.
+
+        revision: branch, tag or commit on the Hub. The other options are those of `Detector`.
+
+        Raises ModelFileError when the model is not there or the Hub cannot be reached;
+        MissingExtraError without huggingface_hub.
         """
-        scorer, metadata, graph_sha256, policy_sha256 = _load(path, threads, providers)
-        return cls(
-            scorer,
-            metadata,
-            graph_sha256=graph_sha256,
-            policy_sha256=policy_sha256,
-            prior=prior,
-            allow_demo=allow_demo,
-        )
+        from realdamage.core.hub import find_model
+
+        path = find_model(source, revision)
+        return cls(path, device=device, threads=threads, prior=prior, allow_demo=allow_demo)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        licence: str = "",
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        private: bool | None = None,
+    ) -> Path:
+        """Write model.onnx, its card as README.md and config.json into a folder, and return it.
+
+        licence: of the model, as the Hub names it ("apache-2.0").
+        push_to_hub: also upload the three files to `repo_id` ("user/model"), which is made if it
+            does not exist; private or not.
+
+        Raises UsageError for a detector without a model file; MissingExtraError without
+        huggingface_hub; ModelFileError when the upload fails.
+        """
+        from realdamage.core.hub import push_folder, write_folder
+
+        if push_to_hub and not repo_id:
+            raise UsageError('push_to_hub=True needs repo_id="user/model"')
+        if self.path is None or not isinstance(self._scorer, OnnxScorer):
+            raise UsageError("this detector has no model file; load one with Detector(path)")
+        write_folder(Path(folder), self._scorer.data, self.metadata, self.path, licence)
+        if push_to_hub and repo_id:
+            push_folder(Path(folder), repo_id, private)
+        return Path(folder)
 
     def __repr__(self) -> str:
         calibrated = "calibrated" if self.metadata.calibration else "not calibrated"
@@ -111,22 +160,15 @@ class Detector:
     def predict(self, source: PhotoSource, *, on_error: str) -> Verdict | PhotoError: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, source: Iterable[Any], *, on_error: str = "raise") -> list[Any]: ...
-    def predict(
-        self,
-        source: Any,
-        *,
-        on_error: str = "raise",
-    ) -> Verdict | PhotoError | list[Any]:
+    def predict(self, source: Any, *, on_error: str = "raise") -> Verdict | PhotoError | list[Any]:
         """Judge a photo: bytes, a path, an open file, a PIL image, uint8 [h, w, 3] RGB; or several.
 
-        Of several, the next photo is read while the network judges the previous one. An unreadable
-        photo raises PhotoError; with `on_error="return"` the error is returned instead of its
-        verdict.
+        An unreadable photo raises PhotoError; with `on_error="return"` the error is returned
+        instead of its verdict. For very many photos, see `predict_each`.
         """
-        if on_error not in ("raise", "return"):
-            raise UsageError(f"on_error={on_error!r} must be 'raise' or 'return'")
+        _check_on_error(on_error)
         if _is_several(source):
-            return self._predict_each(source, on_error)
+            return list(self.predict_each(source, on_error=on_error))
         try:
             return self.predict_photo(read_photo(source, self.pixel_spec))
         except PhotoError as error:
@@ -136,41 +178,15 @@ class Detector:
 
     __call__ = predict
 
-    def predict_photo(self, photo: Photo) -> Verdict:
-        """Judge a photo that `read_photo` has read with this detector's `pixel_spec`.
+    def predict_each(
+        self, sources: Iterable[Any], *, on_error: str = "raise"
+    ) -> Iterator[Verdict | PhotoError]:
+        """Judge photos as their verdicts are asked for: the sources may be endless.
 
-        Raises ModelFileError when the network returns other shapes than its metadata says, or NaN.
+        One photo is read ahead while the network judges another, so at most two are in memory.
         """
-        spec = self.pixel_spec
-        tiles = cover(photo.rgb, spec)
-        logit, evidence = self._score(tiles.tiles)
-        score = float(
-            pool(logit.astype(np.float64), evidence.astype(np.float64), self.metadata.pooling)
-        )
-        rows, cols = (-(-side // spec.patch) for side in photo.rgb.shape[:2])
-        heatmap = _sigmoid(assemble(evidence, tiles, spec)[:rows, :cols])
-        cell = spec.patch / photo.scale
-        hot_share = float(np.mean(heatmap >= HOT))
-        outcome, reasons = self._decide(score, hot_share, photo.quality)
-        calibration = self.metadata.calibration
-        return Verdict(
-            outcome=outcome,
-            score=score,
-            probability=calibration.probability(score, self.prior) if calibration else None,
-            heatmap=heatmap,
-            cell=cell,
-            regions=find_regions(heatmap, cell, (photo.width, photo.height)),
-            reasons=reasons,
-            photo_sha256=photo.sha256,
-            graph_sha256=self.graph_sha256,
-            model_version=self.metadata.model_version,
-            width=photo.width,
-            height=photo.height,
-            quality=photo.quality,
-            hot_share=hot_share,
-        )
+        _check_on_error(on_error)
 
-    def _predict_each(self, sources: Iterable[Any], on_error: str) -> list[Verdict | PhotoError]:
         def read(numbered: Iterator[tuple[int, Any]]) -> Photo | PhotoError | None:
             if (following := next(numbered, None)) is None:
                 return None
@@ -185,19 +201,55 @@ class Detector:
             _ = photo.quality  # measured here, in parallel with the network
             return photo
 
-        found: list[Verdict | PhotoError] = []
         numbered = enumerate(sources)
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(read, numbered)
             while (photo := ahead.result()) is not None:
                 ahead = reader.submit(read, numbered)
-                found.append(photo if isinstance(photo, PhotoError) else self.predict_photo(photo))
-        return found
+                yield photo if isinstance(photo, PhotoError) else self.predict_photo(photo)
+
+    def predict_photo(self, photo: Photo) -> Verdict:
+        """Judge a photo that `read_photo` has read with this detector's `pixel_spec`.
+
+        Raises ModelFileError when the network returns other shapes than its metadata says, or NaN.
+        """
+        spec = self.pixel_spec
+        tiles = cover(photo.rgb, spec)
+        with ThreadPoolExecutor(1) as thread:
+            measured = thread.submit(lambda: photo.quality)  # while the network runs
+            logit, evidence = self._score(tiles.tiles)
+            quality = measured.result()
+        score = float(
+            pool(logit.astype(np.float64), evidence.astype(np.float64), self.metadata.pooling)
+        )
+        rows, cols = (-(-side // spec.patch) for side in photo.rgb.shape[:2])
+        heatmap = _sigmoid(assemble(evidence, tiles, spec)[:rows, :cols])
+        cell = spec.patch / photo.scale
+        hot_share = float(np.mean(heatmap >= HOT))
+        outcome, reasons = self._decide(score, hot_share, quality)
+        calibration = self.metadata.calibration
+        return Verdict(
+            outcome=outcome,
+            score=score,
+            probability=calibration.probability(score, self.prior) if calibration else None,
+            heatmap=heatmap,
+            cell=cell,
+            regions=find_regions(heatmap, cell, (photo.width, photo.height)),
+            reasons=reasons,
+            photo_sha256=photo.sha256,
+            graph_sha256=self.graph_sha256,
+            model_version=self.metadata.model_version,
+            width=photo.width,
+            height=photo.height,
+            quality=quality,
+            hot_share=hot_share,
+            path=photo.path,
+        )
 
     def _score(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
         batches = [
-            self._scorer(tiles[start : start + self._batch_tiles])
-            for start in range(0, len(tiles), self._batch_tiles)
+            self._scorer(tiles[start : start + BATCH_TILES])
+            for start in range(0, len(tiles), BATCH_TILES)
         ]
         logit, evidence = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         side = self.pixel_spec.tile // self.pixel_spec.patch
@@ -237,6 +289,21 @@ class Detector:
         return outcome, tuple(Reason.of(one.template, one) for one in found)
 
 
+def _packaged_model() -> Path:
+    if not PACKAGED_MODEL.exists():
+        raise ModelFileError(
+            "this release has no packaged model; name one with --model or Detector(path). "
+            "To make one: realdamage-train +experiment=quickstart, then realdamage-export "
+            "checkpoint=…"
+        )
+    return PACKAGED_MODEL
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "return"):
+        raise UsageError(f"on_error={on_error!r} must be 'raise' or 'return'")
+
+
 def _is_several(source: Any) -> bool:
     single = (bytes, bytearray, memoryview, str, Path, Image.Image, np.ndarray)
     return (
@@ -244,25 +311,6 @@ def _is_several(source: Any) -> bool:
         and not isinstance(source, single)
         and not hasattr(source, "read")
     )
-
-
-def _load(
-    path: str | Path | None, threads: int | None = None, providers: Sequence[str] | None = None
-) -> tuple[OnnxScorer, ModelMetadata, str, str]:
-    """(network, metadata, graph_sha256, policy_sha256) of a model file."""
-    if path is None and not PACKAGED_MODEL.exists():
-        raise ModelFileError(
-            "this release has no packaged model; name one with --model or Detector(path). "
-            "To make one: realdamage-train +experiment=quickstart, then realdamage-export "
-            "checkpoint=…"
-        )
-    path = path or PACKAGED_MODEL
-    data, metadata, graph_sha256 = read_model_file(path)
-    try:
-        scorer = OnnxScorer(data, threads=threads, providers=providers)
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}", code=error.code) from error
-    return scorer, metadata, graph_sha256, stored_policy_sha256(data)
 
 
 def _sigmoid(x: Float32Array) -> Float32Array:

@@ -1,11 +1,9 @@
-"""A model file: one ONNX file whose metadata have everything a service must know about the network.
+"""A model file: one ONNX file whose metadata hold everything a service must know about the network.
 
 The metadata are JSON in `metadata_props["realdamage"]`, with digests of the graph with its weights
 (`graph_sha256`) and of the metadata (`policy_sha256`); a file that does not match them is refused.
-
-The file is one protobuf message (ModelProto, onnx.proto3). Services do not install `onnx`, so its
-outermost fields are walked here: field 14 has the metadata entries (key = 1, value = 2); everything
-else is copied byte for byte, so calibrating a model cannot change the network.
+Services do not install `onnx`, so the outermost fields of the file (a protobuf message, ModelProto)
+are read here, and all but the metadata are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -26,9 +24,10 @@ from realdamage.files import write_atomically
 
 FORMAT_VERSION = 1
 _KEY = "realdamage"
-_MOST_NAMED = 5
+# Numbers of fields of a ModelProto, and of protobuf's wire types.
 _GRAPH, _METADATA = 7, 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class ModelMetadata:
     """Everything the detector has to know about a network, and where it comes from.
 
     calibration, policy: None before `realdamage calibrate`.
-    demo: True for a model that only shows the software; it never says synthetic by default.
-    training, metrics: facts about its training and figures of its validation, as plain JSON values.
+    demo: the model only shows the software, and never says synthetic by default.
+    training, metrics: facts about its training, figures of its validation; plain JSON values.
     """
 
     pixel_spec: PixelSpec
@@ -73,16 +72,11 @@ class ModelMetadata:
                 f"the model's metadata is not JSON: {error}; export the model again"
             ) from error
         version = values.get("format_version") if isinstance(values, dict) else None
-        if not isinstance(version, int) or version < 1:
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise ModelFileError(
-                f"the model's metadata has format_version {version!r}; export the model again",
-                code="format_version",
-            )
-        if version > FORMAT_VERSION:
-            raise ModelFileError(
-                f"the model has format version {version}, this realdamage reads up to "
-                f"{FORMAT_VERSION}; "
-                "upgrade: pip install --upgrade realdamage",
+                f"the model has format version {version!r}, this realdamage reads 1 to "
+                f"{FORMAT_VERSION}. Upgrade (pip install --upgrade realdamage) or export the model "
+                "again",
                 code="format_version",
             )
         return record_from_dict(cls, values, "metadata")
@@ -105,14 +99,17 @@ def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
     """Read a model file: (its bytes, its metadata, the hex digest of its graph and weights).
 
     Raises ModelFileError, naming the file: missing (MissingModelError), damaged, changed, without
-    our metadata, or of a newer format version.
+    our metadata, or of another format version.
     """
+    path = Path(path)
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        where = _where_models_are(Path(path))
+        folder = path if path.is_dir() else path.parent
+        found = ", ".join(sorted(each.name for each in folder.glob("*.onnx"))[:5])
+        fix = f"{folder} contains {found}" if found else "realdamage-export writes such files"
         kind = MissingModelError if isinstance(error, FileNotFoundError) else ModelFileError
-        raise kind(f"{path}: the model cannot be read: {error.strerror}; {where}") from error
+        raise kind(f"{path}: the model cannot be read: {error.strerror}; {fix}") from error
     try:
         return data, *_parse(data)
     except ModelFileError as error:
@@ -124,27 +121,19 @@ def stored_policy_sha256(data: bytes) -> str:
     return str(json.loads(split_metadata(data)[1][_KEY])["policy_sha256"])
 
 
-def _where_models_are(path: Path) -> str:
-    folder = path if path.is_dir() else path.parent
-    found = sorted(each.name for each in folder.glob("*.onnx"))
-    if not found:
-        return "name the .onnx file that realdamage-export wrote"
-    more = ", …" if len(found) > _MOST_NAMED else ""
-    return f"name one of those in {folder}: {', '.join(found[:_MOST_NAMED])}{more}"
-
-
 def _parse(data: bytes) -> tuple[ModelMetadata, str]:
     graph, entries = split_metadata(data)
     if _KEY not in entries:
         raise ModelFileError(
             "an ONNX file without realdamage's metadata, so how to cut and judge a photo is "
-            "unknown; "
-            "write it with: realdamage-export checkpoint=…",
+            "unknown; write it with: realdamage-export checkpoint=…",
             code="no_metadata",
         )
     try:
         values = json.loads(entries[_KEY])
-        stored = {key: values.pop(key, None) for key in ("graph_sha256", "policy_sha256")}
+        stored_graph, stored_policy = (
+            values.pop(key, None) for key in ("graph_sha256", "policy_sha256")
+        )
         canonical = _canonical(values)
     except (ValueError, AttributeError, TypeError) as error:
         raise ModelFileError(
@@ -152,15 +141,14 @@ def _parse(data: bytes) -> tuple[ModelMetadata, str]:
         ) from error
     metadata = ModelMetadata.from_json(canonical)
     digest = hashlib.sha256(graph).hexdigest()
-    if stored["graph_sha256"] != digest:
+    if stored_graph != digest:
         raise ModelFileError(
             "the graph or its weights were changed or damaged after export (sha256 "
-            f"{digest[:12]}…, "
-            f"written as {str(stored['graph_sha256'])[:12]}…); copy the file again or export it "
-            "again",
+            f"{digest[:12]}…, written as {str(stored_graph)[:12]}…); copy the file again or export "
+            "it again",
             code="graph_changed",
         )
-    if stored["policy_sha256"] != _sha256(canonical):
+    if stored_policy != _sha256(canonical):
         raise ModelFileError(
             "the metadata was changed after it was written; set thresholds with `realdamage "
             "calibrate`, not by hand",
@@ -182,19 +170,21 @@ def split_metadata(data: bytes) -> tuple[bytes, dict[str, str]]:
     an ONNX model."""
     kept: list[memoryview] = []
     entries: dict[str, str] = {}
-    fields = set()
-    for number, whole, payload in _fields(memoryview(data)):
-        fields.add(number)
-        if number == _METADATA:
-            parts = {key: bytes(value) for key, _, value in _fields(payload)}
-            try:
-                entries[parts.get(1, b"").decode()] = parts.get(2, b"").decode()
-            except UnicodeDecodeError as error:
-                raise _not_onnx() from error
-        else:
-            kept.append(whole)
-    if _GRAPH not in fields:
-        raise _not_onnx()
+    numbers = set()
+    try:
+        for number, whole, payload in _fields(memoryview(data)):
+            numbers.add(number)
+            if number == _METADATA:
+                entry = {key: str(value, "utf-8") for key, _, value in _fields(payload)}
+                entries[entry.get(1, "")] = entry.get(2, "")
+            else:
+                kept.append(whole)
+        if _GRAPH not in numbers:
+            raise ValueError
+    except (ValueError, IndexError) as error:
+        raise ModelFileError(
+            "not an ONNX file, or a damaged one; export it again or copy it again", code="not_onnx"
+        ) from error
     return b"".join(kept), entries
 
 
@@ -214,44 +204,35 @@ def graph_sha256(data: bytes) -> str:
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
     """Yield (number, the field's bytes with its tag, its payload) for each outermost field of a
-    protobuf message."""
+    protobuf message. Raises ValueError or IndexError on anything else."""
     position = 0
     while position < len(data):
         start = position
         tag, position = _varint(data, position)
-        wire = tag & 7
+        number, wire = tag >> 3, tag & 7
         begin = position
         if wire == _VARINT:
             _, position = _varint(data, position)
         elif wire == _BYTES:
             length, begin = _varint(data, position)
             position = begin + length
-        elif wire in (_FIXED64, _FIXED32):
-            position += 8 if wire == _FIXED64 else 4
         else:
-            raise _not_onnx()
-        if position > len(data) or tag >> 3 == 0:
-            raise _not_onnx()
-        yield tag >> 3, data[start:position], data[begin:position]
+            position += _FIXED.get(wire, len(data))
+        if position > len(data) or number == 0:
+            raise ValueError
+        yield number, data[start:position], data[begin:position]
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """A number, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
-        if position >= len(data):
-            break
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise _not_onnx()
-
-
-def _not_onnx() -> ModelFileError:
-    return ModelFileError(
-        "not an ONNX file, or a damaged one; export it again or copy it again", code="not_onnx"
-    )
+    raise ValueError
 
 
 def _field(number: int, payload: bytes) -> bytes:

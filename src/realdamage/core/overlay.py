@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.verdict import Verdict
-from realdamage.errors import UsageError
+from realdamage.errors import RealDamageError, UsageError
 
 _STRENGTH = 0.65  # opacity of full heat: the damage must stay visible
 _COLD, _WARM = np.array([255, 221, 0], np.float32), np.array([220, 0, 40], np.float32)
@@ -29,9 +30,7 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict, *, reasons: bool = True) -> 
     Raises UsageError when the verdict has no heat map.
     """
     if verdict.heatmap is None:
-        raise UsageError(
-            "the verdict has no heat map to draw; write it with Verdict.to_json(heatmap=True)"
-        )
+        raise UsageError("the verdict has no heat map; write it with Verdict.to_json(heatmap=True)")
     height, width = rgb.shape[:2]
     heat = _stretch(verdict.heatmap, verdict.cell * width / verdict.width, (width, height))
     heat = heat[..., None]
@@ -42,7 +41,7 @@ def draw_overlay(rgb: UInt8Array, verdict: Verdict, *, reasons: bool = True) -> 
     draw_boxes(picture, boxes, (across, down), _BOX, max(2, width // 300))
     text = caption(verdict if reasons else replace(verdict, reasons=()))
     caption_height = max(18, width // 24)
-    font = _fitting_font(text, width - 8, caption_height)
+    font = fitting_font(text, width - 8, caption_height)
     return with_caption(picture, text, font, caption_height, _CAPTION_COLOURS[verdict.outcome])
 
 
@@ -82,7 +81,7 @@ def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) ->
     marked = draw_overlay(np.asarray(small), verdict, reasons=False)
     title_height = max(16, side // 14)
     cell = Image.new("RGB", (2 * side, title_height + marked.height), _SHEET_BACKGROUND)
-    font = _fitting_font(title, 2 * side - 8, title_height)
+    font = fitting_font(title, 2 * side - 8, title_height)
     ImageDraw.Draw(cell).text((4, title_height / 2), title, fill="black", font=font, anchor="lm")
     cell.paste(small, (0, title_height))
     cell.paste(marked, (side, title_height))
@@ -90,10 +89,7 @@ def draw_pair(rgb: UInt8Array, verdict: Verdict, title: str, side: int = 240) ->
 
 
 def contact_sheet(cells: Sequence[Image.Image], columns: int = 2) -> Image.Image:
-    """Cells of one width in rows of `columns`, in reading order. Raises UsageError without any
-    cell."""
-    if not cells:
-        raise UsageError("a contact sheet needs at least one photo that could be read")
+    """Cells of one width in rows of `columns`, in reading order; at least one cell."""
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) + _SHEET_GAP for row in rows]
     width = cells[0].width + _SHEET_GAP
@@ -123,7 +119,22 @@ def _stretch(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> Float
     return np.asarray(smooth.crop((0, 0, *size)))
 
 
-def _fitting_font(text: str, width: int, height: int) -> Font:
+def fitting_font(text: str, width: int, height: int) -> Font:
+    """A font in which a line of text fits into a bar, in pixels."""
     size = height * 0.6
     font = ImageFont.load_default(size)
     return ImageFont.load_default(max(6.0, min(size, size * width / font.getlength(text))))
+
+
+def picture_bytes(picture: Image.Image, form: str) -> bytes:
+    """The picture as a file's bytes. Raises RealDamageError when it is too large for the format."""
+    data = io.BytesIO()
+    try:
+        picture.save(data, format=form, quality=92)  # of JPEG and WebP
+    except (OSError, ValueError) as error:
+        size = f"{picture.width}x{picture.height} pixels"
+        raise RealDamageError(
+            f"{form} cannot hold {size} ({error}); use a name that ends in .png",
+            code="picture_too_large",
+        ) from error
+    return data.getvalue()

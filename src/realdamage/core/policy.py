@@ -10,11 +10,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from realdamage.core.quality import Gate
-from realdamage.core.records import Record, require
+from realdamage.core.records import Record, require, require_between
 from realdamage.errors import UsageError
 
 Outcome: TypeAlias = Literal["real", "review", "synthetic"]
-CALIBRATION_METHODS = ("platt", "isotonic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,29 +37,29 @@ class Calibration(Record):
 
     def __post_init__(self) -> None:
         slope, intercept, knots = self.slope, self.intercept, self.knots
+        require_between(self, ("prior",), 0, 1, ends=False)
+        if self.method == "platt":
+            numbers = [value for value in (slope, intercept) if value is not None]
+            require(
+                len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] > 0,
+                f"Calibration: slope={slope} must be a finite number above 0, and "
+                f"intercept={intercept} a finite number",
+            )
+            require(not knots, "Calibration: method='platt' has no knots")
+            return
         require(
-            self.method in CALIBRATION_METHODS,
+            self.method == "isotonic",
             f"Calibration: method={self.method!r} is unknown; use 'platt' or 'isotonic'",
         )
-        require(0 < self.prior < 1, f"Calibration: prior={self.prior} must be above 0 and below 1")
-        if self.method == "platt":
-            fits = slope is not None and math.isfinite(slope) and slope > 0
-            fits = fits and intercept is not None and math.isfinite(intercept) and not knots
-            require(
-                fits,
-                f"Calibration: slope={slope} must be a finite number above 0, "
-                f"intercept={intercept} a finite number; "
-                "method='platt' has no knots",
-            )
-            return
-        fits = bool(knots) and slope is None and intercept is None
-        fits = fits and all(math.isfinite(score) and 0 < share < 1 for score, share in knots)
-        fits = fits and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(knots))
         require(
-            fits,
+            slope is None and intercept is None,
+            "Calibration: method='isotonic' has no slope and no intercept",
+        )
+        inside = bool(knots) and all(math.isfinite(x) and 0 < share < 1 for x, share in knots)
+        require(
+            inside and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(knots)),
             f"Calibration: knots={knots} must be (score, probability) with rising scores and "
-            "probabilities that never "
-            "fall, above 0 and below 1; method='isotonic' has no slope and no intercept",
+            "probabilities that never fall, above 0 and below 1",
         )
 
     def probability(self, score: float, prior: float | None = None) -> float:
@@ -70,36 +69,33 @@ class Calibration(Record):
             set; re-weights by the prior odds (Elkan 2001). Raises UsageError unless in 0..1
             exclusive.
         """
-        log_odds = self._log_odds_at(score)
-        if prior is not None:
-            check_prior(prior)
-            log_odds += _log_odds(prior) - _log_odds(self.prior)
-        if log_odds >= 0:
-            return 1 / (1 + math.exp(-log_odds))
-        return math.exp(log_odds) / (1 + math.exp(log_odds))
+        if self.slope is not None and self.intercept is not None:
+            log_odds = self.slope * score + self.intercept
+        else:
+            scores, probabilities = zip(*self.knots, strict=True)
+            log_odds = _log_odds(float(np.interp(score, scores, probabilities)))
+        return _sigmoid(log_odds + self._shift(prior))
 
     def score_at(self, probability: float, prior: float | None = None) -> float | None:
         """The lowest score with at least this probability, which is in 0..1 exclusive; None where
         the curve lies above it everywhere or never reaches it."""
         if not 0 < probability < 1:
             raise UsageError(f"probability={probability} must be above 0 and below 1")
-        log_odds = _log_odds(probability)
-        if prior is not None:
-            check_prior(prior)
-            log_odds += _log_odds(self.prior) - _log_odds(prior)
+        log_odds = _log_odds(probability) - self._shift(prior)
         if self.slope is not None and self.intercept is not None:
             return (log_odds - self.intercept) / self.slope
-        wanted = 1 / (1 + math.exp(-log_odds))
+        wanted = _sigmoid(log_odds)
         for (low, before), (high, after) in pairwise(self.knots):
             if before < wanted <= after:
                 return low + (high - low) * (wanted - before) / (after - before)
         return None
 
-    def _log_odds_at(self, score: float) -> float:
-        if self.slope is not None and self.intercept is not None:
-            return self.slope * score + self.intercept
-        scores, probabilities = zip(*self.knots, strict=True)
-        return _log_odds(float(np.interp(score, scores, probabilities)))
+    def _shift(self, prior: float | None) -> float:
+        """What another prior adds to the log odds."""
+        if prior is None:
+            return 0.0
+        check_prior(prior)
+        return _log_odds(prior) - _log_odds(self.prior)
 
 
 def check_prior(prior: float) -> None:
@@ -114,13 +110,18 @@ def _log_odds(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
+def _sigmoid(log_odds: float) -> float:
+    if log_odds >= 0:
+        return 1 / (1 + math.exp(-log_odds))
+    return math.exp(log_odds) / (1 + math.exp(log_odds))
+
+
 @dataclass(frozen=True)
 class Bound(Record):
-    """One guaranteed share, and the calibration photos that it rests on.
+    """One guaranteed share of wrong outcomes, and the calibration photos that it rests on.
 
-    share: guaranteed share of wrong outcomes, in 0..1 exclusive. photos: n of the binomial, drawn
-        from
-    `drawn_from`. errors: those on the wrong side. allowed: errors that n, share and delta allow.
+    share: in 0..1 exclusive. photos: n of the binomial, drawn from `drawn_from`.
+    errors: those on the wrong side. allowed: errors that n, share and delta allow.
     upper: upper confidence bound (Clopper & Pearson 1934) at `allowed`, at most `share`.
     kinds: the kinds of photo it is about; empty: all.
     """
@@ -136,12 +137,11 @@ class Bound(Record):
 
 @dataclass(frozen=True)
 class Guarantee(Record):
-    """The statistical guarantee behind the thresholds, for photos drawn like the calibration
-    photos.
+    """The guarantee behind the thresholds, for photos drawn like the calibration photos.
 
     delta: the risk of an unlucky draw of calibration photos, for each bound.
-    accused: of photos with real damage, called `synthetic` (alpha); None when not asked for.
-    passed: of synthetic photos, called `real` (beta); None when not asked for.
+    accused: of photos with real damage, called `synthetic`; None when not asked for.
+    passed: of synthetic photos, called `real`; None when not asked for.
     split, seed, manifest_sha256, drawn: which photos were drawn from which manifest, and how.
     """
 
@@ -156,13 +156,12 @@ class Guarantee(Record):
 
     @property
     def alpha(self) -> float | None:
-        """The guaranteed share of photos with real damage called synthetic; None when not asked
-        for."""
+        """The share of `accused`."""
         return self.accused.share if self.accused else None
 
     @property
     def beta(self) -> float | None:
-        """The guaranteed share of synthetic photos called real; None when not asked for."""
+        """The share of `passed`."""
         return self.passed.share if self.passed else None
 
 
@@ -189,10 +188,9 @@ class Policy(Record):
 
     t_synthetic: photos with at least this score are called synthetic.
     t_real: photos with at most this score are called real; at most `t_synthetic`.
-    fpr, miss: rates the thresholds were chosen at: honest photos called synthetic, synthetic ones
-        real.
+    fpr, miss: rates at the choice: honest photos called synthetic, synthetic photos called real.
     negatives: which photos `fpr` was measured on. photos: how many of each sort were used.
-    guarantee: the rules below only make outcomes rarer, so it holds with them.
+    guarantee: holds with the rules below too, since they only send photos to review.
     whole_photo_share: from this share of synthetic patches on, a photo goes to review; None: never.
     gate: the least quality of a photo that is judged. worst_source: None without a comparison.
 
@@ -211,17 +209,9 @@ class Policy(Record):
     worst_source: WorstSource | None = None
 
     def __post_init__(self) -> None:
-        for key in ("t_synthetic", "t_real"):
-            value = getattr(self, key)
-            require(math.isfinite(value), f"Policy: {key}={value} must be a finite number")
-        for key in ("fpr", "miss"):
-            value = getattr(self, key)
-            require(0 <= value <= 1, f"Policy: {key}={value} must be in 0..1")
-        share = self.whole_photo_share
-        require(
-            share is None or 0 < share <= 1,
-            f"Policy: whole_photo_share={share} must be above 0 and at most 1",
-        )
+        require_between(self, ("t_synthetic", "t_real"), -math.inf, math.inf, ends=False)
+        require_between(self, ("fpr", "miss", "whole_photo_share"), 0, 1)
+        require(self.whole_photo_share != 0, "Policy: whole_photo_share must be above 0, or null")
         if self.t_real > self.t_synthetic:
             object.__setattr__(self, "t_real", self.t_synthetic)
 

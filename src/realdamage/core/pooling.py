@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from realdamage.core.records import Record, require
+from realdamage.core.records import Record, require, require_between
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class Pooling(Record):
     """The formula's name and parameters, stored in the model file.
 
     tile_sharpness, patch_sharpness: above 0; near 0 the mean, for large values the maximum.
-    patch_weight: in 0..1, share of the patches' evidence in the score; the rest is the tiles'
-        logits.
+    patch_weight: in 0..1, share of the patches' evidence; the rest is the tiles' logits.
 
     Raises ConfigError on a number out of range or an unknown name.
     """
@@ -36,16 +35,8 @@ class Pooling(Record):
             self.name == "log_mean_exp",
             f"Pooling: name={self.name!r} is unknown; the only formula is 'log_mean_exp'",
         )
-        for key in ("tile_sharpness", "patch_sharpness"):
-            value = getattr(self, key)
-            require(
-                math.isfinite(value) and value > 0,
-                f"Pooling: {key}={value} must be a finite number above 0",
-            )
-        require(
-            0 <= self.patch_weight <= 1,
-            f"Pooling: patch_weight={self.patch_weight} must be in 0..1",
-        )
+        require_between(self, ("tile_sharpness", "patch_sharpness"), 0, math.inf, ends=False)
+        require_between(self, ("patch_weight",), 0, 1)
 
 
 def log_mean_exp(x: Any, sharpness: float, xp: Any = np) -> Any:
@@ -60,8 +51,7 @@ def log_mean_exp(x: Any, sharpness: float, xp: Any = np) -> Any:
 def pool(logit: Any, evidence: Any, pooling: Pooling, xp: Any = np) -> Any:
     """The photo score (a logit; higher is more synthetic), a scalar of the library `xp`.
 
-    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile; overlaps count
-        twice.
+    logit: [n], one per tile. evidence: [n, h, w], one per patch of every tile.
     """
     tiles = log_mean_exp(logit, pooling.tile_sharpness, xp)
     patches = log_mean_exp(evidence, pooling.patch_sharpness, xp)

@@ -51,15 +51,14 @@ def _lines(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
         if now - last >= SECONDS_BETWEEN_LINES and done < total:
             last = now
             rate = done / (now - started)
-            line = f"{description}: {done}/{total}, {rate:.1f}/s, "
-            print(f"{line}about {(total - done) / rate:.0f} s left", file=sys.stderr, flush=True)
+            left = f"{rate:.1f}/s, about {(total - done) / rate:.0f} s left"
+            print(f"{description}: {done}/{total}, {left}", file=sys.stderr, flush=True)
     taken = time.monotonic() - started
     if taken >= SECONDS_BETWEEN_LINES:
         print(f"{description}: {total}/{total} in {taken:.0f} s", file=sys.stderr, flush=True)
 
 
 def available_processors() -> int:
-    """The processors that this process may use; all of the machine where the system cannot say
-    (macOS, Windows)."""
+    """The processors that this process may use; all of the machine on macOS and Windows."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

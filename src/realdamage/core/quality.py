@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realdamage.core.decode import Float32Array, UInt8Array
-from realdamage.core.records import Record, require
+from realdamage.core.records import Record, require_between
 from realdamage.phrases import Phrase, phrase
 
 _WINDOW, _SMALLEST_WINDOW = 64, 32
@@ -27,28 +27,22 @@ _SIGMA_FINE, _SIGMA_COARSE, _RADIUS = 0.8, 1.6, 5
 # An edge must exceed the noise this many times; of a window's edges, the steepest share counts.
 _ABOVE_NOISE, _STEEPEST, _LEAST_EDGE = 4.0, 0.02, 8
 _SHARPEST_WINDOWS = 0.1
-# A gradient below this (grey levels of 255 a pixel) is no edge, however quiet the window: rounding
-# alone makes 0.5.
-_LEAST_GRADIENT = 1.0
+_LEAST_GRADIENT = 1.0  # grey levels a pixel; rounding alone makes 0.5
 
 # Cycles a pixel: fine detail that a blur of 1 pixel removes, against coarse detail that it leaves.
 _FINE_FROM, _COARSE_FROM, _COARSE_TO = 0.4, 0.05, 0.25
-# Variance of the error of rounding to whole grey levels: coarse detail below it is none.
-_ROUNDING = 1 / 12
+_ROUNDING = 1 / 12  # variance of the error of rounding to whole grey levels
 
-# Cosine frequencies (row, column) that are looked at: those that survive in ordinary photos.
+# Cosine frequencies (row, column) that survive in ordinary photos, and the bins of coefficients.
 _FREQUENCIES = tuple((v, u) for v in range(6) for u in range(6) if v + u <= 5)
-# Coefficients are counted in bins of this width, up to this size.
 _BIN, _LARGEST = 0.5, 512
 _BINS = round(_LARGEST / _BIN)
 # A table fits when the coefficients agree with its steps by at least this much in -1..1, by this
 # many times what chance gives for so few values, and by half of what the best table reaches: a
 # table of half the steps agrees too.
 _LEAST_AGREEMENT, _ABOVE_CHANCE, _OF_THE_BEST = 0.15, 6.0, 0.5
-# No single coefficient value counts for more than this share: plain areas repeat one value without
-# being rounded.
+# The most that one coefficient value may count: plain areas repeat one without being rounded.
 _MOST_OF_ONE_VALUE = 0.02
-
 UNCOMPRESSED = 100.0
 """Compression of a photo without a trace of it."""
 
@@ -59,13 +53,11 @@ class PhotoQuality:
 
     short_side: of the upright photo, in pixels.
     sharpness: in 0..1, share of the steepness of the sharpest edges that a further blur removes:
-        0.4 and more for a crisp photo, 0.32 after a blur of 1 pixel (sigma), 0.16 of 2, 0.05 of 4;
-        0 where nothing rises above the noise.
+        0.4 and more for a crisp photo, 0.32 after a blur of 1 pixel (sigma), 0.16 of 2, 0.05 of 4.
     compression: JPEG quality 1..100 of the hardest compression found in the file's tables or the
-        pixels; 100: no trace, which proves nothing, since a resize, WebP and AVIF hide it.
-    fine_detail: at least 0, finest over coarse detail: median 0.094 of 526 honest photos (2% below
-        0.038), 0.021 after a blur of 1 pixel; white noise 1, a flat photo 0. A blur of 4 pixels
-        leaves only noise and it rises again; `sharpness` finds such photos.
+        pixels; 100: no trace. A resize, WebP and AVIF hide it.
+    fine_detail: at least 0, finest over coarse detail: median 0.094 of 526 honest photos, 0.021
+        after a blur of 1 pixel; white noise 1, a flat photo 0.
     """
 
     short_side: int
@@ -88,21 +80,10 @@ class Gate(Record):
     min_fine_detail: float | None = None
 
     def __post_init__(self) -> None:
-        side, sharpness, detail = self.min_side, self.min_sharpness, self.min_fine_detail
-        quality = self.min_quality
-        require(side is None or side >= 1, f"Gate: min_side={side} must be at least 1 pixel")
-        require(
-            sharpness is None or 0 < sharpness < 1,
-            f"Gate: min_sharpness={sharpness} must be above 0 and below 1",
-        )
-        require(
-            quality is None or 1 <= quality <= 100,
-            f"Gate: min_quality={quality} must be in 1..100",
-        )
-        require(
-            detail is None or 0 < detail < math.inf,
-            f"Gate: min_fine_detail={detail} must be a number above 0",
-        )
+        require_between(self, ("min_side",), 1, math.inf)
+        require_between(self, ("min_quality",), 1, 100)
+        require_between(self, ("min_sharpness",), 0, 1, ends=False)
+        require_between(self, ("min_fine_detail",), 0, math.inf, ends=False)
 
     def faults(self, quality: PhotoQuality) -> list[Phrase]:
         """Why a photo of this quality is not judged: a phrase for each missed limit, named like the
@@ -152,11 +133,8 @@ def file_jpeg_quality(contents: object) -> float | None:
     contents: the file's bytes, or a PIL image opened from a file.
     """
     if isinstance(contents, bytes):
-        if not contents.startswith(b"\xff\xd8"):
-            return None
         try:
-            with Image.open(io.BytesIO(contents), formats=("JPEG",)) as image:
-                return file_jpeg_quality(image)
+            contents = Image.open(io.BytesIO(contents), formats=("JPEG",))
         except Exception:  # the decoder reports what is wrong with the file
             return None
     tables = getattr(contents, "quantization", None)
@@ -202,9 +180,8 @@ def fine_detail(windows: Float32Array) -> float:
     taper = np.outer(hann, hann)
     # In parts that fit into the processor's cache, which is four times as fast.
     parts = (np.fft.rfft2(part * taper) for part in np.array_split(windows, 4))
-    power = np.sum([(np.abs(part) ** 2).sum(axis=0) for part in parts], axis=0) / (
-        len(windows) * np.sum(taper**2)
-    )
+    power = np.sum([(np.abs(part) ** 2).sum(axis=0) for part in parts], axis=0)
+    power = power / (len(windows) * np.sum(taper**2))
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     fine = power[frequency >= _FINE_FROM].mean()
     coarse = power[(frequency >= _COARSE_FROM) & (frequency < _COARSE_TO)].mean()
@@ -233,8 +210,7 @@ def _grey_windows(rgb: UInt8Array) -> Float32Array:
     cut = [
         rgb[y : y + side, x : x + side] for y in _starts(height, side) for x in _starts(width, side)
     ]
-    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return np.stack(cut).astype(np.float32) @ weights
+    return np.stack(cut).astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _starts(length: int, side: int) -> list[int]:
@@ -250,8 +226,8 @@ def _grid_quality(windows: Float32Array, top: int, left: int) -> float:
     least = np.maximum(_ABOVE_CHANCE / np.sqrt(2 * np.maximum(values, 1)), _LEAST_AGREEMENT)
     agreement[agreement < least] = -1.0
     least = _OF_THE_BEST * agreement.max()
-    beside = np.pad(agreement, 1, constant_values=-1.0)
-    peak = (agreement >= max(least, 0.0)) & (agreement >= beside[:-2]) & (agreement >= beside[2:])
+    padded = np.pad(agreement, 1, constant_values=-1.0)
+    peak = (agreement >= max(least, 0.0)) & (agreement >= padded[:-2]) & (agreement >= padded[2:])
     return float(1 + np.argmax(peak)) if peak.any() else UNCOMPRESSED
 
 
@@ -260,9 +236,9 @@ def _agreement(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """For the tables of quality 1..100: (mean of cos(2 pi coefficient / step), number of values).
 
-    Equal coefficients count as one value: a drawing repeats the same edge. One that a step rounds
-    to 0 is left out. The mean is 1 where all lie at multiples of the steps. top, left: where blocks
-    begin.
+    The mean is 1 where all coefficients lie at multiples of the steps; one that a step rounds to 0
+    is left out. Equal coefficients count as one value: a drawing repeats the same edge.
+    top, left: where blocks begin.
     """
     count, side = len(windows), (windows.shape[1] - max(top, left)) // _BLOCK
     inside = windows[:, top : top + side * _BLOCK, left : left + side * _BLOCK] - np.float32(128)
@@ -271,11 +247,11 @@ def _agreement(
         .swapaxes(2, 3)
         .reshape(-1, _BLOCK * _BLOCK)
     )
-    # einsum: small sums need no BLAS, whose idle threads would take processor time from other
-    # processes.
-    coefficients = np.einsum("bp,pf->bf", blocks, _cosines())
-    # The mean of a block is rounded too, but plain areas share one; the difference to the neighbour
-    # lies around 0.
+    # One small product for each window: a large one would start BLAS's threads, which then wait
+    # and take time from other processes.
+    parts = blocks.reshape(count, side * side, _BLOCK * _BLOCK)
+    coefficients = (parts @ _cosines()).reshape(-1, len(_FREQUENCIES))
+    # Plain areas share a mean; the difference to the neighbour lies around 0.
     coefficients[1:, 0] -= coefficients[:-1, 0]
     clipped = np.abs(blocks.mean(axis=1)) > 125  # to black or white: a round number by itself
     bins = (np.abs(coefficients[~clipped]) / _BIN).astype(np.int64)
@@ -338,16 +314,14 @@ def _cosines() -> Float32Array:
 
 
 def _gradient(windows: Float32Array, sigma: float) -> Float32Array:
-    """Steepness after a Gaussian blur, float32 [n, side, side] without the margins that lie outside
-    the window."""
+    """Steepness after a Gaussian blur, float32 [n, side, side], without the windows' margins."""
     side = windows.shape[1]
     smooth, slope = (_band(side, kernel) for kernel in _kernels(sigma))
     return np.hypot(slope.T @ (windows @ smooth), smooth.T @ (windows @ slope))
 
 
 def _kernels(sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A Gaussian, and its derivative scaled so that a ramp of 1 gives 1; both of `_RADIUS` pixels
-    on each side."""
+    """A Gaussian, and its derivative scaled so that a ramp of 1 gives 1."""
     x = np.arange(-_RADIUS, _RADIUS + 1)
     bell = np.exp(-(x**2) / (2 * sigma**2))
     return bell / bell.sum(), x * bell / np.sum(x**2 * bell)
@@ -360,16 +334,14 @@ def _noise_gain(sigma: float) -> float:
 
 
 def _band(side: int, kernel: NDArray[np.float64]) -> Float32Array:
-    """The matrix [side, side - 2 * radius] by which rows are convolved with the kernel, margins
-    left out."""
+    """The matrix [side, side - 2 * radius] that convolves rows with the kernel."""
     rows = np.arange(side)[:, None] - np.arange(side - len(kernel) + 1)
     inside = (rows >= 0) & (rows < len(kernel))
     return np.where(inside, kernel[np.clip(rows, 0, len(kernel) - 1)], 0).astype(np.float32)
 
 
 def _noise(windows: Float32Array) -> float:
-    """Deviation of the noise in grey levels, from the quieter windows after Immerkær's mask, which
-    removes ramps and straight edges."""
+    """Deviation of the noise in grey levels, from the quieter windows after Immerkær's mask."""
     rows = windows[:, :-2] - 2 * windows[:, 1:-1] + windows[:, 2:]
     left = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
     return float(np.sqrt(np.pi / 2) / 6 * np.quantile(np.abs(left).mean(axis=(1, 2)), 0.25))

@@ -1,5 +1,4 @@
-"""Frozen dataclasses that travel as JSON in a model file, read strictly: an unknown key is an
-error."""
+"""Frozen dataclasses that travel as JSON, read strictly: an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -29,6 +28,20 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def require_between(
+    record: Record, keys: tuple[str, ...], low: float, high: float, *, ends: bool = True
+) -> None:
+    """Raises ConfigError unless these fields lie between the limits; None always does.
+
+    ends: whether a field may be equal to a limit.
+    """
+    for key in keys:
+        value = getattr(record, key)
+        fits = value is None or (low <= value <= high if ends else low < value < high)
+        what = "in" if ends else "inside"
+        require(fits, f"{type(record).__name__}: {key}={value} must be {what} {low}..{high}")
+
+
 def record_from_dict(cls: type[T], values: Any, where: str) -> T:
     """Build the dataclass `cls` from plain JSON values; errors name the key `where`.
 
@@ -37,14 +50,13 @@ def record_from_dict(cls: type[T], values: Any, where: str) -> T:
     if not isinstance(values, Mapping):
         raise ModelFileError(f"{where}: expected an object, found {values!r}")
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(typing.cast("Any", cls))}
     for key in values:
-        if key not in fields:
-            raise ModelFileError(f"{where}: unknown key {key!r}; {_near(key, fields)}")
-    for name, field in fields.items():
-        optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
-        if name not in values and not optional:
-            raise ModelFileError(f"{where}: the key {name!r} is missing")
+        if key not in hints:
+            raise ModelFileError(f"{where}: unknown key {key!r}; {_near(key, hints)}")
+    for field in dataclasses.fields(typing.cast("Any", cls)):
+        needed = field.default is field.default_factory is dataclasses.MISSING
+        if needed and field.name not in values:
+            raise ModelFileError(f"{where}: the key {field.name!r} is missing")
     read = {name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()}
     try:
         return cls(**read)
@@ -54,14 +66,14 @@ def record_from_dict(cls: type[T], values: Any, where: str) -> T:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or (origin is typing.Literal and value in arguments):
+    if hint is Any:
         return value
     if origin is typing.Literal:
+        if value in arguments:
+            return value
         raise ModelFileError(f"{where}: {value!r} is unknown; {_near(value, arguments)}")
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _value(next(one for one in arguments if one is not type(None)), value, where)
+    if origin in (typing.Union, types.UnionType):  # only `X | None` is used
+        return None if value is None else _value(arguments[0], value, where)
     if dataclasses.is_dataclass(hint):
         return record_from_dict(typing.cast("type[Any]", hint), value, where)
     if origin is dict and isinstance(value, Mapping):
@@ -69,10 +81,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         hints = arguments[:1] * len(value) if arguments[1:] == (Ellipsis,) else arguments
         if len(hints) == len(value):
-            pairs = zip(hints, value, strict=True)
-            return tuple(
-                _value(one, v, f"{where}[{index}]") for index, (one, v) in enumerate(pairs)
-            )
+            numbered = enumerate(zip(hints, value, strict=True))
+            return tuple(_value(one, v, f"{where}[{index}]") for index, (one, v) in numbered)
     is_bool = isinstance(value, bool)
     if hint is float and isinstance(value, int | float) and not is_bool:
         return float(value)

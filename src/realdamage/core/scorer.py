@@ -3,7 +3,6 @@ by the same code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -34,28 +33,21 @@ class OnnxScorer:
     data: the ONNX file, as in TileScorer, with outputs `logit` and `evidence`.
     threads: by default the CPUs this process may use, at most 4; on the CPU this many runs of a few
         tiles go in parallel, which gives the same numbers as threads within each operator.
-    providers: execution providers, first choice first; the CPU by default.
+    device: "cpu" or "cuda".
 
-    Raises ModelFileError when it is not such a model, UsageError for an unknown provider.
+    Raises ModelFileError when it is not such a model; UsageError for a device that is unknown or
+    that this onnxruntime cannot use.
     """
 
-    def __init__(
-        self, data: bytes, *, threads: int | None = None, providers: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, data: bytes, *, threads: int | None = None, device: str = "cpu") -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads={threads} must be at least 1")
-        self._given = (data, threads, providers)
-        providers = list(providers or ["CPUExecutionProvider"])
-        available = onnxruntime.get_available_providers()
-        if absent := [name for name in providers if name not in available]:
-            raise UsageError(
-                f"this onnxruntime has no provider {absent[0]!r}; it has {', '.join(available)}"
-            )
+        self.data, self._given = data, (data, threads, device)
+        providers = _providers(device)
         options = onnxruntime.SessionOptions()
         self._threads = threads or min(available_processors(), 4)
-        # One large run keeps an accelerator busy; the threads then serve operators that it does not
-        # have.
-        on_cpu = providers == ["CPUExecutionProvider"]
+        # One large run keeps a GPU busy; the threads then serve operators that it does not have.
+        on_cpu = device == "cpu"
         self._runs = ThreadPoolExecutor(self._threads) if on_cpu else None
         options.intra_op_num_threads = 1 if on_cpu else self._threads
         options.inter_op_num_threads = 1
@@ -67,14 +59,21 @@ class OnnxScorer:
                 f"onnxruntime {onnxruntime.__version__} cannot load the graph ({error}); export it "
                 "again"
             ) from error
+        if providers[0] not in self._session.get_providers():  # onnxruntime falls back silently
+            raise UsageError(
+                f"device={device!r}: onnxruntime cannot start {providers[0]} here, so it would run "
+                "on the CPU. Check the driver (nvidia-smi) and that the installed CUDA and cuDNN "
+                f'are those onnxruntime {onnxruntime.__version__} needs, or use device="cpu"',
+                code="no_cuda",
+            )
         self._check_contract()
 
     def __getstate__(self) -> Any:
         return self._given
 
     def __setstate__(self, given: Any) -> None:
-        data, threads, providers = given
-        self.__init__(data, threads=threads, providers=providers)  # type: ignore[misc]
+        data, threads, device = given
+        self.__init__(data, threads=threads, device=device)  # type: ignore[misc]
 
     def __call__(self, tiles: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """See TileScorer. Raises ModelFileError when the graph does not take such tiles."""
@@ -105,6 +104,22 @@ class OnnxScorer:
                 f"evidence float32 [n, h, w]; found (type, rank) {inputs} -> {outputs}. Export it "
                 "again"
             )
+
+
+def _providers(device: str) -> list[str]:
+    """The execution providers of a device, first choice first."""
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if device != "cuda":
+        raise UsageError(f"device={device!r} is unknown; use 'cpu' or 'cuda'")
+    available = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in available:
+        raise UsageError(
+            f"device='cuda': this onnxruntime has no CUDA; it has {', '.join(available)}. Replace "
+            "it: pip uninstall onnxruntime, then pip install onnxruntime-gpu",
+            code="no_cuda",
+        )
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 def _even_parts(tiles: UInt8Array, threads: int) -> list[UInt8Array]:

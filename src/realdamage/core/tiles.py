@@ -1,13 +1,14 @@
-"""The pixel contract: the one way from a photo's bytes to the tiles that a network sees.
+"""The one way from a photo's bytes to the tiles that a network sees, in training and serving alike.
 
-Shared by training, evaluation and serving. All of it is uint8 RGB; the network normalises.
+All of it is uint8 RGB; the network normalises.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,7 @@ from realdamage.core.decode import (
 from realdamage.core.quality import PhotoQuality, file_jpeg_quality, measure_quality
 from realdamage.core.records import Record, require
 
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+_FILTERS = ("bilinear", "bicubic", "lanczos", "box", "hamming")
 _STRIPE = 256
 
 
@@ -55,21 +50,15 @@ class PixelSpec(Record):
     filter: str = "lanczos"
 
     def __post_init__(self) -> None:
-        tile, patch, overlap = self.tile, self.patch, self.overlap
+        patch = self.patch
         require(patch >= 1, f"PixelSpec: patch={patch} must be at least 1 pixel")
-        require(
-            tile >= 1 and tile % patch == 0,
-            f"PixelSpec: tile={tile} is not a positive multiple of patch={patch}",
-        )
-        require(
-            0 <= overlap < tile and overlap % patch == 0,
-            f"PixelSpec: overlap={overlap} must be a multiple of patch={patch} and below "
-            f"tile={tile}",
-        )
-        require(
-            self.max_side >= tile,
-            f"PixelSpec: max_side={self.max_side} is below tile={tile}; raise it",
-        )
+        for key, least, most in (("tile", patch, self.max_side), ("overlap", 0, self.tile - patch)):
+            value = getattr(self, key)
+            require(
+                least <= value <= most and value % patch == 0,
+                f"PixelSpec: {key}={value} must be a multiple of patch={patch} in {least}..{most} "
+                f"(max_side={self.max_side})",
+            )
         require(
             self.filter in _FILTERS,
             f"PixelSpec: filter={self.filter!r} is unknown; use one of {', '.join(_FILTERS)}",
@@ -86,6 +75,7 @@ class Photo:
     sha256: hex digest of the file's bytes; of shape and RGB for an array or a PIL image.
     upright: uint8 [height, width, 3], before that limit; None when `rgb` is.
     file_quality: quality by the JPEG file's own tables (`file_jpeg_quality`), None for other files.
+    path: of the file, when the photo was given by its path.
     """
 
     rgb: UInt8Array
@@ -95,6 +85,7 @@ class Photo:
     sha256: str
     upright: UInt8Array | None = None
     file_quality: float | None = None
+    path: Path | None = None
 
     @property
     def full(self) -> UInt8Array:
@@ -103,8 +94,7 @@ class Photo:
 
     @cached_property
     def quality(self) -> PhotoQuality:
-        """How much fine detail the photo has, before the limit. Measured on first use: training
-        does not need it."""
+        """How much fine detail the photo has, before the limit. Measured on first use."""
         return measure_quality(self.full, self.file_quality)
 
 
@@ -124,8 +114,7 @@ class Cover:
 def read_photo(
     source: PhotoSource, spec: PixelSpec, *, name: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Photo:
-    """Decode a photo (see `decode`) and limit its longer side to `spec.max_side`; errors call it
-    `name`."""
+    """Decode a photo and limit its longer side to `spec.max_side`; errors call it `name`."""
     contents = contents_of(source)
     rgb = decode_contents(contents, name or name_of(source), max_pixels)
     if isinstance(contents, bytes):
@@ -133,14 +122,14 @@ def read_photo(
     else:
         sha256 = hashlib.sha256(repr(rgb.shape).encode())
         sha256.update(np.ascontiguousarray(rgb).data)
-    return limited_photo(rgb, spec, sha256.hexdigest(), file_jpeg_quality(contents))
+    photo = limited_photo(rgb, spec, sha256.hexdigest(), file_jpeg_quality(contents))
+    return replace(photo, path=Path(source)) if isinstance(source, str | Path) else photo
 
 
 def limited_photo(
     rgb: UInt8Array, spec: PixelSpec, sha256: str, file_quality: float | None = None
 ) -> Photo:
-    """The photo of decoded pixels, uint8 [h, w, 3], with its longer side limited to
-    `spec.max_side`."""
+    """The photo of decoded pixels, uint8 [h, w, 3], limited to `spec.max_side`."""
     height, width = rgb.shape[:2]
     limited = limit_side(rgb, spec)
     scale = max(limited.shape[:2]) / max(height, width)
@@ -149,37 +138,33 @@ def limited_photo(
 
 
 def limit_side(rgb: UInt8Array, spec: PixelSpec) -> UInt8Array:
-    """Resize uint8 [h, w, 3] to a longer side of `spec.max_side`; a smaller photo is returned as
-    is."""
+    """Resize uint8 [h, w, 3] to a longer side of `spec.max_side`, or return it if it is smaller."""
     height, width = rgb.shape[:2]
     scale = spec.max_side / max(height, width)
     if scale >= 1:
         return rgb
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return _resize(rgb, size, _FILTERS[spec.filter])
+    return _resize(rgb, size, Image.Resampling[spec.filter.upper()])
 
 
 def _resize(rgb: UInt8Array, size: tuple[int, int], resampling: Image.Resampling) -> UInt8Array:
-    """Pillow's resize to (width, height), in stripes: rows first, then columns, as Pillow does it.
-
-    A large photo is then not copied whole into Pillow's own format.
-    """
+    """Pillow's resize to (width, height): rows, then columns, as Pillow does it, but in stripes, so
+    that a large photo is not copied whole into Pillow's own format."""
     width, height = size
     wide = np.empty((len(rgb), width, 3), dtype=np.uint8)
     for top in range(0, len(rgb), _STRIPE):
-        stripe = Image.fromarray(rgb[top : top + _STRIPE])
-        wide[top : top + _STRIPE] = np.asarray(stripe.resize((width, stripe.height), resampling))
+        rows = Image.fromarray(rgb[top : top + _STRIPE])
+        wide[top : top + _STRIPE] = np.asarray(rows.resize((width, rows.height), resampling))
     resized = np.empty((height, width, 3), dtype=np.uint8)
     for left in range(0, width, _STRIPE):
-        stripe = Image.fromarray(np.ascontiguousarray(wide[:, left : left + _STRIPE]))
-        columns = stripe.resize((stripe.width, height), resampling)
-        resized[:, left : left + _STRIPE] = np.asarray(columns)
+        columns = Image.fromarray(np.ascontiguousarray(wide[:, left : left + _STRIPE]))
+        small = columns.resize((columns.width, height), resampling)
+        resized[:, left : left + _STRIPE] = np.asarray(small)
     return resized
 
 
 def pad_to_patches(rgb: UInt8Array, spec: PixelSpec) -> UInt8Array:
-    """Reflect-pad uint8 [h, w, 3] on the right and bottom to whole patches and to at least one
-    tile."""
+    """Reflect-pad uint8 [h, w, 3] on the right and bottom to whole patches, at least one tile."""
     pads = [max(spec.tile, -(-side // spec.patch) * spec.patch) - side for side in rgb.shape[:2]]
     if pads == [0, 0]:
         return rgb
@@ -187,8 +172,7 @@ def pad_to_patches(rgb: UInt8Array, spec: PixelSpec) -> UInt8Array:
 
 
 def cover(rgb: UInt8Array, spec: PixelSpec) -> Cover:
-    """Cut uint8 [h, w, 3] into overlapping tiles at native resolution; the last row and column end
-    at the edge."""
+    """Cut uint8 [h, w, 3] into overlapping tiles; the last row and column end at the edge."""
     padded = pad_to_patches(rgb, spec)
     height, width = padded.shape[:2]
     origins = [(y, x) for y in _starts(height, spec) for x in _starts(width, spec)]

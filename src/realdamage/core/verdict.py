@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from realdamage.core.decode import Float32Array, PhotoSource, decode
+from realdamage.core.decode import Float32Array, PhotoSource, decode, read_file
 from realdamage.core.policy import Outcome
 from realdamage.core.quality import PhotoQuality
-from realdamage.errors import PhotoError, RealDamageError
+from realdamage.errors import PhotoError, RealDamageError, UsageError
+from realdamage.files import PICTURES, write_atomically
 from realdamage.phrases import Phrase, in_english, read_phrases
 
 # The columns of a predictions file (evaluate, predict, monitor), in this order.
@@ -48,14 +51,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is what it is: a stable code for programs and a sentence for people.
-
-    phrases: the parts of the sentence, for pages in other languages.
-    """
+    """Why a verdict is what it is: a stable code for programs, a sentence for people, and the
+    phrases that make it, for other languages."""
 
     code: str
     sentence: str
-    phrases: tuple[Phrase, ...] = ()
+    phrases: tuple[Phrase, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, code: str, *phrases: Phrase) -> Reason:
@@ -79,14 +80,13 @@ class Verdict:
 
     outcome: "real", "review" or "synthetic". score: a logit, higher is more synthetic.
     probability: of synthetic, in 0..1; None while the model is not calibrated.
-    heatmap: float32 [h, w] in 0..1, one value per patch; None when it was read from JSON without
-        it.
-    cell: side of a heat-map value in pixels of the upright photo; the last ones may reach beyond
-        it.
+    heatmap: float32 [h, w] in 0..1, one value per patch; None when its JSON had none.
+    cell: side of a heat-map value in pixels of the upright photo, which the last may exceed.
     regions: largest evidence first. reasons: may be empty.
     photo_sha256, graph_sha256: hex digests of the photo and of the network that judged it.
     width, height: of the upright photo, in pixels. quality: how much fine detail the photo has.
     hot_share: share of the heat map's values, in 0..1, that are 0.5 or more.
+    path: of the photo's file, when it was judged by its path; it does not travel as JSON.
     """
 
     outcome: Outcome
@@ -103,6 +103,7 @@ class Verdict:
     height: int
     quality: PhotoQuality
     hot_share: float
+    path: Path | None = None
 
     def __repr__(self) -> str:
         probability = "None" if self.probability is None else f"{self.probability:.3f}"
@@ -111,16 +112,61 @@ class Verdict:
             f"{len(self.regions)} regions, {self.width}x{self.height})"
         )
 
-    def overlay(self, photo: PhotoSource) -> Image.Image:
-        """The photo that was judged, with its heat map, boxed regions and a caption. Raises
-        PhotoError or UsageError."""
+    def overlay(self, photo: PhotoSource | None = None) -> Image.Image:
+        """The photo with its heat map, boxed regions and a caption.
+
+        photo: the one that was judged; may be left out when it was judged by its path.
+        Raises PhotoError when it cannot be read or has changed; UsageError without photo or heat
+        map.
+        """
         from realdamage.core.overlay import draw_overlay
 
+        if photo is None:
+            photo = self._photo_again()
         return draw_overlay(decode(photo), self)
+
+    def save(self, path: str | Path, photo: PhotoSource | None = None) -> None:
+        """Write the verdict to a file: as JSON (.json), or as the picture of `overlay` (.png, .jpg,
+        .webp).
+
+        photo: see `overlay`; JSON does without it. Raises UsageError on another ending.
+        """
+        from realdamage.core.overlay import picture_bytes
+
+        ending = Path(path).suffix.lower()
+        if ending == ".json":
+            write_atomically(path, f"{self.to_json()}\n".encode())
+        elif ending in PICTURES:
+            write_atomically(path, picture_bytes(self.overlay(photo), PICTURES[ending]))
+        else:
+            raise UsageError(
+                f"{path}: the name must end in .json, {', '.join(PICTURES)}; found "
+                f"{ending or 'none'}",
+                code="unknown_ending",
+            )
+
+    def _photo_again(self) -> bytes:
+        if self.path is None:
+            raise UsageError(
+                "a verdict does not keep the pixels of its photo: pass the photo that was judged",
+                code="no_photo",
+            )
+        data = read_file(self.path)
+        if hashlib.sha256(data).hexdigest() != self.photo_sha256:
+            raise PhotoError(f"{self.path}: has changed since it was judged; judge it again")
+        return data
+
+    @staticmethod
+    def json_schema() -> dict[str, Any]:
+        """The JSON schema (draft 2020-12) of `to_dict`."""
+        text = Path(__file__).with_name("verdict.schema.json").read_text("utf-8")
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     def to_dict(self, heatmap: bool = True) -> dict[str, Any]:
         """Plain JSON types; the heat map as an 8-bit PNG in base64, None without `heatmap`."""
         values = asdict(replace(self, heatmap=None, reasons=()))
+        del values["path"]
         values["regions"] = [{**one, "box": list(one["box"])} for one in values["regions"]]
         values["reasons"] = [reason.to_dict() for reason in self.reasons]
         if heatmap and self.heatmap is not None:
@@ -153,38 +199,36 @@ class Verdict:
             ) from error
 
     def to_row(self, file_name: str, ms: float) -> Mapping[str, Any]:
-        """A row of PREDICTION_COLUMNS and MEASURED_COLUMNS, without what only a manifest knows.
-
-        ms: milliseconds from the photo's bytes to the verdict.
-        """
-        detail = self.quality.fine_detail
-        return {
-            **_EMPTY_ROW,
-            "file_name": file_name,
-            "score": self.score,
-            "probability": "" if self.probability is None else self.probability,
-            "outcome": self.outcome,
-            "reasons": " ".join(reason.code for reason in self.reasons),
-            "width": self.width,
-            "height": self.height,
-            "ms": round(ms, 1),
-            "photo_sha256": self.photo_sha256,
-            "graph_sha256": self.graph_sha256,
-            "hot_share": self.hot_share,
-            "sharpness": self.quality.sharpness,
-            "compression": self.quality.compression,
-            "fine_detail": "" if detail is None else detail,
-        }
-
-
-_EMPTY_ROW: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUMNS), "")
+        """See `verdict_row`."""
+        return verdict_row(file_name, self, ms)
 
 
 def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mapping[str, Any]:
-    """`Verdict.to_row`; an unreadable photo has no score, and the reason `unreadable`."""
+    """A row of PREDICTION_COLUMNS and MEASURED_COLUMNS, without what only a manifest knows.
+
+    ms: milliseconds from the photo's bytes to the verdict. An unreadable photo has no score, and
+        the reason `unreadable`.
+    """
+    row: dict[str, Any] = dict.fromkeys((*PREDICTION_COLUMNS, *MEASURED_COLUMNS), "")
     if isinstance(found, PhotoError):
-        return {**_EMPTY_ROW, "file_name": file_name, "reasons": UNREADABLE}
-    return found.to_row(file_name, ms)
+        return row | {"file_name": file_name, "reasons": UNREADABLE}
+    detail = found.quality.fine_detail
+    return row | {
+        "file_name": file_name,
+        "score": found.score,
+        "probability": "" if found.probability is None else found.probability,
+        "outcome": found.outcome,
+        "reasons": " ".join(reason.code for reason in found.reasons),
+        "width": found.width,
+        "height": found.height,
+        "ms": round(ms, 1),
+        "photo_sha256": found.photo_sha256,
+        "graph_sha256": found.graph_sha256,
+        "hot_share": found.hot_share,
+        "sharpness": found.quality.sharpness,
+        "compression": found.quality.compression,
+        "fine_detail": "" if detail is None else detail,
+    }
 
 
 def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> tuple[Region, ...]:
@@ -194,8 +238,9 @@ def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> t
     """
     width, height = size
     areas = []
-    waiting = {(int(row), int(col)) for row, col in np.argwhere(heatmap >= HOT)}
-    for start in sorted(waiting):
+    hot = [(row, col) for row, col in np.argwhere(heatmap >= HOT).tolist()]
+    waiting = set(hot)
+    for start in hot:
         if start not in waiting:
             continue
         waiting.remove(start)
@@ -205,7 +250,7 @@ def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> t
                 if neighbour in waiting:
                     waiting.remove(neighbour)
                     area.append(neighbour)
-        areas.append(np.array(area, dtype=np.int64).T)
+        areas.append(np.array(area).T)
     areas.sort(key=lambda area: (-float(heatmap[area[0], area[1]].sum()), area[0][0], area[1][0]))
     return tuple(
         Region(

@@ -70,14 +70,10 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
     covered = _covered(source, warp, size)
     if covered.sum() < _LEAST_COVERED:
         return None
-    laid = np.asarray(
-        cv2.warpPerspective(
-            source, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        ),
-        np.uint8,
-    )
+    border = cv2.BORDER_REPLICATE
+    whole = cv2.warpPerspective(source, warp, size, flags=cv2.INTER_CUBIC, borderMode=border)
     given = grid.astype(np.float32)
-    toned = _in_tone(np.asarray(laid).astype(np.float32), given, covered)
+    toned = _in_tone(np.asarray(whole, np.float32), given, covered)
     sharp_claim, sharp_listing = _equally_sharp(given, toned, covered)
     refined = np.linalg.inv(to_grid) @ warp @ to_source
     overlap = float(_covered(source, warp, size, rim=0).mean())
@@ -136,14 +132,9 @@ def _track(
     points = cv2.goodFeaturesToTrack(start, _POINTS, 0.005, distance, mask=inner)
     if points is None or len(points) < 20:
         return failed
+    until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)
     found, status, _ = cv2.calcOpticalFlowPyrLK(
-        start,
-        greys[1],
-        points,
-        np.zeros_like(points),
-        winSize=_WINDOW,
-        maxLevel=1,
-        criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005),
+        start, greys[1], points, np.zeros_like(points), winSize=_WINDOW, maxLevel=1, criteria=until
     )
     source, target = points.reshape(-1, 2), found.reshape(-1, 2)
     near = (status.ravel() == 1) & (np.abs(target - source).max(axis=1) < 8)

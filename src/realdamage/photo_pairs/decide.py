@@ -33,8 +33,8 @@ MAP_SIDE = 512
 """Longer side of the change map, in pixels, at most."""
 MAX_CHANGES = 20
 
-# Chosen on half of the groups of tests/trials/listing_trial.py, reported on the other half:
-# copies lie far above, other shots of the same product far below.
+# Chosen on half of the groups of tests/trials/listing_trial.py, reported on the other half: copies
+# lie far above, other shots of the same product far below.
 MIN_FINE = 0.5
 MIN_AGREEMENT = 0.9
 MIN_OVERLAP = 0.25
@@ -81,34 +81,19 @@ class Comparison:
     """
 
     outcome: Outcome
-    inliers: int
-    matches: int
-    overlap: float
-    agreement: float
-    changed: float
-    changes: tuple[Change, ...]
-    change_map: Float32Array | None
-    homography: tuple[tuple[float, ...], ...] | None
-    reasons: tuple[Reason, ...]
-    claim_sha256: str
-    listing_sha256: str
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, claim: Photo, listing: Photo, outcome: Outcome, **found: Any) -> Comparison:
-        """The comparison of these photos; what `found` leaves out is 0, None or empty."""
-        values: dict[str, Any] = dict.fromkeys(("overlap", "agreement", "changed"), 0.0)
-        values |= {
-            "inliers": 0,
-            "matches": 0,
-            "changes": (),
-            "change_map": None,
-            "homography": None,
-        }
-        digests = {"claim_sha256": claim.sha256, "listing_sha256": listing.sha256}
-        size = {"width": claim.width, "height": claim.height}
-        return cls(outcome=outcome, **values | digests | size | found)
+    inliers: int = 0
+    matches: int = 0
+    overlap: float = 0.0
+    agreement: float = 0.0
+    changed: float = 0.0
+    changes: tuple[Change, ...] = ()
+    change_map: Float32Array | None = None
+    homography: tuple[tuple[float, ...], ...] | None = None
+    reasons: tuple[Reason, ...] = ()
+    claim_sha256: str = ""
+    listing_sha256: str = ""
+    width: int = 0
+    height: int = 0
 
     def to_dict(self, change_map: bool = True) -> dict[str, Any]:
         """Plain JSON types; the change map as an 8-bit PNG in base64, None without `change_map`."""
@@ -133,25 +118,14 @@ def compare(
     """
     ready = [_prepared(claim, "claim", max_pixels), _prepared(listing, "listing", max_pixels)]
     claimed, listed = (one.photo for one in ready)
-    if claimed.sha256 == listed.sha256:
-        return _identical(claimed)
-    match, plain = match_photos(*ready)
-    qualities = (photo.file_quality for photo in (claimed, listed))
-    shows_noise = all(quality is None or quality >= MIN_QUALITY for quality in qualities)
-    for homography in _alignments(match, *ready):
-        alignment = align(claimed.rgb, listed.rgb, homography)
-        if alignment is None:
-            continue
-        differences = find_differences(alignment)
-        objection = _why_not_same_capture(alignment, differences, shows_noise)
-        if match.homography is not None or not objection:
-            return _aligned(claimed, listed, match, alignment, differences, objection)
-    reason = Reason.of("too_little_texture", phrase("too_little_texture"))
-    if not plain:
-        said = phrase("no_alignment", matches=match.matches, inliers=match.inliers)
-        reason = Reason.of("no_alignment", said)
-    counts = {"inliers": match.inliers, "matches": match.matches}
-    return Comparison.of(claimed, listed, "unrelated", reasons=(reason,), **counts)
+    found = _compared(*ready)
+    return replace(
+        found,
+        claim_sha256=claimed.sha256,
+        listing_sha256=listed.sha256,
+        width=claimed.width,
+        height=claimed.height,
+    )
 
 
 def _prepared(source: PhotoSource | Prepared, role: Role, max_pixels: int) -> Prepared:
@@ -164,14 +138,36 @@ def _prepared(source: PhotoSource | Prepared, role: Role, max_pixels: int) -> Pr
     return source
 
 
+def _compared(claim: Prepared, listing: Prepared) -> Comparison:
+    photos = (claim.photo, listing.photo)
+    if photos[0].sha256 == photos[1].sha256:
+        return _identical(claim.photo)
+    match, plain = match_photos(claim, listing)
+    qualities = [photo.file_quality for photo in photos]
+    shows_noise = all(quality is None or quality >= MIN_QUALITY for quality in qualities)
+    for homography in _alignments(match, claim, listing):
+        alignment = align(claim.photo.rgb, listing.photo.rgb, homography)
+        if alignment is None:
+            continue
+        differences = find_differences(alignment)
+        objection = _why_not_same_capture(alignment, differences, shows_noise)
+        if match.homography is not None or not objection:
+            return _aligned(photos, match, alignment, differences, objection)
+    reason = Reason.of("too_little_texture", phrase("too_little_texture"))
+    if not plain:
+        said = phrase("no_alignment", matches=match.matches, inliers=match.inliers)
+        reason = Reason.of("no_alignment", said)
+    return Comparison("unrelated", match.inliers, match.matches, reasons=(reason,))
+
+
 def _alignments(match: Match, claim: Prepared, listing: Prepared) -> Iterator[Matrix]:
     """Homographies to try, pixels of the listing photo to pixels of the claim photo: the one of the
     features; without one, the whole frame, as is and mirrored: a plain photo may have been saved
     again."""
     given, wanted = (_size(one.photo.rgb) for one in (listing, claim))
     if match.homography is not None:
-        down = scaling(given, _limited(given))
-        yield scaling(_limited(wanted), wanted) @ match.homography @ down
+        down = scaling(given, _limited(given, FEATURE_SIDE))
+        yield scaling(_limited(wanted, FEATURE_SIDE), wanted) @ match.homography @ down
         return
     ratios = [width / height for width, height in (given, wanted)]
     if abs(math.log(ratios[0] / ratios[1])) < _SAME_FRAME:
@@ -200,7 +196,7 @@ def _size(rgb: UInt8Array) -> tuple[int, int]:
     return rgb.shape[1], rgb.shape[0]
 
 
-def _limited(size: tuple[int, int], side: int = FEATURE_SIDE) -> tuple[int, int]:
+def _limited(size: tuple[int, int], side: int) -> tuple[int, int]:
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -231,13 +227,13 @@ def _why_not_same_capture(
 
 
 def _aligned(
-    claim: Photo,
-    listing: Photo,
+    photos: tuple[Photo, Photo],
     match: Match,
     alignment: Alignment,
     found: Differences,
     objection: Phrase | None,
 ) -> Comparison:
+    claim, listing = photos
     changes: tuple[Change, ...] = ()
     agreement = found.agreement
     if objection is None:
@@ -254,9 +250,7 @@ def _aligned(
     homography = scaling(_size(claim.rgb), full) @ alignment.homography
     homography = homography @ scaling(listed, _size(listing.rgb))
     homography = homography / homography[2, 2]
-    return Comparison.of(
-        claim,
-        listing,
+    return Comparison(
         "same_capture" if objection is None else "same_object",
         inliers=match.inliers,
         matches=match.matches,
@@ -302,17 +296,16 @@ def _change_map(full: tuple[int, int], strength: Float32Array) -> Float32Array:
     size = _limited(full, MAP_SIDE)
     # 0.5 is the tolerance. The median removes single pixels, the dilation keeps a hairline visible.
     calm = cv2.medianBlur(np.clip(strength / 2, 0, 1).astype(np.float32), 3)
+    interpolation = cv2.INTER_LINEAR
     if strength.shape[1] > size[0]:
         calm = cv2.dilate(calm, np.ones((3, 3), np.uint8))
-        return np.asarray(cv2.resize(calm, size, interpolation=cv2.INTER_AREA), np.float32)
-    return np.asarray(cv2.resize(calm, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        interpolation = cv2.INTER_AREA
+    return np.asarray(cv2.resize(calm, size, interpolation=interpolation), np.float32)
 
 
 def _identical(photo: Photo) -> Comparison:
     width, height = _limited((photo.width, photo.height), MAP_SIDE)
-    return Comparison.of(
-        photo,
-        photo,
+    return Comparison(
         "same_capture",
         overlap=1.0,
         agreement=1.0,

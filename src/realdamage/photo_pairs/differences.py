@@ -75,14 +75,13 @@ def find_differences(alignment: Alignment) -> Differences:
     outside = covered & (areas == 0)
     agreement = float((strength[outside] <= 1).mean()) if outside.any() else 0.0
     textured, fine = _fine_agreement(claim[..., 0], listing[..., 0], covered)
-    total = max(1, int(covered.sum()))
     return Differences(
         strength=strength,
         levels=levels,
         areas=areas,
         boxes=boxes,
         agreement=agreement,
-        changed=float((areas > 0).sum() / total),
+        changed=float((areas > 0).sum() / max(1, int(covered.sum()))),
         textured=textured,
         fine=fine,
         noise_differs=_noise_differs(claim[..., 0], listing[..., 0], outside),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from realdamage.core.decode import Float32Array, UInt8Array
-from realdamage.core.overlay import Font, draw_boxes, with_caption
+from realdamage.core.overlay import draw_boxes, fitting_font, with_caption
 from realdamage.photo_pairs.decide import Comparison
 
 PAIR_SIDE = 900
 """Longest side of either photo, in pixels."""
 _GAP = 12
 _STRENGTH = 0.6
-_SMALLEST_FONT = 9.0
 _HEAT = np.array([255, 0, 60], np.float32)
 _BOX, _OUTLINE = (0, 190, 255), (60, 160, 60)
 _COLOURS = {"same_capture": (165, 20, 40), "same_object": (150, 95, 0), "unrelated": (70, 70, 70)}
@@ -40,12 +39,12 @@ def draw_comparison(
     picture = Image.new("RGB", (listing.width + _GAP + claim.width, height), (245, 245, 245))
     picture.paste(listing, (0, 0))
     picture.paste(claim, (listing.width + _GAP, 0))
-    text, font = _fitting(_caption(comparison), picture.width - 12, 0.6 * caption)
+    text = _caption(comparison)
+    font = fitting_font(text, picture.width - 12, caption)
     return with_caption(picture, text, font, caption, _COLOURS[comparison.outcome])
 
 
-def _caption(comparison: Comparison) -> list[str]:
-    """Parts of the line below, the most important first."""
+def _caption(comparison: Comparison) -> str:
     parts = [comparison.outcome.replace("_", " ")]
     count = len(comparison.changes)
     if comparison.outcome == "same_capture" and count:
@@ -54,19 +53,7 @@ def _caption(comparison: Comparison) -> list[str]:
         parts.append("unchanged")
     if comparison.outcome != "unrelated":
         parts.append(f"overlap {comparison.overlap:.0%}")
-    return [*parts, "left: listing photo, right: claim photo"]
-
-
-def _fitting(parts: list[str], width: int, size: float) -> tuple[str, Font]:
-    """As many parts as fit into `width` pixels, in a font between `_SMALLEST_FONT` and `size`."""
-    for count in range(len(parts), 0, -1):
-        text, tried = " | ".join(parts[:count]), size
-        while tried >= _SMALLEST_FONT:
-            font = ImageFont.load_default(tried)
-            if font.getlength(text) <= width:
-                return text, font
-            tried *= 0.94
-    return parts[0], ImageFont.load_default(_SMALLEST_FONT)
+    return " | ".join([*parts, "left: listing photo, right: claim photo"])
 
 
 def _small(rgb: UInt8Array) -> Image.Image:

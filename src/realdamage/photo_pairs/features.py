@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,20 +38,18 @@ _MAX_STRETCH = 3.0  # ratio of the scales along two directions, and of the scale
 _PLENTY = 60  # inliers from which the mirror image is not tried
 
 
-@dataclass(frozen=True)
-class Features:
+class Features(NamedTuple):
     """points: float32 [n, 2], (x, y). descriptors: float32 [n, 128], of unit length."""
 
     points: Float32Array
     descriptors: Float32Array
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """How two photos align. inliers, matches: see `Comparison`.
 
-    homography: 3x3, listing photo to claim photo at the scales of the features; None if
-        unbelievable.
+    homography: 3x3, listing photo to claim photo at the scales of the features; None if no camera
+        could have made it.
     """
 
     homography: Matrix | None
@@ -186,7 +184,7 @@ def is_believable(homography: Matrix, source: Float32Array) -> bool:
     edges = np.roll(quad, -1, axis=0) - quad
     following = np.roll(edges, -1, axis=0)
     if not (edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0] > 0).all():
-        return False
+        return False  # mirrored or folded
     scales = []
     for point in (*corners, corners.mean(axis=0)):
         large, small = np.linalg.svd(jacobian(homography, point), compute_uv=False)

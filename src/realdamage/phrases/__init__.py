@@ -2,8 +2,8 @@
 fill in too.
 
 A sentence is one phrase or several. It travels as English text together with its phrases. `en.json`
-and `zh.json` hold the same names; the review page reads `zh.json`. A phrase says what photos and
-files show, never what a person did. One that ends a sentence has its full stop.
+and `zh.json` hold the same names; the review page loads `zh.json` from the service. A phrase says
+what photos and files show, never what a person did. One that ends a sentence has its full stop.
 """
 
 from __future__ import annotations

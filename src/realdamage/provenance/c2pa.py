@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realdamage.errors import MissingExtraError, RealDamageError, UsageError
+from realdamage.errors import MissingExtraError, UsageError
 from realdamage.phrases import Phrase, phrase
 from realdamage.provenance.containers import Blocks, clean
 from realdamage.provenance.precedence import (
@@ -31,24 +31,18 @@ from realdamage.provenance.precedence import (
 )
 
 MAX_BYTES = 1 << 20
-"""Of a trust list: C2PA's own has 27 KB, and the library reads the list again for each signed
-photo."""
+"""Of a trust list. C2PA's own has 27 KB, and the library reads the list again for each photo."""
 _CERTIFICATE = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]{1,10} )?CERTIFICATE)-----(.*?)(?:-----END \1-----|\Z)", re.DOTALL
 )
 _EXPECTED = (
-    "expected certificates of authorities in PEM (-----BEGIN CERTIFICATE-----), as C2PA publishes "
-    "its trust list; DER becomes PEM with: openssl x509 -inform der -in FILE -out anchors.pem"
+    "expected certificates of authorities in PEM, as C2PA publishes its trust list; to convert "
+    "DER: openssl x509 -inform der -in FILE -out anchors.pem"
 )
 _VERIFY = {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_reading": True}
-# What a signer's certificate must be for: e-mail, documents, Microsoft's and C2PA's own purpose. By
-# default the library accepts e-mail only, and so nobody who signs under C2PA's trust list.
-_PURPOSES = (
-    "1.3.6.1.5.5.7.3.4",
-    "1.3.6.1.5.5.7.3.36",
-    "1.3.6.1.4.1.311.76.59.1.9",
-    "1.3.6.1.4.1.62558.2.1",
-)
+# What a signer's certificate may be for: e-mail, documents, Microsoft's and C2PA's own purpose. By
+# default the library accepts e-mail only.
+_PURPOSES = "1.3.6.1.5.5.7.3.4 1.3.6.1.5.5.7.3.36 1.3.6.1.4.1.311.76.59.1.9 1.3.6.1.4.1.62558.2.1"
 _MIMES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WebP", "TIFF", "HEIC", "AVIF")}
 _MIMES["GIF"] = "image/gif"
 _MAX_MANIFESTS = 50
@@ -85,10 +79,7 @@ class TrustAnchors:
     def read(cls, path: str | Path) -> TrustAnchors:
         """Read a PEM bundle; text between the certificates is ignored.
 
-        OpenSSL reads each certificate first, since the C2PA library skips broken ones without a
-        message.
-        Raises UsageError for a wrong file, MissingExtraError without c2pa-python, and
-        RealDamageError when the installed version ignores such a list.
+        Raises UsageError for a wrong file, MissingExtraError without c2pa-python.
         """
         data = _read_list(Path(path))
         found = [body for _, body in _CERTIFICATE.findall(data)]
@@ -97,6 +88,7 @@ class TrustAnchors:
                 f"{path}: contains no certificate, it begins with {data[:16]!r}; {_EXPECTED}",
                 code="no_certificate",
             )
+        # OpenSSL reads each certificate: the C2PA library skips broken ones without a message.
         store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for number, body in enumerate(found, start=1):
             try:
@@ -113,13 +105,19 @@ class TrustAnchors:
         others = store.cert_store_stats()["x509"] - len(authorities)
         if not authorities:
             raise UsageError(
-                f"{path}: {others} certificate{'s' * (others != 1)}, none of an authority; give "
-                "those of the "
+                f"{path}: none of the {others} certificates is an authority's; list the "
                 "authorities that issued the signers' certificates",
                 code="no_authority",
             )
         pem = "".join(ssl.DER_cert_to_PEM_cert(der) for der in authorities)
-        _check_library(path, pem)
+        try:
+            c2pa = importlib.import_module("c2pa")
+        except (ImportError, OSError):
+            raise MissingExtraError("a list of trust anchors", "claims", "c2pa-python") from None
+        try:
+            c2pa.Settings.from_dict({"trust": {"trust_anchors": pem}})
+        except c2pa.C2paError as error:
+            raise UsageError(f"{path}: c2pa-python refuses these certificates: {error}") from error
         return cls(pem, hashlib.sha256(data).hexdigest(), len(authorities), others)
 
 
@@ -138,27 +136,6 @@ def _read_list(path: Path) -> bytes:
     return data
 
 
-def _check_library(path: str | Path, pem: str) -> None:
-    """Raises unless the installed c2pa-python accepts this list and refuses a wrong one."""
-    try:
-        c2pa = importlib.import_module("c2pa")
-    except (ImportError, OSError):
-        raise MissingExtraError("a list of trust anchors", "claims", "c2pa-python") from None
-    try:
-        c2pa.Settings.from_dict({"trust": {"trust_anchors": pem}})
-    except c2pa.C2paError as error:
-        raise UsageError(f"{path}: c2pa-python refuses these certificates: {error}") from error
-    try:
-        c2pa.Settings.from_dict({"trust": {"trust_anchors": "no certificate"}})
-    except c2pa.C2paError:
-        return
-    raise RealDamageError(
-        f"{path}: the installed c2pa-python ignores trust anchors, so it would trust nobody: "
-        'pip install "c2pa-python==0.38.1"',
-        code="c2pa_version",
-    )
-
-
 def read_credentials(
     data: bytes, blocks: Blocks, anchors: TrustAnchors | None = None
 ) -> list[Finding]:
@@ -171,7 +148,7 @@ def read_credentials(
     settings: dict[str, Any] = {"verify": dict(_VERIFY)}
     if anchors is not None:
         settings["verify"]["verify_trust"] = True
-        purposes = "\n".join(_PURPOSES)
+        purposes = _PURPOSES.replace(" ", "\n")
         settings["trust"] = {"trust_anchors": anchors.pem, "trust_config": purposes}
     mime = _MIMES.get(blocks.container)
     try:
@@ -207,7 +184,7 @@ def judge_store(store: Any, blocks: Blocks, *, listed: bool = False) -> Finding 
     intact = store.get("validation_state") in ("Valid", "Trusted") or (bound and not broken)
     distrusted = any(code.startswith(_UNDOES_TRUST) for code in failures)
     trusted = "signingCredential.trusted" in successes and not distrusted
-    declares, fields = _declared(active, manifests)
+    declares, declaration = _declared(active, manifests)
     signature = _mapping(active.get("signature_info"))
     signer = clean(signature.get("issuer") or signature.get("common_name") or "")
     fields = {
@@ -215,11 +192,13 @@ def judge_store(store: Any, blocks: Blocks, *, listed: bool = False) -> Finding 
         "claim_generator": clean(_generator(active)),
         "validation": ("trusted" if trusted else "untrusted") if intact else "invalid",
         "failures": clean(_joined(failures)),
-        **fields,
+        **declaration,
     }
     fields = {key: value for key, value in fields.items() if value}
-    signed = phrase("c2pa_signed", signer=signer) if signer else phrase("c2pa_unsigned")
-    note = phrase("c2pa_note_signed", signer=signer) if signer else phrase("c2pa_note_unsigned")
+    signed, note = phrase("c2pa_unsigned"), phrase("c2pa_note_unsigned")
+    if signer:
+        signed = phrase("c2pa_signed", signer=signer)
+        note = phrase("c2pa_note_signed", signer=signer)
     if not intact:
         why = phrase("c2pa_unbound")
         if broken:

@@ -41,8 +41,7 @@ Kind: TypeAlias = Literal["xmp", "exif", "iim", "text", "segment"]
 
 @dataclass(frozen=True)
 class Block:
-    """An XMP packet, a TIFF structure (EXIF), an IPTC-IIM block, a text with its keyword, or a JPEG
-    segment."""
+    """A piece of metadata, and where it lies in the file. keyword: of a PNG text."""
 
     kind: Kind
     data: bytes
@@ -52,10 +51,10 @@ class Block:
 
 @dataclass
 class Blocks:
-    """What was found in one file so far. total, inflated: bytes of the blocks, and decompressed
-    bytes.
+    """What was found in one file so far.
 
     container: JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, JPEG 2000, BMP or "".
+    total, inflated: bytes of the blocks, and decompressed bytes.
     """
 
     container: str = ""
@@ -69,7 +68,7 @@ class Blocks:
         """Keep a block unless it is too large, one too many, or a repetition."""
         full = self.total + len(data) > MAX_TOTAL or len(self.found) >= MAX_BLOCKS
         if full or len(data) > MAX_BLOCK:
-            self.limit(phrase("about", name=where), phrase("too_many_bytes", size=len(data)))
+            self.limit(phrase("too_many_bytes", size=len(data)), where)
             return
         recent = [(block.data, block.keyword) for block in self.found[-8:]]
         if data and (data, keyword) not in recent:
@@ -77,34 +76,37 @@ class Blocks:
             self.found.append(Block(kind, data, where, keyword))
 
     def inflate(self, data: bytes, where: str) -> bytes:
-        """Decompress zlib data; empty, with a note, when it is broken or exceeds the limits of one
-        block and of one file."""
+        """Decompress zlib data; empty, with a note, when it is broken or too large."""
         room = min(MAX_BLOCK, MAX_TOTAL - self.inflated)
         decompressor = zlib.decompressobj()
         try:
             text = decompressor.decompress(data, room) if room > 0 else b""
         except zlib.error:
-            self.broken(phrase("about", name=where), phrase("text_damaged"))
+            self.broken(phrase("text_damaged"), where)
             return b""
         self.inflated += len(text)
         if room <= 0 or (not decompressor.eof and decompressor.unconsumed_tail):
-            self.limit(phrase("about", name=where), phrase("grows_too_large", size=max(room, 0)))
+            self.limit(phrase("grows_too_large", size=max(room, 0)), where)
             return b""
         return text
 
-    def limit(self, *phrases: Phrase) -> None:
+    def limit(self, said: Phrase, where: str = "") -> None:
         """Note that something was left out for its size or number."""
-        self.note("metadata_limit", *phrases)
+        self.note("metadata_limit", *_about(where), said)
 
-    def broken(self, *phrases: Phrase) -> None:
+    def broken(self, said: Phrase, where: str = "") -> None:
         """Note that something could not be understood."""
-        self.note("broken_metadata", *phrases)
+        self.note("broken_metadata", *_about(where), said)
 
     def note(self, code: str, *phrases: Phrase) -> None:
         """Keep a note, each once, the first 20."""
         reason = Reason.of(code, *phrases)
         if reason not in self.notes and len(self.notes) < MAX_NOTES:
             self.notes.append(reason)
+
+
+def _about(where: str) -> list[Phrase]:
+    return [phrase("about", name=where)] if where else []
 
 
 def clean(value: object, limit: int = MAX_FIELD) -> str:
@@ -214,9 +216,8 @@ class _Jpeg:
         for key, pieces in self.xmp.items():
             total = int.from_bytes(key[32:], "big")
             where = f"extended XMP in {len(pieces)} APP1 segments"
-            about = phrase("about", name=where)
             if total > MAX_BLOCK:
-                self.blocks.limit(about, phrase("too_many_bytes", size=total))
+                self.blocks.limit(phrase("too_many_bytes", size=total), where)
                 continue
             packet = bytearray()
             for offset, piece in sorted(pieces.items()):
@@ -226,19 +227,19 @@ class _Jpeg:
             if len(packet) == total:
                 self.blocks.add("xmp", bytes(packet), where)
             else:
-                self.blocks.broken(about, phrase("bytes_missing", there=len(packet), size=total))
+                missing = phrase("bytes_missing", there=len(packet), size=total)
+                self.blocks.broken(missing, where)
 
     def _assemble_photoshop(self) -> None:
         where = f"IPTC-IIM, APP13 at byte {self.photoshop_at}"
-        about = phrase("about", name=where)
         if (total := sum(map(len, self.photoshop))) > MAX_TOTAL:
-            self.blocks.limit(about, phrase("too_many_bytes", size=total))
+            self.blocks.limit(phrase("too_many_bytes", size=total), where)
             return
         found, unread_from = find_iim(b"".join(self.photoshop))
         for block in found:
             self.blocks.add("iim", block, where)
         if unread_from >= 0:
-            self.blocks.broken(about, phrase("unread_from", position=unread_from))
+            self.blocks.broken(phrase("unread_from", position=unread_from), where)
 
 
 def _walk_png(data: bytes, blocks: Blocks) -> None:
@@ -290,7 +291,7 @@ def _raw_profile(name: str, text: bytes, where: str, blocks: Blocks) -> None:
     try:
         profile = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
     except ValueError:
-        blocks.broken(phrase("about", name=where), phrase("not_hexadecimal"))
+        blocks.broken(phrase("not_hexadecimal"), where)
         return
     if name == "xmp" or profile.startswith(_XMP):
         blocks.add("xmp", profile.removeprefix(_XMP), where)

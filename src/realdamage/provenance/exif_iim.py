@@ -1,9 +1,7 @@
 """Reads the few fields of EXIF and IPTC-IIM that say where a picture comes from.
 
-Pillow reads every EXIF entry. Here a directory has at most 1000 and only known ones are read, so
-entries that all point to the whole block cost nothing.
-
-https://iptc.org/std/IIM/4.2/specification/IIMV4.2.pdf, and Adobe's Photoshop File Formats.
+Not with Pillow, which reads every entry: here entries that all point to the whole block cost
+nothing. https://iptc.org/std/IIM/4.2/specification/IIMV4.2.pdf, Adobe's Photoshop File Formats.
 """
 
 from __future__ import annotations
@@ -33,8 +31,8 @@ _TEXTS = {
 _XMP, _EXIF_DIRECTORY, _GPS_DIRECTORY, _USER_COMMENT, _XP = 0x02BC, 0x8769, 0x8825, 0x9286, 0x9C9B
 _THUMBNAIL, _THUMBNAIL_LENGTH, _CREDENTIALS = 0x0201, 0x0202, 0xCD41
 _LATITUDE, _LONGITUDE = 2, 4
-_KNOWN = {*_TEXTS, _XMP, _EXIF_DIRECTORY, _GPS_DIRECTORY, _THUMBNAIL, _THUMBNAIL_LENGTH}
-_KNOWN |= {_CREDENTIALS, _LATITUDE, _LONGITUDE}
+_POINTERS = {_XMP, _EXIF_DIRECTORY, _GPS_DIRECTORY, _THUMBNAIL, _THUMBNAIL_LENGTH, _CREDENTIALS}
+_KNOWN = {*_TEXTS, *_POINTERS, _LATITUDE, _LONGITUDE}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
 _MAX_ENTRIES = 1000
 _TIME = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d:\d\d:\d\d)")

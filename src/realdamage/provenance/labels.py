@@ -8,11 +8,11 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from realdamage.phrases import Phrase, phrase
 from realdamage.provenance.containers import clean
-from realdamage.provenance.precedence import Declared
+from realdamage.provenance.precedence import Declared, Finding
 
 FIELDS = (
     *("Label", "ContentProducer", "ProduceID", "ReservedCode1"),
@@ -48,24 +48,22 @@ _OTHER_KEYWORDS = {
 }
 
 
-class Recipe(NamedTuple):
-    """A generator's parameters: the finding's form, what it declares, fields, and sentence."""
-
-    form: str
-    declares: Declared
-    fields: dict[str, str]
-    said: Phrase
-
-
 def find_label(text: str) -> dict[str, str] | None:
     """The fields of a label in `text`, or None: as JSON, with or without an outer "AIGC", escaped
     for XML up to twice, as a string inside JSON, or as the bare word AIGC followed by its JSON."""
     return _fields_of(text, (*FIELDS, *SERVICE_FIELDS))
 
 
-def find_platform_label(text: str) -> dict[str, str] | None:
-    """A ByteDance app's own label with its value; it is not a label of the standard."""
-    return _fields_of(text, _PLATFORM_KEYS) if "aigc_" in text else None
+def find_platform_label(text: str, where: str) -> Finding | None:
+    """A ByteDance app's own label, which declares at most "possible": its values are not
+    documented."""
+    fields = _fields_of(text, _PLATFORM_KEYS) if "aigc_" in text else None
+    if fields is None:
+        return None
+    declares: Declared = "none" if set(fields.values()) <= {"0", "", "None"} else "ai_possible"
+    told = ", ".join(f"{key}={value}" for key, value in fields.items())
+    said = [phrase("platform_label", told=told)]
+    return Finding.of("platform_label", declares, where, fields, said)
 
 
 def judge_label(fields: dict[str, str]) -> tuple[Declared, list[Phrase], bool]:
@@ -84,35 +82,29 @@ def judge_label(fields: dict[str, str]) -> tuple[Declared, list[Phrase], bool]:
     return declared, [phrase("label"), said, *producer, phrase("full_stop")], clear
 
 
-def judge_platform_label(fields: dict[str, str]) -> tuple[Declared, Phrase]:
-    """What a platform's label declares: at most "possible", as its values are not documented."""
-    told = ", ".join(f"{key}={value}" for key, value in fields.items())
-    says_nothing = set(fields.values()) <= {"0", "", "None"}
-    return "none" if says_nothing else "ai_possible", phrase("platform_label", told=told)
+def find_recipe(text: str, where: str, keyword: str = "") -> Finding | None:
+    """A generator's parameters in `text`, or None. keyword: of the PNG text, or "" elsewhere.
 
-
-def find_recipe(text: str, keyword: str = "") -> Recipe | None:
-    """The recipe in `text`, or None. keyword: of the PNG text, or "" elsewhere.
-
-    It must look like one: parameters with steps and a sampler, a graph whose nodes have a type.
+    It must look like them: steps and a sampler, or a graph whose nodes have a type.
     """
     if keyword in _OTHER_KEYWORDS and _parse_object(text) is not None:
-        program = _OTHER_KEYWORDS[keyword]
-        said = phrase("recipe_program", program=program)
-        return Recipe("png_parameters", "ai_generated", {"program": program}, said)
+        fields = {"program": _OTHER_KEYWORDS[keyword]}
+        said = [phrase("recipe_program", **fields)]
+        return Finding.of("png_parameters", "ai_generated", where, fields, said)
     end = text[-20_000:]
     if _STEPS.search(end) and _SAMPLER.search(end):
         fields = {name: clean(value) for name, value in _PARAMETERS.findall(end)}
-        if _EDITS.search(end):
-            return Recipe("png_parameters", "ai_edited", fields, phrase("recipe_edit_run"))
-        return Recipe("png_parameters", "ai_generated", fields, phrase("recipe_run"))
+        edits = _EDITS.search(end) is not None
+        said = [phrase("recipe_edit_run" if edits else "recipe_run")]
+        declares: Declared = "ai_edited" if edits else "ai_generated"
+        return Finding.of("png_parameters", declares, where, fields, said)
     prefix = _GRAPH.match(text)
     if prefix or keyword.lower() == "workflow" or "class_type" in text[:_MAX_GRAPH]:
-        return _comfyui(text[prefix.end() :] if prefix else text)
+        return _comfyui(text[prefix.end() :] if prefix else text, where)
     return None
 
 
-def _comfyui(text: str) -> Recipe | None:
+def _comfyui(text: str, where: str) -> Finding | None:
     if len(text) > _MAX_GRAPH:
         return None
     try:
@@ -123,11 +115,13 @@ def _comfyui(text: str) -> Recipe | None:
     if not kinds:
         return None
     fields = {"nodes": str(len(kinds)), "types": clean(", ".join(sorted(set(kinds))))}
+    declares: Declared = "ai_generated"
+    said = phrase("comfyui_generates")
     if not any("sampler" in kind.lower() for kind in kinds):
-        return Recipe("comfyui", "ai_possible", fields, phrase("comfyui_unknown"))
-    if any(kind.lower().startswith("loadimage") for kind in kinds):
-        return Recipe("comfyui", "ai_edited", fields, phrase("comfyui_edits"))
-    return Recipe("comfyui", "ai_generated", fields, phrase("comfyui_generates"))
+        declares, said = "ai_possible", phrase("comfyui_unknown")
+    elif any(kind.lower().startswith("loadimage") for kind in kinds):
+        declares, said = "ai_edited", phrase("comfyui_edits")
+    return Finding.of("comfyui", declares, where, fields, [said])
 
 
 def _node_types(graph: Any) -> list[str]:

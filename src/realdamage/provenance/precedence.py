@@ -13,6 +13,7 @@ from realdamage.phrases import Phrase, in_english, phrase
 # "none" proves nothing: most chats drop metadata, and anyone can remove them.
 Declared: TypeAlias = Literal["ai_generated", "ai_edited", "ai_possible", "ai_suspected", "none"]
 ThumbnailState: TypeAlias = Literal["none", "matches", "differs"]
+Said: TypeAlias = Sequence[Phrase]
 
 _FIRM = ("ai_generated", "ai_edited")
 _STRENGTH = (*_FIRM, "ai_possible", "ai_suspected", "none")
@@ -61,12 +62,7 @@ class Finding:
 
     @classmethod
     def of(
-        cls,
-        form: str,
-        declares: Declared,
-        where: str,
-        fields: dict[str, str],
-        phrases: Sequence[Phrase],
+        cls, form: str, declares: Declared, where: str, fields: dict[str, str], phrases: Said
     ) -> Finding:
         """A finding whose sentence is these phrases in English."""
         return cls(form, declares, where, fields, in_english(phrases), tuple(phrases))
@@ -96,9 +92,7 @@ class CameraFacts:
 class Provenance:
     """All that a file says about its origin. findings: in the order of `in_order`.
 
-    notes: limits of the reading (broken_metadata, metadata_limit, file_cut_off, not_a_photo,
-        c2pa_unavailable, c2pa_invalid, c2pa_untrusted, c2pa_remote, declarations_conflict,
-        label_unclear, thumbnail_differs, absence_proves_nothing).
+    notes: limits of the reading, and contradictions.
     trust_anchors_sha256: of the list of authorities that signers were checked against, or "".
     """
 
@@ -146,12 +140,11 @@ def conflicts(ordered: Sequence[Finding]) -> list[Reason]:
     if not ordered or ordered[0].declares == "none":
         return []
     first = ordered[0]
-    notes: list[Phrase] = []
+    notes: dict[Phrase, None] = {}  # each once, in order
     for other in ordered[1:]:
         if other.declares == "none" and other.fields.get("digital_source_type") in CAPTURES:
-            notes.append(phrase("yet_camera", form=other.form))
+            notes[phrase("yet_camera", form=other.form)] = None
         elif {first.declares, other.declares} == set(_FIRM):
-            notes.append(phrase(f"yet_{other.declares}", form=other.form))
+            notes[phrase(f"yet_{other.declares}", form=other.form)] = None
     declares = phrase(f"first_{first.declares}", form=first.form)
-    distinct = [note for index, note in enumerate(notes) if note not in notes[:index]]
-    return [Reason.of("declarations_conflict", declares, note) for note in distinct]
+    return [Reason.of("declarations_conflict", declares, note) for note in notes]

@@ -21,7 +21,6 @@ from realdamage.provenance.labels import (
     find_platform_label,
     find_recipe,
     judge_label,
-    judge_platform_label,
 )
 from realdamage.provenance.precedence import (
     CAPTURES,
@@ -46,13 +45,14 @@ from realdamage.provenance.xmp import (
 
 ABSENCE = ENGLISH["absence"]
 _MAX_FINDINGS = 50
-# Fields that name the software, or whom to credit; of XMP by the local name, since prefixes vary.
-_XMP_SOFTWARE = ("CreatorTool", "Software", "softwareAgent", "AISystemUsed")
-_XMP_AUTHOR = ("Credit", "Source", "Make", "Model", "Artist", "creator")
+# Fields that name the software, or whom to credit, in any kind of block; in lower case. Of XMP the
+# local name, since prefixes vary.
+_SOFTWARE = frozenset(
+    {"software", "generator", "creator tool", "creatortool", "softwareagent", "aisystemused"}
+    | {"originatingprogram", "programversion"}
+)
+_AUTHOR = frozenset({"artist", "author", "by-line", "creator", "credit", "make", "model", "source"})
 _XMP_TEXT = ("description", "UserComment", "ImageDescription", "parameters")
-_IIM_SOFTWARE, _IIM_AUTHOR = ("OriginatingProgram", "ProgramVersion"), ("By-line", "Credit")
-_TEXT_SOFTWARE = ("software", "generator", "creator tool", "creatortool")
-_TEXT_AUTHOR = ("source", "author", "artist", "make", "model")
 _IPTC_AI = ("AISystemUsed", "AISystemVersionUsed", "AIPromptInformation", "AIPromptWriterName")
 _SOURCE_TYPES: dict[Declared, str] = {
     "ai_generated": "iptc_generated",
@@ -156,21 +156,20 @@ class _Reader:
         self._text(text, where, "tc260_png", keyword)
         if keyword == "AIGC" and len(self.found) == before:
             self._unclear(where, phrase("label_broken"))
-        self._named(text, keyword, where, keyword.lower(), (_TEXT_SOFTWARE, _TEXT_AUTHOR))
+        self._named(text, keyword, where)
         self._by_hand({keyword: text}, where)
 
     def _exif(self, data: bytes, where: str) -> None:
         exif = read_exif(data)
         for problem in exif.problems:
-            said = phrase("exif_damaged", detail=problem)
-            self.blocks.broken(phrase("about", name=where), said)
+            self.blocks.broken(phrase("exif_damaged", detail=problem), where)
         self.camera.append(exif)
         self.blocks.credentials = self.blocks.credentials or exif.credentials
         for name, text in exif.texts.items():
             place = f"{name}, {where}"
             is_description = name == "ImageDescription"
             self._text(text, place, "tc260_description" if is_description else "tc260_exif")
-            self._named(text, name, place, name, (("Software",), ("Artist", "Make", "Model")))
+            self._named(text, name, place)
         self._by_hand(exif.texts, where)
         if exif.xmp:
             self._packet(exif.xmp, f"XMP, {where}")
@@ -178,12 +177,11 @@ class _Reader:
     def _iim(self, data: bytes, where: str) -> None:
         texts, unread_from = read_iim(data)
         if unread_from >= 0:
-            said = phrase("unread_from", position=unread_from)
-            self.blocks.broken(phrase("about", name=where), said)
+            self.blocks.broken(phrase("unread_from", position=unread_from), where)
         for name, values in texts.items():
             for text in values:
                 self._text(text, f"{name}, {where}", "tc260_jpeg")
-                self._named(text, name, f"{name}, {where}", name, (_IIM_SOFTWARE, _IIM_AUTHOR))
+                self._named(text, name, f"{name}, {where}")
         caption, author = (texts.get(name, [""])[0] for name in ("Caption", "By-line"))
         self._by_hand({"Description": caption, "Artist": author}, where)
 
@@ -191,8 +189,7 @@ class _Reader:
         try:
             properties = read_xmp(packet)
         except BrokenXmpError as error:
-            said = phrase("xmp_damaged", detail=clean(error))
-            self.blocks.broken(phrase("about", name=where), said)
+            self.blocks.broken(phrase("xmp_damaged", detail=clean(error)), where)
             properties, where = read_broken_xmp(packet), f"{where} (damaged)"
         self._iptc(properties, where)
         pieces: dict[str, str] = {}
@@ -211,14 +208,16 @@ class _Reader:
             elif item.name == "provenance" and is_address and not self.blocks.credentials:
                 self.blocks.note("c2pa_remote", phrase("c2pa_address"))
             else:
-                fields_of = (_XMP_SOFTWARE, _XMP_AUTHOR)
-                self._named(item.value, item.name, where, item.name, fields_of)
+                self._named(item.value, item.name, where)
         if pieces:
             self._label("tc260_xmp", pieces, where)
 
     def _iptc(self, properties: Iterable[XmpProperty], where: str) -> None:
-        ours = [item for item in properties if item.namespace == IPTC and item.name in _IPTC_AI]
-        system = {item.name: clean(item.value) for item in ours}
+        system = {
+            item.name: clean(item.value)
+            for item in properties
+            if item.namespace == IPTC and item.name in _IPTC_AI
+        }
         declared = False
         for item in properties:
             # Some programs write it in the namespace of IPTC Core.
@@ -237,11 +236,8 @@ class _Reader:
         """A label, a platform's label, or a recipe in a text that may contain anything."""
         if fields := find_label(text):
             self._label(form, fields, where)
-        if fields := find_platform_label(text):
-            declares, said = judge_platform_label(fields)
-            self._add("platform_label", declares, where, fields, said)
-        if recipe := find_recipe(text, keyword):
-            self._add(recipe.form, recipe.declares, where, recipe.fields, recipe.said)
+        others = (find_platform_label(text, where), find_recipe(text, where, keyword))
+        self.found += [finding for finding in others if finding]
 
     def _label(self, form: str, fields: dict[str, str], where: str) -> None:
         declares, said, clear = judge_label(fields)
@@ -252,20 +248,12 @@ class _Reader:
     def _unclear(self, where: str, *said: Phrase) -> None:
         self.blocks.note("label_unclear", phrase("about", name=where), *said)
 
-    def _named(
-        self,
-        text: str,
-        shown: str,
-        where: str,
-        name: str,
-        fields_of: tuple[tuple[str, ...], tuple[str, ...]],
-    ) -> None:
-        """A generator's name in the field `name`. fields_of: those of software, of authors."""
-        software, authors = fields_of
-        if name not in software and name not in authors:
+    def _named(self, text: str, name: str, where: str) -> None:
+        """A generator that the field `name` names."""
+        if name.lower() not in _SOFTWARE | _AUTHOR:
             return
-        if generator := find_generator(text, author=name in authors):
-            fields = {"generator": generator.name, "field": clean(shown), "text": clean(text)}
+        if generator := find_generator(text, author=name.lower() in _AUTHOR):
+            fields = {"generator": generator.name, "field": clean(name), "text": clean(text)}
             maybe = generator.declares == "ai_possible"
             said = phrase("generator_maybe" if maybe else "generator_named", **fields)
             self._add("generator_name", generator.declares, where, fields, said)

@@ -1,0 +1,171 @@
+"""Models in folders laid out as on the Hugging Face Hub, and on a stubbed Hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realdamage.core.detector import Detector
+from realdamage.errors import MissingExtraError, MissingModelError, ModelFileError, UsageError
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+yaml = pytest.importorskip("yaml")
+Models = Callable[..., Path]
+THREE = ["README.md", "config.json", "model.onnx"]
+
+
+@pytest.fixture
+def detector(write_red_model: Models) -> Detector:
+    return Detector(write_red_model())
+
+
+def front_matter(folder: Path) -> tuple[dict[str, Any], str]:
+    _, front, text = (folder / "README.md").read_text("utf-8").split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
+def test_a_saved_folder_is_loaded_again(detector: Detector, tmp_path: Path) -> None:
+    assert detector.path is not None
+    folder = detector.save_pretrained(tmp_path / "saved", licence="Apache-2.0")
+    assert sorted(path.name for path in folder.iterdir()) == THREE
+    assert (folder / "model.onnx").read_bytes() == detector.path.read_bytes()
+    again = Detector.from_pretrained(str(folder), prior=0.1)
+    assert (again.policy_sha256, again.prior) == (detector.policy_sha256, 0.1)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["graph_sha256"] == detector.graph_sha256
+    assert config["pixel_spec"]["tile"] == 32
+    front, text = front_matter(folder)
+    assert (front["license"], front["library_name"]) == ("apache-2.0", "realdamage")
+    assert "from_pretrained" in text
+    (result,) = front["model-index"][0]["results"]  # the other figure is None
+    assert result["metrics"] == [{"type": "roc_auc", "value": 0.75, "name": "AUROC"}]
+    copy = again.save_pretrained(tmp_path / "copy")
+    assert (copy / "README.md").read_text() == (folder / "README.md").read_text()
+
+
+def test_the_models_own_card_is_kept(detector: Detector, tmp_path: Path) -> None:
+    assert detector.path is not None
+    card = "# Model card\n\n| licence | MIT |\n"
+    detector.path.with_suffix(".md").write_text(card)
+    front, text = front_matter(detector.save_pretrained(tmp_path / "saved"))
+    assert (front["license"], text.lstrip("\n")) == ("mit", card)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_files_of_something_else_are_never_replaced(
+    detector: Detector, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("my project")
+    with pytest.raises(UsageError) as caught:
+        detector.save_pretrained(tmp_path)
+    assert caught.value.code == "other_files"
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_folder_without_one_model(detector: Detector, tmp_path: Path) -> None:
+    assert detector.path is not None
+    for number in (1, 2):
+        shutil.copy(detector.path, tmp_path / f"{number}.onnx")
+    for source, code in (
+        (tmp_path, "no_model_in_folder"),
+        (tmp_path / "empty" / "below", "no_such_folder"),
+    ):
+        with pytest.raises(MissingModelError) as caught:
+            Detector.from_pretrained(source)
+        assert caught.value.code == code
+    (tmp_path / "2.onnx").unlink()
+    for source in (tmp_path, tmp_path / "1.onnx"):
+        assert Detector.from_pretrained(source).graph_sha256 == detector.graph_sha256
+
+
+def test_a_download_names_the_revision(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(*words: str, revision: str | None) -> str:
+        asked.append((*words, revision))
+        return str(detector.path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    found = Detector.from_pretrained("user/model", revision="v2")
+    assert found.graph_sha256 == detector.graph_sha256
+    assert asked == [("user/model", "model.onnx", "v2")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("RepositoryNotFoundError", "unknown_repository"),
+        ("GatedRepoError", "gated"),
+        ("RevisionNotFoundError", "unknown_revision"),
+        ("RemoteEntryNotFoundError", "no_model_in_repository"),
+        ("LocalEntryNotFoundError", "offline"),
+        ("", "download_failed"),
+    ],
+)
+def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch, kind: str, code: str) -> None:
+    error = getattr(huggingface_hub.errors, kind) if kind else OSError
+
+    def download(*_: object, **__: object) -> None:
+        raise error.__new__(error, "no")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(ModelFileError, match="user/model") as caught:
+        Detector.from_pretrained("user/model")
+    assert caught.value.code == code
+
+
+class StubHub:
+    """Takes what HfApi would upload."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.made: list[tuple[str, bool | None]] = []
+        self.uploaded: list[str] = []
+
+    def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool) -> None:
+        if self.error:
+            raise self.error
+        self.made.append((repo_id, private))
+
+    def upload_folder(
+        self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], commit_message: str
+    ) -> None:
+        found = [path for pattern in allow_patterns for path in folder_path.glob(pattern)]
+        self.uploaded += sorted(path.name for path in found)
+
+
+def test_an_upload(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, full = StubHub(), StubHub(OSError("no access"))
+    (tmp_path / "private notes.txt").touch()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    detector.save_pretrained(tmp_path, push_to_hub=True, repo_id="user/model", private=True)
+    assert (hub.made, hub.uploaded) == ([("user/model", True)], THREE)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: full)
+    with pytest.raises(ModelFileError) as caught:
+        detector.save_pretrained(tmp_path, push_to_hub=True, repo_id="user/model")
+    assert caught.value.code == "upload_failed"
+    with pytest.raises(UsageError):
+        detector.save_pretrained(tmp_path, push_to_hub=True)
+
+
+def test_what_cannot_be_saved_or_loaded(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Detector(lambda tiles: (np.zeros(1), np.zeros(1)), detector.metadata)
+    with pytest.raises(UsageError):
+        bare.save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for work in (
+        lambda: Detector.from_pretrained("user/model"),
+        lambda: detector.save_pretrained(tmp_path),
+    ):
+        with pytest.raises(MissingExtraError, match=r"realdamage\[hub\]"):
+            work()
+    assert list(tmp_path.glob("*.*")) == []
