@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +17,10 @@ from PIL import Image, JpegImagePlugin
 
 from realdamage.core.decode import decode
 from realdamage.data import shortcuts
+from realdamage.data.audit import audit
 from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
-from realdamage.data.neutralise import NeutraliseSettings, SizePool, Summary, neutralise
-from realdamage.data.shortcuts import ContainerAuroc, container_auroc
+from realdamage.data.neutralise import NeutraliseSettings, Summary, neutralise
+from realdamage.data.shortcuts import LIMIT, Separation, container_auroc
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
 from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError, UsageError
@@ -162,7 +162,7 @@ def few(tmp_path: Path, photo_factory: Callable[[int, int, int], RGB]) -> Manife
     return read_manifest(few.root)
 
 
-def told_by_the_container(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> ContainerAuroc:
+def told_by_the_container(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> Separation:
     """Without the number of bytes, which the content decides."""
     measured = shortcuts.container_facts
 
@@ -196,9 +196,11 @@ def test_the_files_told_the_classes_apart_and_no_longer_do(
     leaky: Manifest, neutral: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert told_by_the_container(leaky, monkeypatch).low > 0.9
-    after = told_by_the_container(neutral, monkeypatch)
-    assert after.low <= 0.5 <= after.high
-    assert after.auroc < 0.55
+    assert told_by_the_container(neutral, monkeypatch).low <= LIMIT
+    report = audit(neutral, quick=True)
+    (container,) = (test for test in report.tests if test.name == "container")
+    assert container.measured
+    assert not container.failed
 
 
 def test_every_file_is_a_plain_rgb_jpeg_with_tables_of_the_reals(
@@ -215,20 +217,49 @@ def test_every_file_is_a_plain_rgb_jpeg_with_tables_of_the_reals(
             assert (image.quantization, JpegImagePlugin.get_sampling(image)) in tables  # type: ignore[attr-defined]
 
 
-def test_sizes_have_the_same_shares_in_both_classes(
+def test_all_photos_get_one_size_that_nearly_all_can_give(
     leaky: Manifest, neutral: Manifest, summary: Summary
 ) -> None:
-    sizes = []
+    sizes = set()
     for name in neutral.table["file_name"]:
         with Image.open(neutral.path(name)) as image:
-            sizes.append(image.size)
-    assert Counter(sizes) == summary.sizes
-    shares = pd.crosstab([str(size) for size in sizes], neutral.table["label"], normalize="columns")
-    assert "(166, 166)" in shares.index  # the smaller reals, whole but for the offset
-    assert len(shares) > 1
-    assert (shares["real"] - shares["synthetic"]).abs().max() < 0.05
+            sizes.add(image.size)
+    assert sizes == {(166, 166)}  # the smaller reals, whole but for the offset
+    assert summary.sizes == {(166, 166): 100}
     assert summary.photos == len(leaky) == 100
     assert not summary.dropped
+
+
+def test_few_small_photos_do_not_make_the_whole_set_small(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    for index in range(44):
+        shape = (60, 60) if index == 0 else (120, 100)
+        Image.new("RGB", shape, (5 * index, 9, 9)).save(root / f"{index}.png")
+    labels = ["real", "synthetic"] * 22
+    names = [f"{index}.png" for index in range(44)]
+    write_manifest(root, pd.DataFrame({"file_name": names, "label": labels}))
+    done = neutralise(read_manifest(root), tmp_path / "out", workers=1)
+    assert done.sizes == {(112, 92): 43}
+    assert [dropped.file_name for dropped in done.dropped] == ["0.png"]
+
+
+def test_photos_too_small_for_any_crop_are_refused(few: Manifest, tmp_path: Path) -> None:
+    for name in few.table["file_name"]:
+        Image.new("RGB", (39, 120)).save(few.path(name), "PNG")
+    with pytest.raises(ManifestError, match="32x32"):
+        neutralise(few, tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_family_draws_one_of_the_sizes_that_nearly_all_can_give(
+    few: Manifest, tmp_path: Path, seed: int
+) -> None:
+    sizes = [(64, 64), (90, 80), (400, 400)]
+    settings = NeutraliseSettings(sizes=sizes, quality=(80, 90), seed=seed)
+    done = neutralise(few, tmp_path / "out", settings, workers=1)
+    assert sum(done.sizes.values()) == 6
+    assert set(done.sizes) <= {(64, 64), (90, 80)}
 
 
 def test_an_edit_is_cropped_and_saved_like_its_original(neutral: Manifest) -> None:
@@ -320,7 +351,6 @@ def test_each_pair_can_keep_its_size(few: Manifest, tmp_path: Path) -> None:
         few, tmp_path / "out", NeutraliseSettings(sizes=None, quality=(80, 90)), workers=1
     )
     assert done.sizes == {(112, 92): 6}
-    assert len(done.notes) == 1
 
 
 def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(
@@ -337,15 +367,6 @@ def test_halves_of_other_sizes_are_cut_to_one_size_and_never_resized(
     cropped = decode(done.root / "photos" / "000003_1_edit.jpg").astype(np.int16)
     assert np.ptp(cropped[:, 0, 0]) == pytest.approx(32, abs=4)
     assert np.ptp(cropped[0, :, 1]) == pytest.approx(40, abs=4)
-
-
-def test_sizes_of_another_set_keep_their_shares(few: Manifest, tmp_path: Path) -> None:
-    pool = SizePool(((64, 64), (64, 64), (80, 90), (400, 400)))
-    done = neutralise(
-        few, tmp_path / "out", NeutraliseSettings(sizes=pool, quality=(80, 90)), workers=1
-    )
-    assert done.sizes == {(64, 64): 4, (90, 80): 2}
-    assert any("400x400" in note for note in done.notes)
 
 
 def test_tables_can_be_given_and_are_else_said(few: Manifest, tmp_path: Path) -> None:
@@ -419,7 +440,7 @@ def test_region_edits_without_a_mask_are_counted(few: Manifest, tmp_path: Path) 
     settings = NeutraliseSettings(sizes=[(64, 64)])
     done = neutralise(Manifest(few.root, table), tmp_path / "out", settings, workers=1)
     (note,) = done.notes
-    assert note.startswith("3 cropped region edits have no mask")
+    assert note.startswith("3 region edits have no mask")
 
 
 def test_an_unreadable_photo_stops_the_run_or_is_left_out_with_its_pair(
@@ -508,12 +529,9 @@ def test_sizes_that_a_class_cannot_give_are_refused(few: Manifest, tmp_path: Pat
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"quality": (95, 75)}, "95-75"),
-        ({"quality": (0, 75)}, "0-75"),
         ({"sizes": "large"}, "'large'"),
         ({"sizes": [(64, 16)]}, "64x16"),
-        ({"sizes": []}, "no sizes"),
-        ({"max_side": 8}, "max_side 8"),
+        ({"sizes": []}, "sizes"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], named: str) -> None:
@@ -555,5 +573,5 @@ def test_real_photos_beside_generated_ones_are_at_chance(
     done = neutralise(union, tmp_path / "out")
     assert len(done.dropped) < 0.1 * len(union)
     after = told_by_the_container(read_manifest(done.root), monkeypatch)
-    assert after.low <= 0.5 <= after.high
+    assert after.low <= LIMIT
     assert after.auroc < 0.6

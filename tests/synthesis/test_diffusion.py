@@ -20,12 +20,12 @@ from realdamage.synthesis.diffusion import (
     choose_device,
     choose_dtype,
     guidance_parameter,
-    loading,
-    rank_and_world,
     uses_negative,
 )
 from realdamage.synthesis.engine import GeneratorSettings
 from realdamage.synthesis.prompts import Prompt
+from realdamage.synthesis.runner import rank_and_world
+from realdamage.synthesis.weights import loading
 
 CRACK = Prompt("a crack", "intact", "en", "generic", "clear")
 GREY = np.full((64, 64, 3), 127, np.uint8)
@@ -80,9 +80,6 @@ def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) ->
         rank_and_world()
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert rank_and_world() == (3, 4)
-    monkeypatch.setenv("WORLD_SIZE", "four")
-    with pytest.raises(SynthesisError, match="WORLD_SIZE='four'"):
-        rank_and_world()
 
 
 def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from realdamage.errors import ConfigError, SynthesisError
-from realdamage.synthesis.edit import Editor
+from realdamage.synthesis.diffusion import Editor, Inpaint
 from realdamage.synthesis.engine import ENGINES, GeneratorSettings, engine_class
-from realdamage.synthesis.inpaint import Inpaint
 
 RGB = np.random.default_rng(0).integers(0, 256, (131, 150, 3), dtype=np.uint8)
 SMALL = RGB[:75, :101]

@@ -4,7 +4,7 @@
 Like the latent codec of a diffusion model, the package's own codecs squeeze a photo through a few
 latent channels: fine texture and sensor noise are lost, and the up-sampler leaves its own regular
 trace. Each kind of up-sampler, stride and bottleneck is a separate generator family.
-`train_codec.py` makes the weights that ship.
+`tests/trials/train_codec.py` makes the weights that ship.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.files import write_atomically
-from realdamage.synthesis.diffusion import hub_answers, loading, short, weights_folder
+from realdamage.synthesis.weights import hub_answers, loading, short, weights_folder
 
 HOUSE_CODECS = {
     "house": "house_codec.safetensors",
@@ -177,7 +177,7 @@ def load_house_codec(name_or_path: str | Path = "house") -> HouseCodec:
     except Exception as error:
         raise SynthesisError(
             f"{name_or_path}: not a file of the package's own codecs ({short(error)}). Make one "
-            "with python -m realdamage.synthesis.train_codec CODEC --output FILE.",
+            "with python tests/trials/train_codec.py CODEC --output FILE.",
             code="bad_weights",
         ) from error
     return codec.eval()

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,6 @@ from realdamage.data.neutralise import (
     DROPPED_NAME,
     EXCEPTIONS_NAME,
     NeutraliseSettings,
-    SizePool,
     neutralise,
 )
 from realdamage.data.parts import Parts, in_processes
@@ -40,7 +40,6 @@ from realdamage.data.writer import TablePool, save_mask, save_photo
 from realdamage.errors import PhotoError, SynthesisError
 from realdamage.files import write_atomically
 from realdamage.synthesis.annotate import ANNOTATIONS, Annotate
-from realdamage.synthesis.diffusion import rank_and_world
 from realdamage.synthesis.engine import RGB, Engine, Mask, engine_class
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.recipe import DERIVED, Base, Recipe, drawn_damages, recipe_bases
@@ -130,6 +129,16 @@ def synthesize(
     return Summary(root, len(table), made, time.monotonic() - started)
 
 
+def rank_and_world() -> tuple[int, int]:
+    """(number of this process, number of processes) under torchrun; (0, 1) without it."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not 0 <= rank < world:
+        raise SynthesisError(
+            f"RANK={rank} with WORLD_SIZE={world}: start the processes with torchrun, or unset both"
+        )
+    return rank, world
+
+
 def clear(root: str | Path) -> None:
     """Removes what a recipe made in `root`, and nothing else. Raises UsageError if it holds
     something, but no recipe's set."""
@@ -173,11 +182,11 @@ def _included(
     sizes: list[tuple[int, int]] = []
     for name in table.loc[table["pair"] == "", "file_name"]:
         with Image.open(root / name) as image:
-            sizes.append((image.height, image.width))
+            sizes.append(image.size)
     quality = recipe.writer.quality
     settings = NeutraliseSettings(
         quality=(quality[0], quality[1]) if quality else None,
-        sizes=SizePool(tuple(sizes)),
+        sizes=sizes,
         seed=recipe.seed,
     )
     bases = recipe_bases(recipe)
