@@ -78,7 +78,7 @@ class Problem:
 
     @property
     def title(self) -> str:
-        return self.kind.replace("_", " ")
+        return f"{len(self.items)} {self.kind.replace('_', ' ')}"
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,24 @@ class ShortcutTest:
     """How well a classifier separates the classes by a few facts alone.
 
     name: see `shortcuts.SHORTCUTS`.
-    part: of the set; "" for all rows without an exception.
-    auroc, low, high: AUROC and its 95% interval; NaN when not measured, then `note` says why.
     rows: photos it was measured on.
-    columns: those that leak alone, the worst first.
+    auroc, low, high: AUROC and its 95% interval; NaN when not measured, then `note` says why.
+    part: of the set; "" for all rows without an exception.
     exception: the reason why this part may leak.
+    columns: those that leak alone, the worst first.
     examples: photos that the classifier is surest of, real ones first.
     """
 
     name: str
-    part: str
-    auroc: float
-    low: float
-    high: float
     rows: int
     blocking: bool
-    columns: tuple[str, ...] = ()
-    failed: bool = False
+    auroc: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    part: str = ""
     exception: str = ""
+    failed: bool = False
+    columns: tuple[str, ...] = ()
     advice: str = ""
     note: str = ""
     examples: tuple[str, ...] = ()
@@ -122,9 +122,7 @@ class ShortcutTest:
         """What gives the labels away: the columns, or the test's name if it has one column."""
         if not self.columns:
             return f"{self.name} (its columns together, none of them alone)"
-        if self.name in _SINGLE:
-            return self.name
-        return f"{self.name} ({', '.join(self.columns)})"
+        return self.name if self.name in _SINGLE else f"{self.name} ({', '.join(self.columns)})"
 
     @property
     def leak(self) -> str:
@@ -170,10 +168,8 @@ class AuditReport:
         Files that merely cannot be used are not among them.
         """
         cheats = [p for p in self.problems if p.kind in ("label_conflict", "crossing")]
-        return (
-            *(test.leak for test in self.failed_tests),
-            *(f"{p.message} ({len(p.items)})" for p in cheats),
-        )
+        found = [f"{problem.message} ({len(problem.items)})" for problem in cheats]
+        return (*(test.leak for test in self.failed_tests), *found)
 
     @property
     def failed(self) -> bool:
@@ -192,14 +188,15 @@ class AuditReport:
     def summary(self) -> str:
         """One line: passed, every reason why not, or why nothing could be measured."""
         if self.failed:
-            reasons = [test.culprit for test in self.failed_tests]
-            reasons += [f"{len(p.items)} {p.title}" for p in self.problems if p.severity == "error"]
+            errors = [problem.title for problem in self.problems if problem.severity == "error"]
+            reasons = [test.culprit for test in self.failed_tests] + errors
             return f"audit failed: {'; '.join(reasons)}"
+        blocking = [test for test in self.tests if test.blocking]
         if not self.measured:
-            blocking = max((t for t in self.tests if t.blocking), key=lambda test: test.rows)
-            return f"audit: nothing could be measured (too few photos: {blocking.note})"
-        notes = [f"{len(p.items)} {p.title}" for p in self.problems]
-        missing = [t.name for t in self.tests if t.blocking and not t.exception and not t.measured]
+            note = max(blocking, key=lambda test: test.rows).note
+            return f"audit: nothing could be measured (too few photos: {note})"
+        notes = [problem.title for problem in self.problems]
+        missing = [t.name for t in blocking if not t.exception and not t.measured]
         if missing:
             notes.append(f"not measured: {', '.join(missing)}")
         return f"audit passed ({'; '.join(notes)})" if notes else "audit passed"
@@ -362,8 +359,7 @@ def _tests(
 
 
 def _test(shortcut: Shortcut, rows: pd.DataFrame, seed: int) -> ShortcutTest:
-    nan = math.nan
-    test = ShortcutTest(shortcut.name, "", nan, nan, nan, len(rows), shortcut.blocking)
+    test = ShortcutTest(shortcut.name, len(rows), shortcut.blocking)
     synthetic, groups = rows["synthetic"].to_numpy(dtype=bool), rows["group"].to_numpy()
     reason = too_few(synthetic, groups)
     if reason:

@@ -79,7 +79,7 @@ class TablePool:
     def of_qualities(cls, low: int, high: int) -> TablePool:
         """Tables of libjpeg's qualities low..high (1..100), each with 4:4:4 and 4:2:0."""
         if not 1 <= low <= high <= 100:
-            raise ConfigError(f"JPEG qualities [{low}, {high}]: must rise and be in 1..100")
+            raise ConfigError(f"JPEG qualities {low}-{high}: must rise and be in 1..100")
         return cls(tuple((_tables(quality), s) for quality in range(low, high + 1) for s in (0, 2)))
 
     @classmethod

@@ -48,10 +48,8 @@ class DiffusionSettings:
     pipeline: str | None = None  # diffusers class; None: the model's own, or its inpainting sibling
     steps: int | None = None  # of denoising
     guidance: float | None = None  # how closely the prompt is followed
-    strength: float | None = None  # in 0..1: noise on the photo's own pixels; 1 paints all again
     side: int = 512  # of the window that an inpainting pipeline sees, pixels
     dtype: str = "auto"  # auto: float32 on the CPU, else bfloat16 or float16, as the GPU has it
-    device: str = "auto"  # cpu, cuda:1, …; auto: this process's GPU, if there is one
     languages: list[str] = field(default_factory=lambda: ["en"])  # of the prompts
     offload: bool = False  # only the running part is on the GPU: less memory, less speed
 
@@ -59,7 +57,6 @@ class DiffusionSettings:
         allowed = {
             "steps": (self.steps is None or self.steps >= 1, "at least 1"),
             "guidance": (self.guidance is None or self.guidance >= 0, "at least 0"),
-            "strength": (self.strength is None or 0 < self.strength <= 1, "above 0, up to 1"),
             "side": (self.side >= 64 and self.side % GRID == 0, f"a multiple of {GRID} from 64 up"),
             "dtype": (self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             "languages": (bool(self.languages), "at least one language"),
@@ -110,7 +107,7 @@ class Pipeline:
         }
 
     def _load(self, masked: bool) -> Any:
-        settings, device = self.settings, choose_device(self.settings.device)
+        settings, device = self.settings, choose_device()
         if settings.offload and device == "cpu":
             raise SynthesisError(
                 f"{self.key}.offload=true, but there is no GPU to offload: remove it"
@@ -133,10 +130,6 @@ class Pipeline:
         prompt = self.prompts.draw(form, damage, rng, self.settings.languages)
         return prompt, int(rng.integers(2**31))
 
-    def takes(self, parameter: str) -> bool:
-        """Whether the pipeline's call has a parameter of this name."""
-        return parameter in self._call
-
     def __call__(self, rgb: RGB, prompt: Prompt, seed: int, mask: Mask | None = None) -> RGB:
         """The pipeline's picture, uint8 [h', w', 3], of rgb: uint8 [h, w, 3], sides multiples of
         GRID. The size is that of `rgb` unless the pipeline insists on another. The same seed gives
@@ -152,7 +145,7 @@ class Pipeline:
         offered = {"height": height, "width": width, "output_type": "np"}
         # Kontext would move the photo to one of its favourite sizes otherwise.
         offered |= {"max_area": height * width, "_auto_resize": False}
-        given: dict[str, Any] = {name: each for name, each in offered.items() if self.takes(name)}
+        given: dict[str, Any] = {name: each for name, each in offered.items() if name in self._call}
         given |= self._set | {"prompt": prompt.text, "image": Image.fromarray(rgb)}
         if uses_negative(self._call, self._set):
             given["negative_prompt"] = prompt.negative
@@ -274,7 +267,6 @@ def call_settings(call: Call, settings: DiffusionSettings, name: str, key: str) 
     wanted = {
         "steps": ("num_inference_steps", settings.steps),
         "guidance": (guidance_parameter(call), settings.guidance),
-        "strength": ("strength", settings.strength),
     }
     chosen: dict[str, Any] = {}
     for setting, (parameter, value) in wanted.items():
@@ -314,24 +306,17 @@ def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tupl
     raise SynthesisError(f"{key}: {named} {advice}, or choose another model.")
 
 
-def choose_device(device: str) -> str:
-    """The device for this process; see DiffusionSettings. Raises SynthesisError for one that this
-    machine hasn't."""
+def choose_device() -> str:
+    """This process's GPU, or the CPU. Raises SynthesisError: more processes than GPUs."""
     import torch
 
-    count = torch.cuda.device_count()
-    if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if count else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise SynthesisError(f"device={device}: unknown; give cpu, cuda, cuda:1 or auto") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+    count, number = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
+    if count and number >= count:
         raise SynthesisError(
-            f"device={device}: this machine has {count} GPUs that torch can use. "
-            "Start one process for each (torchrun --nproc-per-node), or set device=cpu."
+            f"LOCAL_RANK={number}: this machine has {count} GPUs that torch can use. "
+            "Start one process for each: torchrun --nproc-per-node"
         )
-    return device
+    return f"cuda:{number}" if count else "cpu"
 
 
 def choose_dtype(name: str, device: str) -> Any:
@@ -340,7 +325,7 @@ def choose_dtype(name: str, device: str) -> Any:
 
     if name != "auto":
         return getattr(torch, name)
-    if torch.device(device).type == "cpu":
+    if device == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
@@ -350,9 +335,8 @@ def choose_dtype(name: str, device: str) -> Any:
 
 class Editor:
     """Edits whole photos through a pipeline that takes a photo and an instruction (InstructPix2Pix,
-    FLUX Kontext, Qwen-Image-Edit, …). An image-to-image pipeline (its call takes a `strength`) is
-    given a description instead. Such a model synthesises every pixel again, also those that look
-    the same as before.
+    FLUX Kontext, Qwen-Image-Edit, …). Such a model synthesises every pixel again, also those that
+    look the same as before.
 
     The pipeline is asked for the photo's own size, padded to a multiple of 16, so that its pixels
     reach the detector as its decoder wrote them. The answer of one that insists on another size is
@@ -370,8 +354,7 @@ class Editor:
 
     def apply(self, rgb: RGB, kind: str, damage: str, rng: np.random.Generator) -> Edit:
         """Edits rgb: uint8 [h, w, 3]; see `Engine`. The mask is all True."""
-        form = "descriptions" if self.pipeline.takes("strength") else "instructions"
-        prompt, seed = self.pipeline.ask(damage, form, rng)
+        prompt, seed = self.pipeline.ask(damage, "instructions", rng)
         height, width = rgb.shape[:2]
         padded = np.pad(rgb, ((0, -height % GRID), (0, -width % GRID), (0, 0)), mode="symmetric")
         picture = self.pipeline(padded, prompt, seed)

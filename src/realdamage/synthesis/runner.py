@@ -39,7 +39,7 @@ from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool, save_mask, save_photo
 from realdamage.errors import PhotoError, SynthesisError
 from realdamage.files import write_atomically
-from realdamage.synthesis.annotate import ANNOTATIONS, Annotate
+from realdamage.synthesis.annotate import ANNOTATIONS, annotated
 from realdamage.synthesis.engine import RGB, Engine, Mask, engine_class
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.recipe import DERIVED, Base, Recipe, drawn_damages, recipe_bases
@@ -50,6 +50,9 @@ OWN_PART = "photos"
 """What the column `part` says of the photos that the recipe made itself, if others are included."""
 VISIBLE = 2
 """Grey levels that paint must change a pixel by to count as painted: nobody could see less."""
+
+OVERLAYS = tuple(kind for kind in ANNOTATIONS if kind != "tone")
+"""What is put on edits. Not the tone: it changes every pixel, so the mask would be lost."""
 
 Row = dict[str, str]
 
@@ -290,9 +293,7 @@ class GroupMaker:
     ) -> None:
         self.recipe, self.engines, self.pool = recipe, engines, pool
         self.damages = drawn_damages(recipe, bases)
-        self.paint, self.annotate = Paint(self.damages), Annotate()
-        # Not the tone: it changes every pixel, so the mask of synthetic ones would be lost.
-        self.overlay = Annotate(tuple(kind for kind in ANNOTATIONS if kind != "tone"))
+        self.paint = Paint(self.damages)
 
     def group(self, base: Base, index: int, root: Path, rng: np.random.Generator) -> list[Row]:
         """Makes and saves a group's photos and masks; returns their manifest rows, the base first.
@@ -356,7 +357,7 @@ class GroupMaker:
             # A whole number with the mean `share`: the two nearest ones only.
             for _ in range(int(share) + int(rng.random() < share % 1.0)):
                 if derived == "annotated":
-                    yield _Photo(derived, self.annotate.apply(rgb, rng).rgb, None, shown)
+                    yield _Photo(derived, annotated(rgb, rng).rgb, None, shown)
                 elif derived == "pasted":
                     yield from self._pasted(rgb, rng)
                 else:
@@ -387,7 +388,7 @@ class GroupMaker:
         """The edit, perhaps with honest annotations on top, since these must not mean "real"."""
         if rng.random() >= self.recipe.overlay_share or photo.mask is None:
             return photo
-        overlay = self.overlay.apply(photo.rgb, rng)
+        overlay = annotated(photo.rgb, rng, OVERLAYS)
         left = photo.mask & ~overlay.mask
         return replace(photo, rgb=overlay.rgb, mask=left) if left.any() else photo
 
