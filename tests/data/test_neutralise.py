@@ -422,6 +422,18 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_out_with_its_pair(
     assert all("photos/1.jpg" in dropped.reason for dropped in done.dropped)
 
 
+@pytest.mark.parametrize("sizes", ["common", [(64, 64)]])
+def test_a_class_without_a_readable_photo_is_refused(
+    few: Manifest, tmp_path: Path, sizes: Any
+) -> None:
+    table = few.table.assign(pair="")
+    for name in table["file_name"][table["label"] == "real"]:
+        few.path(name).write_bytes(b"<html>")
+    settings = NeutraliseSettings(sizes=sizes)
+    with pytest.raises(ManifestError, match="no real photo"):
+        neutralise(Manifest(few.root, table), tmp_path / "out", settings, on_error="skip")
+
+
 def test_a_mask_of_another_size_is_named(few: Manifest, tmp_path: Path) -> None:
     Image.new("L", (10, 10)).save(few.path("masks/2_edit.png"))
     with pytest.raises(ManifestError, match=r"2_edit\.png.*10×10"):

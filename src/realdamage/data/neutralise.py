@@ -274,15 +274,12 @@ def _sizes(
     if settings.sizes is None:
         return np.maximum(able, MIN_SIDE)
     readable = (able > 0).all(axis=1)
-    classes = [able[readable & (label == each)] for each in label.unique()]
+    classes = [able[readable & (label == each)] for each in label[readable].unique()]
     if isinstance(settings.sizes, str):
         return np.tile(_common_size(classes), (len(able), 1))
     pool = np.array([(height, width) for width, height in settings.sizes])
-    shares = [
-        min((each >= size).all(axis=1).mean() if len(each) else 0.0 for each in classes)
-        for size in pool
-    ]
-    usable = np.array(shares) >= _NEARLY_ALL
+    shares = [[(each >= size).all(axis=1).mean() for each in classes] for size in pool]
+    usable = (np.array(shares) >= _NEARLY_ALL).all(axis=1)
     # Where no size suits nearly all, the user wants these sizes all the same.
     pool = pool[usable] if usable.any() else pool
     drawn = np.random.default_rng([settings.seed, 1]).integers(len(pool), size=family.max() + 1)
@@ -296,11 +293,12 @@ def _common_size(classes: Sequence[Integers]) -> tuple[int, int]:
     Raises ManifestError: the photos are too small.
     """
     best = (0, 0)
-    heights = np.concatenate(classes)[:, 0]
+    heights = np.concatenate([able[:, 0] for able in classes] or [[0]])
     for height in np.unique(np.quantile(heights, np.linspace(0, 1, _HEIGHTS), method="lower")):
         # Photos that are too low can give no width at this height.
         widths = [np.where(able[:, 0] >= height, able[:, 1], 0) for able in classes]
-        width = min(np.quantile(each, 1 - _NEARLY_ALL, method="lower") for each in widths)
+        ends = [np.quantile(each, 1 - _NEARLY_ALL, method="lower") for each in widths]
+        width = min(ends, default=0)
         if height * width > best[0] * best[1]:
             best = (int(height), int(width))
     if min(best) < MIN_SIDE:
