@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -160,23 +161,22 @@ def neutralise(
     files = [name for row in range(len(plan)) for name in job.names(row)]
     about = {"from": manifest.root, "settings": asdict(settings)}
     parts.claim(job.digest(), about, files, alone=not overwrite)
-    families = sorted(set(plan["family"][plan["reason"] == ""]))
+    families = sorted(set(plan["family"][plan["reason"] == ""].tolist()))
     todo = [index for index in families if not parts.path(index).is_file()]
     count = min(workers or available_processors(), max(1, len(todo)))
     made = in_processes(_start_worker, (job,), _make, todo, count)
     for _ in progress(made, len(todo), "groups"):
         pass
     saved: dict[int, _Saved] = {}
-    reasons = {row: reason for row, reason in plan["reason"].items() if reason}
+    reasons = {row: why for row, why in enumerate(plan["reason"].tolist()) if why}
     for part in map(parts.read, families):
         saved.update({int(row): _Saved(*photo) for row, photo in part["saved"].items()})
         reasons.update({int(row): reason for row, reason in part["dropped"].items()})
     if not saved:
         raise ManifestError(f"{manifest.root}: all {len(plan)} photos would be dropped")
     table = _new_table(manifest.table, dict(sorted(saved.items())))
-    dropped = [
-        Dropped(manifest.table["file_name"].iat[row], reasons[row]) for row in sorted(reasons)
-    ]
+    names = manifest.table["file_name"].tolist()
+    dropped = [Dropped(names[row], reasons[row]) for row in sorted(reasons)]
     if todo or not (out / METADATA_NAME).is_file():
         if dropped:
             listed = pd.DataFrame(dropped).to_csv(index=False, lineterminator="\n")
@@ -190,13 +190,15 @@ def neutralise(
         notes.append(
             f"{region.sum()} region edits have no mask: the crop may not show their region."
         )
+    kept = plan.loc[sorted(saved)]
+    sizes = Counter(zip(kept["crop_width"].tolist(), kept["crop_height"].tolist(), strict=True))
     return Summary(
         root=out,
         photos=len(table),
         dropped=tuple(dropped),
         seconds=time.monotonic() - started,
-        labels=table["label"].value_counts().sort_index().to_dict(),
-        sizes=plan.loc[sorted(saved), ["crop_width", "crop_height"]].value_counts().to_dict(),
+        labels=dict(sorted(Counter(table["label"].tolist()).items())),
+        sizes=dict(sizes.most_common()),
         notes=tuple(notes),
     )
 
@@ -214,7 +216,8 @@ def _planned(
     for name in progress(table["file_name"], len(table), "sizes"):
         try:
             facts = container_facts(manifest.path(name))
-            headers.append((*facts["upright"], facts["format"], ""))
+            width, height = facts["upright"]
+            headers.append((width, height, facts["format"], ""))
         except PhotoError as error:
             if not skip:
                 raise
@@ -228,10 +231,8 @@ def _planned(
     shape = plan[["height", "width"]].to_numpy()
     small = (shape < crop + MAX_OFFSET).any(axis=1) & (plan["reason"] == "")
     for row in np.flatnonzero(small):
-        (height, width), (tall, wide) = shape[row], crop[row] + MAX_OFFSET
-        plan.loc[row, "reason"] = (
-            f"too small: {width}x{height} pixels, {wide}x{tall} are needed with the offset"
-        )
+        found, needed = (f"{x}x{y}" for y, x in (shape[row], crop[row] + MAX_OFFSET))
+        plan.loc[row, "reason"] = f"too small: {found} pixels, {needed} are needed with the offset"
     names = table["file_name"].where(plan["reason"] != "")
     culprit = names.groupby(plan["family"]).transform("first")
     linked = "linked to " + culprit.map(repr) + ", which is dropped"
@@ -353,9 +354,18 @@ class _Job:
 
     def read(self, row: int) -> tuple[RGB, Mask | None]:
         """A photo and its mask, if it has one. Raises PhotoError, ManifestError."""
-        rgb = decode(self.manifest.path(self.manifest.table["file_name"].iat[row]))
-        has_mask = self.manifest.table["mask_file_name"].iat[row] != ""
-        return rgb, read_mask(self.manifest, row, rgb.shape[:2]) if has_mask else None
+        table = self.manifest.table
+        path = self.manifest.path(str(table["file_name"].iat[row]))
+        rgb = decode(path)
+        height, width = rgb.shape[:2]
+        header = self.plan.loc[row, ["width", "height"]].tolist()
+        if header != [width, height]:
+            raise PhotoError(
+                f"{path}: {width}x{height} pixels when decoded, but its header says "
+                f"{header[0]}x{header[1]}; save it again"
+            )
+        has_mask = table["mask_file_name"].iat[row] != ""
+        return rgb, read_mask(self.manifest, row, (height, width)) if has_mask else None
 
 
 _worker_job: _Job | None = None

@@ -443,8 +443,9 @@ def _from_folders(root: Path, layout: str) -> pd.DataFrame:
     rows = [{"file_name": name, **row} for name, row in found.items() if row]
     outside = [name for name, row in found.items() if not row]
     labels = Counter(row["label"] for row in rows)
-    tables = [path for path in root.glob("*/**/metadata.*") if path.suffix in TABLE_SUFFIXES]
-    if layout == "real" and tables:
+    metadata = root.glob("*/**/metadata.*") if layout == "real" else ()
+    tables = [path for path in metadata if path.suffix in TABLE_SUFFIXES]
+    if tables:
         raise ManifestError(
             f"{root}: cannot take all photos as real, because {tables[0]} describes some of them. "
             "Name that folder, or move it elsewhere."
