@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.manifest import Manifest
-from realdamage.data.parts import in_processes
+from realdamage.data.parts import for_each
 from realdamage.data.splits import components, linked
 from realdamage.errors import PhotoError
 
@@ -65,7 +65,7 @@ def perceptual_hashes(
 ) -> list[PhotoHash]:
     """`perceptual_hash` of each file, in parallel. Raises PhotoError: a file cannot be read."""
     count = min(workers or available_processors(), len(paths) // 32)
-    hashes = in_processes(_start_worker, (paths,), _hash, range(len(paths)), count)
+    hashes = for_each(_hash, paths, range(len(paths)), count)
     return list(progress(hashes, len(paths), "hashing photos"))
 
 
@@ -140,16 +140,8 @@ def found_alike(table: pd.DataFrame, group: pd.Series, pairs: npt.NDArray[np.int
     return f"{line}: {change}"
 
 
-_paths: Sequence[str | Path] = ()
-
-
-def _start_worker(paths: Sequence[str | Path]) -> None:
-    global _paths
-    _paths = paths
-
-
-def _hash(index: int) -> PhotoHash:
-    path = _paths[index]
+def _hash(paths: Sequence[str | Path], index: int) -> PhotoHash:
+    path = paths[index]
     try:
         with Image.open(path) as image:
             return perceptual_hash(image)

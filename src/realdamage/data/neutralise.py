@@ -37,7 +37,7 @@ from realdamage.data.manifest import (
     read_mask,
     write_manifest,
 )
-from realdamage.data.parts import Parts, in_processes
+from realdamage.data.parts import Parts, for_each
 from realdamage.data.shortcuts import container_facts
 from realdamage.data.splits import components
 from realdamage.data.writer import (
@@ -164,7 +164,7 @@ def neutralise(
     families = sorted(set(plan["family"][plan["reason"] == ""].tolist()))
     todo = [index for index in families if not parts.path(index).is_file()]
     count = min(workers or available_processors(), max(1, len(todo)))
-    made = in_processes(_start_worker, (job,), _make, todo, count)
+    made = for_each(_make, job, todo, count)
     for _ in progress(made, len(todo), "groups"):
         pass
     saved: dict[int, _Saved] = {}
@@ -368,18 +368,8 @@ class _Job:
         return rgb, read_mask(self.manifest, row, (height, width)) if has_mask else None
 
 
-_worker_job: _Job | None = None
-
-
-def _start_worker(job: _Job) -> None:
-    global _worker_job
-    _worker_job = job
-
-
-def _make(family: int) -> int:
+def _make(job: _Job, family: int) -> int:
     """Writes one family; returns the number of its photos."""
-    job = _worker_job
-    assert job is not None  # set by _start_worker in this process
     rows = np.flatnonzero(job.plan["family"] == family).tolist()
     try:
         saved = _save_family(job, family, rows)

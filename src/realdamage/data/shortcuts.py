@@ -31,7 +31,7 @@ from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
 from realdamage.data.duplicates import PhotoHash, perceptual_hash
 from realdamage.data.manifest import Manifest, read_mask
-from realdamage.data.parts import in_processes
+from realdamage.data.parts import for_each
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
 from realdamage.errors import ManifestError, PhotoError
@@ -120,29 +120,28 @@ def read_facts(
         are read, in this process.
     """
     n = len(manifest)
-    workers = min(workers or available_processors(), n // 16) if pixels else 1
-    facts = in_processes(_start_worker, (manifest, pixels), _facts, range(n), workers)
+    columns = manifest.table[["file_name", "label", "kind", "mask_file_name"]]
+    files = _Files(manifest, list(columns.itertuples(index=False, name=None)), pixels)
+    count = min(workers or available_processors(), n // 16) if pixels else 1
+    facts = for_each(_facts, files, range(n), count)
     return list(progress(facts, n, "reading photos" if pixels else "reading headers"))
 
 
-_job: tuple[Manifest, list[tuple[str, ...]], bool] | None = None
+class _Files(NamedTuple):
+    """What to read. rows: file_name, label, kind and mask_file_name, because asking pandas for each
+    cell would be slow."""
+
+    manifest: Manifest
+    rows: list[tuple[str, str, str, str]]
+    pixels: bool
 
 
-def _start_worker(manifest: Manifest, pixels: bool) -> None:
-    global _job
-    # Plain tuples, because asking pandas for each cell would be slow.
-    columns = manifest.table[["file_name", "label", "kind", "mask_file_name"]]
-    _job = (manifest, list(columns.itertuples(index=False, name=None)), pixels)
-
-
-def _facts(row: int) -> PhotoFacts:
-    assert _job is not None  # set by _start_worker in this process
-    manifest, rows, pixels = _job
-    path = manifest.path(rows[row][0])
+def _facts(files: _Files, row: int) -> PhotoFacts:
+    path = files.manifest.path(files.rows[row][0])
     try:
-        if not pixels:
+        if not files.pixels:
             container = container_facts(path)
-            return PhotoFacts("", container, _mask_faults(row, container["upright"]))
+            return PhotoFacts("", container, _mask_faults(files, row, container["upright"]))
         data = read_file(path)
         container = container_facts(io.BytesIO(data), name=path, size=len(data))
         rgb = decode_contents(data, str(path), MAX_PIXELS)
@@ -151,18 +150,16 @@ def _facts(row: int) -> PhotoFacts:
     return PhotoFacts(
         "",
         container,
-        _mask_faults(row, (rgb.shape[1], rgb.shape[0])),
+        _mask_faults(files, row, (rgb.shape[1], rgb.shape[0])),
         hashlib.sha256(data).hexdigest(),
         tuple(rgb.mean(axis=(0, 1)).tolist()),
         perceptual_hash(Image.fromarray(rgb)),
     )
 
 
-def _mask_faults(row: int, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
+def _mask_faults(files: _Files, row: int, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     """size: (width, height) of the upright photo."""
-    assert _job is not None
-    manifest, rows, pixels = _job
-    _, label, kind, name = rows[row]
+    manifest, (_, label, kind, name) = files.manifest, files.rows[row]
     if not name:
         return (("absent", f"kind {kind}"),) if kind in ("ai_region", "pasted") else ()
     faults = [("on_real", name)] if label == "real" else []
@@ -172,7 +169,7 @@ def _mask_faults(row: int, size: tuple[int, int]) -> tuple[tuple[str, str], ...]
         if found != size:
             sizes = f"{name} is {found[0]}×{found[1]}, the photo {size[0]}×{size[1]}"
             return (*faults, ("size", sizes))
-        share = float(np.mean(read_mask(manifest, row, size[::-1]))) if pixels else 1.0
+        share = float(np.mean(read_mask(manifest, row, size[::-1]))) if files.pixels else 1.0
     except FileNotFoundError:
         return (*faults, ("missing", name))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
