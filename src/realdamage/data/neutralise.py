@@ -70,9 +70,9 @@ class NeutraliseSettings:
     quality: range of JPEG qualities to draw from. None: the tables and sub-samplings of the set's
         real JPEG photos.
     sizes: "common": the largest size that nearly all photos of both labels can give. A list of
-        (width, height): each family draws one of those that nearly all photos can give. Photos that
-        cannot give their size are dropped. None: each family keeps its own size but for the crop
-        offset, and the size may show the class.
+        (width, height): each family draws one of those that nearly all photos of both labels can
+        give, or that most can. Photos that can give none are dropped. None: each family keeps its
+        own size but for the crop offset, and the size may show the class.
     history: one more JPEG save before the last one.
     """
 
@@ -279,12 +279,18 @@ def _sizes(
     if isinstance(settings.sizes, str):
         return np.tile(_common_size(classes), (len(able), 1))
     pool = np.array([(height, width) for width, height in settings.sizes])
-    shares = [[(each >= size).all(axis=1).mean() for each in classes] for size in pool]
-    usable = (np.array(shares) >= _NEARLY_ALL).all(axis=1)
-    # Where no size suits nearly all, the user wants these sizes all the same.
-    pool = pool[usable] if usable.any() else pool
-    drawn = np.random.default_rng([settings.seed, 1]).integers(len(pool), size=family.max() + 1)
-    return np.asarray(pool[drawn[family]])
+    shares = np.array([[(each >= size).all(axis=1).mean() for each in classes] for size in pool])
+    fewest = shares.min(axis=1, initial=1.0)
+    # Any other size would show which photos are large, and so perhaps their label.
+    pool = pool[fewest >= min(_NEARLY_ALL, fewest.max())]
+    rng = np.random.default_rng([settings.seed, 1])
+    _, first = np.unique(family, return_index=True)
+    drawn = np.tile(pool[0], (len(first), 1))
+    for index, largest in enumerate(able[first]):
+        fitting = pool[(pool <= largest).all(axis=1)]
+        if len(fitting):
+            drawn[index] = fitting[rng.integers(len(fitting))]
+    return np.asarray(drawn[family])
 
 
 def _common_size(classes: Sequence[Integers]) -> tuple[int, int]:
