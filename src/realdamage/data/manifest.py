@@ -26,6 +26,8 @@ from PIL import Image, UnidentifiedImageError
 
 from realdamage.data.tables import read_table
 from realdamage.data.vocabulary import ALLOWED_VALUES, REQUIRED_COLUMNS
+
+# Other rooms take these words from here.
 from realdamage.data.vocabulary import DAMAGES as DAMAGES
 from realdamage.data.vocabulary import KIND_LABELS as KIND_LABELS
 from realdamage.data.vocabulary import KINDS as KINDS
