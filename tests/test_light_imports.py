@@ -22,8 +22,7 @@ TRAINING = {
     *("transformers", "peft"),
 }
 ANALYSIS = {"pandas", "sklearn", "scipy", "matplotlib", "onnx"}
-# The codec engines run networks; train_codec is a command that trains one.
-CODEC_ENGINES = {f"realdamage.synthesis.{name}" for name in ("autoencoders", "train_codec")}
+CODEC_ENGINES = {"realdamage.synthesis.autoencoders"}  # they run networks
 
 # Imports one module after the other and notes the first that brings in something heavy.
 WATCH = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -72,13 +73,14 @@ def problems(report: AuditReport) -> dict[str, list[tuple[str, ...]]]:
     return {problem.kind: [item.files for item in problem.items] for problem in report.problems}
 
 
+def of_label(**options: Any) -> Callable[[Row], Mapping[str, Any]]:
+    """How photos are saved: PLAIN, but for the options of the synthetic ones."""
+    return lambda row: {**PLAIN, **(options if row["label"] == "synthetic" else {})}
+
+
 class TestContainer:
     def test_edits_written_as_png_are_found_by_their_format(self, tmp_path: Path) -> None:
-        manifest = write_files(
-            tmp_path,
-            pairs(40),
-            lambda row: {"format": "PNG"} if row["label"] == "synthetic" else PLAIN,
-        )
+        manifest = write_files(tmp_path, pairs(40), of_label(format="PNG"))
         report = audit(manifest, quick=True)
         found = result(report, "container")
         assert (found.failed, report.passed) == (True, False)
@@ -86,40 +88,30 @@ class TestContainer:
         assert found.low > 0.95
         assert {"format", "tables", "subsampling"} == set(found.columns)
         assert "format PNG: 0 real, 40 synthetic" in found.advice
-        assert "realdamage neutralise IN OUT" in found.advice
         labels = dict(zip(manifest.table["file_name"], manifest.table["label"], strict=True))
         assert [labels[name] for name in found.examples] == ["real"] * 4 + ["synthetic"] * 4
 
-    def test_edits_of_another_quality_are_found_by_their_tables(self, tmp_path: Path) -> None:
-        quality = {"real": 85, "synthetic": 88}
-        manifest = write_files(
-            tmp_path, pairs(30), lambda row: {**PLAIN, "quality": quality[row["label"]]}
-        )
+    @pytest.mark.parametrize(
+        ("options", "columns"),
+        [({"quality": 93}, ("tables",)), ({"side": 60}, ("width", "aspect"))],
+    )
+    def test_a_quality_and_a_size_of_their_own_are_found(
+        self, tmp_path: Path, options: dict[str, int], columns: tuple[str, ...]
+    ) -> None:
+        manifest = write_files(tmp_path, pairs(30), of_label(**options))
         found = result(audit(manifest, quick=True), "container")
-        assert found.failed
-        assert found.columns == ("tables",)
-        assert "tables JPEG quality 88: 0 real, 30 synthetic" in found.advice
-
-    def test_sizes_of_their_own_are_found(self, tmp_path: Path) -> None:
-        manifest = write_files(
-            tmp_path, pairs(30), lambda row: {**PLAIN, "side": 64 if row["label"] == "real" else 60}
-        )
-        assert result(audit(manifest, quick=True), "container").columns == ("width", "aspect")
+        assert (found.failed, found.columns) == (True, columns)
 
     def test_what_leaks_only_together_is_said_to(self, tmp_path: Path) -> None:
         def save(row: Row) -> Mapping[str, Any]:
             turned = int(row["group"][1:]) % 2
-            return {
-                **PLAIN,
-                "progressive": bool(turned),
-                "side": 64 if turned == (row["label"] == "real") else 60,
-            }
+            side = 64 if turned == (row["label"] == "real") else 60
+            return {**PLAIN, "progressive": bool(turned), "side": side}
 
         found = result(audit(write_files(tmp_path, pairs(60), save), quick=True), "container")
-        assert found.failed
-        assert found.columns == ()
+        assert (found.failed, found.columns) == (True, ())
 
-    def test_the_weight_of_a_file_is_told_but_never_blocks(self, tmp_path: Path) -> None:
+    def test_the_weight_of_a_file_is_reported_but_never_blocks(self, tmp_path: Path) -> None:
         manifest = write_files(tmp_path, pairs(30))
         for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
             with (tmp_path / name).open("ab") as file:
@@ -130,7 +122,6 @@ class TestContainer:
         assert (found.failed, found.blocking) == (False, False)
         assert found.note
         assert not report.failed_tests
-        assert not result(audit(manifest, quick=True), "container").failed
 
 
 class TestColumns:
@@ -141,47 +132,34 @@ class TestColumns:
             return f"shop{index % 3}" if label == "real" or index % 20 == 0 else "generated/x"
 
         report = audit(write_files(tmp_path, pairs(60, source=source)), quick=True)
-        found = result(report, "source")
-        assert found.failed
-        assert found.columns == ("source",)
-        assert "generated/x: 0 real, 57 synthetic" in found.advice
         assert [test.name for test in report.failed_tests] == ["source"]
+        assert "generated/x: 0 real, 57 synthetic" in result(report, "source").advice
 
     def test_cracked_fakes_and_torn_reals_fail_by_damage_type_alone(self, tmp_path: Path) -> None:
         def damage(index: int, label: str) -> str:
             return "" if index % 2 else "torn" if label == "real" else "cracked"
 
         report = audit(write_files(tmp_path, pairs(60, damage=damage)), quick=True)
-        found = result(report, "damage")
-        assert (found.failed, found.rows) == (True, 60)
-        assert "damage torn: 30 real, 0 synthetic" in found.advice
-        assert "damage cracked: 0 real, 30 synthetic" in found.advice
         assert [test.name for test in report.failed_tests] == ["damage"]
+        found = result(report, "damage")
+        assert found.rows == 60
+        assert "damage torn: 30 real, 0 synthetic" in found.advice
 
     def test_intact_reals_and_damaged_fakes_fail_by_condition(self, tmp_path: Path) -> None:
         def damage(index: int, label: str) -> str:
             return DAMAGES[index % 10] if label == "synthetic" else ""
 
-        def condition(index: int, label: str) -> str:
-            return (
-                "intact" if index < 40 else "unknown"
-            )  # of the original: an edit's damage is in the other column
-
-        report = audit(
-            write_files(tmp_path, pairs(60, damage=damage, condition=condition)), quick=True
-        )
+        # Of the original: an edit's damage is in the other column.
+        rows = pairs(60, damage=damage, condition=lambda i, _: "intact" if i < 40 else "unknown")
+        report = audit(write_files(tmp_path, rows), quick=True)
         found = result(report, "condition")
-        assert found.failed
+        assert (found.failed, found.auroc) == (True, 1.0)
         assert found.rows == 100  # 20 real photos say nothing
-        assert found.auroc == 1.0
         assert "shows damage no: 40 real, 0 synthetic" in found.advice
-        assert "regenerated without any damage" in found.advice
         assert "0 real and 60 synthetic" in result(report, "damage").note
 
     def test_sources_seen_once_still_tell_that_they_are_seen_once(self, tmp_path: Path) -> None:
-        rows = pairs(
-            60, source=lambda index, label: f"seller{index}" if label == "real" else "generated"
-        )
+        rows = pairs(60, source=lambda i, label: f"seller{i}" if label == "real" else "generated")
         assert result(audit(write_files(tmp_path, rows), quick=True), "source").auroc > 0.9
 
 
@@ -196,22 +174,15 @@ def honest(root: Path, seed: int) -> Manifest:
         source = f"shop{rng.integers(sources)}"
         for label in (rng.choice(["real", "synthetic"]),) if alone else ("real", "synthetic"):
             damage = str(rng.choice(DAMAGES)) if rng.random() < 0.5 else ""
-            rows.append(
-                {"label": label, "group": f"g{len(saved)}", "source": source, "damage": damage}
-            )
-            rows[-1]["condition"] = (
-                "damaged" if damage else str(rng.choice(["intact", "intact", "unknown"]))
-            )
-        drawn = {
-            "format": "JPEG",
-            "quality": int(rng.integers(70, 96)),
-            "side": int(rng.choice([48, 64, 80])),
-        }
-        saved.append({**drawn, "progressive": bool(rng.random() < 0.3)})
+            condition = "damaged" if damage else str(rng.choice(["intact", "intact", "unknown"]))
+            columns = {"source": source, "damage": damage, "condition": condition}
+            rows.append({"label": label, "group": f"g{len(saved)}", **columns})
+        drawn = {"quality": int(rng.integers(70, 96)), "side": int(rng.choice([48, 64, 80]))}
+        saved.append({"format": "JPEG", **drawn, "progressive": bool(rng.random() < 0.3)})
     return write_files(root, rows, lambda row: saved[int(row["group"][1:])])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_no_false_alarm_on_an_honest_set(tmp_path: Path, seed: int) -> None:
     report = audit(honest(tmp_path, seed), quick=True)
     assert all(test.measured for test in report.tests)
@@ -227,13 +198,9 @@ class TestExceptions:
     def manifest(self, tmp_path: Path) -> Manifest:
         """Honest photos, and a part of generated ones whose source tells."""
         rows = [row | {"source": "shop", "part": "photos"} for row in pairs(30)]
+        source = {"real": "web", "synthetic": "x"}
         rows += [
-            row
-            | {
-                "source": "web" if row["label"] == "real" else "x",
-                "part": "generated",
-                "group": f"x{row['group']}",
-            }
+            row | {"source": source[row["label"]], "part": "generated", "group": f"x{row['group']}"}
             for row in pairs(20)
         ]
         return write_files(tmp_path, rows)
@@ -264,20 +231,18 @@ class TestExceptions:
         ("content", "named"),
         [
             ([GENERATED | {"test": "sauce"}], "entry 1.*'sauce'.*container, source"),
-            ([GENERATED | {"part": "generatd"}], "entry 1.*'generatd'.*'generated'"),
+            ([GENERATED | {"part": "generatd"}], "entry 1.*'generatd'.*generated"),
             ([GENERATED | {"reason": " "}], "entry 1: the reason"),
             ([{"part": "generated", "test": "source"}], "entry 1: found"),
             (GENERATED, "found dict"),
+            (None, "JSON"),
         ],
     )
     def test_a_faulty_entry_is_named(self, manifest: Manifest, content: Any, named: str) -> None:
         self.write(manifest, content)
+        if content is None:
+            (manifest.root / "audit_exceptions.json").write_text("[")
         with pytest.raises(ManifestError, match=rf"audit_exceptions\.json.*{named}"):
-            audit(manifest, quick=True)
-
-    def test_a_file_that_is_no_json_is_named(self, manifest: Manifest) -> None:
-        (manifest.root / "audit_exceptions.json").write_text("[")
-        with pytest.raises(ManifestError, match=r"audit_exceptions\.json.*JSON"):
             read_exceptions(manifest)
 
 
@@ -288,12 +253,7 @@ def test_one_label_alone_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_set_too_small_to_judge_is_not_judged(tmp_path: Path) -> None:
-    report = audit(
-        write_files(
-            tmp_path, pairs(4), lambda row: {"format": "PNG"} if row["label"] == "real" else PLAIN
-        ),
-        quick=True,
-    )
+    report = audit(write_files(tmp_path, pairs(4), of_label(format="PNG")), quick=True)
     assert not report.failed
     assert not any(test.measured for test in report.tests)
     assert "4 real and 4 synthetic photos of 4 groups" in result(report, "container").note
@@ -302,9 +262,8 @@ def test_a_set_too_small_to_judge_is_not_judged(tmp_path: Path) -> None:
 class TestFiles:
     @pytest.fixture
     def root(self, write_set: Callable[..., Path], tmp_path: Path) -> Path:
-        return write_set(
-            tmp_path / "set", 6
-        )  # too few photos to test for shortcuts, so that these tests are quick
+        # Too few photos to test for shortcuts, so that these tests are quick.
+        return write_set(tmp_path / "set", 6)
 
     def change(self, root: Path, **cells: tuple[str, str]) -> None:
         """`column=(file, value)`."""
@@ -347,9 +306,8 @@ class TestFiles:
         shutil.copy(root / "photos/00_original.png", root / "photos/01_damaged.png")
         self.change(root, split=("photos/01_damaged.png", "train"))
         report = self.audit(root, quick=quick)
-        assert problems(report)["duplicate"] == [
-            ("photos/00_original.png", "photos/01_damaged.png")
-        ]
+        same = ("photos/00_original.png", "photos/01_damaged.png")
+        assert problems(report)["duplicate"] == [same]
         shutil.copy(root / "photos/00_original.png", root / "photos/03_ai_region.png")
         report = self.audit(root, quick=quick)
         assert len(problems(report)["label_conflict"][0]) == 3
@@ -359,9 +317,7 @@ class TestFiles:
     def test_a_group_in_two_splits_fails(self, root: Path) -> None:
         self.change(root, split=("photos/00_original.png", "val"))
         report = self.audit(root, quick=True)
-        assert problems(report) == {
-            "crossing": [("photos/00_original.png", "photos/00_ai_region.png")]
-        }
+        assert [*problems(report)] == ["crossing"]
         assert report.failed
 
     def test_a_digest_of_another_file_is_named(self, root: Path) -> None:
@@ -378,18 +334,14 @@ class TestFiles:
     ) -> None:
         with Image.open(root / "photos/00_original.png") as image:
             image.save(root / "photos/01_damaged.png", compress_level=1)
-            image.convert("RGB").crop((1, 1, image.width, image.height)).save(
-                root / "photos/01_ai_region.png"
-            )
+            cropped = image.convert("RGB").crop((1, 1, image.width, image.height))
+        cropped.save(root / "photos/01_ai_region.png")
         table = read_manifest(root).table
         table.loc[table["group"] == "group01", ["split", "mask_file_name"]] = ["test", ""]
         write_manifest(root, table)
         report = self.audit(root)
-        assert problems(report)["near_duplicate"] == [
-            ("photos/00_original.png", "photos/01_damaged.png")
-        ]
-        (found,) = (problem for problem in report.problems if problem.kind == "near_duplicate")
-        assert found.items[0].detail == "train and test; their hashes differ in 0 of 256 bits"
+        alike = ("photos/00_original.png", "photos/01_damaged.png")
+        assert problems(report)["near_duplicate"] == [alike]
         assert not report.failed  # a look-alike is for somebody to look at
 
     def test_each_fault_of_a_mask(self, root: Path) -> None:
@@ -425,9 +377,8 @@ class TestFiles:
         with Image.open(root / "photos/00_ai_region.png") as image:
             exif = Image.Exif()
             exif[0x0112] = 6
-            image.transpose(Image.Transpose.ROTATE_90).save(
-                root / "photos/00_ai_region.png", exif=exif
-            )
+            turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.save(root / "photos/00_ai_region.png", exif=exif)
         assert problems(self.audit(root)) == {}
         assert problems(self.audit(root, quick=True)) == {}
 
@@ -437,6 +388,16 @@ class TestFiles:
         root = write_set(tmp_path / "larger", 14)
         (root / "photos/02_ai_region.png").write_bytes(b"no picture")
         assert self.audit(root, workers=2).to_json() == self.audit(root, workers=1).to_json()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_set_is_read_where_no_system_call_gives_the_number_of_processors(
+    quick: bool, tiny_manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS and Windows have no os.sched_getaffinity."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    manifest = read_manifest(tiny_manifest)
+    assert sum(audit(manifest, quick=quick).photos.values()) == len(manifest)
 
 
 def test_the_report_is_plain_json_without_nan(tmp_path: Path) -> None:
@@ -474,13 +435,10 @@ def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).symlink_to(SHARED / "photos" / name)
     (tmp_path / "generated").symlink_to(SHARED / "generated")
+    generated = generated.assign(pair="", mask_file_name="")
+    parts = {"photos": chosen, "generated": generated}
     table = pd.concat(
-        [
-            chosen.assign(file_name="photos/" + chosen["file_name"]),
-            generated.assign(
-                file_name="generated/" + generated["file_name"], pair="", mask_file_name=""
-            ),
-        ]
+        [t.assign(file_name=f"{name}/" + t["file_name"]) for name, t in parts.items()]
     )
     write_manifest(tmp_path, table)
     report = audit(read_manifest(tmp_path), quick=True)

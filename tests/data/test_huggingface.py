@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data import manifest as manifest_module
 from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
 from realdamage.data.readers import SPLIT_FOLDERS, read_dataset
 
@@ -123,13 +121,6 @@ def test_the_names_of_split_folders_are_theirs() -> None:
     } == {keyword: split for split, keywords in names.items() for keyword in keywords}
 
 
-def columns_of(root: Path) -> dict[str, list[str]]:
-    """The type of each column in each stretch of rows that Hugging Face reads at once."""
-    stretches = pd.read_csv(root / "metadata.csv", chunksize=10_000)
-    types = [stretch.dtypes.astype(str).to_dict() for stretch in stretches]
-    return {name: [found[name] for found in types] for name in types[0]}
-
-
 def test_columns_that_change_their_mind_late_are_loaded_too(load: Load, tmp_path: Path) -> None:
     n = 10_100
     table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(n)], "label": "real"})
@@ -156,31 +147,3 @@ def test_columns_that_change_their_mind_late_are_loaded_too(load: Load, tmp_path
     assert found["note"].dropna().tolist() == ["the only one"]
     assert found["area"].dropna().sum() == n - 3 + 0.75
     assert sorted(Path(mask["path"]).name for mask in found["mask"].dropna()) == ["m.png", "n.png"]
-
-
-def test_without_interleaving_they_would_not_load(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(10_001)], "label": "real"})
-    table["group"] = [str(i) for i in range(10_000)] + ["mug"]
-    monkeypatch.setattr(manifest_module, "_HF_TYPED_ROWS", 10**9)
-    write_manifest(tmp_path, table)
-    assert columns_of(tmp_path)["group"][0] == "int64"
-    monkeypatch.undo()
-    write_manifest(tmp_path, table)
-    assert columns_of(tmp_path)["group"][0] != "int64"
-
-
-def test_a_cell_without_a_mask_is_no_empty_picture(load: Load, tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (8, 6), 255).save(buffer, "PNG")
-    for name in ("a.png", "b.png", "m.png"):
-        (tmp_path / "set").mkdir(exist_ok=True)
-        (tmp_path / "set" / name).write_bytes(buffer.getvalue())
-    table = pd.DataFrame(
-        {"file_name": ["a.png", "b.png"], "label": "synthetic", "mask_file_name": ["", "m.png"]}
-    )
-    write_manifest(tmp_path / "set", table)
-    train = load(data_dir=str(tmp_path / "set"))["train"]
-    assert [mask is None for mask in train["mask"]] == [True, False]
-    assert train[1]["mask"].size == (8, 6)

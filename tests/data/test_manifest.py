@@ -125,27 +125,6 @@ def test_files_are_not_looked_for_when_not_asked(write_folder: WriteFolder) -> N
     assert len(read_manifest(folder, check_files=False)) == 1
 
 
-def test_each_folder_is_listed_once_and_links_are_followed(
-    write_folder: WriteFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = tuple(f"{folder}/{i}.jpg" for folder in ("x", "y") for i in range(50))
-    rows = "".join(f"{name},real\n" for name in (*files, "linked/a.jpg"))
-    folder = write_folder("file_name,label\n" + rows, files=files)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "a.jpg").touch()
-    (folder / "linked").symlink_to(tmp_path / "elsewhere")
-    listed: list[Path] = []
-    scandir = os.scandir
-
-    def count(path: Path) -> object:
-        listed.append(path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", count)
-    assert len(read_manifest(folder)) == 101
-    assert sorted(listed) == [folder / "linked", folder / "x", folder / "y"]
-
-
 def test_a_path_without_a_manifest_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "photo.JPG").touch()
     with pytest.raises(ManifestError, match=r"1 photos below it.*file_name,label"):

@@ -91,42 +91,6 @@ def stable_diffusion_parts(text_parts: dict[str, Any], channels: int) -> dict[st
     }
 
 
-@pytest.fixture(scope="session")
-def inpainting_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a StableDiffusionInpaintPipeline with the nine input channels that the real one
-    has."""
-    from diffusers import StableDiffusionInpaintPipeline
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-inpainting"
-    StableDiffusionInpaintPipeline(**stable_diffusion_parts(text_parts, 9)).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="session")
-def text_to_image_model(
-    text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> str:
-    """Folder of a StableDiffusionPipeline, which can inpaint with the class beside its own, and
-    edits nothing."""
-    from diffusers import StableDiffusionPipeline
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-sd"
-    StableDiffusionPipeline(**stable_diffusion_parts(text_parts, 4)).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="session")
-def editing_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a StableDiffusionInstructPix2PixPipeline."""
-    from diffusers import StableDiffusionInstructPix2PixPipeline
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-pix2pix"
-    StableDiffusionInstructPix2PixPipeline(**stable_diffusion_parts(text_parts, 8)).save_pretrained(
-        folder
-    )
-    return str(folder)
-
-
 def flux_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
@@ -160,22 +124,22 @@ def flux_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
-def flux_fill_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a FluxFillPipeline: latents, those of the masked photo, and the mask of 8 × 8
-    pixels a latent."""
-    from diffusers import FluxFillPipeline
+def saved(pipeline: str, channels: int) -> Any:
+    """A fixture: the folder of a pipeline of diffusers whose network has `channels` inputs."""
 
-    folder = tmp_path_factory.mktemp("models") / "tiny-flux-fill"
-    FluxFillPipeline(**flux_parts(text_parts, 16 + 16 + 256)).save_pretrained(folder)
-    return str(folder)
+    @pytest.fixture(scope="session")
+    def model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+        import diffusers
+
+        parts = flux_parts if pipeline == "FluxFillPipeline" else stable_diffusion_parts
+        folder = tmp_path_factory.mktemp("models") / f"tiny-{pipeline}"
+        getattr(diffusers, pipeline)(**parts(text_parts, channels)).save_pretrained(folder)
+        return str(folder)
+
+    return model
 
 
-@pytest.fixture(scope="session")
-def kontext_model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a FluxKontextPipeline, which has favourite sizes of its own."""
-    from diffusers import FluxKontextPipeline
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-kontext"
-    FluxKontextPipeline(**flux_parts(text_parts, 16)).save_pretrained(folder)
-    return str(folder)
+inpainting_model = saved("StableDiffusionInpaintPipeline", 9)  # as many as the real one has
+text_to_image_model = saved("StableDiffusionPipeline", 4)  # it has a sibling that inpaints
+editing_model = saved("StableDiffusionInstructPix2PixPipeline", 8)
+flux_fill_model = saved("FluxFillPipeline", 16 + 16 + 256)  # latents, masked photo, mask

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from realdamage.core.decode import decode
-from realdamage.data.manifest import write_manifest
 from realdamage.errors import MissingExtraError, SynthesisError
-from realdamage.synthesis import autoencoders, train_codec
+from realdamage.synthesis import autoencoders
 from realdamage.synthesis.autoencoders import (
     BOTTLENECKS,
     HOUSE_CODECS,
@@ -136,24 +133,13 @@ def tiny_autoencoder(name: str) -> Any:
             **{f"{half}_layers_per_block": (1,) * 6 for half in halves},
             **{f"{half}_qkv_multiscales": ((),) * 6 for half in halves},
         },
-        "AutoencoderKLQwenImage": {
-            "base_dim": 8,
-            "z_dim": 2,
-            "dim_mult": [1] * 4,
-            "num_res_blocks": 1,
-            "latents_mean": [0.0] * 2,
-            "latents_std": [1.0] * 2,
-        },
     }
     return getattr(diffusers, name)(**small[name])
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("AutoencoderTiny", "AutoencoderKL", "AsymmetricAutoencoderKL", "VQModel"),
-        *("AutoencoderDC", "AutoencoderKLQwenImage"),
-    ],
+    ["AutoencoderTiny", "AutoencoderKL", "AsymmetricAutoencoderKL", "VQModel", "AutoencoderDC"],
 )
 def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
     tiny_autoencoder(name).save_pretrained(tmp_path / "weights")
@@ -161,11 +147,6 @@ def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
     assert repainted.shape == RGB.shape
     assert np.array_equal(repainted, again)
     assert not np.array_equal(repainted, RGB)
-
-
-def test_the_autoencoder_inside_a_whole_pipeline(inpainting_model: str) -> None:
-    whole = codec(inpainting_model).reconstruct(RGB)
-    assert np.array_equal(whole, codec(f"{inpainting_model}/vae").reconstruct(RGB))
 
 
 def test_without_a_network_the_download_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +163,7 @@ def test_without_a_network_the_download_is_explained(monkeypatch: pytest.MonkeyP
     [
         (None, "no_weights"),
         ("{}", "bad_weights"),
-        ('{"_class_name": "UNet2DModel"}', "synthesis"),
+        ('{"_class_name": "UNet2DModel"}', "bad_weights"),
         ("no config", "bad_weights"),
     ],
 )
@@ -244,7 +225,6 @@ def test_every_architecture_keeps_the_size_and_learns(
 def test_the_shipped_files_are_small_and_lose_detail_but_not_the_photo(name: str) -> None:
     size = (files("realdamage.synthesis") / HOUSE_CODECS[name]).stat().st_size  # type: ignore[attr-defined]
     assert size < 1_000_000
-    assert load_house_codec(name).spec == train_codec.SPECS[name]
     photo = decode(SAMPLE / "photos/000001_original.jpg")[:176, :176]
     repainted = codec(name).reconstruct(photo)
     assert np.abs(repainted.astype(int) - photo).mean() < 20
@@ -267,32 +247,5 @@ def test_what_is_no_house_codec_says_how_to_make_one(content: str, tmp_path: Pat
     elif content == "another spec":
         spec = {"spec": '{"stages": 1, "latent": 2, "width": 8}'}
         save_file({"a": torch.zeros(1)}, path, metadata=spec)
-    with pytest.raises(SynthesisError, match=r"x\.safetensors.*train_codec CODEC --output"):
+    with pytest.raises(SynthesisError, match=r"x\.safetensors.*train_codec"):
         load_house_codec(path)
-
-
-@pytest.mark.slow
-def test_the_command_trains_one_from_train_photos_and_the_loss_falls(
-    tmp_path: Path,
-    photo_factory: Callable[..., np.ndarray],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    spec = HouseCodecSpec(1, 3, 4)
-    monkeypatch.setitem(train_codec.SPECS, "house", spec)
-    for seed in range(4):
-        Image.fromarray(photo_factory(80, 90, seed)).save(tmp_path / f"{seed}.png")
-    splits = ["train", "train", "train", "test"]
-    rows = [{"file_name": f"{i}.png", "label": "real", "split": s} for i, s in enumerate(splits)]
-    write_manifest(tmp_path, pd.DataFrame(rows))
-    (tmp_path / "3.png").write_bytes(b"locked away: reading it fails")
-    output = tmp_path / "codec.safetensors"
-    arguments = ["house", "--output", str(output), "--photos", str(tmp_path)]
-    assert train_codec.main([*arguments, "--steps", "20", "--batch", "4"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
-    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
-    assert len(losses) == 10
-    assert losses[-1] < losses[0]
-    assert load_house_codec(output).spec == spec
-    write_manifest(tmp_path, pd.DataFrame(rows).assign(split="test"))
-    assert train_codec.main(arguments) == 3

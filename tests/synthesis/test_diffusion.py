@@ -20,12 +20,12 @@ from realdamage.synthesis.diffusion import (
     choose_device,
     choose_dtype,
     guidance_parameter,
-    loading,
-    rank_and_world,
     uses_negative,
 )
 from realdamage.synthesis.engine import GeneratorSettings
 from realdamage.synthesis.prompts import Prompt
+from realdamage.synthesis.runner import rank_and_world
+from realdamage.synthesis.weights import loading
 
 CRACK = Prompt("a crack", "intact", "en", "generic", "clear")
 GREY = np.full((64, 64, 3), 127, np.uint8)
@@ -37,7 +37,7 @@ def load(prompts: dict[str, Any]) -> Any:
     """`load(model, masked=True, **options)`: a Pipeline named tiny."""
 
     def load(model: str | Path, masked: bool = True, **options: Any) -> Pipeline:
-        given = {"steps": 1, "device": "cpu"} | options
+        given = {"steps": 1} | options
         settings = GeneratorSettings(str(model), "sd", "inpaint", given)
         return Pipeline("tiny", settings, prompts, masked=masked)
 
@@ -55,7 +55,6 @@ def call_of(name: str) -> Any:
     [
         ("steps", 0),
         ("guidance", -1.0),
-        ("strength", 1.5),
         ("side", 500),
         ("side", 32),
         ("dtype", "half"),
@@ -80,9 +79,6 @@ def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) ->
         rank_and_world()
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert rank_and_world() == (3, 4)
-    monkeypatch.setenv("WORLD_SIZE", "four")
-    with pytest.raises(SynthesisError, match="WORLD_SIZE='four'"):
-        rank_and_world()
 
 
 def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,18 +86,14 @@ def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert choose_device("auto") == "cpu"
-    for device in ("cuda", "gpu"):
-        with pytest.raises(SynthesisError, match=f"device={device}"):
-            choose_device(device)
+    assert choose_device() == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("auto") == "cuda:0"
+    assert choose_device() == "cuda:0"
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose_device("auto") == "cuda:1"
-    assert choose_device("cpu") == "cpu"
+    assert choose_device() == "cuda:1"
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(SynthesisError, match="2 GPUs"):
-        choose_device("auto")
+        choose_device()
 
 
 def test_the_dtype_fits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,10 +129,9 @@ def test_guidance_goes_where_the_pipeline_guides(
 
 
 def test_a_setting_that_the_pipeline_does_not_take_is_named() -> None:
-    settings = DiffusionSettings("m/m", strength=0.7)
-    assert call_settings(call_of("FluxFillPipeline"), settings, "F", "k") == {"strength": 0.7}
-    with pytest.raises(SynthesisError, match=r"k\.strength=0\.7"):
-        call_settings(call_of("QwenImageEditPipeline"), settings, "Q", "k")
+    call = {name: each for name, each in call_of("FluxFillPipeline").items() if "steps" not in name}
+    with pytest.raises(SynthesisError, match=r"k\.steps=8"):
+        call_settings(call, DiffusionSettings("m/m", steps=8), "F", "k")
 
 
 @pytest.mark.parametrize("model", ["/nowhere/weights", "./weights", "weights", "a/b/c"])

@@ -218,44 +218,24 @@ def test_the_quickstart_starts_from_the_sample_in_any_folder(
 def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    root = tmp_path / "set"
+    """And nothing of the user's own is removed."""
+    root, other = tmp_path / "set", replace(recipe, seed=4)
     synthesize(recipe, root)
-    (root / "notes.txt").write_text("mine")
-    other = replace(recipe, seed=4)
-    with pytest.raises(UsageError, match="overwrite=true"):
-        synthesize(other, root)
-    clear(root)
-    assert [path.name for path in root.iterdir()] == ["notes.txt"]
-    with pytest.raises(UsageError):
-        synthesize(other, root)
-    synthesize(recipe, tmp_path / "first")
-    synthesize(other, tmp_path / "first", overwrite=True)
-    synthesize(other, tmp_path / "straight")
-    assert contents(tmp_path / "first") == contents(tmp_path / "straight")
+    mine = {root / "notes.txt", root / "photos" / "holiday.jpg", root / "masks" / "holiday.png"}
+    for path in mine:
+        path.write_text("mine")
     fewer = replace(recipe.source, per_source=2)
-    with pytest.raises(UsageError):  # the same recipe over other photos
-        synthesize(replace(other, source=fewer), tmp_path / "first")
-
-
-def test_a_users_own_photo_is_never_removed(recipe: Recipe, tmp_path: Path) -> None:
-    """Neither a folder of one's own photos, nor a photo put among those that a recipe made."""
-    root, made = tmp_path / "own", tmp_path / "made"
-    (root / "photos").mkdir(parents=True)
-    (root / "photos" / "holiday.jpg").write_bytes(b"mine")
+    for changed in (other, replace(recipe, source=fewer)):  # or the same recipe over other photos
+        with pytest.raises(UsageError) as caught:
+            synthesize(changed, root)
+        assert caught.value.code == "other_set"
+    synthesize(other, root, overwrite=True)
+    clear(root)
+    assert {path for path in root.rglob("*") if path.is_file()} == mine
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match="synthesize did not make"):
-            synthesize(recipe, root, overwrite)
-    with pytest.raises(UsageError):
-        clear(root)
-    assert [path.name for path in root.rglob("*")] == ["photos", "holiday.jpg"]
-    synthesize(recipe, made)
-    for name in ("photos/holiday.jpg", "masks/holiday.png"):
-        (made / name).write_bytes(b"mine")
-    synthesize(replace(recipe, seed=5), made, overwrite=True)
-    clear(made)
-    left = {path.relative_to(made).as_posix(): path for path in made.rglob("*") if path.is_file()}
-    assert set(left) == {"photos/holiday.jpg", "masks/holiday.png"}
-    assert {path.read_bytes() for path in left.values()} == {b"mine"}
+        with pytest.raises(UsageError) as caught:
+            synthesize(other, root, overwrite)
+        assert caught.value.code == "not_ours"
 
 
 @pytest.mark.parametrize(

@@ -26,3 +26,8 @@ def readme_figures() -> ModuleType:
 @pytest.fixture(scope="session")
 def guarantee_simulation() -> ModuleType:
     return _tool("guarantee_simulation")
+
+
+@pytest.fixture(scope="session")
+def train_codec() -> ModuleType:
+    return _tool("train_codec")

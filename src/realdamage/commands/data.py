@@ -19,7 +19,7 @@ _COLUMNS = (
 _DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
 _NEAR = "Look at the photos: those that look alike form one group"
 _QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
-_SIZES = "Crop to sizes of the real photos that both classes can have, or to these"
+_SIZES = "Crop to one size that nearly all photos can give, to these sizes, or only by the offset"
 _ON_ERROR = "What to do about unreadable photos"
 
 
@@ -152,8 +152,7 @@ def neutralise(
     manifest: Annotated[Path, app.arg("Folder with metadata.csv; only read", "IN")],
     out: Annotated[Path, app.arg("New or empty folder outside IN", "OUT")],
     quality: Annotated[str | None, app.opt(_QUALITY, metavar="LOW-HIGH")] = None,
-    sizes: Annotated[str, app.opt(_SIZES, metavar="keep|reals|WxH,…")] = "reals",
-    max_side: Annotated[int | None, app.opt("Crop longer sides to it; nothing is resized")] = None,
+    sizes: Annotated[str, app.opt(_SIZES, metavar="common|WxH,…|keep")] = "common",
     history: Annotated[bool, app.opt("Save as JPEG once more before", "--history")] = False,
     seed: app.Seed = 0,
     workers: app.Workers = None,
@@ -169,7 +168,7 @@ def neutralise(
     from realdamage.data.readers import read_dataset
 
     qualities, crops = _quality_range(quality), _crop_sizes(sizes)
-    settings = neutral.NeutraliseSettings(qualities, crops, history, seed, max_side)
+    settings = neutral.NeutraliseSettings(qualities, crops, history, seed)
     options: dict[str, Any] = {"on_error": on_error, "overwrite": overwrite, "workers": workers}
     done = neutral.neutralise(read_dataset(manifest), out, settings, progress=track, **options)
     for line in done.notes:
@@ -207,10 +206,10 @@ def _quality_range(text: str | None) -> tuple[int, int] | None:
 
 
 def _crop_sizes(text: str) -> str | list[tuple[int, int]] | None:
-    if text in ("keep", "reals"):
+    if text in ("keep", "common"):
         return None if text == "keep" else text
     try:
         pairs = [size.lower().split("x") for size in text.split(",")]
         return [(int(width), int(height)) for width, height in pairs]
     except ValueError:
-        raise UsageError(f"--sizes {text!r}: write keep, reals, or 384x512,512x384") from None
+        raise UsageError(f"--sizes {text!r}: write common, keep, or 384x512,512x384") from None

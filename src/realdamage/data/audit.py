@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -20,7 +20,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.core.progress import Track, no_progress
-from realdamage.data.bootstrap import DRAWS
 from realdamage.data.duplicates import duplicate_groups
 from realdamage.data.manifest import EXCEPTIONS_NAME, Manifest
 from realdamage.data.shortcuts import (
@@ -28,11 +27,10 @@ from realdamage.data.shortcuts import (
     SHORTCUTS,
     PhotoFacts,
     Shortcut,
-    Told,
     read_facts,
+    separation,
     shows_damage,
     standing_out,
-    told_by,
     too_few,
 )
 from realdamage.data.splits import components
@@ -80,7 +78,7 @@ class Problem:
 
     @property
     def title(self) -> str:
-        return self.kind.replace("_", " ")
+        return f"{len(self.items)} {self.kind.replace('_', ' ')}"
 
 
 @dataclass(frozen=True)
@@ -88,24 +86,24 @@ class ShortcutTest:
     """How well a classifier separates the classes by a few facts alone.
 
     name: see `shortcuts.SHORTCUTS`.
-    part: of the set; "" for all rows without an exception.
-    auroc, low, high: AUROC and its 95% interval; NaN when not measured, then `note` says why.
     rows: photos it was measured on.
-    columns: those that leak alone, the worst first.
+    auroc, low, high: AUROC and its 95% interval; NaN when not measured, then `note` says why.
+    part: of the set; "" for all rows without an exception.
     exception: the reason why this part may leak.
+    columns: those that leak alone, the worst first.
     examples: photos that the classifier is surest of, real ones first.
     """
 
     name: str
-    part: str
-    auroc: float
-    low: float
-    high: float
     rows: int
     blocking: bool
-    columns: tuple[str, ...] = ()
-    failed: bool = False
+    auroc: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    part: str = ""
     exception: str = ""
+    failed: bool = False
+    columns: tuple[str, ...] = ()
     advice: str = ""
     note: str = ""
     examples: tuple[str, ...] = ()
@@ -124,9 +122,7 @@ class ShortcutTest:
         """What gives the labels away: the columns, or the test's name if it has one column."""
         if not self.columns:
             return f"{self.name} (its columns together, none of them alone)"
-        if self.name in _SINGLE:
-            return self.name
-        return f"{self.name} ({', '.join(self.columns)})"
+        return self.name if self.name in _SINGLE else f"{self.name} ({', '.join(self.columns)})"
 
     @property
     def leak(self) -> str:
@@ -172,10 +168,8 @@ class AuditReport:
         Files that merely cannot be used are not among them.
         """
         cheats = [p for p in self.problems if p.kind in ("label_conflict", "crossing")]
-        return (
-            *(test.leak for test in self.failed_tests),
-            *(f"{p.message} ({len(p.items)})" for p in cheats),
-        )
+        found = [f"{problem.message} ({len(problem.items)})" for problem in cheats]
+        return (*(test.leak for test in self.failed_tests), *found)
 
     @property
     def failed(self) -> bool:
@@ -191,24 +185,18 @@ class AuditReport:
         return self.measured and not self.failed
 
     @property
-    def unmeasured_reason(self) -> str:
-        """Why nothing could be measured: what the blocking test with the most photos lacked."""
-        blocking = [test for test in self.tests if test.blocking]
-        if not blocking:
-            return "no test was asked for"
-        return f"too few photos: {max(blocking, key=lambda test: test.rows).note}"
-
-    @property
     def summary(self) -> str:
         """One line: passed, every reason why not, or why nothing could be measured."""
         if self.failed:
-            reasons = [test.culprit for test in self.failed_tests]
-            reasons += [f"{len(p.items)} {p.title}" for p in self.problems if p.severity == "error"]
+            errors = [problem.title for problem in self.problems if problem.severity == "error"]
+            reasons = [test.culprit for test in self.failed_tests] + errors
             return f"audit failed: {'; '.join(reasons)}"
+        blocking = [test for test in self.tests if test.blocking]
         if not self.measured:
-            return f"audit: nothing could be measured ({self.unmeasured_reason})"
-        notes = [f"{len(p.items)} {p.title}" for p in self.problems]
-        missing = [t.name for t in self.tests if t.blocking and not t.exception and not t.measured]
+            note = max(blocking, key=lambda test: test.rows).note
+            return f"audit: nothing could be measured (too few photos: {note})"
+        notes = [problem.title for problem in self.problems]
+        missing = [t.name for t in blocking if not t.exception and not t.measured]
         if missing:
             notes.append(f"not measured: {', '.join(missing)}")
         return f"audit passed ({'; '.join(notes)})" if notes else "audit passed"
@@ -273,10 +261,7 @@ def audit(
     facts = read_facts(manifest, pixels=not quick, workers=workers, progress=progress)
     sha256 = _digests(manifest, facts)
     groups = components(table.assign(sha256=sha256.where(sha256 != "", table["sha256"])))
-    frame = _frame(table, facts)
-    read = table.loc[frame.index]
-    synthetic = (read["label"] == "synthetic").to_numpy()
-    rows = _Rows(frame, read["file_name"].to_numpy(), synthetic, groups[frame.index])
+    rows = _readable(table.assign(group=groups), facts)
     asked = [shortcut for shortcut in SHORTCUTS if not (quick and shortcut.pixels)]
     tests = [_tests(s, rows, allowed, seed) for s in progress(asked, len(asked), "testing")]
     counted = [*_COUNTED, *(["part"] if "part" in table else [])]
@@ -313,145 +298,124 @@ def read_exceptions(manifest: Manifest) -> tuple[AuditException, ...]:
             f"{path}: found {type(entries).__name__}; "
             "write a list of objects with part, test, reason."
         )
-    parts = sorted(set(_parts(manifest.table)))
-    return tuple(
-        _exception(entry, f"{path}, entry {number}", parts)
-        for number, entry in enumerate(entries, start=1)
-    )
-
-
-def _exception(entry: Any, where: str, parts: Sequence[str]) -> AuditException:
-    try:
-        exception = AuditException(**entry)
-        complete = all(isinstance(word, str) for word in exception)
-    except TypeError:
-        complete = False
-    if not complete:
-        raise ManifestError(
-            f"{where}: found {json.dumps(entry)}; write the texts part, test and reason."
-        )
-    names = [shortcut.name for shortcut in SHORTCUTS]
-    if exception.test not in names:
-        raise ManifestError(
-            f"{where}: unknown test {exception.test!r}; there are {', '.join(names)}."
-        )
-    if exception.part not in parts:
-        raise ManifestError(
-            f"{where}: no row has part {exception.part!r}; "
-            f"the column part has {', '.join(map(repr, parts))}."
-        )
-    if not exception.reason.strip():
-        raise ManifestError(f"{where}: the reason is empty. Say why this part may leak its label.")
-    return exception
+    allowed = {
+        "test": [shortcut.name for shortcut in SHORTCUTS],
+        "part": sorted(set(_part(manifest.table))),
+    }
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}, entry {number}"
+        if not isinstance(entry, dict) or set(entry) != set(AuditException._fields):
+            raise ManifestError(f"{where}: found {entry!r}; write part, test and reason.")
+        for key, words in allowed.items():
+            if entry[key] not in words:
+                raise ManifestError(
+                    f"{where}: unknown {key} {entry[key]!r}; there are {', '.join(words)}."
+                )
+        if not str(entry["reason"]).strip():
+            raise ManifestError(
+                f"{where}: the reason is empty. Say why this part may leak its label."
+            )
+    return tuple(AuditException(**entry) for entry in entries)
 
 
 # --- Shortcuts ---
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Readable photos to test.
-
-    frame: see `_frame`; names: of the files; synthetic: bool [n]; groups: int [n].
-    """
-
-    frame: pd.DataFrame
-    names: npt.NDArray[np.object_]
-    synthetic: npt.NDArray[np.bool_]
-    groups: npt.NDArray[np.int64]
-
-    def where(self, chosen: pd.Series) -> _Rows:
-        mask = chosen.to_numpy(dtype=bool)
-        return _Rows(self.frame[mask], self.names[mask], self.synthetic[mask], self.groups[mask])
-
-    def told_by(self, facts: Iterable[str], seed: int, n_boot: int = DRAWS) -> Told:
-        frame = self.frame[list(facts)]
-        return told_by(frame, self.synthetic, self.groups, n_boot=n_boot, seed=seed)
-
-
-def _parts(table: pd.DataFrame) -> pd.Series:
+def _part(table: pd.DataFrame) -> pd.Series:
     return table["part"] if "part" in table else pd.Series("", table.index, dtype=object)
 
 
-def _frame(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> pd.DataFrame:
-    """All facts of each readable photo, under the manifest's row numbers."""
+def _readable(table: pd.DataFrame, facts: Sequence[PhotoFacts]) -> pd.DataFrame:
+    """The rows of readable photos with all facts, and a bool column `synthetic`."""
     rows = [row for row, fact in enumerate(facts) if not fact.error]
     frame = pd.DataFrame([facts[row].container for row in rows], index=rows)
-    colours = [facts[row].colour or (np.nan,) * 3 for row in rows]
+    colours = [facts[row].colour or (math.nan,) * 3 for row in rows]
     frame[["red", "green", "blue"]] = np.array(colours, dtype=float).reshape(-1, 3)
     return frame.assign(
+        file_name=table["file_name"],
+        group=table["group"],
+        synthetic=table["label"] == "synthetic",
         source=table["source"],
         damage=table["damage"],
         shows_damage=shows_damage(table),
-        part=_parts(table),
+        part=_part(table),
     )
 
 
 def _tests(
-    shortcut: Shortcut, rows: _Rows, exceptions: Sequence[AuditException], seed: int
+    shortcut: Shortcut, rows: pd.DataFrame, exceptions: Sequence[AuditException], seed: int
 ) -> list[ShortcutTest]:
     """One test over all rows without an exception, then one over each part with one."""
     reasons = {e.part: e.reason for e in exceptions if e.test == shortcut.name}
-    facts = list(chain(*shortcut.columns.values()))
-    for fact in {"damage", "shows_damage"} & set(facts):
-        rows = rows.where(rows.frame[fact] != "")  # unknown for the others
-    part = rows.frame["part"]
-    tests = [_test(shortcut, rows.where(~part.isin(reasons)), seed)]
+    for fact in {"damage", "shows_damage"} & set(shortcut.facts):
+        rows = rows[rows[fact] != ""]  # unknown for the others
+    tests = [_test(shortcut, rows[~rows["part"].isin(reasons)], seed)]
     for name, reason in reasons.items():
-        tested = _test(shortcut, rows.where(part == name), seed)
-        tested = replace(tested, failed=False, advice="", note=tested.note * (not tested.measured))
-        tests.append(replace(tested, part=name, exception=reason))
+        tested = _test(shortcut, rows[rows["part"] == name], seed)
+        note = "" if tested.measured else tested.note
+        allowed = replace(tested, part=name, exception=reason, failed=False, advice="", note=note)
+        tests.append(allowed)
     return tests
 
 
-def _test(shortcut: Shortcut, rows: _Rows, seed: int) -> ShortcutTest:
-    nan = math.nan
-    test = ShortcutTest(shortcut.name, "", nan, nan, nan, len(rows.frame), shortcut.blocking)
-    reason = too_few(rows.synthetic, rows.groups)
+def _test(shortcut: Shortcut, rows: pd.DataFrame, seed: int) -> ShortcutTest:
+    test = ShortcutTest(shortcut.name, len(rows), shortcut.blocking)
+    synthetic, groups = rows["synthetic"].to_numpy(dtype=bool), rows["group"].to_numpy()
+    reason = too_few(synthetic, groups)
     if reason:
         return replace(test, note=reason)
-    facts = list(chain(*shortcut.columns.values()))
-    told = rows.told_by(facts, seed)
+    facts = rows[shortcut.facts]
+    found, scores = separation(facts, synthetic, groups, seed=seed)
     for again in range(1, _DEALS):
-        if not LIMIT < told.low < LIMIT + _NARROW:
+        if not LIMIT < found.low < LIMIT + _NARROW:
             break
-        told = min(told, rows.told_by(facts, seed + again), key=lambda found: found.low)
-    test = replace(test, auroc=told.auroc, low=told.low, high=told.high)
-    if told.low <= LIMIT:
+        other, other_scores = separation(facts, synthetic, groups, seed=seed + again)
+        if other.low < found.low:
+            found, scores = other, other_scores
+    test = replace(test, auroc=found.auroc, low=found.low, high=found.high)
+    if found.low <= LIMIT:
         return test
     columns = _leaking(shortcut, rows, seed)
-    test = replace(test, columns=columns, examples=_surest(rows, told))
+    examples = _surest(rows["file_name"].to_numpy(), synthetic, scores)
+    test = replace(test, columns=columns, examples=examples)
     if not shortcut.blocking:
         return replace(test, note="differs, but regeneration itself may do that")
     return replace(test, failed=True, advice=_advice(shortcut, columns, rows))
 
 
-def _leaking(shortcut: Shortcut, rows: _Rows, seed: int) -> tuple[str, ...]:
+def _leaking(shortcut: Shortcut, rows: pd.DataFrame, seed: int) -> tuple[str, ...]:
     """The columns that separate the classes on their own, the worst first."""
     if len(shortcut.columns) == 1:
         return tuple(shortcut.columns)
-    told = {
-        column: rows.told_by(facts, seed, _BOOT_OF_A_COLUMN)
+    synthetic, groups = rows["synthetic"].to_numpy(dtype=bool), rows["group"].to_numpy()
+    found = {
+        column: separation(
+            rows[list(facts)], synthetic, groups, n_boot=_BOOT_OF_A_COLUMN, seed=seed
+        )[0]
         for column, facts in shortcut.columns.items()
     }
-    alone = [column for column, found in told.items() if found.low > LIMIT]
-    return tuple(sorted(alone, key=lambda column: -told[column].auroc))
+    alone = [column for column, each in found.items() if each.low > LIMIT]
+    return tuple(sorted(alone, key=lambda column: -found[column].auroc))
 
 
-def _surest(rows: _Rows, told: Told) -> tuple[str, ...]:
+def _surest(
+    names: npt.NDArray[np.object_],
+    synthetic: npt.NDArray[np.bool_],
+    scores: npt.NDArray[np.float64],
+) -> tuple[str, ...]:
     """The photos that the classifier is right about, the surest first; real ones first."""
-    order = np.argsort(told.scores, kind="stable")
-    real = [str(rows.names[i]) for i in order if not rows.synthetic[i] and told.scores[i] < 0]
-    fake = [str(rows.names[i]) for i in order[::-1] if rows.synthetic[i] and told.scores[i] > 0]
+    order = np.argsort(scores, kind="stable")
+    real = [str(names[i]) for i in order if not synthetic[i] and scores[i] < 0]
+    fake = [str(names[i]) for i in order[::-1] if synthetic[i] and scores[i] > 0]
     return (*real[:_EXAMPLES], *fake[:_EXAMPLES])
 
 
-def _advice(shortcut: Shortcut, columns: tuple[str, ...], rows: _Rows) -> str:
+def _advice(shortcut: Shortcut, columns: tuple[str, ...], rows: pd.DataFrame) -> str:
+    synthetic = rows["synthetic"].to_numpy(dtype=bool)
     found = [
-        standing_out(name, rows.frame[list(shortcut.columns[name])], rows.synthetic)
-        for name in columns[:3]
+        standing_out(name, rows[list(shortcut.columns[name])], synthetic) for name in columns[:3]
     ]
-    damaged = (rows.frame["shows_damage"] == "yes").to_numpy()
+    damaged = (rows["shows_damage"] == "yes").to_numpy()
     cures = {
         "container": "Save both classes in the same way: realdamage neutralise IN OUT.",
         "source": (
@@ -464,7 +428,7 @@ def _advice(shortcut: Shortcut, columns: tuple[str, ...], rows: _Rows) -> str:
         ),
         "condition": (
             "Add photos of real damage, and photos that were regenerated without any damage."
-            if damaged[rows.synthetic].mean() > damaged[~rows.synthetic].mean()
+            if damaged[synthetic].mean() > damaged[~synthetic].mean()
             else "Paint damage into more photos, and add real photos of intact products."
         ),
     }

@@ -8,7 +8,6 @@ on a white board. Photos linked through others are one group too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,25 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.manifest import Manifest
-from realdamage.data.splits import components
+from realdamage.data.parts import for_each
+from realdamage.data.splits import components, linked
 from realdamage.errors import PhotoError
-
-__all__ = [
-    "Grouping",
-    "Nearness",
-    "PhotoHash",
-    "duplicate_groups",
-    "found_alike",
-    "near_duplicate_groups",
-    "perceptual_hash",
-    "perceptual_hashes",
-]
 
 _COARSE_RADIUS = 16  # of the 64-bit hash, which finds the candidates for the fine one
 _BLOCK = 256  # rows of the all-pairs search at a time: 100,000 × 256 words are 200 MB
@@ -77,12 +64,9 @@ def perceptual_hashes(
     paths: Sequence[str | Path], *, workers: int | None = None, progress: Track = no_progress
 ) -> list[PhotoHash]:
     """`perceptual_hash` of each file, in parallel. Raises PhotoError: a file cannot be read."""
-    workers = workers or available_processors()
-    if workers <= 1 or len(paths) < 64:
-        return list(progress(map(_hash_file, paths), len(paths), "hashing photos"))
-    with ProcessPoolExecutor(workers) as pool:
-        hashes = pool.map(_hash_file, paths, chunksize=16)
-        return list(progress(hashes, len(paths), "hashing photos"))
+    count = min(workers or available_processors(), len(paths) // 32)
+    hashes = for_each(_hash, paths, range(len(paths)), count)
+    return list(progress(hashes, len(paths), "hashing photos"))
 
 
 def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness()) -> Grouping:
@@ -94,8 +78,8 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
     """
     n = len(hashes)
     if not n:
-        none = np.zeros(0, np.int64)
-        return Grouping(none, np.zeros((0, 2), np.int64), none, ())
+        none = np.zeros((0, 2), np.int64)
+        return Grouping(none[:, 0], none, none[:, 0], ())
     fine = np.stack([found.fine for found in hashes])
     thumbnails = np.stack([found.thumbnail for found in hashes])
     plain: npt.NDArray[np.bool_] = np.logical_not(thumbnails.any(axis=1))
@@ -113,7 +97,7 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
         lengths.append(distance[alike])
     pairs, distances = np.concatenate(kept), np.concatenate(lengths)
     pairs, distances, warnings = _capped(n, pairs, distances, nearness)
-    return Grouping(_joined(n, pairs), pairs, distances, warnings)
+    return Grouping(linked(n, pairs), pairs, distances, warnings)
 
 
 def near_duplicate_groups(
@@ -136,7 +120,7 @@ def near_duplicate_groups(
     # A graph of photos and of the groups that link them: those of the manifest and those found.
     stated = np.stack([rows, n + components(table)], axis=1)
     seen = np.stack([rows, 2 * n + found.labels], axis=1)
-    labels = _joined(3 * n, np.concatenate([stated, seen]))[:n]
+    labels = linked(3 * n, np.concatenate([stated, seen]))[:n]
     return table["group"].groupby(labels).transform("first"), found
 
 
@@ -156,7 +140,8 @@ def found_alike(table: pd.DataFrame, group: pd.Series, pairs: npt.NDArray[np.int
     return f"{line}: {change}"
 
 
-def _hash_file(path: str | Path) -> PhotoHash:
+def _hash(paths: Sequence[str | Path], index: int) -> PhotoHash:
+    path = paths[index]
     try:
         with Image.open(path) as image:
             return perceptual_hash(image)
@@ -183,7 +168,7 @@ def _capped(
     warnings: list[str] = []
     radius = nearness.radius
     while radius > 0:
-        labels = _joined(n, pairs)
+        labels = linked(n, pairs)
         sizes = np.bincount(labels)
         large = sizes > nearness.cap
         if not large.any():
@@ -198,12 +183,3 @@ def _capped(
         keep = ~large[labels[pairs[:, 0]]] | (distances <= radius)
         pairs, distances = pairs[keep], distances[keep]
     return pairs, distances, tuple(warnings)
-
-
-def _joined(n: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Connected components of n nodes, int [n], numbered by their first node."""
-    ones = np.ones(len(pairs), np.int8)
-    edges = coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    _, labels = connected_components(edges, directed=False)
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)

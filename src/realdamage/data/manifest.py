@@ -13,9 +13,11 @@ import io
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,36 +25,17 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from realdamage.data.tables import read_table
-from realdamage.data.vocabulary import (
-    ALLOWED_VALUES,
-    CONDITIONS,
-    DAMAGES,
-    KIND_LABELS,
-    KINDS,
-    KNOWN_COLUMNS,
-    LABELS,
-    REQUIRED_COLUMNS,
-    SPLITS,
-)
+from realdamage.data.vocabulary import ALLOWED_VALUES, REQUIRED_COLUMNS
+
+# Other rooms take these words from here.
+from realdamage.data.vocabulary import DAMAGES as DAMAGES
+from realdamage.data.vocabulary import KIND_LABELS as KIND_LABELS
+from realdamage.data.vocabulary import KINDS as KINDS
+from realdamage.data.vocabulary import KNOWN_COLUMNS as KNOWN_COLUMNS
+from realdamage.data.vocabulary import LABELS as LABELS
+from realdamage.data.vocabulary import SPLITS as SPLITS
 from realdamage.errors import ManifestError, MissingManifestError
 from realdamage.files import PHOTO_SUFFIXES, write_atomically
-
-__all__ = [
-    "CONDITIONS",
-    "DAMAGES",
-    "EXCEPTIONS_NAME",
-    "KINDS",
-    "KIND_LABELS",
-    "KNOWN_COLUMNS",
-    "LABELS",
-    "METADATA_NAME",
-    "SPLITS",
-    "Manifest",
-    "patch_share",
-    "read_manifest",
-    "read_mask",
-    "write_manifest",
-]
 
 METADATA_NAME = "metadata.csv"
 EXCEPTIONS_NAME = "audit_exceptions.json"
@@ -258,14 +241,19 @@ def checked(
     Raises ManifestError at the first rule that a row breaks.
     """
     _check_header(list(frame.columns), source)
-    check = _Check(with_known_columns(frame), rows, source)
-    check.values()
-    check.contradictions()
-    check.paths()
-    check.names_and_pairs()
+    table = with_known_columns(frame)
+    rules = [_values(table), _contradictions(table), _paths(table), _names_and_pairs(table, rows)]
     if files_in is not None:
-        check.files(files_in)
-    return check.table
+        rules.append(_files(table, files_in))
+    for column, bad, explain in chain(*rules):
+        positions = np.flatnonzero(np.asarray(bad))
+        if len(positions):
+            found = str(table[column].iat[positions[0]])
+            message = f"{source}, row {rows[positions[0]]}, column {column}: {explain(found)}"
+            if len(positions) > 1:
+                message += f" ({len(positions) - 1} more rows with the same fault.)"
+            raise ManifestError(message)
+    return table
 
 
 def _check_header(columns: list[str], source: str) -> None:
@@ -286,138 +274,113 @@ def _check_header(columns: list[str], source: str) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Check:
-    """The rules of the manifest, each vectorised over the table."""
+# --- Rules: the column, the rows that break it, and what is wrong, given the value found ---
 
-    table: pd.DataFrame
-    rows: npt.NDArray[np.int64]
-    source: str
+_Rules = Iterator[tuple[str, Any, Callable[[str], str]]]
 
-    def refuse(
-        self, column: str, bad: pd.Series | npt.NDArray[np.bool_], explain: Callable[[str], str]
-    ) -> None:
-        """Raises ManifestError for the first row of `bad` and counts the others.
 
-        explain: words the fault, given the value found.
-        """
-        positions = np.flatnonzero(np.asarray(bad))
-        if len(positions):
-            row, found = self.rows[positions[0]], str(self.table[column].iat[positions[0]])
-            message = f"{self.source}, row {row}, column {column}: {explain(found)}"
-            if len(positions) > 1:
-                message += f" ({len(positions) - 1} more rows with the same fault.)"
-            raise ManifestError(message)
+def _values(table: pd.DataFrame) -> _Rules:
+    yield "file_name", table["file_name"] == "", lambda _: "is empty. Name the photo's file."
+    for column, allowed in ALLOWED_VALUES.items():
+        permitted = allowed if column in REQUIRED_COLUMNS else (*allowed, "")
+        choices = ", ".join(word or "or empty" for word in permitted)
 
-    def values(self) -> None:
-        names, digests = self.table["file_name"], self.table["sha256"]
-        self.refuse("file_name", names == "", lambda _: "is empty. Name the photo's file.")
-        for column, allowed in ALLOWED_VALUES.items():
-            permitted = allowed if column in REQUIRED_COLUMNS else (*allowed, "")
-            choices = ", ".join(word or "or empty" for word in permitted)
-            self.refuse(
-                column,
-                ~self.table[column].isin(permitted),
-                lambda found, choices=choices, allowed=allowed: (  # type: ignore[misc]
-                    f"found {found!r}; allowed: {choices}.{did_you_mean(found, allowed)}"
-                ),
-            )
-        self.refuse(
-            "sha256",
-            (digests != "") & ~digests.str.fullmatch("[0-9a-f]{64}"),
-            lambda found: f"found {found!r}; allowed: 64 lower-case hexadecimal digits, or empty.",
-        )
+        def explain(found: str, choices: str = choices, allowed: Sequence[str] = allowed) -> str:
+            return f"found {found!r}; allowed: {choices}.{did_you_mean(found, allowed)}"
 
-    def contradictions(self) -> None:
-        """Columns that contradict each other."""
-        table = self.table
-        self.refuse(
-            "kind",
-            (table["kind"] != "") & (table["kind"].map(KIND_LABELS) != table["label"]),
-            lambda kind: (
-                f"{kind!r} is a kind of {KIND_LABELS[kind]} photo, but the row has another label. "
-                f"Allowed for real: {_kinds_of('real')}; for synthetic: {_kinds_of('synthetic')}."
-            ),
-        )
-        self.refuse(
-            "condition",
-            (table["kind"] == "damaged") & (table["condition"] == "intact"),
+        yield column, ~table[column].isin(permitted), explain
+    yield (
+        "sha256",
+        (table["sha256"] != "") & ~table["sha256"].str.fullmatch("[0-9a-f]{64}"),
+        lambda found: f"found {found!r}; allowed: 64 lower-case hexadecimal digits, or empty.",
+    )
+
+
+def _contradictions(table: pd.DataFrame) -> _Rules:
+    yield (
+        "kind",
+        (table["kind"] != "") & (table["kind"].map(KIND_LABELS) != table["label"]),
+        lambda kind: (
+            f"{kind!r} is a kind of {KIND_LABELS[kind]} photo, but the row has another label. "
+            f"Allowed for real: {_kinds_of('real')}; for synthetic: {_kinds_of('synthetic')}."
+        ),
+    )
+    yield (
+        "condition",
+        (table["kind"] == "damaged") & (table["condition"] == "intact"),
+        lambda found: (
+            f"found {found!r}, but the kind is 'damaged'; allowed then: damaged, unknown, or empty."
+        ),
+    )
+    for column in ("generator", "family"):
+        yield (
+            column,
+            (table["label"] == "real") & (table[column] != ""),
             lambda found: (
-                f"found {found!r}, but the kind is 'damaged'; allowed then: damaged, unknown, "
-                "or empty."
+                f"found {found!r} on a photo with label 'real'. Empty it, or correct the label."
             ),
         )
-        for column in ("generator", "family"):
-            self.refuse(
-                column,
-                (table["label"] == "real") & (table[column] != ""),
-                lambda found: (
-                    f"found {found!r} on a photo with label 'real'. Empty it, or correct the label."
-                ),
-            )
 
-    def paths(self) -> None:
-        for column in ("file_name", "pair", "mask_file_name"):
-            names = self.table[column]
-            bad = (names != "") & names.str.contains(_AWKWARD_PATH, regex=True)
-            self.refuse(column, bad, _wrong_path)
 
-    def names_and_pairs(self) -> None:
-        names, pair = self.table["file_name"], self.table["pair"]
+def _paths(table: pd.DataFrame) -> _Rules:
+    def explain(found: str) -> str:
+        if "\\" in found:
+            return f"found {found!r}. Write the path with forward slashes."
+        if found.startswith("/") or found[1:2] == ":":
+            return f"found {found!r}, an absolute path. Write it relative to the manifest's folder."
+        normal = posixpath.normpath(found)
+        if normal.split("/")[0] == "..":
+            return f"found {found!r}, which leaves the manifest's folder. Move the file inside."
+        return f"found {found!r}. Write the same path as {normal!r}."
 
-        def duplicate(found: str) -> str:
-            first = self.rows[int(np.argmax(names.to_numpy() == found))]
-            return f"{found!r} is already in row {first}. A photo has one row: remove one of them."
+    for column in ("file_name", "pair", "mask_file_name"):
+        names = table[column]
+        yield column, (names != "") & names.str.contains(_AWKWARD_PATH, regex=True), explain
 
-        self.refuse("file_name", names.duplicated(), duplicate)
-        self.refuse(
-            "pair",
-            pair == names,
-            lambda found: f"{found!r} is the row itself. Name the original, or empty it.",
+
+def _names_and_pairs(table: pd.DataFrame, rows: npt.NDArray[np.int64]) -> _Rules:
+    names, pair = table["file_name"], table["pair"]
+
+    def duplicate(found: str) -> str:
+        first = rows[int(np.argmax(names.to_numpy() == found))]
+        return f"{found!r} is already in row {first}. A photo has one row: remove one of them."
+
+    yield "file_name", names.duplicated(), duplicate
+    yield (
+        "pair",
+        pair == names,
+        lambda found: f"{found!r} is the row itself. Name the original, or empty it.",
+    )
+    known = {"", *names.tolist()}  # pandas' own isin takes seconds for 100,000 names
+    unknown = np.array([name not in known for name in pair.tolist()], dtype=bool)
+
+    def no_row(found: str) -> str:
+        own = names.iat[int(np.argmax(unknown))]  # a photo is never its own original
+        return (
+            f"{found!r} names no row of this manifest.{did_you_mean(found, names[names != own])} "
+            "Add the original's row, or empty the cell."
         )
-        known = {"", *names.tolist()}  # pandas' own isin takes seconds for 100,000 names
-        unknown = np.array([name not in known for name in pair.tolist()], dtype=bool)
 
-        def no_row(found: str) -> str:
-            own = names.iat[int(np.argmax(unknown))]  # a photo is never its own original
-            others = names[names != own]
-            return (
-                f"{found!r} names no row of this manifest.{did_you_mean(found, others)} "
-                "Add the original's row, or empty the cell."
-            )
-
-        self.refuse("pair", unknown, no_row)
-
-    def files(self, root: Path) -> None:
-        """Lists each folder once instead of asking for each file."""
-        present: dict[str, set[str]] = {}
-
-        def absent(name: str) -> bool:
-            folder, _, base = name.rpartition("/")
-            if folder not in present:
-                present[folder] = _files_in(root / folder)
-            return base not in present[folder]
-
-        def missing(name: str) -> str:
-            folder, stem = name.rpartition("/")[0], PurePosixPath(name).stem.lower()
-            alike = sorted(b for b in present[folder] if PurePosixPath(b).stem.lower() == stem)
-            hint = f" Did you mean {posixpath.join(folder, alike[0])!r}?" if alike else ""
-            return f"{name!r} is not a file in {root}.{hint} Restore the file or remove its row."
-
-        for column in ("file_name", "mask_file_name"):
-            bad = [name != "" and absent(name) for name in self.table[column].tolist()]
-            self.refuse(column, np.array(bad, dtype=bool), missing)
+    yield "pair", unknown, no_row
 
 
-def _wrong_path(found: str) -> str:
-    if "\\" in found:
-        return f"found {found!r}. Write the path with forward slashes."
-    if found.startswith("/") or found[1:2] == ":":
-        return f"found {found!r}, an absolute path. Write it relative to the manifest's folder."
-    normal = posixpath.normpath(found)
-    if normal.split("/")[0] == "..":
-        return f"found {found!r}, which leaves the manifest's folder. Move the file inside."
-    return f"found {found!r}. Write the same path as {normal!r}."
+def _files(table: pd.DataFrame, root: Path) -> _Rules:
+    present: dict[str, set[str]] = {}  # each folder is listed once, instead of asking for each file
+
+    def absent(name: str) -> bool:
+        folder, _, base = name.rpartition("/")
+        if folder not in present:
+            present[folder] = _files_in(root / folder)
+        return base not in present[folder]
+
+    def explain(name: str) -> str:
+        folder, stem = name.rpartition("/")[0], PurePosixPath(name).stem.lower()
+        alike = sorted(b for b in present[folder] if PurePosixPath(b).stem.lower() == stem)
+        hint = f" Did you mean {posixpath.join(folder, alike[0])!r}?" if alike else ""
+        return f"{name!r} is not a file in {root}.{hint} Restore the file or remove its row."
+
+    for column in ("file_name", "mask_file_name"):
+        yield column, [name != "" and absent(name) for name in table[column].tolist()], explain
 
 
 def _files_in(folder: Path) -> set[str]:

@@ -1,10 +1,9 @@
 """Saves a set of photos again so that their files no longer give the classes away.
 
-Size, crop, quantisation tables and sub-sampling are drawn whatever the label. Linked photos
-(`splits.components`) share their draws, so an edit differs from its original by the edit only.
-Photos are cropped, never resized: a resize destroys the traces. Sizes are distributed alike in both
-classes (`framing.SizePool.deal`); within a class, the size may still show the source, so training
-on a part of the set needs an audit of that part.
+All photos get one size, and the writer draws crop offset, quantisation tables and sub-sampling
+whatever the label. Photos linked by a pair or by equal bytes (a family) share their draws, so an
+edit differs from its original by the edit only. Photos are cropped, never resized: a resize
+destroys the traces.
 
 What a second save cannot remove:
 - The past. A photo that was a JPEG before has two quantisations, another has one. `history=True`
@@ -21,18 +20,16 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 
 from realdamage.core.decode import MIN_SIDE, decode
 from realdamage.core.progress import Track, available_processors, no_progress
-from realdamage.data.framing import Frame, Size, SizePool, common_sizes
 from realdamage.data.manifest import (
     EXCEPTIONS_NAME,
     METADATA_NAME,
@@ -40,27 +37,29 @@ from realdamage.data.manifest import (
     read_mask,
     write_manifest,
 )
-from realdamage.data.parts import Parts, in_processes
+from realdamage.data.parts import Parts, for_each
+from realdamage.data.shortcuts import container_facts
 from realdamage.data.splits import components
-from realdamage.data.writer import MAX_OFFSET, RGB, Mask, TablePool, save_mask, save_photo
+from realdamage.data.writer import (
+    MAX_OFFSET,
+    RGB,
+    Mask,
+    Pixel,
+    TablePool,
+    save_mask,
+    save_photo,
+)
 from realdamage.errors import ConfigError, ManifestError, PhotoError, UsageError
 from realdamage.files import write_atomically
-
-__all__ = [
-    "DROPPED_NAME",
-    "EXCEPTIONS_NAME",
-    "Dropped",
-    "NeutraliseSettings",
-    "SizePool",
-    "Summary",
-    "neutralise",
-]
 
 DROPPED_NAME = "dropped.csv"
 NO_JPEG_QUALITY = (85, 97)
 """JPEG qualities to draw from when no real photo is a JPEG whose tables could be used."""
 
-_EXIF_ORIENTATION = 0x0112
+_NEARLY_ALL = 0.95  # share of each label's photos that can give a size
+_HEIGHTS = 256  # this many heights are tried for the common size
+_TRIES = 48  # places for a crop around the masks
+_ENOUGH = 0.5  # share of what a crop could hold of a mask
 Integers = npt.NDArray[np.int64]
 
 
@@ -70,42 +69,28 @@ class NeutraliseSettings:
 
     quality: range of JPEG qualities to draw from. None: the tables and sub-samplings of the set's
         real JPEG photos.
-    sizes: "reals": those of the real photos as far as both classes can give them. A list of
-        (width, height). With both, as many pixels as possible are kept, and photos that cannot give
-        the smallest size are dropped. A SizePool: its sizes in its own shares, so that one set can
-        get the sizes of another; as few photos as possible are dropped. None: each pair keeps its
+    sizes: "common": the largest size that nearly all photos of both labels can give. A list of
+        (width, height): each family draws one of those that nearly all photos of both labels can
+        give, or that most can. Photos that can give none are dropped. None: each family keeps its
         own size but for the crop offset, and the size may show the class.
     history: one more JPEG save before the last one.
-    max_side: in pixels; longer sides are cropped to it. None: no limit.
     """
 
     quality: tuple[int, int] | None = None
-    sizes: str | Sequence[tuple[int, int]] | SizePool | None = "reals"
+    sizes: str | Sequence[tuple[int, int]] | None = "common"
     history: bool = False
     seed: int = 0
-    max_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.quality is not None and not 1 <= self.quality[0] <= self.quality[1] <= 100:
-            raise ConfigError(
-                f"quality {self.quality[0]}-{self.quality[1]}: must rise and be in 1..100"
-            )
-        if isinstance(self.sizes, str) and self.sizes != "reals":
-            raise ConfigError(
-                f"sizes {self.sizes!r}: must be 'reals', a list of (width, height), a SizePool, "
-                "or None"
-            )
-        self.pool()  # checks the sizes
-        if self.max_side is not None and self.max_side < MIN_SIDE:
-            raise ConfigError(f"max_side {self.max_side}: must be at least {MIN_SIDE} pixels")
-
-    def pool(self) -> SizePool | None:
-        """The given sizes; None where they depend on the set."""
-        if self.sizes is None or isinstance(self.sizes, str):
-            return None
-        if isinstance(self.sizes, SizePool):
-            return self.sizes
-        return SizePool(tuple((height, width) for width, height in self.sizes))
+        if self.sizes is None or self.sizes == "common":
+            return
+        if isinstance(self.sizes, str) or not self.sizes:
+            raise ConfigError(f"sizes {self.sizes!r}: give 'common', a list of sizes, or None")
+        for width, height in self.sizes:
+            if min(width, height) < MIN_SIDE:
+                raise ConfigError(
+                    f"size {width}x{height}: each side must have at least {MIN_SIDE} pixels"
+                )
 
 
 class Dropped(NamedTuple):
@@ -120,23 +105,23 @@ class Summary:
     """What a run made.
 
     photos: in the new set; labels: photos of each label; sizes: photos of each (width, height).
-    notes: sentences that the user should read.
     seconds: of this run.
+    notes: sentences that the user should read.
     """
 
     root: Path
     photos: int
     dropped: tuple[Dropped, ...]
     seconds: float
-    labels: Mapping[str, int] = field(default_factory=dict)
-    sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    labels: Mapping[str, int]
+    sizes: Mapping[tuple[int, int], int]
+    notes: tuple[str, ...]
 
 
 def neutralise(
     manifest: Manifest,
     out: str | Path,
-    settings: NeutraliseSettings | None = None,
+    settings: NeutraliseSettings = NeutraliseSettings(),
     *,
     tables: TablePool | None = None,
     on_error: str = "raise",
@@ -155,156 +140,123 @@ def neutralise(
     on_error: at an unreadable photo or mask: "raise", or "skip" it and the photos linked to it.
     overwrite: removes what an earlier run made in `out`, and nothing else.
     Raises UsageError: `out` is inside the old set or has other files. PhotoError, ManifestError: a
-    photo or mask cannot be read, or no photo of a class can give any of the sizes.
+    photo or mask cannot be read, or no photo of a label can give any of the sizes.
     """
     started = time.monotonic()
-    settings, out = settings or NeutraliseSettings(), Path(out)
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"on_error={on_error!r}: allowed are raise, skip")
+    out = Path(out)
     if out.resolve().is_relative_to(manifest.root.resolve()):
         raise UsageError(
             f"{out}: is inside the set that is read ({manifest.root}). Give a folder outside of it",
             code="inside_source",
         )
-    plan = _make_plan(manifest, out, settings, tables, on_error == "skip", progress)
+    skip = on_error == "skip"
+    plan = _planned(manifest, settings, skip, progress)
+    notes: list[str] = []
+    if tables is None:
+        tables = _tables(manifest, plan, settings, notes)
+    job = _Job(manifest, out, settings, tables, skip, plan)
     parts = Parts(out, "neutralise")
     if overwrite:
         parts.clear((DROPPED_NAME, EXCEPTIONS_NAME))
-    stems = [plan.stem(row) for row in range(len(manifest))]
-    files = [name for stem in stems for name in (f"photos/{stem}.jpg", f"masks/{stem}.png")]
+    files = [name for row in range(len(plan)) for name in job.names(row)]
     about = {"from": manifest.root, "settings": asdict(settings)}
-    parts.claim(plan.digest(), about, files, alone=not overwrite)
-    todo = [index for index in plan.families() if not parts.path(index).is_file()]
+    parts.claim(job.digest(), about, files, alone=not overwrite)
+    families = sorted(set(plan["family"][plan["reason"] == ""].tolist()))
+    todo = [index for index in families if not parts.path(index).is_file()]
     count = min(workers or available_processors(), max(1, len(todo)))
-    made = in_processes(_start_worker, (plan,), _make, todo, count)
+    made = for_each(_make, job, todo, count)
     for _ in progress(made, len(todo), "groups"):
         pass
-    return _finish(plan, parts, time.monotonic() - started, write=bool(todo))
+    saved: dict[int, _Saved] = {}
+    reasons = {row: why for row, why in enumerate(plan["reason"].tolist()) if why}
+    for part in map(parts.read, families):
+        saved.update({int(row): _Saved(*photo) for row, photo in part["saved"].items()})
+        reasons.update({int(row): reason for row, reason in part["dropped"].items()})
+    if not saved:
+        raise ManifestError(f"{manifest.root}: all {len(plan)} photos would be dropped")
+    table = _new_table(manifest.table, dict(sorted(saved.items())))
+    names = manifest.table["file_name"].tolist()
+    dropped = [Dropped(names[row], reasons[row]) for row in sorted(reasons)]
+    if todo or not (out / METADATA_NAME).is_file():
+        if dropped:
+            listed = pd.DataFrame(dropped).to_csv(index=False, lineterminator="\n")
+            write_atomically(out / DROPPED_NAME, listed.encode())
+        exceptions = manifest.root / EXCEPTIONS_NAME
+        if exceptions.is_file():
+            write_atomically(out / EXCEPTIONS_NAME, exceptions.read_bytes())
+        write_manifest(out, table)
+    region = table["kind"].isin(("ai_region", "pasted")) & (table["mask_file_name"] == "")
+    if region.any():
+        notes.append(
+            f"{region.sum()} region edits have no mask: the crop may not show their region."
+        )
+    kept = plan.loc[sorted(saved)]
+    sizes = Counter(zip(kept["crop_width"].tolist(), kept["crop_height"].tolist(), strict=True))
+    return Summary(
+        root=out,
+        photos=len(table),
+        dropped=tuple(dropped),
+        seconds=time.monotonic() - started,
+        labels=dict(sorted(Counter(table["label"].tolist()).items())),
+        sizes=dict(sizes.most_common()),
+        notes=tuple(notes),
+    )
 
 
-# --- The plan: what concerns the whole set, drawn before any photo is decoded ---
+# --- The plan: what concerns the whole set, decided before any photo is decoded ---
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """All draws that concern more than one family.
-
-    A family must be cropped in the same way: photos linked by a pair or by equal bytes. A component
-    is one family, or several of one group.
-
-    component, family: int [n].
-    shapes: int [n, 2] (h, w) of the upright photos, 0 where unreadable.
-    sizes: int [families, 2] (h, w), (0, 0) where the family is dropped.
-    dropped: reason by row.
-    """
-
-    manifest: Manifest
-    out: Path
-    settings: NeutraliseSettings
-    tables: TablePool
-    skip: bool
-    component: Integers
-    family: Integers
-    shapes: Integers
-    sizes: Integers
-    dropped: Mapping[int, str]
-    notes: tuple[str, ...]
-
-    def digest(self) -> str:
-        """SHA-256 of all that decides the bytes: rows, photos (by size), settings, tables."""
-        names = self.manifest.table["file_name"].tolist()
-        content = {
-            "rows": self.manifest.digest(),
-            "order": names,
-            "bytes": [self.manifest.path(name).stat().st_size for name in names],
-            "settings": asdict(self.settings),
-            "tables": self.tables.entries,
-            "sizes": self.sizes.tolist(),
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    def stem(self, row: int) -> str:
-        """Of the new file name: the row's number, which makes it unique, and the old stem."""
-        old = PurePosixPath(str(self.manifest.table["file_name"].iat[row])).stem
-        plain = re.sub(r"[^\w.-]+", "_", old)[:40]
-        return f"{row:06d}_{plain}"
-
-    def families(self) -> list[int]:
-        """Numbers of the families that are kept."""
-        return [int(index) for index in np.flatnonzero(self.sizes[:, 0])]
-
-
-class _Header(NamedTuple):
-    """Of a photo: upright (h, w), whether it is a JPEG, and why it cannot be read, or ""."""
-
-    shape: Size
-    jpeg: bool
-    error: str
-
-
-def _make_plan(
-    manifest: Manifest,
-    out: Path,
-    settings: NeutraliseSettings,
-    tables: TablePool | None,
-    skip: bool,
-    progress: Track,
-) -> _Plan:
+def _planned(
+    manifest: Manifest, settings: NeutraliseSettings, skip: bool, progress: Track
+) -> pd.DataFrame:
+    """For each row: width, height (of the upright photo), format, family (a number, equal for
+    photos linked by a pair or by equal bytes), crop_height, crop_width, reason ("": it is kept)."""
     table = manifest.table
-    headers: list[_Header] = []
+    headers: list[tuple[int, int, str, str]] = []
     for name in progress(table["file_name"], len(table), "sizes"):
         try:
-            headers.append(_header(manifest.path(name)))
+            facts = container_facts(manifest.path(name))
+            width, height = facts["upright"]
+            headers.append((width, height, facts["format"], ""))
         except PhotoError as error:
             if not skip:
                 raise
-            headers.append(_Header((0, 0), False, str(error)))
-    notes: list[str] = []
-    if tables is None:
-        tables = _tables(manifest, headers, settings, notes)
-    component, family = components(table), components(table.assign(group=""))
-    shapes = np.array([header.shape for header in headers], dtype=np.int64)
-    able = np.full((family.max() + 1, 2), np.iinfo(np.int64).max)
-    limited = np.minimum(shapes, settings.max_side or shapes.max())
-    np.minimum.at(able, family, limited - MAX_OFFSET)
-    sizes, needed = _deal(table, component, family, able, settings, notes)
-    dropped = _reasons(manifest, family, headers, sizes, needed)
-    for label in table["label"].unique():
-        if not (sizes[family[table["label"] == label], 0] > 0).any():
-            first = min(row for row in dropped if table["label"].iat[row] == label)
-            raise ManifestError(
-                f"{manifest.root}: no {label} photo would be left "
-                f"({table['file_name'].iat[first]!r}: {dropped[first]}). "
-                "Give smaller sizes, or larger photos"
-            )
-    draws = (component, family, shapes, sizes)
-    return _Plan(manifest, out, settings, tables, skip, *draws, dropped, tuple(notes))
-
-
-def _header(path: Path) -> _Header:
-    """Raises PhotoError: the file cannot be read."""
-    try:
-        with Image.open(path) as image:
-            # Pillow applies the orientation of other formats itself; `decode` knows them.
-            if image.format in ("JPEG", "MPO", "PNG", "WEBP"):
-                turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-                shape = (image.width, image.height) if turned else (image.height, image.width)
-                return _Header(shape, image.format == "JPEG", "")
-    except Exception:  # `decode` reports what is wrong with the header
-        pass
-    height, width = decode(path).shape[:2]
-    return _Header((height, width), False, "")
+            headers.append((0, 0, "", str(error)))
+    plan = pd.DataFrame(headers, columns=["width", "height", "format", "reason"])
+    plan["family"] = components(table.assign(group=""))
+    # A photo can give no more than those that it is linked to.
+    able = plan.groupby("family")[["height", "width"]].transform("min").to_numpy() - MAX_OFFSET
+    crop = _sizes(able, plan["family"].to_numpy(), table["label"], settings)
+    plan[["crop_height", "crop_width"]] = crop
+    shape = plan[["height", "width"]].to_numpy()
+    small = (shape < crop + MAX_OFFSET).any(axis=1) & (plan["reason"] == "")
+    for row in np.flatnonzero(small):
+        found, needed = (f"{x}x{y}" for y, x in (shape[row], crop[row] + MAX_OFFSET))
+        plan.loc[row, "reason"] = f"too small: {found} pixels, {needed} are needed with the offset"
+    names = table["file_name"].where(plan["reason"] != "")
+    culprit = names.groupby(plan["family"]).transform("first")
+    linked = "linked to " + culprit.map(repr) + ", which is dropped"
+    plan["reason"] = plan["reason"].mask((plan["reason"] == "") & culprit.notna(), linked)
+    left = set(table["label"][plan["reason"] == ""])
+    for label in sorted(set(table["label"]) - left):
+        first = int(np.argmax(table["label"] == label))
+        raise ManifestError(
+            f"{manifest.root}: no {label} photo would be left "
+            f"({table['file_name'][first]!r}: {plan['reason'][first]}). "
+            "Give smaller sizes, or larger photos"
+        )
+    return plan
 
 
 def _tables(
-    manifest: Manifest, headers: Sequence[_Header], settings: NeutraliseSettings, notes: list[str]
+    manifest: Manifest, plan: pd.DataFrame, settings: NeutraliseSettings, notes: list[str]
 ) -> TablePool:
     if settings.quality is not None:
         return TablePool.of_qualities(*settings.quality)
-    rows = zip(manifest.table["label"], manifest.table["file_name"], headers, strict=True)
-    reals = [manifest.path(name) for label, name, header in rows if label == "real" and header.jpeg]
+    jpegs = (plan["format"] == "JPEG") & (manifest.table["label"] == "real")
+    paths = [manifest.path(name) for name in manifest.table["file_name"][jpegs]]
     fallback = TablePool.of_qualities(*NO_JPEG_QUALITY)
-    pool = TablePool.of_photos(reals, fallback=fallback)
+    pool = TablePool.of_photos(paths, fallback=fallback)
     if pool is fallback:
         notes.append(
             f"No real photo is a JPEG whose tables could be used: qualities {NO_JPEG_QUALITY[0]}-"
@@ -313,73 +265,56 @@ def _tables(
     return pool
 
 
-def _deal(
-    table: pd.DataFrame,
-    component: Integers,
-    family: Integers,
-    able: Integers,
-    settings: NeutraliseSettings,
-    notes: list[str],
-) -> tuple[Integers, Integers]:
-    """The crop of each family, int [families, 2] (h, w), and the sizes, int [k, 2], of which a
-    family must be able to give one.
+def _sizes(
+    able: Integers, family: Integers, label: pd.Series, settings: NeutraliseSettings
+) -> Integers:
+    """The size of each photo's crop, int [n, 2] (h, w).
 
-    able: int [families, 2], the largest crop of each.
+    able: int [n, 2], the largest crop that a photo and those linked to it can give.
     """
     if settings.sizes is None:
-        notes.append("Every pair keeps its own size: sizes that differ by class still show it.")
-        given = np.where(able.min(axis=1, keepdims=True) >= MIN_SIDE, able, 0)
-        return given, np.array([[MIN_SIDE, MIN_SIDE]])
-    cell = pd.factorize(table["split"] + "\t" + table["label"])[0]
-    counts = np.zeros((len(able), cell.max() + 1), dtype=np.int64)
-    np.add.at(counts, (family, cell), 1)
-    luck = np.random.default_rng([settings.seed, 1]).random(component.max() + 1)
-    luck = luck[component[np.unique(family, return_index=True)[1]]]
-    pool = settings.pool()
-    if pool is None:
-        readable = able[family].min(axis=1) > 0
-        synthetic = (table["label"] == "synthetic").to_numpy()
-        pool = common_sizes(able[family[readable]], synthetic[readable])
-    if not isinstance(settings.sizes, SizePool):
-        return pool.deal(able, counts, luck, keep=True), np.array([pool.smallest])
-    # With a size that one class cannot give, none of the shares could be kept.
-    fitting = {size: (able >= size).all(axis=1) for size in dict.fromkeys(pool.sizes)}
-    lost = [size for size, fits in fitting.items() if not (counts[fits] > 0).any(axis=0).all()]
-    if lost:
-        listed = ", ".join(f"{width}x{height}" for height, width in lost)
-        notes.append(f"Sizes that no photo of one class, or of one split, can give: {listed}.")
-    pool = SizePool(tuple(size for size in pool.sizes if size not in lost) or pool.sizes)
-    return pool.deal(able, counts, luck, keep=False), np.array(pool.sizes)
+        return np.maximum(able, MIN_SIDE)
+    readable = (able > 0).all(axis=1)
+    classes = [able[readable & (label == each)] for each in label[readable].unique()]
+    if isinstance(settings.sizes, str):
+        return np.tile(_common_size(classes), (len(able), 1))
+    pool = np.array([(height, width) for width, height in settings.sizes])
+    shares = np.array([[(each >= size).all(axis=1).mean() for each in classes] for size in pool])
+    fewest = shares.min(axis=1, initial=1.0)
+    # Any other size would show which photos are large, and so perhaps their label.
+    pool = pool[fewest >= min(_NEARLY_ALL, fewest.max())]
+    rng = np.random.default_rng([settings.seed, 1])
+    _, first = np.unique(family, return_index=True)
+    drawn = np.tile(pool[0], (len(first), 1))
+    for index, largest in enumerate(able[first]):
+        fitting = pool[(pool <= largest).all(axis=1)]
+        if len(fitting):
+            drawn[index] = fitting[rng.integers(len(fitting))]
+    return np.asarray(drawn[family])
 
 
-def _reasons(
-    manifest: Manifest,
-    family: Integers,
-    headers: Sequence[_Header],
-    sizes: Integers,
-    needed: Integers,
-) -> dict[int, str]:
-    """Why rows are dropped: their own fault, or that of a photo that they are linked to."""
-    low = needed[np.argmin(needed.prod(axis=1))] + MAX_OFFSET
-    reasons: dict[int, str] = {}
-    culprits: dict[int, str] = {}
-    rows = [int(row) for row in np.flatnonzero(sizes[family, 0] == 0)]
-    for row in rows:
-        (height, width), _, error = headers[row]
-        if error:
-            reasons[row] = error
-        elif not (needed + MAX_OFFSET <= (height, width)).all(axis=1).any():
-            reasons[row] = (
-                f"too small: {width}x{height} pixels, {low[1]}x{low[0]} are needed with the offset"
-            )
-        if row in reasons:
-            culprits.setdefault(int(family[row]), str(manifest.table["file_name"].iat[row]))
-    for row in rows:
-        culprit = culprits.get(int(family[row]))
-        linked = f"linked to {culprit!r}, which is dropped"
-        for_shares = "dropped so that the sizes have their shares in both classes"
-        reasons.setdefault(row, linked if culprit else for_shares)
-    return reasons
+def _common_size(classes: Sequence[Integers]) -> tuple[int, int]:
+    """The largest size (h, w) that nearly all photos of each class can give.
+
+    classes: int [k, 2] each, the largest crop (h, w) of each photo.
+    Raises ManifestError: the photos are too small.
+    """
+    best = (0, 0)
+    heights = np.concatenate([able[:, 0] for able in classes] or [[0]])
+    for height in np.unique(np.quantile(heights, np.linspace(0, 1, _HEIGHTS), method="lower")):
+        # Photos that are too low can give no width at this height.
+        widths = [np.where(able[:, 0] >= height, able[:, 1], 0) for able in classes]
+        ends = [np.quantile(each, 1 - _NEARLY_ALL, method="lower") for each in widths]
+        width = min(ends, default=0)
+        if height * width > best[0] * best[1]:
+            best = (int(height), int(width))
+    if min(best) < MIN_SIDE:
+        raise ManifestError(
+            f"More than {1 - _NEARLY_ALL:.0%} of the photos of one label are too small for a crop "
+            f"of {MIN_SIDE}x{MIN_SIDE} pixels, after {MAX_OFFSET} are cut off each axis. "
+            "Remove those photos, or name sizes"
+        )
+    return best
 
 
 # --- The photos, family by family ---
@@ -393,120 +328,139 @@ class _Saved(NamedTuple):
     sha256: str
 
 
-_worker_plan: _Plan | None = None
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What a worker needs to make any family. skip: leave out what cannot be read."""
+
+    manifest: Manifest
+    out: Path
+    settings: NeutraliseSettings
+    tables: TablePool
+    skip: bool
+    plan: pd.DataFrame
+
+    def names(self, row: int) -> tuple[str, str]:
+        """New names of a photo and its mask: the row's number, for uniqueness, and the old stem."""
+        old = PurePosixPath(str(self.manifest.table["file_name"].iat[row])).stem
+        stem = f"{row:06d}_" + re.sub(r"[^\w.-]+", "_", old)[:40]
+        return f"photos/{stem}.jpg", f"masks/{stem}.png"
+
+    def digest(self) -> str:
+        """SHA-256 of all that decides the bytes: rows, photos (by size), settings, tables."""
+        names = self.manifest.table["file_name"].tolist()
+        content = {
+            "rows": self.manifest.digest(),
+            "order": names,
+            "bytes": [self.manifest.path(name).stat().st_size for name in names],
+            "settings": asdict(self.settings),
+            "tables": self.tables.entries,
+            "sizes": self.plan[["crop_height", "crop_width"]].to_numpy().tolist(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def read(self, row: int) -> tuple[RGB, Mask | None]:
+        """A photo and its mask, if it has one. Raises PhotoError, ManifestError."""
+        table = self.manifest.table
+        path = self.manifest.path(str(table["file_name"].iat[row]))
+        rgb = decode(path)
+        height, width = rgb.shape[:2]
+        header = self.plan.loc[row, ["width", "height"]].tolist()
+        if header != [width, height]:
+            raise PhotoError(
+                f"{path}: {width}x{height} pixels when decoded, but its header says "
+                f"{header[0]}x{header[1]}; save it again"
+            )
+        has_mask = table["mask_file_name"].iat[row] != ""
+        return rgb, read_mask(self.manifest, row, (height, width)) if has_mask else None
 
 
-def _start_worker(plan: _Plan) -> None:
-    global _worker_plan
-    _worker_plan = plan
-
-
-def _make(index: int) -> int:
+def _make(job: _Job, family: int) -> int:
     """Writes one family; returns the number of its photos."""
-    plan = _worker_plan
-    assert plan is not None  # set by _start_worker in this process
-    rows = np.flatnonzero(plan.family == index).tolist()
+    rows = np.flatnonzero(job.plan["family"] == family).tolist()
     try:
-        saved = _save_family(plan, index, rows)
+        saved = _save_family(job, family, rows)
         reason = "its mask is outside of the crop that it shares with the photos linked to it"
     except (PhotoError, ManifestError) as error:
-        if not plan.skip:
+        if not job.skip:
             raise
         saved, reason = {}, f"it, or a photo linked to it, is unreadable: {error}"
     dropped = {row: reason for row in rows if row not in saved}
-    Parts(plan.out, "neutralise").write(index, {"saved": saved, "dropped": dropped})
+    Parts(job.out, "neutralise").write(family, {"saved": saved, "dropped": dropped})
     return len(saved)
 
 
-def _save_family(plan: _Plan, index: int, rows: Sequence[int]) -> dict[int, _Saved]:
-    """What was saved, by row. The frame is moved onto the masks, the same for all photos.
+def _save_family(job: _Job, family: int, rows: Sequence[int]) -> dict[int, _Saved]:
+    """What was saved, by row; the crop is at the same place in all photos.
 
     A mask that is cut away completely drops its photo: it would be called edited without a single
     edited pixel.
     """
-    photos = {row: _read(plan, row) for row in rows}
-    height, width = plan.sizes[index].tolist()
-    # What a component shares is drawn from its own number; the place on a mask from the family's.
-    seed = plan.settings.seed
-    shared = np.random.default_rng([seed, 2, int(plan.component[rows[0]])])
-    frame = Frame.draw(shared, (height, width), plan.tables, earlier=plan.settings.history)
-    masks = [mask for _, mask in photos.values() if mask is not None]
-    frame = frame.holding(masks, np.random.default_rng([seed, 3, index]))
+    photos = {row: job.read(row) for row in rows}
+    rng = np.random.default_rng([job.settings.seed, 2, family])
+    save = job.tables.draw(rng, earlier=job.settings.history)
+    height, width = job.plan.loc[rows[0], ["crop_height", "crop_width"]].astype(int)
+    masks = [mask for _, mask in photos.values() if mask is not None and mask.any()]
+    crop = _Crop.holding(masks, (height, width), rng)
     saved: dict[int, _Saved] = {}
     for row, (rgb, mask) in photos.items():
-        mask_name = ""
-        if mask is not None:
-            cropped = frame.crop(mask)
-            if mask.any() and not frame.settings.crop(cropped).any():
-                continue
-            mask_name = f"masks/{plan.stem(row)}.png"
-            save_mask(plan.out / mask_name, cropped, frame.settings)
-        name = f"photos/{plan.stem(row)}.jpg"
-        data = save_photo(plan.out / name, frame.crop(rgb), frame.settings)
+        name, mask_name = job.names(row)
+        if mask is None:
+            mask_name = ""
+        elif mask.any() and not save.crop(crop(mask)).any():
+            continue
+        else:
+            save_mask(job.out / mask_name, crop(mask), save)
+        data = save_photo(job.out / name, crop(rgb), save)
         saved[row] = _Saved(name, mask_name, hashlib.sha256(data).hexdigest())
     return saved
 
 
-def _read(plan: _Plan, row: int) -> tuple[RGB, Mask | None]:
-    """A photo and its mask, if it has one."""
-    table = plan.manifest.table
-    path = plan.manifest.path(str(table["file_name"].iat[row]))
-    rgb = decode(path)
-    height, width = rgb.shape[:2]
-    if (height, width) != tuple(plan.shapes[row]):
-        raise PhotoError(
-            f"{path}: {width}x{height} pixels when decoded, but its header says "
-            f"{plan.shapes[row][1]}x{plan.shapes[row][0]}; save it again"
-        )
-    has_mask = table["mask_file_name"].iat[row] != ""
-    return rgb, read_mask(plan.manifest, row, (height, width)) if has_mask else None
+class _Crop(NamedTuple):
+    """What is kept of the photos of a family.
 
-
-# --- The new set ---
-
-
-def _finish(plan: _Plan, parts: Parts, seconds: float, *, write: bool) -> Summary:
-    """Gathers the parts and writes the manifest, the dropped photos and the exceptions.
-
-    write: False: only if the manifest is missing.
+    size: (h, w) in pixels.
+    place: (y, x) in 0..1, of the crop within its room. Every crop begins at a multiple of 8 pixels
+        plus the writer's offset, so the old JPEG grids of photos of different sizes move alike too.
     """
-    old = plan.manifest.table
-    saved: dict[int, _Saved] = {}
-    reasons = dict(plan.dropped)
-    for index in plan.families():
-        part = parts.read(index)
-        saved.update({int(row): _Saved(*photo) for row, photo in part["saved"].items()})
-        reasons.update({int(row): reason for row, reason in part["dropped"].items()})
-    if not saved:
-        raise ManifestError(f"{plan.manifest.root}: all {len(old)} photos would be dropped")
-    rows = sorted(saved)
-    table = _new_table(plan, {row: saved[row] for row in rows})
-    dropped = [Dropped(str(old["file_name"].iat[row]), reasons[row]) for row in sorted(reasons)]
-    if write or not (plan.out / METADATA_NAME).is_file():
-        if dropped:
-            listed = pd.DataFrame(dropped).to_csv(index=False, lineterminator="\n")
-            write_atomically(plan.out / DROPPED_NAME, listed.encode())
-        exceptions = plan.manifest.root / EXCEPTIONS_NAME
-        if exceptions.is_file():
-            write_atomically(plan.out / EXCEPTIONS_NAME, exceptions.read_bytes())
-        write_manifest(plan.out, table)
-    kept = plan.sizes[plan.family[rows]]
-    sizes = Counter((int(width), int(height)) for height, width in kept)
-    region = table["kind"].isin(("ai_region", "pasted")) & (table["mask_file_name"] == "")
-    smaller = (kept + MAX_OFFSET < plan.shapes[rows]).any(axis=1)
-    notes = plan.notes
-    if cut := int((region.to_numpy() & smaller).sum()):
-        notes += (f"{cut} cropped region edits have no mask: the crop may not show their region.",)
-    labels = dict(sorted(Counter(table["label"]).items()))
-    sizes_by_count = dict(sizes.most_common())
-    return Summary(plan.out, len(rows), tuple(dropped), seconds, labels, sizes_by_count, notes)
+
+    size: tuple[int, int]
+    place: npt.NDArray[np.float64]
+
+    def __call__(self, pixels: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
+        """The part [h + 8, w + 8, …] that `save_photo` and `save_mask` expect."""
+        height, width = (side + MAX_OFFSET for side in self.size)
+        steps = np.subtract(pixels.shape[:2], (height, width)) // MAX_OFFSET
+        y, x = MAX_OFFSET * np.minimum((self.place * (steps + 1)).astype(int), steps)
+        return pixels[y : y + height, x : x + width]
+
+    @classmethod
+    def holding(
+        cls, masks: Sequence[Mask], size: tuple[int, int], rng: np.random.Generator
+    ) -> _Crop:
+        """A random crop. If it does not hold half of what it can hold of each mask, places around
+        random pixels of the masks are tried; the best one is taken."""
+        best, most = cls(size, rng.random(2)), -1.0
+        for attempt in range(_TRIES):
+            crop = best
+            if attempt:
+                mask = masks[int(rng.integers(len(masks)))]
+                pixel = np.divmod(rng.choice(np.flatnonzero(mask)), mask.shape[1])
+                begin = pixel - rng.random(2) * size - MAX_OFFSET / 2
+                room = np.maximum(np.subtract(mask.shape, size) - MAX_OFFSET, 1)
+                crop = best._replace(place=np.clip(begin / room, 0, 1))
+            shares = [crop(mask).sum() / min(mask.sum(), size[0] * size[1]) for mask in masks]
+            held = sum(min(share, _ENOUGH) for share in shares)
+            if held > most:
+                best, most = crop, held
+            if most >= _ENOUGH * len(masks):
+                break
+        return best
 
 
-def _new_table(plan: _Plan, saved: Mapping[int, _Saved]) -> pd.DataFrame:
+def _new_table(old: pd.DataFrame, saved: Mapping[int, _Saved]) -> pd.DataFrame:
     """The rows that were saved, with their new names; copies get one group."""
-    old = plan.manifest.table
     names = {str(old["file_name"].iat[row]): photo.file_name for row, photo in saved.items()}
-    group = old["group"].groupby(plan.component).transform("first")
+    group = old["group"].groupby(components(old)).transform("first")
     table = old.assign(group=group).iloc[list(saved)].reset_index(drop=True)
     if "original_file_name" not in table:
         table["original_file_name"] = table["file_name"]

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ FOLDER = ".parts"
 
 Identity = str | Mapping[str, str]
 T = TypeVar("T")
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
@@ -214,3 +216,24 @@ def in_processes(
                 "continue, with one worker if memory is short",
                 code="worker_failed",
             ) from error
+
+
+def for_each(
+    make: Callable[[Job, int], T], job: Job, todo: Iterable[int], workers: int
+) -> Iterator[T]:
+    """`in_processes` for `make(job, index)`: the job is sent to each process once."""
+    if workers <= 1:
+        return (make(job, index) for index in todo)
+    return in_processes(_keep_job, (job,), partial(_with_job, make), todo, workers)
+
+
+_job: Any = None  # of this process, if it is a worker
+
+
+def _keep_job(job: Any) -> None:
+    global _job
+    _job = job
+
+
+def _with_job(make: Callable[[Any, int], T], index: int) -> T:
+    return make(_job, index)

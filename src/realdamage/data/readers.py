@@ -158,6 +158,7 @@ def reader_from_yaml(path: str | Path) -> Reader:
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:
+    """A value in words: a word, or a mapping of `depth` levels of words."""
     if depth == 0:
         if isinstance(value, (Mapping, list, tuple)):
             raise ConfigError(f"{where}: found {value!r}, not a single word.")
@@ -185,28 +186,23 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
     """
     root = Path(root)
     layout = find_layout(root) if reader.layout == "auto" else reader.layout
-    if layout in _WITHOUT_TABLES:
-        if reader.columns or reader.values:
-            raise ConfigError(
-                f"columns and values are for tables; {root} is read by layout {layout}, "
-                "which has none."
-            )
-        if not root.is_dir():
-            raise MissingManifestError(
-                f"{root}: no such folder. The layout {layout} is a folder of photos."
-            )
-        frame = _WITHOUT_TABLES[layout](root).assign(**reader.constants)
-        rows = np.arange(len(frame), dtype=np.int64) + 1
-        return Manifest(root, with_defaults(checked(frame, rows, str(root))))
-    files = _table_files(root, layout)
-    if layout != "imagefolder" or files[0].parent == root:
-        folder = files[0].parent
-        frame, rows, path = _mapped(read_table(files[0]), reader)
-        table = checked(frame, rows, str(path), folder if check_files else None)
+    if layout not in _ROWS:
+        files = _table_files(root, layout)
+        folder = root if layout == "imagefolder" else files[0].parent
+        parts = [_from_table(path, reader, folder, check_files) for path in files]
+        table = with_known_columns(pd.concat(parts, ignore_index=True).fillna(""))
         return Manifest(folder, with_defaults(table))
-    parts = [_split_folder(path, reader, check_files) for path in files]
-    table = with_known_columns(pd.concat(parts, ignore_index=True).fillna(""))
-    return Manifest(root, with_defaults(table))
+    if reader.columns or reader.values:
+        raise ConfigError(
+            f"columns and values are for tables; {root} is read by layout {layout}, which has none."
+        )
+    if not root.is_dir():
+        raise MissingManifestError(
+            f"{root}: no such folder. The layout {layout} is a folder of photos."
+        )
+    frame = _from_folders(root, layout).assign(**reader.constants)
+    rows = np.arange(len(frame), dtype=np.int64) + 1
+    return Manifest(root, with_defaults(checked(frame, rows, str(root))))
 
 
 def find_layout(root: Path, otherwise: str = "") -> str:
@@ -282,11 +278,13 @@ def _metadata_of(folder: Path) -> list[Path]:
     return there[:1]
 
 
-def _split_folder(path: Path, reader: Reader, check_files: bool) -> pd.DataFrame:
-    """The rows of one split folder, with paths from the folder above it."""
-    folder = path.parent
+def _from_table(path: Path, reader: Reader, root: Path, check_files: bool) -> pd.DataFrame:
+    """The checked rows of a table; those of a split folder get its split and paths from `root`."""
     frame, rows, _ = _mapped(read_table(path), reader)
-    split = SPLIT_FOLDERS[folder.name.lower()]
+    files_in = path.parent if check_files else None
+    if path.parent == root:
+        return checked(frame, rows, str(path), files_in)
+    split = SPLIT_FOLDERS[path.parent.name.lower()]
     if "split" in frame:
         other = (frame["split"] != "") & (frame["split"] != split)
         if other.any():
@@ -294,11 +292,10 @@ def _split_folder(path: Path, reader: Reader, check_files: bool) -> pd.DataFrame
             raise ManifestError(
                 f"{path}, row {rows[first]}, column split: found {frame['split'].iat[first]!r} in "
                 f"a folder of split {split!r}. Empty the cell, or write one metadata.csv for all: "
-                f"realdamage manifest {folder.parent}"
+                f"realdamage manifest {root}"
             )
-    frame = frame.assign(split=split)
-    table = checked(frame, rows, str(path), folder if check_files else None)
-    return _prefixed(table, folder.name)
+    table = checked(frame.assign(split=split), rows, str(path), files_in)
+    return _prefixed(table, path.parent.name)
 
 
 def _prefixed(table: pd.DataFrame, folder: str) -> pd.DataFrame:
@@ -395,88 +392,26 @@ def photos_below(root: Path) -> list[str]:
     return sorted(names)
 
 
-def _label_folders(root: Path) -> pd.DataFrame:
-    """The photos below `real/` and `synthetic/` (see `LABEL_FOLDERS`), also in split folders."""
-    rows: list[tuple[str, str, str]] = []
-    outside: list[str] = []
-    for name in photos_below(root):
-        folders = name.lower().split("/")[:-1]
-        split = SPLIT_FOLDERS.get(folders[0], "") if folders else ""
-        label = LABEL_FOLDERS.get("".join(folders[1:2] if split else folders[:1]), "")
-        if label:
-            rows.append((name, label, split))
-        else:
-            outside.append(name)
-    if not rows:
-        raise ManifestError(
-            f"{root}: no photos in folders of this layout. "
-            f"Put photos into folders of these names: {', '.join(LABEL_FOLDERS)}."
-        )
-    if outside:
-        raise ManifestError(
-            f"{root}: {len(outside)} photos are outside of the folders {', '.join(LABEL_FOLDERS)}, "
-            f"such as {outside[0]!r}. Move or remove them, or write a metadata.csv."
-        )
-    return pd.DataFrame(rows, columns=["file_name", "label", "split"], dtype=str)
+def _label_row(name: str) -> dict[str, str] | None:
+    """A photo below `real/` or `synthetic/` (see `LABEL_FOLDERS`), also in split folders."""
+    folders = name.lower().split("/")[:-1]
+    split = SPLIT_FOLDERS.get(folders[0], "") if folders else ""
+    label = LABEL_FOLDERS.get("".join(folders[1:2] if split else folders[:1]), "")
+    return {"label": label, "split": split} if label else None
 
 
-def _real_folder(root: Path) -> pd.DataFrame:
-    """All photos in a folder and below it, as real ones."""
-    tables = [path for path in root.glob("*/**/metadata.*") if path.suffix in TABLE_SUFFIXES]
-    if tables:
-        raise ManifestError(
-            f"{root}: cannot take all photos as real, because {tables[0]} describes some of them. "
-            "Name that folder, or move it elsewhere."
-        )
-    names = photos_below(root)
-    if not names:
-        raise ManifestError(f"{root}: no photos in this folder or below it.")
-    return pd.DataFrame({"file_name": names, "label": "real"}, dtype=str)
+def _real_row(name: str) -> dict[str, str] | None:
+    return {"label": "real"}
 
 
-def _fraudbench(root: Path) -> pd.DataFrame:
+def _fraudbench_row(name: str) -> dict[str, str] | None:
     """`{category}/Negative/Review_*/IMG` and `{category}/DeepFake/{generator}/Review_*/IMG`.
 
     Negative is real and damaged. An edit is `ai_whole`: hosted models regenerate the whole photo,
     and there are no masks. Its product is intact, and its damage has no known type ("other", in
-    both). Photos of undamaged products are read from `{category}/Positive/Review_*`; only with one
-    of them does an edit get a `pair`, because the Negative review of its number shows another
-    product. Reviews of one number are one `group` anyway, which does no harm.
+    both). Photos of undamaged products are read from `{category}/Positive/Review_*`. Reviews of one
+    number are one `group`: they may show different products, which does no harm.
     """
-    rows: list[dict[str, str]] = []
-    ignored: list[str] = []
-    for name in photos_below(root):
-        row = _fraudbench_row(name)
-        if row:
-            rows.append(row)
-        else:
-            ignored.append(name)
-    labels = Counter(row["label"] for row in rows)
-    if set(labels) != set(LABELS):
-        raise ManifestError(
-            f"{root}: {labels['real']} real and {labels['synthetic']} synthetic photos; FraudBench "
-            "has both. {category}/Negative/Review_*/IMG is real, "
-            "{category}/DeepFake/{generator}/Review_*/IMG is synthetic."
-        )
-    if ignored:
-        logger.warning(
-            "%s: ignored %d photos that are in no Review_* folder of FraudBench, such as %r",
-            root,
-            len(ignored),
-            ignored[0],
-        )
-    originals: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row["kind"] == "original":
-            originals.setdefault(_review_photo(row), []).append(row["file_name"])
-    for row in rows:
-        found = originals.get(_review_photo(row), [])
-        if row["label"] == "synthetic" and len(found) == 1:
-            row["pair"] = found[0]
-    return pd.DataFrame(rows, dtype=str).fillna("")
-
-
-def _fraudbench_row(name: str) -> dict[str, str] | None:
     parts = name.split("/")
     buckets = [i for i, part in enumerate(parts) if part in (_NEGATIVE, _POSITIVE, _DEEPFAKE)]
     if not buckets:
@@ -487,12 +422,7 @@ def _fraudbench_row(name: str) -> dict[str, str] | None:
     if len(inside) < 2 or not inside[0].startswith("Review_"):
         return None
     category = "/".join(parts[:at])
-    row = {
-        "file_name": name,
-        "source": "fraudbench",
-        "group": f"{category}/{inside[0]}",
-        "category": category,
-    }
+    row = {"source": "fraudbench", "group": f"{category}/{inside[0]}", "category": category}
     if bucket == _POSITIVE:
         return row | {"label": "real", "kind": "original", "condition": "intact"}
     row["damage"] = "other"
@@ -503,12 +433,56 @@ def _fraudbench_row(name: str) -> dict[str, str] | None:
     return row | made | {"label": "synthetic", "kind": "ai_whole", "condition": "intact"}
 
 
-def _review_photo(row: Mapping[str, str]) -> tuple[str, str]:
-    """Review and name of a photo, without the suffix, which a model may change."""
-    return row["group"], PurePosixPath(row["file_name"]).stem
+_ROWS = {"folders": _label_row, "fraudbench": _fraudbench_row, "real": _real_row}
+"""The layouts without a table: what the name of a photo says; None if it is outside."""
 
 
-_WITHOUT_TABLES = {"folders": _label_folders, "fraudbench": _fraudbench, "real": _real_folder}
+def _from_folders(root: Path, layout: str) -> pd.DataFrame:
+    """The rows of a layout without a table. Raises ManifestError."""
+    found = {name: _ROWS[layout](name) for name in photos_below(root)}
+    rows = [{"file_name": name, **row} for name, row in found.items() if row]
+    outside = [name for name, row in found.items() if not row]
+    labels = Counter(row["label"] for row in rows)
+    metadata = root.glob("*/**/metadata.*") if layout == "real" else ()
+    tables = [path for path in metadata if path.suffix in TABLE_SUFFIXES]
+    if tables:
+        raise ManifestError(
+            f"{root}: cannot take all photos as real, because {tables[0]} describes some of them. "
+            "Name that folder, or move it elsewhere."
+        )
+    if layout == "fraudbench" and set(labels) != set(LABELS):
+        raise ManifestError(
+            f"{root}: {labels['real']} real and {labels['synthetic']} synthetic photos; FraudBench "
+            "has both. {category}/Negative/Review_*/IMG is real, "
+            "{category}/DeepFake/{generator}/Review_*/IMG is synthetic."
+        )
+    if not rows:
+        folders = f" named {', '.join(LABEL_FOLDERS)}" if layout == "folders" else ""
+        raise ManifestError(f"{root}: no photos in this folder or in folders below it{folders}.")
+    if layout == "folders" and outside:
+        raise ManifestError(
+            f"{root}: {len(outside)} photos are outside of the folders {', '.join(LABEL_FOLDERS)}, "
+            f"such as {outside[0]!r}. Move or remove them, or write a metadata.csv."
+        )
+    if outside:
+        logger.warning(
+            "%s: ignored %d photos that are in no Review_* folder of FraudBench, such as %r",
+            *(root, len(outside), outside[0]),
+        )
+    table = pd.DataFrame(rows, dtype=str).fillna("")
+    return _paired(table) if layout == "fraudbench" else table
+
+
+def _paired(table: pd.DataFrame) -> pd.DataFrame:
+    """FraudBench's edits with the one undamaged photo of their review and name as their pair.
+
+    A Negative review of the same number shows another product. A model may change the suffix.
+    """
+    stems = table["file_name"].map(lambda name: PurePosixPath(name).stem)
+    photo = table["group"] + "/" + stems
+    originals = table["file_name"].where(table["kind"] == "original").groupby(photo)
+    pair = originals.transform("first").where(originals.transform("count") == 1)
+    return table.assign(pair=pair.where(table["label"] == "synthetic").fillna(""))
 
 
 # --- The command ---

@@ -26,12 +26,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from realdamage.core.decode import MAX_PIXELS, contents_of, decode_contents
+from realdamage.core.decode import MAX_PIXELS, decode_contents, read_file
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
 from realdamage.data.duplicates import PhotoHash, perceptual_hash
 from realdamage.data.manifest import Manifest, read_mask
-from realdamage.data.parts import in_processes
+from realdamage.data.parts import for_each
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
 from realdamage.errors import ManifestError, PhotoError
@@ -62,6 +62,10 @@ class Shortcut(NamedTuple):
     columns: Mapping[str, tuple[str, ...]]
     blocking: bool = True
     pixels: bool = False
+
+    @property
+    def facts(self) -> list[str]:
+        return [fact for facts in self.columns.values() for fact in facts]
 
 
 _CONTAINER = {
@@ -107,10 +111,6 @@ class PhotoFacts(NamedTuple):
     look: PhotoHash | None = None
 
 
-_Row = tuple[str, str, str, str]
-"""file_name, label, kind and mask_file_name: asking pandas for each cell would be slow."""
-
-
 def read_facts(
     manifest: Manifest, *, pixels: bool, workers: int | None = None, progress: Track = no_progress
 ) -> list[PhotoFacts]:
@@ -120,30 +120,29 @@ def read_facts(
         are read, in this process.
     """
     n = len(manifest)
-    workers = min(workers or available_processors(), n // 16) if pixels else 1
-    facts = in_processes(_start_worker, (manifest, pixels), _facts, range(n), workers)
+    columns = manifest.table[["file_name", "label", "kind", "mask_file_name"]]
+    files = _Files(manifest, list(columns.itertuples(index=False, name=None)), pixels)
+    count = min(workers or available_processors(), n // 16) if pixels else 1
+    facts = for_each(_facts, files, range(n), count)
     return list(progress(facts, n, "reading photos" if pixels else "reading headers"))
 
 
-_job: tuple[Manifest, list[_Row], bool] | None = None
+class _Files(NamedTuple):
+    """What to read. rows: file_name, label, kind and mask_file_name, because asking pandas for each
+    cell would be slow."""
+
+    manifest: Manifest
+    rows: list[tuple[str, str, str, str]]
+    pixels: bool
 
 
-def _start_worker(manifest: Manifest, pixels: bool) -> None:
-    global _job
-    columns = manifest.table[["file_name", "label", "kind", "mask_file_name"]]
-    _job = (manifest, list(columns.itertuples(index=False, name=None)), pixels)
-
-
-def _facts(row: int) -> PhotoFacts:
-    assert _job is not None  # set by _start_worker in this process
-    manifest, rows, pixels = _job
-    path = manifest.path(rows[row][0])
+def _facts(files: _Files, row: int) -> PhotoFacts:
+    path = files.manifest.path(files.rows[row][0])
     try:
-        if not pixels:
+        if not files.pixels:
             container = container_facts(path)
-            return PhotoFacts("", container, _mask_faults(row, container["upright"]))
-        data = contents_of(path)
-        assert isinstance(data, bytes)  # of a path
+            return PhotoFacts("", container, _mask_faults(files, row, container["upright"]))
+        data = read_file(path)
         container = container_facts(io.BytesIO(data), name=path, size=len(data))
         rgb = decode_contents(data, str(path), MAX_PIXELS)
     except PhotoError as error:
@@ -151,18 +150,16 @@ def _facts(row: int) -> PhotoFacts:
     return PhotoFacts(
         "",
         container,
-        _mask_faults(row, (rgb.shape[1], rgb.shape[0])),
+        _mask_faults(files, row, (rgb.shape[1], rgb.shape[0])),
         hashlib.sha256(data).hexdigest(),
         tuple(rgb.mean(axis=(0, 1)).tolist()),
         perceptual_hash(Image.fromarray(rgb)),
     )
 
 
-def _mask_faults(row: int, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
+def _mask_faults(files: _Files, row: int, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     """size: (width, height) of the upright photo."""
-    assert _job is not None
-    manifest, rows, pixels = _job
-    _, label, kind, name = rows[row]
+    manifest, (_, label, kind, name) = files.manifest, files.rows[row]
     if not name:
         return (("absent", f"kind {kind}"),) if kind in ("ai_region", "pasted") else ()
     faults = [("on_real", name)] if label == "real" else []
@@ -172,7 +169,7 @@ def _mask_faults(row: int, size: tuple[int, int]) -> tuple[tuple[str, str], ...]
         if found != size:
             sizes = f"{name} is {found[0]}×{found[1]}, the photo {size[0]}×{size[1]}"
             return (*faults, ("size", sizes))
-        share = float(np.mean(read_mask(manifest, row, size[::-1]))) if pixels else 1.0
+        share = float(np.mean(read_mask(manifest, row, size[::-1]))) if files.pixels else 1.0
     except FileNotFoundError:
         return (*faults, ("missing", name))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -261,35 +258,23 @@ def shows_damage(table: pd.DataFrame) -> pd.Series:
 # --- Tests ---
 
 
-class ContainerAuroc(NamedTuple):
-    """How well the files alone separate the classes: AUROC and its 95% interval."""
+class Separation(NamedTuple):
+    """How well some facts separate the classes: AUROC and its 95% interval."""
 
     auroc: float
     low: float
     high: float
 
 
-class Told(NamedTuple):
-    """How well some facts separate the classes: AUROC and its 95% interval.
-
-    scores: float64 [n], out of fold; higher is more synthetic, 0 is undecided.
-    """
-
-    auroc: float
-    low: float
-    high: float
-    scores: npt.NDArray[np.float64]
-
-
-def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -> ContainerAuroc:
-    """AUROC of a classifier that sees the container and the file's size, see `told_by`.
+def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -> Separation:
+    """AUROC of a classifier that sees the container and the file's size, see `separation`.
 
     Reads every photo's header. Raises ManifestError: a class has photos of fewer than two groups.
     PhotoError: an unreadable photo.
     """
     names = manifest.table["file_name"]
     facts = pd.DataFrame([container_facts(manifest.path(name)) for name in names])
-    features = [fact for column in _CONTAINER.values() for fact in column]
+    features = [*SHORTCUTS[0].facts, "bytes"]
     synthetic = (manifest.table["label"] == "synthetic").to_numpy()
     groups = components(manifest.table)
     if _groups_of_a_class(synthetic, groups) < 2:
@@ -298,8 +283,7 @@ def container_auroc(manifest: Manifest, *, n_boot: int = DRAWS, seed: int = 0) -
             f"{int((~synthetic).sum())} real and {int(synthetic.sum())} synthetic photos: each "
             "class needs photos of at least two groups."
         )
-    told = told_by(facts[[*features, "bytes"]], synthetic, groups, n_boot=n_boot, seed=seed)
-    return ContainerAuroc(told.auroc, told.low, told.high)
+    return separation(facts[features], synthetic, groups, n_boot=n_boot, seed=seed)[0]
 
 
 def too_few(synthetic: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> str:
@@ -317,22 +301,23 @@ def too_few(synthetic: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> 
     return ""
 
 
-def told_by(
+def separation(
     features: pd.DataFrame,
     synthetic: npt.NDArray[np.bool_],
     groups: npt.NDArray[np.int64],
     *,
     n_boot: int = DRAWS,
     seed: int = 0,
-) -> Told:
+) -> tuple[Separation, npt.NDArray[np.float64]]:
     """How well `features` alone predict `synthetic` [n], cross-validated over `groups` [n].
 
     Text and bool columns are categories. Gradient boosting, or logistic regression when all are
     categories. Scores of up to five folds are pooled, which puts the AUROC a little low rather
     than high; the interval is a bootstrap over the groups. Each class needs two groups.
+    Also returns the scores, float64 [n], out of fold: higher is more synthetic, 0 is undecided.
     """
     if (features.nunique(dropna=False) <= 1).all():
-        return Told(0.5, 0.5, 0.5, np.zeros(len(features)))
+        return Separation(0.5, 0.5, 0.5), np.zeros(len(features))
     classifier, matrix = _classifier_and_matrix(features, seed)
     folds = _folds(synthetic, groups, seed)
     with threadpool_limits(1):  # on a busy machine, threads that wait for each other cost seconds
@@ -343,7 +328,7 @@ def told_by(
     scores = np.round(predicted, 3)
     roc = WeightedRoc(scores, synthetic)
     [low], [high] = bootstrap_interval(roc.figures, groups, n_boot=n_boot, seed=seed)
-    return Told(float(roc_auc_score(synthetic, scores)), float(low), float(high), scores)
+    return Separation(float(roc_auc_score(synthetic, scores)), float(low), float(high)), scores
 
 
 def standing_out(name: str, features: pd.DataFrame, synthetic: npt.NDArray[np.bool_]) -> str:

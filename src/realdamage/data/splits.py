@@ -41,12 +41,20 @@ def components(table: pd.DataFrame) -> npt.NDArray[np.int64]:
     ]
     codes, uniques = pd.factorize(pd.concat(keys, ignore_index=True))
     rows = np.tile(np.arange(len(table)), len(keys))
-    linked = codes >= 0
-    n_nodes = len(table) + len(uniques)
-    edges = (np.ones(int(linked.sum()), dtype=np.int8), (rows[linked], codes[linked] + len(table)))
-    _, labels = connected_components(coo_matrix(edges, shape=(n_nodes, n_nodes)), directed=False)
-    first_name = table["file_name"].groupby(labels[: len(table)]).transform("min")
+    edges = np.stack([rows, codes + len(table)], axis=1)[codes >= 0]
+    labels = linked(len(table) + len(uniques), edges)[: len(table)]
+    first_name = table["file_name"].groupby(labels).transform("min")
     return np.asarray(first_name.rank(method="dense"), dtype=np.int64) - 1
+
+
+def linked(n: int, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The connected component of each of n nodes, int [n], numbered by their first node.
+
+    edges: int [m, 2].
+    """
+    graph = coo_matrix((np.ones(len(edges), np.int8), tuple(edges.T)), shape=(n, n))
+    _, labels = connected_components(graph, directed=False)
+    return np.asarray(pd.factorize(labels)[0], dtype=np.int64)
 
 
 def assign_splits(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
 
-from realdamage.errors import SynthesisError
+from realdamage.errors import ConfigError, SynthesisError
 from realdamage.files import write_atomically
 
 RGB = npt.NDArray[np.uint8]
@@ -79,9 +79,7 @@ class TablePool:
     def of_qualities(cls, low: int, high: int) -> TablePool:
         """Tables of libjpeg's qualities low..high (1..100), each with 4:4:4 and 4:2:0."""
         if not 1 <= low <= high <= 100:
-            raise SynthesisError(
-                f"recipe.writer.quality=[{low}, {high}]: must rise and be in 1..100"
-            )
+            raise ConfigError(f"JPEG qualities {low}-{high}: must rise and be in 1..100")
         return cls(tuple((_tables(quality), s) for quality in range(low, high + 1) for s in (0, 2)))
 
     @classmethod

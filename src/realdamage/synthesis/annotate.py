@@ -14,8 +14,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from realdamage.errors import SynthesisError
-from realdamage.synthesis.engine import RGB, Edit, Mask
+from realdamage.synthesis.engine import RGB, Edit
 from realdamage.synthesis.fields import Walk
 
 Colour = tuple[int, int, int]
@@ -233,57 +232,35 @@ _RETOUCHED: dict[str, Callable[[RGB, np.random.Generator], RGB]] = {
 ANNOTATIONS = (*_DRAWN, *_RETOUCHED)
 
 
-@dataclass(frozen=True)
-class Annotate:
-    """Puts one to three honest annotations on a photo.
+def annotated(rgb: RGB, rng: np.random.Generator, kinds: Sequence[str] = ANNOTATIONS) -> Edit:
+    """A photo with one to three honest annotations on it, near the middle.
 
-    kinds: some of ANNOTATIONS. Raises SynthesisError for any other, or none.
+    rgb: uint8 [h, w, 3]; kinds: some of ANNOTATIONS, to draw from. The mask holds exactly the
+    pixels whose bytes changed.
     """
-
-    kinds: Sequence[str] = ANNOTATIONS
-
-    def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in ANNOTATIONS]
-        if unknown or not self.kinds:
-            raise SynthesisError(
-                f"annotations {unknown}: unknown; give at least one of {', '.join(ANNOTATIONS)}"
-            )
-
-    def apply(self, rgb: RGB, rng: np.random.Generator, region: Mask | None = None) -> Edit:
-        """Annotates rgb: uint8 [h, w, 3]; the mask holds exactly the pixels whose bytes changed.
-
-        region: bool [h, w], what the marks point at; None or empty: a place near the middle.
-        """
-        count = min(int(rng.integers(1, 4)), len(self.kinds))
-        chosen = [str(kind) for kind in rng.choice(list(self.kinds), count, replace=False)]
-        out = rgb
-        for kind in chosen:
-            if kind in _RETOUCHED:
-                out = _RETOUCHED[kind](out, rng)
-        drawn = [kind for kind in chosen if kind in _DRAWN]
-        if drawn:
-            out = _overlaid(out, drawn, rng, region)
-        return Edit(out, (out != rgb).any(-1))
+    count = min(int(rng.integers(1, 4)), len(kinds))
+    chosen = [str(kind) for kind in rng.choice(list(kinds), count, replace=False)]
+    out = rgb
+    for kind in chosen:
+        if kind in _RETOUCHED:
+            out = _RETOUCHED[kind](out, rng)
+    drawn = [kind for kind in chosen if kind in _DRAWN]
+    if drawn:
+        out = _overlaid(out, drawn, rng)
+    return Edit(out, (out != rgb).any(-1))
 
 
-def _overlaid(rgb: RGB, kinds: Sequence[str], rng: np.random.Generator, region: Mask | None) -> RGB:
+def _overlaid(rgb: RGB, kinds: Sequence[str], rng: np.random.Generator) -> RGB:
     h, w = rgb.shape[:2]
     scale = 2 if max(h, w) <= _OVERSAMPLE_UP_TO else 1
     sheet = Image.new("RGBA", (w * scale, h * scale))
-    if region is not None and region.any():
-        y, x = np.nonzero(region)
-        spot = (float(x.mean()), float(y.mean()))
-        reach = float(max(np.ptp(x), np.ptp(y))) * 0.6 + 0.02 * min(h, w)
-    else:
-        across, down = (float(np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)) for _ in range(2))
-        spot = (w * across, h * down)
-        reach = min(h, w) * float(rng.uniform(0.06, 0.2))
+    across, down = (float(np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)) for _ in range(2))
     overlay = _Overlay(
         draw=ImageDraw.Draw(sheet),
         scale=scale,
         size=(w, h),
-        spot=spot,
-        reach=reach,
+        spot=(w * across, h * down),
+        reach=min(h, w) * float(rng.uniform(0.06, 0.2)),
         pen=_PENS[int(rng.integers(len(_PENS)))],
         width=max(1.2, min(h, w) * float(rng.uniform(0.006, 0.014))),
         rng=rng,

@@ -4,7 +4,7 @@
 Like the latent codec of a diffusion model, the package's own codecs squeeze a photo through a few
 latent channels: fine texture and sensor noise are lost, and the up-sampler leaves its own regular
 trace. Each kind of up-sampler, stride and bottleneck is a separate generator family.
-`train_codec.py` makes the weights that ship.
+`tests/trials/train_codec.py` makes the weights that ship.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.files import write_atomically
-from realdamage.synthesis.diffusion import hub_answers, loading, short, weights_folder
+from realdamage.synthesis.weights import hub_answers, loading, short, weights_folder
 
 HOUSE_CODECS = {
     "house": "house_codec.safetensors",
@@ -38,10 +38,6 @@ HOUSE_CODECS = {
 """The codecs inside the package by name."""
 UPSAMPLERS = ("nearest", "bilinear", "transposed", "pixel_shuffle")
 BOTTLENECKS = ("bounded", "noisy", "quantised")
-VIDEO_CODECS = ("AutoencoderKLQwenImage", "AutoencoderKLWan")
-"""Classes of diffusers that take films; for them a photo is a film of one frame."""
-PIPELINE_PARTS = ("vae", "movq", "vqvae")
-"""Where a whole pipeline keeps its autoencoder."""
 _LEVELS = 9  # of a quantised latent: the whole numbers from −4 to 4
 _COLOUR_GAIN = 2.0  # of the shortcut: colours from −1 to 1 use most of a latent's range
 
@@ -51,8 +47,7 @@ def load_autoencoder(weights: str) -> Callable[[NDArray[np.float32]], NDArray[np
     range.
 
     weights: a name of HOUSE_CODECS, a .safetensors of `train_codec`, the taef2.safetensors of
-    FLUX.2's tiny
-        autoencoder, a folder of `diffusers` weights, or a hub id.
+        FLUX.2's tiny autoencoder, a folder of an autoencoder of `diffusers`, or a hub id.
     Raises SynthesisError: the weights cannot be loaded. MissingExtraError: `diffusers` is needed
     and not installed.
     """
@@ -177,7 +172,7 @@ def load_house_codec(name_or_path: str | Path = "house") -> HouseCodec:
     except Exception as error:
         raise SynthesisError(
             f"{name_or_path}: not a file of the package's own codecs ({short(error)}). Make one "
-            "with python -m realdamage.synthesis.train_codec CODEC --output FILE.",
+            "with python tests/trials/train_codec.py CODEC --output FILE.",
             code="bad_weights",
         ) from error
     return codec.eval()
@@ -263,50 +258,24 @@ def _load_diffusers(weights: str) -> Callable[[Tensor], Tensor]:
     folder = weights_folder(weights, "codec weights")
     with loading("codec weights", weights):
         offline = folder is None and not hub_answers()
-        name, part = _autoencoder_class(weights, offline)
-        if not hasattr(getattr(diffusers, name, None), "encode"):
-            raise SynthesisError(f"codec weights {weights}: {name} is no autoencoder of diffusers")
-        model: Any = getattr(diffusers, name).from_pretrained(
-            weights, subfolder=part, dtype=torch.float32, local_files_only=offline
+        model: Any = diffusers.AutoModel.from_pretrained(
+            weights, dtype=torch.float32, local_files_only=offline
         )
+        if not hasattr(model, "encode"):
+            name = type(model).__name__
+            raise SynthesisError(f"codec weights {weights}: {name} is no autoencoder of diffusers")
         model.eval()
-    frames = name in VIDEO_CODECS
     stride = int(getattr(model, "spatial_compression_ratio", 1))
 
     def network(x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
-        encoded = model.encode(x[:, :, None] if frames else x)
-        decoded: Tensor = model.decode(_latents(encoded)).sample
-        return (decoded[:, :, 0] if frames else decoded)[..., :height, :width]
+        encoded = model.encode(x)
+        if hasattr(encoded, "latent_dist"):
+            latents = encoded.latent_dist.mode()
+        else:
+            latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+        decoded: Tensor = model.decode(latents).sample
+        return decoded[..., :height, :width]
 
     return network
-
-
-def _autoencoder_class(weights: str, offline: bool) -> tuple[str, str | None]:
-    """(class of an autoencoder, or of the one inside a whole pipeline; its folder in the pipeline).
-    Raises OSError when there is none, or the hub can't be reached."""
-    import diffusers
-
-    failed: OSError | None = None
-    for part in (None, *PIPELINE_PARTS):
-        try:
-            config: Any = diffusers.AutoencoderKL.load_config(
-                weights, subfolder=part, local_files_only=offline
-            )
-        except OSError as error:
-            failed = failed or error
-        else:
-            return str(config["_class_name"]), part
-    assert failed is not None
-    raise failed
-
-
-def _latents(encoded: Any) -> Tensor:
-    """The latents that an autoencoder's `encode` answers: the mode of a distribution, or
-    themselves."""
-    if hasattr(encoded, "latent_dist"):
-        latents: Tensor = encoded.latent_dist.mode()
-    else:
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
-    return latents

@@ -1,4 +1,5 @@
-"""Diffusion pipelines behind one call, for the engines `inpaint` and `edit`.
+"""The engines `inpaint` and `edit`: a diffusion pipeline paints damage into a region of a photo, or
+changes the whole photo on an instruction, as a buyer would in a chat window.
 
 Any `diffusers` pipeline works that takes a photo and a prompt: what its call accepts is read from
 its signature. Torch and diffusers are imported when a pipeline is loaded, not before.
@@ -9,22 +10,33 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
-from realdamage.errors import MissingExtraError, RealDamageError, SynthesisError
-from realdamage.synthesis.engine import RGB, GeneratorSettings, Mask
+from realdamage.errors import MissingExtraError, SynthesisError
+from realdamage.synthesis.codec import blended, feather
+from realdamage.synthesis.engine import RGB, Edit, GeneratorSettings, Mask, random_region
 from realdamage.synthesis.prompts import Prompt, PromptCatalogue
+from realdamage.synthesis.weights import loading, out_of_memory, short, weights_folder
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GRID = 16
 """Sides that are multiples of it suit every latent pipeline: 8 pixels a latent, two latents a
 transformer's patch."""
+CONTEXT = 32
+"""Pixels around the region that an inpainting window holds at least, where the photo has them."""
+GROWTH = 64
+"""Windows for larger regions have sides that are multiples of it; some networks halve their latents
+three times."""
+_FAINT = 1 / 255  # a blend below it changes no pixel by a whole grey level
+_INSTRUCTED = ("Edit", "Kontext")  # inpainting classes that read instructions, not descriptions
+Call = Mapping[str, inspect.Parameter]
 
 
 @dataclass
@@ -36,10 +48,8 @@ class DiffusionSettings:
     pipeline: str | None = None  # diffusers class; None: the model's own, or its inpainting sibling
     steps: int | None = None  # of denoising
     guidance: float | None = None  # how closely the prompt is followed
-    strength: float | None = None  # in 0..1: noise on the photo's own pixels; 1 paints all again
     side: int = 512  # of the window that an inpainting pipeline sees, pixels
     dtype: str = "auto"  # auto: float32 on the CPU, else bfloat16 or float16, as the GPU has it
-    device: str = "auto"  # cpu, cuda:1, …; auto: this process's GPU, if there is one
     languages: list[str] = field(default_factory=lambda: ["en"])  # of the prompts
     offload: bool = False  # only the running part is on the GPU: less memory, less speed
 
@@ -47,7 +57,6 @@ class DiffusionSettings:
         allowed = {
             "steps": (self.steps is None or self.steps >= 1, "at least 1"),
             "guidance": (self.guidance is None or self.guidance >= 0, "at least 0"),
-            "strength": (self.strength is None or 0 < self.strength <= 1, "above 0, up to 1"),
             "side": (self.side >= 64 and self.side % GRID == 0, f"a multiple of {GRID} from 64 up"),
             "dtype": (self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             "languages": (bool(self.languages), "at least one language"),
@@ -86,16 +95,19 @@ class Pipeline:
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         what = f"generator {name}: model"
-        weights_folder(self.settings.model, what)
+        folder = weights_folder(self.settings.model, what)
         with loading(what, self.settings.model):
             self._pipe: Any = self._load(masked)
         self.name = type(self._pipe).__name__
         self._call = inspect.signature(type(self._pipe).__call__).parameters
         self._set = call_settings(self._call, self.settings, self.name, self.key)
-        self._revision = _revision(self.settings.model)
+        self._model = {
+            "model": folder.resolve().name if folder else self.settings.model,
+            "model_revision": "" if folder else _revision(self.settings.model),
+        }
 
     def _load(self, masked: bool) -> Any:
-        settings, device = self.settings, choose_device(self.settings.device)
+        settings, device = self.settings, choose_device()
         if settings.offload and device == "cpu":
             raise SynthesisError(
                 f"{self.key}.offload=true, but there is no GPU to offload: remove it"
@@ -115,13 +127,8 @@ class Pipeline:
     def ask(self, damage: str, form: str, rng: np.random.Generator) -> tuple[Prompt, int]:
         """A prompt for `damage` ("" for none) and a seed. form: "descriptions" or
         "instructions"."""
-        return self.prompts.draw(form, damage, rng, self.settings.languages), int(
-            rng.integers(2**31)
-        )
-
-    def takes(self, parameter: str) -> bool:
-        """Whether the pipeline's call has a parameter of this name."""
-        return parameter in self._call
+        prompt = self.prompts.draw(form, damage, rng, self.settings.languages)
+        return prompt, int(rng.integers(2**31))
 
     def __call__(self, rgb: RGB, prompt: Prompt, seed: int, mask: Mask | None = None) -> RGB:
         """The pipeline's picture, uint8 [h', w', 3], of rgb: uint8 [h, w, 3], sides multiples of
@@ -133,13 +140,12 @@ class Pipeline:
         the pipeline.
         """
         import torch
-        from PIL import Image
 
         height, width = rgb.shape[:2]
         offered = {"height": height, "width": width, "output_type": "np"}
         # Kontext would move the photo to one of its favourite sizes otherwise.
         offered |= {"max_area": height * width, "_auto_resize": False}
-        given: dict[str, Any] = {name: each for name, each in offered.items() if self.takes(name)}
+        given: dict[str, Any] = {name: each for name, each in offered.items() if name in self._call}
         given |= self._set | {"prompt": prompt.text, "image": Image.fromarray(rgb)}
         if uses_negative(self._call, self._set):
             given["negative_prompt"] = prompt.negative
@@ -147,9 +153,21 @@ class Pipeline:
             given["mask_image"] = Image.fromarray(mask.astype(np.uint8) * 255)
         # Drawn on the CPU, so that a seed means the same on every device.
         given["generator"] = torch.Generator("cpu").manual_seed(seed)
-        with running(self.name, self.key):
-            answer = self._pipe(**given)
-        return self._picture(answer)
+        try:
+            return self._picture(self._pipe(**given))
+        except SynthesisError:
+            raise
+        except Exception as error:
+            if not out_of_memory(error):
+                message = f"{self.name} failed ({short(error)}); check the settings of {self.key}"
+                raise SynthesisError(message, code="pipeline_failed") from error
+            raise SynthesisError(
+                f"{self.name} ran out of memory ({short(error)}). Set {self.key}.side smaller (for "
+                f"an editor recipe.source.max_side), {self.key}.offload=true or "
+                f"{self.key}.dtype=bfloat16. Finished photos are kept; run the same command to go "
+                "on.",
+                code="out_of_memory",
+            ) from error
 
     def _picture(self, answer: Any) -> RGB:
         images = getattr(answer, "images", None)
@@ -185,17 +203,18 @@ class Pipeline:
         import transformers
 
         used = {name: parameter.default for name, parameter in self._call.items()} | self._set
-        folder = Path(self.settings.model).expanduser()
+        numbers = {
+            "guidance": used.get(guidance_parameter(self._call) or ""),
+            "strength": used.get("strength"),
+            "steps": used.get("num_inference_steps"),
+        }
         versions = [f"{m.__name__} {m.__version__}" for m in (diffusers, torch, transformers)]
         details = {
-            "model": folder.resolve().name if folder.is_dir() else self.settings.model,
-            "model_revision": self._revision,
+            **self._model,
             "prompt": prompt.text,
             "negative_prompt": prompt.negative if uses_negative(self._call, self._set) else "",
             "seed": str(seed),
-            "guidance": _number(used.get(guidance_parameter(self._call) or "")),
-            "strength": _number(used.get("strength")),
-            "steps": _number(used.get("num_inference_steps")),
+            **{k: f"{v:g}" for k, v in numbers.items() if isinstance(v, int | float)},
             "libraries": ", ".join(versions),
         }
         return {name: value for name, value in details.items() if value}
@@ -211,11 +230,18 @@ def _diffusion_settings(settings: GeneratorSettings, key: str) -> DiffusionSetti
     except OmegaConfBaseException as error:
         said = f"{key}.{error.full_key}: {str(error).splitlines()[0]}"
         raise SynthesisError(said, code="wrong_option") from error
-    made: Any = OmegaConf.to_object(merged)
-    return cast(DiffusionSettings, made)
+    return cast(DiffusionSettings, OmegaConf.to_object(merged))
 
 
-def guidance_parameter(call: Mapping[str, inspect.Parameter]) -> str | None:
+def _revision(model: str) -> str:
+    """The commit of a hub model in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, "model_index.json")
+    return Path(found).parent.name if isinstance(found, str) else ""
+
+
+def guidance_parameter(call: Call) -> str | None:
     """The parameter that `guidance` sets: `true_cfg_scale` where it guides by default (Qwen), else
     `guidance_scale` (for FLUX the scale that its network was distilled with)."""
     true = call.get("true_cfg_scale")
@@ -224,7 +250,7 @@ def guidance_parameter(call: Mapping[str, inspect.Parameter]) -> str | None:
     return "guidance_scale" if "guidance_scale" in call else None
 
 
-def uses_negative(call: Mapping[str, inspect.Parameter], chosen: Mapping[str, Any]) -> bool:
+def uses_negative(call: Call, chosen: Mapping[str, Any]) -> bool:
     """Whether the pipeline takes a negative prompt and runs classifier-free guidance, so that it
     has an effect."""
     name = guidance_parameter(call)
@@ -235,15 +261,12 @@ def uses_negative(call: Mapping[str, inspect.Parameter], chosen: Mapping[str, An
     return isinstance(scale, int | float) and scale > 1
 
 
-def call_settings(
-    call: Mapping[str, inspect.Parameter], settings: DiffusionSettings, name: str, key: str
-) -> dict[str, Any]:
+def call_settings(call: Call, settings: DiffusionSettings, name: str, key: str) -> dict[str, Any]:
     """The given settings under the names of the pipeline's call. Raises SynthesisError for one that
     it doesn't take."""
     wanted = {
         "steps": ("num_inference_steps", settings.steps),
         "guidance": (guidance_parameter(call), settings.guidance),
-        "strength": ("strength", settings.strength),
     }
     chosen: dict[str, Any] = {}
     for setting, (parameter, value) in wanted.items():
@@ -256,7 +279,7 @@ def call_settings(
 
 
 def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tuple[Any, Any]:
-    """(class of the pipeline or of its sibling, class whose from_pretrained loads it)."""
+    """(class of the pipeline, class whose from_pretrained loads it or its inpainting sibling)."""
     import diffusers
 
     named = settings.pipeline
@@ -267,87 +290,33 @@ def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tupl
         names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
         near = difflib.get_close_matches(named, names, n=1)
         hint = f"Did you mean {near[0]}?" if near else "A newer diffusers may have it."
-        where = f"{key}.pipeline={named}" if settings.pipeline else f"{key}: the model is a {named}"
         version = diffusers.__version__
-        raise SynthesisError(f"{where}: diffusers {version} has no such pipeline. {hint}")
+        raise SynthesisError(f"{key}: diffusers {version} has no such pipeline: {named}. {hint}")
     call = inspect.signature(kind.__call__).parameters
     if "prompt" in call and "image" in call and ("mask_image" in call) == masked:
         return kind, kind
-    if masked and settings.pipeline is None and _has_inpainting_sibling(named):
+    if masked and settings.pipeline is None:
         return kind, diffusers.AutoPipelineForInpainting
-    if "mask_image" in call:
-        raise SynthesisError(
-            f"{key}: {named} is an inpainting pipeline; use it with engine=inpaint"
-        )
-    lacks = "mask_image" if masked else "image"
-    example = "StableDiffusionInpaintPipeline" if masked else "QwenImageEditPipeline"
-    raise SynthesisError(
-        f"{key}: the call of {named} takes no {lacks}. Choose another model, or name a class that "
-        f"can use this one, like {key}.pipeline={example}."
-    )
+    if masked:
+        advice = f"takes no mask_image. Name a class such as {key}.pipeline=FluxFillPipeline"
+    elif "mask_image" in call:
+        advice = "is an inpainting pipeline; use it with engine=inpaint"
+    else:
+        advice = f"takes no image. Name a class such as {key}.pipeline=QwenImageEditPipeline"
+    raise SynthesisError(f"{key}: {named} {advice}, or choose another model.")
 
 
-def _has_inpainting_sibling(name: str) -> bool:
-    """Whether AutoPipelineForInpainting knows a pipeline for models of the class `name`."""
-    from diffusers.pipelines import auto_pipeline
-
-    wanted = name.replace("ControlPipeline", "ControlInpaintPipeline")
-    mappings: Any = auto_pipeline.SUPPORTED_TASKS_MAPPINGS
-    known = [pair for mapping in mappings for pair in mapping.items()]
-    families = [family for family, kind in known if kind.__name__ == wanted]
-    return any(family in auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING for family in families)
-
-
-def _revision(model: str) -> str:
-    """The commit of a hub model in the cache, "" for a folder."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(model).expanduser().is_dir():
-        return ""
-    found = try_to_load_from_cache(model, "model_index.json")
-    return Path(found).parent.name if isinstance(found, str) else ""
-
-
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else ""
-
-
-def rank_and_world() -> tuple[int, int]:
-    """(number of this process, number of processes) under torchrun; (0, 1) without it. Raises
-    SynthesisError when the two contradict each other."""
-    rank, world = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
-    if not 0 <= rank < world:
-        raise SynthesisError(
-            f"RANK={rank} with WORLD_SIZE={world}: start the processes with torchrun, or unset both"
-        )
-    return rank, world
-
-
-def _environment_number(name: str, default: int) -> int:
-    value = os.environ.get(name, "")
-    if value and not value.isdigit():
-        raise SynthesisError(f"the environment variable {name}={value!r} is no number; unset it")
-    return int(value) if value else default
-
-
-def choose_device(device: str) -> str:
-    """The device for this process; see DiffusionSettings. Raises SynthesisError for one that this
-    machine hasn't."""
+def choose_device() -> str:
+    """This process's GPU, or the CPU. Raises SynthesisError: more processes than GPUs."""
     import torch
 
-    count = torch.cuda.device_count()
-    if device == "auto":
-        device = f"cuda:{_environment_number('LOCAL_RANK', 0)}" if count else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise SynthesisError(f"device={device}: unknown; give cpu, cuda, cuda:1 or auto") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+    count, number = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
+    if count and number >= count:
         raise SynthesisError(
-            f"device={device}: this machine has {count} GPUs that torch can use. "
-            "Start one process for each (torchrun --nproc-per-node), or set device=cpu."
+            f"LOCAL_RANK={number}: this machine has {count} GPUs that torch can use. "
+            "Start one process for each: torchrun --nproc-per-node"
         )
-    return device
+    return f"cuda:{number}" if count else "cpu"
 
 
 def choose_dtype(name: str, device: str) -> Any:
@@ -356,107 +325,129 @@ def choose_dtype(name: str, device: str) -> Any:
 
     if name != "auto":
         return getattr(torch, name)
-    if torch.device(device).type == "cpu":
+    if device == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def weights_folder(model: str, what: str) -> Path | None:
-    """The folder that `model` names, or None for a hub id. Raises SynthesisError for a path to no
-    folder."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or model.startswith((".", "~")) or len(folder.parts) != 2:
-        raise SynthesisError(
-            f"{what} {model}: no such folder. Give a folder of diffusers weights, or a hub id.",
-            code="no_weights",
-        )
-    return None
+# --- The engines ---
 
 
-def hub_answers() -> bool:
-    """Whether the hub can be reached. Its own client retries each file of a model for half a
-    minute."""
-    from huggingface_hub import constants, get_session
+class Editor:
+    """Edits whole photos through a pipeline that takes a photo and an instruction (InstructPix2Pix,
+    FLUX Kontext, Qwen-Image-Edit, …). Such a model synthesises every pixel again, also those that
+    look the same as before.
 
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # of whichever HTTP library is in use, or OfflineModeIsEnabled
-        return False
-    return True
+    The pipeline is asked for the photo's own size, padded to a multiple of 16, so that its pixels
+    reach the detector as its decoder wrote them. The answer of one that insists on another size is
+    resized, as a tool would do; the detail `resized` says so ("1024x768 to 1600x1200"). The real
+    photos of such a set must be resized too, or the detector learns the resize. Errors: see
+    `Pipeline`.
+    """
 
+    kinds: ClassVar = ("ai_whole",)
+    uses_prompts: ClassVar = True
+    fills_machine: ClassVar = True
 
-@contextmanager
-def loading(what: str, model: str) -> Iterator[None]:
-    """Turns an error while `model` is loaded into a SynthesisError that says what to do. what:
-    whose weights."""
-    try:
-        yield
-    except RealDamageError:
-        raise
-    except Exception as error:
-        why = f"{short(error)}. {_remedy(error, model)}"
-        if _out_of_memory(error):
-            why = "memory ran out. Set dtype=bfloat16 or offload=true, or use a smaller model."
-        message = f"{what} {model} could not be loaded: {why}"
-        raise SynthesisError(message, code="bad_weights") from error
+    def __init__(self, name: str, settings: GeneratorSettings, prompts: Mapping[str, Any]) -> None:
+        self.pipeline = Pipeline(name, settings, prompts, masked=False)
 
-
-@contextmanager
-def running(name: str, key: str) -> Iterator[None]:
-    """Turns an error while the pipeline class `name` runs into a SynthesisError. key: of its
-    settings."""
-    try:
-        yield
-    except RealDamageError:
-        raise
-    except Exception as error:
-        if not _out_of_memory(error):
-            message = f"{name} failed ({short(error)}); check the settings of {key}"
-            raise SynthesisError(message, code="pipeline_failed") from error
-        raise SynthesisError(
-            f"{name} ran out of memory ({short(error)}). Set {key}.side smaller (for an editor "
-            f"recipe.source.max_side), {key}.offload=true or {key}.dtype=bfloat16. Finished photos "
-            "are kept; run the same command to go on.",
-            code="out_of_memory",
-        ) from error
+    def apply(self, rgb: RGB, kind: str, damage: str, rng: np.random.Generator) -> Edit:
+        """Edits rgb: uint8 [h, w, 3]; see `Engine`. The mask is all True."""
+        prompt, seed = self.pipeline.ask(damage, "instructions", rng)
+        height, width = rgb.shape[:2]
+        padded = np.pad(rgb, ((0, -height % GRID), (0, -width % GRID), (0, 0)), mode="symmetric")
+        picture = self.pipeline(padded, prompt, seed)
+        details = self.pipeline.details(prompt, seed)
+        if picture.shape != padded.shape:
+            (tall, wide), (high, broad) = picture.shape[:2], padded.shape[:2]
+            details["resized"] = f"{wide}x{tall} to {broad}x{high}"
+            larger = Image.fromarray(picture).resize((broad, high), Image.Resampling.LANCZOS)
+            picture = np.asarray(larger)
+        out = np.ascontiguousarray(picture[:height, :width])
+        return Edit(out, np.ones((height, width), np.bool_), damage, details)
 
 
-def short(error: BaseException) -> str:
-    """Class and first words of an error, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+class Inpaint:
+    """Regenerates a random region through an inpainting pipeline: any that
+    `AutoPipelineForInpainting` covers, FLUX-Fill, or the class that the options name. Errors: see
+    `Pipeline`.
+
+    The photo is never resized, since that would destroy the camera's traces around the region: the
+    model sees a window of the photo at native resolution.
+    """
+
+    kinds: ClassVar = ("ai_region",)
+    uses_prompts: ClassVar = True
+    fills_machine: ClassVar = True
+
+    def __init__(self, name: str, settings: GeneratorSettings, prompts: Mapping[str, Any]) -> None:
+        self.pipeline = Pipeline(name, settings, prompts, masked=True)
+
+    def apply(self, rgb: RGB, kind: str, damage: str, rng: np.random.Generator) -> Edit:
+        """Edits rgb: uint8 [h, w, 3]; see `Engine`. The region is a random blob: masks shaped like
+        objects would teach objects."""
+        return self.regenerate(rgb, random_region(rgb.shape[:2], rng), damage, rng)
+
+    def regenerate(self, rgb: RGB, region: Mask, damage: str, rng: np.random.Generator) -> Edit:
+        """Paints `damage` ("" for none) into `region` bool [h, w] of rgb: uint8 [h, w, 3].
+
+        The region, grown and feathered by a few pixels, is pasted back; the mask is where the blend
+        is above one half. Every other pixel keeps its bytes. Raises SynthesisError: an empty
+        region, out of memory, an unusable picture.
+        """
+        pipeline = self.pipeline
+        instructed = any(word in pipeline.name for word in _INSTRUCTED)
+        form = "instructions" if instructed else "descriptions"
+        prompt, seed = pipeline.ask(damage, form, rng)
+        soft = feather(region, rng)
+        soft[soft < _FAINT] = 0.0
+        side = pipeline.settings.side
+        rows, row_padding = _window(soft.max(axis=1), side, rng)
+        columns, column_padding = _window(soft.max(axis=0), side, rng)
+        inside, padding = (rows, columns), (row_padding, column_padding)
+        window = np.pad(rgb[inside], (*padding, (0, 0)), mode="symmetric")
+        picture = pipeline(window, prompt, seed, _whole_cells(np.pad(soft[inside] > 0, padding)))
+        if picture.shape != window.shape:
+            (tall, wide), (height, width) = window.shape[:2], picture.shape[:2]
+            raise SynthesisError(
+                f"{pipeline.name} answers a window of {wide}x{tall} pixels with {width}x{height}: "
+                f"set {pipeline.key}.side to a size that it keeps (a multiple of {GROWTH})."
+            )
+        (top, _), (left, _) = padding
+        height, width = rgb[inside].shape[:2]
+        out, mask = rgb.copy(), np.zeros(rgb.shape[:2], np.bool_)
+        painted = picture[top : top + height, left : left + width]
+        out[inside] = blended(soft[inside], painted, rgb[inside])
+        mask[inside] = soft[inside] > 0.5
+        return Edit(out, mask, damage, pipeline.details(prompt, seed))
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    said = ("out of memory", "can't allocate memory", "not enough memory")
-    by_torch = isinstance(error, RuntimeError) and any(each in str(error).lower() for each in said)
-    return by_torch or isinstance(error, MemoryError)
+def _window(
+    profile: npt.NDArray[np.float32], side: int, rng: np.random.Generator
+) -> tuple[slice, tuple[int, int]]:
+    """A window along one axis: its part inside the photo, and the padding (before, after) that it
+    needs beyond the photo.
+
+    It has `side` pixels, or more in steps of GROWTH, at a random place around what is above 0 in
+    `profile` [n]: neither the region's place in the window nor the latent grid's on the photo may
+    reveal anything.
+    """
+    length = len(profile)
+    touched = np.flatnonzero(profile > 0)
+    first, last = max(0, int(touched[0]) - CONTEXT), min(length, int(touched[-1]) + 1 + CONTEXT)
+    size = side if last - first <= side else -(-(last - first) // GROWTH) * GROWTH
+    if size >= length:
+        before = int(rng.integers(0, size - length + 1))
+        return slice(0, length), (before, size - length - before)
+    start = int(rng.integers(max(0, last - size), min(first, length - size) + 1))
+    return slice(start, start + size), (0, 0)
 
 
-def _remedy(error: BaseException, model: str) -> str:
-    """What to do about an error of diffusers or of the hub, by the classes of all errors behind
-    it."""
-    names: set[str] = set()
-    cause: BaseException | None = error
-    while cause is not None:
-        names.update(kind.__name__ for kind in type(cause).__mro__)
-        cause = cause.__cause__ or cause.__context__
-    if Path(model).expanduser().is_dir():
-        return "The folder must hold what save_pretrained() or `hf download` wrote."
-    if "GatedRepoError" in names:
-        return f"Accept its licence at https://huggingface.co/{model} and log in: hf auth login."
-    if names & {"RepositoryNotFoundError", "RevisionNotFoundError"}:
-        return "The hub has no such model, or it is private (then: hf auth login)."
-    if names & _UNREACHABLE:
-        return (
-            "It is not in the cache and the hub can't be reached. Where there is a network: "
-            f"hf download {model} --local-dir FOLDER; then give that folder as the model."
-        )
-    return "Is it a diffusers model?"
-
-
-_UNREACHABLE = {
-    *("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"),
-    *("TransportError", "TimeoutError", "TimeoutException", "HfHubHTTPError"),
-}
+def _whole_cells(mask: Mask) -> Mask:
+    """The mask, grown to whole cells of GRID × GRID pixels: pipelines shrink it to their latents by
+    picking single pixels, and a thin line would fall between them. bool [h, w], sides multiples of
+    GRID."""
+    height, width = mask.shape
+    cells = mask.reshape(height // GRID, GRID, width // GRID, GRID).any(axis=(1, 3))
+    return cells.repeat(GRID, axis=0).repeat(GRID, axis=1)

@@ -22,8 +22,8 @@ Mask = NDArray[np.bool_]
 
 ENGINES = {
     "codec": "realdamage.synthesis.codec:Codec",
-    "inpaint": "realdamage.synthesis.inpaint:Inpaint",
-    "edit": "realdamage.synthesis.edit:Editor",
+    "inpaint": "realdamage.synthesis.diffusion:Inpaint",
+    "edit": "realdamage.synthesis.diffusion:Editor",
 }
 """The engines of the package. A recipe may also give the `module:Class` of another one."""
 

@@ -5,7 +5,6 @@ On its own it makes the `pasted` control; with a generator's codec after it, it 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ from PIL import Image
 from scipy import ndimage
 
 from realdamage.data.vocabulary import DAMAGES
-from realdamage.errors import SynthesisError
 from realdamage.synthesis.damage import TYPES, Site, resurface
 from realdamage.synthesis.engine import RGB, Edit, Mask
 from realdamage.synthesis.fields import Array, blur, luminance, to_bytes, to_linear
@@ -63,29 +61,17 @@ def _resized(field: Array, size: tuple[int, int]) -> Array:
 
 @dataclass(frozen=True)
 class Paint:
-    """Paints one damage on a photo. Raises SynthesisError if `damages` is empty or names an unknown
-    type."""
+    """Paints one damage of the types `damages` on a photo, where the product probably is."""
 
     damages: Sequence[str] = DAMAGES
 
-    def __post_init__(self) -> None:
-        if not self.damages:
-            raise SynthesisError(f"no damage type to paint; known are {', '.join(DAMAGES)}")
-        for damage in self.damages:
-            _check_damage(damage)
-
-    def apply(
-        self, rgb: RGB, rng: np.random.Generator, damage: str = "", region: Mask | None = None
-    ) -> Edit:
+    def apply(self, rgb: RGB, rng: np.random.Generator, damage: str = "") -> Edit:
         """Damages rgb: uint8 [h, w, 3]. Every pixel outside the mask keeps its bytes.
 
         damage: a type; "" draws one of `damages`.
-        region: bool [h, w] to stay within; None chooses a place that looks like the product.
         """
         damage = damage or str(rng.choice(list(self.damages)))
-        likely = None
-        if region is None:
-            likely, region = find_object(rgb)
+        likely, region = find_object(rgb)
         painted, alpha = draw_damage(to_linear(rgb), damage, rng, region, likely)
         mask = alpha > 0
         return Edit(np.where(mask[..., None], to_bytes(painted), rgb), mask, damage)
@@ -101,11 +87,10 @@ def draw_damage(
     """Damages roughly 1-12% of a photo: (linear light [h, w, 3], blend [h, w] in 0..1), float32.
 
     linear: float32 [h, w, 3] in 0..1.
-    damage: one of DAMAGES; raises SynthesisError for any other.
+    damage: one of DAMAGES.
     region: bool [h, w], the product; nothing outside it is touched. None or empty: the whole photo.
     likely: float32 [h, w] >= 0, where the damage should rather be.
     """
-    _check_damage(damage)
     h, w = linear.shape[:2]
     inside = np.ones((h, w), np.float32)
     if region is not None and region.any():
@@ -132,13 +117,6 @@ def draw_damage(
     out, alpha = linear.copy(), np.zeros((h, w), np.float32)
     out[window], alpha[window] = drawn, weight
     return out, alpha
-
-
-def _check_damage(damage: str) -> None:
-    if damage not in TYPES:
-        near = difflib.get_close_matches(damage, DAMAGES, n=1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise SynthesisError(f'unknown damage "{damage}"; known are {", ".join(DAMAGES)}.{hint}')
 
 
 def _place(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,6 @@ from realdamage.data.neutralise import (
     DROPPED_NAME,
     EXCEPTIONS_NAME,
     NeutraliseSettings,
-    SizePool,
     neutralise,
 )
 from realdamage.data.parts import Parts, in_processes
@@ -39,8 +39,7 @@ from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool, save_mask, save_photo
 from realdamage.errors import PhotoError, SynthesisError
 from realdamage.files import write_atomically
-from realdamage.synthesis.annotate import ANNOTATIONS, Annotate
-from realdamage.synthesis.diffusion import rank_and_world
+from realdamage.synthesis.annotate import ANNOTATIONS, annotated
 from realdamage.synthesis.engine import RGB, Engine, Mask, engine_class
 from realdamage.synthesis.paint import Paint
 from realdamage.synthesis.recipe import DERIVED, Base, Recipe, drawn_damages, recipe_bases
@@ -51,6 +50,9 @@ OWN_PART = "photos"
 """What the column `part` says of the photos that the recipe made itself, if others are included."""
 VISIBLE = 2
 """Grey levels that paint must change a pixel by to count as painted: nobody could see less."""
+
+OVERLAYS = tuple(kind for kind in ANNOTATIONS if kind != "tone")
+"""What is put on edits. Not the tone: it changes every pixel, so the mask would be lost."""
 
 Row = dict[str, str]
 
@@ -130,6 +132,16 @@ def synthesize(
     return Summary(root, len(table), made, time.monotonic() - started)
 
 
+def rank_and_world() -> tuple[int, int]:
+    """(number of this process, number of processes) under torchrun; (0, 1) without it."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not 0 <= rank < world:
+        raise SynthesisError(
+            f"RANK={rank} with WORLD_SIZE={world}: start the processes with torchrun, or unset both"
+        )
+    return rank, world
+
+
 def clear(root: str | Path) -> None:
     """Removes what a recipe made in `root`, and nothing else. Raises UsageError if it holds
     something, but no recipe's set."""
@@ -173,11 +185,11 @@ def _included(
     sizes: list[tuple[int, int]] = []
     for name in table.loc[table["pair"] == "", "file_name"]:
         with Image.open(root / name) as image:
-            sizes.append((image.height, image.width))
+            sizes.append(image.size)
     quality = recipe.writer.quality
     settings = NeutraliseSettings(
         quality=(quality[0], quality[1]) if quality else None,
-        sizes=SizePool(tuple(sizes)),
+        sizes=sizes,
         seed=recipe.seed,
     )
     bases = recipe_bases(recipe)
@@ -281,9 +293,7 @@ class GroupMaker:
     ) -> None:
         self.recipe, self.engines, self.pool = recipe, engines, pool
         self.damages = drawn_damages(recipe, bases)
-        self.paint, self.annotate = Paint(self.damages), Annotate()
-        # Not the tone: it changes every pixel, so the mask of synthetic ones would be lost.
-        self.overlay = Annotate(tuple(kind for kind in ANNOTATIONS if kind != "tone"))
+        self.paint = Paint(self.damages)
 
     def group(self, base: Base, index: int, root: Path, rng: np.random.Generator) -> list[Row]:
         """Makes and saves a group's photos and masks; returns their manifest rows, the base first.
@@ -347,7 +357,7 @@ class GroupMaker:
             # A whole number with the mean `share`: the two nearest ones only.
             for _ in range(int(share) + int(rng.random() < share % 1.0)):
                 if derived == "annotated":
-                    yield _Photo(derived, self.annotate.apply(rgb, rng).rgb, None, shown)
+                    yield _Photo(derived, annotated(rgb, rng).rgb, None, shown)
                 elif derived == "pasted":
                     yield from self._pasted(rgb, rng)
                 else:
@@ -378,7 +388,7 @@ class GroupMaker:
         """The edit, perhaps with honest annotations on top, since these must not mean "real"."""
         if rng.random() >= self.recipe.overlay_share or photo.mask is None:
             return photo
-        overlay = self.overlay.apply(photo.rgb, rng)
+        overlay = annotated(photo.rgb, rng, OVERLAYS)
         left = photo.mask & ~overlay.mask
         return replace(photo, rgb=overlay.rgb, mask=left) if left.any() else photo
 

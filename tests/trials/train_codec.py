@@ -1,7 +1,7 @@
 """Makes one of the package's own codecs: trains a small autoencoder and writes one file.
 
-python -m realdamage.synthesis.train_codec house
-python -m realdamage.synthesis.train_codec house_nearest --photos FOLDER --splits data/splits.csv
+python tests/trials/train_codec.py house
+python tests/trials/train_codec.py house_nearest --photos FOLDER --splits data/splits.csv
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realdamage import synthesis
 from realdamage.core.decode import decode
 from realdamage.data.manifest import read_manifest
 from realdamage.data.splits import with_split_table
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16, help=f"crops of {_SIDE} px a step")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    output = options.output or Path(__file__).parent / HOUSE_CODECS[options.codec]
+    output = options.output or Path(synthesis.__file__).parent / HOUSE_CODECS[options.codec]
     spec = SPECS[options.codec]
     try:
         photos = _photos(options.photos, options.splits, options.count, options.seed)
