@@ -36,7 +36,7 @@ from realdamage.errors import ConfigError, PhotoError
         ("train", "data.batch_size=8", "use data.batch_units (pairs or single photos per step)"),
         ("train", "epochs=3", "use trainer.max_epochs"),
         ("train", "lr=1e-3", "use model.lr"),
-        ("train", "+optimizer=sgd", "it is AdamW: model.lr, model.weight_decay"),
+        ("train", "optimizer=sgd", "it is AdamW: model.lr, model.weight_decay"),
         ("train", "trainer.gpus=2", "use trainer=gpu, or trainer=ddp trainer.devices=N"),
     ],
 )

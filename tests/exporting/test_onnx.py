@@ -139,7 +139,7 @@ def test_what_cannot_be_exported_leaves_the_old_file_alone(tiny_run: Path, tmp_p
         export(broken, tmp_path, tolerance=-1.0)
     with torch.no_grad():
         broken.network.patch_head.bias.fill_(float("nan"))
-    with pytest.raises(ModelFileError, match="nan"):
+    with pytest.raises(ModelFileError):
         export(broken, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
 

@@ -193,9 +193,10 @@ def to_int8(data: bytes, tiles: npt.NDArray[np.uint8]) -> bytes:
     """The model with its inner matrix products in integers; their ranges are measured on `tiles`,
     uint8 [n, tile, tile, 3]. Raises ModelFileError: quantized already, or no inner product."""
     with tempfile.TemporaryDirectory() as folder:
-        ready, made = Path(folder) / "ready.onnx", Path(folder) / "made.onnx"
+        given, ready, made = (Path(folder) / f"{name}.onnx" for name in ("given", "ready", "made"))
+        given.write_bytes(data)
         # Only the number of tiles is unknown: symbolic inference, which takes sympy, adds nothing.
-        quant_pre_process(onnx.load_from_string(data), ready, skip_symbolic_shape=True)
+        quant_pre_process(given, ready, skip_symbolic_shape=True)
         model = onnx.load_model(ready)
         for index, node in enumerate(model.graph.node):
             node.name = node.name or f"{node.op_type}_{index}"

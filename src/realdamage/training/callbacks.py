@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import LearningRateFinder
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,7 +24,7 @@ from torchmetrics.classification import BinaryConfusionMatrix, BinaryROC
 from realdamage.core.detector import Detector
 from realdamage.core.overlay import contact_sheet, draw_pair
 from realdamage.core.tiles import read_photo
-from realdamage.errors import PhotoError
+from realdamage.errors import ModelFileError, PhotoError
 from realdamage.training.module import DamageClassifier, model_metadata
 from realdamage.training.network import EvidenceViT, TorchScorer
 
@@ -47,14 +46,18 @@ class ValidationPictures(L.Callback):
         self.folder, self.photos = Path(folder), photos
         self.roc, self.confusion = BinaryROC(thresholds=512), BinaryConfusionMatrix()
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.roc.to(pl_module.device)
+        self.confusion.to(pl_module.device)
+
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         if outputs is not None:
-            for metric in (self.roc, self.confusion):
-                metric.to(pl_module.device).update(outputs["rank"], outputs["label"])
+            self.roc.update(outputs["rank"], outputs["label"])
+            self.confusion.update(outputs["rank"], outputs["label"])
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Every process must take part in computing the figures.
         matrix = self.confusion.compute()
         both_labels = bool((matrix.sum(dim=1) > 0).all())
@@ -76,18 +79,17 @@ class ValidationPictures(L.Callback):
         right.set_title("at the score 0")
         return as_picture(figure)
 
-    def _sheet(self, trainer: L.Trainer, pl_module: Any) -> Image.Image | None:
-        classifier: DamageClassifier = pl_module
-        manifest = trainer.datamodule.manifest.select(split="val")  # type: ignore[attr-defined]
+    def _sheet(self, trainer: Any, classifier: DamageClassifier) -> Image.Image | None:
+        manifest = trainer.datamodule.manifest.select(split="val")
         detector = Detector(TorchScorer(classifier.network), model_metadata(classifier))
         cells = []
         for row in drawn_evenly(manifest.table["label"], self.photos):
             name, label = manifest.table.loc[row, ["file_name", "label"]]
             try:
                 photo = read_photo(manifest.path(name), classifier.pixel_spec)
-            except PhotoError:
-                continue  # `data.on_error` has reported it
-            verdict = detector.predict_photo(photo)
+                verdict = detector.predict_photo(photo)
+            except (PhotoError, ModelFileError):
+                continue  # reported already: by `data.on_error`, or as a loss that is NaN
             cells.append(draw_pair(photo.rgb, verdict, f"{label}: {name}", side=200))
         return contact_sheet(cells, columns=4) if cells else None
 
@@ -104,7 +106,7 @@ def drawn_evenly(labels: pd.Series, count: int) -> list[int]:
     return sorted(shuffled.groupby(shuffled).head(count // 2).index)
 
 
-def log_picture(logger: Logger, name: str, picture: Image.Image, step: int) -> bool:
+def log_picture(logger: Any, name: str, picture: Image.Image, step: int) -> bool:
     """Hands a picture to a logger. False if it takes none, as the CSV logger."""
     tag, experiment = f"val/{name}", getattr(logger, "experiment", None)
     if hasattr(logger, "log_image"):  # Weights & Biases
@@ -112,7 +114,7 @@ def log_picture(logger: Logger, name: str, picture: Image.Image, step: int) -> b
     elif hasattr(experiment, "add_image"):  # TensorBoard
         experiment.add_image(tag, np.asarray(picture), step, dataformats="HWC")
     elif hasattr(experiment, "log_image"):  # MLflow
-        experiment.log_image(logger.run_id, picture, key=tag, step=step)  # type: ignore[attr-defined]
+        experiment.log_image(logger.run_id, picture, key=tag, step=step)
     else:
         return False
     return True
@@ -129,12 +131,12 @@ class Speed(L.Callback):
     """Logs `train/photos_per_s` of all processes, loading included, and on a GPU that Lightning
     knows `train/mfu`, the share of its peak rate that the network's own operations use."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
         if str(trainer.precision).startswith("16"):
             dtype = torch.float16
         self._peak = get_available_flops(trainer.strategy.root_device, dtype)
-        self._per_tile = flops_per_tile(pl_module.network) if self._peak else 0  # type: ignore[arg-type]
+        self._per_tile = flops_per_tile(pl_module.network) if self._peak else 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self._restart()
@@ -143,11 +145,11 @@ class Speed(L.Callback):
         self._since, self._photos, self._tiles = time.perf_counter(), 0, 0
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         self._photos += len(batch["photo_label"])
         self._tiles += len(batch["tiles"])
-        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        if trainer.global_step % max(1, trainer.log_every_n_steps):
             return
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
