@@ -57,6 +57,7 @@ TINY_RUN = (
     "trainer.log_every_n_steps=1",
     "data.batch_units=7",
     "data.tiles_per_photo=1",
+    "callbacks.pictures.photos=4",
 )
 
 

@@ -4,6 +4,7 @@ trace."""
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -26,6 +27,41 @@ from realdamage.errors import ConfigError, RealDamageError
 
 FULL = "HYDRA_FULL_ERROR"
 """Environment variable that asks for stack traces."""
+
+
+KNOWN_ELSEWHERE = {
+    "batch_size": "use data.batch_units (pairs or single photos per step)",
+    "epochs": "use trainer.max_epochs",
+    "max_epochs": "use trainer.max_epochs",
+    "max_steps": "use trainer.max_steps",
+    "lr": "use model.lr",
+    "learning_rate": "use model.lr",
+    "weight_decay": "use model.weight_decay",
+    "scheduler": "it is a warm-up and a cosine: model.warmup, model.final_lr",
+    "optimizer": "it is AdamW: model.lr, model.weight_decay",
+    "dropout": "use model.drop_path, or adapt.dropout with adapt=lora",
+    "image_size": "use model.tile; photos are cut into tiles, not resized",
+    "img_size": "use model.tile; photos are cut into tiles, not resized",
+    "pretrained": "use model.pretrained",
+    "backbone": "use model=NAME (configs/model), or model.backbone with a timm name",
+    "weights": "use model.weights",
+    "freeze": "use adapt=head",
+    "num_workers": "use data.workers",
+    "workers": "use data.workers",
+    "data_dir": "use data.root",
+    "root": "use data.root",
+    "gpus": "use trainer=gpu, or trainer=ddp trainer.devices=N",
+    "devices": "use trainer=gpu, or trainer=ddp trainer.devices=N",
+    "precision": "use trainer.precision",
+    "fp16": "use trainer.precision=16-mixed",
+    "amp": "use trainer.precision=bf16-mixed",
+    "gradient_clip": "use trainer.gradient_clip_val",
+    "grad_clip": "use trainer.gradient_clip_val",
+    "output_dir": "use name=… for the run's folder, paths.out=… for the folder of all runs",
+    "ckpt_path": "use resume=last, or resume=PATH",
+    "resume_from": "use resume=last, or resume=PATH",
+}
+"""What users of other training code look for in `realdamage-train`, by the last part of the key."""
 
 
 def config_folder() -> Path:
@@ -57,11 +93,12 @@ def plain(config: Any) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
-def run(command: str, task: Callable[[Any], None]) -> None:
+def run(command: str, task: Callable[[Any], Any]) -> None:
     """Runs `task` with the configuration that the command line asks for.
 
     Exits with 2 for a wrong configuration, with the error's own code for a RealDamageError, and
-    with a stack trace for faults of the program (with HYDRA_FULL_ERROR=1: for all errors).
+    with a stack trace for faults of the program (with HYDRA_FULL_ERROR=1: for all errors). In a
+    sweep, the other runs go on after an error.
     """
     schema.register()
     full = os.environ.get(FULL) == "1"
@@ -69,18 +106,20 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     errors: list[Exception] = []
     started = False
 
-    def guarded(config: Any) -> None:
+    def guarded(config: Any) -> Any:
         nonlocal started
         started = True
         if not full:  # processes that the task starts (ddp) print errors their own way
             os.environ.pop(FULL, None)
         try:
-            task(config)
+            return task(config)
         except ours as error:
             # Raised here, Hydra would first print "Error executing job with overrides".
             errors.append(error)
+            _into_log_file(f"error: {error}")
             with suppress(OSError):  # Hydra made the folder; it stays if anything is in it
                 Path(HydraConfig.get().runtime.output_dir).rmdir()
+            return None
         finally:
             os.environ[FULL] = "1"
 
@@ -91,7 +130,11 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     code, message = 0, ""
     try:
         folder = str(config_folder())
-        hydra.main(version_base="1.3", config_path=folder, config_name=command)(guarded)()
+        try:
+            hydra.main(version_base="1.3", config_path=folder, config_name=command)(guarded)()
+        except Exception:
+            if not errors:
+                raise  # else a sweeper has given up after too many of them
         if errors:
             raise errors[0]
     except KeyboardInterrupt as interrupt:
@@ -113,6 +156,14 @@ def run(command: str, task: Callable[[Any], None]) -> None:
     if message:
         print(message, file=sys.stderr)
         sys.exit(code)
+
+
+def _into_log_file(message: str) -> None:
+    """Adds a line to the run's log file, if the run has begun one."""
+    record = logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, None, None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_file():
+            handler.handle(record)
 
 
 def explain(error: Exception, command: str) -> str:
@@ -156,6 +207,8 @@ def _wrong_option(text: str) -> str:
     # Hydra prints its search path next.
     options = listed["options"].partition("Config search path:")[0].split()
     group, option = wanted["group"], wanted["option"]
+    if option == "optuna":
+        return f'{group}={option} is not installed: pip install "realdamage[sweep]"'
     return f"{group}={option}: no such option; {_near_or_all(f'{group}=', option, options)}"
 
 
@@ -166,6 +219,8 @@ def _wrong_key(text: str, command: str) -> str:
         return ""
     node: Any = OmegaConf.structured(schema.COMMANDS[command])
     *parents, key = full_key["key"].split(".")
+    if command == "train" and key in KNOWN_ELSEWHERE:
+        return f"{full_key['key']}: no such key; {KNOWN_ELSEWHERE[key]}"
     for parent in parents:
         entry = getattr(node._metadata, "element_type", None)
         entry = next((part for part in get_args(entry) if is_dataclass(part)), entry)  # X | None

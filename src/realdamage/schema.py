@@ -81,7 +81,10 @@ class DataConfig:
     # Share of the draws for each part of the set; empty: every unit once per epoch. Synthetic
     # photos without an original then get a real partner.
     part_shares: dict[str, float] = field(default_factory=dict)
-    epoch_units: int | None = None  # draws per epoch with part_shares; null: as many as units
+    # Columns whose values are drawn alike, nested: [family, source]. Simpler than part_shares, and
+    # every column will do.
+    balance: list[str] = field(default_factory=list)
+    epoch_units: int | None = None  # draws per epoch with one of the two; null: as many as units
     # With part_shares, a synthetic photo without an original and its partner are each resized by a
     # factor from this range, so that sharpness does not tell them apart.
     unpaired_scale: tuple[float, float] = (1.0, 1.0)
@@ -106,10 +109,13 @@ class DataConfig:
             raise ConfigError(
                 f"data.unpaired_scale={list(self.unpaired_scale)}: must rise and lie in 0.05..4"
             )
-        if self.epoch_units is not None and not (self.epoch_units >= 1 and self.part_shares):
+        if self.part_shares and self.balance:
+            raise ConfigError("data.part_shares, data.balance: only one of them may be set")
+        drawn = bool(self.part_shares or self.balance)
+        if self.epoch_units is not None and not (self.epoch_units >= 1 and drawn):
             raise ConfigError(
                 f"data.epoch_units={self.epoch_units}: must be at least 1, and needs "
-                "data.part_shares"
+                "data.part_shares or data.balance"
             )
 
 
@@ -135,7 +141,7 @@ class ModelConfig:
     backbone: str = MISSING  # a timm name, with its tag for pretrained weights
     tile: int = MISSING
     pretrained: bool = MISSING
-    weights: str | None = None  # file to start from: of the backbone, or a .ckpt of a run
+    weights: str | None = None  # to start from: a file of the backbone, or a run's .ckpt or folder
     drop_path: float = 0.0
     overlap: int = 0
     max_side: int = 2048
@@ -192,6 +198,7 @@ class TrainerConfig:
     overfit_batches: float | int = 0
     log_every_n_steps: int = 10
     benchmark: bool = False
+    profiler: Any = None  # simple, advanced or pytorch, or a _target_
 
 
 @dataclass
@@ -286,7 +293,7 @@ class FoldsConfig:
 class ExportConfig:
     """`realdamage-export`."""
 
-    checkpoint: str = MISSING  # a .ckpt
+    checkpoint: str = MISSING  # a .ckpt, or a folder of DamageClassifier.save_pretrained
     output: str | None = None  # the .onnx to write; null: model.onnx next to the checkpoint
     tile: int | None = None  # of the exported model, if its backbone takes any; null: as trained
     overlap: int | None = None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -28,11 +29,12 @@ from realdamage.core.detector import Detector
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.errors import ConfigError, ManifestError, ModelFileError
 from realdamage.evaluation.predictions import score_manifest
+from realdamage.schema import DataConfig
 from realdamage.training.dataset import PairDataset
 from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
-from realdamage.training.run import build
-from realdamage.training.start import changed_settings, checkpoint_to_resume, run_lock
+from realdamage.training.photos import training_photos
+from realdamage.training.start import checkpoint_to_resume, run_lock
 
 TinyConfig = Callable[..., DictConfig]
 AS_TYPED = (
@@ -148,14 +150,14 @@ class TestResume:
         tiny_run: Path,
         copied: Path,
         tiny_config: TinyConfig,
-        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
         drawn: list[Any],
     ) -> None:
+        caplog.set_level("INFO")
         same = ("name=tiny", "model.lr=3e-3", "resume=last")
         train.run(tiny_config(copied, *same, "trainer.max_epochs=3"))
-        out = capsys.readouterr().out
-        assert "already at epoch 3; raise trainer.max_epochs" in out
-        assert out.endswith(f"next: realdamage-export checkpoint={copied}/best.ckpt\n")
+        assert "already at epoch 3; raise trainer.max_epochs" in caplog.text
+        assert caplog.messages[-1] == f"next: realdamage-export checkpoint={copied}/best.ckpt"
         for name in ("last.ckpt", "best.ckpt"):
             assert largest_difference(copied / name, tiny_run / name) == 0.0
         assert drawn == []
@@ -197,15 +199,6 @@ class TestResume:
             train.run(tiny_config(tiny_run, *overrides))
         assert caught.value.code == code
         assert contents(tiny_run) == before
-
-    def test_settings_of_older_runs_are_compared_by_what_they_meant(self) -> None:
-        old = {
-            "model": {"lr": 0.1, "compile": False, "loss": {"tile": 1.0, "consistency": 0.0}},
-            "trainer": {"max_time": None},
-        }
-        assert changed_settings(old, {"model": {"lr": 0.1, "loss": "bce"}}) == []
-        weights = {"loss_weights": {"tile": 0.5}, "lr": 0.1}
-        assert len(changed_settings(old, {"model": weights})) == 1
 
     @pytest.mark.slow
     def test_starting_over_changes_nothing_until_it_starts(
@@ -281,15 +274,11 @@ class TestAudit:
         write_manifest(root, table.assign(source=source))
         return root
 
-    def test_a_leaking_set_stops_and_the_message_says_what_to_do(
-        self, leaking: Path, tiny_config: TinyConfig, tmp_path: Path
-    ) -> None:
-        with pytest.raises(ManifestError, match=r"data\.audit=warn") as caught:
-            train.run(tiny_config(tmp_path / "run", f"data.root={leaking}"))
+    def test_a_leaking_set_stops_and_the_message_says_why(self, leaking: Path) -> None:
+        with pytest.raises(ManifestError, match="generated/x: 0 real, 18 synthetic") as caught:
+            training_photos(DataConfig(str(leaking)))
         assert caught.value.code == "audit_failed"
         assert "AUROC 1.000" in str(caught.value)
-        assert "generated/x: 0 real, 18 synthetic" in str(caught.value)
-        assert not (tmp_path / "run/last.ckpt").exists()
 
     @pytest.mark.slow
     def test_warned_it_trains_and_the_exported_model_says_so(
@@ -307,9 +296,7 @@ class TestAudit:
         assert audit["tests"]["damage"] == [None, None, None]
         assert audit["exceptions"] == []
 
-    def test_an_exception_for_a_part_that_is_held_back_is_no_mistake(
-        self, leaking: Path, tiny_config: TinyConfig, tmp_path: Path
-    ) -> None:
+    def test_an_exception_for_a_part_that_is_held_back_is_no_mistake(self, leaking: Path) -> None:
         table = read_manifest(leaking).table
         parts = {"train": "photos", "val": "photos", "test": "held back"}
         write_manifest(leaking, table.assign(part=table["split"].map(parts)))
@@ -318,9 +305,8 @@ class TestAudit:
             for part in ("photos", "held back")
         ]
         (leaking / "audit_exceptions.json").write_text(json.dumps(entries))
-        _, _, datamodule = build(tiny_config(tmp_path / "run", f"data.root={leaking}"))
-        datamodule.setup("fit")
-        audit = datamodule.describe()["audit"]
+        data = DataConfig(str(leaking))
+        audit = training_photos(data).describe(data)["audit"]
         assert audit["verdict"] == "passed"
         found = [(entry["part"], entry["auroc"][0]) for entry in audit["exceptions"]]
         assert found == [("photos", 1.0), ("held back", None)]
@@ -328,54 +314,58 @@ class TestAudit:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "override",
-    [
-        "trainer.check_val_every_n_epoch=5",
-        "trainer.limit_val_batches=0",
-        "trainer.limit_val_batches=1",
-        "monitor=val/tpr_at_fpr_1_all_real",
-    ],
+    "override", ["trainer.limit_val_batches=1", "monitor=val/tpr_at_fpr_1_all_real"]
 )
 def test_without_a_measured_figure_the_last_checkpoint_is_the_next_step(
-    override: str, tiny_config: TinyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    override: str, tiny_config: TinyConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     config = tiny_config(tmp_path, "trainer.max_epochs=1", override)
-    train.run(config)
-    out = capsys.readouterr().out
-    assert f"no best checkpoint: {config.monitor}" in out
+    assert train.run(config) is None
+    assert f"no best checkpoint: {config.monitor}" in caplog.text
     assert (tmp_path / "last.ckpt").is_file()
-    assert out.endswith(f"next: realdamage-export checkpoint={tmp_path}/last.ckpt\n")
+    assert caplog.messages[-1] == f"next: realdamage-export checkpoint={tmp_path}/last.ckpt"
 
 
 class TestStart:
     """A mistake in the call is reported at once, and leaves nothing behind."""
 
-    def test_photos_that_are_missing_are_named_with_their_key(
-        self, run_command, tmp_path: Path
-    ) -> None:
-        done = run_command("train", "data.root=nope", "name=x")
-        assert done.code == 2
-        assert done.err.startswith("error: data.root=nope: ")
-        assert done.err.count("\n") == 1
-        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
+    @pytest.mark.parametrize(
+        ("mistake", "code", "named"),
+        [
+            (["data.root=nope"], 2, "data.root=nope"),
+            (["+experiment=nope"], 2, "experiment=nope"),
+            (["batch_size=8"], 2, "data.batch_units"),
+            (["data.audit=off"], 2, "data.audit=off"),
+            (["wrong_labels"], 3, "label"),
+            (["one_label"], 3, "split val has {'real': 5}"),
+            (["leaking"], 3, "data.audit=warn"),
+        ],
+    )
     def test_mistakes_are_reported_before_torch_is_imported(
-        self, tiny_run: Path, tiny_manifest: Path, tmp_path: Path
+        self, mistake: list[str], code: int, named: str, tiny_manifest: Path, tmp_path: Path
     ) -> None:
+        root = shutil.copytree(tiny_manifest, tmp_path / "set")
+        rows = pd.read_csv(root / "metadata.csv", dtype=str, keep_default_na=False)
+        val, synthetic = rows["split"] == "val", rows["label"] == "synthetic"
+        if mistake == ["wrong_labels"]:
+            rows.loc[val & synthetic, "label"] = "maybe"
+        elif mistake == ["one_label"]:
+            rows = rows[~(val & synthetic)]
+        elif mistake == ["leaking"]:
+            rows.loc[synthetic, "source"] = "generated"
+        rows.to_csv(root / "metadata.csv", index=False)
         driver = (
             "import sys\nfrom realdamage import train\ntry:\n    train.main()\nfinally:\n"
             "    print(sorted({'torch', 'lightning', 'timm'} & set(sys.modules)))\n"
         )
         (tmp_path / "driver.py").write_text(driver)
-        for mistake in (
-            ["data.root=nope"],
-            ["+experiment=nope"],
-            [f"data.root={tiny_manifest}", "model.lr=-1"],
-            [f"data.root={tiny_manifest}", f"paths.run={tiny_run}"],
-        ):
-            done = typed(mistake, tmp_path, "driver.py")
-            assert done.returncode == 2, done.stderr
-            assert done.stdout == "[]\n", mistake
+        arguments = [f"data.root={root}", *(word for word in mistake if "=" in word)]
+        done = typed(arguments, tmp_path, "driver.py")
+        assert done.returncode == code, done.stderr
+        assert done.stdout == "[]\n"
+        assert named in done.stderr
+        assert not (tmp_path / "out/train").exists()
 
     @pytest.mark.parametrize("override", ["paths.out=afile", "paths.run=afile/run"])
     def test_a_folder_that_cannot_be_made_is_named_in_one_line(
@@ -402,6 +392,8 @@ class TestDebug:
             assert done.code == 0, done.err
             assert "epoch 1 of 1: " in done.out
             assert "logging interval" not in done.out + done.err
+            log = (tmp_path / "out/debug/train.log").read_text()
+            assert all(line in log for line in done.out.splitlines())
         assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine", "debug"}
         assert (tmp_path / "out/debug/last.ckpt").is_file()
         assert contents(mine) == before
@@ -445,6 +437,10 @@ def test_a_multirun_trains_each_in_a_folder_of_its_own(
     seeds = [yaml.safe_load((folder / "config.yaml").read_text())["seed"] for folder in folders]
     assert seeds == [0, 1]
     assert largest_difference(*(folder / "last.ckpt" for folder in folders)) > 1e-3
+    table = pd.read_csv(tmp_path / "out/sweep-sweep/sweep.csv")
+    assert set(table["seed"]) == {0, 1}
+    assert table["val/auroc"].is_monotonic_decreasing
+    assert str(table["run"][0]) in finished.out.splitlines()[-4]
 
 
 DRIVER = """

@@ -21,11 +21,10 @@ from realdamage.core.pooling import Pooling
 from realdamage.core.scorer import OnnxScorer
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest, read_manifest
-from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
+from realdamage.errors import ManifestError, ModelFileError, UsageError
 from realdamage.evaluation import predictions
 from realdamage.exporting import quantize
 from realdamage.exporting.quantize import (
-    QuantizeOptions,
     Recall,
     check_recall,
     negatives,
@@ -33,7 +32,7 @@ from realdamage.exporting.quantize import (
     to_int8,
 )
 
-LAX = QuantizeOptions(max_tpr_drop=0.3, max_ap_drop=0.3, threads=1)
+LAX = {"max_drop": 0.3, "threads": 1}
 METADATA = ModelMetadata(
     pixel_spec=PixelSpec(tile=64, patch=16, overlap=16, max_side=256),
     pooling=Pooling(),
@@ -70,17 +69,16 @@ roughness (uint8[n,64,64,3] tiles) => (float[n] logit, float[n,4,4] evidence) {
 """
 
 
-def network(sharpness: float = 1.0) -> bytes:
-    """`sharpness` 0: it sees nothing, negative: it is always wrong."""
+def network() -> bytes:
     eye = np.eye(3, dtype=np.float32)
     weights: dict[str, Any] = {
         "box": np.repeat(np.repeat(eye[:, :, None, None], 3, 2), 3, 3) / 9,
         "both_signs": np.concatenate([eye, -eye])[:, :, None, None],
         "sums": np.full((4, 6, 1, 1), 1 / 6, np.float32),
         "mix": np.eye(4, dtype=np.float32) + 0.1,
-        "patch_head": np.full((4, 1), -0.5 * sharpness, np.float32),
-        "tile_head": np.full((4, 1), -0.4 * sharpness, np.float32),
-        "shift": np.full(1, 6.0 * sharpness, np.float32),
+        "patch_head": np.full((4, 1), -0.5, np.float32),
+        "tile_head": np.full((4, 1), -0.4, np.float32),
+        "shift": np.full(1, 6.0, np.float32),
         "rows_shape": np.array([0, 4, 16]),
         "map_shape": np.array([0, 4, 4]),
         "middle": np.array([1]),
@@ -154,9 +152,9 @@ def test_a_good_and_faster_variant_is_written_without_thresholds(
     model: Path, photos: Manifest, clock: Callable[[float], None], tmp_path: Path
 ) -> None:
     clock(0.001)
-    found = quantize_model(model, photos, LAX)
+    found = quantize_model(model, photos, **LAX)
     written = tmp_path / "model.int8.onnx"
-    assert (found.faults, found.output, found.to_dict()["output"]) == ((), written, str(written))
+    assert (found.faults, found.output) == ((), str(written))
     assert (found.ratio, found.model.ms) == pytest.approx((1 / 3, 3))
     assert str(written) in quantize.summary_text(found)
     _, metadata, digest = read_model_file(written)
@@ -171,7 +169,7 @@ def test_a_slower_variant_is_not_written(
     model: Path, photos: Manifest, clock: Callable[[float], None], tmp_path: Path
 ) -> None:
     clock(0.009)
-    found = quantize_model(model, photos, LAX)
+    found = quantize_model(model, photos, **LAX)
     assert (found.faults, found.output) == (("not faster",), None)
     assert "not faster" in quantize.summary_text(found)
     assert [path.name for path in tmp_path.glob("*.onnx")] == ["model.onnx"]
@@ -182,16 +180,12 @@ def test_the_recall_check() -> None:
 
     def faults(ratio: np.ndarray = faster, **change: Any) -> list[str]:
         variant = replace(model, **change)
-        return [
-            text.split(" by")[0] for text in check_recall(model, variant, ratio, QuantizeOptions())
-        ]
+        return [text.split(" by")[0] for text in check_recall(model, variant, ratio, 0.01)]
 
     assert faults() == faults(tpr=0.89) == []
     assert faults(tpr=0.88, ap=0.4) == ["TPR drops", "localisation AP drops"]
     assert faults(ratio=np.linspace(0.5, 1.5, 20)) == ["not faster"]
-    with pytest.raises(RealDamageError) as error:
-        check_recall(replace(model, tpr=0.0), model, faster, QuantizeOptions())
-    assert error.value.code == "nothing_to_lose"
+    assert "nothing to lose" in check_recall(replace(model, tpr=0.0), model, faster, 0.01)[0]
 
 
 def test_really_damaged_photos_decide_where_there_are_enough(photos: Manifest) -> None:
@@ -202,29 +196,14 @@ def test_really_damaged_photos_decide_where_there_are_enough(photos: Manifest) -
     assert len(negatives(many)) == 100 + len(damaged)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        *({"split": "train"}, {"limit": 5}, {"calibration_photos": 0}, {"threads": 0}),
-        {"max_tpr_drop": -0.1},
-    ],
-)
-def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=next(iter(options))):
-        QuantizeOptions(**options)
-
-
 def test_what_cannot_be_checked_is_refused(model: Path, photos: Manifest) -> None:
-    with pytest.raises(UsageError):
-        quantize_model(model, photos, LAX, model)
+    for wrong in ({"output": model}, {"split": "train"}, {"limit": 5}):
+        with pytest.raises(UsageError):
+            quantize_model(model, photos, **wrong)
     real = photos.subset((photos.table["label"] == "real") | (photos.table["split"] == "train"))
     with pytest.raises(ManifestError) as error:
-        quantize_model(model, real, LAX)
+        quantize_model(model, real, **LAX)
     assert error.value.code == "one_class"
-    write_model_file(model, network(sharpness=0.0), METADATA)
-    with pytest.raises(RealDamageError) as blind:
-        quantize_model(model, photos, LAX)
-    assert blind.value.code == "nothing_to_lose"
     write_model_file(model, network(), replace(METADATA, demo=True))
     with pytest.raises(ModelFileError, match="demonstration"):
-        quantize_model(model, photos, LAX)
+        quantize_model(model, photos, **LAX)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -17,7 +18,8 @@ from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import KINDS, read_manifest, write_manifest
 from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.schema import DataConfig
-from realdamage.training.datamodule import DamageDataModule
+from realdamage.training.datamodule import DamageDataModule, balanced_chances
+from realdamage.training.dataset import training_units
 
 SPEC = PixelSpec(tile=64, patch=16, overlap=16)
 
@@ -70,7 +72,7 @@ def test_class_and_kind_weights_multiply(tiny_manifest: Path) -> None:
         "ai_whole": 1.0,
         "pasted": 0.0,
     }
-    dataset = made.train_dataloader().dataset
+    dataset: Any = made.train_dataloader().dataset
     assert {
         kind: dataset.photo_weights[row] for row, kind in enumerate(manifest.table["kind"])
     } == expected
@@ -156,6 +158,8 @@ def test_a_split_of_one_label_is_refused_and_named(write_set, tmp_path: Path, sp
     ("options", "key"),
     [
         ({"part_shares": {"photos": 1.0}}, "data.part_shares"),
+        ({"balance": ["familly"]}, "data.balance.*familly"),
+        ({"balance": ["family"], "part_shares": {"photos": 1.0}}, "data.balance"),
         ({"kind_weights": dict.fromkeys(KINDS, 0.0)}, "data.kind_weights"),
         ({"class_weights": {"real": 1.0, "synthetic": 0.0}}, "class_weights.synthetic"),
     ],
@@ -220,3 +224,18 @@ def test_broken_files_stop_the_run_or_are_reported_once(
     assert "02_ai_region.png" in "".join(skipped)
     assert "08_original.png" in "".join(skipped)
     assert (tmp_path / "run/best.ckpt").is_file()
+
+
+def test_balance_draws_families_alike_then_their_sources_then_their_units(
+    tiny_manifest: Path,
+) -> None:
+    manifest = read_manifest(tiny_manifest)
+    units = training_units(manifest)
+    last = manifest.table.iloc[[unit[-1] for unit in units]].reset_index(drop=True)
+    chances = pd.Series(balanced_chances(manifest, units, ["family", "source"]))
+    assert chances.groupby(last["family"]).sum().tolist() == pytest.approx([0.5, 0.5])
+    nested = chances.groupby([last["family"], last["source"]])
+    assert nested.sum().tolist() == pytest.approx([0.25] * 4)
+    assert (nested.nunique() == 1).all()
+    loader = module(tiny_manifest, balance=["source"], epoch_units=40).train_dataloader()
+    assert len(loader.sampler) == 40

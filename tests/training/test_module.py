@@ -4,6 +4,7 @@ without a download."""
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from realdamage.core.pooling import Pooling, pool
 from realdamage.data.manifest import read_manifest
 from realdamage.errors import ModelFileError
 from realdamage.evaluation.predictions import score_manifest
-from realdamage.schema import MONITORED, LossWeightsConfig, ModelConfig
+from realdamage.schema import MONITORED, AdaptConfig, LossWeightsConfig, ModelConfig
 from realdamage.training.losses import LOSSES, dice, focal
 from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
@@ -37,9 +38,8 @@ def batch_of(labels: list[float], *, masks: bool = True, tiles: int = 2) -> dict
     photos = len(labels)
     label = torch.tensor(labels).repeat_interleave(tiles)
     label = torch.where(label == 1.0, label if masks else torch.full_like(label, NAN), label)
-    pixels = torch.randint(
-        0, 256, (photos * tiles, 64, 64, 3), generator=torch.Generator().manual_seed(3)
-    )
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (photos * tiles, 64, 64, 3), generator=generator)
     return {
         "tiles": pixels.to(torch.uint8),
         "tile_label": label,
@@ -77,9 +77,7 @@ def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() 
     assert not torch.isclose(terms["photo"], expected["photo"])
     only_synthetic = loss_terms(classifier, batch_of([1.0], masks=False))
     assert only_synthetic["tile"].item() == only_synthetic["patch"].item() == 0.0
-    only_synthetic[
-        "tile"
-    ].backward()  # 0, yet part of the graph, so that ddp's processes stay together
+    only_synthetic["tile"].backward()  # 0, yet part of the graph: ddp's processes stay together
     loss_terms(classifier, batch_of([1.0], masks=False))["photo"].backward()
     gradient = classifier.network.patch_head.weight.grad
     assert gradient is not None
@@ -97,17 +95,14 @@ def test_weights_of_photos_scale_their_share_of_the_loss() -> None:
 
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     batch = batch_of([0.0, 1.0])
-    losses = {
-        name: float(
-            tiny_classifier(
-                loss_weights=LossWeightsConfig(**{"tile": 0, "patch": 0, "photo": 0, name: 2.0})
-            ).training_step(batch, 0)
-        )
-        for name in ("tile", "patch", "photo")
-    }
-    mixed = tiny_classifier(loss_weights=LossWeightsConfig(1.0, 0.5, 0.25)).training_step(batch, 0)
-    expected = 0.5 * losses["tile"] + 0.25 * losses["patch"] + 0.125 * losses["photo"]
-    assert float(mixed) == pytest.approx(expected, rel=1e-5)
+
+    def loss(*factors: float) -> float:
+        classifier = tiny_classifier(loss_weights=LossWeightsConfig(*factors))
+        return float(classifier.training_step(batch, 0))
+
+    tile, patch, photo = loss(2, 0, 0), loss(0, 2, 0), loss(0, 0, 2)
+    expected = 0.5 * tile + 0.25 * patch + 0.125 * photo
+    assert loss(1.0, 0.5, 0.25) == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_crop_of_a_photo_with_a_mask_trains_no_photo_score() -> None:
@@ -182,8 +177,7 @@ def test_the_learning_rate_warms_up_and_falls_to_its_floor(tiny_config, tmp_path
     train.run(config)
     with (tmp_path / "logs/version_0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    (column, *_) = [name for name in rows[0] if name.startswith("lr-AdamW")]
-    rates = [float(row[column]) for row in rows if row[column]]
+    rates = [float(row["train/lr"]) for row in rows if row["train/lr"]]
     cosine = [0.01 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 7))) for step in range(7)]
     assert rates == pytest.approx([0.01 / 3, 0.02 / 3, 0.01, *cosine])
 
@@ -254,19 +248,11 @@ class TestLoading:
     def test_pretrained_weights_are_not_asked_for_again(
         self, tiny_run: Path, tmp_path: Path, no_download
     ) -> None:
-        path = self.changed(
-            tiny_run,
-            tmp_path / "a.ckpt",
-            backbone="test_vit.r160_in1k",
-            pretrained=True,
-            weights="gone.pth",
-        )
-        loaded, plain = load_classifier(path), load_classifier(tiny_run / "best.ckpt")
+        asking = {"backbone": "test_vit.r160_in1k", "pretrained": True, "weights": "gone.pth"}
+        loaded = load_classifier(self.changed(tiny_run, tmp_path / "a.ckpt", **asking))
+        state = load_classifier(tiny_run / "best.ckpt").state_dict()
         assert not loaded.training
-        assert all(
-            torch.equal(loaded.state_dict()[name], value)
-            for name, value in plain.state_dict().items()
-        )
+        assert all(torch.equal(loaded.state_dict()[name], state[name]) for name in state)
 
     def test_it_remembers_what_it_was_trained_on(self, tiny_run: Path, tiny_manifest: Path) -> None:
         metadata = model_metadata(load_classifier(tiny_run / "best.ckpt"))
@@ -294,6 +280,58 @@ class TestLoading:
         pixels = batch_of([0.0, 1.0])["tiles"]
         torch.testing.assert_close(old(pixels), new(pixels))
 
+    def test_a_folder_of_safetensors_works_wherever_a_checkpoint_does(
+        self, tiny_run: Path, tmp_path: Path, no_download
+    ) -> None:
+        saved = load_classifier(tiny_run / "best.ckpt")
+        folder = saved.save_pretrained(tmp_path / "model")
+        assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
+        config = json.loads((folder / "config.json").read_text())
+        assert config["training"]["generators"] == ["even", "odd"]
+        assert config["backbone"] == "test_vit"
+        (folder / "config.json").unlink()  # it is for people only
+        for loaded in (DamageClassifier.from_pretrained(folder), load_classifier(folder)):
+            state = loaded.state_dict()
+            assert all(torch.equal(state[name], own) for name, own in saved.state_dict().items())
+            assert model_metadata(loaded) == model_metadata(saved)
+        warm = DamageClassifier(ModelConfig("test_vit", 64, False, weights=str(folder)))
+        assert torch.equal(warm.network.patch_head.weight, saved.network.patch_head.weight)
+        assert warm.trained_on == {"generators": ["even", "odd"]}
+
+    def test_saved_adapters_are_merged_and_the_classifier_keeps_its_own(
+        self, tmp_path: Path
+    ) -> None:
+        torch.manual_seed(0)
+        adapt = AdaptConfig("lora", rank=2)
+        classifier = DamageClassifier(ModelConfig("test_vit", 64, False), adapt).eval()
+        for name, parameter in classifier.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        loaded = DamageClassifier.from_pretrained(classifier.save_pretrained(tmp_path))
+        pixels = batch_of([0.0, 1.0])["tiles"]
+        torch.testing.assert_close(loaded(pixels), classifier(pixels))
+        assert any("lora_A" in name for name in classifier.state_dict())
+        assert not any("lora_A" in name for name in loaded.state_dict())
+
+    def test_the_hub_is_asked_for_what_is_no_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tiny_classifier().save_pretrained(tmp_path / "snapshot")
+        asked: list[Any] = []
+
+        def download(*names: str, revision: str | None) -> str:
+            if names[0] == "shop/gone":
+                raise OSError("no such repository")
+            asked.append((*names, revision))
+            return str(folder / names[1])
+
+        monkeypatch.setattr("realdamage.training.module.hf_hub_download", download)
+        assert DamageClassifier.from_pretrained("shop/model", revision="v1").model.tile == 64
+        assert asked == [("shop/model", "model.safetensors", "v1")]
+        with pytest.raises(ModelFileError, match="shop/gone") as caught:
+            DamageClassifier.from_pretrained("shop/gone")
+        assert caught.value.code == "download_failed"
+
     @pytest.mark.parametrize(
         "hparams", [{"backbone": "test_vit2"}, {"adapt": {"strategy": "lora"}}, {"tile": 32}]
     )
@@ -308,18 +346,8 @@ class TestLoading:
         ("content", "code"),
         [
             (None, "no_such_file"),
-            (b"", "no_checkpoint"),
             (b"PK\x03\x04 half a zip", "no_checkpoint"),
-            ([1, 2], "no_checkpoint"),
-            ({"state_dict": {}}, "no_checkpoint"),
             ({"state_dict": {}, "hyper_parameters": {"hidden": 3}}, "no_checkpoint"),
-            (
-                {
-                    "hyper_parameters": {"backbone": "test_vit", "tile": 64, "pretrained": False},
-                    "state_dict": {},
-                },
-                "other_architecture",
-            ),
         ],
     )
     def test_other_files_are_refused(self, tmp_path: Path, content: Any, code: str) -> None:

@@ -34,14 +34,13 @@ def tiny(**options: Any) -> EvidenceViT:
     return build_network(ModelConfig("test_vit", 64, False, **options)).eval()
 
 
-def tiles(count: int, side: int = 64) -> torch.Tensor:
-    return torch.randint(
-        0,
-        256,
-        (count, side, side, 3),
-        dtype=torch.uint8,
-        generator=torch.Generator().manual_seed(1),
-    )
+def tiles(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
+
+
+def normalised(network: EvidenceViT, pixels: torch.Tensor) -> torch.Tensor:
+    return (pixels.permute(0, 3, 1, 2).float() - network.mean) / network.std
 
 
 def test_evidence_lies_where_its_patch_lies() -> None:
@@ -51,8 +50,7 @@ def test_evidence_lies_where_its_patch_lies() -> None:
     logit, evidence = network(pixels)
     assert (network.patch, network.grid, network.prefix_tokens) == (16, 4, 1)
     assert (logit.shape, evidence.shape) == ((1,), (1, 4, 4))
-    normalised = (pixels.permute(0, 3, 1, 2).float() - network.mean) / network.std
-    tokens = network.backbone.forward_features(normalised)[0, 1:]
+    tokens = network.backbone.forward_features(normalised(network, pixels))[0, 1:]
     for row, col in ((0, 0), (0, 3), (2, 1)):
         expected = network.patch_head(tokens[4 * row + col])
         torch.testing.assert_close(evidence[0, row, col], expected[0])
@@ -65,12 +63,11 @@ def test_mixed_precision_changes_little() -> None:
     generator = torch.Generator().manual_seed(0)
     faint = 200 + torch.randint(-3, 4, (4, 64, 64, 3), generator=generator)  # on a bright surface
     stem = network.backbone.patch_embed.backbone
-    normalised = (faint.permute(0, 3, 1, 2).float() - network.mean) / network.std
-    strong = tiles(4)
+    faint, strong = normalised(network, faint), tiles(4)
     with torch.no_grad():
-        plain = (stem(normalised), *network(strong))
+        plain = (stem(faint), *network(strong))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            mixed = (stem(normalised), *network(strong))
+            mixed = (stem(faint), *network(strong))
     for exact, rounded in zip(plain, mixed, strict=True):
         assert rounded.dtype == torch.float32
         error = (rounded - exact).norm() / exact.norm()
@@ -79,27 +76,16 @@ def test_mixed_precision_changes_little() -> None:
 
 def test_without_a_class_token_the_tile_head_reads_the_patches_not_a_register() -> None:
     network = tiny()
-    with_register = timm.create_model(
-        "test_vit",
-        img_size=64,
-        num_classes=0,
-        class_token=False,
-        reg_tokens=1,
-        global_pool="avg",
-        fc_norm=False,
-    )
-    register = EvidenceViT(with_register, 64).eval()
+    options: Any = {"class_token": False, "reg_tokens": 1, "global_pool": "avg", "fc_norm": False}
+    body = timm.create_model("test_vit", img_size=64, num_classes=0, **options)
+    register = EvidenceViT(body, 64).eval()
     assert (network.class_token, register.class_token, register.prefix_tokens) == (True, False, 1)
     pixels = tiles(2)
-    before = register(pixels)[0]
-    tokens = register.backbone.forward_features(
-        (pixels.permute(0, 3, 1, 2).float() - register.mean) / register.std
-    )
+    tokens = register.backbone.forward_features(normalised(register, pixels))
     evidence = register.patch_head(tokens[:, 1:]).squeeze(-1) * EVIDENCE_SHARPNESS
     pooled = (evidence.exp().mean(dim=1)).log() / EVIDENCE_SHARPNESS
-    torch.testing.assert_close(
-        before, pooled + register.tile_head(tokens[:, 1:].mean(dim=1)).squeeze(-1)
-    )
+    expected = pooled + register.tile_head(tokens[:, 1:].mean(dim=1)).squeeze(-1)
+    torch.testing.assert_close(register(pixels)[0], expected)
 
 
 def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
@@ -107,14 +93,12 @@ def test_vit_lite_starts_from_the_weights_inside_the_package() -> None:
     network = build_network(ModelConfig("vit_lite", 64, True)).eval()
     reference = timm.create_model("tf_efficientnet_lite0").eval()
     reference.load_state_dict(packaged_weights(0))
-    normalised = (tiles(2).permute(0, 3, 1, 2).float() - network.mean) / network.std
+    pixels = normalised(network, tiles(2))
     torch.testing.assert_close(network.mean.flatten(), torch.full((3,), 127.0))
     torch.testing.assert_close(network.std.flatten(), torch.full((3,), 128.0))
-    expected = reference.blocks[:5](reference.bn1(reference.conv_stem(normalised)))
+    expected = reference.blocks[:5](reference.bn1(reference.conv_stem(pixels)))
     assert expected.shape == (2, 112, 4, 4)
-    torch.testing.assert_close(network.backbone.patch_embed.backbone(normalised), expected)
-    # Trained weights are used: the same picture moved by one patch has nearly the same features
-    # inside.
+    torch.testing.assert_close(network.backbone.patch_embed.backbone(pixels), expected)
     assert network.train().backbone.patch_embed.backbone.bn1.training is False
 
 
@@ -150,22 +134,12 @@ def test_weights_that_are_missing_or_changed_name_the_package(
     assert caught.value.code == "weights_missing"
 
 
-def test_the_tile_logit_is_the_soft_maximum_of_its_evidence_and_the_class_token() -> None:
-    network = tiny()
-    network.tile_head.weight.data.zero_()
-    logit, evidence = network(tiles(2))
-    values = evidence.flatten(1).double() * EVIDENCE_SHARPNESS
-    expected = (values.exp().mean(dim=1)).log() / EVIDENCE_SHARPNESS
-    torch.testing.assert_close(logit.double(), expected, atol=1e-6, rtol=1e-6)
-
-
 def test_normalisation_is_the_backbones_own() -> None:
     network = tiny()
     config = network.backbone.pretrained_cfg
-    assert network.mean.flatten().tolist() == pytest.approx(
-        [255 * value for value in config["mean"]]
-    )
-    assert network.std.flatten().tolist() == pytest.approx([255 * value for value in config["std"]])
+    for name in ("mean", "std"):
+        found = getattr(network, name).flatten().tolist()
+        assert found == pytest.approx([255 * value for value in config[name]])
     assert "mean" in network.state_dict()  # it travels with the weights
 
 

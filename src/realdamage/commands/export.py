@@ -16,7 +16,9 @@ from realdamage.training.module import load_classifier, model_metadata
 
 def run(config: ExportConfig) -> None:
     """Exports and prints size, opset and the largest difference from torch."""
-    output = Path(config.output or Path(config.checkpoint).with_name("model.onnx"))
+    source = Path(config.checkpoint)
+    folder = source if source.is_dir() else source.parent
+    output = Path(config.output or folder / "model.onnx")
     if output.exists() and not config.overwrite:
         raise UsageError(
             f"{output} exists. Replace it, with its thresholds and any guarantee, by "
@@ -25,7 +27,7 @@ def run(config: ExportConfig) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     classifier = load_classifier(config.checkpoint, tile=config.tile, overlap=config.overlap)
-    exported = export_network(
+    difference = export_network(
         classifier.network,
         model_metadata(classifier),
         output,
@@ -33,9 +35,9 @@ def run(config: ExportConfig) -> None:
         tolerance=config.tolerance,
     )
     print(
-        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, opset {exported.opset}; largest "
-        f"difference from torch, from file bytes to verdict: {exported.difference:.1e} (allowed "
-        f"{config.tolerance:g})\nnext: realdamage calibrate {exported.path} --manifest FOLDER"
+        f"{output}: {output.stat().st_size / 2**20:.1f} MiB, opset {config.opset}; largest "
+        f"difference from torch, from file bytes to verdict: {difference:.1e} (allowed "
+        f"{config.tolerance:g})\nnext: realdamage calibrate {output} --manifest FOLDER"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,12 +104,14 @@ def quantize(
     file, if it is not as good or not faster.
     """
     from realdamage.data.readers import read_dataset
-    from realdamage.exporting.quantize import QuantizeOptions, quantize_model, summary_text
+    from realdamage.exporting.quantize import quantize_model, summary_text
 
-    options = QuantizeOptions(split, limit, threads=threads)
-    summary = quantize_model(model, read_dataset(manifest), options, output, progress=track)
+    photos = read_dataset(manifest)
+    summary = quantize_model(
+        model, photos, output, split=split, limit=limit, threads=threads, progress=track
+    )
     if json_file:
-        text = json.dumps(summary.to_dict(), indent=2, allow_nan=False)
+        text = json.dumps(asdict(summary), indent=2, allow_nan=False)
         write_atomically(json_file, f"{text}\n".encode())
     print(summary_text(summary))
     return 0 if summary.output else 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -16,16 +15,6 @@ from realdamage.exporting.parity import parity
 from realdamage.training.network import EvidenceViT
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written. difference: the largest one that the parity check found."""
-
-    path: Path
-    bytes: int
-    opset: int
-    difference: float
-
-
 def export_network(
     network: EvidenceViT,
     metadata: ModelMetadata,
@@ -33,8 +22,8 @@ def export_network(
     *,
     opset: int,
     tolerance: float,
-) -> Exported:
-    """Writes `output`, or nothing.
+) -> float:
+    """Writes `output`, or nothing. Returns the largest difference that the parity check found.
 
     Raises ModelFileError: torch and the ONNX file differ by more than `tolerance` (see `parity`).
     """
@@ -49,7 +38,7 @@ def export_network(
             code="parity",
         )
     write_model_file(output, data, metadata)
-    return Exported(Path(output), Path(output).stat().st_size, opset, difference)
+    return difference
 
 
 def onnx_bytes(network: EvidenceViT, opset: int) -> bytes:

@@ -30,7 +30,7 @@ from realdamage.core.progress import Track, no_progress
 from realdamage.core.scorer import OnnxScorer
 from realdamage.core.tiles import PixelSpec, cover, read_photo
 from realdamage.data.manifest import Manifest
-from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
+from realdamage.errors import ManifestError, ModelFileError, UsageError
 from realdamage.evaluation.figures import tpr_at_fpr
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import PatchEvidence, score_manifest
@@ -39,34 +39,7 @@ from realdamage.evaluation.robustness import draw_photos
 MIN_PHOTOS = 20
 ENOUGH_NEGATIVES = 100
 """With this many photos, one false alarm is at most 1%."""
-_TILES_PER_PHOTO = 4  # ranges of integers need variety more than all tiles of a photo
-_BATCH = 4
-
-
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """split, limit: the photos that decide. calibration_photos: of the split `train`, for the
-    ranges of integers. max_tpr_drop, max_ap_drop: allowed loss of the true positive rate at 1%
-    false positives and of the patches' average precision. Raises UsageError: out of range."""
-
-    split: str = "val"
-    limit: int = 300
-    calibration_photos: int = 64
-    max_tpr_drop: float = 0.01
-    max_ap_drop: float = 0.01
-    threads: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.split == "train":
-            raise UsageError("split=train: a model loses nothing on photos it was trained on")
-        least = {"limit": MIN_PHOTOS, "calibration_photos": MIN_PHOTOS, "threads": 1}
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                raise UsageError(f"{name}={getattr(self, name)} must be at least {number}")
-        for name in ("max_tpr_drop", "max_ap_drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+_CALIBRATION_PHOTOS, _TILES_PER_PHOTO, _BATCH = 64, 4, 4  # variety matters more than all tiles
 
 
 @dataclass(frozen=True)
@@ -92,65 +65,67 @@ class Quantization:
     n_negatives: int
     n_synthetic: int
     faults: tuple[str, ...]
-    output: Path | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "output": str(self.output) if self.output else None}
+    output: str | None
 
 
 def quantize_model(
     path: str | Path,
     manifest: Manifest,
-    options: QuantizeOptions,
     output: str | Path | None = None,
+    *,
+    split: str = "val",
+    limit: int = 300,
+    max_drop: float = 0.01,
+    threads: int = 2,
     progress: Track = no_progress,
 ) -> Quantization:
     """Makes the variant, checks it, and writes it to `output`, by default MODEL.int8.onnx, without
     calibration and policy, because the scores have moved.
 
-    Raises UsageError: `output` is the model; ManifestError: a split or a class is missing;
-    ModelFileError: a demonstration model, or one that cannot be quantized; RealDamageError: the
-    model itself finds nothing, so that nothing could be lost.
+    split, limit: the photos that decide. max_drop: allowed loss of either figure.
+    Raises UsageError: `output` is the model, or photos that cannot decide; ManifestError: a split
+    or a class is missing; ModelFileError: a demonstration model, or one that cannot be quantized.
     """
     target = Path(output or Path(path).with_suffix(".int8.onnx"))
     if target.resolve() == Path(path).resolve():
         raise UsageError(f"output={output} is the model itself; name another file")
+    if split == "train" or limit < MIN_PHOTOS:
+        raise UsageError(
+            f"split={split}, limit={limit}: needs at least {MIN_PHOTOS} photos that the model was "
+            "not trained on"
+        )
     data, metadata, digest = read_model_file(path)
     if metadata.demo:
         raise ModelFileError(f"{path}: is a demonstration model, so its figures mean nothing")
-    photos = draw_photos(manifest.select(split=options.split), options.limit, options.seed)
+    photos = draw_photos(manifest.select(split=split), limit)
     if photos.table["label"].nunique() < 2:
         raise ManifestError(
-            f"{manifest.root}: split {options.split!r} has photos of one class only; the recall "
+            f"{manifest.root}: split {split!r} has photos of one class only; the recall "
             "check needs real and synthetic ones.",
             code="one_class",
         )
-    train = draw_photos(manifest.select(split="train"), options.calibration_photos, options.seed)
-    graph = to_int8(data, _tiles(train, metadata.pixel_spec, options.seed))
+    train = draw_photos(manifest.select(split="train"), _CALIBRATION_PHOTOS)
+    graph = to_int8(data, _tiles(train, metadata.pixel_spec))
     bare = replace(metadata, calibration=None, policy=None)
-    detectors = [
-        Detector(OnnxScorer(each, threads=options.threads), bare) for each in (data, graph)
-    ]
-    tables: list[list[pd.DataFrame]] = [[], []]
+    detectors = [Detector(OnnxScorer(each, threads=threads), bare) for each in (data, graph)]
+    scored: list[list[pd.DataFrame]] = [[], []]
     evidence: list[list[PatchEvidence]] = [[], []]
     rows = np.arange(len(photos))
     for index in progress(range(len(photos)), len(photos), "photos"):
         # In turn, and each first every other time, so that a busy machine slows both.
         for which in (index % 2, 1 - index % 2):
             table, heat = score_manifest(detectors[which], photos.subset(rows == index))
-            tables[which].append(table)
+            scored[which].append(table)
             evidence[which] += heat
-    scored = [pd.concat(own, ignore_index=True) for own in tables]
-    negative = negatives(photos.table)
-    found = [_recall(*each) for each in zip(scored, evidence, (data, graph), strict=True)]
-    ratio = scored[1]["ms"].to_numpy() / scored[0]["ms"].to_numpy()
-    model, variant = found
-    faults = check_recall(model, variant, ratio, options)
+    before, after = (pd.concat(tables, ignore_index=True) for tables in scored)
+    model, variant = _recall(before, evidence[0], data), _recall(after, evidence[1], graph)
+    ratio = after["ms"].to_numpy() / before["ms"].to_numpy()
+    faults = check_recall(model, variant, ratio, max_drop)
     if not faults:
         origin = {"variant": "int8", "float_graph_sha256": digest}
         training = {**bare.training, "quantized": origin}
         write_model_file(target, graph, replace(bare, training=training))
+    negative = negatives(photos.table)
     return Quantization(
         model=model,
         variant=variant,
@@ -159,25 +134,23 @@ def quantize_model(
         n_negatives=len(negative),
         n_synthetic=int((photos.table["label"] == "synthetic").sum()),
         faults=faults,
-        output=None if faults else target,
+        output=None if faults else str(target),
     )
 
 
-def summary_text(summary: Quantization) -> str:
+def summary_text(found: Quantization) -> str:
     """The recall check as lines for a terminal."""
-    lines = [
-        f"on {summary.n_negatives} {summary.negatives} and {summary.n_synthetic} synthetic photos:"
-    ]
-    for name, each in (("model", summary.model), ("int8", summary.variant)):
-        ap = "–" if each.ap is None else f"{each.ap:.3f}"
-        lines.append(
-            f"  {name:<6} TPR at 1% FPR {each.tpr:.3f}, localisation AP {ap}, {each.mb:.1f} MB, "
-            f"{each.ms:.1f} ms a photo"
+    names = {"tpr": "TPR at 1% FPR", "ap": "localisation AP", "mb": "MB", "ms": "ms a photo"}
+    rows = pd.DataFrame([asdict(found.model), asdict(found.variant)], index=["model", "int8"])
+    table = rows[list(names)].rename(columns=names).round(3).to_string(na_rep="–")
+    about = f"{found.n_negatives} {found.negatives} and {found.n_synthetic} synthetic photos"
+    end = f"Nothing was written: {'; '.join(found.faults)}."
+    if found.output:
+        end = (
+            f"Written to {found.output} ({found.ratio:.2f}× the time). Its scores have moved: run "
+            "realdamage calibrate on it."
         )
-    if summary.output is None:
-        return "\n".join([*lines, f"Nothing was written: {'; '.join(summary.faults)}."])
-    written = f"Written to {summary.output} ({summary.ratio:.2f}× the time). Its scores have moved"
-    return "\n".join([*lines, f"{written}: run realdamage calibrate on it."])
+    return f"on {about}:\n{table}\n{end}"
 
 
 def negatives(table: pd.DataFrame) -> pd.DataFrame:
@@ -188,26 +161,29 @@ def negatives(table: pd.DataFrame) -> pd.DataFrame:
     return damaged if len(damaged) >= ENOUGH_NEGATIVES else real
 
 
-def check_recall(
-    model: Recall, variant: Recall, ratio: npt.NDArray[np.float64], options: QuantizeOptions
-) -> tuple[str, ...]:
-    """Why the variant must not be written. ratio [photos]: its time over the model's.
+def _recall(table: pd.DataFrame, evidence: list[PatchEvidence], graph: bytes) -> Recall:
+    synthetic = table.loc[table["label"] == "synthetic", "score"]
+    return Recall(
+        tpr=tpr_at_fpr(negatives(table)["score"], synthetic, 0.01),
+        ap=localisation_metrics(evidence)["pixel_ap"] if evidence else None,
+        ms=float(table["ms"].median()),
+        mb=len(graph) / 1e6,
+    )
 
-    Raises RealDamageError: the model itself finds no synthetic photo at 1% false positives.
-    """
+
+def check_recall(
+    model: Recall, variant: Recall, ratio: npt.NDArray[np.float64], max_drop: float
+) -> tuple[str, ...]:
+    """Why the variant must not be written. ratio [photos]: its time over the model's."""
+    lost = {"TPR": model.tpr - variant.tpr}
+    lost["localisation AP"] = (model.ap or 0) - (variant.ap or 0)
+    faults = [
+        f"{name} drops by {drop:.3f}, more than {max_drop:g}"
+        for name, drop in lost.items()
+        if drop > max_drop + 1e-9  # the last digit of a difference of k / n
+    ]
     if model.tpr == 0:
-        raise RealDamageError(
-            "The model itself finds none of the synthetic photos at 1% false positives, so the "
-            "recall check proves nothing. Name photos that it can judge, or train it further.",
-            code="nothing_to_lose",
-        )
-    faults = []
-    for name, lost, limit in (
-        ("TPR", model.tpr - variant.tpr, options.max_tpr_drop),
-        ("localisation AP", (model.ap or 0) - (variant.ap or 0), options.max_ap_drop),
-    ):
-        if lost > limit + 1e-9:  # the last digit of a difference of k / n
-            faults.append(f"{name} drops by {lost:.3f}, more than {limit:g}")
+        faults.append("nothing to lose: the model itself finds none of the synthetic photos")
     if binomtest(int((ratio < 1).sum()), len(ratio), alternative="greater").pvalue > 0.025:
         faults.append("not faster")
     return tuple(faults)
@@ -216,10 +192,9 @@ def check_recall(
 def to_int8(data: bytes, tiles: npt.NDArray[np.uint8]) -> bytes:
     """The model with its inner matrix products in integers; their ranges are measured on `tiles`,
     uint8 [n, tile, tile, 3]. Raises ModelFileError: quantized already, or no inner product."""
-    batches = [tiles[start : start + _BATCH] for start in range(0, len(tiles), _BATCH)]
     with tempfile.TemporaryDirectory() as folder:
-        given, ready, made = (str(Path(folder) / f"{name}.onnx") for name in ("a", "b", "c"))
-        Path(given).write_bytes(data)
+        given, ready, made = (Path(folder) / f"{name}.onnx" for name in ("given", "ready", "made"))
+        given.write_bytes(data)
         # Only the number of tiles is unknown: symbolic inference, which takes sympy, adds nothing.
         quant_pre_process(given, ready, skip_symbolic_shape=True)
         model = onnx.load_model(ready)
@@ -230,7 +205,7 @@ def to_int8(data: bytes, tiles: npt.NDArray[np.uint8]) -> bytes:
             quantize_static(
                 ready,
                 made,
-                _Batches(batches),
+                _Batches(tiles),
                 nodes_to_quantize=inner_products(model),
                 per_channel=True,
                 reduce_range=True,
@@ -238,7 +213,7 @@ def to_int8(data: bytes, tiles: npt.NDArray[np.uint8]) -> bytes:
                 # One odd tile must not stretch a range; batch by batch, to save memory.
                 extra_options={"CalibPercentile": 99.999, "CalibStridedMinMax": 1},
             )
-        return Path(made).read_bytes()
+        return made.read_bytes()
 
 
 def inner_products(model: onnx.ModelProto) -> list[str]:
@@ -263,39 +238,27 @@ def inner_products(model: onnx.ModelProto) -> list[str]:
     return inner
 
 
-def _recall(table: pd.DataFrame, evidence: list[PatchEvidence], graph: bytes) -> Recall:
-    synthetic = table.loc[table["label"] == "synthetic", "score"]
-    return Recall(
-        tpr=tpr_at_fpr(negatives(table)["score"], synthetic, 0.01),
-        ap=localisation_metrics(evidence)["pixel_ap"] if evidence else None,
-        ms=float(table["ms"].median()),
-        mb=len(graph) / 1e6,
-    )
-
-
 class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """Hands over batches of tiles under the name of the network's input."""
+    """Batches of tiles under the name of the network's input."""
 
-    def __init__(self, batches: list[npt.NDArray[np.uint8]]) -> None:
-        self._batches = batches
-        self._left = iter(batches)
+    def __init__(self, tiles: npt.NDArray[np.uint8]) -> None:
+        self._batches = [tiles[start : start + _BATCH] for start in range(0, len(tiles), _BATCH)]
+        self.set_range(0, len(self))
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Chooses the batches that come next."""
         self._left = iter(self._batches[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch, None after the last."""
         batch = next(self._left, None)
         return None if batch is None else {"tiles": batch}
 
 
-def _tiles(photos: Manifest, spec: PixelSpec, seed: int) -> npt.NDArray[np.uint8]:
+def _tiles(photos: Manifest, spec: PixelSpec) -> npt.NDArray[np.uint8]:
     """uint8 [n, tile, tile, 3]: a few of each photo, drawn at random."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = []
     for file_name in photos.table["file_name"]:
         tiles = cover(read_photo(photos.path(file_name), spec).rgb, spec).tiles

@@ -3,15 +3,20 @@ checkpoints."""
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import safetensors.torch
 import torch
 import torch.nn.functional as F
+from huggingface_hub import hf_hub_download
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torchmetrics import MeanMetric, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import (
     BinaryAUROC,
@@ -23,11 +28,18 @@ from realdamage.core.model_file import ModelMetadata
 from realdamage.core.pooling import Pooling, pool
 from realdamage.core.tiles import PixelSpec
 from realdamage.errors import ModelFileError
+from realdamage.files import write_atomically
 from realdamage.schema import MONITORED, AdaptConfig, LossWeightsConfig, ModelConfig
 from realdamage.training.adapt import adapt_network, merge_adapters, parameter_groups
 from realdamage.training.dataset import Batch
 from realdamage.training.losses import LOSSES, Loss
-from realdamage.training.network import build_network, read_checkpoint
+from realdamage.training.network import (
+    WEIGHTS,
+    build_network,
+    first_line,
+    of_a_run,
+    read_checkpoint,
+)
 
 VALIDATION_TILES = 64
 """Tiles per forward pass in validation; bounds the memory for large photos."""
@@ -60,7 +72,7 @@ class DamageClassifier(L.LightningModule):
         self.trained_on: dict[str, Any] = {}
         self.configure_losses()
         self.network = build_network(model)
-        if Path(model.weights or "").suffix == ".ckpt":
+        if of_a_run(model.weights):
             seen = read_checkpoint(str(model.weights)).get("trained_on", {})
             self.trained_on = {"generators": seen.get("generators", [])}
         adapt_network(self.network, self.adapt)
@@ -119,22 +131,30 @@ class DamageClassifier(L.LightningModule):
             "photo": self.losses["photo"](score, label, batch["photo_weight"]),
         }
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.log("train/grad_norm", get_total_norm(gradients))  # before clipping
+        self.log("train/lr", max(group["lr"] for group in optimizer.param_groups))
+
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor] | None:
+        """The photo's place among all, in 0..1, and its label; None for a filler."""
         label = batch["photo_label"]
         outputs = [self(tiles) for tiles in batch["tiles"].split(VALIDATION_TILES)]
         if torch.isnan(label).any():
-            return  # a filler, see WholePhotoSampler
+            return None  # a filler, see WholePhotoSampler
         logit, evidence = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         score = pool(logit, evidence, self.model.pooling, torch)
         self.photo_loss.update(F.binary_cross_entropy_with_logits(score, label.squeeze()))
         # The figures depend on the order of the scores only. Float32 sigmoids would all round to 1
         # above a score of 17, and not every device has float64.
-        self.photo_metrics.update((0.5 + 0.5 * F.softsign(score))[None], label.long())
+        rank = (0.5 + 0.5 * F.softsign(score))[None]
+        self.photo_metrics.update(rank, label.long())
         self.synthetic_photos.update(label)
         self.real_photos.update(1 - label)
         share = batch["patch_share"]
         if not batch["whole_edit"] and not torch.isnan(share).any() and label.item() == 1.0:
             self.localisation.update(evidence.sigmoid().flatten(), (share > 0.5).long().flatten())
+        return {"rank": rank, "label": label.long()}
 
     def on_validation_epoch_end(self) -> None:
         real, synthetic = self.real_photos.compute(), self.synthetic_photos.compute()
@@ -194,6 +214,48 @@ class DamageClassifier(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes model.safetensors (weights and settings, adapters merged) and config.json (for
+        people) into a folder, and returns it. The folder works wherever a .ckpt does."""
+        network = copy.deepcopy(self.network)
+        merge_adapters(network)
+        about = {
+            "hyper_parameters": {**self.hparams, "adapt": None},
+            "trained_on": self.trained_on,
+            "validation_figures": self.validation_figures,
+        }
+        state = {f"network.{name}": value for name, value in network.state_dict().items()}
+        metadata = {"format": "pt", "realdamage": json.dumps(about)}
+        config = {
+            "about": f"For people: realdamage reads all of this from {WEIGHTS}.",
+            **json.loads(model_metadata(self).to_json()),
+        }
+        write_atomically(Path(folder) / WEIGHTS, safetensors.torch.save(state, metadata))
+        write_atomically(Path(folder) / "config.json", json.dumps(config, indent=2).encode())
+        return Path(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None
+    ) -> DamageClassifier:
+        """A classifier for scoring, export or further training: from a folder that
+        `save_pretrained` wrote, or from "user/model" on the Hugging Face Hub.
+
+        Raises ModelFileError (code download_failed, or as `load_classifier`).
+        """
+        folder = Path(source)
+        if not folder.is_dir():
+            try:
+                folder = Path(hf_hub_download(str(source), WEIGHTS, revision=revision)).parent
+            except Exception as error:
+                raise ModelFileError(
+                    f"{source}: no such folder, and the Hugging Face Hub gave no {WEIGHTS} of that "
+                    f"name ({type(error).__name__}: {first_line(error)}). Check the name, the "
+                    "connection, and `hf auth login` for a private model.",
+                    code="download_failed",
+                ) from error
+        return load_classifier(folder)
+
 
 class _TruePositiveRate(BinarySensitivityAtSpecificity):
     """torchmetrics' figure without the threshold that comes with it."""
@@ -205,7 +267,8 @@ class _TruePositiveRate(BinarySensitivityAtSpecificity):
 def load_classifier(
     path: str | Path, *, tile: int | None = None, overlap: int | None = None
 ) -> DamageClassifier:
-    """Loads a checkpoint for scoring or export, without any download and with adapters merged.
+    """Loads a .ckpt, or a folder of `save_pretrained`, for scoring or export: without any download,
+    and with adapters merged.
 
     tile, overlap: in pixels, instead of those in training; a backbone with position embeddings
         takes one tile only.

@@ -9,6 +9,7 @@ step cannot disagree on it.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import sys
 from pathlib import Path
@@ -18,12 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from realdamage.errors import ConfigError, ModelFileError, RealDamageError
 from realdamage.schema import ModelConfig
 from realdamage.training import backbones  # noqa: F401  registers vit_lite with timm
+
+WEIGHTS = "model.safetensors"
+"""In a folder of `DamageClassifier.save_pretrained`; holds the settings too."""
 
 EVIDENCE_SHARPNESS = 2.0
 """Of the pooling from a tile's patches to its logit; part of the network, so it travels inside the
@@ -87,8 +93,8 @@ class EvidenceViT(nn.Module):
 
 
 class TorchScorer:
-    """`realdamage.core.scorer.TileScorer` over an EvidenceViT on the CPU: what is evaluated is what
-    is deployed."""
+    """`realdamage.core.scorer.TileScorer` over an EvidenceViT: what is evaluated is what is
+    deployed."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval()
@@ -97,9 +103,11 @@ class TorchScorer:
         self, tiles: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """uint8 [n, tile, tile, 3] → logit float32 [n], evidence float32 [n, h, w]."""
+        device = next(self.network.parameters()).device
         with torch.inference_mode():
-            logit, evidence = self.network(torch.from_numpy(np.ascontiguousarray(tiles)))
-        return logit.numpy(), evidence.numpy()
+            pixels = torch.from_numpy(np.ascontiguousarray(tiles)).to(device)
+            logit, evidence = self.network(pixels)
+        return logit.cpu().numpy(), evidence.cpu().numpy()
 
 
 def build_network(model: ModelConfig) -> EvidenceViT:
@@ -145,30 +153,42 @@ def build_network(model: ModelConfig) -> EvidenceViT:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of realdamage-train, as plain values and tensors. Raises ModelFileError: no such
-    file, or another kind of file."""
-    if not Path(path).is_file():
+    """A .ckpt of realdamage-train, or a folder of `DamageClassifier.save_pretrained`, as plain
+    values and tensors. Raises ModelFileError: no such file, or another kind of file."""
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
         raise ModelFileError(
-            f"checkpoint={path}: no such file. Give the path of a .ckpt that realdamage-train "
-            "wrote.",
+            f"checkpoint={file}: no such file. Give a .ckpt that realdamage-train wrote, or a "
+            f"folder with {WEIGHTS}.",
             code="no_such_file",
         )
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if path.is_dir():
+            with safe_open(file, framework="pt") as opened:
+                checkpoint: dict[str, Any] = json.loads(opened.metadata()["realdamage"])
+            checkpoint["state_dict"] = load_file(file)
+        else:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         checkpoint["hyper_parameters"]["backbone"], checkpoint["state_dict"]
     except Exception as error:
         raise ModelFileError(
-            f"{path} is not a checkpoint of realdamage ({type(error).__name__}: "
+            f"{file} is not a checkpoint of realdamage ({type(error).__name__}: "
             f"{first_line(error)}). Give a .ckpt that realdamage-train wrote.",
             code="no_checkpoint",
         ) from error
     return checkpoint
 
 
+def of_a_run(weights: str | Path | None) -> bool:
+    """Whether `model.weights` names a run, with its heads, not the weights of a backbone."""
+    return bool(weights) and (Path(str(weights)).suffix == ".ckpt" or Path(str(weights)).is_dir())
+
+
 def _load_weights(network: EvidenceViT, path: Path) -> None:
-    """Warm start from a .ckpt of realdamage-train, which brings the heads too, or from the
+    """Warm start from a run of realdamage-train, which brings the heads too, or from the
     backbone's state dict, which may come from another tile and have a head for classes."""
-    if not path.is_file():
+    if not path.exists():
         raise ModelFileError(
             f"model.weights={path}: no such file. Give the path of a timm state dict or a .ckpt.",
             code="no_such_file",
@@ -177,7 +197,7 @@ def _load_weights(network: EvidenceViT, path: Path) -> None:
     # timm keeps next to each architecture what fits weights to another tile.
     fit: Any = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     try:
-        if path.suffix == ".ckpt":
+        if of_a_run(path):
             state = read_checkpoint(path)["state_dict"]
             network.load_state_dict(
                 {

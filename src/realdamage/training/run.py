@@ -30,7 +30,10 @@ from realdamage.schema import TrainConfig
 from realdamage.training.datamodule import DamageDataModule
 from realdamage.training.module import MIN_REAL_FOR_1_PERCENT, DamageClassifier
 from realdamage.training.network import read_checkpoint
+from realdamage.training.photos import TrainingPhotos
 from realdamage.training.start import CONFIG
+
+log = logging.getLogger(__name__)
 
 # What Lightning says about its own defaults, with paths of this library; users cannot act on any of
 # it.
@@ -49,24 +52,28 @@ _NEEDS = {
 }
 
 
-def fit(config: DictConfig, resume: Path | None) -> None:
-    """Trains and prints where the checkpoints are. `resume`: the checkpoint to continue from.
+def fit(config: DictConfig, resume: Path | None, photos: TrainingPhotos | None) -> float | None:
+    """Trains and logs where the checkpoints are. Returns the best figure (`config.monitor`), None
+    if it was not measured.
 
+    resume: the checkpoint to continue from. photos: None if a recipe has yet to make them.
     Raises ConfigError, ManifestError, PhotoError and ModelFileError; KeyboardInterrupt with the
     next command.
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
+    logging.captureWarnings(True)  # into train.log too
+    logging.getLogger("lightning").handlers.clear()  # the root's print its messages already
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    trainer, classifier, datamodule = build(config)
+    trainer, classifier, datamodule = build(config, photos)
     steps_before = read_checkpoint(resume)["global_step"] if resume else None
     if trainer.is_global_zero:
         sizes = [(p.numel(), p.requires_grad) for p in classifier.network.parameters()]
-        count, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
-        print(
-            f"{config.model.backbone}: {count / 1e6:.1f} million parameters, {learning / 1e6:.1f} "
-            "million learn",
-            flush=True,
+        log.info(
+            "%s: %.1f million parameters, %.1f million learn",
+            config.model.backbone,
+            sum(count for count, _ in sizes) / 1e6,
+            sum(count for count, learns in sizes if learns) / 1e6,
         )
     try:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
@@ -75,13 +82,16 @@ def fit(config: DictConfig, resume: Path | None) -> None:
         if not trainer.is_global_zero:
             raise
         raise KeyboardInterrupt(how_to_continue(trainer, config, resume)) from None
-    if trainer.is_global_zero:
-        if trainer.global_step == steps_before:
-            print(f"already at epoch {trainer.current_epoch}; raise trainer.max_epochs to go on")
-        print_ending(trainer, config.monitor)
+    finally:
+        logging.captureWarnings(False)
+    if trainer.is_global_zero and trainer.global_step == steps_before:
+        log.info("already at epoch %d; raise trainer.max_epochs to go on", trainer.current_epoch)
+    return log_ending(trainer, config.monitor)
 
 
-def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataModule]:
+def build(
+    config: DictConfig, photos: TrainingPhotos | None = None
+) -> tuple[L.Trainer, DamageClassifier, DamageDataModule]:
     """Trainer, module and data module of a composed configuration. Raises ConfigError and
     ModelFileError."""
     settings: Any = OmegaConf.to_object(config)
@@ -89,24 +99,25 @@ def build(config: DictConfig) -> tuple[L.Trainer, DamageClassifier, DamageDataMo
         torch.set_num_threads(settings.threads)
     L.seed_everything(settings.seed, workers=True, verbose=False)
     classifier = DamageClassifier(settings.model, settings.adapt, training_record(settings))
-    datamodule = DamageDataModule(settings.data, classifier.pixel_spec, settings.seed)
-    terminal = sys.stdout.isatty()
+    datamodule = DamageDataModule(settings.data, classifier.pixel_spec, settings.seed, photos)
+    profiler = settings.trainer.profiler
     try:
-        callbacks = _instantiate(config.callbacks)
+        if isinstance(profiler, Mapping):
+            profiler = hydra.utils.instantiate(config.trainer.profiler)
         trainer = L.Trainer(
-            **vars(settings.trainer),
+            **{**vars(settings.trainer), "profiler": profiler},
             num_sanity_val_steps=0,
-            enable_progress_bar=terminal,
+            enable_progress_bar=sys.stdout.isatty(),
             enable_model_summary=False,
-            callbacks=[*callbacks, RunFolder(config), *([] if terminal else [PlainProgress()])],
+            callbacks=[*_instantiate(config.callbacks), RunFolder(config), EpochLines()],
             logger=_instantiate(config.logger) or False,
             default_root_dir=settings.paths.run,
             use_distributed_sampler=False,  # the data module has its own samplers
         )
     except HydraException as error:
-        raise ConfigError(
-            f'callbacks, logger: {error} (pip install "realdamage[tensorboard,mlflow]"?)'
-        ) from error
+        extras = ",".join(sorted({"tensorboard", "mlflow", "wandb"} & set(config.logger)))
+        fix = f'. Install it: pip install "realdamage[{extras}]"' if extras else ""
+        raise ConfigError(f"callbacks, logger, trainer.profiler: {error}{fix}") from error
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(
             f"trainer: {error} On a machine without a GPU, use trainer=cpu."
@@ -154,8 +165,9 @@ class RunFolder(L.Callback):
         OmegaConf.save(self._config, folder / CONFIG, resolve=True)
 
 
-class PlainProgress(L.Callback):
-    """Progress where there is no terminal: one line per epoch, and some inside long epochs."""
+class EpochLines(L.Callback):
+    """One line per epoch, and where there is no terminal with a progress bar, some inside long
+    epochs."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self._printed = self._started = time.monotonic()
@@ -164,18 +176,20 @@ class PlainProgress(L.Callback):
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        if trainer.is_global_zero and now - self._printed >= 3 * SECONDS_BETWEEN_LINES:
+        bar = trainer.progress_bar_callback is not None
+        late = now - self._printed >= 3 * SECONDS_BETWEEN_LINES
+        if late and trainer.is_global_zero and not bar:
             self._printed = now
             done, total = batch_idx + 1, int(trainer.num_training_batches)
             rest = (now - self._started) / done * (total - done)
-            print(f"{_epoch(trainer)}: step {done}/{total}, about {rest:.0f} s left", flush=True)
+            log.info("%s: step %d/%d, about %.0f s left", _epoch(trainer), done, total, rest)
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.is_global_zero:
             logged = {**trainer.logged_metrics, **trainer.callback_metrics}
             seconds = time.monotonic() - self._started
             shown = _figures(logged, "train/loss", "val/")
-            print(f"{_epoch(trainer)}: {shown}  ({seconds:.0f} s)", flush=True)
+            log.info("%s: %s  (%.0f s)", _epoch(trainer), shown, seconds)
 
 
 def _epoch(trainer: L.Trainer) -> str:
@@ -202,26 +216,33 @@ def how_to_continue(trainer: L.Trainer, config: DictConfig, resume: Path | None)
     return "no epoch was finished; run the same command to start again"
 
 
-def print_ending(trainer: L.Trainer, monitor: str) -> None:
-    """Prints the best checkpoint by `monitor`, or what that figure needs, and the next command."""
+def log_ending(trainer: L.Trainer, monitor: str) -> float | None:
+    """Logs the best checkpoint by `monitor`, or what that figure needs, and the next command.
+    Returns the figure, None if it was not measured."""
     kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
     best = next((each for each in kept if each.monitor == monitor), None)
     last = next((each for each in kept if each.monitor is None), None)
     # A resumed run in a folder that was moved does not know the score any more.
-    score = best.best_model_score if best else None
-    path = _checkpoint(best) if score is None or math.isfinite(float(score)) else ""
+    score = float(best.best_model_score) if best and best.best_model_score is not None else None
+    if not trainer.is_global_zero:
+        return score
+    path = _checkpoint(best) if score is None or math.isfinite(score) else ""
     if path:
-        print(f"best checkpoint by {monitor}: {path}")
-    elif best:
-        print(
-            f"no best checkpoint: {monitor} was not measured. It needs a validation with "
-            f"{_NEEDS[monitor]} (trainer.limit_val_batches={trainer.limit_val_batches}, "
-            f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch})."
+        log.info("best checkpoint by %s: %s", monitor, path)
+    elif _checkpoint(last):
+        log.info(
+            "no best checkpoint: %s was not measured. It needs a validation with %s "
+            "(trainer.limit_val_batches=%s, trainer.check_val_every_n_epoch=%s).",
+            monitor,
+            _NEEDS[monitor],
+            trainer.limit_val_batches,
+            trainer.check_val_every_n_epoch,
         )
-    if shown := _figures(trainer.logged_metrics, "val/"):
-        print(f"last epoch: {shown}")
     if path := path or _checkpoint(last):
-        print(f"next: realdamage-export checkpoint={path}")
+        if shown := _figures(trainer.logged_metrics, "val/"):
+            log.info("last epoch: %s", shown)
+        log.info("next: realdamage-export checkpoint=%s", path)
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _checkpoint(kept: ModelCheckpoint | None) -> str:

@@ -1,5 +1,4 @@
-"""What a training run needs before it costs anything: photos, and a folder of its own or a
-checkpoint to resume.
+"""A training run's folder: one run at a time, and the checkpoint to resume.
 
 Does not import torch, so that a mistake in the call is reported immediately.
 """
@@ -32,17 +31,6 @@ FREE = ("name", "resume", "overwrite", "threads", "paths", "logger", *_FREE_DATA
 _FREE_TO_RESUME = (*FREE, "trainer", "callbacks", "monitor", "demo", "debug")
 _PATHS = ("data.root", "model.weights")
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-
-
-def check_photos(config: DictConfig) -> None:
-    """Raises ConfigError when `data.root` does not exist and no recipe makes it."""
-    root = config.data.root
-    if not config.data.recipe and not Path(root).exists():
-        raise ConfigError(
-            f"data.root={root}: no such file or folder. Give the folder of the photos, or a table "
-            "of them, or let data.recipe make them there.",
-            code="no_photos",
-        )
 
 
 @contextmanager
@@ -143,11 +131,9 @@ def changed_settings(
 
 
 def _flat(values: Any, above: str = "") -> dict[str, Any]:
-    """{"data.root": …}; empty mappings count as absent. `model.loss` held the factors before losses
-    had names."""
+    """{"data.root": …}; empty mappings count as absent."""
     if not isinstance(values, Mapping):
         return {above: values}
-    above = "model.loss_weights" if above == "model.loss" else above
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{above}.{key}" if above else str(key))

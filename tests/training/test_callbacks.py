@@ -1,0 +1,136 @@
+"""What a run shows: pictures of each validation in every logger, speed, and a suggested rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from realdamage.commands import train
+from realdamage.schema import AdaptConfig, ModelConfig
+from realdamage.training import callbacks
+from realdamage.training.adapt import adapt_network
+from realdamage.training.callbacks import drawn_evenly, flops_per_tile, log_picture
+from realdamage.training.network import build_network
+
+PICTURE = Image.fromarray(np.full((20, 30, 3), 128, np.uint8))
+
+
+def logged(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "logs/version_0/metrics.csv")
+
+
+def test_each_validation_leaves_two_pictures(tiny_run: Path) -> None:
+    names = {path.name for path in (tiny_run / "pictures").iterdir()}
+    kinds = ("photos", "roc_and_confusion")
+    assert names == {f"epoch_00{epoch}_{kind}.png" for epoch in (1, 2, 3) for kind in kinds}
+    sheet = np.asarray(Image.open(tiny_run / "pictures/epoch_003_photos.png"))
+    assert sheet.shape[1] > 4 * 2 * 200  # four cells, each a photo and its heat map
+    assert sheet.std() > 30
+
+
+def test_norm_rate_and_speed_are_logged_in_one_column_each(tiny_run: Path) -> None:
+    table = logged(tiny_run)
+    assert (table["train/grad_norm"].dropna() > 0).all()
+    assert (table["train/photos_per_s"].dropna() > 0).all()
+    assert table["train/lr"].max() == pytest.approx(3e-3)
+    assert [name for name in table if "lr" in name] == ["train/lr"]
+    assert "train/mfu" not in table  # a CPU's peak rate is not known
+
+
+def test_the_sheet_shows_as_many_photos_of_each_label() -> None:
+    labels = pd.Series(["real"] * 50 + ["synthetic"] * 4, index=range(100, 154))
+    rows = drawn_evenly(labels, 12)
+    assert rows == drawn_evenly(labels, 12)
+    assert [sum(row < 50 for row in rows), sum(row >= 50 for row in rows)] == [6, 4]
+
+
+def test_tensorboard_takes_pictures_and_csv_does_not(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    assert log_picture(logger, "photos", PICTURE, 7)
+    logger.finalize("success")
+    found = events.EventAccumulator(logger.log_dir)
+    found.Reload()
+    (image,) = found.Images("val/photos")
+    assert (image.step, image.width, image.height) == (7, 30, 20)
+    assert not log_picture(CSVLogger(tmp_path), "photos", PICTURE, 7)
+
+
+def test_mlflow_takes_pictures() -> None:
+    """By the signature of its client; the package itself is large."""
+    seen: list[Any] = []
+
+    class Client:
+        def log_image(self, run_id: str, image: Any, *, key: str, step: int) -> None:
+            seen.append((run_id, image.size, key, step))
+
+    logger: Any = SimpleNamespace(experiment=Client(), run_id="run")
+    assert log_picture(logger, "photos", PICTURE, 7)
+    assert seen == [("run", (30, 20), "val/photos", 7)]
+
+
+def test_frozen_layers_cost_no_way_back() -> None:
+    network = build_network(ModelConfig("test_vit", 64, False)).train()
+    forward = FlopCounterMode(display=False)
+    with forward:
+        network(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    full = flops_per_tile(network)
+    adapt_network(network, AdaptConfig("head"))
+    frozen = flops_per_tile(network)
+    once = forward.get_total_flops()
+    assert 2.5 * once < full < 3.5 * once
+    assert once <= frozen < 1.1 * once
+    assert network.training
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.slow
+def test_all_loggers_at_once_with_early_stopping_and_balance(
+    tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason='pip install "realdamage[wandb]"')
+    monkeypatch.setattr(callbacks, "get_available_flops", lambda *_: int(1e12))
+    options = ("logger=[csv,tensorboard,wandb]", "logger.wandb.offline=true", "name=all")
+    stopping = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1")
+    balance = ("data.balance=[family,source]", "data.epoch_units=7", "model.lr=1e-12")
+    train.run(tiny_config(tmp_path, *options, *stopping, *balance, "trainer.max_epochs=5"))
+    table = logged(tmp_path)
+    assert table["val/auroc"].count() == 2  # the second was no better than the first
+    assert ((table["train/mfu"].dropna() > 0) & (table["train/mfu"].dropna() < 1)).all()
+    (offline,) = (tmp_path / "wandb").glob("offline-run-*")
+    pictures = [path.name for path in (offline / "files/media/images/val").glob("*.png")]
+    assert len(pictures) == 4
+    assert (offline / "files/wandb-summary.json").is_file() or list(offline.glob("*.wandb"))
+    assert list(tmp_path.glob("tensorboard/version_0/events*"))
+    assert not (tmp_path / "pictures").exists()
+
+
+@pytest.mark.slow
+def test_the_rate_finder_suggests_and_trains_nothing(run_command, tiny_manifest: Path) -> None:
+    network = ("model.backbone=test_vit", "model.pretrained=false", "model.tile=64")
+    steps = ("callbacks.lr_finder.steps=30", "data.batch_units=7", "data.tiles_per_photo=1")
+    arguments = (f"data.root={tiny_manifest}", *network, "model.overlap=16", *steps)
+    done = run_command("train", *arguments, "+debug=lr_finder")
+    assert done.code == 0, done.err
+    rate = float(done.out.partition("suggested: model.lr=")[2].split()[0])
+    assert 1e-8 < rate < 1
+    assert "next: " not in done.out
+    files = {path.name for path in Path("out/debug").iterdir()}
+    assert files == {"learning_rate.png", "train.log"}
+
+
+@pytest.mark.slow
+def test_the_profiler_writes_into_the_runs_folder(tiny_config: Any, tmp_path: Path) -> None:
+    overrides = ("+debug=profiler", f"paths.run={tmp_path}", "trainer.limit_val_batches=2")
+    train.run(tiny_config(tmp_path, *overrides))
+    (report,) = tmp_path.glob("*profile*")
+    assert "run_training_batch" in report.read_text()
