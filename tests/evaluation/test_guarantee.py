@@ -112,12 +112,6 @@ def test_the_threshold_is_where_a_walk_over_all_scores_stops(
         assert threshold_allowing(scores, allowed) == stop
 
 
-def test_thresholds_of_many_draws_at_once() -> None:
-    scores = np.random.default_rng(0).normal(size=(4, 30))
-    found = threshold_allowing(scores, 2)
-    assert ((scores >= found[:, None]).sum(axis=1) == 2).all()
-
-
 def test_a_known_set_gives_a_known_guarantee() -> None:
     table = predictions_of(np.arange(93.0), np.arange(50.0, 250.0))
     policy, guarantee = guaranteed(table, Targets(alpha=0.05))

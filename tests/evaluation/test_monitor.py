@@ -19,7 +19,6 @@ from realdamage.evaluation.monitor import (
     Reference,
     holm,
     monitor,
-    photos_needed,
     visible_shift,
 )
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
@@ -73,19 +72,6 @@ def test_without_a_shift_at_most_one_draw_in_twenty_alarms(synthetic: float, n: 
     assert sum(found) <= 2  # 5% of 30
 
 
-def test_without_a_shift_a_test_without_effect_size_alarms_no_more_often() -> None:
-    """The level holds by itself, without the least effect to lean on."""
-    found = [
-        monitor(
-            draw(300, 2 * i + 2, synthetic=0.1),
-            draw(400, 2 * i + 1, labels=True),
-            least_effect=1e-9,
-        ).alarm
-        for i in range(40)
-    ]
-    assert sum(found) <= 2
-
-
 def test_chat_app_photos_are_a_shift() -> None:
     found = [monitor(draw(300, i, synthetic=0.02, chat=0.5), REFERENCE) for i in range(1, 11)]
     assert all(report.alarm for report in found)
@@ -110,20 +96,6 @@ def test_the_share_of_synthetic_photos_is_estimated_and_can_be_fixed() -> None:
     for end in (0.0, 1.0):
         own = monitor(draw(1000, 3, synthetic=end), REFERENCE, prior=end)
         assert (own.prior, own.alarm) == (end, False)
-
-
-def test_a_reference_without_labels_is_compared_as_it_is() -> None:
-    assert not monitor(draw(500, 1), REFERENCE.assign(label="")).alarm
-    assert "score" in alarms(monitor(draw(500, 1, synthetic=0.02), REFERENCE.assign(label="")))
-
-
-def test_only_clean_rows_of_the_reference_count() -> None:
-    perturbed = draw(600, 5, labels=True, chat=1.0).assign(
-        perturbation="chat", file_name=REFERENCE["file_name"]
-    )
-    both = pd.concat([REFERENCE, perturbed], ignore_index=True)
-    log = draw(500, 1)
-    assert monitor(log, both) == monitor(log, REFERENCE)
 
 
 def test_a_photo_that_was_judged_twice_counts_once() -> None:
@@ -157,7 +129,7 @@ def test_photos_of_one_product_are_one_witness() -> None:
     )
 
 
-def test_too_few_photos_say_how_many_it_takes() -> None:
+def test_too_few_photos_are_refused_and_few_see_only_large_shifts() -> None:
     real = REFERENCE[REFERENCE["label"] == "real"].head(14)
     one_class = pd.concat([REFERENCE[REFERENCE["label"] == "synthetic"], real])
     for log, reference, count in (
@@ -168,17 +140,8 @@ def test_too_few_photos_say_how_many_it_takes() -> None:
         with pytest.raises(RealDamageError, match=count) as error:
             monitor(log, reference)
         assert error.value.code == "too_few_photos"
-    few = monitor(draw(80, 1), REFERENCE)
-    assert few.needed is not None
-    assert few.visible > 0.2
-    assert monitor(draw(few.needed, 1), REFERENCE).visible == pytest.approx(0.1, abs=1e-3)
-    assert monitor(draw(500, 1), REFERENCE.head(100)).needed is None
-
-
-def test_the_photos_needed_are_those_that_make_the_shift_visible() -> None:
-    n = photos_needed(0.1, 800, 9, 0.05)
-    assert n is not None
-    assert visible_shift(n, 800, 9, 0.05) <= 0.1 < visible_shift(n - 1, 800, 9, 0.05)
+    assert monitor(draw(80, 1), REFERENCE).visible > 0.2
+    assert visible_shift(1e9, 800, 9, 0.05) < visible_shift(100, 800, 9, 0.05)
 
 
 def test_what_one_side_lacks_is_left_out_and_named() -> None:
@@ -206,14 +169,6 @@ def test_the_distance_is_scipys_where_no_mixture_is_asked_for() -> None:
     assert shift.p == pytest.approx(expected.pvalue, rel=0.5)
     same = Reference(one).number("score", one["score"], "score")
     assert (same.effect, same.p) == (0.0, 1.0)
-
-
-def test_shares_by_hand() -> None:
-    here = pd.Series(["a"] * 60 + ["b"] * 40)
-    before = REFERENCE.head(100).assign(label="", outcome=["a"] * 40 + ["b"] * 60)
-    shift = Reference(before).shares("outcome", here, lambda table: table["outcome"])
-    assert shift.effect == pytest.approx(0.2)
-    assert (shift.here, shift.before) == ("a 60.0%", "a 40.0%")
 
 
 def test_holm_by_hand() -> None:

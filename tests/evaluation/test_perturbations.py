@@ -15,7 +15,6 @@ from realdamage.data.degradations import Jpeg
 from realdamage.errors import ConfigError
 from realdamage.evaluation.perturbations import (
     MAX_SHOWN,
-    STEPS,
     DoubleJpeg,
     Perturbation,
     Pixels,
@@ -68,12 +67,6 @@ def test_the_mask_stays_on_what_it_marks(name: str) -> None:
     green = rgb[..., 1] - np.maximum(rgb[..., 0], rgb[..., 2]) > 60
     assert np.abs(middle(green) - middle(found.mask)).max() < 1
     assert green.sum() == pytest.approx(found.mask.sum(), rel=0.1)
-
-
-def test_a_photo_without_mask_keeps_none() -> None:
-    photo = marked()._replace(mask=None)
-    for name in ("small_50", "crop_80", "screenshot", "recapture", "jpeg_50"):
-        assert STANDARD[name](photo, seed=0, key="a").mask is None
 
 
 def test_what_is_drawn_depends_on_seed_name_and_pair_alone() -> None:
@@ -163,22 +156,6 @@ def test_a_screenshot_has_bars_that_the_mask_leaves_out() -> None:
     assert (np.abs(bar - np.median(bar)) > 100).any(axis=-1).sum() > 20  # clock and battery
 
 
-def test_moire_is_coloured_and_goes_with_its_depth() -> None:
-    plain_photo = Pixels(np.full((240, 320, 3), 180, dtype=np.uint8), None)
-
-    def seen(moire: float) -> npt.NDArray[np.float64]:
-        rgb = Recapture(moire=moire, noise=0, quality=95)(plain_photo, np.random.default_rng(5)).rgb
-        return rgb[60:-60, 80:-80].astype(np.float64)
-
-    without, light, strong = (seen(moire) for moire in (0.0, 0.1, 0.3))
-    depths = [pixels.std(axis=(0, 1)) for pixels in (without, light, strong)]  # of each colour
-    assert depths[0].max() < 3
-    assert (2 * depths[0] < depths[1]).all()
-    assert (2 * depths[1] < depths[2]).all()
-    # Were it grey, red minus green would be flat.
-    assert (strong[..., 0] - strong[..., 1]).std() > 0.5 * depths[2].mean()
-
-
 def test_a_recapture_shows_what_the_photo_showed() -> None:
     photo = marked()
     found = STANDARD["recapture"](photo, seed=0, key="a")
@@ -205,19 +182,6 @@ def test_every_suite_composes_and_builds(name: str) -> None:
     assert (len(built) == 0) == (name == "none")
     assert all(each.title and each.steps for each in built.values())
     assert len({each.title for each in built.values()}) == len(built)
-
-
-def test_a_name_means_the_same_in_every_suite() -> None:
-    for name in SUITES:
-        assert {key: STANDARD[key] for key in suite(name)} == suite(name)
-    assert len(suite("twelve")) == 12
-    assert len(suite("chat")) == 5
-
-
-def test_the_standard_suite_holds_what_the_design_asks_for() -> None:
-    used = {type(step) for each in STANDARD.values() for step in each.steps}
-    assert used == set(STEPS.values())
-    assert {f"jpeg_{quality}" for quality in (95, 85, 70, 50, 30)} < set(STANDARD)
 
 
 def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:

@@ -10,23 +10,20 @@ photos looks like it; only what no mixture explains is a shift.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.stats import chi2_contingency, kstwobign
 
 from realdamage.core.model_file import ModelMetadata, read_model_file
+from realdamage.data.bootstrap import Floats
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.figures import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
-
-Floats = npt.NDArray[np.float64]
 
 MIN_PHOTOS, MIN_OF_CLASS = 50, 25
 """Fewer photos, in the log or in the reference, or of a class of the reference, are not
@@ -48,8 +45,8 @@ class Shift:
 
     effect: Kolmogorov-Smirnov distance of numbers, total variation distance of categories; in 0..1.
     p: of a difference as large by chance; p_adjusted: among all columns tested (Holm 1979).
-    prior: share of synthetic photos at which the reference looks most like the log. here, before:
-    medians, or the share that differs most, in words.
+    prior: share of synthetic photos at which the reference looks most like the log.
+    here, before: medians, or the share that differs most, in words.
     """
 
     name: str
@@ -68,9 +65,10 @@ class MonitorReport:
 
     photos, reference_photos: compared. unscored, repeated: rows of the log that were left out.
     prior: share of synthetic photos that explains the log's scores best, or the one given; None
-    without labels. shifts: one a column, alarms first. skipped: what could not be compared, and
-    why. visible: the smallest shift that so few photos could show. needed: photos that would show
-    one of `least_effect`; None: the reference is too small. guarantee: the model's, in words.
+    without labels.
+    shifts: one per column, alarms first. skipped: what could not be compared, and why.
+    visible: the smallest shift that so few photos could show.
+    guarantee: the model's, in words.
     """
 
     photos: int
@@ -83,7 +81,6 @@ class MonitorReport:
     level: float
     least_effect: float
     visible: float
-    needed: int | None
     guarantee: str | None
 
     @property
@@ -109,9 +106,11 @@ def monitor(
 
     A column alarms when a difference as large would be rare by chance (`level`, over all columns)
     *and* at least a share `least_effect` of the photos would have to change: a huge log does not
-    alarm over a trifle, nor a small one by luck. prior: share of synthetic photos in the log; None
-    lets every column choose the share that suits it best. model: its file, whose network must have
-    made both.
+    alarm over a trifle, nor a small one by luck.
+
+    model: its file, whose network must have made both.
+    prior: share of synthetic photos in the log; None lets every column choose the share that suits
+    it best.
     Raises UsageError: a number out of range; RealDamageError: too few photos, another network.
     """
     if prior is not None and not 0 <= prior <= 1:
@@ -121,17 +120,17 @@ def monitor(
             raise UsageError(f"{option}={value} must be above 0 and below 1")
     check_predictions(reference, "reference")
     metadata = _same_network(log, reference, model)
-    before = clean(reference[reference["score"].notna()])
+    before = _with_sides(clean(reference[reference["score"].notna()]))
     scored = log[log["score"].notna()]
     repeated = (scored["photo_sha256"] != "") & scored.duplicated("photo_sha256")
-    here = scored[~repeated].reset_index(drop=True)
+    here = _with_sides(scored[~repeated].reset_index(drop=True))
     _check_enough(here, before)
-    here, before = _with_sides(here), _with_sides(before)
     against = Reference(before, prior)
     shifts, skipped = _compare(here, against, before)
+    adjusted = holm(np.array([shift.p for shift in shifts]))
     shifts = [
         replace(shift, p_adjusted=float(p), alarm=bool(p < level and shift.effect >= least_effect))
-        for shift, p in zip(shifts, holm(np.array([shift.p for shift in shifts])), strict=True)
+        for shift, p in zip(shifts, adjusted, strict=True)
     ]
     worth = against.worth(0.5 if against.prior is None else against.prior)
     policy = metadata.policy if metadata else None
@@ -146,7 +145,6 @@ def monitor(
         level=level,
         least_effect=least_effect,
         visible=max(least_effect, visible_shift(len(here), worth, len(shifts), level)),
-        needed=photos_needed(least_effect, worth, len(shifts), level),
         guarantee=policy.guarantee.statement if policy and policy.guarantee else None,
     )
 
@@ -169,23 +167,19 @@ class Reference:
 
     def number(self, name: str, log: pd.Series, column: str) -> Shift:
         """Compares a column of numbers; both sides need values."""
-        here = np.sort(log.dropna().to_numpy(dtype=np.float64))
-        values = [np.sort(part[column].dropna().to_numpy(dtype=np.float64)) for part in self.parts]
-        points = np.unique(np.concatenate([here, *values]))
-        ours, *theirs = (
-            np.searchsorted(one, points, side="right") / len(one) for one in (here, *values)
-        )
-        prior = self._best(lambda share: _distance(ours, _mix(theirs, share)))
-        mixed = _mix(theirs, prior)
-        effect, worth = _distance(ours, mixed), self.worth(prior, column)
+        columns = [log, *(part[column] for part in self.parts)]
+        values = [np.sort(one.dropna().to_numpy(dtype=np.float64)) for one in columns]
+        points = np.unique(np.concatenate(values))
+        ours, *theirs = (np.searchsorted(one, points, side="right") / len(one) for one in values)
+        mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).max()))
         # Two-sample Kolmogorov-Smirnov test by Stephens's approximation (1970).
-        root = np.sqrt(_harmonic(len(here), worth))
+        root = np.sqrt(_harmonic(len(values[0]), self.worth(prior, column)))
         return Shift(
             name,
             effect,
             float(kstwobign.sf((root + 0.12 + 0.11 / root) * effect)),
             prior if self.mixed else None,
-            f"median {np.median(here):.4g}",
+            f"median {np.median(values[0]):.4g}",
             f"median {points[np.searchsorted(mixed, 0.5 - 1e-12)]:.4g}",
         )
 
@@ -197,14 +191,12 @@ class Reference:
             column.value_counts(normalize=True).reindex(known, fill_value=0.0).to_numpy(np.float64)
             for column in columns
         )
-        prior = self._best(lambda share: float(np.abs(ours - _mix(theirs, share)).sum() / 2))
-        mixed = _mix(theirs, prior)
-        worth = self.worth(prior)
-        table = np.stack([ours * len(log), mixed * worth])[:, ours + mixed > 0]
+        mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).sum() / 2))
+        table = np.stack([ours * len(log), mixed * self.worth(prior)])[:, ours + mixed > 0]
         most = int(np.argmax(np.abs(ours - mixed)))
         return Shift(
             name,
-            float(np.abs(ours - mixed).sum() / 2),
+            effect,
             float(chi2_contingency(table, correction=False).pvalue) if len(table[0]) > 1 else 1.0,
             prior if self.mixed else None,
             f"{known[most]} {ours[most]:.1%}",
@@ -220,14 +212,25 @@ class Reference:
             return float(groups[0])
         return 1 / ((1 - prior) ** 2 / groups[0] + prior**2 / groups[1])
 
-    def _best(self, distance: Callable[[float], float]) -> float:
-        """The share of synthetic photos with the smallest distance, which is convex in it."""
-        if not self.mixed:
-            return 0.0
-        if self.prior is not None:
-            return self.prior
-        found = minimize_scalar(distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3})
-        return min((0.0, float(found.x), 1.0), key=distance)
+    def _closest(
+        self, ours: Floats, theirs: list[Floats], size: Callable[[Floats], float]
+    ) -> tuple[Floats, float, float]:
+        """The mixture of the classes most like `ours`, its share of synthetic photos, and the
+        distance, which is convex in that share."""
+
+        def mixture(share: float) -> Floats:
+            return (1 - share) * theirs[0] + share * theirs[-1]
+
+        def distance(share: float) -> float:
+            return size(ours - mixture(share))
+
+        prior = self.prior or 0.0
+        if self.mixed and self.prior is None:
+            found = minimize_scalar(
+                distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}
+            )
+            prior = min((0.0, float(found.x), 1.0), key=distance)
+        return mixture(prior), prior, distance(prior)
 
 
 def holm(p: Floats) -> Floats:
@@ -241,22 +244,6 @@ def holm(p: Floats) -> Floats:
 def visible_shift(photos: float, reference: float, tests: int, level: float) -> float:
     """The smallest Kolmogorov-Smirnov distance at which the first of `tests` tests can alarm."""
     return float(kstwobign.isf(level / tests) / np.sqrt(_harmonic(photos, reference)))
-
-
-def photos_needed(effect: float, reference: float, tests: int, level: float) -> int | None:
-    """How many photos a log needs so that such a distance can alarm; None: the reference is too
-    small."""
-    both = (kstwobign.isf(level / tests) / effect) ** 2
-    return None if reference <= both else int(np.ceil(both * reference / (reference - both)))
-
-
-def _mix(theirs: Sequence[npt.NDArray[Any]], prior: float) -> Floats:
-    mixed: Floats = theirs[0]
-    return mixed if len(theirs) == 1 else (1 - prior) * theirs[0] + prior * theirs[1]
-
-
-def _distance(one: Floats, other: Floats) -> float:
-    return float(np.abs(one - other).max())
 
 
 def _harmonic(one: float, other: float) -> float:

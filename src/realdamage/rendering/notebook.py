@@ -31,7 +31,7 @@ from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.splits import components
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.economics import ThresholdChoice
+from realdamage.evaluation.economics import CostReport
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.rendering import plots
@@ -217,15 +217,15 @@ def plot_slices(table: pd.DataFrame, by: str) -> None:
     plots.intervals(panel, rows, f"AUROC; {left_out} values with too few photos are left out")
 
 
-def plot_ways(choice: ThresholdChoice) -> None:
+def plot_ways(report: CostReport) -> None:
     """What a claim costs by each way of deciding, with 95% intervals, and how many claims a person
     looks at."""
-    ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])][::-1]
-    names = [way.name.strip() for way in ways]
+    ways = report.ways[::-1]
+    names = [way.name for way in ways]
     panels = axes("What a claim costs, by the way of deciding", 3, height=3.6)
     for panel, key in zip(panels, ("cost", "reviewed", "accused"), strict=True):
         values = np.array([getattr(way, key) for way in ways])
-        ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
+        ends = [way.intervals[key] for way in ways]
         errors = np.abs(np.transpose(ends) - values)
         pd.Series(values, names).plot.barh(ax=panel, xerr=errors, color=GOOD, alpha=0.6, title=key)
     for panel in panels[1:]:
