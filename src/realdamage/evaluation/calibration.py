@@ -137,14 +137,14 @@ def calibrate_model(
 
     policy = pooled = thresholds()
     strictest = strictest_source(scored[~synthetic], pooled.fpr)
-    if strictest and strictest.threshold > pooled.t_synthetic:
-        policy = thresholds(strictest.threshold)
+    if strictest and strictest[0] > pooled.t_synthetic:
+        policy = thresholds(strictest[0])
     outcomes = scored["score"].map(policy.outcome)
     if policy.whole_photo_share is not None:
         outcomes = outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
     if strictest:
         real = scored[~synthetic].assign(outcome=outcomes)
-        worst = worst_source(real, policy, pooled.t_synthetic, strictest.source)
+        worst = worst_source(real, policy, pooled.t_synthetic, strictest[1])
         policy = replace(policy, worst_source=worst)
     output = Path(output or path)
     write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
@@ -214,14 +214,13 @@ def _warnings(before: Policy | None, after: Policy) -> Iterator[str]:
             f"{photos['damaged']} of them show real damage (kind damaged), and it takes "
             f"{MIN_DAMAGED} to count on these alone"
         )
-    for share, rate, sort in (
-        (alpha, after.fpr, after.negatives),
-        (beta, after.miss, "synthetic"),
-    ):
+    of_each = ((alpha, after.fpr, after.negatives), (beta, after.miss, "synthetic"))
+    for share, rate, sort in of_each:
         if share is None and 0 < rate * photos[sort] < 1:
+            needed = math.ceil(1 / rate - 1e-9)
             yield (
-                f"a rate of {percent(rate)} takes at least {math.ceil(1 / rate - 1e-9)} photos; "
-                f"these are {photos[sort]} {sort} ones"
+                f"a rate of {percent(rate)} takes at least {needed} photos, not {photos[sort]} "
+                f"{sort} ones"
             )
     for name, now in (("alpha", alpha), ("beta", beta)):
         was = getattr(before and before.guarantee, name, None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -354,21 +354,15 @@ def part_rows(
     return tuple(json_records(pd.DataFrame(rows)))
 
 
-class Strictest(NamedTuple):
-    """The lowest t_synthetic that every source allows, and the source that allows no lower one."""
-
-    threshold: float
-    source: str
-
-
 def source_names(photos: pd.DataFrame) -> pd.Series:
     """The source that each photo counts under: `OTHERS` for those of fewer than `FEW` photos."""
     named = photos["source"].where(photos["source"] != "", NOT_NAMED)
     return named.where(named.map(named.value_counts()) >= FEW, OTHERS)
 
 
-def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
-    """The lowest t_synthetic that at most `share` of the real photos of every source reach.
+def strictest_source(real: pd.DataFrame, share: float) -> tuple[float, str] | None:
+    """The lowest t_synthetic that at most `share` of the real photos of every source reach, and the
+    source that allows no lower one.
 
     A source with too few photos for this share (1% takes 100) counts together with the others that
     have too few. Fewer than `FEW` photos do not count. None if no source counts, or all photos are
@@ -379,7 +373,7 @@ def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
     names = source_names(real)
     large = names.groupby(names).transform("size") >= max(FEW, 1 / share if share else 0)
     strictest = (
-        Strictest(threshold_at(own["score"].to_numpy(np.float64), share), str(name))
+        (threshold_at(own["score"].to_numpy(np.float64), share), str(name))
         for name, own in real.groupby(names.where(large, OTHERS))
         if len(own) >= FEW
     )
@@ -420,26 +414,20 @@ def worst_source(real: pd.DataFrame, policy: Policy, pooled: float, strictest: s
     source = str(counts.index[0])
     n, called, review = (int(count) for count in counts.iloc[0])
     raised = policy.t_synthetic > pooled
-    change = (
-        f"t_synthetic was raised from {pooled:+.3f} to {policy.t_synthetic:+.3f}, so that at most "
-        f"{100 * policy.fpr:.4g}% of the real photos of {strictest} score as high."
-        if raised
-        else "No source raised t_synthetic."
+    low, high = share_interval(called, n)
+    statement = (
+        f"{source} is the worst of {len(counts)} sources with at least {FEW} real photos: {called} "
+        f"of {n} called synthetic ({called / n:.1%}, 95% interval {low:.1%} to {high:.1%}), "
+        f"{review} sent to review."
     )
+    if raised:
+        statement += f" {strictest} raised t_synthetic from {pooled:+.3f}."
     return WorstSource(
         source=source,
         photos=n,
         called_synthetic=called,
         to_review=review,
-        statement=f"{source} is the worst of {len(counts)} sources with at least {FEW} real "
-        "photos: "
-        f"{_share(called, n)} called synthetic, {_share(review, n)} sent to review. {change} "
-        "This was counted on the calibration photos; nothing is guaranteed for a single source.",
+        statement=f"{statement} Nothing is guaranteed for a single source.",
         raised_by=strictest if raised else None,
         raised_from=pooled if raised else None,
     )
-
-
-def _share(count: int, n: int) -> str:
-    low, high = share_interval(count, n)
-    return f"{count} of {n} ({count / n:.1%}, 95% interval {low:.1%} to {high:.1%})"
