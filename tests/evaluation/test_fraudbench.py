@@ -95,7 +95,7 @@ def test_the_command_prints_the_averages_on_paper_beside_the_published_rows(
     assert (found["n_categories"], found["n_negatives"], found["n_edits"]) == (3, 6, 6)
     assert "ForgeLens [GenImage]" in done.out
     notes = "\n".join(found["notes"])
-    assert "1 photos of undamaged products" in notes
+    assert "1 photos are left out" in notes
     assert "Edits by another-model" in notes
     assert "No edits by nano-banana-2" in notes
 
@@ -130,8 +130,6 @@ def test_an_uncalibrated_model_has_no_row_for_a_probability() -> None:
     found = fraudbench_figures(predictions_of().assign(probability=np.nan, outcome="review"))
     assert [row["name"] for row in found["rows"]] == ["outcome synthetic"]
     assert (found["rows"][0]["tnr"], found["rows"][0]["balanced_accuracy"]) == (1.0, 0.5)
-    notes = "\n".join(found["notes"])
-    assert "not calibrated" in notes
 
 
 def test_unreadable_and_perturbed_photos_do_not_count() -> None:
@@ -142,7 +140,6 @@ def test_unreadable_and_perturbed_photos_do_not_count() -> None:
     assert found["n_negatives"] == 119
     assert len(found["rows"]) == 2
     assert found["rows"][0]["tnr"] < 1
-    assert "1 photos could not be read" in "\n".join(found["notes"])
 
 
 @pytest.mark.parametrize(

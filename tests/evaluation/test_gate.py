@@ -13,13 +13,7 @@ import pytest
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.gate import (
-    GateOptions,
-    GateSummary,
-    blur_limit,
-    derive_gate,
-    gate_model,
-)
+from realdamage.evaluation.gate import GateOptions, GateSummary, blur_limit, derive_gate, gate_model
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
 
 POLICY = Policy(
@@ -28,57 +22,39 @@ POLICY = Policy(
 CLEAN = {"sharpness": (0.4, 0.55), "compression": (85, 100), "short_side": (600, 900)}
 
 
-def photos(n: int = 400, seed: int = 0, *, accuse: str = "", **breaks: float) -> pd.DataFrame:
+WORSE = {"sharpness": (0.05, 0.5), "compression": (10, 95), "short_side": (60, 800)}
+
+
+def photos(n: int = 400, *, accuse: str = "", **breaks: float) -> pd.DataFrame:
     """`n` photos, clean and under three perturbations, each of which worsens one number evenly.
 
     breaks: below this value of a number the model finds nothing, or with `accuse` accuses honest
     photos.
     """
-    rng = np.random.default_rng(seed)
-    worse = {
-        "sharpness": ("blurred", 0.05, 0.5),
-        "compression": ("jpeg", 10, 95),
-        "short_side": ("small", 60, 800),
-    }
+    rng = np.random.default_rng(0)
+    synthetic = np.arange(n) % 2 == 1
+    empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
     own = {name: rng.uniform(*limits, n) for name, limits in CLEAN.items()}
     tables = []
-    for number in (None, *worse):
-        table = pd.DataFrame(
-            {**dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")}, index=range(n)
+    for worse in ("", *WORSE):
+        values = own | ({worse: rng.uniform(*WORSE[worse], n)} if worse else {})
+        broken = np.any(
+            [values[name] < limit for name, limit in breaks.items()] or [[False]], axis=0
         )
-        synthetic = np.arange(n) % 2 == 1
-        values = dict(own)
-        if number:
-            perturbation, low, high = worse[number]
-            values[number] = rng.uniform(low, high, n)
-        else:
-            perturbation = ""
-        broken = (
-            np.any([values[name] < limit for name, limit in breaks.items()], axis=0)
-            if breaks
-            else np.zeros(n, bool)
-        )
-        found = np.where(
-            synthetic,
-            rng.random(n) < np.where(broken & (accuse == ""), 0.02, 0.9),
-            broken & (accuse != ""),
-        )
-        tables.append(
-            table.assign(
-                file_name=[f"{i}.jpg" for i in range(n)],
-                label=np.where(synthetic, "synthetic", "real"),
-                kind=np.where(synthetic, "ai_region", "damaged"),
-                perturbation=perturbation,
-                score=np.where(found, 2.0, -2.0),
-                outcome=np.where(found, "synthetic", "real"),
-                width=np.round(values["short_side"]) + 200,
-                height=np.round(values["short_side"]),
-                sharpness=values["sharpness"],
-                compression=np.round(values["compression"]),
-                hot_share=0.1,
-                fine_detail=0.1,
-            )
-        )
+        found = rng.random(n) < np.where(broken & (accuse == ""), 0.02, 0.9)
+        found = np.where(synthetic, found, broken & (accuse != ""))
+        columns = {
+            "file_name": [f"{i}.jpg" for i in range(n)],
+            "label": np.where(synthetic, "synthetic", "real"),
+            "kind": np.where(synthetic, "ai_region", "damaged"),
+            "score": np.where(found, 2.0, -2.0),
+            "width": np.round(values["short_side"]) + 200,
+            "height": np.round(values["short_side"]),
+            "sharpness": values["sharpness"],
+            "compression": np.round(values["compression"]),
+        }
+        constants = {"perturbation": worse, "hot_share": 0.1, "fine_detail": 0.1}
+        tables.append(pd.DataFrame({**empty, **columns, **constants}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -124,7 +100,7 @@ def test_several_breaks_are_kept_apart() -> None:
         pytest.approx(45, abs=12),
     )
     assert summary.gated == (0.0, 0.0)
-    assert summary.per_perturbation["jpeg"] == pytest.approx(35 / 85, abs=0.15)
+    assert summary.per_perturbation["compression"] == pytest.approx(35 / 85, abs=0.15)
     assert summary.per_perturbation[""] == 0.0
 
 
@@ -143,12 +119,12 @@ SOURCES = {
 }
 
 
-def of_sources(blurred: float = 0.02) -> pd.DataFrame:
+def of_sources(soft: float = 0.02) -> pd.DataFrame:
     """Photos of `SOURCES` with these clean values of `fine_detail`; every second one is honest."""
     names = [name for name, values in SOURCES.items() for _ in values for _ in "rs"]
     table = photos(len(names)).assign(source=names * 4)
     table["fine_detail"] = np.tile(np.repeat(np.concatenate(list(SOURCES.values())), 2), 4)
-    table.loc[table["perturbation"] == "blurred", "fine_detail"] = blurred
+    table.loc[table["perturbation"] == "sharpness", "fine_detail"] = soft
     return table
 
 
@@ -165,7 +141,7 @@ def test_the_gate_stops_blurred_table_with_that_limit() -> None:
     summary = derive_gate(of_sources(), POLICY, GateOptions(max_gated=0.2))
     assert summary.gate.min_fine_detail == summary.blur[0] == pytest.approx(SOURCES["cameras"][1])
     assert limits(summary) == (None, None, None)
-    assert summary.per_perturbation["blurred"] == 1.0
+    assert summary.per_perturbation["sharpness"] == 1.0
     assert summary.gated[0] == pytest.approx(20 / 169)
     with pytest.raises(RealDamageError, match=r"fine_detail 0\.0355") as error:
         derive_gate(of_sources(), POLICY, GateOptions())

@@ -34,7 +34,7 @@ from realdamage.data.bootstrap import WeightedRoc
 from realdamage.evaluation.figures import ScoredPhotos, measure, photo_metrics, tpr_at_fpr
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, PatchEvidence
-from realdamage.evaluation.probability import N_BINS, calibration_error, equal_mass_bins
+from realdamage.evaluation.probability import N_BINS, calibration_errors, equal_mass_bins
 from realdamage.evaluation.slices import robustness_table, slice_table
 
 property_test = settings(max_examples=60, deadline=None, derandomize=True)
@@ -184,7 +184,7 @@ def test_the_calibration_error_is_that_of_scikit_learns_curve(
     probability, label = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     true, stated = calibration_curve(label, probability, n_bins=N_BINS, strategy="quantile")
     counts = np.unique(equal_mass_bins(probability), return_counts=True)[1]
-    [found] = calibration_error(probability, label)(np.ones((1, len(rows))))
+    [[found], _] = calibration_errors(probability, label)(np.ones((1, len(rows))))
     assert len(counts) == len(true)
     assert found == pytest.approx(np.abs(true - stated) @ counts / len(rows), abs=TOLERANCE)
     table = table_of([], [0.0] * len(rows)).assign(
@@ -210,7 +210,7 @@ def test_the_calibration_error_is_that_of_torchmetrics_where_bins_of_equal_mass_
     expected = BinaryCalibrationError(n_bins=N_BINS, norm="l1")(
         torch.tensor(probability), torch.tensor(label.astype(int))
     )
-    [found] = calibration_error(probability, label)(np.ones((1, len(label))))
+    [[found], _] = calibration_errors(probability, label)(np.ones((1, len(label))))
     assert found == pytest.approx(expected.item(), abs=TOLERANCE)
 
 

@@ -222,9 +222,9 @@ def test_parquet_without_its_package_says_what_to_install(
         write_predictions(tmp_path / "p.parquet", predictions)
     assert error.value.code == "no_parquet"
     assert not (tmp_path / "p.parquet").exists()
-    with pytest.raises(ConfigError) as config:
+    with pytest.raises(RealDamageError) as error:
         check_format("parquet")
-    assert config.value.code == "no_parquet"
+    assert error.value.code == "no_parquet"
     check_format("csv")
     with pytest.raises(ConfigError) as config:
         check_format("xlsx")

@@ -19,10 +19,8 @@ def table_of(probability: list[float], **columns: object) -> pd.DataFrame:
     names = [f"{chr(97 + index)}.jpg" for index in range(len(probability))]
     empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
     share = np.array(probability)
-    return pd.DataFrame({**empty, "file_name": names}).assign(
-        **{"probability": share, "score": np.log(share / (1 - share)), "outcome": "review"},
-        **columns,
-    )
+    own = {"file_name": names, "probability": share, "score": np.log(share / (1 - share))}
+    return pd.DataFrame({**empty, **own, "outcome": "review"}).assign(**columns)
 
 
 def claims_of(*rows: tuple[str, str, float]) -> pd.DataFrame:

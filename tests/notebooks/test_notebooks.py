@@ -154,8 +154,8 @@ def test_the_thresholds_notebook_agrees_with_the_package(
     assert found.errors == []
     assert found.pictures >= 4
     predictions = clean(read_predictions(folder / "predictions.csv"))
-    least = cost_report(predictions, Costs(0.02, 60.0, 3.0, 150.0)).ways[-1].cost
-    assert f"least cost: {least:.3f} a claim" in found.printed
+    judged = cost_report(predictions, Costs(0.02, 60.0, 3.0, 150.0)).ways[-1].cost
+    assert f"as judged: {judged:.3f} a claim" in found.printed
     assert "90% at an even share of fakes is 15.5% at 2.0%" in found.printed
     assert "1% takes 299 without" in found.printed
 

@@ -197,8 +197,8 @@ def costs(
 ) -> int:
     """Say what a claim costs at your own numbers.
 
-    When all claims are paid, when all are reviewed, with the outcomes in the table, and at the
-    thresholds of least cost, whose rates `realdamage calibrate` takes.
+    When all claims are paid, when all are reviewed, and with the model's outcomes. Calibrate with
+    other rates and judge again to compare thresholds.
     """
     from realdamage.evaluation.economics import Costs, cost_report
     from realdamage.evaluation.predictions import read_predictions
@@ -248,9 +248,6 @@ def monitor(
     log: Annotated[Path, app.arg(".csv, .jsonl or .parquet of realdamage predict")],
     reference: Annotated[Path, app.opt(_REFERENCE)],
     model: app.JudgedBy = None,
-    prior: Annotated[float | None, app.opt("Share of synthetic; default: the best fit")] = None,
-    level: Annotated[float, app.opt("Risk of an alarm without a shift")] = 0.05,
-    least_effect: Annotated[float, app.opt("Share of photos that must differ")] = 0.1,
     json_file: app.Json = None,
 ) -> int:
     """Check whether photos are still like the calibration photos.
@@ -262,10 +259,7 @@ def monitor(
     from realdamage.evaluation.predictions import read_log, read_predictions
     from realdamage.rendering.terminal import monitor_text
 
-    photos, expected = read_log(log), read_predictions(reference)
-    found = compare_log(
-        photos, expected, model, prior=prior, level=level, least_effect=least_effect
-    )
+    found = compare_log(read_log(log), read_predictions(reference), model)
     if json_file:
         write_atomically(json_file, found.to_json().encode())
     print(monitor_text(found))

@@ -214,14 +214,8 @@ def _warnings(before: Policy | None, after: Policy) -> Iterator[str]:
             f"{photos['damaged']} of them show real damage (kind damaged), and it takes "
             f"{MIN_DAMAGED} to count on these alone"
         )
-    of_each = ((alpha, after.fpr, after.negatives), (beta, after.miss, "synthetic"))
-    for share, rate, sort in of_each:
-        if share is None and 0 < rate * photos[sort] < 1:
-            needed = math.ceil(1 / rate - 1e-9)
-            yield (
-                f"a rate of {percent(rate)} takes at least {needed} photos, not {photos[sort]} "
-                f"{sort} ones"
-            )
+    elif alpha is None and 0 < after.fpr * photos[after.negatives] < 1:
+        yield f"a rate of {percent(after.fpr)} takes at least {math.ceil(1 / after.fpr)} photos"
     for name, now in (("alpha", alpha), ("beta", beta)):
         was = getattr(before and before.guarantee, name, None)
         if was and not now:

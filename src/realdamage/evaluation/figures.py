@@ -31,7 +31,7 @@ from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
-from realdamage.evaluation.probability import calibration_error
+from realdamage.evaluation.probability import calibration_errors
 
 Flags = npt.NDArray[np.bool_]
 
@@ -134,8 +134,8 @@ class ScoredPhotos:
                 WeightedRoc(self.score[rows], mask[rows]).average_precision, rows
             )
         if key == "ece":
-            error = calibration_error(self.probability[rows], self.synthetic[rows])
-            return self.draws.figures(error, rows)
+            errors: Floats = self._calibration_errors(own)[0]
+            return errors
         if key in ("balanced_accuracy", "balanced_at_thresholds"):
             called = self.outcome == "synthetic"
             if key == "balanced_accuracy":
@@ -159,10 +159,13 @@ class ScoredPhotos:
             return rate_interval(draws, n_groups)
         low, high = (float(end) for end in percentile_interval(draws[1:]))
         if key == "ece":
-            # Drawing photos adds to an error that cannot be below 0, so its draws lie above it:
-            # reflect them about the figure (basic interval, Davison & Hinkley 1997, 5.2).
+            # The draws of an error lie above it, as it lies above that of the model: reflect them
+            # about it (basic interval, Davison & Hinkley 1997, 5.2), and start at 0 where right
+            # probabilities would have as much.
             error = float(draws[0])
-            return max(0.0, 2 * error - high), max(error, 2 * error - low)
+            chance = percentile_interval(self._calibration_errors(own)[1, 1:])[1]
+            least = 0.0 if error <= chance else max(0.0, 2 * error - high)
+            return least, max(error, 2 * error - low)
         return low, high
 
     def missing(self, key: str, mask: Flags, against: Flags, least: int = 1) -> str:
@@ -192,6 +195,11 @@ class ScoredPhotos:
 
     def _share(self, values: npt.NDArray[Any], of: Flags) -> Floats:
         return self.draws.share(values[of], np.flatnonzero(of))
+
+    def _calibration_errors(self, of: Flags) -> Floats:
+        rows = np.flatnonzero(of)
+        errors = calibration_errors(self.probability[rows], self.synthetic[rows])
+        return self.draws.figures(errors, rows)
 
     def _measure_roc(self, mask: bytes, against: bytes) -> Floats:
         positives, negatives = (np.flatnonzero(np.frombuffer(own, bool)) for own in (mask, against))

@@ -95,22 +95,15 @@ def _category(photos: pd.DataFrame) -> pd.Series:
 
 
 def _notes(scored: pd.DataFrame, photos: pd.DataFrame) -> list[str]:
-    unscored = int(photos["score"].isna().sum())
-    intact = int(((photos["label"] == "real") & (photos["kind"] != "damaged")).sum())
+    notes = ["Review counts as not synthetic: a claim that a person looks at is not refused."]
+    if n := len(photos) - len(scored):
+        notes.append(f"{n} photos are left out: of undamaged products, or without a score.")
     found = set(scored.loc[scored["label"] == "synthetic", "generator"])
-    missing = ", ".join(name for name in GENERATORS if name not in found)
-    others = ", ".join(sorted(found - set(GENERATORS)))
-    notes = {
-        "Review counts as not synthetic: a claim that a person looks at is not refused.": True,
-        f"{unscored} photos could not be read and are left out.": unscored,
-        f"{intact} photos of undamaged products are left out, as in the paper.": intact,
-        f"No edits by {missing}: balanced accuracy and F1 do not compare.": missing,
-        f"Edits by {others} count in balanced accuracy and F1; the paper has none.": others,
-        "The model is not calibrated: no row for a probability of 0.5.": (
-            scored["probability"].isna().any()
-        ),
-    }
-    return [note for note, applies in notes.items() if applies]
+    if missing := [name for name in GENERATORS if name not in found]:
+        notes.append(f"No edits by {', '.join(missing)}: compare no averages with the paper's.")
+    if others := sorted(found - set(GENERATORS)):
+        notes.append(f"Edits by {', '.join(others)} count in the averages; the paper has none.")
+    return notes
 
 
 def _row(called: pd.Series, scored: pd.DataFrame) -> dict[str, Any]:

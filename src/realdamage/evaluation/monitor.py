@@ -21,13 +21,18 @@ from scipy.stats import chi2_contingency, kstwobign
 
 from realdamage.core.model_file import ModelMetadata, read_model_file
 from realdamage.data.bootstrap import Floats
-from realdamage.errors import RealDamageError, UsageError
+from realdamage.data.vocabulary import LABELS
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
 
 MIN_PHOTOS, MIN_OF_CLASS = 50, 25
 """Fewer photos, in the log or in the reference, or of a class of the reference, are not
 compared."""
+LEVEL = 0.05
+"""Risk of an alarm without a shift, over all columns."""
+LEAST_EFFECT = 0.1
+"""Share of the photos that must have changed, so that a huge log does not alarm over a trifle."""
 _NUMBERS = {
     "score": "score",
     "short_side": "shorter side",
@@ -64,11 +69,9 @@ class MonitorReport:
     """What `monitor` found.
 
     photos, reference_photos: compared. unscored, repeated: rows of the log that were left out.
-    prior: share of synthetic photos that explains the log's scores best, or the one given; None
-    without labels.
+    prior: share of synthetic photos that explains the log's scores best; None without labels.
     shifts: one per column, alarms first. skipped: what could not be compared, and why.
-    visible: the smallest shift that so few photos could show.
-    guarantee: the model's, in words.
+    visible: the smallest shift that so few photos could show. guarantee: the model's, in words.
     """
 
     photos: int
@@ -78,8 +81,6 @@ class MonitorReport:
     prior: float | None
     shifts: tuple[Shift, ...]
     skipped: tuple[str, ...]
-    level: float
-    least_effect: float
     visible: float
     guarantee: str | None
 
@@ -94,30 +95,16 @@ class MonitorReport:
 
 
 def monitor(
-    log: pd.DataFrame,
-    reference: pd.DataFrame,
-    model: str | Path | None = None,
-    *,
-    prior: float | None = None,
-    level: float = 0.05,
-    least_effect: float = 0.1,
+    log: pd.DataFrame, reference: pd.DataFrame, model: str | Path | None = None
 ) -> MonitorReport:
     """Compares a log (`read_log`) with the predictions of the calibration photos.
 
-    A column alarms when a difference as large would be rare by chance (`level`, over all columns)
-    *and* at least a share `least_effect` of the photos would have to change: a huge log does not
-    alarm over a trifle, nor a small one by luck.
+    A column alarms when a difference as large would be rare by chance (`LEVEL`) *and* large
+    (`LEAST_EFFECT`).
 
     model: its file, whose network must have made both.
-    prior: share of synthetic photos in the log; None lets every column choose the share that suits
-    it best.
-    Raises UsageError: a number out of range; RealDamageError: too few photos, another network.
+    Raises RealDamageError: too few photos, another network.
     """
-    if prior is not None and not 0 <= prior <= 1:
-        raise UsageError(f"prior={prior} must be in 0..1: the share of synthetic photos in the log")
-    for option, value in (("level", level), ("least_effect", least_effect)):
-        if not 0 < value < 1:
-            raise UsageError(f"{option}={value} must be above 0 and below 1")
     check_predictions(reference, "reference")
     metadata = _same_network(log, reference, model)
     before = _with_sides(clean(reference[reference["score"].notna()]))
@@ -125,26 +112,24 @@ def monitor(
     repeated = (scored["photo_sha256"] != "") & scored.duplicated("photo_sha256")
     here = _with_sides(scored[~repeated].reset_index(drop=True))
     _check_enough(here, before)
-    against = Reference(before, prior)
+    against = Reference(before)
     shifts, skipped = _compare(here, against, before)
     adjusted = holm(np.array([shift.p for shift in shifts]))
     shifts = [
-        replace(shift, p_adjusted=float(p), alarm=bool(p < level and shift.effect >= least_effect))
+        replace(shift, p_adjusted=float(p), alarm=bool(p < LEVEL and shift.effect >= LEAST_EFFECT))
         for shift, p in zip(shifts, adjusted, strict=True)
     ]
-    worth = against.worth(0.5 if against.prior is None else against.prior)
+    visible = visible_shift(len(here), against.worth(0.5), len(shifts), LEVEL)
     policy = metadata.policy if metadata else None
     return MonitorReport(
         photos=len(here),
         reference_photos=len(before),
         unscored=len(log) - len(scored),
         repeated=int(repeated.sum()),
-        prior=shifts[0].prior if prior is None else prior,
+        prior=shifts[0].prior,
         shifts=tuple(sorted(shifts, key=lambda shift: (not shift.alarm, -shift.effect))),
         skipped=tuple(skipped),
-        level=level,
-        least_effect=least_effect,
-        visible=max(least_effect, visible_shift(len(here), worth, len(shifts), level)),
+        visible=max(LEAST_EFFECT, visible),
         guarantee=policy.guarantee.statement if policy and policy.guarantee else None,
     )
 
@@ -152,18 +137,13 @@ def monitor(
 class Reference:
     """The calibration photos, by class. A group counts once: photos of one product are similar.
 
-    predictions: clean, scored rows. prior: see `monitor`. Without labels there is one class.
+    predictions: clean, scored rows. Without labels there is one class.
     """
 
-    def __init__(self, predictions: pd.DataFrame, prior: float | None = None) -> None:
-        shares = {"real": 1.0, "synthetic": 1.0}
-        if prior is not None:
-            shares = {"real": 1 - prior, "synthetic": prior}
-        parts = [predictions[predictions["label"] == name] for name in shares if shares[name] > 0]
-        labelled = (predictions["label"] != "").all() and all(len(part) for part in parts)
-        self.parts = parts if labelled else [predictions]
-        self.mixed = len(self.parts) == 2
-        self.prior = prior if self.mixed else None
+    def __init__(self, predictions: pd.DataFrame) -> None:
+        parts = [predictions[predictions["label"] == name] for name in LABELS]
+        self.mixed = (predictions["label"] != "").all() and all(len(part) for part in parts)
+        self.parts = parts if self.mixed else [predictions]
 
     def number(self, name: str, log: pd.Series, column: str) -> Shift:
         """Compares a column of numbers; both sides need values."""
@@ -224,8 +204,8 @@ class Reference:
         def distance(share: float) -> float:
             return size(ours - mixture(share))
 
-        prior = self.prior or 0.0
-        if self.mixed and self.prior is None:
+        prior = 0.0
+        if self.mixed:
             found = minimize_scalar(
                 distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}
             )

@@ -183,33 +183,20 @@ def check_predictions(predictions: pd.DataFrame, source: str = "predictions") ->
 def check_format(name: str) -> None:
     """Refuses a file format before hours of scoring.
 
-    Raises ConfigError: neither csv nor parquet, or no package that writes Parquet.
+    Raises ConfigError: neither csv nor parquet; RealDamageError: no package that writes Parquet.
     """
     if name not in FORMATS:
         raise ConfigError(f"format={name}: allowed are {', '.join(FORMATS)}", code="unknown_format")
     if name == "parquet":
-        try:
-            pd.DataFrame({"score": [0.0]}).to_parquet(io.BytesIO(), index=False)
-        except ImportError as error:
-            raise ConfigError(
-                "format=parquet needs a package: pip install pyarrow, or give format=csv",
-                code="no_parquet",
-            ) from error
+        _parquet(pd.DataFrame())
 
 
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
     """Writes the table as .csv or .parquet, all or nothing. Raises RealDamageError: another ending,
     no space."""
     check_predictions(predictions)
-    if _ending(path, FORMATS) == "csv":
-        write_atomically(path, table_csv(predictions))
-        return
-    buffer = io.BytesIO()
-    try:
-        predictions.to_parquet(buffer, index=False)
-    except ImportError as error:
-        raise _no_parquet(path) from error
-    write_atomically(path, buffer.getvalue())
+    write = table_csv if _ending(path, FORMATS) == "csv" else _parquet
+    write_atomically(path, write(predictions))
 
 
 def table_csv(table: pd.DataFrame) -> bytes:
@@ -262,7 +249,7 @@ def read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
             return table.map(unescape_cell)
         return _from_lines(path)
     except ImportError as error:
-        raise _no_parquet(path) from error
+        raise _no_parquet() from error
     except FileNotFoundError as error:
         raise UsageError(f"{path}: cannot be read (no such file).", code="missing_file") from error
     except (OSError, ValueError) as error:  # what pandas raises for a broken file is a ValueError
@@ -335,7 +322,16 @@ def _wrong_value(
     )
 
 
-def _no_parquet(path: str | Path) -> RealDamageError:
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        table.to_parquet(buffer, index=False)
+    except ImportError as error:
+        raise _no_parquet() from error
+    return buffer.getvalue()
+
+
+def _no_parquet() -> RealDamageError:
     return RealDamageError(
-        f"{path}: Parquet needs a package: pip install pyarrow, or use .csv.", code="no_parquet"
+        "Parquet needs a package: pip install pyarrow, or use CSV.", code="no_parquet"
     )

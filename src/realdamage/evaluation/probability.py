@@ -76,26 +76,28 @@ def equal_mass_bins(probability: npt.ArrayLike, n_bins: int = N_BINS) -> npt.NDA
     return np.asarray(np.searchsorted(edges[1:-1], values), dtype=np.int64)
 
 
-def calibration_error(
+def calibration_errors(
     probability: npt.ArrayLike, synthetic: npt.ArrayLike
 ) -> Callable[[Floats], Floats]:
-    """The expected calibration error (Naeini et al. 2015) as a function of weights [b, n]: [b].
+    """The expected calibration error (Naeini et al. 2015) as a function of weights [b, n]: [2, b].
 
-    Over `equal_mass_bins`, the mean of |share synthetic - mean probability|, weighted by the photos
-    of the bins. Bins are the same in every draw.
+    First the error: over `equal_mass_bins`, the mean of |share synthetic - mean probability|,
+    weighted by the photos of the bins. Then the error that a draw would have if the probabilities
+    were right: what its bins differ by from those of the photos themselves (consistency resampling,
+    Bröcker & Smith 2007, for whole groups).
     """
     stated = np.asarray(probability, dtype=np.float64)
-    # [n, bins]: each photo's excess in its own bin.
+    # [n, bins]: each photo's excess in its own bin; bins are the same in every draw.
     excess = np.zeros((len(stated), N_BINS))
     own_bin = equal_mass_bins(stated)
     excess[np.arange(len(stated)), own_bin] = np.asarray(synthetic, dtype=np.float64) - stated
+    own = excess.mean(axis=0)
 
-    def error(weights: Floats) -> Floats:
-        missed: Floats = ratio(weights @ excess, weights.sum(axis=1, keepdims=True))
-        total: Floats = np.abs(missed).sum(axis=1)
-        return total
+    def errors(weights: Floats) -> Floats:
+        missed = ratio(weights @ excess, weights.sum(axis=1, keepdims=True))
+        return np.stack([np.abs(missed).sum(axis=1), np.abs(missed - own).sum(axis=1)])
 
-    return error
+    return errors
 
 
 def reliability_table(predictions: pd.DataFrame, *, bins: int = N_BINS) -> pd.DataFrame:

@@ -16,14 +16,7 @@ from realdamage.core.policy import Policy, WorstSource
 from realdamage.data.bootstrap import DRAWS, percentile_interval, share_interval
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.figures import (
-    MIN_PHOTOS,
-    RATES,
-    Figure,
-    Flags,
-    ScoredPhotos,
-    measure,
-)
+from realdamage.evaluation.figures import MIN_PHOTOS, RATES, Figure, Flags, ScoredPhotos, measure
 
 SLICE_KEYS = (
     *("generator", "family", "kind", "damage", "mask_area"),
@@ -185,11 +178,7 @@ def _slice(
 
 
 def _others(
-    table: ScoredPhotos,
-    values: pd.DataFrame,
-    named: Mapping[str, str],
-    own: Flags,
-    other: Flags,
+    table: ScoredPhotos, values: pd.DataFrame, named: Mapping[str, str], own: Flags, other: Flags
 ) -> Flags:
     """The photos of the other class that a slice is compared with; see `slice_table`."""
     perturbation = values["perturbation"].to_numpy()

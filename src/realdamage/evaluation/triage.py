@@ -135,8 +135,7 @@ def _probabilities(
         return scores.map(lambda score: calibration.probability(score, prior), na_action="ignore")
     if prior is not None:
         raise UsageError(
-            "a prior needs the model, which knows its own fraud rate: give --model",
-            code="no_model",
+            "a prior needs the model, which knows its own fraud rate: give --model", code="no_model"
         )
     missing = photos["score"].notna() & photos["probability"].isna()
     if missing.any() or photos.empty:

@@ -154,10 +154,8 @@ def calibration_text(summary: CalibrationSummary) -> str:
 
 
 def format_costs(report: CostReport) -> str:
-    """What was counted, each way of deciding, and the thresholds of least cost."""
-    from realdamage.evaluation.economics import NEVER
-
-    return _render("costs", report=report, never=NEVER)
+    """What was counted, and each way of deciding."""
+    return _render("costs", report=report)
 
 
 def gate_text(summary: GateSummary) -> str:
