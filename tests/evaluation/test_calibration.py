@@ -16,7 +16,6 @@ from hypothesis.extra import numpy as hnp
 
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.quality import Gate
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
 from realdamage.evaluation.calibration import calibrate_model, choose_policy
@@ -279,20 +278,6 @@ def test_a_handful_of_photos_comes_with_warnings(
     [rate] = calibrate_model(model_file, manifest, Targets(fpr=0.01)).warnings
     assert "at least 100 photos" in rate
     assert calibrate_model(model_file, manifest, Targets(fpr=0.04)).warnings == ()
-
-
-def test_what_the_file_no_longer_holds_is_named(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
-    manifest = write_photos(of_products(59))
-    guaranteed = calibrate_model(model_file, manifest, Targets(alpha=0.05))
-    assert guaranteed.warnings == ()
-    onnx_bytes, metadata, _ = read_model_file(model_file)
-    gated = replace(guaranteed.policy, gate=Gate(min_side=64))
-    write_model_file(model_file, onnx_bytes, replace(metadata, policy=gated))
-    guarantee, gate = calibrate_model(model_file, manifest, Targets(fpr=0.02)).warnings
-    assert "alpha=0.05" in guarantee
-    assert "gate" in gate
 
 
 def test_a_guarantee_that_photos_cannot_give_is_refused_before_one_is_read(

@@ -264,21 +264,3 @@ def test_each_edit_meets_its_original_under_the_same_perturbation(edits: pd.Data
     found = photo_metrics(clean.assign(pair=""), n_boot=20)["pairs"]
     assert (found["n"], found["edit_higher"], found["median_difference"]) == (0, None, None)
     assert found["reason"]
-
-
-def test_the_interval_knows_that_edits_of_one_product_are_alike(predictions_of: Table) -> None:
-    found = []
-    for groups in (400, 20):
-        effect = np.repeat(np.random.default_rng(0).normal(0.5, 1, groups), 400 // groups)
-        table = predictions_of(
-            label=np.repeat(["real", "synthetic"], 400),
-            file_name=[f"{i}.jpg" for i in range(400)] + [f"{i}_edit.jpg" for i in range(400)],
-            pair=[""] * 400 + [f"{i}.jpg" for i in range(400)],
-            group=[f"g{i * groups // 400}" for i in range(400)] * 2,
-            score=np.concatenate([np.zeros(400), effect]),
-        )
-        found.append(photo_metrics(table, n_boot=200)["pairs"])
-    independent, alike = (pairs["high"] - pairs["low"] for pairs in found)
-    p = found[0]["edit_higher"]
-    assert independent == pytest.approx(2 * 1.96 * np.sqrt(p * (1 - p) / 400), rel=0.2)
-    assert alike > 3 * independent

@@ -148,17 +148,6 @@ def test_the_gate_stops_blurred_table_with_that_limit() -> None:
     assert error.value.code == "too_many_gated"
 
 
-def test_many_perturbations_of_one_group_are_one_witness() -> None:
-    table = photos(1200)
-    blurred = (table["label"] == "real") & (table["sharpness"] < 0.2)
-    table.loc[blurred & (np.random.default_rng(0).random(len(table)) < 0.1), "score"] = 2.0
-    assert derive_gate(table, POLICY, GateOptions()).gate.min_sharpness is not None
-    assert (
-        derive_gate(table.assign(group="one product"), POLICY, GateOptions()).gate.min_sharpness
-        is None
-    )
-
-
 def test_the_floor_can_be_given() -> None:
     table = photos(1200)
     weak = (

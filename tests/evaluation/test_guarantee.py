@@ -174,15 +174,6 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
     assert counts.between(22, 78).all()
 
 
-def test_unscored_and_perturbed_photos_do_not_count() -> None:
-    table = predictions_of(np.arange(61.0), np.zeros(5))
-    table.loc[60, "score"] = np.nan
-    table.loc[59, "perturbation"] = "jpeg_50"
-    policy, guarantee = guaranteed(table, Targets(alpha=0.05))
-    assert guarantee.accused is not None
-    assert (policy.t_synthetic, guarantee.accused.photos) == (np.nextafter(58, np.inf), 59)
-
-
 def test_a_refusal_says_how_many_photos_it_takes_and_what_these_allow() -> None:
     table = predictions_of(np.arange(110.0), np.arange(20.0))
     with pytest.raises(RealDamageError) as refusal:

@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from realdamage.data.manifest import Manifest, with_known_columns
-from realdamage.errors import ConfigError, RealDamageError
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import tpr_at_fpr
 from realdamage.evaluation.left_out import (
     COLUMNS,
@@ -110,14 +110,6 @@ def test_each_part_is_measured_against_all_real_photos_of_the_same_perturbation(
         assert (row["n_real"], row["n_synthetic"]) == (150, len(found))
 
 
-def test_what_was_not_left_out_does_not_count(manifest: Manifest) -> None:
-    predictions = predicted(manifest.table, gain=1.5)
-    table = left_out_table([fold("f", ("b",), predictions)], manifest)
-    assert table.loc[table["fold"] == "f", "left_out"].tolist() == ["all", "all", "b", "b"]
-    fewer = predictions[predictions["family"].isin(["", "b"])]
-    pd.testing.assert_frame_equal(table, left_out_table([fold("f", ("b",), fewer)], manifest))
-
-
 def test_mean_and_worst_are_over_the_folds_and_the_worst_is_named(manifest: Manifest) -> None:
     # "easy" has too few synthetic photos for a figure; it must not count as 0.
     folds = [
@@ -180,17 +172,6 @@ def test_where_real_photos_have_values_they_are_left_out_too(manifest: Manifest)
     clean = predictions[(predictions["perturbation"] == "") & (predictions["source"] == "shop1")]
     expected = roc_auc_score(clean["label"] == "synthetic", clean["score"])
     assert rows.loc["shop1", "auroc"] == pytest.approx(expected)
-
-
-def test_only_test_photos_are_scored_and_an_unknown_column_is_named(manifest: Manifest) -> None:
-    table = manifest.table.assign(
-        split=np.where(manifest.table["kind"] == "original", "train", "test")
-    )
-    split = replace(manifest, table=table)
-    assert set(photos_of_fold(split, "family", ["a"]).table["split"]) == {"test"}
-    with pytest.raises(ConfigError) as caught:
-        photos_of_fold(manifest, "familly", ["a"])
-    assert caught.value.code == "no_column"
 
 
 def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:

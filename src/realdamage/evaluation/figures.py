@@ -252,13 +252,10 @@ def photo_metrics(
 ) -> dict[str, Any]:
     """All figures of a predictions table, as metrics.json holds them; None where undefined.
 
-    - auroc, average_precision, balanced_accuracy, brier, ece: synthetic against all real photos.
-    - tpr_at_fpr_0.5, _1, _5: over really damaged photos; `…_all_real`: over all real ones.
-    - intervals: (low, high) of 95% for each of these. reasons: why a figure is None.
-    - pairs: each edit against its own original. localisation: see `localisation_metrics`.
-    - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind
-      against all real photos, all synthetic photos against each real kind.
-    - n, n_real, n_damaged, n_synthetic, n_groups, n_unscored.
+    True positive rates are over really damaged photos, with `_all_real` appended over all real
+    ones; the others compare with all real ones. per_generator: each generator's photos against all
+    real ones. per_kind: each synthetic kind against all real photos, all synthetic photos against
+    each real kind.
 
     threshold: a score fixed on other photos; a photo with that score counts as synthetic.
     Raises RealDamageError: a column is missing, a row has no label, several perturbations, or one

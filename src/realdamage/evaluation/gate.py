@@ -168,13 +168,11 @@ def quality_curve(
 ) -> QualityCurve:
     """The curve of one quality number over all perturbations, and the limit that it gives.
 
-    Photos are cut into at most 20 bins of `column` with at least `min_photos` of each class. To
-    keep apart what several degradations do, only clean photos count and those that a perturbation
-    made worse in this number alone. A bin is trusted when the share of positives found, fitted so
-    that it never falls with quality (isotonic regression, Barlow et al. 1972), reaches `tpr_floor`,
-    and the share of negatives accused is not above `allowed` with 95% confidence over all bins
-    (Clopper & Pearson 1934, one group counted once, Bonferroni). The limit is the lower end of the
-    lowest bin from which on all are trusted.
+    Only clean photos count and those that a perturbation made worse in this number alone. A bin is
+    trusted when the share of positives found, fitted so that it never falls with quality (isotonic
+    regression, Barlow et al. 1972), reaches `tpr_floor`, and the share of negatives accused is not
+    above `allowed` with 95% confidence over all bins (Clopper & Pearson 1934, one group counted
+    once, Bonferroni). The limit is the lower end of the lowest bin from which on all are trusted.
 
     photos: scored rows with bool columns `is_negative`, `is_positive`, `found` and `accused`.
     Raises RealDamageError: too few photos for two bins, or not even the best photos are trusted.

@@ -155,10 +155,9 @@ def with_guarantee(
 ) -> Policy:
     """The policy with guaranteed thresholds in place of the empirical ones.
 
-    alpha sets `t_synthetic` so that, with confidence 1 - delta over the draw of the photos, at most
-    a share alpha of photos with real damage (kind `damaged`) scores as high. beta sets `t_real` in
-    the same way for synthetic photos. It holds for photos drawn as these were (a group at random,
-    then one of its photos) and never trained on. Unscored and perturbed photos do not count.
+    alpha sets `t_synthetic` so that, with confidence 1 - delta, at most a share alpha of photos
+    with real damage scores as high; beta sets `t_real` in the same way for synthetic photos. It
+    holds for photos drawn as these were (a group at random, then one of its photos).
 
     split, manifest_sha256: which photos these are, for the record.
     least: the lowest `t_synthetic` allowed; a higher threshold keeps alpha.

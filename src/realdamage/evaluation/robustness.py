@@ -236,10 +236,7 @@ def score_suite(
 ) -> ScoredSuite:
     """Judges every photo; continues what `scoring.folder` holds of the same run.
 
-    Rows of perturbed photos have the size, digest and mask of what was judged; their `ms` starts at
-    the pixels. A photo that a perturbation makes too small leaves a row without score.
-
-    load: see `Suite`.
+    A photo that a perturbation makes too small leaves a row without score. load: see `Suite`.
     Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1;
     UsageError: unfinished parts of another evaluation; RealDamageError: a process died. What was
     scored is kept then.
@@ -308,11 +305,8 @@ def _code_version() -> str:
 
 
 def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
-    """All figures of one evaluation, as metrics.json holds them.
-
-    `photo_metrics` of the unperturbed photos, "slices" (`standard_slices`) and, after
-    perturbations, "robustness": the rows of `robustness_table`, each with its `title` and
-    `localisation`. Raises RealDamageError as these do.
+    """All figures of one evaluation, as metrics.json holds them: `photo_metrics`, "slices" and,
+    after perturbations, "robustness" with title and localisation. Raises RealDamageError.
     """
     calibration = metadata.calibration
     threshold = calibration.score_at(0.5, prior=0.5) if calibration else None

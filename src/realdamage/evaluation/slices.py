@@ -69,17 +69,15 @@ def slice_table(
 ) -> pd.DataFrame:
     """One row per combination of values of `by` (of `SLICE_KEYS`) among the scored photos.
 
-    Columns: those of `by`; n photos of the slice, from n_groups; n_real and n_synthetic: the photos
-    that auroc and tpr_at_fpr_1 compare; called_synthetic and called_real: outcomes of the slice's
-    own photos, over `called_of`: its real photos (false alarms) where it has any, else its
-    synthetic ones; `_low` and `_high`: 95% intervals; note: why a figure is NaN.
+    n photos from n_groups are in the slice; n_real and n_synthetic ones are compared by auroc and
+    tpr_at_fpr_1. called_synthetic, called_real: outcomes of the slice's real photos (false alarms)
+    where it has any, else of its synthetic ones (`called_of`). note: why a figure is NaN.
 
     The synthetic photos of a slice are compared with the real ones of the same source, condition
-    and perturbation, or of any source or condition where there are fewer than 5; generator, family
-    and mask area say nothing about real photos. For `damage`: with the really damaged photos of
-    that damage if there are at least 100, else with all really damaged ones. A slice of real photos
-    only is compared with all synthetic ones. Without "perturbation" in `by`, only unperturbed
-    photos count (or the only perturbation of the table).
+    and perturbation, or of any source or condition where there are fewer than 5. For `damage`: with
+    the really damaged photos of that damage if there are at least 100, else with all really damaged
+    ones. A slice of real photos only is compared with all synthetic ones. Without "perturbation" in
+    `by`, only unperturbed photos count (or the only perturbation of the table).
 
     Raises UsageError: an unknown key, or several perturbations without unperturbed photos;
     RealDamageError: as `ScoredPhotos`.
@@ -238,14 +236,11 @@ def robustness_table(
 ) -> pd.DataFrame:
     """What every perturbation costs: one row each, clean photos first; `ROBUSTNESS_COLUMNS`.
 
-    auroc_drop: AUROC of the same photos unperturbed minus that after the perturbation; above 0 when
-    it hurts. Both use the same draws, so its interval is narrower than the two curves suggest.
-    tpr_at_fpr_1: over the really damaged photos, or over all real ones when some perturbation has
-    fewer than 100 damaged ones (`note` says so).
-    false_alarms: share of the n_damaged really damaged photos called synthetic;
-    false_alarms_all_real: of all n_real real ones.
-    called_synthetic, called_real: shares of the synthetic photos. review: share of all photos.
-    NaN where undefined; `note` says why.
+    auroc_drop: AUROC of the same photos unperturbed minus that after the perturbation, with the
+    same draws. tpr_at_fpr_1: over the really damaged photos, or over all real ones when some
+    perturbation has fewer than 100 damaged ones. false_alarms: share of the really damaged photos
+    called synthetic; false_alarms_all_real: of all real ones. called_synthetic, called_real: of the
+    synthetic photos. review: of all photos. NaN where undefined; `note` says why.
 
     Raises RealDamageError: as `ScoredPhotos`, or no photo has a score.
     """
