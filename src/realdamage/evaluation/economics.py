@@ -141,6 +141,5 @@ def _figures(
 
     drawn = draws.figures(statistic, np.arange(len(fake)))
     ends = np.stack(percentile_interval(drawn[:, 1:]), axis=1).tolist()
-    values = dict(zip(_FIGURES, drawn[:, 0].tolist(), strict=True))
     intervals = {key: (low, high) for key, (low, high) in zip(_FIGURES, ends, strict=True)}
-    return CostFigures(name, **values, intervals=intervals)
+    return CostFigures(name, *drawn[:, 0].tolist(), intervals=intervals)

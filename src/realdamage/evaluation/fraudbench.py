@@ -127,7 +127,10 @@ def _row(called: pd.Series, scored: pd.DataFrame) -> dict[str, Any]:
         known = ~np.isnan(per_category)
         return ratio(np.where(known, per_category, 0.0).sum(axis=0), known.sum(axis=0))
 
-    values = (statistic(np.ones(len(cell))), *bootstrap_interval(statistic, group_ids(scored)))
+    values = (
+        statistic(np.ones(len(cell))),
+        *bootstrap_interval(statistic, group_ids(scored).to_numpy()),
+    )
     rows = np.stack(values, axis=1).tolist()
     plain = [[None if math.isnan(value) else value for value in row] for row in rows]
     return {

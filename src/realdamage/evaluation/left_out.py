@@ -155,7 +155,7 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
                 real = own & table.real
                 if real_have and part != ALL and (real & of_value).sum() >= MIN_PHOTOS:
                     real = real & of_value
-                keep = drawn if part == ALL else {}
+                keep: Drawn = drawn if part == ALL else {}
                 under = name or AS_IT_IS
                 row = _row(table, of_value & table.synthetic, real, keep, (fold.name, under))
                 found = localised.get((part, under), {})
