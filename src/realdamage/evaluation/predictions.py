@@ -77,13 +77,13 @@ def score_manifest(
     rows: list[Row] = []
     localisation: list[PatchEvidence] = []
     for index in progress(range(len(manifest)), len(manifest), "photos"):
-        row, evidence = judge(detector, manifest, index, *read(detector, manifest, index))
+        row, evidence = judge(detector, manifest, index, *read_with_mask(detector, manifest, index))
         rows.append(row)
         localisation += evidence
     return predictions_table(rows), localisation
 
 
-def read(
+def read_with_mask(
     detector: PhotoDetector, manifest: Manifest, index: int
 ) -> tuple[Photo, npt.NDArray[np.bool_] | None, float]:
     """The photo at position `index`, the mask of a synthetic one, and the seconds that decoding

@@ -40,7 +40,7 @@ from realdamage.evaluation.predictions import (
     clean,
     judge,
     predictions_table,
-    read,
+    read_with_mask,
     unscored_row,
 )
 from realdamage.evaluation.slices import CLEAN, json_records, robustness_table, standard_slices
@@ -173,7 +173,7 @@ class Suite:
         """Row and heat map of one photo, unchanged and after each perturbation."""
         manifest = self.manifest
         try:
-            photo, mask, seconds = read(detector, manifest, index)
+            photo, mask, seconds = read_with_mask(detector, manifest, index)
             unchanged = judge(detector, manifest, index, photo, mask, seconds)
         except PhotoError:
             if self.on_error == "raise":
