@@ -436,7 +436,7 @@ def test_calibrate_writes_thresholds_into_the_model(
     assert found.policy.guarantee is None
     assert f"{found.policy.t_synthetic:+.3f}" in rates.out
 
-    options = ("--alpha", "0.12", "--beta", "0.2", "--delta", "0.04", "--calibration", "auto")
+    options = ("--alpha", "0.12", "--beta", "0.2", "--delta", "0.04")
     assert type_in(*command, *options).code == 0
     policy = read_model_file(uncalibrated)[1].policy
     assert policy is not None
