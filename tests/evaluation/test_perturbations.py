@@ -188,10 +188,10 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
 @pytest.mark.parametrize(
     ("step", "where"),
     [
-        ({"step": "jpg", "quality": 30}, r"steps\[0\].*did you mean jpeg"),
+        ({"step": "jpg", "quality": 30}, r"steps\[0\].*Did you mean 'jpeg'"),
         ({"quality": 30}, r"steps\[0\]"),
         ("blur", r"steps\[0\]=blur"),
-        ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*did you mean quality"),
+        ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*Did you mean 'quality'"),
         ({"step": "jpeg"}, r"steps\[0\]\.quality"),
         ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: .*1\.\.100"),
         ({"step": "jpeg", "quality": 70.5}, r"quality=70\.5"),

@@ -313,7 +313,7 @@ def _perturbation(name: str, entry: Any) -> Perturbation:
 def _step(where: str, values: Any) -> Any:
     given = dict(values) if isinstance(values, Mapping) else {}
     kind = str(given.pop("step", values))
-    if kind not in STEPS:
+    if kind not in STEPS or not isinstance(values, Mapping):
         raise ConfigError(
             f"{where}={values}: write {{step: NAME, parameter: value, …}} with a NAME of "
             f"{', '.join(STEPS)}.{did_you_mean(kind, STEPS)}"
