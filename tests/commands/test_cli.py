@@ -398,6 +398,14 @@ def test_calibrate_writes_thresholds_into_the_model(
     assert found.policy.guarantee is None
     assert f"{found.policy.t_synthetic:+.3f}" in rates.out
 
+    options = ("--alpha", "0.12", "--beta", "0.2", "--delta", "0.04")
+    assert type_in(*command, *options).code == 0
+    policy = read_model_file(uncalibrated)[1].policy
+    assert policy is not None
+    assert policy.guarantee is not None
+    found_shares = (policy.guarantee.alpha, policy.guarantee.beta, policy.guarantee.delta)
+    assert found_shares == (0.12, 0.2, 0.04)
+
     before = uncalibrated.read_bytes()
     too_much = type_in(*command, "--alpha", "0.05")
     assert too_much.code == 3

@@ -25,32 +25,20 @@ T_REAL, T_SYNTHETIC = 0.0, 2.0
 
 def judged(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
     outcome = np.select([score >= T_SYNTHETIC, score <= T_REAL], ["synthetic", "real"], "review")
-    probability = 1 / (1 + np.exp(1 - score))
-    reasons = np.where(outcome == "review", "between_thresholds", "")
-    return table.assign(score=score, probability=probability, outcome=outcome, reasons=reasons)
-
-
-def photos(n: int = 120) -> pd.DataFrame:
-    """n each of really damaged photos, other real ones, and edits of the damaged ones;
-
-    three to a group.
-    """
-    table = pd.DataFrame(
-        {column: [""] * 3 * n for column in (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)}
-    )
-    table["file_name"] = [
-        f"{kind}{i}.jpg" for kind in ("damaged", "original", "edit") for i in range(n)
-    ]
-    table["kind"] = np.repeat(["damaged", "original", "ai_region"], n)
-    table["label"] = np.repeat(["real", "real", "synthetic"], n)
-    table["group"] = [f"g{i}" for i in range(n)] * 3
-    table["pair"] = [""] * 2 * n + [f"damaged{i}.jpg" for i in range(n)]
-    return table
+    return table.assign(score=score, probability=1 / (1 + np.exp(1 - score)), outcome=outcome)
 
 
 def model(strength: float, seed: int = 0, n: int = 120) -> pd.DataFrame:
-    """A model whose scores of edits lie `strength` above those of real photos."""
-    table = photos(n)
+    """A model whose scores of edits lie `strength` above those of real photos: n each of really
+    damaged photos, other real ones, and edits of the damaged ones; three to a group."""
+    kind = np.repeat(["damaged", "original", "ai_region"], n)
+    names = [f"{sort}{i}.jpg" for sort in ("damaged", "original", "edit") for i in range(n)]
+    empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
+    table = pd.DataFrame({**empty, "file_name": names, "kind": kind}).assign(
+        label=np.repeat(["real", "real", "synthetic"], n),
+        group=[f"g{i}" for i in range(n)] * 3,
+        pair=[""] * 2 * n + names[:n],
+    )
     noise = np.random.default_rng(seed).normal(0, 1, len(table))
     return judged(table, noise + strength * (table["label"] == "synthetic").to_numpy())
 
@@ -71,7 +59,6 @@ def test_a_model_does_not_differ_from_itself() -> None:
     for row in found.figures:
         assert (row.difference, row.low, row.high) == (0.0, 0.0, 0.0)
         assert row.standing == "no clear difference"
-    assert found.flips == ()
 
 
 def test_the_figures_are_those_of_the_libraries() -> None:
@@ -109,17 +96,9 @@ def test_a_much_better_model_is_recognised_and_the_other_way_round_a_worse_one()
     assert "false_alarms" not in worse
 
 
-def test_pairing_tells_apart_what_two_intervals_could_not() -> None:
-    """A small shift of every edit:
-
-    within each model's own interval, but the same way for nearly all photos.
-    """
-    a = model(1.0)
-    b = judged(a, a["score"].to_numpy() + 0.1 * (a["label"] == "synthetic").to_numpy())
-    row = by_name(compare_models(a, b))["auroc"]
-    assert row.standing == "better"
-    # A single model's interval is 0.1 wide.
-    assert row.high - row.low < 0.02  # type: ignore[operator]
+def test_too_few_groups_give_a_difference_without_a_verdict() -> None:
+    auroc = by_name(compare_models(model(0.0, n=10), model(4.0, n=10)))["auroc"]
+    assert (auroc.low, auroc.standing) == (None, "no clear difference")
 
 
 def test_only_the_same_photos_under_the_same_perturbation_are_compared() -> None:
@@ -137,22 +116,6 @@ def test_only_the_same_photos_under_the_same_perturbation_are_compared() -> None
     assert all(row.difference == 0 for row in found.perturbed["jpeg_50"])
 
 
-def test_flips_name_the_photos_and_who_was_right() -> None:
-    a = model(1.0)
-    score = a["score"].to_numpy().copy()
-    score[:] = np.where(a["label"] == "synthetic", 3.0, -3.0)
-    before, after = judged(a, score), score.copy()
-    after[0], after[240], after[241] = 3.0, -3.0, 1.0  # accused, missed, and one for review
-    flips = compare_models(before, judged(a, after)).flips
-    assert [(flip.file_name, flip.a_outcome, flip.b_outcome, flip.gain) for flip in flips] == [
-        ("damaged0.jpg", "real", "synthetic", False),
-        ("edit0.jpg", "synthetic", "real", False),
-        ("edit1.jpg", "synthetic", "review", False),
-    ]
-    found = compare_models(judged(a, after), before)
-    assert all(flip.gain for flip in found.flips)
-
-
 def test_what_the_photos_cannot_carry_is_left_out_with_the_reason() -> None:
     a, b = model(1.0, n=30), model(1.5, n=30)
     b = b.assign(reasons="not_calibrated", outcome="review", probability=np.nan)
@@ -160,16 +123,9 @@ def test_what_the_photos_cannot_carry_is_left_out_with_the_reason() -> None:
     assert found["auroc"].standing != "not measured"
     assert "30 really damaged photos" in found["tpr_at_fpr_1"].reason
     assert found["false_alarms"].reason.startswith("B: the model has no thresholds")
-    assert found["brier"].reason.startswith("B: no photo has a probability")
+    assert found["brier"].reason.startswith("B: 90 of 90 photos lack a probability")
     assert found["pairs"].standing == "not measured"
     assert (found["pairs"].a, found["pairs"].low) == (None, None)
-
-
-def test_too_few_groups_give_a_difference_without_a_verdict() -> None:
-    found = by_name(compare_models(model(0.0, n=10), model(4.0, n=10)))
-    assert found["auroc"].difference > 0.2  # type: ignore[operator]
-    assert (found["auroc"].low, found["auroc"].standing) == (None, "no clear difference")
-    assert "10 groups of photos" in found["auroc"].sentence
 
 
 @pytest.mark.parametrize(
@@ -205,7 +161,6 @@ def test_the_command_writes_json_and_fails_where_b_is_worse(tmp_path: Path) -> N
     assert values["a"] == folders[0]
     assert [row["figure"] for row in values["figures"]] == list(FIGURES)
     assert values["figures"][0]["sentence"] == "B is worse at 95%"
-    assert not values["flips"][0]["gain"]
     (tmp_path / "empty").mkdir()
     for path in ("nowhere", "empty"):
         assert main(["compare", str(tmp_path / path), folders[0]]) == 2

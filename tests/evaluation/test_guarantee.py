@@ -112,12 +112,6 @@ def test_the_threshold_is_where_a_walk_over_all_scores_stops(
         assert threshold_allowing(scores, allowed) == stop
 
 
-def test_thresholds_of_many_draws_at_once() -> None:
-    scores = np.random.default_rng(0).normal(size=(4, 30))
-    found = threshold_allowing(scores, 2)
-    assert ((scores >= found[:, None]).sum(axis=1) == 2).all()
-
-
 def test_a_known_set_gives_a_known_guarantee() -> None:
     table = predictions_of(np.arange(93.0), np.arange(50.0, 250.0))
     policy, guarantee = guaranteed(table, Targets(alpha=0.05))
@@ -178,15 +172,6 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
     # Every photo of a group of three is drawn about every third time.
     counts = pd.concat(draws).value_counts().reindex(table["file_name"][:90])
     assert counts.between(22, 78).all()
-
-
-def test_unscored_and_perturbed_photos_do_not_count() -> None:
-    table = predictions_of(np.arange(61.0), np.zeros(5))
-    table.loc[60, "score"] = np.nan
-    table.loc[59, "perturbation"] = "jpeg_50"
-    policy, guarantee = guaranteed(table, Targets(alpha=0.05))
-    assert guarantee.accused is not None
-    assert (policy.t_synthetic, guarantee.accused.photos) == (np.nextafter(58, np.inf), 59)
 
 
 def test_a_refusal_says_how_many_photos_it_takes_and_what_these_allow() -> None:

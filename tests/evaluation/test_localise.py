@@ -64,14 +64,6 @@ def test_f1_and_iou_are_taken_at_the_shipped_threshold_which_is_called() -> None
     assert (found["baseline_f1"], found["baseline_iou"]) == (pytest.approx(2 / 3), 0.5)
 
 
-def test_the_mask_area_is_the_mean_over_photos_whatever_their_size() -> None:
-    small = PatchEvidence("a.jpg", np.zeros((1, 2), dtype=np.float32), np.array([[True, True]]))
-    large = PatchEvidence("b.jpg", np.zeros((4, 4), dtype=np.float32), np.zeros((4, 4), dtype=bool))
-    found = localisation_metrics([small, large], n_boot=2)
-    assert found["mask_area"] == 0.5
-    assert found["prevalence"] == pytest.approx(2 / 18)
-
-
 def test_the_intervals_hold_the_figures_and_narrow_with_more_photos() -> None:
     few, many = (localisation_metrics(photos_of(n), n_boot=100) for n in (40, 640))
     for found in (few, many):
@@ -81,17 +73,6 @@ def test_the_intervals_hold_the_figures_and_narrow_with_more_photos() -> None:
         widths = [np.diff(found["intervals"][key])[0] for found in (few, many)]
         # Sixteen times the photos: a quarter of the width.
         assert widths[1] / widths[0] == pytest.approx(0.25, abs=0.12)
-
-
-def test_photos_of_one_group_are_drawn_together() -> None:
-    evidence = photos_of(60)
-    together = predictions_for(evidence, group=[f"g{index // 20}" for index in range(60)])
-    apart = predictions_for(evidence, group="")
-    ends = [
-        localisation_metrics(evidence, table, n_boot=100)["intervals"]["f1"]
-        for table in (together, apart, None)
-    ]
-    assert ends[1] == ends[2] != ends[0]
 
 
 def test_the_draws_agree_with_figures_of_the_drawn_photos_themselves() -> None:

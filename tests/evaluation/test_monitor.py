@@ -13,15 +13,8 @@ from scipy.stats import ks_2samp
 
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Bound, Calibration, Guarantee, Policy
-from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.monitor import (
-    MonitorReport,
-    Reference,
-    holm,
-    monitor,
-    photos_needed,
-    visible_shift,
-)
+from realdamage.errors import RealDamageError
+from realdamage.evaluation.monitor import MonitorReport, Reference, holm, monitor, visible_shift
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
 
 GRAPH = "ab" * 32
@@ -73,19 +66,6 @@ def test_without_a_shift_at_most_one_draw_in_twenty_alarms(synthetic: float, n: 
     assert sum(found) <= 2  # 5% of 30
 
 
-def test_without_a_shift_a_test_without_effect_size_alarms_no_more_often() -> None:
-    """The level holds by itself, without the least effect to lean on."""
-    found = [
-        monitor(
-            draw(300, 2 * i + 2, synthetic=0.1),
-            draw(400, 2 * i + 1, labels=True),
-            least_effect=1e-9,
-        ).alarm
-        for i in range(40)
-    ]
-    assert sum(found) <= 2
-
-
 def test_chat_app_photos_are_a_shift() -> None:
     found = [monitor(draw(300, i, synthetic=0.02, chat=0.5), REFERENCE) for i in range(1, 11)]
     assert all(report.alarm for report in found)
@@ -99,31 +79,12 @@ def test_a_huge_log_does_not_alarm_over_a_trifle() -> None:
     assert max(shift.effect for shift in report.shifts) < 0.1
 
 
-def test_the_share_of_synthetic_photos_is_estimated_and_can_be_fixed() -> None:
-    log = draw(2000, 1, synthetic=0.1)
-    found = monitor(log, REFERENCE)
+def test_the_share_of_synthetic_photos_is_estimated() -> None:
+    found = monitor(draw(2000, 1, synthetic=0.1), REFERENCE)
     assert found.prior == pytest.approx(0.1, abs=0.09)
     assert not found.alarm
-    fixed = monitor(log, REFERENCE, prior=0.6)
-    assert (fixed.prior, fixed.alarm) == (0.6, True)
-    assert "score" in alarms(fixed)
-    for end in (0.0, 1.0):
-        own = monitor(draw(1000, 3, synthetic=end), REFERENCE, prior=end)
-        assert (own.prior, own.alarm) == (end, False)
-
-
-def test_a_reference_without_labels_is_compared_as_it_is() -> None:
-    assert not monitor(draw(500, 1), REFERENCE.assign(label="")).alarm
-    assert "score" in alarms(monitor(draw(500, 1, synthetic=0.02), REFERENCE.assign(label="")))
-
-
-def test_only_clean_rows_of_the_reference_count() -> None:
-    perturbed = draw(600, 5, labels=True, chat=1.0).assign(
-        perturbation="chat", file_name=REFERENCE["file_name"]
-    )
-    both = pd.concat([REFERENCE, perturbed], ignore_index=True)
-    log = draw(500, 1)
-    assert monitor(log, both) == monitor(log, REFERENCE)
+    real = REFERENCE[REFERENCE["label"] == "real"]
+    assert "score" in alarms(monitor(draw(1000, 3), real))  # no mixture of one class looks like it
 
 
 def test_a_photo_that_was_judged_twice_counts_once() -> None:
@@ -136,28 +97,18 @@ def test_a_photo_that_was_judged_twice_counts_once() -> None:
 
 
 def test_photos_of_one_product_are_one_witness() -> None:
-    """12 photos of each of 100 products are no draw of 1,200."""
-
-    def products(seed: int) -> pd.DataFrame:
-        table = draw(100, seed, labels=True)
-        copies = [
-            table.assign(file_name=table["file_name"] + f"/{i}", group=table["file_name"])
-            for i in range(12)
-        ]
-        return pd.concat(copies, ignore_index=True)
-
-    found = [monitor(draw(600, 100 + i), products(i), least_effect=1e-9) for i in range(12)]
-    assert sum(report.alarm for report in found) <= 1
-    assert (
-        sum(
-            monitor(draw(600, 100 + i), products(i).assign(group=""), least_effect=1e-9).alarm
-            for i in range(12)
-        )
-        > 4
+    copies = [
+        REFERENCE.head(100).assign(file_name=[f"{i}/{j}" for j in range(100)]) for i in (1, 2)
+    ]
+    both = pd.concat(copies, ignore_index=True)
+    alone, together = (
+        Reference(both),
+        Reference(both.assign(group=[f"g{i}" for i in range(100)] * 2)),
     )
+    assert alone.worth(0.5) == pytest.approx(2 * together.worth(0.5))
 
 
-def test_too_few_photos_say_how_many_it_takes() -> None:
+def test_too_few_photos_are_refused_and_few_see_only_large_shifts() -> None:
     real = REFERENCE[REFERENCE["label"] == "real"].head(14)
     one_class = pd.concat([REFERENCE[REFERENCE["label"] == "synthetic"], real])
     for log, reference, count in (
@@ -168,17 +119,8 @@ def test_too_few_photos_say_how_many_it_takes() -> None:
         with pytest.raises(RealDamageError, match=count) as error:
             monitor(log, reference)
         assert error.value.code == "too_few_photos"
-    few = monitor(draw(80, 1), REFERENCE)
-    assert few.needed is not None
-    assert few.visible > 0.2
-    assert monitor(draw(few.needed, 1), REFERENCE).visible == pytest.approx(0.1, abs=1e-3)
-    assert monitor(draw(500, 1), REFERENCE.head(100)).needed is None
-
-
-def test_the_photos_needed_are_those_that_make_the_shift_visible() -> None:
-    n = photos_needed(0.1, 800, 9, 0.05)
-    assert n is not None
-    assert visible_shift(n, 800, 9, 0.05) <= 0.1 < visible_shift(n - 1, 800, 9, 0.05)
+    assert monitor(draw(80, 1), REFERENCE).visible > 0.2
+    assert visible_shift(1e9, 800, 9, 0.05) < visible_shift(100, 800, 9, 0.05)
 
 
 def test_what_one_side_lacks_is_left_out_and_named() -> None:
@@ -208,14 +150,6 @@ def test_the_distance_is_scipys_where_no_mixture_is_asked_for() -> None:
     assert (same.effect, same.p) == (0.0, 1.0)
 
 
-def test_shares_by_hand() -> None:
-    here = pd.Series(["a"] * 60 + ["b"] * 40)
-    before = REFERENCE.head(100).assign(label="", outcome=["a"] * 40 + ["b"] * 60)
-    shift = Reference(before).shares("outcome", here, lambda table: table["outcome"])
-    assert shift.effect == pytest.approx(0.2)
-    assert (shift.here, shift.before) == ("a 60.0%", "a 40.0%")
-
-
 def test_holm_by_hand() -> None:
     assert holm(np.array([0.04, 0.01, 0.03])) == pytest.approx([0.06, 0.03, 0.06])
     assert holm(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
@@ -231,12 +165,6 @@ def test_a_second_network_is_refused(model_file: Path) -> None:
         with pytest.raises(RealDamageError) as error:
             monitor(other, REFERENCE, model)
         assert error.value.code == "other_network"
-
-
-@pytest.mark.parametrize(("name", "value"), [("prior", 1.5), ("level", 0.0), ("least_effect", 1.0)])
-def test_numbers_out_of_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"{name}={value}"):
-        monitor(draw(100, 1), REFERENCE, **{name: value})  # type: ignore[arg-type]
 
 
 def test_the_report_carries_the_model_s_guarantee(model_file: Path) -> None:

@@ -15,7 +15,6 @@ from realdamage.data.degradations import Jpeg
 from realdamage.errors import ConfigError
 from realdamage.evaluation.perturbations import (
     MAX_SHOWN,
-    STEPS,
     DoubleJpeg,
     Perturbation,
     Pixels,
@@ -70,12 +69,6 @@ def test_the_mask_stays_on_what_it_marks(name: str) -> None:
     assert green.sum() == pytest.approx(found.mask.sum(), rel=0.1)
 
 
-def test_a_photo_without_mask_keeps_none() -> None:
-    photo = marked()._replace(mask=None)
-    for name in ("small_50", "crop_80", "screenshot", "recapture", "jpeg_50"):
-        assert STANDARD[name](photo, seed=0, key="a").mask is None
-
-
 def test_what_is_drawn_depends_on_seed_name_and_pair_alone() -> None:
     photo = marked()
     for name in ("crop_50", "noise_3", "double_jpeg_70_90", "screenshot", "recapture"):
@@ -122,19 +115,6 @@ def test_harder_compression_and_smaller_scales_lose_more(photo_factory: PhotoFac
         assert len(set(found)) == len(found)
 
 
-def test_sizes_are_relative_to_the_photo() -> None:
-    expected = {
-        "jpeg_50": (240, 320),
-        "back_50": (240, 320),
-        "small_25": (60, 80),
-        "crop_80": (192, 256),
-        "upscaled": (360, 480),
-        "chat_twice": (135, 180),
-    }
-    for name, size in expected.items():
-        assert STANDARD[name](marked(), seed=0, key="a").rgb.shape[:2] == size
-
-
 def test_the_first_save_of_a_double_jpeg_lies_off_the_grid(photo_factory: PhotoFactory) -> None:
     rgb = photo_factory(160, 200, 1)
 
@@ -161,22 +141,6 @@ def test_a_screenshot_has_bars_that_the_mask_leaves_out() -> None:
     bar = found.rgb[:26].astype(int)
     assert np.median(bar) < 10 or np.median(bar) > 240
     assert (np.abs(bar - np.median(bar)) > 100).any(axis=-1).sum() > 20  # clock and battery
-
-
-def test_moire_is_coloured_and_goes_with_its_depth() -> None:
-    plain_photo = Pixels(np.full((240, 320, 3), 180, dtype=np.uint8), None)
-
-    def seen(moire: float) -> npt.NDArray[np.float64]:
-        rgb = Recapture(moire=moire, noise=0, quality=95)(plain_photo, np.random.default_rng(5)).rgb
-        return rgb[60:-60, 80:-80].astype(np.float64)
-
-    without, light, strong = (seen(moire) for moire in (0.0, 0.1, 0.3))
-    depths = [pixels.std(axis=(0, 1)) for pixels in (without, light, strong)]  # of each colour
-    assert depths[0].max() < 3
-    assert (2 * depths[0] < depths[1]).all()
-    assert (2 * depths[1] < depths[2]).all()
-    # Were it grey, red minus green would be flat.
-    assert (strong[..., 0] - strong[..., 1]).std() > 0.5 * depths[2].mean()
 
 
 def test_a_recapture_shows_what_the_photo_showed() -> None:
@@ -207,19 +171,6 @@ def test_every_suite_composes_and_builds(name: str) -> None:
     assert len({each.title for each in built.values()}) == len(built)
 
 
-def test_a_name_means_the_same_in_every_suite() -> None:
-    for name in SUITES:
-        assert {key: STANDARD[key] for key in suite(name)} == suite(name)
-    assert len(suite("twelve")) == 12
-    assert len(suite("chat")) == 5
-
-
-def test_the_standard_suite_holds_what_the_design_asks_for() -> None:
-    used = {type(step) for each in STANDARD.values() for step in each.steps}
-    assert used == set(STEPS.values())
-    assert {f"jpeg_{quality}" for quality in (95, 85, 70, 50, 30)} < set(STANDARD)
-
-
 def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
     mine = "{title: Mine, steps: [{step: blur, sigma: 3}, {step: jpeg, quality: 40}]}"
     built = suite(
@@ -237,10 +188,10 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
 @pytest.mark.parametrize(
     ("step", "where"),
     [
-        ({"step": "jpg", "quality": 30}, r"steps\[0\].*did you mean jpeg"),
+        ({"step": "jpg", "quality": 30}, r"steps\[0\].*Did you mean 'jpeg'"),
         ({"quality": 30}, r"steps\[0\]"),
         ("blur", r"steps\[0\]=blur"),
-        ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*did you mean quality"),
+        ({"step": "jpeg", "qualty": 30}, r"steps\[0\]\.qualty.*Did you mean 'quality'"),
         ({"step": "jpeg"}, r"steps\[0\]\.quality"),
         ({"step": "jpeg", "quality": 0}, r"steps\[0\]\.quality=0: .*1\.\.100"),
         ({"step": "jpeg", "quality": 70.5}, r"quality=70\.5"),
@@ -263,15 +214,3 @@ def test_a_perturbation_has_a_plain_name_that_no_table_uses(name: str) -> None:
     entry = {"title": "x", "steps": [{"step": "blur", "sigma": 1}]}
     with pytest.raises(ConfigError, match="name"):
         suite_from_config({"perturbations": {name: entry}})
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        *({"title": "x", "steps": []}, {"title": "x"}, {"steps": "blur"}, "blur"),
-        {"titel": "x", "steps": []},
-    ],
-)
-def test_an_entry_of_another_form_is_refused(entry: Any) -> None:
-    with pytest.raises(ConfigError, match=r"robustness\.perturbations\.mine"):
-        suite_from_config({"perturbations": {"mine": entry}})

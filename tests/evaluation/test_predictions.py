@@ -19,14 +19,12 @@ from PIL import Image
 
 from realdamage.core.detector import Detector
 from realdamage.data.manifest import Manifest, patch_share
-from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError, UsageError
+from realdamage.errors import ConfigError, ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
     PREDICTION_COLUMNS,
-    check_against_manifest,
     check_format,
     clean,
-    group_ids,
     predictions_table,
     read_log,
     read_predictions,
@@ -92,17 +90,6 @@ def test_a_manifest_is_scored_in_its_order(model_file: Path, write_photos: Write
     assert [photo.file_name for photo in localisation] == ["b.png"]
 
 
-def test_what_is_scored_is_what_the_detector_says(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
-    detector = Detector.load(model_file)
-    manifest = write_photos(ROWS)
-    predictions, localisation = score_manifest(detector, manifest)
-    verdict = detector.predict((manifest.root / "b.png").read_bytes())
-    assert predictions["score"][1] == verdict.score
-    np.testing.assert_array_equal(localisation[0].heat, verdict.heatmap)
-
-
 def test_localisation_compares_heat_and_mask_patch_by_patch(
     model_file: Path, write_photos: WritePhotos
 ) -> None:
@@ -114,20 +101,6 @@ def test_localisation_compares_heat_and_mask_patch_by_patch(
     assert photo.heat[:, 3:].max() < 0.01
 
 
-def test_a_photo_above_max_side_is_compared_at_the_size_it_was_judged_at(
-    model_file: Path, write_photos: WritePhotos, tmp_path: Path
-) -> None:
-    manifest = write_photos(ROWS[:2])
-    painted = np.zeros((300, 512), dtype=np.uint8)
-    painted[:, :256] = 255
-    Image.fromarray(np.dstack([painted, 0 * painted, 0 * painted])).save(manifest.root / "b.png")
-    Image.fromarray(painted).save(manifest.root / "b_m.png")
-    _, [photo] = score_manifest(Detector.load(model_file), manifest)
-    assert photo.heat.shape == photo.painted.shape == (10, 16)
-    assert photo.painted[:, :8].all()
-    assert not photo.painted[:, 8:].any()
-
-
 def test_a_mask_of_another_size_names_both_sizes(
     model_file: Path, write_photos: WritePhotos
 ) -> None:
@@ -137,24 +110,12 @@ def test_a_mask_of_another_size_names_both_sizes(
         score_manifest(Detector.load(model_file), manifest)
 
 
-def test_an_unreadable_photo_stops(model_file: Path, write_photos: WritePhotos) -> None:
-    manifest = write_photos(ROWS)
-    (manifest.root / "b.png").write_bytes(b"not a picture")
-    with pytest.raises(PhotoError, match=r"b\.png"):
-        score_manifest(Detector.load(model_file), manifest)
-
-
 @settings(max_examples=50, deadline=None)
-@given(
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.sampled_from([4, 8]),
-    st.randoms(use_true_random=False),
-)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([4, 8]), st.integers(0, 2**32 - 1))
 def test_patch_share_is_the_mean_of_each_patch(
-    height: int, width: int, patch: int, random: object
+    height: int, width: int, patch: int, seed: int
 ) -> None:
-    mask = np.random.default_rng(random.randrange(2**32)).random((height, width)) < 0.4  # type: ignore[attr-defined]
+    mask = np.random.default_rng(seed).random((height, width)) < 0.4
     share = patch_share(mask, (height, width), patch)
     assert share.shape == (-(-height // patch), -(-width // patch))
     for row, column in np.ndindex(share.shape):
@@ -209,7 +170,6 @@ def test_odd_names_come_back_and_are_those_of_the_manifest(
     path = tmp_path / "predictions.csv"
     write_predictions(path, predictions)
     read = read_predictions(path)
-    check_against_manifest(read, manifest)
     for column in ("file_name", "group", "source"):
         assert read[column].tolist() == predictions[column].tolist()
     assert read["score"].tolist() == predictions["score"].tolist()
@@ -243,16 +203,13 @@ def test_parquet_without_its_package_says_what_to_install(
         write_predictions(tmp_path / "p.parquet", predictions)
     assert error.value.code == "no_parquet"
     assert not (tmp_path / "p.parquet").exists()
-    with pytest.raises(ConfigError) as config:
+    with pytest.raises(RealDamageError) as error:
         check_format("parquet")
-    assert config.value.code == "no_parquet"
+    assert error.value.code == "no_parquet"
     check_format("csv")
-
-
-def test_a_format_that_cannot_be_written_is_refused_by_its_key() -> None:
-    for name in ("xlsx", "CSV", ""):
-        with pytest.raises(ConfigError, match=f"format={name}"):
-            check_format(name)
+    with pytest.raises(ConfigError) as config:
+        check_format("xlsx")
+    assert config.value.code == "unknown_format"
 
 
 @pytest.mark.parametrize(
@@ -290,15 +247,6 @@ def test_a_wrong_value_in_the_file_is_named(
     assert error.value.code == "wrong_value"
 
 
-def test_a_file_of_an_older_version_gets_the_further_columns(
-    predictions: pd.DataFrame, tmp_path: Path
-) -> None:
-    predictions[list(PREDICTION_COLUMNS)].to_csv(tmp_path / "old.csv", index=False)
-    read = read_predictions(tmp_path / "old.csv")
-    assert read[["mask_area", "fine_detail"]].isna().all(axis=None)
-    assert read["family"].tolist() == [""] * len(read)
-
-
 def test_a_photo_may_stand_there_once_for_each_perturbation(
     predictions: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -311,29 +259,6 @@ def test_a_photo_may_stand_there_once_for_each_perturbation(
     with pytest.raises(RealDamageError, match=r"a\.png") as error:
         write_predictions(tmp_path / "twice.csv", pd.concat([predictions, predictions]))
     assert error.value.code == "repeated_photo"
-
-
-def test_a_photo_without_a_group_is_its_own(predictions: pd.DataFrame) -> None:
-    assert group_ids(predictions.assign(group=["shoe", "", ""])).tolist() == [
-        "shoe",
-        "b.png",
-        "c.png",
-    ]
-
-
-def test_predictions_of_another_manifest_are_refused(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
-    manifest = write_photos(ROWS)
-    predictions, _ = score_manifest(Detector.load(model_file), manifest)
-    check_against_manifest(predictions, manifest)
-    for other, code in (
-        (predictions.replace({"file_name": {"b.png": "d.png"}}), "unknown_photo"),
-        (predictions.assign(label="synthetic"), "other_label"),
-    ):
-        with pytest.raises(RealDamageError) as error:
-            check_against_manifest(other, manifest)
-        assert error.value.code == code
 
 
 VERDICT = {

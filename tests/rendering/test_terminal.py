@@ -11,14 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realdamage.core.policy import Policy
 from realdamage.evaluation.compare import compare_models
-from realdamage.evaluation.economics import (
-    Costs,
-    choose_thresholds,
-    cost_by_fraud_rate,
-    cost_sample,
-)
+from realdamage.evaluation.economics import Costs, cost_report
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.slices import json_records, robustness_table
 from realdamage.evaluation.triage import triage_order
@@ -85,18 +79,13 @@ def words_of(a: float | None, b: float | None, difference: float | None) -> list
 
 
 def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> None:
-    policy = Policy(2.0, -2.0, 0.03, 0.1, "damaged", {"damaged": 100, "synthetic": 100})
-    sample = cost_sample(judged)
-    choice = choose_thresholds(sample, Costs(0.02, 60.0, 4.0, 150.0), policy=policy)
-    by_rate = cost_by_fraud_rate(sample, choice, policy=policy)
-    text = terminal.format_costs(choice, by_rate)
-    for way in (*choice.others, choice.figures):
+    report = cost_report(judged, Costs(0.02, 60.0, 4.0, 150.0))
+    text = terminal.format_costs(report)
+    for way in report.ways:
         assert f"{way.cost:.4g}" in row(text, way.name)
-    assert f"{by_rate['chosen'].iloc[0]:.4g}" in text
     queue = triage_order(judged)
-    text = terminal.queue_text(queue, None, "no labels")
+    text = terminal.queue_text(queue)
     assert text.startswith(f"{len(queue.claims)} claims with {len(queue.photos)} photos")
-    assert "no labels" in text
     first = queue.claims.iloc[0]
     assert row(text, f"   1  {first['claim_id']}")[1] == f"{first['probability']:.4f}"
 

@@ -117,8 +117,8 @@ def run(config: EvaluateConfig) -> None:
     metrics["run"] = _about(config, detector, whole.digest())
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
     scored.discard()
-    told = (*demo_note(detector.metadata.demo), *notes)
-    print("\n".join([*told, *[""] * bool(told), format_table(metrics)]))
+    first = [*demo_note(detector.metadata.demo), *notes]
+    print("\n".join([*first, "", format_table(metrics)] if first else [format_table(metrics)]))
     print(format_robustness(metrics.get("robustness", [])))
     if benchmark:
         print(f"\n{benchmark_text(benchmark)}")

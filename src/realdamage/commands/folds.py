@@ -1,8 +1,8 @@
 """`realdamage-folds data.root=FOLDER`: leaves families out, trains, and measures on them.
 
 The mean and the worst over the folds are what to expect of a generator that nobody has seen yet.
-Each fold is a run of realdamage-train and realdamage-export; a fold whose model and scores are
-there is not run again.
+Each fold is a run of realdamage-train and realdamage-export; a fold whose model and scores exist
+is not run again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +121,9 @@ def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[st
     photos = values[values != ""].value_counts()
     count = min(count, len(photos))
     if count < 2:
-        found = f"{manifest.root} has {len(photos)} {column} of synthetic photos"
         raise ConfigError(
             f"count={count}: at least 2 are needed, because some values must stay to train on; "
-            f"{found}",
+            f"{manifest.root} has {len(photos)} {column} of synthetic photos",
             code="too_few_folds",
         )
     sizes = [0] * count
@@ -137,13 +136,27 @@ def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[st
 
 
 def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
-    """What a fold's training is called with."""
+    """What a fold's training is called with, also the reader and --config-dir that the user typed.
+
+    Codes of ConfigError: fold_name.
+    """
+    if not _NAME.fullmatch(name) or name in (MEAN, WORST):
+        raise ConfigError(
+            f"folds.{name}: its name becomes a folder's; use letters, digits, _ . and -, but not "
+            f"{MEAN} or {WORST}, which are rows of the table",
+            code="fold_name",
+        )
+    hydra = HydraConfig.get()
+    reader = [word for word in hydra.overrides.task if word.lstrip("+~").startswith("data.reader")]
+    sources = [each for each in hydra.runtime.config_sources if each.provider == "command-line"]
+    folders = [f"file://{Path(source.path).resolve()}" for source in sources]
     folder = Path(config.paths.out) / config.name / name
     overrides = (
         f"+experiment={config.train_experiment}",
         *config.overrides,
         f"data.root={quoted(config.data.root)}",
-        *_users_words(),
+        *reader,
+        *(f"hydra.searchpath=[{quoted(each)}]" for each in folders),
         f"paths.out={quoted(config.paths.out)}",
         f"name={quoted(f'{config.name}/{name}/{config.train_experiment}')}",
         f"+data.exclude.{config.column}=[{','.join(quoted(value) for value in values)}]",
@@ -154,15 +167,9 @@ def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
 def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
     """Raises ConfigError, before hours go into training, when a fold cannot be trained or measured.
 
-    Codes: fold_name, unknown_value, nothing_to_measure, other_settings.
+    Codes: unknown_value, nothing_to_measure, other_settings.
     """
     column, name = config.column, fold.name
-    if not _NAME.fullmatch(name) or name in (MEAN, WORST):
-        raise ConfigError(
-            f"folds.{name}: its name becomes a folder's; use letters, digits, _ . and -, but not "
-            f"{MEAN} or {WORST}, which are rows of the table",
-            code="fold_name",
-        )
     known = sorted(set(column_of(manifest, column)) - {""})
     for value in fold.values:
         if value not in known:
@@ -192,7 +199,8 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
 
 
 def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
-    """Trains, exports and scores a fold, unless that is done."""
+    """Trains and exports a fold, unless that is done, and scores its test photos; parts that the
+    same model has scored are not scored again."""
     if config.overwrite:
         fold.model.unlink(missing_ok=True)
         shutil.rmtree(fold.training, ignore_errors=True)
@@ -205,7 +213,17 @@ def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
             f"paths.out={quoted(config.paths.out)}",
             f"name={quoted(f'{config.name}/{fold.name}/export')}",
         )
-    return score(config, manifest, fold)
+    photos = photos_of_fold(manifest, config.column, fold.values)
+    suite = suite_from_config(configuration.plain(config)["robustness"])
+    _, metadata, graph = read_model_file(fold.model)
+    print(f"{fold.name}: scoring {len(photos)} photos", flush=True)
+    # overwrite drops only what was scored with other settings.
+    scoring = Scoring(fold.folder / "test", graph, config.seed, overwrite=True, progress=track)
+    scored = score_suite(ModelFile(fold.model), photos, suite, scoring)
+    write_predictions(fold.folder / "test/predictions.csv", scored.predictions)
+    about = (metadata.model_version, graph[:12])
+    done = Fold(fold.name, config.column, fold.values, scored.predictions, (), *about)
+    return replace(done, localisation=localisation_rows(scored, manifest, done, seed=config.seed))
 
 
 def typed(command: str, *arguments: str) -> None:
@@ -219,30 +237,6 @@ def typed(command: str, *arguments: str) -> None:
             "cause and start again",
             code="fold_failed",
         )
-
-
-def score(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
-    """Scores the fold's test photos; parts that the same model has scored are not scored again."""
-    photos = photos_of_fold(manifest, config.column, fold.values)
-    suite = suite_from_config(configuration.plain(config)["robustness"])
-    _, metadata, graph = read_model_file(fold.model)
-    print(f"{fold.name}: scoring {len(photos)} photos", flush=True)
-    # overwrite drops only what was scored with other settings.
-    scoring = Scoring(fold.folder / "test", graph, config.seed, overwrite=True, progress=track)
-    scored = score_suite(ModelFile(fold.model), photos, suite, scoring)
-    write_predictions(fold.folder / "test/predictions.csv", scored.predictions)
-    rows = localisation_rows(scored, manifest, config.column, fold.values, seed=config.seed)
-    about = (metadata.model_version, graph[:12])
-    return Fold(fold.name, config.column, fold.values, scored.predictions, rows, *about)
-
-
-def _users_words() -> list[str]:
-    """What a training needs too of what the user typed: the reader, and --config-dir."""
-    hydra = HydraConfig.get()
-    reader = [word for word in hydra.overrides.task if word.lstrip("+~").startswith("data.reader")]
-    sources = [each for each in hydra.runtime.config_sources if each.provider == "command-line"]
-    folders = [f"file://{Path(source.path).resolve()}" for source in sources]
-    return reader + [f"hydra.searchpath=[{quoted(folder)}]" for folder in folders]
 
 
 def quoted(text: str) -> str:

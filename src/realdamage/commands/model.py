@@ -4,11 +4,10 @@ import json
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from realdamage.commands import app
 from realdamage.core.progress import track
-from realdamage.errors import UsageError
 from realdamage.files import write_atomically
 
 Model = Annotated[Path, app.arg("The .onnx file")]
@@ -18,7 +17,6 @@ Predictions = Annotated[Path, app.arg(app.PREDICTIONS)]
 _SPLIT = "Photos to use; default: policy, else val, else all if unsplit"
 _FPR = "Share of these honest photos called synthetic; default: 0.01"
 _MISS = "Share of these synthetic photos called real; default: 0.05"
-_CURVE = "Curve from score to probability; auto: the better on held-out groups"
 _KIND = "Kind of synthetic photo that --miss or --beta is about; may be repeated; default: all"
 _TPR_FLOOR = "Share of synthetic photos to find; default: half of that on clean photos"
 _MAX_GATED = "Largest share of clean honest photos that may go to review"
@@ -39,7 +37,6 @@ def calibrate(
     beta: Annotated[float | None, app.opt("Guaranteed instead of --miss")] = None,
     delta: Annotated[float, app.opt("Risk that a guarantee fails")] = 0.05,
     kind: Annotated[list[str] | None, app.opt(_KIND)] = None,
-    calibration: Annotated[Literal["platt", "isotonic", "auto"], app.opt(_CURVE)] = "platt",
     output: ModelOutput = None,
     threads: app.Threads = None,
 ) -> int:
@@ -56,9 +53,7 @@ def calibrate(
 
     options: dict[str, Any] = {"split": split, "output": output, "threads": threads}
     targets = Targets(fpr, miss, alpha, beta, delta, kinds=tuple(kind or ()))
-    found = calibrate_model(
-        model, read_dataset(manifest), targets, method=calibration, progress=track, **options
-    )
+    found = calibrate_model(model, read_dataset(manifest), targets, progress=track, **options)
     print(calibration_text(found))
     return 0
 
@@ -209,38 +204,18 @@ def costs(
     claim_value: Annotated[float, app.opt("Refund lost when a fake is paid")],
     review_cost: Annotated[float, app.opt("Of a person judging one claim")],
     accusation_cost: Annotated[float, app.opt("Of refusing an honest buyer: lost trust")],
-    detection: Annotated[float, app.opt("Share of fakes that a reviewer finds")] = 1.0,
-    wrong_refusal: Annotated[float, app.opt("Honest claims that a reviewer refuses")] = 0.0,
-    photos_per_claim: Annotated[int, app.opt("Photos in a claim")] = 1,
-    model: app.JudgedBy = None,
-    write: Annotated[bool, app.opt("Write the thresholds into --model", "--write")] = False,
 ) -> int:
-    """Find the cheapest thresholds for your own costs.
+    """Say what a claim costs at your own numbers.
 
-    Says what a claim costs when all are paid, when all are reviewed, at the present thresholds and
-    at the cheapest ones. With --model, the guarantee of that model is kept.
+    When all claims are paid, when all are reviewed, and with the model's outcomes. Calibrate with
+    other rates and judge again to compare thresholds.
     """
-    from realdamage.evaluation import economics
-    from realdamage.evaluation.folder import read_judge
+    from realdamage.evaluation.economics import Costs, cost_report
     from realdamage.evaluation.predictions import read_predictions
     from realdamage.rendering.terminal import format_costs
 
-    if write and not model:
-        raise UsageError("--write needs --model FILE, the model to write the thresholds into")
-    own = economics.Costs(
-        *(fraud_rate, claim_value, review_cost, accusation_cost),
-        detection=detection,
-        wrong_refusal=wrong_refusal,
-        photos_per_claim=photos_per_claim,
-    )
-    table = read_predictions(predictions)
-    policy = read_judge(model, table)[2] if model else None
-    sample = economics.cost_sample(table)
-    choice = economics.choose_thresholds(sample, own, policy=policy)
-    print(format_costs(choice, economics.cost_by_fraud_rate(sample, choice, policy=policy)))
-    if write and model:
-        economics.write_thresholds(model, choice, table)
-        print(f"\nwritten into {model}; judge the photos again with it")
+    own = Costs(fraud_rate, claim_value, review_cost, accusation_cost)
+    print(format_costs(cost_report(read_predictions(predictions), own)))
     return 0
 
 
@@ -252,12 +227,11 @@ def triage(
     claim_value: Annotated[float | None, app.opt("Of claims without one of their own")] = None,
     prior: Annotated[float | None, app.opt("Share of fake claims; needs --model")] = None,
     model: app.JudgedBy = None,
-    minutes: Annotated[float, app.opt("Minutes to review one photo")] = 1.0,
     everything: Annotated[bool, app.opt("Also claims refused or paid unseen", "--all")] = False,
 ) -> int:
     """Order the review queue.
 
-    The claim where a minute of review avoids the largest loss comes first, its photos together. A
+    The claim where looking at a photo avoids the largest loss comes first, its photos together. A
     claim is as likely to be fake as its most suspicious photo.
     """
     from realdamage.evaluation import triage as queueing
@@ -272,12 +246,10 @@ def triage(
         calibration=read_judge(model, table)[1].calibration if model else None,
         prior=prior,
         claim_value=claim_value,
-        minutes_per_photo=minutes,
         everything=everything,
     )
     queueing.write_queue(output, queue)
-    print(queue_text(queue, *queueing.try_order(queue, fraud_rate=prior)))
-    print(f"\nthe whole queue: {output}")
+    print(f"{queue_text(queue)}\n\nthe whole queue: {output}")
     return 0
 
 
@@ -286,9 +258,6 @@ def monitor(
     log: Annotated[Path, app.arg(".csv, .jsonl or .parquet of realdamage predict")],
     reference: Annotated[Path, app.opt(_REFERENCE)],
     model: app.JudgedBy = None,
-    prior: Annotated[float | None, app.opt("Share of synthetic; default: the best fit")] = None,
-    level: Annotated[float, app.opt("Risk of an alarm without a shift")] = 0.05,
-    least_effect: Annotated[float, app.opt("Share of photos that must differ")] = 0.1,
     json_file: app.Json = None,
 ) -> int:
     """Check whether photos are still like the calibration photos.
@@ -300,10 +269,7 @@ def monitor(
     from realdamage.evaluation.predictions import read_log, read_predictions
     from realdamage.rendering.terminal import monitor_text
 
-    photos, expected = read_log(log), read_predictions(reference)
-    found = compare_log(
-        photos, expected, model, prior=prior, level=level, least_effect=least_effect
-    )
+    found = compare_log(read_log(log), read_predictions(reference), model)
     if json_file:
         write_atomically(json_file, found.to_json().encode())
     print(monitor_text(found))

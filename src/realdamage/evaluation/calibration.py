@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from realdamage.core.detector import Detector
@@ -20,18 +18,11 @@ from realdamage.core.policy import Calibration, Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, RealDamageError, UsageError
-from realdamage.evaluation.guarantee import (
-    DELTA,
-    Targets,
-    check_enough,
-    percent,
-    upper_bound,
-    with_guarantee,
-)
+from realdamage.evaluation.guarantee import Targets, check_enough, percent, with_guarantee
 from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
-from realdamage.evaluation.probability import Method, check_method, fit_calibration
+from realdamage.evaluation.probability import fit_platt
 from realdamage.evaluation.robustness import is_training_set
-from realdamage.evaluation.slices import strictest_source, worst_source
+from realdamage.evaluation.slices import strictest_source, threshold_at, worst_source
 
 MIN_DAMAGED = 20
 """From this many really damaged photos on, false alarms are counted on them alone, otherwise on all
@@ -44,9 +35,8 @@ class CalibrationSummary:
 
     called_synthetic: share of the policy's negatives called synthetic. called_real, caught: shares
     of the synthetic photos called real and synthetic. review: share of all photos left to a person.
-    All in 0..1, after the whole-photo rule. brier: held-out Brier score of each method, for "auto".
-    notes: what a guarantee depends on. warnings: what these photos are too few for, and what the
-    file held before and no longer does.
+    All in 0..1, after the whole-photo rule. notes: what a guarantee depends on. warnings: what
+    these photos are too few for, and what the file held before and no longer does.
     """
 
     output: Path
@@ -58,7 +48,6 @@ class CalibrationSummary:
     caught: float
     review: float
     demo: bool
-    brier: dict[str, float] | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -94,8 +83,8 @@ def choose_policy(
     negatives = damaged if enough else real
     fpr, miss = targets.rates
     return Policy(
-        t_synthetic=max(-_largest_below(-negatives["score"].to_numpy(), fpr), least),
-        t_real=_largest_below(missed["score"].to_numpy(), miss),
+        t_synthetic=max(threshold_at(negatives["score"].to_numpy(), fpr), least),
+        t_real=-threshold_at(-missed["score"].to_numpy(), miss),
         fpr=fpr,
         miss=miss,
         negatives="damaged" if enough else "real",
@@ -109,7 +98,6 @@ def calibrate_model(
     targets: Targets,
     *,
     split: str | None = None,
-    method: Method = "platt",
     output: str | Path | None = None,
     threads: int | None = None,
     progress: Track = no_progress,
@@ -119,7 +107,6 @@ def calibrate_model(
 
     split: None takes the first of `policy` and `val` that has photos, or all photos of a manifest
     without splits. A guarantee uses `val` only when named: the checkpoint was chosen on it.
-    method: see `fit_calibration`.
     With several sources, t_synthetic is raised until at most a share `alpha`, or `fpr`, of the real
     photos of each source scores as high (`strictest_source`). A guarantee still holds then, but
     says nothing about a single source.
@@ -127,7 +114,6 @@ def calibrate_model(
     ModelFileError; PhotoError; RealDamageError: too few photos for the guarantee, or scores that do
     not rise with the label.
     """
-    check_method(method)
     chosen, name = _calibration_photos(manifest, split, targets.guaranteed)
     if chosen.table["label"].nunique() < 2:
         raise ManifestError(
@@ -140,9 +126,7 @@ def calibrate_model(
     notes = tuple(_notes(manifest, chosen, metadata.training)) if targets.guaranteed else ()
     scored, _ = score_manifest(Detector.load(path, threads=threads), chosen, progress=progress)
     synthetic = scored["label"] == "synthetic"
-    fitted, brier = fit_calibration(
-        method, scored["score"], synthetic, group_ids(scored), seed=targets.seed
-    )
+    fitted = fit_platt(scored["score"], synthetic, group_ids(scored))
 
     def thresholds(least: float = -math.inf) -> Policy:
         empirical = choose_policy(scored, targets, least=least)
@@ -153,14 +137,14 @@ def calibrate_model(
 
     policy = pooled = thresholds()
     strictest = strictest_source(scored[~synthetic], pooled.fpr)
-    if strictest and strictest.threshold > pooled.t_synthetic:
-        policy = thresholds(strictest.threshold)
+    if strictest and strictest[0] > pooled.t_synthetic:
+        policy = thresholds(strictest[0])
     outcomes = scored["score"].map(policy.outcome)
     if policy.whole_photo_share is not None:
         outcomes = outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
     if strictest:
         real = scored[~synthetic].assign(outcome=outcomes)
-        worst = worst_source(real, policy, pooled.t_synthetic, strictest.source)
+        worst = worst_source(real, policy, pooled.t_synthetic, strictest[1])
         policy = replace(policy, worst_source=worst)
     output = Path(output or path)
     write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
@@ -175,9 +159,8 @@ def calibrate_model(
         caught=float((outcomes[synthetic] == "synthetic").mean()),
         review=float((outcomes == "review").mean()),
         demo=metadata.demo,
-        brier=brier,
         notes=notes,
-        warnings=(*_too_few_for_a_rate(policy), *_dropped(metadata.policy, policy)),
+        warnings=tuple(_warnings(metadata.policy, policy)),
     )
 
 
@@ -221,41 +204,21 @@ def _notes(manifest: Manifest, chosen: Manifest, training: Mapping[str, Any]) ->
         yield "these test photos chose a threshold; figures on them are no longer independent of it"
 
 
-def _too_few_for_a_rate(policy: Policy) -> Iterator[str]:
-    """Warnings about empirical rates that these photos are too few for."""
-    guarantee, photos = policy.guarantee, policy.photos
+def _warnings(before: Policy | None, after: Policy) -> Iterator[str]:
+    """What these photos are too few for, and what went with the replaced thresholds."""
+    guarantee, photos = after.guarantee, after.photos
     alpha, beta = (guarantee.alpha, guarantee.beta) if guarantee else (None, None)
-    if alpha is None and policy.negatives == "real":
+    if alpha is None and after.negatives == "real":
         yield (
             f"false alarms were counted on all {photos['real']} real photos: only "
             f"{photos['damaged']} of them show real damage (kind damaged), and it takes "
             f"{MIN_DAMAGED} to count on these alone"
         )
-    for share, rate, sort, outcome in (
-        (alpha, policy.fpr, policy.negatives, "synthetic"),
-        (beta, policy.miss, "synthetic", "real"),
-    ):
-        if share is None and rate > 0 and rate * photos[sort] < 1:
-            yield (
-                f"a rate of {percent(rate)} takes at least {math.ceil(1 / rate - 1e-9)} photos: "
-                f"that none of these {photos[sort]} {sort} ones is called {outcome} leaves open "
-                f"whether up to {upper_bound(0, photos[sort], DELTA):.0%} of such photos are (with "
-                f"{percent(1 - DELTA)} confidence)"
-            )
-
-
-def _dropped(before: Policy | None, after: Policy) -> Iterator[str]:
-    """Warnings about what went with the replaced thresholds."""
-    for name in ("alpha", "beta"):
-        was, now = (getattr(each and each.guarantee, name, None) for each in (before, after))
+    elif alpha is None and 0 < after.fpr * photos[after.negatives] < 1:
+        yield f"a rate of {percent(after.fpr)} takes at least {math.ceil(1 / after.fpr)} photos"
+    for name, now in (("alpha", alpha), ("beta", beta)):
+        was = getattr(before and before.guarantee, name, None)
         if was and not now:
             yield f"the file's guarantee {name}={was:g} is gone; --{name} makes a new one"
     if before and before.gate and not after.gate:
         yield "the file's quality gate went with its thresholds; set a new one: realdamage gate"
-
-
-def _largest_below(scores: npt.NDArray[np.float64], share: float) -> float:
-    """The largest number at or below which at most `share` (below 1) of the scores lie."""
-    # The tolerance forgives the last digit of the product: 0.29 * 100 is 28.999….
-    allowed = math.floor(share * len(scores) + 1e-9)
-    return float(np.nextafter(np.sort(scores)[allowed], -np.inf))

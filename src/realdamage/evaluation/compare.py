@@ -36,7 +36,6 @@ FIGURES: Mapping[str, tuple[str, bool]] = {
 """Title of each figure, and whether more of it is better."""
 MIN_GROUPS = 20
 """From fewer groups a bootstrap interval comes out too narrow to judge by."""
-OUTCOMES = ("real", "review", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -70,24 +69,10 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Flip:
-    """A photo that the two models call differently. gain: whether B is closer to the truth."""
-
-    file_name: str
-    label: str
-    kind: str
-    a_outcome: str
-    b_outcome: str
-    a_score: float
-    b_score: float
-    gain: bool
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two models, named `a` and `b`, on the photos that both have judged.
 
-    n, n_real, n_damaged, n_groups: of the photos as they are.
+    n, n_real, n_damaged, n_groups: of the unperturbed photos.
     only_a, only_b: rows left out because the other side lacks the photo. unscored: because one side
     has no score.
     perturbed: the same figures for each perturbation.
@@ -104,11 +89,10 @@ class Comparison:
     unscored: int
     figures: tuple[Difference, ...]
     perturbed: Mapping[str, tuple[Difference, ...]]
-    flips: tuple[Flip, ...]
 
     @property
     def worse(self) -> tuple[Difference, ...]:
-        """The figures, of photos as they are, in which B is worse."""
+        """The figures, of unperturbed photos, in which B is worse."""
         return tuple(figure for figure in self.figures if figure.standing == "worse")
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,8 +125,7 @@ def compare_models(
     if both.empty:
         raise RealDamageError(
             f"{names[0]} ({_examples(a)}) and {names[1]} ({_examples(b)}) have no photo in common, "
-            "so nothing can be "
-            "compared. Evaluate both models on the same manifest and split.",
+            "so nothing can be compared. Evaluate both models on the same manifest and split.",
             code="no_common_photo",
         )
     _check_same(both, names)
@@ -152,8 +135,7 @@ def compare_models(
     if first["label"].nunique() < 2:
         raise RealDamageError(
             f"{names[0]} and {names[1]} share {len(first)} photos with scores, but not of both "
-            "classes. Evaluate both "
-            "models on real and synthetic photos.",
+            "classes. Evaluate both models on real and synthetic photos.",
             code="one_class",
         )
     perturbed = {
@@ -173,7 +155,6 @@ def compare_models(
         unscored=len(both) - len(scored),
         figures=_differences(first, n_boot, seed),
         perturbed=perturbed,
-        flips=_flips(first),
     )
 
 
@@ -186,8 +167,8 @@ def _differences(both: pd.DataFrame, n_boot: int, seed: int) -> tuple[Difference
     """All of `FIGURES` for joined rows of one perturbation; B's columns end in `_b`."""
     own = {f"{column}_b": column for column in ("score", "probability", "outcome", "reasons")}
     of_b = both.drop(columns=list(own.values())).rename(columns=own)
-    sides = [ScoredPhotos(table, n_boot=n_boot, seed=seed) for table in (both, of_b)]
-    return tuple(_difference(sides[0], sides[1], figure) for figure in FIGURES)
+    a, b = (ScoredPhotos(table, n_boot=n_boot, seed=seed) for table in (both, of_b))
+    return tuple(_difference(a, b, figure) for figure in FIGURES)
 
 
 def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
@@ -198,11 +179,10 @@ def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
         "missed": ("called_real", a.synthetic, a.synthetic),
         "review": ("review", a.everything, a.everything),
     }.get(figure, (figure, a.synthetic, a.damaged if figure in RATES else a.real))
-    reasons = [side.missing(key, mask, against) for side in (a, b)]
-    if any(reasons):
-        reason = reasons[0] or reasons[1]
-        only = "" if reasons[0] == reasons[1] else "A: " if reasons[0] else "B: "
-        return Difference(figure, title, higher_is_better, reason=only + reason)
+    missing = {name: side.missing(key, mask, against) for name, side in (("A", a), ("B", b))}
+    if any(missing.values()):
+        reason = "; ".join(f"{name}: {why}" for name, why in missing.items() if why)
+        return Difference(figure, title, higher_is_better, reason=reason)
     of_a, of_b = (side.draw(key, mask, against) for side in (a, b))
     values = (float(of_a[0]), float(of_b[0]), float(of_b[0] - of_a[0]))
     known = Difference(figure, title, higher_is_better, *values, standing="no clear difference")
@@ -216,26 +196,12 @@ def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
     return replace(known, low=low, high=high, standing="better" if better else "worse")
 
 
-def _flips(both: pd.DataFrame) -> tuple[Flip, ...]:
-    """The photos whose outcome differs, those that B turned for the worse first."""
-    flips = []
-    for row in both[both["outcome"] != both["outcome_b"]].to_dict("records"):
-        a, b = row["outcome"], row["outcome_b"]
-        if a and b:
-            towards_synthetic = OUTCOMES.index(b) > OUTCOMES.index(a)
-            gain = towards_synthetic == (row["label"] == "synthetic")
-            about = (row["file_name"], row["label"], row["kind"])
-            flips.append(Flip(*about, a, b, row["score"], row["score_b"], gain))
-    flips.sort(key=lambda flip: (flip.gain, flip.kind != "damaged", flip.label, flip.file_name))
-    return tuple(flips)
-
-
 def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
     for row in both[(both["label"] != both["label_b"]) | (both["label"] == "")].to_dict("records"):
         raise RealDamageError(
             f"{row['file_name']}: {names[0]} has label {row['label']!r}, {names[1]} has "
-            f"{row['label_b']!r}. Both need "
-            "the same one: evaluate both models on the same manifest.",
+            f"{row['label_b']!r}. Both need the same one: evaluate both models on the same "
+            "manifest.",
             code="labels_differ",
         )
     digest, other = both["photo_sha256"], both["photo_sha256_b"]
@@ -244,8 +210,8 @@ def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
     if len(changed):
         raise RealDamageError(
             f"{changed.iat[0]}: another photo of the same name (its digest differs between "
-            f"{names[0]} and "
-            f"{names[1]}; {len(changed)} such photos). Evaluate both models on the same files.",
+            f"{names[0]} and {names[1]}; {len(changed)} such photos). Evaluate both models on the "
+            "same files.",
             code="photos_differ",
         )
 

@@ -31,7 +31,7 @@ from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
-from realdamage.evaluation.probability import calibration_errors, calibration_interval
+from realdamage.evaluation.probability import calibration_errors
 
 Flags = npt.NDArray[np.bool_]
 
@@ -40,6 +40,7 @@ RATES: Mapping[str, float] = {"tpr_at_fpr_0.5": 0.005, "tpr_at_fpr_1": 0.01, "tp
 RANKING = ("auroc", *RATES)
 OUTCOMES = {"called_synthetic": "synthetic", "called_real": "real", "review": "review"}
 OF_BOTH = ("average_precision", "balanced_accuracy", "balanced_at_thresholds", "brier", "ece")
+"""These count the photos of both classes."""
 KEYS = (*RANKING, *OF_BOTH, *OUTCOMES, "edit_higher")
 """All that `measure` knows; see there."""
 MIN_PHOTOS = 5
@@ -48,7 +49,7 @@ NOT_CALIBRATED = "not_calibrated"
 """The reason in a verdict of a model without thresholds."""
 NO_THRESHOLDS = "the model has no thresholds; run `realdamage calibrate`"
 LOWEST_FPR = 0.001
-"""Where a ROC curve starts: below it a test of the usual size has nothing to say."""
+"""Where a ROC curve starts: below it a test of the usual size says nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Figure:
     """One measured figure.
 
     value: None where it is undefined; `reason` then says why.
-    low, high: the ends of its 95% interval, None where there is none.
+    low, high: its 95% interval, None where there is none.
     n: how many photos it counts.
     """
 
@@ -72,8 +73,7 @@ class Figure:
 class Curve:
     """True positive rates [k] over false positive rates [k], with the 95% band.
 
-    negatives: the photos that false alarms are counted on.
-    n: how many they are, so rates below 1/n mean "no false alarm at all".
+    negatives: the photos that false alarms are counted on; n: how many they are.
     """
 
     negatives: str
@@ -88,7 +88,7 @@ class ScoredPhotos:
     """The scored rows of a predictions table as arrays, and the draws that all their figures share.
 
     threshold: a score fixed on other photos, for the key `balanced_accuracy`.
-    n_boot: number of bootstrap draws; 0 gives figures without bootstrap intervals.
+    n_boot: number of bootstrap draws.
     Raises RealDamageError: not a predictions table, or a photo without label.
     """
 
@@ -125,21 +125,22 @@ class ScoredPhotos:
     def draw(self, key: str, mask: Flags, against: Flags) -> Floats:
         """[1 + n_boot]: the figure itself, then in each draw; NaN where undefined."""
         own = self.counted(key, mask, against)
+        rows = np.flatnonzero(own)
         if key in RANKING:
             ranked: Floats = self._roc(mask.tobytes(), against.tobytes())[RANKING.index(key)]
             return ranked
         if key == "average_precision":
-            rows = np.flatnonzero(own)
-            curve = WeightedRoc(self.score[rows], mask[rows])
-            return self.draws.figures(curve.average_precision, rows)
+            return self.draws.figures(
+                WeightedRoc(self.score[rows], mask[rows]).average_precision, rows
+            )
+        if key == "ece":
+            errors: Floats = self._calibration_errors(own)[0]
+            return errors
         if key in ("balanced_accuracy", "balanced_at_thresholds"):
             called = self.outcome == "synthetic"
             if key == "balanced_accuracy":
                 called = self.score >= (math.nan if self.threshold is None else self.threshold)
             return (self._share(called, mask) + self._share(~called, against)) / 2
-        if key == "ece":
-            errors: Floats = self._calibration_errors(own)[0]
-            return errors
         if key == "brier":
             return self._share((self.probability - self.synthetic) ** 2, own)
         if key == "edit_higher":
@@ -158,8 +159,13 @@ class ScoredPhotos:
             return rate_interval(draws, n_groups)
         low, high = (float(end) for end in percentile_interval(draws[1:]))
         if key == "ece":
+            # The draws of an error lie above it, as it lies above that of the model: reflect them
+            # about it (basic interval, Davison & Hinkley 1997, 5.2), and start at 0 where right
+            # probabilities would have as much.
+            error = float(draws[0])
             chance = percentile_interval(self._calibration_errors(own)[1, 1:])[1]
-            return calibration_interval(float(draws[0]), low, high, float(chance))
+            least = 0.0 if error <= chance else max(0.0, 2 * error - high)
+            return least, max(error, 2 * error - low)
         return low, high
 
     def missing(self, key: str, mask: Flags, against: Flags, least: int = 1) -> str:
@@ -180,10 +186,8 @@ class ScoredPhotos:
             if not own.any():
                 return "no such photo"
             return "" if self.judged[own].all() else NO_THRESHOLDS
-        if key in ("brier", "ece"):
-            without, n = int(np.isnan(self.probability[own]).sum()), int(own.sum())
-            found = "no photo has" if without == n else f"{without} of {n} photos lack"
-            return f"{found} a probability; run `realdamage calibrate`" if without else ""
+        if key in ("brier", "ece") and (without := int(np.isnan(self.probability[own]).sum())):
+            return f"{without} of {own.sum()} photos lack a probability; run `realdamage calibrate`"
         if key == "edit_higher" and (n := int(own.sum())) < least:
             pairs = f"{n or 'no'} edits with a scored original (column pair)"
             return f"{pairs}, too few for a share (at least {least})"
@@ -218,27 +222,23 @@ def measure(
     least: fewest photos of each class for a ranking, fewest edits for `edit_higher`.
 
     - auroc, average_precision, tpr_at_fpr_0.5, _1, _5: `mask` against `against`.
-    - called_synthetic, called_real, review: shares of the outcomes of `mask`, with the interval of
-      Clopper and Pearson that counts each group as one photo, because photos of one product or
-      camera are accused together.
+    - called_synthetic, called_real, review: shares of the outcomes of `mask`. The interval counts
+      each group as one photo (Clopper and Pearson): photos of one product are accused together.
     - balanced_at_thresholds: of the outcomes; balanced_accuracy: at `table.threshold`.
     - brier, ece: of the probabilities of both.
-    - edit_higher: the share of the edits in `mask` that score above their own original; ties count
+    - edit_higher: share of the edits in `mask` that score above their own original; ties count
       half.
     """
     figures = []
     for key in keys:
         n = int(table.counted(key, mask, against).sum())
-        reason = table.missing(key, mask, against, least)
-        if reason:
+        if reason := table.missing(key, mask, against, least):
             figures.append(Figure(key, None, n=n, reason=reason))
             continue
         draws = table.draw(key, mask, against)
         low, high = table.interval(key, mask, against, draws)
-        known = not math.isnan(low)
-        figures.append(
-            Figure(key, float(draws[0]), low if known else None, high if known else None, n)
-        )
+        figure = Figure(key, float(draws[0]), n=n)
+        figures.append(figure if math.isnan(low) else replace(figure, low=low, high=high))
     return figures
 
 
@@ -252,15 +252,10 @@ def photo_metrics(
 ) -> dict[str, Any]:
     """All figures of a predictions table, as metrics.json holds them; None where undefined.
 
-    - auroc, average_precision, balanced_accuracy, brier, ece: synthetic against all real photos;
-      see `measure`.
-    - tpr_at_fpr_0.5, _1, _5: over really damaged photos; with `_all_real` appended, over all real
-      ones.
-    - intervals: (low, high) of 95% for each of these. reasons: why a figure is None.
-    - pairs: each edit against its own original. localisation: see `localisation_metrics`.
-    - per_generator: each generator's photos against all real ones. per_kind: each synthetic kind
-      against all real photos, all synthetic photos against each real kind.
-    - n, n_real, n_damaged, n_synthetic, n_groups, n_unscored.
+    True positive rates are over really damaged photos, with `_all_real` appended over all real
+    ones; the others compare with all real ones. per_generator: each generator's photos against all
+    real ones. per_kind: each synthetic kind against all real photos, all synthetic photos against
+    each real kind.
 
     threshold: a score fixed on other photos; a photo with that score counts as synthetic.
     Raises RealDamageError: a column is missing, a row has no label, several perturbations, or one
@@ -268,19 +263,17 @@ def photo_metrics(
     """
     table = ScoredPhotos(predictions, threshold=threshold, n_boot=n_boot, seed=seed)
     photos, synthetic = table.frame, table.synthetic
-    if photos["perturbation"].nunique() > 1:
+    if (several := photos["perturbation"].nunique()) > 1:
         raise RealDamageError(
-            f"The predictions hold photos under {photos['perturbation'].nunique()} perturbations, "
-            "which one figure "
-            "cannot describe. Take the photos as they are (clean), or use robustness_table."
+            f"The predictions hold photos under {several} perturbations, which one figure cannot "
+            "describe. Take the unperturbed photos, or use robustness_table.",
+            code="several_perturbations",
         )
     if synthetic.all() or not synthetic.any():
-        label = str(photos["label"].iat[0]) if len(photos) else ""
-        found = f"only {label} photos ({len(photos)})" if len(photos) else "no photo at all"
         raise RealDamageError(
-            f"The predictions hold {found} with a score; metrics need both classes. Evaluate a "
-            "manifest or split with "
-            "real and synthetic photos."
+            f"Metrics need both classes; found {synthetic.sum()} synthetic and "
+            f"{table.real.sum()} real photos with a score. Evaluate a manifest or split with both.",
+            code="one_class",
         )
     keys = ("auroc", "average_precision", *RATES, "balanced_accuracy", "brier", "ece")
     overall = {each.key: each for each in measure(table, synthetic, table.real, keys, least=1)}
@@ -289,8 +282,6 @@ def photo_metrics(
         figures[figure.key] = figure
         figures[f"{figure.key}_all_real"] = overall[figure.key]
     [pairs] = measure(table, synthetic, table.real, ("edit_higher",), least=1)
-    edits = np.flatnonzero(synthetic & (table.original >= 0))
-    differences = table.score[edits] - table.score[table.original[edits]]
     return {
         **{key: figure.value for key, figure in figures.items()},
         "balanced_accuracy_threshold": threshold,
@@ -299,7 +290,7 @@ def photo_metrics(
             "edit_higher": pairs.value,
             "low": pairs.low,
             "high": pairs.high,
-            "median_difference": float(np.median(differences)) if pairs.n else None,
+            "median_difference": float(_differences(table).median()) if pairs.n else None,
             "reason": pairs.reason or None,
         },
         "n": len(photos),
@@ -323,20 +314,22 @@ def photo_metrics(
 def _per_value(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """per_generator and per_kind; their intervals are in the tables of slices."""
     table = ScoredPhotos(predictions, n_boot=0)
-    generator = table.frame["generator"].where(table.frame["generator"] != "", "(not named)")
-    names = sorted(set(generator[table.synthetic]))
-    kinds = [kind for kind in KIND_LABELS if (table.frame["kind"] == kind).any()]
-    per_generator = {
-        name: _row(table, table.synthetic & (generator == name).to_numpy()) for name in names
+    kind, generator = (table.frame[column].to_numpy(object) for column in ("kind", "generator"))
+    generator = np.where(generator == "", "(not named)", generator)
+    generators = sorted(set(generator[table.synthetic]))
+    kinds = [name for name in KIND_LABELS if (kind == name).any()]
+    return {
+        "per_generator": {
+            name: _row(table, table.synthetic & (generator == name)) for name in generators
+        },
+        "per_kind": {name: _row(table, kind == name) for name in kinds},
     }
-    per_kind = {kind: _row(table, (table.frame["kind"] == kind).to_numpy()) for kind in kinds}
-    return {"per_generator": per_generator, "per_kind": per_kind}
 
 
 def _row(table: ScoredPhotos, own: Flags) -> dict[str, Any]:
     """The figures of a generator's or a kind's photos, against all of the other class."""
-    synthetic = bool(table.synthetic[own].any())
     called = measure(table, own, own, ("called_synthetic", "called_real"))
+    synthetic = bool(table.synthetic[own].any())
     ranked = measure(table, *((own, table.real) if synthetic else (table.synthetic, own)))
     return {
         "n": int(own.sum()),
@@ -348,18 +341,16 @@ def _row(table: ScoredPhotos, own: Flags) -> dict[str, Any]:
 def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[str, Figure]:
     """The figures of a report by key: those of metrics.json, and outcomes at the thresholds.
 
-    Keys: auroc, average_precision, the true positive rates (also `_all_real`), balanced_accuracy,
-    brier, ece, false_alarms (of really damaged photos), false_alarms_all_real, missed, review,
-    pairs, pixel_ap, f1, best_f1.
-    photos: the rows of photos as they are.
+    Keys: those of `photo_metrics`, false_alarms (of really damaged photos), false_alarms_all_real,
+    missed, review, pairs, pixel_ap, f1, best_f1.
+    photos: the unperturbed rows.
     """
-    rates = (*RATES, *(f"{key}_all_real" for key in RATES))
-    figures = {}
-    for key in ("auroc", "average_precision", *rates, "balanced_accuracy", "brier", "ece"):
-        low, high = (metrics.get("intervals") or {}).get(key) or (None, None)
-        reason = (metrics.get("reasons") or {}).get(key, "not in metrics.json; evaluate again")
-        known = metrics.get(key) is not None
-        figures[key] = Figure(key, metrics.get(key), low, high, reason="" if known else reason)
+    figures = {
+        key: Figure(
+            key, metrics[key], *(ends or (None, None)), reason=metrics["reasons"].get(key, "")
+        )
+        for key, ends in metrics["intervals"].items()
+    }
     table = ScoredPhotos(photos, n_boot=0)
     for key, mask, outcome in (
         ("false_alarms", table.damaged, "called_synthetic"),
@@ -369,20 +360,15 @@ def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[s
     ):
         [figure] = measure(table, mask, mask, (outcome,))
         figures[key] = replace(figure, key=key)
-    pairs = metrics.get("pairs") or {"reason": "no pairs in metrics.json"}
+    pairs = metrics["pairs"]
+    value, reason = pairs["edit_higher"], pairs["reason"] or ""
     figures["pairs"] = Figure(
-        "pairs",
-        pairs.get("edit_higher"),
-        pairs.get("low"),
-        pairs.get("high"),
-        pairs.get("n", 0),
-        pairs.get("reason") or "",
+        "pairs", value, pairs["low"], pairs["high"], pairs["n"], reason=reason
     )
-    found = metrics.get("localisation") or {"reason": "no synthetic photo with a mask"}
-    n, reason = found.get("n_photos", 0), found.get("reason") or ""
+    found = metrics["localisation"] or localisation_metrics([])
     for key in ("pixel_ap", "f1", "best_f1"):
-        low, high = (found.get("intervals") or {}).get(key) or (None, None)
-        figures[key] = Figure(key, found.get(key), low, high, n, reason)
+        ends = found["intervals"][key] or (None, None)
+        figures[key] = Figure(key, found[key], *ends, found["n_photos"], found["reason"] or "")
     return figures
 
 
@@ -410,11 +396,15 @@ def pair_differences(predictions: pd.DataFrame) -> pd.DataFrame:
     the original).
     """
     table = ScoredPhotos(predictions, n_boot=0)
-    edits = np.flatnonzero(table.original >= 0)
-    difference = table.score[edits] - table.score[table.original[edits]]
-    rows = table.frame.assign(group=table.groups).iloc[edits].assign(difference=difference)
+    edits = table.frame.assign(group=table.groups, difference=_differences(table))
     columns = ["file_name", "pair", "kind", "perturbation", "group", "difference"]
-    return rows.reindex(columns=columns).reset_index(drop=True)
+    return edits[table.original >= 0].reindex(columns=columns).reset_index(drop=True)
+
+
+def _differences(table: ScoredPhotos) -> pd.Series:
+    """Score of each edit - score of its original; NaN for other photos."""
+    difference = table.score - table.score[table.original]
+    return pd.Series(np.where(table.original >= 0, difference, np.nan))
 
 
 def tpr_at_fpr(negatives: npt.ArrayLike, positives: npt.ArrayLike, fpr: float) -> float:
@@ -435,7 +425,8 @@ def labelled_and_scored(predictions: pd.DataFrame) -> pd.DataFrame:
     if len(unlabelled):
         raise RealDamageError(
             f"{unlabelled.iat[0]}: no label, so nothing can be measured. Label all "
-            f"{len(predictions)} photos."
+            f"{len(predictions)} photos.",
+            code="no_label",
         )
     return predictions[predictions["score"].notna()].reset_index(drop=True)
 
@@ -447,8 +438,6 @@ def has_thresholds(photos: pd.DataFrame) -> Flags:
 
 def _originals(photos: pd.DataFrame) -> npt.NDArray[np.int64]:
     """[n]: the row of each edit's original under the same perturbation, -1 where there is none."""
-    if "pair" not in photos.columns:  # a table from before the column
-        return np.full(len(photos), -1)
     names = zip(photos["file_name"], photos["perturbation"], strict=True)
     rows = {key: row for row, key in enumerate(names)}
     pair = photos["pair"].where(photos["label"] == "synthetic", "")

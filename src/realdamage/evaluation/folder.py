@@ -23,9 +23,9 @@ METRICS_NAME = "metrics.json"
 def find_predictions(path: str | Path) -> Path:
     """The predictions file at this path, or in this evaluation folder. Raises UsageError."""
     given = Path(path)
-    for path in (given, *(given / f"predictions.{ending}" for ending in FORMATS)):
-        if path.is_file():
-            return path
+    for candidate in (given, *(given / f"predictions.{ending}" for ending in FORMATS)):
+        if candidate.is_file():
+            return candidate
     raise UsageError(
         f"{given}: no predictions.csv or predictions.parquet there; name a folder that "
         "realdamage-evaluate wrote"
@@ -43,7 +43,8 @@ def read_evaluation(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         metrics["auroc"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RealDamageError(
-            f"{path}: not a file of realdamage-evaluate ({error}). Run it again."
+            f"{path}: not a file of realdamage-evaluate ({error}). Run it again.",
+            code="no_evaluation",
         ) from error
     return predictions, metrics
 

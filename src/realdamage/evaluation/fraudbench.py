@@ -1,5 +1,4 @@
-"""FraudBench's own table (arXiv 2605.08820) for these predictions, next to the published rows, and
-what that table lacks: how many edits are found while hardly any photo of real damage is accused.
+"""FraudBench's own table (arXiv 2605.08820) for these predictions, next to the published rows.
 
 The figures are those of the authors' `tools/compute_accuracy.py` (Tristan0318/FraudBench on
 GitHub): each is computed within a category and averaged over the categories that have it. Photos
@@ -17,12 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.data.bootstrap import bootstrap_interval
+from realdamage.data.bootstrap import Floats, bootstrap_interval, ratio
 from realdamage.errors import ConfigError, RealDamageError
-from realdamage.evaluation.figures import ScoredPhotos, measure
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
-
-Floats = npt.NDArray[np.float64]
 
 GENERATORS = (
     *("gpt-image-2", "grok-imagine-image", "nano-banana-2"),
@@ -57,7 +53,6 @@ def fraudbench_figures(predictions: pd.DataFrame) -> dict[str, Any]:
     - rows: this model's, one per hard call: outcome `synthetic` (review counts as not called), and
       a calibrated probability of at least 0.5; each with `FIGURES`, and `intervals` of 95% by
       bootstrap over reviews.
-    - beyond: auroc and tpr_at_fpr_1 over all photos, for all edits and per generator.
     - published: see `published_rows`. notes: what to know about the averages. n_…: photos counted.
 
     Raises RealDamageError: no photo of real damage or no edit has a score, or another layout.
@@ -81,63 +76,39 @@ def fraudbench_figures(predictions: pd.DataFrame) -> dict[str, Any]:
             "FraudBench's CATEGORY/Review_…. Read the set with data.reader.layout=fraudbench.",
             code="other_layout",
         )
-    category = scored["group"].str.rpartition("/")[0]
     calls = {"outcome synthetic": scored["outcome"] == "synthetic"}
     if scored["probability"].notna().all():
         calls["probability >= 0.5"] = scored["probability"] >= 0.5
     return {
         "name": "fraudbench",
-        "rows": [
-            {"name": name, **_row(called.to_numpy(), scored, category)}
-            for name, called in calls.items()
-        ],
-        "beyond": _beyond(scored),
+        "rows": [{"name": name, **_row(called, scored)} for name, called in calls.items()],
         "published": published_rows(),
-        "notes": _notes(scored, category, photos),
-        "n_categories": int(category.nunique()),
+        "notes": _notes(scored, photos),
+        "n_categories": int(_category(scored).nunique()),
         "n_negatives": int((~synthetic).sum()),
         "n_edits": int(synthetic.sum()),
     }
 
 
-def _notes(scored: pd.DataFrame, category: pd.Series, photos: pd.DataFrame) -> list[str]:
+def _category(photos: pd.DataFrame) -> pd.Series:
+    return photos["group"].str.rpartition("/")[0]
+
+
+def _notes(scored: pd.DataFrame, photos: pd.DataFrame) -> list[str]:
     notes = ["Review counts as not synthetic: a claim that a person looks at is not refused."]
-    unscored = int(photos["score"].isna().sum())
-    if unscored:
-        notes.append(f"{unscored} photos could not be read and are left out.")
-    intact = int(((photos["label"] == "real") & (photos["kind"] != "damaged")).sum())
-    if intact:
-        notes.append(f"{intact} photos of undamaged products are left out, as in the paper.")
-    for label, sort in (("real", "photos of real damage"), ("synthetic", "edits")):
-        without = sorted(set(category) - set(category[scored["label"] == label]))
-        if without:
-            notes.append(
-                f"Categories without {sort} are left out of what needs them: {', '.join(without)}."
-            )
+    if n := len(photos) - len(scored):
+        notes.append(f"{n} photos are left out: of undamaged products, or without a score.")
     found = set(scored.loc[scored["label"] == "synthetic", "generator"])
-    missing, others = [name for name in GENERATORS if name not in found], found - set(GENERATORS)
-    if missing:
-        notes.append(
-            f"No edits by {', '.join(missing)}: balanced accuracy and F1 do not compare with the "
-            "paper's."
-        )
-    if others:
-        notes.append(
-            f"Edits by {', '.join(sorted(others))} count in balanced accuracy and F1; the paper "
-            "has none of them."
-        )
-    if scored["probability"].isna().any():
-        notes.append("The model is not calibrated: no row for a probability of 0.5.")
-    if (scored["outcome"] == "review").all():
-        notes.append("Every photo is left to review, so the outcome synthetic finds nothing.")
+    if missing := [name for name in GENERATORS if name not in found]:
+        notes.append(f"No edits by {', '.join(missing)}: compare no averages with the paper's.")
+    if others := sorted(found - set(GENERATORS)):
+        notes.append(f"Edits by {', '.join(others)} count in the averages; the paper has none.")
     return notes
 
 
-def _row(
-    called: npt.NDArray[np.bool_], scored: pd.DataFrame, category: pd.Series
-) -> dict[str, Any]:
+def _row(called: pd.Series, scored: pd.DataFrame) -> dict[str, Any]:
     """The figures of one hard call, averaged over categories."""
-    codes, categories = pd.factorize(category)
+    codes, categories = pd.factorize(_category(scored))
     # Column 0 are photos of real damage; generators that the paper lacks come last.
     last = len(GENERATORS) + 1
     columns = {name: column for column, name in enumerate(GENERATORS, start=1)}
@@ -147,49 +118,22 @@ def _row(
 
     def statistic(weights: npt.NDArray[Any]) -> Floats:
         counts = np.bincount(cell, weights=weights, minlength=math.prod(shape)).reshape(shape)
-        rates = _ratio(counts[..., 1], counts.sum(axis=-1))
+        rates = ratio(counts[..., 1], counts.sum(axis=-1))
         tnr = 1 - rates[:, 0]
         missed, found = counts[:, 1:].sum(axis=1).T
-        balanced = (tnr + _ratio(found, found + missed)) / 2
-        f1 = _ratio(2 * found, 2 * found + missed + counts[:, 0, 1])
+        balanced = (tnr + ratio(found, found + missed)) / 2
+        f1 = ratio(2 * found, 2 * found + missed + counts[:, 0, 1])
         per_category = np.column_stack([tnr, rates[:, 1:last], balanced, f1])
         known = ~np.isnan(per_category)
-        return _ratio(np.where(known, per_category, 0.0).sum(axis=0), known.sum(axis=0))
+        return ratio(np.where(known, per_category, 0.0).sum(axis=0), known.sum(axis=0))
 
-    low, high = bootstrap_interval(statistic, group_ids(scored).to_numpy())
-    values = zip(
-        FIGURES, *(_plain(each) for each in (statistic(np.ones(len(cell))), low, high)), strict=True
+    values = (
+        statistic(np.ones(len(cell))),
+        *bootstrap_interval(statistic, group_ids(scored).to_numpy()),
     )
-    row: dict[str, Any] = {"intervals": {}}
-    for key, value, *ends in values:
-        row[key], row["intervals"][key] = value, tuple(ends)
-    return row
-
-
-def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
-    ratio: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return ratio
-
-
-def _beyond(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    table = ScoredPhotos(scored)
-    generator = scored["generator"].to_numpy()
-    wanted = {"all edits": table.synthetic}
-    for name in sorted(set(generator[table.synthetic])):
-        wanted[str(name)] = table.synthetic & (generator == name)
-    rows = {}
-    for name, edits in wanted.items():
-        found = measure(table, edits, table.real, ("auroc", "tpr_at_fpr_1"), least=1)
-        rows[name] = {
-            **{each.key: each.value for each in found},
-            "intervals": {
-                each.key: None if each.low is None else (each.low, each.high) for each in found
-            },
-            "n": int(edits.sum()),
-            "reason": found[1].reason or None,
-        }
-    return rows
-
-
-def _plain(values: Floats) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values.tolist()]
+    rows = np.stack(values, axis=1).tolist()
+    plain = [[None if math.isnan(value) else value for value in row] for row in rows]
+    return {
+        **{key: row[0] for key, row in zip(FIGURES, plain, strict=True)},
+        "intervals": {key: tuple(row[1:]) for key, row in zip(FIGURES, plain, strict=True)},
+    }

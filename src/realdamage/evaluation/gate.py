@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,24 +27,21 @@ from realdamage.evaluation.folder import read_judge
 from realdamage.evaluation.predictions import clean, group_ids
 
 QUALITIES = ("short_side", "sharpness", "compression")
-ENHANCED = ("sharpened", "denoised", "upscaled", "enhanced", "enhanced_upscaled")
-"""Perturbations that represent what an honest phone does (configs/robustness/enhanced.yaml)."""
 
 _WORSE = 0.85  # a photo is worse in a number that fell below this share of its clean value
 _MOST_BINS = 20
 _ENOUGH_OF_SOURCE = 20  # clean honest photos; a share of fewer says little
 _ENOUGH_DAMAGED = 10  # times min_photos; with fewer, all real photos stand in
-_SHARES = tuple(round(share, 2) for share in np.arange(1.0, 0.49, -0.05))
 
 
 @dataclass(frozen=True)
 class GateOptions:
-    """How the limits are derived; shares are at least 0 and below 1.
+    """How the limits are derived; shares are at least 0 and below 1, else a UsageError.
 
-    tpr_floor: share of synthetic photos that must be found; None: half of what is found among clean
-    ones. max_gated: largest share of clean honest photos that the gate may send to review.
-    blur_share: see `blur_limit`. min_photos: of each class in each bin of a curve.
-    Raises UsageError: a number out of range.
+    tpr_floor: share of synthetic photos to find; None: half of what is found among clean ones.
+    max_gated: largest share of clean honest photos that the gate may send to review.
+    blur_share: see `blur_limit`.
+    min_photos: of each class in each bin of a curve.
     """
 
     tpr_floor: float | None = None
@@ -62,58 +58,34 @@ class GateOptions:
             raise UsageError(f"min_photos={self.min_photos} must be at least 1")
 
 
-class WholePhotoShare(NamedTuple):
-    """The whole-photo rule: `Policy.whole_photo_share` and why; then shares of photos called
-    synthetic, with and without the rule: of honest photos, clean and phone-enhanced, and of kind
-    `ai_whole`; None where there are no such photos."""
-
-    share: float | None
-    reason: str
-    honest: tuple[float, float] | None = None
-    ai_whole: tuple[float, float] | None = None
-
-
-class BlurLimit(NamedTuple):
-    """The limit on `fine_detail`, None for none, and why; then shares of honest photos below it: of
-    clean ones by source, and of perturbed ones by perturbation."""
-
-    limit: float | None
-    reason: str
-    clean: dict[str, float]
-    perturbed: dict[str, float]
-
-
 @dataclass(frozen=True)
 class QualityCurve:
-    """One quality number, `column`, against what the model does.
+    """The limit on one quality number, None for none, why, and what it was derived from.
 
-    limit: the least value from which on the model is trusted; None: everywhere. reason: why.
     bins: one row each, worst photos first: `low` and `high` (values), `real`, `synthetic` (photos),
     `false_alarms`, `tpr` (at the shipped threshold), `tpr_fit` (never falling), `trusted`.
-    others: photos left out, because a perturbation made them worse in another number, or in none.
     """
 
     column: str
     limit: float | None
     reason: str
     bins: pd.DataFrame
-    others: int
 
 
 @dataclass(frozen=True)
 class GateSummary:
     """What `derive_gate` found.
 
+    blur: the limit on fine detail and why.
     tpr_floor, allowed: least share found and largest share accused where photos are trusted.
-    negatives: the honest photos that `allowed` is a share of, "damaged" or "real". gated: share of
-    the clean honest and of the clean synthetic photos that the gate sends to review.
+    negatives: the honest photos that `allowed` is a share of, "damaged" or "real".
+    gated: share of the clean honest and of the clean synthetic photos sent to review.
     per_perturbation: share gated of all photos of each perturbation ("" is clean).
     """
 
     gate: Gate
-    whole_photo: WholePhotoShare
     curves: tuple[QualityCurve, ...]
-    blur: BlurLimit
+    blur: tuple[float | None, str]
     tpr_floor: float
     allowed: float
     negatives: str
@@ -133,7 +105,7 @@ def gate_model(
     """
     onnx_bytes, metadata, policy = read_judge(path, predictions)
     summary = derive_gate(predictions, policy, options)
-    gated = replace(policy, gate=summary.gate, whole_photo_share=summary.whole_photo.share)
+    gated = replace(policy, gate=summary.gate)
     write_model_file(output or path, onnx_bytes, replace(metadata, policy=gated))
     return summary
 
@@ -142,33 +114,30 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
     """The limits of a model with this policy, from photos under several perturbations.
 
     False alarms are allowed up to the guaranteed share, or `policy.fpr`. Photos of kind `pasted`
-    are a control and count for nothing.
+    are a control and do not count; nor are photos accused that the policy's whole-photo rule sends
+    to review.
     Raises RealDamageError: no perturbations, no quality numbers, too few photos, a model that is
     not trusted on good photos either, or a gate that would stop more than `max_gated`.
     """
     photos, negatives = _prepared(predictions, policy, options.min_photos)
+    untouched = photos["perturbation"] == ""
     alpha = policy.guarantee.alpha if policy.guarantee else None
     allowed = policy.fpr if alpha is None else alpha
     tpr_floor = options.tpr_floor
     if tpr_floor is None:
-        found = clean(photos[photos["is_positive"]])["found"]
-        tpr_floor = float(found.mean()) / 2 if len(found) else 0.0
-    whole_photo = whole_photo_share(photos, policy, allowed)
-    if whole_photo.share is not None:
-        # What the whole-photo rule sends to review is not accused, and no reason for a gate.
-        photos["accused"] &= ~(photos["hot_share"] >= whole_photo.share)
+        found = photos.loc[untouched & photos["is_positive"], "found"]
+        tpr_floor = _mean(found) / 2
     curves = tuple(
         quality_curve(photos, column, tpr_floor, allowed, options.min_photos)
         for column in QUALITIES
     )
     side, sharpness, compression = (curve.limit for curve in curves)
-    blur = blur_limit(photos, options.blur_share)
-    gate = Gate(None if side is None else round(side), sharpness, compression, blur.limit)
+    fine_detail, why = blur_limit(photos, options.blur_share)
+    gate = Gate(None if side is None else round(side), sharpness, compression, fine_detail)
     measured = photos[[*QUALITIES, "fine_detail"]]
-    limits = pd.Series([gate.min_side, sharpness, compression, blur.limit], measured.columns)
+    limits = pd.Series([gate.min_side, sharpness, compression, fine_detail], measured.columns)
     # A photo without a number passes, as does any photo without a limit.
     stopped = (measured < limits.astype("float64").fillna(-math.inf)).any(axis=1)
-    untouched = photos["perturbation"] == ""
     honest, synthetic = (
         stopped[untouched & (photos["label"] == label)] for label in ("real", "synthetic")
     )
@@ -184,9 +153,8 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
     shares = stopped.groupby(photos["perturbation"]).mean()
     return GateSummary(
         gate=gate,
-        whole_photo=whole_photo,
         curves=curves,
-        blur=blur,
+        blur=(fine_detail, why),
         tpr_floor=tpr_floor,
         allowed=allowed,
         negatives=negatives,
@@ -195,57 +163,16 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
     )
 
 
-def whole_photo_share(photos: pd.DataFrame, policy: Policy, allowed: float) -> WholePhotoShare:
-    """The largest share of hot patches from which on a photo must go to review, so that at most a
-    share `allowed` of honest photos, clean and phone-enhanced, is called synthetic; the policy's
-    own where nothing can be learned.
-
-    photos: scored rows with `hot_share`. A smaller share spares more honest photos and sends more
-    of kind `ai_whole` to review.
-    """
-    kept = policy.whole_photo_share
-    enhanced = photos["perturbation"].isin(ENHANCED)
-    if not enhanced.any():
-        return WholePhotoShare(
-            kept, f"unchanged: no phone-enhanced photos ({', '.join(ENHANCED)}) among these"
-        )
-    if photos["hot_share"].isna().any():
-        return WholePhotoShare(
-            kept, "unchanged: the column hot_share is empty; score the photos again"
-        )
-    called, hot = photos["score"] >= policy.t_synthetic, photos["hot_share"]
-    untouched = photos["perturbation"] == ""
-    honest = (photos["label"] == "real") & (untouched | enhanced)
-    whole = (photos["kind"] == "ai_whole") & untouched
-    enough = [share for share in _SHARES if (called & (hot < share))[honest].mean() <= allowed]
-    share, reason = kept, f"unchanged: no share from {_SHARES[-1]} on spares enough honest photos"
-    if not honest.any() or called[honest].mean() <= allowed:
-        reason = "unchanged: honest photos are spared without it"
-    elif enough:
-        share, reason = (
-            enough[0],
-            "the largest at which clean and enhanced honest photos are spared",
-        )
-    with_rule = called if share is None else called & (hot < share)
-    rates = (
-        (float(with_rule[rows].mean()), float(called[rows].mean())) if rows.any() else None
-        for rows in (honest, whole)
-    )
-    return WholePhotoShare(share, reason, *rates)
-
-
 def quality_curve(
     photos: pd.DataFrame, column: str, tpr_floor: float, allowed: float, min_photos: int
 ) -> QualityCurve:
     """The curve of one quality number over all perturbations, and the limit that it gives.
 
-    Photos are cut into at most 20 bins of `column` with at least `min_photos` of each class. To
-    keep apart what several degradations do, only clean photos count and those that a perturbation
-    made worse in this number alone. A bin is trusted when the share of positives found, fitted so
-    that it never falls with quality (isotonic regression, Barlow et al. 1972), reaches `tpr_floor`,
-    and the share of negatives accused is not above `allowed` with 95% confidence over all bins
-    (Clopper & Pearson 1934, one group counted once, Bonferroni). The limit is the lower end of the
-    lowest bin from which on all are trusted.
+    Only clean photos count and those that a perturbation made worse in this number alone. A bin is
+    trusted when the share of positives found, fitted so that it never falls with quality (isotonic
+    regression, Barlow et al. 1972), reaches `tpr_floor`, and the share of negatives accused is not
+    above `allowed` with 95% confidence over all bins (Clopper & Pearson 1934, one group counted
+    once, Bonferroni). The limit is the lower end of the lowest bin from which on all are trusted.
 
     photos: scored rows with bool columns `is_negative`, `is_positive`, `found` and `accused`.
     Raises RealDamageError: too few photos for two bins, or not even the best photos are trusted.
@@ -257,61 +184,51 @@ def quality_curve(
     groups, alarms = bins.pop("groups"), bins.pop("alarms")
     # The lower confidence bound of the share accused; 0 without an alarm.
     accused = np.nan_to_num(beta.ppf(0.05 / len(bins), alarms, groups - alarms + 1))
-    bins["trusted"] = (bins["tpr_fit"] >= tpr_floor - 1e-9) & (accused <= allowed)
-    others = len(photos) - len(inside)
+    finds = bins["tpr_fit"] >= tpr_floor - 1e-9
+    bins["trusted"] = finds & (accused <= allowed)
     untrusted = np.flatnonzero(~bins["trusted"])
     if not len(untrusted):
         reason = f"trusted down to {bins['low'].iat[0]:.4g}, the least seen"
-        return QualityCurve(column, None, reason, bins, others)
+        return QualityCurve(column, None, reason, bins)
     last = int(untrusted[-1])
     failed = bins.iloc[last]
-    causes = []
-    if failed["tpr_fit"] < tpr_floor - 1e-9:
-        causes.append(f"finds {failed['tpr']:.1%}, floor {tpr_floor:.1%}")
-    if accused[last] > allowed:
-        causes.append(f"accuses {failed['false_alarms']:.1%}, allowed {allowed:.1%}")
+    cause = f"accuses {failed['false_alarms']:.1%}, allowed {allowed:.1%}"
+    if not finds[last]:
+        cause = f"finds {failed['tpr']:.1%}, floor {tpr_floor:.1%}"
     if last == len(bins) - 1:
         raise RealDamageError(
             f"{column}: the model is not trusted on the best photos either ({column} "
-            f"{failed['low']:.4g} to {failed['high']:.4g}: {'; '.join(causes)}). A gate cannot fix "
-            "that: calibrate again on photos like these, or lower --tpr-floor.",
+            f"{failed['low']:.4g} to {failed['high']:.4g}: {cause}). A gate cannot fix that: "
+            "calibrate again on photos like these, or lower --tpr-floor.",
             code="never_trusted",
         )
-    limit = float(bins["low"].to_numpy(dtype=np.float64)[last + 1])
-    return QualityCurve(column, limit, "below it: " + "; ".join(causes), bins, others)
+    return QualityCurve(column, float(bins["low"].iloc[last + 1]), f"below it: {cause}", bins)
 
 
-def blur_limit(photos: pd.DataFrame, share: float) -> BlurLimit:
+def blur_limit(photos: pd.DataFrame, share: float) -> tuple[float | None, str]:
     """The largest limit on fine detail that stops at most this share (0: no limit) of the clean
-    honest photos of each source with at least 20 of them.
+    honest photos of each source with at least 20 of them, and why.
 
     It has no `quality_curve`, because what takes fine detail away takes sharpness too.
     """
-    honest = photos[(photos["label"] == "real") & photos["fine_detail"].notna()]
-    sources = {
-        str(name): np.sort(found.to_numpy(dtype=np.float64))
-        for name, found in clean(honest).groupby("source")["fine_detail"]
+    honest = clean(photos[(photos["label"] == "real") & photos["fine_detail"].notna()])
+    limits = {
+        str(name): float(np.sort(found)[int(share * len(found) + 1e-9)])
+        for name, found in honest.groupby("source")["fine_detail"]
         if len(found) >= _ENOUGH_OF_SOURCE
     }
     if not share:
-        return BlurLimit(None, "switched off", {}, {})
-    if not sources:
-        return BlurLimit(None, f"no source has {_ENOUGH_OF_SOURCE} clean honest photos", {}, {})
-    limits = {name: float(found[int(share * len(found) + 1e-9)]) for name, found in sources.items()}
+        return None, "switched off"
+    if not limits:
+        return None, f"no source has {_ENOUGH_OF_SOURCE} clean honest photos"
     softest = min(limits, key=lambda name: limits[name])
-    limit = limits[softest]
-    below = (honest["fine_detail"] < limit).groupby(honest["perturbation"]).mean()
-    return BlurLimit(
-        limit if limit > 0 else None,  # a limit of 0 stops no photo
-        f"stops at most {share:.1%} of the clean honest photos of each source; the softest: "
-        f"{softest or 'unnamed'}",
-        {name: float((found < limit).mean()) for name, found in sources.items()},
-        {str(name): float(stopped) for name, stopped in below.items() if name},
-    )
+    of_each = f"stops at most {share:.1%} of the clean honest photos of each source"
+    # A limit of 0 stops no photo.
+    return limits[softest] or None, f"{of_each}; the softest: {softest or 'unnamed'}"
 
 
-def _mean(stopped: pd.Series) -> float:
-    return float(stopped.mean()) if len(stopped) else 0.0
+def _mean(flags: pd.Series) -> float:
+    return float(flags.mean()) if len(flags) else 0.0
 
 
 def _prepared(
@@ -330,17 +247,19 @@ def _prepared(
     for column in ("sharpness", "compression", "fine_detail", "width", "height"):
         if photos[column].isna().all():
             raise RealDamageError(
-                f"The predictions have no values in the column {column}: they were made by an "
-                "older version. Evaluate again.",
+                f"The predictions have no values in the column {column}. Evaluate again.",
                 code="no_quality",
             )
     real = photos["label"] == "real"
     damaged = real & (photos["kind"] == "damaged")
     only_damaged = policy.negatives == "damaged" and damaged.sum() >= _ENOUGH_DAMAGED * min_photos
     called = photos["score"] >= policy.t_synthetic
+    accused = called
+    if policy.whole_photo_share is not None:
+        accused = called & ~(photos["hot_share"] >= policy.whole_photo_share)
     prepared = photos.assign(
         found=called,
-        accused=called,
+        accused=accused,
         short_side=photos[["width", "height"]].min(axis=1),
         is_negative=damaged if only_damaged else real,
         is_positive=(photos["label"] == "synthetic") & (photos["kind"] != "pasted"),
@@ -350,7 +269,7 @@ def _prepared(
 
 def _worse_in(photos: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
     """bool [n]: clean photos, and those that are worse than when clean in this number alone."""
-    untouched = clean(photos).drop_duplicates("file_name").set_index("file_name")
+    untouched = clean(photos).set_index("file_name")
     before = untouched[list(QUALITIES)].reindex(photos["file_name"]).to_numpy(dtype=np.float64)
     worse = photos[list(QUALITIES)].to_numpy(dtype=np.float64) < _WORSE * before
     alone = worse[:, QUALITIES.index(column)] & (worse.sum(axis=1) == 1)

@@ -155,12 +155,13 @@ def with_guarantee(
 ) -> Policy:
     """The policy with guaranteed thresholds in place of the empirical ones.
 
-    alpha sets `t_synthetic` so that, with confidence 1 - delta over the draw of the photos, at most
-    a share alpha of photos with real damage (kind `damaged`) scores as high. beta sets `t_real` in
-    the same way for synthetic photos. It holds for photos drawn as these were (a group at random,
-    then one of its photos) and never trained on. Unscored and perturbed photos do not count.
-    split, manifest_sha256: which photos these are, for the record. least: the lowest `t_synthetic`
-    allowed; a higher threshold keeps alpha. Raises RealDamageError: see `check_enough`.
+    alpha sets `t_synthetic` so that, with confidence 1 - delta, at most a share alpha of photos
+    with real damage scores as high; beta sets `t_real` in the same way for synthetic photos. It
+    holds for photos drawn as these were (a group at random, then one of its photos).
+
+    split, manifest_sha256: which photos these are, for the record.
+    least: the lowest `t_synthetic` allowed; a higher threshold keeps alpha.
+    Raises RealDamageError: see `check_enough`.
     """
     check_predictions(predictions)
     photos = clean(predictions[predictions["score"].notna()])
@@ -208,10 +209,9 @@ def _statement(delta: float, bounds: dict[str, Bound]) -> str:
     sure = percent(1 - delta)
     sentences = []
     for name, bound in bounds.items():
-        sort, outcome = {
-            "alpha": ("photos with real damage", "synthetic"),
-            "beta": (f"synthetic photos{_of_kinds(bound.kinds)}", "real"),
-        }[name]
+        sort, outcome = "photos with real damage", "synthetic"
+        if name == "beta":
+            sort, outcome = f"synthetic photos{_of_kinds(bound.kinds)}", "real"
         of_claims = percent(min(1.0, CLAIM_PHOTOS * bound.share))
         sentences.append(
             f"With {sure} confidence, at most {percent(bound.share)} of {sort} are called "
@@ -233,13 +233,9 @@ def _of_kinds(kinds: tuple[str, ...]) -> str:
 def _guaranteed(targets: Targets, photos: pd.DataFrame) -> list[tuple[str, float, str, pd.Series]]:
     """For each share to guarantee: its name, the share, what its photos are called, the rows."""
     damaged = (photos["label"] == "real") & (photos["kind"] == "damaged")
+    synthetic = f"synthetic photos{_of_kinds(targets.kinds)}"
     rows = (
         ("alpha", targets.alpha, "really damaged photos (kind damaged)", damaged),
-        (
-            "beta",
-            targets.beta,
-            f"synthetic photos{_of_kinds(targets.kinds)}",
-            targets.missed(photos),
-        ),
+        ("beta", targets.beta, synthetic, targets.missed(photos)),
     )
     return [(name, share, sort, chosen) for name, share, sort, chosen in rows if share is not None]

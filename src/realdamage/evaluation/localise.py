@@ -1,6 +1,5 @@
-"""How well heat maps find the painted patches, always next to a map that calls everything painted.
-
-Where masks are large, that map has a respectable F1 too.
+"""How well heat maps find the painted patches, always next to a map that calls everything painted:
+where masks are large, that map has a respectable F1 too.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from realdamage.data.bootstrap import DRAWS, Floats, GroupDraws, percentile_inte
 from realdamage.evaluation.predictions import PatchEvidence, group_ids
 
 _FIGURES = ("pixel_ap", "f1", "iou", "best_f1")
-_BASELINES = ("baseline_f1", "baseline_iou")
 # Recall steps of the intervals' curves: average precision comes out lower by a thousandth at most.
 _STEPS = 512
 
@@ -33,31 +31,25 @@ def localisation_metrics(
     """Figures pooled over all patches of the given photos; None where undefined, with the `reason`.
 
     - pixel_ap: average precision; a constant map gets `prevalence`, the share of painted patches.
-    - f1, iou: of the patches at or above the shipped threshold (`regions.HOT`). best_f1: the best
-      over all thresholds.
-      baseline_f1, baseline_iou: of a map that calls every patch painted.
+    - f1, iou: of the patches at or above the shipped threshold (`HOT`). best_f1: the best over all
+      thresholds. baseline_f1, baseline_iou: of a map that calls every patch painted.
     - mask_area: mean over photos of their share of painted patches. n_photos, n_patches.
-    - intervals: (low, high) of 95% by bootstrap over groups. per_kind: the same figures for each
-      kind of photo.
+    - intervals: (low, high) of 95% by bootstrap over groups. per_kind: the same for each kind.
 
-    predictions: group and kind of the photos; without it every photo is its own group, and there
-    are no kinds.
+    predictions: group and kind of the photos; without it every photo is its own group.
     """
     names = [photo.file_name for photo in evidence]
-    known = pd.DataFrame({"file_name": [], "group": [], "kind": []}, dtype=str)
+    groups, kinds = np.array(names), np.full(len(names), "")
     if predictions is not None:
-        known = predictions.drop_duplicates("file_name").assign(group=group_ids)
-    group, kind = (
-        dict(zip(known["file_name"], known[key], strict=True)) for key in ("group", "kind")
-    )
-    groups = np.array([group.get(name, name) for name in names])
-    kinds = np.array([kind.get(name, "") for name in names])
+        known = predictions.drop_duplicates("file_name").set_index("file_name", drop=False)
+        known = known.assign(group=group_ids).reindex(names)
+        groups, kinds = (known[key].to_numpy(dtype=str) for key in ("group", "kind"))
     result = _pooled(evidence, groups, n_boot, seed)
-    result["per_kind"] = {
-        str(name): _pooled([evidence[int(i)] for i in own], groups[own], n_boot, seed)
-        for name in sorted(set(kinds) - {""})
-        for own in [np.flatnonzero(kinds == name)]
-    }
+    result["per_kind"] = {}
+    for name in sorted(set(kinds) - {""}):
+        own = np.flatnonzero(kinds == name)
+        of_kind = [evidence[index] for index in own.tolist()]
+        result["per_kind"][str(name)] = _pooled(of_kind, groups[own], n_boot, seed)
     return result
 
 
@@ -72,7 +64,7 @@ def _pooled(
         "n_patches": len(painted),
         "prevalence": float(painted.mean()) if len(painted) else None,
         "mask_area": float(np.mean(areas)) if len(painted) else None,
-        **dict.fromkeys((*_FIGURES, *_BASELINES)),
+        **dict.fromkeys((*_FIGURES, "baseline_f1", "baseline_iou")),
         "intervals": dict.fromkeys(_FIGURES),
         "reason": None,
     }
@@ -82,27 +74,26 @@ def _pooled(
         reason = f"{found} in {len(evidence)} photos; both kinds of patch are needed"
         return result | {"reason": reason}
     precision, recall, _ = precision_recall_curve(painted, heat)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     hits, called = int((painted & (heat >= HOT)).sum()), int((heat >= HOT).sum())
     prevalence = result["prevalence"]
     return result | {
         "pixel_ap": float(average_precision_score(painted, heat)),
         "f1": 2 * hits / (called + n_painted),
         "iou": hits / (called + n_painted - hits),
-        "best_f1": float(
-            (2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)).max()
-        ),
+        "best_f1": float(f1.max()),
         "baseline_f1": 2 * prevalence / (1 + prevalence),
         "baseline_iou": prevalence,
         "intervals": _intervals(
-            evidence, groups, np.quantile(heat[painted], np.linspace(0, 1, _STEPS)), n_boot, seed
+            evidence, np.quantile(heat[painted], np.linspace(0, 1, _STEPS)), groups, n_boot, seed
         ),
     }
 
 
 def _intervals(
     evidence: Sequence[PatchEvidence],
-    groups: npt.NDArray[Any],
     quantiles: Floats,
+    groups: npt.NDArray[Any],
     n_boot: int,
     seed: int,
 ) -> dict[str, list[float] | None]:
@@ -112,7 +103,7 @@ def _intervals(
     """
     lowest = min(float(photo.heat.min()) for photo in evidence)
     edges = np.unique([lowest, HOT, *quantiles])
-    hot = int(np.searchsorted(edges, HOT))
+    at_hot = len(edges) - 1 - int(np.searchsorted(edges, HOT))
     counts = np.zeros((2, len(evidence), len(edges)))
     for index, photo in enumerate(evidence):
         # Patches between two edges count at the lower one: heat >= edge.
@@ -127,14 +118,14 @@ def _intervals(
         total = np.where((true[:, -1] > 0) & (false[:, -1] > 0), true[:, -1], np.nan)[:, None]
         f1 = 2 * true / (false + true + total)
         iou = true / (false + total)
-        area = (np.diff(true, prepend=0.0) * np.nan_to_num(ratio(true, false + true)) / total).sum(
-            1
-        )
-        at_hot = len(edges) - 1 - hot
+        gained = np.diff(true, prepend=0.0) / total
+        area = (gained * np.nan_to_num(ratio(true, false + true))).sum(axis=1)
         return np.stack([area, f1[:, at_hot], iou[:, at_hot], f1.max(axis=1)])
 
-    draws = GroupDraws(groups, n_boot=n_boot, seed=seed)
-    # The chunk holds weights of photos; the curves [b, edges] are as large as those of 513 photos.
-    low, high = percentile_interval(draws.figures(statistic, np.arange(len(evidence)))[:, 1:])
-    ends = zip(_FIGURES, np.stack([low, high], axis=1).tolist(), strict=True)
-    return {key: None if np.isnan(pair[0]) else pair for key, pair in ends}
+    draws = GroupDraws(groups, n_boot=n_boot, seed=seed).figures(
+        statistic, np.arange(len(evidence))
+    )
+    ends = np.stack(percentile_interval(draws[:, 1:]), axis=1).tolist()
+    return {
+        key: None if np.isnan(pair[0]) else pair for key, pair in zip(_FIGURES, ends, strict=True)
+    }

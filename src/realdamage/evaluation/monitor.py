@@ -10,27 +10,29 @@ photos looks like it; only what no mixture explains is a shift.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.stats import chi2_contingency, kstwobign
 
 from realdamage.core.model_file import ModelMetadata, read_model_file
-from realdamage.errors import RealDamageError, UsageError
+from realdamage.data.bootstrap import Floats
+from realdamage.data.vocabulary import LABELS
+from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import NOT_CALIBRATED
 from realdamage.evaluation.predictions import check_predictions, clean, group_ids
-
-Floats = npt.NDArray[np.float64]
 
 MIN_PHOTOS, MIN_OF_CLASS = 50, 25
 """Fewer photos, in the log or in the reference, or of a class of the reference, are not
 compared."""
+LEVEL = 0.05
+"""Risk of an alarm without a shift, over all columns."""
+LEAST_EFFECT = 0.1
+"""Share of the photos that must have changed, so that a huge log does not alarm over a trifle."""
 _NUMBERS = {
     "score": "score",
     "short_side": "shorter side",
@@ -48,8 +50,8 @@ class Shift:
 
     effect: Kolmogorov-Smirnov distance of numbers, total variation distance of categories; in 0..1.
     p: of a difference as large by chance; p_adjusted: among all columns tested (Holm 1979).
-    prior: share of synthetic photos at which the reference looks most like the log. here, before:
-    medians, or the share that differs most, in words.
+    prior: share of synthetic photos at which the reference looks most like the log.
+    here, before: medians, or the share that differs most, in words.
     """
 
     name: str
@@ -67,10 +69,9 @@ class MonitorReport:
     """What `monitor` found.
 
     photos, reference_photos: compared. unscored, repeated: rows of the log that were left out.
-    prior: share of synthetic photos that explains the log's scores best, or the one given; None
-    without labels. shifts: one a column, alarms first. skipped: what could not be compared, and
-    why. visible: the smallest shift that so few photos could show. needed: photos that would show
-    one of `least_effect`; None: the reference is too small. guarantee: the model's, in words.
+    prior: share of synthetic photos that explains the log's scores best; None without labels.
+    shifts: one per column, alarms first. skipped: what could not be compared, and why.
+    visible: the smallest shift that so few photos could show. guarantee: the model's, in words.
     """
 
     photos: int
@@ -80,10 +81,7 @@ class MonitorReport:
     prior: float | None
     shifts: tuple[Shift, ...]
     skipped: tuple[str, ...]
-    level: float
-    least_effect: float
     visible: float
-    needed: int | None
     guarantee: str | None
 
     @property
@@ -97,56 +95,41 @@ class MonitorReport:
 
 
 def monitor(
-    log: pd.DataFrame,
-    reference: pd.DataFrame,
-    model: str | Path | None = None,
-    *,
-    prior: float | None = None,
-    level: float = 0.05,
-    least_effect: float = 0.1,
+    log: pd.DataFrame, reference: pd.DataFrame, model: str | Path | None = None
 ) -> MonitorReport:
     """Compares a log (`read_log`) with the predictions of the calibration photos.
 
-    A column alarms when a difference as large would be rare by chance (`level`, over all columns)
-    *and* at least a share `least_effect` of the photos would have to change: a huge log does not
-    alarm over a trifle, nor a small one by luck. prior: share of synthetic photos in the log; None
-    lets every column choose the share that suits it best. model: its file, whose network must have
-    made both.
-    Raises UsageError: a number out of range; RealDamageError: too few photos, another network.
+    A column alarms when a difference as large would be rare by chance (`LEVEL`) *and* large
+    (`LEAST_EFFECT`).
+
+    model: its file, whose network must have made both.
+    Raises RealDamageError: too few photos, another network.
     """
-    if prior is not None and not 0 <= prior <= 1:
-        raise UsageError(f"prior={prior} must be in 0..1: the share of synthetic photos in the log")
-    for option, value in (("level", level), ("least_effect", least_effect)):
-        if not 0 < value < 1:
-            raise UsageError(f"{option}={value} must be above 0 and below 1")
     check_predictions(reference, "reference")
     metadata = _same_network(log, reference, model)
-    before = clean(reference[reference["score"].notna()])
+    before = _with_sides(clean(reference[reference["score"].notna()]))
     scored = log[log["score"].notna()]
     repeated = (scored["photo_sha256"] != "") & scored.duplicated("photo_sha256")
-    here = scored[~repeated].reset_index(drop=True)
+    here = _with_sides(scored[~repeated].reset_index(drop=True))
     _check_enough(here, before)
-    here, before = _with_sides(here), _with_sides(before)
-    against = Reference(before, prior)
+    against = Reference(before)
     shifts, skipped = _compare(here, against, before)
+    adjusted = holm(np.array([shift.p for shift in shifts]))
     shifts = [
-        replace(shift, p_adjusted=float(p), alarm=bool(p < level and shift.effect >= least_effect))
-        for shift, p in zip(shifts, holm(np.array([shift.p for shift in shifts])), strict=True)
+        replace(shift, p_adjusted=float(p), alarm=bool(p < LEVEL and shift.effect >= LEAST_EFFECT))
+        for shift, p in zip(shifts, adjusted, strict=True)
     ]
-    worth = against.worth(0.5 if against.prior is None else against.prior)
+    visible = visible_shift(len(here), against.worth(0.5), len(shifts), LEVEL)
     policy = metadata.policy if metadata else None
     return MonitorReport(
         photos=len(here),
         reference_photos=len(before),
         unscored=len(log) - len(scored),
         repeated=int(repeated.sum()),
-        prior=shifts[0].prior if prior is None else prior,
+        prior=shifts[0].prior,
         shifts=tuple(sorted(shifts, key=lambda shift: (not shift.alarm, -shift.effect))),
         skipped=tuple(skipped),
-        level=level,
-        least_effect=least_effect,
-        visible=max(least_effect, visible_shift(len(here), worth, len(shifts), level)),
-        needed=photos_needed(least_effect, worth, len(shifts), level),
+        visible=max(LEAST_EFFECT, visible),
         guarantee=policy.guarantee.statement if policy and policy.guarantee else None,
     )
 
@@ -154,38 +137,29 @@ def monitor(
 class Reference:
     """The calibration photos, by class. A group counts once: photos of one product are similar.
 
-    predictions: clean, scored rows. prior: see `monitor`. Without labels there is one class.
+    predictions: clean, scored rows. Without labels there is one class.
     """
 
-    def __init__(self, predictions: pd.DataFrame, prior: float | None = None) -> None:
-        shares = {"real": 1.0, "synthetic": 1.0}
-        if prior is not None:
-            shares = {"real": 1 - prior, "synthetic": prior}
-        parts = [predictions[predictions["label"] == name] for name in shares if shares[name] > 0]
-        labelled = (predictions["label"] != "").all() and all(len(part) for part in parts)
-        self.parts = parts if labelled else [predictions]
-        self.mixed = len(self.parts) == 2
-        self.prior = prior if self.mixed else None
+    def __init__(self, predictions: pd.DataFrame) -> None:
+        parts = [predictions[predictions["label"] == name] for name in LABELS]
+        self.mixed = (predictions["label"] != "").all() and all(len(part) for part in parts)
+        self.parts = parts if self.mixed else [predictions]
 
     def number(self, name: str, log: pd.Series, column: str) -> Shift:
         """Compares a column of numbers; both sides need values."""
-        here = np.sort(log.dropna().to_numpy(dtype=np.float64))
-        values = [np.sort(part[column].dropna().to_numpy(dtype=np.float64)) for part in self.parts]
-        points = np.unique(np.concatenate([here, *values]))
-        ours, *theirs = (
-            np.searchsorted(one, points, side="right") / len(one) for one in (here, *values)
-        )
-        prior = self._best(lambda share: _distance(ours, _mix(theirs, share)))
-        mixed = _mix(theirs, prior)
-        effect, worth = _distance(ours, mixed), self.worth(prior, column)
+        columns = [log, *(part[column] for part in self.parts)]
+        values = [np.sort(one.dropna().to_numpy(dtype=np.float64)) for one in columns]
+        points = np.unique(np.concatenate(values))
+        ours, *theirs = (np.searchsorted(one, points, side="right") / len(one) for one in values)
+        mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).max()))
         # Two-sample Kolmogorov-Smirnov test by Stephens's approximation (1970).
-        root = np.sqrt(_harmonic(len(here), worth))
+        root = np.sqrt(_harmonic(len(values[0]), self.worth(prior, column)))
         return Shift(
             name,
             effect,
             float(kstwobign.sf((root + 0.12 + 0.11 / root) * effect)),
             prior if self.mixed else None,
-            f"median {np.median(here):.4g}",
+            f"median {np.median(values[0]):.4g}",
             f"median {points[np.searchsorted(mixed, 0.5 - 1e-12)]:.4g}",
         )
 
@@ -197,14 +171,12 @@ class Reference:
             column.value_counts(normalize=True).reindex(known, fill_value=0.0).to_numpy(np.float64)
             for column in columns
         )
-        prior = self._best(lambda share: float(np.abs(ours - _mix(theirs, share)).sum() / 2))
-        mixed = _mix(theirs, prior)
-        worth = self.worth(prior)
-        table = np.stack([ours * len(log), mixed * worth])[:, ours + mixed > 0]
+        mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).sum() / 2))
+        table = np.stack([ours * len(log), mixed * self.worth(prior)])[:, ours + mixed > 0]
         most = int(np.argmax(np.abs(ours - mixed)))
         return Shift(
             name,
-            float(np.abs(ours - mixed).sum() / 2),
+            effect,
             float(chi2_contingency(table, correction=False).pvalue) if len(table[0]) > 1 else 1.0,
             prior if self.mixed else None,
             f"{known[most]} {ours[most]:.1%}",
@@ -220,14 +192,25 @@ class Reference:
             return float(groups[0])
         return 1 / ((1 - prior) ** 2 / groups[0] + prior**2 / groups[1])
 
-    def _best(self, distance: Callable[[float], float]) -> float:
-        """The share of synthetic photos with the smallest distance, which is convex in it."""
-        if not self.mixed:
-            return 0.0
-        if self.prior is not None:
-            return self.prior
-        found = minimize_scalar(distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3})
-        return min((0.0, float(found.x), 1.0), key=distance)
+    def _closest(
+        self, ours: Floats, theirs: list[Floats], size: Callable[[Floats], float]
+    ) -> tuple[Floats, float, float]:
+        """The mixture of the classes most like `ours`, its share of synthetic photos, and the
+        distance, which is convex in that share."""
+
+        def mixture(share: float) -> Floats:
+            return (1 - share) * theirs[0] + share * theirs[-1]
+
+        def distance(share: float) -> float:
+            return size(ours - mixture(share))
+
+        prior = 0.0
+        if self.mixed:
+            found = minimize_scalar(
+                distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}
+            )
+            prior = min((0.0, float(found.x), 1.0), key=distance)
+        return mixture(prior), prior, distance(prior)
 
 
 def holm(p: Floats) -> Floats:
@@ -241,22 +224,6 @@ def holm(p: Floats) -> Floats:
 def visible_shift(photos: float, reference: float, tests: int, level: float) -> float:
     """The smallest Kolmogorov-Smirnov distance at which the first of `tests` tests can alarm."""
     return float(kstwobign.isf(level / tests) / np.sqrt(_harmonic(photos, reference)))
-
-
-def photos_needed(effect: float, reference: float, tests: int, level: float) -> int | None:
-    """How many photos a log needs so that such a distance can alarm; None: the reference is too
-    small."""
-    both = (kstwobign.isf(level / tests) / effect) ** 2
-    return None if reference <= both else int(np.ceil(both * reference / (reference - both)))
-
-
-def _mix(theirs: Sequence[npt.NDArray[Any]], prior: float) -> Floats:
-    mixed: Floats = theirs[0]
-    return mixed if len(theirs) == 1 else (1 - prior) * theirs[0] + prior * theirs[1]
-
-
-def _distance(one: Floats, other: Floats) -> float:
-    return float(np.abs(one - other).max())
 
 
 def _harmonic(one: float, other: float) -> float:

@@ -10,11 +10,10 @@ what it is measured on are the same JPEG.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from realdamage.data import degradations
 from realdamage.data.degradations import FILTERS, RGB, SUBSAMPLINGS, Blur, Jpeg, Resize, Webp
+from realdamage.data.manifest import did_you_mean
 from realdamage.errors import ConfigError
 
 Mask = npt.NDArray[np.float32]
@@ -44,14 +44,15 @@ class Pixels(NamedTuple):
     rgb: RGB
     mask: Mask | None
 
-    def resized(self, size: tuple[int, int], resampling: str) -> Pixels:
-        """Both at size (h, w): the photo with a filter of `FILTERS`, the mask with a plain one,
-        which never leaves 0..1."""
-        shape = (size[1], size[0])
-        rgb = np.asarray(Image.fromarray(self.rgb).resize(shape, FILTERS[resampling]))
+    def scaled(self, scale: float, resampling: str) -> Pixels:
+        """Both at `scale`: the photo with a filter of `FILTERS`, the mask with a plain one, which
+        never leaves 0..1."""
+        rgb = Resize(scale, resampling)(self.rgb)
         if self.mask is None:
             return Pixels(rgb, None)
-        plain = Image.Resampling.BOX if size[0] < self.mask.shape[0] else Image.Resampling.BILINEAR
+        shape = (rgb.shape[1], rgb.shape[0])
+        smaller = shape[1] < self.mask.shape[0]
+        plain = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
         return Pixels(rgb, np.asarray(Image.fromarray(self.mask).resize(shape, plain)))
 
 
@@ -148,8 +149,8 @@ class Screenshot:
     bar: float = 0.15
 
     def __call__(self, photo: Pixels, rng: Rng) -> Pixels:
-        height, width = (max(1, round(side * self.scale)) for side in photo.rgb.shape[:2])
-        shown = photo.resized((height, width), "bilinear")  # as graphics chips scale
+        shown = photo.scaled(self.scale, "bilinear")  # as graphics chips scale
+        height, width = shown.rgb.shape[:2]
         dark = rng.random() < 0.5
         minutes, charge = int(rng.integers(24 * 60)), float(rng.uniform(0.2, 1.0))
         paper, ink = ((0, 0, 0), (235, 235, 235)) if dark else ((250, 250, 250), (30, 30, 30))
@@ -179,8 +180,7 @@ class Recapture:
     def __call__(self, photo: Pixels, rng: Rng) -> Pixels:
         scale = min(self.scale, MAX_SHOWN / max(photo.rgb.shape[:2]))
         if scale != 1:
-            height, width = (max(1, round(side * scale)) for side in photo.rgb.shape[:2])
-            photo = photo.resized((height, width), "lanczos" if scale < 1 else "bicubic")
+            photo = photo.scaled(scale, "lanczos" if scale < 1 else "bicubic")
         height, width = photo.rgb.shape[:2]
         to_screen = _screen_seen_by_hand(height, width, rng)
         shown = _warped(photo.rgb, to_screen, Image.Resampling.BICUBIC, VIEWER)
@@ -272,8 +272,7 @@ class Perturbation:
             # A stream for each step, so that what one draws does not shift the next one's.
             rng = np.random.default_rng([*words, position])
             if isinstance(step, Resize):
-                height, width = (max(1, round(side * step.scale)) for side in photo.rgb.shape[:2])
-                photo = photo.resized((height, width), step.filter)
+                photo = photo.scaled(step.scale, step.filter)
             elif isinstance(step, Jpeg | Webp | Blur):
                 photo = photo._replace(rgb=step(photo.rgb))
             else:
@@ -297,13 +296,13 @@ def _perturbation(name: str, entry: Any) -> Perturbation:
     if not re.fullmatch("[a-z0-9][a-z0-9_]*", name) or name in _RESERVED:
         raise ConfigError(
             f"{where}: a name has small letters, digits and _; {' and '.join(_RESERVED)} mean the "
-            "photo as it is"
+            "unchanged photo"
         )
     if not isinstance(entry, Mapping) or set(entry) - {"title", "steps"}:
         found = ", ".join(map(str, entry)) if isinstance(entry, Mapping) else entry
         raise ConfigError(f"{where} has the keys title and steps; found {found}")
     steps = entry.get("steps")
-    if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
+    if not isinstance(steps, list | tuple) or not steps:
         raise ConfigError(
             f"{where}.steps={steps}: a list of steps ({', '.join(STEPS)}); or set {where}=null"
         )
@@ -312,12 +311,12 @@ def _perturbation(name: str, entry: Any) -> Perturbation:
 
 
 def _step(where: str, values: Any) -> Any:
-    given = dict(values) if isinstance(values, Mapping) else {"step": values}
-    kind = str(given.pop("step", None))
+    given = dict(values) if isinstance(values, Mapping) else {}
+    kind = str(given.pop("step", values))
     if kind not in STEPS or not isinstance(values, Mapping):
         raise ConfigError(
             f"{where}={values}: write {{step: NAME, parameter: value, …}} with a NAME of "
-            f"{', '.join(STEPS)}{_hint(kind, STEPS)}"
+            f"{', '.join(STEPS)}.{did_you_mean(kind, STEPS)}"
         )
     known = {field.name: field for field in fields(STEPS[kind]) if field.name in _ALLOWED}
     required = [name for name, field in known.items() if field.default is MISSING]
@@ -325,7 +324,7 @@ def _step(where: str, values: Any) -> Any:
         if name not in known or name not in given:
             raise ConfigError(
                 f"{where}.{name}: the step {kind} takes {', '.join(known)} and needs "
-                f"{' and '.join(required) or 'none of them'}{_hint(name, known)}"
+                f"{' and '.join(required) or 'none of them'}.{did_you_mean(name, known)}"
             )
     hints = typing.get_type_hints(STEPS[kind])
     return STEPS[kind](
@@ -345,11 +344,6 @@ def _value(where: str, name: str, value: Any, hint: type) -> Any:
         sort = "whole number" if hint is int else "number"
         raise ConfigError(f"{where}={value}: must be a {sort} in {low:g}..{high:g}")
     return hint(value)
-
-
-def _hint(word: str, choices: Mapping[str, Any]) -> str:
-    near = [] if word in choices else difflib.get_close_matches(word, choices, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _draw_status(

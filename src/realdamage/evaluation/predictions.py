@@ -24,13 +24,14 @@ from realdamage.errors import ConfigError, RealDamageError, UsageError
 from realdamage.files import csv_line, unescape_cell, write_atomically
 
 FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", *MEASURED_COLUMNS)
-"""What slices, pairs and the gate need in addition; empty where a file lacks them. `mask_area`:
-share of the photo that its mask calls synthetic, in 0..1, 0 for real photos."""
+"""What slices, pairs and the gate also need. `mask_area`: the share of the photo that its mask
+calls synthetic, in 0..1; 0 for real photos, empty without a mask."""
 FORMATS = ("csv", "parquet")
-"""Of a predictions file, by its ending."""
+"""File name endings of a predictions file."""
 
 _COLUMNS = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
 _NUMBERS = ("score", "probability", "width", "height", "ms", "mask_area", *MEASURED_COLUMNS)
+_STRINGS = tuple(column for column in _COLUMNS if column not in _NUMBERS)
 _FROM_MANIFEST = (
     *("label", "kind", "generator", "damage", "source", "group"),
     *("family", "condition", "pair", "split"),
@@ -41,6 +42,7 @@ _LOG_NUMBERS = ("score", "width", "height", *MEASURED_COLUMNS)
 _LOG_NEEDS = ("score", "outcome", "graph_sha256")
 
 Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"
+Row = dict[str, object]
 
 
 class PhotoDetector(Protocol):
@@ -55,7 +57,8 @@ class PhotoDetector(Protocol):
 class PatchEvidence(NamedTuple):
     """A synthetic photo's heat map and the truth, both at evidence resolution.
 
-    heat: float32 [h, w] in 0..1. painted: bool [h, w], more than half of the patch was regenerated.
+    heat: float32 [h, w] in 0..1.
+    painted: bool [h, w], more than half of the patch is synthetic.
     """
 
     file_name: str
@@ -66,65 +69,68 @@ class PatchEvidence(NamedTuple):
 def score_manifest(
     detector: PhotoDetector, manifest: Manifest, *, progress: Track = no_progress
 ) -> tuple[pd.DataFrame, list[PatchEvidence]]:
-    """Judges every photo, in the manifest's order: (predictions, localisation).
+    """Judges every photo in the manifest's order: its predictions, and the heat maps of `judge`.
 
-    predictions: one row per photo; `ms` is the time from the file's bytes to the verdict.
-    localisation: one entry per synthetic photo with a mask, except kind `ai_whole`, where every
-    pixel is synthetic.
     Raises PhotoError: a photo cannot be read; ManifestError: a mask cannot be read, or has another
     size than its photo.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     localisation: list[PatchEvidence] = []
-    photos = list(enumerate(manifest.table["file_name"]))
-    for index, file_name in progress(photos, len(photos), "photos"):
-        path = manifest.path(file_name)
-        start = time.perf_counter()
-        photo = read_photo(path, detector.pixel_spec, name=str(path))
-        verdict = detector.predict_photo(photo)
-        ms = 1000 * (time.perf_counter() - start)
-        mask = mask_of(manifest, index, (photo.height, photo.width))
-        rows.append(verdict_row(manifest, index, verdict, mask, ms=ms))
-        localisation += patch_evidence(
-            manifest, index, photo, verdict, mask, detector.pixel_spec.patch
-        )
+    for index in progress(range(len(manifest)), len(manifest), "photos"):
+        row, evidence = judge(detector, manifest, index, *read_with_mask(detector, manifest, index))
+        rows.append(row)
+        localisation += evidence
     return predictions_table(rows), localisation
 
 
-def mask_of(manifest: Manifest, index: int, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    """The mask of the synthetic photo at position `index`; None for a real photo or without a mask.
-
-    size: (h, w) of the upright photo. Raises ManifestError as `read_mask` does.
-    """
+def read_with_mask(
+    detector: PhotoDetector, manifest: Manifest, index: int
+) -> tuple[Photo, npt.NDArray[np.bool_] | None, float]:
+    """The photo at position `index`, the mask of a synthetic one, and the seconds that decoding
+    took. Raises as `score_manifest`."""
     row = manifest.table.iloc[index]
+    path = manifest.path(row["file_name"])
+    start = time.perf_counter()
+    photo = read_photo(path, detector.pixel_spec, name=str(path))
+    seconds = time.perf_counter() - start
     has_mask = row["label"] == "synthetic" and row["mask_file_name"]
-    return read_mask(manifest, index, size) if has_mask else None
+    mask = read_mask(manifest, index, (photo.height, photo.width)) if has_mask else None
+    return photo, mask, seconds
 
 
-def verdict_row(
+def judge(
+    detector: PhotoDetector,
     manifest: Manifest,
     index: int,
-    verdict: Verdict,
+    photo: Photo,
     mask: Mask | None,
-    *,
-    ms: float,
+    seconds: float,
     perturbation: str = "",
-) -> dict[str, object]:
-    """The predictions row of the photo at position `index`.
+) -> tuple[Row, list[PatchEvidence]]:
+    """The predictions row of a photo, and its heat map with the truth.
 
-    mask: as `mask_of` returns it, after the perturbation moved it with the photo: [h, w] in 0..1.
+    mask: [h, w] in 0..1, moved with the photo by the perturbation; None for a real photo.
+    seconds: spent on the photo so far; the row's `ms` includes them.
+    The list is empty without a mask and for kind `ai_whole`, where every pixel is synthetic.
     """
     known = manifest.table.iloc[index]
+    start = time.perf_counter()
+    verdict = detector.predict_photo(photo)
+    ms = 1000 * (seconds + time.perf_counter() - start)
     area = 0.0 if known["label"] == "real" else "" if mask is None else float(mask.mean())
-    return {
+    row: Row = {
         **verdict.to_row(str(known["file_name"]), ms=ms),
         "perturbation": perturbation,
         "mask_area": area,
         **{column: known[column] for column in _FROM_MANIFEST},
     }
+    if mask is None or known["kind"] == "ai_whole" or verdict.heatmap is None:
+        return row, []
+    share = patch_share(mask, photo.rgb.shape[:2], detector.pixel_spec.patch)
+    return row, [PatchEvidence(str(known["file_name"]), verdict.heatmap, share > 0.5)]
 
 
-def unscored_row(manifest: Manifest, index: int, perturbation: str = "") -> dict[str, object]:
+def unscored_row(manifest: Manifest, index: int, perturbation: str = "") -> Row:
     """The row of a photo that cannot be judged: no score, reason `unreadable`."""
     known = manifest.table.iloc[index]
     return {
@@ -135,24 +141,9 @@ def unscored_row(manifest: Manifest, index: int, perturbation: str = "") -> dict
     }
 
 
-def patch_evidence(
-    manifest: Manifest, index: int, photo: Photo, verdict: Verdict, mask: Mask | None, patch: int
-) -> list[PatchEvidence]:
-    """The heat map and the truth of a synthetic photo with a mask; nothing for kind `ai_whole`.
-
-    patch: side of a patch in pixels of `photo.rgb`.
-    """
-    row = manifest.table.iloc[index]
-    whole = row["label"] != "synthetic" or row["kind"] == "ai_whole"
-    if whole or mask is None or verdict.heatmap is None:
-        return []
-    share = patch_share(mask, photo.rgb.shape[:2], patch)
-    return [PatchEvidence(str(row["file_name"]), verdict.heatmap, share > 0.5)]
-
-
 def predictions_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """The predictions table of such rows, with typed columns."""
-    return _typed_predictions(pd.DataFrame(rows, columns=list(_COLUMNS)), "predictions")
+    return _typed(pd.DataFrame(rows, columns=list(_COLUMNS)), _STRINGS, _NUMBERS, "predictions")
 
 
 def clean(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -161,13 +152,13 @@ def clean(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_ids(predictions: pd.DataFrame) -> pd.Series:
-    """The group of each row; a photo without a group is one of its own, under any perturbation."""
+    """The group of each row; a photo without a group is its own."""
     return predictions["group"].where(predictions["group"] != "", predictions["file_name"])
 
 
 def check_predictions(predictions: pd.DataFrame, source: str = "predictions") -> None:
-    """Raises RealDamageError: a column of `PREDICTION_COLUMNS` is missing, a label or an outcome is
-    unknown, or a photo is there twice under the same perturbation."""
+    """Raises RealDamageError: a column is missing, a label or an outcome is unknown, or a photo
+    occurs twice under the same perturbation."""
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
     if missing:
         raise RealDamageError(
@@ -183,60 +174,29 @@ def check_predictions(predictions: pd.DataFrame, source: str = "predictions") ->
     if len(twice):
         name, perturbation = predictions[["file_name", "perturbation"]].iloc[twice[0]]
         raise RealDamageError(
-            f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) is there "
+            f"{source}, row {twice[0] + 2}: {name} ({perturbation or 'no perturbation'}) occurs "
             "twice. Remove the repeated rows.",
             code="repeated_photo",
         )
 
 
-def check_against_manifest(predictions: pd.DataFrame, manifest: Manifest) -> None:
-    """Raises RealDamageError: a photo that the manifest lacks, or has with another label."""
-    labels = dict(zip(manifest.table["file_name"], manifest.table["label"], strict=True))
-    for name, label in zip(predictions["file_name"], predictions["label"], strict=True):
-        if name not in labels:
-            raise RealDamageError(
-                f"{name} is in the predictions, but not in {manifest.root}. Name the manifest that "
-                "was evaluated.",
-                code="unknown_photo",
-            )
-        if label not in ("", labels[name]):
-            raise RealDamageError(
-                f"{name}: the predictions say {label}, {manifest.root} says {labels[name]}. "
-                "Evaluate again.",
-                code="other_label",
-            )
-
-
 def check_format(name: str) -> None:
     """Refuses a file format before hours of scoring.
 
-    Raises ConfigError: neither csv nor parquet, or no package that writes Parquet.
+    Raises ConfigError: neither csv nor parquet; RealDamageError: no package that writes Parquet.
     """
     if name not in FORMATS:
         raise ConfigError(f"format={name}: allowed are {', '.join(FORMATS)}", code="unknown_format")
     if name == "parquet":
-        try:
-            pd.DataFrame({"score": [0.0]}).to_parquet(io.BytesIO(), index=False)
-        except ImportError as error:
-            raise ConfigError(
-                "format=parquet needs a package: pip install pyarrow, or give format=csv",
-                code="no_parquet",
-            ) from error
+        _parquet(pd.DataFrame())
 
 
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
     """Writes the table as .csv or .parquet, all or nothing. Raises RealDamageError: another ending,
     no space."""
     check_predictions(predictions)
-    if _ending(path, FORMATS) == "csv":
-        write_atomically(path, table_csv(predictions))
-        return
-    buffer = io.BytesIO()
-    try:
-        predictions.to_parquet(buffer, index=False)
-    except ImportError as error:
-        raise _no_parquet(path) from error
-    write_atomically(path, buffer.getvalue())
+    write = table_csv if _ending(path, FORMATS) == "csv" else _parquet
+    write_atomically(path, write(predictions))
 
 
 def table_csv(table: pd.DataFrame) -> bytes:
@@ -252,7 +212,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """
     table = read_table(path, FORMATS)
     check_predictions(table, str(path))
-    return _typed_predictions(table, str(path))
+    missing = {column: "" for column in FURTHER_COLUMNS if column not in table.columns}
+    return _typed(table.assign(**missing), _STRINGS, _NUMBERS, str(path))
 
 
 def read_log(path: str | Path) -> pd.DataFrame:
@@ -274,16 +235,6 @@ def read_log(path: str | Path) -> pd.DataFrame:
     return _typed(table, _LOG_STRINGS, _LOG_NUMBERS, str(path))
 
 
-def _ending(path: str | Path, allowed: Sequence[str]) -> str:
-    ending = Path(path).suffix.lower().removeprefix(".")
-    if ending not in allowed:
-        raise RealDamageError(
-            f"{path}: its name must end in {', '.join(f'.{name}' for name in allowed)}. Rename it.",
-            code="unknown_format",
-        )
-    return ending
-
-
 def read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
     """A table by the ending of its name, one of `formats`; from CSV with text in every cell.
 
@@ -298,13 +249,23 @@ def read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
             return table.map(unescape_cell)
         return _from_lines(path)
     except ImportError as error:
-        raise _no_parquet(path) from error
+        raise _no_parquet() from error
     except FileNotFoundError as error:
         raise UsageError(f"{path}: cannot be read (no such file).", code="missing_file") from error
     except (OSError, ValueError) as error:  # what pandas raises for a broken file is a ValueError
         raise RealDamageError(
             f"{path}: not a readable table ({error}).", code="unreadable_table"
         ) from error
+
+
+def _ending(path: str | Path, allowed: Sequence[str]) -> str:
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in allowed:
+        raise RealDamageError(
+            f"{path}: its name must end in {', '.join(f'.{name}' for name in allowed)}. Rename it.",
+            code="unknown_format",
+        )
+    return ending
 
 
 def _from_lines(path: str | Path) -> pd.DataFrame:
@@ -335,12 +296,6 @@ def _row_of_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _typed_predictions(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    empty = {column: "" for column in FURTHER_COLUMNS if column not in table.columns}
-    strings = [column for column in _COLUMNS if column not in _NUMBERS]
-    return _typed(table.assign(**empty), strings, _NUMBERS, source)
-
-
 def _typed(
     table: pd.DataFrame, strings: Sequence[str], numbers: Sequence[str], source: str
 ) -> pd.DataFrame:
@@ -367,7 +322,16 @@ def _wrong_value(
     )
 
 
-def _no_parquet(path: str | Path) -> RealDamageError:
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        table.to_parquet(buffer, index=False)
+    except ImportError as error:
+        raise _no_parquet() from error
+    return buffer.getvalue()
+
+
+def _no_parquet() -> RealDamageError:
     return RealDamageError(
-        f"{path}: Parquet needs a package: pip install pyarrow, or use .csv.", code="no_parquet"
+        "Parquet needs a package: pip install pyarrow, or use CSV.", code="no_parquet"
     )

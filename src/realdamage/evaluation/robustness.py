@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
-from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,12 +36,12 @@ from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import (
     PatchEvidence,
     PhotoDetector,
+    Row,
     clean,
-    mask_of,
-    patch_evidence,
+    judge,
     predictions_table,
+    read_with_mask,
     unscored_row,
-    verdict_row,
 )
 from realdamage.evaluation.slices import CLEAN, json_records, robustness_table, standard_slices
 
@@ -57,13 +54,11 @@ _VERDICTS, _PHOTOS = 100, 50
 _CODE = ("core/*.py", "data/*.py", "evaluation/*.py")
 _LIBRARIES = ("numpy", "pillow", "onnxruntime")
 
-# What is kept of each perturbation's localisation; all of it is there for the photos as they are.
+# What is kept of each perturbation's localisation; all of it is kept for unperturbed photos.
 _LOCALISATION = (
     *("pixel_ap", "prevalence", "f1", "best_f1", "baseline_f1"),
     *("n_photos", "intervals", "reason"),
 )
-
-Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -156,11 +151,6 @@ class Suite:
         stale = content["digest"] != self.digest(part) or (self.on_error == "raise" and skipped)
         return None if stale else rows
 
-    @cached_property
-    def keys(self) -> list[str]:
-        """What each photo's random numbers depend on."""
-        return draw_keys(self.manifest.table)
-
     def score(self, detector: PhotoDetector, part: int) -> None:
         """Scores and writes a part."""
         rows: list[Row] = []
@@ -181,44 +171,39 @@ class Suite:
         self, detector: PhotoDetector, index: int
     ) -> Iterator[tuple[Row, list[PatchEvidence]]]:
         """Row and heat map of one photo, unchanged and after each perturbation."""
-        manifest, spec = self.manifest, detector.pixel_spec
-        path = manifest.path(str(manifest.table["file_name"].iat[index]))
-        start = time.perf_counter()
+        manifest = self.manifest
         try:
-            photo = read_photo(path, spec, name=str(path))
-            verdict = detector.predict_photo(photo)
+            photo, mask, seconds = read_with_mask(detector, manifest, index)
+            unchanged = judge(detector, manifest, index, photo, mask, seconds)
         except PhotoError:
             if self.on_error == "raise":
                 raise
             yield from ((unscored_row(manifest, index, name), []) for name in self.names)
             return
-        ms = 1000 * (time.perf_counter() - start)
-        mask = mask_of(manifest, index, (photo.height, photo.width))
-        row = verdict_row(manifest, index, verdict, mask, ms=ms)
-        yield row, patch_evidence(manifest, index, photo, verdict, mask, spec.patch)
+        yield unchanged
+        # Both halves of a pair draw the same.
+        key = str(manifest.table["pair"].iat[index] or manifest.table["file_name"].iat[index])
         whole = photo.rgb if photo.upright is None else photo.upright
         pixels = Pixels(whole, None if mask is None else mask.astype(np.float32))
         for each in self.perturbations:
-            changed = each(pixels, seed=self.seed, key=self.keys[index])
+            rgb, moved = each(pixels, seed=self.seed, key=key)
             start = time.perf_counter()
             try:
-                photo = read_photo(changed.rgb, spec, name=f"{path} ({each.name})")
-            except PhotoError:
+                photo = read_photo(rgb, detector.pixel_spec, name=each.name)
+            except PhotoError:  # too small after the perturbation
                 yield unscored_row(manifest, index, each.name), []
                 continue
             # The quality gate has to see the photo as the file that would be handed in.
             photo = replace(photo, file_quality=each.file_quality)
-            verdict = detector.predict_photo(photo)
-            ms = 1000 * (time.perf_counter() - start)
-            row = verdict_row(manifest, index, verdict, changed.mask, ms=ms, perturbation=each.name)
-            yield row, patch_evidence(manifest, index, photo, verdict, changed.mask, spec.patch)
+            seconds = time.perf_counter() - start
+            yield judge(detector, manifest, index, photo, moved, seconds, each.name)
 
 
 @dataclass(frozen=True)
 class ScoredSuite:
     """What a suite scored.
 
-    predictions: all photos under all perturbations, the photos as they are first.
+    predictions: all photos under all perturbations, the unperturbed ones first.
     resumed: photos that an earlier, interrupted run had scored.
     The heat maps stay on the disk until `discard`, because they would fill the memory.
     """
@@ -228,19 +213,14 @@ class ScoredSuite:
     suite: Suite
 
     def localisation(self, perturbation: str = "") -> list[PatchEvidence]:
-        """Heat maps with the truth under one perturbation ("": the photos as they are).
-
-        One for each judged synthetic photo with a mask, except kind `ai_whole`.
-        """
+        """Heat maps with the truth under one perturbation; see `judge`."""
         found = []
         for part in range(self.suite.count):
             arrays = self.suite.parts.arrays(part)
             names = self.suite.parts.read(part)["evidence"][perturbation]
             for index, name in enumerate(names):
-                heat, painted = (
-                    arrays[f"{key}/{perturbation}/{index}"] for key in ("heat", "painted")
-                )
-                found.append(PatchEvidence(name, heat, painted))
+                at = f"{perturbation}/{index}"
+                found.append(PatchEvidence(name, arrays[f"heat/{at}"], arrays[f"painted/{at}"]))
         return found
 
     def discard(self) -> None:
@@ -256,10 +236,7 @@ def score_suite(
 ) -> ScoredSuite:
     """Judges every photo; continues what `scoring.folder` holds of the same run.
 
-    Rows of perturbed photos have the size, digest and mask of what was judged; their `ms` starts at
-    the pixels. A photo that a perturbation makes too small leaves a row without score.
-
-    load: see `Suite`.
+    A photo that a perturbation makes too small leaves a row without score. load: see `Suite`.
     Raises PhotoError and ManifestError as `score_manifest`; ConfigError: workers below 1;
     UsageError: unfinished parts of another evaluation; RealDamageError: a process died. What was
     scored is kept then.
@@ -307,20 +284,10 @@ _scores: Callable[[int], None] | None = None  # of this process: scores one part
 def _start(suite: Suite, threads: int | None, apart: bool) -> None:
     """Loads the detector in this process; `apart`: it was started for scoring only."""
     global _scores
-    if apart:
-        # Ctrl-C reaches every process, unless nohup blocks it; workers exit silently.
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C reaches every process, unless nohup blocks it; workers exit silently.
+    if apart and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _scores = partial(suite.score, suite.load(threads))
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the first one is killed; otherwise it would wait for work forever."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _score_part(part: int) -> None:
@@ -338,17 +305,15 @@ def _code_version() -> str:
 
 
 def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:
-    """All figures of one evaluation, as metrics.json holds them.
-
-    `photo_metrics` of the photos as they are, "slices" (`standard_slices`) and, after
-    perturbations, "robustness": the rows of `robustness_table`, each with its `title` and
-    `localisation`. Raises RealDamageError as these do.
+    """All figures of one evaluation, as metrics.json holds them: `photo_metrics`, "slices" and,
+    after perturbations, "robustness" with title and localisation. Raises RealDamageError.
     """
     calibration = metadata.calibration
     threshold = calibration.score_at(0.5, prior=0.5) if calibration else None
     predictions, perturbations = scored.predictions, scored.suite.perturbations
-    as_they_are = clean(predictions)
-    metrics = photo_metrics(as_they_are, scored.localisation(), threshold=threshold, seed=seed)
+    metrics = photo_metrics(
+        clean(predictions), scored.localisation(), threshold=threshold, seed=seed
+    )
     trained_on = metadata.training.get("generators")
     named = set(scored.suite.manifest.table["generator"])
     for name, row in metrics["per_generator"].items():
@@ -356,13 +321,13 @@ def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) 
     slices = standard_slices(predictions, seed=seed)
     metrics["slices"] = {name: json_records(table) for name, table in slices.items()}
     if perturbations:
-        titles = {each.name: each.title for each in perturbations}
+        titles = {CLEAN: "As it is", **{each.name: each.title for each in perturbations}}
         metrics["robustness"] = json_records(robustness_table(predictions, seed=seed))
         for row in metrics["robustness"]:
             name = "" if row["perturbation"] == CLEAN else row["perturbation"]
             own = predictions[predictions["perturbation"] == name]
             found = localisation_metrics(scored.localisation(name), own, seed=seed)
-            row["title"] = titles.get(name, "As it is")
+            row["title"] = titles[row["perturbation"]]
             row["localisation"] = {key: found[key] for key in _LOCALISATION}
     return metrics
 
@@ -411,21 +376,6 @@ def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
     return drawn
 
 
-def draw_keys(table: pd.DataFrame) -> list[str]:
-    """What each photo's random numbers depend on: its original, over any number of steps."""
-    pairs = zip(table["file_name"], table["pair"], strict=True)
-    made_from = {name: pair for name, pair in pairs if pair}
-
-    def original(name: str) -> str:
-        seen = {name}
-        while (before := made_from.get(name)) and before not in seen:
-            seen.add(before)
-            name = before
-        return name
-
-    return [original(name) for name in table["file_name"]]
-
-
 def is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
     """Whether the model was trained on this manifest, without what `data.exclude` left out.
 
@@ -444,26 +394,22 @@ def trained_on_note(
     Raises ConfigError: some are the model's training photos, but `split` is not "train" (code
     training_photos).
     """
-    if not (chosen.table["split"] == "train").any() or not is_training_set(manifest, training):
+    trained = (chosen.table["split"] == "train") & ~_left_out(chosen, training)
+    if not trained.any() or not is_training_set(manifest, training):
         return ()
-    count = int(((chosen.table["split"] == "train") & ~_left_out(chosen, training)).sum())
-    if not count:
-        return ()
+    count = f"{trained.sum():,} of these {len(chosen):,} photos"
     if split != "train":
         splits = sorted(set(manifest.table["split"]) - {"", "train"})
         others = ", ".join(f"data.split={name}" for name in splits) or "other photos"
         raise ConfigError(
-            f"data.split={'null' if split is None else split}: the model was trained on {count:,} "
-            "of these "
-            f"{len(chosen):,} photos (split train of {manifest.root}), so it makes fewer errors on "
-            "them. Choose "
-            f"{others}; data.split=train scores them and says so",
+            f"data.split={'null' if split is None else split}: the model was trained on {count} "
+            f"(split train of {manifest.root}), so it makes fewer errors on them. Choose {others}; "
+            "data.split=train scores them and says so",
             code="training_photos",
         )
     return (
-        f"The model was trained on {count:,} of these {len(chosen):,} photos: the figures show "
-        "what it has learned by "
-        "heart, not how it does on new photos.",
+        f"The model was trained on {count}: the figures show what it has learned by heart, not how "
+        "it does on new photos.",
     )
 
 

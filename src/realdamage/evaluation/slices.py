@@ -1,14 +1,12 @@
-"""Where a model fails: figures per slice. A slice is a named mask over the scored photos.
-
-Slices are by generator, kind, damage, mask area, source, condition or perturbation, and across two
-or three of these. A slice with too few photos says so instead of printing a figure.
+"""Where a model fails: figures per slice, per perturbation and per source. A slice is a named mask
+over the scored photos; one with too few photos says so instead of giving a figure.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +16,7 @@ from realdamage.core.policy import Policy, WorstSource
 from realdamage.data.bootstrap import DRAWS, percentile_interval, share_interval
 from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.figures import (
-    MIN_PHOTOS,
-    RATES,
-    Figure,
-    Flags,
-    ScoredPhotos,
-    measure,
-)
+from realdamage.evaluation.figures import MIN_PHOTOS, RATES, Figure, Flags, ScoredPhotos, measure
 
 SLICE_KEYS = (
     *("generator", "family", "kind", "damage", "mask_area"),
@@ -44,6 +35,9 @@ MIN_NEGATIVES = math.ceil(1 / RATES[RATE])
 """As many negatives as a rate of 1% needs."""
 CLEAN = "clean"
 NOT_NAMED = "(not named)"
+FEW = 20
+"""Sources with fewer photos are counted together: a share of them would mean nothing."""
+OTHERS = "(other sources)"
 
 _AREA_EDGES = (0.0, 0.01, 0.05, 0.2, 0.5, math.inf)
 _AREA_NAMES = ("up to 1%", "1–5%", "5–20%", "20–50%", "over 50%")
@@ -75,23 +69,20 @@ def slice_table(
 ) -> pd.DataFrame:
     """One row per combination of values of `by` (of `SLICE_KEYS`) among the scored photos.
 
-    Columns: those of `by`; n photos of the slice, from n_groups; n_real and n_synthetic: the photos
-    that auroc and tpr_at_fpr_1 compare; called_synthetic and called_real: outcomes of the slice's
-    own photos, over `called_of`: its real photos (false alarms) where it has any, else its
-    synthetic ones; `_low` and `_high`: 95% intervals; note: what was compared when it is not
-    obvious, and why a figure is NaN.
+    n photos from n_groups are in the slice; n_real and n_synthetic ones are compared by auroc and
+    tpr_at_fpr_1. called_synthetic, called_real: outcomes of the slice's real photos (false alarms)
+    where it has any, else of its synthetic ones (`called_of`). note: why a figure is NaN.
 
     The synthetic photos of a slice are compared with the real ones of the same source, condition
-    and perturbation, or with all real ones under the same perturbation where there are not even 5;
-    generator, family and mask area say nothing about real photos. For `damage`: with the really
-    damaged photos of that damage when there are at least 100, else with all really damaged ones. A
-    slice of real photos only is compared with all synthetic ones. Without "perturbation" in `by`,
-    only the unchanged photos count (or the only perturbation of the table).
+    and perturbation, or of any source or condition where there are fewer than 5. For `damage`: with
+    the really damaged photos of that damage if there are at least 100, else with all really damaged
+    ones. A slice of real photos only is compared with all synthetic ones. Without "perturbation" in
+    `by`, only unperturbed photos count (or the only perturbation of the table).
 
-    Raises UsageError: an unknown key, or several perturbations without the unchanged photos;
+    Raises UsageError: an unknown key, or several perturbations without unperturbed photos;
     RealDamageError: as `ScoredPhotos`.
     """
-    return _Slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed)).rows(by)
+    return _slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed), by)
 
 
 def standard_slices(
@@ -101,8 +92,12 @@ def standard_slices(
 
     Left out: slices by a key that no photo has, or by perturbation when there is only one.
     """
-    slices = _Slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed))
-    return {" × ".join(by): slices.rows(by) for by in STANDARD_SLICES if slices.apply(by)}
+    table = ScoredPhotos(predictions, n_boot=n_boot, seed=seed)
+    known = {key: set(_values(table.frame, key)) for key in SLICE_KEYS}
+    useful = {key for key in SLICE_KEYS if known[key] - {_empty(key)}}
+    if len(known["perturbation"]) < 2:
+        useful.discard("perturbation")
+    return {" × ".join(by): _slices(table, by) for by in STANDARD_SLICES if set(by) <= useful}
 
 
 def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -111,132 +106,99 @@ def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in rows]
 
 
-class _Slices:
-    """The scored photos with their value of every key; all tables share the draws."""
-
-    def __init__(self, table: ScoredPhotos) -> None:
-        self.table = table
-        self.values = {key: _values(table.frame, key) for key in SLICE_KEYS}
-        # Perturbations in the order of the file, which is that of the suite.
-        suite = list(dict.fromkeys(self.values["perturbation"]))
-        suite.sort(key=lambda name: name != CLEAN)
-        self.order = {**_ORDER, "perturbation": suite}
-
-    def apply(self, by: Sequence[str]) -> bool:
-        """Whether the photos have values of all these keys."""
-        return bool(len(self.table.frame)) and all(
-            len(self.order[key]) > 1
-            if key == "perturbation"
-            else bool((self.values[key] != _empty(key)).any())
-            for key in by
+def _slices(table: ScoredPhotos, by: Sequence[str]) -> pd.DataFrame:
+    if not by or len(set(by)) < len(by) or not set(by) <= set(SLICE_KEYS):
+        raise UsageError(
+            f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once",
+            code="unknown_slice",
         )
-
-    def rows(self, by: Sequence[str]) -> pd.DataFrame:
-        if not by or len(set(by)) < len(by) or not set(by) <= set(SLICE_KEYS):
+    values = pd.DataFrame({key: _values(table.frame, key) for key in SLICE_KEYS}, dtype=object)
+    perturbation = values["perturbation"]
+    counted = np.ones(len(values), dtype=bool)
+    if "perturbation" not in by and perturbation.nunique() > 1:
+        counted = (perturbation == CLEAN).to_numpy()
+        if not counted.any():
             raise UsageError(
-                f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once",
-                code="unknown_slice",
+                f"by={list(by)}: the photos have several perturbations, and none is unperturbed; "
+                'name "perturbation" too, or score the photos without one',
+                code="no_clean_photos",
             )
-        counted = np.ones(len(self.table.frame), dtype=bool)
-        if "perturbation" not in by and len(self.order["perturbation"]) > 1:
-            counted = self.values["perturbation"] == CLEAN
-            if not counted.any():
-                raise UsageError(
-                    f"by={list(by)}: the photos are there under several perturbations and never as "
-                    "they are; name "
-                    '"perturbation" too, or score the photos as they are',
-                    code="no_clean_photos",
-                )
-        if set(by) & set(SYNTHETIC_KEYS):
-            counted = counted & self.table.synthetic
-        rows = []
-        within = np.flatnonzero(counted)
-        keys = pd.DataFrame({key: self.values[key][within] for key in by})
-        for values, positions in keys.groupby(list(by), sort=False).indices.items():
-            own = np.zeros(len(self.table.frame), dtype=bool)
-            own[within[positions]] = True
-            named = dict(zip(by, values if isinstance(values, tuple) else (values,), strict=True))
-            rows.append({**named, **self._row(named, own)})
-        rows.sort(key=lambda row: tuple(self._rank(key, row[key]) for key in by))
-        return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
+    if set(by) & set(SYNTHETIC_KEYS):
+        counted = counted & table.synthetic
+    within = np.flatnonzero(counted)
+    rows = []
+    for key, positions in values.iloc[within].groupby(list(by), sort=False).indices.items():
+        own = np.zeros(len(values), dtype=bool)
+        own[within[positions]] = True
+        named = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        rows.append({**named, **_slice(table, values, named, own)})
+    # Perturbations in the order of the file, which is that of the suite; clean photos first.
+    order = {**_ORDER, "perturbation": (CLEAN, *dict.fromkeys(perturbation))}
 
-    def _rank(self, key: str, value: str) -> tuple[int, str]:
-        order = list(self.order.get(key, ()))
-        last = len(order) + (value == _empty(key))
-        return (order.index(value) if value in order else last), value
+    def rank(key: str, value: str) -> tuple[int, str]:
+        known = list(order.get(key, ()))
+        last = len(known) + (value == _empty(key))
+        return (known.index(value) if value in known else last), value
 
-    def _row(self, values: Mapping[str, str], own: Flags) -> dict[str, Any]:
-        table = self.table
-        notes: list[str] = []
-        mask, against = own & table.synthetic, own
-        if mask.any():
-            against = self._others(values, own, table.real, notes)
-        else:
-            mask = self._others(values, own, table.synthetic, notes)
-        auroc, rate = measure(table, mask, against, ("auroc", RATE))
-        for figure in (auroc, rate) if not auroc.reason else (auroc,):
-            notes.append(figure.reason)
-        if auroc.value is not None and auroc.low is None:
-            notes.append("one class comes from a single group, so there is no interval")
-        real = own & table.real
-        judged = real if real.any() else own
-        called, passed = measure(table, judged, judged, ("called_synthetic", "called_real"))
-        notes.append("the model has no thresholds" if called.reason else "")
-        return {
-            "n": int(own.sum()),
-            "n_real": int(against.sum()),
-            "n_synthetic": int(mask.sum()),
-            "n_groups": len(set(table.groups[own])),
-            **columns(auroc),
-            **(columns(rate) if not auroc.reason else {}),
-            **columns(called),
-            "called_real": columns(passed)["called_real"],
-            "called_of": "real" if real.any() else "synthetic",
-            "note": joined(notes),
-        }
+    rows.sort(key=lambda row: tuple(rank(key, row[key]) for key in by))
+    return pd.DataFrame(rows, columns=[*by, *_COLUMNS])
 
-    def _others(
-        self, values: Mapping[str, str], own: Flags, other: Flags, notes: list[str]
-    ) -> Flags:
-        """The photos of the other class that a slice is compared with."""
-        name = "real" if other is self.table.real else "synthetic"
-        under = self.values["perturbation"] == self.values["perturbation"][own.argmax()]
-        found: Flags = other & under
-        for key in ("source", "condition", "split"):
-            if key in values:
-                found = _alike(found, self.values[key] == values[key], f"{name} photo", key, notes)
-        damage = values.get("damage", _EMPTY["damage"])
-        if damage == _EMPTY["damage"]:
-            return found
-        same = self.values["damage"] == damage
-        if name == "synthetic":
-            return _alike(found, same, "synthetic photo", "damage", notes)
-        damaged: Flags = found & self.table.damaged
-        alike: Flags = damaged & same
-        n_damaged, n_same = int(damaged.sum()), int(alike.sum())
-        if n_same >= MIN_NEGATIVES:
-            notes.append(f"compared with the {n_same} really damaged photos of this damage")
-            return alike
-        if n_damaged >= MIN_PHOTOS:
-            notes.append(
-                f"compared with all {n_damaged} really damaged photos ({n_same} of this damage)"
-            )
-            return damaged
-        notes.append(f"{_count(n_damaged, 'really damaged photo')}: compared with all real ones")
+
+def _slice(
+    table: ScoredPhotos, values: pd.DataFrame, named: Mapping[str, str], own: Flags
+) -> dict[str, Any]:
+    """The row of a slice: the photos `own`, which share the values `named`."""
+    mask, against = own & table.synthetic, own
+    if mask.any():
+        against = _others(table, values, named, own, table.real)
+    else:
+        mask = _others(table, values, named, own, table.synthetic)
+    auroc, rate = measure(table, mask, against, ("auroc", RATE))
+    notes = [auroc.reason or rate.reason]
+    if auroc.value is not None and auroc.low is None:
+        notes.append("one class comes from a single group, so there is no interval")
+    real = own & table.real
+    judged = real if real.any() else own
+    called, passed = measure(table, judged, judged, ("called_synthetic", "called_real"))
+    notes.append("the model has no thresholds" if called.reason else "")
+    return {
+        "n": int(own.sum()),
+        "n_real": int(against.sum()),
+        "n_synthetic": int(mask.sum()),
+        "n_groups": len(set(table.groups[own])),
+        **columns(auroc),
+        **({} if auroc.reason else columns(rate)),
+        **columns(called),
+        "called_real": columns(passed)["called_real"],
+        "called_of": "real" if real.any() else "synthetic",
+        "note": joined(notes),
+    }
+
+
+def _others(
+    table: ScoredPhotos, values: pd.DataFrame, named: Mapping[str, str], own: Flags, other: Flags
+) -> Flags:
+    """The photos of the other class that a slice is compared with; see `slice_table`."""
+    perturbation = values["perturbation"].to_numpy()
+    found: Flags = other & (perturbation == perturbation[own.argmax()])
+    for key in ("source", "condition", "split"):
+        if key in named:
+            found = _first_with(MIN_PHOTOS, found & _has(values, named, key), found)
+    if named.get("damage", _empty("damage")) == _empty("damage"):
         return found
+    same = _has(values, named, "damage")
+    if other is table.synthetic:
+        return _first_with(MIN_PHOTOS, found & same, found)
+    damaged = _first_with(MIN_PHOTOS, found & table.damaged, found)
+    return _first_with(MIN_NEGATIVES, found & table.damaged & same, damaged)
 
 
-def _alike(found: Flags, same: Flags, name: str, key: str, notes: list[str]) -> Flags:
-    """Those of `found` that are the same, or all of them where there are not even 5."""
-    alike: Flags = found & same
-    if (n := int(alike.sum())) >= MIN_PHOTOS:
-        return alike
-    notes.append(f"{_count(n, name)} of this {key}: compared with all")
-    return found
+def _has(values: pd.DataFrame, named: Mapping[str, str], key: str) -> Flags:
+    return (values[key] == named[key]).to_numpy(dtype=bool)
 
 
-def _count(n: int, name: str) -> str:
-    return f"{n or 'no'} {name}{'s' if n > 1 else ''}"
+def _first_with(least: int, photos: Flags, otherwise: Flags) -> Flags:
+    return photos if photos.sum() >= least else otherwise
 
 
 def _empty(key: str) -> str:
@@ -245,8 +207,6 @@ def _empty(key: str) -> str:
 
 def _values(photos: pd.DataFrame, key: str) -> npt.NDArray[np.object_]:
     """What a table prints for each photo; a name in brackets where there is no value."""
-    if key not in photos.columns:  # a table from before the column
-        return np.full(len(photos), _empty(key), dtype=object)
     given = photos[key]
     if key == "mask_area":
         area = pd.to_numeric(given)
@@ -276,23 +236,21 @@ def robustness_table(
 ) -> pd.DataFrame:
     """What every perturbation costs: one row each, clean photos first; `ROBUSTNESS_COLUMNS`.
 
-    auroc_drop: AUROC of the same photos as they are minus that after the perturbation, above 0 when
-    it hurts. Both use the same draws, so its interval is far narrower than the two curves suggest.
-    tpr_at_fpr_1: over the really damaged photos, or over all real ones when some perturbation has
-    fewer than 100 damaged ones (`note` says so).
-    false_alarms: the share of the n_damaged really damaged photos called synthetic;
-    false_alarms_all_real: of all n_real real ones.
-    called_synthetic, called_real: shares of the synthetic photos. review: share of all photos.
-    NaN where undefined; `note` says why.
+    auroc_drop: AUROC of the same photos unperturbed minus that after the perturbation, with the
+    same draws. tpr_at_fpr_1: over the really damaged photos, or over all real ones when some
+    perturbation has fewer than 100 damaged ones. false_alarms: share of the really damaged photos
+    called synthetic; false_alarms_all_real: of all real ones. called_synthetic, called_real: of the
+    synthetic photos. review: of all photos. NaN where undefined; `note` says why.
 
-    Raises RealDamageError: as `ScoredPhotos`, or no photo with a score.
+    Raises RealDamageError: as `ScoredPhotos`, or no photo has a score.
     """
     table = ScoredPhotos(predictions, n_boot=n_boot, seed=seed)
     if not len(table.frame):
-        raise RealDamageError("No photo has a score, so no perturbation can be measured.")
+        raise RealDamageError(
+            "No photo has a score, so no perturbation can be measured.", code="no_score"
+        )
     perturbation = table.frame["perturbation"].to_numpy()
-    names = list(dict.fromkeys(perturbation))
-    names.sort(key=lambda name: name != "")  # clean first, then as in the file
+    names = sorted(dict.fromkeys(perturbation), key=lambda name: name != "")
     over_damaged = counted_on_damaged(
         int((table.damaged & (perturbation == name)).sum()) for name in names
     )
@@ -324,10 +282,11 @@ def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[
     notes.append(auroc.reason)
     if auroc.value is not None:
         [rate] = measure(table, synthetic, damaged if over_damaged else real, (RATE,))
-        row |= columns(auroc) | _drop(table, under, name, notes) | columns(rate)
-        if rate.reason or not over_damaged:
+        row |= columns(auroc) | _drop(table, under, name) | columns(rate)
+        notes.append(rate.reason)
+        if not rate.reason and not over_damaged:
             few = f"fewer than {MIN_NEGATIVES} are really damaged"
-            notes.append(rate.reason or f"TPR over all real photos, because {few}")
+            notes.append(f"TPR over all real photos, because {few}")
     if not table.judged[under].any():
         return row | {"note": joined([*notes, "the model has no thresholds"])}
     [alarms], [all_real] = (
@@ -342,23 +301,18 @@ def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[
     return row | {"note": joined(notes)}
 
 
-def _drop(table: ScoredPhotos, under: Flags, name: str, notes: list[str]) -> dict[str, float]:
-    if not name:
-        return {}
+def _drop(table: ScoredPhotos, under: Flags, name: str) -> dict[str, float]:
+    """Over the photos that were scored both ways; {} for too few."""
     names = table.frame["file_name"]
     clean = (table.frame["perturbation"] == "").to_numpy()
     before = clean & names.isin(names[under]).to_numpy()
     after = under & names.isin(names[clean]).to_numpy()
-    if min((after & table.synthetic).sum(), (after & table.real).sum()) < MIN_PHOTOS:
-        notes.append("too few of these photos were also scored as they are, so there is no drop")
+    if not name or min((after & own).sum() for own in (table.synthetic, table.real)) < MIN_PHOTOS:
         return {}
-    if after.sum() < under.sum():
-        n = int(after.sum())
-        notes.append(f"the drop is over the {n} photos that were also scored as they are")
-    draws = [
+    as_is, changed = (
         table.draw("auroc", own & table.synthetic, own & table.real) for own in (before, after)
-    ]
-    drop = draws[0] - draws[1]
+    )
+    drop = as_is - changed
     low, high = (float(end) for end in percentile_interval(drop[1:]))
     return {"auroc_drop": float(drop[0]), "auroc_drop_low": low, "auroc_drop_high": high}
 
@@ -369,7 +323,7 @@ def part_rows(
     """One row per part of the synthetic photos, in the columns of `slice_table`.
 
     AUROC against all real photos, and the rate found at 1% false alarms on really damaged ones;
-    without the `pasted` control. parts: the name of a part -> its generators.
+    without the `pasted` control. parts: the name of a part → its generators.
     """
     table = ScoredPhotos(photos)
     rows = []
@@ -384,37 +338,26 @@ def part_rows(
     return tuple(json_records(pd.DataFrame(rows)))
 
 
-FEW = 20
-"""Sources with fewer photos are counted together: a share of them would mean nothing."""
-OTHERS = "(other sources)"
-
-
-class Strictest(NamedTuple):
-    """The lowest t_synthetic that every source allows, and the source that allows no lower one."""
-
-    threshold: float
-    source: str
-
-
 def source_names(photos: pd.DataFrame) -> pd.Series:
     """The source that each photo counts under: `OTHERS` for those of fewer than `FEW` photos."""
     named = photos["source"].where(photos["source"] != "", NOT_NAMED)
     return named.where(named.map(named.value_counts()) >= FEW, OTHERS)
 
 
-def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
-    """The lowest t_synthetic that at most `share` of the real photos of every source reach.
+def strictest_source(real: pd.DataFrame, share: float) -> tuple[float, str] | None:
+    """The lowest t_synthetic that at most `share` of the real photos of every source reach, and the
+    source that allows no lower one.
 
     A source with too few photos for this share (1% takes 100) counts together with the others that
-    have too few. Fewer than `FEW` photos do not count. None where no source counts, or all photos
-    are of one source.
+    have too few. Fewer than `FEW` photos do not count. None if no source counts, or all photos are
+    of one source.
     """
     if real["source"].nunique() < 2:
         return None
     names = source_names(real)
     large = names.groupby(names).transform("size") >= max(FEW, 1 / share if share else 0)
     strictest = (
-        Strictest(threshold_at(own["score"].to_numpy(np.float64), share), str(name))
+        (threshold_at(own["score"].to_numpy(np.float64), share), str(name))
         for name, own in real.groupby(names.where(large, OTHERS))
         if len(own) >= FEW
     )
@@ -424,6 +367,7 @@ def strictest_source(real: pd.DataFrame, share: float) -> Strictest | None:
 def threshold_at(scores: npt.NDArray[np.float64], fpr: float) -> float:
     """The lowest threshold that at most a share `fpr`, in 0..1, of these scores reach."""
     ordered = np.sort(scores)[::-1]
+    # The tolerance forgives the last digit of the product: 0.29 * 100 is 28.999….
     allowed = int(np.floor(fpr * len(ordered) + 1e-9))
     return float(np.nextafter(ordered[allowed], np.inf)) if allowed < len(ordered) else -np.inf
 
@@ -454,26 +398,20 @@ def worst_source(real: pd.DataFrame, policy: Policy, pooled: float, strictest: s
     source = str(counts.index[0])
     n, called, review = (int(count) for count in counts.iloc[0])
     raised = policy.t_synthetic > pooled
-    change = (
-        f"t_synthetic was raised from {pooled:+.3f} to {policy.t_synthetic:+.3f}, so that at most "
-        f"{100 * policy.fpr:.4g}% of the real photos of {strictest} score as high."
-        if raised
-        else "No source raised t_synthetic."
+    low, high = share_interval(called, n)
+    statement = (
+        f"{source} is the worst of {len(counts)} sources with at least {FEW} real photos: {called} "
+        f"of {n} called synthetic ({called / n:.1%}, 95% interval {low:.1%} to {high:.1%}), "
+        f"{review} sent to review."
     )
+    if raised:
+        statement += f" {strictest} raised t_synthetic from {pooled:+.3f}."
     return WorstSource(
         source=source,
         photos=n,
         called_synthetic=called,
         to_review=review,
-        statement=f"{source} is the worst of {len(counts)} sources with at least {FEW} real "
-        "photos: "
-        f"{_share(called, n)} called synthetic, {_share(review, n)} sent to review. {change} "
-        "This was counted on the calibration photos; nothing is guaranteed for a single source.",
+        statement=f"{statement} Nothing is guaranteed for a single source.",
         raised_by=strictest if raised else None,
         raised_from=pooled if raised else None,
     )
-
-
-def _share(count: int, n: int) -> str:
-    low, high = share_interval(count, n)
-    return f"{count} of {n} ({count / n:.1%}, 95% interval {low:.1%} to {high:.1%})"

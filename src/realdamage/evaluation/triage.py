@@ -1,39 +1,28 @@
 """The order in which a person should look at the claims that wait for review, so that the first
-hour saves the most; and how much sooner fakes are found that way.
+hour saves the most.
 
 A claim is worth looking at for the loss that its review avoids: the probability that it is fake
-times its value, per minute that its photos take. A claim's probability is that of its most
-suspicious photo: one painted photo makes a claim fake, and photos of one claim are too alike to
-multiply their probabilities.
+times its value, per photo to look at. A claim's probability is that of its most suspicious photo:
+one painted photo makes a claim fake, and photos of one claim are too alike to multiply their
+probabilities.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from realdamage.core.policy import Calibration, check_prior
-from realdamage.data.bootstrap import bootstrap_interval
+from realdamage.core.policy import Calibration
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.predictions import (
-    check_predictions,
-    clean,
-    group_ids,
-    read_table,
-    table_csv,
-)
+from realdamage.evaluation.predictions import check_predictions, clean, read_table, table_csv
 from realdamage.files import write_atomically
 
-SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
-"""Shares of the reviewing time at which `found_early` counts."""
 QUEUE_COLUMNS = (
     *("rank", "claim_id", "file_name", "photos", "probability", "claim_value", "expected_loss"),
-    *("loss_per_minute", "outcome", "score", "photo_probability", "label", "group"),
+    *("loss_per_photo", "outcome", "score", "photo_probability", "label", "group"),
 )
 
 
@@ -42,16 +31,14 @@ class Queue:
     """The claims to look at, in order.
 
     photos: one row per photo under `QUEUE_COLUMNS`, photos of one claim together, the most
-    suspicious first. `rank` is the claim's, from 1; probability, expected_loss and loss_per_minute
-    are the claim's, photo_probability the photo's. refused, paid: claims left out, because a photo
-    was called synthetic, or all were called real. honest, fake: claims of the whole table by label.
+    suspicious first. `rank` is the claim's, from 1; probability, expected_loss and loss_per_photo
+    are the claim's, photo_probability the photo's.
+    refused, paid: claims left out, because a photo was called synthetic, or all were called real.
     """
 
     photos: pd.DataFrame
     refused: int
     paid: int
-    honest: int
-    fake: int
 
     @property
     def claims(self) -> pd.DataFrame:
@@ -66,41 +53,36 @@ def triage_order(
     calibration: Calibration | None = None,
     prior: float | None = None,
     claim_value: float | None = None,
-    minutes_per_photo: float = 1.0,
     everything: bool = False,
 ) -> Queue:
     """The review queue: claims with a photo between the thresholds, or unreadable, and none called
     synthetic; every claim with `everything`.
 
-    claims: see `read_claims`; a photo that it does not name is a claim of its own. claim_value: of
-    claims without one; when no claim has one, the order is by probability. prior: share of fakes
-    among the claims; needs the model's `calibration`. Of equal claims, those with sharper, then
-    less compressed photos come first, because a person sees more there.
+    claims: see `read_claims`; a photo that it does not name is a claim of its own.
+    claim_value: of claims without one; when no claim has one, the order is by probability.
+    prior: share of fakes among the claims; needs the model's `calibration`.
+    Of equal claims, those with sharper, then less compressed photos come first, because a person
+    sees more there.
     Raises UsageError: a number out of range, a prior without calibration; RealDamageError: no
     probabilities in the table, claims that do not fit it.
     """
     check_predictions(predictions)
-    if not 0 < minutes_per_photo < np.inf:
-        raise UsageError(f"minutes_per_photo={minutes_per_photo} must be a number above 0")
     if claim_value is not None and not 0 <= claim_value < np.inf:
         raise UsageError(f"claim_value={claim_value} must be an amount of at least 0")
     photos = clean(predictions)
     photos = photos.assign(photo_probability=_probabilities(photos, calibration, prior))
     photos = _with_claims(photos, claims, claim_value)
-    of_claim = photos.groupby("claim_id", sort=False)
-    photos["photos"] = of_claim["file_name"].transform("size")
-    photos["probability"] = of_claim["photo_probability"].transform("max")
-    refused = _of_claims(photos, "outcome", "synthetic").transform("any")
-    paid = _of_claims(photos, "outcome", "real").transform("all")
+    claim = photos["claim_id"]
+    photos["photos"] = claim.groupby(claim).transform("size")
+    photos["probability"] = photos["photo_probability"].groupby(claim).transform("max")
+    refused = photos["outcome"].eq("synthetic").groupby(claim).transform("any")
+    paid = photos["outcome"].eq("real").groupby(claim).transform("all")
     if everything:
         refused = paid = pd.Series(False, photos.index)
-    fake = _of_claims(photos, "label", "synthetic").any()
     return Queue(
-        _ordered(photos[~refused & ~paid], minutes_per_photo),
-        refused=photos.loc[refused, "claim_id"].nunique(),
-        paid=photos.loc[paid, "claim_id"].nunique(),
-        honest=int((~fake).sum()),
-        fake=int(fake.sum()),
+        _ordered(photos[~refused & ~paid]),
+        refused=claim[refused].nunique(),
+        paid=claim[paid].nunique(),
     )
 
 
@@ -108,7 +90,7 @@ def read_claims(path: str | Path) -> pd.DataFrame:
     """A CSV file with the columns claim_id, file_name and perhaps claim_value (NaN where empty).
 
     Raises UsageError: no such file; RealDamageError: a column is missing, a cell is empty or wrong,
-    a photo is there twice.
+    a photo occurs twice.
     """
     table = read_table(path, ("csv",))
     missing = {"claim_id", "file_name"} - set(table)
@@ -119,15 +101,12 @@ def read_claims(path: str | Path) -> pd.DataFrame:
         )
     values = table.get("claim_value", pd.Series("", table.index))
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    not_a_number = (values != "") & ~numbers.between(0, np.inf, inclusive="left")
     for column, wrong, fault in (
         ("claim_id", table["claim_id"] == "", "is empty"),
         ("file_name", table["file_name"] == "", "is empty"),
-        ("file_name", table.duplicated("file_name"), "is there twice; a photo has one claim"),
-        (
-            "claim_value",
-            (values != "") & ~numbers.between(0, np.inf, inclusive="left"),
-            "must be a number of at least 0, or empty",
-        ),
+        ("file_name", table.duplicated("file_name"), "occurs twice; a photo has one claim"),
+        ("claim_value", not_a_number, "must be a number of at least 0, or empty"),
     ):
         rows = np.flatnonzero(wrong)
         if len(rows):
@@ -147,65 +126,6 @@ def write_queue(path: str | Path, queue: Queue) -> None:
     write_atomically(path, table_csv(rounded))
 
 
-def found_early(queue: Queue, *, fraud_rate: float | None = None, seed: int = 0) -> pd.DataFrame:
-    """Share of the queue's fakes found in the first share of its reviewing time: columns reviewed,
-    found, low, high (95%, by bootstrap over groups) and random (any other order, on average).
-
-    fraud_rate: weights honest and fake claims to this share of fakes in the whole table.
-    Raises RealDamageError: a claim without label, or no fake or no honest claim waits.
-    """
-    photos = queue.photos
-    if (photos["label"] == "").any():
-        raise RealDamageError(
-            "A claim in the queue has no label, so it is not known which are fake.",
-            code="no_label",
-        )
-    claims = queue.claims
-    fake = _of_claims(photos, "label", "synthetic").any().to_numpy()
-    if fake.all() or not fake.any():
-        raise RealDamageError(
-            f"{int(fake.sum())} fake and {int((~fake).sum())} honest claims wait for review; both "
-            "are needed.",
-            code="one_class",
-        )
-    weight_of_claim = np.ones(len(claims))
-    if fraud_rate is not None:
-        check_prior(fraud_rate)
-        weight_of_claim = np.where(fake, fraud_rate / queue.fake, (1 - fraud_rate) / queue.honest)
-    minutes = claims["photos"].to_numpy(dtype=np.float64)
-
-    def statistic(drawn: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        weights = drawn * weight_of_claim
-        if not weights[fake].any():
-            return np.full(len(SHARES), np.nan)
-        spent, found = np.cumsum(weights * minutes), np.cumsum(weights * fake)
-        shares: npt.NDArray[np.float64] = np.interp(
-            SHARES, np.append(0, spent / spent[-1]), np.append(0, found / found[-1])
-        )
-        return shares
-
-    low, high = bootstrap_interval(statistic, group_ids(claims), seed=seed)
-    found = statistic(np.ones(len(claims)))
-    return pd.DataFrame(
-        {"reviewed": SHARES, "found": found, "low": low, "high": high, "random": SHARES}
-    )
-
-
-def try_order(queue: Queue, *, fraud_rate: float | None = None) -> tuple[pd.DataFrame | None, str]:
-    """`found_early`, or None and why: a shop's own claims have no labels, and need none."""
-    try:
-        return found_early(queue, fraud_rate=fraud_rate), ""
-    except UsageError:
-        raise
-    except RealDamageError as error:
-        return None, str(error)
-
-
-def _of_claims(photos: pd.DataFrame, column: str, value: str) -> Any:
-    """Whether each photo has this value, grouped by claim."""
-    return photos[column].eq(value).groupby(photos["claim_id"], sort=False)
-
-
 def _probabilities(
     photos: pd.DataFrame, calibration: Calibration | None, prior: float | None
 ) -> pd.Series:
@@ -215,8 +135,7 @@ def _probabilities(
         return scores.map(lambda score: calibration.probability(score, prior), na_action="ignore")
     if prior is not None:
         raise UsageError(
-            "a prior needs the model, which knows its own fraud rate: give --model",
-            code="no_model",
+            "a prior needs the model, which knows its own fraud rate: give --model", code="no_model"
         )
     missing = photos["score"].notna() & photos["probability"].isna()
     if missing.any() or photos.empty:
@@ -244,8 +163,7 @@ def _with_claims(
             )
         named = claims.set_index("file_name")
         photos["claim_id"] = photos["file_name"].map(named["claim_id"]).fillna(photos["claim_id"])
-        photos["claim_value"] = photos["file_name"].map(named["claim_value"])
-        values = photos.groupby("claim_id")["claim_value"]
+        values = photos["file_name"].map(named["claim_value"]).groupby(photos["claim_id"])
         several = values.nunique()
         if (several > 1).any():
             raise RealDamageError(
@@ -264,14 +182,12 @@ def _with_claims(
     return photos.fillna({"claim_value": 1.0 if claim_value is None else claim_value})
 
 
-def _ordered(photos: pd.DataFrame, minutes_per_photo: float) -> pd.DataFrame:
+def _ordered(photos: pd.DataFrame) -> pd.DataFrame:
     loss = photos["probability"] * photos["claim_value"]
-    per_minute = loss / (photos["photos"] * minutes_per_photo)
-    photos = photos.assign(expected_loss=loss, loss_per_minute=per_minute)
-    rising = {"loss_per_minute": False}
+    photos = photos.assign(expected_loss=loss, loss_per_photo=loss / photos["photos"])
+    rising = {"loss_per_photo": False}
     for column in ("sharpness", "compression"):
-        best = photos.get(column, pd.Series(np.nan, photos.index))
-        photos[f"best_{column}"] = best.groupby(photos["claim_id"]).transform("max")
+        photos[f"best_{column}"] = photos[column].groupby(photos["claim_id"]).transform("max")
         rising[f"best_{column}"] = False
     rising |= {"claim_id": True, "photo_probability": False, "file_name": True}
     photos = photos.sort_values(

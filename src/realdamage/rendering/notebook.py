@@ -28,7 +28,7 @@ from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.economics import ThresholdChoice
+from realdamage.evaluation.economics import CostReport
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.rendering import plots, words
@@ -215,16 +215,16 @@ def plot_robustness(report: Report) -> None:
         plots.robustness(panel, rows, key, titles[key])
 
 
-def plot_ways(choice: ThresholdChoice) -> None:
+def plot_ways(report: CostReport) -> None:
     """What a claim costs by each way of deciding, with 95% intervals, how many claims a person
     looks at, and how many honest buyers are refused."""
     titles = {"cost": "cost of a claim", "reviewed": "claims reviewed"}
     titles["accused"] = "honest buyers refused unseen"
-    ways = [*choice.others, choice.figures][::-1]
+    ways = report.ways[::-1]
     panels = axes("What a claim costs, by the way of deciding", 3, height=3.6)
     for panel, (key, title) in zip(panels, titles.items(), strict=True):
         values = np.array([getattr(way, key) for way in ways])
-        ends = [way.intervals.get(key) or (getattr(way, key),) * 2 for way in ways]
+        ends = [way.intervals[key] for way in ways]
         errors = np.abs(np.transpose(ends) - values)
         bars = panel.barh(range(len(ways)), values, xerr=errors, color=GOOD, alpha=0.6)
         panel.bar_label(bars, fmt="{:.2f}" if key == "cost" else "{:.1%}", padding=4)

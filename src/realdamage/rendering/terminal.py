@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from realdamage.data.audit import AuditReport, ShortcutTest
     from realdamage.evaluation.calibration import CalibrationSummary
     from realdamage.evaluation.compare import Comparison
-    from realdamage.evaluation.economics import ThresholdChoice
+    from realdamage.evaluation.economics import CostReport
     from realdamage.evaluation.gate import GateSummary
     from realdamage.evaluation.monitor import MonitorReport
     from realdamage.evaluation.triage import Queue
@@ -132,19 +132,11 @@ def benchmark_text(figures: Mapping[str, Any]) -> str:
     for row in figures["rows"]:
         low, high = ({key: ends[end] for key, ends in row["intervals"].items()} for end in (0, 1))
         rows += [row, low | {"name": "  95%, from"}, high | {"name": "  95%, to"}]
-    beyond = [
-        {"name": name, **row}
-        | {f"{key}_ends": interval(row["intervals"][key]) for key in ("auroc", "tpr_at_fpr_1")}
-        for name, row in figures["beyond"].items()
-    ]
-    reasons = dict.fromkeys(filter(None, (row["reason"] for row in beyond)))
-    notes = [*reasons, *figures["notes"]]
-    return _render("benchmark", figures=figures, rows=rows, beyond=beyond, notes=notes)
+    return _render("benchmark", figures=figures, rows=rows)
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """A comparison of two models: figures, perturbations, and the photos that they call
-    differently."""
+    """A comparison of two models: figures and perturbations."""
     summary = words.lines("comparison.txt.j2", comparison=comparison)
     return _render("comparison", comparison=comparison, summary=summary)
 
@@ -162,14 +154,9 @@ def calibration_text(summary: CalibrationSummary) -> str:
     return "\n".join(wrapper.fill(line) for line in text.splitlines())
 
 
-def format_costs(choice: ThresholdChoice, by_rate: pd.DataFrame) -> str:
-    """What was counted, each way of deciding, the thresholds, and the cost at other shares of
-    fakes."""
-    from realdamage.evaluation.economics import NEVER
-
-    ways = [*choice.others, choice.figures, *filter(None, [choice.cross_fitted])]
-    rates = by_rate.to_dict("records")
-    return _render("costs", choice=choice, ways=ways, by_rate=rates, never=NEVER)
+def format_costs(report: CostReport) -> str:
+    """What was counted, and each way of deciding."""
+    return _render("costs", report=report)
 
 
 def gate_text(summary: GateSummary) -> str:
@@ -182,10 +169,9 @@ def monitor_text(report: MonitorReport) -> str:
     return _render("monitor", report=report)
 
 
-def queue_text(queue: Queue, early: pd.DataFrame | None, reason: str = "") -> str:
-    """How many wait, the first claims, and how much the order helps or the `reason` why that is not
-    known."""
-    return _render("queue", queue=queue, early=early, reason=reason)
+def queue_text(queue: Queue) -> str:
+    """How many wait, and the first claims."""
+    return _render("queue", queue=queue)
 
 
 def format_audit(report: AuditReport) -> str:
