@@ -172,10 +172,8 @@ class Reference:
         columns = [log, *(of(part) for part in self.parts)]
         known = sorted(set(pd.concat(columns)))
         found: list[Floats] = [
-            np.asarray(
-                column.value_counts(normalize=True).reindex(known, fill_value=0.0), np.float64
-            )
-            for column in columns
+            np.asarray(shares.reindex(known, fill_value=0.0), dtype=np.float64)
+            for shares in (column.value_counts(normalize=True) for column in columns)
         ]
         ours, *theirs = found
         mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).sum() / 2))
