@@ -359,7 +359,9 @@ class Cases:
     def _make_final(self, session: Session, case: Case, decision: Decision) -> None:
         decision.is_final = True
         number, action = decision.number, decision.action
-        self._record(session, case, "decision_final", number=number, action=action)
+        final = {"event": "decision_final", "claim_id": case.claim_id}
+        # The case's version stays: nothing that a person sees of it has changed.
+        self._database.record(session, {**final, "number": number, "action": action})
         about = {"action": action, "state": case.state, "amount": money(decision.amount)}
         self._webhooks.add(session, "claim.decided", case.claim_id, **about)
 

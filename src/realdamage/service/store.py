@@ -230,7 +230,8 @@ class ClaimStore:
         """Whether it was judged and stored."""
         query = select(Case.claim_id).where(Case.claim_id == claim_id, Case.state != JUDGING)
         with self.database.reading() as session:
-            return session.scalar(query) is not None
+            has_row = session.scalar(query) is not None
+        return has_row and (self.claims / claim_id / JSON_NAME).is_file()
 
     def forget(self, claim_id: str) -> None:
         """Remove what there is of a claim that was never kept. Not logged."""
@@ -368,7 +369,13 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
         with _noted(problems):
             if not store._is_under_way(claim_id):
                 store.forget(claim_id)
-    due = [one for one, state, then in rows if state != JUDGING and then < _before(store, now)]
+    kept = [(one, then) for one, state, then in rows if state != JUDGING]
+    for claim_id, _ in kept:
+        if not (store.claims / claim_id / JSON_NAME).exists():  # a deletion that was begun
+            with _noted(problems):
+                store.delete(claim_id, reason="interrupted")
+    oldest = now - _DAY * store.retention_days
+    due = [one for one, then in kept if then < oldest and store.is_kept(one)]
     doubt = not _trusts_clock(store.database, now, clock_confirmed)
     if doubt:
         problems.append(
@@ -381,10 +388,6 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
             store.delete(claim_id, reason="retention")
             gone.append(claim_id)
     return Purged(tuple(gone), tuple(problems), doubt)
-
-
-def _before(store: ClaimStore, now: float) -> float:
-    return now - _DAY * store.retention_days
 
 
 def _trusts_clock(database: Database, now: float, confirmed: bool) -> bool:
