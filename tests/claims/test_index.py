@@ -134,7 +134,8 @@ def test_neither_names_nor_pixels_are_kept(index: Index, claim_photo: Photo) -> 
     data = claim_photo(1)
     index.add("C-1", [("zhang-san-phone.jpg", data)])
     index.close()
-    stored = b"".join(path.read_bytes() for path in index.database.path.parent.glob("claims.sqlite*"))
+    folder = index.database.path.parent
+    stored = b"".join(path.read_bytes() for path in folder.glob("claims.sqlite*"))
     assert b"C-1" in stored
     assert b"zhang-san" not in stored
     assert data[200:232] not in stored

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_an_event_is_signed_and_goes_to_those_who_want_it(
 
 
 def test_nothing_is_sent_for_a_change_that_was_not_made(hooks: Webhooks) -> None:
-    with pytest.raises(ZeroDivisionError), hooks._database.transaction() as session:
+    with suppress(ZeroDivisionError), hooks._database.transaction() as session:
         hooks.add(session, "claim.judged", "A")
         raise ZeroDivisionError
     assert hooks.deliver(hooks.targets[0]) == 0

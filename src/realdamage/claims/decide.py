@@ -168,9 +168,7 @@ def decide(
     return (found[0].recommends if found else "approve"), tuple(reasons)
 
 
-def found_elsewhere(
-    matches: Sequence[tuple[str, str]], policy: ClaimPolicy
-) -> list[Finding]:
+def found_elsewhere(matches: Sequence[tuple[str, str]], policy: ClaimPolicy) -> list[Finding]:
     """The findings of (shop, kind) matches with hashes that other shops share."""
     rule = "seen_at_other_shop"
     return [

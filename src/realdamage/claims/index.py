@@ -222,9 +222,7 @@ class ClaimIndex:
         """Close the connections of all threads; none may be in use."""
         self.database.close()
 
-    def _top_up(
-        self, session: Session
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    def _top_up(self, session: Session) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
         """All hashes, of which only the new ones are read. Ids are never used twice, so deleted
         ones simply find no row. A photo that another process adds meanwhile has a higher id."""
         with self._lock:

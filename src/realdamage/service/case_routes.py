@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from functools import partial
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from realdamage.service.cases import (
     State,
 )
 from realdamage.service.limits import read_form
-from realdamage.service.routes import Service, Shared, store_of
+from realdamage.service.routes import Shared, store_of
 from realdamage.service.schemas import FORM_ERRORS, Refusal, StatementForm, errors
 from realdamage.service.statements import LinkAnswer, LinkRequest, Look, StatementPage
 from realdamage.service.store import not_stored
@@ -189,20 +190,19 @@ async def send_statement(
     if photos > most:
         message = f"{photos} photos, frames and videos, but the claim policy takes at most {most}."
         raise Refusal(413, "too_many_photos", message)
-    look = _look(service, request.state.deadline)
-    job = partial(service.statements.receive, token, form, look)
-    (answer,) = await service.queue.run([job], request.state.deadline, photos=max(1, photos))
-    return answer
-
-
-def _look(service: Service, deadline: float) -> Look:
-    return Look(
+    # The link works once, so the sender may wait longer than callers that can try again.
+    deadline = time.monotonic() + service.settings.job_deadline
+    look = Look(
         service.loaded_model().detector(deadline),
         service.policy,
         store_of(service),
         service.settings.max_pixels,
         service.trust_anchors,
+        deadline,
     )
+    job = partial(service.statements.receive, token, form, look)
+    (answer,) = await service.queue.run([job], deadline, photos=max(1, photos))
+    return answer
 
 
 # Webhooks

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import re
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +30,7 @@ from realdamage.core.detector import Detector
 from realdamage.errors import PhotoError
 from realdamage.provenance import TrustAnchors
 from realdamage.service.cases import Cases
+from realdamage.service.limits import DeadlineError
 from realdamage.service.schemas import Refusal, StatementForm, Upload
 from realdamage.service.store import ClaimStore
 
@@ -133,6 +135,8 @@ class Statements:
             about = {"claim_id": link.claim_id, "side": link.side, "nonce": link.nonce}
             created = link.created
         values, files = self._judge(form, about, created, look)
+        if time.monotonic() > look.deadline:
+            raise DeadlineError  # nobody waits for the answer any more
         folder = self._store.claims / link.claim_id
         name = f"{secrets.token_hex(4)}-{link.side}"
         digests = add_statement(folder, name, values, files)
@@ -231,13 +235,16 @@ class Statements:
 
 @dataclass(frozen=True)
 class Look:
-    """How photos of a statement are judged: as those of a claim, but nothing is remembered."""
+    """How photos of a statement are judged: as those of a claim, but nothing is remembered.
+
+    deadline: in time.monotonic."""
 
     detector: Detector
     policy: ClaimPolicy
     store: ClaimStore
     max_pixels: int
     trust_anchors: TrustAnchors | None
+    deadline: float
 
     def judge(
         self,

@@ -403,9 +403,7 @@ def _trusts_clock(database: Database, now: float, confirmed: bool) -> bool:
     return trusted
 
 
-def _left_by_killed(
-    store: ClaimStore, rows: Sequence[tuple[str, str, float]]
-) -> Iterator[str]:
+def _left_by_killed(store: ClaimStore, rows: Sequence[tuple[str, str, float]]) -> Iterator[str]:
     """Ids that a process worked on and never kept; removes the folders it was writing."""
     known = {claim_id: state for claim_id, state, _ in rows}
     yield from (claim_id for claim_id, state in known.items() if state == JUDGING)
