@@ -195,7 +195,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at" * 50)
     with pytest.raises(RealDamageError, match=r"text\.sqlite: ") as caught:
         ClaimIndex.open(tmp_path / "text.sqlite")
-    assert caught.value.code == "index_unusable"
+    assert caught.value.code == "database_unusable"
     with sqlite3.connect(tmp_path / "other.sqlite") as other:
         other.execute("CREATE TABLE orders (id INTEGER)")
     with pytest.raises(RealDamageError, match=r"other\.sqlite: ") as caught:

@@ -123,13 +123,15 @@ def browser(chromium: Path) -> Iterator[Browser]:
         opened.close()
 
 
-def take_screenshots(out: Path, chromium: Path, photos: Path, *, every: bool = False) -> list[Path]:
+def take_screenshots(
+    out: Path, chromium: Path, photos: Path, *, every: bool = False, model: Path | None = None
+) -> list[Path]:
     """Writes page.png, page_phone.png, page_zh.png and evidence.png; `every`: each view at both
     widths in both languages instead. Returns the paths. Raises RealDamageError."""
     from playwright.sync_api import Error
 
     # All are taken before the first is written: no mixture of old and new pictures is left behind.
-    with browser(chromium) as opened, _desk(photos) as address:
+    with browser(chromium) as opened, _desk(photos, model) as address:
         try:
             if every:
                 pictures = _every_view(opened, address, photos)
@@ -149,7 +151,7 @@ def take_screenshots(out: Path, chromium: Path, photos: Path, *, every: bool = F
 
 
 @contextmanager
-def _desk(photos: Path) -> Iterator[str]:
+def _desk(photos: Path, model: Path | None) -> Iterator[str]:
     """The address of a service with a reviewer's key and four kept claims."""
     import httpx
 
@@ -159,7 +161,9 @@ def _desk(photos: Path) -> Iterator[str]:
 
     hashes = f"{hash_key(KEY, 'ana')} reviewer,{hash_key(KEY[::-1], 'shop')}"
     with tempfile.TemporaryDirectory() as store:
-        app = create_app(Settings(store=Path(store), api_key_hashes=hashes, deadline=300))
+        app = create_app(
+            Settings(model=model, store=Path(store), api_key_hashes=hashes, deadline=300)
+        )
         with running(app) as address:
             call = httpx.Client(base_url=address, headers={"X-API-Key": KEY[::-1]}, timeout=300)
             orders = ("2026-0142", "2026-0143", "2026-0144", "2026-0145")
@@ -285,10 +289,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--every", action="store_true", help="each view at 1280 and 390 pixels in both languages"
     )
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="the .onnx file; default: the one in the package"
+    )
     options = parser.parse_args(arguments)
     try:
         chromium = find_chromium(options.chromium)
-        for path in take_screenshots(options.out, chromium, options.photos, every=options.every):
+        for path in take_screenshots(
+            options.out, chromium, options.photos, every=options.every, model=options.model
+        ):
             print(f"{path}: {path.stat().st_size // 1000} kB")
     except RealDamageError as error:
         print(f"screenshots: {error}", file=sys.stderr)

@@ -75,7 +75,7 @@ class Case(Base):
     created: Mapped[float]
     updated: Mapped[float]
     deadline: Mapped[float] = mapped_column(default=0.0, index=True)
-    deadline_told: Mapped[bool] = mapped_column(default=False)
+    deadline_reported: Mapped[bool] = mapped_column(default=False)
     order_id: Mapped[str] = mapped_column(default="", index=True)
     product: Mapped[str] = mapped_column(default="")
     merchant: Mapped[str] = mapped_column(default="", index=True)

@@ -85,7 +85,7 @@ def write_evidence(
         log.recover()
         _ = log.head  # a broken log is an error before anything is written
     pictures = _draw_pictures(claim, [data for _, data in photos], [data for _, data in listings])
-    kept = dict(_originals(photos, listings)) if keep_originals else {}
+    kept = dict(originals_of(photos, listings)) if keep_originals else {}
     files = kept | _texts(claim, pictures, list(kept))
     if keep_pictures:
         files |= small_pictures("photo", photos) | small_pictures("listing", listings)
@@ -229,7 +229,7 @@ def _texts(
     return {JSON_NAME: data, HTML_NAME: page.encode("utf-8", errors="replace")}
 
 
-def _originals(photos: Files, listings: Files) -> Iterator[tuple[str, bytes]]:
+def originals_of(photos: Files, listings: Files) -> Iterator[tuple[str, bytes]]:
     """(path in the folder, bytes); the buyer's own file names stay out of the file system."""
     for kind, given in (("photo", photos), ("listing", listings)):
         for number, (name, data) in enumerate(given, start=1):

@@ -199,6 +199,7 @@ async def send_statement(
         service.settings.max_pixels,
         service.trust_anchors,
         deadline,
+        service.settings.seals,
     )
     job = partial(service.statements.receive, token, form, look)
     (answer,) = await service.queue.run([job], deadline, photos=max(1, photos))

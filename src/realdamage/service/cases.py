@@ -267,7 +267,7 @@ class Cases:
                 raise Refusal(409, "not_final", "The decision is not final yet; take it back.")
             case.state = "appealed"
             case.deadline = now() + self.rules.decide_hours * _HOUR
-            case.deadline_told = False
+            case.deadline_reported = False
             about = {"side": asked.side, "by": person, "reason_sha256": _sha256(asked.reason)}
             self._record(session, case, "appealed", **about)
 
@@ -303,7 +303,7 @@ class Cases:
         near = select(Case).where(
             Case.state.in_(_UNDECIDED),
             Case.deadline <= moment + self.rules.near_hours * _HOUR,
-            ~Case.deadline_told,
+            ~Case.deadline_reported,
         )
         with self._database.reading() as session:
             if session.scalars(due).first() is None and session.scalars(near).first() is None:
@@ -312,7 +312,7 @@ class Cases:
             for decision in session.scalars(due):
                 self._make_final(session, session.get_one(Case, decision.claim_id), decision)
             for case in session.scalars(near):
-                case.deadline_told = True
+                case.deadline_reported = True
                 self._webhooks.add(
                     session, "deadline.near", case.claim_id, deadline=int(case.deadline)
                 )
@@ -399,7 +399,7 @@ def money(hundredths: int) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02}"
 
 
-def _ordered(query: Select[tuple[Case]], order: Order) -> Select[tuple[Case]]:
+def _ordered(query: Select[Any], order: Order) -> Select[Any]:
     column = getattr(Case, order)
     return query.order_by(column if order == "deadline" else column.desc(), Case.claim_id)
 
@@ -439,5 +439,5 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _scalar(session: Session, query: Select[tuple[int]] | None) -> int:
+def _scalar(session: Session, query: Select[Any] | None) -> int:
     return 0 if query is None else session.scalar(query) or 0

@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     """file with the consortium's key, to find what other shops share"""
     webhooks: Path | None = None
     """file of targets, one a line: URL SECRET [EVENT,EVENT]"""
+    seals: Path | None = None
+    """log of `realdamage seal`, to find packing videos sealed earlier"""
     retention_days: Days = 30
     """days without a change after which a stored claim is removed"""
     review_days: Days | None = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import json
 import re
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,14 @@ from sqlalchemy.orm import Session
 
 from realdamage.claims import Claim, EvidenceLog, judge_claim
 from realdamage.claims.database import Case, Link, Statement, now
-from realdamage.claims.evidence import LOG_NAME, PICTURES, STATEMENT, add_statement, small_pictures
+from realdamage.claims.evidence import (
+    LOG_NAME,
+    PICTURES,
+    STATEMENT,
+    add_statement,
+    originals_of,
+    small_pictures,
+)
 from realdamage.claims.policy import ClaimPolicy
 from realdamage.core.detector import Detector
 from realdamage.errors import PhotoError
@@ -167,7 +174,7 @@ class Statements:
         self, form: StatementForm, about: dict[str, str], created: float, look: Look
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
         """statement.json, and the small pictures of the photos and frames."""
-        videos, stills = _read_videos(form.videos)
+        videos, stills = _read_videos(form.videos, look.seals)
         sent = [*_pairs(form.photos), *_pairs(form.frames), *stills]
         values: dict[str, Any] = {
             "claim_id": about["claim_id"],
@@ -192,6 +199,9 @@ class Statements:
                 values["recapture"] = check_frames(form, frames, about["nonce"], created)
         pictures = small_pictures("photo", sent)
         files = {path.removeprefix(f"{PICTURES}/"): data for path, data in pictures.items()}
+        if self._store.keep_originals:
+            given = [*form.photos, *form.frames, *form.videos]
+            files |= dict(originals_of([(one.name, one.data) for one in given], []))
         return values, files
 
     def _earlier_pictures(self, claim_id: str) -> list[tuple[str, bytes]]:
@@ -237,7 +247,8 @@ class Statements:
 class Look:
     """How photos of a statement are judged: as those of a claim, but nothing is remembered.
 
-    deadline: in time.monotonic."""
+    deadline: in time.monotonic. seals: the log of sealed packing videos.
+    """
 
     detector: Detector
     policy: ClaimPolicy
@@ -245,6 +256,7 @@ class Look:
     max_pixels: int
     trust_anchors: TrustAnchors | None
     deadline: float
+    seals: Path | None = None
 
     def judge(
         self,
@@ -303,21 +315,34 @@ def takes_videos() -> bool:
     return False
 
 
-def _read_videos(videos: Sequence[Upload]) -> tuple[list[dict[str, Any]], list[tuple[str, bytes]]]:
-    """What each video's file says, and its sharpest frames as (name, JPEG)."""
+def _read_videos(
+    videos: Sequence[Upload], seals: Path | None
+) -> tuple[list[dict[str, Any]], list[tuple[str, bytes]]]:
+    """What each video's file says, and its sharpest frames as (name, JPEG).
+
+    seals: the log of `realdamage seal`; tells whether the video existed when it was sealed.
+    """
     facts: list[dict[str, Any]] = []
     stills: list[tuple[str, bytes]] = []
-    if videos:
-        reader = importlib.import_module("realdamage.claims.videos")
-        for video in videos:
-            digest = hashlib.sha256(video.data).hexdigest()
-            try:
-                found = reader.read_video(video.data, video.name)
-            except PhotoError as error:
-                facts.append({"name": video.name, "sha256": digest, "error": str(error)})
-                continue
-            facts.append(json.loads(json.dumps(found.to_dict())))
-            stills += found.frames
+    if not videos:
+        return facts, stills
+    reader = importlib.import_module("realdamage.claims.videos")
+    entries = EvidenceLog(seals).verify().entries if seals and seals.exists() else ()
+    for video in videos:
+        digest = hashlib.sha256(video.data).hexdigest()
+        sealed = [
+            {"time": entry["time"], "order": entry["payload"].get("order"), "hash": entry["hash"]}
+            for entry in entries
+            if entry["event"] == "video_sealed" and entry["payload"].get("sha256") == digest
+        ]
+        about: dict[str, Any] = {"name": video.name, "sha256": digest, "sealed": sealed}
+        try:
+            found = reader.read_video(video.data, video.name)
+        except PhotoError as error:
+            facts.append({**about, "error": str(error)})
+            continue
+        facts.append({**found.to_dict(), **about})
+        stills += found.frames
     return facts, stills
 
 

@@ -108,7 +108,7 @@ class ClaimStore:
     ) -> None:
         self.folder, self.retention_days = folder, retention_days
         self.claims, self.exchange = folder / "claims", exchange
-        self._keep_originals = keep_originals
+        self.keep_originals = keep_originals
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_is_store(folder)
@@ -181,7 +181,7 @@ class ClaimStore:
         about: columns of `Case`. on_kept: runs in the same transaction. Raises RealDamageError.
         """
         folder = self._path(claim.claim_id)
-        options = {"keep_originals": self._keep_originals, "keep_pictures": True}
+        options = {"keep_originals": self.keep_originals, "keep_pictures": True}
         write_evidence(claim, photos, listings, folder, **options)
         (entry,) = EvidenceLog(folder / LOG_NAME).verify().entries
         with self.database.transaction() as session:

@@ -190,7 +190,7 @@ function draw() {
   document.getElementById("boxes").checked = settings.boxes;
   layer.style.opacity = String(settings.opacity / 100);
   const family = choice.value.replace(/\d+$/, "");
-  frame.parentElement.querySelector(".legend").textContent = family === "none" ? "" : say(`legend_${family}`);
+  frame.closest("figure").querySelector(".legend").textContent = family === "none" ? "" : say(`legend_${family}`);
   if (layer.dataset.shows !== choice.value) {
     layer.dataset.shows = choice.value;
     layer.replaceChildren(...overlayFor(photo, choice, family, frame));
