@@ -160,7 +160,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", log)
         page.goto(url)
-        until(page, "document.getElementById('model').textContent || location.search")
+        until(page, "document.getElementById('model')?.textContent || location.search")
         return page
 
     yield make
