@@ -26,8 +26,8 @@ export function showPhoto(place, photo, position, onStep) {
   sizeFrame(frame, photo, picture);
   Object.assign(view, { zoom: 1, x: 0, y: 0 });
   const listing = photo.comparisons.find(({ url }) => url);
-  const beside = listing && element("div", { class: "pane" }, element("img", { class: "beside", src: listing.url, alt: listing.name }));
-  const pair = element("div", { class: listing ? "pair two" : "pair" }, element("div", { class: "pane" }, frame), beside);
+  const other = listing && element("div", { class: "pane" }, element("img", { class: "beside", src: listing.url, alt: listing.name }));
+  const pair = element("div", { class: listing ? "pair two" : "pair" }, element("div", { class: "pane" }, frame), other);
   shown.pair = pair;
   movePair(pair);
   place.replaceChildren(
