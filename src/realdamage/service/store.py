@@ -55,6 +55,7 @@ _WAIT_S = 30.0  # for the end of another claim with the same photo
 _POLL_S = 0.02
 _WORK_FOLDER = re.compile(rf"\.({CLAIM_ID})\.[0-9a-f]+\.(?:tmp|old)")
 _DAY = 86400
+_JOBS_S = 7 * _DAY  # how long a job can be asked for
 
 
 class Workers:
@@ -387,6 +388,9 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
         with _noted(problems):
             store.delete(claim_id, reason="retention")
             gone.append(claim_id)
+    with _noted(problems), store.database.transaction() as session:
+        session.execute(delete(tables.Job).where(tables.Job.created < now - _JOBS_S))
+        session.execute(delete(tables.ForeignHash).where(tables.ForeignHash.expires < now))
     return Purged(tuple(gone), tuple(problems), doubt)
 
 

@@ -231,7 +231,10 @@ function showResults() {
   if (claim === null) return;
   showView("results");
   showCase();
-  at("claim").replaceChildren(...claimSummary(claim, newClaim).filter(Boolean));
+  at("claim").replaceChildren(...claimSummary(claim, () => {
+    newClaim();
+    at("photos").focus();
+  }).filter(Boolean));
   showStrip();
   showCurrent();
 }
@@ -288,7 +291,6 @@ function newClaim() {
   at("claim-text").value = "";
   showView("intake");
   at("keeping").hidden = !page.hasStore;
-  at("photos").focus();
 }
 
 function announceResults() {
@@ -424,4 +426,5 @@ await withKey(() => ask("GET", "v1/claims?limit=1")).then(
 );
 at("to-queue").hidden = !page.hasStore;
 await route();
+showModel(); // a key may have been asked for
 showCounts();
