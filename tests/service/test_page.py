@@ -201,7 +201,7 @@ def until(page: Page, expression: str) -> None:
 
 
 def overlaps(page: Page) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
+    return bool(page.evaluate("document.documentElement.scrollWidth > screen.width"))
 
 
 @pytest.mark.slow
