@@ -294,7 +294,7 @@ class Database:
         engine = create_engine(url, connect_args=connect, **options)
 
         @event.listens_for(engine, "connect")
-        def _(connection: Any, _: Any) -> None:
+        def prepare(connection: Any, record: Any) -> None:
             connection.isolation_level = None  # transactions begin below
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -302,7 +302,7 @@ class Database:
             connection.execute("PRAGMA secure_delete = ON")
 
         @event.listens_for(engine, "begin")
-        def _(connection: Any) -> None:
+        def begin(connection: Any) -> None:
             reads = connection.get_execution_options().get("reads")
             connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 

@@ -120,7 +120,7 @@ class _Check:
             self.problems.append(f"{path}: is missing")
             return
         is_database = path.read_bytes()[: len(_SQLITE)] == _SQLITE
-        log = Database(path) if is_database else EvidenceLog(path)
+        log: Database | EvidenceLog = Database(path) if is_database else EvidenceLog(path)
         report = log.verify(head)
         self.problems += report.problems
         self.head, self.entries, self.since = report.head, len(report.entries), report.since

@@ -323,7 +323,7 @@ class Cases:
         recent = (Case.created >= since, Case.claim_id != case.claim_id, Case.state != JUDGING)
         count = select(func.count()).select_from(Case).where(*recent)
         same = json.loads(case.same_photos or "[]")
-        found = {
+        found: dict[str, Any] = {
             "days": int(self.rules.repeat_days),
             "same_buyer": count.where(Case.buyer == case.buyer) if case.buyer else None,
             "same_device": count.where(Case.device == case.device) if case.device else None,

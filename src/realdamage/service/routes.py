@@ -291,8 +291,8 @@ async def _judge_later(request: Request, service: Service, form: ClaimForm) -> R
     size = sum(len(one.data) for one in (*form.photos, *form.listings))
     service.uploads.take(size)
     job_id = secrets.token_hex(12)
-    about = {"id": job_id, "claim_id": form.claim_id, "worker": store.workers.own}
-    about["created"] = now()
+    about: dict[str, Any] = {"id": job_id, "claim_id": form.claim_id, "created": now()}
+    about["worker"] = store.workers.own
     await run_in_threadpool(_save_job, service, Job(status="running", **about))
 
     async def judge() -> None:
@@ -310,7 +310,7 @@ async def _judge_later(request: Request, service: Service, form: ClaimForm) -> R
             error = {"code": "unavailable", "message": "The service failed; its log says why."}
         finally:
             service.uploads.take(-size)
-            values = {"status": "failed" if error else "done", "finished": now()}
+            values: dict[str, Any] = {"status": "failed" if error else "done", "finished": now()}
             values["error"] = json.dumps(error) if error else ""
             await run_in_threadpool(_save_job, service, Job(**about, **values))
 

@@ -182,8 +182,10 @@ class ClaimStore:
         about: columns of `Case`. on_kept: runs in the same transaction. Raises RealDamageError.
         """
         folder = self._path(claim.claim_id)
-        options = {"keep_originals": self.keep_originals, "keep_pictures": True}
-        write_evidence(claim, photos, listings, folder, **options)
+        keep_originals = self.keep_originals
+        write_evidence(
+            claim, photos, listings, folder, keep_originals=keep_originals, keep_pictures=True
+        )
         (entry,) = EvidenceLog(folder / LOG_NAME).verify().entries
         with self.database.transaction() as session:
             case = session.get_one(Case, claim.claim_id)
@@ -255,8 +257,9 @@ class ClaimStore:
         self, session: Session, claim_id: str, *, keep_reviews: bool = False
     ) -> dict[str, int]:
         """How many photos, reviews and statements were removed with the claim."""
-        counted = {"photos": tables.Photo, "reviews": tables.Review, "statements": tables.Statement}
-        others = (Case, tables.Decision, tables.Link, tables.Delivery)
+        counted: dict[str, Any] = {"photos": tables.Photo, "reviews": tables.Review}
+        counted["statements"] = tables.Statement
+        others: tuple[Any, ...] = (Case, tables.Decision, tables.Link, tables.Delivery)
         found = {}
         for name, table in [*counted.items(), *((one.__tablename__, one) for one in others)]:
             if not (keep_reviews and table is tables.Review):
