@@ -184,11 +184,13 @@ def main() -> int:
                 url = event.get("url", url)
                 if event["event"] == "ready":
                     break
-            threading.Thread(target=lambda: list(server.stderr or ()), daemon=True).start()
+            rest = threading.Thread(target=lambda: list(server.stderr or ()), daemon=True)
+            rest.start()
             try:
                 failed = walk(url, store, receiver, given.video)
             finally:
                 server.terminate()
+                rest.join(30)
     print(f"{failed} steps failed")
     return 1 if failed else 0
 
