@@ -370,7 +370,8 @@ def test_a_job_of_a_service_that_was_killed_does_not_run_for_ever(
 ) -> None:
     store = ClaimStore(tmp_path / "store", 30)
     with store.database.transaction() as session:
-        session.add(Job(id="x", claim_id="A", worker="dead", status="running", created=1.0))
+        about = {"claim_id": "A", "worker": "dead", "created": time.time()}
+        session.add(Job(id="x", status="running", **about))
     store.close()
     job = open_shop().call("GET", "jobs/x").json()
     assert (job["status"], job["error"]["code"]) == ("failed", "interrupted")
