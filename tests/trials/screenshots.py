@@ -260,9 +260,9 @@ def _evidence(opened: Browser, photos: Path) -> bytes:
 def _settled(page: Page, *, whole: bool = True) -> bytes:
     """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below
     the window."""
-    page.evaluate(
-        "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
-    )
+    # A lazy picture below the window of a phone may never be decoded.
+    decoded = "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
+    page.evaluate(f"Promise.race([{decoded}, new Promise((done) => setTimeout(done, 5000))])")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_timeout(200)
     picture = page.screenshot(full_page=whole, animations="disabled")
