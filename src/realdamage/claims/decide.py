@@ -155,16 +155,30 @@ def decide(
     listings: Sequence[ListingPhoto],
     policy: ClaimPolicy,
     model: Mapping[str, Any],
+    more: Sequence[Finding] = (),
 ) -> tuple[Recommendation, tuple[Reason, ...]]:
     """The recommendation, and all findings as reasons: the most serious first, then notes, then
-    the model's guarantee. model: `Claim.model`."""
+    the model's guarantee. model: `Claim.model`. more: what was found outside the photos."""
     rules = _Rules(policy, model, judged=_judged(photos))
     found = [finding for photo in photos for finding in rules.of_photo(photo)]
-    found += rules.of_claim(photos, listings)
+    found += [*rules.of_claim(photos, listings), *more]
     found.sort(key=lambda finding: -RECOMMENDATIONS.index(finding.recommends))
     reasons = [Reason.of(finding.rule, *finding.said) for finding in found]
     reasons.append(false_alarm_bound(_judged(photos), model))
     return (found[0].recommends if found else "approve"), tuple(reasons)
+
+
+def found_elsewhere(matches: Sequence[tuple[str, str]], policy: ClaimPolicy) -> list[Finding]:
+    """The findings of (shop, kind) matches with hashes that other shops share."""
+    rule = "seen_at_other_shop"
+    return [
+        Finding(
+            rule,
+            (phrase(f"elsewhere_{kind}", shop=shop), phrase("elsewhere_unchecked")),
+            getattr(policy.rules, rule),
+        )
+        for shop, kind in matches
+    ]
 
 
 def recommended_by(

@@ -7,16 +7,22 @@ import datetime as dt
 import hashlib
 import importlib.metadata
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from realdamage.claims.decide import Claim, ClaimPhoto, ListingPhoto, decide
+from realdamage.claims.decide import (
+    Claim,
+    ClaimPhoto,
+    Finding,
+    ListingPhoto,
+    decide,
+    found_elsewhere,
+)
 from realdamage.claims.index import ClaimIndex, Fingerprint, repeats, take_fingerprint
 from realdamage.claims.policy import ClaimPolicy
 from realdamage.core.decode import MAX_PIXELS
-from realdamage.core.tiles import Photo, read_photo
-from realdamage.core.verdict import Verdict
+from realdamage.core.tiles import read_photo
 from realdamage.errors import PhotoError, UsageError
 from realdamage.phrases import printable
 
@@ -44,9 +50,9 @@ def judge_claim(
     claim_id: str | None = None,
     policy: ClaimPolicy | None = None,
     index: ClaimIndex | None = None,
-    verdicts: Callable[[Photo], Verdict] | None = None,
     max_pixels: int = MAX_PIXELS,
     trust_anchors: TrustAnchors | None = None,
+    more: Sequence[Finding] = (),
 ) -> Claim:
     """Judge the photos of one claim: (name, bytes) each, and `listings`. An unreadable photo does
     not stop the others.
@@ -54,9 +60,9 @@ def judge_claim(
     text: what the buyer wrote; it decides nothing. claim_id: yours, or a new one.
     index: of earlier claims. This claim's photos are added *before* they are looked up, so that of
         two claims judged at the same time at least one finds the other.
-    verdicts: how a photo is judged; by default `detector.predict_photo`.
     max_pixels: a photo with more, by its header, counts as unreadable.
     trust_anchors: authorities that you trust to say who signed content credentials.
+    more: what the caller found outside the photos.
 
     Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when no photo can
     be read; MissingExtraError without the extra "claims".
@@ -64,10 +70,9 @@ def judge_claim(
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
-    judge = verdicts or detector.predict_photo
 
     def look_at(name: str, data: bytes) -> _Looked:
-        return _look_at(name, data, detector, judge, max_pixels, trust_anchors, bool(listings))
+        return _look_at(name, data, detector, max_pixels, trust_anchors, bool(listings))
 
     names = distinct_names([name for name, _ in photos])
     looked = [look_at(name, data) for name, (_, data) in zip(names, photos, strict=True)]
@@ -78,8 +83,11 @@ def judge_claim(
         )
     shown = _compare_with_listings(looked, listings, max_pixels)
     judged = _with_duplicates(claim_id, looked, index)
+    if index is not None:
+        prints = [one.fingerprint for one in looked if one.fingerprint is not None]
+        more = [*more, *found_elsewhere(index.elsewhere(prints), policy)]
     model = model_facts(detector)
-    recommendation, reasons = decide(judged, shown, policy, model)
+    recommendation, reasons = decide(judged, shown, policy, model, more)
     return Claim(
         claim_id=claim_id,
         text=printable(text, keep="\n\t"),
@@ -146,7 +154,6 @@ def _look_at(
     name: str,
     data: bytes,
     detector: Detector,
-    judge: Callable[[Photo], Verdict],
     max_pixels: int,
     trust_anchors: TrustAnchors | None,
     compared: bool,
@@ -162,7 +169,7 @@ def _look_at(
     provenance = read_provenance(
         data, name=name, trust_anchors=trust_anchors, max_pixels=max_pixels
     )
-    found = ClaimPhoto(name, judge(photo), provenance, (), (), "", sha256)
+    found = ClaimPhoto(name, detector.predict_photo(photo), provenance, (), (), "", sha256)
     prepared = None
     if compared:
         from realdamage.photo_pairs import prepare

@@ -242,6 +242,66 @@ def claim_index(
     return code
 
 
+@app.command("claims")
+def exchange(
+    what: Annotated[Literal["keys", "export", "import", "forget"], app.arg("What to do")],
+    store: Annotated[Path | None, app.opt("Folder of `realdamage serve --store`")] = None,
+    shop: Annotated[str, app.opt("Name of the shop: yours, or the one to forget")] = "",
+    key: Annotated[Path | None, app.opt("File with the consortium's key")] = None,
+    signer: Annotated[Path | None, app.opt("Your SHOP.key, which signs the export")] = None,
+    public: Annotated[Path | None, app.opt("SHOP.pub of the shop that sent the file")] = None,
+    file: Annotated[Path | None, app.opt("The file to write or to read")] = None,
+    days: Annotated[int, app.opt("Age of claims to export, and after which they expire")] = 180,
+) -> int:
+    """Share keyed hashes of refused claims with other shops.
+
+    keys: writes SHOP.key and SHOP.pub. export: signs the hashes of buyers and photos of claims that
+    people refused; no photo, name or text. import: replaces what that shop sent before. forget:
+    removes it. A match is a finding that a person reviews, never a decision.
+    """
+    from realdamage.claims import exchange as shared
+    from realdamage.claims.database import Database
+
+    def needed(value: Any, option: str) -> Any:
+        if not value:
+            raise UsageError(f"`exchange {what}` needs {option}")
+        return value
+
+    if what == "keys":
+        written = shared.make_keys(Path.cwd(), _shop_name(shop))
+        print("\n".join(str(path) for path in written))
+        return 0
+    path = needed(store, "--store DIR") / "claims.sqlite"
+    if not path.is_file():
+        raise UsageError(f"{path}: no such store; `realdamage serve --store` makes one")
+    database = Database(path)
+    try:
+        if what == "forget":
+            count = shared.forget_shop(database, needed(shop, "--shop NAME"))
+            print(f"{count} hashes of {shop} forgotten")
+            return 0
+        secret = shared.ExchangeKey.read(needed(key, "--key FILE"))
+        target = needed(file, "--file FILE")
+        if what == "export":
+            own = needed(signer, "--signer SHOP.key")
+            name = _shop_name(shop)
+            data = shared.export_hashes(database, secret, own, shop=name, days=days)
+            write_atomically(target, data)
+            print(f"{target}: {len(json.loads(data)['hashes'])} hashes")
+        else:
+            count = shared.import_hashes(database, secret, target, needed(public, "--public FILE"))
+            print(f"{target}: {count} hashes imported")
+    finally:
+        database.close()
+    return 0
+
+
+def _shop_name(name: str) -> str:
+    if not name or not name.replace("-", "").isalnum() or len(name) > 64:
+        raise UsageError(f"--shop {name[:80]!r}: use up to 64 letters, digits and dashes")
+    return name
+
+
 def _each(
     paths: Sequence[Path], read: Callable[[Path], Any], key: str
 ) -> tuple[list[tuple[str, Any]], list[dict[str, Any]]]:
