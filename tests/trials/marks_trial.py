@@ -169,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     drawn = marked(clean, options.fonts, options.marks, options.seed)
     for kind, contrast, rgb in track(drawn, options.marks, "marks"):
         found = find_marks(rgb, ocr=ocr)
+        print(f"{kind} {contrast:.2f} {[(mark.found_by, mark.text) for mark in found]}", flush=True)
         results.append((kind, found))
         results.append((f"{kind} {'faint' if contrast < 0.6 else 'clear'}", found))
     rows = table(results)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from realdamage.claims.decide import Claim, ClaimPhoto, ListingPhoto, decide
+from realdamage.claims.decide import Claim, ClaimPhoto, Finding, ListingPhoto, decide
 from realdamage.claims.index import ClaimIndex, Fingerprint, repeats, take_fingerprint
+from realdamage.claims.marks import find_marks
 from realdamage.claims.policy import ClaimPolicy
 from realdamage.core.decode import MAX_PIXELS
 from realdamage.core.tiles import Photo, read_photo
@@ -23,6 +24,7 @@ from realdamage.phrases import printable
 if TYPE_CHECKING:
     from realdamage.core.detector import Detector
     from realdamage.photo_pairs import Comparison, Prepared
+    from realdamage.photo_pairs.persist import DamageDiffers
     from realdamage.provenance import TrustAnchors
 
 Files: TypeAlias = Sequence[tuple[str, bytes]]
@@ -47,6 +49,7 @@ def judge_claim(
     verdicts: Callable[[Photo], Verdict] | None = None,
     max_pixels: int = MAX_PIXELS,
     trust_anchors: TrustAnchors | None = None,
+    more: Sequence[Finding] = (),
 ) -> Claim:
     """Judge the photos of one claim: (name, bytes) each, and `listings`. An unreadable photo does
     not stop the others.
@@ -57,6 +60,7 @@ def judge_claim(
     verdicts: how a photo is judged; by default `detector.predict_photo`.
     max_pixels: a photo with more, by its header, counts as unreadable.
     trust_anchors: authorities that you trust to say who signed content credentials.
+    more: what the caller found outside the photos.
 
     Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when no photo can
     be read; MissingExtraError without the extra "claims".
@@ -65,9 +69,10 @@ def judge_claim(
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
     judge = verdicts or detector.predict_photo
+    compared = bool(listings) or len(photos) > 1
 
     def look_at(name: str, data: bytes) -> _Looked:
-        return _look_at(name, data, detector, judge, max_pixels, trust_anchors, bool(listings))
+        return _look_at(name, data, detector, judge, max_pixels, trust_anchors, compared)
 
     names = distinct_names([name for name, _ in photos])
     looked = [look_at(name, data) for name, (_, data) in zip(names, photos, strict=True)]
@@ -77,9 +82,9 @@ def judge_claim(
             f"none of the claim's {len(looked)} photos can be read; the first: {errors[0]}"
         )
     shown = _compare_with_listings(looked, listings, max_pixels)
-    judged = _with_duplicates(claim_id, looked, index)
+    judged = _with_differences(_with_duplicates(claim_id, looked, index), looked)
     model = model_facts(detector)
-    recommendation, reasons = decide(judged, shown, policy, model)
+    recommendation, reasons = decide(judged, shown, policy, model, more)
     return Claim(
         claim_id=claim_id,
         text=printable(text, keep="\n\t"),
@@ -151,6 +156,7 @@ def _look_at(
     trust_anchors: TrustAnchors | None,
     compared: bool,
 ) -> _Looked:
+    from realdamage.photo_pairs import prepare
     from realdamage.provenance import read_provenance
 
     sha256 = hashlib.sha256(data).hexdigest()
@@ -162,12 +168,9 @@ def _look_at(
     provenance = read_provenance(
         data, name=name, trust_anchors=trust_anchors, max_pixels=max_pixels
     )
-    found = ClaimPhoto(name, judge(photo), provenance, (), (), "", sha256)
-    prepared = None
-    if compared:
-        from realdamage.photo_pairs import prepare
-
-        prepared = prepare(photo, "claim")
+    marks = find_marks(photo.full)
+    found = ClaimPhoto(name, judge(photo), provenance, (), (), "", sha256, marks=marks)
+    prepared = prepare(photo, "claim") if compared else None
     return _Looked(found, take_fingerprint(photo.rgb, sha256), prepared, [])
 
 
@@ -212,6 +215,26 @@ def _with_duplicates(
         comparisons = tuple(one.comparisons)
         judged.append(replace(one.photo, comparisons=comparisons, duplicates=duplicates))
     return judged
+
+
+def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -> list[ClaimPhoto]:
+    """The photos with those of their marked regions that another photo of the claim, of the same
+    object, does not show."""
+    from realdamage.photo_pairs import prepare
+    from realdamage.photo_pairs.persist import find_differing_damage
+
+    found = []
+    for photo, one in zip(photos, looked, strict=True):
+        differs: list[tuple[str, DamageDiffers]] = []
+        regions = photo.verdict.regions if photo.verdict else ()
+        for other in looked if one.prepared and regions else ():
+            if other is not one and other.prepared is not None and one.prepared is not None:
+                listed = prepare(other.prepared.photo, "listing")
+                boxes = [region.box for region in regions]
+                pair = find_differing_damage(one.prepared, listed, boxes)
+                differs += [(other.photo.name, differing) for differing in pair]
+        found.append(replace(photo, differs=tuple(differs)))
+    return found
 
 
 def _check_bounds(photos: Files, listings: Files, text: str, policy: ClaimPolicy) -> None:

@@ -1,7 +1,7 @@
 """Reads visible marks of AI near the upper and lower edge of a photo.
 
-GB 45438-2025 asks for a visible text, such as "AI生成" or "人工智能合成", at an edge or in a corner,
-at least 5% of the shorter side high; generators stamp sparkles and their names. Templates find the
+GB 45438-2025 asks for a visible text such as "AI生成" or "人工智能合成" at an edge or a corner, at
+least 5% of the shorter side high; generators stamp sparkles and their names. Templates find the
 standard's words and the sparkle without further packages; text recognition (the extra "ocr") reads
 the rest. Anyone can put such words on a photo, so a mark leads to a person.
 """
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realdamage.core.decode import UInt8Array
+from realdamage.phrases import Phrase, phrase, printable
 
 Box: TypeAlias = tuple[int, int, int, int]
 Match: TypeAlias = tuple[str, float, tuple[float, float, float, float]]
@@ -79,6 +80,13 @@ class Mark:
     found_by: Literal["template", "ocr"]
     likeness: float
 
+    @property
+    def said(self) -> Phrase:
+        """What is shown."""
+        if self.text == "sparkle":
+            return phrase("visible_ai_sparkle")
+        return phrase("visible_ai_mark", text=self.text)
+
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types."""
         return asdict(self) | {"box": list(self.box), "likeness": round(self.likeness, 3)}
@@ -129,7 +137,7 @@ def _recognised(rgb: UInt8Array) -> Iterator[Mark]:
             box = _box(points.min(axis=0), points.max(axis=0), top, (width, bottom - top))
             tall = (box[3] - box[1]) >= _MIN_HEIGHT * short
             if tall and float(confidence) >= _MIN_READ and is_mark(text):
-                yield Mark(text, box, "ocr", float(confidence))
+                yield Mark(printable(text), box, "ocr", float(confidence))
 
 
 def _box(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from realdamage.core.decode import Float32Array
 from realdamage.photo_pairs.align import Alignment, align, scaling
 from realdamage.photo_pairs.features import Matrix, Prepared, match_photos
+from realdamage.phrases import Phrase, phrase
 
 Box: TypeAlias = tuple[int, int, int, int]
 
@@ -50,6 +51,12 @@ class DamageDiffers:
     other_box: Box
     inside: float
     around: float
+
+    def said(self, other: str) -> Phrase:
+        """What is shown. other: name of the other photo."""
+        likeness = {"inside": f"{self.inside:.2f}", "around": f"{self.around:.2f}"}
+        box = ", ".join(str(side) for side in self.box)
+        return phrase("damage_differs", box=box, other=other, **likeness)
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON types."""

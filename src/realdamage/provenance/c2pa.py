@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from realdamage.errors import MissingExtraError, RealDamageError, UsageError
 from realdamage.phrases import Phrase, phrase
@@ -50,7 +50,7 @@ _PURPOSES = (
     "1.3.6.1.4.1.62558.2.1",
 )
 _MIMES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WebP", "TIFF", "HEIC", "AVIF")}
-_MIMES["GIF"] = "image/gif"
+_MIMES |= {"GIF": "image/gif", "MP4": "video/mp4", "MOV": "video/quicktime"}
 _MAX_MANIFESTS = 50
 _DECLARED_PHRASES: dict[Declared, str] = {
     "ai_generated": "c2pa_generated",
@@ -160,7 +160,7 @@ def _check_library(path: str | Path, pem: str) -> None:
 
 
 def read_credentials(
-    data: bytes, blocks: Blocks, anchors: TrustAnchors | None = None
+    data: bytes | IO[bytes], blocks: Blocks, anchors: TrustAnchors | None = None
 ) -> list[Finding]:
     """The finding about a file's manifests, or none; other problems become notes. Never raises."""
     try:
@@ -174,10 +174,11 @@ def read_credentials(
         purposes = "\n".join(_PURPOSES)
         settings["trust"] = {"trust_anchors": anchors.pem, "trust_config": purposes}
     mime = _MIMES.get(blocks.container)
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         with (
             c2pa.Context(c2pa.Settings.from_dict(settings)) as context,
-            c2pa.Reader(mime, io.BytesIO(data), context=context) as reader,
+            c2pa.Reader(mime, stream, context=context) as reader,
         ):
             store = json.loads(reader.json())
     except Exception as error:  # a foreign library on a file that may be made to break it
