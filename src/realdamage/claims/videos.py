@@ -51,6 +51,7 @@ SEALED = "video_sealed"
 """The event of log entries about a packing video."""
 _PLACES = 24  # of a video, at which a frame is looked at
 _MAX_DECODED = 900  # frames
+_EVERY = 45  # frames, of a video of unknown length
 _MAX_METADATA = 16 << 20
 _MAX_BOXES = 4000
 _CHUNK = 1 << 20
@@ -402,42 +403,44 @@ def _decode(file: IO[bytes], container: str, name: str) -> _Seen:
 
 
 def _frames(opened: Any, stream: Any, seconds: float | None) -> tuple[list[Frame], set[Any]]:
-    """Frames at `_PLACES` places (all of the first frames where the length is unknown), and the
-    sizes that were seen. A damaged place is left out."""
+    """Frames at `_PLACES` places (every 45th of the first ones where the length is unknown), and
+    the sizes that were seen. A damaged place is left out."""
     import av
 
     found: list[Frame] = []
     sizes: set[tuple[int, int]] = set()
-    left = _MAX_DECODED
-    places = [seconds * (place + 0.5) / _PLACES for place in range(_PLACES)] if seconds else [0.0]
-    last = -math.inf
+    left, last = _MAX_DECODED, -math.inf
+    places = [0.0]
+    if seconds:
+        places = [seconds * (place + 0.5) / _PLACES for place in range(_PLACES)]
     for wanted in places:
         if wanted < last:
-            continue  # the frame before this place lasted longer
+            continue  # the frame at the place before is still shown
+        shown = None
         try:
             if seconds:
                 opened.seek(int(wanted * av.time_base), backward=True)
             for frame in opened.decode(stream):
                 left -= 1
                 sizes.add((frame.width, frame.height))
-                time = frame.time or 0.0
-                if seconds is None and left % (_MAX_DECODED // 60):
-                    continue
-                if time >= wanted or left <= 0:
-                    found.append(_looked_at(frame, time))
-                    if len(found) >= 2 * MAX_FRAMES:
-                        found = _sharpest(found)  # frames of 4K take 25 MB each
-                    last = time
-                if left <= 0 or (seconds and time >= wanted):
+                shown = frame
+                if left <= 0 or (seconds and (frame.time or 0.0) >= wanted):
                     break
+                if not seconds and left % _EVERY == 0:
+                    found.append(_looked_at(frame))
         except av.FFmpegError:
-            continue
+            pass
+        if shown is not None and (shown.time or 0.0) > last:
+            found.append(_looked_at(shown))
+            last = shown.time or 0.0
+        if len(found) >= 2 * MAX_FRAMES:
+            found = _sharpest(found)  # frames of 4K take 25 MB each
         if left <= 0:
             break
     return found, sizes
 
 
-def _looked_at(frame: Any, time: float) -> Frame:
+def _looked_at(frame: Any) -> Frame:
     import cv2
 
     rgb = frame.to_ndarray(format="rgb24")
@@ -445,7 +448,9 @@ def _looked_at(frame: Any, time: float) -> Frame:
     upright = np.ascontiguousarray(np.rot90(rgb, turns))
     grey = cv2.cvtColor(upright, cv2.COLOR_RGB2GRAY)
     thumbnail = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
-    return Frame(time, upright, float(cv2.Laplacian(grey, cv2.CV_32F).var()), thumbnail)
+    return Frame(
+        frame.time or 0.0, upright, float(cv2.Laplacian(grey, cv2.CV_32F).var()), thumbnail
+    )
 
 
 def _sharpest(frames: Sequence[Frame]) -> list[Frame]:
