@@ -25,6 +25,7 @@ from realdamage.claims.videos import (
     read_video,
     seal,
 )
+from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 
@@ -281,6 +282,20 @@ def test_a_changed_log_proves_nothing(packed: Path, tmp_path: Path) -> None:
     with pytest.raises(RealDamageError) as caught:
         check_seal(packed, EvidenceLog(tmp_path / "no.jsonl"))
     assert caught.value.code == "log_unusable"
+
+
+def test_the_command_seals_and_checks(
+    packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["seal", str(packed), "--log", str(tmp_path / "log.jsonl")]
+    assert main(words) == 2
+    assert main([*words, "--order", "O-1"]) == 0
+    assert EvidenceLog(tmp_path / "log.jsonl").head in capfd.readouterr().out
+    assert main([*words, "--check", "--order", "O-1"]) == 0
+    assert main([*words, "--check", "--order", "O-2"]) == 1
+    packed.write_text("no video")
+    assert main([*words, "--order", "O-3"]) == 3
+    assert len(EvidenceLog(tmp_path / "log.jsonl").verify().entries) == 1
 
 
 @pytest.mark.parametrize("order", ["", "  ", "a\nb", "x" * 121])
