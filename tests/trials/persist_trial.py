@@ -3,7 +3,9 @@ left alone.
 
     python tests/trials/persist_trial.py --photos DIR --pairs 60 --seed 0 --csv FILE
 
-Pairs: two photos of one group that align as one object. On the first photo damage is painted and
+Pairs, `--views real`: two photos of one group that align as one object, often other items of one
+product; `--views simulated`: a photo and a second view of it, as of a flat thing: turned, slanted,
+cropped, in other light and noise. On the first photo damage is painted and
 its box is marked. `one_only`: the second photo stays as it is. `persists`: the same damage is laid
 over the second photo too, where the alignment puts it. `intact`: nothing is painted, and a box of
 the same size is marked elsewhere. Half of the pairs are for choosing thresholds, half for
@@ -44,7 +46,6 @@ class Trial:
 
     kind: str
     half: str
-    names: tuple[str, str]
     inside: float
     around: float
 
@@ -54,7 +55,7 @@ class Trial:
         return self.around >= MIN_AROUND and self.inside <= MAX_INSIDE
 
 
-def draw_pairs(root: Path, count: int, seed: int) -> Iterator[tuple[Path, Path, np.ndarray]]:
+def draw_pairs(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np.ndarray]]:
     """`count` pairs of photos of one group that align, with the homography from the second to the
     first; at most two of one group."""
     table = read_manifest(root).table
@@ -72,18 +73,16 @@ def draw_pairs(root: Path, count: int, seed: int) -> Iterator[tuple[Path, Path, 
         if comparison.outcome == "same_object" and comparison.inliers >= 20:
             taken[number] = taken.get(number, 0) + 1
             found += 1
-            yield first, second, np.array(comparison.homography)
+            yield decode(first), decode(second), np.array(comparison.homography)
 
 
 def trials_of(
-    first: Path, second: Path, homography: np.ndarray, half: str, rng: np.random.Generator
+    rgb: RGB, other: RGB, homography: np.ndarray, half: str, rng: np.random.Generator
 ) -> Iterator[Trial]:
     """The three trials of a pair."""
-    rgb, other = decode(first), decode(second)
     painted, mask = _damaged(rgb, rng)
     box = _box_of(mask)
     both = _transferred(other, painted.astype(np.float32) - rgb, mask, homography)
-    names = (first.name, second.name)
     for kind, one, two, marked in (
         ("one_only", painted, other, box),
         ("persists", painted, both, box),
@@ -95,7 +94,29 @@ def trials_of(
         )
         nan = float("nan")
         inside, around = (compared[0].inside, compared[0].around) if compared else (nan, nan)
-        yield Trial(kind, half, names, inside, around)
+        yield Trial(kind, half, inside, around)
+
+
+def draw_views(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np.ndarray]]:
+    """`count` photos of different groups, each with a second view, and the homography from the
+    second to the first."""
+    table = read_manifest(root).table.drop_duplicates("group")
+    names = np.random.default_rng(seed).choice(table["file_name"].to_numpy(), count, False)
+    for number, name in enumerate(names):
+        rgb = decode(root / str(name))
+        rng = np.random.default_rng([seed, number, 1])
+        height, width = rgb.shape[:2]
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+        angle = np.deg2rad(rng.uniform(-12, 12))
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        middle = corners.mean(axis=0)
+        moved = (corners - middle) @ turn * rng.uniform(0.95, 1.25) + middle
+        moved += rng.uniform(-0.05, 0.05, (4, 2)) * (width, height)
+        there = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+        view = cv2.warpPerspective(rgb, there, (width, height), flags=cv2.INTER_CUBIC)
+        lit = 255 * (view / 255.0) ** rng.uniform(0.8, 1.25) * rng.uniform(0.9, 1.1, 3)
+        noisy = lit + rng.normal(0, 3, view.shape)
+        yield rgb, np.clip(np.rint(noisy), 0, 255).astype(np.uint8), np.linalg.inv(there)
 
 
 def _transferred(other: RGB, change: np.ndarray, mask: Mask, homography: np.ndarray) -> RGB:
@@ -142,13 +163,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("persist_trial", description=__doc__, formatter_class=plain)
     parser.add_argument("--photos", type=Path, required=True, help="folder with metadata.csv")
+    parser.add_argument("--views", choices=("real", "simulated"), default="real")
     parser.add_argument("--pairs", type=int, default=60, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     parser.add_argument("--csv", type=Path, help="file for the table")
     options = parser.parse_args(argv)
     trials: list[Trial] = []
     try:
-        drawn = draw_pairs(options.photos, options.pairs, options.seed)
+        draw = draw_pairs if options.views == "real" else draw_views
+        drawn = draw(options.photos, options.pairs, options.seed)
         for number, pair in enumerate(track(drawn, options.pairs, "pairs")):
             rng = np.random.default_rng([options.seed, number])
             trials += trials_of(*pair, ("tune", "report")[number % 2], rng)
@@ -156,13 +179,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"persist_trial: {error}", file=sys.stderr)
         return error.exit_code
     for one in trials:
-        print(f"{one.half} {one.kind} {' '.join(one.names)} {one.inside:.3f} {one.around:.3f}")
+        print(f"{one.half} {one.kind} {one.inside:.3f} {one.around:.3f}")
     rows = summarise(trials)
     for row in rows:
         print(", ".join(f"{key} {value}" for key, value in row.items()))
     if options.csv:
         run = {
-            "command": f"persist_trial --pairs {options.pairs} --seed {options.seed}",
+            "command": f"persist_trial --views {options.views} --pairs {options.pairs} "
+            f"--seed {options.seed}",
             "git_commit": git_commit(),
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
         }

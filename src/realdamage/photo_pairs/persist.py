@@ -23,9 +23,9 @@ from realdamage.phrases import Phrase, phrase
 Box: TypeAlias = tuple[int, int, int, int]
 
 # Chosen on half of the pairs of tests/trials/persist_trial.py, reported on the other half.
-MIN_AROUND = 0.60
+MIN_AROUND = 0.66
 """Likeness of the surroundings from which the two photos can be compared at all."""
-MAX_INSIDE = 0.35
+MAX_INSIDE = 0.40
 """Likeness of a marked region up to which it counts as different."""
 _SIDE = 512  # longer side of the compared grid, in pixels
 _WINDOW = 17  # pixels of the grid
