@@ -173,14 +173,14 @@ def _row(path: Path, number: int, values: Mapping[str, Any]) -> CaseRow:
     return CaseRow(**{**texts, **sums, "evidence": folder})
 
 
-def rows_of_buyer(store: Path, buyer: str) -> list[CaseRow]:
+def rows_of_buyer(store: Path, buyer: str, log: Path) -> list[CaseRow]:
     """The claims of a buyer in the store of `realdamage serve`, the oldest first.
 
-    Raises UsageError without such a store.
+    log: a new file for the store's log over all claims. Raises UsageError without such a store.
     """
     from sqlalchemy import select
 
-    from realdamage.claims.database import Case, Database, Decision
+    from realdamage.claims.database import Case, Database, Decision, export_log
     from realdamage.claims.secret import Secret
 
     if not (store / "claims.sqlite").is_file():
@@ -189,6 +189,7 @@ def rows_of_buyer(store: Path, buyer: str) -> list[CaseRow]:
     database = Database(store / "claims.sqlite")
     rows = []
     try:
+        export_log(database, log)
         with database.reading() as session:
             of_buyer = select(Case).where(Case.buyer == reference, Case.buyer != "")
             for case in session.scalars(of_buyer.order_by(Case.created)):

@@ -1,5 +1,6 @@
 """The commands of `realdamage` that seal packing videos and put a case together for others."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,7 @@ def case(
     buyer: Annotated[str, app.opt("Your reference of the buyer; kept only in the package")],
     claims: Annotated[Path | None, app.opt("Table of claims, CSV: claim_id, order, …")] = None,
     store: Annotated[Path | None, app.opt("Folder of `realdamage serve --store`")] = None,
-    log: Annotated[Path | None, app.opt("Log over all claims, to verify and time-stamp")] = None,
+    log: Annotated[Path | None, app.opt("With --claims: log over all, verified, stamped")] = None,
     thresholds: Annotated[Path | None, app.opt("Your table of legal thresholds, YAML")] = None,
     tsa: Annotated[str | None, app.opt("Address of a time-stamp authority (RFC 3161)")] = None,
     tsa_ca: Annotated[Path | None, app.opt("PEM of the authority that certifies it")] = None,
@@ -72,17 +73,24 @@ def case(
         raise UsageError(f"{out}: exists; name another file, or pass --overwrite", code="exists")
     if (claims is None) == (store is None):
         raise UsageError("`realdamage case` needs --claims FILE or --store DIR")
+    if store and log:
+        raise UsageError("--log is for --claims; a store has its own log")
     if tsa is not None and tsa_ca is None:
         raise UsageError("--tsa needs --tsa-ca FILE: certificates to check its stamps with")
-    rows = package.read_rows(claims) if claims else package.rows_of_buyer(Path(str(store)), buyer)
-    made = package.make_package(
-        rows,
-        out,
-        buyer=buyer,
-        limits=package.read_thresholds(thresholds),
-        log=log,
-        stamp=package.Authority(tsa, tsa_ca) if tsa and tsa_ca else None,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        if claims:
+            rows = package.read_rows(claims)
+        else:
+            log = Path(folder) / "log.jsonl"
+            rows = package.rows_of_buyer(Path(str(store)), buyer, log)
+        made = package.make_package(
+            rows,
+            out,
+            buyer=buyer,
+            limits=package.read_thresholds(thresholds),
+            log=log,
+            stamp=package.Authority(tsa, tsa_ca) if tsa and tsa_ca else None,
+        )
     print(f"package   {out}, {app.count(len(rows), 'claim')}, {made.bytes:,} bytes")
     for line in made.problems:
         print(f"MISMATCH  {line}")
