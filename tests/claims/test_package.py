@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import io
 import json
 import shutil
@@ -22,6 +23,7 @@ from realdamage.claims.package import (
     make_package,
     read_rows,
     read_thresholds,
+    rows_of_buyer,
     totals,
 )
 from realdamage.commands.cli import main
@@ -250,3 +252,27 @@ def test_the_command(evidence: Path, tmp_path: Path) -> None:
     assert main(["case", "--buyer", "B", "--out", str(tmp_path / "b.zip")]) == 2
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["case.zip"]
+
+
+def test_the_claims_of_a_buyer_come_from_the_store(tmp_path: Path) -> None:
+    database = pytest.importorskip("realdamage.claims.database")
+    secret = importlib.import_module("realdamage.claims.secret").Secret
+    key = secret.read(tmp_path / "secret", make=True)
+    store = database.Database(tmp_path / "claims.sqlite")
+    with store.transaction() as session:
+        for number, buyer in enumerate(("B-7", "B-8", "B-7")):
+            times = {"created": 1e9 + number, "updated": 1e9}
+            sums = {"amount": 12345, "currency": "CNY", "buyer": key.buyer(buyer)}
+            session.add(database.Case(claim_id=f"C-{number}", state="decided", **times, **sums))
+        paid = {"action": "part", "reason": "r", "amount": 9900, "by": "a", "at": 1e9}
+        session.add(database.Decision(claim_id="C-2", number=1, state_before="open", **paid))
+        store.record(session, {"event": "claim_opened", "claim_id": "C-0"})
+    store.close()
+    rows = rows_of_buyer(tmp_path, "B-7", tmp_path / "log.jsonl")
+    assert [(row.claim_id, row.amount, row.paid, row.decision) for row in rows] == [
+        ("C-0", Decimal("123.45"), Decimal(0), ""),
+        ("C-2", Decimal("123.45"), Decimal(99), "part"),
+    ]
+    assert len(EvidenceLog(tmp_path / "log.jsonl").verify().entries) == 1
+    with pytest.raises(UsageError):
+        rows_of_buyer(tmp_path / "none", "B-7", tmp_path / "other.jsonl")
