@@ -34,7 +34,7 @@ from realdamage.core.progress import track
 from realdamage.data.manifest import read_manifest
 from realdamage.errors import RealDamageError
 from realdamage.photo_pairs import compare, prepare
-from realdamage.photo_pairs.persist import MAX_INSIDE, MIN_AROUND, Box, compare_regions
+from realdamage.photo_pairs.persist import Box, DamageDiffers, compare_regions
 
 KINDS = ("one_only", "persists", "intact")
 COLUMNS = ("half", "kind", "n", "compared", "differs", "share", "low", "high")
@@ -52,7 +52,7 @@ class Trial:
     @property
     def differs(self) -> bool:
         """What `find_differing_damage` says."""
-        return self.around >= MIN_AROUND and self.inside <= MAX_INSIDE
+        return DamageDiffers((0,) * 4, (0,) * 4, self.inside, self.around).is_different
 
 
 def draw_pairs(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np.ndarray]]:

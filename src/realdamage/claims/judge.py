@@ -31,6 +31,7 @@ Files: TypeAlias = Sequence[tuple[str, bytes]]
 MAX_TEXT = 20_000
 """Characters of a claim's text."""
 _MAX_NAME = 120
+_MAX_PAIRS = 60  # of a claim's own photos that are compared; each takes about a second
 _PACKAGES = (
     *("realdamage", "numpy", "pillow", "onnxruntime"),
     *("opencv-python-headless", "c2pa-python", "imagehash"),
@@ -219,20 +220,22 @@ def _with_duplicates(
 
 def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -> list[ClaimPhoto]:
     """The photos with those of their marked regions that another photo of the claim, of the same
-    object, does not show."""
+    object, does not show. Photos that the model calls real have no region worth comparing."""
     from realdamage.photo_pairs import prepare
     from realdamage.photo_pairs.persist import find_differing_damage
 
-    found = []
+    found, left = [], _MAX_PAIRS
     for photo, one in zip(photos, looked, strict=True):
         differs: list[tuple[str, DamageDiffers]] = []
-        regions = photo.verdict.regions if photo.verdict else ()
-        for other in looked if one.prepared and regions else ():
-            if other is not one and other.prepared is not None and one.prepared is not None:
-                listed = prepare(other.prepared.photo, "listing")
-                boxes = [region.box for region in regions]
-                pair = find_differing_damage(one.prepared, listed, boxes)
-                differs += [(other.photo.name, differing) for differing in pair]
+        marked = photo.verdict is not None and photo.verdict.outcome != "real"
+        boxes = [region.box for region in photo.verdict.regions] if photo.verdict else []
+        for other in looked if marked and boxes else ():
+            if other is one or one.prepared is None or other.prepared is None or left <= 0:
+                continue
+            left -= 1
+            listed = prepare(other.prepared.photo, "listing")
+            pair = find_differing_damage(one.prepared, listed, boxes)
+            differs += [(other.photo.name, differing) for differing in pair]
         found.append(replace(photo, differs=tuple(differs)))
     return found
 

@@ -52,7 +52,7 @@ _MADE = r"(?:生成|合成|创作|制作|绘制|作画)"
 _ENGLISH_AI = r"A ?[I1L|]\.?(?![A-Z0-9])"
 _MAKERS = r"(?:豆包|即梦|可灵|通义|文心|元宝|混元|智谱|海螺)"
 _NAMES = r"JIMENG|DOUBAO|GEMINI|NANO ?BANANA|MIDJOURNEY|DALL ?[·.-]? ?E"
-_DONE = r"(?:MADE|GENERATED|CREATED|EDITED|PRODUCED)"
+_DONE = r"(?:MADE|\w?ENERATED|CREATED|EDITED|PRODUCED)"
 _PATTERNS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -60,6 +60,7 @@ _PATTERNS = tuple(
         rf"{_MADE}.{{0,3}}{_AI}(?![A-Z0-9])",
         rf"{_DONE} ?(?:WITH|BY|USING) ?(?:\w{{2,10}} )?{_ENGLISH_AI}",
         rf"\bA ?[I1L|] ?-? ?(?:{_DONE}|GEN\b)",
+        r"\w?ENERATED ?(?:WITH|BY) ?A$",  # the reader loses a last, thin I
         rf"{_MAKERS} ?A ?[I1L|]",
         rf"^\W*(?:{_MAKERS}|{_NAMES})\W*(?:\d[\d.]*)?$",
         r"\bSTABLE ?DIFFUSION\b",

@@ -27,6 +27,8 @@ MIN_AROUND = 0.66
 """Likeness of the surroundings from which the two photos can be compared at all."""
 MAX_INSIDE = 0.40
 """Likeness of a marked region up to which it counts as different."""
+# Where the surroundings agree nearly everywhere, a region that differs a little stands out too.
+CLOSE_AROUND, CLOSE_INSIDE = 0.90, 0.80
 _SIDE = 512  # longer side of the compared grid, in pixels
 _WINDOW = 17  # pixels of the grid
 _REACH = 6  # pixels of the grid that a window may have moved
@@ -52,6 +54,12 @@ class DamageDiffers:
     inside: float
     around: float
 
+    @property
+    def is_different(self) -> bool:
+        """Whether the region differs while its surroundings agree."""
+        limit = CLOSE_INSIDE if self.around >= CLOSE_AROUND else MAX_INSIDE
+        return self.around >= MIN_AROUND and self.inside <= limit
+
     def said(self, other: str) -> Phrase:
         """What is shown. other: name of the other photo."""
         likeness = {"inside": f"{self.inside:.2f}", "around": f"{self.around:.2f}"}
@@ -72,11 +80,7 @@ def find_differing_damage(
         `photo`, such as a verdict's regions.
     Nothing is said of a region that `other` does not reach, nor when the surroundings differ too.
     """
-    return tuple(
-        one
-        for one in compare_regions(photo, other, boxes)
-        if one.around >= MIN_AROUND and one.inside <= MAX_INSIDE
-    )
+    return tuple(one for one in compare_regions(photo, other, boxes) if one.is_different)
 
 
 def compare_regions(
@@ -146,7 +150,7 @@ def likeness_map(
             shifted, mean, deviation = (values[rows, columns] for values in padded)
             shared = cv2.boxFilter(first * shifted, -1, window) - first_mean * mean
             np.maximum(best, shared / (first_deviation * deviation), out=best)
-    return best, first_deviation > _TEXTURE, reached
+    return np.clip(best, -1, 1), first_deviation > _TEXTURE, reached
 
 
 def _moments(grey: Float32Array, window: tuple[int, int]) -> tuple[Float32Array, Float32Array]:
