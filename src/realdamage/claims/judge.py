@@ -20,6 +20,7 @@ from realdamage.claims.decide import (
     found_elsewhere,
 )
 from realdamage.claims.index import ClaimIndex, Fingerprint, repeats, take_fingerprint
+from realdamage.claims.marks import find_marks
 from realdamage.claims.policy import ClaimPolicy
 from realdamage.core.decode import MAX_PIXELS
 from realdamage.core.tiles import read_photo
@@ -29,12 +30,14 @@ from realdamage.phrases import printable
 if TYPE_CHECKING:
     from realdamage.core.detector import Detector
     from realdamage.photo_pairs import Comparison, Prepared
+    from realdamage.photo_pairs.persist import DamageDiffers
     from realdamage.provenance import TrustAnchors
 
 Files: TypeAlias = Sequence[tuple[str, bytes]]
 MAX_TEXT = 20_000
 """Characters of a claim's text."""
 _MAX_NAME = 120
+_MAX_PAIRS = 60  # of a claim's own photos that are compared; each takes about a second
 _PACKAGES = (
     *("realdamage", "numpy", "pillow", "onnxruntime"),
     *("opencv-python-headless", "c2pa-python", "imagehash"),
@@ -70,9 +73,10 @@ def judge_claim(
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
+    compared = bool(listings) or len(photos) > 1
 
     def look_at(name: str, data: bytes) -> _Looked:
-        return _look_at(name, data, detector, max_pixels, trust_anchors, bool(listings))
+        return _look_at(name, data, detector, max_pixels, trust_anchors, compared)
 
     names = distinct_names([name for name, _ in photos])
     looked = [look_at(name, data) for name, (_, data) in zip(names, photos, strict=True)]
@@ -82,7 +86,7 @@ def judge_claim(
             f"none of the claim's {len(looked)} photos can be read; the first: {errors[0]}"
         )
     shown = _compare_with_listings(looked, listings, max_pixels)
-    judged = _with_duplicates(claim_id, looked, index)
+    judged = _with_differences(_with_duplicates(claim_id, looked, index), looked)
     if index is not None:
         prints = [one.fingerprint for one in looked if one.fingerprint is not None]
         more = [*more, *found_elsewhere(index.elsewhere(prints), policy)]
@@ -158,6 +162,7 @@ def _look_at(
     trust_anchors: TrustAnchors | None,
     compared: bool,
 ) -> _Looked:
+    from realdamage.photo_pairs import prepare
     from realdamage.provenance import read_provenance
 
     sha256 = hashlib.sha256(data).hexdigest()
@@ -169,12 +174,10 @@ def _look_at(
     provenance = read_provenance(
         data, name=name, trust_anchors=trust_anchors, max_pixels=max_pixels
     )
-    found = ClaimPhoto(name, detector.predict_photo(photo), provenance, (), (), "", sha256)
-    prepared = None
-    if compared:
-        from realdamage.photo_pairs import prepare
-
-        prepared = prepare(photo, "claim")
+    marks = find_marks(photo.full)
+    verdict = detector.predict_photo(photo)
+    found = ClaimPhoto(name, verdict, provenance, (), (), "", sha256, marks=marks)
+    prepared = prepare(photo, "claim") if compared else None
     return _Looked(found, take_fingerprint(photo.rgb, sha256), prepared, [])
 
 
@@ -219,6 +222,28 @@ def _with_duplicates(
         comparisons = tuple(one.comparisons)
         judged.append(replace(one.photo, comparisons=comparisons, duplicates=duplicates))
     return judged
+
+
+def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -> list[ClaimPhoto]:
+    """The photos with those of their marked regions that another photo of the claim, of the same
+    object, does not show. Photos that the model calls real have no region worth comparing."""
+    from realdamage.photo_pairs import prepare
+    from realdamage.photo_pairs.persist import find_differing_damage
+
+    found, left = [], _MAX_PAIRS
+    for photo, one in zip(photos, looked, strict=True):
+        differs: list[tuple[str, DamageDiffers]] = []
+        marked = photo.verdict is not None and photo.verdict.outcome != "real"
+        boxes = [region.box for region in photo.verdict.regions] if photo.verdict else []
+        for other in looked if marked and boxes else ():
+            if other is one or one.prepared is None or other.prepared is None or left <= 0:
+                continue
+            left -= 1
+            listed = prepare(other.prepared.photo, "listing")
+            pair = find_differing_damage(one.prepared, listed, boxes)
+            differs += [(other.photo.name, differing) for differing in pair]
+        found.append(replace(photo, differs=tuple(differs)))
+    return found
 
 
 def _check_bounds(photos: Files, listings: Files, text: str, policy: ClaimPolicy) -> None:

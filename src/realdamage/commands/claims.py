@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from realdamage.files import find_photos, write_atomically
 from realdamage.phrases import printable
 
 if TYPE_CHECKING:
+    from realdamage.claims.decide import Finding
+    from realdamage.claims.videos import VideoFacts
     from realdamage.photo_pairs import Comparison
     from realdamage.provenance import Provenance, TrustAnchors
 
@@ -104,6 +107,7 @@ def compare_listing(
 def claim(
     photo: Annotated[list[str] | None, app.opt("The buyer's photos, folders or globs")] = None,
     listing: Annotated[list[str] | None, app.opt("The listing's photos, to compare with")] = None,
+    video: Annotated[list[Path] | None, app.opt("The buyer's videos")] = None,
     text: Annotated[str | None, app.opt("What the buyer wrote; kept, decides nothing")] = None,
     text_file: Annotated[Path | None, app.opt("The same, from a file in UTF-8")] = None,
     claim_id: Annotated[str | None, app.opt("Your id; default: a new one")] = None,
@@ -157,6 +161,8 @@ def claim(
         check_free(out, overwrite)
     detector = Detector.load(model, threads=threads, prior=prior)
     own_id = claims.new_claim_id() if claim_id is None else claim_id
+    videos = _read_videos(video or [], anchors)
+    others = [data for _, data in photos], [data for _, data in listings]
     store = claims.ClaimIndex.open(index) if index else None
     try:
         judged = claims.judge_claim(
@@ -168,7 +174,9 @@ def claim(
             policy=rules,
             index=store,
             trust_anchors=anchors,
+            more=_judge_videos(videos, detector, rules, *others) if videos else (),
         )
+        judged = replace(judged, videos=tuple(one.to_dict() for one in videos))
         if out:
             keep: dict[str, Any] = {"keep_originals": keep_originals, "overwrite": overwrite}
             keep["log"] = claims.EvidenceLog(log) if log else None
@@ -340,6 +348,20 @@ def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
     from realdamage.core.decode import read_file
 
     return [(path.name, read_file(path)) for path in find_photos(given)]
+
+
+def _read_videos(paths: Sequence[Path], anchors: "TrustAnchors | None") -> "list[VideoFacts]":
+    if not paths:
+        return []
+    from realdamage.claims.videos import read_video
+
+    return [read_video(path, trust_anchors=anchors) for path in paths]
+
+
+def _judge_videos(*given: Any) -> "list[Finding]":
+    from realdamage.claims.videos import judge_videos
+
+    return judge_videos(*given)
 
 
 def _read_anchors(path: Path | None) -> "TrustAnchors | None":
