@@ -35,7 +35,7 @@ quickstart: .venv/installed-train  ## the whole pipeline on data/sample: install
 	'  model        out/quickstart/model.onnx        (one file; a service needs nothing else)' \
 	'  figures      out/quickstart/evaluation        (metrics.json, predictions.csv)' \
 	'  heat maps    out/quickstart/heatmaps          (of the two photos judged above)' \
-	'  training     out/quickstart                   (best.ckpt, last.ckpt, config.yaml, logs)' \
+	'  training     out/quickstart                   (best.ckpt, last.ckpt, config.yaml, train.log, metrics, pictures)' \
 	'  photos       out/data/quickstart              (data/sample and its edits, with metadata.csv)' \
 	'This model has seen only the few photos of data/sample. It shows the pipeline; do not judge claims with it.' \
 	'Next: your own photos in a folder with a metadata.csv (see data/README.md):' \

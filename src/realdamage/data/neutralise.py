@@ -229,7 +229,8 @@ def _planned(
     crop = _sizes(able, plan["family"].to_numpy(), table["label"], settings)
     plan[["crop_height", "crop_width"]] = crop
     shape = plan[["height", "width"]].to_numpy()
-    small = (shape < crop + MAX_OFFSET).any(axis=1) & (plan["reason"] == "")
+    readable = (plan["reason"] == "").to_numpy()
+    small = np.any(shape < crop + MAX_OFFSET, axis=1) & readable
     for row in np.flatnonzero(small):
         found, needed = (f"{x}x{y}" for y, x in (shape[row], crop[row] + MAX_OFFSET))
         plan.loc[row, "reason"] = f"too small: {found} pixels, {needed} are needed with the offset"
@@ -274,8 +275,9 @@ def _sizes(
     """
     if settings.sizes is None:
         return np.maximum(able, MIN_SIDE)
-    readable = (able > 0).all(axis=1)
-    classes = [able[readable & (label == each)] for each in label[readable].unique()]
+    readable = np.all(able > 0, axis=1)
+    labels = label.to_numpy(dtype=str)
+    classes = [able[readable & (labels == each)] for each in np.unique(labels[readable])]
     if isinstance(settings.sizes, str):
         return np.tile(_common_size(classes), (len(able), 1))
     pool = np.array([(height, width) for width, height in settings.sizes])
@@ -300,7 +302,8 @@ def _common_size(classes: Sequence[Integers]) -> tuple[int, int]:
     Raises ManifestError: the photos are too small.
     """
     best = (0, 0)
-    heights = np.concatenate([able[:, 0] for able in classes] or [[0]])
+    no_photo = np.zeros(1, dtype=np.int64)
+    heights = np.concatenate([able[:, 0] for able in classes] or [no_photo])
     for height in np.unique(np.quantile(heights, np.linspace(0, 1, _HEIGHTS), method="lower")):
         # Photos that are too low can give no width at this height.
         widths = [np.where(able[:, 0] >= height, able[:, 1], 0) for able in classes]
@@ -364,7 +367,7 @@ class _Job:
         path = self.manifest.path(str(table["file_name"].iat[row]))
         rgb = decode(path)
         height, width = rgb.shape[:2]
-        header = self.plan.loc[row, ["width", "height"]].tolist()
+        header = self.plan[["width", "height"]].to_numpy()[row].tolist()
         if header != [width, height]:
             raise PhotoError(
                 f"{path}: {width}x{height} pixels when decoded, but its header says "
@@ -398,7 +401,7 @@ def _save_family(job: _Job, family: int, rows: Sequence[int]) -> dict[int, _Save
     photos = {row: job.read(row) for row in rows}
     rng = np.random.default_rng([job.settings.seed, 2, family])
     save = job.tables.draw(rng, earlier=job.settings.history)
-    height, width = job.plan.loc[rows[0], ["crop_height", "crop_width"]].astype(int)
+    height, width = job.plan[["crop_height", "crop_width"]].to_numpy(dtype=int)[rows[0]].tolist()
     masks = [mask for _, mask in photos.values() if mask is not None and mask.any()]
     crop = _Crop.holding(masks, (height, width), rng)
     saved: dict[int, _Saved] = {}

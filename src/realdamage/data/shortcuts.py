@@ -27,9 +27,9 @@ from sklearn.model_selection import cross_val_predict
 from threadpoolctl import threadpool_limits
 
 from realdamage.core.decode import MAX_PIXELS, decode_contents, read_file
+from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
-from realdamage.data.duplicates import PhotoHash, perceptual_hash
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.parts import for_each
 from realdamage.data.splits import components

@@ -142,4 +142,5 @@ def _figures(
     drawn = draws.figures(statistic, np.arange(len(fake)))
     ends = np.stack(percentile_interval(drawn[:, 1:]), axis=1).tolist()
     intervals = {key: (low, high) for key, (low, high) in zip(_FIGURES, ends, strict=True)}
-    return CostFigures(name, *drawn[:, 0].tolist(), intervals=intervals)
+    cost, reviewed, stopped, accused = drawn[:, 0].tolist()
+    return CostFigures(name, cost, reviewed, stopped, accused, intervals)

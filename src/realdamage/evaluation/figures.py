@@ -345,12 +345,11 @@ def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[s
     missed, review, pairs, pixel_ap, f1, best_f1.
     photos: the unperturbed rows.
     """
-    figures = {
-        key: Figure(
-            key, metrics[key], *(ends or (None, None)), reason=metrics["reasons"].get(key, "")
-        )
-        for key, ends in metrics["intervals"].items()
-    }
+    figures = {}
+    for key, ends in metrics["intervals"].items():
+        low, high = ends or (None, None)
+        reason = metrics["reasons"].get(key, "")
+        figures[key] = Figure(key, metrics[key], low, high, reason=reason)
     table = ScoredPhotos(photos, n_boot=0)
     for key, mask, outcome in (
         ("false_alarms", table.damaged, "called_synthetic"),
@@ -367,8 +366,9 @@ def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[s
     )
     found = metrics["localisation"] or localisation_metrics([])
     for key in ("pixel_ap", "f1", "best_f1"):
-        ends = found["intervals"][key] or (None, None)
-        figures[key] = Figure(key, found[key], *ends, found["n_photos"], found["reason"] or "")
+        low, high = found["intervals"][key] or (None, None)
+        reason = found["reason"] or ""
+        figures[key] = Figure(key, found[key], low, high, found["n_photos"], reason)
     return figures
 
 

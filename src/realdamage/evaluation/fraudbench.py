@@ -117,7 +117,8 @@ def _row(called: pd.Series, scored: pd.DataFrame) -> dict[str, Any]:
     cell = np.ravel_multi_index((codes, sort.astype(int), called.astype(int)), shape)
 
     def statistic(weights: npt.NDArray[Any]) -> Floats:
-        counts = np.bincount(cell, weights=weights, minlength=math.prod(shape)).reshape(shape)
+        flat = np.bincount(cell, weights=weights, minlength=math.prod(shape))
+        counts = flat.astype(np.float64).reshape(shape)
         rates = ratio(counts[..., 1], counts.sum(axis=-1))
         tnr = 1 - rates[:, 0]
         missed, found = counts[:, 1:].sum(axis=1).T
@@ -125,7 +126,8 @@ def _row(called: pd.Series, scored: pd.DataFrame) -> dict[str, Any]:
         f1 = ratio(2 * found, 2 * found + missed + counts[:, 0, 1])
         per_category = np.column_stack([tnr, rates[:, 1:last], balanced, f1])
         known = ~np.isnan(per_category)
-        return ratio(np.where(known, per_category, 0.0).sum(axis=0), known.sum(axis=0))
+        total = np.where(known, per_category, 0.0).sum(axis=0)
+        return ratio(total, known.sum(axis=0, dtype=np.float64))
 
     values = (
         statistic(np.ones(len(cell))),

@@ -150,7 +150,11 @@ class Reference:
         columns = [log, *(part[column] for part in self.parts)]
         values = [np.sort(one.dropna().to_numpy(dtype=np.float64)) for one in columns]
         points = np.unique(np.concatenate(values))
-        ours, *theirs = (np.searchsorted(one, points, side="right") / len(one) for one in values)
+        cumulated: list[Floats] = [
+            (np.searchsorted(one, points, side="right") / len(one)).astype(np.float64)
+            for one in values
+        ]
+        ours, *theirs = cumulated
         mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).max()))
         # Two-sample Kolmogorov-Smirnov test by Stephens's approximation (1970).
         root = np.sqrt(_harmonic(len(values[0]), self.worth(prior, column)))
@@ -167,10 +171,11 @@ class Reference:
         """Compares the shares of categories: of the log's column, and of `of(reference)`."""
         columns = [log, *(of(part) for part in self.parts)]
         known = sorted(set(pd.concat(columns)))
-        ours, *theirs = (
-            column.value_counts(normalize=True).reindex(known, fill_value=0.0).to_numpy(np.float64)
-            for column in columns
-        )
+        found: list[Floats] = [
+            np.asarray(shares.reindex(known, fill_value=0.0), dtype=np.float64)
+            for shares in (column.value_counts(normalize=True) for column in columns)
+        ]
+        ours, *theirs = found
         mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).sum() / 2))
         table = np.stack([ours * len(log), mixed * self.worth(prior)])[:, ours + mixed > 0]
         most = int(np.argmax(np.abs(ours - mixed)))

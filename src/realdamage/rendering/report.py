@@ -158,10 +158,18 @@ def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str
             note = f"{round(figure.value * figure.n):,} of {figure.n:,}"
         elif figure.value is not None and figure.n:
             note = words.count(figure.n, "pair" if key == "pairs" else "photo")
-        row = {"key": key, "title": title, "sentence": words.SENTENCES[key], "note": note}
-        baseline = None if figure.value is None else baselines.get(key)
-        row |= {"value": figure.value, "low": figure.low, "high": figure.high, "baseline": baseline}
-        rows.append(row)
+        rows.append(
+            {
+                "key": key,
+                "title": title,
+                "sentence": words.SENTENCES[key],
+                "note": note,
+                "value": figure.value,
+                "low": figure.low,
+                "high": figure.high,
+                "baseline": None if figure.value is None else baselines.get(key),
+            }
+        )
     return rows
 
 

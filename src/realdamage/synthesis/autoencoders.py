@@ -258,7 +258,7 @@ def _load_diffusers(weights: str) -> Callable[[Tensor], Tensor]:
     folder = weights_folder(weights, "codec weights")
     with loading("codec weights", weights):
         offline = folder is None and not hub_answers()
-        model: Any = diffusers.AutoModel.from_pretrained(
+        model: Any = diffusers.AutoModel.from_pretrained(  # type: ignore[no-untyped-call]
             weights, dtype=torch.float32, local_files_only=offline
         )
         if not hasattr(model, "encode"):

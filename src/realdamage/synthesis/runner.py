@@ -27,13 +27,8 @@ from PIL import Image
 from realdamage.core.decode import decode
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.core.tiles import PixelSpec, limit_side
-from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.data.neutralise import (
-    DROPPED_NAME,
-    EXCEPTIONS_NAME,
-    NeutraliseSettings,
-    neutralise,
-)
+from realdamage.data.manifest import EXCEPTIONS_NAME, read_manifest, write_manifest
+from realdamage.data.neutralise import DROPPED_NAME, NeutraliseSettings, neutralise
 from realdamage.data.parts import Parts, in_processes
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool, save_mask, save_photo

@@ -108,7 +108,8 @@ def drawn_evenly(labels: pd.Series, count: int) -> list[int]:
 
 def log_picture(logger: Any, name: str, picture: Image.Image, step: int) -> bool:
     """Hands a picture to a logger. False if it takes none, as the CSV logger."""
-    tag, experiment = f"val/{name}", getattr(logger, "experiment", None)
+    tag = f"val/{name}"
+    experiment: Any = getattr(logger, "experiment", None)
     if hasattr(logger, "log_image"):  # Weights & Biases
         logger.log_image(tag, [picture])
     elif hasattr(experiment, "add_image"):  # TensorBoard
@@ -123,8 +124,9 @@ def log_picture(logger: Any, name: str, picture: Image.Image, step: int) -> bool
 def as_picture(figure: Figure) -> Image.Image:
     """A matplotlib figure as RGB pixels."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return Image.fromarray(pixels[..., :3].copy())
 
 
 class Speed(L.Callback):
