@@ -32,7 +32,6 @@ from realdamage.provenance.labels import (
     find_label,
     find_platform_label,
     judge_label,
-    judge_platform_label,
 )
 from realdamage.provenance.precedence import Finding as Declaration
 from realdamage.provenance.precedence import in_order
@@ -504,9 +503,8 @@ def _of_tags(tags: Mapping[str, str]) -> Iterator[Declaration]:
         if fields := find_label(text):
             declares, said, _ = judge_label(fields)
             yield Declaration.of("tc260_video", declares, where, fields, said)
-        if fields := find_platform_label(text):
-            declares, one = judge_platform_label(fields)
-            yield Declaration.of("platform_label", declares, where, fields, [one])
+        if platform := find_platform_label(text, where):
+            yield platform
         if key in _SOFTWARE and (generator := find_generator(text)):
             fields = {"generator": generator.name, "field": clean(key), "text": clean(text)}
             maybe = generator.declares == "ai_possible"
