@@ -109,7 +109,7 @@ def test_a_claim_does_not_find_itself_and_is_put_in_once(index: Index, claim_pho
     assert index.add("C-1", [("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2))]) == 1
     assert len(index) == 2
     assert index.find(claim_photo(1), other_than="C-1") == ()
-    with Index(index.path) as other:
+    with Index(index.database.path) as other:
         other.add("C-2", [("a.jpg", claim_photo(1))])
     (found,) = index.find(claim_photo(1), other_than="C-2")
     assert (found.claim_id, found.seen) == ("C-1", "2026-01-01T00:00:00+00:00")
@@ -134,12 +134,13 @@ def test_neither_names_nor_pixels_are_kept(index: Index, claim_photo: Photo) -> 
     data = claim_photo(1)
     index.add("C-1", [("zhang-san-phone.jpg", data)])
     index.close()
-    stored = b"".join(path.read_bytes() for path in index.path.parent.glob("claims.sqlite*"))
+    folder = index.database.path.parent
+    stored = b"".join(path.read_bytes() for path in folder.glob("claims.sqlite*"))
     assert b"C-1" in stored
     assert b"zhang-san" not in stored
     assert data[200:232] not in stored
     (columns,) = (
-        sqlite3.connect(index.path)
+        sqlite3.connect(index.database.path)
         .execute("SELECT length(thumbnail) + length(fine) FROM photos")
         .fetchall()
     )
@@ -194,7 +195,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at" * 50)
     with pytest.raises(RealDamageError, match=r"text\.sqlite: ") as caught:
         ClaimIndex.open(tmp_path / "text.sqlite")
-    assert caught.value.code == "index_unusable"
+    assert caught.value.code == "database_unusable"
     with sqlite3.connect(tmp_path / "other.sqlite") as other:
         other.execute("CREATE TABLE orders (id INTEGER)")
     with pytest.raises(RealDamageError, match=r"other\.sqlite: ") as caught:

@@ -15,7 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from realdamage.claims import ClaimPolicy, EvidenceLog, judge_claim, verify_evidence
+from realdamage.claims import ClaimPolicy, judge_claim, verify_evidence
+from realdamage.claims.database import Database
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, with_metadata
 from realdamage.errors import ConfigError, RealDamageError
@@ -155,7 +156,9 @@ def test_a_kept_claim_can_be_read_checked_and_deleted(
     assert verify_evidence(store / "claims" / "R-2").problems == ()
     names = ("evidence.html", "evidence.json", "log.jsonl")
     kept = {name for name in files_below(store) if "sqlite" not in name}
-    assert kept == {"log.jsonl", *(f"claims/R-2/{name}" for name in names)}
+    kept = {name for name in kept if not name.startswith("workers/")}
+    pictures = {"claims/R-2/pictures/photo-01.jpg"}
+    assert kept == {"secret", *(f"claims/R-2/{name}" for name in names), *pictures}
     blobs = [path.read_bytes() for path in store.rglob("*") if path.is_file()]
     assert not any(photo[:2000] in blob for blob in blobs), "no original is stored"
     assert not any(b"30.123" in blob or b"31.5" in blob for blob in blobs), "nor a position"
@@ -182,10 +185,11 @@ def test_reviews_go_with_their_claim_and_the_log_names_the_key_that_asked(
         found = client.get("/v1/reviews", params={"claim_id": claim_id})
         assert found.json()["reviews"] == []
         assert client.delete(f"/v1/claims/{claim_id}").status_code == 404
-    entries = EvidenceLog(tmp_path / "store" / "log.jsonl").verify().entries
+    entries = Database(tmp_path / "store" / "claims.sqlite").verify().entries
     assert [entry["event"] for entry in entries] == ["evidence_written", *["claim_deleted"] * 3]
     first, *others = [entry["payload"] for entry in entries[1:]]
-    about = {"evidence": True, "photos": 2, "reviews": 2, "by": "shop", "reason": "request"}
+    about = {"evidence": True, "photos": 2, "reviews": 2, "statements": 0, "by": "shop"}
+    about["reason"] = "request"
     assert first == {"claim_id": "kept", **about}
     counted = [(one["claim_id"], one.get("photos", 0), one["reviews"]) for one in others]
     assert counted == [("judged-only", 0, 1), ("订单 7", 0, 3)]
@@ -221,7 +225,7 @@ def test_a_claim_that_cannot_be_kept_is_forgotten(
 ) -> None:
     client, photo = serve(store=tmp_path / "store"), encode(size=SIZE)
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise RealDamageError("no room on the disk")
 
     with monkeypatch.context() as patch:

@@ -129,6 +129,7 @@ class EveryOther(JudgedPhotos):
         return self._asked % 2 == 0
 
 
+@pytest.mark.slow
 def test_the_interface_is_as_described(model_file: Path, tmp_path: Path, trial: Trial) -> None:
     """Status codes, content types and bodies are those of /openapi.json, for input made from it;
     photos and rubbish stand where it says binary."""
@@ -175,6 +176,7 @@ def test_the_interface_is_as_described(model_file: Path, tmp_path: Path, trial: 
     assert answered["POST /v1/photos 422"] + answered["POST /v1/claims 422"] > 0, answered
 
 
+@pytest.mark.slow
 def test_a_soak_of_seconds(model_file: Path, trial: Trial) -> None:
     """`python tests/trials/soak.py` in short: a real process, mixed good and hostile input."""
     findings = trial("soak").soak(4, clients=3, options=("--model", str(model_file)))

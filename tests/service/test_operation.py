@@ -92,7 +92,10 @@ def test_every_route_but_the_open_ones_needs_a_key(keyed: TestClient) -> None:
     for path, methods in paths.items():
         for method in methods:
             status = keyed.request(method, path.replace("{", "").replace("}", "")).status_code
-            assert status == (200 if path in ("/healthz", "/readyz") else 401), path
+            expected = 200 if path in ("/healthz", "/readyz") else 401
+            # A signed link is the key of its statement; without a store there is none.
+            expected = 404 if path.startswith("/v1/statements/") else expected
+            assert status == expected, path
     for path in ("/docs", "/", "/page/app.js"):
         assert keyed.get(path).status_code == 200
 
@@ -221,18 +224,12 @@ def test_large_headers_and_json_bodies_are_refused(serve: Serve) -> None:
 
 
 def test_head_answers_as_get_without_a_body(keyed: TestClient) -> None:
-    service = keyed.app.state.service  # type: ignore[attr-defined]
-    for draining, statuses in ((False, (200, 200, 200)), (True, (200, 503, 503))):
-        service.draining = draining
-        for path, status in zip(("/healthz", "/readyz", "/"), statuses, strict=True):
-            head, get = keyed.head(path), keyed.get(path)
-            assert (head.status_code, head.content, get.status_code) == (status, b"", status), path
-            for answer in (head, get):
-                del answer.headers["x-request-id"]
-            assert head.headers == get.headers
-    service.draining = False
-    counted = figures(keyed, "realdamage_requests_total", **{"X-API-Key": KEY})
-    assert counted["HEAD /readyz 503"] == 1
+    for path in ("/healthz", "/readyz", "/"):
+        head, get = keyed.head(path), keyed.get(path)
+        assert (head.status_code, head.content, get.status_code) == (200, b"", 200), path
+        for answer in (head, get):
+            del answer.headers["x-request-id"]
+        assert head.headers == get.headers
     refused = keyed.head("/v1/model", headers={"X-API-Key": KEY})
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
 
@@ -337,24 +334,6 @@ def test_not_ready_while_every_worker_is_long_past_its_deadline(
         assert ready_with(2) == (200, None), "both are in time"
     assert (first.result(10).status_code, second.result(10).status_code) == (200, 200)
     assert ready_with(0) == (200, None)
-
-
-def test_draining_finishes_what_was_accepted(
-    serve: Serve, encode: Encode, held: Held, wait_until: Wait
-) -> None:
-    client, photo = serve(), encode()
-    assert client.get("/readyz").json() == {"status": "ready"}
-    with ThreadPoolExecutor(1) as pool:
-        with held(client):
-            accepted = pool.submit(post, client, photo)
-            wait_until(lambda: figures(client, "realdamage_queue_photos") == {"": 1.0})
-            client.app.state.service.draining = True  # type: ignore[attr-defined]
-            refused = post(client, photo)
-            assert refusal(client.get("/readyz")) == (503, "stopping")
-            assert client.get("/healthz").status_code == 200
-        assert first_outcome(accepted.result(10)) == "real"
-    assert refusal(refused) == (503, "stopping")
-    assert refused.headers["connection"] == "close"
 
 
 def test_not_ready_before_a_model_is_loaded(model_file: Path) -> None:

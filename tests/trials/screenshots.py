@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,12 +33,14 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 )
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "photos"
 
 _CLAIM = ("000004_ai_region.jpg", "000004_pasted.jpg", "000003_ai_whole.jpg")
 _LISTING = ("000004_original.jpg",)
 _TEXT = "The shoes arrived like this."
+KEY = "a-key-of-the-reviewer-who-looks"
 _MOST_BYTES = 400_000
 _START_SECONDS = 60.0
 # Without a Chinese font both characters are drawn as the sign for a missing one.
@@ -121,37 +123,105 @@ def browser(chromium: Path) -> Iterator[Browser]:
         opened.close()
 
 
-def take_screenshots(out: Path, chromium: Path, photos: Path = SAMPLE) -> list[Path]:
-    """Writes page.png, page_phone.png, page_zh.png and evidence.png into `out`; returns them.
-
-    photos: folder with the photos of data/sample. Raises RealDamageError when a photo or a
-    Chinese font is missing, or the page fails.
-    """
-    missing = [name for name in (*_CLAIM, *_LISTING) if not (photos / name).is_file()]
-    if missing:
-        raise UsageError(f"{photos / missing[0]}: no such photo; name their folder with --photos")
+def take_screenshots(
+    out: Path, chromium: Path, photos: Path, *, every: bool = False, model: Path | None = None
+) -> list[Path]:
+    """Writes page.png, page_phone.png, page_zh.png and evidence.png; `every`: each view at both
+    widths in both languages instead. Returns the paths. Raises RealDamageError."""
     from playwright.sync_api import Error
 
-    from realdamage.service.app import create_app
-    from realdamage.service.settings import Settings
-
     # All are taken before the first is written: no mixture of old and new pictures is left behind.
-    with browser(chromium) as opened, tempfile.TemporaryDirectory() as store:
+    with browser(chromium) as opened, _desk(photos, model) as address:
         try:
-            with running(create_app(Settings(store=Path(store)))) as address:
+            if every:
+                pictures = _every_view(opened, address, photos)
+            else:
                 pictures = {
-                    "page.png": _page(opened, address, photos, 1280),
-                    "page_phone.png": _page(opened, address, photos, 390),
-                    "page_zh.png": _page(opened, address, photos, 1280, chinese=True),
+                    "page.png": _view(opened, address, "#claim/2026-0142", 1280),
+                    "page_phone.png": _view(opened, address, "#claim/2026-0142", 390),
+                    "page_zh.png": _view(opened, address, "#claim/2026-0142", 1280, chinese=True),
+                    "evidence.png": _evidence(opened, photos),
                 }
-            pictures["evidence.png"] = _evidence(opened, photos)
         except Error as error:
-            raise RealDamageError(
-                f"the page could not be shown: {error.message.splitlines()[0]}"
-            ) from error
+            message = f"the page could not be shown: {error.message.splitlines()[0]}"
+            raise RealDamageError(message) from error
     for name, picture in pictures.items():
         write_atomically(out / name, small_png(picture))
     return [out / name for name in pictures]
+
+
+@contextmanager
+def _desk(photos: Path, model: Path | None) -> Iterator[str]:
+    """The address of a service with a reviewer's key and four kept claims."""
+    import httpx
+
+    from realdamage.service.app import create_app
+    from realdamage.service.auth import hash_key
+    from realdamage.service.settings import Settings
+
+    hashes = f"{hash_key(KEY, 'ana')} reviewer,{hash_key(KEY[::-1], 'shop')}"
+    with tempfile.TemporaryDirectory() as store:
+        app = create_app(
+            Settings(model=model, store=Path(store), api_key_hashes=hashes, deadline=300)
+        )
+        with running(app) as address:
+            call = httpx.Client(base_url=address, headers={"X-API-Key": KEY[::-1]}, timeout=300)
+            orders = ("2026-0142", "2026-0143", "2026-0144", "2026-0145")
+            goods = ("Running shoes, white", "陶瓷马克杯", "Desk lamp", "蓝牙音箱")
+            for number, (claim_id, product) in enumerate(zip(orders, goods, strict=True)):
+                names = _CLAIM if number == 0 else _CLAIM[number - 1 : number]
+                files = [("photos", (name, (photos / name).read_bytes())) for name in names]
+                listing = _LISTING[0]
+                files += [("listings", (listing, (photos / listing).read_bytes()))]
+                about = {"claim_id": claim_id, "keep": "true", "product": product, "text": _TEXT}
+                about |= {"order_id": f"SO-88{number}", "merchant": "North Shop", "buyer": "b-17"}
+                about |= {"amount": ("89.90", "45", "310", "1299")[number], "currency": "CNY"}
+                answer = call.post("/v1/claims", files=files, data=about)
+                if answer.status_code != 200:
+                    raise RealDamageError(f"the claim was not judged: {answer.text[:200]}")
+            path = _link(call, "2026-0142", "merchant")
+            box = ("box.jpg", (photos / _LISTING[0]).read_bytes())
+            said = {"text": "Packed in a double box. The photo shows the pair that we sent."}
+            call.post(f"/v1/statements/{path}", files=[("photos", box)], data=said)
+            yield address
+
+
+def _link(call: Any, claim_id: str, side: str) -> str:
+    made = call.post(f"/v1/claims/{claim_id}/links", json={"side": side}).json()
+    return str(made["path"]).removeprefix("s/")
+
+
+def _every_view(opened: Browser, address: str, photos: Path) -> dict[str, bytes]:
+    import httpx
+
+    call = httpx.Client(base_url=address, headers={"X-API-Key": KEY[::-1]}, timeout=300)
+    buyer = f"s/{_link(call, '2026-0142', 'buyer')}"
+    merchant = f"s/{_link(call, '2026-0143', 'merchant')}"
+    views = {"queue": "#queue", "new": "#new", "case": "#claim/2026-0142"}
+    views |= {"buyer": buyer, "merchant": merchant}
+    return {
+        f"{name}_{width}_{'zh' if chinese else 'en'}.png": _view(
+            opened, address, place, width, chinese=chinese
+        )
+        for name, place in views.items()
+        for width in (1280, 390)
+        for chinese in (False, True)
+    }
+
+
+def _view(opened: Browser, address: str, place: str, width: int, *, chinese: bool = False) -> bytes:
+    context = opened.new_context(
+        viewport={"width": width, "height": 900}, locale="zh-CN" if chinese else "en-US"
+    )
+    page = context.new_page()
+    page.add_init_script(f"sessionStorage.setItem('realdamage.key', '{KEY}')")
+    page.goto(f"{address}/{place}")
+    if chinese and not page.evaluate(_HAS_CHINESE):
+        raise RealDamageError("page_zh.png needs a font for Chinese: apt install fonts-noto-cjk")
+    shown = {"#queue": ".cases a", "#new": "#intake", "s": "#statement"}
+    page.wait_for_selector(f"{shown.get(place.split('/')[0], '#case h2')}:visible", timeout=60_000)
+    page.wait_for_timeout(1000)
+    return _settled(page)
 
 
 def small_png(picture: bytes, most_bytes: int = _MOST_BYTES) -> bytes:
@@ -167,27 +237,6 @@ def small_png(picture: bytes, most_bytes: int = _MOST_BYTES) -> bytes:
         image = image.resize(
             (image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS
         )
-
-
-def _page(
-    opened: Browser, address: str, photos: Path, width: int, *, chinese: bool = False
-) -> bytes:
-    context = opened.new_context(
-        viewport={"width": width, "height": 900}, locale="zh-CN" if chinese else "en-US"
-    )
-    page = context.new_page()
-    page.goto(address)
-    if chinese and not page.evaluate(_HAS_CHINESE):
-        raise RealDamageError("page_zh.png needs a font for Chinese: apt install fonts-noto-cjk")
-    page.set_input_files("#photos", [photos / name for name in _CLAIM])
-    page.set_input_files("#listings", [photos / name for name in _LISTING])
-    page.fill("#claim-text", _TEXT)
-    page.click("#judge")
-    page.wait_for_selector("#results:not([hidden])", timeout=60_000)
-    page.fill("#opacity", "80")
-    if chinese:
-        page.select_option("#overlay", "heat")
-    return _settled(page)
 
 
 def _evidence(opened: Browser, photos: Path) -> bytes:
@@ -211,9 +260,9 @@ def _evidence(opened: Browser, photos: Path) -> bytes:
 def _settled(page: Page, *, whole: bool = True) -> bytes:
     """The page, once its pictures are decoded and its maps drawn; `whole`: also what is below
     the window."""
-    page.evaluate(
-        "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
-    )
+    # A lazy picture below the window of a phone may never be decoded.
+    decoded = "Promise.all([...document.images].map((image) => image.decode().catch(() => {})))"
+    page.evaluate(f"Promise.race([{decoded}, new Promise((done) => setTimeout(done, 5000))])")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_timeout(200)
     picture = page.screenshot(full_page=whole, animations="disabled")
@@ -237,9 +286,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="the sample's photos (%(default)s)",
     )
+    parser.add_argument(
+        "--every", action="store_true", help="each view at 1280 and 390 pixels in both languages"
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="the .onnx file; default: the one in the package"
+    )
     options = parser.parse_args(arguments)
     try:
-        for path in take_screenshots(options.out, find_chromium(options.chromium), options.photos):
+        chromium = find_chromium(options.chromium)
+        for path in take_screenshots(
+            options.out, chromium, options.photos, every=options.every, model=options.model
+        ):
             print(f"{path}: {path.stat().st_size // 1000} kB")
     except RealDamageError as error:
         print(f"screenshots: {error}", file=sys.stderr)

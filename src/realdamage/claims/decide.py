@@ -20,7 +20,9 @@ from realdamage.core.verdict import Reason, Verdict
 from realdamage.phrases import Phrase, phrase, said_of
 
 if TYPE_CHECKING:
+    from realdamage.claims.marks import Mark
     from realdamage.photo_pairs import Comparison
+    from realdamage.photo_pairs.persist import DamageDiffers
     from realdamage.provenance import Provenance
 
 SCHEMA_VERSION = 1
@@ -52,6 +54,8 @@ class ClaimPhoto:
     """One photo of a claim. verdict, provenance: None for an unreadable photo, see `error`.
 
     comparisons: (name of the listing photo, result). error_phrases: the error without the name.
+    marks: visible marks of AI. differs: (name of another photo of this claim, a marked region that
+        it does not show).
     """
 
     name: str
@@ -62,6 +66,8 @@ class ClaimPhoto:
     error: str
     sha256: str
     error_phrases: tuple[Phrase, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    differs: tuple[tuple[str, DamageDiffers], ...] = ()
 
     def to_dict(self, heatmaps: bool = True) -> dict[str, Any]:
         """The values as plain JSON types; without heat maps and change maps unless `heatmaps`."""
@@ -76,6 +82,8 @@ class ClaimPhoto:
                 {"listing": name, **found.to_dict(heatmaps)} for name, found in self.comparisons
             ],
             "duplicates": [asdict(found) for found in self.duplicates],
+            "marks": [mark.to_dict() for mark in self.marks],
+            "differs": [{"other": name, **found.to_dict()} for name, found in self.differs],
         }
 
 
@@ -103,6 +111,7 @@ class Claim:
     reasons: the most serious first, then notes that change nothing. versions: of the packages.
     model: model_version, graph_sha256, policy_sha256, demo, calibrated, prior (None: the
         calibration's), thresholds, guarantee.
+    videos: `VideoFacts.to_dict` of each.
     """
 
     claim_id: str
@@ -115,6 +124,7 @@ class Claim:
     policy: ClaimPolicy
     model: Mapping[str, Any]
     versions: Mapping[str, str]
+    videos: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def message_to_buyer(self) -> dict[str, str]:
@@ -139,6 +149,7 @@ class Claim:
             "policy": self.policy.to_dict(),
             "model": dict(self.model),
             "versions": dict(self.versions),
+            "videos": [dict(video) for video in self.videos],
         }
 
 
@@ -155,16 +166,30 @@ def decide(
     listings: Sequence[ListingPhoto],
     policy: ClaimPolicy,
     model: Mapping[str, Any],
+    more: Sequence[Finding] = (),
 ) -> tuple[Recommendation, tuple[Reason, ...]]:
     """The recommendation, and all findings as reasons: the most serious first, then notes, then
-    the model's guarantee. model: `Claim.model`."""
+    the model's guarantee. model: `Claim.model`. more: what was found outside the photos."""
     rules = _Rules(policy, model, judged=_judged(photos))
     found = [finding for photo in photos for finding in rules.of_photo(photo)]
-    found += rules.of_claim(photos, listings)
+    found += [*rules.of_claim(photos, listings), *more]
     found.sort(key=lambda finding: -RECOMMENDATIONS.index(finding.recommends))
     reasons = [Reason.of(finding.rule, *finding.said) for finding in found]
     reasons.append(false_alarm_bound(_judged(photos), model))
     return (found[0].recommends if found else "approve"), tuple(reasons)
+
+
+def found_elsewhere(matches: Sequence[tuple[str, str]], policy: ClaimPolicy) -> list[Finding]:
+    """The findings of (shop, kind) matches with hashes that other shops share."""
+    rule = "seen_at_other_shop"
+    return [
+        Finding(
+            rule,
+            (phrase(f"elsewhere_{kind}", shop=shop), phrase("elsewhere_unchecked")),
+            getattr(policy.rules, rule),
+        )
+        for shop, kind in matches
+    ]
 
 
 def recommended_by(
@@ -223,6 +248,10 @@ class _Rules:
             yield from self._of_verdict(photo.verdict)
         if photo.provenance is not None:
             yield from self._of_file(photo.provenance)
+        for mark in photo.marks:
+            yield self.finding("visible_ai_mark", mark.said)
+        for other, found in photo.differs:
+            yield self.finding("damage_differs", found.said(other))
         compared = list(self._of_comparisons(photo.comparisons))
         yield from compared
         of_listing = any(finding.rule == "listing_photo_itself" for finding in compared)

@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,13 +29,13 @@ from realdamage.claims.log import EvidenceLog
 from realdamage.claims.page import render_page
 from realdamage.core.decode import decode
 from realdamage.core.overlay import draw_overlay
-from realdamage.errors import RealDamageError, UsageError
+from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.files import PHOTO_SUFFIXES
 
 JSON_NAME, HTML_NAME, LOG_NAME = "evidence.json", "evidence.html", "log.jsonl"
-ORIGINALS = "originals"
-EVENT = "evidence_written"
-"""The event of log entries about a folder of evidence."""
+ORIGINALS, PICTURES, STATEMENTS = "originals", "pictures", "statements"
+EVENT, STATEMENT = "evidence_written", "statement_received"
+"""The events of log entries about files: a folder of evidence, and what was added to it."""
 MAX_SIDE = 720
 """Of a picture in the page, in pixels; it then has at most about 150 kB."""
 _QUALITY = 80
@@ -59,6 +59,7 @@ def write_evidence(
     folder: str | Path,
     *,
     keep_originals: bool = False,
+    keep_pictures: bool = False,
     overwrite: bool = False,
     log: EvidenceLog | None = None,
 ) -> Path:
@@ -66,6 +67,7 @@ def write_evidence(
 
     photos, listings: what `judge_claim` was given, in the same order.
     keep_originals: keep the files too, with all their metadata; otherwise only their digests.
+    keep_pictures: also keep the page's small pictures as files, for the review page.
     overwrite: replace evidence in the folder; its log continues. log: a log over all claims.
 
     Raises UsageError when the folder is not empty, or the photos are others; RealDamageError when
@@ -83,8 +85,10 @@ def write_evidence(
         log.recover()
         _ = log.head  # a broken log is an error before anything is written
     pictures = _draw_pictures(claim, [data for _, data in photos], [data for _, data in listings])
-    kept = dict(_originals(photos, listings)) if keep_originals else {}
+    kept = dict(originals_of(photos, listings)) if keep_originals else {}
     files = kept | _texts(claim, pictures, list(kept))
+    if keep_pictures:
+        files |= small_pictures("photo", photos) | small_pictures("listing", listings)
     event = {
         "event": EVENT,
         "claim_id": claim.claim_id,
@@ -102,6 +106,33 @@ def write_evidence(
     return folder / HTML_NAME
 
 
+def small_pictures(kind: str, photos: Files) -> dict[str, bytes]:
+    """Small JPEGs without metadata by path in the folder; unreadable photos are left out."""
+    found = {}
+    for number, (_, data) in enumerate(photos, start=1):
+        with contextlib.suppress(PhotoError):
+            small = _small(Image.fromarray(decode(data)), MAX_SIDE)
+            found[f"{PICTURES}/{kind}-{number:02d}.jpg"] = _jpeg(small)
+    return found
+
+
+def add_statement(
+    folder: Path, name: str, values: Mapping[str, Any], files: Mapping[str, bytes]
+) -> dict[str, str]:
+    """Add STATEMENTS/name with statement.json and `files` to a claim's evidence; it appears whole.
+
+    Returns the digests by path in the claim's folder, for the event in both logs. Raises
+    RealDamageError when it cannot be written.
+    """
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    data = {"statement.json": text.encode("utf-8", errors="replace"), **files}
+    with _replaced(folder / STATEMENTS / name) as made:
+        for path, content in data.items():
+            _write(made / path, content)
+    digests = {path: hashlib.sha256(content).hexdigest() for path, content in data.items()}
+    return {f"{STATEMENTS}/{name}/{path}": digest for path, digest in digests.items()}
+
+
 def check_free(folder: Path, overwrite: bool) -> None:
     """Raises UsageError when writing evidence there would remove anything but evidence."""
     if not folder.exists():
@@ -115,7 +146,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
             "--overwrite",
             code="not_empty",
         )
-    other = sorted(inside - {JSON_NAME, HTML_NAME, LOG_NAME, ORIGINALS})
+    other = sorted(inside - {JSON_NAME, HTML_NAME, LOG_NAME, ORIGINALS, PICTURES, STATEMENTS})
     if inside and (other or JSON_NAME not in inside):
         named = repr(other[0]) if other else "no evidence"
         raise UsageError(
@@ -178,9 +209,13 @@ def _small(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _data_uri(picture: Image.Image) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture)).decode('ascii')}"
+
+
+def _jpeg(picture: Image.Image) -> bytes:
     data = io.BytesIO()
     picture.convert("RGB").save(data, format="JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    return data.getvalue()
 
 
 def _texts(
@@ -194,7 +229,7 @@ def _texts(
     return {JSON_NAME: data, HTML_NAME: page.encode("utf-8", errors="replace")}
 
 
-def _originals(photos: Files, listings: Files) -> Iterator[tuple[str, bytes]]:
+def originals_of(photos: Files, listings: Files) -> Iterator[tuple[str, bytes]]:
     """(path in the folder, bytes); the buyer's own file names stay out of the file system."""
     for kind, given in (("photo", photos), ("listing", listings)):
         for number, (name, data) in enumerate(given, start=1):

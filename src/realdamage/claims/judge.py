@@ -7,28 +7,37 @@ import datetime as dt
 import hashlib
 import importlib.metadata
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from realdamage.claims.decide import Claim, ClaimPhoto, ListingPhoto, decide
+from realdamage.claims.decide import (
+    Claim,
+    ClaimPhoto,
+    Finding,
+    ListingPhoto,
+    decide,
+    found_elsewhere,
+)
 from realdamage.claims.index import ClaimIndex, Fingerprint, repeats, take_fingerprint
+from realdamage.claims.marks import find_marks
 from realdamage.claims.policy import ClaimPolicy
 from realdamage.core.decode import MAX_PIXELS
-from realdamage.core.tiles import Photo, read_photo
-from realdamage.core.verdict import Verdict
+from realdamage.core.tiles import read_photo
 from realdamage.errors import PhotoError, UsageError
 from realdamage.phrases import printable
 
 if TYPE_CHECKING:
     from realdamage.core.detector import Detector
     from realdamage.photo_pairs import Comparison, Prepared
+    from realdamage.photo_pairs.persist import DamageDiffers
     from realdamage.provenance import TrustAnchors
 
 Files: TypeAlias = Sequence[tuple[str, bytes]]
 MAX_TEXT = 20_000
 """Characters of a claim's text."""
 _MAX_NAME = 120
+_MAX_PAIRS = 60  # of a claim's own photos that are compared; each takes about a second
 _PACKAGES = (
     *("realdamage", "numpy", "pillow", "onnxruntime"),
     *("opencv-python-headless", "c2pa-python", "imagehash"),
@@ -44,9 +53,9 @@ def judge_claim(
     claim_id: str | None = None,
     policy: ClaimPolicy | None = None,
     index: ClaimIndex | None = None,
-    verdicts: Callable[[Photo], Verdict] | None = None,
     max_pixels: int = MAX_PIXELS,
     trust_anchors: TrustAnchors | None = None,
+    more: Sequence[Finding] = (),
 ) -> Claim:
     """Judge the photos of one claim: (name, bytes) each, and `listings`. An unreadable photo does
     not stop the others.
@@ -54,9 +63,9 @@ def judge_claim(
     text: what the buyer wrote; it decides nothing. claim_id: yours, or a new one.
     index: of earlier claims. This claim's photos are added *before* they are looked up, so that of
         two claims judged at the same time at least one finds the other.
-    verdicts: how a photo is judged; by default `detector.predict_photo`.
     max_pixels: a photo with more, by its header, counts as unreadable.
     trust_anchors: authorities that you trust to say who signed content credentials.
+    more: what the caller found outside the photos.
 
     Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when no photo can
     be read; MissingExtraError without the extra "claims".
@@ -64,10 +73,10 @@ def judge_claim(
     policy = policy or ClaimPolicy.default()
     claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
     _check_bounds(photos, listings, text, policy)
-    judge = verdicts or detector.predict_photo
+    compared = bool(listings) or len(photos) > 1
 
     def look_at(name: str, data: bytes) -> _Looked:
-        return _look_at(name, data, detector, judge, max_pixels, trust_anchors, bool(listings))
+        return _look_at(name, data, detector, max_pixels, trust_anchors, compared)
 
     names = distinct_names([name for name, _ in photos])
     looked = [look_at(name, data) for name, (_, data) in zip(names, photos, strict=True)]
@@ -77,9 +86,12 @@ def judge_claim(
             f"none of the claim's {len(looked)} photos can be read; the first: {errors[0]}"
         )
     shown = _compare_with_listings(looked, listings, max_pixels)
-    judged = _with_duplicates(claim_id, looked, index)
+    judged = _with_differences(_with_duplicates(claim_id, looked, index), looked)
+    if index is not None:
+        prints = [one.fingerprint for one in looked if one.fingerprint is not None]
+        more = [*more, *found_elsewhere(index.elsewhere(prints), policy)]
     model = model_facts(detector)
-    recommendation, reasons = decide(judged, shown, policy, model)
+    recommendation, reasons = decide(judged, shown, policy, model, more)
     return Claim(
         claim_id=claim_id,
         text=printable(text, keep="\n\t"),
@@ -146,11 +158,11 @@ def _look_at(
     name: str,
     data: bytes,
     detector: Detector,
-    judge: Callable[[Photo], Verdict],
     max_pixels: int,
     trust_anchors: TrustAnchors | None,
     compared: bool,
 ) -> _Looked:
+    from realdamage.photo_pairs import prepare
     from realdamage.provenance import read_provenance
 
     sha256 = hashlib.sha256(data).hexdigest()
@@ -162,12 +174,10 @@ def _look_at(
     provenance = read_provenance(
         data, name=name, trust_anchors=trust_anchors, max_pixels=max_pixels
     )
-    found = ClaimPhoto(name, judge(photo), provenance, (), (), "", sha256)
-    prepared = None
-    if compared:
-        from realdamage.photo_pairs import prepare
-
-        prepared = prepare(photo, "claim")
+    marks = find_marks(photo.full)
+    verdict = detector.predict_photo(photo)
+    found = ClaimPhoto(name, verdict, provenance, (), (), "", sha256, marks=marks)
+    prepared = prepare(photo, "claim") if compared else None
     return _Looked(found, take_fingerprint(photo.rgb, sha256), prepared, [])
 
 
@@ -212,6 +222,28 @@ def _with_duplicates(
         comparisons = tuple(one.comparisons)
         judged.append(replace(one.photo, comparisons=comparisons, duplicates=duplicates))
     return judged
+
+
+def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -> list[ClaimPhoto]:
+    """The photos with those of their marked regions that another photo of the claim, of the same
+    object, does not show. Photos that the model calls real have no region worth comparing."""
+    from realdamage.photo_pairs import prepare
+    from realdamage.photo_pairs.persist import find_differing_damage
+
+    found, left = [], _MAX_PAIRS
+    for photo, one in zip(photos, looked, strict=True):
+        differs: list[tuple[str, DamageDiffers]] = []
+        marked = photo.verdict is not None and photo.verdict.outcome != "real"
+        boxes = [region.box for region in photo.verdict.regions] if photo.verdict else []
+        for other in looked if marked and boxes else ():
+            if other is one or one.prepared is None or other.prepared is None or left <= 0:
+                continue
+            left -= 1
+            listed = prepare(other.prepared.photo, "listing")
+            pair = find_differing_damage(one.prepared, listed, boxes)
+            differs += [(other.photo.name, differing) for differing in pair]
+        found.append(replace(photo, differs=tuple(differs)))
+    return found
 
 
 def _check_bounds(photos: Files, listings: Files, text: str, policy: ClaimPolicy) -> None:

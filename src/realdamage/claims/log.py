@@ -12,9 +12,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -115,49 +115,14 @@ class EvidenceLog:
             *lines, rest = self.path.read_bytes().split(b"\n")
         except OSError as error:
             raise self._unusable(error) from error
-        entries: list[dict[str, Any]] = []
-        problems: list[str] = []
-        if rest:
-            problems.append(f"{self.path}: ends in the middle of line {len(lines) + 1}")
-        previous = GENESIS
-        for number, line in enumerate(lines):
-            entry, faults = _check(line, number, previous)
-            problems += [f"{self.path}, line {number + 1}: {fault}" for fault in faults]
-            if entry is None:
-                break  # the rest could be a separate chain
-            entries.append(entry)
-            previous = entry["hash"]
-        if not entries and not problems:
-            problems.append(f"{self.path}: has no entry")
-        since = None
-        known = [entry["hash"] for entry in entries]
-        if head is not None and head.lower() in known:
-            since = len(known) - 1 - known.index(head.lower())
-        elif head is not None:
-            problems.append(
-                f"{self.path}: the head {head[:16]}… is not in the chain of {len(known)} entries "
-                "(it ends "
-                f"with {previous[:16]}…): entries were removed or rewritten, or it is another "
-                "log's head"
-            )
-        return LogReport(tuple(entries), previous, tuple(problems), since)
+        report = follow_chain(lines, str(self.path), head)
+        if not rest:
+            return report
+        torn = f"{self.path}: ends in the middle of line {len(lines) + 1}"
+        return replace(report, problems=(torn, *report.problems))
 
     def _append(self, file: IO[bytes], event: Mapping[str, Any]) -> dict[str, Any]:
-        payload = {key: value for key, value in event.items() if key != "event"}
-        name = event.get("event")
-        if not isinstance(name, str) or not name:
-            raise UsageError("an entry of the log needs `event`: its name", code="log_entry")
-        try:
-            payload_sha256 = _sha256(payload)
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"an entry of the log has a text that is not Unicode: {error}", code="log_entry"
-            ) from error
-        index, previous = self._last(file)
-        time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        entry = {"index": index + 1, "time": time, "event": name, "payload": payload}
-        entry |= {"payload_sha256": payload_sha256, "previous": previous}
-        entry["hash"] = entry_hash(entry)
+        entry = make_entry(event, *self._last(file))
         self._write(file, f"{canonical(entry)}\n".encode())
         return entry
 
@@ -204,6 +169,55 @@ class EvidenceLog:
             "permissions.",
             code="log_unusable",
         )
+
+
+def make_entry(event: Mapping[str, Any], last: int, previous: str) -> dict[str, Any]:
+    """The entry of an event, dated now. last, previous: index and hash of the entry before it.
+
+    Raises UsageError when the event has no name, or a value that JSON or the log does not take.
+    """
+    payload = {key: value for key, value in event.items() if key != "event"}
+    name = event.get("event")
+    if not isinstance(name, str) or not name:
+        raise UsageError("an entry of the log needs `event`: its name", code="log_entry")
+    try:
+        payload_sha256 = _sha256(payload)
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"an entry of the log has a text that is not Unicode: {error}", code="log_entry"
+        ) from error
+    time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    entry = {"index": last + 1, "time": time, "event": name, "payload": payload}
+    entry |= {"payload_sha256": payload_sha256, "previous": previous}
+    return entry | {"hash": entry_hash(entry)}
+
+
+def follow_chain(lines: Iterable[bytes], name: str, head: str | None = None) -> LogReport:
+    """Follow the entries of a log, one a line. name: of the log, for messages. head: a hash noted
+    earlier, to be found in it."""
+    entries: list[dict[str, Any]] = []
+    problems: list[str] = []
+    previous = GENESIS
+    for number, line in enumerate(lines):
+        entry, faults = _check(line, number, previous)
+        problems += [f"{name}, line {number + 1}: {fault}" for fault in faults]
+        if entry is None:
+            break  # the rest could be a separate chain
+        entries.append(entry)
+        previous = entry["hash"]
+    if not entries and not problems:
+        problems.append(f"{name}: has no entry")
+    since = None
+    known = [entry["hash"] for entry in entries]
+    if head is not None and head.lower() in known:
+        since = len(known) - 1 - known.index(head.lower())
+    elif head is not None:
+        problems.append(
+            f"{name}: the head {head[:16]}… is not in the chain of {len(known)} entries (it ends "
+            f"with {previous[:16]}…): entries were removed or rewritten, or it is another log's "
+            "head"
+        )
+    return LogReport(tuple(entries), previous, tuple(problems), since)
 
 
 def canonical(values: Any) -> str:

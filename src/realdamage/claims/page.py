@@ -42,7 +42,7 @@ def render_page(
         != "approve"
     ]
     return (
-        _environment()
+        environment()
         .get_template("evidence.html.j2")
         .render(
             claim=claim,
@@ -71,7 +71,8 @@ def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this room; all values are escaped."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ModuleNotFoundError as error:

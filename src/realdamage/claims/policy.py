@@ -47,6 +47,10 @@ class Rules:
     declared_ai_suspected: Recommendation = "review"
     credentials_broken: Recommendation = "review"
     preview_differs: Recommendation = "review"
+    visible_ai_mark: Recommendation = "review"
+    damage_differs: Recommendation = "review"
+    video_frames_synthetic: Recommendation = "review"
+    video_unlike_photos: Recommendation = "approve"
     same_capture_changed: Recommendation = "escalate"
     listing_photo_itself: Recommendation = "ask_photo"
     listing_unrelated: Recommendation = "approve"
@@ -60,6 +64,27 @@ class Rules:
     photo_unfit: Recommendation = "ask_photo"
     whole_photo_processed: Recommendation = "ask_photo"
     too_few_photos: Recommendation = "ask_photo"
+    seen_at_other_shop: Recommendation = "review"
+
+
+Action: TypeAlias = Literal["refund", "part", "require_return", "ask", "refuse"]
+
+
+@dataclass(frozen=True)
+class CaseRules:
+    """How a kept claim is handled by people. Times are in hours unless named otherwise.
+
+    second_person: decisions that another person must confirm. repeat_days: how long earlier claims
+    of a buyer or device count.
+    """
+
+    decide_hours: float = 168
+    statement_hours: float = 72
+    near_hours: float = 24
+    undo_minutes: float = 10
+    second_person: tuple[Action, ...] = ("refuse",)
+    appeal_needs_other_person: bool = True
+    repeat_days: float = 30
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,7 @@ class ClaimPolicy(Record):
     photos: PhotoRules = field(default_factory=PhotoRules)
     comparison: ComparisonRules = field(default_factory=ComparisonRules)
     rules: Rules = field(default_factory=Rules)
+    cases: CaseRules = field(default_factory=CaseRules)
     escalate_up_to: float | None = 0.1
 
     def __post_init__(self) -> None:
@@ -87,6 +113,9 @@ class ClaimPolicy(Record):
             f"photos.at_least: {self.photos.at_least} is above photos.at_most: "
             f"{self.photos.at_most}",
         )
+        for key in ("decide_hours", "statement_hours", "near_hours", "undo_minutes", "repeat_days"):
+            hours = getattr(self.cases, key)
+            require(0 <= hours <= 87_600, f"cases.{key}: {hours}, but it must be in 0..87600")
         shares = {f"comparison.{key}": value for key, value in asdict(self.comparison).items()}
         for key, value in (shares | {"escalate_up_to": self.escalate_up_to}).items():
             require(value is None or 0 <= value <= 1, f"{key}: {value}, but it must be in 0..1")

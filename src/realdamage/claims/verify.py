@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from realdamage.claims.database import Database
 from realdamage.claims.decide import SCHEMA_VERSION
-from realdamage.claims.evidence import EVENT, HTML_NAME, JSON_NAME, LOG_NAME, ORIGINALS
+from realdamage.claims.evidence import (
+    EVENT,
+    HTML_NAME,
+    JSON_NAME,
+    LOG_NAME,
+    ORIGINALS,
+    STATEMENT,
+)
 from realdamage.claims.log import EvidenceLog
 from realdamage.errors import UsageError
+
+_SQLITE = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,9 @@ class _Check:
         if not path.is_file():
             self.problems.append(f"{path}: is missing")
             return
-        report = EvidenceLog(path).verify(head)
+        is_database = path.read_bytes()[: len(_SQLITE)] == _SQLITE
+        log: Database | EvidenceLog = Database(path) if is_database else EvidenceLog(path)
+        report = log.verify(head)
         self.problems += report.problems
         self.head, self.entries, self.since = report.head, len(report.entries), report.since
         if not report.problems:
@@ -137,6 +149,9 @@ class _Check:
             about_it = claim_id is None or payload.get("claim_id") == claim_id
             if entry["event"] == EVENT and about_it:
                 place, recorded = index, payload.get("files")
+            elif entry["event"] == STATEMENT and about_it and isinstance(recorded, dict):
+                files = payload.get("files")
+                recorded = recorded | files if isinstance(files, dict) else None
         if not isinstance(recorded, dict):
             which = f" (claim {claim_id})" if claim_id else ""
             self.problems.append(f"{path}: has no entry about this evidence{which}")

@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from realdamage.files import find_photos, write_atomically
 from realdamage.phrases import printable
 
 if TYPE_CHECKING:
+    from realdamage.claims.decide import Finding
+    from realdamage.claims.videos import VideoFacts
     from realdamage.photo_pairs import Comparison
     from realdamage.provenance import Provenance, TrustAnchors
 
@@ -104,6 +107,7 @@ def compare_listing(
 def claim(
     photo: Annotated[list[str] | None, app.opt("The buyer's photos, folders or globs")] = None,
     listing: Annotated[list[str] | None, app.opt("The listing's photos, to compare with")] = None,
+    video: Annotated[list[Path] | None, app.opt("The buyer's videos")] = None,
     text: Annotated[str | None, app.opt("What the buyer wrote; kept, decides nothing")] = None,
     text_file: Annotated[Path | None, app.opt("The same, from a file in UTF-8")] = None,
     claim_id: Annotated[str | None, app.opt("Your id; default: a new one")] = None,
@@ -157,6 +161,8 @@ def claim(
         check_free(out, overwrite)
     detector = Detector.load(model, threads=threads, prior=prior)
     own_id = claims.new_claim_id() if claim_id is None else claim_id
+    videos = _read_videos(video or [], anchors)
+    others = [data for _, data in photos], [data for _, data in listings]
     store = claims.ClaimIndex.open(index) if index else None
     try:
         judged = claims.judge_claim(
@@ -168,7 +174,9 @@ def claim(
             policy=rules,
             index=store,
             trust_anchors=anchors,
+            more=_judge_videos(videos, detector, rules, *others) if videos else (),
         )
+        judged = replace(judged, videos=tuple(one.to_dict() for one in videos))
         if out:
             keep: dict[str, Any] = {"keep_originals": keep_originals, "overwrite": overwrite}
             keep["log"] = claims.EvidenceLog(log) if log else None
@@ -242,6 +250,66 @@ def claim_index(
     return code
 
 
+@app.command("claims")
+def exchange(
+    what: Annotated[Literal["keys", "export", "import", "forget"], app.arg("What to do")],
+    store: Annotated[Path | None, app.opt("Folder of `realdamage serve --store`")] = None,
+    shop: Annotated[str, app.opt("Name of the shop: yours, or the one to forget")] = "",
+    key: Annotated[Path | None, app.opt("File with the consortium's key")] = None,
+    signer: Annotated[Path | None, app.opt("Your SHOP.key, which signs the export")] = None,
+    public: Annotated[Path | None, app.opt("SHOP.pub of the shop that sent the file")] = None,
+    file: Annotated[Path | None, app.opt("The file to write or to read")] = None,
+    days: Annotated[int, app.opt("Age of claims to export, and after which they expire")] = 180,
+) -> int:
+    """Share keyed hashes of refused claims with other shops.
+
+    keys: writes SHOP.key and SHOP.pub. export: signs the hashes of buyers and photos of claims that
+    people refused; no photo, name or text. import: replaces what that shop sent before. forget:
+    removes it. A match is a finding that a person reviews, never a decision.
+    """
+    from realdamage.claims import exchange as shared
+    from realdamage.claims.database import Database
+
+    def needed(value: Any, option: str) -> Any:
+        if not value:
+            raise UsageError(f"`exchange {what}` needs {option}")
+        return value
+
+    if what == "keys":
+        written = shared.make_keys(Path.cwd(), _shop_name(shop))
+        print("\n".join(str(path) for path in written))
+        return 0
+    path = needed(store, "--store DIR") / "claims.sqlite"
+    if not path.is_file():
+        raise UsageError(f"{path}: no such store; `realdamage serve --store` makes one")
+    database = Database(path)
+    try:
+        if what == "forget":
+            count = shared.forget_shop(database, needed(shop, "--shop NAME"))
+            print(f"{count} hashes of {shop} forgotten")
+            return 0
+        secret = shared.ExchangeKey.read(needed(key, "--key FILE"))
+        target = needed(file, "--file FILE")
+        if what == "export":
+            own = needed(signer, "--signer SHOP.key")
+            name = _shop_name(shop)
+            data = shared.export_hashes(database, secret, own, shop=name, days=days)
+            write_atomically(target, data)
+            print(f"{target}: {len(json.loads(data)['hashes'])} hashes")
+        else:
+            count = shared.import_hashes(database, secret, target, needed(public, "--public FILE"))
+            print(f"{target}: {count} hashes imported")
+    finally:
+        database.close()
+    return 0
+
+
+def _shop_name(name: str) -> str:
+    if not name or not name.replace("-", "").isalnum() or len(name) > 64:
+        raise UsageError(f"--shop {name[:80]!r}: use up to 64 letters, digits and dashes")
+    return name
+
+
 def _each(
     paths: Sequence[Path], read: Callable[[Path], Any], key: str
 ) -> tuple[list[tuple[str, Any]], list[dict[str, Any]]]:
@@ -280,6 +348,20 @@ def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
     from realdamage.core.decode import read_file
 
     return [(path.name, read_file(path)) for path in find_photos(given)]
+
+
+def _read_videos(paths: Sequence[Path], anchors: "TrustAnchors | None") -> "list[VideoFacts]":
+    if not paths:
+        return []
+    from realdamage.claims.videos import read_video
+
+    return [read_video(path, trust_anchors=anchors) for path in paths]
+
+
+def _judge_videos(*given: Any) -> "list[Finding]":
+    from realdamage.claims.videos import judge_videos
+
+    return judge_videos(*given)
 
 
 def _read_anchors(path: Path | None) -> "TrustAnchors | None":

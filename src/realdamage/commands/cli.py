@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from realdamage.commands import app, claims, data, model, predict, serve  # noqa: F401 (they register)
+from realdamage.commands import (  # noqa: F401 (they register)
+    app,
+    claims,
+    data,
+    evidence_files,
+    model,
+    predict,
+    serve,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

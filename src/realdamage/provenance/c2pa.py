@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from realdamage.errors import MissingExtraError, UsageError
 from realdamage.phrases import Phrase, phrase
@@ -44,7 +44,7 @@ _VERIFY = {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_re
 # default the library accepts e-mail only.
 _PURPOSES = "1.3.6.1.5.5.7.3.4 1.3.6.1.5.5.7.3.36 1.3.6.1.4.1.311.76.59.1.9 1.3.6.1.4.1.62558.2.1"
 _MIMES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WebP", "TIFF", "HEIC", "AVIF")}
-_MIMES["GIF"] = "image/gif"
+_MIMES |= {"GIF": "image/gif", "MP4": "video/mp4", "MOV": "video/quicktime"}
 _MAX_MANIFESTS = 50
 _DECLARED_PHRASES: dict[Declared, str] = {
     "ai_generated": "c2pa_generated",
@@ -137,7 +137,7 @@ def _read_list(path: Path) -> bytes:
 
 
 def read_credentials(
-    data: bytes, blocks: Blocks, anchors: TrustAnchors | None = None
+    data: bytes | IO[bytes], blocks: Blocks, anchors: TrustAnchors | None = None
 ) -> list[Finding]:
     """The finding about a file's manifests, or none; other problems become notes. Never raises."""
     try:
@@ -151,10 +151,11 @@ def read_credentials(
         purposes = _PURPOSES.replace(" ", "\n")
         settings["trust"] = {"trust_anchors": anchors.pem, "trust_config": purposes}
     mime = _MIMES.get(blocks.container)
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         with (
             c2pa.Context(c2pa.Settings.from_dict(settings)) as context,
-            c2pa.Reader(mime, io.BytesIO(data), context=context) as reader,
+            c2pa.Reader(mime, stream, context=context) as reader,
         ):
             store = json.loads(reader.json())
     except Exception as error:  # a foreign library on a file that may be made to break it

@@ -20,7 +20,7 @@ _STRENGTH = (*_FIRM, "ai_possible", "ai_suspected", "none")
 # The harder to write by accident, the earlier; one row is one standard.
 _RANKS = (
     ("c2pa",),
-    ("tc260_xmp", "tc260_png", "tc260_exif", "tc260_jpeg", "tc260_description"),
+    ("tc260_xmp", "tc260_png", "tc260_exif", "tc260_jpeg", "tc260_description", "tc260_video"),
     ("iptc",),
     ("png_parameters", "comfyui"),
     ("generator_name",),
@@ -48,7 +48,7 @@ class Finding:
     """One thing in the file that says where the picture comes from.
 
     form: stable code: c2pa, iptc, tc260_xmp, tc260_png, tc260_exif, tc260_jpeg, tc260_description,
-        png_parameters, comfyui, generator_name, platform_label.
+        tc260_video, png_parameters, comfyui, generator_name, platform_label.
     declares: "none" for a finding without AI, such as a camera's content credentials.
     where: block and byte in the file. fields: what was read. phrases: as in `Reason`.
     """

@@ -23,21 +23,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from realdamage import __version__
 from realdamage.errors import RealDamageError
 from realdamage.service.auth import check_origin, is_open
+from realdamage.service.case_routes import router as case_router
 from realdamage.service.limits import BoundedBody
 from realdamage.service.metrics import log_event
 from realdamage.service.reviews import ReviewRequest
-from realdamage.service.routes import Service, check_not_draining, router
+from realdamage.service.routes import Service, router
 from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
 from realdamage.service.store import ClaimStore, purge
 
 _PURGE_EVERY_S = 3600
-_UPLOADS = ("/v1/photos", "/v1/claims")
-_WHILE_DRAINING = ("/healthz", "/readyz", "/metrics")
+_SETTLE_EVERY_S = 5
+_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/statements/")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 64 * 1024
-_CLOSE = ("stopping", "malformed")  # nothing more is read from this connection
+_CLOSE = ("malformed",)  # nothing more is read from this connection
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _SECURITY = {
@@ -67,11 +68,14 @@ def create_app(settings: Settings) -> FastAPI:
         model = service.loaded_model()
         version = model.metadata.model_version
         log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
-        purging = asyncio.create_task(purge_regularly(service, store)) if store else None
+        chores = []
+        if store is not None:
+            chores = [purge_regularly(service, store), settle_regularly(service)]
+        tasks = [asyncio.create_task(chore) for chore in chores]
+        service.webhooks.start()
         yield
-        service.draining = True
-        if purging is not None:
-            purging.cancel()
+        for task in tasks:
+            task.cancel()
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -83,7 +87,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    app.include_router(router)
+    for routes in (case_router, router):
+        app.include_router(routes)
     for kind in (HTTPException, RequestValidationError, RealDamageError):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(Front, service=service)
@@ -107,13 +112,25 @@ async def purge_regularly(service: Service, store: ClaimStore) -> None:
             forgotten = 0
             if days is not None and not gone.clock_in_doubt:
                 forgotten = await asyncio.to_thread(service.reviews.purge, days)
-            log_event("purged", claims=len(gone.claims), waiting=gone.waiting, reviews=forgotten)
+            await asyncio.to_thread(service.webhooks.purge)
+            log_event("purged", claims=len(gone.claims), reviews=forgotten)
             for problem in gone.problems:
                 log_event("purge failed", logging.ERROR, reason=problem)
         except Exception as error:
             kind = type(error).__name__
             log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
         await asyncio.sleep(_PURGE_EVERY_S)
+
+
+async def settle_regularly(service: Service) -> None:
+    """Make decisions final and report deadlines, every few seconds. No error ends this."""
+    while True:
+        try:
+            await asyncio.to_thread(service.settle)
+        except Exception as error:
+            kind = type(error).__name__
+            log_event("not settled", logging.ERROR, error=kind, reason=str(error))
+        await asyncio.sleep(_SETTLE_EVERY_S)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -150,12 +167,13 @@ class Front:
             await self._app(scope, receive, send)
             return
         headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
-        deadline, is_upload = started + settings.deadline, scope["path"] in _UPLOADS
+        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS[-1])
+        deadline = started + settings.deadline
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, deadline=deadline)
-        state.update(photos=0, caller="", is_admin=False)
+        state.update(photos=0, caller="", roles=frozenset())
         limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
         body = BoundedBody(receive, limit, deadline, self._service.uploads if is_upload else None)
         status = 0
@@ -197,8 +215,6 @@ class Front:
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raises Refusal."""
         service, path = self._service, scope["path"]
-        if path not in _WHILE_DRAINING:
-            check_not_draining(service)
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if size > _MAX_HEADER_BYTES:
             message = f"The headers have {size} bytes, at most {_MAX_HEADER_BYTES} are read."
@@ -210,7 +226,7 @@ class Front:
         check_origin(scope["method"], headers, service.settings)
         if service.keys.keys and not is_open(path):
             entry = service.keys.check(headers)
-            scope["state"].update(caller=entry.name, is_admin=entry.admin)
+            scope["state"].update(caller=entry.name, roles=entry.roles)
 
     def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         metrics, state = self._service.metrics, scope["state"]

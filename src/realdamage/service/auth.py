@@ -22,21 +22,23 @@ SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
 
 OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
-"""Need no key, because they show only the software itself. So does everything below /page/."""
+"""Need no key, because they show only the software itself. So does everything below /page/ and
+/s/; below /v1/statements/ the signed link is the key."""
 
 _NAME = re.compile(r"[\w.-]{1,64}")
-_FORM = "NAME SHA256 or NAME SHA256 admin, as `realdamage serve --hash-key` prints it"
+_FORM = "NAME SHA256 [admin] [reviewer]; `realdamage serve --hash-key` prints NAME SHA256"
 _HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """name: for the log. digest: SHA-256 of the key, hex. admin: may reload the model."""
+    """name: for the log. digest: SHA-256 of the key, hex. roles: admin may reload the model and
+    send webhooks again; reviewer is a person, who may decide claims."""
 
     name: str
     digest: str
-    admin: bool
+    roles: frozenset[str]
 
 
 class KeyRing:
@@ -81,7 +83,7 @@ class KeyRing:
 
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in OPEN_ROUTES or path.startswith("/page/")
+    return path in OPEN_ROUTES or path.startswith(("/page/", "/s/", "/v1/statements/"))
 
 
 def check_origin(method: str, headers: Headers, settings: Settings) -> None:
@@ -127,10 +129,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _parse(where: str, line: str) -> ApiKey:
-    words = line.partition("#")[0].split()
-    name, digest, role = (*words, "", "", "")[:3]
+    name, digest, *roles = (*line.partition("#")[0].split(), "", "")
+    found = frozenset(filter(None, roles))
     is_key = _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
-    if not is_key or len(words) > 3 or role not in ("", "admin"):
+    if not is_key or found - {"admin", "reviewer"}:
         # The message leaves the line out: somebody may have put the key itself there.
         raise UsageError(f"{where}: not a key; expected {_FORM}", code="not_a_key")
-    return ApiKey(name, digest, role == "admin")
+    return ApiKey(name, digest, found)

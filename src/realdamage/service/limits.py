@@ -125,10 +125,11 @@ class _BoundedParser(MultiPartParser):
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         name, self._part_bytes = self._current_part.field_name, self._part_bytes + end - start
-        is_photo = name in self._files
-        limit = self._settings.max_photo_bytes if is_photo else _MAX_FIELD_BYTES
+        is_file = name in self._files
+        limit = self._settings.max_photo_bytes if is_file else _MAX_FIELD_BYTES
+        limit = self._settings.max_video_bytes if name == "videos" else limit
         if self._part_bytes > limit:
-            what = f"Photo {self._current_files} of the request" if is_photo else f"Field {name!r}"
+            what = f"File {self._current_files} of the request" if is_file else f"Field {name!r}"
             raise Refusal(413, "too_large", f"{what} has more than {limit} bytes.")
         super().on_part_data(data, start, end)
 
@@ -162,7 +163,7 @@ async def read_form(request: Request, form: type[FormT], settings: Settings) -> 
                 Upload(shown or f"{name} {len(values[name]) + 1}", part.file.read())
             )
             part.file.close()
-    if not values["photos"]:
+    if form.model_fields["photos"].is_required() and not values["photos"]:
         raise Refusal(422, "missing_field", "No photo in the request (curl: -F photos=@photo.jpg).")
     try:
         return form.model_validate(values)
@@ -193,6 +194,13 @@ class WorkQueue:
         jobs = self._jobs.items()
         return sum(job.running() and end < late for job, (_, end) in jobs) >= self._workers
 
+    def check_room(self, more: int) -> None:
+        """Raises Refusal 429 without room for so many photos."""
+        waiting = self.photos
+        if waiting + more > self._max_photos:
+            full = f"{waiting} of at most {self._max_photos} photos are waiting"
+            raise Refusal(429, "busy", f"{full}, so {more} more do not fit.", retry_after=2)
+
     async def run(
         self, jobs: Sequence[Callable[[], T]], deadline: float, *, photos: int = 1
     ) -> list[T]:
@@ -201,10 +209,7 @@ class WorkQueue:
         deadline: in time.monotonic; jobs that begin later never run. photos: that each job is.
         Raises Refusal 429 without room for all, 504 at the deadline, and the first job's error.
         """
-        waiting, more = self.photos, photos * len(jobs)
-        if waiting + more > self._max_photos:
-            full = f"{waiting} of at most {self._max_photos} photos are waiting"
-            raise Refusal(429, "busy", f"{full}, so {more} more do not fit.", retry_after=2)
+        self.check_room(photos * len(jobs))
 
         def begin(job: Callable[[], T]) -> T:
             if time.monotonic() > deadline:

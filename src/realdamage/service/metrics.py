@@ -37,6 +37,7 @@ class Metrics:
         )
         self.photos = counter("photos", "Photos by outcome, unreadable ones too", "outcome")
         self.claims = counter("claims", "Claims by recommendation", "recommendation")
+        self.webhooks = counter("webhooks", "Requests to webhook targets by what follows", "status")
         self.queue = gauge("queue_photos", "Photos that wait or are being judged")
         self.uploads = gauge("upload_bytes", "Bytes of the current requests")
         self.tiles = Histogram(

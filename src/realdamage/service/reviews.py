@@ -5,23 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import re
-import sqlite3
 import threading
-import unicodedata
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Delete, delete, func, select
 
+from realdamage.claims.database import Database
+from realdamage.claims.database import Review as Row
 from realdamage.core.policy import Outcome
-from realdamage.errors import RealDamageError
 from realdamage.files import FORMULA
-from realdamage.service.store import has_room
+from realdamage.service.schemas import Name, Text
 
 Decision = Literal["real", "synthetic", "unsure"]
 # Those of data/vocabulary.py, which the service may not import; a test compares the two.
@@ -39,32 +37,6 @@ EXPORT_COLUMNS = (
     *("decided_by", "decided_key", "decided_at", "model_outcome", "model_score", "model_version"),
 )
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS reviews (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, photo_sha256 TEXT NOT NULL, decision TEXT NOT NULL,
-  damage TEXT NOT NULL, file_name TEXT NOT NULL, claim_id TEXT NOT NULL, note TEXT NOT NULL,
-  reviewer TEXT NOT NULL, key_name TEXT NOT NULL, outcome TEXT, score REAL,
-  model_version TEXT NOT NULL, decided_at TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_photo ON reviews (photo_sha256, id);
-"""
-
-
-def _printable(text: str) -> str:
-    for letter in text:
-        if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t":
-            raise PydanticCustomError("invalid_review", "has control characters; remove them")
-    return text
-
-
-def _not_formula(text: str) -> str:
-    if text.startswith(FORMULA):
-        raise PydanticCustomError("invalid_review", "starts like a spreadsheet formula")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_printable)]
-Name = Annotated[Text, AfterValidator(_not_formula)]
 
 
 class ReviewRequest(BaseModel):
@@ -103,9 +75,6 @@ class History(BaseModel):
     notice: str
 
 
-_COLUMNS = tuple(Review.model_fields)
-
-
 class JudgedPhotos:
     """SHA-256 of the last `most` judged photos, in memory; several threads may add."""
 
@@ -126,43 +95,32 @@ class JudgedPhotos:
 
 
 class ReviewStore:
-    """Decisions in one SQLite file, for several threads and processes.
+    """Decisions about photos in a database, for several threads and processes."""
 
-    path: None keeps everything in memory. On a full disk the file is opened by the first call
-    that needs it, so that the service starts. Raises RealDamageError when it cannot be used.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        self._database: sqlite3.Connection | None = None
-        if path is None or not path.exists() or has_room(path.parent):
-            self.counts()
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     def add(self, review: Review) -> Review:
         """Append a decision, dated now; earlier ones on the same photo stay in the history."""
         stored = review.model_copy(update={"decided_at": _iso(datetime.now(UTC))})
-        marks = ", ".join(f":{column}" for column in _COLUMNS)
-        with self._transaction() as database:
-            command = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({marks})"
-            database.execute(command, stored.model_dump())
+        with self.database.transaction() as session:
+            session.add(Row(**stored.model_dump()))
         return stored
 
     def history(
-        self, *, photos: Sequence[str] = (), claim_id: str | None = None, limit: int = -1
+        self, *, photos: Sequence[str] = (), claim_id: str | None = None, limit: int | None = None
     ) -> list[Review]:
         """At most `limit` decisions of these photos or this claim only, the newest first."""
-        where, values = ["1"], list(photos)
+        query = select(Row).order_by(Row.id.desc()).limit(limit)
         if photos:
-            where.append(f"photo_sha256 IN ({', '.join('?' * len(photos))})")
+            query = query.where(Row.photo_sha256.in_(photos))
         if claim_id is not None:
-            where.append("claim_id = ?")
-            values.append(claim_id)
-        query = f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {' AND '.join(where)}"
-        with self._transaction() as database:
-            newest = f"{query} ORDER BY id DESC LIMIT ?"
-            rows = database.execute(newest, [*values, limit]).fetchall()
-        return [Review.model_construct(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+            query = query.where(Row.claim_id == claim_id)
+        with self.database.reading() as session:
+            return [
+                Review.model_construct(**{name: getattr(row, name) for name in Review.model_fields})
+                for row in session.scalars(query)
+            ]
 
     def current(self) -> list[Review]:
         """The last decision on each photo, in the order they were made; the unsure ones too."""
@@ -173,55 +131,25 @@ class ReviewStore:
 
     def counts(self) -> dict[str, int]:
         """How many photos are decided each way, by their last decision."""
-        last = "SELECT max(id) FROM reviews GROUP BY photo_sha256"
-        query = f"SELECT decision, count(*) FROM reviews WHERE id IN ({last}) GROUP BY decision"
-        with self._transaction() as database:
-            counted = dict(database.execute(query).fetchall())
+        last = select(func.max(Row.id)).group_by(Row.photo_sha256)
+        query = select(Row.decision, func.count()).where(Row.id.in_(last)).group_by(Row.decision)
+        with self.database.reading() as session:
+            counted = {row[0]: row[1] for row in session.execute(query)}
         return {"real": 0, "synthetic": 0, "unsure": 0} | counted
 
     def delete(self, claim_id: str) -> int:
         """Remove every decision of a claim; returns how many."""
-        with self._transaction() as database:
-            return database.execute("DELETE FROM reviews WHERE claim_id = ?", [claim_id]).rowcount
+        return self._remove(delete(Row).where(Row.claim_id == claim_id))
 
     def purge(self, older_than_days: float) -> int:
         """Remove decisions made longer ago; returns how many."""
         oldest = _iso(datetime.now(UTC) - timedelta(days=older_than_days))
-        with self._transaction() as database:
-            return database.execute("DELETE FROM reviews WHERE decided_at < ?", [oldest]).rowcount
+        return self._remove(delete(Row).where(Row.decided_at < oldest))
 
-    def close(self) -> None:
-        """Close the file; the store cannot be used afterwards."""
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._lock:
-                if self._database is None:
-                    self._database = self._open()
-                with self._database:
-                    yield self._database
-        except (sqlite3.Error, OSError) as error:
-            where = self.path or "decisions in memory"
-            message = f"{where}: cannot store decisions: {error}. Check free space and permissions"
-            raise RealDamageError(message, code="reviews_not_writable") from error
-
-    def _open(self) -> sqlite3.Connection:
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        path = self.path or ":memory:"
-        database = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA secure_delete = ON")  # deleted notes leave no free pages
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        except BaseException:
-            database.close()
-            raise
-        return database
+    def _remove(self, rows: Delete) -> int:
+        with self.database.transaction() as session:
+            gone: Any = session.execute(rows)
+            return int(gone.rowcount)
 
 
 def export_manifest(reviews: Sequence[Review], names: FileNames = "given") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import shutil
 import threading
 import time
@@ -18,12 +19,17 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from realdamage.claims import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
+from realdamage.claims.database import Database, Job, now
+from realdamage.claims.decide import Finding, found_elsewhere
+from realdamage.claims.exchange import ExchangeKey, find_hashes
 from realdamage.core.detector import Detector
 from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, RealDamageError, UsageError
+from realdamage.phrases import page_json
 from realdamage.provenance import TrustAnchors, read_provenance
 from realdamage.service.auth import KeyRing
+from realdamage.service.cases import Cases
 from realdamage.service.limits import DeadlineError, UploadBudget, WorkQueue, read_form
 from realdamage.service.metrics import Metrics, log_event
 from realdamage.service.models import ServedModel, Shadow
@@ -41,6 +47,7 @@ from realdamage.service.schemas import (
     FORM_ERRORS,
     ClaimAnswer,
     ClaimForm,
+    JobAnswer,
     ModelAnswer,
     PhotosAnswer,
     PhotosForm,
@@ -49,7 +56,9 @@ from realdamage.service.schemas import (
     errors,
 )
 from realdamage.service.settings import Settings
-from realdamage.service.store import ClaimStore
+from realdamage.service.statements import Statements
+from realdamage.service.store import ClaimStore, has_room, interrupt_jobs
+from realdamage.service.webhooks import Webhooks, read_targets
 
 # The evidence has its own styles and pictures, and no script may run in it.
 _EVIDENCE_POLICY = (
@@ -65,9 +74,9 @@ _PAGE_TYPES = {
 
 
 class Service:
-    """What all routes share. draining: the service finishes what it has and takes nothing new.
+    """What all routes share.
 
-    Raises UsageError when keys, trust anchors, claim policy or store cannot be used.
+    Raises UsageError when keys, trust anchors, claim policy, webhooks or store cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -85,10 +94,18 @@ class Service:
         self.shadow: Shadow | None = None
         self.queue = WorkQueue(settings.workers, settings.max_queue)
         self.uploads = UploadBudget(settings.max_upload_bytes)
-        self.store = ClaimStore(store, settings.retention_days) if store else None
-        self.reviews = ReviewStore(store / "reviews.sqlite" if store else None)
+        self.store = _open_store(settings)
+        self.database = Database(None) if self.store is None else self.store.database
+        self.reviews = ReviewStore(self.database)
+        targets = read_targets(settings.webhooks) if settings.webhooks else []
+        self.webhooks = Webhooks(targets, self.database, self.metrics)
         self.judged = JudgedPhotos()
-        self.draining = False
+        self.jobs: set[asyncio.Task[None]] = set()
+        if self.store is not None:
+            self.cases = Cases(self.store, self.policy.cases, self.webhooks)
+            self.statements = Statements(self.store, self.cases, self.policy)
+            if has_room(self.store.folder):
+                interrupt_jobs(self.store)
         self._loading = threading.Lock()
         self.metrics.queue.set_function(lambda: self.queue.photos)
         self.metrics.uploads.set_function(lambda: self.uploads.taken)
@@ -127,9 +144,15 @@ class Service:
         self.queue.close()
         if self.shadow is not None:
             self.shadow.close()
-        self.reviews.close()
+        self.webhooks.stop()
         if self.store is not None:
             self.store.close()
+        self.database.close()
+
+    def settle(self) -> None:
+        """What time alone changes: decisions become final, deadlines come near."""
+        if self.store is not None:
+            self.cases.settle()
 
     def note(self, data: bytes, verdict: Verdict) -> None:
         """A photo was judged: count it, let it be reviewed, maybe show it to the shadow model."""
@@ -143,6 +166,20 @@ class Service:
         return sha256 in self.judged or (
             self.store is not None and self.store.index.has_photo(sha256)
         )
+
+
+def _open_store(settings: Settings) -> ClaimStore | None:
+    if settings.store is None:
+        return None
+    key = settings.exchange_key
+    return ClaimStore(
+        settings.store,
+        settings.retention_days,
+        database=settings.database,
+        secret=settings.secret,
+        exchange=ExchangeKey.read(key) if key else None,
+        keep_originals=settings.keep_originals,
+    )
 
 
 async def _service(request: Request) -> Service:
@@ -209,7 +246,7 @@ def _judge_photo(
     tags=["claims"],
     response_model=ClaimAnswer,
     openapi_extra=ClaimForm.openapi(),
-    responses=errors(*FORM_ERRORS, 409),
+    responses={**errors(*FORM_ERRORS, 409), 202: {"model": JobAnswer}},
 )
 async def judge_one_claim(request: Request, service: Shared) -> Response:
     """Judge a claim: one recommendation with its reasons, from verdicts, what the files declare,
@@ -225,15 +262,81 @@ async def judge_one_claim(request: Request, service: Shared) -> Response:
             message = f"{len(found)} photos, but the claim policy takes at most {most}."
             raise Refusal(413, "too_many_photos", message)
     request.state.photos = len(form.photos) + len(form.listings)
+    if form.later == "true":
+        return await _judge_later(request, service, form)
     deadline = request.state.deadline
     job = partial(_judge_claim, service, service.loaded_model(), form, deadline)
     try:
         (body,) = await service.queue.run([job], deadline, photos=request.state.photos)
-    except PhotoError as error:
-        raise Refusal(422, "unreadable_photo", str(error)) from error
-    except UsageError as error:
-        raise Refusal(422, "invalid_field", str(error)) from error
+    except (PhotoError, UsageError) as error:
+        raise _wrong_claim(error) from error
     return Response(body, media_type="application/json")
+
+
+def _wrong_claim(error: RealDamageError) -> Refusal:
+    code = "unreadable_photo" if isinstance(error, PhotoError) else "invalid_field"
+    return Refusal(422, code, str(error))
+
+
+async def _judge_later(request: Request, service: Service, form: ClaimForm) -> Response:
+    """Answer 202, and judge with a longer deadline. The photos stay in memory: a service that
+    stops in between marks the job as failed."""
+    store = store_of(service)
+    if form.keep != "true":
+        raise Refusal(422, "invalid_field", "later: needs keep=true, or the answer would be lost.")
+    photos = request.state.photos
+    service.queue.check_room(photos)
+    model, deadline = service.loaded_model(), time.monotonic() + service.settings.job_deadline
+    form = form.model_copy(update={"claim_id": form.claim_id or new_claim_id()})
+    size = sum(len(one.data) for one in (*form.photos, *form.listings))
+    service.uploads.take(size)
+    job_id = secrets.token_hex(12)
+    about: dict[str, Any] = {"id": job_id, "claim_id": form.claim_id, "created": now()}
+    about["worker"] = store.workers.own
+    await run_in_threadpool(_save_job, service, Job(status="running", **about))
+
+    async def judge() -> None:
+        error: dict[str, str] | None = None
+        try:
+            work = partial(_judge_claim, service, model, form, deadline)
+            await service.queue.run([work], deadline, photos=photos)
+        except Refusal as refusal:
+            error = {"code": refusal.code, "message": str(refusal.detail)}
+        except (PhotoError, UsageError) as wrong:
+            refusal = _wrong_claim(wrong)
+            error = {"code": refusal.code, "message": str(refusal.detail)}
+        except Exception as failure:
+            log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
+            error = {"code": "unavailable", "message": "The service failed; its log says why."}
+        finally:
+            service.uploads.take(-size)
+            values: dict[str, Any] = {"status": "failed" if error else "done", "finished": now()}
+            values["error"] = json.dumps(error) if error else ""
+            await run_in_threadpool(_save_job, service, Job(**about, **values))
+
+    task = asyncio.create_task(judge())
+    service.jobs.add(task)
+    task.add_done_callback(service.jobs.discard)
+    answer = {"id": job_id, "claim_id": form.claim_id, "status": "running", "error": None}
+    url = f"/v1/jobs/{job_id}"
+    return JSONResponse({**answer, "url": url}, 202, {"Location": url})
+
+
+def _save_job(service: Service, job: Job) -> None:
+    with service.database.transaction() as session:
+        session.merge(job)
+
+
+@router.get("/v1/jobs/{job_id}", tags=["claims"], responses=errors(404))
+def read_job(job_id: str, service: Shared) -> JobAnswer:
+    """A claim sent with later=true: once done, read it at /v1/claims/{claim_id}."""
+    with service.database.reading() as session:
+        job = session.get(Job, job_id)
+        if job is None:
+            raise Refusal(404, "not_found", f"No job {job_id[:40]!r}.")
+        error = json.loads(job.error) if job.error else None
+        about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status}
+        return JobAnswer(**about, error=error, url=f"/v1/jobs/{job.id}")
 
 
 def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline: float) -> bytes:
@@ -242,6 +345,10 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
     listings = [(photo.name, photo.data) for photo in form.listings]
 
     def judged(index: ClaimIndex | None) -> Claim:
+        more: list[Finding] = []
+        if store is not None and store.exchange is not None and form.buyer:
+            matches = find_hashes(store.database, [store.exchange.buyer(form.buyer)])
+            more = found_elsewhere(matches, service.policy)
         return judge_claim(
             photos,
             detector=model.detector(deadline),
@@ -252,6 +359,7 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
             index=index,
             max_pixels=service.settings.max_pixels,
             trust_anchors=service.trust_anchors,
+            more=more,
         )
 
     keep = form.keep == "true"
@@ -260,7 +368,8 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
             claim = judged(store.index)
             if time.monotonic() > deadline:
                 raise DeadlineError
-            store.keep(claim, photos, listings)
+            about = service.cases.about(form, claim)
+            store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
     else:
         claim = judged(store.read_only_index if store is not None else None)
     service.metrics.claims.labels(claim.recommendation).inc()
@@ -278,7 +387,7 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
 @router.get("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404))
 async def read_claim(claim_id: str, service: Shared) -> Response:
     """The evidence of a stored claim, as JSON."""
-    content = await run_in_threadpool(_store_of(service).read, claim_id, "evidence.json")
+    content = await run_in_threadpool(store_of(service).read, claim_id, "evidence.json")
     return Response(content, media_type="application/json")
 
 
@@ -290,22 +399,21 @@ async def read_claim(claim_id: str, service: Shared) -> Response:
 )
 async def read_evidence(claim_id: str, service: Shared) -> HTMLResponse:
     """The evidence of a stored claim, as one page to read and print."""
-    content = await run_in_threadpool(_store_of(service).read, claim_id, "evidence.html")
+    content = await run_in_threadpool(store_of(service).read, claim_id, "evidence.html")
     return HTMLResponse(content, headers={"Content-Security-Policy": _EVIDENCE_POLICY})
 
 
 @router.delete("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404, 409))
 async def delete_claim(request: Request, claim_id: str, service: Shared) -> dict[str, str]:
     """Remove a claim's evidence, the hashes of its photos, and its reviews, kept or not."""
-    store, reviews = service.store, service.reviews.delete
-    if store is not None:
-        await run_in_threadpool(store.delete, claim_id, reviews, by=request.state.caller)
-    elif not await run_in_threadpool(reviews, claim_id):
-        _store_of(service)
+    if service.store is not None:
+        await run_in_threadpool(service.store.delete, claim_id, by=request.state.caller)
+    elif not await run_in_threadpool(service.reviews.delete, claim_id):
+        store_of(service)
     return {"deleted": claim_id}
 
 
-def _store_of(service: Service) -> ClaimStore:
+def store_of(service: Service) -> ClaimStore:
     if service.store is None:
         message = "This service stores no claims; start it with --store DIR and send keep=true."
         raise Refusal(404, "not_found", message)
@@ -337,7 +445,7 @@ def review_history(
     return History(
         reviews=found,
         counts=service.reviews.counts(),
-        on_disk=service.reviews.path is not None,
+        on_disk=service.store is not None,
         notice=BIAS_NOTICE,
     )
 
@@ -371,7 +479,6 @@ async def health() -> dict[str, str]:
 @router.get("/readyz", tags=["operation"])
 async def ready(service: Shared) -> dict[str, str]:
     """New requests would be answered, and claims stored where there is a store; else 503."""
-    check_not_draining(service)
     model = service.model
     if model is None:
         raise Refusal(503, "loading", "The model is still being loaded.", retry_after=1)
@@ -384,13 +491,6 @@ async def ready(service: Shared) -> dict[str, str]:
     if service.store is not None:
         await run_in_threadpool(service.store.check)
     return {"status": "ready"}
-
-
-def check_not_draining(service: Service) -> None:
-    """Raises Refusal 503 when the service is stopping."""
-    if service.draining:
-        message = "The service is stopping and takes no new requests."
-        raise Refusal(503, "stopping", message, retry_after=5)
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response)
@@ -411,7 +511,7 @@ async def model(service: Shared) -> dict[str, Any]:
 )
 async def reload(request: Request, service: Shared) -> dict[str, Any]:
     """Reload the model file, with an admin key. With a broken file the old model stays."""
-    if not request.state.is_admin:
+    if "admin" not in request.state.roles:
         message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
         raise Refusal(403, "admin_only", message)
     return await reload_model(service)
@@ -449,9 +549,22 @@ async def index() -> Response:
     return _page_file("index.html")
 
 
+@router.get("/s/{token}", include_in_schema=False)
+async def statement_page(token: str) -> Response:
+    return _page_file("statement.html")
+
+
 @router.get("/favicon.ico", include_in_schema=False)
 async def icon() -> Response:
     return _page_file("icon.svg")
+
+
+@router.get("/page/phrases/{language}.json", include_in_schema=False)
+async def phrases(language: str) -> Response:
+    """The service's sentences, which the page fills in."""
+    if language not in ("en", "zh"):
+        raise Refusal(404, "not_found", f"There are no phrases in {language[:20]!r}.")
+    return Response(page_json(language), media_type="application/json")
 
 
 @router.get("/page/{name}", include_in_schema=False)

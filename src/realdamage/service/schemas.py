@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_origin
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from realdamage.claims.judge import MAX_TEXT
 from realdamage.core.policy import Outcome
+from realdamage.files import FORMULA
 
 CLAIM_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Ids that are folder names on every system; the ids that the service makes up fit too."""
@@ -58,6 +61,23 @@ def not_valid(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, FieldInf
 # Requests
 
 
+def _printable(text: str) -> str:
+    for letter in text:
+        if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t":
+            raise PydanticCustomError("invalid_review", "has control characters; remove them")
+    return text
+
+
+def _not_formula(text: str) -> str:
+    if text.startswith(FORMULA):
+        raise PydanticCustomError("invalid_review", "starts like a spreadsheet formula")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+Name = Annotated[Text, AfterValidator(_not_formula)]
+
+
 @dataclass(frozen=True)
 class Upload:
     """A file of a request; name: as the caller wrote it, printable and at most 200 characters."""
@@ -75,11 +95,6 @@ class UploadForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    photos: Annotated[list[File], Field(min_length=1)]
-    """the photos' files, as they came from the phone"""
-    heatmaps: Flag = "true"
-    """include heat maps as PNG in base64"""
-
     @classmethod
     def file_fields(cls) -> set[str]:
         """Names of the fields that hold files."""
@@ -93,12 +108,19 @@ class UploadForm(BaseModel):
         return {"requestBody": {"required": True, "content": content}}
 
 
-class PhotosForm(UploadForm):
+class JudgedForm(UploadForm):
+    photos: Annotated[list[File], Field(min_length=1)]
+    """the photos' files, as they came from the phone"""
+    heatmaps: Flag = "true"
+    """include heat maps as PNG in base64"""
+
+
+class PhotosForm(JudgedForm):
     prior: Annotated[float, Field(gt=0, lt=1)] | None = None
     """share of synthetic photos among yours, between 0 and 1"""
 
 
-class ClaimForm(UploadForm):
+class ClaimForm(JudgedForm):
     listings: list[File] = []
     """the shop's photos of the intact product"""
     text: Annotated[str, Field(max_length=MAX_TEXT)] = ""
@@ -107,6 +129,41 @@ class ClaimForm(UploadForm):
     """your id, 1 to 64 letters, digits, dots, dashes or underscores; default: a new one"""
     keep: Flag = "false"
     """store the decision and its evidence; needs a service with --store"""
+    later: Flag = "false"
+    """answer 202 with a job at once; needs keep=true"""
+    order_id: Annotated[Name, Field(max_length=100)] = ""
+    """the order, as your shop numbers it"""
+    product: Annotated[Name, Field(max_length=200)] = ""
+    """what was sold"""
+    merchant: Annotated[Name, Field(max_length=100)] = ""
+    """who sold it"""
+    amount: Annotated[str, Field(pattern=r"^(\d{1,10}(\.\d{1,2})?)?$")] = ""
+    """what the buyer asks for, as a decimal number"""
+    currency: Annotated[str, Field(pattern="^([A-Z]{3})?$")] = ""
+    """of the amount, such as CNY"""
+    buyer: Annotated[str, Field(max_length=200)] = ""
+    """your reference of the buyer; only its keyed hash is stored"""
+    device: Annotated[str, Field(max_length=500)] = ""
+    """a hint at the buyer's device, such as a cookie; only its keyed hash is stored"""
+
+
+class StatementForm(UploadForm):
+    text: Annotated[Text, Field(max_length=MAX_TEXT)] = ""
+    """what the buyer or the merchant says"""
+    photos: list[File] = []
+    """photos of the item or the packaging"""
+    frames: list[File] = []
+    """frames of the live camera, in the order taken"""
+    taken: Annotated[str, Field(pattern=r"^(\d{1,16}(,\d{1,16}){0,63})?$")] = ""
+    """when each frame was taken: milliseconds since 1970, separated by commas"""
+    nonce: Annotated[str, Field(max_length=16)] = ""
+    """the number that the page showed while the frames were taken"""
+    videos: list[File] = []
+    """videos, where the service reads them"""
+
+    def taken_ms(self) -> list[int]:
+        """When each frame was taken."""
+        return [int(one) for one in self.taken.split(",") if one]
 
 
 # Answers
@@ -180,6 +237,17 @@ class ClaimAnswer(Answer):
     photos: list[dict[str, Any]]
 
 
+class JobAnswer(Answer):
+    """A claim that is judged after its request was answered."""
+
+    id: str
+    claim_id: str
+    status: Literal["running", "done", "failed"]
+    error: dict[str, str] | None
+    url: str
+    """where to ask again"""
+
+
 class ModelAnswer(Answer):
     model_version: str
     graph_sha256: str
@@ -211,7 +279,8 @@ _MEANINGS = {
     403: "Not with this key, or not from there",
     404: "Not found",
     408: "The body arrived too slowly",
-    409: "Already stored, being judged, or never judged here",
+    409: "Already stored, being judged, never judged here, or changed by somebody else",
+    410: "The link was used or has expired",
     413: "More bytes, photos or parts than allowed",
     415: "Not multipart/form-data",
     422: "A field is missing, unknown or out of range",

@@ -9,8 +9,6 @@ import os
 import signal
 import socket
 import threading
-import time
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -52,27 +50,12 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but it keeps listening for a while after SIGTERM and handles SIGHUP."""
+    """uvicorn's server, which also handles SIGHUP."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
-        self._stop_at = math.inf
         self._reloading: asyncio.Task[None] | None = None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the draining, a second one ends it."""
-        again, self._service.draining = self._service.draining, True
-        if again or not self._service.settings.drain:
-            super().handle_exit(sig, frame)
-        else:
-            self._captured_signals.append(sig)
-            self._stop_at = time.monotonic() + self._service.settings.drain
-
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop listening."""
-        self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
-        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Also listen to SIGHUP, where there is one."""

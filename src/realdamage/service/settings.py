@@ -64,8 +64,20 @@ class Settings(BaseSettings):
     """listen on any address without a key"""
     store: Path | None = None
     """folder for claims sent with keep=true; without it nothing is stored"""
+    database: str = ""
+    """SQLAlchemy URL of the store's tables; default: claims.sqlite in the store"""
+    secret: Path | None = None
+    """file with your key for references and links; default: one made in the store"""
+    keep_originals: bool = False
+    """store the photos of kept claims too, with their metadata"""
+    exchange_key: Path | None = None
+    """file with the consortium's key, to find what other shops share"""
+    webhooks: Path | None = None
+    """file of targets, one a line: URL SECRET [EVENT,EVENT]"""
+    seals: Path | None = None
+    """log of `realdamage seal`, to find packing videos sealed earlier"""
     retention_days: Days = 30
-    """days after which a stored claim is removed"""
+    """days without a change after which a stored claim is removed"""
     review_days: Days | None = None
     """days after which a reviewer's decision is removed; default: never"""
     clock_confirmed: bool = False
@@ -82,6 +94,8 @@ class Settings(BaseSettings):
     """photos in a request, listing photos included"""
     max_photo_bytes: Count = 20 * _MEBI
     """bytes of a photo"""
+    max_video_bytes: Count = 50 * _MEBI
+    """bytes of a video in a statement"""
     max_body_bytes: Count = 64 * _MEBI
     """bytes of a request"""
     max_pixels: Pixels = 50_000_000
@@ -94,8 +108,8 @@ class Settings(BaseSettings):
     """photos decoded at the same time; each may need 10 bytes a pixel"""
     deadline: Annotated[Seconds, Field(gt=0)] = 30.0
     """seconds from a request's first byte to its answer; then 504"""
-    drain: Seconds = 0.0
-    """seconds to keep answering 503 after SIGTERM, for load balancers"""
+    job_deadline: Annotated[Seconds, Field(gt=0)] = 600.0
+    """seconds for a claim sent with later=true"""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:

@@ -1,90 +1,141 @@
-"""Claims that the caller asked to keep: a folder of evidence each, without the photos.
+"""Claims that the caller asked to keep: a row each, and a folder of evidence without the photos.
 
-A claim is kept as long as its folder has evidence.json: the folder appears whole, and that file
-is removed first. Photos in the index count only while their claim is kept. A process that works on
-a claim locks .ID.lock, and the lock ends with the process: a killed service blocks no id.
+A claim is kept once its row says so, in the transaction that also logs it; the folder is there
+before, whole. What a killed process leaves is a row "judging" of a worker that no longer lives,
+whose id is free at once, or a folder without a row, which `purge` removes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import json
 import os
 import re
+import secrets
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
 from realdamage.claims import Claim, ClaimIndex, EvidenceLog, write_evidence
-from realdamage.claims.evidence import EVENT, HTML_NAME, JSON_NAME, LOG_NAME
-from realdamage.claims.index import Fingerprint
-from realdamage.claims.log import locked, time_of
+from realdamage.claims import database as tables
+from realdamage.claims.database import Case, Database, Event
+from realdamage.claims.evidence import (
+    EVENT,
+    HTML_NAME,
+    JSON_NAME,
+    LOG_NAME,
+    ORIGINALS,
+    PICTURES,
+    STATEMENTS,
+)
+from realdamage.claims.exchange import ExchangeKey
+from realdamage.claims.log import locked
+from realdamage.claims.secret import Secret
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.service.schemas import CLAIM_ID, Refusal
 
 LEAST_FREE_BYTES = 64 * 1024 * 1024
 """With less free space no claim is kept, and the service is not ready."""
 CLOCK_GAP_DAYS = 7
-"""After a longer gap in the log, which a running service never leaves, the clock may be wrong."""
-LARGEST_SHARE = 0.25
-"""Of the stored claims, removed by one `purge`; at least one claim."""
+"""After a longer pause of the retention the clock may be wrong, so nothing is removed."""
+JUDGING = "judging"
 Photos = Sequence[tuple[str, bytes]]
+OnKept = Callable[[Session, Case], None]
 
-_PARTS = ("claims", "claims.sqlite", "reviews.sqlite", "log.jsonl")
-_PATIENCE_S = 0.5  # for a lock that `purge` or a search holds for a moment
+_PARTS = ("claims", "claims.sqlite", "secret", "workers")
+_INSIDE = {HTML_NAME, JSON_NAME, LOG_NAME, ORIGINALS, PICTURES, STATEMENTS}
 _WAIT_S = 30.0  # for the end of another claim with the same photo
 _POLL_S = 0.02
-_WORK_FILE = re.compile(rf"\.({CLAIM_ID})\.(?:lock|[0-9a-f]+\.(?:tmp|old))")
-_DELETED, _CHECKED, _CONFIRMED = "claim_deleted", "retention_checked", "clock_confirmed"
+_WORK_FOLDER = re.compile(rf"\.({CLAIM_ID})\.[0-9a-f]+\.(?:tmp|old)")
 _DAY = 86400
+_JOBS_S = 7 * _DAY  # how long a job can be asked for
 
 
-class _ReadOnlyIndex(ClaimIndex):
-    """The index for claims that are compared with earlier ones but leave no trace."""
+class Workers:
+    """Which processes live: each holds the lock of its own file, which the system frees."""
 
-    def add_fingerprints(
-        self, claim_id: str, photos: Iterable[Fingerprint], *, seen: str | None = None
-    ) -> int:
-        """Adds nothing."""
-        return 0
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder, self.own = folder, secrets.token_hex(8)
+        self._stack = contextlib.ExitStack()
+        file = self._stack.enter_context((folder / self.own).open("ab"))
+        self._stack.enter_context(locked(file, wait=False))
+
+    def lives(self, worker: str) -> bool:
+        """Whether that process still runs."""
+        if worker == self.own:
+            return True
+        path = self._folder / worker
+        try:
+            with path.open("r+b") as file, locked(file, wait=False):
+                path.unlink()
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def close(self) -> None:
+        """Give up the lock; what this process still judges counts as interrupted."""
+        with contextlib.suppress(OSError):
+            (self._folder / self.own).unlink()
+        self._stack.close()
 
 
 class ClaimStore:
-    """claims/ID/ with the evidence, claims.sqlite with hashes of photos, log.jsonl over all.
+    """claims/ID/ with the evidence, and the database with everything else.
 
     For several threads and processes. It opens on a full disk too, where claims can be deleted.
-    Raises UsageError on a folder with other things, RealDamageError when it cannot be made.
+    database: where the tables are; default: claims.sqlite in the folder. Raises UsageError on a
+    folder with other things, RealDamageError when it cannot be made.
     """
 
-    def __init__(self, folder: Path, retention_days: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        retention_days: int,
+        *,
+        database: str = "",
+        secret: Path | None = None,
+        exchange: ExchangeKey | None = None,
+        keep_originals: bool = False,
+    ) -> None:
         self.folder, self.retention_days = folder, retention_days
-        self.claims = folder / "claims"
+        self.claims, self.exchange = folder / "claims", exchange
+        self.keep_originals = keep_originals
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_is_store(folder)
             self.claims.mkdir(mode=0o700, exist_ok=True)
+            self.workers = Workers(folder / "workers")
         except OSError as error:
             raise _not_writable(folder, error) from error
-        self.index = ClaimIndex(folder / "claims.sqlite", counts=self._counts)
-        self.read_only_index = _ReadOnlyIndex(folder / "claims.sqlite", counts=self._counts)
-        self.log = EvidenceLog(folder / "log.jsonl")
-        if has_room(folder) or not self.index.path.exists():
-            self.index.check()
-            with contextlib.suppress(RealDamageError):  # `check` reports it
-                self.log.recover()
+        self.secret = Secret.read(secret or folder / "secret", make=secret is None)
+        self.database = Database(database or folder / "claims.sqlite")
+        counts: Any = {"counts": self._counts, "exchange": exchange}
+        self.index = ClaimIndex(self.database, **counts)
+        self.read_only_index = ClaimIndex(self.database, adds=False, **counts)
+        self._active: set[str] = set()
+        self._lock = threading.Lock()
+        if has_room(folder) or not (folder / "claims.sqlite").exists():
+            len(self.index)
 
     def check(self) -> None:
-        """Raises Refusal 503 on a full disk, a read-only folder or a damaged log."""
+        """Raises Refusal 503 on a full disk, a read-only folder or a database that fails."""
         self._check_room()
         fault = "" if os.access(self.claims, os.W_OK) else "its folder is not writable"
         try:
-            _ = self.log.head
+            with self.database.reading() as session:
+                session.scalar(select(Event.index).limit(1))
         except RealDamageError:
-            fault = "its log does not end with a whole entry"
+            fault = "its database cannot be read"
         if fault:
             message = f"The claim store cannot be used: {fault}."
             raise Refusal(503, "store_fails", message, retry_after=60)
@@ -96,115 +147,129 @@ class ClaimStore:
         Raises Refusal 409 when the id is kept or under way, 503 when the disk is nearly full.
         """
         self._check_room()
-        self._check_unused(claim_id)
-        with self.reserved(claim_id) as release:
+        with self._lock:
             self._check_unused(claim_id)
+            self._active.add(claim_id)
+        try:
+            self.forget(claim_id)  # what a killed service left of it
+            with self.database.transaction() as session:
+                # Another process may have begun since.
+                if session.get(Case, claim_id) is not None:
+                    raise _under_way(claim_id)
+                now = tables.now()
+                about = {"worker": self.workers.own, "created": now, "updated": now}
+                session.add(Case(claim_id=claim_id, state=JUDGING, **about))
             try:
-                self.forget(claim_id)  # what a killed service left of it
                 yield
             except BaseException:
-                # When this fails too, the lock file stays, and `purge` tries again.
-                with contextlib.suppress(RealDamageError):
+                with contextlib.suppress(RealDamageError):  # `purge` tries again
                     self.forget(claim_id)
-                    release()
                 raise
-            release()
+        finally:
+            with self._lock:
+                self._active.discard(claim_id)
 
-    def keep(self, claim: Claim, photos: Photos, listings: Photos) -> None:
-        """Write the evidence, whole or not at all. Raises RealDamageError."""
-        write_evidence(claim, photos, listings, self._path(claim.claim_id), log=self.log)
+    def keep(
+        self,
+        claim: Claim,
+        photos: Photos,
+        listings: Photos,
+        about: Mapping[str, Any],
+        on_kept: OnKept = lambda session, case: None,
+    ) -> None:
+        """Write the evidence, then the row with its event, whole or not at all.
+
+        about: columns of `Case`. on_kept: runs in the same transaction. Raises RealDamageError.
+        """
+        folder = self._path(claim.claim_id)
+        keep_originals = self.keep_originals
+        write_evidence(
+            claim, photos, listings, folder, keep_originals=keep_originals, keep_pictures=True
+        )
+        (entry,) = EvidenceLog(folder / LOG_NAME).verify().entries
+        with self.database.transaction() as session:
+            case = session.get_one(Case, claim.claim_id)
+            for name, value in {**about, "state": "open", "worker": ""}.items():
+                setattr(case, name, value)
+            self.database.record(session, {"event": EVENT, **entry["payload"]})
+            on_kept(session, case)
 
     def read(self, claim_id: str, document: str) -> bytes:
-        """A file of the claim's folder: evidence.json or evidence.html. Raises Refusal 404."""
+        """A file of the claim's folder, such as evidence.json. Raises Refusal 404."""
+        folder = self._path(claim_id)
+        path = folder / document
+        if not self.is_kept(claim_id) or not path.resolve().is_relative_to(folder.resolve()):
+            raise not_stored(claim_id)
         try:
-            return (self._path(claim_id) / document).read_bytes()
+            return path.read_bytes()
         except OSError:
-            raise _not_stored(claim_id) from None
+            raise not_stored(claim_id) from None
 
-    def delete(
-        self, claim_id: str, reviews: Callable[[str], int], *, by: str = "", reason: str = "request"
-    ) -> None:
-        """Remove evidence, hashes and reviews of a claim; the log says how many, and who asked.
+    def delete(self, claim_id: str, *, by: str = "", reason: str = "request") -> None:
+        """Remove all that is stored of a claim; the log says how much, and who asked.
 
-        reviews: removes reviews, returns how many. by: name of the key. Raises Refusal 404 when
-        there is nothing to remove, 409 while the claim is being judged.
+        by: name of the key. Raises Refusal 404 when there is nothing to remove, 409 while the
+        claim is being judged.
         """
-        found: dict[str, int] = {}
-        with contextlib.ExitStack() as stack:
-            release = None
-            if re.fullmatch(CLAIM_ID, claim_id):  # any other id only a reviewer can have named
-                release = stack.enter_context(self.reserved(claim_id, even_when_full=True))
-                found["evidence"] = self.is_kept(claim_id)
-                found["photos"] = self.forget(claim_id)
-            found["reviews"] = reviews(claim_id)
-            about = {"claim_id": claim_id, "by": by, "reason": reason}
+        found: dict[str, int] = {"evidence": self.is_kept(claim_id)}
+        if re.fullmatch(CLAIM_ID, claim_id):  # any other id only a reviewer can have named
+            if self._is_under_way(claim_id):
+                raise _under_way(claim_id)
+            self._remove_folder(claim_id)  # first: on a full disk this makes room
+        with self.database.transaction() as session:
+            found |= self._remove_rows(session, claim_id)
             if any(found.values()):
-                self.record({"event": _DELETED, **about, **found})
-            if release is not None:
-                release()
+                about = {"claim_id": claim_id, "by": by, "reason": reason}
+                self.database.record(session, {"event": "claim_deleted", **about, **found})
         if not any(found.values()):
-            raise _not_stored(claim_id)
+            raise not_stored(claim_id)
 
     def close(self) -> None:
-        """Close the index."""
-        self.index.close()
-        self.read_only_index.close()
+        """Close the database and say that this process no longer works."""
+        self.workers.close()
+        self.database.close()
 
     def is_kept(self, claim_id: str) -> bool:
-        """Whether there is evidence of it."""
-        return (self.claims / claim_id / JSON_NAME).is_file()
+        """Whether it was judged and stored."""
+        query = select(Case.claim_id).where(Case.claim_id == claim_id, Case.state != JUDGING)
+        with self.database.reading() as session:
+            has_row = session.scalar(query) is not None
+        return has_row and (self.claims / claim_id / JSON_NAME).is_file()
 
-    @contextlib.contextmanager
-    def reserved(
-        self, claim_id: str, *, patience: float = _PATIENCE_S, even_when_full: bool = False
-    ) -> Iterator[Callable[[], None]]:
-        """Nobody else works on this id until the block ends.
+    def forget(self, claim_id: str) -> None:
+        """Remove what there is of a claim that was never kept. Not logged."""
+        self._remove_folder(claim_id)
+        with self.database.transaction() as session:
+            self._remove_rows(session, claim_id, keep_reviews=True)
 
-        Yields a function that removes the lock file; without that call `purge` later finishes or
-        undoes what was begun. even_when_full: go on without a lock where its file finds no room.
-        Raises Refusal 409 when somebody else works on it, 404 when no claim can have this id.
-        """
-        self._path(claim_id)
-        path, end = self._lock_of(claim_id), time.monotonic() + patience
-
-        def release() -> None:
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-        with contextlib.ExitStack() as stack:
-            try:
-                while not _take(path, stack):
-                    if time.monotonic() >= end:
-                        message = f"Claim {claim_id!r} is being judged. Wait for its answer."
-                        raise Refusal(409, "claim_under_way", message)
-                    time.sleep(_POLL_S)
-            except OSError as error:
-                if not (even_when_full and error.errno == errno.ENOSPC):
-                    raise _not_writable(path, error) from error
-            yield release
-
-    def forget(self, claim_id: str) -> int:
-        """Remove a claim's files, then its photos from the index; returns how many. Not logged."""
+    def _remove_folder(self, claim_id: str) -> None:
         folder = self._path(claim_id)
         try:
-            if self.is_kept(claim_id) or is_left_behind(folder):
-                (folder / JSON_NAME).unlink(missing_ok=True)  # from now on the claim is not kept
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.rmtree(folder)
+            if is_left_behind(folder):
+                (folder / JSON_NAME).unlink(missing_ok=True)  # from now on it is no evidence
+                shutil.rmtree(folder)
+        except FileNotFoundError:
+            pass
         except OSError as error:
             raise _not_writable(folder, error) from error
-        return self.index.delete(claim_id)
 
-    def record(self, event: Mapping[str, Any]) -> None:
-        """Add an entry to the log over all claims."""
-        self.log.recover()
-        self.log.append(event)
+    def _remove_rows(
+        self, session: Session, claim_id: str, *, keep_reviews: bool = False
+    ) -> dict[str, int]:
+        """How many photos, reviews and statements were removed with the claim."""
+        counted: dict[str, Any] = {"photos": tables.Photo, "reviews": tables.Review}
+        counted["statements"] = tables.Statement
+        others: tuple[Any, ...] = (Case, tables.Decision, tables.Link, tables.Delivery)
+        found = {}
+        for name, table in [*counted.items(), *((one.__tablename__, one) for one in others)]:
+            if not (keep_reviews and table is tables.Review):
+                gone: Any = session.execute(delete(table).where(table.claim_id == claim_id))
+                found[name] = int(gone.rowcount)
+        return {name: found.get(name, 0) for name in counted}
 
     def _counts(self, claim_id: str, earlier: bool) -> bool:
         """Whether a claim's photos count. Waits for a claim in progress that is `earlier`: of two
         concurrent claims with one photo, the second must see the first, unless the first fails."""
-        if not re.fullmatch(CLAIM_ID, claim_id):
-            return False
         end = time.monotonic() + _WAIT_S
         while earlier and self._is_under_way(claim_id):
             if time.monotonic() > end:
@@ -213,17 +278,18 @@ class ClaimStore:
         return self.is_kept(claim_id)
 
     def _is_under_way(self, claim_id: str) -> bool:
-        try:
-            with self._lock_of(claim_id).open("r+b") as file, locked(file, wait=False):
-                return False
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
+        query = select(Case.worker).where(Case.claim_id == claim_id, Case.state == JUDGING)
+        with self.database.reading() as session:
+            worker = session.scalar(query)
+        if worker == self.workers.own:
+            return claim_id in self._active
+        return worker is not None and self.workers.lives(worker)
 
     def _check_unused(self, claim_id: str) -> None:
         folder = self._path(claim_id)
-        if folder.exists() and not is_left_behind(folder):
+        if claim_id in self._active or self._is_under_way(claim_id):
+            raise _under_way(claim_id)
+        if self.is_kept(claim_id) or (folder.exists() and not is_left_behind(folder)):
             message = f"Claim {claim_id!r} is already stored. Send another id, or DELETE it first."
             raise Refusal(409, "claim_exists", message)
 
@@ -235,11 +301,8 @@ class ClaimStore:
 
     def _path(self, claim_id: str) -> Path:
         if not re.fullmatch(CLAIM_ID, claim_id):
-            raise _not_stored(claim_id)
+            raise not_stored(claim_id)
         return self.claims / claim_id
-
-    def _lock_of(self, claim_id: str) -> Path:
-        return self.claims / f".{claim_id}.lock"
 
 
 def has_room(folder: Path) -> bool:
@@ -248,37 +311,33 @@ def has_room(folder: Path) -> bool:
 
 
 def is_left_behind(folder: Path) -> bool:
-    """Whether a folder holds only what a process leaves that dies over a claim."""
+    """Whether a folder holds only evidence, so that nobody else's files are removed with it."""
     try:
-        return {path.name for path in folder.iterdir()} <= {HTML_NAME, LOG_NAME}
+        return {path.name for path in folder.iterdir()} <= _INSIDE
     except OSError:
         return False
+
+
+def not_stored(claim_id: str) -> Refusal:
+    """The refusal for a claim that is not there."""
+    message = f"No claim {claim_id[:64]!r} is stored; only those sent with keep=true are."
+    return Refusal(404, "not_found", message)
+
+
+def _under_way(claim_id: str) -> Refusal:
+    message = f"Claim {claim_id!r} is being judged. Wait for its answer."
+    return Refusal(409, "claim_under_way", message)
 
 
 def _check_is_store(folder: Path) -> None:
     """Refuse other folders: what they hold would be removed when it is old."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     strange = sorted(name for name in names - {"lost+found"} if not name.startswith(_PARTS))
-    if not strange and not {"claims.sqlite", "reviews.sqlite"} <= names and "claims" in names:
+    if not strange and "claims.sqlite" not in names and "claims" in names:
         strange = [f"claims/{path.name}" for path in (folder / "claims").iterdir()]
     if strange:
         message = f"{folder}: not a claim store, it holds {strange[0]!r}. Use an empty folder"
         raise UsageError(message, code="not_a_store")
-
-
-def _take(path: Path, stack: contextlib.ExitStack) -> bool:
-    """Whether this process now has the lock, until the stack is closed."""
-    try:
-        with contextlib.ExitStack() as attempt:
-            file = attempt.enter_context(path.open("ab"))
-            attempt.enter_context(locked(file, wait=False))
-            # The previous holder may have removed the file.
-            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return False
-            stack.enter_context(attempt.pop_all())
-            return True
-    except (BlockingIOError, FileNotFoundError):
-        return False
 
 
 def _not_writable(path: Path, error: OSError) -> RealDamageError:
@@ -287,122 +346,96 @@ def _not_writable(path: Path, error: OSError) -> RealDamageError:
     return RealDamageError(message, code="store_not_writable")
 
 
-def _not_stored(claim_id: str) -> Refusal:
-    message = f"No claim {claim_id[:64]!r} is stored; only those sent with keep=true are."
-    return Refusal(404, "not_found", message)
-
-
 # What is removed without a request: expired claims, and what killed processes left
 
 
 @dataclass(frozen=True)
 class Purged:
-    """claims: removed ids. problems: what failed. waiting: expired, left for the next purge."""
+    """claims: removed ids. problems: what failed. clock_in_doubt: nothing expired was removed."""
 
     claims: tuple[str, ...]
     problems: tuple[str, ...]
-    waiting: int = 0
     clock_in_doubt: bool = False
 
 
 def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
-    """Remove expired claims, the oldest first, and finish what killed processes left.
+    """Remove claims that did not change for the retention, and what killed processes left.
 
-    A claim that cannot be removed stops no other. clock_confirmed: by the operator; then all
-    expired claims are removed at once.
+    A claim that cannot be removed stops no other. clock_confirmed: by the operator.
     """
     gone: list[str] = []
     problems: list[str] = []
-    kept, left = _scan(store.claims)
-    for claim_id, folders in left.items():
+    now = tables.now()
+    with store.database.reading() as session:
+        query = select(Case.claim_id, Case.state, Case.updated).order_by(Case.updated)
+        rows = [(one, state, updated) for one, state, updated in session.execute(query)]
+    for claim_id in _left_by_killed(store, rows):
         with _noted(problems):
-            _finish(store, claim_id, folders)
-    entries, faults = _read_log(store)
-    problems += faults
-    doubt = _is_clock_in_doubt(entries, kept)
-    if doubt and clock_confirmed:
-        doubt = False
-        with _noted(problems):
-            store.record({"event": _CONFIRMED})
-    oldest = time.time() - _DAY * store.retention_days
-    due = [claim_id for since, claim_id in sorted(kept) if since < oldest]
+            if not store._is_under_way(claim_id):
+                store.forget(claim_id)
+    kept = [(one, then) for one, state, then in rows if state != JUDGING]
+    for claim_id, _ in kept:
+        if not (store.claims / claim_id / JSON_NAME).exists():  # a deletion that was begun
+            with _noted(problems):
+                store.delete(claim_id, reason="interrupted")
+    oldest = now - _DAY * store.retention_days
+    due = [one for one, then in kept if then < oldest and store.is_kept(one)]
+    doubt = not _trusts_clock(store.database, now, clock_confirmed)
     if doubt:
         problems.append(
-            f"Nothing was logged for more than {CLOCK_GAP_DAYS} days, so the clock may be wrong: "
-            f"nothing is removed ({len(due)} of {len(kept)} claims have expired). Check the clock, "
-            "then start once with --clock-confirmed"
+            f"The retention last ran more than {CLOCK_GAP_DAYS} days ago, so the clock may be "
+            f"wrong: nothing is removed ({len(due)} claims have expired). Check the clock, then "
+            "start once with --clock-confirmed"
         )
-    at_most = len(due) if clock_confirmed else max(1, int(LARGEST_SHARE * len(kept)))
     for claim_id in [] if doubt else due:
-        if len(gone) < at_most:
-            with _noted(problems):
-                store.delete(claim_id, lambda _: 0, reason="retention")
-                gone.append(claim_id)
-    with _noted(problems):
-        if not doubt and len(gone) == len(due):
-            store.index.purge(store.retention_days)
-        if entries and not gone and time.time() - time_of(entries[-1]) > _DAY:
-            store.record({"event": _CHECKED})  # so that the log of an idle service has no gap
-    return Purged(tuple(gone), tuple(problems), 0 if doubt else len(due) - len(gone), doubt)
+        with _noted(problems):
+            store.delete(claim_id, reason="retention")
+            gone.append(claim_id)
+    with _noted(problems), store.database.transaction() as session:
+        session.execute(delete(tables.Job).where(tables.Job.created < now - _JOBS_S))
+        session.execute(delete(tables.ForeignHash).where(tables.ForeignHash.expires < now))
+    return Purged(tuple(gone), tuple(problems), doubt)
 
 
-def _scan(claims: Path) -> tuple[list[tuple[float, str]], dict[str, list[Path]]]:
-    """(since when, id) of kept claims; other ids that were worked on, with leftover folders."""
-    kept: list[tuple[float, str]] = []
-    left: dict[str, list[Path]] = {}
-    for path in sorted(claims.iterdir()):
-        with contextlib.suppress(OSError):  # removed meanwhile, or no folder
-            if work := _WORK_FILE.fullmatch(path.name):
-                left.setdefault(work[1], []).extend([path] if path.is_dir() else [])
-            elif re.fullmatch(CLAIM_ID, path.name):
-                if is_left_behind(path):
-                    left.setdefault(path.name, [])
-                else:
-                    kept.append(((path / JSON_NAME).stat().st_mtime, path.name))
-    return kept, left
+def _trusts_clock(database: Database, now: float, confirmed: bool) -> bool:
+    """Whether the retention ran in the last days by this clock; if so, or confirmed, notes now."""
+    name = "retention_checked"
+    with database.transaction() as session:
+        last = session.get(tables.Setting, name)
+        trusted = last is None or confirmed or now - last.value < CLOCK_GAP_DAYS * _DAY
+        if trusted:
+            session.merge(tables.Setting(name=name, value=now))
+            if confirmed:
+                database.record(session, {"event": "clock_confirmed"})
+    return trusted
 
 
-def _finish(store: ClaimStore, claim_id: str, folders: Iterable[Path]) -> None:
-    """Complete or undo what a killed process began. Raises Refusal 409 when it is still at work."""
-    with store.reserved(claim_id, patience=0, even_when_full=True) as release:
-        for path in folders:
-            shutil.rmtree(path)
-        entries, _ = _read_log(store)
-        about = [one["event"] for one in entries if one["payload"].get("claim_id") == claim_id]
-        is_logged = about[-1:] == [EVENT]
-        if not store.is_kept(claim_id):
-            store.forget(claim_id)
-            if is_logged:
-                store.record({"event": _DELETED, "claim_id": claim_id, "reason": "interrupted"})
-        elif not is_logged:
-            for entry in EvidenceLog(store.claims / claim_id / LOG_NAME).verify().entries[-1:]:
-                store.record({"event": entry["event"], **entry["payload"]})
-        release()
+def _left_by_killed(store: ClaimStore, rows: Sequence[tuple[str, str, float]]) -> Iterator[str]:
+    """Ids that a process worked on and never kept; removes the folders it was writing."""
+    known = {claim_id: state for claim_id, state, _ in rows}
+    yield from (claim_id for claim_id, state in known.items() if state == JUDGING)
+    for path in sorted(store.claims.iterdir()):
+        work = _WORK_FOLDER.fullmatch(path.name)
+        if work and not store._is_under_way(work[1]):
+            shutil.rmtree(path, ignore_errors=True)
+        is_claim = re.fullmatch(CLAIM_ID, path.name) and path.name not in known
+        if is_claim and is_left_behind(path) and not store.is_kept(path.name):
+            yield path.name
 
 
-def _is_clock_in_doubt(
-    entries: Sequence[dict[str, Any]], kept: Sequence[tuple[float, str]]
-) -> bool:
-    """Whether the log has too long a gap since the oldest claim or the last confirmation."""
-    confirmed = max(
-        (at for at, entry in enumerate(entries) if entry["event"] == _CONFIRMED), default=0
-    )
-    times = [time_of(entry) for entry in entries[confirmed:]]
-    since = min(since for since, _ in kept) - 60 if kept else max(times, default=0)
-    steady: list[float] = []
-    for one in [*(when for when in times if when >= since), time.time()]:
-        while steady and steady[-1] > one:  # the clock had been ahead, and was set right
-            steady.pop()
-        steady.append(one)
-    return any(after - before > CLOCK_GAP_DAYS * _DAY for before, after in pairwise(steady))
-
-
-def _read_log(store: ClaimStore) -> tuple[Sequence[dict[str, Any]], Sequence[str]]:
-    """The entries of the log over all claims, and what is wrong with it."""
-    if not store.log.path.exists():
-        return (), ()
-    report = store.log.verify()
-    return report.entries, report.problems
+def interrupt_jobs(store: ClaimStore) -> None:
+    """Mark the jobs of processes that no longer run as failed, so that nobody waits for them."""
+    running = select(tables.Job.worker).where(tables.Job.status == "running").distinct()
+    with store.database.reading() as session:
+        workers = list(session.scalars(running))
+    dead = [one for one in workers if not store.workers.lives(one)]
+    if dead:
+        message = "The service stopped. Send the claim again."
+        error = json.dumps({"code": "interrupted", "message": message})
+        with store.database.transaction() as session:
+            of_dead = tables.Job.worker.in_(dead), tables.Job.status == "running"
+            values = {"status": "failed", "error": error, "finished": tables.now()}
+            session.execute(update(tables.Job).where(*of_dead).values(**values))
 
 
 @contextlib.contextmanager

@@ -47,6 +47,14 @@ export function request(method, path, { body = null, onProgress = null, signal =
   });
 }
 
+/** A file of the service as a Blob; rejects with a ServiceError. */
+export async function requestFile(path) {
+  const key = sessionStorage.getItem(KEY);
+  const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+  if (!answer.ok) throw new ServiceError(`HTTP ${answer.status}`, { status: answer.status });
+  return answer.blob();
+}
+
 function refusal(call, data, words) {
   const error = data?.error ?? {};
   const fallback = (words.refused ?? "HTTP {status}").replace("{status}", call.status);

@@ -1,20 +1,128 @@
 // The page itself: sends a claim, shows the answer photo by photo, and listens to the keyboard.
 
-import { request, setKey } from "./api.js";
+import { request, requestFile, setKey } from "./api.js";
+import { ACTION_KEYS, caseCard, choose as chooseAction, recordCard } from "./case.js";
 import { forgetClaim, readClaim } from "./claim.js";
 import { countDecisions, decide, decisionForm, recallDecisions } from "./decision.js";
 import { element } from "./dom.js";
 import { badge, claimSummary, photoFacts } from "./facts.js";
 import { createIntake } from "./intake.js";
 import { applyLanguage, say, switchLanguage } from "./language.js";
-import { changeOpacity, showPhoto, toggleBoxes, toggleHeat } from "./viewer.js";
+import { createQueue, showQueue, stepQueue } from "./queue.js";
+import { changeOpacity, showPhoto, toggleBoxes, toggleHeat, zoomBy } from "./viewer.js";
 
 const at = (id) => document.getElementById(id);
 const intake = createIntake(at("intake"), updateJudge);
-const page = { claim: null, index: 0, sending: null, model: null, counts: null, waiting: 0 };
+const page = { claim: null, found: null, index: 0, sending: null, model: null, counts: null, waiting: 0, hasStore: false };
 
 const words = () => ({ unreachable: say("unreachable"), cancelled: say("cancelled"), refused: say("refused") });
 const ask = (method, path, options = {}) => request(method, path, { words: words(), ...options });
+
+const CASE_FIELDS = [
+  ["order_id", "order-id"],
+  ["product", "product"],
+  ["amount", "amount"],
+  ["currency", "currency"],
+  ["buyer", "buyer"],
+  ["merchant", "merchant"],
+];
+
+// Which view: the queue, a claim of it, or a new check. The address says it, so a reload comes back.
+
+async function route() {
+  const [, view, id] = location.hash.match(/^#(\w+)(?:\/(.+))?$/) ?? [null, page.hasStore ? "queue" : "new"];
+  at("problem").hidden = true;
+  try {
+    if (view === "claim" && id) await openClaim(decodeURIComponent(id));
+    else if (view === "queue" && page.hasStore) await openQueue();
+    else newClaim();
+  } catch (error) {
+    showView("queue");
+    at("queue-total").textContent = error.message;
+  }
+}
+
+function showView(name) {
+  for (const view of ["queue", "intake", "results"]) at(view).hidden = view !== name;
+  at("to-queue").setAttribute("aria-current", String(name === "queue"));
+  at("to-new").setAttribute("aria-current", String(name === "intake"));
+}
+
+async function openQueue() {
+  forget();
+  await showQueue((path) => withKey(() => ask("GET", path)));
+  showView("queue");
+  announce(at("queue-total").textContent);
+}
+
+async function openClaim(id) {
+  if (page.found?.case.claim_id === id && page.claim) return showResults();
+  const path = `v1/claims/${encodeURIComponent(id)}`;
+  const { data } = await withKey(() => ask("GET", path));
+  const found = await loadCase(id);
+  const pictures = (kind, list) => Promise.all(list.map((photo, index) => (photo.error ? null : pictureFile(id, kind, index, photo.name))));
+  const [photos, listings] = await Promise.all([pictures("photo", data.photos), pictures("listing", data.listings)]);
+  forget();
+  page.claim = readClaim(data, photos, listings, true);
+  page.found = found;
+  page.index = 0;
+  showResults();
+  await recallDecisions(page.claim, words()).catch(() => {});
+  showStrip();
+  showDeciding();
+}
+
+async function loadCase(id) {
+  return (await withKey(() => ask("GET", `v1/claims/${encodeURIComponent(id)}/case`))).data;
+}
+
+async function pictureFile(id, kind, index, name) {
+  const path = `pictures/${kind}-${String(index + 1).padStart(2, "0")}.jpg`;
+  try {
+    const blob = await requestFile(`v1/claims/${encodeURIComponent(id)}/files/${path}`);
+    return new File([blob], name, { type: "image/jpeg" });
+  } catch {
+    return null; // the verdict is readable without the picture
+  }
+}
+
+function forget() {
+  if (page.claim) forgetClaim(page.claim);
+  page.claim = page.found = null;
+}
+
+function showCase() {
+  const { found } = page;
+  at("case").hidden = at("record").hidden = found === null;
+  if (found === null) return;
+  const id = encodeURIComponent(found.case.claim_id);
+  const act = async (path, body) => {
+    try {
+      page.found = (await withKey(() => ask("POST", `v1/claims/${id}/${path}`, { body }))).data;
+      showCase();
+      announce(say(`state_${page.found.case.state}`));
+    } catch (error) {
+      if (error.code === "changed_meanwhile") {
+        page.found = await loadCase(found.case.claim_id);
+        showCase();
+      }
+      const problem = at("case-problem");
+      problem.textContent = error.message;
+      problem.hidden = false;
+    }
+  };
+  const link = async (side) => {
+    const { data } = await withKey(() => ask("POST", `v1/claims/${id}/links`, { body: { side } }));
+    page.found = await loadCase(found.case.claim_id);
+    return new URL(data.path, document.baseURI.replace(/#.*/, "")).href;
+  };
+  const redraw = () => at("case").replaceChildren(...caseCard(page.found, { act, link, redraw }).filter(Boolean));
+  redraw();
+  const file = (path) => requestFile(`v1/claims/${id}/files/${path}`);
+  const picture = async (path) => URL.createObjectURL(await file(path));
+  const statement = async (folder) => JSON.parse(await (await file(`statements/${folder}/statement.json`)).text());
+  at("record").replaceChildren(...recordCard(found, { picture, statement }));
+}
 
 // Sending a claim
 
@@ -24,6 +132,10 @@ async function judge() {
   for (const file of photos) body.append("photos", file, file.name);
   for (const file of listings) body.append("listings", file, file.name);
   if (at("claim-text").value.trim()) body.append("text", at("claim-text").value.trim());
+  if (page.hasStore && at("keep").checked) {
+    body.append("keep", "true");
+    for (const [name, id] of CASE_FIELDS) if (at(id).value.trim()) body.append(name, at(id).value.trim());
+  }
   page.sending = new AbortController();
   showSending(0);
   try {
@@ -32,6 +144,11 @@ async function judge() {
     );
     page.claim = readClaim(data, photos, listings);
     page.index = 0;
+    page.found = null;
+    if (data.evidence_url) {
+      history.pushState(null, "", `#claim/${encodeURIComponent(data.claim_id)}`);
+      page.found = await loadCase(data.claim_id).catch(() => null);
+    }
     showResults();
     announceResults();
     await recallDecisions(page.claim, words()).catch(() => {}); // the verdict is valid without them
@@ -111,10 +228,13 @@ function updateJudge() {
 
 function showResults() {
   const { claim } = page;
-  at("intake").hidden = claim !== null;
-  at("results").hidden = claim === null;
   if (claim === null) return;
-  at("claim").replaceChildren(...claimSummary(claim, newClaim).filter(Boolean));
+  showView("results");
+  showCase();
+  at("claim").replaceChildren(...claimSummary(claim, () => {
+    newClaim();
+    at("photos").focus();
+  }).filter(Boolean));
   showStrip();
   showCurrent();
 }
@@ -165,18 +285,18 @@ function go(index) {
 }
 
 function newClaim() {
-  forgetClaim(page.claim);
-  page.claim = null;
-  intake.clear();
+  if (location.hash.startsWith("#claim")) history.pushState(null, "", "#new");
+  if (page.claim) intake.clear();
+  forget();
   at("claim-text").value = "";
-  showResults();
-  at("photos").focus();
+  showView("intake");
+  at("keeping").hidden = !page.hasStore;
 }
 
 function announceResults() {
   const { photos, recommendation } = page.claim;
   announce(say("results_ready", { count: photos.length, recommendation: say(`recommend_${recommendation ?? "none"}`) }));
-  at("claim").scrollIntoView({ block: "start" });
+  scrollTo(0, 0);
 }
 
 function announce(text) {
@@ -238,14 +358,15 @@ async function showModel() {
 
 function showLanguage() {
   applyLanguage();
-  const rows = [["j / →", "key_j"], ["k / ←", "key_k"], ["h", "key_h"], ["b", "key_b"], ["[ ]", "key_brackets"], ["1 2 3", "key_decide"], ["?", "key_help"]];
+  const rows = [["j / →", "key_j"], ["k / ←", "key_k"], ["h", "key_h"], ["b", "key_b"], ["[ ]", "key_brackets"], ["+ − 0", "key_zoom"], ["1 2 3", "key_decide"], ["r p t a f", "key_case"], ["/ q n", "key_views"], ["?", "key_help"]];
   at("shortcuts").replaceChildren(
     ...rows.flatMap(([keys, meaning]) => [element("dt", {}, element("kbd", {}, keys)), element("dd", {}, say(meaning))]),
   );
   showKept();
   at("problem").hidden = true;
   intake.draw();
-  showResults();
+  if (!at("queue").hidden) openQueue().catch(() => {});
+  else if (!at("results").hidden) showResults();
   showModel();
 }
 
@@ -258,6 +379,9 @@ const SHORTCUTS = {
   b: toggleBoxes,
   "[": () => changeOpacity(-10),
   "]": () => changeOpacity(10),
+  "+": () => zoomBy(1.25),
+  "-": () => zoomBy(0.8),
+  0: () => zoomBy(0),
   1: () => takeDecision("real"),
   2: () => takeDecision("synthetic"),
   3: () => takeDecision("unsure"),
@@ -268,7 +392,14 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat && "123".includes(event.key)) return; // a key held down is one decision
   if (event.target.closest("textarea, select, input:not([type=checkbox])")) return;
   if (event.key === "?") at("help-dialog").showModal();
-  else if (page.claim && event.key in SHORTCUTS) SHORTCUTS[event.key]();
+  else if (page.hasStore && "/q".includes(event.key)) {
+    location.hash = "queue";
+    if (event.key === "/") at("q").focus();
+  } else if (event.key === "n") location.hash = "new";
+  else if (!at("queue").hidden && "jk".includes(event.key)) stepQueue(event.key === "j" ? 1 : -1);
+  else if (!at("results").hidden && page.claim && event.key in SHORTCUTS) SHORTCUTS[event.key]();
+  else if (!at("results").hidden && page.found && event.key in ACTION_KEYS && document.querySelector("[data-action]"))
+    chooseAction(ACTION_KEYS[event.key], showCase);
   else return;
   event.preventDefault();
 });
@@ -285,5 +416,15 @@ at("language").addEventListener("click", () => {
 at("help").addEventListener("click", () => at("help-dialog").showModal());
 at("export").addEventListener("click", exportManifest);
 
+addEventListener("hashchange", route);
+createQueue(() => openQueue().catch((error) => (at("queue-total").textContent = error.message)));
+
 showLanguage();
+await withKey(() => ask("GET", "v1/claims?limit=1")).then(
+  () => (page.hasStore = true),
+  () => {}, // a service without a store has no queue
+);
+at("to-queue").hidden = !page.hasStore;
+await route();
+showModel(); // a key may have been asked for
 showCounts();

@@ -2,14 +2,15 @@
 
 /**
  * The claim as the page needs it. files, listings: what was sent; the results have the same order.
+ * isSmall: they are the small pictures of the evidence, which do not lie on the photo pixel by pixel.
  * `thresholds` is { real, synthetic } on the score, or null when the model has none.
  */
-export function readClaim(answer, files, listings) {
+export function readClaim(answer, files, listings, isSmall = false) {
   const policy = answer.model?.thresholds ?? null;
   const shown = new Map();
   (answer.listings ?? []).forEach(({ name }, index) => {
     const file = listings[index];
-    if (file) shown.set(name, { name: ownName(name, file), url: URL.createObjectURL(file) });
+    if (file) shown.set(name, { name: ownName(name, file), url: URL.createObjectURL(file), isSmall });
   });
   return {
     id: answer.claim_id ?? "",

@@ -2,7 +2,6 @@
 
 import { element, percent } from "./dom.js";
 import { currentLanguage, knows, say, sayPhrases } from "./language.js";
-import { REASON_TITLES } from "./reasons.js";
 
 const REASONS_AT_ONCE = 4;
 const LANGUAGE_NAMES = { en: "English", zh: "中文" };
@@ -31,12 +30,9 @@ function unreadable({ name, error, error_phrases: phrases }) {
   return said === null ? element("span", { lang: "en" }, error) : element("span", {}, `${name}：${said}`);
 }
 
-/** The reasons as a list. A sentence without a translation is shown in English after a translated title. */
+/** The reasons as a list. A sentence without a translation is shown in English. */
 export function reasonList(reasons) {
-  const line = ({ code, sentence, phrases }) => {
-    const title = sayPhrases(phrases) === null && REASON_TITLES[currentLanguage()]?.[code];
-    return element("li", { title: code }, title && element("strong", {}, `${title} `), spoken(sentence, phrases));
-  };
+  const line = ({ code, sentence, phrases }) => element("li", { title: code }, spoken(sentence, phrases));
   return element("ul", { class: "reasons" }, reasons.map(line));
 }
 

@@ -1,12 +1,16 @@
 // The page's language: chosen once, remembered in this browser, applied to all that is marked in the page.
 
 import { recall, remember } from "./memory.js";
-import { SENTENCES } from "./sentences.js";
 import { STRINGS } from "./strings.js";
 
 const DOCUMENT_LANGUAGE = { en: "en", zh: "zh-CN" };
 
 let language = initial();
+
+// The service's own sentences. Without them they are shown in English, as the service says them.
+const PHRASES = await fetch(new URL("phrases/zh.json", import.meta.url))
+  .then((answer) => (answer.ok ? answer.json() : {}))
+  .catch(() => ({}));
 
 function initial() {
   const remembered = recall("language");
@@ -22,7 +26,7 @@ export function say(key, values = {}) {
 
 /** The service's phrases in the page's language; null when one has no translation, and always in English. */
 export function sayPhrases(phrases) {
-  const templates = SENTENCES[language] ?? {};
+  const templates = language === "zh" ? PHRASES : {};
   const texts = (phrases ?? []).map(({ template, values }) => {
     const text = Object.hasOwn(templates, template) ? templates[template] : null;
     const names = [...(text ?? "").matchAll(/\{(\w+)\}/g)].map(([, name]) => name);

@@ -4,8 +4,10 @@ import { element, percent, shape } from "./dom.js";
 import { say } from "./language.js";
 import { drawMap, PALETTES } from "./maps.js";
 
-// What a reviewer chose last holds for the next photo too. Until then: what was painted on the listing photo, or heat.
-const settings = { overlay: "", opacity: 65, boxes: true };
+// What a reviewer chose last holds for the next photo too. First the photo alone: an overlay leads the eye.
+const settings = { overlay: "none", opacity: 65, boxes: false };
+const view = { zoom: 1, x: 0, y: 0 };
+const MOST_ZOOM = 8;
 
 let shown = null;
 
@@ -22,12 +24,79 @@ export function showPhoto(place, photo, position, onStep) {
   frame.append(picture, unseen, layer);
   shown = { photo, frame, layer, choices: choicesFor(photo) };
   sizeFrame(frame, photo, picture);
+  Object.assign(view, { zoom: 1, x: 0, y: 0 });
+  const listing = photo.comparisons.find(({ url }) => url);
+  const other = listing && element("div", { class: "pane" }, element("img", { class: "beside", src: listing.url, alt: listing.name }));
+  const pair = element("div", { class: listing ? "pair two" : "pair" }, element("div", { class: "pane" }, frame), other);
+  shown.pair = pair;
+  movePair(pair);
   place.replaceChildren(
     element("div", { class: "title" }, element("h2", {}, photo.name), paging(position, onStep)),
-    element("figure", {}, frame, element("figcaption", { class: "quiet small legend" })),
+    element(
+      "figure",
+      {},
+      pair,
+      element("figcaption", { class: "quiet small legend" }),
+      listing && element("figcaption", { class: "quiet small" }, say("beside", { name: listing.name })),
+    ),
     controls(),
   );
   draw();
+}
+
+/** Both photos at one zoom: larger or smaller by `factor`; 0 shows all again. */
+export function zoomBy(factor) {
+  if (!shown) return;
+  view.zoom = factor === 0 ? 1 : Math.min(MOST_ZOOM, Math.max(1, view.zoom * factor));
+  if (view.zoom === 1) Object.assign(view, { x: 0, y: 0 });
+  moveBoth(0, 0);
+}
+
+// x and y are shares of the pane: the same place in both photos.
+function moveBoth(x, y) {
+  const most = (view.zoom - 1) / 2;
+  view.x = Math.min(most, Math.max(-most, view.x + x));
+  view.y = Math.min(most, Math.max(-most, view.y + y));
+  for (const pane of shown.pair.querySelectorAll(".pane")) {
+    pane.firstChild.style.transform = `translate(${100 * view.x}%, ${100 * view.y}%) scale(${view.zoom})`;
+  }
+  const words = document.getElementById("zoom");
+  if (words) words.textContent = `${Math.round(100 * view.zoom)}%`;
+}
+
+function movePair(pair) {
+  let from = null;
+  pair.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && view.zoom === 1 && event.deltaY > 0) return; // the page scrolls on
+    event.preventDefault();
+    zoomBy(event.deltaY < 0 ? 1.25 : 0.8);
+  }, { passive: false });
+  pair.addEventListener("pointerdown", (event) => {
+    if (view.zoom > 1) {
+      from = [event.clientX, event.clientY];
+      pair.setPointerCapture(event.pointerId);
+    }
+  });
+  pair.addEventListener("pointermove", (event) => {
+    if (!from) return;
+    const { clientWidth, clientHeight } = pair.firstChild;
+    moveBoth((event.clientX - from[0]) / clientWidth, (event.clientY - from[1]) / clientHeight);
+    from = [event.clientX, event.clientY];
+  });
+  for (const end of ["pointerup", "pointercancel"]) pair.addEventListener(end, () => (from = null));
+}
+
+function zoomButtons() {
+  const button = (sign, key, factor) =>
+    element("button", { type: "button", class: "plain", "aria-label": say(key), title: say(key), onclick: () => zoomBy(factor) }, sign);
+  return element(
+    "span",
+    { class: "zoom" },
+    button("−", "zoom_out", 0.8),
+    element("output", { id: "zoom" }, "100%"),
+    button("+", "zoom_in", 1.25),
+    button("⤢", "zoom_all", 0),
+  );
 }
 
 function paging(position, onStep) {
@@ -37,9 +106,10 @@ function paging(position, onStep) {
   return element("span", { class: "paging" }, onStep ? [step("‹", "previous", -1), words, step("›", "next", 1)] : words);
 }
 
-/** Switches the heat map on or off. */
+/** Switches the overlay on or off: what was painted on the listing photo, else the heat map. */
 export function toggleHeat() {
-  choose(shown?.layer.dataset.shows === "heat" ? "none" : "heat");
+  if (!shown) return;
+  choose(shown.layer.dataset.shows === "none" ? firstOverlay(shown.photo) : "none");
 }
 
 /** Switches the boxes on or off. */
@@ -61,7 +131,7 @@ function choicesFor(photo) {
     if (comparison.change_map) {
       choices.push({ value: `change${index}`, label: say("overlay_change", { name: comparison.name }), comparison });
     }
-    if (comparison.homography && comparison.url) {
+    if (comparison.homography && comparison.url && !comparison.isSmall) {
       choices.push({ value: `listing${index}`, label: say("overlay_listing", { name: comparison.name }), comparison });
     }
   });
@@ -94,6 +164,7 @@ function controls() {
     element("label", { class: "field" }, element("span", {}, say("overlay")), overlay),
     element("label", { class: "field" }, element("span", {}, say("opacity")), opacity, element("output", { for: "opacity" })),
     element("label", { class: "tick" }, boxes, element("span", {}, say("boxes"))),
+    zoomButtons(),
   );
 }
 
@@ -110,8 +181,7 @@ function choose(value) {
 function draw() {
   if (!shown) return;
   const { photo, frame, layer, choices } = shown;
-  const wanted = settings.overlay || firstOverlay(photo);
-  const choice = choices.find(({ value }) => value === wanted) ?? choices[0];
+  const choice = choices.find(({ value }) => value === settings.overlay) ?? choices[0];
   document.getElementById("overlay").value = choice.value;
   const slider = document.getElementById("opacity");
   slider.value = String(settings.opacity);
@@ -120,7 +190,7 @@ function draw() {
   document.getElementById("boxes").checked = settings.boxes;
   layer.style.opacity = String(settings.opacity / 100);
   const family = choice.value.replace(/\d+$/, "");
-  frame.parentElement.querySelector(".legend").textContent = family === "none" ? "" : say(`legend_${family}`);
+  frame.closest("figure").querySelector(".legend").textContent = family === "none" ? "" : say(`legend_${family}`);
   if (layer.dataset.shows !== choice.value) {
     layer.dataset.shows = choice.value;
     layer.replaceChildren(...overlayFor(photo, choice, family, frame));

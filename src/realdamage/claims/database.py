@@ -1,0 +1,349 @@
+"""The tables behind claims: hashes of photos, cases with all that happened to them, and the log.
+
+SQLAlchemy over SQLite in WAL mode; another database is another URL. Every change and its entry in
+the chained log are one transaction, so that neither is ever there without the other.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, Index, StaticPool, UniqueConstraint, create_engine, event, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from realdamage.claims.log import GENESIS, LogReport, canonical, follow_chain, make_entry
+from realdamage.errors import RealDamageError, UsageError
+
+_APPLICATION = 0x7264_6D67  # "rdmg", in the file's header: other programs' databases are left alone
+_VERSION = 2
+_WAIT_S = 30.0  # for another process that is writing
+
+
+class Base(DeclarativeBase):
+    """Base of the tables. Times are seconds since 1970 in UTC."""
+
+
+class Photo(Base):
+    """The hashes of a photo that was seen in a claim: no photo, file name or text."""
+
+    __tablename__ = "photos"
+    __table_args__ = (
+        UniqueConstraint("claim_id", "sha256"),
+        Index("photos_coarse", "id", "coarse"),
+        {"sqlite_autoincrement": True},  # an id is never used twice
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    claim_id: Mapped[str]
+    number: Mapped[int]
+    seen: Mapped[str] = mapped_column(index=True)
+    sha256: Mapped[bytes] = mapped_column(index=True)
+    coarse: Mapped[int]
+    fine: Mapped[bytes]
+    thumbnail: Mapped[bytes]
+
+
+class ForeignHash(Base):
+    """A keyed hash that another shop shares. kind: buyer, file or look. serial: of its export."""
+
+    __tablename__ = "foreign_hashes"
+    shop: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    hash: Mapped[str] = mapped_column(primary_key=True, index=True)
+    serial: Mapped[int]
+    expires: Mapped[float]
+
+
+class Case(Base):
+    """A kept claim. amount: in hundredths. buyer, device: keyed hashes, never the reference.
+
+    state: "judging" until its evidence is there, then open, waiting_buyer, waiting_merchant,
+    decided, appealed, closed. worker: the process that judges it. version: grows with each change.
+    """
+
+    __tablename__ = "cases"
+    claim_id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(index=True)
+    worker: Mapped[str] = mapped_column(default="")
+    version: Mapped[int] = mapped_column(default=1)
+    created: Mapped[float]
+    updated: Mapped[float]
+    deadline: Mapped[float] = mapped_column(default=0.0, index=True)
+    deadline_reported: Mapped[bool] = mapped_column(default=False)
+    order_id: Mapped[str] = mapped_column(default="", index=True)
+    product: Mapped[str] = mapped_column(default="")
+    merchant: Mapped[str] = mapped_column(default="", index=True)
+    amount: Mapped[int] = mapped_column(default=0)
+    currency: Mapped[str] = mapped_column(default="")
+    buyer: Mapped[str] = mapped_column(default="", index=True)
+    buyer_shared: Mapped[str] = mapped_column(default="")
+    device: Mapped[str] = mapped_column(default="", index=True)
+    recommendation: Mapped[str] = mapped_column(default="")
+    probability: Mapped[float | None] = mapped_column(default=None)
+    expected_loss: Mapped[float] = mapped_column(default=0.0, index=True)
+    same_photos: Mapped[str] = mapped_column(default="")
+
+
+class Decision(Base):
+    """What a person decided about a case. confirmed_by: the second person, where one is needed.
+
+    final_at: when it can no longer be undone; None while a second person is missing.
+    """
+
+    __tablename__ = "decisions"
+    claim_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    action: Mapped[str]
+    reason: Mapped[str]
+    amount: Mapped[int] = mapped_column(default=0)
+    by: Mapped[str]
+    at: Mapped[float]
+    confirmed_by: Mapped[str] = mapped_column(default="")
+    final_at: Mapped[float | None] = mapped_column(default=None, index=True)
+    is_final: Mapped[bool] = mapped_column(default=False, index=True)
+    undone: Mapped[bool] = mapped_column(default=False)
+    state_before: Mapped[str]
+
+
+class Link(Base):
+    """A one-time link for a statement. token: SHA-256 of the random part. nonce: shown there."""
+
+    __tablename__ = "links"
+    token: Mapped[str] = mapped_column(primary_key=True)
+    claim_id: Mapped[str] = mapped_column(index=True)
+    side: Mapped[str]
+    nonce: Mapped[str]
+    created: Mapped[float]
+    expires: Mapped[float]
+    used: Mapped[float] = mapped_column(default=0.0)
+    revoked: Mapped[bool] = mapped_column(default=False)
+
+
+class Statement(Base):
+    """What the buyer or the merchant answered; its files are in `folder` of the evidence."""
+
+    __tablename__ = "statements"
+    claim_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    side: Mapped[str]
+    received: Mapped[float]
+    text: Mapped[str]
+    folder: Mapped[str]
+
+
+class Review(Base):
+    """What a person decided about a photo, to train on."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index("reviews_by_photo", "photo_sha256", "id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    photo_sha256: Mapped[str]
+    decision: Mapped[str]
+    damage: Mapped[str]
+    file_name: Mapped[str]
+    claim_id: Mapped[str] = mapped_column(index=True)
+    note: Mapped[str]
+    reviewer: Mapped[str]
+    key_name: Mapped[str]
+    outcome: Mapped[str | None]
+    score: Mapped[float | None]
+    model_version: Mapped[str]
+    decided_at: Mapped[str] = mapped_column(index=True)
+
+
+class Job(Base):
+    """A claim that is judged after its request was answered. status: running, done, failed."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    claim_id: Mapped[str]
+    worker: Mapped[str]
+    status: Mapped[str]
+    error: Mapped[str] = mapped_column(default="")
+    created: Mapped[float]
+    finished: Mapped[float] = mapped_column(default=0.0)
+
+
+class Delivery(Base):
+    """An event for one webhook target. status: waiting, delivered or dead."""
+
+    __tablename__ = "deliveries"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    event: Mapped[str]
+    body: Mapped[str]
+    claim_id: Mapped[str] = mapped_column(index=True)
+    created: Mapped[float]
+    status: Mapped[str] = mapped_column(default="waiting", index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[float] = mapped_column(default=0.0)
+    error: Mapped[str] = mapped_column(default="")
+
+
+class Setting(Base):
+    """A single value, such as when the retention last trusted the clock."""
+
+    __tablename__ = "settings"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+
+
+class Event(Base):
+    """An entry of the log over all claims, as `claims.log` chains it."""
+
+    __tablename__ = "events"
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    claim_id: Mapped[str] = mapped_column(index=True)
+    time: Mapped[str]
+    event: Mapped[str]
+    payload: Mapped[str]
+    payload_sha256: Mapped[str]
+    previous: Mapped[str]
+    hash: Mapped[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as in a log file."""
+        names = ("index", "time", "event", "payload_sha256", "previous", "hash")
+        found = {name: getattr(self, name) for name in names}
+        return found | {"payload": json.loads(self.payload)}
+
+
+class Database:
+    """The tables in one SQLite file, made on first use, in memory (None), or at a URL.
+
+    For several threads and processes. `transaction` and `reading` raise RealDamageError with the
+    code database_unusable, naming the place.
+    """
+
+    def __init__(self, where: str | Path | None) -> None:
+        self.path = Path(where) if isinstance(where, Path) else None
+        self.name = str(where or "the database in memory")
+        url = f"sqlite:///{where}" if self.path else str(where or "sqlite://")
+        self._lock = threading.RLock()
+        self._is_alone = where is None
+        self._is_prepared = False
+        self._engine = self._connect_to(url)
+        self._writes = sessionmaker(self._engine, expire_on_commit=False)
+        reads = self._engine.execution_options(reads=True)
+        self._reads = sessionmaker(reads, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that may write: one at a time. It commits at the end, or nothing happened."""
+        with self._session(self._writes) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the tables and does not wait for writers."""
+        with self._session(self._reads) as session, session.begin():
+            yield session
+
+    def record(self, session: Session, entry: Mapping[str, Any]) -> None:
+        """Append an event to the chained log, in the transaction that makes the change."""
+        last = session.scalars(select(Event).order_by(Event.index.desc()).limit(1)).first()
+        made = make_entry(entry, *((last.index, last.hash) if last else (-1, GENESIS)))
+        payload = canonical(made["payload"])
+        claim_id = str(entry.get("claim_id", ""))
+        session.add(Event(**made | {"payload": payload, "claim_id": claim_id}))
+        session.flush()
+
+    def verify(self, head: str | None = None) -> LogReport:
+        """Follow the chained log from its first entry, as `EvidenceLog.verify`."""
+        return follow_chain(self.log_lines(), self.name, head)
+
+    def log_lines(self) -> list[bytes]:
+        """The entries of the log as lines of JSON, without their ends."""
+        with self.reading() as session:
+            entries = session.scalars(select(Event).order_by(Event.index))
+            return [canonical(entry.to_dict()).encode() for entry in entries]
+
+    def close(self) -> None:
+        """Close all connections; none may be in use."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _session(self, make: sessionmaker[Session]) -> Iterator[Session]:
+        # A database in memory has one connection, which threads take in turn.
+        with self._lock if self._is_alone else nullcontext():
+            try:
+                self._prepare()
+                with make() as session:
+                    yield session
+            except SQLAlchemyError as error:
+                why = getattr(error, "orig", None) or error
+                raise RealDamageError(
+                    f"{self.name}: cannot use the database of claims: {why}. Check that it is "
+                    "one, and its folder's free space and permissions.",
+                    code="database_unusable",
+                ) from error
+
+    def _connect_to(self, url: str) -> Engine:
+        if not url.startswith("sqlite"):
+            return create_engine(url)
+        options: dict[str, Any] = {"pool_size": 20, "max_overflow": 60}
+        if self._is_alone:
+            options = {"poolclass": StaticPool}
+        connect = {"timeout": _WAIT_S, "check_same_thread": False}
+        engine = create_engine(url, connect_args=connect, **options)
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: Any, record: Any) -> None:
+            connection.isolation_level = None  # transactions begin below
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # an answer outlives a power cut
+            connection.execute("PRAGMA secure_delete = ON")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Any) -> None:
+            reads = connection.get_execution_options().get("reads")
+            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+        return engine
+
+    def _prepare(self) -> None:
+        """Make the tables; refuse a file that is another program's."""
+        with self._lock:
+            if self._is_prepared:
+                return
+            if self.path and not self.path.parent.is_dir():
+                folder = self.path.parent
+                raise UsageError(f"{self.path}: cannot make the database: no folder {folder}")
+            with self._engine.begin() as connection:
+                if self._engine.dialect.name == "sqlite":
+                    self._check_file(connection)
+                Base.metadata.create_all(connection)
+            self._is_prepared = True
+
+    def _check_file(self, connection: Any) -> None:
+        def value(sql: str) -> int:
+            return int(connection.exec_driver_sql(sql).scalar())
+
+        found = (value("PRAGMA application_id"), value("PRAGMA user_version"))
+        if value("SELECT count(*) FROM sqlite_master") == 0:
+            connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION}")
+            connection.exec_driver_sql(f"PRAGMA user_version = {_VERSION}")
+        elif found != (_APPLICATION, _VERSION):
+            raise RealDamageError(
+                f"{self.name}: not a database of claims of this version (application "
+                f"{found[0]:#x}, version {found[1]}); name a new file",
+                code="not_an_index",
+            )
+
+
+def export_log(database: Database, path: Path) -> None:
+    """Write the log over all claims as a file that `EvidenceLog` and `realdamage verify` read."""
+    with path.open("xb") as file:
+        file.writelines(line + b"\n" for line in database.log_lines())
+
+
+def now() -> float:
+    """Seconds since 1970; tests replace it."""
+    return dt.datetime.now(dt.UTC).timestamp()

@@ -1,0 +1,234 @@
+"""Tells other systems what happened: signed requests to the targets that the operator listed.
+
+An event is stored with the change that it reports, then sent from a thread of its own for each
+target: one that hangs delays nobody else. A target may get an event twice; its id stays the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import json
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from realdamage.claims.database import Database, Delivery, now
+from realdamage.errors import UsageError
+from realdamage.service.metrics import Metrics, log_event
+
+EventName = Literal["claim.judged", "claim.decided", "statement.received", "deadline.near"]
+EVENTS: tuple[str, ...] = get_args(EventName)
+SIGNATURE = "X-Realdamage-Signature"
+_TIMEOUT_S = 10.0
+_ATTEMPTS = 8  # the last about two hours after the first
+_FIRST_WAIT_S = 60.0
+_POLL_S = 1.0
+_KEPT_S = 7 * 86400
+"""How long a delivered event stays visible. Dead ones stay until their claim is deleted."""
+_SHORTEST_SECRET = 24
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where events go. secret: signs them. events: the names that it gets."""
+
+    url: str
+    secret: str
+    events: tuple[str, ...]
+
+
+def read_targets(path: Path) -> list[Target]:
+    """The lines URL SECRET [EVENT,EVENT…] of a file; nothing else is ever called.
+
+    Raises UsageError naming the line. Plain http is for targets on this machine only.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read the webhooks: {error}", code="webhooks") from error
+    targets = []
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        url, secret, names = (*words, "", "")[:3]
+        events = tuple(names.split(",")) if names else EVENTS
+        parts = urlsplit(url)
+        is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        fault = ""
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username:
+            fault = "is no http(s) address"
+        elif parts.scheme == "http" and not is_local:
+            fault = "needs https"
+        elif len(secret) < _SHORTEST_SECRET:
+            fault = f"needs a secret of at least {_SHORTEST_SECRET} characters"
+        elif unknown := set(events) - set(EVENTS):
+            fault = f"names {min(unknown)!r}; there are {', '.join(EVENTS)}"
+        if fault or len(words) > 3:
+            # The message leaves the line out: it holds a secret.
+            message = f"{path}:{number}: {fault or 'has too many words'}. Expected {_FORM}"
+            raise UsageError(message, code="webhooks")
+        targets.append(Target(url, secret, events))
+    return targets
+
+
+_FORM = "URL SECRET [EVENT,EVENT]"
+
+
+def sign(secret: str, body: bytes, at: int) -> str:
+    """The value of the header: t=TIME,v1=HMAC-SHA256 of "TIME.BODY" as hex digits."""
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"
+
+
+def check_signature(secret: str, body: bytes, header: str, *, at: float, within: float) -> bool:
+    """For receivers: whether the header fits the body and is at most `within` seconds old."""
+    when = header.partition(",")[0].removeprefix("t=")
+    if not when.isdigit() or abs(at - int(when)) > within:
+        return False
+    return hmac.compare_digest(sign(secret, body, int(when)), header)
+
+
+class Webhooks:
+    """The queue of events in the database, and the threads that send them."""
+
+    def __init__(self, targets: list[Target], database: Database, metrics: Metrics) -> None:
+        self.targets, self._database, self._metrics = targets, database, metrics
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Start a thread for each target. They end with the process."""
+        for target in self.targets:
+            name = f"realdamage-webhook-{urlsplit(target.url).hostname}"
+            threading.Thread(target=self._run, args=(target,), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Send nothing more; what waits is sent by the next start."""
+        self._stop.set()
+
+    def add(self, session: Session, event: EventName, claim_id: str, **about: Any) -> None:
+        """Store an event for all targets that want it, in the transaction of its change."""
+        for target in self.targets:
+            if event in target.events:
+                values = {"event": event, "claim_id": claim_id, "time": int(now()), **about}
+                delivery = {"url": target.url, "event": event, "claim_id": claim_id}
+                session.add(Delivery(body=json.dumps(values), created=now(), **delivery))
+
+    def deliver(self, target: Target) -> int:
+        """Send what is due to one target; returns how many requests were made."""
+        made = 0
+        while not self._stop.is_set() and (taken := self._take(target)) is not None:
+            number, body, attempts = taken
+            error = _send(target, number, body.encode())
+            self._note(number, attempts, error)
+            made += 1
+        return made
+
+    def listing(self, status: str, limit: int) -> dict[str, Any]:
+        """The newest deliveries of a status, and how many there are of each."""
+        query = select(Delivery).where(Delivery.status == status).order_by(Delivery.id.desc())
+        names = ("id", "url", "event", "claim_id", "created", "status", "attempts", "error")
+        with self._database.reading() as session:
+            grouped = select(Delivery.status, func.count()).group_by(Delivery.status)
+            counts = {row[0]: row[1] for row in session.execute(grouped)}
+            found = [
+                {name: getattr(one, name) for name in names}
+                for one in session.scalars(query.limit(limit))
+            ]
+        return {"deliveries": found, "counts": counts, "targets": [one.url for one in self.targets]}
+
+    def retry(self, number: int) -> bool:
+        """Let a dead delivery be sent again; whether there is such a one."""
+        with self._database.transaction() as session:
+            found = session.get(Delivery, number)
+            if found is None or found.status != "dead":
+                return False
+            found.status, found.attempts, found.next_at = "waiting", 0, 0.0
+        return True
+
+    def purge(self) -> None:
+        """Forget what was delivered long ago."""
+        old = Delivery.status == "delivered", Delivery.created < now() - _KEPT_S
+        with self._database.transaction() as session:
+            session.execute(delete(Delivery).where(*old))
+
+    def _run(self, target: Target) -> None:
+        while not self._stop.wait(_POLL_S):
+            try:
+                self.deliver(target)
+            except Exception as error:  # the thread must go on, or the target hears no more
+                log_event("webhook failed", logging.ERROR, reason=str(error))
+                self._stop.wait(_FIRST_WAIT_S)
+
+    def _take(self, target: Target) -> tuple[int, str, int] | None:
+        """The next due delivery; for a while no other process takes it."""
+        due = (
+            Delivery.url == target.url,
+            Delivery.status == "waiting",
+            Delivery.next_at <= now(),
+        )
+        query = select(Delivery).where(*due).order_by(Delivery.id).limit(1)
+        with self._database.reading() as session:
+            if session.scalars(query).first() is None:
+                return None
+        with self._database.transaction() as session:
+            found = session.scalars(query.with_for_update()).first()
+            if found is None:
+                return None
+            found.attempts += 1
+            found.next_at = now() + 3 * _TIMEOUT_S
+            return found.id, found.body, found.attempts
+
+    def _note(self, number: int, attempts: int, error: str) -> None:
+        with self._database.transaction() as session:
+            found = session.get(Delivery, number)
+            if found is None:  # its claim was deleted meanwhile
+                return
+            found.error = error
+            if not error:
+                found.status = "delivered"
+            elif attempts >= _ATTEMPTS:
+                found.status = "dead"
+                log_event("webhook dead", logging.ERROR, url=found.url, reason=error, id=number)
+            else:
+                wait = _FIRST_WAIT_S * 2 ** (attempts - 1)
+                found.next_at = now() + wait * random.uniform(0.8, 1.2)
+            self._metrics.webhooks.labels(found.status).inc()
+
+
+def _send(target: Target, number: int, body: bytes) -> str:
+    """Why a delivery failed, or "". Redirects are failures: they lead to addresses not listed."""
+    parts = urlsplit(target.url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    headers: Mapping[str, str] = {
+        "Content-Type": "application/json",
+        "X-Realdamage-Delivery": str(number),
+        SIGNATURE: sign(target.secret, body, math.floor(time.time())),
+    }
+    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    # The connection's timeout is for each read: a target that drips bytes is cut off here.
+    cut = threading.Timer(2 * _TIMEOUT_S, lambda: connection.sock and connection.sock.close())
+    cut.daemon = True
+    cut.start()
+    try:
+        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        connection.request("POST", path, body, dict(headers))
+        status = connection.getresponse().status
+        return "" if 200 <= status < 300 else f"HTTP {status}"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"{type(error).__name__}: {error}"[:200]
+    finally:
+        cut.cancel()
+        connection.close()

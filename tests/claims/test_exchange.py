@@ -1,0 +1,164 @@
+"""What shops share: keyed hashes, signed, replaced by newer ones, and findings for review only."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realdamage.claims import ClaimIndex, ClaimPolicy, judge_claim
+from realdamage.claims.database import Case, Database, Decision
+from realdamage.claims.exchange import (
+    ExchangeKey,
+    export_hashes,
+    find_hashes,
+    forget_shop,
+    import_hashes,
+    make_keys,
+)
+from realdamage.commands import cli
+from realdamage.core.detector import Detector
+from realdamage.errors import RealDamageError, UsageError
+
+Photo = Callable[..., bytes]
+KEY = ExchangeKey(b"c" * 32)
+
+
+@pytest.fixture
+def exported(tmp_path: Path, claim_photo: Photo, detector: Detector) -> Callable[..., Path]:
+    """`exported(undone=False, days=30)`: the file of a shop that refused one claim of two."""
+
+    def export(*, undone: bool = False, days: int = 30) -> Path:
+        path = tmp_path / f"north-{time.monotonic_ns()}"
+        path.mkdir()
+        database = Database(path / "claims.sqlite")
+        for number, claim_id in enumerate(("refused", "paid")):
+            index = ClaimIndex(database)
+            photos = [("a.jpg", claim_photo(number + 1))]
+            judge_claim(photos, detector=detector, claim_id=claim_id, index=index)
+            shared = KEY.buyer(f"buyer {number}")
+            about = {"claim_id": claim_id, "created": 1.0, "updated": 1.0}
+            action = "refund" if number else "refuse"
+            decision = {"number": 1, "reason": "a secret remark", "by": "ana", "at": time.time()}
+            decision |= {"is_final": True, "state_before": "open", "undone": undone}
+            with database.transaction() as session:
+                session.add(Case(state="decided", buyer_shared=shared, **about))
+                session.add(Decision(claim_id=claim_id, action=action, **decision))
+        signer = tmp_path / "north.key"
+        if not signer.exists():
+            make_keys(tmp_path, "north")
+        (path / "north.json").write_bytes(
+            export_hashes(database, KEY, signer, shop="north", days=days)
+        )
+        database.close()
+        return path / "north.json"
+
+    return export
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Any:
+    database = Database(tmp_path / "own.sqlite")
+    yield database
+    database.close()
+
+
+def test_a_match_is_a_finding_for_a_person(
+    exported: Callable[..., Path],
+    own: Database,
+    tmp_path: Path,
+    claim_photo: Photo,
+    detector: Detector,
+) -> None:
+    path = exported()
+    text = path.read_text()
+    assert "secret remark" not in text
+    assert "buyer" not in text.replace('"buyer"', "")
+    assert import_hashes(own, KEY, path, tmp_path / "north.pub") == 3
+    index = ClaimIndex(own, adds=False, exchange=KEY)
+
+    def judged(seed: int) -> Any:
+        photos = [("mine.jpg", claim_photo(seed))]
+        return judge_claim(photos, detector=detector, index=index, policy=ClaimPolicy.default())
+
+    found = judged(1)
+    codes = [reason.code for reason in found.reasons]
+    assert codes.count("seen_at_other_shop") == 2, "the file, and its look"
+    assert found.recommendation == "review"
+    assert "seen_at_other_shop" not in [reason.code for reason in judged(2).reasons]
+    assert find_hashes(own, [KEY.buyer("buyer 0")]) == [("north", "buyer")]
+    assert find_hashes(own, [ExchangeKey(b"d" * 32).buyer("buyer 0")]) == []
+    assert forget_shop(own, "north") == 3
+    assert "seen_at_other_shop" not in [reason.code for reason in judged(1).reasons]
+
+
+def test_a_newer_export_takes_hashes_back_and_an_older_one_does_not_return_them(
+    exported: Callable[..., Path], own: Database, tmp_path: Path
+) -> None:
+    public = tmp_path / "north.pub"
+    old, new = exported(), exported(undone=True)
+    assert import_hashes(own, KEY, old, public) == 3
+    assert import_hashes(own, KEY, new, public) == 0
+    assert find_hashes(own, [KEY.buyer("buyer 0")]) == []
+
+
+def test_a_file_that_was_changed_or_is_not_theirs_is_refused_and_nothing_changes(
+    exported: Callable[..., Path], own: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public, path = tmp_path / "north.pub", exported()
+    other = make_keys(tmp_path, "south")[1]
+    import_hashes(own, KEY, path, public)
+
+    def refused(content: bytes | None = None, key: ExchangeKey = KEY, by: Path = public) -> str:
+        tried = tmp_path / "tried.json"
+        tried.write_bytes(path.read_bytes() if content is None else content)
+        with pytest.raises(RealDamageError) as caught:
+            import_hashes(own, key, tried, by)
+        return caught.value.code
+
+    values = json.loads(path.read_bytes())
+    changed = json.dumps(values | {"hashes": [["buyer", "0" * 64]]}).encode()
+    assert refused(changed) == "exchange_signature"
+    assert refused(by=other) == "exchange_signature"
+    assert refused(key=ExchangeKey(b"d" * 32)) == "exchange_other_key"
+    for broken in (b"", b"[]", b"{", b"[" * 100_000, json.dumps({"signature": "zz"}).encode()):
+        assert refused(broken) == "exchange_damaged"
+    monkeypatch.setattr(time, "time", lambda: values["expires"] + 1)
+    assert refused() == "exchange_expired"
+    monkeypatch.undo()
+    assert find_hashes(own, [KEY.buyer("buyer 0")]) == [("north", "buyer")]
+    assert len(own.verify().entries) == 1
+
+
+def test_keys_are_not_replaced_and_short_ones_refused(tmp_path: Path) -> None:
+    secret, _ = make_keys(tmp_path, "north")
+    assert secret.stat().st_mode & 0o077 == 0
+    with pytest.raises(UsageError):
+        make_keys(tmp_path, "north")
+    with pytest.raises(UsageError) as caught:
+        ExchangeKey(b"short")
+    assert caught.value.code == "short_key"
+
+
+def test_the_command(
+    exported: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = exported().parent
+    (tmp_path / "consortium.txt").write_text("c" * 32 + "\n")
+    known = ["exchange", "--store", str(folder), "--key", "consortium.txt", "--file", "out.json"]
+    assert cli.main(["exchange", "keys", "--shop", "south"]) == 0
+    assert cli.main([*known, "export", "--shop", "south", "--signer", "south.key"]) == 0
+    assert cli.main([*known, "import", "--public", "south.pub"]) == 0
+    assert "3 hashes imported" in capsys.readouterr().out
+    assert cli.main([*known, "import", "--public", "north.pub"]) == 3
+    assert cli.main(["exchange", "forget", "--store", str(folder), "--shop", "south"]) == 0
+    assert cli.main(["exchange", "export", "--store", str(folder)]) == 2
+    assert cli.main(["exchange", "keys", "--shop", "../x"]) == 2

@@ -1,0 +1,278 @@
+"""A package for the authorities: sums, thresholds, verified evidence, PDF and time stamp."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from realdamage.claims import EvidenceLog, judge_claim, write_evidence
+from realdamage.claims.package import (
+    Authority,
+    CaseRow,
+    make_package,
+    read_rows,
+    read_thresholds,
+    rows_of_buyer,
+    totals,
+)
+from realdamage.commands.cli import main
+from realdamage.core.detector import Detector
+from realdamage.errors import ConfigError, RealDamageError, UsageError
+
+pytest.importorskip("rfc3161_client")
+try:
+    import weasyprint  # noqa: F401
+except (ImportError, OSError):
+    pytest.skip("needs WeasyPrint and Pango", allow_module_level=True)
+
+_TSA = """[ca]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+[tsa]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = critical, timeStamping
+[tsa_config]
+serial = {folder}/serial
+signer_digest = sha256
+default_policy = 1.2.3.4.1
+digests = sha256, sha384, sha512
+ordering = yes
+ess_cert_id_chain = no
+ess_cert_id_alg = sha256
+"""
+
+
+class LocalAuthority:
+    """A time-stamp authority of `openssl ts`, without a server. ca: its certificate's issuer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.ca = folder, folder / "ca.pem"
+        (folder / "tsa.cnf").write_text(_TSA.format(folder=folder))
+        (folder / "serial").write_text("01\n")
+        key = ("-newkey", "rsa:2048", "-nodes", "-keyout")
+        self.run("req", "-x509", *key, "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA")
+        self.run("req", "-new", *key, "tsa.key", "-out", "tsa.csr", "-subj", "/CN=Test TSA")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "tsa.pem")
+        extensions = ("-extfile", "tsa.cnf", "-extensions", "tsa")
+        self.run("x509", "-req", "-in", "tsa.csr", *signed, *extensions)
+
+    def run(self, *words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True)
+
+    def answer(self, query: bytes) -> bytes:
+        (self.folder / "query").write_bytes(query)
+        signer = ("-signer", "tsa.pem", "-inkey", "tsa.key")
+        asked = ("-queryfile", "query", "-out", "answer")
+        self.run("ts", "-reply", "-config", "tsa.cnf", "-section", "tsa_config", *signer, *asked)
+        return (self.folder / "answer").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    return LocalAuthority(tmp_path_factory.mktemp("tsa"))
+
+
+@pytest.fixture(scope="module")
+def evidence(
+    claim_photo: Callable[..., bytes],
+    detector: Detector,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder with the evidence of C-1 and C-2, and log.jsonl over both; tests must not change
+    it."""
+    root = tmp_path_factory.mktemp("claims")
+    for number in (1, 2):
+        photos = [("a.jpg", claim_photo(number, red=number == 2))]
+        claim = judge_claim(photos, detector=detector, claim_id=f"C-{number}")
+        write_evidence(claim, photos, [], root / f"C-{number}", log=EvidenceLog(root / "log.jsonl"))
+    return root
+
+
+@pytest.fixture
+def rows(evidence: Path) -> list[CaseRow]:
+    return [
+        CaseRow(
+            "C-1", Decimal("1999.50"), "CNY", evidence / "C-1", "O-1", "杯子", decision="refund"
+        ),
+        CaseRow("C-2", Decimal("1500"), "CNY", evidence / "C-2", "O-2", "=1+1", paid=Decimal(900)),
+    ]
+
+
+def opened(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as package:
+        return {name: package.read(name) for name in package.namelist()}
+
+
+def test_a_package_holds_everything_and_its_stamp_verifies(
+    rows: list[CaseRow],
+    evidence: Path,
+    authority: LocalAuthority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Authority, "_ask", lambda _, query: authority.answer(query))
+    out, log = tmp_path / "case.zip", evidence / "log.jsonl"
+    stamp = Authority("https://tsa.example", authority.ca)
+    made = make_package(rows, out, buyer="B-7", limits=read_thresholds(), log=log, stamp=stamp)
+    assert (made.problems, made.bytes) == ((), out.stat().st_size)
+    assert made.stamped.startswith("20")
+    files = opened(out)
+    assert files["head.txt"].decode() == EvidenceLog(log).head
+    assert files["summary.pdf"].startswith(b"%PDF-")
+    assert len(files["summary.pdf"]) > 10_000  # with the fonts of both languages
+    page = files["summary.html"].decode()
+    assert "B-7" in page
+    assert "杯子" in page
+    assert all(one["passed"] for one in json.loads(files["verification.json"]))
+    table = list(csv.DictReader(io.StringIO(files["claims.csv"].decode("utf-8-sig"))))
+    assert [row["amount"] for row in table] == ["1999.50", "1500"]
+    assert table[1]["product"] == "'=1+1"  # no spreadsheet runs it
+    inside = {name for name in files if name.startswith("evidence/001-C-1/")}
+    assert "evidence/001-C-1/evidence.json" in inside
+    assert len(files["SHA256SUMS"].splitlines()) == len(files) - 1
+    for name in ("head.txt", "head.tsr", "tsa-ca.pem"):
+        (tmp_path / name).write_bytes(files[name])
+    checked = ("ts", "-verify", "-data", "head.txt", "-in", "head.tsr", "-CAfile", "tsa-ca.pem")
+    subprocess.run(["openssl", *checked], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_evidence_that_does_not_verify_is_named(
+    rows: list[CaseRow], evidence: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(evidence / "C-2", tmp_path / "C-2")
+    (tmp_path / "C-2" / "evidence.html").write_text("other")
+    changed = dataclasses.replace(rows[1], evidence=tmp_path / "C-2")
+    gone = dataclasses.replace(rows[0], claim_id="C-3", evidence=tmp_path / "none")
+    out = tmp_path / "case.zip"
+    made = make_package([rows[0], changed, gone], out, buyer="B", limits=[])
+    assert [line.split(":")[0] for line in made.problems] == ["C-2", "C-3"]
+    passed = [one["passed"] for one in json.loads(opened(out)["verification.json"])]
+    assert passed == [True, False, False]
+    assert made.stamped == ""
+
+
+def test_sums_against_the_thresholds(rows: list[CaseRow]) -> None:
+    dollars = dataclasses.replace(rows[0], currency="USD", amount=Decimal("950"))
+    yuan, usd = sorted(totals([*rows, dollars], read_thresholds()), key=lambda one: one["currency"])
+    assert (yuan["claimed"], yuan["paid"]) == (Decimal("3499.50"), Decimal(900))
+    reached = {one["limit"].id: (one["claimed"], one["paid"]) for one in yuan["limits"]}
+    assert reached["cn-fraud-large"] == (True, False)
+    assert reached["cn-fraud-huge"] == (False, False)
+    assert [one["claimed"] for one in usd["limits"]] == [False]
+    exact = dataclasses.replace(rows[0], amount=Decimal(3000))
+    (one,) = totals([exact], read_thresholds())
+    assert {each["limit"].id for each in one["limits"] if each["claimed"]} == {
+        "cn-public-security",
+        "cn-fraud-large",
+    }
+
+
+def test_a_stamp_by_another_authority_is_refused(
+    rows: list[CaseRow],
+    authority: LocalAuthority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    stamp = Authority("https://tsa.example", LocalAuthority(other).ca)
+    for answer in (authority.answer, lambda _: b"<html>not found</html>"):
+        monkeypatch.setattr(Authority, "_ask", lambda _, query, answer=answer: answer(query))
+        with pytest.raises(RealDamageError) as caught:
+            make_package(rows, tmp_path / "case.zip", buyer="B", limits=[], stamp=stamp)
+        assert caught.value.code == "timestamp"
+    assert not list(tmp_path.glob("*.zip"))
+    with pytest.raises(UsageError):
+        Authority("file:///etc/passwd", authority.ca).stamp(b"head")
+
+
+def test_no_claims_no_package(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_package([], tmp_path / "case.zip", buyer="B", limits=[])
+    assert caught.value.code == "no_claims"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_claims_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "claims.csv"
+    path.write_text("claim_id,amount,currency,evidence,order\nC-1,12.50,cny,C-1,O-1\n")
+    assert read_rows(path) == [
+        CaseRow("C-1", Decimal("12.50"), "CNY", tmp_path / "C-1", order="O-1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("claim_id,amount\nC-1,3\n", "columns"),
+        ("claim_id,amount,currency,evidence\nC-1,3,CNY,\n", "columns"),
+        ("claim_id,amount,currency,evidence\nC-1,3 yuan,CNY,x\n", "amount"),
+        ("claim_id,amount,currency,evidence\nC-1,-3,CNY,x\n", "amount"),
+        ("claim_id,amount,currency,evidence\nC-1,NaN,CNY,x\n", "amount"),
+    ],
+)
+def test_a_wrong_table_is_an_error(tmp_path: Path, text: str, code: str) -> None:
+    path = tmp_path / "claims.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_rows(path)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("text", ["- [", "- id: a", "3", "- {id: a, currency: b, at_least: x}"])
+def test_wrong_thresholds_are_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "thresholds.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        read_thresholds(path)
+
+
+def test_the_command(evidence: Path, tmp_path: Path) -> None:
+    table, out = evidence / "claims.csv", tmp_path / "case.zip"
+    table.write_text("claim_id,amount,currency,evidence\nC-1,3000,CNY,C-1\n")
+    words = ["case", "--buyer", "B", "--claims", str(table), "--out", str(out)]
+    assert main(words) == 0
+    before = out.read_bytes()
+    assert main(words) == 2
+    assert main([*words, "--overwrite", "--tsa", "https://tsa.example"]) == 2
+    assert main(["case", "--buyer", "B", "--out", str(tmp_path / "b.zip")]) == 2
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["case.zip"]
+
+
+def test_the_claims_of_a_buyer_come_from_the_store(tmp_path: Path) -> None:
+    database = pytest.importorskip("realdamage.claims.database")
+    secret = importlib.import_module("realdamage.claims.secret").Secret
+    key = secret.read(tmp_path / "secret", make=True)
+    store = database.Database(tmp_path / "claims.sqlite")
+    with store.transaction() as session:
+        for number, buyer in enumerate(("B-7", "B-8", "B-7")):
+            times = {"created": 1e9 + number, "updated": 1e9}
+            sums = {"amount": 12345, "currency": "CNY", "buyer": key.buyer(buyer)}
+            session.add(database.Case(claim_id=f"C-{number}", state="decided", **times, **sums))
+        paid = {"action": "part", "reason": "r", "amount": 9900, "by": "a", "at": 1e9}
+        session.add(database.Decision(claim_id="C-2", number=1, state_before="open", **paid))
+        store.record(session, {"event": "claim_opened", "claim_id": "C-0"})
+    store.close()
+    rows = rows_of_buyer(tmp_path, "B-7", tmp_path / "log.jsonl")
+    assert [(row.claim_id, row.amount, row.paid, row.decision) for row in rows] == [
+        ("C-0", Decimal("123.45"), Decimal(0), ""),
+        ("C-2", Decimal("123.45"), Decimal(99), "part"),
+    ]
+    assert len(EvidenceLog(tmp_path / "log.jsonl").verify().entries) == 1
+    with pytest.raises(UsageError):
+        rows_of_buyer(tmp_path / "none", "B-7", tmp_path / "other.jsonl")

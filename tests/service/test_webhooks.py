@@ -1,0 +1,167 @@
+"""Webhooks: signed, sent again, given up visibly, and never in each other's way."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realdamage.claims.database import Database, Delivery
+from realdamage.errors import UsageError
+from realdamage.service import webhooks
+from realdamage.service.metrics import Metrics
+from realdamage.service.webhooks import SIGNATURE, Webhooks, check_signature, read_targets
+
+SECRET = "s" * 32
+
+
+class Receiver:
+    """A target on a free port; `status` is what it answers, `gate` holds the answer back."""
+
+    def __init__(self) -> None:
+        self.status, self.gate = 200, threading.Event()
+        self.gate.set()
+        self.seen: list[tuple[dict[str, Any], bytes, str]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.seen.append((json.loads(body), body, self.headers[SIGNATURE]))
+                receiver.gate.wait(10)
+                self.send_response(receiver.status)
+                self.send_header("Location", "http://127.0.0.1:9/")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def receivers() -> Iterator[tuple[Receiver, Receiver]]:
+    made = (Receiver(), Receiver())
+    yield made
+    for one in made:
+        one.gate.set()
+        one.server.shutdown()
+
+
+@pytest.fixture
+def hooks(tmp_path: Path, receivers: tuple[Receiver, Receiver]) -> Webhooks:
+    path = tmp_path / "webhooks.txt"
+    first, second = receivers
+    path.write_text(f"# ours\n{first.url} {SECRET}\n{second.url} {SECRET} claim.decided\n")
+    return Webhooks(read_targets(path), Database(tmp_path / "claims.sqlite"), Metrics())
+
+
+def add(hooks: Webhooks, event: Any, claim_id: str = "A") -> None:
+    with hooks._database.transaction() as session:
+        hooks.add(session, event, claim_id, state="open")
+
+
+def test_an_event_is_signed_and_goes_to_those_who_want_it(
+    hooks: Webhooks, receivers: tuple[Receiver, Receiver]
+) -> None:
+    add(hooks, "claim.judged")
+    assert [hooks.deliver(target) for target in hooks.targets] == [1, 0]
+    ((values, body, signature),) = receivers[0].seen
+    assert (values["event"], values["claim_id"], values["state"]) == ("claim.judged", "A", "open")
+    now = time.time()
+    assert check_signature(SECRET, body, signature, at=now, within=60)
+    assert not check_signature(SECRET, body, signature, at=now + 600, within=60), "sent again"
+    assert not check_signature("t" * 32, body, signature, at=now, within=60)
+    assert not check_signature(SECRET, body + b" ", signature, at=now, within=60)
+    assert hooks.listing("delivered", 10)["counts"] == {"delivered": 1}
+
+
+def test_nothing_is_sent_for_a_change_that_was_not_made(hooks: Webhooks) -> None:
+    with suppress(ZeroDivisionError), hooks._database.transaction() as session:
+        hooks.add(session, "claim.judged", "A")
+        raise ZeroDivisionError
+    assert hooks.deliver(hooks.targets[0]) == 0
+
+
+@pytest.mark.parametrize("status", [500, 302, 404])
+def test_a_failure_is_tried_again_and_given_up_in_sight(
+    status: int,
+    hooks: Webhooks,
+    receivers: tuple[Receiver, Receiver],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    receivers[0].status = status
+    add(hooks, "claim.judged")
+    target, start = hooks.targets[0], time.time()
+    waits = []
+    for attempt in range(webhooks._ATTEMPTS):
+        assert hooks.deliver(target) == 1
+        assert hooks.deliver(target) == 0, "not before its time"
+        with hooks._database.reading() as session:
+            delivery = session.query(Delivery).one()
+        waits.append(delivery.next_at - webhooks.now())
+        assert delivery.status == ("dead" if attempt == webhooks._ATTEMPTS - 1 else "waiting")
+        monkeypatch.setattr(webhooks, "now", lambda at=delivery.next_at: max(start, at) + 1)
+    assert waits[1] > waits[0] > 30, "with growing waits"
+    assert len(receivers[0].seen) == webhooks._ATTEMPTS
+    (dead,) = hooks.listing("dead", 10)["deliveries"]
+    assert dead["error"] == f"HTTP {status}"
+    assert not hooks.retry(dead["id"] + 1)
+    receivers[0].status = 204
+    assert hooks.retry(dead["id"])
+    assert (hooks.deliver(target), hooks.listing("dead", 10)["deliveries"]) == (1, [])
+
+
+def test_a_target_that_hangs_delays_no_other(
+    hooks: Webhooks, receivers: tuple[Receiver, Receiver], wait_until: Callable[..., None]
+) -> None:
+    receivers[0].gate.clear()
+    add(hooks, "claim.decided")
+    hooks.start()
+    wait_until(lambda: receivers[0].seen)
+    wait_until(lambda: receivers[1].seen)
+    add(hooks, "claim.decided", "B")
+    wait_until(lambda: len(receivers[1].seen) == 2)
+    assert len(receivers[0].seen) == 1
+    hooks.stop()
+
+
+def test_a_target_that_is_not_there_or_hangs_is_an_error_of_that_delivery(
+    hooks: Webhooks, receivers: tuple[Receiver, Receiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_TIMEOUT_S", 0.2)
+    receivers[0].gate.clear()
+    add(hooks, "claim.judged")
+    assert hooks.deliver(hooks.targets[0]) == 1
+    (waiting,) = hooks.listing("waiting", 10)["deliveries"]
+    assert "imeout" in waiting["error"] or "timed out" in waiting["error"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"http://example.com/ {SECRET}",
+        f"ftp://example.com/ {SECRET}",
+        f"https://user:pass@example.com/ {SECRET}",
+        "https://example.com/ short",
+        "https://example.com/",
+        f"https://example.com/ {SECRET} claim.unheard",
+        f"https://example.com/ {SECRET} claim.judged more",
+    ],
+)
+def test_only_listed_targets_with_a_secret_are_called(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "webhooks.txt"
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(UsageError, match=r"webhooks\.txt:2") as caught:
+        read_targets(path)
+    assert caught.value.code == "webhooks"
+    assert SECRET not in str(caught.value)
