@@ -102,7 +102,8 @@ class Service:
         self.judged = JudgedPhotos()
         self.jobs: set[asyncio.Task[None]] = set()
         if self.store is not None:
-            self.cases = Cases(self.store, self.policy.cases, self.webhooks)
+            rules, is_local = self.policy.cases, settings.is_local
+            self.cases = Cases(self.store, rules, self.webhooks, is_local=is_local)
             self.statements = Statements(self.store, self.cases, self.policy)
             if has_room(self.store.folder):
                 interrupt_jobs(self.store)
