@@ -191,6 +191,40 @@ def test_a_decision_is_a_persons_and_can_be_undone_until_it_is_final(
     assert names == [*steps, "closed"]
 
 
+def test_without_keys_one_person_decides_but_does_not_refuse_alone(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
+    client = serve(store=tmp_path / "store", deadline=200)
+    files = [("photos", ("a.jpg", encode(size=SIZE)))]
+    kept = {"keep": "true", "claim_id": "A"}
+    assert client.post("/v1/claims", files=files, data=kept).status_code == 200
+
+    def act(what: str, version: int, **fields: str) -> Any:
+        body = {"version": version, "reason": "seen the photos", **fields}
+        return client.post(f"/v1/claims/A/{what}", json=body)
+
+    proposed = act("decisions", 1, action="refuse").json()
+    assert proposed["rules"] == {"second_person": ["refuse"], "is_local": True}
+    confirmed = act("decisions/1/confirm", 2)
+    assert refusal(confirmed) == (403, "same_person")
+    assert "--api-keys" in confirmed.json()["error"]["message"]
+    assert act("decisions/1/undo", 2).json()["case"]["state"] == "open"
+    decided = act("decisions", 3, action="refund").json()
+    assert decided["case"]["state"] == "decided"
+    assert [one["by"] for one in decided["decisions"]] == ["local", "local"]
+
+
+def test_behind_another_check_of_callers_a_decision_still_needs_a_key(
+    serve: Serve, encode: Encode, tmp_path: Path
+) -> None:
+    client = serve(store=tmp_path / "store", deadline=200, no_auth=True)
+    files = [("photos", ("a.jpg", encode(size=SIZE)))]
+    client.post("/v1/claims", files=files, data={"keep": "true", "claim_id": "A"})
+    body = {"version": 1, "reason": "seen the photos", "action": "refund"}
+    decided = client.post("/v1/claims/A/decisions", json=body)
+    assert refusal(decided) == (403, "reviewer_only")
+
+
 def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(
     open_shop: Callable[..., Shop],
 ) -> None:

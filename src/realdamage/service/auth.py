@@ -25,6 +25,9 @@ OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.i
 """Need no key, because they show only the software itself. So does everything below /page/ and
 /s/; below /v1/statements/ the signed link is the key."""
 
+LOCAL = "local"
+"""Who decides claims where only this machine can call and no keys are set."""
+
 _NAME = re.compile(r"[\w.-]{1,64}")
 _FORM = "NAME SHA256 [admin] [reviewer]; `realdamage serve --hash-key` prints NAME SHA256"
 _HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
@@ -91,8 +94,7 @@ def check_origin(method: str, headers: Headers, settings: Settings) -> None:
     host, origin = headers.get("host", ""), headers.get("origin")
     found = _HOST.fullmatch(host)
     name = found[1].strip("[]").lower() if found else ""
-    local_only = settings.is_loopback and not settings.has_keys and not settings.no_auth
-    if local_only and name not in _LOCAL_NAMES:
+    if settings.is_local and name not in _LOCAL_NAMES:
         message = f"Host is {host[:80]!r}; without a key or --no-auth only localhost is answered."
         raise Refusal(403, "wrong_host", message)
     reads = method in ("GET", "HEAD", "OPTIONS")

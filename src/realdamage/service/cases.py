@@ -24,6 +24,7 @@ from realdamage.claims.database import (
     now,
 )
 from realdamage.claims.policy import RECOMMENDATIONS, Action, CaseRules
+from realdamage.service.auth import LOCAL
 from realdamage.service.schemas import ClaimForm, Refusal, Text
 from realdamage.service.store import JUDGING, ClaimStore, not_stored
 from realdamage.service.webhooks import Webhooks
@@ -103,10 +104,14 @@ class CaseAnswer(BaseModel):
 
 
 class Cases:
-    """The state of all cases. person: the name of the key of who acts."""
+    """The state of all cases. person: the name of the key of who acts, or LOCAL. is_local:
+    everybody is LOCAL, so nobody can be the second person."""
 
-    def __init__(self, store: ClaimStore, rules: CaseRules, webhooks: Webhooks) -> None:
+    def __init__(
+        self, store: ClaimStore, rules: CaseRules, webhooks: Webhooks, *, is_local: bool = False
+    ) -> None:
         self._store, self.rules, self._webhooks = store, rules, webhooks
+        self._is_local = is_local
         self._database: Database = store.database
 
     def about(self, form: ClaimForm, claim: Claim) -> dict[str, Any]:
@@ -189,7 +194,10 @@ class Cases:
                     }
                     for one in session.scalars(events.limit(_MOST_EVENTS))
                 ],
-                "rules": {"second_person": list(self.rules.second_person)},
+                "rules": {
+                    "second_person": list(self.rules.second_person),
+                    "is_local": self._is_local,
+                },
             }
 
     def decide(self, claim_id: str, asked: DecisionRequest, person: str) -> None:
@@ -214,7 +222,7 @@ class Cases:
             if case.state == "appealed" and self.rules.appeal_needs_other_person:
                 final = [one for one in earlier if not one.undone][-1]
                 if person in (final.by, final.confirmed_by):
-                    raise _same_person("who decided before does not decide the appeal")
+                    raise _same_person("who decided before does not decide the appeal", person)
             decision = Decision(
                 claim_id=claim_id,
                 number=len(earlier) + 1,
@@ -239,7 +247,7 @@ class Cases:
             if decision.undone or decision.final_at is not None:
                 raise Refusal(409, "not_waiting", "This decision does not wait for anybody.")
             if decision.by == person:
-                raise _same_person("a second person must confirm this decision")
+                raise _same_person("a second person must confirm this decision", person)
             decision.confirmed_by = person
             about = {"number": number, "by": person, "reason_sha256": _sha256(asked.reason)}
             self._record(session, case, "decision_confirmed", **about)
@@ -431,8 +439,14 @@ def _logged(decision: Decision) -> dict[str, Any]:
     return {**about, "amount": decision.amount, "reason_sha256": _sha256(decision.reason)}
 
 
-def _same_person(why: str) -> Refusal:
-    return Refusal(403, "same_person", f"Another person is needed: {why}.")
+def _same_person(why: str, person: str) -> Refusal:
+    message = f"Another person is needed: {why}."
+    if person == LOCAL:
+        message += (
+            " This service has no keys, so it cannot tell people apart. Start it with --api-keys "
+            "FILE and a key for each person, or change `cases:` in the claim policy."
+        )
+    return Refusal(403, "same_person", message)
 
 
 def _sha256(text: str) -> str:

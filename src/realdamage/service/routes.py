@@ -102,7 +102,8 @@ class Service:
         self.judged = JudgedPhotos()
         self.jobs: set[asyncio.Task[None]] = set()
         if self.store is not None:
-            self.cases = Cases(self.store, self.policy.cases, self.webhooks)
+            rules, is_local = self.policy.cases, settings.is_local
+            self.cases = Cases(self.store, rules, self.webhooks, is_local=is_local)
             self.statements = Statements(self.store, self.cases, self.policy)
             if has_room(self.store.folder):
                 interrupt_jobs(self.store)
@@ -303,8 +304,8 @@ async def _judge_later(request: Request, service: Service, form: ClaimForm) -> R
         except Refusal as refusal:
             error = {"code": refusal.code, "message": str(refusal.detail)}
         except (PhotoError, UsageError) as wrong:
-            refusal = _wrong_claim(wrong)
-            error = {"code": refusal.code, "message": str(refusal.detail)}
+            answer = _wrong_claim(wrong)
+            error = {"code": answer.code, "message": str(answer.detail)}
         except Exception as failure:
             log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
             error = {"code": "unavailable", "message": "The service failed; its log says why."}
@@ -317,9 +318,9 @@ async def _judge_later(request: Request, service: Service, form: ClaimForm) -> R
     task = asyncio.create_task(judge())
     service.jobs.add(task)
     task.add_done_callback(service.jobs.discard)
-    answer = {"id": job_id, "claim_id": form.claim_id, "status": "running", "error": None}
+    accepted = {"id": job_id, "claim_id": form.claim_id, "status": "running", "error": None}
     url = f"/v1/jobs/{job_id}"
-    return JSONResponse({**answer, "url": url}, 202, {"Location": url})
+    return JSONResponse({**accepted, "url": url}, 202, {"Location": url})
 
 
 def _save_job(service: Service, job: Job) -> None:

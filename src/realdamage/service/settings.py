@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether whoever sits at this machine calls, without a key."""
+        return self.is_loopback and not self.has_keys and not self.no_auth
+
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
     """Settings from options (None: not given), the environment, the defaults, in this order.

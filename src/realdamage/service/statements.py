@@ -162,8 +162,8 @@ class Statements:
                     folder=name,
                 )
             )
-            event = {"event": STATEMENT, "claim_id": link.claim_id, "side": link.side}
-            event |= {"number": number, "files": digests}
+            event: dict[str, Any] = {"event": STATEMENT, "claim_id": link.claim_id}
+            event |= {"side": link.side, "number": number, "files": digests}
             self._store.database.record(session, event)
             self._cases.answered(session, case, link.side)
             # Last: when this fails, nothing of the transaction happened.

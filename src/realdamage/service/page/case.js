@@ -33,6 +33,7 @@ export function caseCard(found, { act, link, redraw }) {
     repeats(one.repeats) && element("p", { class: "small" }, `${repeats(one.repeats)} ${say("repeats_note")}`),
     decisions.filter(({ undone }) => !undone).map((decision) => element("p", { class: "decided" }, decisionWords(decision))),
     changing(one, waiting, undoable, rules, act, redraw),
+    rules.is_local && element("p", { class: "quiet small" }, say(rules.second_person.length > 0 ? "local_second" : "local_note")),
     UNDECIDED.includes(one.state) && links(one, link),
   ].flat(2);
 }
