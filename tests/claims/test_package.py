@@ -128,7 +128,7 @@ def test_a_package_holds_everything_and_its_stamp_verifies(
     out, log = tmp_path / "case.zip", evidence / "log.jsonl"
     stamp = Authority("https://tsa.example", authority.ca)
     made = make_package(rows, out, buyer="B-7", limits=read_thresholds(), log=log, stamp=stamp)
-    assert (made.problems, made.bytes) == ((), out.stat().st_size)
+    assert (made.problems, made.byte_count) == ((), out.stat().st_size)
     assert made.stamped.startswith("20")
     files = opened(out)
     assert files["head.txt"].decode() == EvidenceLog(log).head

@@ -244,8 +244,9 @@ def _best(
     if high > lines.shape[0] or wide > lines.shape[1]:
         return name, 0.0, (0.0, 0.0, 0.0, 0.0)
     found = cv2.matchTemplate(lines, template, cv2.TM_CCOEFF_NORMED)
-    window = {"ddepth": -1, "ksize": (wide, high), "anchor": (0, 0)}
-    mean, square = cv2.boxFilter(lines, **window), cv2.boxFilter(lines * lines, **window)
+    mean, square = (
+        cv2.boxFilter(values, -1, (wide, high), anchor=(0, 0)) for values in (lines, lines * lines)
+    )
     plain = (square - mean * mean)[: found.shape[0], : found.shape[1]] < _MIN_CONTRAST**2
     found[plain | ~np.isfinite(found)] = 0
     _, likeness, _, (x, y) = cv2.minMaxLoc(found)

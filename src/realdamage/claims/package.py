@@ -128,7 +128,7 @@ class Package:
 
     problems: tuple[str, ...]
     stamped: str
-    bytes: int
+    byte_count: int
 
 
 def read_rows(path: Path) -> list[CaseRow]:
