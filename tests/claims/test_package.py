@@ -200,6 +200,21 @@ def test_a_stamp_by_another_authority_is_refused(
         Authority("file:///etc/passwd", authority.ca).stamp(b"head")
 
 
+def test_too_much_evidence_is_refused_before_it_is_read(
+    rows: list[CaseRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [
+        sum(path.stat().st_size for path in row.evidence.rglob("*") if path.is_file())
+        for row in rows
+    ]
+    monkeypatch.setattr("realdamage.claims.package.MAX_BYTES", sum(sizes) - 1)
+    with pytest.raises(UsageError) as caught:
+        make_package(rows, tmp_path / "case.zip", buyer="B", limits=[])
+    assert caught.value.code == "too_large"
+    assert f"{max(sizes):,}" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_claims_no_package(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         make_package([], tmp_path / "case.zip", buyer="B", limits=[])
