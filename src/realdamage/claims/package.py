@@ -260,8 +260,8 @@ def make_package(
     """Write the package to `out`, complete or not at all. buyer: your reference, shown in it.
 
     log: over all claims; its head is time-stamped by `stamp`, else each claim's own heads are.
-    Evidence that does not verify is put in, and named. Raises UsageError for no claims, too many, or
-    too much evidence; RealDamageError when it cannot be written or stamped; MissingExtraError
+    Evidence that does not verify is put in, and named. Raises UsageError for no claims, too many,
+    or too much evidence; RealDamageError when it cannot be written or stamped; MissingExtraError
     without weasyprint.
     """
     if not 0 < len(rows) <= _MAX_CLAIMS:
@@ -453,11 +453,17 @@ def _said(reason: Mapping[str, Any], language: str) -> str:
 
 def _pdf(page: str) -> bytes:
     """The page as PDF; it may load nothing. Fonts with Chinese characters come from the system."""
+    from PIL import ImageFile
+
+    setting = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         from weasyprint import HTML
     except (ModuleNotFoundError, OSError) as error:  # the package, or Pango
         name = getattr(error, "name", None) or str(error)
         raise MissingExtraError("a case package", "cases", name) from None
+    finally:
+        # WeasyPrint makes Pillow accept files that were cut off, in this whole process.
+        ImageFile.LOAD_TRUNCATED_IMAGES = setting
 
     def refuse(url: str, *_: Any, **__: Any) -> Any:
         raise ValueError(f"the summary loads nothing, but asked for {url}")
