@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -28,6 +29,12 @@ from realdamage.claims import (
     schema,
     verify_evidence,
     write_evidence,
+)
+from realdamage.claims.evidence import (
+    add_statement,
+    page_with_statements,
+    replaced_page,
+    small_pictures,
 )
 from realdamage.core import tiles
 from realdamage.core.detector import Detector
@@ -285,6 +292,43 @@ def test_other_files_in_the_folder_and_forged_logs(
             verify_evidence(folder, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="none"):
         verify_evidence(tmp_path / "none")
+
+
+def test_both_sides_are_in_the_page_and_the_log(
+    folder: Path, photos: Files, tmp_path: Path
+) -> None:
+    copy = tmp_path / "C-1"
+    shutil.copytree(folder, copy)
+    names: list[str] = []
+    for side in ("buyer", "merchant"):
+        values = {
+            "side": side,
+            "received": 1_790_000_000,
+            "text": f"{side} says {SCRIPT}",
+            "findings": [],
+            "videos": [],
+            "recapture": None,
+        }
+        pictures = small_pictures("photo", photos[:1])
+        files = {name.removeprefix("pictures/"): data for name, data in pictures.items()}
+        digests = add_statement(copy, f"1-{side}", values, files)
+        names.append(f"1-{side}")
+        page = page_with_statements(copy, names)
+        digests["evidence.html"] = hashlib.sha256(page).hexdigest()
+        with replaced_page(copy, page):
+            event = {"event": "statement_received", "claim_id": "C-1", "files": digests}
+            EvidenceLog(copy / "log.jsonl").append(event)
+    text = (copy / "evidence.html").read_text()
+    assert text.count("buyer says &lt;script&gt;") == 1
+    assert text.count("merchant says &lt;script&gt;") == 1
+    assert text.count("made smaller") == (folder / "evidence.html").read_text().count(
+        "made smaller"
+    ) + len(names)
+    assert verify_evidence(copy).problems == ()
+    before = (copy / "evidence.html").read_bytes()
+    with pytest.raises(ZeroDivisionError), replaced_page(copy, b"new"):
+        raise ZeroDivisionError
+    assert (copy / "evidence.html").read_bytes() == before
 
 
 def test_nothing_but_evidence_is_replaced(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from realdamage.claims import judge_claim
-from realdamage.claims.marks import _sparkle, _words, find_marks, has_ocr, is_mark
+from realdamage.claims.evidence import write_evidence
+from realdamage.claims.marks import (
+    INSTALL_OCR,
+    _engine,
+    _sparkle,
+    _words,
+    find_marks,
+    has_ocr,
+    is_mark,
+)
 from realdamage.core.detector import Detector
+from realdamage.errors import RealDamageError
 
 RGB = NDArray[np.uint8]
 
@@ -99,6 +113,17 @@ def test_recognised_words_are_found(photo: RGB) -> None:
     assert find_marks(np.asarray(picture)) == ()
 
 
+def test_a_missing_recogniser_says_how_to_install_it(
+    photo: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
+    _engine.cache_clear()
+    with pytest.raises(RealDamageError) as caught:
+        find_marks(photo, ocr=True)
+    assert caught.value.code == "missing_extra"
+    assert INSTALL_OCR in str(caught.value)
+
+
 def circles(seed: int) -> RGB:
     """Blue and green circles of many sizes, 480x360."""
     rng = np.random.default_rng(seed)
@@ -134,12 +159,22 @@ def test_damage_that_another_photo_does_not_show_leads_to_a_person(detector: Det
     assert claim.to_dict()["photos"][0]["differs"][0]["other"] == "b.png"
 
 
-def test_a_mark_leads_to_a_person(photo: RGB, detector: Detector) -> None:
+def test_a_mark_leads_to_a_person_and_is_drawn(
+    photo: RGB, detector: Detector, tmp_path: Path
+) -> None:
     data = io.BytesIO()
     marked = pasted(photo, word(), 520, 440, 0.9)
     Image.fromarray(marked).save(data, format="PNG")
-    claim = judge_claim([("a.png", data.getvalue())], detector=detector)
+    files = [("a.png", data.getvalue())]
+    claim = judge_claim(files, detector=detector)
     assert "visible_ai_mark" in [reason.code for reason in claim.reasons]
     assert claim.recommendation == "review"
     (mark,) = claim.to_dict()["photos"][0]["marks"]
-    assert len(mark["box"]) == 4
+    page = write_evidence(claim, files, [], tmp_path / "C-1").read_text()
+    (drawn,) = re.findall(r'base64,([^"]+)" alt="[^"]*visible marks', page)
+    with Image.open(io.BytesIO(base64.b64decode(drawn))) as picture:
+        pixels = np.asarray(picture, np.int16)
+    left, top, right, bottom = mark["box"]
+    for y, x in ((top + 1, (left + right) // 2), ((top + bottom) // 2, left + 1)):
+        assert pixels[y, x, 0] > 180
+        assert pixels[y, x, 0] - pixels[y, x, 1] > 100  # the colour of the box

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
 import io
 import json
 import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
+from ctypes.util import find_library
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import ImageFile
 
 from realdamage.claims import EvidenceLog, judge_claim, write_evidence
+from realdamage.claims.database import Case, Database, Decision
 from realdamage.claims.package import (
     Authority,
     CaseRow,
@@ -26,14 +29,13 @@ from realdamage.claims.package import (
     rows_of_buyer,
     totals,
 )
+from realdamage.claims.secret import Secret
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
 from realdamage.errors import ConfigError, RealDamageError, UsageError
 
 pytest.importorskip("rfc3161_client")
-try:
-    import weasyprint  # noqa: F401
-except (ImportError, OSError):
+if find_spec("weasyprint") is None or find_library("pango-1.0") is None:
     pytest.skip("needs WeasyPrint and Pango", allow_module_level=True)
 
 _TSA = """[ca]
@@ -128,7 +130,7 @@ def test_a_package_holds_everything_and_its_stamp_verifies(
     out, log = tmp_path / "case.zip", evidence / "log.jsonl"
     stamp = Authority("https://tsa.example", authority.ca)
     made = make_package(rows, out, buyer="B-7", limits=read_thresholds(), log=log, stamp=stamp)
-    assert (made.problems, made.bytes) == ((), out.stat().st_size)
+    assert (made.problems, made.byte_count) == ((), out.stat().st_size)
     assert made.stamped.startswith("20")
     files = opened(out)
     assert files["head.txt"].decode() == EvidenceLog(log).head
@@ -163,6 +165,7 @@ def test_evidence_that_does_not_verify_is_named(
     passed = [one["passed"] for one in json.loads(opened(out)["verification.json"])]
     assert passed == [True, False, False]
     assert made.stamped == ""
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES  # which WeasyPrint sets
 
 
 def test_sums_against_the_thresholds(rows: list[CaseRow]) -> None:
@@ -198,6 +201,21 @@ def test_a_stamp_by_another_authority_is_refused(
     assert not list(tmp_path.glob("*.zip"))
     with pytest.raises(UsageError):
         Authority("file:///etc/passwd", authority.ca).stamp(b"head")
+
+
+def test_too_much_evidence_is_refused_before_it_is_read(
+    rows: list[CaseRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [
+        sum(path.stat().st_size for path in row.evidence.rglob("*") if path.is_file())
+        for row in rows
+    ]
+    monkeypatch.setattr("realdamage.claims.package.MAX_BYTES", sum(sizes) - 1)
+    with pytest.raises(UsageError) as caught:
+        make_package(rows, tmp_path / "case.zip", buyer="B", limits=[])
+    assert caught.value.code == "too_large"
+    assert f"{max(sizes):,}" in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_claims_no_package(tmp_path: Path) -> None:
@@ -255,17 +273,15 @@ def test_the_command(evidence: Path, tmp_path: Path) -> None:
 
 
 def test_the_claims_of_a_buyer_come_from_the_store(tmp_path: Path) -> None:
-    database = pytest.importorskip("realdamage.claims.database")
-    secret = importlib.import_module("realdamage.claims.secret").Secret
-    key = secret.read(tmp_path / "secret", make=True)
-    store = database.Database(tmp_path / "claims.sqlite")
+    key = Secret.read(tmp_path / "secret", make=True)
+    store = Database(tmp_path / "claims.sqlite")
     with store.transaction() as session:
         for number, buyer in enumerate(("B-7", "B-8", "B-7")):
             times = {"created": 1e9 + number, "updated": 1e9}
             sums = {"amount": 12345, "currency": "CNY", "buyer": key.buyer(buyer)}
-            session.add(database.Case(claim_id=f"C-{number}", state="decided", **times, **sums))
+            session.add(Case(claim_id=f"C-{number}", state="decided", **times, **sums))
         paid = {"action": "part", "reason": "r", "amount": 9900, "by": "a", "at": 1e9}
-        session.add(database.Decision(claim_id="C-2", number=1, state_before="open", **paid))
+        session.add(Decision(claim_id="C-2", number=1, state_before="open", **paid))
         store.record(session, {"event": "claim_opened", "claim_id": "C-0"})
     store.close()
     rows = rows_of_buyer(tmp_path, "B-7", tmp_path / "log.jsonl")

@@ -90,7 +90,7 @@ def with_box(data: bytes, kind: bytes, content: bytes) -> bytes:
 def test_the_sharp_frame_of_each_scene_is_kept(made: Made, form: str, container: str) -> None:
     data = made(form)
     facts = read_video(data, "a b")
-    assert (facts.container, facts.codec, facts.bytes) == (container, "mjpeg", len(data))
+    assert (facts.container, facts.codec, facts.byte_count) == (container, "mjpeg", len(data))
     assert (facts.width, facts.height, facts.varies) == (160, 120, False)
     assert facts.seconds == pytest.approx(1.2, abs=0.2)
     assert facts.declared == "none"

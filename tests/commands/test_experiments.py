@@ -94,7 +94,7 @@ def test_every_model_config_fits_its_backbone(
     """Tile, overlap and patch agree, and the tag names weights that this timm knows."""
     config = composed(f"model={model}", "adapt=full")
     classifier = DamageClassifier(OmegaConf.to_object(config.model))
-    assert classifier.pixel_spec.overlap > 0
+    assert classifier.pixel_spec.overlap % classifier.pixel_spec.patch == 0
     assert asked == [(config.model.backbone, config.model.pretrained)]
     if config.model.pretrained:
         packaged = config.model.backbone.startswith("vit_lite")  # weights from a package, no hub

@@ -50,7 +50,7 @@ def test_the_data_module_reads_a_mapped_table_as_it_reads_the_manifest(
     with pytest.raises(
         ConfigError, match=r"data\.reader: layout 'tabel' is unknown; .* Did you mean 'table'"
     ):
-        DamageDataModule(DataConfig(str(table), ReaderConfig("tabel")), SPEC, seed=0)
+        DamageDataModule(DataConfig(str(table), ReaderConfig("tabel")), SPEC, seed=0).setup("fit")
 
 
 def test_photos_without_splits_are_told_the_commands_to_type(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime as dt
 import hashlib
 import io
 import json
@@ -26,11 +27,11 @@ from PIL import Image
 
 from realdamage.claims.decide import Claim
 from realdamage.claims.log import EvidenceLog
-from realdamage.claims.page import render_page
+from realdamage.claims.page import render_page, render_statements
 from realdamage.core.decode import decode
-from realdamage.core.overlay import draw_overlay
+from realdamage.core.overlay import draw_boxes, draw_overlay
 from realdamage.errors import PhotoError, RealDamageError, UsageError
-from realdamage.files import PHOTO_SUFFIXES
+from realdamage.files import PHOTO_SUFFIXES, write_atomically
 
 JSON_NAME, HTML_NAME, LOG_NAME = "evidence.json", "evidence.html", "log.jsonl"
 ORIGINALS, PICTURES, STATEMENTS = "originals", "pictures", "statements"
@@ -39,16 +40,19 @@ EVENT, STATEMENT = "evidence_written", "statement_received"
 MAX_SIDE = 720
 """Of a picture in the page, in pixels; it then has at most about 150 kB."""
 _QUALITY = 80
+_MARK = (255, 0, 160)  # colour of the boxes around visible marks of AI
 
 Files: TypeAlias = Sequence[tuple[str, bytes]]
 
 
 @dataclass
 class PhotoPictures:
-    """Data URIs: the photo; the photo with its heat map, or ""; (listing photo, picture) pairs."""
+    """Data URIs: the photo; the photo with its heat map, or ""; the photo with boxes around visible
+    marks of AI, or ""; (listing photo, picture) pairs."""
 
     photo: str
     heat: str = ""
+    marks: str = ""
     comparisons: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -133,6 +137,39 @@ def add_statement(
     return {f"{STATEMENTS}/{name}/{path}": digest for path, digest in digests.items()}
 
 
+def page_with_statements(folder: Path, names: Sequence[str]) -> bytes:
+    """The claim's evidence.html with these of its statements, both sides next to each other.
+
+    names: of folders that `add_statement` made, the oldest first.
+    """
+    sides: dict[str, list[dict[str, Any]]] = {"buyer": [], "merchant": []}
+    for name in names:
+        inside = folder / STATEMENTS / name
+        values = json.loads((inside / "statement.json").read_bytes())
+        received = dt.datetime.fromtimestamp(values["received"], dt.UTC)
+        pictures = [_jpeg_uri(path.read_bytes()) for path in sorted(inside.glob("photo-*.jpg"))]
+        shown = {"received": f"{received:%Y-%m-%d %H:%M}", "pictures": pictures}
+        sides[values["side"]].append(values | shown)
+    page = (folder / HTML_NAME).read_text(encoding="utf-8")
+    before, start, rest = page.partition("<!-- statements -->")
+    _, end, after = rest.partition("<!-- end of statements -->")
+    text = f"{before}{start}\n{render_statements(sides)}\n{end}{after}"
+    return text.encode("utf-8", errors="replace")
+
+
+@contextmanager
+def replaced_page(folder: Path, page: bytes) -> Iterator[None]:
+    """Replace evidence.html; the old page comes back when what follows fails."""
+    path = folder / HTML_NAME
+    old = path.read_bytes()
+    write_atomically(path, page)
+    try:
+        yield
+    except BaseException:
+        write_atomically(path, old)
+        raise
+
+
 def check_free(folder: Path, overwrite: bool) -> None:
     """Raises UsageError when writing evidence there would remove anything but evidence."""
     if not folder.exists():
@@ -187,6 +224,11 @@ def _draw_pictures(
         if photo.verdict is not None and photo.verdict.heatmap is not None:
             heat = draw_overlay(np.asarray(small), photo.verdict, reasons=False)
             drawn.heat = _data_uri(heat)
+        if photo.marks:
+            boxed = small.copy()
+            scale = (small.width / rgb.shape[1], small.height / rgb.shape[0])
+            draw_boxes(boxed, [mark.box for mark in photo.marks], scale, _MARK, 3)
+            drawn.marks = _data_uri(boxed)
         found.append(drawn)
         halves.append(_small(Image.fromarray(rgb), PAIR_SIDE) if photo.comparisons else small)
     for listing, data in zip(claim.listings, listings, strict=True):
@@ -209,7 +251,11 @@ def _small(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _data_uri(picture: Image.Image) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture)).decode('ascii')}"
+    return _jpeg_uri(_jpeg(picture))
+
+
+def _jpeg_uri(data: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _jpeg(picture: Image.Image) -> bytes:

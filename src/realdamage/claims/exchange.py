@@ -203,7 +203,8 @@ def _open(path: Path, public: Path) -> dict[str, Any]:
         key.verify(signature, text)
     except InvalidSignature as error:
         raise _refused(path, f"is not signed with the key of {public}", "signature") from error
-    return values | {"hashes": sorted(set(hashes))}
+    found: dict[str, Any] = values
+    return found | {"hashes": sorted(set(hashes))}
 
 
 def _read(path: Path) -> bytes:

@@ -23,12 +23,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realdamage.core.decode import UInt8Array
+from realdamage.errors import RealDamageError
 from realdamage.phrases import Phrase, phrase, printable
 
 Box: TypeAlias = tuple[int, int, int, int]
 Match: TypeAlias = tuple[str, float, tuple[float, float, float, float]]
 """(what it is like, correlation, (left, top, right, bottom))."""
 
+INSTALL_OCR = (
+    'pip install "realdamage[ocr]" && pip install --no-deps "rapidocr-onnxruntime>=1.4,<2"'
+)
 BAND = 0.2
 """Height of the searched bands, as a share of the photo's shorter side."""
 # Both chosen with tests/trials/marks_trial.py --seed 0, reported with --seed 7.
@@ -96,7 +100,8 @@ class Mark:
 def find_marks(rgb: UInt8Array, *, ocr: bool | None = None) -> tuple[Mark, ...]:
     """The visible marks of AI in an upright photo, uint8 [h, w, 3]; one for each place.
 
-    ocr: recognise text too; by default if the extra "ocr" is installed.
+    ocr: recognise text too; by default if the recogniser is installed. Raises RealDamageError with
+        the code missing_extra when it, or a package that it imports, is missing.
     """
     read = has_ocr() if ocr is None else ocr
     found = list(_recognised(rgb)) if read else []
@@ -107,7 +112,7 @@ def find_marks(rgb: UInt8Array, *, ocr: bool | None = None) -> tuple[Mark, ...]:
 
 
 def has_ocr() -> bool:
-    """Whether the extra "ocr" is installed."""
+    """Whether the recogniser of text is installed (`INSTALL_OCR`)."""
     return find_spec("rapidocr_onnxruntime") is not None
 
 
@@ -154,8 +159,14 @@ def _box(
 @cache
 def _engine() -> Any:
     """The recogniser, on one thread; its models are in its package."""
-    from rapidocr_onnxruntime import RapidOCR
-
+    try:
+        from rapidocr_onnxruntime import RapidOCR
+    except ModuleNotFoundError as error:
+        raise RealDamageError(
+            f"reading words on photos: {error.name} is not installed. Install the extra and the "
+            f"recogniser, without the opencv-python that it asks for: {INSTALL_OCR}",
+            code="missing_extra",
+        ) from None
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
     # The bands are long and low: their longer side is limited, not the shorter one raised to 736.
     return RapidOCR(
@@ -244,8 +255,9 @@ def _best(
     if high > lines.shape[0] or wide > lines.shape[1]:
         return name, 0.0, (0.0, 0.0, 0.0, 0.0)
     found = cv2.matchTemplate(lines, template, cv2.TM_CCOEFF_NORMED)
-    window = {"ddepth": -1, "ksize": (wide, high), "anchor": (0, 0)}
-    mean, square = cv2.boxFilter(lines, **window), cv2.boxFilter(lines * lines, **window)
+    mean, square = (
+        cv2.boxFilter(values, -1, (wide, high), anchor=(0, 0)) for values in (lines, lines * lines)
+    )
     plain = (square - mean * mean)[: found.shape[0], : found.shape[1]] < _MIN_CONTRAST**2
     found[plain | ~np.isfinite(found)] = 0
     _, likeness, _, (x, y) = cv2.minMaxLoc(found)

@@ -33,6 +33,8 @@ _COLUMNS = ("claim_id", "order", "product", "merchant", "amount", "paid", "curre
 _MORE = ("state", "decision", "evidence")
 _NEEDED = ("claim_id", "amount", "currency", "evidence")
 _MAX_CLAIMS = 1000
+MAX_BYTES = 2 << 30
+"""Of the evidence and the log in a package, before compression."""
 _MAX_ANSWER = 1 << 20  # bytes of a time-stamp authority
 _TIMEOUT = 30  # seconds
 
@@ -128,7 +130,7 @@ class Package:
 
     problems: tuple[str, ...]
     stamped: str
-    bytes: int
+    byte_count: int
 
 
 def read_rows(path: Path) -> list[CaseRow]:
@@ -258,14 +260,16 @@ def make_package(
     """Write the package to `out`, complete or not at all. buyer: your reference, shown in it.
 
     log: over all claims; its head is time-stamped by `stamp`, else each claim's own heads are.
-    Evidence that does not verify is put in, and named. Raises UsageError for no claims or too many;
-    RealDamageError when it cannot be written or stamped; MissingExtraError without weasyprint.
+    Evidence that does not verify is put in, and named. Raises UsageError for no claims, too many,
+    or too much evidence; RealDamageError when it cannot be written or stamped; MissingExtraError
+    without weasyprint.
     """
     if not 0 < len(rows) <= _MAX_CLAIMS:
         raise UsageError(
             f"{len(rows)} claims of this buyer; a package takes 1 to {_MAX_CLAIMS}",
             code="no_claims",
         )
+    _check_size(rows, log)
     checked = [(row, _verified(row, log)) for row in rows]
     problems = [f"{row.claim_id}: {line}" for row, report in checked for line in report.problems]
     heads = "".join(f"{report.head}  {row.claim_id}\n" for row, report in checked)
@@ -287,6 +291,22 @@ def make_package(
         files |= {"head.tsr": answer, "tsa-ca.pem": stamp.ca.read_bytes()}
     size = _write(out, files, rows)
     return Package(tuple(problems), stamped, size)
+
+
+def _check_size(rows: Sequence[CaseRow], log: Path | None) -> None:
+    """Raises UsageError before anything is read, naming the largest claim."""
+    sizes = {
+        row.claim_id: sum(path.stat().st_size for path, _ in _evidence_files(row)) for row in rows
+    }
+    total = sum(sizes.values()) + (log.stat().st_size if log else 0)
+    if total > MAX_BYTES:
+        largest = max(sizes, key=lambda claim_id: sizes[claim_id])
+        raise UsageError(
+            f"{len(rows)} claims with {total:,} bytes of evidence and log, at most {MAX_BYTES:,} "
+            f"fit into a package; the largest claim is {largest} with {sizes[largest]:,}. Make "
+            "several packages, each with --claims FILE and a part of the claims",
+            code="too_large",
+        )
 
 
 def _verified(row: CaseRow, log: Path | None) -> VerifyReport:
@@ -323,13 +343,18 @@ def _write(out: Path, files: Mapping[str, bytes], rows: Sequence[CaseRow]) -> in
 
 
 def _evidence(rows: Sequence[CaseRow]) -> Iterator[tuple[str, bytes]]:
-    """(name in the package, bytes) of each claim's evidence; links are left out."""
+    """(name in the package, bytes) of each claim's evidence."""
     for number, row in enumerate(rows, start=1):
         kept = "".join(one if one.isalnum() or one in "-_." else "_" for one in row.claim_id)
-        for path in sorted(row.evidence.rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                inside = path.relative_to(row.evidence).as_posix()
-                yield f"evidence/{number:03d}-{kept.strip('.')[:80]}/{inside}", path.read_bytes()
+        for path, inside in _evidence_files(row):
+            yield f"evidence/{number:03d}-{kept.strip('.')[:80]}/{inside}", path.read_bytes()
+
+
+def _evidence_files(row: CaseRow) -> Iterator[tuple[Path, str]]:
+    """(file, its path in the claim's folder), in order, without links."""
+    for path in sorted(row.evidence.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield path, path.relative_to(row.evidence).as_posix()
 
 
 def _table(rows: Sequence[CaseRow]) -> str:
@@ -428,11 +453,17 @@ def _said(reason: Mapping[str, Any], language: str) -> str:
 
 def _pdf(page: str) -> bytes:
     """The page as PDF; it may load nothing. Fonts with Chinese characters come from the system."""
+    from PIL import ImageFile
+
+    setting = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         from weasyprint import HTML
     except (ModuleNotFoundError, OSError) as error:  # the package, or Pango
         name = getattr(error, "name", None) or str(error)
         raise MissingExtraError("a case package", "cases", name) from None
+    finally:
+        # WeasyPrint makes Pillow accept files that were cut off, in this whole process.
+        ImageFile.LOAD_TRUNCATED_IMAGES = setting
 
     def refuse(url: str, *_: Any, **__: Any) -> Any:
         raise ValueError(f"the summary loads nothing, but asked for {url}")

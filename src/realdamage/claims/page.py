@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,15 @@ def render_page(
             settings=_flat(claim.policy.to_dict()),
         )
     )
+
+
+def render_statements(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The part of the page with both sides.
+
+    sides: the values of each statement.json under "buyer" and "merchant", with `received` as text
+        and `pictures` as data URIs.
+    """
+    return environment().get_template("statements.html.j2").render(sides=sides)
 
 
 def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -86,7 +86,7 @@ class VideoFacts:
 
     name: str
     sha256: str
-    bytes: int
+    byte_count: int
     container: str
     codec: str
     width: int
@@ -138,7 +138,7 @@ def read_video(
     return VideoFacts(
         name=name,
         sha256=digest,
-        bytes=size,
+        byte_count=size,
         container=container,
         codec=seen.codec,
         width=kept[0].rgb.shape[1],
@@ -170,13 +170,14 @@ def judge_videos(
     from realdamage.photo_pairs import compare, prepare
 
     rules, found = policy.rules, []
+    said: tuple[Phrase, ...]
     others = [prepare(data, "listing") for data in (*photos, *listings)]
     for video in videos:
         about = phrase("about", name=video.name)
         if video.declared != "none":
             rule = f"declared_{video.declared}"
-            said = [one for part in video.declarations[:1] for one in part.phrases]
-            found.append(Finding(rule, (about, phrase(rule), *said), getattr(rules, rule)))
+            declared = video.declarations[0].phrases
+            found.append(Finding(rule, (about, phrase(rule), *declared), getattr(rules, rule)))
         decoded = [(name, decode(data)) for name, data in video.frames]
         marked = sum(detector.predict(rgb).outcome == "synthetic" for _, rgb in decoded)
         if marked:
@@ -224,7 +225,7 @@ def seal(path: Path, order: str, log: EvidenceLog) -> dict[str, Any]:
         )
     video = read_video(path)
     event = {"event": SEALED, "order": order, "name": video.name, "sha256": video.sha256}
-    return log.append(event | {"bytes": video.bytes})
+    return log.append(event | {"bytes": video.byte_count})
 
 
 def check_seal(
@@ -378,7 +379,9 @@ def _decode(file: IO[bytes], container: str, name: str) -> _Seen:
     formats = {"MP4": "mov", "MOV": "mov", "Matroska": "matroska", "AVI": "avi"}
     file.seek(0)
     try:
-        with av.open(file, format=formats[container], metadata_errors="replace") as opened:
+        with av.open(
+            file, mode="r", format=formats[container], metadata_errors="replace"
+        ) as opened:
             streams = [one for one in opened.streams.video if one.codec_context is not None]
             if not streams:
                 raise _refused(name, phrase("video_without_frames"))

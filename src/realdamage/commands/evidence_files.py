@@ -91,7 +91,7 @@ def case(
             log=log,
             stamp=package.Authority(tsa, tsa_ca) if tsa and tsa_ca else None,
         )
-    print(f"package   {out}, {app.count(len(rows), 'claim')}, {made.bytes:,} bytes")
+    print(f"package   {out}, {app.count(len(rows), 'claim')}, {made.byte_count:,} bytes")
     for line in made.problems:
         print(f"MISMATCH  {line}")
     print(f"stamped   {made.stamped or 'no; pass --tsa and --tsa-ca'}")

@@ -272,7 +272,7 @@ def _image_folder_files(root: Path) -> list[Path]:
 def _metadata_of(folder: Path) -> list[Path]:
     """The one metadata file of a folder; empty when there is none."""
     there = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
-    # Our own commands write metadata.csv beside the others, so it is the newest.
+    # Our own commands write metadata.csv next to the others, so it is the newest.
     if len(there) > 1 and there[0].name != METADATA_NAME:
         raise ManifestError(f"{there[0]} and {there[1].name} both exist. Keep one of them.")
     return there[:1]
@@ -524,5 +524,5 @@ def write_metadata(
 
 
 def stale_metadata(folder: Path) -> Sequence[Path]:
-    """Other metadata files beside metadata.csv; Hugging Face's reader refuses two of them."""
+    """Metadata files other than metadata.csv; Hugging Face's reader refuses two of them."""
     return [folder / name for name in _METADATA_NAMES[1:] if (folder / name).is_file()]

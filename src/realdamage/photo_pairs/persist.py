@@ -129,10 +129,7 @@ def likeness_map(
     height, width = alignment.covered.shape
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(16, round(width * scale)), max(16, round(height * scale)))
-    first, second = (
-        cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-        for rgb in (alignment.claim, alignment.listing)
-    )
+    first, second = (_grey(rgb, size) for rgb in (alignment.claim, alignment.listing))
     whole = cv2.resize(alignment.covered.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     window = (_WINDOW, _WINDOW)
     reached = cv2.erode(whole, np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
@@ -140,8 +137,7 @@ def likeness_map(
     second_mean, second_deviation = _moments(second, window)
     best = np.full(first.shape, -1.0, np.float32)
     padded = [
-        cv2.copyMakeBorder(values, *[_REACH] * 4, cv2.BORDER_REFLECT_101)
-        for values in (second, second_mean, second_deviation)
+        np.pad(values, _REACH, mode="reflect") for values in (second, second_mean, second_deviation)
     ]
     steps = range(0, 2 * _REACH + 1, _STEP)
     for down in steps:
@@ -151,6 +147,13 @@ def likeness_map(
             shared = cv2.boxFilter(first * shifted, -1, window) - first_mean * mean
             np.maximum(best, shared / (first_deviation * deviation), out=best)
     return np.clip(best, -1, 1), first_deviation > _TEXTURE, reached
+
+
+def _grey(rgb: Float32Array, size: tuple[int, int]) -> Float32Array:
+    import cv2
+
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _moments(grey: Float32Array, window: tuple[int, int]) -> tuple[Float32Array, Float32Array]:

@@ -19,17 +19,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from realdamage.claims import Claim, EvidenceLog, judge_claim
 from realdamage.claims.database import Case, Link, Statement, now
 from realdamage.claims.evidence import (
+    HTML_NAME,
     LOG_NAME,
     PICTURES,
     STATEMENT,
     add_statement,
     originals_of,
+    page_with_statements,
+    replaced_page,
     small_pictures,
 )
 from realdamage.claims.policy import ClaimPolicy
@@ -147,11 +150,15 @@ class Statements:
         folder = self._store.claims / link.claim_id
         name = f"{secrets.token_hex(4)}-{link.side}"
         digests = add_statement(folder, name, values, files)
+        kept = len(digests)
         with self._store.database.transaction() as session:
             link, case = self._usable(session, token)  # nobody else has used it meanwhile
             link.used = now()
-            query = select(func.count()).select_from(Statement)
-            number = 1 + (session.scalar(query.where(Statement.claim_id == link.claim_id)) or 0)
+            query = select(Statement.folder).where(Statement.claim_id == link.claim_id)
+            earlier = session.scalars(query.order_by(Statement.number)).all()
+            number = 1 + len(earlier)
+            page = page_with_statements(folder, [*earlier, name])
+            digests[HTML_NAME] = hashlib.sha256(page).hexdigest()
             session.add(
                 Statement(
                     claim_id=link.claim_id,
@@ -167,8 +174,9 @@ class Statements:
             self._store.database.record(session, event)
             self._cases.answered(session, case, link.side)
             # Last: when this fails, nothing of the transaction happened.
-            EvidenceLog(folder / LOG_NAME).append(event)
-        return {"received": True, "number": number, "files": len(digests)}
+            with replaced_page(folder, page):
+                EvidenceLog(folder / LOG_NAME).append(event)
+        return {"received": True, "number": number, "files": kept}
 
     def _judge(
         self, form: StatementForm, about: dict[str, str], created: float, look: Look

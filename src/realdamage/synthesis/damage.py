@@ -77,10 +77,10 @@ class Site:
 
     def background(self) -> Array:
         """What is behind the product, continued from its outline inwards, [h, w, 3]."""
-        beside = (1.0 - self.inside) + np.float32(1e-4)
+        outside = (1.0 - self.inside) + np.float32(1e-4)
         sigma = max(self.radius / 2, 2.0)
-        weight = blur(beside, sigma)
-        return np.stack([blur(self.patch[..., c] * beside, sigma) / weight for c in range(3)], -1)
+        weight = blur(outside, sigma)
+        return np.stack([blur(self.patch[..., c] * outside, sigma) / weight for c in range(3)], -1)
 
     def noise(self, cell: float | tuple[float, float], octaves: int = 1) -> Array:
         return noise(self.rng, self.shape, cell, octaves)
