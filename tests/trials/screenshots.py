@@ -55,7 +55,7 @@ _CASES = {
     "2026-0142": "Knitted top, yellow",
     "2026-0143": "黄色针织背心",
     "2026-0144": "Sleeveless top",
-    "2026-0145": "红色商品",
+    "2026-0145": "饮料罐",
 }
 _CASE = "#claim/2026-0142"
 # Without a Chinese font both characters are drawn as the sign for a missing one.
