@@ -43,7 +43,7 @@ SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "photos"
 
 _CLAIM = ("000004_ai_region.jpg", "000004_pasted.jpg", "000003_ai_whole.jpg")
 _LISTING = ("000004_original.jpg",)
-_TEXT = "The shoes arrived like this."
+_TEXT = "The top arrived like this."
 KEY = "a-key-of-the-reviewer-who-looks"
 _MOST_BYTES = 400_000
 # Generous, because the judging of ten photos shares the processor with whatever else runs.
@@ -52,10 +52,10 @@ _STOP_SECONDS = 30.0
 _CLAIM_SECONDS = 600.0
 _PAGE_SECONDS = 180.0
 _CASES = {
-    "2026-0142": "Running shoes, white",
-    "2026-0143": "陶瓷马克杯",
-    "2026-0144": "Desk lamp",
-    "2026-0145": "蓝牙音箱",
+    "2026-0142": "Knitted top, yellow",
+    "2026-0143": "黄色针织背心",
+    "2026-0144": "Sleeveless top",
+    "2026-0145": "饮料罐",
 }
 _CASE = "#claim/2026-0142"
 # Without a Chinese font both characters are drawn as the sign for a missing one.
@@ -195,7 +195,7 @@ def _desk(photos: Path, model: Path | None) -> Iterator[tuple[str, httpx.Client]
             _say("sending the merchant's statement")
             path = _link(call, "2026-0142", "merchant")
             box = ("box.jpg", (photos / _LISTING[0]).read_bytes())
-            said = {"text": "Packed in a double box. The photo shows the pair that we sent."}
+            said = {"text": "Packed in a double box. The photo shows the top that we sent."}
             answer = call.post(f"/v1/statements/{path}", files=[("photos", box)], data=said)
             if answer.status_code != 201:
                 raise RealDamageError(f"the statement was not received: {answer.text[:200]}")

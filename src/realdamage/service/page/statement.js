@@ -35,6 +35,7 @@ async function openCamera() {
   try {
     const camera = { facingMode: "environment", width: { ideal: 1920 } };
     at("live").srcObject = await navigator.mediaDevices.getUserMedia({ video: camera, audio: false });
+    at("live").parentElement.hidden = false;
     at("shoot").disabled = false;
   } catch {
     at("shot").textContent = say("recapture_no_camera");
