@@ -2,8 +2,8 @@
 
 GB 45438-2025 asks for a visible text such as "AI生成" or "人工智能合成" at an edge or a corner, at
 least 5% of the shorter side high; generators stamp sparkles and their names. Templates find the
-standard's words and the sparkle without further packages; text recognition (the extra "ocr") reads
-the rest. Anyone can put such words on a photo, so a mark leads to a person.
+sparkle, and few of the words (data/results/LOG.md); text recognition (the extra "ocr") reads most.
+Anyone can put such words on a photo, so a mark leads to a person.
 """
 
 from __future__ import annotations
