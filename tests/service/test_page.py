@@ -376,9 +376,7 @@ def test_in_chinese_and_still_after_a_reload(open_page: Open, encode: Encode) ->
     assert page.get_attribute("html", "lang") == "zh-CN"
     assert page.inner_text("#facts .badge") == "疑似合成"
     page.reload()
-    page.wait_for_selector(
-        "#judge"
-    )  # the page asks the service what it can do before it shows a view
+    page.wait_for_selector("#judge")  # shown once the service has said what it can do
     assert page.inner_text("#judge") == "开始核查"
     assert page.get_attribute("html", "lang") == "zh-CN"
     chinese = open_page(locale="zh-CN")
