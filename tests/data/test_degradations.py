@@ -6,7 +6,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from realdamage.data.degradations import Blur, Degradation, Degradations, Jpeg, Noise, Resize, Webp
+from realdamage.data.degradations import (
+    Blur,
+    Degradation,
+    Degradations,
+    Jpeg,
+    Noise,
+    Resize,
+    Sharpen,
+    Webp,
+)
 from realdamage.errors import ConfigError
 
 ALWAYS = Degradations(
@@ -15,6 +24,8 @@ ALWAYS = Degradations(
     scale=(0.5, 0.8),
     blur=1.0,
     blur_sigma=(0.4, 0.9),
+    sharpen=1.0,
+    sharpen_percent=(30, 60),
     noise=1.0,
     noise_sigma=(2.0, 3.0),
     jpeg=0.5,
@@ -33,6 +44,8 @@ def test_every_draw_lies_within_its_bounds_and_reaches_across_them() -> None:
     steps = [step for each in drawn(ALWAYS) for step in each.steps]
     scales = [step.scale for step in steps if isinstance(step, Resize)]
     sigmas = [step.sigma for step in steps if isinstance(step, Blur)]
+    percents = [step.percent for step in steps if isinstance(step, Sharpen)]
+    assert 30 <= min(percents) < 33 < 57 < max(percents) <= 60
     noises = [step.sigma for step in steps if isinstance(step, Noise)]
     qualities = [step.quality for step in steps if isinstance(step, Jpeg | Webp)]
     assert len(scales) == len(sigmas) == len(noises) == 200
@@ -79,11 +92,11 @@ def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory)
 
 
 def test_the_order_is_that_of_a_chat_app() -> None:
-    order = [Resize, Blur, Noise, (Jpeg, Webp), Jpeg]
+    order = [Resize, Blur, Sharpen, Noise, (Jpeg, Webp), Jpeg]
     for each in drawn(ALWAYS, 20):
         assert [
             isinstance(step, wanted) for step, wanted in zip(each.steps, order, strict=True)
-        ] == [True] * 5
+        ] == [True] * 6
 
 
 def test_probability_is_the_share_of_crops_that_are_degraded() -> None:

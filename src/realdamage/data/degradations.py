@@ -91,6 +91,18 @@ class Blur:
 
 
 @dataclass(frozen=True)
+class Sharpen:
+    """Unsharp mask, as phones do: adds `percent` of the difference to a blur of `radius` pixels."""
+
+    percent: int
+    radius: float = 1.5
+
+    def __call__(self, rgb: RGB) -> RGB:
+        mask = ImageFilter.UnsharpMask(self.radius, self.percent, threshold=0)
+        return np.asarray(Image.fromarray(rgb).filter(mask))
+
+
+@dataclass(frozen=True)
 class Noise:
     """Gaussian noise; `sigma` in grey levels of 255. One seed gives windows of one size the same
     noise."""
@@ -132,8 +144,9 @@ class Degradation:
 class Degradations:
     """The distribution that degradations are drawn from, `data.degradations` in a configuration.
 
-    The steps come in the order of a chat app: resize, blur, noise, first and second compression. In
-    half of the draws the second one's 8×8 grid is off the first one's. Ranges include both ends.
+    The steps come in the order of a chat app: resize, blur, sharpening, noise, first and second
+    compression. In half of the draws the second one's 8×8 grid is off the first one's. Ranges
+    include both ends.
     """
 
     probability: float = 0.0  # share of the crops that are degraded at all
@@ -141,6 +154,8 @@ class Degradations:
     scale: tuple[float, float] = (0.5, 1.0)  # of the resize, relative to the photo
     blur: float = 0.1
     blur_sigma: tuple[float, float] = (0.3, 1.0)  # in pixels
+    sharpen: float = 0.0
+    sharpen_percent: tuple[int, int] = (20, 120)
     noise: float = 0.1
     noise_sigma: tuple[float, float] = (1.0, 5.0)  # in grey levels
     jpeg: float = 0.8  # probability that the first compression is JPEG
@@ -153,7 +168,7 @@ class Degradations:
     filters: tuple[str, ...] = ("bilinear", "bicubic", "lanczos", "box")  # of the resize
 
     def __post_init__(self) -> None:
-        for name in ("probability", "resize", "blur", "noise", "jpeg", "webp", "double"):
+        for name in ("probability", "resize", "blur", "sharpen", "noise", "jpeg", "webp", "double"):
             self._check(name, 0.0 <= getattr(self, name) <= 1.0, "must be in 0..1")
         # 0.7 + 0.3 may come out a little above 1.
         rule = f"with webp={self.webp} the sum is above 1, but the first compression is one of them"
@@ -163,6 +178,7 @@ class Degradations:
             "scale": (0.05, 2),
             "quality": (1, 95),
             "blur_sigma": (0, 10),
+            "sharpen_percent": (0, 500),
             "noise_sigma": (0, 100),
         }
         for name, (low, high) in limits.items():
@@ -189,6 +205,9 @@ class Degradations:
             steps.append(Resize(scale, str(rng.choice(list(self.filters)))))
         if blur < self.blur:
             steps.append(Blur(float(rng.uniform(*self.blur_sigma)) * strength))
+        if self.sharpen and rng.random() < self.sharpen:
+            low, high = self.sharpen_percent
+            steps.append(Sharpen(int(rng.integers(low, high + 1) * strength)))
         if noise < self.noise:
             steps.append(Noise(float(rng.uniform(*self.noise_sigma)) * strength, seed))
         if codec < self.jpeg:

@@ -113,14 +113,14 @@ class DoubleJpeg:
 
 @dataclass(frozen=True)
 class Sharpen:
-    """Unsharp mask, as phones do: `percent` of the difference to a blur of `radius` pixels."""
+    """Unsharp mask: adds `percent` of the difference to a blur of `radius` pixels."""
 
     percent: int
     radius: float = 1.5
 
     def __call__(self, photo: Pixels, rng: Rng) -> Pixels:
-        mask = ImageFilter.UnsharpMask(self.radius, self.percent, threshold=0)
-        return photo._replace(rgb=np.asarray(Image.fromarray(photo.rgb).filter(mask)))
+        sharpen = degradations.Sharpen(self.percent, self.radius)
+        return photo._replace(rgb=sharpen(photo.rgb))
 
 
 @dataclass(frozen=True)
