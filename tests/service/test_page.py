@@ -157,6 +157,9 @@ def open_page(chromium: Browser, address: str) -> Iterator[Open]:
     def make(url: str = address, width: int = 1280, **options: Any) -> Page:
         options = {"locale": "en-US", "viewport": {"width": width, "height": 900}, **options}
         contexts.append(chromium.new_context(**options))
+        # Matches nothing, but switches interception on from the start. A page.route() that switches
+        # it on misses requests that follow at once.
+        contexts[-1].route("about:nothing", lambda route: route.abort())
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", log)
