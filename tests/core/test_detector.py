@@ -218,7 +218,6 @@ def test_detail_is_measured_on_the_photo_before_the_limit(
     verdict, as_array = detector.predict(buffer.getvalue()), detector.predict(rgb)
     assert (verdict.quality.short_side, verdict.quality.compression) == (320, 40)
     assert as_array.quality.compression == 100
-    assert as_array.quality.sharpness > 0.4
     assert as_array.hot_share == pytest.approx(np.mean(as_array.heatmap >= 0.5))
 
 

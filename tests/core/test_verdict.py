@@ -40,7 +40,7 @@ VERDICT = Verdict(
     model_version="1.2",
     width=140,
     height=75,
-    quality=PhotoQuality(75, 0.25, 62.0, 0.0625),
+    quality=PhotoQuality(75, 62.0, 0.0625),
     hot_share=0.125,
 )
 
@@ -116,7 +116,7 @@ def test_a_row_has_the_columns_of_a_predictions_file() -> None:
     assert (row["file_name"], row["reasons"]) == ("a/b.jpg", "demo_model demo_model")
     assert (row["probability"], row["label"]) == ("", "")
     assert (row["score"], row["ms"], row["width"], row["height"]) == (VERDICT.score, 12.3, 140, 75)
-    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 0.25, 62.0, 0.0625]
+    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 62.0, 0.0625]
     unreadable = verdict_row("a.jpg", PhotoError("a.jpg: cut off"), 1.0)
     assert tuple(unreadable) == tuple(row)
     assert (unreadable["score"], unreadable["reasons"]) == ("", "unreadable")

@@ -28,7 +28,7 @@ PREDICTION_COLUMNS = (
     *("score", "probability", "outcome", "reasons", "width", "height", "ms"),
     *("photo_sha256", "graph_sha256"),
 )
-MEASURED_COLUMNS = ("hot_share", "sharpness", "compression", "fine_detail")
+MEASURED_COLUMNS = ("hot_share", "compression", "fine_detail")
 """They follow wherever a photo was judged."""
 UNREADABLE = "unreadable"
 """The reason in the row of a photo that could not be read; its score and outcome are empty."""
@@ -225,7 +225,6 @@ def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mappi
         "photo_sha256": found.photo_sha256,
         "graph_sha256": found.graph_sha256,
         "hot_share": found.hot_share,
-        "sharpness": found.quality.sharpness,
         "compression": found.quality.compression,
         "fine_detail": "" if detail is None else detail,
     }
