@@ -133,7 +133,7 @@ def _recognised(rgb: UInt8Array) -> Iterator[Mark]:
     for top, bottom in _bands(height, width):
         size = (max(32, round(width * scale)), max(32, round((bottom - top) * scale)))
         band = Image.fromarray(rgb[top:bottom]).resize(size, Image.Resampling.BICUBIC)
-        read = _engine()(np.asarray(band)[..., ::-1].copy())
+        read = load_recogniser()(np.asarray(band)[..., ::-1].copy())
         lines = (read.boxes, read.txts, read.scores)
         for corners, text, confidence in zip(*lines, strict=True) if read.txts else ():
             points = np.asarray(corners, np.float64) / scale
@@ -154,7 +154,7 @@ def _box(
 
 
 @cache
-def _engine() -> Any:
+def load_recogniser() -> Any:
     """The recogniser, on one thread; its models are in its package."""
     try:
         from rapidocr import RapidOCR

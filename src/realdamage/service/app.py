@@ -70,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
         chores = []
         if store is not None:
+            await service.jobs.resume()
             chores = [purge_regularly(service, store), settle_regularly(service)]
         tasks = [asyncio.create_task(chore) for chore in chores]
         service.webhooks.start()
@@ -99,6 +100,9 @@ def _import_all() -> None:
     """What claims import when first judged takes a while; no request should wait for it."""
     for name in ("realdamage.photo_pairs", "realdamage.claims", "cv2", "c2pa", "imagehash"):
         importlib.import_module(name)
+    marks = importlib.import_module("realdamage.claims.marks")
+    if marks.has_ocr():
+        marks.load_recogniser()
 
 
 async def purge_regularly(service: Service, store: ClaimStore) -> None:
@@ -123,10 +127,12 @@ async def purge_regularly(service: Service, store: ClaimStore) -> None:
 
 
 async def settle_regularly(service: Service) -> None:
-    """Make decisions final and report deadlines, every few seconds. No error ends this."""
+    """Make decisions final, report deadlines, and take over the jobs of processes that died, every
+    few seconds. No error ends this."""
     while True:
         try:
             await asyncio.to_thread(service.settle)
+            await service.jobs.resume()
         except Exception as error:
             kind = type(error).__name__
             log_event("not settled", logging.ERROR, error=kind, reason=str(error))

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from realdamage.claims.judge import MAX_TEXT
 from realdamage.core.policy import Outcome
+from realdamage.errors import PhotoError, RealDamageError
 from realdamage.files import FORMULA
 
 CLAIM_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -37,6 +38,12 @@ class Refusal(HTTPException):
     def response(self, request_id: str) -> JSONResponse:
         error = {"code": self.code, "message": self.detail, "request_id": request_id}
         return JSONResponse({"error": error}, self.status_code, self.headers)
+
+
+def wrong_claim(error: RealDamageError) -> Refusal:
+    """The refusal for a claim that cannot be judged as it was sent."""
+    code = "unreadable_photo" if isinstance(error, PhotoError) else "invalid_field"
+    return Refusal(422, code, str(error))
 
 
 def not_valid(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, FieldInfo]) -> Refusal:

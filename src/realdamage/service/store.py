@@ -8,7 +8,6 @@ whose id is free at once, or a folder without a row, which `purge` removes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from realdamage.claims import Claim, ClaimIndex, EvidenceLog, write_evidence
@@ -49,7 +48,7 @@ JUDGING = "judging"
 Photos = Sequence[tuple[str, bytes]]
 OnKept = Callable[[Session, Case], None]
 
-_PARTS = ("claims", "claims.sqlite", "secret", "workers")
+_PARTS = ("claims", "claims.sqlite", "jobs", "secret", "workers")
 _INSIDE = {HTML_NAME, JSON_NAME, LOG_NAME, ORIGINALS, PICTURES, STATEMENTS}
 _WAIT_S = 30.0  # for the end of another claim with the same photo
 _POLL_S = 0.02
@@ -129,7 +128,7 @@ class ClaimStore:
 
     def check(self) -> None:
         """Raises Refusal 503 on a full disk, a read-only folder or a database that fails."""
-        self._check_room()
+        self.check_room()
         fault = "" if os.access(self.claims, os.W_OK) else "its folder is not writable"
         try:
             with self.database.reading() as session:
@@ -141,21 +140,24 @@ class ClaimStore:
             raise Refusal(503, "store_fails", message, retry_after=60)
 
     @contextlib.contextmanager
-    def new(self, claim_id: str) -> Iterator[None]:
+    def new(self, claim_id: str, job_id: str = "") -> Iterator[None]:
         """Around judging and keeping a claim; when that fails, nothing of it is left.
 
-        Raises Refusal 409 when the id is kept or under way, 503 when the disk is nearly full.
+        job_id: that judges it. Raises Refusal 409 when the id is kept or under way, 503 when the
+        disk is nearly full.
         """
-        self._check_room()
+        self.check_room()
         with self._lock:
-            self._check_unused(claim_id)
+            self.check_unused(claim_id)
             self._active.add(claim_id)
         try:
             self.forget(claim_id)  # what a killed service left of it
             with self.database.transaction() as session:
                 # Another process may have begun since.
                 if session.get(Case, claim_id) is not None:
-                    raise _under_way(claim_id)
+                    raise under_way(claim_id)
+                if other := running_job(session, claim_id, other_than=job_id):
+                    raise under_way(claim_id, other)
                 now = tables.now()
                 about = {"worker": self.workers.own, "created": now, "updated": now}
                 session.add(Case(claim_id=claim_id, state=JUDGING, **about))
@@ -213,8 +215,10 @@ class ClaimStore:
         """
         found: dict[str, int] = {"evidence": self.is_kept(claim_id)}
         if re.fullmatch(CLAIM_ID, claim_id):  # any other id only a reviewer can have named
-            if self._is_under_way(claim_id):
-                raise _under_way(claim_id)
+            with self.database.reading() as session:
+                job_id = running_job(session, claim_id)
+            if job_id or self._is_under_way(claim_id):
+                raise under_way(claim_id, job_id)
             self._remove_folder(claim_id)  # first: on a full disk this makes room
         with self.database.transaction() as session:
             found |= self._remove_rows(session, claim_id)
@@ -285,15 +289,17 @@ class ClaimStore:
             return claim_id in self._active
         return worker is not None and self.workers.lives(worker)
 
-    def _check_unused(self, claim_id: str) -> None:
+    def check_unused(self, claim_id: str) -> None:
+        """Raises Refusal 409 when the id is kept or under way."""
         folder = self._path(claim_id)
         if claim_id in self._active or self._is_under_way(claim_id):
-            raise _under_way(claim_id)
+            raise under_way(claim_id)
         if self.is_kept(claim_id) or (folder.exists() and not is_left_behind(folder)):
             message = f"Claim {claim_id!r} is already stored. Send another id, or DELETE it first."
             raise Refusal(409, "claim_exists", message)
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """Raises Refusal 503 when the disk is nearly full."""
         if not has_room(self.folder):
             free = f"The disk of the claim store has less than {LEAST_FREE_BYTES} bytes free"
             message = f"{free}. Free disk space, or delete claims."
@@ -324,8 +330,17 @@ def not_stored(claim_id: str) -> Refusal:
     return Refusal(404, "not_found", message)
 
 
-def _under_way(claim_id: str) -> Refusal:
-    message = f"Claim {claim_id!r} is being judged. Wait for its answer."
+def running_job(session: Session, claim_id: str, other_than: str = "") -> str:
+    """The id of the job that will judge the claim, or ""."""
+    job = tables.Job
+    of_claim = job.claim_id == claim_id, job.status == "running", job.id != other_than
+    return session.scalar(select(job.id).where(*of_claim)) or ""
+
+
+def under_way(claim_id: str, job_id: str = "") -> Refusal:
+    """The refusal for a claim that is being judged, or waits for it."""
+    where = f" at /v1/jobs/{job_id}" if job_id else ""
+    message = f"Claim {claim_id!r} is being judged. Wait for its answer{where}."
     return Refusal(409, "claim_under_way", message)
 
 
@@ -392,7 +407,8 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
             store.delete(claim_id, reason="retention")
             gone.append(claim_id)
     with _noted(problems), store.database.transaction() as session:
-        session.execute(delete(tables.Job).where(tables.Job.created < now - _JOBS_S))
+        done = tables.Job.status != "running", tables.Job.created < now - _JOBS_S
+        session.execute(delete(tables.Job).where(*done))
         session.execute(delete(tables.ForeignHash).where(tables.ForeignHash.expires < now))
     return Purged(tuple(gone), tuple(problems), doubt)
 
@@ -421,21 +437,6 @@ def _left_by_killed(store: ClaimStore, rows: Sequence[tuple[str, str, float]]) -
         is_claim = re.fullmatch(CLAIM_ID, path.name) and path.name not in known
         if is_claim and is_left_behind(path) and not store.is_kept(path.name):
             yield path.name
-
-
-def interrupt_jobs(store: ClaimStore) -> None:
-    """Mark the jobs of processes that no longer run as failed, so that nobody waits for them."""
-    running = select(tables.Job.worker).where(tables.Job.status == "running").distinct()
-    with store.database.reading() as session:
-        workers = list(session.scalars(running))
-    dead = [one for one in workers if not store.workers.lives(one)]
-    if dead:
-        message = "The service stopped. Send the claim again."
-        error = json.dumps({"code": "interrupted", "message": message})
-        with store.database.transaction() as session:
-            of_dead = tables.Job.worker.in_(dead), tables.Job.status == "running"
-            values = {"status": "failed", "error": error, "finished": tables.now()}
-            session.execute(update(tables.Job).where(*of_dead).values(**values))
 
 
 @contextlib.contextmanager
