@@ -34,7 +34,8 @@ from realdamage.service.store import ClaimStore, purge
 
 _PURGE_EVERY_S = 3600
 _SETTLE_EVERY_S = 5
-_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/statements/")
+_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/batches", "/v1/statements/")
+_LONG_UPLOADS = ("/v1/batches", "/v1/statements/")  # a video from a phone takes minutes
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 64 * 1024
@@ -174,13 +175,16 @@ class Front:
             return
         headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
         is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS[-1])
-        deadline = started + settings.deadline
+        is_long = scope["path"].startswith(_LONG_UPLOADS)
+        deadline = started + (settings.job_deadline if is_long else settings.deadline)
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, deadline=deadline)
         state.update(photos=0, caller="", roles=frozenset())
         limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
+        if scope["path"] == "/v1/batches":
+            limit = min(settings.max_batch_bytes + _MAX_JSON_BYTES, settings.max_upload_bytes)
         body = BoundedBody(receive, limit, deadline, self._service.uploads if is_upload else None)
         status = 0
 

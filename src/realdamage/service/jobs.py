@@ -63,7 +63,7 @@ class Jobs:
         self._store, self._queue, self._judge = store, queue, judge
         self._references, self._seconds = references, seconds
         self._folder = store.folder / "jobs"
-        self._slots = asyncio.Semaphore(slots)
+        self._slots, self._accepting = asyncio.Semaphore(slots), asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
 
@@ -73,7 +73,8 @@ class Jobs:
         Nothing is accepted when one cannot be written. In a batch, a claim whose id is in use is a
         failed job. Raises Refusal 409 when the id of a single claim is in use, 429, 503.
         """
-        jobs = await run_in_threadpool(self._accept, forms, is_batch)
+        async with self._accepting:  # a batch takes memory while it is unpacked
+            jobs = await run_in_threadpool(self._accept, forms, is_batch)
         for job in jobs:
             if job.status == "running":
                 self._start(job.id)

@@ -28,6 +28,7 @@ from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.phrases import page_json
 from realdamage.provenance import TrustAnchors, read_provenance
 from realdamage.service.auth import KeyRing
+from realdamage.service.batches import read_batch
 from realdamage.service.cases import Cases
 from realdamage.service.jobs import Jobs
 from realdamage.service.limits import DeadlineError, UploadBudget, WorkQueue, read_form
@@ -45,6 +46,8 @@ from realdamage.service.reviews import (
 )
 from realdamage.service.schemas import (
     FORM_ERRORS,
+    BatchAnswer,
+    BatchForm,
     ClaimAnswer,
     ClaimForm,
     JobAnswer,
@@ -297,6 +300,28 @@ def _job_answer(job: Job) -> JobAnswer:
     about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status}
     error = json.loads(job.error) if job.error else None
     return JobAnswer(**about, error=error, url=f"/v1/jobs/{job.id}")
+
+
+@router.post(
+    "/v1/batches",
+    tags=["claims"],
+    status_code=202,
+    openapi_extra=BatchForm.openapi(),
+    responses=errors(*FORM_ERRORS, 404),
+)
+async def judge_batch(request: Request, service: Shared) -> BatchAnswer:
+    """Judge many claims later: each becomes a case, or none when the batch cannot be read.
+
+    Photos in one folder are one claim, called after the folder. Photos in no folder are one claim
+    for each beginning of a name up to its last "_". A folder inside that is called "listing", or a
+    name whose rest begins with "listing", holds the shop's photos."""
+    store_of(service)
+    form = await read_form(request, BatchForm, service.settings)
+    settings, limits = service.settings, service.policy.photos
+    batch = await run_in_threadpool(read_batch, form, settings, limits)
+    request.state.photos = batch.photos
+    jobs = await service.jobs.accept(batch.forms, is_batch=True)
+    return BatchAnswer(claims=[_job_answer(job) for job in jobs], ignored=list(batch.ignored))
 
 
 @router.get("/v1/jobs/{job_id}", tags=["claims"], responses=errors(404))

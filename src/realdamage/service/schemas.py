@@ -154,6 +154,17 @@ class ClaimForm(JudgedForm):
     """a hint at the buyer's device, such as a cookie; only its keyed hash is stored"""
 
 
+class BatchForm(UploadForm):
+    archive: list[File] = []
+    """one zip"""
+    photos: list[File] = []
+    """instead of a zip: photos, each with its folder in its name"""
+    merchant: Annotated[Name, Field(max_length=100)] = ""
+    """who sold the products of all claims"""
+    currency: Annotated[str, Field(pattern="^([A-Z]{3})?$")] = ""
+    """of all claims, such as CNY"""
+
+
 class StatementForm(UploadForm):
     text: Annotated[Text, Field(max_length=MAX_TEXT)] = ""
     """what the buyer or the merchant says"""
@@ -253,6 +264,13 @@ class JobAnswer(Answer):
     error: dict[str, str] | None
     url: str
     """where to ask again"""
+
+
+class BatchAnswer(Answer):
+    claims: list[JobAnswer]
+    """a job for each claim, in the order of their names"""
+    ignored: list[str]
+    """files that are no photos: the first of them"""
 
 
 class ModelAnswer(Answer):

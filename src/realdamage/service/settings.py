@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     """bytes of a video in a statement"""
     max_body_bytes: Count = 64 * _MEBI
     """bytes of a request"""
+    max_batch_bytes: Count = 200 * _MEBI
+    """bytes of a batch of claims, as it is sent and unpacked"""
+    max_batch_photos: Count = 500
+    """files in a batch of claims"""
     max_pixels: Pixels = 50_000_000
     """pixels of a photo, read from its header"""
     max_upload_bytes: Count = 256 * _MEBI
