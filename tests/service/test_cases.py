@@ -15,9 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from realdamage.claims import database, verify_evidence
-from realdamage.claims.database import Database, Job
+from realdamage.claims.database import Database
 from realdamage.service.auth import hash_key
-from realdamage.service.store import ClaimStore
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -396,18 +395,6 @@ def test_a_claim_can_be_judged_after_its_request_was_answered(
     lost = shop.call("POST", "claims", files=photos, data={"later": "true"})
     assert refusal(lost) == (422, "invalid_field")
     assert refusal(shop.call("GET", "jobs/nothing")) == (404, "not_found")
-
-
-def test_a_job_of_a_service_that_was_killed_does_not_run_for_ever(
-    open_shop: Callable[..., Shop], tmp_path: Path
-) -> None:
-    store = ClaimStore(tmp_path / "store", 30)
-    with store.database.transaction() as session:
-        about = {"claim_id": "A", "worker": "dead", "created": time.time()}
-        session.add(Job(id="x", status="running", **about))
-    store.close()
-    job = open_shop().call("GET", "jobs/x").json()
-    assert (job["status"], job["error"]["code"]) == ("failed", "interrupted")
 
 
 def test_cases_need_a_store_and_a_policy_is_checked(serve: Serve, tmp_path: Path) -> None:
