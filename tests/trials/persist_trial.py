@@ -5,10 +5,10 @@ left alone.
 
 Two kinds of pairs. `real`: two photos of one group that align as one object, often other items of
 one product. `simulated`: a photo and a second view of it, as of a flat thing: turned, slanted,
-cropped, in other light and noise. On the first photo damage is painted and its box is marked. `one_only`: the second photo stays as it is. `persists`: the same damage is laid
-over the second photo too, where the alignment puts it. `intact`: nothing is painted, and a box of
-the same size is marked elsewhere. Half of the pairs are for choosing thresholds, half for
-reporting.
+cropped, in other light and noise. On the first photo damage is painted and its box is marked.
+`one_only`: the second photo stays as it is. `persists`: the same damage is laid over the second
+photo too, where the alignment puts it. `intact`: nothing is painted, and a box of the same size is
+marked elsewhere. Half of the pairs are for choosing thresholds, half for reporting.
 """
 
 from __future__ import annotations
