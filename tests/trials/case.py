@@ -263,7 +263,7 @@ def main() -> int:
         ]
         (folder / "keys.txt").write_text("".join(lines))
         video = folder / "packing.mp4"
-        photos = [(SAMPLE / f"00000{n}_original.jpg").read_bytes() for n in (4, 5)]
+        photos = [(SAMPLE / f"00000{n}_original.jpg").read_bytes() for n in (4, 6)]
         video.write_bytes(packing_video(photos))
         seal(video, "SO-1", EvidenceLog(seals))
         options = {"store": store, "api-keys": folder / "keys.txt", "port": 0}
