@@ -217,6 +217,14 @@ def walk(steps: Walk, store: Path, receiver: Receiver, video: bytes) -> None:
     steps.step("the case is closed", closed["case"]["state"] == "closed")
     report = verify_evidence(store / "claims" / "W-1", log=store / "claims.sqlite")
     steps.step("evidence and log verified", report.passed, f"{report.entries} entries")
+    package = store.parent / "case.zip"
+    command = [sys.executable, "-m", "realdamage", "case", "--store", str(store), "--buyer", "b-1"]
+    made = subprocess.run([*command, "--out", str(package)], check=False, capture_output=True)
+    steps.step("the case package is made and verified", made.returncode == 0, made.stderr[-200:])
+    with zipfile.ZipFile(package) as opened:
+        checked = json.loads(opened.read("verification.json"))
+        is_pdf = opened.read("summary.pdf").startswith(b"%PDF-")
+    steps.step("with its summary", is_pdf and all(one["passed"] for one in checked))
 
 
 def many(steps: Walk) -> None:
