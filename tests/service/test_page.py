@@ -700,7 +700,7 @@ def test_a_buyer_takes_pictures_with_the_camera(open_page: Open, desk: str) -> N
     assert not overlaps(page)
     page.wait_for_selector("#shoot:enabled")
     page.click("#send")
-    page.wait_for_selector("#done:not([hidden])", timeout=120_000)
+    page.wait_for_selector("#done:not([hidden])", timeout=400_000)
     case = httpx.get(f"{desk}/v1/claims/A-1/case", headers=SHOP, timeout=60).json()
     (said,) = case["statements"]
     path = f"{desk}/v1/claims/A-1/files/statements/{said['folder']}/statement.json"
@@ -735,7 +735,7 @@ def test_a_merchant_sends_the_packing_video_that_was_sealed(
     assert not overlaps(page)
     page.fill("#text", "Packed on camera.")
     page.click("#send")
-    page.wait_for_selector("#done:not([hidden])", timeout=120_000)
+    page.wait_for_selector("#done:not([hidden])", timeout=400_000)
     desktop = open_page(f"{desk}/?keyed#claim/A-1")
     sign_in(desktop)
     desktop.wait_for_selector(".statement .sealed")
