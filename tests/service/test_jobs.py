@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import select
 
 from realdamage.claims import verify_evidence
-from realdamage.claims.database import Database, Delivery, Event, Job
+from realdamage.claims.database import Case, Database, Delivery, Event, Job
 from realdamage.service.jobs import MOST_TRIES
-from realdamage.service.store import ClaimStore
+from realdamage.service.store import ClaimStore, purge
 
 Encode = Callable[..., bytes]
 Wait = Callable[[Callable[[], object]], None]
@@ -156,6 +156,19 @@ def test_a_job_whose_photos_are_gone_fails_visibly(
     store.close()
     job = serve(store=tmp_path / "store").get("/v1/jobs/x").json()
     assert (job["status"], job["error"]["code"]) == ("failed", "interrupted")
+
+
+def test_what_a_job_begins_again_is_not_purged_meanwhile(tmp_path: Path) -> None:
+    store = ClaimStore(tmp_path / "store", 30)
+    with store.database.transaction() as session:
+        for claim_id in "AB":
+            about = {"worker": "dead", "created": time.time(), "updated": time.time()}
+            session.add(Case(claim_id=claim_id, state="judging", **about))
+        session.add(Job(id="x", claim_id="A", status="running", worker="dead", created=time.time()))
+    purge(store)
+    with store.database.reading() as session:
+        assert list(session.scalars(select(Case.claim_id))) == ["A"]
+    store.close()
 
 
 def test_a_claim_that_waits_cannot_be_deleted_or_sent_again(

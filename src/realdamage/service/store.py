@@ -386,7 +386,9 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
         rows = [(one, state, updated) for one, state, updated in session.execute(query)]
     for claim_id in _left_by_killed(store, rows):
         with _noted(problems):
-            if not store._is_under_way(claim_id):
+            with store.database.reading() as session:
+                job_id = running_job(session, claim_id)  # which begins again with it
+            if not job_id and not store._is_under_way(claim_id):
                 store.forget(claim_id)
     kept = [(one, then) for one, state, then in rows if state != JUDGING]
     for claim_id, _ in kept:
