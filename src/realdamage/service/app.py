@@ -24,6 +24,7 @@ from realdamage import __version__
 from realdamage.errors import RealDamageError
 from realdamage.service.auth import check_origin, is_open
 from realdamage.service.case_routes import router as case_router
+from realdamage.service.inference_routes import router as inference_router
 from realdamage.service.limits import BoundedBody
 from realdamage.service.metrics import log_event
 from realdamage.service.reviews import ReviewRequest
@@ -34,7 +35,8 @@ from realdamage.service.store import ClaimStore, purge
 
 _PURGE_EVERY_S = 3600
 _SETTLE_EVERY_S = 5
-_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/batches", "/v1/statements/")
+_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/batches")
+_UPLOADS_BELOW = ("/v1/statements/", "/v2/models/")
 _LONG_UPLOADS = ("/v1/batches", "/v1/statements/")  # a video from a phone takes minutes
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _MAX_HEADER_BYTES = 16 * 1024
@@ -89,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for routes in (case_router, router):
+    for routes in (case_router, inference_router, router):
         app.include_router(routes)
     for kind in (HTTPException, RequestValidationError, RealDamageError):
         app.add_exception_handler(kind, _refuse)
@@ -155,7 +157,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         _log_error("not answered", request.scope, error, reason=str(error))
         message = "The service cannot answer now; its log has the details under this request_id."
         refusal = Refusal(503, "unavailable", message, retry_after=30)
-    return refusal.response(request.state.request_id)
+    return refusal.response(request.state.request_id, request.url.path)
 
 
 def _log_error(event: str, scope: Scope, error: Exception, **fields: str) -> None:
@@ -174,7 +176,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
-        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS[-1])
+        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS_BELOW)
         is_long = scope["path"].startswith(_LONG_UPLOADS)
         deadline = started + (settings.job_deadline if is_long else settings.deadline)
         given_id = headers.get("x-request-id", "")
@@ -202,7 +204,7 @@ class Front:
             if refusal.code in _CLOSE:
                 refusal.headers = {**(refusal.headers or {}), "Connection": "close"}
             if not status:  # otherwise an answer is under way
-                await refusal.response(request_id)(scope, receive, answer)
+                await refusal.response(request_id, scope["path"])(scope, receive, answer)
 
         try:
             self._check(scope, headers)

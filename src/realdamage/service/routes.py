@@ -238,19 +238,29 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
 def _judge_photo(
     service: Service, detector: Detector, upload: Upload, heatmaps: bool
 ) -> dict[str, Any]:
-    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     try:
-        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+        verdict = judge_upload(service, detector, upload)
     except PhotoError as error:
-        service.metrics.photos.labels("unreadable").inc()
         return {"name": upload.name, "error": error.to_dict()}
-    service.note(upload.data, verdict)
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     declared = read_provenance(upload.data, trust_anchors=service.trust_anchors, **limits)
     return {
         "name": upload.name,
         "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),
         "provenance": declared.to_dict(),
     }
+
+
+def judge_upload(service: Service, detector: Detector, upload: Upload) -> Verdict:
+    """The verdict on a photo, counted. Raises PhotoError."""
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
+    try:
+        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+    except PhotoError:
+        service.metrics.photos.labels("unreadable").inc()
+        raise
+    service.note(upload.data, verdict)
+    return verdict
 
 
 @router.post(
