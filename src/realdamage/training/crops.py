@@ -57,8 +57,8 @@ def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
 
     Raises PhotoError or ManifestError naming the file.
     """
-    record = manifest.table.iloc[row]
-    photo = read_photo(manifest.path(record["file_name"]), spec)
+    record = manifest.table[["file_name", "label", "kind", "mask_file_name"]].iloc[row]
+    photo = read_photo(manifest.photo(row), spec, name=str(manifest.path(record["file_name"])))
     label = int(record["label"] == "synthetic")
     rgb = pad_to_patches(photo.rgb, spec)
     if not label or (record["kind"] == "ai_whole" and not record["mask_file_name"]):
