@@ -16,6 +16,7 @@ from realdamage.core.policy import Outcome, check_prior
 from realdamage.core.pooling import pool
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.scorer import DescribedScorer, OnnxScorer, TileScorer
+from realdamage.core.spans import span
 from realdamage.core.tiles import Photo, PixelSpec, assemble, cover, read_photo
 from realdamage.core.verdict import HOT, Reason, Verdict, find_regions
 from realdamage.errors import ModelFileError, PhotoError, UsageError
@@ -221,7 +222,8 @@ class Detector:
         tiles = cover(photo.rgb, spec)
         with ThreadPoolExecutor(1) as thread:
             measured = thread.submit(lambda: photo.quality)  # while the network runs
-            logit, evidence = self._score(tiles.tiles)
+            with span("score"):
+                logit, evidence = self._score(tiles.tiles)
             quality = measured.result()
         score = float(
             pool(logit.astype(np.float64), evidence.astype(np.float64), self.metadata.pooling)

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realdamage import __version__
+from realdamage.core.spans import span
 from realdamage.errors import RealDamageError
 from realdamage.service.auth import check_origin, is_open
 from realdamage.service.case_routes import router as case_router
@@ -32,6 +33,7 @@ from realdamage.service.routes import Service, router
 from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
 from realdamage.service.store import ClaimStore, purge
+from realdamage.service.traces import start_traces
 
 _PURGE_EVERY_S = 3600
 _SETTLE_EVERY_S = 5
@@ -66,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop_traces = start_traces(settings.traces) if settings.traces else None
         await asyncio.to_thread(service.load)
         await asyncio.to_thread(_import_all)
         model = service.loaded_model()
@@ -81,6 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
         for task in tasks:
             task.cancel()
         await asyncio.to_thread(service.close)
+        if stop_traces is not None:
+            await asyncio.to_thread(stop_traces)
 
     app = FastAPI(
         title="realdamage",
@@ -175,6 +180,14 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with span("request", Headers(scope=scope)) as traced:
+            status = await self._answer(scope, receive, send)
+            if traced is not None:
+                traced.update_name(f"{scope['method']} {_route(scope)}")
+                traced.set_attribute("http.response.status_code", status)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer a request; returns the status."""
         headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
         is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS_BELOW)
         is_long = scope["path"].startswith(_LONG_UPLOADS)
@@ -223,6 +236,7 @@ class Front:
         finally:
             body.close()
             self._record(scope, status, body.bytes, time.monotonic() - started)
+        return status
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raises Refusal."""
@@ -242,11 +256,15 @@ class Front:
 
     def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         metrics, state = self._service.metrics, scope["state"]
-        # The template of the path: no claim's id, and no endless labels.
-        path = getattr(scope.get("route"), "path", "unmatched")
+        path = _route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         metrics.requests.labels(path, method, str(status)).inc()
         metrics.seconds.labels(path).observe(seconds)
         about = {name: state[name] for name in ("request_id", "photos", "caller")}
         fields: Any = {"route": path, "method": method, "status": status, "bytes": size}
         log_event("request", **fields, ms=round(1000 * seconds, 1), **about)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path: no claim's id, no link's token, and no endless labels."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))

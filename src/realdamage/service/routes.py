@@ -22,6 +22,7 @@ from realdamage.claims.database import Database, Job
 from realdamage.claims.decide import Finding, found_elsewhere
 from realdamage.claims.exchange import ExchangeKey, find_hashes
 from realdamage.core.detector import Detector
+from realdamage.core.spans import span
 from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, RealDamageError, UsageError
@@ -378,7 +379,8 @@ def _judge_claim(
             if time.monotonic() > deadline:
                 raise DeadlineError
             about = service.cases.about(form, claim, references)
-            store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
+            with span("store"):
+                store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
     else:
         claim = judged(store.read_only_index if store is not None else None)
     service.metrics.claims.labels(claim.recommendation).inc()

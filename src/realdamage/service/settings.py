@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """a second model that scores some of the photos and never answers"""
     shadow_share: Share = 0.1
     """share of photos that the second model scores, from 0 to 1"""
+    traces: str = ""
+    """OTLP/HTTP collector that gets a trace of each request: http://HOST:4318/v1/traces"""
     max_photos: Count = 32
     """photos in a request, listing photos included"""
     max_photo_bytes: Count = 20 * _MEBI
