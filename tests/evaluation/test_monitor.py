@@ -96,18 +96,6 @@ def test_a_photo_that_was_judged_twice_counts_once() -> None:
     assert twice.shifts == monitor(log, REFERENCE).shifts
 
 
-def test_photos_of_one_product_are_one_witness() -> None:
-    copies = [
-        REFERENCE.head(100).assign(file_name=[f"{i}/{j}" for j in range(100)]) for i in (1, 2)
-    ]
-    both = pd.concat(copies, ignore_index=True)
-    alone, together = (
-        Reference(both),
-        Reference(both.assign(group=[f"g{i}" for i in range(100)] * 2)),
-    )
-    assert alone.worth(0.5) == pytest.approx(2 * together.worth(0.5))
-
-
 def test_too_few_photos_are_refused_and_few_see_only_large_shifts() -> None:
     real = REFERENCE[REFERENCE["label"] == "real"].head(14)
     one_class = pd.concat([REFERENCE[REFERENCE["label"] == "synthetic"], real])
@@ -121,17 +109,6 @@ def test_too_few_photos_are_refused_and_few_see_only_large_shifts() -> None:
         assert error.value.code == "too_few_photos"
     assert monitor(draw(80, 1), REFERENCE).visible > 0.2
     assert visible_shift(1e9, 800, 9, 0.05) < visible_shift(100, 800, 9, 0.05)
-
-
-def test_what_one_side_lacks_is_left_out_and_named() -> None:
-    report = monitor(draw(300, 1), REFERENCE.assign(outcome="review", reasons="not_calibrated"))
-    assert (report.alarm, len(report.skipped)) == (False, 1)
-    assert "outcome" not in {shift.name for shift in report.shifts}
-    older = REFERENCE.assign(sharpness=np.nan, compression=np.nan, fine_detail=np.nan)
-    skipped = monitor(draw(300, 1), older).skipped
-    assert [reason.split(" (")[0] for reason in skipped] == [
-        *("sharpness", "compression", "fine detail")
-    ]
 
 
 def test_a_new_reason_is_a_shift() -> None:
