@@ -210,7 +210,7 @@ def costs(
     When all claims are paid, when all are reviewed, and with the model's outcomes. Calibrate with
     other rates and judge again to compare thresholds.
     """
-    from realdamage.evaluation.economics import Costs, cost_report
+    from realdamage.evaluation.costs import Costs, cost_report
     from realdamage.evaluation.predictions import read_predictions
     from realdamage.rendering.terminal import format_costs
 
@@ -234,7 +234,7 @@ def triage(
     The claim where looking at a photo avoids the largest loss comes first, its photos together. A
     claim is as likely to be fake as its most suspicious photo.
     """
-    from realdamage.evaluation import triage as queueing
+    from realdamage.evaluation import costs as queueing
     from realdamage.evaluation.folder import read_judge
     from realdamage.evaluation.predictions import read_predictions
     from realdamage.rendering.terminal import queue_text

@@ -28,7 +28,7 @@ from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.economics import CostReport
+from realdamage.evaluation.costs import CostReport
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.rendering import plots, words
