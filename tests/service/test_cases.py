@@ -68,7 +68,9 @@ class Shop:
 
 
 @pytest.fixture
-def open_shop(serve: Serve, encode: Encode, tmp_path: Path) -> Callable[..., Shop]:
+def open_shop(
+    serve: Serve, encode: Encode, tmp_path: Path, database_url: str
+) -> Callable[..., Shop]:
     """`open_shop(policy="cases: {undo_minutes: 0}", **settings)`"""
 
     def start(policy: str = "", **settings: Any) -> Shop:
@@ -78,6 +80,7 @@ def open_shop(serve: Serve, encode: Encode, tmp_path: Path) -> Callable[..., Sho
             settings["claim_policy"] = path
         lines = [f"{hash_key(key, name)} {ROLES.get(name, '')}" for name, key in KEYS.items()]
         settings = {"store": tmp_path / "store", "deadline": 200, **settings}
+        settings |= {"database": database_url}
         return Shop(serve(api_key_hashes=",".join(lines), **settings), encode)
 
     return start
@@ -102,6 +105,7 @@ def move_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 # The queue
 
 
+@pytest.mark.databases
 def test_the_queue_is_searched_filtered_ordered_and_paged(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     for number, amount in enumerate(("10", "300.50", "20.5")):
@@ -143,6 +147,7 @@ def test_what_is_stored_of_a_buyer_is_a_keyed_hash(
     assert secret.st_mode & 0o077 == 0
 
 
+@pytest.mark.databases
 def test_repeats_are_facts_and_change_no_recommendation(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -165,6 +170,7 @@ def test_repeats_are_facts_and_change_no_recommendation(
 # Decisions
 
 
+@pytest.mark.databases
 def test_a_decision_is_a_persons_and_can_be_undone_until_it_is_final(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -244,6 +250,7 @@ def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(
         assert refusal(again) == (403, "same_person")
 
 
+@pytest.mark.databases
 def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     open_shop: Callable[..., Shop],
 ) -> None:
@@ -265,8 +272,9 @@ def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     assert len(shop.case("A")["decisions"]) == 1
 
 
+@pytest.mark.databases
 def test_every_change_is_in_the_chained_log_and_texts_are_not(
-    open_shop: Callable[..., Shop], tmp_path: Path
+    open_shop: Callable[..., Shop], tmp_path: Path, database_url: str
 ) -> None:
     shop = open_shop("cases: {undo_minutes: 0}")
     shop.claim("A")
@@ -280,15 +288,17 @@ def test_every_change_is_in_the_chained_log_and_texts_are_not(
     assert (report.problems, report.entries) == ((), 3)
     assert shop.call("DELETE", "claims/A").status_code == 200
     assert refusal(shop.call("GET", "claims/A/case")) == (404, "not_found")
-    stored = (tmp_path / "store" / "claims.sqlite").read_bytes()
-    assert b"private" not in stored
+    if not database_url:
+        stored = (tmp_path / "store" / "claims.sqlite").read_bytes()
+        assert b"private" not in stored
 
 
 # Statements
 
 
+@pytest.mark.databases
 def test_both_sides_are_heard_and_in_the_evidence(
-    open_shop: Callable[..., Shop], tmp_path: Path
+    open_shop: Callable[..., Shop], tmp_path: Path, database_url: str
 ) -> None:
     shop = open_shop()
     shop.claim("A", order_id="O-1", product="mug", buyer="b")
@@ -319,7 +329,7 @@ def test_both_sides_are_heard_and_in_the_evidence(
     assert picture.content[:2] == b"\xff\xd8"
     assert shop.call("GET", "claims/A/files/pictures/photo-01.jpg").status_code == 200
     assert shop.call("GET", "claims/A/files/log.jsonl").status_code == 404
-    log = tmp_path / "store" / "claims.sqlite"
+    log = database_url or tmp_path / "store" / "claims.sqlite"
     evidence = tmp_path / "store" / "claims" / "A"
     assert verify_evidence(evidence, log=log).problems == ()
     (evidence / "statements" / folder / "photo-01.jpg").write_bytes(b"other")
@@ -328,6 +338,7 @@ def test_both_sides_are_heard_and_in_the_evidence(
     assert not evidence.exists()
 
 
+@pytest.mark.databases
 def test_links_work_once_until_they_expire_and_cannot_be_forged(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -375,6 +386,7 @@ def test_frames_out_of_order_or_with_another_number_are_said_so(
 # Jobs
 
 
+@pytest.mark.databases
 def test_a_claim_can_be_judged_after_its_request_was_answered(
     open_shop: Callable[..., Shop], wait_until: Wait, encode: Encode
 ) -> None:
@@ -399,10 +411,11 @@ def test_a_claim_can_be_judged_after_its_request_was_answered(
     assert refusal(shop.call("GET", "jobs/nothing")) == (404, "not_found")
 
 
+@pytest.mark.databases
 def test_a_job_of_a_service_that_was_killed_does_not_run_for_ever(
-    open_shop: Callable[..., Shop], tmp_path: Path
+    open_shop: Callable[..., Shop], tmp_path: Path, database_url: str
 ) -> None:
-    store = ClaimStore(tmp_path / "store", 30)
+    store = ClaimStore(tmp_path / "store", 30, database=database_url)
     with store.database.transaction() as session:
         about = {"claim_id": "A", "worker": "dead", "created": time.time()}
         session.add(Job(id="x", status="running", **about))
@@ -422,8 +435,9 @@ def test_cases_need_a_store_and_a_policy_is_checked(serve: Serve, tmp_path: Path
         serve(claim_policy=path)
 
 
-def test_the_log_breaks_where_an_entry_was_changed(tmp_path: Path) -> None:
-    found = Database(tmp_path / "claims.sqlite")
+@pytest.mark.databases
+def test_the_log_breaks_where_an_entry_was_changed(tmp_path: Path, database_url: str) -> None:
+    found = Database(database_url or tmp_path / "claims.sqlite")
     for number in range(3):
         with found.transaction() as session:
             found.record(session, {"event": "tried", "number": number})
