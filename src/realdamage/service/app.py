@@ -249,6 +249,10 @@ class Front:
             # A proxy that believes the other one would see a second request after the body.
             message = "The request has both Content-Length and Transfer-Encoding; send one of them."
             raise Refusal(400, "malformed", message)
+        if "\0" in path:  # no database keeps it, so nothing has such a name
+            raise Refusal(404, "not_found", "The path has a null character.")
+        if b"%00" in scope.get("query_string", b""):
+            raise Refusal(422, "invalid_field", "The query has a null character; remove it.")
         check_origin(scope["method"], headers, service.settings)
         if service.keys.keys and not is_open(path):
             entry = service.keys.check(headers)

@@ -165,6 +165,7 @@ class Service:
     def settle(self) -> None:
         """What time alone changes: decisions become final, deadlines come near."""
         if self.store is not None:
+            self.store.workers.check()
             self.cases.settle()
 
     def note(self, data: bytes, verdict: Verdict) -> None:

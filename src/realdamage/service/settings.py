@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     store: Path | None = None
     """folder for claims sent with keep=true; without it nothing is stored"""
     database: str = ""
-    """SQLAlchemy URL of the store's tables; default: claims.sqlite in the store"""
+    """postgresql+psycopg://USER@HOST/NAME for the store's tables; default: a file in the store"""
     secret: Path | None = None
     """file with your key for references and links; default: one made in the store"""
     keep_originals: bool = False
