@@ -41,6 +41,12 @@ SAMPLE = PACKAGE.parents[1] / "data" / "sample" / "photos"
 KEY = "a-key-of-at-least-24-characters"
 SHOP_KEY = "another-key-of-24-characters-or-more"
 SHOP = {"X-API-Key": SHOP_KEY}
+SMALL = """() => [...document.querySelectorAll("a, button, select, summary, input, .button")]
+  .filter((node) => node.getClientRects().length && !node.closest(".unseen, label:not(.button)"))
+  .map((node) => [node.outerHTML.slice(0, 80), node.getBoundingClientRect()])
+  .filter(([, box]) => box.width > 1 && Math.min(box.width, box.height) < 24)
+  .map(([html]) => html)"""
+"""What can be touched but is less than 24 pixels wide or high."""
 ACCUSING = "伪造|欺诈|骗|假|作弊|说谎|撒谎|嫌疑|怀疑|可疑|违法|犯罪|篡改"
 Encode = Callable[..., bytes]
 Open = Callable[..., "Page"]
@@ -724,6 +730,9 @@ def test_a_merchant_sends_the_packing_video_that_was_sealed(
     page.wait_for_selector("#problem:not([hidden])")
     assert "broken.mp4" in page.inner_text("#problem")
     page.set_input_files("#videos", video)
+    assert page.inner_text("#video-field .chosen-names") == "packing.mp4"
+    assert page.evaluate(SMALL) == []
+    assert not overlaps(page)
     page.fill("#text", "Packed on camera.")
     page.click("#send")
     page.wait_for_selector("#done:not([hidden])", timeout=120_000)
@@ -783,14 +792,9 @@ def test_what_can_be_touched_on_a_phone_is_large_enough(open_page: Open, desk: s
     post_claim(desk, "A-1", sample("pasted"), product="shoes", amount="12")
     page = open_page(f"{desk}/?keyed", width=390, has_touch=True, is_mobile=True)
     sign_in(page)
-    small = """() => [...document.querySelectorAll("a, button, select, summary, input")]
-      .filter((node) => node.getClientRects().length && !node.closest(".unseen, label"))
-      .map((node) => [node.outerHTML.slice(0, 80), node.getBoundingClientRect()])
-      .filter(([, box]) => box.width > 1 && Math.min(box.width, box.height) < 24)
-      .map(([html]) => html)"""
     places = {"#queue": "#cases a", "#new": "#intake", "#batch": "#batch", "#claim/A-1": "#case h2"}
     for place, ready in places.items():
         page.evaluate(f"location.hash = '{place}'")
         page.wait_for_selector(f"{ready}:visible")
-        assert page.evaluate(small) == [], place
+        assert page.evaluate(SMALL) == [], place
         assert not overlaps(page), place

@@ -232,7 +232,8 @@ class Jobs:
         dead = [one for one in workers if one != own and not self._store.workers.lives(one)]
         if not dead:
             return []
-        taken, lost = [], []
+        taken: list[str] = []
+        lost: list[str] = []
         with self._store.database.transaction() as session:
             for job in session.scalars(running.where(Job.worker.in_(dead))):
                 job.worker = own
