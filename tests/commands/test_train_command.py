@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -461,7 +462,7 @@ def record(kind):
     read = kind.__getitem__
     def seen(self, key):
         with Path("seen.jsonl").open("a") as file:
-            rank = int(os.environ.get("LOCAL_RANK", 0))
+            rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
             file.write(json.dumps([kind.__name__, rank, key]) + "\\n")
         return read(self, key)
     kind.__getitem__ = seen
@@ -472,8 +473,26 @@ train.main()
 """
 
 
+def on_two_nodes(arguments: list[str], cwd: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """The command as on two machines, with torchrun and one process on each; both are this one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", *where)
+    nodes = ("trainer.num_nodes=2", "trainer.devices=1")
+    command = [*torchrun, "--nproc-per-node", "1", script, *arguments, *nodes]
+    options = {"cwd": cwd, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with (
+        subprocess.Popen(command, **options, **pipes) as first,
+        subprocess.Popen(command, **options, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT),
+    ):
+        out, _ = first.communicate(timeout=1000)
+    return subprocess.CompletedProcess(command, first.returncode, out, out)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", ["files", "shards", "mixed_shards"])
+@pytest.mark.parametrize("reader", ["files", "shards", "mixed_shards", "two_nodes"])
 def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
     tiny_manifest: Path, tmp_path: Path, reader: str
 ) -> None:
@@ -490,10 +509,11 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
     if reader != "files":
         write_shards(read_manifest(root), tmp_path / "shards")
         source = [f"data.root={tmp_path}/shards"]
-    if reader == "mixed_shards":
+    if reader in ("mixed_shards", "two_nodes"):
         source += ["data.mixed_shards=1"]
     arguments = [*ddp, *source, *AS_TYPED, "trainer.max_epochs=2"]
-    finished = typed(arguments, tmp_path, "driver.py")
+    launch = on_two_nodes if reader == "two_nodes" else typed
+    finished = launch(arguments, tmp_path, "driver.py")
     assert finished.returncode == 0, finished.stderr
     seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
     units = [

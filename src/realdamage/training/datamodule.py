@@ -99,10 +99,16 @@ class DamageDataModule(L.LightningDataModule):
             chances = unit_chances(manifest, dataset.units, data.part_shares)
         elif data.balance:
             chances = balanced_chances(manifest, dataset.units, data.balance)
-        sampler = EpochSampler(len(dataset), self.seed, *self._process(), chances, data.epoch_units)
-        if data.mixed_shards:
-            sampler.mixed = data.mixed_shards
-            sampler.shards = shards_of(manifest, dataset.units)
+        of_units = shards_of(manifest, dataset.units) if data.mixed_shards else None
+        sampler = EpochSampler(
+            len(dataset),
+            self.seed,
+            *self._process(),
+            chances=chances,
+            draws=data.epoch_units,
+            shards=of_units,
+            mixed=data.mixed_shards or 1,
+        )
         return DataLoader(
             dataset,
             batch_size=data.batch_units,
@@ -140,14 +146,14 @@ class DamageDataModule(L.LightningDataModule):
 
 
 def shards_of(manifest: Manifest, units: Units) -> npt.NDArray[np.int64]:
-    """The shard of each unit. Raises ConfigError: the photos are not in shards."""
+    """The shard of each unit, counted from 0. Raises ConfigError: the photos are not in shards."""
     if manifest.shards is None:
         raise ConfigError(
             f"data.mixed_shards: the photos of {manifest.root} are files. Set it to null, or write "
             f"shards: realdamage manifest {manifest.root} --to-shards OUT",
             code="no_shards",
         )
-    found: npt.NDArray[np.int64] = manifest.shards.places[units[:, 1], 0]
+    _, found = np.unique(manifest.shards.places[units[:, 1], 0], return_inverse=True)
     return found
 
 

@@ -54,11 +54,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world_size: int = 1,
         chances: Chances | None = None,
         draws: int | None = None,
+        shards: npt.NDArray[np.int64] | None = None,
+        mixed: int = 1,
     ) -> None:
         self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
         self.chances, self.draws = chances, length if chances is None else draws or length
-        self.shards: npt.NDArray[np.int64] | None = None
-        self.mixed = 1
+        self.shards, self.mixed = shards, mixed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
