@@ -50,13 +50,21 @@ class Base(DeclarativeBase):
     """Base of the tables. Times are seconds since 1970 in UTC."""
 
 
+BANDS = (*((start, 3, 2) for start in range(1, 31, 3)), (31, 2, 2))
+"""Of the 32 bytes of a fine hash, for `claims.index`: (first byte from 1, bytes, bits that may
+differ). 11 bands of at most 2 bits: if each differed in 3, the hashes would differ in 33."""
+
+
 class Photo(Base):
     """The hashes of a photo that was seen in a claim: no photo, file name or text."""
 
     __tablename__ = "photos"
     __table_args__ = (
         UniqueConstraint("claim_id", "sha256"),
-        Index("photos_coarse", "id", "coarse"),
+        *(
+            Index(f"photos_band_{start}", text(f"substr(fine, {start}, {length})"))
+            for start, length, _ in BANDS
+        ),
         {"sqlite_autoincrement": True},  # an id is never used twice
     )
     id: Mapped[int] = mapped_column(_Large, primary_key=True)
