@@ -91,7 +91,7 @@ clean:  ## remove caches and built packages; keeps .venv and out/
 
 # What the quickstart needs, and what all commands and tests need.
 EXTRAS_train := train
-EXTRAS_synth := synth,serve,postgres,video,cases
+EXTRAS_synth := synth,serve,postgres,video,ocr,cases
 # The tests start many processes, each of which would otherwise compile torch.
 FLAGS_synth := --compile-bytecode
 

@@ -69,6 +69,14 @@ class Finished(NamedTuple):
     err: str
 
 
+@pytest.fixture(autouse=True)
+def without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims are judged without the recogniser of words, which takes seconds to start; its own test
+    asks for it."""
+    if "realdamage.claims.marks" in sys.modules:
+        monkeypatch.setattr("realdamage.claims.marks.has_ocr", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def photo_factory() -> PhotoFactory:
     """`photo_factory(height, width, seed)`: coloured blobs under sensor noise, uint8 [h, w, 3]."""

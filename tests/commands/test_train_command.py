@@ -27,6 +27,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from realdamage.commands import cli, train
 from realdamage.core.detector import Detector
 from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.shards import write_shards
 from realdamage.errors import ConfigError, ManifestError, ModelFileError
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.schema import DataConfig
@@ -104,10 +105,14 @@ def test_two_runs_of_one_seed_end_with_the_same_weights(
 
 class TestResume:
     @pytest.mark.slow
-    @pytest.mark.parametrize("adapt", ["full", "lora"])
+    @pytest.mark.parametrize(
+        ("adapt", "reader"), [("full", "files"), ("lora", "files"), ("full", "shards")]
+    )
     def test_a_resumed_run_equals_one_that_was_never_stopped(
         self,
         adapt: str,
+        reader: str,
+        tiny_manifest: Path,
         tiny_config: TinyConfig,
         tmp_path: Path,
         drawn: list[Any],
@@ -120,6 +125,9 @@ class TestResume:
             "data.degradations.curriculum_epochs=3",
             "adapt.dropout=0.0",  # the random state behind dropout is not in a checkpoint
         )
+        if reader == "shards":
+            write_shards(read_manifest(tiny_manifest), tmp_path / "shards")
+            overrides += (f"data.root={tmp_path}/shards", "data.mixed_shards=1")
         train.run(tiny_config(tmp_path / "straight", *overrides))
         straight = drawn.copy()
         drawn.clear()
@@ -465,8 +473,9 @@ train.main()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("reader", ["files", "shards", "mixed_shards"])
 def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
-    tiny_manifest: Path, tmp_path: Path
+    tiny_manifest: Path, tmp_path: Path, reader: str
 ) -> None:
     """Together they see each training unit once per epoch and each validation photo once, also when
     the photos of one of them have no mask to localise."""
@@ -477,7 +486,13 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
     write_manifest(root, table)
     (tmp_path / "driver.py").write_text(DRIVER)
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "name=pair"]
-    arguments = [*ddp, f"data.root={root}", *AS_TYPED, "trainer.max_epochs=2"]
+    source = [f"data.root={root}"]
+    if reader != "files":
+        write_shards(read_manifest(root), tmp_path / "shards")
+        source = [f"data.root={tmp_path}/shards"]
+    if reader == "mixed_shards":
+        source += ["data.mixed_shards=1"]
+    arguments = [*ddp, *source, *AS_TYPED, "trainer.max_epochs=2"]
     finished = typed(arguments, tmp_path, "driver.py")
     assert finished.returncode == 0, finished.stderr
     seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from realdamage.evaluation.compare import compare_models
-from realdamage.evaluation.economics import Costs, cost_report
+from realdamage.evaluation.costs import Costs, cost_report, triage_order
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.slices import json_records, robustness_table
-from realdamage.evaluation.triage import triage_order
 from realdamage.rendering import terminal, words
 
 

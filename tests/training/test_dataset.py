@@ -217,12 +217,12 @@ def test_units_are_pairs_and_lone_photos(
         )
     )
     lone = replace(manifest, table=manifest.table.assign(pair=""))
-    assert training_units(lone) == [(row,) for row in range(22)]
+    assert training_units(lone).tolist() == [[-1, row] for row in range(22)]
 
 
 def test_units_are_joined_photo_by_photo(tiny_manifest: Path) -> None:
     manifest = read_manifest(tiny_manifest).select(split="train")
-    weights = [float(row) for row in range(len(manifest.table))]
+    weights = np.arange(len(manifest), dtype=np.float64)
     dataset = PairDataset(manifest, SPEC, DataConfig(), seed=0, photo_weights=weights)
     batch = collate_units([dataset[0, index] for index in (0, 1, 2)])
     assert batch["tiles"].shape == (12, 64, 64, 3)
@@ -381,7 +381,7 @@ def test_an_image_without_an_original_gets_a_degraded_real_partner(
     manifest = unpaired_set(tmp_path / "set", photo_factory)
     dataset = pair_dataset(manifest, tiles_per_photo=1, part_shares=PARTS)
     names = list(manifest.table["file_name"])
-    place = dataset.units.index((names.index("g0.png"),))
+    place = dataset.units.tolist().index([-1, names.index("g0.png")])
     read: list[str] = []
     dataset._view = lambda row: (read.append(names[row]), read_view(manifest, row, SPEC))[1]  # type: ignore[method-assign]
     units = [dataset[0, place, before] for before in range(60)]
@@ -404,7 +404,7 @@ def test_unpaired_photos_are_resized_each_by_its_own_factor(tmp_path: Path, phot
         part_shares=PARTS,
         unpaired_scale=(0.5, 1.6),
     )
-    place = dataset.units.index((list(manifest.table["file_name"]).index("g0.png"),))
+    place = dataset.units.tolist().index([-1, list(manifest.table["file_name"]).index("g0.png")])
     scales: list[float] = []
     cut = dataset._cut
     dataset._cut = lambda views, degradation, rng: (  # type: ignore[method-assign]
@@ -465,7 +465,7 @@ def test_a_cached_photo_is_read_once_and_gives_the_same_crops(
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours["tiles"], theirs["tiles"])
         assert torch.equal(ours["patch_share"], theirs["patch_share"])
-    assert sorted(read) == sorted({row for unit in cached.units for row in unit})
+    assert sorted(read) == sorted(set(cached.units.ravel().tolist()))
 
 
 def test_a_full_cache_takes_no_more(tiny_manifest: Path) -> None:

@@ -216,7 +216,8 @@ def _every_view(
 ) -> None:
     buyer = f"s/{_link(call, '2026-0142', 'buyer')}"
     merchant = f"s/{_link(call, '2026-0143', 'merchant')}"
-    views = {"queue": "#queue", "new": "#new", "case": _CASE, "buyer": buyer, "merchant": merchant}
+    views = {"queue": "#queue", "new": "#new", "batch": "#batch", "case": _CASE}
+    views |= {"buyer": buyer, "merchant": merchant}
     for name, place in views.items():
         for width in (1280, 390):
             for chinese in (False, True):
@@ -236,7 +237,7 @@ def _view(opened: Browser, address: str, place: str, width: int, *, chinese: boo
     page.goto(f"{address}/{place}")
     if chinese and not page.evaluate(_HAS_CHINESE):
         raise RealDamageError("page_zh.png needs a font for Chinese: apt install fonts-noto-cjk")
-    shown = {"#queue": ".cases a", "#new": "#intake", "s": "#statement"}
+    shown = {"#queue": ".cases a", "#new": "#intake", "#batch": "#batch", "s": "#statement"}
     page.wait_for_selector(f"{shown.get(place.split('/')[0], '#case h2')}:visible")
     page.wait_for_load_state("networkidle")
     return _settled(page)

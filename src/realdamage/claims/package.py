@@ -59,7 +59,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A legal threshold. name, source, aggregates: by language, "en" and "zh"."""
+    """A legal threshold. name, source, aggregates, checked: by language, "en" and "zh"."""
 
     id: str
     currency: str
@@ -67,6 +67,7 @@ class Threshold:
     name: Mapping[str, str]
     source: Mapping[str, str]
     aggregates: Mapping[str, str]
+    checked: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def read_thresholds(path: Path | None = None) -> list[Threshold]:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    keys = ("name", "source", "aggregates")
+    keys = ("name", "source", "aggregates", "checked")
     try:
         return [
             Threshold(
@@ -245,7 +246,7 @@ def read_thresholds(path: Path | None = None) -> list[Threshold]:
     except (TypeError, KeyError, InvalidOperation) as error:
         raise ConfigError(
             f"{path}: {type(error).__name__} {error}: each threshold needs id, currency, at_least, "
-            "and name, source, aggregates with en and zh"
+            "and name, source, aggregates, checked with en and zh"
         ) from error
 
 

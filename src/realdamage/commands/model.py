@@ -70,7 +70,7 @@ def gate(
 ) -> int:
     """Send photos that are too poor to judge to review.
 
-    Finds in predictions on perturbed photos which are too small, too blurred or too compressed for
+    Finds in predictions on perturbed photos which are too small, too soft or too compressed for
     this model, and writes those limits into the model file.
     """
     from realdamage.evaluation.gate import GateOptions, gate_model
@@ -210,7 +210,7 @@ def costs(
     When all claims are paid, when all are reviewed, and with the model's outcomes. Calibrate with
     other rates and judge again to compare thresholds.
     """
-    from realdamage.evaluation.economics import Costs, cost_report
+    from realdamage.evaluation.costs import Costs, cost_report
     from realdamage.evaluation.predictions import read_predictions
     from realdamage.rendering.terminal import format_costs
 
@@ -234,7 +234,7 @@ def triage(
     The claim where looking at a photo avoids the largest loss comes first, its photos together. A
     claim is as likely to be fake as its most suspicious photo.
     """
-    from realdamage.evaluation import triage as queueing
+    from realdamage.evaluation import costs as queueing
     from realdamage.evaluation.folder import read_judge
     from realdamage.evaluation.predictions import read_predictions
     from realdamage.rendering.terminal import queue_text
@@ -262,7 +262,7 @@ def monitor(
 ) -> int:
     """Check whether photos are still like the calibration photos.
 
-    Needs no labels: compares scores, outcomes, reasons, sizes, sharpness, compression and fine
+    Needs no labels: compares scores, outcomes, reasons, sizes, compression and fine
     detail. Exit code 1 if they differ, so that no guarantee holds.
     """
     from realdamage.evaluation.monitor import monitor as compare_log

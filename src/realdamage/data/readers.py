@@ -218,6 +218,11 @@ def find_layout(root: Path, otherwise: str = "") -> str:
         return "manifest"
     if _image_folder_files(root):
         return "imagefolder"
+    if (root / "index.parquet").is_file() and any(root.glob("shard-*.tar")):
+        raise ManifestError(
+            f"{root}: holds shards, which only training reads. Name the folder of the photos.",
+            code="shards",
+        )
     inside = _folders(root)
     if any((root / folder / _DEEPFAKE).is_dir() for folder in ("", *inside)):
         return "fraudbench"

@@ -28,7 +28,7 @@ from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.economics import CostReport
+from realdamage.evaluation.costs import CostReport
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.rendering import plots, words
@@ -147,7 +147,7 @@ def file_table(manifest: Manifest) -> pd.DataFrame:
     rows = []
     for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
         contents = manifest.path(name).read_bytes()
-        facts = container_facts(io.BytesIO(contents), name=manifest.path(name), size=len(contents))
+        facts = container_facts(io.BytesIO(contents), name=manifest.path(name))
         quality = file_jpeg_quality(contents)
         saved = facts["format"] if quality is None else f"JPEG {quality:.0f}"
         bits = 8 * len(contents) / (facts["width"] * facts["height"])

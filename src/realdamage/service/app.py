@@ -21,9 +21,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realdamage import __version__
+from realdamage.core.spans import span
 from realdamage.errors import RealDamageError
 from realdamage.service.auth import check_origin, is_open
 from realdamage.service.case_routes import router as case_router
+from realdamage.service.inference_routes import router as inference_router
 from realdamage.service.limits import BoundedBody
 from realdamage.service.metrics import log_event
 from realdamage.service.reviews import ReviewRequest
@@ -31,10 +33,13 @@ from realdamage.service.routes import Service, router
 from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
 from realdamage.service.store import ClaimStore, purge
+from realdamage.service.traces import start_traces
 
 _PURGE_EVERY_S = 3600
 _SETTLE_EVERY_S = 5
-_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/statements/")
+_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/batches")
+_UPLOADS_BELOW = ("/v1/statements/", "/v2/models/")
+_LONG_UPLOADS = ("/v1/batches", "/v1/statements/")  # a video from a phone takes minutes
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 64 * 1024
@@ -63,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop_traces = start_traces(settings.traces) if settings.traces else None
         await asyncio.to_thread(service.load)
         await asyncio.to_thread(_import_all)
         model = service.loaded_model()
@@ -70,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
         chores = []
         if store is not None:
+            await service.jobs.resume()
             chores = [purge_regularly(service, store), settle_regularly(service)]
         tasks = [asyncio.create_task(chore) for chore in chores]
         service.webhooks.start()
@@ -77,6 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
         for task in tasks:
             task.cancel()
         await asyncio.to_thread(service.close)
+        if stop_traces is not None:
+            await asyncio.to_thread(stop_traces)
 
     app = FastAPI(
         title="realdamage",
@@ -87,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for routes in (case_router, router):
+    for routes in (case_router, inference_router, router):
         app.include_router(routes)
     for kind in (HTTPException, RequestValidationError, RealDamageError):
         app.add_exception_handler(kind, _refuse)
@@ -99,6 +108,9 @@ def _import_all() -> None:
     """What claims import when first judged takes a while; no request should wait for it."""
     for name in ("realdamage.photo_pairs", "realdamage.claims", "cv2", "c2pa", "imagehash"):
         importlib.import_module(name)
+    marks = importlib.import_module("realdamage.claims.marks")
+    if marks.has_ocr():
+        marks.load_recogniser()
 
 
 async def purge_regularly(service: Service, store: ClaimStore) -> None:
@@ -123,10 +135,12 @@ async def purge_regularly(service: Service, store: ClaimStore) -> None:
 
 
 async def settle_regularly(service: Service) -> None:
-    """Make decisions final and report deadlines, every few seconds. No error ends this."""
+    """Make decisions final, report deadlines, and take over the jobs of processes that died, every
+    few seconds. No error ends this."""
     while True:
         try:
             await asyncio.to_thread(service.settle)
+            await service.jobs.resume()
         except Exception as error:
             kind = type(error).__name__
             log_event("not settled", logging.ERROR, error=kind, reason=str(error))
@@ -148,7 +162,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         _log_error("not answered", request.scope, error, reason=str(error))
         message = "The service cannot answer now; its log has the details under this request_id."
         refusal = Refusal(503, "unavailable", message, retry_after=30)
-    return refusal.response(request.state.request_id)
+    return refusal.response(request.state.request_id, request.url.path)
 
 
 def _log_error(event: str, scope: Scope, error: Exception, **fields: str) -> None:
@@ -166,15 +180,26 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with span("request", Headers(scope=scope)) as traced:
+            status = await self._answer(scope, receive, send)
+            if traced is not None:
+                traced.update_name(f"{scope['method']} {_route(scope)}")
+                traced.set_attribute("http.response.status_code", status)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer a request; returns the status."""
         headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
-        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS[-1])
-        deadline = started + settings.deadline
+        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS_BELOW)
+        is_long = scope["path"].startswith(_LONG_UPLOADS)
+        deadline = started + (settings.job_deadline if is_long else settings.deadline)
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, deadline=deadline)
         state.update(photos=0, caller="", roles=frozenset())
         limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
+        if scope["path"] == "/v1/batches":
+            limit = min(settings.max_batch_bytes + _MAX_JSON_BYTES, settings.max_upload_bytes)
         body = BoundedBody(receive, limit, deadline, self._service.uploads if is_upload else None)
         status = 0
 
@@ -192,7 +217,7 @@ class Front:
             if refusal.code in _CLOSE:
                 refusal.headers = {**(refusal.headers or {}), "Connection": "close"}
             if not status:  # otherwise an answer is under way
-                await refusal.response(request_id)(scope, receive, answer)
+                await refusal.response(request_id, scope["path"])(scope, receive, answer)
 
         try:
             self._check(scope, headers)
@@ -211,6 +236,7 @@ class Front:
         finally:
             body.close()
             self._record(scope, status, body.bytes, time.monotonic() - started)
+        return status
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raises Refusal."""
@@ -234,11 +260,15 @@ class Front:
 
     def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         metrics, state = self._service.metrics, scope["state"]
-        # The template of the path: no claim's id, and no endless labels.
-        path = getattr(scope.get("route"), "path", "unmatched")
+        path = _route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         metrics.requests.labels(path, method, str(status)).inc()
         metrics.seconds.labels(path).observe(seconds)
         about = {name: state[name] for name in ("request_id", "photos", "caller")}
         fields: Any = {"route": path, "method": method, "status": status, "bytes": size}
         log_event("request", **fields, ms=round(1000 * seconds, 1), **about)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path: no claim's id, no link's token, and no endless labels."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))

@@ -22,8 +22,9 @@ SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
 
 OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
-"""Need no key, because they show only the software itself. So does everything below /page/ and
-/s/; below /v1/statements/ the signed link is the key."""
+"""Need no key, because they show only the software itself. So does everything below /page/, /s/ and
+/v2/health/; below /v1/statements/ the signed link is the key."""
+_OPEN_BELOW = ("/page/", "/s/", "/v2/health/", "/v1/statements/")
 
 LOCAL = "local"
 """Who decides claims where only this machine can call and no keys are set."""
@@ -86,7 +87,7 @@ class KeyRing:
 
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in OPEN_ROUTES or path.startswith(("/page/", "/s/", "/v1/statements/"))
+    return path in OPEN_ROUTES or path.startswith(_OPEN_BELOW)
 
 
 def check_origin(method: str, headers: Headers, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,6 +19,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
+from realdamage.core.spans import span
 from realdamage.service.schemas import Refusal, Upload, UploadForm, not_valid
 from realdamage.service.settings import Settings
 
@@ -102,6 +104,9 @@ class _BoundedParser(MultiPartParser):
     def __init__(self, request: Request, form: type[UploadForm], settings: Settings) -> None:
         super().__init__(request.headers, request.stream())
         self._known, self._files, self._settings = form.model_fields, form.file_fields(), settings
+        is_batch = "archive" in self._known
+        self._most = settings.max_batch_photos if is_batch else settings.max_photos
+        self._limits = {"videos": settings.max_video_bytes, "archive": settings.max_batch_bytes}
         self._text_seen: set[str] = set()
         self._part_bytes = 0
         self.ended = False
@@ -109,7 +114,7 @@ class _BoundedParser(MultiPartParser):
     def on_headers_finished(self) -> None:
         super().on_headers_finished()
         name, self._part_bytes = self._current_part.field_name, 0
-        most = self._settings.max_photos
+        most = self._most
         if name not in self._known:
             message = f"No field {name[:80]!r}; the fields are {', '.join(self._known)}."
             raise Refusal(422, "unknown_field", message)
@@ -127,7 +132,7 @@ class _BoundedParser(MultiPartParser):
         name, self._part_bytes = self._current_part.field_name, self._part_bytes + end - start
         is_file = name in self._files
         limit = self._settings.max_photo_bytes if is_file else _MAX_FIELD_BYTES
-        limit = self._settings.max_video_bytes if name == "videos" else limit
+        limit = self._limits.get(name, limit)
         if self._part_bytes > limit:
             what = f"File {self._current_files} of the request" if is_file else f"Field {name!r}"
             raise Refusal(413, "too_large", f"{what} has more than {limit} bytes.")
@@ -147,7 +152,8 @@ async def read_form(request: Request, form: type[FormT], settings: Settings) -> 
         raise Refusal(415, "not_multipart", message)
     parser = _BoundedParser(request, form, settings)
     try:
-        parts = await parser.parse()
+        with span("receive"):
+            parts = await parser.parse()
     except (MultiPartException, FormParserError) as error:
         message = f"The multipart body cannot be read: {error}"
         raise Refusal(400, "malformed", message) from error
@@ -216,7 +222,8 @@ class WorkQueue:
                 raise DeadlineError
             return job()
 
-        futures = [self._pool.submit(begin, job) for job in jobs]
+        # Each in a copy of this request's context, so that its spans belong to the request.
+        futures = [self._pool.submit(copy_context().run, begin, job) for job in jobs]
         self._jobs = self._jobs | dict.fromkeys(futures, (photos, deadline))
         gathered = asyncio.gather(*map(asyncio.wrap_future, futures))
         try:

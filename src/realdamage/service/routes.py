@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import shutil
 import threading
 import time
@@ -19,17 +18,20 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from realdamage.claims import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
-from realdamage.claims.database import Database, Job, now
+from realdamage.claims.database import Database, Job
 from realdamage.claims.decide import Finding, found_elsewhere
 from realdamage.claims.exchange import ExchangeKey, find_hashes
 from realdamage.core.detector import Detector
+from realdamage.core.spans import span
 from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.phrases import page_json
 from realdamage.provenance import TrustAnchors, read_provenance
 from realdamage.service.auth import KeyRing
+from realdamage.service.batches import read_batch
 from realdamage.service.cases import Cases
+from realdamage.service.jobs import Jobs
 from realdamage.service.limits import DeadlineError, UploadBudget, WorkQueue, read_form
 from realdamage.service.metrics import Metrics, log_event
 from realdamage.service.models import ServedModel, Shadow
@@ -45,6 +47,8 @@ from realdamage.service.reviews import (
 )
 from realdamage.service.schemas import (
     FORM_ERRORS,
+    BatchAnswer,
+    BatchForm,
     ClaimAnswer,
     ClaimForm,
     JobAnswer,
@@ -54,10 +58,11 @@ from realdamage.service.schemas import (
     Refusal,
     Upload,
     errors,
+    wrong_claim,
 )
 from realdamage.service.settings import Settings
 from realdamage.service.statements import Statements
-from realdamage.service.store import ClaimStore, has_room, interrupt_jobs
+from realdamage.service.store import ClaimStore
 from realdamage.service.webhooks import Webhooks, read_targets
 
 # The evidence has its own styles and pictures, and no script may run in it.
@@ -100,13 +105,18 @@ class Service:
         targets = read_targets(settings.webhooks) if settings.webhooks else []
         self.webhooks = Webhooks(targets, self.database, self.metrics)
         self.judged = JudgedPhotos()
-        self.jobs: set[asyncio.Task[None]] = set()
         if self.store is not None:
             rules, is_local = self.policy.cases, settings.is_local
             self.cases = Cases(self.store, rules, self.webhooks, is_local=is_local)
             self.statements = Statements(self.store, self.cases, self.policy)
-            if has_room(self.store.folder):
-                interrupt_jobs(self.store)
+            self.jobs = Jobs(
+                self.store,
+                self.queue,
+                partial(_judge_claim, self),
+                self.cases.references,
+                seconds=settings.job_deadline,
+                slots=max(1, settings.workers // 2),
+            )
         self._loading = threading.Lock()
         self.metrics.queue.set_function(lambda: self.queue.photos)
         self.metrics.uploads.set_function(lambda: self.uploads.taken)
@@ -142,6 +152,8 @@ class Service:
 
     def close(self) -> None:
         """Stop the threads and close the files."""
+        if self.store is not None:
+            self.jobs.stop()
         self.queue.close()
         if self.shadow is not None:
             self.shadow.close()
@@ -228,19 +240,29 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
 def _judge_photo(
     service: Service, detector: Detector, upload: Upload, heatmaps: bool
 ) -> dict[str, Any]:
-    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     try:
-        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+        verdict = judge_upload(service, detector, upload)
     except PhotoError as error:
-        service.metrics.photos.labels("unreadable").inc()
         return {"name": upload.name, "error": error.to_dict()}
-    service.note(upload.data, verdict)
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     declared = read_provenance(upload.data, trust_anchors=service.trust_anchors, **limits)
     return {
         "name": upload.name,
         "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),
         "provenance": declared.to_dict(),
     }
+
+
+def judge_upload(service: Service, detector: Detector, upload: Upload) -> Verdict:
+    """The verdict on a photo, counted. Raises PhotoError."""
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
+    try:
+        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+    except PhotoError:
+        service.metrics.photos.labels("unreadable").inc()
+        raise
+    service.note(upload.data, verdict)
+    return verdict
 
 
 @router.post(
@@ -265,91 +287,78 @@ async def judge_one_claim(request: Request, service: Shared) -> Response:
             raise Refusal(413, "too_many_photos", message)
     request.state.photos = len(form.photos) + len(form.listings)
     if form.later == "true":
-        return await _judge_later(request, service, form)
+        return await _judge_later(service, form)
     deadline = request.state.deadline
-    job = partial(_judge_claim, service, service.loaded_model(), form, deadline)
+    references = service.cases.references(form) if service.store is not None else {}
+    job = partial(_judge_claim, service, form, references, deadline)
     try:
         (body,) = await service.queue.run([job], deadline, photos=request.state.photos)
     except (PhotoError, UsageError) as error:
-        raise _wrong_claim(error) from error
+        raise wrong_claim(error) from error
     return Response(body, media_type="application/json")
 
 
-def _wrong_claim(error: RealDamageError) -> Refusal:
-    code = "unreadable_photo" if isinstance(error, PhotoError) else "invalid_field"
-    return Refusal(422, code, str(error))
-
-
-async def _judge_later(request: Request, service: Service, form: ClaimForm) -> Response:
-    """Answer 202, and judge with a longer deadline. The photos stay in memory: a service that
-    stops in between marks the job as failed."""
-    store = store_of(service)
+async def _judge_later(service: Service, form: ClaimForm) -> Response:
+    """Answer 202 once the photos are on the disk, and judge with a longer deadline."""
+    store_of(service)
     if form.keep != "true":
         raise Refusal(422, "invalid_field", "later: needs keep=true, or the answer would be lost.")
-    photos = request.state.photos
-    service.queue.check_room(photos)
-    model, deadline = service.loaded_model(), time.monotonic() + service.settings.job_deadline
-    form = form.model_copy(update={"claim_id": form.claim_id or new_claim_id()})
-    size = sum(len(one.data) for one in (*form.photos, *form.listings))
-    service.uploads.take(size)
-    job_id = secrets.token_hex(12)
-    about: dict[str, Any] = {"id": job_id, "claim_id": form.claim_id, "created": now()}
-    about["worker"] = store.workers.own
-    await run_in_threadpool(_save_job, service, Job(status="running", **about))
-
-    async def judge() -> None:
-        error: dict[str, str] | None = None
-        try:
-            work = partial(_judge_claim, service, model, form, deadline)
-            await service.queue.run([work], deadline, photos=photos)
-        except Refusal as refusal:
-            error = {"code": refusal.code, "message": str(refusal.detail)}
-        except (PhotoError, UsageError) as wrong:
-            answer = _wrong_claim(wrong)
-            error = {"code": answer.code, "message": str(answer.detail)}
-        except Exception as failure:
-            log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
-            error = {"code": "unavailable", "message": "The service failed; its log says why."}
-        finally:
-            service.uploads.take(-size)
-            values: dict[str, Any] = {"status": "failed" if error else "done", "finished": now()}
-            values["error"] = json.dumps(error) if error else ""
-            await run_in_threadpool(_save_job, service, Job(**about, **values))
-
-    task = asyncio.create_task(judge())
-    service.jobs.add(task)
-    task.add_done_callback(service.jobs.discard)
-    accepted = {"id": job_id, "claim_id": form.claim_id, "status": "running", "error": None}
-    url = f"/v1/jobs/{job_id}"
-    return JSONResponse({**accepted, "url": url}, 202, {"Location": url})
+    (job,) = await service.jobs.accept([form])
+    answer = _job_answer(job)
+    return JSONResponse(answer.model_dump(), 202, {"Location": answer.url})
 
 
-def _save_job(service: Service, job: Job) -> None:
-    with service.database.transaction() as session:
-        session.merge(job)
+def _job_answer(job: Job) -> JobAnswer:
+    about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status}
+    error = json.loads(job.error) if job.error else None
+    return JobAnswer(**about, error=error, url=f"/v1/jobs/{job.id}")
+
+
+@router.post(
+    "/v1/batches",
+    tags=["claims"],
+    status_code=202,
+    openapi_extra=BatchForm.openapi(),
+    responses=errors(*FORM_ERRORS, 404),
+)
+async def judge_batch(request: Request, service: Shared) -> BatchAnswer:
+    """Judge many claims later: each becomes a case, or none when the batch cannot be read.
+
+    Photos in one folder are one claim, called after the folder. Photos in no folder are one claim
+    for each beginning of a name up to its last "_". A folder inside that is called "listing", or a
+    name whose rest begins with "listing", holds the shop's photos."""
+    store_of(service)
+    form = await read_form(request, BatchForm, service.settings)
+    settings, limits = service.settings, service.policy.photos
+    batch = await run_in_threadpool(read_batch, form, settings, limits)
+    request.state.photos = batch.photos
+    jobs = await service.jobs.accept(batch.forms, is_batch=True)
+    return BatchAnswer(claims=[_job_answer(job) for job in jobs], ignored=list(batch.ignored))
 
 
 @router.get("/v1/jobs/{job_id}", tags=["claims"], responses=errors(404))
 def read_job(job_id: str, service: Shared) -> JobAnswer:
     """A claim sent with later=true: once done, read it at /v1/claims/{claim_id}."""
-    with service.database.reading() as session:
-        job = session.get(Job, job_id)
-        if job is None:
-            raise Refusal(404, "not_found", f"No job {job_id[:40]!r}.")
-        error = json.loads(job.error) if job.error else None
-        about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status}
-        return JobAnswer(**about, error=error, url=f"/v1/jobs/{job.id}")
+    store_of(service)
+    return _job_answer(service.jobs.find(job_id))
 
 
-def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline: float) -> bytes:
-    claim_id, store = form.claim_id or new_claim_id(), service.store
+def _judge_claim(
+    service: Service,
+    form: ClaimForm,
+    references: dict[str, str],
+    deadline: float,
+    job_id: str = "",
+) -> bytes:
+    """The claim as JSON, kept where the form asks for it. references: see `Cases.references`."""
+    claim_id, store, model = form.claim_id or new_claim_id(), service.store, service.loaded_model()
     photos = [(photo.name, photo.data) for photo in form.photos]
     listings = [(photo.name, photo.data) for photo in form.listings]
 
     def judged(index: ClaimIndex | None) -> Claim:
         more: list[Finding] = []
-        if store is not None and store.exchange is not None and form.buyer:
-            matches = find_hashes(store.database, [store.exchange.buyer(form.buyer)])
+        if store is not None and (shared := references["buyer_shared"]):
+            matches = find_hashes(store.database, [shared])
             more = found_elsewhere(matches, service.policy)
         return judge_claim(
             photos,
@@ -366,12 +375,13 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
 
     keep = form.keep == "true"
     if keep and store is not None:
-        with store.new(claim_id):
+        with store.new(claim_id, job_id):
             claim = judged(store.index)
             if time.monotonic() > deadline:
                 raise DeadlineError
-            about = service.cases.about(form, claim)
-            store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
+            about = service.cases.about(form, claim, references)
+            with span("store"):
+                store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
     else:
         claim = judged(store.read_only_index if store is not None else None)
     service.metrics.claims.labels(claim.recommendation).inc()

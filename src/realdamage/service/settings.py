@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """a second model that scores some of the photos and never answers"""
     shadow_share: Share = 0.1
     """share of photos that the second model scores, from 0 to 1"""
+    traces: str = ""
+    """OTLP/HTTP collector that gets a trace of each request: http://HOST:4318/v1/traces"""
     max_photos: Count = 32
     """photos in a request, listing photos included"""
     max_photo_bytes: Count = 20 * _MEBI
@@ -98,6 +100,10 @@ class Settings(BaseSettings):
     """bytes of a video in a statement"""
     max_body_bytes: Count = 64 * _MEBI
     """bytes of a request"""
+    max_batch_bytes: Count = 200 * _MEBI
+    """bytes of a batch of claims, as it is sent and unpacked"""
+    max_batch_photos: Count = 500
+    """files in a batch of claims"""
     max_pixels: Pixels = 50_000_000
     """pixels of a photo, read from its header"""
     max_upload_bytes: Count = 256 * _MEBI

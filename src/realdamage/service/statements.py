@@ -328,7 +328,8 @@ def _read_videos(
 ) -> tuple[list[dict[str, Any]], list[tuple[str, bytes]]]:
     """What each video's file says, and its sharpest frames as (name, JPEG).
 
-    seals: the log of `realdamage seal`; tells whether the video existed when it was sealed.
+    seals: the log of `realdamage seal`; tells whether the video existed when it was sealed. Raises
+    Refusal 422 for a video that cannot be read.
     """
     facts: list[dict[str, Any]] = []
     stills: list[tuple[str, bytes]] = []
@@ -347,8 +348,8 @@ def _read_videos(
         try:
             found = reader.read_video(video.data, video.name)
         except PhotoError as error:
-            facts.append({**about, "error": str(error)})
-            continue
+            # The link stays usable, so the sender can send another file.
+            raise Refusal(422, error.code, str(error)) from error
         facts.append({**found.to_dict(), **about})
         stills += found.frames
     return facts, stills

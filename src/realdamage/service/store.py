@@ -9,7 +9,6 @@ one PostgreSQL database and one folder.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -51,7 +50,7 @@ JUDGING = "judging"
 Photos = Sequence[tuple[str, bytes]]
 OnKept = Callable[[Session, Case], None]
 
-_PARTS = ("claims", "claims.sqlite", "secret", "workers")
+_PARTS = ("claims", "claims.sqlite", "jobs", "secret", "workers")
 _INSIDE = {HTML_NAME, JSON_NAME, LOG_NAME, ORIGINALS, PICTURES, STATEMENTS}
 _WAIT_S = 30.0  # for the end of another claim with the same photo
 _POLL_S = 0.02
@@ -176,7 +175,7 @@ class ClaimStore:
 
     def check(self) -> None:
         """Raises Refusal 503 on a full disk, a read-only folder or a database that fails."""
-        self._check_room()
+        self.check_room()
         fault = "" if os.access(self.claims, os.W_OK) else "its folder is not writable"
         try:
             self.workers.check()
@@ -189,19 +188,20 @@ class ClaimStore:
             raise Refusal(503, "store_fails", message, retry_after=60)
 
     @contextlib.contextmanager
-    def new(self, claim_id: str) -> Iterator[None]:
+    def new(self, claim_id: str, job_id: str = "") -> Iterator[None]:
         """Around judging and keeping a claim; when that fails, nothing of it is left.
 
-        Raises Refusal 409 when the id is kept or under way, 503 when the disk is nearly full.
+        job_id: that judges it. Raises Refusal 409 when the id is kept or under way, 503 when the
+        disk is nearly full.
         """
-        self._check_room()
+        self.check_room()
         self.workers.check()
         with self._lock:
             if claim_id in self._active:
-                raise _under_way(claim_id)
+                raise under_way(claim_id)
             self._active.add(claim_id)
         try:
-            self._begin(claim_id)
+            self._begin(claim_id, job_id)
             try:
                 yield
             except BaseException:
@@ -258,14 +258,16 @@ class ClaimStore:
         """
         found: dict[str, int] = {"evidence": self.is_kept(claim_id)}
         if re.fullmatch(CLAIM_ID, claim_id):  # any other id only a reviewer can have named
-            if self._is_under_way(claim_id):
-                raise _under_way(claim_id)
+            with self.database.reading() as session:
+                job_id = running_job(session, claim_id)
+            if job_id or self._is_under_way(claim_id):
+                raise under_way(claim_id, job_id)
             self._remove_folder(claim_id)  # first: on a full disk this makes room
         with self.database.transaction() as session:
             case = session.get(Case, claim_id)
             is_new = case is not None and case.state == JUDGING
             if case is not None and is_new and self._works_on(claim_id, case.worker):
-                raise _under_way(claim_id)  # another process began meanwhile
+                raise under_way(claim_id)  # another process began meanwhile
             found |= self._remove_rows(session, claim_id)
             if any(found.values()):
                 about = {"claim_id": claim_id, "by": by, "reason": reason}
@@ -288,11 +290,11 @@ class ClaimStore:
     def forget(self, claim_id: str) -> None:
         """Remove what a killed process left of a claim that was never kept. Not logged."""
         with self.database.transaction() as session:
-            self._check_unused(session, claim_id)
+            self.check_unused(session, claim_id)
             self._remove_folder(claim_id)
             self._remove_rows(session, claim_id, keep_reviews=True)
 
-    def _begin(self, claim_id: str) -> None:
+    def _begin(self, claim_id: str, job_id: str) -> None:
         """Make the row of a claim that this process judges. One transaction, since another process
         may want the same id. What a killed one left of the claim is removed."""
         with self.database.transaction() as session:
@@ -300,7 +302,9 @@ class ClaimStore:
             if case is not None and self._is_mine(case):  # this process failed to remove it
                 session.delete(case)
                 session.flush()
-            self._check_unused(session, claim_id)
+            self.check_unused(session, claim_id)
+            if other := running_job(session, claim_id, other_than=job_id):
+                raise under_way(claim_id, other)
             self._remove_folder(claim_id)
             self._remove_rows(session, claim_id, keep_reviews=True)
             now = tables.now()
@@ -368,12 +372,12 @@ class ClaimStore:
             worker = session.scalar(query)
         return worker is not None and self._works_on(claim_id, worker)
 
-    def _check_unused(self, session: Session, claim_id: str) -> None:
+    def check_unused(self, session: Session, claim_id: str) -> None:
         """Raises Refusal 409 for a claim that is kept or under way, or whose folder is not ours."""
         folder, case = self._path(claim_id), session.get(Case, claim_id)
         if case is not None and case.state == JUDGING:
             if self._works_on(claim_id, case.worker):
-                raise _under_way(claim_id)
+                raise under_way(claim_id)
         elif case is not None and (folder / JSON_NAME).is_file():
             raise _exists(claim_id)
         if folder.exists() and not is_left_behind(folder):
@@ -384,7 +388,8 @@ class ClaimStore:
             return claim_id in self._active
         return self.workers.lives(worker)
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """Raises Refusal 503 when the disk is nearly full."""
         if not has_room(self.folder):
             free = f"The disk of the claim store has less than {LEAST_FREE_BYTES} bytes free"
             message = f"{free}. Free disk space, or delete claims."
@@ -420,8 +425,17 @@ def _exists(claim_id: str) -> Refusal:
     return Refusal(409, "claim_exists", message)
 
 
-def _under_way(claim_id: str) -> Refusal:
-    message = f"Claim {claim_id!r} is being judged. Wait for its answer."
+def running_job(session: Session, claim_id: str, other_than: str = "") -> str:
+    """The id of the job that will judge the claim, or ""."""
+    job = tables.Job
+    of_claim = job.claim_id == claim_id, job.status == "running", job.id != other_than
+    return session.scalar(select(job.id).where(*of_claim)) or ""
+
+
+def under_way(claim_id: str, job_id: str = "") -> Refusal:
+    """The refusal for a claim that is being judged, or waits for it."""
+    where = f" at /v1/jobs/{job_id}" if job_id else ""
+    message = f"Claim {claim_id!r} is being judged. Wait for its answer{where}."
     return Refusal(409, "claim_under_way", message)
 
 
@@ -489,7 +503,8 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
             store.delete(claim_id, reason="retention")
             gone.append(claim_id)
     with _noted(problems), store.database.transaction() as session:
-        session.execute(delete(tables.Job).where(tables.Job.created < now - _JOBS_S))
+        done = tables.Job.status != "running", tables.Job.created < now - _JOBS_S
+        session.execute(delete(tables.Job).where(*done))
         session.execute(delete(tables.ForeignHash).where(tables.ForeignHash.expires < now))
     return Purged(tuple(gone), tuple(problems), doubt)
 
@@ -518,21 +533,6 @@ def _left_by_killed(store: ClaimStore, rows: Sequence[tuple[str, str, float]]) -
         is_claim = re.fullmatch(CLAIM_ID, path.name) and path.name not in known
         if is_claim and is_left_behind(path) and not store.is_kept(path.name):
             yield path.name
-
-
-def interrupt_jobs(store: ClaimStore) -> None:
-    """Mark the jobs of processes that no longer run as failed, so that nobody waits for them."""
-    running = select(tables.Job.worker).where(tables.Job.status == "running").distinct()
-    with store.database.reading() as session:
-        workers = list(session.scalars(running))
-    dead = [one for one in workers if not store.workers.lives(one)]
-    if dead:
-        message = "The service stopped. Send the claim again."
-        error = json.dumps({"code": "interrupted", "message": message})
-        with store.database.transaction() as session:
-            of_dead = tables.Job.worker.in_(dead), tables.Job.status == "running"
-            values = {"status": "failed", "error": error, "finished": tables.now()}
-            session.execute(update(tables.Job).where(*of_dead).values(**values))
 
 
 @contextlib.contextmanager

@@ -11,19 +11,21 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from torch.utils.data import DataLoader
 
 from realdamage.core.progress import track
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest
-from realdamage.errors import ManifestError
+from realdamage.errors import ConfigError, ManifestError
 from realdamage.schema import DataConfig
 from realdamage.training.dataset import (
     Batch,
     Chances,
     EpochSampler,
     PairDataset,
+    Units,
     WholePhotoDataset,
     WholePhotoSampler,
     collate_units,
@@ -98,6 +100,9 @@ class DamageDataModule(L.LightningDataModule):
         elif data.balance:
             chances = balanced_chances(manifest, dataset.units, data.balance)
         sampler = EpochSampler(len(dataset), self.seed, *self._process(), chances, data.epoch_units)
+        if data.mixed_shards:
+            sampler.mixed = data.mixed_shards
+            sampler.shards = shards_of(manifest, dataset.units)
         return DataLoader(
             dataset,
             batch_size=data.batch_units,
@@ -134,16 +139,26 @@ class DamageDataModule(L.LightningDataModule):
         return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
 
 
-def balanced_chances(
-    manifest: Manifest, units: Sequence[tuple[int, ...]], columns: Sequence[str]
-) -> Chances:
+def shards_of(manifest: Manifest, units: Units) -> npt.NDArray[np.int64]:
+    """The shard of each unit. Raises ConfigError: the photos are not in shards."""
+    if manifest.shards is None:
+        raise ConfigError(
+            f"data.mixed_shards: the photos of {manifest.root} are files. Set it to null, or write "
+            f"shards: realdamage manifest {manifest.root} --to-shards OUT",
+            code="no_shards",
+        )
+    found: npt.NDArray[np.int64] = manifest.shards.places[units[:, 1], 0]
+    return found
+
+
+def balanced_chances(manifest: Manifest, units: Units, columns: Sequence[str]) -> Chances:
     """The chance of each unit in a draw, float64 [units]: with ["family", "source"], all families
     are drawn alike, then all sources of a family, then its units.
 
     A unit belongs to the family of its last photo; real photos without an edit count as one
     family. Raises ConfigError: the set has no such column.
     """
-    rows = [unit[-1] for unit in units]
+    rows = units[:, 1]
     group = pd.Series(0, range(len(units)))
     chances = pd.Series(1.0, group.index)
     for column in columns:
