@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realdamage.claims.database import Database
+from realdamage.claims.database import BANDS, Database
 from realdamage.claims.decide import Duplicate
-from realdamage.claims.index import ClaimIndex, Fingerprint, take_fingerprint
+from realdamage.claims.index import ClaimIndex, Fingerprint, _near, take_fingerprint
+from realdamage.core.fingerprint import PhotoHash
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
 
@@ -165,6 +166,47 @@ def add_and_find(
         index.add(claim_id, [("a.jpg", photo)])
         if not index.find(photo, other_than=claim_id):
             missed.append(claim_id)
+
+
+def hashed(fine: bytes, coarse: int, number: int = 0) -> Fingerprint:
+    """A photo of these hashes; its mirror is far away."""
+    small = np.full(768, 768**-0.5, np.float32)
+    found = PhotoHash(np.uint64(coarse), np.frombuffer(fine, "<u8").astype(np.uint64), small)
+    mirror = found._replace(coarse=~found.coarse, fine=~found.fine)
+    return Fingerprint(f"{number:064x}", found, mirror)
+
+
+def flipped(fine: bytes, bits: Sequence[int]) -> bytes:
+    changed = bytearray(fine)
+    for bit in bits:
+        changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.databases
+def test_every_photo_within_the_radius_is_found_and_none_beyond(index: Index) -> None:
+    """The worst cases first: the bits that differ are spread over all bands."""
+    rng = np.random.default_rng(0)
+    fine, coarse = rng.bytes(32), int(rng.integers(2**63))
+    starts = [8 * (start - 1) for start, _, _ in BANDS]
+    spread = [start + bit for bit in range(16) for start in starts]
+    sets = [spread[:count] for count in (0, 1, 11, 31, 32, 33)]
+    sets += [[*spread[:22], *(start + 7 for start in starts[:10])]]
+    for count in (32, 33, 40):
+        sets += [rng.permutation(256)[:count].tolist() for _ in range(40)]
+    for number, bits in enumerate(sets):
+        other = hashed(flipped(fine, bits), coarse, number)
+        index.add_fingerprints(f"C-{number}", [other])
+    near_coarse = hashed(fine, coarse ^ 0xFFF, 900)
+    far_coarse = hashed(fine, coarse ^ 0x1FFF, 901)
+    index.add_fingerprints("near", [near_coarse])
+    index.add_fingerprints("far", [far_coarse])
+    mine = hashed(fine, coarse, 999)
+    with index.database.reading() as session:
+        found = _near(session, (mine.seen, mine.mirror))
+    expected = {number + 1 for number, bits in enumerate(sets) if len(bits) <= 32}
+    assert found == expected | {len(sets) + 1}
+    assert len(expected) == 6 + 40
 
 
 @pytest.mark.databases

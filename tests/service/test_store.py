@@ -363,8 +363,9 @@ def test_the_clock_is_confirmed_for_one_pass_only(monkeypatch: pytest.MonkeyPatc
     async def three_passes() -> None:
         settings = SimpleNamespace(review_days=None, clock_confirmed=True)
         webhooks = SimpleNamespace(purge=lambda: None)
-        service: Any = SimpleNamespace(settings=settings, webhooks=webhooks)
-        task = asyncio.create_task(app_module.purge_regularly(service, service))
+        service: Any = SimpleNamespace(settings=settings, webhooks=webhooks, store="a store")
+        service.each = lambda: [service]
+        task = asyncio.create_task(app_module.purge_regularly(service))
         while len(confirmed) < 3:
             await asyncio.sleep(0.01)
         task.cancel()

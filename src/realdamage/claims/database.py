@@ -6,6 +6,7 @@ entry in the chained log are one transaction, so that neither is ever there with
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import hashlib
 import json
@@ -50,13 +51,21 @@ class Base(DeclarativeBase):
     """Base of the tables. Times are seconds since 1970 in UTC."""
 
 
+BANDS = (*((start, 3, 2) for start in range(1, 31, 3)), (31, 2, 2))
+"""Of the 32 bytes of a fine hash, for `claims.index`: (first byte from 1, bytes, bits that may
+differ). 11 bands of at most 2 bits: if each differed in 3, the hashes would differ in 33."""
+
+
 class Photo(Base):
     """The hashes of a photo that was seen in a claim: no photo, file name or text."""
 
     __tablename__ = "photos"
     __table_args__ = (
         UniqueConstraint("claim_id", "sha256"),
-        Index("photos_coarse", "id", "coarse"),
+        *(
+            Index(f"photos_band_{start}", text(f"substr(fine, {start}, {length})"))
+            for start, length, _ in BANDS
+        ),
         {"sqlite_autoincrement": True},  # an id is never used twice
     )
     id: Mapped[int] = mapped_column(_Large, primary_key=True)
@@ -251,7 +260,11 @@ class Database:
         self._lock = threading.RLock()
         self._is_alone = where is None
         self._is_prepared = False
+        self._schema = ""
         self._engine = self._connect()
+        self._make_sessions()
+
+    def _make_sessions(self) -> None:
         self._writes = sessionmaker(self._engine, expire_on_commit=False)
         options: dict[str, Any] = {"reads": True}
         if self.is_postgres:
@@ -273,6 +286,19 @@ class Database:
             fault = "has its tables in PostgreSQL: name it with --database URL"
         if fault:
             raise UsageError(f"{folder}: this store {fault}", code="other_database")
+        return found
+
+    def of_tenant(self, name: str) -> Database:
+        """A schema of its own in this PostgreSQL database, over the same connections.
+
+        name: lower-case letters, digits and dashes.
+        """
+        found = copy.copy(self)
+        found._schema = f"tenant_{name}"
+        found.name = f"{self.name} (schema {found._schema})"
+        found._lock, found._is_prepared = threading.RLock(), False
+        found._engine = self._engine.execution_options(schema=found._schema)
+        found._make_sessions()
         return found
 
     @contextmanager
@@ -385,6 +411,8 @@ class Database:
                 folder = self.path.parent
                 raise UsageError(f"{self.path}: cannot make the database: no folder {folder}")
             with self._engine.begin() as connection:
+                if self._schema:
+                    connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
                 bring_up_to_date(connection, self.name, Base.metadata.tables)
             self._is_prepared = True
 
@@ -411,7 +439,8 @@ def _url(where: str | Path | None) -> URL:
 
 
 def _connect_to_postgres(url: URL) -> Engine:
-    """Writers take one advisory lock, so that they come one after the other, as with SQLite."""
+    """Writers to a schema take one advisory lock, so that they come one after the other, as with
+    SQLite."""
     alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
     pool: dict[str, Any] = {"pool_size": 5, "max_overflow": 15, "pool_pre_ping": True}
     try:
@@ -431,8 +460,17 @@ def _connect_to_postgres(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        if connection.get_execution_options().get("isolation_level") is None:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCKS}, 0)")
+        options = connection.get_execution_options()
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
+        schema, calls = options.get("schema"), []
+        if schema:
+            calls.append(f"set_config('search_path', '\"{schema}\"', true)")
+        if not options.get("reads"):
+            name = f"'{schema}'" if schema else "current_schema()::text"
+            calls.append(f"pg_advisory_xact_lock({_LOCKS}, hashtext({name}))")
+        if calls:
+            connection.exec_driver_sql(f"SELECT {', '.join(calls)}")
 
     return engine
 

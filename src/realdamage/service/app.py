@@ -29,10 +29,10 @@ from realdamage.service.inference_routes import router as inference_router
 from realdamage.service.limits import BoundedBody
 from realdamage.service.metrics import log_event
 from realdamage.service.reviews import ReviewRequest
-from realdamage.service.routes import Service, router
+from realdamage.service.routes import Service, router, store_of
 from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
-from realdamage.service.store import ClaimStore, purge
+from realdamage.service.store import purge
 from realdamage.service.traces import start_traces
 
 _PURGE_EVERY_S = 3600
@@ -64,7 +64,6 @@ def create_app(settings: Settings) -> FastAPI:
     Raises UsageError on settings that cannot be used and, at the start, ModelFileError.
     """
     service = Service(settings)
-    store = service.store
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,11 +74,13 @@ def create_app(settings: Settings) -> FastAPI:
         version = model.metadata.model_version
         log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
         chores = []
-        if store is not None:
-            await service.jobs.resume()
-            chores = [purge_regularly(service, store), settle_regularly(service)]
+        if service.store is not None:
+            for one in service.each():
+                await one.jobs.resume()
+            chores = [purge_regularly(service), settle_regularly(service)]
         tasks = [asyncio.create_task(chore) for chore in chores]
-        service.webhooks.start()
+        for one in service.each():
+            one.webhooks.start()
         yield
         for task in tasks:
             task.cancel()
@@ -113,37 +114,44 @@ def _import_all() -> None:
         marks.load_recogniser()
 
 
-async def purge_regularly(service: Service, store: ClaimStore) -> None:
+async def purge_regularly(service: Service) -> None:
     """Remove what has expired, every hour. No error ends this: the retention would stop unseen."""
-    days = service.settings.review_days
     confirmed = service.settings.clock_confirmed
     while True:
-        try:
-            gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
-            confirmed = False  # the operator has looked at the clock now, not for later
-            forgotten = 0
-            if days is not None and not gone.clock_in_doubt:
-                forgotten = await asyncio.to_thread(service.reviews.purge, days)
-            await asyncio.to_thread(service.webhooks.purge)
-            log_event("purged", claims=len(gone.claims), reviews=forgotten)
-            for problem in gone.problems:
-                log_event("purge failed", logging.ERROR, reason=problem)
-        except Exception as error:
-            kind = type(error).__name__
-            log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
+        for one in service.each():
+            await _purge_once(one, confirmed)
+        confirmed = False  # the operator has looked at the clock now, not for later
         await asyncio.sleep(_PURGE_EVERY_S)
+
+
+async def _purge_once(service: Service, confirmed: bool) -> None:
+    """Remove what has expired of one tenant. An error is logged and stops no other tenant."""
+    days, store = service.settings.review_days, store_of(service)
+    try:
+        gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
+        forgotten = 0
+        if days is not None and not gone.clock_in_doubt:
+            forgotten = await asyncio.to_thread(service.reviews.purge, days)
+        await asyncio.to_thread(service.webhooks.purge)
+        log_event("purged", claims=len(gone.claims), reviews=forgotten)
+        for problem in gone.problems:
+            log_event("purge failed", logging.ERROR, reason=problem)
+    except Exception as error:
+        kind = type(error).__name__
+        log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
 
 
 async def settle_regularly(service: Service) -> None:
     """Make decisions final, report deadlines, and take over the jobs of processes that died, every
     few seconds. No error ends this."""
     while True:
-        try:
-            await asyncio.to_thread(service.settle)
-            await service.jobs.resume()
-        except Exception as error:
-            kind = type(error).__name__
-            log_event("not settled", logging.ERROR, error=kind, reason=str(error))
+        for one in service.each():
+            try:
+                await asyncio.to_thread(one.settle)
+                await one.jobs.resume()
+            except Exception as error:
+                kind = type(error).__name__
+                log_event("not settled", logging.ERROR, error=kind, reason=str(error))
         await asyncio.sleep(_SETTLE_EVERY_S)
 
 
@@ -196,7 +204,7 @@ class Front:
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, deadline=deadline)
-        state.update(photos=0, caller="", roles=frozenset())
+        state.update(photos=0, caller="", roles=frozenset(), tenant="")
         limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
         if scope["path"] == "/v1/batches":
             limit = min(settings.max_batch_bytes + _MAX_JSON_BYTES, settings.max_upload_bytes)
@@ -256,7 +264,8 @@ class Front:
         check_origin(scope["method"], headers, service.settings)
         if service.keys.keys and not is_open(path):
             entry = service.keys.check(headers)
-            scope["state"].update(caller=entry.name, roles=entry.roles)
+            about = {"caller": entry.name, "roles": entry.roles, "tenant": entry.tenant}
+            scope["state"].update(about)
 
     def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         metrics, state = self._service.metrics, scope["state"]

@@ -30,7 +30,10 @@ LOCAL = "local"
 """Who decides claims where only this machine can call and no keys are set."""
 
 _NAME = re.compile(r"[\w.-]{1,64}")
-_FORM = "NAME SHA256 [admin] [reviewer]; `realdamage serve --hash-key` prints NAME SHA256"
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_FORM = (
+    "NAME SHA256 [admin] [reviewer] [tenant=NAME]; `realdamage serve --hash-key` prints NAME SHA256"
+)
 _HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
@@ -38,11 +41,13 @@ _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 @dataclass(frozen=True)
 class ApiKey:
     """name: for the log. digest: SHA-256 of the key, hex. roles: admin may reload the model and
-    send webhooks again; reviewer is a person, who may decide claims."""
+    send webhooks again; reviewer is a person, who may decide claims. tenant: whose claims it sees;
+    "" for the operator's own."""
 
     name: str
     digest: str
     roles: frozenset[str]
+    tenant: str = ""
 
 
 class KeyRing:
@@ -132,10 +137,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _parse(where: str, line: str) -> ApiKey:
-    name, digest, *roles = (*line.partition("#")[0].split(), "", "")
-    found = frozenset(filter(None, roles))
-    is_key = _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    name, digest, *words = (*line.partition("#")[0].split(), "", "")
+    tenants = [word.removeprefix("tenant=") for word in words if word.startswith("tenant=")]
+    found = frozenset(word for word in words if word and not word.startswith("tenant="))
+    is_key = all(map(_TENANT.fullmatch, tenants)) and len(tenants) < 2
+    is_key = is_key and _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
     if not is_key or found - {"admin", "reviewer"}:
         # The message leaves the line out: somebody may have put the key itself there.
         raise UsageError(f"{where}: not a key; expected {_FORM}", code="not_a_key")
-    return ApiKey(name, digest, found)
+    return ApiKey(name, digest, found, *tenants)

@@ -214,6 +214,7 @@ async def infer(request: Request, model: Served, service: Shared) -> Response:
     body, header_length = await request.body(), request.headers.get(_HEADER_LENGTH)
     wanted, photos = await run_in_threadpool(_read, body, header_length, service.settings)
     request.state.photos = len(photos)
+    await run_in_threadpool(service.count_photos, len(photos))
     detector, deadline = model.detector(request.state.deadline), request.state.deadline
     jobs = [partial(_judge, service, detector, photo) for photo in photos]
     judged = await service.queue.run(jobs, deadline)

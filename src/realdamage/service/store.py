@@ -50,7 +50,7 @@ JUDGING = "judging"
 Photos = Sequence[tuple[str, bytes]]
 OnKept = Callable[[Session, Case], None]
 
-_PARTS = ("claims", "claims.sqlite", "jobs", "secret", "workers")
+_PARTS = ("claims", "claims.sqlite", "jobs", "secret", "tenants", "workers")
 _INSIDE = {HTML_NAME, JSON_NAME, LOG_NAME, ORIGINALS, PICTURES, STATEMENTS}
 _WAIT_S = 30.0  # for the end of another claim with the same photo
 _POLL_S = 0.02
@@ -137,8 +137,9 @@ class ClaimStore:
     """claims/ID/ with the evidence, and the database with everything else.
 
     For several threads and processes. It opens on a full disk too, where claims can be deleted.
-    database: URL of the tables; default: claims.sqlite in the folder. Raises UsageError on a
-    folder with other things or another database, RealDamageError when it cannot be made.
+    database: URL of the tables; default: claims.sqlite in the folder. share: the operator's store,
+    of which this is a tenant's. Raises UsageError on a folder with other things or another
+    database, RealDamageError when it cannot be made.
     """
 
     def __init__(
@@ -150,18 +151,23 @@ class ClaimStore:
         secret: Path | None = None,
         exchange: ExchangeKey | None = None,
         keep_originals: bool = False,
+        share: ClaimStore | None = None,
     ) -> None:
+        self.tenant = folder.name if share else ""
         self.folder, self.retention_days = folder, retention_days
         self.claims, self.exchange = folder / "claims", exchange
         self.keep_originals = keep_originals
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.database = Database.of_store(folder, database)
+            if share is not None and share.database.is_postgres:
+                self.database = share.database.of_tenant(self.tenant)
+            else:
+                self.database = Database.of_store(folder, database)
             _check_is_store(folder)
             self.claims.mkdir(mode=0o700, exist_ok=True)
             if self.database.is_postgres:
                 (folder / tables.ELSEWHERE).touch(0o600)
-                self.workers: Workers = PostgresWorkers(self.database)
+                self.workers: Workers = share.workers if share else PostgresWorkers(self.database)
             else:
                 self.workers = FileWorkers(folder / "workers")
         except OSError as error:
@@ -276,6 +282,15 @@ class ClaimStore:
                 self.database.record(session, {"event": "claim_deleted", **about, **found})
         if not any(found.values()):
             raise not_stored(claim_id)
+
+    def tenants(self) -> list[str]:
+        """Those that have a store in this one."""
+        return [path.name for path in (self.folder / "tenants").glob("*") if path.is_dir()]
+
+    def for_tenant(self, name: str, retention_days: int) -> ClaimStore:
+        """A tenant's own store: a folder in this one, and a database file or schema of its own."""
+        folder, originals = self.folder / "tenants" / name, self.keep_originals
+        return ClaimStore(folder, retention_days, keep_originals=originals, share=self)
 
     def close(self) -> None:
         """Close the database and say that this process no longer works."""
