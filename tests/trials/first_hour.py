@@ -227,11 +227,11 @@ def main() -> int:
             for each in first_hour(Path(folder), options.photos):
                 done.append(each)
                 print(f"{each.seconds:6.0f} s  {each.command.splitlines()[0]}", flush=True)
+                text = typescript(done, Path(folder), options.photos)
+                options.typescript.write_text(text, "utf-8")
                 if each.code:
                     print(each.err, file=sys.stderr)
                     break
-            text = typescript(done, Path(folder), options.photos)
-        options.typescript.write_text(text, "utf-8")
         return int(bool(done[-1].code))
     return 0
 
