@@ -264,7 +264,7 @@ def test_a_photo_may_stand_there_once_for_each_perturbation(
 VERDICT = {
     **{"file_name": "a.jpg", "score": 1.5, "outcome": "review", "graph_sha256": "ab"},
     **{"width": 80, "reasons": [{"code": "too_small"}, {"code": "too_soft"}]},
-    "quality": {"sharpness": 0.4, "compression": 90, "fine_detail": 0.1},
+    "quality": {"compression": 90, "fine_detail": 0.1},
 }
 
 
@@ -274,7 +274,7 @@ def test_a_log_in_json_lines_is_read_as_one_in_csv(tmp_path: Path) -> None:
     read = read_log(tmp_path / "log.jsonl")
     assert read["reasons"].tolist() == ["too_small too_soft", "unreadable"]
     assert read["score"].tolist() == pytest.approx([1.5, np.nan], nan_ok=True)
-    assert read.loc[0, ["sharpness", "compression", "width"]].tolist() == [0.4, 90, 80]
+    assert read.loc[0, ["fine_detail", "compression", "width"]].tolist() == [0.1, 90, 80]
     read.to_csv(tmp_path / "log.csv", index=False)
     pd.testing.assert_frame_equal(read_log(tmp_path / "log.csv"), read)
 

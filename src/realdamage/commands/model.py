@@ -79,7 +79,7 @@ def gate(
 ) -> int:
     """Send photos that are too poor to judge to review.
 
-    Finds in predictions on perturbed photos which are too small, too blurred or too compressed for
+    Finds in predictions on perturbed photos which are too small, too soft or too compressed for
     this model, and writes those limits into the model file.
     """
     from realdamage.evaluation.gate import GateOptions, gate_model
@@ -271,7 +271,7 @@ def monitor(
 ) -> int:
     """Check whether photos are still like the calibration photos.
 
-    Needs no labels: compares scores, outcomes, reasons, sizes, sharpness, compression and fine
+    Needs no labels: compares scores, outcomes, reasons, sizes, compression and fine
     detail. Exit code 1 if they differ, so that no guarantee holds.
     """
     from realdamage.evaluation.monitor import monitor as compare_log

@@ -186,7 +186,7 @@ def _ordered(photos: pd.DataFrame) -> pd.DataFrame:
     loss = photos["probability"] * photos["claim_value"]
     photos = photos.assign(expected_loss=loss, loss_per_photo=loss / photos["photos"])
     rising = {"loss_per_photo": False}
-    for column in ("sharpness", "compression"):
+    for column in ("fine_detail", "compression"):
         photos[f"best_{column}"] = photos[column].groupby(photos["claim_id"]).transform("max")
         rising[f"best_{column}"] = False
     rising |= {"claim_id": True, "photo_probability": False, "file_name": True}
