@@ -58,7 +58,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 SHORTER = {
     "realdamage-synthesize": "recipe.workers=1",
     "realdamage-train": "trainer.max_epochs=2 data.batch_units=8 data.cache_gib=0 "
-    "data.degradations.probability=0 callbacks.pictures=null threads=1",
+    "callbacks.pictures=null threads=1",
     "realdamage-export": "threads=1",
     "realdamage-evaluate": "workers=1 threads=1",
     "realdamage calibrate": "--threads 1 --fpr 0.2 --miss 0.2",
@@ -71,7 +71,7 @@ INSTALL = "pip install"
 def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
     """Every block, in order, in one folder; the installs are those of this environment."""
     shutil.copytree(ROOT / "data/sample", tmp_path / "data/sample")
-    TOOL["photos_of_a_new_user"](tmp_path, 12)
+    TOOL["photos_of_a_new_user"](tmp_path, 10)
     environment = TOOL["own_environment"](Path(sys.executable).parent)
     environment |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     typed = []
@@ -96,6 +96,12 @@ def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
     report = tmp_path / "out/mine/evaluation/report.html"
     assert report.stat().st_size > 10_000
     assert list((tmp_path / "evidence").glob("*.html"))
+
+
+def test_the_installs_are_those_of_the_blocks_and_of_their_comments() -> None:
+    found = [each for block in TOOL["blocks"](README) for each in TOOL["installs"](block)]
+    extras = ['-e ".[train]"', '".[serve]"', '".[claims]"']
+    assert found == ["pip install .", *(f"pip install {extra}" for extra in extras)]
 
 
 def test_shown_outputs_are_replaced_where_they_are_shown() -> None:

@@ -40,7 +40,7 @@ CLAIM = {
 _BLOCK = re.compile(
     r"```(?P<language>bash|python)\n(?P<text>.*?)```(?:\n\n```\n(?P<shown>.*?)```)?", re.S
 )
-_INSTALL = re.compile(r"pip install [^\n;]*")
+_INSTALL = re.compile(r"""pip install (?:-e )?(?:"[^"\n]*"|\S+)""")
 _LINES = 12
 """Lines of a command's output in the typescript."""
 _SERVER_SECONDS = 120
