@@ -71,7 +71,7 @@ INSTALL = "pip install"
 def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
     """Every block, in order, in one folder; the installs are those of this environment."""
     shutil.copytree(ROOT / "data/sample", tmp_path / "data/sample")
-    TOOL["photos_of_a_new_user"](tmp_path, 10)
+    TOOL["photos_of_a_new_user"](tmp_path, 8)
     environment = TOOL["own_environment"](Path(sys.executable).parent)
     environment |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     typed = []

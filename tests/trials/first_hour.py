@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,8 +42,8 @@ _BLOCK = re.compile(
     r"```(?P<language>bash|python)\n(?P<text>.*?)```(?:\n\n```\n(?P<shown>.*?)```)?", re.S
 )
 _INSTALL = re.compile(r"""pip install (?:-e )?(?:"[^"\n]*"|\S+)""")
-_LINES = 12
-"""Lines of a command's output in the typescript."""
+_LINES, _WIDTH = 12, 130
+"""Lines of a command's output in the typescript (one of an install), and characters of a line."""
 _SERVER_SECONDS = 120
 
 
@@ -204,11 +205,14 @@ def typescript(done: Sequence[Done], folder: Path, per_condition: int) -> str:
         printed = f"{each.out}{each.err}".replace(str(folder / "realdamage"), ".")
         printed = printed.replace(str(folder), "..")
         shown = [line.rstrip() for line in printed.splitlines() if line.strip()]
-        left_out = [f"    … ({len(shown) - _LINES} lines above)"] if len(shown) > _LINES else []
+        most = 1 if each.command.startswith("pip install") else _LINES
+        left_out = [f"    … ({len(shown) - most} lines above)"] if len(shown) > most else []
         command = each.command.replace("\n", "\n  ")
         failed = f", exit code {each.code}" if each.code else ""
         lines += ["", f"$ {command}", f"    [{each.seconds:.0f} s{failed}]", *left_out]
-        lines += [f"    {line}" for line in shown[-_LINES:]]
+        for line in shown[-most:]:
+            short = line if len(line) <= _WIDTH else textwrap.shorten(line, _WIDTH)
+            lines.append(f"    {short}")
     return "\n".join(lines) + "\n"
 
 

@@ -134,7 +134,9 @@ def finished_run(config: DictConfig, resume: Path | None) -> FinishedRun | None:
     changed since."""
     folder = Path(config.paths.run)
     files = (folder / FINISHED, folder / CONFIG)
-    if config.overwrite or resume != folder / "last.ckpt" or not all(map(Path.is_file, files)):
+    if config.overwrite or resume is None or resume != folder / "last.ckpt":
+        return None
+    if not all(each.is_file() for each in files):
         return None
     ended = FinishedRun(**json.loads(files[0].read_text()))
     had: Any = OmegaConf.to_container(OmegaConf.load(files[1]))
