@@ -56,6 +56,7 @@ class ReaderConfig:
     columns: dict[str, str] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
+    relative_to: str = ""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
-from realdamage.evaluation.calibration import calibrate_model, choose_policy
+from realdamage.evaluation.calibration import calibrate_model, choose_policy, is_calibrated
 from realdamage.evaluation.compare import compare_models
 from realdamage.evaluation.costs import Costs, cost_report
 from realdamage.evaluation.figures import photo_metrics
@@ -133,6 +134,25 @@ def test_a_model_is_calibrated_in_place(
     assert outcomes["synthetic", "real"] == pytest.approx(summary.called_real)
     assert (predictions["outcome"] == "review").mean() == pytest.approx(summary.review)
     assert predictions["probability"].rank().equals(predictions["score"].rank())
+
+
+def test_a_calibration_is_known_by_model_photos_and_targets(
+    model_file: Path, write_photos: WritePhotos, tmp_path: Path
+) -> None:
+    manifest = write_photos(photos("val"))
+    targets, new = Targets(fpr=0.1, miss=0.2), tmp_path / "new.onnx"
+    assert not is_calibrated(model_file, manifest, targets)
+    calibrate_model(model_file, manifest, targets)
+    assert is_calibrated(model_file, manifest, targets)
+    assert is_calibrated(model_file, manifest, targets, split="val")
+    assert not is_calibrated(model_file, manifest, targets, output=new)
+    assert not is_calibrated(model_file, manifest, Targets(fpr=0.2, miss=0.2))
+    assert not is_calibrated(model_file, manifest.subset(manifest.table.index > 0), targets)
+    with pytest.raises(UsageError):
+        is_calibrated(model_file, manifest, targets, split="train")
+    path = manifest.path(manifest.table["file_name"][0])
+    os.utime(path, ns=(1, 1))
+    assert not is_calibrated(model_file, manifest, targets)
 
 
 def test_policy_photos_come_before_val_photos_and_training_photos_never(

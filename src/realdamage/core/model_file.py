@@ -37,7 +37,8 @@ class ModelMetadata:
 
     calibration, policy: None before `realdamage calibrate`.
     demo: the model only shows the software, and never says synthetic by default.
-    training, metrics: facts about its training, figures of its validation; plain JSON values.
+    training: facts about its training, and what it was exported and calibrated from; plain JSON
+        values. metrics: figures of its validation.
     """
 
     pixel_spec: PixelSpec
