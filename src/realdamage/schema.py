@@ -56,13 +56,14 @@ class ReaderConfig:
     columns: dict[str, str] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
+    relative_to: str = ""
 
 
 @dataclass
 class DataConfig:
     """The photos of a training run, and how crops are drawn from them."""
 
-    root: str = MISSING  # folder of photos, or a table of them
+    root: str = MISSING  # folder of photos, a table of them, or a folder or URL of shards
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     recipe: str | None = None  # makes photos in `root` first if it is empty
     batch_units: int = 16  # pairs or single photos per step and process
@@ -85,6 +86,9 @@ class DataConfig:
     # every column will do.
     balance: list[str] = field(default_factory=list)
     epoch_units: int | None = None  # draws per epoch with one of the two; null: as many as units
+    # Photos in shards: how many shards are read and mixed at a time, so that each is read once per
+    # epoch, from its start to its end; null: photos come from all shards in any order.
+    mixed_shards: int | None = None
     # With part_shares, a synthetic photo without an original and its partner are each resized by a
     # factor from this range, so that sharpness does not tell them apart.
     unpaired_scale: tuple[float, float] = (1.0, 1.0)
@@ -112,6 +116,11 @@ class DataConfig:
         if self.part_shares and self.balance:
             raise ConfigError("data.part_shares, data.balance: only one of them may be set")
         drawn = bool(self.part_shares or self.balance)
+        if self.mixed_shards is not None and (self.mixed_shards < 1 or drawn):
+            raise ConfigError(
+                f"data.mixed_shards={self.mixed_shards}: must be at least 1, and goes with neither "
+                "data.part_shares nor data.balance, which draw from all shards"
+            )
         if self.epoch_units is not None and not (self.epoch_units >= 1 and drawn):
             raise ConfigError(
                 f"data.epoch_units={self.epoch_units}: must be at least 1, and needs "
@@ -293,8 +302,11 @@ class FoldsConfig:
 class ExportConfig:
     """`realdamage-export`."""
 
-    checkpoint: str = MISSING  # a .ckpt, or a folder of DamageClassifier.save_pretrained
-    output: str | None = None  # the .onnx to write; null: model.onnx next to the checkpoint
+    # a .ckpt, or a folder of DamageClassifier.save_pretrained; for triton also a calibrated .onnx
+    checkpoint: str = MISSING
+    target: str = "onnx"  # onnx: one file; triton: the model repository of a Triton server
+    # the .onnx or the repository to write; null: model.onnx or models/ next to the checkpoint
+    output: str | None = None
     tile: int | None = None  # of the exported model, if its backbone takes any; null: as trained
     overlap: int | None = None
     overwrite: bool = False  # replace an existing file
@@ -303,6 +315,9 @@ class ExportConfig:
     tolerance: float = 1e-3  # largest difference of the probability from torch
     threads: int | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+    def __post_init__(self) -> None:
+        _check_choices("", self, target=("onnx", "triton"))
 
 
 @dataclass

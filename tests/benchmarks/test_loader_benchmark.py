@@ -22,6 +22,7 @@ from realdamage.core.pooling import Pooling, pool
 from realdamage.core.tiles import PixelSpec, cover, read_photo
 from realdamage.data.degradations import Degradations
 from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.shards import read_shards, write_shards
 from realdamage.schema import DataConfig, ModelConfig
 from realdamage.training.dataset import PairDataset, collate_units
 from realdamage.training.network import EvidenceViT, TorchScorer, build_network
@@ -129,3 +130,23 @@ def test_parts_of_a_verdict(
     for name, part in parts.items():
         benchmark.extra_info[f"{name}_share"] = part / total
     print("  ".join(f"{name} {part / total:.0%}" for name, part in parts.items()))
+
+
+def test_shards_against_files(
+    benchmark: BenchmarkFixture, pairs: Path, tmp_path: Path, report: Callable[..., None]
+) -> None:
+    """Pairs a second of one loading process from shards, and how many times that from files."""
+    write_shards(read_manifest(pairs), tmp_path / "shards")
+    settings = DataConfig()
+    files = PairDataset(read_manifest(pairs), SPEC, settings, seed=0)
+    shards = PairDataset(read_shards(str(tmp_path / "shards")), SPEC, settings, seed=0)
+
+    def load(dataset: PairDataset) -> dict[str, torch.Tensor]:
+        return collate_units([dataset[0, index] for index in range(UNITS)])
+
+    batch = benchmark(load, shards)
+    assert torch.equal(batch["tiles"], load(files)["tiles"])
+    rounds = 1 if benchmark.disabled else 5
+    from_shards, from_files = (seconds(lambda d=d: load(d), rounds) for d in (shards, files))
+    report("pairs_per_second_from_shards", UNITS / from_shards, ".0f")
+    report("times_that_from_files", from_files / from_shards, ".2f")

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -20,13 +21,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from realdamage.commands import cli, train
 from realdamage.core.detector import Detector
 from realdamage.data.manifest import read_manifest, write_manifest
+from realdamage.data.shards import write_shards
 from realdamage.errors import ConfigError, ManifestError, ModelFileError
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.schema import DataConfig
@@ -34,7 +36,7 @@ from realdamage.training.dataset import PairDataset
 from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
 from realdamage.training.photos import training_photos
-from realdamage.training.start import checkpoint_to_resume, run_lock
+from realdamage.training.start import checkpoint_to_resume, finished_run, run_lock
 
 TinyConfig = Callable[..., DictConfig]
 AS_TYPED = (
@@ -104,10 +106,14 @@ def test_two_runs_of_one_seed_end_with_the_same_weights(
 
 class TestResume:
     @pytest.mark.slow
-    @pytest.mark.parametrize("adapt", ["full", "lora"])
+    @pytest.mark.parametrize(
+        ("adapt", "reader"), [("full", "files"), ("lora", "files"), ("full", "shards")]
+    )
     def test_a_resumed_run_equals_one_that_was_never_stopped(
         self,
         adapt: str,
+        reader: str,
+        tiny_manifest: Path,
         tiny_config: TinyConfig,
         tmp_path: Path,
         drawn: list[Any],
@@ -120,6 +126,9 @@ class TestResume:
             "data.degradations.curriculum_epochs=3",
             "adapt.dropout=0.0",  # the random state behind dropout is not in a checkpoint
         )
+        if reader == "shards":
+            write_shards(read_manifest(tiny_manifest), tmp_path / "shards")
+            overrides += (f"data.root={tmp_path}/shards", "data.mixed_shards=1")
         train.run(tiny_config(tmp_path / "straight", *overrides))
         straight = drawn.copy()
         drawn.clear()
@@ -163,6 +172,38 @@ class TestResume:
         assert drawn == []
         train.run(tiny_config(copied, *same, "trainer.max_epochs=4"))
         assert {epoch for epoch, _, _ in drawn} == {3}
+
+    def test_a_finished_run_is_left_as_it_is_until_something_changes(
+        self,
+        tiny_run: Path,
+        tiny_manifest: Path,
+        tiny_config: TinyConfig,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level("INFO")
+        settings = ("name=tiny", "model.lr=3e-3", "resume=last", "trainer.max_epochs=3")
+        before = contents(tiny_run)
+        score = train.run(tiny_config(tiny_run, *settings))
+        assert f"next: realdamage-export checkpoint={tiny_run}/best.ckpt" in caplog.messages[-1]
+        assert score == pytest.approx(json.loads((tiny_run / "finished.json").read_text())["score"])
+        last = tiny_run / "last.ckpt"
+        for change in ("trainer.max_epochs=4", "callbacks.ema=null", "overwrite=true"):
+            assert finished_run(tiny_config(tiny_run, *settings, change), last) is None, change
+        assert finished_run(tiny_config(tiny_run, *settings), tiny_run / "best.ckpt") is None
+        # Other photos at the same place are an error, because the run would not see them.
+        photos = tmp_path / "photos"
+        shutil.copytree(tiny_manifest, photos)
+        table = read_manifest(photos).table
+        write_manifest(photos, table[table["kind"] != "annotated"])
+        run = tmp_path / "run"
+        shutil.copytree(tiny_run, run)
+        moved = tiny_config(run, *settings, f"data.root={photos}")
+        OmegaConf.save(moved, run / "config.yaml", resolve=True)
+        with pytest.raises(ConfigError) as caught:
+            train.run(moved)
+        assert caught.value.code == "other_photos"
+        assert contents(tiny_run) == before
 
     def test_what_resume_and_overwrite_mean(
         self, tiny_run: Path, tiny_config: TinyConfig, tmp_path: Path
@@ -453,7 +494,7 @@ def record(kind):
     read = kind.__getitem__
     def seen(self, key):
         with Path("seen.jsonl").open("a") as file:
-            rank = int(os.environ.get("LOCAL_RANK", 0))
+            rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
             file.write(json.dumps([kind.__name__, rank, key]) + "\\n")
         return read(self, key)
     kind.__getitem__ = seen
@@ -464,9 +505,28 @@ train.main()
 """
 
 
+def on_two_nodes(arguments: list[str], cwd: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """The command as on two machines, with torchrun and one process on each; both are this one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", *where)
+    nodes = ("trainer.num_nodes=2", "trainer.devices=1")
+    command = [*torchrun, "--nproc-per-node", "1", script, *arguments, *nodes]
+    options = {"cwd": cwd, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with (
+        subprocess.Popen(command, **options, **pipes) as first,
+        subprocess.Popen(command, **options, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT),
+    ):
+        out, _ = first.communicate(timeout=1000)
+    return subprocess.CompletedProcess(command, first.returncode, out, out)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("reader", ["files", "shards", "mixed_shards", "two_nodes"])
 def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
-    tiny_manifest: Path, tmp_path: Path
+    tiny_manifest: Path, tmp_path: Path, reader: str
 ) -> None:
     """Together they see each training unit once per epoch and each validation photo once, also when
     the photos of one of them have no mask to localise."""
@@ -477,8 +537,15 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
     write_manifest(root, table)
     (tmp_path / "driver.py").write_text(DRIVER)
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "name=pair"]
-    arguments = [*ddp, f"data.root={root}", *AS_TYPED, "trainer.max_epochs=2"]
-    finished = typed(arguments, tmp_path, "driver.py")
+    source = [f"data.root={root}"]
+    if reader != "files":
+        write_shards(read_manifest(root), tmp_path / "shards")
+        source = [f"data.root={tmp_path}/shards"]
+    if reader in ("mixed_shards", "two_nodes"):
+        source += ["data.mixed_shards=1"]
+    arguments = [*ddp, *source, *AS_TYPED, "trainer.max_epochs=2"]
+    launch = on_two_nodes if reader == "two_nodes" else typed
+    finished = launch(arguments, tmp_path, "driver.py")
     assert finished.returncode == 0, finished.stderr
     seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
     units = [

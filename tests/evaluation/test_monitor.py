@@ -95,18 +95,6 @@ def test_a_photo_that_was_judged_twice_counts_once() -> None:
     assert twice.shifts == monitor(log, REFERENCE).shifts
 
 
-def test_photos_of_one_product_are_one_witness() -> None:
-    copies = [
-        REFERENCE.head(100).assign(file_name=[f"{i}/{j}" for j in range(100)]) for i in (1, 2)
-    ]
-    both = pd.concat(copies, ignore_index=True)
-    alone, together = (
-        Reference(both),
-        Reference(both.assign(group=[f"g{i}" for i in range(100)] * 2)),
-    )
-    assert alone.worth(0.5) == pytest.approx(2 * together.worth(0.5))
-
-
 def test_too_few_photos_are_refused_and_few_see_only_large_shifts() -> None:
     real = REFERENCE[REFERENCE["label"] == "real"].head(14)
     one_class = pd.concat([REFERENCE[REFERENCE["label"] == "synthetic"], real])

@@ -13,12 +13,12 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from realdamage.core.detector import Detector
-from realdamage.data.manifest import Manifest, patch_share
+from realdamage.data.manifest import Manifest
 from realdamage.errors import ConfigError, ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
@@ -108,19 +108,6 @@ def test_a_mask_of_another_size_names_both_sizes(
     Image.new("L", (80, 80)).save(manifest.root / "b_m.png")
     with pytest.raises(ManifestError, match=r"b_m\.png.*80×80.*80×64"):
         score_manifest(Detector.load(model_file), manifest)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([4, 8]), st.integers(0, 2**32 - 1))
-def test_patch_share_is_the_mean_of_each_patch(
-    height: int, width: int, patch: int, seed: int
-) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < 0.4
-    share = patch_share(mask, (height, width), patch)
-    assert share.shape == (-(-height // patch), -(-width // patch))
-    for row, column in np.ndindex(share.shape):
-        inside = mask[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-        assert share[row, column] == pytest.approx(inside.mean(), abs=1e-6)
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def held() -> Callable[[TestClient], AbstractContextManager[None]]:
 
 @pytest.fixture(scope="session")
 def trial() -> Callable[[str], Any]:
-    """`trial("soak")`: the module of tests/trials."""
+    """`trial("hostile_photos")`: the module of tests/trials."""
 
     def load(name: str) -> Any:
         path = Path(__file__).parents[1] / "trials" / f"{name}.py"

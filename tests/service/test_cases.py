@@ -69,7 +69,9 @@ class Shop:
 
 
 @pytest.fixture
-def open_shop(serve: Serve, encode: Encode, tmp_path: Path) -> Callable[..., Shop]:
+def open_shop(
+    serve: Serve, encode: Encode, tmp_path: Path, database_url: str
+) -> Callable[..., Shop]:
     """`open_shop(policy="cases: {undo_minutes: 0}", **settings)`"""
 
     def start(policy: str = "", **settings: Any) -> Shop:
@@ -79,6 +81,7 @@ def open_shop(serve: Serve, encode: Encode, tmp_path: Path) -> Callable[..., Sho
             settings["claim_policy"] = path
         lines = [f"{hash_key(key, name)} {ROLES.get(name, '')}" for name, key in KEYS.items()]
         settings = {"store": tmp_path / "store", "deadline": 200, **settings}
+        settings |= {"database": database_url}
         return Shop(serve(api_key_hashes=",".join(lines), **settings), encode)
 
     return start
@@ -103,6 +106,7 @@ def move_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 # The queue
 
 
+@pytest.mark.databases
 def test_the_queue_is_searched_filtered_ordered_and_paged(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     for number, amount in enumerate(("10", "300.50", "20.5")):
@@ -144,6 +148,7 @@ def test_what_is_stored_of_a_buyer_is_a_keyed_hash(
     assert secret.st_mode & 0o077 == 0
 
 
+@pytest.mark.databases
 def test_repeats_are_facts_and_change_no_recommendation(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -166,6 +171,7 @@ def test_repeats_are_facts_and_change_no_recommendation(
 # Decisions
 
 
+@pytest.mark.databases
 def test_a_decision_is_a_persons_and_can_be_undone_until_it_is_final(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -245,6 +251,7 @@ def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(
         assert refusal(again) == (403, "same_person")
 
 
+@pytest.mark.databases
 def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     open_shop: Callable[..., Shop],
 ) -> None:
@@ -266,8 +273,9 @@ def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     assert len(shop.case("A")["decisions"]) == 1
 
 
+@pytest.mark.databases
 def test_every_change_is_in_the_chained_log_and_texts_are_not(
-    open_shop: Callable[..., Shop], tmp_path: Path
+    open_shop: Callable[..., Shop], tmp_path: Path, database_url: str
 ) -> None:
     shop = open_shop("cases: {undo_minutes: 0}")
     shop.claim("A")
@@ -281,15 +289,17 @@ def test_every_change_is_in_the_chained_log_and_texts_are_not(
     assert (report.problems, report.entries) == ((), 3)
     assert shop.call("DELETE", "claims/A").status_code == 200
     assert refusal(shop.call("GET", "claims/A/case")) == (404, "not_found")
-    stored = (tmp_path / "store" / "claims.sqlite").read_bytes()
-    assert b"private" not in stored
+    if not database_url:
+        stored = (tmp_path / "store" / "claims.sqlite").read_bytes()
+        assert b"private" not in stored
 
 
 # Statements
 
 
+@pytest.mark.databases
 def test_both_sides_are_heard_and_in_the_evidence(
-    open_shop: Callable[..., Shop], tmp_path: Path
+    open_shop: Callable[..., Shop], tmp_path: Path, database_url: str
 ) -> None:
     shop = open_shop()
     shop.claim("A", order_id="O-1", product="mug", buyer="b")
@@ -320,7 +330,7 @@ def test_both_sides_are_heard_and_in_the_evidence(
     assert picture.content[:2] == b"\xff\xd8"
     assert shop.call("GET", "claims/A/files/pictures/photo-01.jpg").status_code == 200
     assert shop.call("GET", "claims/A/files/log.jsonl").status_code == 404
-    log = tmp_path / "store" / "claims.sqlite"
+    log = database_url or tmp_path / "store" / "claims.sqlite"
     evidence = tmp_path / "store" / "claims" / "A"
     assert verify_evidence(evidence, log=log).problems == ()
     (evidence / "statements" / folder / "photo-01.jpg").write_bytes(b"other")
@@ -329,6 +339,7 @@ def test_both_sides_are_heard_and_in_the_evidence(
     assert not evidence.exists()
 
 
+@pytest.mark.databases
 def test_links_work_once_until_they_expire_and_cannot_be_forged(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -452,6 +463,7 @@ def test_a_sealed_packing_video_is_known_and_in_the_evidence(
 # Jobs
 
 
+@pytest.mark.databases
 def test_a_claim_can_be_judged_after_its_request_was_answered(
     open_shop: Callable[..., Shop], wait_until: Wait, encode: Encode
 ) -> None:
@@ -486,8 +498,9 @@ def test_cases_need_a_store_and_a_policy_is_checked(serve: Serve, tmp_path: Path
         serve(claim_policy=path)
 
 
-def test_the_log_breaks_where_an_entry_was_changed(tmp_path: Path) -> None:
-    found = Database(tmp_path / "claims.sqlite")
+@pytest.mark.databases
+def test_the_log_breaks_where_an_entry_was_changed(tmp_path: Path, database_url: str) -> None:
+    found = Database(database_url or tmp_path / "claims.sqlite")
     for number in range(3):
         with found.transaction() as session:
             found.record(session, {"event": "tried", "number": number})

@@ -6,12 +6,18 @@ SOAK_PHOTOS=20000 makes the mutation test as long as wanted.
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import os
 import random
+import subprocess
+import sys
+import threading
 import typing
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +47,11 @@ MUTANTS = int(os.environ.get("SOAK_PHOTOS", "1400"))
 @pytest.mark.parametrize("form", FORMATS)
 def test_mutants_are_decoded_or_refused(form: str, trial: Trial) -> None:
     """Any other exception than PhotoError, or a crash, fails this."""
-    soak, draw = trial("soak"), random.Random(f"mutants of {form}")
-    data = soak.photo(form, draw, side=40)
+    hostile, draw = trial("hostile_photos"), random.Random(f"mutants of {form}")
+    data = hostile.photo(form, draw, side=40)
     counts = {"decoded": 0, "refused": 0}
     for _ in range(MUTANTS // len(FORMATS)):
-        mutant = soak.mutate(data, draw)
+        mutant = hostile.mutate(data, draw)
         try:
             assert decode(mutant, max_pixels=1_000_000).ndim == 3
             counts["decoded"] += 1
@@ -69,9 +75,9 @@ def test_any_bytes_are_refused_and_have_no_provenance_that_fails(data: bytes, he
 
 
 def test_mutants_over_http(serve: Serve, trial: Trial) -> None:
-    client, draw, soak = serve(), random.Random(5), trial("soak")
+    client, draw, hostile = serve(), random.Random(5), trial("hostile_photos")
     for _ in range(12):
-        photos = [soak.mutate(soak.photo(form, draw, side=40), draw) for form in FORMATS]
+        photos = [hostile.mutate(hostile.photo(form, draw, side=40), draw) for form in FORMATS]
         files = [("photos", (f"{n}", data)) for n, data in enumerate(photos)]
         response = client.post("/v1/photos", files=files)
         assert response.status_code == 200
@@ -133,8 +139,8 @@ class EveryOther(JudgedPhotos):
 def test_the_interface_is_as_described(model_file: Path, tmp_path: Path, trial: Trial) -> None:
     """Status codes, content types and bodies are those of /openapi.json, for input made from it;
     photos and rubbish stand where it says binary."""
-    draw, soak = random.Random(3), trial("soak")
-    files = [soak.photo(form, draw, side=40) for form in FORMATS] + [b"rubbish"]
+    draw, hostile = random.Random(3), trial("hostile_photos")
+    files = [hostile.photo(form, draw, side=40) for form in FORMATS] + [b"rubbish"]
     schemathesis.openapi.format("binary", st.sampled_from(files))
     # The client below is called testserver, which only --no-auth admits.
     app = create_app(Settings(model=model_file, threads=1, no_auth=True, store=tmp_path / "store"))
@@ -177,10 +183,32 @@ def test_the_interface_is_as_described(model_file: Path, tmp_path: Path, trial: 
 
 
 @pytest.mark.slow
-def test_a_soak_of_seconds(model_file: Path, trial: Trial) -> None:
-    """`python tests/trials/soak.py` in short: a real process, mixed good and hostile input."""
-    findings = trial("soak").soak(4, clients=3, options=("--model", str(model_file)))
-    assert findings.faults == []
-    assert sum(findings.statuses.values()) >= 3
-    assert {status for _, status in findings.statuses} <= {0, 200, 400, 413, 422, 429, 431}
-    assert findings.memory_mib
+def test_a_real_server_under_load_answers_everybody(model_file: Path, tmp_path: Path) -> None:
+    """`tests/trials/locustfile.py` in short: mixed good and hostile input."""
+    if find_spec("locust") is None:  # an import would patch this process's sockets and threads
+        pytest.skip("needs locust")
+    serve = (sys.executable, "-m", "realdamage", "serve", "--port", "0", "--model")
+    with subprocess.Popen([*serve, str(model_file)], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            events = map(json.loads, server.stderr)
+            url = next(event["url"] for event in events if event["event"] == "listening")
+            drain = threading.Thread(target=list, args=(events,), daemon=True)
+            drain.start()
+            script = Path(__file__).parents[1] / "trials" / "locustfile.py"
+            load = ("locust", "-f", str(script), "--headless", "--host", url, "--users", "6")
+            ending = ("--spawn-rate", "6", "--run-time", "8s", "--stop-timeout", "60")
+            done = subprocess.run(
+                [sys.executable, "-m", *load, *ending, "--csv", str(tmp_path / "load")],
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            with (tmp_path / "load_stats.csv").open() as file:
+                total = list(csv.DictReader(file))[-1]
+            assert int(total["Request Count"]) >= 3
+            assert int(total["Failure Count"]) == 0
+            assert server.poll() is None
+        finally:
+            server.terminate()
+            server.wait(60)

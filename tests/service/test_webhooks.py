@@ -61,11 +61,12 @@ def receivers() -> Iterator[tuple[Receiver, Receiver]]:
 
 
 @pytest.fixture
-def hooks(tmp_path: Path, receivers: tuple[Receiver, Receiver]) -> Webhooks:
+def hooks(tmp_path: Path, receivers: tuple[Receiver, Receiver], database_url: str) -> Webhooks:
     path = tmp_path / "webhooks.txt"
     first, second = receivers
     path.write_text(f"# ours\n{first.url} {SECRET}\n{second.url} {SECRET} claim.decided\n")
-    return Webhooks(read_targets(path), Database(tmp_path / "claims.sqlite"), Metrics())
+    database = Database(database_url or tmp_path / "claims.sqlite")
+    return Webhooks(read_targets(path), database, Metrics())
 
 
 def add(hooks: Webhooks, event: Any, claim_id: str = "A") -> None:
@@ -73,6 +74,7 @@ def add(hooks: Webhooks, event: Any, claim_id: str = "A") -> None:
         hooks.add(session, event, claim_id, state="open")
 
 
+@pytest.mark.databases
 def test_an_event_is_signed_and_goes_to_those_who_want_it(
     hooks: Webhooks, receivers: tuple[Receiver, Receiver]
 ) -> None:

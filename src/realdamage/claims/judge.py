@@ -23,6 +23,7 @@ from realdamage.claims.index import ClaimIndex, Fingerprint, repeats, take_finge
 from realdamage.claims.marks import find_marks
 from realdamage.claims.policy import ClaimPolicy
 from realdamage.core.decode import MAX_PIXELS
+from realdamage.core.spans import span
 from realdamage.core.tiles import read_photo
 from realdamage.errors import PhotoError, UsageError
 from realdamage.phrases import printable
@@ -85,11 +86,12 @@ def judge_claim(
         raise PhotoError(
             f"none of the claim's {len(looked)} photos can be read; the first: {errors[0]}"
         )
-    shown = _compare_with_listings(looked, listings, max_pixels)
-    judged = _with_differences(_with_duplicates(claim_id, looked, index), looked)
-    if index is not None:
-        prints = [one.fingerprint for one in looked if one.fingerprint is not None]
-        more = [*more, *found_elsewhere(index.elsewhere(prints), policy)]
+    with span("compare"):
+        shown = _compare_with_listings(looked, listings, max_pixels)
+        judged = _with_differences(_with_duplicates(claim_id, looked, index), looked)
+        if index is not None:
+            prints = [one.fingerprint for one in looked if one.fingerprint is not None]
+            more = [*more, *found_elsewhere(index.elsewhere(prints), policy)]
     model = model_facts(detector)
     recommendation, reasons = decide(judged, shown, policy, model, more)
     return Claim(

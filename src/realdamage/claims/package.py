@@ -176,20 +176,21 @@ def _row(path: Path, number: int, values: Mapping[str, Any]) -> CaseRow:
     return CaseRow(**{**texts, **sums, "evidence": folder})
 
 
-def rows_of_buyer(store: Path, buyer: str, log: Path) -> list[CaseRow]:
+def rows_of_buyer(store: Path, buyer: str, log: Path, *, url: str = "") -> list[CaseRow]:
     """The claims of a buyer in the store of `realdamage serve`, the oldest first.
 
-    log: a new file for the store's log over all claims. Raises UsageError without such a store.
+    log: a new file for the store's log over all claims. url: of its database, where it is not in
+    the store. Raises UsageError without such a store.
     """
     from sqlalchemy import select
 
-    from realdamage.claims.database import Case, Database, Decision, export_log
+    from realdamage.claims.database import FILE_NAME, Case, Database, Decision, export_log
     from realdamage.claims.secret import Secret
 
-    if not (store / "claims.sqlite").is_file():
+    if not url and not (store / FILE_NAME).is_file():
         raise UsageError(f"{store}: no store of claims; `realdamage serve --store` makes one")
     reference = Secret.read(store / "secret").buyer(buyer)
-    database = Database(store / "claims.sqlite")
+    database = Database.of_store(store, url)
     rows = []
     try:
         export_log(database, log)

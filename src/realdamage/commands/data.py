@@ -16,6 +16,7 @@ Set = Annotated[Path, app.arg("Folder with metadata.csv", "DIR")]
 _COLUMNS = (
     "YAML with `columns` (our name: theirs), `values` (our column: {theirs: ours}), `constants`"
 )
+_SHARDS = "Write photos, masks and manifest into WebDataset shards, for training on very many"
 _DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
 _NEAR = "Look at the photos: those that look alike form one group"
 _QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
@@ -29,11 +30,13 @@ def manifest(
     layout: Annotated[Layout | None, app.opt("Default: detect; real: all are real photos")] = None,
     columns: Annotated[Path | None, app.opt(_COLUMNS)] = None,
     out: Annotated[Path | None, app.opt("Folder above the photos; default: theirs")] = None,
+    to_shards: Annotated[Path | None, app.opt(_SHARDS, metavar="OUT")] = None,
+    shard_mib: Annotated[int, app.opt("Size of a shard, in MiB")] = 256,
     overwrite: app.Overwrite = False,
 ) -> int:
-    """Write metadata.csv for photos in another layout.
+    """Write metadata.csv for photos in another layout, or write them as shards.
 
-    A metadata.csv that is there already is checked and counted. Opens no photo.
+    A metadata.csv that is there already is checked and counted. Opens no photo, except for shards.
     """
     from realdamage.data import readers
     from realdamage.data.splits import split_command
@@ -41,6 +44,8 @@ def manifest(
     reader = readers.reader_from_yaml(columns) if columns else readers.Reader()
     if layout:
         reader = replace(reader, layout=layout)
+    if to_shards:
+        return _to_shards(readers.read_dataset(source, reader), to_shards, shard_mib, overwrite)
     new = reader != readers.Reader() or out or overwrite
     if new or not readers.reads_own_metadata(source):
         path, found = readers.write_metadata(source, reader, out, overwrite=overwrite)
@@ -58,6 +63,17 @@ def manifest(
         print(f"next: {split_command(found, path.parent)}")
         if (found.table["label"] == "real").all():
             print(f"then: realdamage-synthesize +recipe=codecs recipe.source.root={path.parent}")
+    return 0
+
+
+def _to_shards(found: Any, out: Path, shard_mib: int, overwrite: bool) -> int:
+    from realdamage.data.shards import write_shards
+
+    if shard_mib < 1:
+        raise UsageError(f"--shard-mib {shard_mib}: must be at least 1")
+    made = write_shards(found, out, shard_mib=shard_mib, overwrite=overwrite, progress=track)
+    print(f"{out}: {len(made)} photos in {len(made.shards.names)} shards")
+    print(f"next: realdamage-train data.root={out}")
     return 0
 
 

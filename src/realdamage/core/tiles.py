@@ -25,6 +25,7 @@ from realdamage.core.decode import (
 )
 from realdamage.core.quality import PhotoQuality, file_jpeg_quality, measure_quality
 from realdamage.core.records import Record, require
+from realdamage.core.spans import span
 
 _FILTERS = ("bilinear", "bicubic", "lanczos", "box", "hamming")
 _STRIPE = 256
@@ -115,14 +116,15 @@ def read_photo(
     source: PhotoSource, spec: PixelSpec, *, name: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Photo:
     """Decode a photo and limit its longer side to `spec.max_side`; errors call it `name`."""
-    contents = contents_of(source)
-    rgb = decode_contents(contents, name or name_of(source), max_pixels)
-    if isinstance(contents, bytes):
-        sha256 = hashlib.sha256(contents)
-    else:
-        sha256 = hashlib.sha256(repr(rgb.shape).encode())
-        sha256.update(np.ascontiguousarray(rgb).data)
-    photo = limited_photo(rgb, spec, sha256.hexdigest(), file_jpeg_quality(contents))
+    with span("decode"):
+        contents = contents_of(source)
+        rgb = decode_contents(contents, name or name_of(source), max_pixels)
+        if isinstance(contents, bytes):
+            sha256 = hashlib.sha256(contents)
+        else:
+            sha256 = hashlib.sha256(repr(rgb.shape).encode())
+            sha256.update(np.ascontiguousarray(rgb).data)
+        photo = limited_photo(rgb, spec, sha256.hexdigest(), file_jpeg_quality(contents))
     return replace(photo, path=Path(source)) if isinstance(source, str | Path) else photo
 
 

@@ -285,10 +285,11 @@ def read_exceptions(manifest: Manifest) -> tuple[AuditException, ...]:
     has, an unknown test, or an empty reason. Names the entry.
     """
     path = manifest.root / EXCEPTIONS_NAME
-    if not path.is_file():
-        return ()
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        text = manifest.shards.text(EXCEPTIONS_NAME) if manifest.shards else path.read_text("utf-8")
+        entries = json.loads(text)
+    except FileNotFoundError:
+        return ()
     except (OSError, ValueError) as error:
         raise ManifestError(
             f"{path}: cannot be read as JSON ({error}). Correct or remove it."
@@ -517,8 +518,7 @@ def _digests(manifest: Manifest, facts: Sequence[PhotoFacts]) -> pd.Series:
     header = pd.Series([repr(f.container) if f.container else "" for f in facts], index)
     unknown = (found == "") & (header != "") & header.duplicated(keep=False)
     for row in np.flatnonzero(unknown).tolist():
-        with manifest.path(str(manifest.table["file_name"].iat[row])).open("rb") as file:
-            found.iat[row] = hashlib.file_digest(file, "sha256").hexdigest()
+        found.iat[row] = hashlib.sha256(manifest.photo_bytes(row)).hexdigest()
     return found
 
 

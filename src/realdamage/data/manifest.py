@@ -14,16 +14,17 @@ import logging
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from realdamage.core.decode import read_file
 from realdamage.data.tables import read_table
 from realdamage.data.vocabulary import ALLOWED_VALUES, REQUIRED_COLUMNS
 
@@ -34,7 +35,7 @@ from realdamage.data.vocabulary import KINDS as KINDS
 from realdamage.data.vocabulary import KNOWN_COLUMNS as KNOWN_COLUMNS
 from realdamage.data.vocabulary import LABELS as LABELS
 from realdamage.data.vocabulary import SPLITS as SPLITS
-from realdamage.errors import ManifestError, MissingManifestError
+from realdamage.errors import ManifestError, MissingManifestError, PhotoError
 from realdamage.files import PHOTO_SUFFIXES, write_atomically
 
 METADATA_NAME = "metadata.csv"
@@ -48,16 +49,62 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
+class Shards:
+    """Where the photos and masks of a manifest are, if they are in shards (`data/shards.py`).
+
+    url: of the folder, for fsspec.
+    names: of the shards.
+    places: int64 [n, 5]: the shard of each row, then where its photo starts and its size, and the
+        same for its mask, in bytes; size 0: no mask.
+    """
+
+    url: str
+    names: tuple[str, ...]
+    places: npt.NDArray[np.int64]
+
+    def text(self, name: str) -> str:
+        """A small file next to the shards. Raises FileNotFoundError."""
+        from fsspec.core import url_to_fs
+
+        files, path = url_to_fs(f"{self.url}/{name}")
+        return bytes(files.cat_file(path)).decode("utf-8")
+
+    def read(self, row: int, mask: bool = False) -> bytes:
+        """The bytes of a photo or mask. Raises PhotoError (code no_shard): its shard is missing or
+        too short."""
+        from fsspec.core import url_to_fs
+
+        shard, *places = self.places[row].tolist()
+        start, size = places[2:] if mask else places[:2]
+        url = f"{self.url}/{self.names[shard]}"
+        try:
+            # Not kept: file systems of networks are not safe in forked workers. fsspec keeps one
+            # for each process.
+            files, path = url_to_fs(url)
+            data: bytes = files.cat_file(path, start, start + size)
+        except (OSError, ImportError) as error:
+            raise PhotoError(f"{url}: cannot be read ({error})", code="no_shard") from error
+        if len(data) != size:
+            raise PhotoError(
+                f"{url}: {len(data)} bytes at {start}, not {size}. Copy the shard again",
+                code="no_shard",
+            )
+        return data
+
+
+@dataclass(frozen=True, eq=False)
 class Manifest:
     """The checked rows of a manifest.
 
     root: the folder that their paths are relative to.
     table: one row per photo, index 0..n-1; all of `KNOWN_COLUMNS` in order, then the file's own
         columns. Every value is a string, "" where the file had none.
+    shards: None: every photo is a file of its own.
     """
 
     root: Path
     table: pd.DataFrame
+    shards: Shards | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,10 +113,30 @@ class Manifest:
         """The path of a photo or mask that the table names."""
         return self.root / file_name
 
+    def photo(self, row: int) -> Path | IO[bytes]:
+        """The photo at position `row`: its path, or an open file if it is in a shard."""
+        if self.shards:
+            return io.BytesIO(self.shards.read(row))
+        return self.path(self._name(row))
+
+    def photo_bytes(self, row: int) -> bytes:
+        """The bytes of the photo at position `row`. Raises PhotoError."""
+        return self.shards.read(row) if self.shards else read_file(self.root / self._name(row))
+
+    def mask(self, row: int) -> Path | IO[bytes]:
+        """The mask of the photo at position `row`, as `photo`."""
+        if self.shards:
+            return io.BytesIO(self.shards.read(row, mask=True))
+        return self.path(str(self.table["mask_file_name"].iat[row]))
+
+    def _name(self, row: int) -> str:
+        return str(self.table["file_name"].iat[row])
+
     def subset(self, mask: pd.Series | npt.NDArray[np.bool_]) -> Manifest:
         """The rows where `mask` bool [n] is True, renumbered. Their pairs may be outside of it."""
-        chosen = self.table.loc[np.asarray(mask, dtype=bool)]
-        return Manifest(self.root, chosen.reset_index(drop=True))
+        kept = np.asarray(mask, dtype=bool)
+        shards = self.shards and replace(self.shards, places=self.shards.places[kept])
+        return Manifest(self.root, self.table.loc[kept].reset_index(drop=True), shards)
 
     def select(self, *, split: str) -> Manifest:
         """The rows of one split. Raises MissingManifestError: it has none; names those it has."""
@@ -91,6 +158,15 @@ class Manifest:
         extra = sorted(set(self.table.columns) - set(KNOWN_COLUMNS))
         ordered = self.table[[*KNOWN_COLUMNS, *extra]].sort_values("file_name", kind="stable")
         return hashlib.sha256(_to_csv(ordered)).hexdigest()
+
+    def files_digest(self) -> str:
+        """SHA-256 (hex) of size and time of the photos' and masks' files; reads none of them."""
+        facts = []
+        for name in self.table[["file_name", "mask_file_name"]].to_numpy().flat:
+            path = self.path(name)
+            stat = path.stat() if name and path.is_file() else None
+            facts.append((name, stat and (stat.st_size, stat.st_mtime_ns)))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def read_manifest(folder_or_csv: str | Path, *, check_files: bool = True) -> Manifest:
@@ -140,7 +216,7 @@ def read_mask(manifest: Manifest, row: int, size: tuple[int, int]) -> npt.NDArra
         )
     path = manifest.path(mask_name)
     try:
-        with Image.open(path) as image:
+        with Image.open(manifest.mask(row)) as image:
             if image.size != (size[1], size[0]):
                 raise ManifestError(
                     f"{path}: the mask is {image.width}×{image.height} pixels, but its photo "

@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from realdamage.core.decode import MAX_PIXELS, decode_contents, read_file
+from realdamage.core.decode import MAX_PIXELS, decode_contents
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
@@ -140,10 +140,10 @@ def _facts(files: _Files, row: int) -> PhotoFacts:
     path = files.manifest.path(files.rows[row][0])
     try:
         if not files.pixels:
-            container = container_facts(path)
+            container = container_facts(files.manifest.photo(row), name=path)
             return PhotoFacts("", container, _mask_faults(files, row, container["upright"]))
-        data = read_file(path)
-        container = container_facts(io.BytesIO(data), name=path, size=len(data))
+        data = files.manifest.photo_bytes(row)
+        container = container_facts(io.BytesIO(data), name=path)
         rgb = decode_contents(data, str(path), MAX_PIXELS)
     except PhotoError as error:
         return PhotoFacts(str(error), {})
@@ -164,7 +164,7 @@ def _mask_faults(files: _Files, row: int, size: tuple[int, int]) -> tuple[tuple[
         return (("absent", f"kind {kind}"),) if kind in ("ai_region", "pasted") else ()
     faults = [("on_real", name)] if label == "real" else []
     try:
-        with Image.open(manifest.path(name)) as image:
+        with Image.open(manifest.mask(row)) as image:
             found = image.size
         if found != size:
             sizes = f"{name} is {found[0]}×{found[1]}, the photo {size[0]}×{size[1]}"
@@ -183,9 +183,7 @@ def _mask_faults(files: _Files, row: int, size: tuple[int, int]) -> tuple[tuple[
     return tuple(faults)
 
 
-def container_facts(
-    path: str | Path | IO[bytes], *, name: str | Path = "", size: int = -1
-) -> dict[str, Any]:
+def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "") -> dict[str, Any]:
     """Facts of a photo's file, without decoding a pixel.
 
     format, mode; width, height in pixels as stored, aspect = width / height; upright (width,
@@ -194,12 +192,14 @@ def container_facts(
     digest, which differs between any two tables; subsampling ("4:2:0", …, "": not a JPEG);
     progressive, has_exif, has_icc.
 
-    name, size: of an open file in memory. Raises PhotoError: the file is missing or no image.
+    name: of an open file, for messages. Raises PhotoError: the file is missing or no image.
     """
     name = name or str(path)
     try:
         if isinstance(path, str | Path):
             size = Path(path).stat().st_size
+        else:
+            size = path.seek(0, io.SEEK_END)
         _know_heic(name)
         with Image.open(path) as image:
             tables: dict[int, list[int]] = getattr(image, "quantization", None) or {}

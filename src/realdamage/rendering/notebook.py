@@ -28,12 +28,12 @@ from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.economics import CostReport
+from realdamage.evaluation.costs import CostReport
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.rendering import plots, words
 from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
-from realdamage.rendering.report import Report
+from realdamage.rendering.report import Report, reliability
 
 _VALUES = 9  # bars of a column; rarer values are counted together
 _SIDE = 320  # pixels of a picture's longer side
@@ -147,7 +147,7 @@ def file_table(manifest: Manifest) -> pd.DataFrame:
     rows = []
     for name, label in zip(manifest.table["file_name"], manifest.table["label"], strict=True):
         contents = manifest.path(name).read_bytes()
-        facts = container_facts(io.BytesIO(contents), name=manifest.path(name), size=len(contents))
+        facts = container_facts(io.BytesIO(contents), name=manifest.path(name))
         quality = file_jpeg_quality(contents)
         saved = facts["format"] if quality is None else f"JPEG {quality:.0f}"
         bits = 8 * len(contents) / (facts["width"] * facts["height"])
@@ -201,6 +201,16 @@ def plot_roc(report: Report) -> None:
         return
     (panel,) = axes("How many synthetic photos are found, at how many false alarms")
     plots.roc(panel, [pd.Series(curve) for curve in report.values["roc"]])
+
+
+def plot_reliability(predictions: pd.DataFrame) -> None:
+    """How many photos of each stated probability are synthetic; says so where there are too few."""
+    bins = reliability(predictions)
+    if bins.empty:
+        print("Not drawn: too few photos have a probability.")
+        return
+    (panel,) = axes("Does a probability mean what it says?")
+    plots.reliability(panel, bins)
 
 
 def plot_robustness(report: Report) -> None:
@@ -306,7 +316,7 @@ def overlay(rgb: npt.NDArray[np.uint8], verdict: Verdict) -> Image.Image:
 
 
 def plot_tiles(photo: Photo, tiles: Cover, logits: npt.NDArray[np.float32]) -> None:
-    """How the photo is cut into overlapping tiles, and the network's logit for each."""
+    """How the photo is cut into tiles, and the network's logit for each."""
     (panel,) = axes(f"{len(logits)} tiles and their logits (orange: synthetic)", height=6)
     panel.imshow(photo.rgb)
     panel.set_axis_off()

@@ -21,20 +21,24 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realdamage import __version__
+from realdamage.core.spans import span
 from realdamage.errors import RealDamageError
 from realdamage.service.auth import check_origin, is_open
 from realdamage.service.case_routes import router as case_router
+from realdamage.service.inference_routes import router as inference_router
 from realdamage.service.limits import BoundedBody
 from realdamage.service.metrics import log_event
 from realdamage.service.reviews import ReviewRequest
-from realdamage.service.routes import Service, router
+from realdamage.service.routes import Service, router, store_of
 from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
-from realdamage.service.store import ClaimStore, purge
+from realdamage.service.store import purge
+from realdamage.service.traces import start_traces
 
 _PURGE_EVERY_S = 3600
 _SETTLE_EVERY_S = 5
-_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/batches", "/v1/statements/")
+_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/batches")
+_UPLOADS_BELOW = ("/v1/statements/", "/v2/models/")
 _LONG_UPLOADS = ("/v1/batches", "/v1/statements/")  # a video from a phone takes minutes
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _MAX_HEADER_BYTES = 16 * 1024
@@ -60,25 +64,29 @@ def create_app(settings: Settings) -> FastAPI:
     Raises UsageError on settings that cannot be used and, at the start, ModelFileError.
     """
     service = Service(settings)
-    store = service.store
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop_traces = start_traces(settings.traces) if settings.traces else None
         await asyncio.to_thread(service.load)
         await asyncio.to_thread(_import_all)
         model = service.loaded_model()
         version = model.metadata.model_version
         log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
         chores = []
-        if store is not None:
-            await service.jobs.resume()
-            chores = [purge_regularly(service, store), settle_regularly(service)]
+        if service.store is not None:
+            for one in service.each():
+                await one.jobs.resume()
+            chores = [purge_regularly(service), settle_regularly(service)]
         tasks = [asyncio.create_task(chore) for chore in chores]
-        service.webhooks.start()
+        for one in service.each():
+            one.webhooks.start()
         yield
         for task in tasks:
             task.cancel()
         await asyncio.to_thread(service.close)
+        if stop_traces is not None:
+            await asyncio.to_thread(stop_traces)
 
     app = FastAPI(
         title="realdamage",
@@ -89,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for routes in (case_router, router):
+    for routes in (case_router, inference_router, router):
         app.include_router(routes)
     for kind in (HTTPException, RequestValidationError, RealDamageError):
         app.add_exception_handler(kind, _refuse)
@@ -106,37 +114,44 @@ def _import_all() -> None:
         marks.load_recogniser()
 
 
-async def purge_regularly(service: Service, store: ClaimStore) -> None:
+async def purge_regularly(service: Service) -> None:
     """Remove what has expired, every hour. No error ends this: the retention would stop unseen."""
-    days = service.settings.review_days
     confirmed = service.settings.clock_confirmed
     while True:
-        try:
-            gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
-            confirmed = False  # the operator has looked at the clock now, not for later
-            forgotten = 0
-            if days is not None and not gone.clock_in_doubt:
-                forgotten = await asyncio.to_thread(service.reviews.purge, days)
-            await asyncio.to_thread(service.webhooks.purge)
-            log_event("purged", claims=len(gone.claims), reviews=forgotten)
-            for problem in gone.problems:
-                log_event("purge failed", logging.ERROR, reason=problem)
-        except Exception as error:
-            kind = type(error).__name__
-            log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
+        for one in service.each():
+            await _purge_once(one, confirmed)
+        confirmed = False  # the operator has looked at the clock now, not for later
         await asyncio.sleep(_PURGE_EVERY_S)
+
+
+async def _purge_once(service: Service, confirmed: bool) -> None:
+    """Remove what has expired of one tenant. An error is logged and stops no other tenant."""
+    days, store = service.settings.review_days, store_of(service)
+    try:
+        gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
+        forgotten = 0
+        if days is not None and not gone.clock_in_doubt:
+            forgotten = await asyncio.to_thread(service.reviews.purge, days)
+        await asyncio.to_thread(service.webhooks.purge)
+        log_event("purged", claims=len(gone.claims), reviews=forgotten)
+        for problem in gone.problems:
+            log_event("purge failed", logging.ERROR, reason=problem)
+    except Exception as error:
+        kind = type(error).__name__
+        log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
 
 
 async def settle_regularly(service: Service) -> None:
     """Make decisions final, report deadlines, and take over the jobs of processes that died, every
     few seconds. No error ends this."""
     while True:
-        try:
-            await asyncio.to_thread(service.settle)
-            await service.jobs.resume()
-        except Exception as error:
-            kind = type(error).__name__
-            log_event("not settled", logging.ERROR, error=kind, reason=str(error))
+        for one in service.each():
+            try:
+                await asyncio.to_thread(one.settle)
+                await one.jobs.resume()
+            except Exception as error:
+                kind = type(error).__name__
+                log_event("not settled", logging.ERROR, error=kind, reason=str(error))
         await asyncio.sleep(_SETTLE_EVERY_S)
 
 
@@ -155,7 +170,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         _log_error("not answered", request.scope, error, reason=str(error))
         message = "The service cannot answer now; its log has the details under this request_id."
         refusal = Refusal(503, "unavailable", message, retry_after=30)
-    return refusal.response(request.state.request_id)
+    return refusal.response(request.state.request_id, request.url.path)
 
 
 def _log_error(event: str, scope: Scope, error: Exception, **fields: str) -> None:
@@ -173,15 +188,23 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with span("request", Headers(scope=scope)) as traced:
+            status = await self._answer(scope, receive, send)
+            if traced is not None:
+                traced.update_name(f"{scope['method']} {_route(scope)}")
+                traced.set_attribute("http.response.status_code", status)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer a request; returns the status."""
         headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
-        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS[-1])
+        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS_BELOW)
         is_long = scope["path"].startswith(_LONG_UPLOADS)
         deadline = started + (settings.job_deadline if is_long else settings.deadline)
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, deadline=deadline)
-        state.update(photos=0, caller="", roles=frozenset())
+        state.update(photos=0, caller="", roles=frozenset(), tenant="")
         limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
         if scope["path"] == "/v1/batches":
             limit = min(settings.max_batch_bytes + _MAX_JSON_BYTES, settings.max_upload_bytes)
@@ -202,7 +225,7 @@ class Front:
             if refusal.code in _CLOSE:
                 refusal.headers = {**(refusal.headers or {}), "Connection": "close"}
             if not status:  # otherwise an answer is under way
-                await refusal.response(request_id)(scope, receive, answer)
+                await refusal.response(request_id, scope["path"])(scope, receive, answer)
 
         try:
             self._check(scope, headers)
@@ -221,6 +244,7 @@ class Front:
         finally:
             body.close()
             self._record(scope, status, body.bytes, time.monotonic() - started)
+        return status
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raises Refusal."""
@@ -233,18 +257,27 @@ class Front:
             # A proxy that believes the other one would see a second request after the body.
             message = "The request has both Content-Length and Transfer-Encoding; send one of them."
             raise Refusal(400, "malformed", message)
+        if "\0" in path:  # no database keeps it, so nothing has such a name
+            raise Refusal(404, "not_found", "The path has a null character.")
+        if b"%00" in scope.get("query_string", b""):
+            raise Refusal(422, "invalid_field", "The query has a null character; remove it.")
         check_origin(scope["method"], headers, service.settings)
         if service.keys.keys and not is_open(path):
             entry = service.keys.check(headers)
-            scope["state"].update(caller=entry.name, roles=entry.roles)
+            about = {"caller": entry.name, "roles": entry.roles, "tenant": entry.tenant}
+            scope["state"].update(about)
 
     def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         metrics, state = self._service.metrics, scope["state"]
-        # The template of the path: no claim's id, and no endless labels.
-        path = getattr(scope.get("route"), "path", "unmatched")
+        path = _route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         metrics.requests.labels(path, method, str(status)).inc()
         metrics.seconds.labels(path).observe(seconds)
         about = {name: state[name] for name in ("request_id", "photos", "caller")}
         fields: Any = {"route": path, "method": method, "status": status, "bytes": size}
         log_event("request", **fields, ms=round(1000 * seconds, 1), **about)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path: no claim's id, no link's token, and no endless labels."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))

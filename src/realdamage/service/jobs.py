@@ -122,7 +122,7 @@ class Jobs:
 
     def _add(self, session: Session, folder: Path, job: Job, is_batch: bool) -> None:
         try:
-            self._store.check_unused(job.claim_id)
+            self._store.check_unused(session, job.claim_id)
             if waits := running_job(session, job.claim_id):
                 raise under_way(job.claim_id, waits)
         except Refusal as refusal:

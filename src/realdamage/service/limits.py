@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,6 +19,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
+from realdamage.core.spans import span
 from realdamage.service.schemas import Refusal, Upload, UploadForm, not_valid
 from realdamage.service.settings import Settings
 
@@ -150,7 +152,8 @@ async def read_form(request: Request, form: type[FormT], settings: Settings) -> 
         raise Refusal(415, "not_multipart", message)
     parser = _BoundedParser(request, form, settings)
     try:
-        parts = await parser.parse()
+        with span("receive"):
+            parts = await parser.parse()
     except (MultiPartException, FormParserError) as error:
         message = f"The multipart body cannot be read: {error}"
         raise Refusal(400, "malformed", message) from error
@@ -219,7 +222,8 @@ class WorkQueue:
                 raise DeadlineError
             return job()
 
-        futures = [self._pool.submit(begin, job) for job in jobs]
+        # Each in a copy of this request's context, so that its spans belong to the request.
+        futures = [self._pool.submit(copy_context().run, begin, job) for job in jobs]
         self._jobs = self._jobs | dict.fromkeys(futures, (photos, deadline))
         gathered = asyncio.gather(*map(asyncio.wrap_future, futures))
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
+import math
 import shutil
 import threading
 import time
@@ -15,13 +17,15 @@ from typing import Annotated, Any
 import jinja2
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 
 from realdamage.claims import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
-from realdamage.claims.database import Database, Job
+from realdamage.claims.database import Database, Job, Setting, now
 from realdamage.claims.decide import Finding, found_elsewhere
 from realdamage.claims.exchange import ExchangeKey, find_hashes
 from realdamage.core.detector import Detector
+from realdamage.core.spans import span
 from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, RealDamageError, UsageError
@@ -59,7 +63,7 @@ from realdamage.service.schemas import (
     errors,
     wrong_claim,
 )
-from realdamage.service.settings import Settings
+from realdamage.service.settings import Settings, TenantSettings, read_tenants
 from realdamage.service.statements import Statements
 from realdamage.service.store import ClaimStore
 from realdamage.service.webhooks import Webhooks, read_targets
@@ -68,6 +72,7 @@ from realdamage.service.webhooks import Webhooks, read_targets
 _EVIDENCE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
 )
+_DAY = 86400
 _PAGE = resources.files("realdamage.service") / "page"
 _PAGE_TYPES = {
     "html": "text/html",
@@ -84,43 +89,100 @@ class Service:
     """
 
     def __init__(self, settings: Settings) -> None:
-        anchors, policy, store = settings.trust_anchors, settings.claim_policy, settings.store
-        self.settings = settings
+        anchors, folder = settings.trust_anchors, settings.store
         self.keys = KeyRing(settings)
         self.trust_anchors = TrustAnchors.read(anchors) if anchors else None
         if self.trust_anchors is not None:
             found = self.trust_anchors
             counts = {"authorities": found.authorities, "ignored": found.passed_over}
             log_event("trust anchors", **counts, sha256=found.sha256)
-        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy.default()
         self.metrics = Metrics()
-        self.model: ServedModel | None = None
         self.shadow: Shadow | None = None
         self.queue = WorkQueue(settings.workers, settings.max_queue)
         self.uploads = UploadBudget(settings.max_upload_bytes)
-        self.store = _open_store(settings)
-        self.database = Database(None) if self.store is None else self.store.database
+        self._models: list[ServedModel] = []
+        self._loading, self._opening = threading.Lock(), threading.Lock()
+        self._tenants: dict[str, Service] = {}
+        self._given = read_tenants(settings.tenants) if settings.tenants else {}
+        self._take(settings, _open_store(settings))
+        self.metrics.queue.set_function(lambda: self.queue.photos)
+        self.metrics.uploads.set_function(lambda: self.uploads.taken)
+        if folder is not None:
+            self.metrics.watch_store(lambda: shutil.disk_usage(folder).free)
+        stored = self.store.tenants() if self.store is not None else []
+        for tenant in sorted({*stored, *self._given, *(key.tenant for key in self.keys.keys)}):
+            self.of(tenant)
+
+    def _take(self, settings: Settings, store: ClaimStore | None) -> None:
+        """Make what belongs to one tenant alone."""
+        self.settings, self.store = settings, store
+        policy, workers = settings.claim_policy, settings.workers
+        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy.default()
+        self.database = Database(None) if store is None else store.database
         self.reviews = ReviewStore(self.database)
         targets = read_targets(settings.webhooks) if settings.webhooks else []
         self.webhooks = Webhooks(targets, self.database, self.metrics)
         self.judged = JudgedPhotos()
-        if self.store is not None:
+        if store is not None:
             rules, is_local = self.policy.cases, settings.is_local
-            self.cases = Cases(self.store, rules, self.webhooks, is_local=is_local)
-            self.statements = Statements(self.store, self.cases, self.policy)
+            self.cases = Cases(store, rules, self.webhooks, is_local=is_local)
+            self.statements = Statements(store, self.cases, self.policy)
             self.jobs = Jobs(
-                self.store,
+                store,
                 self.queue,
                 partial(_judge_claim, self),
                 self.cases.references,
                 seconds=settings.job_deadline,
-                slots=max(1, settings.workers // 2),
+                slots=max(1, workers // 2),
             )
-        self._loading = threading.Lock()
-        self.metrics.queue.set_function(lambda: self.queue.photos)
-        self.metrics.uploads.set_function(lambda: self.uploads.taken)
-        if store is not None:
-            self.metrics.watch_store(lambda: shutil.disk_usage(store).free)
+
+    def of(self, tenant: str) -> Service:
+        """This service as the keys of a tenant see it: nothing of any other tenant is in reach.
+
+        "": the operator's own, whose keys name no tenant. Raises as `Service` does.
+        """
+        if not tenant:
+            return self
+        with self._opening:
+            if tenant not in self._tenants:
+                given = self._given.get(tenant, TenantSettings())
+                settings = given.over(self.settings)
+                store = self.store and self.store.for_tenant(tenant, settings.retention_days)
+                made = copy.copy(self)
+                made._take(settings, store)
+                self._tenants[tenant] = made
+            return self._tenants[tenant]
+
+    def of_link(self, token: str) -> Service:
+        """The service of the tenant that a statement's link names; unknown ones are not made."""
+        tenant, _, _ = token.rpartition("~")
+        return self._tenants.get(tenant, self)
+
+    def each(self) -> list[Service]:
+        """This service as each tenant sees it, the operator's own first."""
+        with self._opening:
+            return [self, *self._tenants.values()]
+
+    def count_photos(self, photos: int) -> None:
+        """Count photos of a request towards the tenant's quota of the day. Raises Refusal 429."""
+        if (most := self.settings.photos_per_day) is None:
+            return
+        time_of_day = now() % _DAY
+        name = f"photos_{int(now() // _DAY)}"
+        with self.database.transaction() as session:
+            found = session.get(Setting, name) or Setting(name=name, value=0.0)
+            if found.value + photos > most:
+                message = f"{int(found.value)} of {most} photos a day are used. Try tomorrow."
+                wait = math.ceil(_DAY - time_of_day)
+                raise Refusal(429, "quota", message, retry_after=wait)
+            found.value += photos
+            session.add(found)
+            session.execute(delete(Setting).where(Setting.name < name, Setting.name > "photos_"))
+
+    @property
+    def model(self) -> ServedModel | None:
+        """The model that answers now, for all tenants."""
+        return self._models[-1] if self._models else None
 
     def load(self) -> None:
         """Load what is not loaded yet of the model and the shadow model. Raises ModelFileError."""
@@ -138,7 +200,7 @@ class Service:
             except Exception:
                 metrics.reloads.labels("kept_old" if self.model else "failed").inc()
                 raise
-            self.model = model
+            self._models[:] = [model]
             metrics.reloads.labels("loaded").inc()
             metrics.show_model(model.metadata.model_version, model.graph_sha256)
         return model
@@ -151,19 +213,24 @@ class Service:
 
     def close(self) -> None:
         """Stop the threads and close the files."""
-        if self.store is not None:
-            self.jobs.stop()
+        for tenant in self._tenants.values():
+            tenant.webhooks.stop()
+        for one in self.each():
+            if one.store is not None:
+                one.jobs.stop()
         self.queue.close()
         if self.shadow is not None:
             self.shadow.close()
         self.webhooks.stop()
-        if self.store is not None:
-            self.store.close()
-        self.database.close()
+        for one in reversed(self.each()):  # the operator's store closes what they share
+            if one.store is not None:
+                one.store.close()
+            one.database.close()
 
     def settle(self) -> None:
         """What time alone changes: decisions become final, deadlines come near."""
         if self.store is not None:
+            self.store.workers.check()
             self.cases.settle()
 
     def note(self, data: bytes, verdict: Verdict) -> None:
@@ -195,8 +262,18 @@ def _open_store(settings: Settings) -> ClaimStore | None:
 
 
 async def _service(request: Request) -> Service:
+    """The service as the caller's tenant sees it; no route gets another one."""
     service: Service = request.app.state.service
-    return service
+    if token := request.path_params.get("token"):
+        return service.of_link(token)
+    tenant = request.state.tenant
+    return await run_in_threadpool(service.of, tenant) if tenant else service
+
+
+def operator_only(request: Request) -> None:
+    """Raises Refusal 403 for the keys of tenants."""
+    if request.state.tenant:
+        raise Refusal(403, "operator_only", "This is for the operator of the service.")
 
 
 Shared = Annotated[Service, Depends(_service)]
@@ -218,6 +295,7 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
     read has an `error` instead of a `verdict`, and the status is 200 even when none can be read."""
     form = await read_form(request, PhotosForm, service.settings)
     request.state.photos = len(form.photos)
+    await run_in_threadpool(service.count_photos, len(form.photos))
     model, deadline = service.loaded_model(), request.state.deadline
     try:
         detector = model.detector(deadline, form.prior)
@@ -238,19 +316,29 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
 def _judge_photo(
     service: Service, detector: Detector, upload: Upload, heatmaps: bool
 ) -> dict[str, Any]:
-    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     try:
-        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+        verdict = judge_upload(service, detector, upload)
     except PhotoError as error:
-        service.metrics.photos.labels("unreadable").inc()
         return {"name": upload.name, "error": error.to_dict()}
-    service.note(upload.data, verdict)
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     declared = read_provenance(upload.data, trust_anchors=service.trust_anchors, **limits)
     return {
         "name": upload.name,
         "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),
         "provenance": declared.to_dict(),
     }
+
+
+def judge_upload(service: Service, detector: Detector, upload: Upload) -> Verdict:
+    """The verdict on a photo, counted. Raises PhotoError."""
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
+    try:
+        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+    except PhotoError:
+        service.metrics.photos.labels("unreadable").inc()
+        raise
+    service.note(upload.data, verdict)
+    return verdict
 
 
 @router.post(
@@ -274,6 +362,7 @@ async def judge_one_claim(request: Request, service: Shared) -> Response:
             message = f"{len(found)} photos, but the claim policy takes at most {most}."
             raise Refusal(413, "too_many_photos", message)
     request.state.photos = len(form.photos) + len(form.listings)
+    await run_in_threadpool(service.count_photos, request.state.photos)
     if form.later == "true":
         return await _judge_later(service, form)
     deadline = request.state.deadline
@@ -320,6 +409,7 @@ async def judge_batch(request: Request, service: Shared) -> BatchAnswer:
     settings, limits = service.settings, service.policy.photos
     batch = await run_in_threadpool(read_batch, form, settings, limits)
     request.state.photos = batch.photos
+    await run_in_threadpool(service.count_photos, batch.photos)
     jobs = await service.jobs.accept(batch.forms, is_batch=True)
     return BatchAnswer(claims=[_job_answer(job) for job in jobs], ignored=list(batch.ignored))
 
@@ -368,7 +458,8 @@ def _judge_claim(
             if time.monotonic() > deadline:
                 raise DeadlineError
             about = service.cases.about(form, claim, references)
-            store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
+            with span("store"):
+                store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
     else:
         claim = judged(store.read_only_index if store is not None else None)
     service.metrics.claims.labels(claim.recommendation).inc()
@@ -493,8 +584,9 @@ async def ready(service: Shared) -> dict[str, str]:
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response)
-async def metrics(service: Shared) -> Response:
-    """Figures in Prometheus' text format, without content or name of any photo."""
+async def metrics(request: Request, service: Shared) -> Response:
+    """For the operator: figures in Prometheus' text format, without content or name of photos."""
+    operator_only(request)
     media_type = "text/plain; version=0.0.4; charset=utf-8"
     return Response(service.metrics.text(), media_type=media_type)
 
@@ -513,6 +605,7 @@ async def reload(request: Request, service: Shared) -> dict[str, Any]:
     if "admin" not in request.state.roles:
         message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
         raise Refusal(403, "admin_only", message)
+    operator_only(request)
     return await reload_model(service)
 
 
@@ -533,6 +626,8 @@ def reload_keys(service: Service) -> None:
     """Read the keys again. What cannot be read, or holds no key, is logged and changes nothing."""
     try:
         service.keys = KeyRing(service.settings)
+        for key in service.keys.keys:
+            service.of(key.tenant)
     except RealDamageError as error:
         log_event("keys not reloaded", logging.ERROR, reason=str(error))
     else:

@@ -35,9 +35,14 @@ class Refusal(HTTPException):
         super().__init__(status, message, headers)
         self.code = code
 
-    def response(self, request_id: str) -> JSONResponse:
-        error = {"code": self.code, "message": self.detail, "request_id": request_id}
-        return JSONResponse({"error": error}, self.status_code, self.headers)
+    def response(self, request_id: str, path: str) -> JSONResponse:
+        """path: of the request; below /v2 the answer is the Open Inference Protocol's."""
+        error: dict[str, Any] = {"code": self.code, "request_id": request_id}
+        if path.startswith("/v2"):
+            body = {**error, "error": self.detail}
+        else:
+            body = {"error": {**error, "message": self.detail}}
+        return JSONResponse(body, self.status_code, self.headers)
 
 
 def wrong_claim(error: RealDamageError) -> Refusal:
@@ -307,7 +312,7 @@ _MEANINGS = {
     409: "Already stored, being judged, never judged here, or changed by somebody else",
     410: "The link was used or has expired",
     413: "More bytes, photos or parts than allowed",
-    415: "Not multipart/form-data",
+    415: "Not multipart/form-data, or compressed",
     422: "A field is missing, unknown or out of range",
     429: "The queue is full; see Retry-After",
     431: "The headers are too large",

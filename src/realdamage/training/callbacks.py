@@ -86,7 +86,7 @@ class ValidationPictures(L.Callback):
         for row in drawn_evenly(manifest.table["label"], self.photos):
             name, label = manifest.table.loc[row, ["file_name", "label"]]
             try:
-                photo = read_photo(manifest.path(name), classifier.pixel_spec)
+                photo = read_photo(manifest.photo(row), classifier.pixel_spec)
                 verdict = detector.predict_photo(photo)
             except (PhotoError, ModelFileError):
                 continue  # reported already: by `data.on_error`, or as a loss that is NaN

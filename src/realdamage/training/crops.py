@@ -57,13 +57,16 @@ def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
 
     Raises PhotoError or ManifestError naming the file.
     """
-    record = manifest.table.iloc[row]
-    photo = read_photo(manifest.path(record["file_name"]), spec)
-    label = int(record["label"] == "synthetic")
+    table = manifest.table
+    name, kind, mask_name = (
+        str(table[column].iat[row]) for column in ("file_name", "kind", "mask_file_name")
+    )
+    photo = read_photo(manifest.photo(row), spec, name=str(manifest.path(name)))
+    label = int(table["label"].iat[row] == "synthetic")
     rgb = pad_to_patches(photo.rgb, spec)
-    if not label or (record["kind"] == "ai_whole" and not record["mask_file_name"]):
+    if not label or (kind == "ai_whole" and not mask_name):
         return View(row, rgb, np.broadcast_to(np.float32(label), rgb.shape[:2]), label)
-    if not record["mask_file_name"]:
+    if not mask_name:
         return View(row, rgb, None, label)
     painted = read_mask(manifest, row, (photo.height, photo.width))
     # The mask goes through the resize of the photo itself, so that it stays on its pixels.

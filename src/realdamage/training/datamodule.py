@@ -11,19 +11,21 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from torch.utils.data import DataLoader
 
 from realdamage.core.progress import track
 from realdamage.core.tiles import PixelSpec
 from realdamage.data.manifest import Manifest
-from realdamage.errors import ManifestError
+from realdamage.errors import ConfigError, ManifestError
 from realdamage.schema import DataConfig
 from realdamage.training.dataset import (
     Batch,
     Chances,
     EpochSampler,
     PairDataset,
+    Units,
     WholePhotoDataset,
     WholePhotoSampler,
     collate_units,
@@ -97,7 +99,16 @@ class DamageDataModule(L.LightningDataModule):
             chances = unit_chances(manifest, dataset.units, data.part_shares)
         elif data.balance:
             chances = balanced_chances(manifest, dataset.units, data.balance)
-        sampler = EpochSampler(len(dataset), self.seed, *self._process(), chances, data.epoch_units)
+        of_units = shards_of(manifest, dataset.units) if data.mixed_shards else None
+        sampler = EpochSampler(
+            len(dataset),
+            self.seed,
+            *self._process(),
+            chances=chances,
+            draws=data.epoch_units,
+            shards=of_units,
+            mixed=data.mixed_shards or 1,
+        )
         return DataLoader(
             dataset,
             batch_size=data.batch_units,
@@ -134,16 +145,26 @@ class DamageDataModule(L.LightningDataModule):
         return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
 
 
-def balanced_chances(
-    manifest: Manifest, units: Sequence[tuple[int, ...]], columns: Sequence[str]
-) -> Chances:
+def shards_of(manifest: Manifest, units: Units) -> npt.NDArray[np.int64]:
+    """The shard of each unit, counted from 0. Raises ConfigError: the photos are not in shards."""
+    if manifest.shards is None:
+        raise ConfigError(
+            f"data.mixed_shards: the photos of {manifest.root} are files. Set it to null, or write "
+            f"shards: realdamage manifest {manifest.root} --to-shards OUT",
+            code="no_shards",
+        )
+    _, found = np.unique(manifest.shards.places[units[:, 1], 0], return_inverse=True)
+    return found
+
+
+def balanced_chances(manifest: Manifest, units: Units, columns: Sequence[str]) -> Chances:
     """The chance of each unit in a draw, float64 [units]: with ["family", "source"], all families
     are drawn alike, then all sources of a family, then its units.
 
     A unit belongs to the family of its last photo; real photos without an edit count as one
     family. Raises ConfigError: the set has no such column.
     """
-    rows = [unit[-1] for unit in units]
+    rows = units[:, 1]
     group = pd.Series(0, range(len(units)))
     chances = pd.Series(1.0, group.index)
     for column in columns:

@@ -25,8 +25,12 @@ from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.schema import DataConfig
 from realdamage.training.crops import Crop, View, crops_label, cut_alike, read_view, tile_label
 
+_PARTNERS = 2
 Batch = dict[str, Any]
 Chances = npt.NDArray[np.float64]
+Units = npt.NDArray[np.int64]
+"""Rows of the manifest, int64 [units, 2]: a photo and its original, which comes first; -1: none. An
+array, because a list of a million tuples would be copied by every worker that reads it."""
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
@@ -38,6 +42,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
     chances: of each unit, float [length], summing to 1; an epoch then is `draws` draws with
         replacement (None: `length`). Without them it is every unit once.
+    shards: the shard of each unit, int [length]. The order then goes through `mixed` random shards
+        at a time, and a process reads a stretch of it.
     """
 
     def __init__(
@@ -48,9 +54,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         world_size: int = 1,
         chances: Chances | None = None,
         draws: int | None = None,
+        shards: npt.NDArray[np.int64] | None = None,
+        mixed: int = 1,
     ) -> None:
         self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
         self.chances, self.draws = chances, length if chances is None else draws or length
+        self.shards, self.mixed = shards, mixed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -61,13 +70,19 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        if self.chances is None:
-            order = rng.permutation(self.length)
-        else:
+        if self.chances is not None:
             order = rng.choice(self.length, self.draws, p=self.chances)
+        elif self.shards is not None:
+            turn = rng.permutation(self.shards.max() + 1)[self.shards] // self.mixed
+            order = np.lexsort((rng.random(self.length), turn))
+        else:
+            order = rng.permutation(self.length)
         order = np.resize(order, len(self) * self.world_size)
         before = pd.Series(order).groupby(order).cumcount()
-        for place in range(self.rank, len(order), self.world_size):
+        places = range(self.rank, len(order), self.world_size)
+        if self.shards is not None:
+            places = range(self.rank * len(self), (self.rank + 1) * len(self))
+        for place in places:
             yield self.epoch, int(order[place]), int(before[place])
 
 
@@ -75,12 +90,12 @@ class PairDataset(Dataset[Batch]):
     """Training units of a manifest; `dataset[epoch, index, times before]` gives one unit's crops as
     a batch of its own.
 
-    With `part_shares`, each synthetic photo without an original gets a real photo as a partner,
-    with the same degradation. Such units are always degraded, so that both photos share the last
-    save of their histories, and each photo is resized by a factor of its own before
-    (`unpaired_scale`).
+    With `part_shares`, each synthetic photo without an original gets two real photos as partners,
+    with the same degradation, most often of small sources: pairs show the large ones already. Such
+    units are always degraded, so that their photos share the last save of their histories, and each
+    photo is resized by a factor of its own before (`unpaired_scale`).
 
-    photo_weights: weight in the loss, one for each row of the manifest (None: 1).
+    photo_weights: weight in the loss, float [rows of the manifest] (None: 1).
     """
 
     def __init__(
@@ -90,10 +105,10 @@ class PairDataset(Dataset[Batch]):
         data: DataConfig,
         *,
         seed: int,
-        photo_weights: Sequence[float] | None = None,
+        photo_weights: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.manifest, self.spec, self.data, self.seed = manifest, spec, data, seed
-        self.photo_weights = photo_weights or [1.0] * len(manifest.table)
+        self.photo_weights = np.ones(len(manifest)) if photo_weights is None else photo_weights
         self.units = training_units(manifest)
         self.always_degraded = replace(
             data.degradations,
@@ -102,6 +117,8 @@ class PairDataset(Dataset[Batch]):
             curriculum_epochs=0,
         )
         self._partners = _by_source(manifest) if data.part_shares else []
+        rarity = np.array([len(rows) ** -0.5 for rows in self._partners])
+        self._partner_chances = rarity / rarity.sum()
         self._synthetic = (manifest.table["label"] == "synthetic").to_numpy()
         self._cache: dict[int, View] = {}
         self._cache_left = data.cache_gib * 2**30
@@ -129,12 +146,14 @@ class PairDataset(Dataset[Batch]):
         )
         skipped: list[str] = []
         for attempt in range(len(self.units)):
-            unit = self.units[(index + attempt) % len(self.units)]
+            unit = [
+                row for row in self.units[(index + attempt) % len(self.units)].tolist() if row >= 0
+            ]
             degradations, paired = self.data.degradations, True
             if self._partners and len(unit) == 1 and self._synthetic[unit[0]]:
                 paired = False
-                source = self._partners[int(rng.integers(len(self._partners)))]
-                unit = (int(rng.choice(source)), *unit)
+                sources = rng.choice(len(self._partners), _PARTNERS, p=self._partner_chances)
+                unit = [*(int(rng.choice(self._partners[source])) for source in sources), *unit]
                 degradations = self.always_degraded
             try:
                 views = [self._view(row) for row in unit]
@@ -185,24 +204,19 @@ class PairDataset(Dataset[Batch]):
         }
 
 
-def training_units(manifest: Manifest) -> list[tuple[int, ...]]:
-    """Rows of the manifest as units: (original, derived) for each row whose `pair` is there, (row,)
-    for the others."""
-    rows = {name: row for row, name in enumerate(manifest.table["file_name"])}
-    units: list[tuple[int, ...]] = []
-    paired: set[int] = set()
-    for row, pair in enumerate(manifest.table["pair"]):
-        original = rows.get(pair) if pair else None
-        if original is not None:
-            units.append((original, row))
-            paired.update((original, row))
-    units.extend((row,) for row in range(len(rows)) if row not in paired)
-    return units
+def training_units(manifest: Manifest) -> Units:
+    """An (original, derived) for each row whose `pair` is there, then the other rows alone."""
+    pair = manifest.table["pair"]
+    original = pd.Index(manifest.table["file_name"]).get_indexer(pd.Index(pair))
+    derived = np.flatnonzero((pair != "").to_numpy() & (original >= 0))
+    alone = np.ones(len(manifest), np.bool_)
+    alone[derived] = alone[original[derived]] = False
+    single = np.flatnonzero(alone)
+    pairs = np.column_stack([original[derived], derived])
+    return np.concatenate([pairs, np.column_stack([np.full_like(single, -1), single])])
 
 
-def unit_chances(
-    manifest: Manifest, units: Sequence[tuple[int, ...]], shares: Mapping[str, float]
-) -> Chances:
+def unit_chances(manifest: Manifest, units: Units, shares: Mapping[str, float]) -> Chances:
     """The chance of each unit in a draw, float64 [units].
 
     shares: of the draws, for each part of the set (column `part`); taken relative to their sum.
@@ -214,7 +228,7 @@ def unit_chances(
     """
     if "part" not in manifest.table:
         raise ConfigError(f"data.part_shares: {manifest.root} has no column part")
-    last = manifest.table.iloc[[unit[-1] for unit in units]]
+    last = manifest.table.iloc[units[:, 1]]
     chances = np.zeros(len(units))
     for part, share in shares.items():
         inside = (last["part"] == part).to_numpy()

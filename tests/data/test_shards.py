@@ -1,0 +1,307 @@
+"""Shards hold a set as its files do: every photo, pairs in one sample, and batches that are equal
+byte for byte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from realdamage.commands import cli
+from realdamage.core.tiles import PixelSpec
+from realdamage.data.degradations import Degradations
+from realdamage.data.manifest import Manifest, read_manifest, write_manifest
+from realdamage.data.readers import read_dataset
+from realdamage.data.shards import read_shards, write_shards
+from realdamage.errors import ConfigError, ManifestError, PhotoError, UsageError
+from realdamage.schema import DataConfig
+from realdamage.training.datamodule import DamageDataModule
+from realdamage.training.photos import training_photos
+
+SPEC = PixelSpec(tile=64, patch=16, overlap=16)
+HARSH = Degradations(probability=1.0, scale=(0.5, 0.9), quality=(40, 80))
+
+
+@pytest.fixture(scope="module")
+def shards(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_manifest` in shards, as the command writes them; tests must not change it."""
+    out = tmp_path_factory.mktemp("shards") / "set"
+    assert cli.main(["manifest", str(tiny_manifest), "--to-shards", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 noisy photos, a fifth of them edits of the one before, in shards of 1 MiB."""
+    root = tmp_path_factory.mktemp("many")
+    rows = []
+    for index in range(100):
+        rng = np.random.default_rng(index)
+        pixels = rng.integers(0, 256, (160, 160, 3), dtype=np.uint8)
+        name = f"{index:03d}.png"
+        Image.fromarray(pixels).save(root / name)
+        row = {"file_name": name, "label": "real", "split": "train"}
+        if index % 5 == 4:
+            row |= {"label": "synthetic", "kind": "ai_whole", "pair": f"{index - 1:03d}.png"}
+        rows.append(row)
+    write_manifest(root, pd.DataFrame(rows).fillna(""))
+    out = root / "shards"
+    write_shards(read_manifest(root), out, shard_mib=1)
+    return out
+
+
+def module(root: Path | str, **options: Any) -> DamageDataModule:
+    data = DataConfig(str(root), **{"batch_units": 4, "degradations": HARSH, **options})
+    made = DamageDataModule(data, SPEC, seed=3)
+    made.setup("fit")
+    return made
+
+
+def test_the_index_is_the_manifest_and_every_byte_is_in_its_shard(
+    tiny_manifest: Path, shards: Path
+) -> None:
+    files, found = read_manifest(tiny_manifest), read_shards(str(shards))
+    assert found.digest() == files.digest()
+    assert list(found.table.columns) == list(files.table.columns)
+    for each in (found, found.select(split="val")):
+        for row, name in enumerate(each.table["file_name"]):
+            assert each.photo_bytes(row) == files.path(name).read_bytes()
+            if mask := each.table["mask_file_name"].iat[row]:
+                assert each.mask(row).read() == files.path(mask).read_bytes()  # type: ignore[union-attr]
+
+
+def test_a_foreign_reader_finds_originals_with_their_edits_and_masks(
+    tiny_manifest: Path, shards: Path
+) -> None:
+    """WebDataset's own reader. A shard holds one split."""
+    webdataset = pytest.importorskip("webdataset")
+    files = read_manifest(tiny_manifest)
+    originals = files.table.set_index("file_name")["pair"]
+    names: list[str] = []
+    for path in sorted(shards.glob("*.tar")):
+        splits = set()
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False):
+            rows = json.loads(sample["json"])
+            assert {originals[row["file_name"]] for row in rows[1:]} <= {rows[0]["file_name"]}
+            assert originals[rows[0]["file_name"]] == ""
+            for number, row in enumerate(rows):
+                photo = files.path(row["file_name"]).read_bytes()
+                assert sample[f"{number}.png"] == photo
+                assert (f"{number}.mask.png" in sample) == ("mask_file_name" in row)
+                names.append(row["file_name"])
+                splits.add(row["split"])
+        assert len(splits) == 1
+    assert sorted(names) == sorted(files.table["file_name"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("where", ["folder", "url"])
+def test_batches_from_shards_equal_those_from_files(
+    tiny_manifest: Path, shards: Path, where: str, workers: int, tmp_path: Path
+) -> None:
+    """Byte for byte, over two epochs, and from a URL whose shards are copied when they are read."""
+    copies = tmp_path / "copies"
+    root: Path | str = shards
+    if where == "url":
+        root = f"filecache::file://{shards}"
+        fsspec.config.conf["filecache"] = {"cache_storage": str(copies)}
+    try:
+        loaders = [
+            module(each, workers=workers).train_dataloader() for each in (tiny_manifest, root)
+        ]
+        for epoch in (0, 1):
+            for loader in loaders:
+                loader.sampler.set_epoch(epoch)
+            compared = 0
+            for ours, theirs in zip(*loaders, strict=True):
+                assert ours.keys() == theirs.keys()
+                for key in ("tiles", "patch_share", "tile_label", "photo_label", "photo_weight"):
+                    assert ours[key].numpy().tobytes() == theirs[key].numpy().tobytes()
+                compared += len(ours["tiles"])
+            assert compared > 20
+    finally:
+        fsspec.config.conf.pop("filecache", None)
+    assert copies.is_dir() == (where == "url")
+
+
+def test_validation_photos_and_the_record_of_a_run_are_those_of_the_files(
+    tiny_manifest: Path, shards: Path
+) -> None:
+    files, found = module(tiny_manifest), module(shards)
+    assert found.describe() == files.describe()
+    for ours, theirs in zip(found.val_dataloader(), files.val_dataloader(), strict=True):
+        assert torch.equal(ours["tiles"], theirs["tiles"])
+        assert torch.equal(ours["patch_share"], theirs["patch_share"])
+
+
+class TestMixedShards:
+    """Shards in a random order, a few at a time, and each process its own."""
+
+    def order(self, many: Path, mixed: int | None, rank: int, processes: int, epoch: int) -> Any:
+        manifest = read_shards(str(many)).select(split="train")
+        dataset = DamageDataModule(DataConfig(str(many), mixed_shards=mixed), SPEC, 3)
+        dataset._photos = type("Photos", (), {"manifest": manifest, "weights": None})()
+        dataset._process = lambda: (rank, processes)  # type: ignore[method-assign]
+        loader: Any = dataset.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        units = loader.dataset.units
+        keys = list(loader.sampler)
+        return keys, [int(manifest.shards.places[units[i, 1], 0]) for _, i, _ in keys]
+
+    def test_few_shards_are_open_at_a_time_and_epochs_differ(self, many: Path) -> None:
+        keys, shards = self.order(many, 2, 0, 1, 0)
+        count = max(shards) + 1
+        assert count >= 6
+        assert sorted(i for _, i, _ in keys) == list(range(80))
+        last_seen = {shard: place for place, shard in enumerate(shards)}
+        first_seen = {shard: shards.index(shard) for shard in last_seen}
+        for place in range(len(shards)):
+            opened = [s for s in last_seen if first_seen[s] <= place <= last_seen[s]]
+            assert len(opened) <= 2
+        again, _ = self.order(many, 2, 0, 1, 0)
+        other, _ = self.order(many, 2, 0, 1, 1)
+        assert again == keys
+        assert [i for _, i, _ in other] != [i for _, i, _ in keys]
+
+    def test_processes_read_disjoint_stretches_of_all_units(self, many: Path) -> None:
+        seen: dict[int, set[int]] = defaultdict(set)
+        shards = []
+        for rank in range(2):
+            keys, of = self.order(many, 1, rank, 2, 0)
+            seen[rank] = {i for _, i, _ in keys}
+            shards.append(set(of))
+        assert not seen[0] & seen[1]
+        assert seen[0] | seen[1] == set(range(80))
+        assert len(shards[0] & shards[1]) <= 1  # the one where the halves meet
+
+    def test_all_shards_at_a_time_give_each_unit_the_crops_of_any_order(self, many: Path) -> None:
+        manifest = read_shards(str(many)).select(split="train")
+        keys, _ = self.order(many, 2, 0, 1, 0)
+        any_order, _ = self.order(many, None, 0, 1, 0)
+        assert sorted(keys) == sorted(any_order)  # (epoch, unit, times) decides on the crops
+        assert isinstance(manifest, Manifest)
+
+    def test_settings_that_cannot_go_with_it(self, tiny_manifest: Path) -> None:
+        with pytest.raises(ConfigError) as caught:
+            module(tiny_manifest, mixed_shards=2).train_dataloader()
+        assert caught.value.code == "no_shards"
+        for options in ({"mixed_shards": 0}, {"mixed_shards": 2, "balance": ["family"]}):
+            with pytest.raises(ConfigError, match=r"data\.mixed_shards"):
+                DataConfig("set", **options)
+
+
+class TestWriting:
+    def test_nothing_foreign_or_finished_is_replaced(
+        self, tiny_manifest: Path, tmp_path: Path
+    ) -> None:
+        manifest = read_manifest(tiny_manifest)
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(UsageError) as caught:
+            write_shards(manifest, tmp_path)
+        assert caught.value.code == "not_ours"
+        out = tmp_path / "set"
+        write_shards(manifest, out)
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        with pytest.raises(UsageError) as caught:
+            write_shards(manifest, out)
+        assert caught.value.code == "exists"
+        write_shards(manifest, out, overwrite=True)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+    def test_a_set_with_a_broken_photo_leaves_no_index_and_can_be_written_later(
+        self, write_set: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        root = write_set(tmp_path / "photos", 16)
+        photo = root / "photos/02_ai_region.png"
+        kept = photo.read_bytes()
+        photo.unlink()
+        out = tmp_path / "set"
+        manifest = read_manifest(root, check_files=False)
+        with pytest.raises(PhotoError) as caught:
+            write_shards(manifest, out)
+        assert caught.value.code == "no_such_photo"
+        with pytest.raises(ManifestError) as missing:
+            read_shards(str(out))
+        assert missing.value.code == "no_index"
+        photo.write_bytes(kept)
+        write_shards(manifest, out)
+        assert len(read_shards(str(out))) == 44
+
+    def test_exceptions_of_the_audit_come_along(
+        self, write_set: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        root = write_set(tmp_path / "photos", 16)
+        table = read_manifest(root).table
+        generated = table["source"].where(table["label"] == "real", "generated/x")
+        write_manifest(root, table.assign(source=generated, part="photos"))
+        write_shards(read_manifest(root), tmp_path / "leaking")
+        url = f"file://{tmp_path}/leaking"
+        with pytest.raises(ManifestError) as caught:
+            training_photos(DataConfig(url))
+        assert caught.value.code == "audit_failed"
+        entry = {"part": "photos", "test": "source", "reason": "a test of tests"}
+        (root / "audit_exceptions.json").write_text(json.dumps([entry]))
+        write_shards(read_manifest(root), tmp_path / "leaking", overwrite=True)
+        assert training_photos(DataConfig(url)).audit.passed
+
+
+class TestBrokenShards:
+    def test_a_short_or_missing_shard_is_named(self, shards: Path, tmp_path: Path) -> None:
+        manifest = read_shards(str(shards))
+        assert manifest.shards is not None
+        (tmp_path / "index.parquet").write_bytes((shards / "index.parquet").read_bytes())
+        moved = read_shards(str(tmp_path))
+        name = manifest.shards.names[int(manifest.shards.places[0, 0])]
+        for content in (None, (shards / name).read_bytes()[:700]):
+            if content is not None:
+                (tmp_path / name).write_bytes(content)
+            with pytest.raises(PhotoError, match=name) as caught:
+                moved.photo_bytes(0)
+            assert caught.value.code == "no_shard"
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1 and no more", None])
+    def test_a_broken_or_newer_index_is_refused(
+        self, content: bytes | None, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = (shards / "index.parquet").read_bytes()
+        (tmp_path / "index.parquet").write_bytes(old if content is None else content)
+        monkeypatch.setattr("realdamage.data.shards._FORMAT", 0)
+        with pytest.raises(ManifestError) as caught:
+            read_shards(str(tmp_path))
+        assert caught.value.code == "bad_index"
+
+    def test_a_url_of_an_unknown_kind_is_an_error_of_ours(self) -> None:
+        with pytest.raises(ManifestError) as caught:
+            read_shards("nope://bucket/set")
+        assert caught.value.code == "bad_index"
+
+    def test_commands_that_need_files_say_so(self, shards: Path) -> None:
+        with pytest.raises(ManifestError) as caught:
+            read_dataset(shards)
+        assert caught.value.code == "shards"
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_a_million_photos(tiny_manifest: Path, tmp_path: Path) -> None:
+    """In a process of its own, with a worker: what the index takes, and what reading adds."""
+    write_shards(read_manifest(tiny_manifest), tmp_path / "set")
+    script = Path(__file__).with_name("million.py")
+    command = [sys.executable, str(script), str(tmp_path / "set")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(f"index {found['index']:.0f} MiB, while reading {found['reading']}")
+    assert found["photos"] >= 1_000_000
+    assert found["index"] < 640
+    assert max(found["reading"][1:]) - found["reading"][0] < 64

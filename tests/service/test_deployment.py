@@ -1,0 +1,69 @@
+"""The files that run and watch the service name what it has."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import pytest
+import yaml
+
+from realdamage.service.settings import PREFIX, Settings
+
+FOLDER = resources.files("realdamage.service")
+ALERTS = FOLDER / "alerts.yml"
+
+
+def test_alerts_use_figures_and_labels_that_the_service_has(serve: Callable[..., Any]) -> None:
+    client = serve()
+    client.get("/healthz")
+    answer = client.get("/metrics").text
+    known = set(re.findall(r"^# TYPE (\w+)", answer, re.MULTILINE))
+    samples = known | {f"{name}_bucket" for name in known}
+    labels = {"job", "instance", "le"}
+    registry = client.app.state.service.metrics.registry
+    for collector in registry._collector_to_names:
+        labels |= set(collector._labelnames)
+    rules = [
+        rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
+    ]
+    expressions = " ".join(rule["expr"] for rule in rules)
+    used = set(re.findall(r"\brealdamage_\w+", expressions))
+    assert len(used) >= 7
+    assert used - samples == {"realdamage_store_free_bytes"}  # there with a store
+    assert set(re.findall(r"[{,]\s*(\w+)(?:=~|=)", expressions)) <= labels
+    assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules)
+
+
+def test_figures_of_the_store_are_there_with_a_store(
+    serve: Callable[..., Any], tmp_path: Any
+) -> None:
+    assert "realdamage_store_free_bytes " in serve(store=tmp_path).get("/metrics").text
+
+
+def test_prometheus_takes_the_alerts() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool (Debian: prometheus)")
+    done = subprocess.run([promtool, "check", "rules", str(ALERTS)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_image_and_the_compose_file_name_settings_that_exist() -> None:
+    image = (FOLDER / "Dockerfile").read_text()
+    services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+    ours = services["realdamage"]
+    named = {*ours["environment"], *re.findall(rf"{PREFIX}\w+", image)}
+    given = {name for name in named if name.startswith(PREFIX)}
+    known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    assert {f"{PREFIX}HOST", f"{PREFIX}DATABASE", f"{PREFIX}API_KEYS"} <= given <= known
+    assert ours["read_only"] is True
+    assert ours["cap_drop"] == ["ALL"]
+    assert re.search(r"^USER [1-9]", image, re.MULTILINE)
+    assert ours["environment"][f"{PREFIX}DATABASE"].startswith("postgresql+psycopg://")
+    password = ours["environment"]["PGPASSWORD"]
+    assert password == services["postgres"]["environment"]["POSTGRES_PASSWORD"]

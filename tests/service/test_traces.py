@@ -1,0 +1,106 @@
+"""A trace goes from the upload to the verdict, and names no photo, claim or link."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realdamage.errors import MissingExtraError
+from realdamage.service import app as application
+from realdamage.service.traces import start_traces
+
+pytest.importorskip("opentelemetry.sdk", reason='pip install "realdamage[otel]"')
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.fixture
+def traced(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[Any, Callable[[], list[Any]]]]:
+    """A service with traces, and what ends it and returns its spans."""
+    exporter = InMemorySpanExporter()
+    stops: list[Callable[[], None]] = []
+
+    def start(url: str) -> Callable[[], None]:
+        assert url == "http://collector:4318/v1/traces"
+        stops.append(start_traces(url, exporter))
+        return lambda: None
+
+    monkeypatch.setattr(application, "start_traces", start)
+    client = serve(traces="http://collector:4318/v1/traces", store=tmp_path)
+
+    def spans() -> list[Any]:
+        while stops:
+            stops.pop()()
+        return list(exporter.get_finished_spans())
+
+    yield client, spans
+    spans()
+
+
+def test_a_claim_is_one_trace_from_the_upload_to_the_store(
+    traced: Any, encode: Callable[..., bytes]
+) -> None:
+    client, ended = traced
+    files = [
+        ("photos", ("secret-name.jpg", encode(seed=1))),
+        ("photos", ("other.jpg", encode(seed=2))),
+        ("listings", ("shop.jpg", encode(seed=3))),
+    ]
+    headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
+    form = {"keep": "true", "claim_id": "claim-hidden"}
+    assert client.post("/v1/claims", files=files, data=form, headers=headers).status_code == 200
+    spans = ended()
+    assert Counter(span.name for span in spans) == {
+        "POST /v1/claims": 1,
+        "receive": 1,
+        "decode": 3,
+        "score": 2,
+        "compare": 1,
+        "store": 1,
+    }
+    (root,) = (span for span in spans if span.name == "POST /v1/claims")
+    assert {f"{span.context.trace_id:032x}" for span in spans} == {TRACE}
+    assert f"{root.parent.span_id:016x}" == CALLER
+    (compare,) = (span for span in spans if span.name == "compare")
+    (listing,) = (each for each in spans if each.parent.span_id == compare.context.span_id)
+    assert listing.name == "decode"
+    others = [each for each in spans if each not in (root, listing)]
+    assert {span.parent.span_id for span in others} == {root.context.span_id}
+    assert root.attributes["http.response.status_code"] == 200
+    written = json.dumps([json.loads(span.to_json()) for span in spans])
+    assert "secret-name" not in written
+    assert "claim-hidden" not in written
+
+
+def test_a_photo_that_cannot_be_read_is_an_error_without_its_name(traced: Any) -> None:
+    client, ended = traced
+    files = [("photos", ("secret-name.jpg", b"\xff\xd8\xff broken"))]
+    assert client.post("/v1/photos", files=files).status_code == 200
+    (decode,) = (span for span in ended() if span.name == "decode")
+    assert decode.status.status_code is StatusCode.ERROR
+    assert decode.status.description is None
+    assert not decode.events
+
+
+def test_a_link_is_traced_without_its_token(traced: Any) -> None:
+    client, ended = traced
+    client.get("/s/very-secret-token")
+    spans = ended()
+    assert [span.name for span in spans] == ["GET /s/{token}"]
+    assert "very-secret-token" not in spans[0].to_json()
+
+
+def test_without_the_extra_the_option_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(MissingExtraError) as caught:
+        start_traces("http://collector:4318/v1/traces")
+    assert caught.value.code == "missing_extra"
