@@ -390,6 +390,7 @@ def test_frames_out_of_order_or_with_another_number_are_said_so(
 @pytest.fixture(scope="module")
 def video(trial: Callable[[str], Any], encode: Encode) -> bytes:
     """An H.264 video with metadata."""
+    pytest.importorskip("av")
     photos = [encode(size=SIZE, seed=seed) for seed in (4, 5)]
     made: bytes = trial("case").packing_video(photos, SIZE)
     return made
