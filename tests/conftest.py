@@ -6,6 +6,7 @@ takes a second.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import runpy
 import signal
@@ -305,6 +306,15 @@ def run_command(
             module.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
+        finally:
+            # Hydra leaves the log file of the run open, whose folder is gone in the next test.
+            for handler in logging.getLogger().handlers[:]:
+                if (
+                    isinstance(handler, logging.FileHandler)
+                    and str(tmp_path) in handler.baseFilename
+                ):
+                    logging.getLogger().removeHandler(handler)
+                    handler.close()
         return Finished(code, *capfd.readouterr())
 
     return run

@@ -68,7 +68,7 @@ def test_parts_hold_the_verdicts_of_the_wrapper_in_order(
     expected = [Detector(model.model).predict(name) for name in names]
     assert table["score"].tolist() == [one.score for one in expected]
     assert table["outcome"].tolist() == [one.outcome for one in expected]
-    assert table["sharpness"].tolist() == [one.quality.sharpness for one in expected]
+    assert table["fine_detail"].tolist() == [one.quality.fine_detail for one in expected]
     assert len(set(table["score"])) == 5
 
 
