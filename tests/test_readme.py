@@ -56,9 +56,13 @@ TOOL = runpy.run_path(str(ROOT / "tests/trials/first_hour.py"))
 README = (ROOT / "README.md").read_text("utf-8")
 # What keeps a command short; it ends otherwise as typed. Each is a key or an option of the command.
 SHORTER = {
-    "realdamage-synthesize": "recipe.workers=1",
-    "realdamage-train": "trainer.max_epochs=2 data.batch_units=8 data.cache_gib=0 "
-    "callbacks.pictures=null threads=1",
+    # One codec only: a few steps are enough for scores that rise with the label.
+    "realdamage-synthesize": "recipe.workers=1 recipe.generators.house.weights=null "
+    "recipe.generators.house_nearest.weights=null recipe.generators.house_bilinear.weights=null "
+    "recipe.generators.house_transposed.weights=null "
+    "'recipe.shares={damaged: {ai_whole: 1.0}, default: {ai_whole: 1.0}}'",
+    "realdamage-train": "trainer.max_epochs=8 data.batch_units=2 data.degradations.probability=0 "
+    "callbacks.ema=null callbacks.pictures=null threads=1",
     "realdamage-export": "threads=1",
     "realdamage-evaluate": "workers=1 threads=1",
     "realdamage calibrate": "--threads 1 --fpr 0.2 --miss 0.2",
