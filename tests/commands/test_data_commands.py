@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.commands.data import Layout
 from realdamage.data.manifest import read_manifest, write_manifest
-from realdamage.data.readers import LAYOUTS
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.errors import ManifestError
 
@@ -35,10 +33,6 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / row["file_name"]).touch()
     write_manifest(tmp_path, pd.DataFrame(rows).fillna(""))
     return tmp_path
-
-
-def test_the_command_offers_the_layouts_that_the_reader_knows() -> None:
-    assert get_args(Layout) == LAYOUTS
 
 
 def test_a_manifest_is_written_once_and_then_checked(type_in: TypeIn, tmp_path: Path) -> None:
@@ -229,18 +223,6 @@ def test_a_leaking_set_and_one_too_small_to_measure_do_not_pass(
     assert done.out.splitlines()[-1].endswith("1 unreadable")
 
 
-def test_what_cannot_be_audited_is_an_error(
-    type_in: TypeIn, tiny_manifest: Path, tmp_path: Path
-) -> None:
-    assert type_in("audit", tmp_path / "nowhere").code == 2
-    table = read_manifest(tiny_manifest).table
-    (tmp_path / "photos").symlink_to(tiny_manifest / "photos")
-    write_manifest(tmp_path, table[table["label"] == "real"].assign(pair=""))
-    code, _, err = type_in("audit", tmp_path, "--quick")
-    assert code == 3
-    assert "20 real, 0 synthetic" in err
-
-
 @pytest.fixture
 def photos(tmp_path: Path, write_set: WriteSet) -> Path:
     return write_set(tmp_path / "in", 4)
@@ -258,32 +240,6 @@ def test_a_set_is_saved_again_and_counted(type_in: TypeIn, photos: Path, tmp_pat
     table = read_manifest(out).table
     assert len(table) == 11
     assert table["file_name"].str.endswith(".jpg").all()
-
-
-def test_sizes_can_be_given_and_too_small_photos_are_named(
-    type_in: TypeIn, photos: Path, tmp_path: Path
-) -> None:
-    Image.new("RGB", (60, 60)).save(photos / "photos" / "01_damaged.png")
-    command = ("neutralise", photos, tmp_path / "out", "--sizes", "80x64", "--quality", "90")
-    code, out, err = type_in(*command)
-    assert code == 0
-    assert "80x64: 8" in out
-    assert f"left out 3, listed in {tmp_path / 'out' / 'dropped.csv'}" in out
-    assert "photos/01_damaged.png" in err
-    assert "60x60" in err
-
-
-def test_an_unreadable_photo_stops_or_is_skipped(
-    type_in: TypeIn, photos: Path, tmp_path: Path
-) -> None:
-    (photos / "photos" / "01_damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    command = ("neutralise", photos, tmp_path / "out", "--history", "--seed", "3")
-    code, _, err = type_in(*command)
-    assert code == 3
-    assert "01_damaged.png" in err
-    code, out, _ = type_in(*command, "--on-error", "skip")
-    assert code == 0
-    assert "left out 3" in out
 
 
 def test_a_folder_is_refused_with_other_settings_unless_overwritten(

@@ -11,7 +11,6 @@ import timm
 import torch
 from torch import nn
 
-from realdamage.errors import ConfigError
 from realdamage.schema import AdaptConfig, ModelConfig
 from realdamage.training.adapt import adapt_network, merge_adapters, parameter_groups
 from realdamage.training.network import EvidenceViT, build_network
@@ -145,19 +144,6 @@ def test_without_decay_all_learn_alike_and_biases_and_norms_do_not_decay(shallow
     for name, parameter in network.named_parameters():
         expected = parameter.ndim > 1 and name not in ("backbone.cls_token", "backbone.pos_embed")
         assert (id(parameter) in decayed) == expected, name
-
-
-def test_adapters_all_learn_at_the_full_rate_and_need_blocks(shallow) -> None:
-    network = shallow("test_vit")
-    adapt = AdaptConfig("lora", rank=2, layer_decay=0.5)
-    adapt_network(network, adapt)
-    groups = parameter_groups(network, adapt, 0.1, 0.05)
-    grouped = {id(p) for group in groups for p in group["params"]}
-    assert grouped == {id(p) for p in network.parameters() if p.requires_grad}
-    assert {group["lr"] for group in groups} == {0.1}
-    network.backbone.blocks = nn.Sequential()
-    with pytest.raises(ConfigError, match="blocks"):
-        adapt_network(network, adapt)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.03, 1.0])

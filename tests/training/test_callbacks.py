@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,19 +64,6 @@ def test_tensorboard_takes_pictures_and_csv_does_not(tmp_path: Path) -> None:
     assert not log_picture(CSVLogger(tmp_path), "photos", PICTURE, 7)
 
 
-def test_mlflow_takes_pictures() -> None:
-    """By the signature of its client; the package itself is large."""
-    seen: list[Any] = []
-
-    class Client:
-        def log_image(self, run_id: str, image: Any, *, key: str, step: int) -> None:
-            seen.append((run_id, image.size, key, step))
-
-    logger: Any = SimpleNamespace(experiment=Client(), run_id="run")
-    assert log_picture(logger, "photos", PICTURE, 7)
-    assert seen == [("run", (30, 20), "val/photos", 7)]
-
-
 def test_frozen_layers_cost_no_way_back() -> None:
     network = build_network(ModelConfig("test_vit", 64, False)).train()
     forward = FlopCounterMode(display=False)
@@ -126,11 +112,3 @@ def test_the_rate_finder_suggests_and_trains_nothing(run_command, tiny_manifest:
     assert "next: " not in done.out
     files = {path.name for path in Path("out/debug").iterdir()}
     assert files == {"learning_rate.png", "train.log"}
-
-
-@pytest.mark.slow
-def test_the_profiler_writes_into_the_runs_folder(tiny_config: Any, tmp_path: Path) -> None:
-    overrides = ("+debug=profiler", f"paths.run={tmp_path}", "trainer.limit_val_batches=2")
-    train.run(tiny_config(tmp_path, *overrides))
-    (report,) = tmp_path.glob("*profile*")
-    assert "run_training_batch" in report.read_text()

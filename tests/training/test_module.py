@@ -84,15 +84,6 @@ def test_a_synthetic_photo_without_mask_teaches_through_its_photo_score_alone() 
     assert gradient.abs().sum() > 0
 
 
-def test_weights_of_photos_scale_their_share_of_the_loss() -> None:
-    classifier, batch = tiny_classifier(), batch_of([0.0, 1.0, 1.0])
-    batch["photo_weight"] = torch.tensor([2.0, 0.0, 1.0])
-    logit, _ = classifier.eval()(batch["tiles"])
-    each = F.binary_cross_entropy_with_logits(logit, batch["tile_label"], reduction="none")
-    expected = (2 * each[0:2].sum() + each[4:6].sum()) / (2 * 2 + 2)
-    torch.testing.assert_close(loss_terms(classifier, batch)["tile"], expected)
-
-
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     batch = batch_of([0.0, 1.0])
 
@@ -359,18 +350,3 @@ class TestLoading:
         with pytest.raises(ModelFileError, match=r"x\.ckpt") as caught:
             load_classifier(path)
         assert caught.value.code == code
-
-    @pytest.mark.slow
-    def test_adapters_come_back_merged(self, tiny_config, tmp_path: Path) -> None:
-        overrides = ("adapt=lora", "adapt.rank=2", "trainer.max_epochs=1", "model.lr=0.01")
-        train.run(tiny_config(tmp_path, *overrides))
-        state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-        assert any("lora_A" in name for name in state)
-        loaded = load_classifier(tmp_path / "last.ckpt")
-        assert list(loaded.network.state_dict()) == list(tiny_classifier().network.state_dict())
-        prefix = "network.backbone.blocks.0.mlp.fc1"
-        parts = ("base_layer", "lora_A.default", "lora_B.default")
-        base, a, b = (state[f"{prefix}.{part}.weight"] for part in parts)
-        assert b.abs().sum() > 0
-        merged = loaded.network.backbone.blocks[0].mlp.fc1.weight
-        torch.testing.assert_close(merged, base + (16.0 / 2) * b @ a)

@@ -134,15 +134,6 @@ def test_weights_that_are_missing_or_changed_name_the_package(
     assert caught.value.code == "weights_missing"
 
 
-def test_normalisation_is_the_backbones_own() -> None:
-    network = tiny()
-    config = network.backbone.pretrained_cfg
-    for name in ("mean", "std"):
-        found = getattr(network, name).flatten().tolist()
-        assert found == pytest.approx([255 * value for value in config[name]])
-    assert "mean" in network.state_dict()  # it travels with the weights
-
-
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
 def test_weights_from_a_file_are_loaded_and_nothing_is_downloaded(
     form: str, tmp_path: Path, no_download: None
