@@ -248,7 +248,7 @@ def _near(session: Session, hashes: Sequence[PhotoHash]) -> set[int]:
     for one in hashes:
         is_close = np.bitwise_count(coarse ^ one.coarse) <= COARSE_RADIUS
         is_near |= is_close & (np.bitwise_count(fine ^ one.fine).sum(axis=1) <= FINE_RADIUS)
-    return {int(rows[n][0]) for n in np.flatnonzero(is_near)}
+    return {int(rows[int(n)][0]) for n in np.flatnonzero(is_near)}
 
 
 def _values_near(fine: npt.NDArray[np.uint64], start: int, length: int, most: int) -> list[str]:

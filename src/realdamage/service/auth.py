@@ -140,8 +140,8 @@ def _parse(where: str, line: str) -> ApiKey:
     name, digest, *words = (*line.partition("#")[0].split(), "", "")
     tenants = [word.removeprefix("tenant=") for word in words if word.startswith("tenant=")]
     found = frozenset(word for word in words if word and not word.startswith("tenant="))
-    is_key = all(map(_TENANT.fullmatch, tenants)) and len(tenants) < 2
-    is_key = is_key and _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    is_tenant = all(map(_TENANT.fullmatch, tenants)) and len(tenants) < 2
+    is_key = is_tenant and _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
     if not is_key or found - {"admin", "reviewer"}:
         # The message leaves the line out: somebody may have put the key itself there.
         raise UsageError(f"{where}: not a key; expected {_FORM}", code="not_a_key")

@@ -97,10 +97,10 @@ class Service:
             counts = {"authorities": found.authorities, "ignored": found.passed_over}
             log_event("trust anchors", **counts, sha256=found.sha256)
         self.metrics = Metrics()
-        self.shadow: Shadow | None = None
         self.queue = WorkQueue(settings.workers, settings.max_queue)
         self.uploads = UploadBudget(settings.max_upload_bytes)
-        self._models: list[ServedModel] = []
+        self._models: list[ServedModel] = []  # at most one; lists, because tenants share them
+        self._shadows: list[Shadow] = []
         self._loading, self._opening = threading.Lock(), threading.Lock()
         self._tenants: dict[str, Service] = {}
         self._given = read_tenants(settings.tenants) if settings.tenants else {}
@@ -184,12 +184,17 @@ class Service:
         """The model that answers now, for all tenants."""
         return self._models[-1] if self._models else None
 
+    @property
+    def shadow(self) -> Shadow | None:
+        """The model that scores some photos too, of all tenants, and never answers."""
+        return self._shadows[-1] if self._shadows else None
+
     def load(self) -> None:
         """Load what is not loaded yet of the model and the shadow model. Raises ModelFileError."""
         if self.model is None:
             self.load_model()
         if self.settings.shadow_model is not None and self.shadow is None:
-            self.shadow = Shadow(self.settings, self.metrics)
+            self._shadows.append(Shadow(self.settings, self.metrics))
 
     def load_model(self) -> ServedModel:
         """Let the model file answer new requests. Raises ModelFileError; the old one then stays."""

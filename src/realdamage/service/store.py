@@ -160,7 +160,7 @@ class ClaimStore:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if share is not None and share.database.is_postgres:
-                self.database = share.database.of_tenant(self.tenant)
+                self.database: Database = share.database.of_tenant(self.tenant)
             else:
                 self.database = Database.of_store(folder, database)
             _check_is_store(folder)
