@@ -11,16 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import tritonclient.http
 import uvicorn
+import yaml
 from fastapi.testclient import TestClient
 from tritonclient.utils import InferenceServerException
 
+import realdamage.service.app
 from realdamage.core.detector import Detector
 from realdamage.service.app import create_app
 from realdamage.service.auth import hash_key
+from realdamage.service.inference_routes import MODEL
 from realdamage.service.settings import Settings
 
 Serve = Callable[..., TestClient]
@@ -212,3 +216,67 @@ def test_a_foreign_client(binary: bool, encode: Encode, model_file: Path, tmp_pa
         except InferenceServerException as error:
             message = error.message()
         assert "A key is needed" in message
+
+
+def record(needed: tuple[str, ...] = (), **fields: Any) -> dict[str, Any]:
+    """A JSON schema of an object with these fields and no others."""
+    about = {"type": "object", "additionalProperties": False}
+    return {**about, "properties": fields, "required": list(needed)}
+
+
+TEXT, NUMBER, FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
+PROBE = record(("httpGet",), httpGet=record(("path", "port"), path=TEXT, port=NUMBER))
+QUANTITIES = record(cpu=TEXT, memory=TEXT)
+SECRET = record(("secretKeyRef",), secretKeyRef=record(("name", "key"), name=TEXT, key=TEXT))
+CONTAINER = record(
+    ("name", "image"),
+    name={"const": "kserve-container"},
+    image=TEXT,
+    ports={"items": record(("containerPort",), name=TEXT, containerPort=NUMBER, protocol=TEXT)},
+    env={"items": record(("name",), name=TEXT, value=TEXT, valueFrom=SECRET)},
+    readinessProbe=PROBE,
+    livenessProbe=PROBE,
+    resources=record(requests=QUANTITIES, limits=QUANTITIES),
+    securityContext=record(
+        readOnlyRootFilesystem=FLAG,
+        allowPrivilegeEscalation=FLAG,
+        capabilities=record(drop={"type": "array"}),
+    ),
+)
+INFERENCE_SERVICE = record(
+    ("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "serving.kserve.io/v1beta1"},
+    kind={"const": "InferenceService"},
+    metadata=record(("name",), name=TEXT),
+    spec=record(
+        ("predictor",),
+        predictor=record(
+            ("containers",),
+            minReplicas=NUMBER,
+            maxReplicas=NUMBER,
+            scaleMetric={"enum": ["concurrency", "rps", "cpu", "memory"]},
+            scaleTarget=NUMBER,
+            containerConcurrency=NUMBER,
+            timeout=NUMBER,
+            containers={"type": "array", "items": CONTAINER, "minItems": 1, "maxItems": 1},
+        ),
+    ),
+)
+"""What KServe's v1beta1 documents of an InferenceService with a container of one's own, as far as
+the manifest uses it."""
+
+
+def test_the_manifest_for_kserve_names_what_the_service_has(serve: Serve) -> None:
+    path = Path(realdamage.service.app.__file__).with_name("kserve.yaml")
+    manifest = yaml.safe_load(path.read_text())
+    jsonschema.validate(manifest, INFERENCE_SERVICE)
+    predictor = manifest["spec"]["predictor"]
+    (container,) = predictor["containers"]
+    client = serve()
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert client.get(container[probe]["httpGet"]["path"]).status_code == 200
+        assert container[probe]["httpGet"]["port"] == container["ports"][0]["containerPort"]
+    assert manifest["metadata"]["name"] == MODEL, "KServe calls the model by the service's name"
+    settings = {f"REALDAMAGE_{name.upper()}" for name in Settings.model_fields}
+    assert {one["name"] for one in container["env"]} <= settings
+    assert predictor["timeout"] > Settings().deadline

@@ -81,7 +81,7 @@ def _of_table(name: str) -> list[str]:
 
 def _of_prefix(url: str) -> list[str]:
     filesystem, path = _place(url)
-    scheme = url.partition("://")[0]
+    scheme, query = url.partition("://")[0], "".join(url.partition("?")[1:])
     try:
         if filesystem.get_file_info(path).type == fs.FileType.File:
             return [url]
@@ -92,7 +92,7 @@ def _of_prefix(url: str) -> list[str]:
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES]
     if not photos:
         raise UsageError(f"{url}: no photo below this prefix", code="no_such_photo")
-    return [f"{scheme}://{name}" for name in photos]
+    return [f"{scheme}://{name}{query}" for name in photos]
 
 
 def _place(name: str) -> tuple[fs.FileSystem, str]:
@@ -162,7 +162,7 @@ class Parts:
         return contents
 
     def _write(self, name: str, data: bytes) -> None:
-        if not is_url(self._output):
+        if isinstance(self._filesystem, fs.LocalFileSystem):
             write_atomically(Path(self._path) / name, data)
             return
         try:  # an object appears once it is complete

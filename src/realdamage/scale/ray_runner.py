@@ -36,7 +36,7 @@ def run_on_ray(chosen: Judge, photos: Photos) -> Iterator[tuple[int, int, Row]]:
     reading = data.map(_read, fn_args=(chosen.contents[1].pixel_spec,), num_cpus=_READING)
     judging = reading.map(
         _Judging,
-        fn_constructor_args=(ray.put(chosen),),
+        fn_constructor_args=(chosen,),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
         **actor,
     )
@@ -73,9 +73,8 @@ def _read(item: dict[str, Any], spec: PixelSpec) -> dict[str, Any]:
 class _Judging:
     """An actor with one session."""
 
-    def __init__(self, chosen: Any) -> None:
-        given: Judge = ray.get(chosen) if isinstance(chosen, ray.ObjectRef) else chosen
-        self._detector = given.detector()
+    def __init__(self, chosen: Judge) -> None:
+        self._detector = chosen.detector()
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         row = judge(pickle.loads(item["photo"]), self._detector)
