@@ -25,7 +25,7 @@ help:  ## list the targets
 quickstart: .venv/installed-train  ## the whole pipeline on data/sample: install, make AI damage, train, export, evaluate
 	@$(call show,realdamage-synthesize +recipe=quickstart)
 	@$(call show,realdamage-train +experiment=quickstart resume=last)
-	@$(call show,realdamage-export checkpoint=out/quickstart/best.ckpt overwrite=true)
+	@$(call show,realdamage-export checkpoint=out/quickstart/best.ckpt)
 	@$(call show,realdamage calibrate out/quickstart/model.onnx --manifest out/data/quickstart)
 	@$(call show,realdamage-evaluate checkpoint=out/quickstart/model.onnx data.root=out/data/quickstart name=quickstart/evaluation)
 	@photos=$$($(BIN)/python -c '$(PICK)') && \
@@ -33,14 +33,14 @@ quickstart: .venv/installed-train  ## the whole pipeline on data/sample: install
 	@printf '%s\n' '' \
 	'Done. Where everything is:' \
 	'  model        out/quickstart/model.onnx        (one file; a service needs nothing else)' \
-	'  figures      out/quickstart/evaluation        (metrics.json, predictions.csv)' \
+	'  report       out/quickstart/evaluation        (report.html, metrics.json, predictions.csv)' \
 	'  heat maps    out/quickstart/heatmaps          (of the two photos judged above)' \
 	'  training     out/quickstart                   (best.ckpt, last.ckpt, config.yaml, train.log, metrics, pictures)' \
 	'  photos       out/data/quickstart              (data/sample and its edits, with metadata.csv)' \
 	'This model has seen only the few photos of data/sample. It shows the pipeline; do not judge claims with it.' \
-	'Next: your own photos in a folder with a metadata.csv (see data/README.md):' \
-	'  $(BIN)/realdamage split YOUR_FOLDER' \
-	'  $(BIN)/realdamage-train +experiment=vit_lite data.root=YOUR_FOLDER name=mine'
+	'Typed again, each command sees that its output is up to date. To start over: rm -r out/quickstart out/data/quickstart' \
+	'Next: your own photos (README.md, "Train on your own photos"):' \
+	'  $(BIN)/realdamage-synthesize +recipe=codecs recipe.source.root=YOUR_PHOTOS out=out/data/mine'
 
 test: .venv/installed-synth  ## install and run all tests
 	@[ -d ../shared ] || echo "There is no ../shared next to this folder: the tests marked 'shared' will be skipped."
@@ -91,7 +91,7 @@ clean:  ## remove caches and built packages; keeps .venv and out/
 
 # What the quickstart needs, and what all commands and tests need.
 EXTRAS_train := train
-EXTRAS_synth := synth,serve,video,cases
+EXTRAS_synth := synth,serve,postgres,video,ocr,cases
 # The tests start many processes, each of which would otherwise compile torch.
 FLAGS_synth := --compile-bytecode
 

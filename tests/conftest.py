@@ -10,7 +10,7 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,6 +69,14 @@ class Finished(NamedTuple):
     err: str
 
 
+@pytest.fixture(autouse=True)
+def without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims are judged without the recogniser of words, which takes seconds to start; its own test
+    asks for it."""
+    if "realdamage.claims.marks" in sys.modules:
+        monkeypatch.setattr("realdamage.claims.marks.has_ocr", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def photo_factory() -> PhotoFactory:
     """`photo_factory(height, width, seed)`: coloured blobs under sensor noise, uint8 [h, w, 3]."""
@@ -89,6 +97,33 @@ def signing() -> Any:
     """A `Signing` of tests/signing.py: `signing.sign("digitalCapture", data=jpeg)`, and its
     authority's certificate."""
     return runpy.run_path(str(Path(__file__).with_name("signing.py")))["Signing"]()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server, started once; see tests/postgres.py."""
+    module = runpy.run_path(str(Path(__file__).with_name("postgres.py")))
+    if module["find_programs"]() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    server = module["Server"]()
+    yield server
+    server.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("databases"):
+        kinds = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
+        metafunc.parametrize("database_url", kinds, indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A new database for a store: "", which is SQLite, and for tests marked `databases` also the
+    URL of one of PostgreSQL."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return ""
+    url: str = request.getfixturevalue("postgres").new_url()
+    return url
 
 
 @pytest.fixture(scope="session")

@@ -82,14 +82,21 @@ def test_the_service_and_what_claims_import_need_no_training_and_no_analysis() -
     assert heavy_imports(modules, TRAINING | ANALYSIS - {"scipy"}) == {}
 
 
-# A room may import those before it; the service only the first five. errors.py and files.py are
+def test_running_at_scale_needs_no_training_no_analysis_and_no_ray() -> None:
+    modules = ["realdamage", *modules_of("core"), *modules_of("scale"), "realdamage.commands.cli"]
+    light = [name for name in modules if name != "realdamage.scale.ray_runner"]
+    assert heavy_imports(light, TRAINING | ANALYSIS | {"ray"}) == {}
+
+
+# A room may import those before it; the service and scale only some. errors.py and files.py are
 # free.
 ORDER = (
     *("phrases", "core", "provenance", "photo_pairs", "claims", "data", "synthesis", "training"),
-    *("evaluation", "rendering", "exporting", "service", "commands"),
+    *("evaluation", "rendering", "exporting", "scale", "service", "commands"),
 )
 MAY_IMPORT = {room: set(ORDER[:number]) for number, room in enumerate(ORDER)}
 MAY_IMPORT["service"] = set(ORDER[:5])
+MAY_IMPORT["scale"] = {"phrases", "core"}
 MAY_IMPORT["data"] = {"phrases", "core"}
 
 

@@ -144,7 +144,7 @@ def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProce
     [
         ("train", "hydra"),
         ("evaluate", "hydra"),
-        ("export", "torch"),
+        ("export", "hydra"),
         ("synthesize", "hydra"),
         ("folds", "hydra"),
     ],
@@ -166,7 +166,7 @@ def bound_lines() -> list[str]:
     return [
         line
         for line in text.splitlines()
-        if re.search(r'"[\w.-]+(\[\w+\])?[<>=!~]=?\s*\d', line.partition("#")[0])
+        if re.search(r'"[\w.-]+(\[[\w,]+\])?[<>=!~]=?\s*\d', line.partition("#")[0])
     ]
 
 

@@ -1,9 +1,14 @@
-"""Every command in the documents exists, with its options, configuration keys and files."""
+"""Every command in the documents exists, with its options, configuration keys and files; those of
+the README are run."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import shutil
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,3 +50,66 @@ def test_every_command_exists(page: str) -> None:
             assert [name for name in targets if f"\n{name}:" not in text] == []
         elif words and words[0].endswith(".py"):
             assert (ROOT / words[0]).is_file(), words
+
+
+TOOL = runpy.run_path(str(ROOT / "tests/trials/first_hour.py"))
+README = (ROOT / "README.md").read_text("utf-8")
+# What keeps a command short; it ends otherwise as typed. Each is a key or an option of the command.
+SHORTER = {
+    "realdamage-synthesize": "recipe.workers=1",
+    "realdamage-train": "trainer.max_epochs=2 data.batch_units=8 data.cache_gib=0 "
+    "callbacks.pictures=null threads=1",
+    "realdamage-export": "threads=1",
+    "realdamage-evaluate": "workers=1 threads=1",
+    "realdamage calibrate": "--threads 1 --fpr 0.2 --miss 0.2",
+    "realdamage serve": "--port 0",
+}
+INSTALL = "pip install"
+
+
+@pytest.mark.slow
+def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
+    """Every block, in order, in one folder; the installs are those of this environment."""
+    shutil.copytree(ROOT / "data/sample", tmp_path / "data/sample")
+    TOOL["photos_of_a_new_user"](tmp_path, 8)
+    environment = TOOL["own_environment"](Path(sys.executable).parent)
+    environment |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    typed = []
+    for block in TOOL["blocks"](README):
+        for command in TOOL["commands"](block):
+            if command.startswith(INSTALL):
+                continue
+            more = next((SHORTER[name] for name in SHORTER if command.startswith(name)), "")
+            done = TOOL["run"](f"{command} {more}".rstrip(), tmp_path, environment)
+            assert done.code == 0, f"{done.command}\n{done.out}{done.err}"
+            assert "Traceback" not in done.err, done.err
+            if block.shown:
+                assert done.out == block.shown
+            typed.append(command.split()[0])
+    assert Counter(typed) == {
+        "python": 1,
+        "realdamage": 5,
+        **dict.fromkeys(
+            map("realdamage-{}".format, ("synthesize", "train", "export", "evaluate")), 1
+        ),
+    }
+    report = tmp_path / "out/mine/evaluation/report.html"
+    assert report.stat().st_size > 10_000
+    assert list((tmp_path / "evidence").glob("*.html"))
+
+
+def test_the_installs_are_those_of_the_blocks_and_of_their_comments() -> None:
+    found = [each for block in TOOL["blocks"](README) for each in TOOL["installs"](block)]
+    extras = ['-e ".[train]"', '".[serve]"', '".[claims]"']
+    assert found == ["pip install .", *(f"pip install {extra}" for extra in extras)]
+
+
+def test_shown_outputs_are_replaced_where_they_are_shown() -> None:
+    found = TOOL["blocks"](README)
+    shown = [block for block in found if block.shown]
+    assert [block.language for block in shown] == ["python", "bash"]
+    assert TOOL["with_outputs"](README, {block.text: block.shown for block in shown}) == README
+    changed = TOOL["with_outputs"](README, {block.text: "new" for block in found})
+    assert [block.shown for block in TOOL["blocks"](changed)] == [
+        "new\n" if block.shown else "" for block in found
+    ]

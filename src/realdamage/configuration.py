@@ -8,9 +8,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -38,6 +38,7 @@ KNOWN_ELSEWHERE = {
     "learning_rate": "use model.lr",
     "weight_decay": "use model.weight_decay",
     "scheduler": "it is a warm-up and a cosine: model.warmup, model.final_lr",
+    "optim": "it is AdamW: model.lr, model.weight_decay",
     "optimizer": "it is AdamW: model.lr, model.weight_decay",
     "dropout": "use model.drop_path, or adapt.dropout with adapt=lora",
     "image_size": "use model.tile; photos are cut into tiles, not resized",
@@ -81,11 +82,13 @@ def compose(command: str, overrides: Iterable[str] = ()) -> DictConfig:
     outer, running.hydra = running.hydra, None  # this may be called inside another Hydra command
     try:
         with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return hydra.compose(command, overrides=list(overrides))
+            config = hydra.compose(command, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, command)) from error
     finally:
         running.hydra = outer
+    _refuse_added_keys(config, command)
+    return config
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -112,6 +115,7 @@ def run(command: str, task: Callable[[Any], Any]) -> None:
         if not full:  # processes that the task starts (ddp) print errors their own way
             os.environ.pop(FULL, None)
         try:
+            _refuse_added_keys(config, command)
             return task(config)
         except ours as error:
             # Raised here, Hydra would first print "Error executing job with overrides".
@@ -217,10 +221,33 @@ def _wrong_key(text: str, command: str) -> str:
     full_key = re.search(r"full_key: (?P<key>\S+)", text)
     if not full_key or not re.search(r"Key '.*' not in '", text):
         return ""
+    return _near_key(full_key["key"], command)
+
+
+def _refuse_added_keys(config: DictConfig, command: str) -> None:
+    """Hydra takes `+epochs=3`, but nothing would read it. Raises ConfigError."""
+    for key in _added_keys(config):
+        raise ConfigError(_near_key(key, command))
+
+
+def _added_keys(node: DictConfig, above: str = "") -> Iterator[str]:
+    """Keys that are not in the schema of their group."""
+    group = node._metadata.object_type
+    known = {each.name for each in fields(group)} if is_dataclass(group) else set(node)
+    for key in node:
+        if key not in known:
+            yield f"{above}{key}"
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _added_keys(child, f"{above}{key}.")
+
+
+def _near_key(full_key: str, command: str) -> str:
+    """That there is no such key, and the near one of the command's schema."""
     node: Any = OmegaConf.structured(schema.COMMANDS[command])
-    *parents, key = full_key["key"].split(".")
+    *parents, key = full_key.split(".")
     if command == "train" and key in KNOWN_ELSEWHERE:
-        return f"{full_key['key']}: no such key; {KNOWN_ELSEWHERE[key]}"
+        return f"{full_key}: no such key; {KNOWN_ELSEWHERE[key]}"
     for parent in parents:
         entry = getattr(node._metadata, "element_type", None)
         entry = next((part for part in get_args(entry) if is_dataclass(part)), entry)  # X | None
@@ -229,11 +256,9 @@ def _wrong_key(text: str, command: str) -> str:
         elif OmegaConf.is_dict(node) and parent in node:
             node = OmegaConf.select(node, parent)
         else:
-            return f"{full_key['key']}: no such key"
+            return f"{full_key}: no such key"
     prefix = "".join(f"{parent}." for parent in parents)
-    return (
-        f"{full_key['key']}: no such key; {_near_or_all(prefix, key, [str(name) for name in node])}"
-    )
+    return f"{full_key}: no such key; {_near_or_all(prefix, key, [str(name) for name in node])}"
 
 
 def _near_or_all(prefix: str, word: str, choices: list[str]) -> str:

@@ -56,6 +56,7 @@ class ReaderConfig:
     columns: dict[str, str] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
+    relative_to: str = ""
 
 
 @dataclass
@@ -301,8 +302,11 @@ class FoldsConfig:
 class ExportConfig:
     """`realdamage-export`."""
 
-    checkpoint: str = MISSING  # a .ckpt, or a folder of DamageClassifier.save_pretrained
-    output: str | None = None  # the .onnx to write; null: model.onnx next to the checkpoint
+    # a .ckpt, or a folder of DamageClassifier.save_pretrained; for triton also a calibrated .onnx
+    checkpoint: str = MISSING
+    target: str = "onnx"  # onnx: one file; triton: the model repository of a Triton server
+    # the .onnx or the repository to write; null: model.onnx or models/ next to the checkpoint
+    output: str | None = None
     tile: int | None = None  # of the exported model, if its backbone takes any; null: as trained
     overlap: int | None = None
     overwrite: bool = False  # replace an existing file
@@ -311,6 +315,9 @@ class ExportConfig:
     tolerance: float = 1e-3  # largest difference of the probability from torch
     threads: int | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+    def __post_init__(self) -> None:
+        _check_choices("", self, target=("onnx", "triton"))
 
 
 @dataclass

@@ -58,7 +58,7 @@ def verdict(outcome: str = "real", *codes: str, side: int = 800) -> Verdict:
         model_version="test",
         width=side,
         height=side,
-        quality=PhotoQuality(side, 0.4, 90.0, 0.1),
+        quality=PhotoQuality(side, 90.0, 0.1),
         hot_share=0.0,
     )
 
@@ -119,7 +119,7 @@ FOUND = [
     ("repeated_in_claim", photo(duplicates=seen("")), "approve"),
     ("verdict_synthetic", photo(verdict=verdict("synthetic")), "review"),
     ("verdict_review", photo(verdict=verdict("review", "between_thresholds")), "review"),
-    ("photo_unfit", photo(verdict=verdict("review", "too_blurred")), "ask_photo"),
+    ("photo_unfit", photo(verdict=verdict("review", "too_soft")), "ask_photo"),
     ("photo_unfit", photo(verdict=verdict("review", "too_soft")), "ask_photo"),
     (
         "whole_photo_processed",

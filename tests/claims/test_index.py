@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from realdamage.claims.database import BANDS, Database
 from realdamage.claims.decide import Duplicate
-from realdamage.claims.index import ClaimIndex, Fingerprint, take_fingerprint
+from realdamage.claims.index import ClaimIndex, Fingerprint, _near, take_fingerprint
+from realdamage.core.fingerprint import PhotoHash
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
 
@@ -39,8 +41,14 @@ def taken(data: bytes) -> Fingerprint:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Index:
-    return Index(tmp_path / "claims.sqlite")
+def database(tmp_path: Path, database_url: str) -> Callable[[], Database]:
+    """`database()`: the same one for each call."""
+    return lambda: Database(database_url or tmp_path / "claims.sqlite")
+
+
+@pytest.fixture
+def index(database: Callable[[], Database]) -> Index:
+    return Index(database())
 
 
 def changed(data: bytes, change: Callable[[Image.Image], Image.Image], **save: object) -> bytes:
@@ -104,12 +112,15 @@ def test_plain_surfaces_match_by_their_bytes_only(index: Index) -> None:
     assert [found.exact for found in index.find(wall(1))] == [True]
 
 
-def test_a_claim_does_not_find_itself_and_is_put_in_once(index: Index, claim_photo: Photo) -> None:
+@pytest.mark.databases
+def test_a_claim_does_not_find_itself_and_is_put_in_once(
+    index: Index, claim_photo: Photo, database: Callable[[], Database]
+) -> None:
     assert index.add("C-1", [("a.jpg", claim_photo(1))], seen="2026-01-01T00:00:00+00:00") == 1
     assert index.add("C-1", [("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2))]) == 1
     assert len(index) == 2
     assert index.find(claim_photo(1), other_than="C-1") == ()
-    with Index(index.database.path) as other:
+    with Index(database()) as other:
         other.add("C-2", [("a.jpg", claim_photo(1))])
     (found,) = index.find(claim_photo(1), other_than="C-2")
     assert (found.claim_id, found.seen) == ("C-1", "2026-01-01T00:00:00+00:00")
@@ -117,6 +128,7 @@ def test_a_claim_does_not_find_itself_and_is_put_in_once(index: Index, claim_pho
     assert [found.of for found in index.find(claim_photo(2))] == ["photo 2"]
 
 
+@pytest.mark.databases
 def test_what_was_deleted_or_purged_is_forgotten(index: Index, claim_photo: Photo) -> None:
     index.add("C-1", [("a.jpg", claim_photo(1))], seen="2020-01-01T00:00:00+00:00")
     index.add("C-2", [("a.jpg", claim_photo(1))])
@@ -147,38 +159,85 @@ def test_neither_names_nor_pixels_are_kept(index: Index, claim_photo: Photo) -> 
     assert columns == (800,)
 
 
-def add_and_find(path: Path, claim_id: str, photo: bytes, missed: list[str]) -> None:
-    with Index(path) as index:
+def add_and_find(
+    database: Callable[[], Database], claim_id: str, photo: bytes, missed: list[str]
+) -> None:
+    with Index(database()) as index:
         index.add(claim_id, [("a.jpg", photo)])
         if not index.find(photo, other_than=claim_id):
             missed.append(claim_id)
 
 
-def test_sightings_count_as_the_caller_says(tmp_path: Path, claim_photo: Photo) -> None:
+def hashed(fine: bytes, coarse: int, number: int = 0) -> Fingerprint:
+    """A photo of these hashes; its mirror is far away."""
+    small = np.full(768, 768**-0.5, np.float32)
+    found = PhotoHash(np.uint64(coarse), np.frombuffer(fine, "<u8").astype(np.uint64), small)
+    mirror = found._replace(coarse=~found.coarse, fine=~found.fine)
+    return Fingerprint(f"{number:064x}", found, mirror)
+
+
+def flipped(fine: bytes, bits: Sequence[int]) -> bytes:
+    changed = bytearray(fine)
+    for bit in bits:
+        changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.databases
+def test_every_photo_within_the_radius_is_found_and_none_beyond(index: Index) -> None:
+    """The worst cases first: the bits that differ are spread over all bands."""
+    rng = np.random.default_rng(0)
+    fine, coarse = rng.bytes(32), int(rng.integers(2**63))
+    starts = [8 * (start - 1) for start, _, _ in BANDS]
+    spread = [start + bit for bit in range(16) for start in starts]
+    sets = [spread[:count] for count in (0, 1, 11, 31, 32, 33)]
+    sets += [[*spread[:22], *(start + 7 for start in starts[:10])]]
+    for count in (32, 33, 40):
+        sets += [rng.permutation(256)[:count].tolist() for _ in range(40)]
+    for number, bits in enumerate(sets):
+        other = hashed(flipped(fine, bits), coarse, number)
+        index.add_fingerprints(f"C-{number}", [other])
+    near_coarse = hashed(fine, coarse ^ 0xFFF, 900)
+    far_coarse = hashed(fine, coarse ^ 0x1FFF, 901)
+    index.add_fingerprints("near", [near_coarse])
+    index.add_fingerprints("far", [far_coarse])
+    mine = hashed(fine, coarse, 999)
+    with index.database.reading() as session:
+        found = _near(session, (mine.seen, mine.mirror))
+    expected = {number + 1 for number, bits in enumerate(sets) if len(bits) <= 32}
+    assert found == expected | {len(sets) + 1}
+    assert len(expected) == 6 + 40
+
+
+@pytest.mark.databases
+def test_sightings_count_as_the_caller_says(
+    database: Callable[[], Database], claim_photo: Photo
+) -> None:
     asked: list[tuple[str, bool]] = []
 
     def counts(claim_id: str, earlier: bool) -> bool:
         asked.append((claim_id, earlier))
         return claim_id == "C-1"
 
-    index = Index(tmp_path / "claims.sqlite", counts=counts)
+    index = Index(database(), counts=counts)
     for number in (1, 2, 3):
         index.add(f"C-{number}", [("a.jpg", claim_photo(1))])
     assert [found.claim_id for found in index.find(claim_photo(1), other_than="C-2")] == ["C-1"]
     assert sorted(asked) == [("C-1", True), ("C-3", False)]
 
 
+@pytest.mark.databases
 def test_of_claims_judged_at_once_at_most_the_first_sees_none(
-    tmp_path: Path, claim_photo: Photo
+    database: Callable[[], Database], claim_photo: Photo
 ) -> None:
-    path, missed = tmp_path / "claims.sqlite", []
+    missed: list[str] = []
     context = multiprocessing.get_context("fork")
     processes = [
-        context.Process(target=add_and_find, args=(path, f"P-{n}", claim_photo(1), []))
+        context.Process(target=add_and_find, args=(database, f"P-{n}", claim_photo(1), []))
         for n in range(3)
     ]
     threads = [
-        threading.Thread(target=add_and_find, args=(path, f"T-{n}", claim_photo(1), missed))
+        threading.Thread(target=add_and_find, args=(database, f"T-{n}", claim_photo(1), missed))
         for n in range(3)
     ]
     for worker in (*processes, *threads):
@@ -187,7 +246,7 @@ def test_of_claims_judged_at_once_at_most_the_first_sees_none(
         worker.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(missed) <= 1
-    with Index(path) as index:
+    with Index(database()) as index:
         assert len(index) == 6
 
 

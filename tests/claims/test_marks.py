@@ -17,13 +17,12 @@ from PIL import Image, ImageDraw, ImageFont
 from realdamage.claims import judge_claim
 from realdamage.claims.evidence import write_evidence
 from realdamage.claims.marks import (
-    INSTALL_OCR,
-    _engine,
     _sparkle,
     _words,
     find_marks,
     has_ocr,
     is_mark,
+    load_recogniser,
 )
 from realdamage.core.detector import Detector
 from realdamage.errors import RealDamageError
@@ -104,24 +103,24 @@ def test_recognised_words_are_found(photo: RGB) -> None:
     picture = Image.fromarray(photo)
     draw = ImageDraw.Draw(picture)
     draw.text((390, 440), "Made with AI", fill="white", font=ImageFont.load_default(34))
-    (mark,) = find_marks(np.asarray(picture))
+    (mark,) = find_marks(np.asarray(picture), ocr=True)
     assert mark.found_by == "ocr"
     assert mark.box[0] >= 380
     assert mark.box[1] >= 430
     draw.rectangle((380, 430, 640, 480), fill="black")
     draw.text((390, 440), "Made in Italy", fill="white", font=ImageFont.load_default(34))
-    assert find_marks(np.asarray(picture)) == ()
+    assert find_marks(np.asarray(picture), ocr=True) == ()
 
 
 def test_a_missing_recogniser_says_how_to_install_it(
     photo: RGB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
-    _engine.cache_clear()
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    load_recogniser.cache_clear()
     with pytest.raises(RealDamageError) as caught:
         find_marks(photo, ocr=True)
     assert caught.value.code == "missing_extra"
-    assert INSTALL_OCR in str(caught.value)
+    assert "realdamage[ocr]" in str(caught.value)
 
 
 def circles(seed: int) -> RGB:

@@ -139,6 +139,8 @@ def test_a_package_holds_everything_and_its_stamp_verifies(
     page = files["summary.html"].decode()
     assert "B-7" in page
     assert "杯子" in page
+    assert "not verified against the official text" in page
+    assert "未与法律正式文本核对" in page
     assert all(one["passed"] for one in json.loads(files["verification.json"]))
     table = list(csv.DictReader(io.StringIO(files["claims.csv"].decode("utf-8-sig"))))
     assert [row["amount"] for row in table] == ["1999.50", "1500"]

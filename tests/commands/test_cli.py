@@ -398,6 +398,13 @@ def test_calibrate_writes_thresholds_into_the_model(
     assert found.policy.guarantee is None
     assert f"{found.policy.t_synthetic:+.3f}" in rates.out
 
+    written = uncalibrated.read_bytes()
+    again = type_in(*command, "--fpr", "0.1")
+    assert (again.code, "--overwrite" in again.out) == (0, True)
+    forced = type_in(*command, "--fpr", "0.1", "--overwrite")
+    assert (forced.code, forced.out) == (0, rates.out)
+    assert uncalibrated.read_bytes() == written
+
     options = ("--alpha", "0.12", "--beta", "0.2", "--delta", "0.04")
     assert type_in(*command, *options).code == 0
     policy = read_model_file(uncalibrated)[1].policy

@@ -37,6 +37,9 @@ from realdamage.errors import ConfigError, PhotoError
         ("train", "epochs=3", "use trainer.max_epochs"),
         ("train", "lr=1e-3", "use model.lr"),
         ("train", "optimizer=sgd", "it is AdamW: model.lr, model.weight_decay"),
+        ("train", "+epochs=3", "use trainer.max_epochs"),
+        ("train", "+model.lrr=1", "did you mean model.lr?"),
+        ("synthesize", "+recipe.source.croop=1", "did you mean recipe.source.crop?"),
         ("train", "trainer.gpus=2", "use trainer=gpu, or trainer=ddp trainer.devices=N"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from realdamage.commands import evaluate
 from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import read_manifest
@@ -220,3 +223,50 @@ def test_a_killed_evaluation_goes_on(
     assert "8 of 11 photos were already scored" in done.out + done.err
     assert not unfinished.exists()
     assert len(read_predictions(tmp_path / "out/evaluate/predictions.csv")) == 11
+
+
+def test_an_evaluation_is_made_again_only_when_something_has_changed(
+    run_command: Run,
+    calibrated: Path,
+    tiny_manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photos, model = tmp_path / "photos", tmp_path / "model.onnx"
+    shutil.copytree(tiny_manifest, photos)
+    shutil.copy(calibrated, model)
+    scored: list[int] = []
+    score = evaluate.score_suite
+    monkeypatch.setattr(
+        evaluate, "score_suite", lambda *given: scored.append(len(given[1])) or score(*given)
+    )
+    arguments = ("evaluate", f"checkpoint={model}", f"data.root={photos}", "shortcuts=false")
+    metrics = tmp_path / "out/evaluate/metrics.json"
+
+    def again(*options: str) -> tuple[int, str]:
+        """How many photos were scored, and what was printed."""
+        scored.clear()
+        done = run_command(*arguments, "workers=1", *options)
+        assert done.code == 0, done.err
+        return sum(scored), done.out
+
+    first = again()
+    assert first[0] == 11
+    written = metrics.read_bytes()
+    assert again("threads=1") == (0, f"{first[1]}\n{again()[1].splitlines()[-1]}\n")
+    assert metrics.read_bytes() == written
+    assert again("overwrite=true")[0] == 11
+    assert again("seed=1")[0] == 11
+    assert again("data.split=val")[0] == 11
+    assert again()[0] == 11
+    (metrics.parent / "report.html").unlink()
+    assert again()[0] == 11
+    # A photo, and the model.
+    name = read_manifest(photos).select(split="test").table["file_name"][0]
+    with Image.open(photos / name) as image:
+        image.rotate(180).save(photos / name)
+    assert again()[0] == 11
+    assert again()[0] == 0
+    data, metadata, _ = read_model_file(model)
+    write_model_file(model, data, replace(metadata, policy=None))
+    assert again()[0] == 11

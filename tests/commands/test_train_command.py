@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -36,7 +36,7 @@ from realdamage.training.dataset import PairDataset
 from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
 from realdamage.training.photos import training_photos
-from realdamage.training.start import checkpoint_to_resume, run_lock
+from realdamage.training.start import checkpoint_to_resume, finished_run, run_lock
 
 TinyConfig = Callable[..., DictConfig]
 AS_TYPED = (
@@ -172,6 +172,38 @@ class TestResume:
         assert drawn == []
         train.run(tiny_config(copied, *same, "trainer.max_epochs=4"))
         assert {epoch for epoch, _, _ in drawn} == {3}
+
+    def test_a_finished_run_is_left_as_it_is_until_something_changes(
+        self,
+        tiny_run: Path,
+        tiny_manifest: Path,
+        tiny_config: TinyConfig,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level("INFO")
+        settings = ("name=tiny", "model.lr=3e-3", "resume=last", "trainer.max_epochs=3")
+        before = contents(tiny_run)
+        score = train.run(tiny_config(tiny_run, *settings))
+        assert f"next: realdamage-export checkpoint={tiny_run}/best.ckpt" in caplog.messages[-1]
+        assert score == pytest.approx(json.loads((tiny_run / "finished.json").read_text())["score"])
+        last = tiny_run / "last.ckpt"
+        for change in ("trainer.max_epochs=4", "callbacks.ema=null", "overwrite=true"):
+            assert finished_run(tiny_config(tiny_run, *settings, change), last) is None, change
+        assert finished_run(tiny_config(tiny_run, *settings), tiny_run / "best.ckpt") is None
+        # Other photos at the same place are an error, because the run would not see them.
+        photos = tmp_path / "photos"
+        shutil.copytree(tiny_manifest, photos)
+        table = read_manifest(photos).table
+        write_manifest(photos, table[table["kind"] != "annotated"])
+        run = tmp_path / "run"
+        shutil.copytree(tiny_run, run)
+        moved = tiny_config(run, *settings, f"data.root={photos}")
+        OmegaConf.save(moved, run / "config.yaml", resolve=True)
+        with pytest.raises(ConfigError) as caught:
+            train.run(moved)
+        assert caught.value.code == "other_photos"
+        assert contents(tiny_run) == before
 
     def test_what_resume_and_overwrite_mean(
         self, tiny_run: Path, tiny_config: TinyConfig, tmp_path: Path

@@ -40,7 +40,7 @@ VERDICT = Verdict(
     model_version="1.2",
     width=140,
     height=75,
-    quality=PhotoQuality(75, 0.25, 62.0, 0.0625),
+    quality=PhotoQuality(75, 62.0, 0.0625),
     hot_share=0.125,
 )
 
@@ -116,7 +116,7 @@ def test_a_row_has_the_columns_of_a_predictions_file() -> None:
     assert (row["file_name"], row["reasons"]) == ("a/b.jpg", "demo_model demo_model")
     assert (row["probability"], row["label"]) == ("", "")
     assert (row["score"], row["ms"], row["width"], row["height"]) == (VERDICT.score, 12.3, 140, 75)
-    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 0.25, 62.0, 0.0625]
+    assert [row[column] for column in MEASURED_COLUMNS] == [0.125, 62.0, 0.0625]
     unreadable = verdict_row("a.jpg", PhotoError("a.jpg: cut off"), 1.0)
     assert tuple(unreadable) == tuple(row)
     assert (unreadable["score"], unreadable["reasons"]) == ("", "unreadable")
@@ -130,13 +130,24 @@ def heat(*rows: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rows", "cell", "size", "boxes"),
     [
-        (("900000", "000066", "000066"), 10.0, (60, 30), [(40, 10, 60, 30), (0, 0, 10, 10)]),
-        (("90", "09"), 10.0, (20, 20), [(0, 0, 10, 10), (10, 10, 20, 20)]),
+        (
+            ("660000", "660000", "660099", "000099", "000099"),
+            10.0,
+            (60, 50),
+            [(40, 20, 60, 50), (0, 0, 20, 30)],
+        ),
+        (
+            ("999000", "999000", "000999", "000999"),
+            10.0,
+            (60, 40),
+            [(0, 0, 30, 20), (30, 20, 60, 40)],
+        ),
         (("99999", "90000", "90999", "90009", "99999"), 10.0, (50, 50), [(0, 0, 50, 50)]),
-        (("00", "05"), 16.4, (30, 29), [(16, 16, 30, 29)]),
-        (("044", "404"), 10.0, (30, 20), []),
+        (("000", "055", "055", "055"), 16.4, (48, 64), [(16, 16, 48, 64)]),
+        (("044444", "404444"), 10.0, (60, 20), []),
+        (("99999", "00000"), 10.0, (50, 20), []),
     ],
-    ids=["largest heat first", "corners do not connect", "winding", "at the edge", "cold"],
+    ids=["largest heat first", "corners do not connect", "winding", "at the edge", "cold", "small"],
 )
 def test_regions(
     rows: tuple[str, ...], cell: float, size: tuple[int, int], boxes: list[tuple[int, ...]]
@@ -145,8 +156,8 @@ def test_regions(
 
 
 def test_at_most_twenty_regions() -> None:
-    checkerboard = (np.indices((10, 10)).sum(axis=0) % 2).astype(np.float32)
-    assert len(find_regions(checkerboard, 1.0, (10, 10))) == 20
+    checkerboard = (np.indices((10, 10)).sum(axis=0) % 2).repeat(2, axis=0).repeat(3, axis=1)
+    assert len(find_regions(checkerboard.astype(np.float32), 1.0, (30, 20))) == 20
 
 
 @pytest.mark.parametrize("size", [(150, 100), (640, 320), (33, 400)])

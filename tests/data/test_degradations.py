@@ -91,14 +91,6 @@ def test_the_grid_of_a_shifted_jpeg_starts_before_the_first_pixel(photo_factory)
         assert starts == [-shift[0] % 8, -shift[1] % 8]
 
 
-def test_the_order_is_that_of_a_chat_app() -> None:
-    order = [Resize, Blur, Sharpen, Noise, (Jpeg, Webp), Jpeg]
-    for each in drawn(ALWAYS, 20):
-        assert [
-            isinstance(step, wanted) for step, wanted in zip(each.steps, order, strict=True)
-        ] == [True] * 6
-
-
 def test_probability_is_the_share_of_crops_that_are_degraded() -> None:
     assert all(each.steps == () for each in drawn(Degradations(probability=0.0)))
     share = np.mean(
@@ -126,16 +118,6 @@ def test_the_curriculum_starts_clean_and_grows() -> None:
         if isinstance(step, Jpeg)
     ]
     assert min(full) < 55
-
-
-def test_scale_is_that_of_the_pixels(photo_factory) -> None:
-    photo = photo_factory(100, 160, 0)
-    degradation = Degradation(
-        (Resize(0.5), Jpeg(80), Noise(2.0, 1), Resize(0.8), Webp(80), Blur(0.5))
-    )
-    assert degradation.scale == pytest.approx(0.4)
-    assert degradation(photo).shape == (40, 64, 3)
-    assert Degradation()(photo) is photo
 
 
 def test_noise_has_its_sigma_and_hits_both_halves_of_a_pair_alike() -> None:

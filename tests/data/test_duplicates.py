@@ -58,15 +58,6 @@ def test_saves_frames_and_edits_of_one_scene_are_grouped_and_scenes_are_not(fold
     assert found.warnings == ()
 
 
-def test_the_order_of_photos_does_not_matter(folder: Path) -> None:
-    hashes = perceptual_hashes(sorted(folder.iterdir()), workers=1)
-    order = np.random.default_rng(0).permutation(len(hashes))
-    labels = duplicate_groups(hashes).labels
-    shuffled = duplicate_groups([hashes[i] for i in order]).labels
-    same = labels[order][:, None] == labels[order][None]
-    np.testing.assert_array_equal(same, shuffled[:, None] == shuffled[None])
-
-
 @pytest.mark.parametrize("surface", ["flat", "noisy", "gradient"])
 def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
     rng = np.random.default_rng(5)
@@ -116,14 +107,6 @@ def test_the_manifests_own_groups_and_pairs_are_joined_with_what_is_seen(folder:
     assert by_name["a.png"] == by_name["a_q30.jpg"] == "g0"
     assert len(set(by_name.values())) == 3
     assert len(found.pairs) >= 10 + 1 + 1
-
-
-def test_hashing_in_processes_gives_the_same(folder: Path) -> None:
-    paths = sorted(folder.iterdir()) * 7  # enough for the pool to be used
-    alone, together = (perceptual_hashes(paths, workers=workers) for workers in (1, 2))
-    for a, b in zip(alone, together, strict=True):
-        assert a.coarse == b.coarse
-        np.testing.assert_array_equal(a.fine, b.fine)
 
 
 def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from realdamage.data.manifest import (
     read_mask,
     write_manifest,
 )
-from realdamage.errors import ManifestError, MissingManifestError, RealDamageError
+from realdamage.errors import ManifestError, MissingManifestError
 
 WriteFolder = Callable[..., Path]
 SHARED = Path(__file__).parents[3] / "shared"
@@ -45,14 +44,6 @@ def test_kind_and_group_follow_from_the_rest(write_folder: WriteFolder) -> None:
     table = read_manifest(folder).table
     assert table["kind"].tolist() == ["damaged", "original", "", "annotated"]
     assert table["group"].tolist() == ["shoe", "b.jpg", "shoe", "d.jpg"]
-
-
-def test_a_csv_of_another_name_is_read_relative_to_its_folder(write_folder: WriteFolder) -> None:
-    folder = write_folder("file_name,label\na.jpg,real\n")
-    other = folder / "held_out.csv"
-    other.write_text("file_name,label\nb.jpg,real\n")
-    manifest = read_manifest(other)
-    assert manifest.path(manifest.table["file_name"][0]) == folder / "b.jpg"
 
 
 def test_csv_is_read_as_text_with_quotes_blank_lines_and_a_bom(write_folder: WriteFolder) -> None:
@@ -120,11 +111,6 @@ def test_a_broken_rule_is_named(write_folder: WriteFolder, text: str | bytes, na
     assert str(folder / "metadata.csv") in str(caught.value)
 
 
-def test_files_are_not_looked_for_when_not_asked(write_folder: WriteFolder) -> None:
-    folder = write_folder("file_name,label\nnowhere/z.jpg,real\n")
-    assert len(read_manifest(folder, check_files=False)) == 1
-
-
 def test_a_path_without_a_manifest_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "photo.JPG").touch()
     with pytest.raises(ManifestError, match=r"1 photos below it.*file_name,label"):
@@ -179,22 +165,6 @@ def test_a_table_that_breaks_the_contract_is_not_written(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_old_manifest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = pd.DataFrame({"file_name": ["a.jpg"], "label": ["real"]})
-    before = write_manifest(tmp_path, table).read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RealDamageError, match="No space left"):
-        write_manifest(tmp_path, table.assign(label="synthetic"))
-    assert [path.name for path in tmp_path.iterdir()] == ["metadata.csv"]
-    assert (tmp_path / "metadata.csv").read_bytes() == before
-
-
 def test_beyond_ten_thousand_rows_those_with_a_mask_are_spread_out(tmp_path: Path) -> None:
     n = 12_000
     names = [f"{i:05}.jpg" for i in range(n)]
@@ -205,17 +175,6 @@ def test_beyond_ten_thousand_rows_those_with_a_mask_are_spread_out(tmp_path: Pat
     at = np.flatnonzero(written["mask_file_name"] != "")
     assert (len(written), len(at)) == (n, 12)
     assert np.diff(at).max() <= 1_001
-
-
-def test_a_subset_is_renumbered_and_a_split_selected(write_folder: WriteFolder) -> None:
-    text = "file_name,label,split\na.jpg,real,train\nb.jpg,real,val\nc.jpg,real,val\n"
-    manifest = read_manifest(write_folder(text))
-    chosen = manifest.select(split="val")
-    assert chosen.table["file_name"].tolist() == ["b.jpg", "c.jpg"]
-    assert chosen.table.index.tolist() == [0, 1]
-    assert manifest.subset(np.array([True, False, False])).table["file_name"].tolist() == ["a.jpg"]
-    with pytest.raises(MissingManifestError, match=r"'test'.*val: 2, train: 1"):
-        manifest.select(split="test")
 
 
 def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_m
 from realdamage.data.neutralise import NeutraliseSettings, Summary, neutralise
 from realdamage.data.splits import components
 from realdamage.data.writer import TablePool
-from realdamage.errors import ConfigError, ManifestError, PhotoError, RealDamageError, UsageError
+from realdamage.errors import ManifestError, PhotoError, UsageError
 
 SHARED = Path(__file__).parents[3] / "shared"
 RGB = npt.NDArray[np.uint8]
@@ -235,45 +235,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_with_any_number_of_workers
     assert contents(tmp_path / "whole") == contents(tmp_path / "resumed")
 
 
-def test_a_finished_set_is_left_as_it_is(few: Manifest, tmp_path: Path) -> None:
-    done = run(few, tmp_path / "out")
-    write_manifest(done.root, read_manifest(done.root).table.assign(split="train"))
-    again = run(few, tmp_path / "out")
-    assert (again.photos, again.sizes) == (done.photos, done.sizes)
-    assert set(read_manifest(done.root).table["split"]) == {"train"}
-
-
-def test_an_earlier_save_leaves_sizes_and_tables(few: Manifest, tmp_path: Path) -> None:
-    plain, past = run(few, tmp_path / "plain"), run(few, tmp_path / "past", history=True)
-    assert plain.sizes == past.sizes
-    name = "photos/000001_0_edit.jpg"
-    a, b = (decode(done.root / name).astype(np.int16) for done in (plain, past))
-    assert 0.5 < np.abs(a - b).mean() < 6  # grey levels: one more quantisation, not another crop
-
-
 # --- Sizes ---
-
-
-def test_few_small_photos_do_not_make_the_whole_set_small(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    root.mkdir()
-    names = [f"{index}.png" for index in range(44)]
-    for index, name in enumerate(names):
-        shape = (120, 100) if index else (60, 60)
-        Image.new("RGB", shape, (5 * index, 9, 9)).save(root / name)
-    table = pd.DataFrame({"file_name": names, "label": ["real", "synthetic"] * 22})
-    write_manifest(root, table)
-    done = run(read_manifest(root), tmp_path / "out")
-    assert done.sizes == {(112, 92): 43}
-    assert dropped_names(done) == ["0.png"]
-
-
-def test_each_pair_can_keep_its_size(few: Manifest, tmp_path: Path) -> None:
-    Image.new("RGB", (90, 200)).save(few.path("photos/2.jpg"))
-    Image.new("RGB", (90, 200)).save(few.path("photos/2_edit.png"))
-    Image.new("L", (90, 200), 255).save(few.path("masks/2_edit.png"))
-    done = run(few, tmp_path / "out", sizes=None, quality=(80, 90))
-    assert done.sizes == {(112, 92): 4, (82, 192): 2}
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -321,12 +283,6 @@ def test_sizes_that_a_class_cannot_give_are_refused(few: Manifest, tmp_path: Pat
         run(few, tmp_path / "out")
 
 
-@pytest.mark.parametrize("sizes", ["large", [(64, 16)], []])
-def test_wrong_sizes_are_refused(sizes: Any) -> None:
-    with pytest.raises(ConfigError):
-        NeutraliseSettings(sizes=sizes)
-
-
 # --- Crops and masks ---
 
 
@@ -357,12 +313,6 @@ def test_an_edit_whose_region_is_cut_away_is_left_out(few: Manifest, tmp_path: P
     assert dropped_names(done) == ["photos/0_edit.png"]
     assert not (done.root / "photos" / "000001_0_edit.jpg").exists()
     assert read_manifest(done.root).table["label"].tolist().count("real") == 3
-
-
-def test_region_edits_without_a_mask_are_counted(few: Manifest, tmp_path: Path) -> None:
-    done = run(Manifest(few.root, few.table.assign(mask_file_name="")), tmp_path / "out")
-    (note,) = done.notes
-    assert note.startswith("3 region edits")
 
 
 def test_tables_can_be_given_and_have_a_fallback(few: Manifest, tmp_path: Path) -> None:
@@ -422,24 +372,6 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_out_with_its_pair(
     assert all("photos/1.jpg" in dropped.reason for dropped in done.dropped)
 
 
-@pytest.mark.parametrize("sizes", ["common", [(64, 64)]])
-def test_a_class_without_a_readable_photo_is_refused(
-    few: Manifest, tmp_path: Path, sizes: Any
-) -> None:
-    table = few.table.assign(pair="")
-    for name in table["file_name"][table["label"] == "real"]:
-        few.path(name).write_bytes(b"<html>")
-    settings = NeutraliseSettings(sizes=sizes)
-    with pytest.raises(ManifestError, match="no real photo"):
-        neutralise(Manifest(few.root, table), tmp_path / "out", settings, on_error="skip")
-
-
-def test_a_mask_of_another_size_is_named(few: Manifest, tmp_path: Path) -> None:
-    Image.new("L", (10, 10)).save(few.path("masks/2_edit.png"))
-    with pytest.raises(ManifestError, match=r"2_edit\.png.*10×10"):
-        run(few, tmp_path / "out", workers=2)
-
-
 def test_neither_the_old_set_nor_a_foreign_folder_is_written_into(
     few: Manifest, tmp_path: Path
 ) -> None:
@@ -473,17 +405,6 @@ def test_another_set_needs_overwrite_which_removes_only_what_was_made(
     neutralise(few.subset(np.arange(6) < 4), out, settings, overwrite=True, workers=1)
     stems = ("000000_0", "000001_0_edit", "000002_1", "000003_1_edit", "mine")
     assert sorted(path.name for path in (out / "photos").iterdir()) == [f"{s}.jpg" for s in stems]
-
-
-def test_a_worker_that_dies_is_reported_and_what_was_made_goes_on(
-    few: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("realdamage.data.neutralise.decode", lambda path: os._exit(9))
-        with pytest.raises(RealDamageError) as caught:
-            run(few, tmp_path / "out", workers=2)
-        assert caught.value.code == "worker_failed"
-    assert run(few, tmp_path / "out").photos == 6
 
 
 @pytest.mark.shared

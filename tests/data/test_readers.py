@@ -294,6 +294,35 @@ def test_a_mapping_renames_columns_and_words_and_adds_constants(
         pd.testing.assert_frame_equal(same, manifest.table)
 
 
+def test_absolute_paths_are_taken_relative_to_a_folder(touch: Touch, tmp_path: Path) -> None:
+    root = touch("shop/a.jpg", "shop/b.jpg", "masks/b.png")
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    table = tmp_path / "elsewhere.csv"
+
+    def write(first: Path, then: Path | str) -> None:
+        table.write_text(
+            f"file_name,label,pair,mask_file_name\n{first}/shop/a.jpg,real,,\n"
+            f"{then}/shop/b.jpg,synthetic,{first}/shop/a.jpg,masks/b.png\n"
+        )
+
+    expected = [("shop/a.jpg", "", ""), ("shop/b.jpg", "shop/a.jpg", "masks/b.png")]
+    for given in (root, link):
+        write(given.resolve(), given)
+        reader = Reader(layout="table", relative_to=str(given))
+        found = read_dataset(table, reader)
+        assert records(found.table, "file_name", "pair", "mask_file_name") == expected
+        assert found.root == given
+    assert write_metadata(table, reader)[0] == link / "metadata.csv"
+    assert read_manifest(root).table["pair"].tolist() == ["", "shop/a.jpg"]
+    write(root, "/other")
+    with pytest.raises(ManifestError) as caught:
+        read_dataset(table, Reader(layout="table", relative_to=str(root)))
+    assert (caught.value.code, "row 3" in str(caught.value)) == ("outside", True)
+    with pytest.raises(ConfigError, match="relative_to"):
+        read_dataset(table, Reader(layout="table", relative_to=str(tmp_path / "gone")))
+
+
 def test_a_column_of_theirs_that_means_something_else_can_be_ignored(touch: Touch) -> None:
     path = touch("a.jpg") / "shots.csv"
     path.write_text("file_name,label,kind\na.jpg,real,shoes\n")

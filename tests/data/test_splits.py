@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realdamage.data.manifest import Manifest, with_defaults
-from realdamage.data.splits import assign_splits, check_splits, components, split_command
+from realdamage.data.splits import assign_splits, check_splits, components
 from realdamage.errors import ManifestError, UsageError
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -58,19 +55,6 @@ def test_no_group_and_no_pair_is_ever_separated(table: pd.DataFrame, seed: int) 
     check_splits(table.assign(split=split))
 
 
-@pytest.mark.parametrize(
-    ("columns", "looks"),
-    [({}, True), ({"pair": ["", "0000.jpg"]}, False), ({"group": ["mug", "mug"]}, False)],
-)
-def test_the_command_to_type_looks_at_photos_when_nothing_tells_who_belongs_together(
-    columns: dict[str, list[str]], looks: bool
-) -> None:
-    manifest = Manifest(
-        Path("set"), with_defaults(table_of(2, label="real", condition="", **columns))
-    )
-    assert split_command(manifest, Path("x")) == "realdamage split x" + " --near-duplicates" * looks
-
-
 def test_components_follow_the_chain_and_ignore_empty_values() -> None:
     table = table_of(
         6,
@@ -79,10 +63,6 @@ def test_components_follow_the_chain_and_ignore_empty_values() -> None:
         sha256=["", "", "d1", "d1", "", ""],
     )
     assert components(table).tolist() == [0, 0, 0, 0, 1, 2]
-
-
-def test_photos_of_the_same_original_stay_together_even_when_it_is_not_there() -> None:
-    assert components(table_of(3, pair=["gone.jpg", "gone.jpg", ""])).tolist() == [0, 0, 1]
 
 
 def test_every_kind_and_source_has_the_same_shares() -> None:
@@ -128,13 +108,6 @@ def test_the_seed_decides_and_the_order_of_the_rows_does_not() -> None:
 def test_fractions_that_cannot_be_met_are_refused(fractions: dict[str, float], named: str) -> None:
     with pytest.raises((ManifestError, UsageError), match=named):
         assign_splits(table_of(5), fractions, 0)
-
-
-def test_a_split_with_fraction_zero_gets_nothing() -> None:
-    assert set(assign_splits(table_of(10), {"train": 0.5, "val": 0.0, "test": 0.5}, 0)) == {
-        "train",
-        "test",
-    }
 
 
 def test_a_crossing_is_named_and_rows_without_a_split_are_not_looked_at() -> None:

@@ -6,34 +6,17 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pytest
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 
 from realdamage.data.writer import (
-    MAX_OFFSET,
     EarlierSave,
     SaveSettings,
     TablePool,
     save_mask,
     save_photo,
 )
-from realdamage.errors import ConfigError, SynthesisError
 
 RGB = np.random.default_rng(0).integers(0, 256, (96, 112, 3), dtype=np.uint8)
-
-
-def test_photos_saved_alike_share_size_tables_and_sub_sampling(tmp_path: Path) -> None:
-    settings = TablePool.of_qualities(80, 90).draw(np.random.default_rng(1))
-    save_photo(tmp_path / "a.jpg", RGB, settings)
-    save_photo(tmp_path / "b.jpg", 255 - RGB, settings)
-    with Image.open(tmp_path / "a.jpg") as a, Image.open(tmp_path / "b.jpg") as b:
-        assert a.size == b.size == (112 - MAX_OFFSET, 96 - MAX_OFFSET)
-        assert a.quantization == b.quantization
-        assert (
-            JpegImagePlugin.get_sampling(a)
-            == JpegImagePlugin.get_sampling(b)
-            == settings.subsampling
-        )
 
 
 def test_the_mask_is_cropped_like_its_photo(tmp_path: Path) -> None:
@@ -62,14 +45,6 @@ def test_tables_come_from_the_photos_given(tmp_path: Path) -> None:
     ):
         assert out.quantization in (a.quantization, b.quantization)
     assert len({pool.draw(rng).tables for _ in range(40)}) == 2
-
-
-def test_a_wrong_range_or_no_jpeg_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="97-90"):
-        TablePool.of_qualities(97, 90)
-    Image.fromarray(RGB).save(tmp_path / "lossless.png")
-    with pytest.raises(SynthesisError, match="no source photo is a JPEG"):
-        TablePool.of_photos([tmp_path / "lossless.png"])
 
 
 def test_settings_without_an_earlier_save_write_the_bytes_they_always_wrote(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,9 @@ from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, PhotoError, RealDamageError, UsageError
-from realdamage.evaluation.calibration import calibrate_model, choose_policy
+from realdamage.evaluation.calibration import calibrate_model, choose_policy, is_calibrated
 from realdamage.evaluation.compare import compare_models
-from realdamage.evaluation.economics import Costs, cost_report
+from realdamage.evaluation.costs import Costs, cost_report
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.predictions import PREDICTION_COLUMNS, score_manifest
@@ -134,6 +134,25 @@ def test_a_model_is_calibrated_in_place(
     assert outcomes["synthetic", "real"] == pytest.approx(summary.called_real)
     assert (predictions["outcome"] == "review").mean() == pytest.approx(summary.review)
     assert predictions["probability"].rank().equals(predictions["score"].rank())
+
+
+def test_a_calibration_is_known_by_model_photos_and_targets(
+    model_file: Path, write_photos: WritePhotos, tmp_path: Path
+) -> None:
+    manifest = write_photos(photos("val"))
+    targets, new = Targets(fpr=0.1, miss=0.2), tmp_path / "new.onnx"
+    assert not is_calibrated(model_file, manifest, targets)
+    calibrate_model(model_file, manifest, targets)
+    assert is_calibrated(model_file, manifest, targets)
+    assert is_calibrated(model_file, manifest, targets, split="val")
+    assert not is_calibrated(model_file, manifest, targets, output=new)
+    assert not is_calibrated(model_file, manifest, Targets(fpr=0.2, miss=0.2))
+    assert not is_calibrated(model_file, manifest.subset(manifest.table.index > 0), targets)
+    with pytest.raises(UsageError):
+        is_calibrated(model_file, manifest, targets, split="train")
+    path = manifest.path(manifest.table["file_name"][0])
+    os.utime(path, ns=(1, 1))
+    assert not is_calibrated(model_file, manifest, targets)
 
 
 def test_policy_photos_come_before_val_photos_and_training_photos_never(
@@ -268,18 +287,6 @@ def test_t_real_can_be_about_one_kind_of_synthetic_photo(
     assert refused.value.code == "no_photo_of_kind"
 
 
-def test_a_handful_of_photos_comes_with_warnings(
-    model_file: Path, write_photos: WritePhotos
-) -> None:
-    manifest = write_photos([*photos("val", 12), *of_products(25)])
-    few = calibrate_model(model_file, manifest, Targets(fpr=0.01, miss=0.1), split="val")
-    [fallback] = few.warnings
-    assert "all 12 real photos" in fallback
-    [rate] = calibrate_model(model_file, manifest, Targets(fpr=0.01)).warnings
-    assert "at least 100 photos" in rate
-    assert calibrate_model(model_file, manifest, Targets(fpr=0.04)).warnings == ()
-
-
 def test_a_guarantee_that_photos_cannot_give_is_refused_before_one_is_read(
     model_file: Path, write_photos: WritePhotos
 ) -> None:
@@ -311,25 +318,6 @@ def test_photos_that_chose_the_checkpoint_guarantee_only_when_named(
         assert summary.policy.guarantee is not None
         [note] = summary.notes
         assert word in note
-
-
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"fpr": 0.01, "alpha": 0.05}, "fpr and alpha"),
-        ({"miss": 0.01, "beta": 0.05}, "miss and beta"),
-        ({"alpha": 1.5}, "alpha=1.5"),
-        ({"alpha": 0.0}, "alpha=0.0"),
-        ({"beta": 1.0}, "beta=1.0"),
-        ({"alpha": 0.05, "delta": 0.0}, "delta=0.0"),
-        ({"alpha": 0.05, "delta": float("nan")}, "delta=nan"),
-        ({"fpr": 1.0}, "fpr=1.0"),
-        ({"miss": -0.1}, "miss=-0.1"),
-    ],
-)
-def test_targets_out_of_range_are_usage_errors(options: dict[str, Any], name: str) -> None:
-    with pytest.raises(UsageError, match=name):
-        Targets(**options)
 
 
 def test_calibration_evaluation_costs_and_comparison_count_the_same(

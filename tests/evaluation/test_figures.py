@@ -167,20 +167,6 @@ def test_tables_that_cannot_be_measured_are_refused(
         photo_metrics(broken(mixed()))
 
 
-def test_balanced_accuracy_is_at_the_given_threshold_and_no_other(mixed: Table) -> None:
-    table = mixed()
-    found = photo_metrics(table, threshold=1.2, n_boot=50)
-    called, synthetic = table["score"] >= 1.2, table["label"] == "synthetic"
-    expected = (called[synthetic].mean() + (~called[~synthetic]).mean()) / 2
-    assert found["balanced_accuracy"] == pytest.approx(expected)
-    assert found["balanced_accuracy_threshold"] == 1.2
-    low, high = found["intervals"]["balanced_accuracy"]
-    assert low < found["balanced_accuracy"] < high
-    # A score equal to the threshold is called synthetic.
-    tied = table.assign(score=np.where(synthetic, 1.2, 1.1))
-    assert photo_metrics(tied, threshold=1.2, n_boot=2)["balanced_accuracy"] == 1.0
-
-
 def test_right_probabilities_have_hardly_any_calibration_error_and_exaggerated_ones_have(
     mixed: Table,
 ) -> None:

@@ -5,7 +5,6 @@ each part against the right real photos, mean and worst over the folds, and fini
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,14 +215,3 @@ def test_localisation_is_over_the_region_edits_of_each_part(
     expected = localisation_metrics(own)
     assert found[1]["best_f1"] == expected["best_f1"]
     assert found[1]["baseline_f1"] == expected["baseline_f1"] < found[1]["best_f1"]
-
-
-def test_a_folds_localisation_is_in_its_rows(manifest: Manifest) -> None:
-    keys = ["n_localised", "best_f1", "best_f1_low", "best_f1_high", "baseline_f1"]
-    found = dict(zip(keys, (7, 0.4, 0.3, 0.5, 0.25), strict=True))
-    own = fold("f", ("a",), predicted(manifest.table, 1.0))
-    localised = replace(own, localisation=[{"left_out": "all", "perturbation": "none", **found}])
-    table = left_out_table([localised], manifest)
-    assert table.loc[0, keys].tolist() == list(found.values())
-    [mean] = table[(table["fold"] == "mean") & (table["perturbation"] == "none")].to_dict("records")
-    assert (mean["best_f1"], mean["baseline_f1"]) == (0.4, 0.25)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,6 @@ from realdamage.data.degradations import Jpeg
 from realdamage.errors import ConfigError
 from realdamage.evaluation.perturbations import (
     MAX_SHOWN,
-    DoubleJpeg,
     Perturbation,
     Pixels,
     Recapture,
@@ -95,44 +94,6 @@ def test_both_halves_of_a_pair_get_the_same(photo_factory: PhotoFactory) -> None
         assert 70 - reach <= columns.min() <= columns.max() < 110 + reach
 
 
-def test_harder_compression_and_smaller_scales_lose_more(photo_factory: PhotoFactory) -> None:
-    rgb = photo_factory(160, 200, 1)
-
-    def losses(names: Sequence[str]) -> list[float]:
-        changed = [STANDARD[name](Pixels(rgb, None), seed=0, key="a").rgb for name in names]
-        return [float(np.abs(other.astype(int) - rgb).mean()) for other in changed]
-
-    for names in (
-        ("jpeg_95", "jpeg_85", "jpeg_70", "jpeg_50", "jpeg_30"),
-        ("webp_80", "webp_50"),
-        ("back_75", "back_50", "back_25"),
-        ("blur_1", "blur_2"),
-        ("noise_3", "noise_8"),
-    ):
-        found = losses(names)
-        assert found == sorted(found)
-        assert found[0] > 0
-        assert len(set(found)) == len(found)
-
-
-def test_the_first_save_of_a_double_jpeg_lies_off_the_grid(photo_factory: PhotoFactory) -> None:
-    rgb = photo_factory(160, 200, 1)
-
-    def block_start(pixels: RGB) -> int:
-        """The column, modulo 8, after which neighbours differ most."""
-        jumps = np.abs(np.diff(pixels.astype(float).mean(axis=2), axis=1)).mean(axis=0)
-        return int(np.argmax([jumps[start::8].mean() for start in range(8)]))
-
-    assert block_start(Jpeg(95)(Jpeg(20)(rgb))) == 7
-    starts = set()
-    for seed in range(8):
-        shifted = DoubleJpeg(20, 95)(Pixels(rgb, None), np.random.default_rng(seed)).rgb
-        assert shifted.shape == rgb.shape
-        starts.add(block_start(shifted))
-    assert len(starts) > 2
-    assert 7 not in starts
-
-
 def test_a_screenshot_has_bars_that_the_mask_leaves_out() -> None:
     found = STANDARD["screenshot"](marked(), seed=0, key="a")
     assert found.rgb.shape == (180 + 2 * 27, 240, 3)
@@ -207,10 +168,3 @@ def test_a_command_line_takes_one_out_changes_one_or_adds_one() -> None:
 def test_a_wrong_step_is_named(step: Any, where: str) -> None:
     with pytest.raises(ConfigError, match=r"robustness\.perturbations\.mine.*" + where):
         of_steps(step)
-
-
-@pytest.mark.parametrize("name", ["clean", "none", "", "JPEG 30", "a/b"])
-def test_a_perturbation_has_a_plain_name_that_no_table_uses(name: str) -> None:
-    entry = {"title": "x", "steps": [{"step": "blur", "sigma": 1}]}
-    with pytest.raises(ConfigError, match="name"):
-        suite_from_config({"perturbations": {name: entry}})

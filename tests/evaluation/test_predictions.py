@@ -13,12 +13,12 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from realdamage.core.detector import Detector
-from realdamage.data.manifest import Manifest, patch_share
+from realdamage.data.manifest import Manifest
 from realdamage.errors import ConfigError, ManifestError, RealDamageError, UsageError
 from realdamage.evaluation.predictions import (
     FURTHER_COLUMNS,
@@ -108,19 +108,6 @@ def test_a_mask_of_another_size_names_both_sizes(
     Image.new("L", (80, 80)).save(manifest.root / "b_m.png")
     with pytest.raises(ManifestError, match=r"b_m\.png.*80×80.*80×64"):
         score_manifest(Detector.load(model_file), manifest)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([4, 8]), st.integers(0, 2**32 - 1))
-def test_patch_share_is_the_mean_of_each_patch(
-    height: int, width: int, patch: int, seed: int
-) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < 0.4
-    share = patch_share(mask, (height, width), patch)
-    assert share.shape == (-(-height // patch), -(-width // patch))
-    for row, column in np.ndindex(share.shape):
-        inside = mask[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-        assert share[row, column] == pytest.approx(inside.mean(), abs=1e-6)
 
 
 @pytest.fixture
@@ -264,7 +251,7 @@ def test_a_photo_may_stand_there_once_for_each_perturbation(
 VERDICT = {
     **{"file_name": "a.jpg", "score": 1.5, "outcome": "review", "graph_sha256": "ab"},
     **{"width": 80, "reasons": [{"code": "too_small"}, {"code": "too_soft"}]},
-    "quality": {"sharpness": 0.4, "compression": 90, "fine_detail": 0.1},
+    "quality": {"compression": 90, "fine_detail": 0.1},
 }
 
 
@@ -274,7 +261,7 @@ def test_a_log_in_json_lines_is_read_as_one_in_csv(tmp_path: Path) -> None:
     read = read_log(tmp_path / "log.jsonl")
     assert read["reasons"].tolist() == ["too_small too_soft", "unreadable"]
     assert read["score"].tolist() == pytest.approx([1.5, np.nan], nan_ok=True)
-    assert read.loc[0, ["sharpness", "compression", "width"]].tolist() == [0.4, 90, 80]
+    assert read.loc[0, ["fine_detail", "compression", "width"]].tolist() == [0.1, 90, 80]
     read.to_csv(tmp_path / "log.csv", index=False)
     pd.testing.assert_frame_equal(read_log(tmp_path / "log.csv"), read)
 

@@ -137,14 +137,3 @@ def test_each_group_counts_once_and_equal_probabilities_share_a_bin(stated_of: T
     assert ends == pytest.approx(np.array([[interval.low, interval.high]] * 2))
     shared = stated_of(np.repeat([0.1, 0.9], [95, 5]), np.arange(100) >= 90)
     assert list(reliability_table(shared, bins=10)["n"]) == [95, 5]
-
-
-def test_perturbed_and_unjudged_photos_do_not_count(calibrated: Table) -> None:
-    predictions = calibrated(100)
-    predictions.loc[:9, "perturbation"] = "jpeg_50"
-    predictions.loc[10:19, "probability"] = np.nan
-    assert reliability_table(predictions, bins=5)["n"].sum() == 80
-    for change in ({"probability": np.nan}, {"label": "real"}):
-        with pytest.raises(RealDamageError) as error:
-            reliability_table(predictions.assign(**change))
-        assert error.value.code == "one_class"

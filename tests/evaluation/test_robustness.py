@@ -65,16 +65,6 @@ ROWS = [
         "red": 220,
     },
 ]
-FIGURES = [
-    "file_name",
-    "perturbation",
-    "score",
-    "outcome",
-    "width",
-    "height",
-    "photo_sha256",
-    "mask_area",
-]
 
 
 class Interrupted(Detector):
@@ -233,21 +223,6 @@ def test_an_unreadable_photo_stops_the_run_or_is_left_empty(
     assert set(empty["reasons"]) == {"unreadable"}
     with pytest.raises(PhotoError, match=r"r90\.png"):
         score(manifest, SUITE)
-
-
-def test_both_halves_of_a_pair_get_the_same_noise(score, write_photos: WritePhotos) -> None:
-    """r10 and its twin are one photo here, and stay one photo;
-
-    a stranger with the same pixels does not.
-    """
-    rows = [{**row, "red": 10} if row["file_name"] in ("b.png", "r60.png") else row for row in ROWS]
-    found = (
-        score(write_photos(rows), SUITE)
-        .predictions.query("perturbation == 'noisy'")
-        .set_index("file_name")
-    )
-    digests = found["photo_sha256"]
-    assert digests["r10.png"] == digests["b.png"] != digests["r60.png"]
 
 
 @pytest.fixture

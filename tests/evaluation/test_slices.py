@@ -19,7 +19,6 @@ from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMN
 from realdamage.evaluation.slices import (
     OTHERS,
     ROBUSTNESS_COLUMNS,
-    SLICE_KEYS,
     outcomes_by_source,
     robustness_table,
     slice_table,
@@ -191,36 +190,6 @@ def test_every_perturbation_is_compared_within_itself_in_the_order_of_the_file()
         ["flux", "a chat", 120],
     ]
     assert crossed["auroc"].tolist() == found["auroc"].tolist()
-
-
-def test_without_perturbation_among_the_keys_only_photos_as_they_are_count() -> None:
-    table = three_ways()
-    assert slice_table(table, ["generator"]).equals(
-        slice_table(table[table["perturbation"] == ""], ["generator"])
-    )
-    blurred = slice_table(table[table["perturbation"] == "blur"], ["generator"])
-    assert blurred["auroc"][0] == slice_table(table, ["generator", "perturbation"])["auroc"][1]
-    with pytest.raises(UsageError) as caught:
-        slice_table(table[table["perturbation"] != ""], ["generator"])
-    assert caught.value.code == "no_clean_photos"
-
-
-@pytest.mark.parametrize("label", ["real", "synthetic"])
-def test_a_single_photo_never_crashes(label: str) -> None:
-    table = together(
-        photos(
-            1, label, source="shop", damage="torn", generator="x" if label == "synthetic" else ""
-        )
-    )
-    for key in SLICE_KEYS:
-        for row in slice_table(table, [key]).to_dict(orient="records"):
-            assert math.isnan(row["auroc"])
-            assert "too few for a figure" in row["note"]
-    for found in standard_slices(table).values():
-        assert found["auroc"].isna().all()
-    nothing = slice_table(table.assign(score=np.nan), ["kind"])
-    assert (len(nothing), nothing.columns.tolist()) == (0, ["kind", *COLUMNS])
-    assert standard_slices(table.assign(score=np.nan)) == {}
 
 
 def test_the_standard_slices_are_those_that_the_photos_tell_about() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import hashlib
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 from onnx import numpy_helper
 
 from realdamage.core.detector import Detector
-from realdamage.core.model_file import read_model_file, split_metadata
+from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
+from realdamage.core.policy import Policy
 from realdamage.core.scorer import OnnxScorer
-from realdamage.errors import ModelFileError, RealDamageError
+from realdamage.errors import ModelFileError
 from realdamage.exporting import onnx as exporter
 from realdamage.exporting import parity as check
 from realdamage.exporting.onnx import export_network
@@ -161,19 +163,6 @@ def test_nothing_makes_up_for_a_photo_without_a_number(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("as_exported")
-def test_a_full_disk_leaves_nothing_half_written(
-    classifier: DamageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RealDamageError, match=r"model\.onnx"):
-        export(classifier, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_calibrated_file_is_replaced_only_when_that_is_asked_for(
     tiny_run: Path,
     save_red_model: Callable[..., Path],
@@ -189,3 +178,44 @@ def test_a_calibrated_file_is_replaced_only_when_that_is_asked_for(
     replaced = run_command("export", *arguments, "overwrite=true")
     assert replaced.code == 0, replaced.err
     assert read_model_file(model)[1].backbone == "test_vit"
+
+
+def test_an_export_is_made_again_only_when_something_has_changed(
+    tiny_run: Path, tmp_path: Path, run_command: Callable[..., Any]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    model = run / "model.onnx"
+    arguments = ("export", f"checkpoint={run}/best.ckpt")
+    assert run_command(*arguments).code == 0
+    # Thresholds that came later stay.
+    data, metadata, _ = read_model_file(model)
+    policy = Policy(t_synthetic=1, t_real=0, fpr=0.1, miss=0.1, negatives="real", photos={})
+    write_model_file(model, data, replace(metadata, policy=policy))
+    before = model.read_bytes()
+    for again in (arguments, arguments):
+        assert run_command(*again).code == 0
+        assert model.read_bytes() == before
+    # Another option, another checkpoint: the file is kept unless that is asked for.
+    assert run_command(*arguments, "opset=19").code == 2
+    shutil.copy(run / "last.ckpt", run / "best.ckpt")
+    assert run_command(*arguments).code == 2
+    assert model.read_bytes() == before
+    # A demonstration has no thresholds to lose.
+    write_model_file(model, data, replace(metadata, policy=policy, demo=True))
+    assert run_command(*arguments).code == 0
+    _, found, _ = read_model_file(model)
+    last = hashlib.sha256((run / "last.ckpt").read_bytes()).hexdigest()
+    assert (found.training["export"]["checkpoint_sha256"], found.policy) == (last, None)
+
+
+def test_overwrite_exports_again(
+    tiny_run: Path, tmp_path: Path, run_command: Callable[..., Any], monkeypatch: Any
+) -> None:
+    exported = []
+    monkeypatch.setattr(exporter, "export_network", lambda *_, **__: exported.append(1) or 0.0)
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"anything")
+    arguments = (f"checkpoint={tiny_run}/best.ckpt", f"output={output}", "overwrite=true")
+    assert run_command("export", *arguments).code == 0
+    assert exported == [1]

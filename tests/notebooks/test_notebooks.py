@@ -18,7 +18,7 @@ from realdamage import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.evaluation.economics import Costs, cost_report
+from realdamage.evaluation.costs import Costs, cost_report
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import (
     clean,

@@ -17,7 +17,6 @@ from realdamage.commands.cli import main
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import PhotoError, UsageError
 from realdamage.photo_pairs import Comparison, compare, draw_comparison, features, prepare
-from realdamage.photo_pairs.features import is_believable
 
 RGB = npt.NDArray[np.uint8]
 # A tear in the middle of the scene: (left, top, right, bottom).
@@ -207,24 +206,6 @@ def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(
     found = compare(saved(claim, 92), saved(listing, 92))
     assert found.outcome == outcome
     assert found.changed == pytest.approx(share, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("homography", "believed"),
-    [
-        (np.diag([2.0, 2.0, 1.0]), True),
-        (np.diag([-1.0, 1.0, 1.0]), False),
-        (np.diag([8.0, 1.0, 1.0]), False),
-        (np.diag([0.01, 0.01, 1.0]), False),
-        (np.array([[1.0, 0, 0], [0, 1, 0], [0.01, 0, -0.5]]), False),
-    ],
-    ids=["twice the size", "mirrored", "stretched", "a point", "folded"],
-)
-def test_homographies_that_no_camera_makes_are_refused(
-    homography: npt.NDArray[np.float64], believed: bool
-) -> None:
-    source = np.array([[10, 10], [90, 10], [90, 90], [10, 90]], np.float32)
-    assert is_believable(homography, source) is believed
 
 
 def test_the_drawing_shows_both_photos_side_by_side(listing: Image.Image) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from realdamage.errors import PhotoError
 from realdamage.provenance import read_provenance
 from realdamage.provenance.containers import MAX_FIELD, MAX_NOTES, clean
-from realdamage.provenance.exif_iim import MAX_BLOCK, PHOTOSHOP
+from realdamage.provenance.exif import MAX_BLOCK
 from realdamage.provenance.xmp import BrokenXmpError, read_xmp
 
 LABEL = json.dumps({"AIGC": {"Label": "1", "ContentProducer": "maker"}})
@@ -34,13 +34,10 @@ def samples(files: Any) -> list[bytes]:
         {0x010E: LABEL.encode(), 0x0131: b"Midjourney\x00"}, comment, small=files.plain_jpeg
     )
     packet = files.xmp(f"<TC260:AIGC>{LABEL}</TC260:AIGC>")
-    dataset = b"\x1c\x02\x41\x00\x0aMidjourney"  # OriginatingProgram
-    iim = b"8BIM\x04\x04\x04name\x00" + struct.pack(">I", len(dataset)) + dataset + b"\x00"
     return [
         files.jpeg(
             (0xE1, b"Exif\x00\x00" + exif),
             (0xE1, files.xmp_header + packet),
-            (0xED, PHOTOSHOP + iim),
             (0xFE, b"AIGC" + LABEL.encode()),
         ),
         files.png(

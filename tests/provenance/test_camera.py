@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from realdamage.provenance import read_provenance
-from realdamage.provenance.exif_iim import read_exif
+from realdamage.provenance.exif import read_exif
 
 
 def encode(image: Image.Image, quality: int) -> bytes:

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from realdamage.provenance import read_provenance
-from realdamage.provenance.c2pa import judge_store
-from realdamage.provenance.containers import Blocks
 
 Sign = Callable[..., bytes]
 
@@ -68,15 +66,6 @@ def test_a_remote_manifest_is_not_fetched(files: Any) -> None:
         files.xmp_jpeg(attributes='dcterms:provenance="https://example.org/manifest.c2pa"')
     )
     assert [note.code for note in found.notes] == ["c2pa_remote", "absence_proves_nothing"]
-
-
-@pytest.mark.parametrize(
-    "store", [None, [], {}, {"manifests": 3}, {"manifests": {"a": 1}, "active_manifest": "a"}]
-)
-def test_a_store_of_another_shape_is_a_note(store: Any) -> None:
-    blocks = Blocks()
-    assert judge_store(store, blocks) is None
-    assert [note.code for note in blocks.notes] == ["broken_metadata"]
 
 
 def test_credentials_that_do_not_hold_declare_nothing(sign: Sign, files: Any) -> None:

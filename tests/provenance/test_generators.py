@@ -112,13 +112,6 @@ def test_handwriting(files: Any) -> None:
     )
 
 
-def test_a_photo_from_an_editor_declares_nothing(files: Any) -> None:
-    data = files.exif_jpeg(files.tiff({0x010F: b"Canon\x00", 0x0131: b"Adobe Photoshop 26.0\x00"}))
-    found = read_provenance(data)
-    assert (found.declared, found.findings) == ("none", ())
-    assert (found.camera.make, found.camera.software) == ("Canon", "Adobe Photoshop 26.0")
-
-
 def test_common_words_name_no_person_and_no_phone() -> None:
     assert [text for text in COMMON if find_generator(text, author=True)] == []
     for text in ("Google Gemini", "Gemini, Google Imagen", "grok-imagine-image"):

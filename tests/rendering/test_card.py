@@ -279,14 +279,6 @@ def test_artefacts_of_another_model_are_refused(desk: Desk) -> None:
         desk.card()
 
 
-def test_another_policy_of_the_same_network_is_a_note(desk: Desk, promised: Policy) -> None:
-    folder = desk.evaluate(policy_sha256="b" * 64)
-    desk.change(policy=replace(promised, t_synthetic=3.5))
-    card = desk.card(folder)
-    assert lines_with(card, "Note: the network is the same", "(bbbbbbbbbbbb,")
-    assert lines_with(card, "Note: 2 of 220 photos")
-
-
 def folds(**changes: Any) -> pd.DataFrame:
     rows = [
         {"fold": "one", "auroc": 0.9, "tpr_at_fpr_1": 0.5},

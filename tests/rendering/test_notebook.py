@@ -12,11 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from realdamage.core.policy import Calibration
 from realdamage.data.manifest import Manifest, read_manifest
-from realdamage.errors import RealDamageError
 from realdamage.rendering import notebook, plots
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,28 +34,6 @@ def test_counts_are_those_of_the_manifest(sample: Manifest) -> None:
         assert sum(drawn) == counts.to_numpy().sum() == len(sample)
 
 
-def test_files_tell_size_quality_and_weight(sample: Manifest) -> None:
-    first = notebook.file_table(sample).iloc[0]
-    path = sample.path(first["file_name"])
-    with Image.open(path) as image:
-        assert first["size"] == f"{image.width}×{image.height}"
-        bits = 8 * path.stat().st_size / (image.width * image.height)
-    assert first["bits_per_pixel"] == pytest.approx(bits)
-    assert first["saved"].startswith("JPEG ")
-
-
-def test_slices_with_too_few_photos_are_left_out_or_named(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    table = pd.DataFrame({"damage": ["torn", "holed"], "n": 10, "auroc": [0.91, np.nan]})
-    table = table.assign(auroc_low=0.5, auroc_high=0.95)
-    notebook.plot_slices(table, "damage")
-    labels = [label.get_text() for label in plt.gcf().axes[0].get_yticklabels()]
-    assert labels == ["torn (10)"]
-    notebook.plot_slices(table.iloc[1:], "damage")
-    assert "1 value of damage" in capsys.readouterr().out
-
-
 def test_the_probability_is_explained_at_the_users_prior() -> None:
     calibration = Calibration(prior=0.5, slope=1.0, intercept=0.0)
     text = notebook.what_probability_means(calibration, math.log(9), 0.01)
@@ -75,23 +51,3 @@ def test_robustness_marks_the_photos_as_they_are_and_skips_what_was_not_measured
     dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
     assert dots == pytest.approx([0.9, 0.7, np.nan], nan_ok=True)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "jpeg 50", "jpeg 30"]
-
-
-def test_a_mask_is_outlined_and_a_whole_photo_is_not() -> None:
-    rgb = np.zeros((64, 64, 3), np.uint8)
-    mask = np.zeros((64, 64), bool)
-    mask[:, :32] = True
-    assert np.asarray(plots.outlined(rgb, mask, 64)).any()
-    assert not np.asarray(plots.outlined(rgb, ~mask | mask, 64)).any()
-    assert plots.outlined(rgb, None, 16).size == (16, 16)
-
-
-def test_paths_are_relative_to_the_repository(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert notebook.repository(ROOT / "notebooks") == ROOT
-    assert notebook.repository(tmp_path) == tmp_path
-    monkeypatch.chdir(ROOT / "notebooks")
-    assert notebook.existing("data/sample", "photos") == ROOT / "data" / "sample"
-    with pytest.raises(RealDamageError, match="make quickstart"):
-        notebook.existing("out/nowhere", "evaluation")

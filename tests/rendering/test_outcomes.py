@@ -96,12 +96,6 @@ def test_few_photos_have_no_rate_and_missing_ones_a_row(photos: pd.DataFrame) ->
     assert real.sentences[0].startswith("This test has no fake")
 
 
-def test_without_thresholds_there_is_a_reason_instead(photos: pd.DataFrame) -> None:
-    found = outcomes(photos.assign(outcome="review", reasons="not_calibrated"), ())
-    assert (found.rows, found.sentences) == ((), ())
-    assert "realdamage calibrate" in found.reason
-
-
 def test_generators_are_sorted_by_a_rule_and_by_what_the_model_was_trained_on(
     predictions: Callable[..., pd.DataFrame],
 ) -> None:

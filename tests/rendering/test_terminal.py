@@ -6,16 +6,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from realdamage.core.model_file import read_model_file
+from realdamage.core.policy import Calibration, Policy
+from realdamage.evaluation.calibration import CalibrationSummary
 from realdamage.evaluation.compare import compare_models
-from realdamage.evaluation.economics import Costs, cost_report
+from realdamage.evaluation.costs import Costs, cost_report, triage_order
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.slices import json_records, robustness_table
-from realdamage.evaluation.triage import triage_order
 from realdamage.rendering import terminal, words
 
 
@@ -93,3 +97,18 @@ def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> No
 def test_what_claims_print_needs_no_pandas() -> None:
     code = "import sys, realdamage.rendering.terminal; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_each_fact_about_a_model_has_a_line_of_its_own(
+    save_red_model: Callable[..., Path], policy: Policy, tmp_path: Path
+) -> None:
+    training = {"git_commit": "0" * 40, "photos": {"real": 3}}
+    path = save_red_model(tmp_path / "red.onnx", training=training)
+    metadata = read_model_file(path)[1]
+    found = dict(words.facts("card_facts.txt.j2", metadata=metadata, run={}))
+    assert (found["trained at commit"], found["trained on"]) == ("0" * 12, "3 real")
+    curve = Calibration(slope=1.0, intercept=0.0, prior=0.5)
+    shares: Any = dict.fromkeys(("called_synthetic", "called_real", "caught", "review"), 0.0)
+    summary = CalibrationSummary(path, "val", curve, policy, **shares, demo=True)
+    text = terminal.calibration_text(summary)
+    assert [line for line in text.splitlines() if line.startswith(str(path))]

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from realdamage.claims import database, verify_evidence
-from realdamage.claims.database import Database, Job
+from realdamage.claims import EvidenceLog, database, verify_evidence
+from realdamage.claims.database import Database
+from realdamage.claims.videos import seal
 from realdamage.service.auth import hash_key
-from realdamage.service.store import ClaimStore
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -36,6 +36,7 @@ class Shop:
 
     def call(self, method: str, path: str, by: str = "shop", **options: Any) -> Any:
         headers = {"X-API-Key": KEYS[by]} if by else {}
+        headers |= options.pop("headers", {})
         return self.client.request(method, f"/v1/{path}", headers=headers, **options)
 
     def claim(self, claim_id: str, *, seed: int = 0, **fields: str) -> Any:
@@ -68,7 +69,9 @@ class Shop:
 
 
 @pytest.fixture
-def open_shop(serve: Serve, encode: Encode, tmp_path: Path) -> Callable[..., Shop]:
+def open_shop(
+    serve: Serve, encode: Encode, tmp_path: Path, database_url: str
+) -> Callable[..., Shop]:
     """`open_shop(policy="cases: {undo_minutes: 0}", **settings)`"""
 
     def start(policy: str = "", **settings: Any) -> Shop:
@@ -78,6 +81,7 @@ def open_shop(serve: Serve, encode: Encode, tmp_path: Path) -> Callable[..., Sho
             settings["claim_policy"] = path
         lines = [f"{hash_key(key, name)} {ROLES.get(name, '')}" for name, key in KEYS.items()]
         settings = {"store": tmp_path / "store", "deadline": 200, **settings}
+        settings |= {"database": database_url}
         return Shop(serve(api_key_hashes=",".join(lines), **settings), encode)
 
     return start
@@ -102,6 +106,7 @@ def move_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 # The queue
 
 
+@pytest.mark.databases
 def test_the_queue_is_searched_filtered_ordered_and_paged(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop()
     for number, amount in enumerate(("10", "300.50", "20.5")):
@@ -143,6 +148,7 @@ def test_what_is_stored_of_a_buyer_is_a_keyed_hash(
     assert secret.st_mode & 0o077 == 0
 
 
+@pytest.mark.databases
 def test_repeats_are_facts_and_change_no_recommendation(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -165,6 +171,7 @@ def test_repeats_are_facts_and_change_no_recommendation(
 # Decisions
 
 
+@pytest.mark.databases
 def test_a_decision_is_a_persons_and_can_be_undone_until_it_is_final(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -244,6 +251,7 @@ def test_a_refusal_needs_a_second_person_and_an_appeal_a_third(
         assert refusal(again) == (403, "same_person")
 
 
+@pytest.mark.databases
 def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     open_shop: Callable[..., Shop],
 ) -> None:
@@ -265,8 +273,9 @@ def test_of_two_reviewers_at_once_one_is_told_that_the_case_has_changed(
     assert len(shop.case("A")["decisions"]) == 1
 
 
+@pytest.mark.databases
 def test_every_change_is_in_the_chained_log_and_texts_are_not(
-    open_shop: Callable[..., Shop], tmp_path: Path
+    open_shop: Callable[..., Shop], tmp_path: Path, database_url: str
 ) -> None:
     shop = open_shop("cases: {undo_minutes: 0}")
     shop.claim("A")
@@ -280,15 +289,17 @@ def test_every_change_is_in_the_chained_log_and_texts_are_not(
     assert (report.problems, report.entries) == ((), 3)
     assert shop.call("DELETE", "claims/A").status_code == 200
     assert refusal(shop.call("GET", "claims/A/case")) == (404, "not_found")
-    stored = (tmp_path / "store" / "claims.sqlite").read_bytes()
-    assert b"private" not in stored
+    if not database_url:
+        stored = (tmp_path / "store" / "claims.sqlite").read_bytes()
+        assert b"private" not in stored
 
 
 # Statements
 
 
+@pytest.mark.databases
 def test_both_sides_are_heard_and_in_the_evidence(
-    open_shop: Callable[..., Shop], tmp_path: Path
+    open_shop: Callable[..., Shop], tmp_path: Path, database_url: str
 ) -> None:
     shop = open_shop()
     shop.claim("A", order_id="O-1", product="mug", buyer="b")
@@ -319,7 +330,7 @@ def test_both_sides_are_heard_and_in_the_evidence(
     assert picture.content[:2] == b"\xff\xd8"
     assert shop.call("GET", "claims/A/files/pictures/photo-01.jpg").status_code == 200
     assert shop.call("GET", "claims/A/files/log.jsonl").status_code == 404
-    log = tmp_path / "store" / "claims.sqlite"
+    log = database_url or tmp_path / "store" / "claims.sqlite"
     evidence = tmp_path / "store" / "claims" / "A"
     assert verify_evidence(evidence, log=log).problems == ()
     (evidence / "statements" / folder / "photo-01.jpg").write_bytes(b"other")
@@ -328,6 +339,7 @@ def test_both_sides_are_heard_and_in_the_evidence(
     assert not evidence.exists()
 
 
+@pytest.mark.databases
 def test_links_work_once_until_they_expire_and_cannot_be_forged(
     open_shop: Callable[..., Shop], move_clock: Callable[[float], None]
 ) -> None:
@@ -372,9 +384,87 @@ def test_frames_out_of_order_or_with_another_number_are_said_so(
     assert [found["recapture"][name] for name in names] == [False] * 4
 
 
+# Videos
+
+
+@pytest.fixture(scope="module")
+def video(trial: Callable[[str], Any], encode: Encode) -> bytes:
+    """An H.264 video with metadata."""
+    pytest.importorskip("av")
+    photos = [encode(size=SIZE, seed=seed) for seed in (4, 5)]
+    made: bytes = trial("case").packing_video(photos, SIZE)
+    return made
+
+
+def without_pictures(data: bytes) -> bytes:
+    start, end = data.index(b"mdat") + 4, data.rindex(b"moov") - 4
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (without_pictures, "video_without_frames"),
+        (lambda data: data.replace(b"avc1", b"encv"), "video_encrypted"),
+        (lambda data: data[: len(data) // 2], "video_damaged"),
+        (lambda _: b"no video", "not_a_video"),
+    ],
+    ids=["frames", "encrypted", "cut", "none"],
+)
+def test_a_video_that_cannot_be_read_is_refused_and_another_may_be_sent(
+    spoil: Callable[[bytes], bytes], code: str, open_shop: Callable[..., Shop], video: bytes
+) -> None:
+    shop = open_shop()
+    shop.claim("A")
+    token = shop.link("A", "merchant")
+    refused = shop.state_it(token, [("videos", ("packing.mp4", spoil(video)))], text="packed")
+    assert refusal(refused) == (422, code)
+    assert shop.case("A")["statements"] == []
+    assert shop.state_it(token, [("videos", ("packing.mp4", video))]).status_code == 201
+
+
+def test_ten_gigabytes_are_refused_before_they_are_sent(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(max_video_bytes=1000)
+    shop.claim("A")
+    token = shop.link("A", "merchant")
+    huge = shop.call(
+        "POST", f"statements/{token}", "", content=b"", headers={"Content-Length": str(10 << 30)}
+    )
+    assert refusal(huge) == (413, "too_large")
+    more = shop.state_it(token, [("videos", ("packing.mp4", bytes(2000)))])
+    assert refusal(more) == (413, "too_large")
+    assert shop.call("GET", f"statements/{token}", "").status_code == 200, "it still works"
+
+
+def test_a_sealed_packing_video_is_known_and_in_the_evidence(
+    open_shop: Callable[..., Shop], video: bytes, tmp_path: Path
+) -> None:
+    path, seals = tmp_path / "packing.mp4", EvidenceLog(tmp_path / "seals.jsonl")
+    path.write_bytes(video)
+    entry = seal(path, "SO-1", seals)
+    shop = open_shop(seals=seals.path)
+    shop.claim("A", order_id="SO-1")
+    sent = [("videos", ("packing.mp4", video)), ("videos", ("other.mp4", video + bytes(8)))]
+    said = shop.state_it(shop.link("A", "merchant"), sent)
+    assert said.status_code == 201, said.text
+    folder = shop.case("A")["statements"][0]["folder"]
+    found = shop.call("GET", f"claims/A/files/statements/{folder}/statement.json").json()
+    first, other = found["videos"]
+    (sealed,) = first["sealed"]
+    assert (sealed["order"], sealed["time"], sealed["hash"]) == (
+        *("SO-1", entry["time"], entry["hash"]),
+    )
+    assert (first["codec"], first["width"], first["varies"]) == ("h264", SIZE[0], False)
+    assert first["made"].startswith("2026-11-30")
+    assert other["sealed"] == []
+    page = shop.call("GET", "claims/A/evidence.html").text
+    assert page.count("Sealed for the order SO-1") == 1
+
+
 # Jobs
 
 
+@pytest.mark.databases
 def test_a_claim_can_be_judged_after_its_request_was_answered(
     open_shop: Callable[..., Shop], wait_until: Wait, encode: Encode
 ) -> None:
@@ -389,26 +479,13 @@ def test_a_claim_can_be_judged_after_its_request_was_answered(
 
     wait_until(lambda: status(job["url"]) == "done")
     assert shop.state("A") == "open"
-    again = shop.claim("A", later="true").json()
-    wait_until(lambda: status(again["url"]) == "failed")
-    error = shop.call("GET", f"jobs/{again['id']}").json()["error"]
-    assert error["code"] == "claim_exists"
     photos = [("photos", ("a.jpg", encode(size=SIZE)))]
+    again = {"later": "true", "keep": "true", "claim_id": "A"}
+    twice = shop.call("POST", "claims", files=photos, data=again)
+    assert refusal(twice) == (409, "claim_exists")
     lost = shop.call("POST", "claims", files=photos, data={"later": "true"})
     assert refusal(lost) == (422, "invalid_field")
     assert refusal(shop.call("GET", "jobs/nothing")) == (404, "not_found")
-
-
-def test_a_job_of_a_service_that_was_killed_does_not_run_for_ever(
-    open_shop: Callable[..., Shop], tmp_path: Path
-) -> None:
-    store = ClaimStore(tmp_path / "store", 30)
-    with store.database.transaction() as session:
-        about = {"claim_id": "A", "worker": "dead", "created": time.time()}
-        session.add(Job(id="x", status="running", **about))
-    store.close()
-    job = open_shop().call("GET", "jobs/x").json()
-    assert (job["status"], job["error"]["code"]) == ("failed", "interrupted")
 
 
 def test_cases_need_a_store_and_a_policy_is_checked(serve: Serve, tmp_path: Path) -> None:
@@ -422,8 +499,9 @@ def test_cases_need_a_store_and_a_policy_is_checked(serve: Serve, tmp_path: Path
         serve(claim_policy=path)
 
 
-def test_the_log_breaks_where_an_entry_was_changed(tmp_path: Path) -> None:
-    found = Database(tmp_path / "claims.sqlite")
+@pytest.mark.databases
+def test_the_log_breaks_where_an_entry_was_changed(tmp_path: Path, database_url: str) -> None:
+    found = Database(database_url or tmp_path / "claims.sqlite")
     for number in range(3):
         with found.transaction() as session:
             found.record(session, {"event": "tried", "number": number})

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ import pytest
 from PIL import Image
 
 import realdamage
+from realdamage.claims import EvidenceLog
+from realdamage.claims.videos import seal
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import UsageError
 from realdamage.phrases import ENGLISH, phrases_in
@@ -38,6 +41,12 @@ SAMPLE = PACKAGE.parents[1] / "data" / "sample" / "photos"
 KEY = "a-key-of-at-least-24-characters"
 SHOP_KEY = "another-key-of-24-characters-or-more"
 SHOP = {"X-API-Key": SHOP_KEY}
+SMALL = """() => [...document.querySelectorAll("a, button, select, summary, input, .button")]
+  .filter((node) => node.getClientRects().length && !node.closest(".unseen, label:not(.button)"))
+  .map((node) => [node.outerHTML.slice(0, 80), node.getBoundingClientRect()])
+  .filter(([, box]) => box.width > 1 && Math.min(box.width, box.height) < 24)
+  .map(([html]) => html)"""
+"""What can be touched but is less than 24 pixels wide or high."""
 ACCUSING = "伪造|欺诈|骗|假|作弊|说谎|撒谎|嫌疑|怀疑|可疑|违法|犯罪|篡改"
 Encode = Callable[..., bytes]
 Open = Callable[..., "Page"]
@@ -583,7 +592,12 @@ def desk(model_file: Path, running: Running, tmp_path: Path) -> Iterator[str]:
     """A service with a store, a key for a person and one for the shop."""
     hashes = f"{hash_key(KEY, 'ana')} reviewer,{hash_key(SHOP_KEY, 'shop')}"
     settings = Settings(
-        model=model_file, threads=1, api_key_hashes=hashes, store=tmp_path / "store", deadline=200
+        model=model_file,
+        threads=1,
+        api_key_hashes=hashes,
+        store=tmp_path / "store",
+        seals=tmp_path / "seals.jsonl",
+        deadline=200,
     )
     with running(create_app(settings)) as url:
         yield url
@@ -631,7 +645,17 @@ def test_from_the_queue_to_a_decision_by_keyboard_alone(open_page: Open, desk: s
     page.keyboard.press("r")
     page.fill("#reason", "really damaged")
     page.keyboard.press("Control+Enter")
-    until(page, "document.querySelector('#case .title strong').textContent === 'Decided'")
+    decided = "document.querySelector('#case .title strong').textContent === 'Decided'"
+    until(page, decided)
+    page.fill("#reason", "one photo was overlooked")
+    page.keyboard.press("Control+Enter")
+    until(page, "document.querySelector('#case .title strong').textContent === 'Open'")
+    assert page.locator("#case .decided").count() == 0, "it was taken back"
+    page.locator("#reason").blur()
+    page.keyboard.press("r")
+    page.fill("#reason", "really damaged")
+    page.keyboard.press("Control+Enter")
+    until(page, decided)
     page.reload()
     page.wait_for_selector("#case .decided")
     assert page.evaluate("location.hash") == "#claim/A-1"
@@ -676,7 +700,7 @@ def test_a_buyer_takes_pictures_with_the_camera(open_page: Open, desk: str) -> N
     assert not overlaps(page)
     page.wait_for_selector("#shoot:enabled")
     page.click("#send")
-    page.wait_for_selector("#done:not([hidden])", timeout=120_000)
+    page.wait_for_selector("#done:not([hidden])", timeout=400_000)
     case = httpx.get(f"{desk}/v1/claims/A-1/case", headers=SHOP, timeout=60).json()
     (said,) = case["statements"]
     path = f"{desk}/v1/claims/A-1/files/statements/{said['folder']}/statement.json"
@@ -689,17 +713,88 @@ def test_a_buyer_takes_pictures_with_the_camera(open_page: Open, desk: str) -> N
 
 
 @pytest.mark.slow
+def test_a_merchant_sends_the_packing_video_that_was_sealed(
+    open_page: Open, desk: str, tmp_path: Path, trial: Callable[[str], Any]
+) -> None:
+    post_claim(desk, "A-1", sample("pasted"), product="shoes", order_id="SO-1")
+    video = tmp_path / "packing.mp4"
+    video.write_bytes(trial("case").packing_video([sample("original")], (320, 240)))
+    seal(video, "SO-1", EvidenceLog(tmp_path / "seals.jsonl"))
+    links = f"{desk}/v1/claims/A-1/links"
+    link = httpx.post(links, json={"side": "merchant"}, headers=SHOP, timeout=60).json()
+    page = open_page(f"{desk}/{link['path']}?keyed", width=390)
+    page.wait_for_selector("#statement:not([hidden])")
+    (tmp_path / "broken.mp4").write_bytes(video.read_bytes()[:400])
+    page.set_input_files("#videos", tmp_path / "broken.mp4")
+    page.click("#send")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "broken.mp4" in page.inner_text("#problem")
+    page.set_input_files("#videos", video)
+    assert page.inner_text("#video-field .chosen-names") == "packing.mp4"
+    assert page.evaluate(SMALL) == []
+    assert not overlaps(page)
+    page.fill("#text", "Packed on camera.")
+    page.click("#send")
+    page.wait_for_selector("#done:not([hidden])", timeout=400_000)
+    desktop = open_page(f"{desk}/?keyed#claim/A-1")
+    sign_in(desktop)
+    desktop.wait_for_selector(".statement .sealed")
+    assert "existed when it was sealed for order SO-1" in desktop.inner_text(".sealed")
+    assert desktop.locator(".statement .thumbs img").count() >= 1
+    evidence = httpx.get(f"{desk}/v1/claims/A-1/evidence.html", headers=SHOP, timeout=60).text
+    assert "Sealed for the order SO-1" in evidence
+
+
+@pytest.mark.slow
+def test_many_claims_from_a_zip_and_from_a_folder(
+    open_page: Open, desk: str, encode: Encode, tmp_path: Path
+) -> None:
+    folder = tmp_path / "november"
+    for number, name in enumerate(("C-1/a.jpg", "C-1/listing/s.jpg", "D_1.jpg", "D_2.jpg")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(size=(320, 240), seed=number))
+    (folder / ".DS_Store").write_bytes(b"x")
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("A-1/a.jpg", encode(size=(320, 240), seed=7))
+        archive.writestr("B-1/b.jpg", b"no photo")
+    page = open_page(f"{desk}/?keyed")
+    sign_in(page)
+    page.wait_for_selector("#queue:visible")
+    page.keyboard.press("m")
+    page.wait_for_selector("#batch:visible")
+    page.focus("#batch-currency")
+    for label in ("batch-zip", "batch-folder"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == label, "reachable by keyboard"
+    page.set_input_files("#batch-zip", tmp_path / "two.zip")
+    page.focus("#batch-send")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('#batch-claims a').length === 1")
+    until(page, "document.querySelectorAll('#batch-claims [lang=en]').length === 1")
+    page.set_input_files("#batch-folder", folder)
+    assert page.inner_text("#batch-chosen") == "Files chosen: 4"
+    page.click("#batch-send")
+    until(page, "document.querySelectorAll('#batch-claims a').length === 3")
+    names = page.locator("#batch-claims .id").all_inner_texts()
+    assert sorted(names) == ["A-1", "B-1", "C-1", "D"]
+    page.click("#language")
+    assert page.inner_text("#batch-send") == "提交"
+    page.set_input_files("#batch-zip", {"name": "x.zip", "mimeType": "", "buffer": b"no zip"})
+    page.click("#batch-send")
+    page.wait_for_selector("#batch-problem:not([hidden])")
+    page.click("#batch-claims a")
+    page.wait_for_selector("#case h2")
+
+
+@pytest.mark.slow
 def test_what_can_be_touched_on_a_phone_is_large_enough(open_page: Open, desk: str) -> None:
     post_claim(desk, "A-1", sample("pasted"), product="shoes", amount="12")
     page = open_page(f"{desk}/?keyed", width=390, has_touch=True, is_mobile=True)
     sign_in(page)
-    small = """() => [...document.querySelectorAll("a, button, select, summary, input")]
-      .filter((node) => node.getClientRects().length && !node.closest(".unseen, label"))
-      .map((node) => [node.outerHTML.slice(0, 80), node.getBoundingClientRect()])
-      .filter(([, box]) => box.width > 1 && Math.min(box.width, box.height) < 24)
-      .map(([html]) => html)"""
-    for place, ready in (("#queue", "#cases a"), ("#new", "#intake"), ("#claim/A-1", "#case h2")):
+    places = {"#queue": "#cases a", "#new": "#intake", "#batch": "#batch", "#claim/A-1": "#case h2"}
+    for place, ready in places.items():
         page.evaluate(f"location.hash = '{place}'")
         page.wait_for_selector(f"{ready}:visible")
-        assert page.evaluate(small) == [], place
+        assert page.evaluate(SMALL) == [], place
         assert not overlaps(page), place

@@ -305,8 +305,12 @@ def test_a_claim_is_forgotten_and_old_decisions_too(tmp_path: Path) -> None:
     assert b"private" not in path.read_bytes(), "not in a free page either"
 
 
-def test_many_threads_and_two_stores_write_to_one_file(tmp_path: Path) -> None:
-    stores = [ReviewStore(Database(tmp_path / "claims.sqlite")) for _ in range(2)]
+@pytest.mark.databases
+def test_many_threads_and_two_stores_write_to_one_database(
+    tmp_path: Path, database_url: str
+) -> None:
+    where = database_url or tmp_path / "claims.sqlite"
+    stores = [ReviewStore(Database(where)) for _ in range(2)]
 
     def work(number: int) -> None:
         for _ in range(5):

@@ -45,8 +45,8 @@ DIED = 9
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ClaimStore]:
-    found = ClaimStore(tmp_path, 30)
+def store(tmp_path: Path, database_url: str) -> Iterator[ClaimStore]:
+    found = ClaimStore(tmp_path, 30, database=database_url)
     yield found
     found.close()
 
@@ -122,10 +122,11 @@ def test_an_id_is_never_a_way_out_of_the_store(claim_id: str, store: ClaimStore)
     assert (store.folder / "evidence.json").read_text() == "secret"
 
 
+@pytest.mark.databases
 def test_an_id_is_taken_for_other_processes_too_and_free_after_a_failure(
-    tmp_path: Path, store: ClaimStore
+    tmp_path: Path, store: ClaimStore, database_url: str
 ) -> None:
-    other = ClaimStore(tmp_path, 30)
+    other = ClaimStore(tmp_path, 30, database=database_url)
 
     def judged_elsewhere() -> None:
         with pytest.raises(Refusal) as refused, other.new("A"):
@@ -150,22 +151,24 @@ def test_an_id_is_taken_for_other_processes_too_and_free_after_a_failure(
     other.close()
 
 
-def _open_and_add(folder: Path, number: int) -> None:
-    store = ClaimStore(folder, 30)
+def _open_and_add(folder: Path, database: str, number: int) -> None:
+    store = ClaimStore(folder, 30, database=database)
     for step in range(5):
         kept(store, f"p{number}-{step}")
     store.close()
 
 
-def test_processes_that_open_a_new_store_at_once(tmp_path: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_open_and_add, args=(tmp_path / "s", n)) for n in range(3)]
+@pytest.mark.databases
+def test_processes_that_open_a_new_store_at_once(tmp_path: Path, database_url: str) -> None:
+    fork, folder = multiprocessing.get_context("fork"), tmp_path / "s"
+    given = [(folder, database_url, number) for number in range(3)]
+    processes = [fork.Process(target=_open_and_add, args=one) for one in given]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    report = Database(tmp_path / "s" / "claims.sqlite").verify()
+    report = Database.of_store(folder, database_url).verify()
     assert (report.problems, len(report.entries)) == ((), 15), "one chain, whoever writes"
 
 
@@ -232,6 +235,7 @@ def test_a_worker_file_that_cannot_be_made_is_an_error_with_its_place(
 # Retention
 
 
+@pytest.mark.databases
 def test_what_killed_processes_left_is_purged_and_nothing_else(store: ClaimStore) -> None:
     claims = store.claims
     for name in (".A.0a1b2c3d.tmp", "B", "C", ".snapshot", "notes"):
@@ -298,6 +302,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return lambda days: monkeypatch.setattr(tables, "now", lambda: start + 86400 * days)
 
 
+@pytest.mark.databases
 def test_a_start_31_days_ahead_removes_nothing_until_the_clock_is_confirmed(
     store: ClaimStore, set_clock: Callable[[float], None]
 ) -> None:
@@ -358,8 +363,9 @@ def test_the_clock_is_confirmed_for_one_pass_only(monkeypatch: pytest.MonkeyPatc
     async def three_passes() -> None:
         settings = SimpleNamespace(review_days=None, clock_confirmed=True)
         webhooks = SimpleNamespace(purge=lambda: None)
-        service: Any = SimpleNamespace(settings=settings, webhooks=webhooks)
-        task = asyncio.create_task(app_module.purge_regularly(service, service))
+        service: Any = SimpleNamespace(settings=settings, webhooks=webhooks, store="a store")
+        service.each = lambda: [service]
+        task = asyncio.create_task(app_module.purge_regularly(service))
         while len(confirmed) < 3:
             await asyncio.sleep(0.01)
         task.cancel()
@@ -438,12 +444,12 @@ Arm = Callable[[ClaimStore], None]
 
 @pytest.fixture
 def keep(
-    tmp_path: Path, claim: Claim, photos: Files, fingerprint: Fingerprint
+    tmp_path: Path, claim: Claim, photos: Files, fingerprint: Fingerprint, database_url: str
 ) -> Callable[[Arm], None]:
     """`keep(arm)`: keep the claim in a store that was armed to kill its process."""
 
     def run(arm: Arm) -> None:
-        store = ClaimStore(tmp_path, 30)
+        store = ClaimStore(tmp_path, 30, database=database_url)
         arm(store)
         with store.new(claim.claim_id):
             store.index.add_fingerprints(claim.claim_id, [fingerprint])
@@ -464,6 +470,7 @@ def sightings(store: ClaimStore, fingerprint: Fingerprint) -> list[str]:
     return [one.claim_id for one in store.index.find_fingerprint(fingerprint, other_than="B")]
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("again", [True, False])
 @pytest.mark.parametrize(
     "arm", [as_begun, when_indexed, half_written, when_written, when_moved, when_logged]
@@ -485,8 +492,9 @@ def test_a_claim_that_was_not_kept_leaves_no_trace_and_its_id_is_free(
     assert len(store.index) == again
 
 
+@pytest.mark.databases
 def test_a_claim_that_was_kept_is_whole_and_logged_once(
-    keep: Callable[[Arm], None], fingerprint: Fingerprint, store: ClaimStore
+    keep: Callable[[Arm], None], fingerprint: Fingerprint, store: ClaimStore, database_url: str
 ) -> None:
     keep(never)
     assert json.loads(store.read("A", JSON_NAME))["claim_id"] == "A"
@@ -497,7 +505,7 @@ def test_a_claim_that_was_kept_is_whole_and_logged_once(
     for _ in range(2):
         assert purge(store) == Purged((), ())
         assert (names(store), events(store)) == (["A"], ["evidence_written"])
-    log = store.folder / "claims.sqlite"
+    log = database_url or store.folder / "claims.sqlite"
     assert verify_evidence(store.claims / "A", log=log).problems == ()
     exported = store.folder / "log.jsonl"
     tables.export_log(store.database, exported)
@@ -505,6 +513,7 @@ def test_a_claim_that_was_kept_is_whole_and_logged_once(
     assert (report.problems, report.head) == ((), store.database.verify().head)
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("arm", [when_half_removed, when_removed, when_moved, when_logged])
 def test_a_deletion_that_was_begun_is_completed_and_logged(
     arm: Arm,
@@ -512,9 +521,10 @@ def test_a_deletion_that_was_begun_is_completed_and_logged(
     fingerprint: Fingerprint,
     tmp_path: Path,
     store: ClaimStore,
+    database_url: str,
 ) -> None:
     def remove() -> None:
-        other = ClaimStore(tmp_path, 30)
+        other = ClaimStore(tmp_path, 30, database=database_url)
         arm(other)
         other.delete("A")
 
@@ -530,6 +540,7 @@ def test_a_deletion_that_was_begun_is_completed_and_logged(
         assert events(store) == ["evidence_written", "claim_deleted"]
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("fails", [False, True])
 def test_of_two_claims_with_one_photo_at_once_the_second_waits_for_the_first(
     fails: bool, fingerprint: Fingerprint, store: ClaimStore
@@ -561,3 +572,38 @@ def test_of_two_claims_with_one_photo_at_once_the_second_waits_for_the_first(
         except RealDamageError:
             assert fails
         assert running.result(10) == ([] if fails else ["A"])
+
+
+# PostgreSQL
+
+
+@pytest.mark.slow
+def test_a_claim_whose_database_was_away_is_interrupted_and_its_id_is_free(
+    tmp_path: Path, postgres: Any, claim: Claim, photos: Files
+) -> None:
+    url = postgres.new_url()
+    first, second = (ClaimStore(tmp_path, 30, database=url) for _ in range(2))
+    about = {"recommendation": claim.recommendation}
+
+    def taken_over() -> None:
+        postgres.stop()
+        with pytest.raises(Refusal) as away:
+            second.check()
+        assert away.value.code == "store_fails"
+        postgres.start()
+        second.check()
+        assert not second.workers.lives(first.workers.own), "its lock ended with the connection"
+        with second.new("A"):
+            second.keep(claim, photos, [], about)
+        first.keep(claim, photos, [], about)
+
+    with pytest.raises(Refusal) as refused, first.new("A"):
+        taken_over()
+    assert (refused.value.status_code, refused.value.code) == (503, "interrupted")
+    assert second.read("A", JSON_NAME)
+    first.check()
+    assert second.workers.lives(first.workers.own), "it has taken its lock again"
+    assert events(first) == ["evidence_written"]
+    first.close()
+    assert not second.workers.lives(first.workers.own)
+    second.close()

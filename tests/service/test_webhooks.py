@@ -29,12 +29,15 @@ class Receiver:
         self.status, self.gate = 200, threading.Event()
         self.gate.set()
         self.seen: list[tuple[dict[str, Any], bytes, str]] = []
+        self.marks: list[tuple[str | None, ...]] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.seen.append((json.loads(body), body, self.headers[SIGNATURE]))
+                marks = ("X-Realdamage-Delivery", "X-Realdamage-Attempt")
+                receiver.marks.append(tuple(self.headers[name] for name in marks))
                 receiver.gate.wait(10)
                 self.send_response(receiver.status)
                 self.send_header("Location", "http://127.0.0.1:9/")
@@ -58,11 +61,12 @@ def receivers() -> Iterator[tuple[Receiver, Receiver]]:
 
 
 @pytest.fixture
-def hooks(tmp_path: Path, receivers: tuple[Receiver, Receiver]) -> Webhooks:
+def hooks(tmp_path: Path, receivers: tuple[Receiver, Receiver], database_url: str) -> Webhooks:
     path = tmp_path / "webhooks.txt"
     first, second = receivers
     path.write_text(f"# ours\n{first.url} {SECRET}\n{second.url} {SECRET} claim.decided\n")
-    return Webhooks(read_targets(path), Database(tmp_path / "claims.sqlite"), Metrics())
+    database = Database(database_url or tmp_path / "claims.sqlite")
+    return Webhooks(read_targets(path), database, Metrics())
 
 
 def add(hooks: Webhooks, event: Any, claim_id: str = "A") -> None:
@@ -70,6 +74,7 @@ def add(hooks: Webhooks, event: Any, claim_id: str = "A") -> None:
         hooks.add(session, event, claim_id, state="open")
 
 
+@pytest.mark.databases
 def test_an_event_is_signed_and_goes_to_those_who_want_it(
     hooks: Webhooks, receivers: tuple[Receiver, Receiver]
 ) -> None:
@@ -119,6 +124,18 @@ def test_a_failure_is_tried_again_and_given_up_in_sight(
     receivers[0].status = 204
     assert hooks.retry(dead["id"])
     assert (hooks.deliver(target), hooks.listing("dead", 10)["deliveries"]) == (1, [])
+
+
+def test_a_delivery_whose_sender_was_killed_comes_again_marked(
+    hooks: Webhooks, receivers: tuple[Receiver, Receiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(hooks, "claim.judged")
+    assert hooks._take(hooks.targets[0]) is not None, "and then it was killed"
+    assert hooks.deliver(hooks.targets[0]) == 0, "another process may be sending it"
+    monkeypatch.setattr(webhooks, "now", lambda: time.time() + 3600)
+    assert [hooks.deliver(hooks.targets[0]) for _ in range(2)] == [1, 0]
+    ((number, attempt),) = receivers[0].marks
+    assert (number, attempt) == ("1", "2")
 
 
 def test_a_target_that_hangs_delays_no_other(

@@ -3,7 +3,6 @@ it takes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from realdamage.core.decode import decode
-from realdamage.errors import MissingExtraError, SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis import autoencoders
 from realdamage.synthesis.autoencoders import (
     BOTTLENECKS,
@@ -181,14 +180,6 @@ def test_weights_that_cannot_be_used_are_named(
     assert caught.value.code == code
 
 
-def test_without_diffusers_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(MissingExtraError, match=r"realdamage\[synth\]"):
-        codec(tmp_path)
-
-
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = HouseCodecSpec(stages=3, latent=2, width=8)
@@ -237,15 +228,3 @@ def test_no_two_shipped_codecs_share_an_architecture() -> None:
     assert len(set(specs)) == len(specs) == 5
     assert {spec.upsample for spec in specs} == set(UPSAMPLERS)
     assert {spec.bottleneck for spec in specs} == set(BOTTLENECKS)
-
-
-@pytest.mark.parametrize("content", ["nothing", "no spec", "another spec"])
-def test_what_is_no_house_codec_says_how_to_make_one(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    if content == "no spec":
-        save_file({"a": torch.zeros(1)}, path)
-    elif content == "another spec":
-        spec = {"spec": '{"stages": 1, "latent": 2, "width": 8}'}
-        save_file({"a": torch.zeros(1)}, path, metadata=spec)
-    with pytest.raises(SynthesisError, match=r"x\.safetensors.*train_codec"):
-        load_house_codec(path)

@@ -4,28 +4,24 @@ signature, and errors that say what to do."""
 from __future__ import annotations
 
 import inspect
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from realdamage.errors import MissingExtraError, SynthesisError
+from realdamage.errors import SynthesisError
 from realdamage.synthesis.diffusion import (
     DiffusionSettings,
     Pipeline,
     call_settings,
     choose_device,
-    choose_dtype,
     guidance_parameter,
     uses_negative,
 )
 from realdamage.synthesis.engine import GeneratorSettings
 from realdamage.synthesis.prompts import Prompt
 from realdamage.synthesis.runner import rank_and_world
-from realdamage.synthesis.weights import loading
 
 CRACK = Prompt("a crack", "intact", "en", "generic", "clear")
 GREY = np.full((64, 64, 3), 127, np.uint8)
@@ -96,16 +92,6 @@ def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None
         choose_device()
 
 
-def test_the_dtype_fits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    assert choose_dtype("auto", "cpu") is torch.float32
-    assert choose_dtype("float16", "cpu") is torch.float16
-    for has, dtype in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has: has)
-        assert choose_dtype("auto", "cuda:1") is dtype
-
-
 @pytest.mark.parametrize(
     ("pipeline", "parameter", "negative"),
     [
@@ -128,43 +114,11 @@ def test_guidance_goes_where_the_pipeline_guides(
     assert call_settings(call, settings, pipeline, "k") == wanted
 
 
-def test_a_setting_that_the_pipeline_does_not_take_is_named() -> None:
-    call = {name: each for name, each in call_of("FluxFillPipeline").items() if "steps" not in name}
-    with pytest.raises(SynthesisError, match=r"k\.steps=8"):
-        call_settings(call, DiffusionSettings("m/m", steps=8), "F", "k")
-
-
 @pytest.mark.parametrize("model", ["/nowhere/weights", "./weights", "weights", "a/b/c"])
 def test_a_missing_folder_is_named(load: Any, model: str) -> None:
     with pytest.raises(SynthesisError, match=model) as caught:
         load(model)
     assert caught.value.code == "no_weights"
-
-
-@pytest.mark.parametrize(
-    ("name", "remedy"),
-    [
-        ("GatedRepoError", "licence"),
-        ("RepositoryNotFoundError", "no such model"),
-        ("LocalEntryNotFoundError", "hf download m/m --local-dir"),
-    ],
-)
-def test_what_the_hub_refuses_gets_its_own_remedy(name: str, remedy: str) -> None:
-    kind = type(name, (OSError,), {})
-    with pytest.raises(SynthesisError, match=remedy), loading("model", "m/m"):
-        raise OSError("no model_index.json") from kind("401 Client Error")
-
-
-def test_folders_that_hold_no_pipeline_are_named(
-    load: Any, inpainting_model: str, tmp_path: Path
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(inpainting_model, copy)
-    (copy / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut off")
-    for folder in (tmp_path, copy):
-        with pytest.raises(SynthesisError, match="save_pretrained") as caught:
-            load(folder)
-        assert caught.value.code == "bad_weights"
 
 
 def test_pipelines_that_do_something_else_are_named(
@@ -183,14 +137,6 @@ def test_pipelines_that_do_something_else_are_named(
             load(model, masked, pipeline=pipeline)
     with pytest.raises(SynthesisError, match="offload"):
         load(inpainting_model, offload=True)
-
-
-def test_the_missing_package_is_named(
-    load: Any, inpainting_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(MissingExtraError, match=r"accelerate.*realdamage\[synth\]"):
-        load(inpainting_model)
 
 
 @pytest.fixture(scope="module")

@@ -81,15 +81,6 @@ def test_damage_stays_on_the_product(damage: str, region: tuple[int, int, int, i
         np.testing.assert_array_equal(out[~product], linear[~product])
 
 
-@every_damage
-@pytest.mark.parametrize("shape", [(64, 64), (48, 640), (640, 48), (33, 47)])
-def test_tiny_and_long_photos(damage: str, shape: tuple[int, int]) -> None:
-    out, alpha = draw_damage(scene(*shape), damage, np.random.default_rng(0))
-    assert out.shape == (*shape, 3)
-    assert alpha.shape == shape
-    assert (alpha > 0).any()
-
-
 def test_damage_goes_where_it_is_likely() -> None:
     linear = scene()
     likely = np.zeros(linear.shape[:2], np.float32)
@@ -141,19 +132,6 @@ def test_one_seed_gives_one_photo(damage: str) -> None:
     assert (other.rgb != first.rgb).any()
 
 
-def test_the_types_are_drawn_evenly() -> None:
-    rgb = photo(64, 64)
-    counts = dict.fromkeys(DAMAGES, 0)
-    for seed in range(200):
-        counts[Paint().apply(rgb, np.random.default_rng(seed)).damage] += 1
-    # Binomial(200, 0.1): mean 20, standard deviation 4.2.
-    assert min(counts.values()) >= 6
-    assert max(counts.values()) <= 38
-    two = Paint(("torn", "holed"))
-    drawn = {two.apply(rgb, np.random.default_rng(seed)).damage for seed in range(20)}
-    assert drawn == {"torn", "holed"}
-
-
 def test_paint_finds_the_product_before_a_plain_background() -> None:
     rgb = photo()
     likely, region = find_object(rgb)
@@ -164,9 +142,3 @@ def test_paint_finds_the_product_before_a_plain_background() -> None:
     assert likely[truth].mean() > 3 * likely[~truth].mean()
     for seed in range(10):
         assert Paint().apply(rgb, np.random.default_rng(seed)).mask[region].any()
-
-
-def test_without_a_plain_background_there_is_no_outline() -> None:
-    colours = np.random.default_rng(1).integers(0, 256, (6, 8, 3))
-    blocks = np.kron(colours, np.ones((20, 20, 1))).astype(np.uint8)
-    assert find_object(blocks)[1] is None

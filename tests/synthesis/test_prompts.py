@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from realdamage.configuration import compose
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ConfigError
 from realdamage.synthesis.prompts import FORMS, GENERIC, SEVERITIES, PromptCatalogue
@@ -99,18 +98,3 @@ def test_what_is_wrong_with_a_catalogue_is_named(
         node[last] = value
     with pytest.raises(ConfigError, match=key):
         PromptCatalogue.from_config(changed)
-
-
-@pytest.mark.parametrize(
-    ("damage", "language", "near"), [("crackd", "en", "cracked"), ("cracked", "de", "en, zh")]
-)
-def test_words_the_catalogue_does_not_have_are_named(
-    catalogue: PromptCatalogue, damage: str, language: str, near: str
-) -> None:
-    with pytest.raises(ConfigError, match=near):
-        catalogue.draw("instructions", damage, np.random.default_rng(0), (language,))
-
-
-def test_a_misspelt_key_stops_the_run() -> None:
-    with pytest.raises(ConfigError, match="generic_share"):
-        compose("synthesize", ["out=unused", "prompts.generic_shar=0"])

@@ -1,26 +1,33 @@
 """`python tests/trials/case.py`: one claim from the listing to the appeal, against a real service.
 
-It starts `realdamage serve` with a store, keys and a webhook, and prints each step. It ends with 1
-when a step does not come out as it should.
+It seals a packing video, starts `realdamage serve` with a store, keys and a webhook, and prints
+each step. At the end it sends a batch, kills the service while it judges, and starts it again. It
+ends with 1 when a step does not come out as it should.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import io
 import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zipfile
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
+import numpy as np
+from PIL import Image
 
 from realdamage.claims import EvidenceLog, verify_evidence
+from realdamage.claims.videos import seal
 from realdamage.service.auth import hash_key
 from realdamage.service.webhooks import SIGNATURE, check_signature
 
@@ -28,6 +35,25 @@ SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "photos"
 KEYS = {name: f"{name}-of-the-walk-through-{'k' * 12}" for name in ("shop", "ana", "bo", "eve")}
 SECRET = "a-secret-of-the-webhook-target"
 POLICY = "cases: {undo_minutes: 0, near_hours: 200}\n"
+
+
+def packing_video(photos: Sequence[bytes], size: tuple[int, int] = (640, 480)) -> bytes:
+    """An H.264 video as of a phone over a packing table: each photo for a second, with metadata."""
+    data = io.BytesIO()
+    tags = {"title": "packing", "creation_time": "2026-11-30T08:00:00Z", "make": "Table"}
+    with av.open(data, "w", format="mp4", options={"movflags": "use_metadata_tags"}) as output:
+        output.metadata.update(tags)
+        stream = output.add_stream("libx264", rate=10)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for photo in photos:
+            with Image.open(io.BytesIO(photo)) as opened:
+                rgb = np.asarray(opened.convert("RGB").resize(size))
+            for _ in range(10):
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return data.getvalue()
 
 
 class Receiver:
@@ -61,12 +87,44 @@ class Receiver:
         return event in self.events
 
 
+class Server:
+    """A service with these options, which can be killed and started again."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._command = [sys.executable, "-m", "realdamage", "serve"]
+        for option, value in options.items():
+            self._command += [f"--{option}", str(value)]
+        self.start()
+
+    def start(self) -> None:
+        """Returns once it is ready."""
+        self.process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.url = ""
+        for line in self.process.stderr:
+            event = json.loads(line)
+            self.url = event.get("url", self.url)
+            if event["event"] == "ready":
+                break
+        rest = threading.Thread(target=lambda: list(self.process.stderr or ()), daemon=True)
+        rest.start()
+
+    def kill(self) -> None:
+        """As `kill -9`."""
+        self.process.kill()
+        self.process.wait()
+
+
 class Walk:
     """The calls of the shop and of three reviewers, and how they came out."""
 
-    def __init__(self, url: str) -> None:
-        self.client = httpx.Client(base_url=f"{url}/v1", timeout=600)
-        self.failed = 0
+    def __init__(self, server: Server) -> None:
+        self.server, self.failed = server, 0
+        self.connect()
+
+    def connect(self) -> None:
+        """To where the service listens now."""
+        self.client = httpx.Client(base_url=f"{self.server.url}/v1", timeout=600)
 
     def call(self, by: str, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {"X-API-Key": KEYS[by]} if by else {}
@@ -85,14 +143,24 @@ class Walk:
         found: dict[str, Any] = self.call("shop", "GET", "claims/W-1/case").json()
         return found
 
+    def wait_for_jobs(self, jobs: Sequence[dict[str, Any]]) -> list[str]:
+        """How each ended, after at most ten minutes."""
+        end = time.monotonic() + 600
+        while time.monotonic() < end:
+            paths = [job["url"].removeprefix("/v1/") for job in jobs]
+            found = [str(self.call("shop", "GET", path).json()["status"]) for path in paths]
+            if "running" not in found:
+                return found
+            time.sleep(0.5)
+        return ["running"]
+
     def link(self, side: str) -> str:
         made = self.call("shop", "POST", "claims/W-1/links", json={"side": side}).json()
         return str(made["path"]).removeprefix("s/")
 
 
-def walk(url: str, store: Path, receiver: Receiver, video: Path | None) -> int:
-    """All steps. Returns how many failed."""
-    steps = Walk(url)
+def walk(steps: Walk, store: Path, receiver: Receiver, video: bytes) -> None:
+    """One claim from the listing to the end."""
     painted, listing = SAMPLE / "000004_pasted.jpg", SAMPLE / "000004_original.jpg"
     files: Any = [("photos", ("claim.jpg", painted.read_bytes()))]
     files += [("listings", ("shop.jpg", listing.read_bytes()))]
@@ -104,8 +172,7 @@ def walk(url: str, store: Path, receiver: Receiver, video: Path | None) -> int:
     steps.step("webhook claim.judged", receiver.wait_for("claim.judged"))
     merchant = steps.link("merchant")
     sent: Any = [("photos", ("box.jpg", listing.read_bytes()))]
-    if video is not None:
-        sent.append(("videos", (video.name, video.read_bytes())))
+    sent.append(("videos", ("packing.mp4", video)))
     said = steps.call("", "POST", f"statements/{merchant}", files=sent, data={"text": "packed"})
     steps.step("the merchant's statement", said.status_code == 201, said.text[:120])
     again = steps.call("", "POST", f"statements/{merchant}", files=sent)
@@ -126,8 +193,14 @@ def walk(url: str, store: Path, receiver: Receiver, video: Path | None) -> int:
         found = steps.call("shop", "GET", path).json()
         if one["side"] == "buyer":
             steps.step("the product is the listing's", found["recapture"]["product"] != "unrelated")
-        elif video is not None:
-            steps.step("the video was sealed before", bool(found["videos"][0]["sealed"]))
+        else:
+            seals = found["videos"][0]["sealed"]
+            orders = [seal["order"] for seal in seals]
+            steps.step("the video was sealed before", orders == ["SO-1"], seals[:1])
+            compared = [one for photo in found["photos"] for one in photo["comparisons"]]
+            steps.step("its frames are compared", bool(compared), f"{len(compared)} comparisons")
+    page = steps.call("shop", "GET", "claims/W-1/evidence.html").text
+    steps.step("the evidence says so", "Sealed for the order SO-1" in page)
     refused = steps.change("ana", "decisions", action="refuse")
     steps.step("a refusal waits", refused.json()["decisions"][0]["waits"])
     alone = steps.change("ana", "decisions/1/confirm")
@@ -144,14 +217,46 @@ def walk(url: str, store: Path, receiver: Receiver, video: Path | None) -> int:
     steps.step("the case is closed", closed["case"]["state"] == "closed")
     report = verify_evidence(store / "claims" / "W-1", log=store / "claims.sqlite")
     steps.step("evidence and log verified", report.passed, f"{report.entries} entries")
-    return steps.failed
+    package = store.parent / "case.zip"
+    command = [sys.executable, "-m", "realdamage", "case", "--store", str(store), "--buyer", "b-1"]
+    made = subprocess.run([*command, "--out", str(package)], check=False, capture_output=True)
+    steps.step("the case package is made and verified", made.returncode == 0, made.stderr[-200:])
+    with zipfile.ZipFile(package) as opened:
+        checked = json.loads(opened.read("verification.json"))
+        is_pdf = opened.read("summary.pdf").startswith(b"%PDF-")
+    steps.step("with its summary", is_pdf and all(one["passed"] for one in checked))
+
+
+def many(steps: Walk) -> None:
+    """A batch, and a job whose service is killed."""
+    painted, original = (
+        (SAMPLE / f"000004_{kind}.jpg").read_bytes() for kind in ("pasted", "original")
+    )
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("november/B-1/claim.jpg", painted)
+        archive.writestr("november/B-1/listing/shop.jpg", original)
+        archive.writestr("B-2_1.jpg", original)
+    files: Any = [("archive", ("november.zip", data.getvalue()))]
+    batch = steps.call("shop", "POST", "batches", files=files).json()
+    ended = steps.wait_for_jobs(batch["claims"])
+    steps.step("a batch of two claims", ended == ["done", "done"], ended)
+    about = {"claim_id": "J-1", "keep": "true", "later": "true", "buyer": "b-2"}
+    sent: Any = [("photos", ("claim.jpg", painted)), ("photos", ("box.jpg", original))]
+    job = steps.call("shop", "POST", "claims", files=sent, data=about).json()
+    steps.server.kill()
+    steps.server.start()
+    steps.connect()
+    ended = steps.wait_for_jobs([job])
+    steps.step("a job survives kill -9", ended == ["done"], ended)
+    events = steps.call("shop", "GET", "claims/J-1/case").json()["events"]
+    steps.step("and is judged once", [one["event"] for one in events] == ["evidence_written"])
 
 
 def main() -> int:
     """0 when all steps came out right."""
     parser = argparse.ArgumentParser(prog="python tests/trials/case.py", description=__doc__)
     parser.add_argument("--model", metavar="FILE", help="default: the one in the package")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="a packing video to seal first")
     given = parser.parse_args()
     receiver = Receiver()
     with tempfile.TemporaryDirectory() as name:
@@ -165,34 +270,23 @@ def main() -> int:
             for who, key in KEYS.items()
         ]
         (folder / "keys.txt").write_text("".join(lines))
-        if given.video and importlib.util.find_spec("realdamage.claims.videos"):
-            from realdamage.claims.videos import seal
-
-            seal(given.video, "SO-1", EvidenceLog(seals))
+        video = folder / "packing.mp4"
+        photos = [(SAMPLE / f"00000{n}_original.jpg").read_bytes() for n in (4, 6)]
+        video.write_bytes(packing_video(photos))
+        seal(video, "SO-1", EvidenceLog(seals))
         options = {"store": store, "api-keys": folder / "keys.txt", "port": 0}
         options |= {"claim-policy": folder / "policy.yaml", "webhooks": folder / "webhooks.txt"}
         options |= {"seals": seals, "deadline": 300}
         options |= {"model": given.model} if given.model else {}
-        command = [sys.executable, "-m", "realdamage", "serve"]
-        for option, value in options.items():
-            command += [f"--{option}", str(value)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-            assert server.stderr is not None
-            url = ""
-            for line in server.stderr:
-                event = json.loads(line)
-                url = event.get("url", url)
-                if event["event"] == "ready":
-                    break
-            rest = threading.Thread(target=lambda: list(server.stderr or ()), daemon=True)
-            rest.start()
-            try:
-                failed = walk(url, store, receiver, given.video)
-            finally:
-                server.terminate()
-                rest.join(30)
-    print(f"{failed} steps failed")
-    return 1 if failed else 0
+        server = Server(options)
+        steps = Walk(server)
+        try:
+            walk(steps, store, receiver, video.read_bytes())
+            many(steps)
+        finally:
+            server.kill()
+    print(f"{steps.failed} steps failed")
+    return 1 if steps.failed else 0
 
 
 if __name__ == "__main__":

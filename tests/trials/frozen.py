@@ -33,7 +33,7 @@ PHOTOS = 50  # half of them, or as many as there are, from SAMPLE; the others fr
 
 # Keys that were renamed on purpose: a pattern → its replacement; "^old/key$" → "" for one that was
 # dropped.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {r"^metrics/localisation/(per_kind/.*|mask_area|n_patches)$": ""}
 
 # Bounds of intervals come from resampling, and may move with the order of its draws.
 SKIPPED = re.compile(r"(^|[/_])(low|high|interval|intervals)(/|$)")

@@ -1,15 +1,14 @@
 """Measures whether damage that only one of two photos shows is found, and damage that both show is
 left alone.
 
-    python tests/trials/persist_trial.py --photos DIR --pairs 60 --seed 0 --csv FILE
+    python tests/trials/persist_trial.py --photos ../shared/photos --csv data/results/persist.csv
 
-Pairs, `--views real`: two photos of one group that align as one object, often other items of one
-product; `--views simulated`: a photo and a second view of it, as of a flat thing: turned, slanted,
-cropped, in other light and noise. On the first photo damage is painted and
-its box is marked. `one_only`: the second photo stays as it is. `persists`: the same damage is laid
-over the second photo too, where the alignment puts it. `intact`: nothing is painted, and a box of
-the same size is marked elsewhere. Half of the pairs are for choosing thresholds, half for
-reporting.
+Two kinds of pairs. `real`: two photos of one group that align as one object, often other items of
+one product. `simulated`: a photo and a second view of it, as of a flat thing: turned, slanted,
+cropped, in other light and noise. On the first photo damage is painted and its box is marked.
+`one_only`: the second photo stays as it is. `persists`: the same damage is laid over the second
+photo too, where the alignment puts it. `intact`: nothing is painted, and a box of the same size is
+marked elsewhere. Half of the pairs are for choosing thresholds, half for reporting.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -37,15 +37,16 @@ from realdamage.photo_pairs import compare, prepare
 from realdamage.photo_pairs.persist import Box, DamageDiffers, compare_regions
 
 KINDS = ("one_only", "persists", "intact")
-COLUMNS = ("half", "kind", "n", "compared", "differs", "share", "low", "high")
+COLUMNS = ("views", "half", "kind", "n", "compared", "differs", "share", "low", "high")
 
 
 @dataclass(frozen=True)
 class Trial:
     """One pair. inside, around: of its region, NaN where it could not be compared."""
 
-    kind: str
+    views: str
     half: str
+    kind: str
     inside: float
     around: float
 
@@ -77,7 +78,12 @@ def draw_pairs(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np
 
 
 def trials_of(
-    rgb: RGB, other: RGB, homography: np.ndarray, half: str, rng: np.random.Generator
+    rgb: RGB,
+    other: RGB,
+    homography: np.ndarray,
+    views: str,
+    half: str,
+    rng: np.random.Generator,
 ) -> Iterator[Trial]:
     """The three trials of a pair."""
     painted, mask = _damaged(rgb, rng)
@@ -94,7 +100,7 @@ def trials_of(
         )
         nan = float("nan")
         inside, around = (compared[0].inside, compared[0].around) if compared else (nan, nan)
-        yield Trial(kind, half, inside, around)
+        yield Trial(views, half, kind, inside, around)
 
 
 def draw_views(root: Path, count: int, seed: int) -> Iterator[tuple[RGB, RGB, np.ndarray]]:
@@ -140,21 +146,22 @@ def _elsewhere(box: Box, shape: tuple[int, ...], rng: np.random.Generator) -> Bo
     return left, top, left + width, top + height
 
 
+VIEWS = {"real": draw_pairs, "simulated": draw_views}
+
+
 def summarise(trials: Sequence[Trial]) -> list[dict[str, object]]:
-    """A row for each half and kind, with the exact 95% interval of the share that differs."""
+    """A row for each kind of pair, with the exact 95% interval of the share that differs."""
     rows = []
-    for half in ("tune", "report"):
-        for kind in KINDS:
-            own = [one for one in trials if (one.half, one.kind) == (half, kind)]
-            if own:
-                hits, compared = (
-                    sum(one.differs for one in own),
-                    sum(not np.isnan(one.inside) for one in own),
-                )
-                interval = stats.binomtest(hits, len(own)).proportion_ci(method="exact")
-                shares = (hits / len(own), interval.low, interval.high)
-                values = (half, kind, len(own), compared, hits, *(round(x, 4) for x in shares))
-                rows.append(dict(zip(COLUMNS, values, strict=True)))
+    for views, half, kind in product(VIEWS, ("tune", "report"), KINDS):
+        own = [one for one in trials if (one.views, one.half, one.kind) == (views, half, kind)]
+        if not own:
+            continue
+        hits = sum(one.differs for one in own)
+        compared = sum(not np.isnan(one.inside) for one in own)
+        interval = stats.binomtest(hits, len(own)).proportion_ci(method="exact")
+        shares = (hits / len(own), interval.low, interval.high)
+        values = (views, half, kind, len(own), compared, hits, *(round(x, 4) for x in shares))
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
@@ -163,30 +170,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("persist_trial", description=__doc__, formatter_class=plain)
     parser.add_argument("--photos", type=Path, required=True, help="folder with metadata.csv")
-    parser.add_argument("--views", choices=("real", "simulated"), default="real")
-    parser.add_argument("--pairs", type=int, default=60, help="how many (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=40, help="of each kind (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     parser.add_argument("--csv", type=Path, help="file for the table")
     options = parser.parse_args(argv)
     trials: list[Trial] = []
     try:
-        draw = draw_pairs if options.views == "real" else draw_views
-        drawn = draw(options.photos, options.pairs, options.seed)
-        for number, pair in enumerate(track(drawn, options.pairs, "pairs")):
-            rng = np.random.default_rng([options.seed, number])
-            trials += trials_of(*pair, ("tune", "report")[number % 2], rng)
+        for views, draw in VIEWS.items():
+            drawn = draw(options.photos, options.pairs, options.seed)
+            for number, pair in enumerate(track(drawn, options.pairs, f"{views} pairs")):
+                rng = np.random.default_rng([options.seed, number])
+                trials += trials_of(*pair, views, ("tune", "report")[number % 2], rng)
     except RealDamageError as error:
         print(f"persist_trial: {error}", file=sys.stderr)
         return error.exit_code
-    for one in trials:
-        print(f"{one.half} {one.kind} {one.inside:.3f} {one.around:.3f}")
     rows = summarise(trials)
     for row in rows:
         print(", ".join(f"{key} {value}" for key, value in row.items()))
     if options.csv:
         run = {
-            "command": f"persist_trial --views {options.views} --pairs {options.pairs} "
-            f"--seed {options.seed}",
+            "command": f"persist_trial --pairs {options.pairs} --seed {options.seed}",
             "git_commit": git_commit(),
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
         }

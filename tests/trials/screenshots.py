@@ -17,13 +17,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from realdamage.claims import EvidenceLog
+from realdamage.claims.videos import seal
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import write_atomically
 from realdamage.service.app import create_app
@@ -170,11 +172,16 @@ def take_screenshots(
 @contextmanager
 def _desk(photos: Path, model: Path | None) -> Iterator[tuple[str, httpx.Client]]:
     """The address of a service with a reviewer's key and four kept claims, and a client of it."""
+    from case import packing_video  # next to this file; when this runs as a script
+
     hashes = f"{hash_key(KEY, 'ana')} reviewer,{hash_key(KEY[::-1], 'shop')}"
-    with tempfile.TemporaryDirectory() as store:
-        app = create_app(
-            Settings(model=model, store=Path(store), api_key_hashes=hashes, deadline=_CLAIM_SECONDS)
-        )
+    with tempfile.TemporaryDirectory() as name:
+        store, video = Path(name) / "store", Path(name) / "packing.mp4"
+        video.write_bytes(packing_video([(photos / one).read_bytes() for one in _LISTING]))
+        seals = EvidenceLog(Path(name) / "seals.jsonl")
+        seal(video, "SO-880", seals)
+        options: Any = {"model": model, "store": store, "seals": seals.path}
+        app = create_app(Settings(api_key_hashes=hashes, deadline=_CLAIM_SECONDS, **options))
         keys = {"X-API-Key": KEY[::-1]}
         with (
             running(app) as address,
@@ -194,9 +201,10 @@ def _desk(photos: Path, model: Path | None) -> Iterator[tuple[str, httpx.Client]
                     raise RealDamageError(f"the claim was not judged: {answer.text[:200]}")
             _say("sending the merchant's statement")
             path = _link(call, "2026-0142", "merchant")
-            box = ("box.jpg", (photos / _LISTING[0]).read_bytes())
+            sent = [("photos", ("box.jpg", (photos / _LISTING[0]).read_bytes()))]
+            sent.append(("videos", (video.name, video.read_bytes())))
             said = {"text": "Packed in a double box. The photo shows the top that we sent."}
-            answer = call.post(f"/v1/statements/{path}", files=[("photos", box)], data=said)
+            answer = call.post(f"/v1/statements/{path}", files=sent, data=said)
             if answer.status_code != 201:
                 raise RealDamageError(f"the statement was not received: {answer.text[:200]}")
             yield address, call
@@ -216,7 +224,8 @@ def _every_view(
 ) -> None:
     buyer = f"s/{_link(call, '2026-0142', 'buyer')}"
     merchant = f"s/{_link(call, '2026-0143', 'merchant')}"
-    views = {"queue": "#queue", "new": "#new", "case": _CASE, "buyer": buyer, "merchant": merchant}
+    views = {"queue": "#queue", "new": "#new", "batch": "#batch", "case": _CASE}
+    views |= {"buyer": buyer, "merchant": merchant}
     for name, place in views.items():
         for width in (1280, 390):
             for chinese in (False, True):
@@ -227,7 +236,9 @@ def _every_view(
 
 def _view(opened: Browser, address: str, place: str, width: int, *, chinese: bool = False) -> bytes:
     context = opened.new_context(
-        viewport={"width": width, "height": 900}, locale="zh-CN" if chinese else "en-US"
+        viewport={"width": width, "height": 900},
+        locale="zh-CN" if chinese else "en-US",
+        permissions=["camera"],
     )
     context.set_default_timeout(1000 * _PAGE_SECONDS)
     page = context.new_page()
@@ -236,9 +247,12 @@ def _view(opened: Browser, address: str, place: str, width: int, *, chinese: boo
     page.goto(f"{address}/{place}")
     if chinese and not page.evaluate(_HAS_CHINESE):
         raise RealDamageError("page_zh.png needs a font for Chinese: apt install fonts-noto-cjk")
-    shown = {"#queue": ".cases a", "#new": "#intake", "s": "#statement"}
+    shown = {"#queue": ".cases a", "#new": "#intake", "#batch": "#batch", "s": "#statement"}
     page.wait_for_selector(f"{shown.get(place.split('/')[0], '#case h2')}:visible")
     page.wait_for_load_state("networkidle")
+    if page.locator("#open-camera").is_visible():
+        page.click("#open-camera")
+        page.wait_for_selector("#shoot:enabled")
     return _settled(page)
 
 

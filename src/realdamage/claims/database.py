@@ -1,12 +1,14 @@
 """The tables behind claims: hashes of photos, cases with all that happened to them, and the log.
 
-SQLAlchemy over SQLite in WAL mode; another database is another URL. Every change and its entry in
-the chained log are one transaction, so that neither is ever there without the other.
+SQLAlchemy over SQLite in WAL mode, or over PostgreSQL for several machines. Every change and its
+entry in the chained log are one transaction, so that neither is ever there without the other.
 """
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
+import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,20 +16,44 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Index, StaticPool, UniqueConstraint, create_engine, event, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    StaticPool,
+    UniqueConstraint,
+    create_engine,
+    event,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from realdamage.claims.log import GENESIS, LogReport, canonical, follow_chain, make_entry
-from realdamage.errors import RealDamageError, UsageError
+from realdamage.claims.migrate import bring_up_to_date
+from realdamage.errors import MissingExtraError, RealDamageError, UsageError
 
-_APPLICATION = 0x7264_6D67  # "rdmg", in the file's header: other programs' databases are left alone
-_VERSION = 2
+FILE_NAME = "claims.sqlite"
+"""Of the database in a store's folder."""
+ELSEWHERE = "claims.elsewhere"
+"""An empty file in a store's folder: its tables are in PostgreSQL."""
 _WAIT_S = 30.0  # for another process that is writing
+_LOCKS = 0x7264_6D67  # "rdmg": our advisory locks, apart from those of other programs
+_Large = BigInteger().with_variant(Integer, "sqlite")  # 64 bits in SQLite
 
 
 class Base(DeclarativeBase):
     """Base of the tables. Times are seconds since 1970 in UTC."""
+
+
+BANDS = (*((start, 3, 2) for start in range(1, 31, 3)), (31, 2, 2))
+"""Of the 32 bytes of a fine hash, for `claims.index`: (first byte from 1, bytes, bits that may
+differ). 11 bands of at most 2 bits: if each differed in 3, the hashes would differ in 33."""
 
 
 class Photo(Base):
@@ -36,15 +62,18 @@ class Photo(Base):
     __tablename__ = "photos"
     __table_args__ = (
         UniqueConstraint("claim_id", "sha256"),
-        Index("photos_coarse", "id", "coarse"),
+        *(
+            Index(f"photos_band_{start}", text(f"substr(fine, {start}, {length})"))
+            for start, length, _ in BANDS
+        ),
         {"sqlite_autoincrement": True},  # an id is never used twice
     )
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(_Large, primary_key=True)
     claim_id: Mapped[str]
     number: Mapped[int]
     seen: Mapped[str] = mapped_column(index=True)
     sha256: Mapped[bytes] = mapped_column(index=True)
-    coarse: Mapped[int]
+    coarse: Mapped[int] = mapped_column(_Large)
     fine: Mapped[bytes]
     thumbnail: Mapped[bytes]
 
@@ -56,7 +85,7 @@ class ForeignHash(Base):
     shop: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
     hash: Mapped[str] = mapped_column(primary_key=True, index=True)
-    serial: Mapped[int]
+    serial: Mapped[int] = mapped_column(_Large)
     expires: Mapped[float]
 
 
@@ -79,7 +108,7 @@ class Case(Base):
     order_id: Mapped[str] = mapped_column(default="", index=True)
     product: Mapped[str] = mapped_column(default="")
     merchant: Mapped[str] = mapped_column(default="", index=True)
-    amount: Mapped[int] = mapped_column(default=0)
+    amount: Mapped[int] = mapped_column(_Large, default=0)
     currency: Mapped[str] = mapped_column(default="")
     buyer: Mapped[str] = mapped_column(default="", index=True)
     buyer_shared: Mapped[str] = mapped_column(default="")
@@ -101,7 +130,7 @@ class Decision(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     action: Mapped[str]
     reason: Mapped[str]
-    amount: Mapped[int] = mapped_column(default=0)
+    amount: Mapped[int] = mapped_column(_Large, default=0)
     by: Mapped[str]
     at: Mapped[float]
     confirmed_by: Mapped[str] = mapped_column(default="")
@@ -142,7 +171,7 @@ class Review(Base):
 
     __tablename__ = "reviews"
     __table_args__ = (Index("reviews_by_photo", "photo_sha256", "id"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(_Large, primary_key=True)
     photo_sha256: Mapped[str]
     decision: Mapped[str]
     damage: Mapped[str]
@@ -174,7 +203,7 @@ class Delivery(Base):
     """An event for one webhook target. status: waiting, delivered or dead."""
 
     __tablename__ = "deliveries"
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(_Large, primary_key=True)
     url: Mapped[str]
     event: Mapped[str]
     body: Mapped[str]
@@ -198,7 +227,7 @@ class Event(Base):
     """An entry of the log over all claims, as `claims.log` chains it."""
 
     __tablename__ = "events"
-    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    index: Mapped[int] = mapped_column(_Large, primary_key=True, autoincrement=False)
     claim_id: Mapped[str] = mapped_column(index=True)
     time: Mapped[str]
     event: Mapped[str]
@@ -215,7 +244,7 @@ class Event(Base):
 
 
 class Database:
-    """The tables in one SQLite file, made on first use, in memory (None), or at a URL.
+    """The tables in one SQLite file, made on first use, in memory (None), or in PostgreSQL (a URL).
 
     For several threads and processes. `transaction` and `reading` raise RealDamageError with the
     code database_unusable, naming the place.
@@ -223,15 +252,54 @@ class Database:
 
     def __init__(self, where: str | Path | None) -> None:
         self.path = Path(where) if isinstance(where, Path) else None
+        self._url = _url(where)
+        self.is_postgres = self._url.get_backend_name() == "postgresql"
         self.name = str(where or "the database in memory")
-        url = f"sqlite:///{where}" if self.path else str(where or "sqlite://")
+        if self.is_postgres:
+            self.name = self._url.render_as_string(hide_password=True)
         self._lock = threading.RLock()
         self._is_alone = where is None
         self._is_prepared = False
-        self._engine = self._connect_to(url)
+        self._schema = ""
+        self._engine = self._connect()
+        self._make_sessions()
+
+    def _make_sessions(self) -> None:
         self._writes = sessionmaker(self._engine, expire_on_commit=False)
-        reads = self._engine.execution_options(reads=True)
+        options: dict[str, Any] = {"reads": True}
+        if self.is_postgres:
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        reads = self._engine.execution_options(**options)
         self._reads = sessionmaker(reads, expire_on_commit=False)
+
+    @classmethod
+    def of_store(cls, folder: Path, url: str = "") -> Database:
+        """The database of a store of `realdamage serve`: claims.sqlite in its folder, or at a URL.
+
+        Raises UsageError when its tables are somewhere else, since its claims would seem lost.
+        """
+        found = cls(url or folder / FILE_NAME)
+        fault = ""
+        if found.is_postgres and (folder / FILE_NAME).exists():
+            fault = f"has its tables in {FILE_NAME}: leave --database out, or use an empty folder"
+        elif not found.is_postgres and (folder / ELSEWHERE).exists():
+            fault = "has its tables in PostgreSQL: name it with --database URL"
+        if fault:
+            raise UsageError(f"{folder}: this store {fault}", code="other_database")
+        return found
+
+    def of_tenant(self, name: str) -> Database:
+        """A schema of its own in this PostgreSQL database, over the same connections.
+
+        name: lower-case letters, digits and dashes.
+        """
+        found = copy.copy(self)
+        found._schema = f"tenant_{name}"
+        found.name = f"{self.name} (schema {found._schema})"
+        found._lock, found._is_prepared = threading.RLock(), False
+        found._engine = self._engine.execution_options(schema=found._schema)
+        found._make_sessions()
+        return found
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -246,7 +314,10 @@ class Database:
             yield session
 
     def record(self, session: Session, entry: Mapping[str, Any]) -> None:
-        """Append an event to the chained log, in the transaction that makes the change."""
+        """Append an event to the chained log, in the transaction that makes the change.
+
+        Only one transaction writes at a time, so there is one chain, whoever writes.
+        """
         last = session.scalars(select(Event).order_by(Event.index.desc()).limit(1)).first()
         made = make_entry(entry, *((last.index, last.hash) if last else (-1, GENESIS)))
         payload = canonical(made["payload"])
@@ -264,6 +335,23 @@ class Database:
             entries = session.scalars(select(Event).order_by(Event.index))
             return [canonical(entry.to_dict()).encode() for entry in entries]
 
+    def hold(self, name: str) -> Connection:
+        """A connection that holds an advisory lock of this name until it is closed or dies.
+
+        PostgreSQL only. Raises RealDamageError when the lock cannot be taken.
+        """
+        with self._errors():
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()  # its lock must end with it, not wait in the pool
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _key(name)})
+            return connection
+
+    def is_held(self, name: str) -> bool:
+        """Whether any process holds the advisory lock of this name. PostgreSQL only."""
+        query = text("SELECT pg_try_advisory_xact_lock_shared(:key)")
+        with self.reading() as session:
+            return not session.scalar(query, {"key": _key(name)})
+
     def close(self) -> None:
         """Close all connections; none may be in use."""
         self._engine.dispose()
@@ -271,27 +359,33 @@ class Database:
     @contextmanager
     def _session(self, make: sessionmaker[Session]) -> Iterator[Session]:
         # A database in memory has one connection, which threads take in turn.
-        with self._lock if self._is_alone else nullcontext():
-            try:
-                self._prepare()
-                with make() as session:
-                    yield session
-            except SQLAlchemyError as error:
-                why = getattr(error, "orig", None) or error
-                raise RealDamageError(
-                    f"{self.name}: cannot use the database of claims: {why}. Check that it is "
-                    "one, and its folder's free space and permissions.",
-                    code="database_unusable",
-                ) from error
+        with self._lock if self._is_alone else nullcontext(), self._errors():
+            self._prepare()
+            with make() as session:
+                yield session
 
-    def _connect_to(self, url: str) -> Engine:
-        if not url.startswith("sqlite"):
-            return create_engine(url)
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            why = str(getattr(error, "orig", None) or error).strip()
+            check = "Check that it is one, and its folder's free space and permissions"
+            if self.is_postgres:
+                check = "Check that the server runs and admits this user"
+            raise RealDamageError(
+                f"{self.name}: cannot use the database of claims: {why}. {check}.",
+                code="database_unusable",
+            ) from error
+
+    def _connect(self) -> Engine:
+        if self.is_postgres:
+            return _connect_to_postgres(self._url)
         options: dict[str, Any] = {"pool_size": 20, "max_overflow": 60}
         if self._is_alone:
             options = {"poolclass": StaticPool}
         connect = {"timeout": _WAIT_S, "check_same_thread": False}
-        engine = create_engine(url, connect_args=connect, **options)
+        engine = create_engine(self._url, connect_args=connect, **options)
 
         @event.listens_for(engine, "connect")
         def prepare(connection: Any, record: Any) -> None:
@@ -309,7 +403,7 @@ class Database:
         return engine
 
     def _prepare(self) -> None:
-        """Make the tables; refuse a file that is another program's."""
+        """Make the tables, or bring them to this version's."""
         with self._lock:
             if self._is_prepared:
                 return
@@ -317,25 +411,73 @@ class Database:
                 folder = self.path.parent
                 raise UsageError(f"{self.path}: cannot make the database: no folder {folder}")
             with self._engine.begin() as connection:
-                if self._engine.dialect.name == "sqlite":
-                    self._check_file(connection)
-                Base.metadata.create_all(connection)
+                if self._schema:
+                    connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
+                bring_up_to_date(connection, self.name, Base.metadata.tables)
             self._is_prepared = True
 
-    def _check_file(self, connection: Any) -> None:
-        def value(sql: str) -> int:
-            return int(connection.exec_driver_sql(sql).scalar())
 
-        found = (value("PRAGMA application_id"), value("PRAGMA user_version"))
-        if value("SELECT count(*) FROM sqlite_master") == 0:
-            connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION}")
-            connection.exec_driver_sql(f"PRAGMA user_version = {_VERSION}")
-        elif found != (_APPLICATION, _VERSION):
-            raise RealDamageError(
-                f"{self.name}: not a database of claims of this version (application "
-                f"{found[0]:#x}, version {found[1]}); name a new file",
-                code="not_an_index",
-            )
+def _url(where: str | Path | None) -> URL:
+    """The address of a SQLite file, of a database in memory (None), or as given.
+
+    Raises UsageError for an address that is none, or of another kind of database.
+    """
+    if where is None or isinstance(where, Path):
+        return URL.create("sqlite", database=str(where) if where else None)
+    try:
+        url = make_url(where)
+    except ArgumentError:
+        url = None
+    kind = url.get_backend_name() if url else ""
+    if url is None or kind not in ("sqlite", "postgresql"):
+        # The message leaves the address out: it may hold a password.
+        raise UsageError(
+            f"--database: expected postgresql+psycopg://USER@HOST/NAME, found {kind or 'no'} URL",
+            code="database_url",
+        )
+    return url.set(drivername="postgresql+psycopg") if kind == "postgresql" else url
+
+
+def _connect_to_postgres(url: URL) -> Engine:
+    """Writers to a schema take one advisory lock, so that they come one after the other, as with
+    SQLite."""
+    alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    pool: dict[str, Any] = {"pool_size": 5, "max_overflow": 15, "pool_pre_ping": True}
+    try:
+        engine = create_engine(url, connect_args=alive, **pool)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--database postgresql", "postgres", error.name) from error
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        connection.autocommit = True
+        # A machine that vanished, or a process that hangs, does not keep the others waiting.
+        connection.execute(f"SET lock_timeout = '{_WAIT_S:g}s'")
+        connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+        for name, value in alive.items():
+            connection.execute(f"SET tcp_{name} = {value}")
+        connection.autocommit = False
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        options = connection.get_execution_options()
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
+        schema, calls = options.get("schema"), []
+        if schema:
+            calls.append(f"set_config('search_path', '\"{schema}\"', true)")
+        if not options.get("reads"):
+            name = f"'{schema}'" if schema else "current_schema()::text"
+            calls.append(f"pg_advisory_xact_lock({_LOCKS}, hashtext({name}))")
+        if calls:
+            connection.exec_driver_sql(f"SELECT {', '.join(calls)}")
+
+    return engine
+
+
+def _key(name: str) -> int:
+    """The number of an advisory lock: 64 bits, signed."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
 def export_log(database: Database, path: Path) -> None:

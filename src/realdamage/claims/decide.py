@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 """Of the claim's JSON (evidence.schema.json): every version keeps its keys."""
-_UNFIT = ("too_small", "too_blurred", "too_soft", "too_compressed")  # codes of the quality gate
+_UNFIT = ("too_small", "too_soft", "too_compressed")  # codes of the quality gate
 _WHOLE = "whole_photo_processed"
 
 

@@ -3,17 +3,18 @@
 Stricter than in a training set (data/duplicates.py), since a person's claim depends on it: two
 shots of one thing are different photos, and plain surfaces match only byte by byte.
 
-Every search compares the 64-bit hashes of *all* photos (16 bytes each, read once and kept), about a
-millisecond for 100,000; bands of bits would miss light crops.
+A search misses none within the radius. The 256 bits are 11 bands, each with an index in the
+database. Hashes that differ in at most 32 bits differ in at most as many bits as BANDS allows in at
+least one band (pigeonhole), so all values that near are looked up in each.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +24,7 @@ from PIL import Image
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from realdamage.claims.database import Database
+from realdamage.claims.database import BANDS, Database
 from realdamage.claims.database import Photo as Row
 from realdamage.claims.decide import Duplicate
 from realdamage.core.decode import UInt8Array
@@ -44,6 +45,7 @@ CORRELATION = 0.93
 _PLAIN_CONTRAST = 4.0  # grey levels over the frame of any channel: a coloured wall has less
 _MOST = 50  # findings a photo: more do not help anybody
 _OLDEST_DAYS = 36_500
+_CHUNK = 1000  # photos that one transaction of a purge removes: others can write in between
 _CANDIDATES = 500  # rows a query, below SQLite's oldest limit of 999 parameters
 
 
@@ -118,9 +120,6 @@ class ClaimIndex:
     ) -> None:
         self.database = database if isinstance(database, Database) else Database(Path(database))
         self._counts, self._adds, self._exchange = counts, adds, exchange
-        self._lock = threading.Lock()
-        self._ids: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self._coarse: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
 
     @classmethod
     def open(cls, path: str | Path) -> ClaimIndex:
@@ -173,10 +172,7 @@ class ClaimIndex:
         """Where a photo was seen, nearest first, at most 50. other_than: the photo's own claim."""
         found = []
         with self.database.reading() as session:
-            ids, coarse = self._top_up(session)
-            own = np.array([photo.seen.coarse, photo.mirror.coarse], np.uint64)
-            near = (np.bitwise_count(own[:, None] ^ coarse) <= COARSE_RADIUS).any(axis=0)
-            wanted = {int(row) for row in ids[near]}
+            wanted = _near(session, (photo.seen, photo.mirror))
             exact = select(Row.id).where(Row.sha256 == bytes.fromhex(photo.sha256))
             wanted |= set(session.scalars(exact))
             rows = list(_rows(session, sorted(wanted)))
@@ -213,32 +209,63 @@ class ClaimIndex:
                 f"0..{_OLDEST_DAYS}"
             )
         limit = dt.datetime.now(dt.UTC) - dt.timedelta(days=older_than_days)
-        old = delete(Row).where(Row.seen < limit.isoformat(timespec="seconds"))
-        with self.database.transaction() as session:
-            gone: Any = session.execute(old)
-            return int(gone.rowcount)
+        old = select(Row.id).where(Row.seen < limit.isoformat(timespec="seconds")).limit(_CHUNK)
+        count = 0
+        while True:
+            with self.database.transaction() as session:
+                gone: Any = session.execute(delete(Row).where(Row.id.in_(old)))
+            if not gone.rowcount:
+                return count
+            count += int(gone.rowcount)
 
     def close(self) -> None:
         """Close the connections of all threads; none may be in use."""
         self.database.close()
 
-    def _top_up(self, session: Session) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-        """All hashes, of which only the new ones are read. Ids are never used twice, so deleted
-        ones simply find no row. A photo that another process adds meanwhile has a higher id."""
-        with self._lock:
-            last = int(self._ids[-1]) if len(self._ids) else 0
-            query = select(Row.id, Row.coarse).where(Row.id > last).order_by(Row.id)
-            rows = itertools.chain.from_iterable(session.execute(query))
-            added = np.fromiter(rows, np.int64).reshape(-1, 2)
-            if len(added):
-                coarse = added[:, 1].copy().view(np.uint64)
-                self._ids = np.concatenate([self._ids, added[:, 0]])
-                self._coarse = np.concatenate([self._coarse, coarse])
-            return self._ids, self._coarse
-
 
 def _nearest_first(one: Duplicate) -> tuple[bool, int, str, str, str]:
     return not one.exact, one.distance, one.seen, one.claim_id, one.of
+
+
+def _near(session: Session, hashes: Sequence[PhotoHash]) -> set[int]:
+    """Ids of all photos within both radii of one of these hashes."""
+    connection = session.connection()
+    is_sqlite = connection.dialect.name == "sqlite"
+    before, after = ("x'", "'") if is_sqlite else ("'\\x", "'")
+    bands = []
+    for start, length, most in BANDS:
+        near = (_values_near(one.fine, start, length, most) for one in hashes)
+        values = f"{after},{before}".join(sorted({text for texts in near for text in texts}))
+        bands.append(f"substr(fine, {start}, {length}) IN ({before}{values}{after})")
+    if not is_sqlite:
+        # Without statistics of a new table it would read all of it.
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    query = f"SELECT id, coarse, fine FROM photos WHERE {' OR '.join(bands)}"
+    rows = connection.exec_driver_sql(query).all()
+    coarse = np.array([row[1] for row in rows], np.int64).view(np.uint64)
+    fine = np.frombuffer(b"".join(row[2] for row in rows), "<u8").reshape(-1, 4)
+    is_near = np.zeros(len(rows), np.bool_)
+    for one in hashes:
+        is_close = np.bitwise_count(coarse ^ one.coarse) <= COARSE_RADIUS
+        is_near |= is_close & (np.bitwise_count(fine ^ one.fine).sum(axis=1) <= FINE_RADIUS)
+    return {int(rows[n][0]) for n in np.flatnonzero(is_near)}
+
+
+def _values_near(fine: npt.NDArray[np.uint64], start: int, length: int, most: int) -> list[str]:
+    """All values of a band, as hex digits, that differ from the hash's own in at most so many
+    bits."""
+    band = fine.astype("<u8").tobytes()[start - 1 : start - 1 + length]
+    values = _masks(8 * length, most) ^ int.from_bytes(band, "big")
+    digits = values.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 4 - length :].tobytes().hex()
+    return [digits[at : at + 2 * length] for at in range(0, len(digits), 2 * length)]
+
+
+@cache
+def _masks(bits: int, most: int) -> npt.NDArray[np.int64]:
+    """All numbers of so many bits with at most `most` ones."""
+    ones = (itertools.combinations(range(bits), count) for count in range(most + 1))
+    masks = [sum(1 << bit for bit in chosen) for chosen in itertools.chain.from_iterable(ones)]
+    return np.array(masks, np.int64)
 
 
 def _rows(session: Session, ids: Sequence[int]) -> Iterator[Row]:

@@ -8,7 +8,6 @@ Anyone can put such words on a photo, so a mark leads to a person.
 
 from __future__ import annotations
 
-import logging
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -23,16 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from realdamage.core.decode import UInt8Array
-from realdamage.errors import RealDamageError
+from realdamage.errors import MissingExtraError
 from realdamage.phrases import Phrase, phrase, printable
 
 Box: TypeAlias = tuple[int, int, int, int]
 Match: TypeAlias = tuple[str, float, tuple[float, float, float, float]]
 """(what it is like, correlation, (left, top, right, bottom))."""
 
-INSTALL_OCR = (
-    'pip install "realdamage[ocr]" && pip install --no-deps "rapidocr-onnxruntime>=1.4,<2"'
-)
 BAND = 0.2
 """Height of the searched bands, as a share of the photo's shorter side."""
 # Both chosen with tests/trials/marks_trial.py --seed 0, reported with --seed 7.
@@ -112,8 +108,8 @@ def find_marks(rgb: UInt8Array, *, ocr: bool | None = None) -> tuple[Mark, ...]:
 
 
 def has_ocr() -> bool:
-    """Whether the recogniser of text is installed (`INSTALL_OCR`)."""
-    return find_spec("rapidocr_onnxruntime") is not None
+    """Whether the recogniser of text is installed (the extra `ocr`)."""
+    return find_spec("rapidocr") is not None
 
 
 def is_mark(text: str) -> bool:
@@ -137,8 +133,9 @@ def _recognised(rgb: UInt8Array) -> Iterator[Mark]:
     for top, bottom in _bands(height, width):
         size = (max(32, round(width * scale)), max(32, round((bottom - top) * scale)))
         band = Image.fromarray(rgb[top:bottom]).resize(size, Image.Resampling.BICUBIC)
-        lines, _ = _engine()(np.asarray(band)[..., ::-1].copy(), use_cls=False)
-        for corners, text, confidence in lines or ():
+        read = load_recogniser()(np.asarray(band)[..., ::-1].copy())
+        lines = (read.boxes, read.txts, read.scores)
+        for corners, text, confidence in zip(*lines, strict=True) if read.txts else ():
             points = np.asarray(corners, np.float64) / scale
             box = _box(points.min(axis=0), points.max(axis=0), top, (width, bottom - top))
             tall = (box[3] - box[1]) >= _MIN_HEIGHT * short
@@ -157,21 +154,17 @@ def _box(
 
 
 @cache
-def _engine() -> Any:
+def load_recogniser() -> Any:
     """The recogniser, on one thread; its models are in its package."""
     try:
-        from rapidocr_onnxruntime import RapidOCR
-    except ModuleNotFoundError as error:
-        raise RealDamageError(
-            f"reading words on photos: {error.name} is not installed. Install the extra and the "
-            f"recogniser, without the opencv-python that it asks for: {INSTALL_OCR}",
-            code="missing_extra",
-        ) from None
-    logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+        from rapidocr import RapidOCR
+    except ModuleNotFoundError:
+        raise MissingExtraError("reading words on photos", "ocr", "rapidocr") from None
+    one_thread = ("intra_op_num_threads", "inter_op_num_threads")
+    options = {f"EngineConfig.onnxruntime.{name}": 1 for name in one_thread}
     # The bands are long and low: their longer side is limited, not the shorter one raised to 736.
-    return RapidOCR(
-        intra_op_num_threads=1, inter_op_num_threads=1, det_limit_side_len=960, det_limit_type="max"
-    )
+    options |= {"Det.limit_side_len": 960, "Det.limit_type": "max"}
+    return RapidOCR(params={**options, "Global.use_cls": False, "Global.log_level": "error"})
 
 
 def _matched(rgb: UInt8Array) -> Iterator[Mark]:

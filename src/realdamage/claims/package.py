@@ -59,7 +59,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A legal threshold. name, source, aggregates: by language, "en" and "zh"."""
+    """A legal threshold. name, source, aggregates, checked: by language, "en" and "zh"."""
 
     id: str
     currency: str
@@ -67,6 +67,7 @@ class Threshold:
     name: Mapping[str, str]
     source: Mapping[str, str]
     aggregates: Mapping[str, str]
+    checked: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -175,20 +176,21 @@ def _row(path: Path, number: int, values: Mapping[str, Any]) -> CaseRow:
     return CaseRow(**{**texts, **sums, "evidence": folder})
 
 
-def rows_of_buyer(store: Path, buyer: str, log: Path) -> list[CaseRow]:
+def rows_of_buyer(store: Path, buyer: str, log: Path, *, url: str = "") -> list[CaseRow]:
     """The claims of a buyer in the store of `realdamage serve`, the oldest first.
 
-    log: a new file for the store's log over all claims. Raises UsageError without such a store.
+    log: a new file for the store's log over all claims. url: of its database, where it is not in
+    the store. Raises UsageError without such a store.
     """
     from sqlalchemy import select
 
-    from realdamage.claims.database import Case, Database, Decision, export_log
+    from realdamage.claims.database import FILE_NAME, Case, Database, Decision, export_log
     from realdamage.claims.secret import Secret
 
-    if not (store / "claims.sqlite").is_file():
+    if not url and not (store / FILE_NAME).is_file():
         raise UsageError(f"{store}: no store of claims; `realdamage serve --store` makes one")
     reference = Secret.read(store / "secret").buyer(buyer)
-    database = Database(store / "claims.sqlite")
+    database = Database.of_store(store, url)
     rows = []
     try:
         export_log(database, log)
@@ -230,7 +232,7 @@ def read_thresholds(path: Path | None = None) -> list[Threshold]:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    keys = ("name", "source", "aggregates")
+    keys = ("name", "source", "aggregates", "checked")
     try:
         return [
             Threshold(
@@ -244,7 +246,7 @@ def read_thresholds(path: Path | None = None) -> list[Threshold]:
     except (TypeError, KeyError, InvalidOperation) as error:
         raise ConfigError(
             f"{path}: {type(error).__name__} {error}: each threshold needs id, currency, at_least, "
-            "and name, source, aggregates with en and zh"
+            "and name, source, aggregates, checked with en and zh"
         ) from error
 
 

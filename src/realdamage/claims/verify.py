@@ -53,8 +53,9 @@ def verify_evidence(
 ) -> VerifyReport:
     """Recompute the digests of a folder of evidence, and follow its log.
 
-    head: a hash noted or published earlier, 64 hex digits. log: the log over all claims, which is
-        checked too; `head` is then one of that log. photos: (name, bytes) of originals to find.
+    head: a hash noted or published earlier, 64 hex digits. log: the log over all claims, a file or
+        the URL of a database, which is checked too; `head` is then one of that log.
+        photos: (name, bytes) of originals to find.
 
     Raises UsageError when there is no such folder or log, or `head` is not a hash.
     """
@@ -66,13 +67,14 @@ def verify_evidence(
             f"--head {head!r}: a head has 64 hex digits, as `realdamage claim` and `verify` print "
             "it"
         )
-    if log is not None and not Path(log).is_file():
+    is_url = "://" in str(log)
+    if log is not None and not is_url and not Path(log).is_file():
         raise UsageError(f"{log}: no such log")
     check = _Check(folder)
     check.read_json()
     check.follow(folder / LOG_NAME, head if log is None else None, about_all=False)
     if log is not None:
-        check.follow(Path(log), head, about_all=True)
+        check.follow(str(log) if is_url else Path(log), head, about_all=True)
     check.compare_originals(photos)
     return VerifyReport(
         tuple(dict.fromkeys(check.checked)),
@@ -114,14 +116,17 @@ class _Check:
         else:
             self.problems.append(f"{path}: is not evidence of version {SCHEMA_VERSION}")
 
-    def follow(self, path: Path, head: str | None, *, about_all: bool) -> None:
-        """Follow a log, and compare the files with it. about_all: it is the log over all claims."""
-        if not path.is_file():
+    def follow(self, path: Path | str, head: str | None, *, about_all: bool) -> None:
+        """Follow a log, and compare the files with it. path: a file, or the URL of a database.
+        about_all: it is the log over all claims."""
+        if isinstance(path, Path) and not path.is_file():
             self.problems.append(f"{path}: is missing")
             return
-        is_database = path.read_bytes()[: len(_SQLITE)] == _SQLITE
-        log: Database | EvidenceLog = Database(path) if is_database else EvidenceLog(path)
+        log = _open_log(path)
         report = log.verify(head)
+        if isinstance(log, Database):
+            log.close()
+            path = log.name  # without a password
         self.problems += report.problems
         self.head, self.entries, self.since = report.head, len(report.entries), report.since
         if not report.problems:
@@ -139,7 +144,7 @@ class _Check:
             )
 
     def _compare_files(
-        self, path: Path, claim_id: Any, entries: Sequence[Mapping[str, Any]]
+        self, path: Path | str, claim_id: Any, entries: Sequence[Mapping[str, Any]]
     ) -> int | None:
         """The files against the log's last entry about evidence (about `claim_id`, if given).
         Returns the number of that entry, None without one."""
@@ -163,7 +168,7 @@ class _Check:
             elif not file.is_file():
                 self.problems.append(f"{file}: is missing")
             elif hashlib.sha256(file.read_bytes()).hexdigest() != recorded[name]:
-                self.problems.append(f"{file}: was changed, {path.name} records another file")
+                self.problems.append(f"{file}: was changed, {Path(path).name} records another file")
             else:
                 self.checked.append(f"{file}: as recorded")
         files = (file for file in self.folder.rglob("*") if file.is_file())
@@ -190,6 +195,14 @@ class _Check:
                 self.problems.append(
                     f"{name}: is not a photo of the claim, nor a listing photo (SHA-256 {digest})"
                 )
+
+
+def _open_log(path: Path | str) -> Database | EvidenceLog:
+    if isinstance(path, str):
+        return Database(path)
+    with path.open("rb") as file:
+        is_database = file.read(len(_SQLITE)) == _SQLITE
+    return Database(path) if is_database else EvidenceLog(path)
 
 
 def _proves(head: str | None, since: int | None, later: bool) -> tuple[str, ...]:

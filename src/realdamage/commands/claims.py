@@ -27,6 +27,7 @@ _FORMAT = "Default: by the ending of --output, else a table"
 TrustAnchorsFile = Annotated[Path | None, app.opt(_ANCHORS, "--trust-anchors")]
 Format = Annotated[Literal["table", "json"] | None, app.opt(_FORMAT, "--format")]
 Output = Annotated[Path | None, app.opt("Write to this file, not to the terminal")]
+_LOG = "Log of all claims: a file, or the URL of a database; --head is then its head"
 _HEAD = "Head of the log that you noted earlier, 64 hex digits"
 
 
@@ -200,7 +201,7 @@ def claim(
 def verify(
     folder: Annotated[Path, app.arg("Folder that `realdamage claim --out` wrote", "DIR")],
     head: Annotated[str | None, app.opt(_HEAD)] = None,
-    log: Annotated[Path | None, app.opt("Log of all claims; --head is then its head")] = None,
+    log: Annotated[str | None, app.opt(_LOG)] = None,
     photo: Annotated[list[str] | None, app.opt("Originals to look for in the claim")] = None,
 ) -> int:
     """Check the evidence of a claim.
@@ -254,6 +255,7 @@ def claim_index(
 def exchange(
     what: Annotated[Literal["keys", "export", "import", "forget"], app.arg("What to do")],
     store: Annotated[Path | None, app.opt("Folder of `realdamage serve --store`")] = None,
+    database: Annotated[str, app.opt("URL of the store's PostgreSQL database")] = "",
     shop: Annotated[str, app.opt("Name of the shop: yours, or the one to forget")] = "",
     key: Annotated[Path | None, app.opt("File with the consortium's key")] = None,
     signer: Annotated[Path | None, app.opt("Your SHOP.key, which signs the export")] = None,
@@ -268,7 +270,7 @@ def exchange(
     removes it. A match is a finding that a person reviews, never a decision.
     """
     from realdamage.claims import exchange as shared
-    from realdamage.claims.database import Database
+    from realdamage.claims.database import FILE_NAME, Database
 
     def needed(value: Any, option: str) -> Any:
         if not value:
@@ -279,13 +281,13 @@ def exchange(
         written = shared.make_keys(Path.cwd(), _shop_name(shop))
         print("\n".join(str(path) for path in written))
         return 0
-    path = needed(store, "--store DIR") / "claims.sqlite"
-    if not path.is_file():
-        raise UsageError(f"{path}: no such store; `realdamage serve --store` makes one")
-    database = Database(path)
+    folder = needed(store, "--store DIR")
+    if not database and not (folder / FILE_NAME).is_file():
+        raise UsageError(f"{folder}: no such store; `realdamage serve --store` makes one")
+    tables = Database.of_store(folder, database)
     try:
         if what == "forget":
-            count = shared.forget_shop(database, needed(shop, "--shop NAME"))
+            count = shared.forget_shop(tables, needed(shop, "--shop NAME"))
             print(f"{count} hashes of {shop} forgotten")
             return 0
         secret = shared.ExchangeKey.read(needed(key, "--key FILE"))
@@ -293,14 +295,14 @@ def exchange(
         if what == "export":
             own = needed(signer, "--signer SHOP.key")
             name = _shop_name(shop)
-            data = shared.export_hashes(database, secret, own, shop=name, days=days)
+            data = shared.export_hashes(tables, secret, own, shop=name, days=days)
             write_atomically(target, data)
             print(f"{target}: {len(json.loads(data)['hashes'])} hashes")
         else:
-            count = shared.import_hashes(database, secret, target, needed(public, "--public FILE"))
+            count = shared.import_hashes(tables, secret, target, needed(public, "--public FILE"))
             print(f"{target}: {count} hashes imported")
     finally:
-        database.close()
+        tables.close()
     return 0
 
 

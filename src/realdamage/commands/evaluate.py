@@ -8,23 +8,27 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from realdamage import configuration
-from realdamage.commit import git_commit
+from realdamage.commit import code_sha256, git_commit
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import stored_policy_sha256
 from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError
+from realdamage.evaluation.folder import METRICS_NAME
 from realdamage.evaluation.fraudbench import benchmark_figures
-from realdamage.evaluation.perturbations import suite_from_config
+from realdamage.evaluation.perturbations import Perturbation, suite_from_config
 from realdamage.evaluation.predictions import check_format, clean, write_predictions
 from realdamage.evaluation.robustness import (
+    CODE,
+    LIBRARIES,
     ModelFile,
     Scoring,
     all_figures,
@@ -39,6 +43,9 @@ from realdamage.rendering.report import build_report
 from realdamage.rendering.terminal import benchmark_text, format_robustness, format_table
 from realdamage.rendering.words import demo_note
 from realdamage.schema import EvaluateConfig
+
+SUMMARY_NAME = "summary.txt"
+"""In the folder of an evaluation: what the terminal said."""
 
 # Torch is imported where it is needed: a process that scores imports this file again when it was
 # run as a script.
@@ -74,13 +81,25 @@ def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
 
 
 def run(config: EvaluateConfig) -> None:
-    """Writes predictions and metrics.json into the run's folder and prints the table."""
+    """Writes predictions, metrics.json and the report into the run's folder and prints the table,
+    unless they are there and nothing has changed since."""
     suite = suite_from_config(configuration.plain(config.robustness))
     check_format(config.format)
     on_error: Any = config.data.on_error
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
     workers = config.workers
+    folder = Path(config.paths.run)
+    manifest, whole = photos_to_score(config)
+    identity = ""
+    if Path(config.checkpoint).is_file():
+        identity = _identity(config, suite, manifest, whole)
+        if not config.overwrite and _evaluated(folder, identity, config.format):
+            print(
+                f"{(folder / SUMMARY_NAME).read_text()}\n{folder} is up to date: model, photos, "
+                "options and code are the same. overwrite=true evaluates again"
+            )
+            return
     load: Any = ModelFile(Path(config.checkpoint), config.prior)
     if Path(config.checkpoint).suffix == ".ckpt":
         if workers not in (None, 1):
@@ -91,9 +110,7 @@ def run(config: EvaluateConfig) -> None:
         load = lambda threads: detector  # noqa: E731
     else:
         detector = load(config.threads)
-    manifest, whole = photos_to_score(config)
     notes = trained_on_note(whole, manifest, detector.metadata.training, config.data.split)
-    folder = Path(config.paths.run)
     scoring = Scoring(
         folder,
         _digest(config),
@@ -114,18 +131,19 @@ def run(config: EvaluateConfig) -> None:
     benchmark = benchmark_figures(config.benchmark, scored.predictions)
     if benchmark:
         metrics["benchmark"] = benchmark
-    metrics["run"] = _about(config, detector, whole.digest())
-    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+    metrics["run"] = {**_about(config, detector, whole.digest()), "identity_sha256": identity}
+    # The summary goes last: without it the evaluation is not finished.
+    (folder / SUMMARY_NAME).unlink(missing_ok=True)
+    write_atomically(folder / METRICS_NAME, json.dumps(metrics, indent=2).encode())
     scored.discard()
     first = [*demo_note(detector.metadata.demo), *notes]
-    print("\n".join([*first, "", format_table(metrics)] if first else [format_table(metrics)]))
-    print(format_robustness(metrics.get("robustness", [])))
+    lines = [*first, "", format_table(metrics)] if first else [format_table(metrics)]
+    lines.append(format_robustness(metrics.get("robustness", [])))
     if benchmark:
-        print(f"\n{benchmark_text(benchmark)}")
+        lines.append(f"\n{benchmark_text(benchmark)}")
     if config.shortcuts:
-        print(
-            f"\nfrom the files' size, bytes and tables alone: {metrics['container_auroc']['text']}"
-        )
+        files_alone = metrics["container_auroc"]["text"]
+        lines.append(f"\nfrom the files' size, bytes and tables alone: {files_alone}")
     report = build_report(
         (scored.predictions, metrics),
         detector=detector,
@@ -133,10 +151,37 @@ def run(config: EvaluateConfig) -> None:
         notes=notes,
         progress=track,
     )
-    print(
+    lines.append(
         f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\n"
         f"report: {write_report(folder, report)}"
     )
+    summary = "\n".join(lines)
+    write_atomically(folder / SUMMARY_NAME, f"{summary}\n".encode())
+    print(summary)
+
+
+def _identity(
+    config: EvaluateConfig, suite: Sequence[Perturbation], manifest: Manifest, whole: Manifest
+) -> str:
+    """Digest of all that decides what an evaluation writes."""
+    facts = (
+        _digest(config),
+        (str(config.checkpoint), str(config.data.root), config.data.split, config.data.limit),
+        (whole.digest(), manifest.digest(), manifest.files_digest()),
+        (config.seed, config.format, config.shortcuts, config.benchmark, config.data.on_error),
+        tuple(suite),
+        code_sha256((*CODE, "rendering/**/*"), LIBRARIES),
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _evaluated(folder: Path, identity: str, file_format: str) -> bool:
+    """Whether the folder holds this very evaluation, complete."""
+    names = (METRICS_NAME, SUMMARY_NAME, f"predictions.{file_format}", "report.html")
+    if not all((folder / name).is_file() for name in names):
+        return False
+    run = json.loads((folder / METRICS_NAME).read_text()).get("run") or {}
+    return bool(run.get("identity_sha256") == identity)
 
 
 def _digest(config: EvaluateConfig) -> str:

@@ -54,6 +54,7 @@ def case(
     buyer: Annotated[str, app.opt("Your reference of the buyer; kept only in the package")],
     claims: Annotated[Path | None, app.opt("Table of claims, CSV: claim_id, order, …")] = None,
     store: Annotated[Path | None, app.opt("Folder of `realdamage serve --store`")] = None,
+    database: Annotated[str, app.opt("With --store: URL of its PostgreSQL database")] = "",
     log: Annotated[Path | None, app.opt("With --claims: log over all, verified, stamped")] = None,
     thresholds: Annotated[Path | None, app.opt("Your table of legal thresholds, YAML")] = None,
     tsa: Annotated[str | None, app.opt("Address of a time-stamp authority (RFC 3161)")] = None,
@@ -82,7 +83,7 @@ def case(
             rows = package.read_rows(claims)
         else:
             log = Path(folder) / "log.jsonl"
-            rows = package.rows_of_buyer(Path(str(store)), buyer, log)
+            rows = package.rows_of_buyer(Path(str(store)), buyer, log, url=database)
         made = package.make_package(
             rows,
             out,

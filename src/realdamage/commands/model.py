@@ -16,6 +16,7 @@ ModelOutput = Annotated[Path | None, app.opt("Write the changed model there inst
 Predictions = Annotated[Path, app.arg(app.PREDICTIONS)]
 _SPLIT = "Photos to use; default: policy, else val, else all if unsplit"
 _FPR = "Share of these honest photos called synthetic; default: 0.01"
+_AGAIN = "Calibrate again though nothing has changed"
 _MISS = "Share of these synthetic photos called real; default: 0.05"
 _KIND = "Kind of synthetic photo that --miss or --beta is about; may be repeated; default: all"
 _TPR_FLOOR = "Share of synthetic photos to find; default: half of that on clean photos"
@@ -38,6 +39,7 @@ def calibrate(
     delta: Annotated[float, app.opt("Risk that a guarantee fails")] = 0.05,
     kind: Annotated[list[str] | None, app.opt(_KIND)] = None,
     output: ModelOutput = None,
+    overwrite: Annotated[bool, app.opt(_AGAIN, "--overwrite")] = False,
     threads: app.Threads = None,
 ) -> int:
     """Write probabilities and thresholds into a model file.
@@ -47,13 +49,20 @@ def calibrate(
     and at most a share beta of synthetic photos real.
     """
     from realdamage.data.readers import read_dataset
-    from realdamage.evaluation.calibration import calibrate_model
+    from realdamage.evaluation.calibration import calibrate_model, is_calibrated
     from realdamage.evaluation.guarantee import Targets
     from realdamage.rendering.terminal import calibration_text
 
-    options: dict[str, Any] = {"split": split, "output": output, "threads": threads}
+    options: dict[str, Any] = {"split": split, "output": output}
     targets = Targets(fpr, miss, alpha, beta, delta, kinds=tuple(kind or ()))
-    found = calibrate_model(model, read_dataset(manifest), targets, progress=track, **options)
+    photos = read_dataset(manifest)
+    if not overwrite and is_calibrated(model, photos, targets, **options):
+        print(
+            f"{output or model} is up to date: calibrated on these photos with these options "
+            "already. --overwrite calibrates again"
+        )
+        return 0
+    found = calibrate_model(model, photos, targets, threads=threads, progress=track, **options)
     print(calibration_text(found))
     return 0
 
@@ -70,7 +79,7 @@ def gate(
 ) -> int:
     """Send photos that are too poor to judge to review.
 
-    Finds in predictions on perturbed photos which are too small, too blurred or too compressed for
+    Finds in predictions on perturbed photos which are too small, too soft or too compressed for
     this model, and writes those limits into the model file.
     """
     from realdamage.evaluation.gate import GateOptions, gate_model
@@ -210,7 +219,7 @@ def costs(
     When all claims are paid, when all are reviewed, and with the model's outcomes. Calibrate with
     other rates and judge again to compare thresholds.
     """
-    from realdamage.evaluation.economics import Costs, cost_report
+    from realdamage.evaluation.costs import Costs, cost_report
     from realdamage.evaluation.predictions import read_predictions
     from realdamage.rendering.terminal import format_costs
 
@@ -234,7 +243,7 @@ def triage(
     The claim where looking at a photo avoids the largest loss comes first, its photos together. A
     claim is as likely to be fake as its most suspicious photo.
     """
-    from realdamage.evaluation import triage as queueing
+    from realdamage.evaluation import costs as queueing
     from realdamage.evaluation.folder import read_judge
     from realdamage.evaluation.predictions import read_predictions
     from realdamage.rendering.terminal import queue_text
@@ -262,7 +271,7 @@ def monitor(
 ) -> int:
     """Check whether photos are still like the calibration photos.
 
-    Needs no labels: compares scores, outcomes, reasons, sizes, sharpness, compression and fine
+    Needs no labels: compares scores, outcomes, reasons, sizes, compression and fine
     detail. Exit code 1 if they differ, so that no guarantee holds.
     """
     from realdamage.evaluation.monitor import monitor as compare_log

@@ -1,6 +1,7 @@
 """`realdamage predict`: photos in; verdicts out as a table, a file, heat maps or a sheet."""
 
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from realdamage.core.verdict import Verdict
+    from realdamage.scale import Judge
+    from realdamage.scale.run import Engine
 
 _ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _ENDINGS |= {".txt": "table"}
@@ -24,6 +27,7 @@ _TABLE = "{:<{width}}  {:<9}  {:>8}  {:>11}  {:>7}  {}"
 _TITLES = ("file", "outcome", "score", "probability", "regions", "reasons")
 _FORMAT = "Default: by the ending of --output, else a table"
 _OUTPUT = f"Write to this file, not to the terminal: {', '.join(_ENDINGS)}"
+_ENGINE = "Write a folder of Parquet parts, resumable: in this process (local) or on Ray (ray)"
 _SHEET = f"All photos with their heat maps as one picture: {', '.join(PICTURES)}"
 
 
@@ -35,6 +39,7 @@ def predict(
     output: Annotated[Path | None, app.opt(_OUTPUT)] = None,
     heatmap: Annotated[Path | None, app.opt("Folder for a picture of each heat map")] = None,
     sheet: Annotated[Path | None, app.opt(_SHEET)] = None,
+    engine: Annotated[Literal["local", "ray"] | None, app.opt(_ENGINE)] = None,
     prior: app.Prior = None,
     allow_demo: Annotated[bool, app.opt("Let a demo model say synthetic", "--allow-demo")] = False,
     device: app.Device = "cpu",
@@ -43,8 +48,16 @@ def predict(
     """Judge photos.
 
     Missing and unreadable photos are named on standard error (exit code 1) and get a row without a
-    score; the others are still judged.
+    score; the others are still judged. With --engine, photos and output may also be URLs such as
+    s3://bucket/folder, and a .csv or .parquet with a column file_name or path lists photos.
     """
+    if engine:
+        if form or heatmap or sheet or output is None:
+            raise UsageError("--engine needs --output FOLDER and no --format, --heatmap or --sheet")
+        from realdamage.scale import Judge
+
+        judge = Judge(model, device, threads or _threads_of(engine), prior, allow_demo)
+        return _in_parts(photos, str(output), engine, judge)
     from realdamage.core.detector import Detector
     from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair, picture_bytes
     from realdamage.core.progress import no_progress, track
@@ -118,6 +131,26 @@ def predict(
     if not outcomes:
         raise PhotoError("none of the photos could be read")
     return 1 if outcomes.total() < len(paths) else 0
+
+
+def _threads_of(engine: str) -> int | None:
+    """On Ray, parallel work is that of the actors."""
+    return 1 if engine == "ray" else None
+
+
+def _in_parts(photos: list[str], output: str, engine: "Engine", judge: "Judge") -> int:
+    from realdamage.core.progress import track
+    from realdamage.scale import score
+
+    # Path has made one slash of two.
+    folder = re.sub(r"^(\w\w+):/(?!/)", r"\1://", output)
+    done = score(photos, folder, engine=engine, judge=judge, progress=track)
+    outcomes = Counter({name: count for name, count in done.outcomes.items() if name})
+    app.note(f"written: {folder}")
+    if there := done.photos - done.judged:
+        app.note(f"{app.count(there, 'photo')} judged earlier")
+    app.note(_summary(done.judged, outcomes))
+    return 1 if outcomes.total() < done.judged else 0
 
 
 def _by_ending(path: Path | None, forms: Mapping[str, str], option: str, more: str = "") -> str:

@@ -26,9 +26,9 @@ def run(config: SynthesizeConfig) -> None:
     if not summary.photos:
         print(f"{made} photos made by this process in {root}; the last process writes the manifest")
         return
-    speed = (
-        f"{made} made now, {summary.photos_per_second:.1f} photos/s" if made else "all were there"
-    )
+    speed = "up to date: all were made before; overwrite=true makes them again"
+    if made:
+        speed = f"{made} made now, {summary.photos_per_second:.1f} photos/s"
     print(f"{summary.photos} photos in {root} ({speed})")
     print(f"next: realdamage-train data.root={root}")
 

@@ -3,14 +3,18 @@ checkpoint in the run's folder."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from realdamage import configuration
-from realdamage.training.photos import made_later, training_photos
-from realdamage.training.start import checkpoint_to_resume, run_lock
+from realdamage.errors import ConfigError
+from realdamage.training.photos import chosen_photos, made_later, training_photos
+from realdamage.training.start import checkpoint_to_resume, finished_run, run_lock
+
+log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> float | None:
@@ -19,6 +23,23 @@ def run(config: DictConfig) -> float | None:
     settings: Any = OmegaConf.to_object(config)  # checks all values
     with run_lock(Path(config.paths.run)):
         resume = checkpoint_to_resume(config)
+        ended = finished_run(config, resume)
+        if ended and resume:
+            if ended.manifest_sha256 != chosen_photos(settings.data).digest():
+                raise ConfigError(
+                    f"resume={config.resume}: the run in {resume.parent} has ended, and the photos "
+                    f"of {config.data.root} have changed since. Start over with overwrite=true, or "
+                    "choose another folder with name=…",
+                    code="other_photos",
+                )
+            log.info(
+                "%s is up to date: all epochs are done, and settings and photos are the same. "
+                "Raise trainer.max_epochs to go on, or start over with overwrite=true instead of "
+                "resume\nnext: realdamage-export checkpoint=%s",
+                resume.parent,
+                resume.parent / ended.best,
+            )
+            return ended.score
         photos = None if made_later(settings.data) else training_photos(settings.data)
         # Torch, Lightning and timm take seconds to import; by now call and photos are right.
         from realdamage.training.run import fit

@@ -15,7 +15,7 @@ from realdamage.core.model_file import ModelMetadata, read_model_file, stored_po
 from realdamage.core.policy import Outcome, check_prior
 from realdamage.core.pooling import pool
 from realdamage.core.quality import PhotoQuality
-from realdamage.core.scorer import OnnxScorer, TileScorer
+from realdamage.core.scorer import DescribedScorer, OnnxScorer, TileScorer
 from realdamage.core.spans import span
 from realdamage.core.tiles import Photo, PixelSpec, assemble, cover, read_photo
 from realdamage.core.verdict import HOT, Reason, Verdict, find_regions
@@ -31,7 +31,8 @@ class Detector:
     """Judges photos with one network. Several threads may share it; it can be pickled.
 
     model: path of a model file, None for the model in the package, or a network.
-    metadata: how to cut, pool and judge; only for a network, since a model file has its own.
+    metadata: how to cut, pool and judge; only for a network, since a model file has its own, and so
+        has a network on a server (`TritonScorer`).
     device: "cpu" or "cuda". threads: see OnnxScorer.
     prior: share of synthetic photos among yours, in 0..1 exclusive; changes `probability` only.
     allow_demo: let a demo model say synthetic.
@@ -63,6 +64,9 @@ class Detector:
                 model = OnnxScorer(data, threads=threads, device=device)
             except ModelFileError as error:
                 raise ModelFileError(f"{self.path}: {error}", code=error.code) from error
+        elif metadata is None and isinstance(model, DescribedScorer):
+            metadata = model.metadata
+            graph_sha256, policy_sha256 = model.graph_sha256, model.policy_sha256
         if metadata is None:
             raise UsageError("a network without a model file needs its metadata")
         if prior is not None:

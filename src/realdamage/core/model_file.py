@@ -23,7 +23,8 @@ from realdamage.errors import MissingModelError, ModelFileError
 from realdamage.files import write_atomically
 
 FORMAT_VERSION = 1
-_KEY = "realdamage"
+METADATA_KEY = "realdamage"
+"""Of the entry with our metadata; a Triton repository has it under the same name."""
 # Numbers of fields of a ModelProto, and of protobuf's wire types.
 _GRAPH, _METADATA = 7, 14
 _VARINT, _BYTES = 0, 2
@@ -36,7 +37,8 @@ class ModelMetadata:
 
     calibration, policy: None before `realdamage calibrate`.
     demo: the model only shows the software, and never says synthetic by default.
-    training, metrics: facts about its training, figures of its validation; plain JSON values.
+    training: facts about its training, and what it was exported and calibrated from; plain JSON
+        values. metrics: figures of its validation.
     """
 
     pixel_spec: PixelSpec
@@ -92,7 +94,7 @@ def write_model_file(path: str | Path, onnx_bytes: bytes, metadata: ModelMetadat
     values = json.loads(canonical)
     values["graph_sha256"] = graph_sha256(onnx_bytes)
     values["policy_sha256"] = _sha256(canonical)
-    write_atomically(path, with_metadata(onnx_bytes, {_KEY: json.dumps(values)}))
+    write_atomically(path, with_metadata(onnx_bytes, {METADATA_KEY: json.dumps(values)}))
 
 
 def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
@@ -118,21 +120,38 @@ def read_model_file(path: str | Path) -> tuple[bytes, ModelMetadata, str]:
 
 def stored_policy_sha256(data: bytes) -> str:
     """The digest of the metadata, as stored in a model file that `read_model_file` has checked."""
-    return str(json.loads(split_metadata(data)[1][_KEY])["policy_sha256"])
+    return str(json.loads(split_metadata(data)[1][METADATA_KEY])["policy_sha256"])
 
 
 def _parse(data: bytes) -> tuple[ModelMetadata, str]:
     graph, entries = split_metadata(data)
-    if _KEY not in entries:
+    if METADATA_KEY not in entries:
         raise ModelFileError(
             "an ONNX file without realdamage's metadata, so how to cut and judge a photo is "
             "unknown; write it with: realdamage-export checkpoint=…",
             code="no_metadata",
         )
+    metadata, stored_graph, _ = read_entry(entries[METADATA_KEY])
+    digest = hashlib.sha256(graph).hexdigest()
+    if stored_graph != digest:
+        raise ModelFileError(
+            "the graph or its weights were changed or damaged after export (sha256 "
+            f"{digest[:12]}…, written as {stored_graph[:12]}…); copy the file again or export "
+            "it again",
+            code="graph_changed",
+        )
+    return metadata, digest
+
+
+def read_entry(text: str) -> tuple[ModelMetadata, str, str]:
+    """The metadata of a model file's entry, and the digests of graph and metadata in it.
+
+    Raises ModelFileError as `read_model_file`; the graph's digest is not checked here.
+    """
     try:
-        values = json.loads(entries[_KEY])
+        values = json.loads(text)
         stored_graph, stored_policy = (
-            values.pop(key, None) for key in ("graph_sha256", "policy_sha256")
+            str(values.pop(key, None)) for key in ("graph_sha256", "policy_sha256")
         )
         canonical = _canonical(values)
     except (ValueError, AttributeError, TypeError) as error:
@@ -140,21 +159,13 @@ def _parse(data: bytes) -> tuple[ModelMetadata, str]:
             f"the model's metadata is not a JSON object: {error}; export the model again"
         ) from error
     metadata = ModelMetadata.from_json(canonical)
-    digest = hashlib.sha256(graph).hexdigest()
-    if stored_graph != digest:
-        raise ModelFileError(
-            "the graph or its weights were changed or damaged after export (sha256 "
-            f"{digest[:12]}…, written as {str(stored_graph)[:12]}…); copy the file again or export "
-            "it again",
-            code="graph_changed",
-        )
     if stored_policy != _sha256(canonical):
         raise ModelFileError(
             "the metadata was changed after it was written; set thresholds with `realdamage "
             "calibrate`, not by hand",
             code="metadata_changed",
         )
-    return metadata, digest
+    return metadata, stored_graph, stored_policy
 
 
 def _canonical(values: dict[str, Any]) -> str:

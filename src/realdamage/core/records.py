@@ -45,11 +45,13 @@ def require_between(
 def record_from_dict(cls: type[T], values: Any, where: str) -> T:
     """Build the dataclass `cls` from plain JSON values; errors name the key `where`.
 
-    Fields with a default may be absent. Raises ModelFileError on a missing, unknown or wrong value.
+    Fields with a default may be absent, and an unknown key may be null: it asks for nothing.
+    Raises ModelFileError on a missing, unknown or wrong value.
     """
     if not isinstance(values, Mapping):
         raise ModelFileError(f"{where}: expected an object, found {values!r}")
     hints = typing.get_type_hints(cls)
+    values = {key: value for key, value in values.items() if key in hints or value is not None}
     for key in values:
         if key not in hints:
             raise ModelFileError(f"{where}: unknown key {key!r}; {_near(key, hints)}")

@@ -4,7 +4,7 @@ by the same code."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import onnxruntime
@@ -12,6 +12,9 @@ import onnxruntime
 from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.progress import available_processors
 from realdamage.errors import ModelFileError, UsageError
+
+if TYPE_CHECKING:
+    from realdamage.core.model_file import ModelMetadata
 
 _TILES_A_RUN = 8
 """On the CPU. More at once are no faster, since the activations no longer fit the cache, and need
@@ -25,6 +28,15 @@ class TileScorer(Protocol):
         """tiles: uint8 [n, tile, tile, 3] -> (logit float32 [n], evidence float32 [n, h, w], one
         per patch)."""
         ...
+
+
+@runtime_checkable
+class DescribedScorer(TileScorer, Protocol):
+    """A network that brings its metadata and the digests of both."""
+
+    metadata: ModelMetadata
+    graph_sha256: str
+    policy_sha256: str
 
 
 class OnnxScorer:

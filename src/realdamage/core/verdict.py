@@ -28,12 +28,15 @@ PREDICTION_COLUMNS = (
     *("score", "probability", "outcome", "reasons", "width", "height", "ms"),
     *("photo_sha256", "graph_sha256"),
 )
-MEASURED_COLUMNS = ("hot_share", "sharpness", "compression", "fine_detail")
+MEASURED_COLUMNS = ("hot_share", "compression", "fine_detail")
 """They follow wherever a photo was judged."""
 UNREADABLE = "unreadable"
 """The reason in the row of a photo that could not be read; its score and outcome are empty."""
 HOT = 0.5
 """Heat from which a patch counts as synthetic: evidence 0, the network's own boundary."""
+LEAST_REGION = 6
+"""Patches of a region. Smaller ones are mostly noise: without them honest photos have 2.5 boxes
+instead of 11 (data/results/LOG.md)."""
 _MOST_REGIONS = 20
 
 
@@ -225,7 +228,6 @@ def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mappi
         "photo_sha256": found.photo_sha256,
         "graph_sha256": found.graph_sha256,
         "hot_share": found.hot_share,
-        "sharpness": found.quality.sharpness,
         "compression": found.quality.compression,
         "fine_detail": "" if detail is None else detail,
     }
@@ -233,6 +235,7 @@ def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mappi
 
 def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> tuple[Region, ...]:
     """Connected areas (4 neighbours) of the heat map above `HOT`, most heat first, at most 20.
+    Those of fewer than `LEAST_REGION` values are left out.
 
     heatmap: [h, w] in 0..1. cell: side of one value in pixels of the photo. size: (width, height).
     """
@@ -250,7 +253,8 @@ def find_regions(heatmap: Float32Array, cell: float, size: tuple[int, int]) -> t
                 if neighbour in waiting:
                     waiting.remove(neighbour)
                     area.append(neighbour)
-        areas.append(np.array(area).T)
+        if len(area) >= LEAST_REGION:
+            areas.append(np.array(area).T)
     areas.sort(key=lambda area: (-float(heatmap[area[0], area[1]].sum()), area[0][0], area[1][0]))
     return tuple(
         Region(

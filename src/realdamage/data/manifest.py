@@ -159,6 +159,15 @@ class Manifest:
         ordered = self.table[[*KNOWN_COLUMNS, *extra]].sort_values("file_name", kind="stable")
         return hashlib.sha256(_to_csv(ordered)).hexdigest()
 
+    def files_digest(self) -> str:
+        """SHA-256 (hex) of size and time of the photos' and masks' files; reads none of them."""
+        facts = []
+        for name in self.table[["file_name", "mask_file_name"]].to_numpy().flat:
+            path = self.path(name)
+            stat = path.stat() if name and path.is_file() else None
+            facts.append((name, stat and (stat.st_size, stat.st_mtime_ns)))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
 
 def read_manifest(folder_or_csv: str | Path, *, check_files: bool = True) -> Manifest:
     """Reads and checks `metadata.csv` of a folder, or a CSV file of another name; opens no photo.

@@ -13,10 +13,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.manifest import (
@@ -73,6 +74,7 @@ class Reader:
     values: our column -> their word -> ours. Then every word needs a mapping; empty cells stay
         empty unless "" is mapped.
     constants: our column -> the value of every row, whatever the table has.
+    relative_to: the folder that a table's absolute paths lie below; it becomes the set's folder.
     Raises ConfigError that names the key.
     """
 
@@ -80,6 +82,7 @@ class Reader:
     columns: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    relative_to: str = ""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -124,7 +127,7 @@ def reader_from_mapping(mapping: Mapping[str, Any] | None, where: str = "data.re
                 f"{where}: unknown key {key!r}; allowed: {', '.join(known)}."
                 f"{did_you_mean(str(key), known)}{hint}"
             )
-    depths = {"layout": 0, "columns": 1, "values": 2, "constants": 1}
+    depths = {"layout": 0, "columns": 1, "values": 2, "constants": 1, "relative_to": 0}
     given = {
         key: _plain(value, f"{where}.{key}", depths[key])
         for key, value in (mapping or {}).items()
@@ -137,7 +140,8 @@ def reader_from_mapping(mapping: Mapping[str, Any] | None, where: str = "data.re
 
 
 def reader_from_yaml(path: str | Path) -> Reader:
-    """A Reader from a YAML file with the keys layout, columns, values and constants.
+    """A Reader from a YAML file with the keys layout, columns, values, constants and
+    relative_to.
 
     Every value is read as it is written, so `0`, `yes` and `true` need no quotes.
     Raises ConfigError.
@@ -189,6 +193,13 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
     if layout not in _ROWS:
         files = _table_files(root, layout)
         folder = root if layout == "imagefolder" else files[0].parent
+        if reader.relative_to:
+            folder = Path(reader.relative_to)
+            if layout == "imagefolder" or not folder.is_dir():
+                raise ConfigError(
+                    f"relative_to={folder}: must be a folder, and is for one table; {root} is "
+                    f"read by layout {layout}. Correct it {_WHERE}."
+                )
         parts = [_from_table(path, reader, folder, check_files) for path in files]
         table = with_known_columns(pd.concat(parts, ignore_index=True).fillna(""))
         return Manifest(folder, with_defaults(table))
@@ -286,6 +297,9 @@ def _metadata_of(folder: Path) -> list[Path]:
 def _from_table(path: Path, reader: Reader, root: Path, check_files: bool) -> pd.DataFrame:
     """The checked rows of a table; those of a split folder get its split and paths from `root`."""
     frame, rows, _ = _mapped(read_table(path), reader)
+    if reader.relative_to:
+        frame = _below(root, frame, rows, path)
+        return checked(frame, rows, str(path), root if check_files else None)
     files_in = path.parent if check_files else None
     if path.parent == root:
         return checked(frame, rows, str(path), files_in)
@@ -303,12 +317,42 @@ def _from_table(path: Path, reader: Reader, root: Path, check_files: bool) -> pd
     return _prefixed(table, path.parent.name)
 
 
+def _below(
+    folder: Path, frame: pd.DataFrame, rows: npt.NDArray[np.int64], path: Path
+) -> pd.DataFrame:
+    """The rows with their absolute paths as seen from `folder`. Raises ManifestError: one lies
+    elsewhere (code outside)."""
+    tops = dict.fromkeys(each.as_posix() for each in (folder.absolute(), folder.resolve()))
+    moved = {}
+    for name in _path_columns(frame):
+        paths = frame[name]
+        for top in tops:
+            paths = paths.str.removeprefix(f"{top.rstrip('/')}/")
+        outside = paths.map(lambda each: PurePath(each).is_absolute())
+        if outside.any():
+            first = int(np.argmax(outside.to_numpy()))
+            raise ManifestError(
+                f"{path}, row {rows[first]}, column {name}: found {paths.iat[first]!r}, which is "
+                f"not below relative_to={folder}. Name the folder above all photos {_WHERE}.",
+                code="outside",
+            )
+        moved[name] = paths
+    return frame.assign(**moved)
+
+
+def _path_columns(table: pd.DataFrame) -> list[str]:
+    return [
+        name
+        for name in table.columns
+        if name in ("file_name", "pair") or name.endswith("_file_name")
+    ]
+
+
 def _prefixed(table: pd.DataFrame, folder: str) -> pd.DataFrame:
     """The rows with their paths as seen from above `folder`."""
     moved = {
         name: table[name].where(table[name] == "", f"{folder}/" + table[name])
-        for name in table.columns
-        if name in ("file_name", "pair") or name.endswith("_file_name")
+        for name in _path_columns(table)
     }
     # The group of a photo without one is its own name.
     named = ~table["group"].isin(table["file_name"])
@@ -508,6 +552,7 @@ def write_metadata(
     outside); and what `read_dataset` and `write_manifest` raise.
     """
     root = source if source.is_dir() else source.parent
+    root = Path(reader.relative_to) if reader.relative_to else root
     folder = root if out is None else out
     own = reads_own_metadata(source, reader)
     if own or ((folder / METADATA_NAME).exists() and not overwrite):

@@ -4,6 +4,7 @@ both into the model file, so that everyone who loads it judges the same way.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,16 +13,17 @@ from typing import Any
 
 import pandas as pd
 
+from realdamage.commit import code_sha256
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
-from realdamage.errors import ManifestError, RealDamageError, UsageError
+from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation.guarantee import Targets, check_enough, percent, with_guarantee
 from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
 from realdamage.evaluation.probability import fit_platt
-from realdamage.evaluation.robustness import is_training_set
+from realdamage.evaluation.robustness import CODE, LIBRARIES, is_training_set
 from realdamage.evaluation.slices import strictest_source, threshold_at, worst_source
 
 MIN_DAMAGED = 20
@@ -122,7 +124,7 @@ def calibrate_model(
             code="one_class",
         )
     check_enough(targets, chosen.table, f"{manifest.root}: {name}")
-    onnx_bytes, metadata, _ = read_model_file(path)
+    onnx_bytes, metadata, graph = read_model_file(path)
     notes = tuple(_notes(manifest, chosen, metadata.training)) if targets.guaranteed else ()
     scored, _ = score_manifest(Detector.load(path, threads=threads), chosen, progress=progress)
     synthetic = scored["label"] == "synthetic"
@@ -147,7 +149,10 @@ def calibrate_model(
         worst = worst_source(real, policy, pooled.t_synthetic, strictest[1])
         policy = replace(policy, worst_source=worst)
     output = Path(output or path)
-    write_model_file(output, onnx_bytes, replace(metadata, calibration=fitted, policy=policy))
+    origin = _origin(graph, manifest, chosen, targets)
+    training = {**metadata.training, "calibration": origin}
+    changed = replace(metadata, calibration=fitted, policy=policy, training=training)
+    write_model_file(output, onnx_bytes, changed)
     negatives = scored["kind"] == "damaged" if policy.negatives == "damaged" else ~synthetic
     return CalibrationSummary(
         output=output,
@@ -162,6 +167,36 @@ def calibrate_model(
         notes=notes,
         warnings=tuple(_warnings(metadata.policy, policy)),
     )
+
+
+def is_calibrated(
+    path: str | Path,
+    manifest: Manifest,
+    targets: Targets,
+    *,
+    split: str | None = None,
+    output: str | Path | None = None,
+) -> bool:
+    """Whether `calibrate_model` with these arguments would write what the file holds already.
+
+    Raises as `calibrate_model` for arguments that do not fit.
+    """
+    chosen, _ = _calibration_photos(manifest, split, targets.guaranteed)
+    graph = read_model_file(path)[2]
+    try:
+        _, metadata, written = read_model_file(output or path)
+    except ModelFileError:
+        return False
+    wanted = _origin(graph, manifest, chosen, targets)
+    same = metadata.training.get("calibration") == wanted and written == graph
+    return same and metadata.policy is not None
+
+
+def _origin(graph: str, manifest: Manifest, chosen: Manifest, targets: Targets) -> str:
+    """Digest of all that decides calibration and policy."""
+    photos = (manifest.digest(), chosen.digest(), chosen.files_digest())
+    facts = (graph, photos, targets, code_sha256(CODE, LIBRARIES))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _calibration_photos(

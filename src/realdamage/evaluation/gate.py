@@ -1,4 +1,4 @@
-"""Derives the quality gate: which photos are too small, too blurred or too compressed for this
+"""Derives the quality gate: which photos are too small, too soft or too compressed for this
 model to judge; and writes it into the model file.
 
 The limits are measured: each is the point below which this very model, at its own threshold, stops
@@ -26,7 +26,7 @@ from realdamage.evaluation.figures import labelled_and_scored
 from realdamage.evaluation.folder import read_judge
 from realdamage.evaluation.predictions import clean, group_ids
 
-QUALITIES = ("short_side", "sharpness", "compression")
+QUALITIES = ("short_side", "compression")
 
 _WORSE = 0.85  # a photo is worse in a number that fell below this share of its clean value
 _MOST_BINS = 20
@@ -131,11 +131,11 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
         quality_curve(photos, column, tpr_floor, allowed, options.min_photos)
         for column in QUALITIES
     )
-    side, sharpness, compression = (curve.limit for curve in curves)
+    side, compression = (curve.limit for curve in curves)
     fine_detail, why = blur_limit(photos, options.blur_share)
-    gate = Gate(None if side is None else round(side), sharpness, compression, fine_detail)
+    gate = Gate(None if side is None else round(side), compression, fine_detail)
     measured = photos[[*QUALITIES, "fine_detail"]]
-    limits = pd.Series([gate.min_side, sharpness, compression, fine_detail], measured.columns)
+    limits = pd.Series([gate.min_side, compression, fine_detail], measured.columns)
     # A photo without a number passes, as does any photo without a limit.
     stopped = (measured < limits.astype("float64").fillna(-math.inf)).any(axis=1)
     honest, synthetic = (
@@ -209,7 +209,7 @@ def blur_limit(photos: pd.DataFrame, share: float) -> tuple[float | None, str]:
     """The largest limit on fine detail that stops at most this share (0: no limit) of the clean
     honest photos of each source with at least 20 of them, and why.
 
-    It has no `quality_curve`, because what takes fine detail away takes sharpness too.
+    It has no `quality_curve`: blur takes the traces themselves away.
     """
     honest = clean(photos[(photos["label"] == "real") & photos["fine_detail"].notna()])
     limits = {
@@ -244,7 +244,7 @@ def _prepared(
             "robustness suite: realdamage-evaluate … robustness=standard",
             code="no_perturbations",
         )
-    for column in ("sharpness", "compression", "fine_detail", "width", "height"):
+    for column in ("compression", "fine_detail", "width", "height"):
         if photos[column].isna().all():
             raise RealDamageError(
                 f"The predictions have no values in the column {column}. Evaluate again.",

@@ -100,10 +100,9 @@ def localisation_rows(
 
     Keys: left_out, perturbation, n_localised, best_f1 with its 95% interval, baseline_f1.
     """
-    photos = scored.predictions.assign(
-        value=_values_of(scored.predictions, manifest, fold.column), kind=""
-    )
-    edits = photos[scored.predictions["kind"] == "ai_region"]
+    values = _values_of(scored.predictions, manifest, fold.column)
+    photos = scored.predictions.assign(value=values)
+    edits = photos[photos["kind"] == "ai_region"]
     rows: list[dict[str, Any]] = []
     for name in scored.suite.names:
         evidence = scored.localisation(name)

@@ -33,37 +33,20 @@ def localisation_metrics(
     - pixel_ap: average precision; a constant map gets `prevalence`, the share of painted patches.
     - f1, iou: of the patches at or above the shipped threshold (`HOT`). best_f1: the best over all
       thresholds. baseline_f1, baseline_iou: of a map that calls every patch painted.
-    - mask_area: mean over photos of their share of painted patches. n_photos, n_patches.
-    - intervals: (low, high) of 95% by bootstrap over groups. per_kind: the same for each kind.
+    - n_photos: how many. intervals: (low, high) of 95% by bootstrap over groups.
 
-    predictions: group and kind of the photos; without it every photo is its own group.
+    predictions: names the group of each photo; without it every photo is its own group.
     """
     names = [photo.file_name for photo in evidence]
-    groups, kinds = np.array(names), np.full(len(names), "")
+    groups = np.array(names)
     if predictions is not None:
         known = predictions.drop_duplicates("file_name").set_index("file_name", drop=False)
-        known = known.assign(group=group_ids).reindex(names)
-        groups, kinds = (known[key].to_numpy(dtype=str) for key in ("group", "kind"))
-    result = _pooled(evidence, groups, n_boot, seed)
-    result["per_kind"] = {}
-    for name in sorted(set(kinds) - {""}):
-        own = np.flatnonzero(kinds == name)
-        of_kind = [evidence[index] for index in own.tolist()]
-        result["per_kind"][str(name)] = _pooled(of_kind, groups[own], n_boot, seed)
-    return result
-
-
-def _pooled(
-    evidence: Sequence[PatchEvidence], groups: npt.NDArray[Any], n_boot: int, seed: int
-) -> dict[str, Any]:
+        groups = group_ids(known).reindex(names).to_numpy(dtype=str)
     painted = np.concatenate([np.zeros(0, bool), *(photo.painted.ravel() for photo in evidence)])
     heat = np.concatenate([np.zeros(0), *(photo.heat.ravel() for photo in evidence)])
-    areas = [photo.painted.mean() for photo in evidence]
     result: dict[str, Any] = {
         "n_photos": len(evidence),
-        "n_patches": len(painted),
         "prevalence": float(painted.mean()) if len(painted) else None,
-        "mask_area": float(np.mean(areas)) if len(painted) else None,
         **dict.fromkeys((*_FIGURES, "baseline_f1", "baseline_iou")),
         "intervals": dict.fromkeys(_FIGURES),
         "reason": None,

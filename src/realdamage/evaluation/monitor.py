@@ -37,7 +37,6 @@ _NUMBERS = {
     "score": "score",
     "short_side": "shorter side",
     "long_side": "longer side",
-    "sharpness": "sharpness",
     "compression": "compression",
     "fine_detail": "fine detail",
     "hot_share": "share of hot patches",

@@ -292,7 +292,7 @@ def _row_of_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
         **{key: verdict.get(key) for key in (*_LOG_STRINGS, *_LOG_NUMBERS)},
         **{key: verdict[key] for key in _LOG_NEEDS},
         "reasons": " ".join(reason["code"] for reason in verdict.get("reasons") or ()),
-        **{key: quality.get(key) for key in ("sharpness", "compression", "fine_detail")},
+        **{key: quality.get(key) for key in ("compression", "fine_detail")},
     }
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-import realdamage
+from realdamage.commit import code_sha256
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata
 from realdamage.core.progress import Track, available_processors, no_progress
@@ -51,8 +50,8 @@ log = logging.getLogger(__name__)
 # lose.
 _VERDICTS, _PHOTOS = 100, 50
 # Rows from before a change of these must not go into the same table.
-_CODE = ("core/*.py", "data/*.py", "evaluation/*.py")
-_LIBRARIES = ("numpy", "pillow", "onnxruntime")
+CODE = ("core/*.py", "data/*.py", "evaluation/*.py")
+LIBRARIES = ("numpy", "pillow", "onnxruntime")
 
 # What is kept of each perturbation's localisation; all of it is kept for unperturbed photos.
 _LOCALISATION = (
@@ -131,14 +130,9 @@ class Suite:
         return range(start, min(start + self.per_part, len(self.manifest)))
 
     def digest(self, part: int) -> str:
-        """Of size and time of photos and masks: a replaced photo must not get the old row."""
-        facts = []
-        rows = self.manifest.table.iloc[list(self.photos(part))]
-        for name in rows[["file_name", "mask_file_name"]].to_numpy().flat:
-            path = self.manifest.path(name)
-            stat = path.stat() if name and path.is_file() else None
-            facts.append((name, stat and (stat.st_size, stat.st_mtime_ns)))
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
+        """Of the files of photos and masks: a replaced photo must not get the old row."""
+        rows = np.isin(np.arange(len(self.manifest)), list(self.photos(part)))
+        return self.manifest.subset(rows).files_digest()
 
     def rows(self, part: int) -> list[Row] | None:
         """The rows of a finished part, None while it has to be scored."""
@@ -255,7 +249,7 @@ def score_suite(
         "set of photos": manifest.digest(),
         "robustness suite": hashlib.sha256(repr(perturbations).encode()).hexdigest(),
         "seed": str(scoring.seed),
-        "version of the code": _code_version(),
+        "version of the code": code_sha256(CODE, LIBRARIES),
     }
     mark = parts.mark()
     if scoring.overwrite and mark and mark["digest"] != identity:
@@ -293,15 +287,6 @@ def _start(suite: Suite, threads: int | None, apart: bool) -> None:
 def _score_part(part: int) -> None:
     assert _scores is not None  # `_start` ran first
     _scores(part)
-
-
-def _code_version() -> str:
-    """Of the sources and libraries that decide pixels and verdicts."""
-    root = Path(realdamage.__file__).parent
-    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in _LIBRARIES).encode())
-    for path in sorted(path for pattern in _CODE for path in root.glob(pattern)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def all_figures(scored: ScoredSuite, metadata: ModelMetadata, *, seed: int = 0) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from realdamage.core.decode import HEIC_BRANDS
 from realdamage.core.verdict import Reason
 from realdamage.phrases import Phrase, phrase
-from realdamage.provenance.exif_iim import MAX_BLOCK, PHOTOSHOP, decode_text, find_iim
+from realdamage.provenance.exif import MAX_BLOCK, decode_text
 
 MAX_TOTAL = 16 << 20
 MAX_BLOCKS = 1000
@@ -36,7 +36,7 @@ _OTHER_STARTS = {
 _SCANNED = 8
 _FILL = re.compile(rb"\xff+")
 
-Kind: TypeAlias = Literal["xmp", "exif", "iim", "text", "segment"]
+Kind: TypeAlias = Literal["xmp", "exif", "text", "segment"]
 
 
 @dataclass(frozen=True)
@@ -151,17 +151,11 @@ def _other_container(data: bytes) -> str:
 
 
 class _Jpeg:
-    """A JPEG spreads some blocks over several segments.
-
-    xmp: parts of extended XMP, by digest and offset. photoshop: resources, from byte
-        `photoshop_at`.
-    """
+    """A JPEG spreads long XMP over several segments. xmp: its parts, by digest and offset."""
 
     def __init__(self, data: bytes, blocks: Blocks) -> None:
         self.data, self.blocks = data, blocks
         self.xmp: dict[bytes, dict[int, bytes]] = {}
-        self.photoshop: list[bytes] = []
-        self.photoshop_at = 0
 
     def walk(self) -> None:
         data, blocks, position = self.data, self.blocks, 2
@@ -190,16 +184,12 @@ class _Jpeg:
         else:
             blocks.limit(phrase("too_many_segments", count=MAX_CHUNKS))
         self._assemble_xmp()
-        self._assemble_photoshop()
         _scan_xmp(data, position, blocks)
 
     def _segment(self, marker: int, segment: bytes, position: int) -> None:
         is_app = 0xE0 <= marker <= 0xEF
         name = f"APP{marker - 0xE0}" if is_app else "COM"
         where = f"{name} at byte {position}"
-        if marker == 0xED and segment.startswith(PHOTOSHOP):
-            self.photoshop_at = self.photoshop_at or position
-            self.photoshop.append(segment[len(PHOTOSHOP) :])
         extended = segment.removeprefix(_EXTENDED_XMP)
         if marker == 0xE1 and segment.startswith(_EXIF):
             self.blocks.add("exif", segment[len(_EXIF) :], f"EXIF, {where}")
@@ -229,17 +219,6 @@ class _Jpeg:
             else:
                 missing = phrase("bytes_missing", there=len(packet), size=total)
                 self.blocks.broken(missing, where)
-
-    def _assemble_photoshop(self) -> None:
-        where = f"IPTC-IIM, APP13 at byte {self.photoshop_at}"
-        if (total := sum(map(len, self.photoshop))) > MAX_TOTAL:
-            self.blocks.limit(phrase("too_many_bytes", size=total), where)
-            return
-        found, unread_from = find_iim(b"".join(self.photoshop))
-        for block in found:
-            self.blocks.add("iim", block, where)
-        if unread_from >= 0:
-            self.blocks.broken(phrase("unread_from", position=unread_from), where)
 
 
 def _walk_png(data: bytes, blocks: Blocks) -> None:

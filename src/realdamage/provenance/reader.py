@@ -13,7 +13,7 @@ from realdamage.errors import PhotoError
 from realdamage.phrases import ENGLISH, Phrase, phrase
 from realdamage.provenance.c2pa import TrustAnchors, read_credentials
 from realdamage.provenance.containers import Block, Blocks, clean, find_blocks
-from realdamage.provenance.exif_iim import Exif, decode_text, read_exif, read_iim
+from realdamage.provenance.exif import Exif, compare_thumbnail, decode_text, read_exif
 from realdamage.provenance.generators import find_generator, find_handwriting
 from realdamage.provenance.labels import (
     FIELDS,
@@ -33,7 +33,6 @@ from realdamage.provenance.precedence import (
     in_order,
     source_type_code,
 )
-from realdamage.provenance.thumbnail import compare_thumbnail
 from realdamage.provenance.xmp import (
     IPTC,
     TC260,
@@ -49,9 +48,8 @@ _MAX_FINDINGS = 50
 # local name, since prefixes vary.
 _SOFTWARE = frozenset(
     {"software", "generator", "creator tool", "creatortool", "softwareagent", "aisystemused"}
-    | {"originatingprogram", "programversion"}
 )
-_AUTHOR = frozenset({"artist", "author", "by-line", "creator", "credit", "make", "model", "source"})
+_AUTHOR = frozenset({"artist", "author", "creator", "credit", "make", "model", "source"})
 _XMP_TEXT = ("description", "UserComment", "ImageDescription", "parameters")
 _IPTC_AI = ("AISystemUsed", "AISystemVersionUsed", "AIPromptInformation", "AIPromptWriterName")
 _SOURCE_TYPES: dict[Declared, str] = {
@@ -140,8 +138,6 @@ class _Reader:
             self._packet(block.data, where)
         elif block.kind == "exif":
             self._exif(block.data, where)
-        elif block.kind == "iim":
-            self._iim(block.data, where)
         elif block.kind == "segment":
             self._text(decode_text(block.data), where, "tc260_jpeg")
         else:
@@ -173,17 +169,6 @@ class _Reader:
         self._by_hand(exif.texts, where)
         if exif.xmp:
             self._packet(exif.xmp, f"XMP, {where}")
-
-    def _iim(self, data: bytes, where: str) -> None:
-        texts, unread_from = read_iim(data)
-        if unread_from >= 0:
-            self.blocks.broken(phrase("unread_from", position=unread_from), where)
-        for name, values in texts.items():
-            for text in values:
-                self._text(text, f"{name}, {where}", "tc260_jpeg")
-                self._named(text, name, f"{name}, {where}")
-        caption, author = (texts.get(name, [""])[0] for name in ("Caption", "By-line"))
-        self._by_hand({"Description": caption, "Artist": author}, where)
 
     def _packet(self, packet: bytes, where: str) -> None:
         try:

@@ -28,12 +28,12 @@ from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.shortcuts import LIMIT, container_facts
 from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.economics import CostReport
+from realdamage.evaluation.costs import CostReport
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import PhotoDetector
 from realdamage.rendering import plots, words
 from realdamage.rendering.plots import BAD, GOOD, INK, LABEL_COLOURS, QUIET
-from realdamage.rendering.report import Report
+from realdamage.rendering.report import Report, reliability
 
 _VALUES = 9  # bars of a column; rarer values are counted together
 _SIDE = 320  # pixels of a picture's longer side
@@ -203,6 +203,16 @@ def plot_roc(report: Report) -> None:
     plots.roc(panel, [pd.Series(curve) for curve in report.values["roc"]])
 
 
+def plot_reliability(predictions: pd.DataFrame) -> None:
+    """How many photos of each stated probability are synthetic; says so where there are too few."""
+    bins = reliability(predictions)
+    if bins.empty:
+        print("Not drawn: too few photos have a probability.")
+        return
+    (panel,) = axes("Does a probability mean what it says?")
+    plots.reliability(panel, bins)
+
+
 def plot_robustness(report: Report) -> None:
     """AUROC and false alarms after each perturbation; says so where none was evaluated."""
     rows = report.values["robustness"]
@@ -306,7 +316,7 @@ def overlay(rgb: npt.NDArray[np.uint8], verdict: Verdict) -> Image.Image:
 
 
 def plot_tiles(photo: Photo, tiles: Cover, logits: npt.NDArray[np.float32]) -> None:
-    """How the photo is cut into overlapping tiles, and the network's logit for each."""
+    """How the photo is cut into tiles, and the network's logit for each."""
     (panel,) = axes(f"{len(logits)} tiles and their logits (orange: synthetic)", height=6)
     panel.imshow(photo.rgb)
     panel.set_axis_off()

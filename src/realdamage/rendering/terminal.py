@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from realdamage.data.audit import AuditReport, ShortcutTest
     from realdamage.evaluation.calibration import CalibrationSummary
     from realdamage.evaluation.compare import Comparison
-    from realdamage.evaluation.economics import CostReport
+    from realdamage.evaluation.costs import CostReport, Queue
     from realdamage.evaluation.gate import GateSummary
     from realdamage.evaluation.monitor import MonitorReport
-    from realdamage.evaluation.triage import Queue
     from realdamage.photo_pairs.decide import Comparison as PairComparison
     from realdamage.provenance.precedence import Provenance
 

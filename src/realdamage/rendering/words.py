@@ -162,7 +162,6 @@ def gate_limits(gate: Gate) -> str:
     """The least quality of a photo that a model judges, "" without a limit."""
     limits = (
         ("shorter side {} pixels", gate.min_side),
-        ("sharpness {:.3f}", gate.min_sharpness),
         ("fine detail {:.4f}", gate.min_fine_detail),
         ("JPEG quality {:.0f}", gate.min_quality),
     )

@@ -25,18 +25,21 @@ from realdamage.core.spans import span
 from realdamage.errors import RealDamageError
 from realdamage.service.auth import check_origin, is_open
 from realdamage.service.case_routes import router as case_router
+from realdamage.service.inference_routes import router as inference_router
 from realdamage.service.limits import BoundedBody
 from realdamage.service.metrics import log_event
 from realdamage.service.reviews import ReviewRequest
-from realdamage.service.routes import Service, router
+from realdamage.service.routes import Service, router, store_of
 from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
-from realdamage.service.store import ClaimStore, purge
+from realdamage.service.store import purge
 from realdamage.service.traces import start_traces
 
 _PURGE_EVERY_S = 3600
 _SETTLE_EVERY_S = 5
-_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/statements/")
+_UPLOADS = ("/v1/photos", "/v1/claims", "/v1/batches")
+_UPLOADS_BELOW = ("/v1/statements/", "/v2/models/")
+_LONG_UPLOADS = ("/v1/batches", "/v1/statements/")  # a video from a phone takes minutes
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 64 * 1024
@@ -61,7 +64,6 @@ def create_app(settings: Settings) -> FastAPI:
     Raises UsageError on settings that cannot be used and, at the start, ModelFileError.
     """
     service = Service(settings)
-    store = service.store
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -72,10 +74,13 @@ def create_app(settings: Settings) -> FastAPI:
         version = model.metadata.model_version
         log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
         chores = []
-        if store is not None:
-            chores = [purge_regularly(service, store), settle_regularly(service)]
+        if service.store is not None:
+            for one in service.each():
+                await one.jobs.resume()
+            chores = [purge_regularly(service), settle_regularly(service)]
         tasks = [asyncio.create_task(chore) for chore in chores]
-        service.webhooks.start()
+        for one in service.each():
+            one.webhooks.start()
         yield
         for task in tasks:
             task.cancel()
@@ -92,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for routes in (case_router, router):
+    for routes in (case_router, inference_router, router):
         app.include_router(routes)
     for kind in (HTTPException, RequestValidationError, RealDamageError):
         app.add_exception_handler(kind, _refuse)
@@ -104,37 +109,49 @@ def _import_all() -> None:
     """What claims import when first judged takes a while; no request should wait for it."""
     for name in ("realdamage.photo_pairs", "realdamage.claims", "cv2", "c2pa", "imagehash"):
         importlib.import_module(name)
+    marks = importlib.import_module("realdamage.claims.marks")
+    if marks.has_ocr():
+        marks.load_recogniser()
 
 
-async def purge_regularly(service: Service, store: ClaimStore) -> None:
+async def purge_regularly(service: Service) -> None:
     """Remove what has expired, every hour. No error ends this: the retention would stop unseen."""
-    days = service.settings.review_days
     confirmed = service.settings.clock_confirmed
     while True:
-        try:
-            gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
-            confirmed = False  # the operator has looked at the clock now, not for later
-            forgotten = 0
-            if days is not None and not gone.clock_in_doubt:
-                forgotten = await asyncio.to_thread(service.reviews.purge, days)
-            await asyncio.to_thread(service.webhooks.purge)
-            log_event("purged", claims=len(gone.claims), reviews=forgotten)
-            for problem in gone.problems:
-                log_event("purge failed", logging.ERROR, reason=problem)
-        except Exception as error:
-            kind = type(error).__name__
-            log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
+        for one in service.each():
+            await _purge_once(one, confirmed)
+        confirmed = False  # the operator has looked at the clock now, not for later
         await asyncio.sleep(_PURGE_EVERY_S)
 
 
+async def _purge_once(service: Service, confirmed: bool) -> None:
+    """Remove what has expired of one tenant. An error is logged and stops no other tenant."""
+    days, store = service.settings.review_days, store_of(service)
+    try:
+        gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
+        forgotten = 0
+        if days is not None and not gone.clock_in_doubt:
+            forgotten = await asyncio.to_thread(service.reviews.purge, days)
+        await asyncio.to_thread(service.webhooks.purge)
+        log_event("purged", claims=len(gone.claims), reviews=forgotten)
+        for problem in gone.problems:
+            log_event("purge failed", logging.ERROR, reason=problem)
+    except Exception as error:
+        kind = type(error).__name__
+        log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
+
+
 async def settle_regularly(service: Service) -> None:
-    """Make decisions final and report deadlines, every few seconds. No error ends this."""
+    """Make decisions final, report deadlines, and take over the jobs of processes that died, every
+    few seconds. No error ends this."""
     while True:
-        try:
-            await asyncio.to_thread(service.settle)
-        except Exception as error:
-            kind = type(error).__name__
-            log_event("not settled", logging.ERROR, error=kind, reason=str(error))
+        for one in service.each():
+            try:
+                await asyncio.to_thread(one.settle)
+                await one.jobs.resume()
+            except Exception as error:
+                kind = type(error).__name__
+                log_event("not settled", logging.ERROR, error=kind, reason=str(error))
         await asyncio.sleep(_SETTLE_EVERY_S)
 
 
@@ -153,7 +170,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         _log_error("not answered", request.scope, error, reason=str(error))
         message = "The service cannot answer now; its log has the details under this request_id."
         refusal = Refusal(503, "unavailable", message, retry_after=30)
-    return refusal.response(request.state.request_id)
+    return refusal.response(request.state.request_id, request.url.path)
 
 
 def _log_error(event: str, scope: Scope, error: Exception, **fields: str) -> None:
@@ -180,14 +197,17 @@ class Front:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer a request; returns the status."""
         headers, settings, started = Headers(scope=scope), self._service.settings, time.monotonic()
-        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS[-1])
-        deadline = started + settings.deadline
+        is_upload = scope["path"] in _UPLOADS or scope["path"].startswith(_UPLOADS_BELOW)
+        is_long = scope["path"].startswith(_LONG_UPLOADS)
+        deadline = started + (settings.job_deadline if is_long else settings.deadline)
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, deadline=deadline)
-        state.update(photos=0, caller="", roles=frozenset())
+        state.update(photos=0, caller="", roles=frozenset(), tenant="")
         limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
+        if scope["path"] == "/v1/batches":
+            limit = min(settings.max_batch_bytes + _MAX_JSON_BYTES, settings.max_upload_bytes)
         body = BoundedBody(receive, limit, deadline, self._service.uploads if is_upload else None)
         status = 0
 
@@ -205,7 +225,7 @@ class Front:
             if refusal.code in _CLOSE:
                 refusal.headers = {**(refusal.headers or {}), "Connection": "close"}
             if not status:  # otherwise an answer is under way
-                await refusal.response(request_id)(scope, receive, answer)
+                await refusal.response(request_id, scope["path"])(scope, receive, answer)
 
         try:
             self._check(scope, headers)
@@ -237,10 +257,15 @@ class Front:
             # A proxy that believes the other one would see a second request after the body.
             message = "The request has both Content-Length and Transfer-Encoding; send one of them."
             raise Refusal(400, "malformed", message)
+        if "\0" in path:  # no database keeps it, so nothing has such a name
+            raise Refusal(404, "not_found", "The path has a null character.")
+        if b"%00" in scope.get("query_string", b""):
+            raise Refusal(422, "invalid_field", "The query has a null character; remove it.")
         check_origin(scope["method"], headers, service.settings)
         if service.keys.keys and not is_open(path):
             entry = service.keys.check(headers)
-            scope["state"].update(caller=entry.name, roles=entry.roles)
+            about = {"caller": entry.name, "roles": entry.roles, "tenant": entry.tenant}
+            scope["state"].update(about)
 
     def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         metrics, state = self._service.metrics, scope["state"]

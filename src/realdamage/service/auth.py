@@ -22,14 +22,18 @@ SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
 
 OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
-"""Need no key, because they show only the software itself. So does everything below /page/ and
-/s/; below /v1/statements/ the signed link is the key."""
+"""Need no key, because they show only the software itself. So does everything below /page/, /s/ and
+/v2/health/; below /v1/statements/ the signed link is the key."""
+_OPEN_BELOW = ("/page/", "/s/", "/v2/health/", "/v1/statements/")
 
 LOCAL = "local"
 """Who decides claims where only this machine can call and no keys are set."""
 
 _NAME = re.compile(r"[\w.-]{1,64}")
-_FORM = "NAME SHA256 [admin] [reviewer]; `realdamage serve --hash-key` prints NAME SHA256"
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_FORM = (
+    "NAME SHA256 [admin] [reviewer] [tenant=NAME]; `realdamage serve --hash-key` prints NAME SHA256"
+)
 _HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
@@ -37,11 +41,13 @@ _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 @dataclass(frozen=True)
 class ApiKey:
     """name: for the log. digest: SHA-256 of the key, hex. roles: admin may reload the model and
-    send webhooks again; reviewer is a person, who may decide claims."""
+    send webhooks again; reviewer is a person, who may decide claims. tenant: whose claims it sees;
+    "" for the operator's own."""
 
     name: str
     digest: str
     roles: frozenset[str]
+    tenant: str = ""
 
 
 class KeyRing:
@@ -86,7 +92,7 @@ class KeyRing:
 
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in OPEN_ROUTES or path.startswith(("/page/", "/s/", "/v1/statements/"))
+    return path in OPEN_ROUTES or path.startswith(_OPEN_BELOW)
 
 
 def check_origin(method: str, headers: Headers, settings: Settings) -> None:
@@ -131,10 +137,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _parse(where: str, line: str) -> ApiKey:
-    name, digest, *roles = (*line.partition("#")[0].split(), "", "")
-    found = frozenset(filter(None, roles))
-    is_key = _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    name, digest, *words = (*line.partition("#")[0].split(), "", "")
+    tenants = [word.removeprefix("tenant=") for word in words if word.startswith("tenant=")]
+    found = frozenset(word for word in words if word and not word.startswith("tenant="))
+    is_key = all(map(_TENANT.fullmatch, tenants)) and len(tenants) < 2
+    is_key = is_key and _NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
     if not is_key or found - {"admin", "reviewer"}:
         # The message leaves the line out: somebody may have put the key itself there.
         raise UsageError(f"{where}: not a key; expected {_FORM}", code="not_a_key")
-    return ApiKey(name, digest, found)
+    return ApiKey(name, digest, found, *tenants)

@@ -201,6 +201,7 @@ async def send_statement(
     if photos > most:
         message = f"{photos} photos, frames and videos, but the claim policy takes at most {most}."
         raise Refusal(413, "too_many_photos", message)
+    await run_in_threadpool(service.count_photos, photos)
     # The link works once, so the sender may wait longer than callers that can try again.
     deadline = time.monotonic() + service.settings.job_deadline
     look = Look(

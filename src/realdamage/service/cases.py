@@ -114,9 +114,17 @@ class Cases:
         self._is_local = is_local
         self._database: Database = store.database
 
-    def about(self, form: ClaimForm, claim: Claim) -> dict[str, Any]:
-        """The columns of a new case. References are stored as keyed hashes only."""
+    def references(self, form: ClaimForm) -> dict[str, str]:
+        """Keyed hashes of the buyer and device, as columns of a case; no more is stored of them."""
         secret, exchange = self._store.secret, self._store.exchange
+        return {
+            "buyer": secret.buyer(form.buyer),
+            "buyer_shared": exchange.buyer(form.buyer) if exchange and form.buyer else "",
+            "device": secret.device(form.device),
+        }
+
+    def about(self, form: ClaimForm, claim: Claim, references: dict[str, str]) -> dict[str, Any]:
+        """The columns of a new case. references: of the form."""
         known = [one.verdict.probability for one in claim.photos if one.verdict is not None]
         calibrated = [one for one in known if one is not None]
         probability = max(calibrated, default=None)
@@ -131,9 +139,7 @@ class Cases:
             "merchant": form.merchant,
             "amount": amount,
             "currency": form.currency,
-            "buyer": secret.buyer(form.buyer),
-            "buyer_shared": exchange.buyer(form.buyer) if exchange else "",
-            "device": secret.device(form.device),
+            **references,
             "recommendation": claim.recommendation,
             "probability": probability,
             "expected_loss": amount / 100 * (rank if probability is None else probability),

@@ -104,6 +104,9 @@ class _BoundedParser(MultiPartParser):
     def __init__(self, request: Request, form: type[UploadForm], settings: Settings) -> None:
         super().__init__(request.headers, request.stream())
         self._known, self._files, self._settings = form.model_fields, form.file_fields(), settings
+        is_batch = "archive" in self._known
+        self._most = settings.max_batch_photos if is_batch else settings.max_photos
+        self._limits = {"videos": settings.max_video_bytes, "archive": settings.max_batch_bytes}
         self._text_seen: set[str] = set()
         self._part_bytes = 0
         self.ended = False
@@ -111,7 +114,7 @@ class _BoundedParser(MultiPartParser):
     def on_headers_finished(self) -> None:
         super().on_headers_finished()
         name, self._part_bytes = self._current_part.field_name, 0
-        most = self._settings.max_photos
+        most = self._most
         if name not in self._known:
             message = f"No field {name[:80]!r}; the fields are {', '.join(self._known)}."
             raise Refusal(422, "unknown_field", message)
@@ -129,7 +132,7 @@ class _BoundedParser(MultiPartParser):
         name, self._part_bytes = self._current_part.field_name, self._part_bytes + end - start
         is_file = name in self._files
         limit = self._settings.max_photo_bytes if is_file else _MAX_FIELD_BYTES
-        limit = self._settings.max_video_bytes if name == "videos" else limit
+        limit = self._limits.get(name, limit)
         if self._part_bytes > limit:
             what = f"File {self._current_files} of the request" if is_file else f"Field {name!r}"
             raise Refusal(413, "too_large", f"{what} has more than {limit} bytes.")

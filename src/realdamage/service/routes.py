@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
-import secrets
+import math
 import shutil
 import threading
 import time
@@ -16,10 +17,11 @@ from typing import Annotated, Any
 import jinja2
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 
 from realdamage.claims import Claim, ClaimIndex, ClaimPolicy, judge_claim, new_claim_id
-from realdamage.claims.database import Database, Job, now
+from realdamage.claims.database import Database, Job, Setting, now
 from realdamage.claims.decide import Finding, found_elsewhere
 from realdamage.claims.exchange import ExchangeKey, find_hashes
 from realdamage.core.detector import Detector
@@ -30,7 +32,9 @@ from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.phrases import page_json
 from realdamage.provenance import TrustAnchors, read_provenance
 from realdamage.service.auth import KeyRing
+from realdamage.service.batches import read_batch
 from realdamage.service.cases import Cases
+from realdamage.service.jobs import Jobs
 from realdamage.service.limits import DeadlineError, UploadBudget, WorkQueue, read_form
 from realdamage.service.metrics import Metrics, log_event
 from realdamage.service.models import ServedModel, Shadow
@@ -46,6 +50,8 @@ from realdamage.service.reviews import (
 )
 from realdamage.service.schemas import (
     FORM_ERRORS,
+    BatchAnswer,
+    BatchForm,
     ClaimAnswer,
     ClaimForm,
     JobAnswer,
@@ -55,16 +61,18 @@ from realdamage.service.schemas import (
     Refusal,
     Upload,
     errors,
+    wrong_claim,
 )
-from realdamage.service.settings import Settings
+from realdamage.service.settings import Settings, TenantSettings, read_tenants
 from realdamage.service.statements import Statements
-from realdamage.service.store import ClaimStore, has_room, interrupt_jobs
+from realdamage.service.store import ClaimStore
 from realdamage.service.webhooks import Webhooks, read_targets
 
 # The evidence has its own styles and pictures, and no script may run in it.
 _EVIDENCE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
 )
+_DAY = 86400
 _PAGE = resources.files("realdamage.service") / "page"
 _PAGE_TYPES = {
     "html": "text/html",
@@ -81,38 +89,100 @@ class Service:
     """
 
     def __init__(self, settings: Settings) -> None:
-        anchors, policy, store = settings.trust_anchors, settings.claim_policy, settings.store
-        self.settings = settings
+        anchors, folder = settings.trust_anchors, settings.store
         self.keys = KeyRing(settings)
         self.trust_anchors = TrustAnchors.read(anchors) if anchors else None
         if self.trust_anchors is not None:
             found = self.trust_anchors
             counts = {"authorities": found.authorities, "ignored": found.passed_over}
             log_event("trust anchors", **counts, sha256=found.sha256)
-        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy.default()
         self.metrics = Metrics()
-        self.model: ServedModel | None = None
         self.shadow: Shadow | None = None
         self.queue = WorkQueue(settings.workers, settings.max_queue)
         self.uploads = UploadBudget(settings.max_upload_bytes)
-        self.store = _open_store(settings)
-        self.database = Database(None) if self.store is None else self.store.database
+        self._models: list[ServedModel] = []
+        self._loading, self._opening = threading.Lock(), threading.Lock()
+        self._tenants: dict[str, Service] = {}
+        self._given = read_tenants(settings.tenants) if settings.tenants else {}
+        self._take(settings, _open_store(settings))
+        self.metrics.queue.set_function(lambda: self.queue.photos)
+        self.metrics.uploads.set_function(lambda: self.uploads.taken)
+        if folder is not None:
+            self.metrics.watch_store(lambda: shutil.disk_usage(folder).free)
+        stored = self.store.tenants() if self.store is not None else []
+        for tenant in sorted({*stored, *self._given, *(key.tenant for key in self.keys.keys)}):
+            self.of(tenant)
+
+    def _take(self, settings: Settings, store: ClaimStore | None) -> None:
+        """Make what belongs to one tenant alone."""
+        self.settings, self.store = settings, store
+        policy, workers = settings.claim_policy, settings.workers
+        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy.default()
+        self.database = Database(None) if store is None else store.database
         self.reviews = ReviewStore(self.database)
         targets = read_targets(settings.webhooks) if settings.webhooks else []
         self.webhooks = Webhooks(targets, self.database, self.metrics)
         self.judged = JudgedPhotos()
-        self.jobs: set[asyncio.Task[None]] = set()
-        if self.store is not None:
-            rules, is_local = self.policy.cases, settings.is_local
-            self.cases = Cases(self.store, rules, self.webhooks, is_local=is_local)
-            self.statements = Statements(self.store, self.cases, self.policy)
-            if has_room(self.store.folder):
-                interrupt_jobs(self.store)
-        self._loading = threading.Lock()
-        self.metrics.queue.set_function(lambda: self.queue.photos)
-        self.metrics.uploads.set_function(lambda: self.uploads.taken)
         if store is not None:
-            self.metrics.watch_store(lambda: shutil.disk_usage(store).free)
+            rules, is_local = self.policy.cases, settings.is_local
+            self.cases = Cases(store, rules, self.webhooks, is_local=is_local)
+            self.statements = Statements(store, self.cases, self.policy)
+            self.jobs = Jobs(
+                store,
+                self.queue,
+                partial(_judge_claim, self),
+                self.cases.references,
+                seconds=settings.job_deadline,
+                slots=max(1, workers // 2),
+            )
+
+    def of(self, tenant: str) -> Service:
+        """This service as the keys of a tenant see it: nothing of any other tenant is in reach.
+
+        "": the operator's own, whose keys name no tenant. Raises as `Service` does.
+        """
+        if not tenant:
+            return self
+        with self._opening:
+            if tenant not in self._tenants:
+                given = self._given.get(tenant, TenantSettings())
+                settings = given.over(self.settings)
+                store = self.store and self.store.for_tenant(tenant, settings.retention_days)
+                made = copy.copy(self)
+                made._take(settings, store)
+                self._tenants[tenant] = made
+            return self._tenants[tenant]
+
+    def of_link(self, token: str) -> Service:
+        """The service of the tenant that a statement's link names; unknown ones are not made."""
+        tenant, _, _ = token.rpartition("~")
+        return self._tenants.get(tenant, self)
+
+    def each(self) -> list[Service]:
+        """This service as each tenant sees it, the operator's own first."""
+        with self._opening:
+            return [self, *self._tenants.values()]
+
+    def count_photos(self, photos: int) -> None:
+        """Count photos of a request towards the tenant's quota of the day. Raises Refusal 429."""
+        if (most := self.settings.photos_per_day) is None:
+            return
+        time_of_day = now() % _DAY
+        name = f"photos_{int(now() // _DAY)}"
+        with self.database.transaction() as session:
+            found = session.get(Setting, name) or Setting(name=name, value=0.0)
+            if found.value + photos > most:
+                message = f"{int(found.value)} of {most} photos a day are used. Try tomorrow."
+                wait = math.ceil(_DAY - time_of_day)
+                raise Refusal(429, "quota", message, retry_after=wait)
+            found.value += photos
+            session.add(found)
+            session.execute(delete(Setting).where(Setting.name < name, Setting.name > "photos_"))
+
+    @property
+    def model(self) -> ServedModel | None:
+        """The model that answers now, for all tenants."""
+        return self._models[-1] if self._models else None
 
     def load(self) -> None:
         """Load what is not loaded yet of the model and the shadow model. Raises ModelFileError."""
@@ -130,7 +200,7 @@ class Service:
             except Exception:
                 metrics.reloads.labels("kept_old" if self.model else "failed").inc()
                 raise
-            self.model = model
+            self._models[:] = [model]
             metrics.reloads.labels("loaded").inc()
             metrics.show_model(model.metadata.model_version, model.graph_sha256)
         return model
@@ -143,17 +213,24 @@ class Service:
 
     def close(self) -> None:
         """Stop the threads and close the files."""
+        for tenant in self._tenants.values():
+            tenant.webhooks.stop()
+        for one in self.each():
+            if one.store is not None:
+                one.jobs.stop()
         self.queue.close()
         if self.shadow is not None:
             self.shadow.close()
         self.webhooks.stop()
-        if self.store is not None:
-            self.store.close()
-        self.database.close()
+        for one in reversed(self.each()):  # the operator's store closes what they share
+            if one.store is not None:
+                one.store.close()
+            one.database.close()
 
     def settle(self) -> None:
         """What time alone changes: decisions become final, deadlines come near."""
         if self.store is not None:
+            self.store.workers.check()
             self.cases.settle()
 
     def note(self, data: bytes, verdict: Verdict) -> None:
@@ -185,8 +262,18 @@ def _open_store(settings: Settings) -> ClaimStore | None:
 
 
 async def _service(request: Request) -> Service:
+    """The service as the caller's tenant sees it; no route gets another one."""
     service: Service = request.app.state.service
-    return service
+    if token := request.path_params.get("token"):
+        return service.of_link(token)
+    tenant = request.state.tenant
+    return await run_in_threadpool(service.of, tenant) if tenant else service
+
+
+def operator_only(request: Request) -> None:
+    """Raises Refusal 403 for the keys of tenants."""
+    if request.state.tenant:
+        raise Refusal(403, "operator_only", "This is for the operator of the service.")
 
 
 Shared = Annotated[Service, Depends(_service)]
@@ -208,6 +295,7 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
     read has an `error` instead of a `verdict`, and the status is 200 even when none can be read."""
     form = await read_form(request, PhotosForm, service.settings)
     request.state.photos = len(form.photos)
+    await run_in_threadpool(service.count_photos, len(form.photos))
     model, deadline = service.loaded_model(), request.state.deadline
     try:
         detector = model.detector(deadline, form.prior)
@@ -228,19 +316,29 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
 def _judge_photo(
     service: Service, detector: Detector, upload: Upload, heatmaps: bool
 ) -> dict[str, Any]:
-    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     try:
-        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+        verdict = judge_upload(service, detector, upload)
     except PhotoError as error:
-        service.metrics.photos.labels("unreadable").inc()
         return {"name": upload.name, "error": error.to_dict()}
-    service.note(upload.data, verdict)
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
     declared = read_provenance(upload.data, trust_anchors=service.trust_anchors, **limits)
     return {
         "name": upload.name,
         "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),
         "provenance": declared.to_dict(),
     }
+
+
+def judge_upload(service: Service, detector: Detector, upload: Upload) -> Verdict:
+    """The verdict on a photo, counted. Raises PhotoError."""
+    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
+    try:
+        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
+    except PhotoError:
+        service.metrics.photos.labels("unreadable").inc()
+        raise
+    service.note(upload.data, verdict)
+    return verdict
 
 
 @router.post(
@@ -264,92 +362,81 @@ async def judge_one_claim(request: Request, service: Shared) -> Response:
             message = f"{len(found)} photos, but the claim policy takes at most {most}."
             raise Refusal(413, "too_many_photos", message)
     request.state.photos = len(form.photos) + len(form.listings)
+    await run_in_threadpool(service.count_photos, request.state.photos)
     if form.later == "true":
-        return await _judge_later(request, service, form)
+        return await _judge_later(service, form)
     deadline = request.state.deadline
-    job = partial(_judge_claim, service, service.loaded_model(), form, deadline)
+    references = service.cases.references(form) if service.store is not None else {}
+    job = partial(_judge_claim, service, form, references, deadline)
     try:
         (body,) = await service.queue.run([job], deadline, photos=request.state.photos)
     except (PhotoError, UsageError) as error:
-        raise _wrong_claim(error) from error
+        raise wrong_claim(error) from error
     return Response(body, media_type="application/json")
 
 
-def _wrong_claim(error: RealDamageError) -> Refusal:
-    code = "unreadable_photo" if isinstance(error, PhotoError) else "invalid_field"
-    return Refusal(422, code, str(error))
-
-
-async def _judge_later(request: Request, service: Service, form: ClaimForm) -> Response:
-    """Answer 202, and judge with a longer deadline. The photos stay in memory: a service that
-    stops in between marks the job as failed."""
-    store = store_of(service)
+async def _judge_later(service: Service, form: ClaimForm) -> Response:
+    """Answer 202 once the photos are on the disk, and judge with a longer deadline."""
+    store_of(service)
     if form.keep != "true":
         raise Refusal(422, "invalid_field", "later: needs keep=true, or the answer would be lost.")
-    photos = request.state.photos
-    service.queue.check_room(photos)
-    model, deadline = service.loaded_model(), time.monotonic() + service.settings.job_deadline
-    form = form.model_copy(update={"claim_id": form.claim_id or new_claim_id()})
-    size = sum(len(one.data) for one in (*form.photos, *form.listings))
-    service.uploads.take(size)
-    job_id = secrets.token_hex(12)
-    about: dict[str, Any] = {"id": job_id, "claim_id": form.claim_id, "created": now()}
-    about["worker"] = store.workers.own
-    await run_in_threadpool(_save_job, service, Job(status="running", **about))
-
-    async def judge() -> None:
-        error: dict[str, str] | None = None
-        try:
-            work = partial(_judge_claim, service, model, form, deadline)
-            await service.queue.run([work], deadline, photos=photos)
-        except Refusal as refusal:
-            error = {"code": refusal.code, "message": str(refusal.detail)}
-        except (PhotoError, UsageError) as wrong:
-            answer = _wrong_claim(wrong)
-            error = {"code": answer.code, "message": str(answer.detail)}
-        except Exception as failure:
-            log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
-            error = {"code": "unavailable", "message": "The service failed; its log says why."}
-        finally:
-            service.uploads.take(-size)
-            values: dict[str, Any] = {"status": "failed" if error else "done", "finished": now()}
-            values["error"] = json.dumps(error) if error else ""
-            await run_in_threadpool(_save_job, service, Job(**about, **values))
-
-    task = asyncio.create_task(judge())
-    service.jobs.add(task)
-    task.add_done_callback(service.jobs.discard)
-    accepted = {"id": job_id, "claim_id": form.claim_id, "status": "running", "error": None}
-    url = f"/v1/jobs/{job_id}"
-    return JSONResponse({**accepted, "url": url}, 202, {"Location": url})
+    (job,) = await service.jobs.accept([form])
+    answer = _job_answer(job)
+    return JSONResponse(answer.model_dump(), 202, {"Location": answer.url})
 
 
-def _save_job(service: Service, job: Job) -> None:
-    with service.database.transaction() as session:
-        session.merge(job)
+def _job_answer(job: Job) -> JobAnswer:
+    about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status}
+    error = json.loads(job.error) if job.error else None
+    return JobAnswer(**about, error=error, url=f"/v1/jobs/{job.id}")
+
+
+@router.post(
+    "/v1/batches",
+    tags=["claims"],
+    status_code=202,
+    openapi_extra=BatchForm.openapi(),
+    responses=errors(*FORM_ERRORS, 404),
+)
+async def judge_batch(request: Request, service: Shared) -> BatchAnswer:
+    """Judge many claims later: each becomes a case, or none when the batch cannot be read.
+
+    Photos in one folder are one claim, called after the folder. Photos in no folder are one claim
+    for each beginning of a name up to its last "_". A folder inside that is called "listing", or a
+    name whose rest begins with "listing", holds the shop's photos."""
+    store_of(service)
+    form = await read_form(request, BatchForm, service.settings)
+    settings, limits = service.settings, service.policy.photos
+    batch = await run_in_threadpool(read_batch, form, settings, limits)
+    request.state.photos = batch.photos
+    await run_in_threadpool(service.count_photos, batch.photos)
+    jobs = await service.jobs.accept(batch.forms, is_batch=True)
+    return BatchAnswer(claims=[_job_answer(job) for job in jobs], ignored=list(batch.ignored))
 
 
 @router.get("/v1/jobs/{job_id}", tags=["claims"], responses=errors(404))
 def read_job(job_id: str, service: Shared) -> JobAnswer:
     """A claim sent with later=true: once done, read it at /v1/claims/{claim_id}."""
-    with service.database.reading() as session:
-        job = session.get(Job, job_id)
-        if job is None:
-            raise Refusal(404, "not_found", f"No job {job_id[:40]!r}.")
-        error = json.loads(job.error) if job.error else None
-        about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status}
-        return JobAnswer(**about, error=error, url=f"/v1/jobs/{job.id}")
+    store_of(service)
+    return _job_answer(service.jobs.find(job_id))
 
 
-def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline: float) -> bytes:
-    claim_id, store = form.claim_id or new_claim_id(), service.store
+def _judge_claim(
+    service: Service,
+    form: ClaimForm,
+    references: dict[str, str],
+    deadline: float,
+    job_id: str = "",
+) -> bytes:
+    """The claim as JSON, kept where the form asks for it. references: see `Cases.references`."""
+    claim_id, store, model = form.claim_id or new_claim_id(), service.store, service.loaded_model()
     photos = [(photo.name, photo.data) for photo in form.photos]
     listings = [(photo.name, photo.data) for photo in form.listings]
 
     def judged(index: ClaimIndex | None) -> Claim:
         more: list[Finding] = []
-        if store is not None and store.exchange is not None and form.buyer:
-            matches = find_hashes(store.database, [store.exchange.buyer(form.buyer)])
+        if store is not None and (shared := references["buyer_shared"]):
+            matches = find_hashes(store.database, [shared])
             more = found_elsewhere(matches, service.policy)
         return judge_claim(
             photos,
@@ -366,11 +453,11 @@ def _judge_claim(service: Service, model: ServedModel, form: ClaimForm, deadline
 
     keep = form.keep == "true"
     if keep and store is not None:
-        with store.new(claim_id):
+        with store.new(claim_id, job_id):
             claim = judged(store.index)
             if time.monotonic() > deadline:
                 raise DeadlineError
-            about = service.cases.about(form, claim)
+            about = service.cases.about(form, claim, references)
             with span("store"):
                 store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
     else:
@@ -497,8 +584,9 @@ async def ready(service: Shared) -> dict[str, str]:
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response)
-async def metrics(service: Shared) -> Response:
-    """Figures in Prometheus' text format, without content or name of any photo."""
+async def metrics(request: Request, service: Shared) -> Response:
+    """For the operator: figures in Prometheus' text format, without content or name of photos."""
+    operator_only(request)
     media_type = "text/plain; version=0.0.4; charset=utf-8"
     return Response(service.metrics.text(), media_type=media_type)
 
@@ -517,6 +605,7 @@ async def reload(request: Request, service: Shared) -> dict[str, Any]:
     if "admin" not in request.state.roles:
         message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
         raise Refusal(403, "admin_only", message)
+    operator_only(request)
     return await reload_model(service)
 
 
@@ -537,6 +626,8 @@ def reload_keys(service: Service) -> None:
     """Read the keys again. What cannot be read, or holds no key, is logged and changes nothing."""
     try:
         service.keys = KeyRing(service.settings)
+        for key in service.keys.keys:
+            service.of(key.tenant)
     except RealDamageError as error:
         log_event("keys not reloaded", logging.ERROR, reason=str(error))
     else:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from realdamage.claims.judge import MAX_TEXT
 from realdamage.core.policy import Outcome
+from realdamage.errors import PhotoError, RealDamageError
 from realdamage.files import FORMULA
 
 CLAIM_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -34,9 +35,20 @@ class Refusal(HTTPException):
         super().__init__(status, message, headers)
         self.code = code
 
-    def response(self, request_id: str) -> JSONResponse:
-        error = {"code": self.code, "message": self.detail, "request_id": request_id}
-        return JSONResponse({"error": error}, self.status_code, self.headers)
+    def response(self, request_id: str, path: str) -> JSONResponse:
+        """path: of the request; below /v2 the answer is the Open Inference Protocol's."""
+        error: dict[str, Any] = {"code": self.code, "request_id": request_id}
+        if path.startswith("/v2"):
+            body = {**error, "error": self.detail}
+        else:
+            body = {"error": {**error, "message": self.detail}}
+        return JSONResponse(body, self.status_code, self.headers)
+
+
+def wrong_claim(error: RealDamageError) -> Refusal:
+    """The refusal for a claim that cannot be judged as it was sent."""
+    code = "unreadable_photo" if isinstance(error, PhotoError) else "invalid_field"
+    return Refusal(422, code, str(error))
 
 
 def not_valid(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, FieldInfo]) -> Refusal:
@@ -147,6 +159,17 @@ class ClaimForm(JudgedForm):
     """a hint at the buyer's device, such as a cookie; only its keyed hash is stored"""
 
 
+class BatchForm(UploadForm):
+    archive: list[File] = []
+    """one zip"""
+    photos: list[File] = []
+    """instead of a zip: photos, each with its folder in its name"""
+    merchant: Annotated[Name, Field(max_length=100)] = ""
+    """who sold the products of all claims"""
+    currency: Annotated[str, Field(pattern="^([A-Z]{3})?$")] = ""
+    """of all claims, such as CNY"""
+
+
 class StatementForm(UploadForm):
     text: Annotated[Text, Field(max_length=MAX_TEXT)] = ""
     """what the buyer or the merchant says"""
@@ -248,6 +271,13 @@ class JobAnswer(Answer):
     """where to ask again"""
 
 
+class BatchAnswer(Answer):
+    claims: list[JobAnswer]
+    """a job for each claim, in the order of their names"""
+    ignored: list[str]
+    """files that are no photos: the first of them"""
+
+
 class ModelAnswer(Answer):
     model_version: str
     graph_sha256: str
@@ -282,7 +312,7 @@ _MEANINGS = {
     409: "Already stored, being judged, never judged here, or changed by somebody else",
     410: "The link was used or has expired",
     413: "More bytes, photos or parts than allowed",
-    415: "Not multipart/form-data",
+    415: "Not multipart/form-data, or compressed",
     422: "A field is missing, unknown or out of range",
     429: "The queue is full; see Retry-After",
     431: "The headers are too large",

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from realdamage.core.decode import MAX_PIXELS
@@ -30,6 +39,9 @@ Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
 Port = Annotated[int, Field(ge=0, le=65_535), BeforeValidator(_port)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+Tenant = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
 class Settings(BaseSettings):
@@ -60,12 +72,16 @@ class Settings(BaseSettings):
     """file of API keys, one a line, as --hash-key prints them"""
     api_key_hashes: str = ""
     """the same lines, separated by commas, instead of a file"""
+    tenants: Path | None = None
+    """YAML file with quota, retention and rules of tenants; keys name theirs with tenant=NAME"""
+    photos_per_day: Count | None = None
+    """photos that the operator's keys, and tenants without a number of their own, may send a day"""
     no_auth: bool = False
     """listen on any address without a key"""
     store: Path | None = None
     """folder for claims sent with keep=true; without it nothing is stored"""
     database: str = ""
-    """SQLAlchemy URL of the store's tables; default: claims.sqlite in the store"""
+    """postgresql+psycopg://USER@HOST/NAME for the store's tables; default: a file in the store"""
     secret: Path | None = None
     """file with your key for references and links; default: one made in the store"""
     keep_originals: bool = False
@@ -100,6 +116,10 @@ class Settings(BaseSettings):
     """bytes of a video in a statement"""
     max_body_bytes: Count = 64 * _MEBI
     """bytes of a request"""
+    max_batch_bytes: Count = 200 * _MEBI
+    """bytes of a batch of claims, as it is sent and unpacked"""
+    max_batch_photos: Count = 500
+    """files in a batch of claims"""
     max_pixels: Pixels = 50_000_000
     """pixels of a photo, read from its header"""
     max_upload_bytes: Count = 256 * _MEBI
@@ -147,6 +167,35 @@ class Settings(BaseSettings):
     def is_local(self) -> bool:
         """Whether whoever sits at this machine calls, without a key."""
         return self.is_loopback and not self.has_keys and not self.no_auth
+
+
+class TenantSettings(BaseModel):
+    """What differs for a tenant from the operator's settings of the same names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    photos_per_day: Count | None = None
+    retention_days: Days | None = None
+    review_days: Days | None = None
+    claim_policy: Path | None = None
+    webhooks: Path | None = None
+
+    def over(self, settings: Settings) -> Settings:
+        """The tenant's settings. The operator's webhooks and consortium are not the tenant's."""
+        given = self.model_dump(exclude_none=True)
+        return settings.model_copy(update={"webhooks": None, "exchange_key": None, **given})
+
+
+def read_tenants(path: Path) -> dict[str, TenantSettings]:
+    """The tenants of a YAML file: for each name its values. Raises UsageError."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TypeAdapter(dict[Tenant, TenantSettings]).validate_python(values or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot read the tenants: {error}", code="tenants") from error
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"{path}: {'; '.join(faults)}", code="tenants") from error
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:

@@ -48,7 +48,7 @@ Side = Literal["buyer", "merchant"]
 FRAMES = 6
 """Frames that the buyer's page takes from the camera."""
 _LONGEST_BURST_S = 120.0
-_TOKEN = re.compile(r"([A-Za-z0-9_-]{22})\.(\d{1,12})\.([0-9a-f]{32})")
+_TOKEN = re.compile(r"(?:[a-z0-9-]+~)?([A-Za-z0-9_-]{22})\.(\d{1,12})\.([0-9a-f]{32})")
 _HOUR = 3600.0
 
 
@@ -93,6 +93,8 @@ class Statements:
         expires = moment + self._policy.cases.statement_hours * _HOUR
         random = secrets.token_urlsafe(16)
         token = f"{random}.{int(expires)}.{self._sign(random, int(expires))}"
+        if self._store.tenant:
+            token = f"{self._store.tenant}~{token}"  # the link is the key, so it names the tenant
         with self._store.database.transaction() as session:
             case = self._open_case(session, claim_id)
             for old in session.scalars(select(Link).filter_by(claim_id=claim_id, side=side)):
@@ -328,7 +330,8 @@ def _read_videos(
 ) -> tuple[list[dict[str, Any]], list[tuple[str, bytes]]]:
     """What each video's file says, and its sharpest frames as (name, JPEG).
 
-    seals: the log of `realdamage seal`; tells whether the video existed when it was sealed.
+    seals: the log of `realdamage seal`; tells whether the video existed when it was sealed. Raises
+    Refusal 422 for a video that cannot be read.
     """
     facts: list[dict[str, Any]] = []
     stills: list[tuple[str, bytes]] = []
@@ -347,8 +350,8 @@ def _read_videos(
         try:
             found = reader.read_video(video.data, video.name)
         except PhotoError as error:
-            facts.append({**about, "error": str(error)})
-            continue
+            # The link stays usable, so the sender can send another file.
+            raise Refusal(422, error.code, str(error)) from error
         facts.append({**found.to_dict(), **about})
         stills += found.frames
     return facts, stills

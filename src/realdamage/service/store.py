@@ -2,13 +2,13 @@
 
 A claim is kept once its row says so, in the transaction that also logs it; the folder is there
 before, whole. What a killed process leaves is a row "judging" of a worker that no longer lives,
-whose id is free at once, or a folder without a row, which `purge` removes.
+whose id is free at once, or a folder without a row, which `purge` removes. Several machines share
+one PostgreSQL database and one folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from realdamage.claims import Claim, ClaimIndex, EvidenceLog, write_evidence
@@ -49,7 +50,7 @@ JUDGING = "judging"
 Photos = Sequence[tuple[str, bytes]]
 OnKept = Callable[[Session, Case], None]
 
-_PARTS = ("claims", "claims.sqlite", "secret", "workers")
+_PARTS = ("claims", "claims.sqlite", "jobs", "secret", "tenants", "workers")
 _INSIDE = {HTML_NAME, JSON_NAME, LOG_NAME, ORIGINALS, PICTURES, STATEMENTS}
 _WAIT_S = 30.0  # for the end of another claim with the same photo
 _POLL_S = 0.02
@@ -58,8 +59,23 @@ _DAY = 86400
 _JOBS_S = 7 * _DAY  # how long a job can be asked for
 
 
-class Workers:
-    """Which processes live: each holds the lock of its own file, which the system frees."""
+class Workers(Protocol):
+    """Which processes live. own: this one."""
+
+    own: str
+
+    def lives(self, worker: str) -> bool:
+        """Whether that process still runs."""
+
+    def check(self) -> None:
+        """Raises RealDamageError when others can no longer see that this process lives."""
+
+    def close(self) -> None:
+        """What this process still judges counts as interrupted from now on."""
+
+
+class FileWorkers:
+    """Each process holds the lock of its own file, which the system frees when it dies."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -69,7 +85,6 @@ class Workers:
         self._stack.enter_context(locked(file, wait=False))
 
     def lives(self, worker: str) -> bool:
-        """Whether that process still runs."""
         if worker == self.own:
             return True
         path = self._folder / worker
@@ -82,19 +97,49 @@ class Workers:
             pass
         return False
 
+    def check(self) -> None:
+        pass  # the system keeps the lock
+
     def close(self) -> None:
-        """Give up the lock; what this process still judges counts as interrupted."""
         with contextlib.suppress(OSError):
             (self._folder / self.own).unlink()
         self._stack.close()
+
+
+class PostgresWorkers:
+    """Each process holds an advisory lock, which the server frees when the connection ends."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self.own = database, secrets.token_hex(8)
+        self._lock = threading.Lock()
+        self._connection = database.hold(self.own)
+
+    def lives(self, worker: str) -> bool:
+        return worker == self.own or self._database.is_held(worker)
+
+    def check(self) -> None:
+        """Take the lock again after the server was restarted."""
+        with self._lock:
+            try:
+                self._connection.execute(select(1))
+            except SQLAlchemyError:
+                self._connection.close()
+                self._connection = self._database.hold(self.own)
+
+    def close(self) -> None:
+        with self._lock, contextlib.suppress(SQLAlchemyError):
+            # Without this, the lock ends only when the server notices.
+            self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
+            self._connection.close()
 
 
 class ClaimStore:
     """claims/ID/ with the evidence, and the database with everything else.
 
     For several threads and processes. It opens on a full disk too, where claims can be deleted.
-    database: where the tables are; default: claims.sqlite in the folder. Raises UsageError on a
-    folder with other things, RealDamageError when it cannot be made.
+    database: URL of the tables; default: claims.sqlite in the folder. share: the operator's store,
+    of which this is a tenant's. Raises UsageError on a folder with other things or another
+    database, RealDamageError when it cannot be made.
     """
 
     def __init__(
@@ -106,19 +151,28 @@ class ClaimStore:
         secret: Path | None = None,
         exchange: ExchangeKey | None = None,
         keep_originals: bool = False,
+        share: ClaimStore | None = None,
     ) -> None:
+        self.tenant = folder.name if share else ""
         self.folder, self.retention_days = folder, retention_days
         self.claims, self.exchange = folder / "claims", exchange
         self.keep_originals = keep_originals
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if share is not None and share.database.is_postgres:
+                self.database = share.database.of_tenant(self.tenant)
+            else:
+                self.database = Database.of_store(folder, database)
             _check_is_store(folder)
             self.claims.mkdir(mode=0o700, exist_ok=True)
-            self.workers = Workers(folder / "workers")
+            if self.database.is_postgres:
+                (folder / tables.ELSEWHERE).touch(0o600)
+                self.workers: Workers = share.workers if share else PostgresWorkers(self.database)
+            else:
+                self.workers = FileWorkers(folder / "workers")
         except OSError as error:
             raise _not_writable(folder, error) from error
         self.secret = Secret.read(secret or folder / "secret", make=secret is None)
-        self.database = Database(database or folder / "claims.sqlite")
         counts: Any = {"counts": self._counts, "exchange": exchange}
         self.index = ClaimIndex(self.database, **counts)
         self.read_only_index = ClaimIndex(self.database, adds=False, **counts)
@@ -129,9 +183,10 @@ class ClaimStore:
 
     def check(self) -> None:
         """Raises Refusal 503 on a full disk, a read-only folder or a database that fails."""
-        self._check_room()
+        self.check_room()
         fault = "" if os.access(self.claims, os.W_OK) else "its folder is not writable"
         try:
+            self.workers.check()
             with self.database.reading() as session:
                 session.scalar(select(Event.index).limit(1))
         except RealDamageError:
@@ -141,29 +196,25 @@ class ClaimStore:
             raise Refusal(503, "store_fails", message, retry_after=60)
 
     @contextlib.contextmanager
-    def new(self, claim_id: str) -> Iterator[None]:
+    def new(self, claim_id: str, job_id: str = "") -> Iterator[None]:
         """Around judging and keeping a claim; when that fails, nothing of it is left.
 
-        Raises Refusal 409 when the id is kept or under way, 503 when the disk is nearly full.
+        job_id: that judges it. Raises Refusal 409 when the id is kept or under way, 503 when the
+        disk is nearly full.
         """
-        self._check_room()
+        self.check_room()
+        self.workers.check()
         with self._lock:
-            self._check_unused(claim_id)
+            if claim_id in self._active:
+                raise under_way(claim_id)
             self._active.add(claim_id)
         try:
-            self.forget(claim_id)  # what a killed service left of it
-            with self.database.transaction() as session:
-                # Another process may have begun since.
-                if session.get(Case, claim_id) is not None:
-                    raise _under_way(claim_id)
-                now = tables.now()
-                about = {"worker": self.workers.own, "created": now, "updated": now}
-                session.add(Case(claim_id=claim_id, state=JUDGING, **about))
+            self._begin(claim_id, job_id)
             try:
                 yield
             except BaseException:
                 with contextlib.suppress(RealDamageError):  # `purge` tries again
-                    self.forget(claim_id)
+                    self._give_up(claim_id)
                 raise
         finally:
             with self._lock:
@@ -183,12 +234,14 @@ class ClaimStore:
         """
         folder = self._path(claim.claim_id)
         keep_originals = self.keep_originals
+        with self.database.reading() as session:
+            self._check_is_mine(session, claim.claim_id)
         write_evidence(
             claim, photos, listings, folder, keep_originals=keep_originals, keep_pictures=True
         )
         (entry,) = EvidenceLog(folder / LOG_NAME).verify().entries
         with self.database.transaction() as session:
-            case = session.get_one(Case, claim.claim_id)
+            case = self._check_is_mine(session, claim.claim_id)
             for name, value in {**about, "state": "open", "worker": ""}.items():
                 setattr(case, name, value)
             self.database.record(session, {"event": EVENT, **entry["payload"]})
@@ -213,16 +266,31 @@ class ClaimStore:
         """
         found: dict[str, int] = {"evidence": self.is_kept(claim_id)}
         if re.fullmatch(CLAIM_ID, claim_id):  # any other id only a reviewer can have named
-            if self._is_under_way(claim_id):
-                raise _under_way(claim_id)
+            with self.database.reading() as session:
+                job_id = running_job(session, claim_id)
+            if job_id or self._is_under_way(claim_id):
+                raise under_way(claim_id, job_id)
             self._remove_folder(claim_id)  # first: on a full disk this makes room
         with self.database.transaction() as session:
+            case = session.get(Case, claim_id)
+            is_new = case is not None and case.state == JUDGING
+            if case is not None and is_new and self._works_on(claim_id, case.worker):
+                raise under_way(claim_id)  # another process began meanwhile
             found |= self._remove_rows(session, claim_id)
             if any(found.values()):
                 about = {"claim_id": claim_id, "by": by, "reason": reason}
                 self.database.record(session, {"event": "claim_deleted", **about, **found})
         if not any(found.values()):
             raise not_stored(claim_id)
+
+    def tenants(self) -> list[str]:
+        """Those that have a store in this one."""
+        return [path.name for path in (self.folder / "tenants").glob("*") if path.is_dir()]
+
+    def for_tenant(self, name: str, retention_days: int) -> ClaimStore:
+        """A tenant's own store: a folder in this one, and a database file or schema of its own."""
+        folder, originals = self.folder / "tenants" / name, self.keep_originals
+        return ClaimStore(folder, retention_days, keep_originals=originals, share=self)
 
     def close(self) -> None:
         """Close the database and say that this process no longer works."""
@@ -237,10 +305,48 @@ class ClaimStore:
         return has_row and (self.claims / claim_id / JSON_NAME).is_file()
 
     def forget(self, claim_id: str) -> None:
-        """Remove what there is of a claim that was never kept. Not logged."""
-        self._remove_folder(claim_id)
+        """Remove what a killed process left of a claim that was never kept. Not logged."""
         with self.database.transaction() as session:
+            self.check_unused(session, claim_id)
+            self._remove_folder(claim_id)
             self._remove_rows(session, claim_id, keep_reviews=True)
+
+    def _begin(self, claim_id: str, job_id: str) -> None:
+        """Make the row of a claim that this process judges. One transaction, since another process
+        may want the same id. What a killed one left of the claim is removed."""
+        with self.database.transaction() as session:
+            case = session.get(Case, claim_id)
+            if case is not None and self._is_mine(case):  # this process failed to remove it
+                session.delete(case)
+                session.flush()
+            self.check_unused(session, claim_id)
+            if other := running_job(session, claim_id, other_than=job_id):
+                raise under_way(claim_id, other)
+            self._remove_folder(claim_id)
+            self._remove_rows(session, claim_id, keep_reviews=True)
+            now = tables.now()
+            about = {"worker": self.workers.own, "created": now, "updated": now}
+            session.add(Case(claim_id=claim_id, state=JUDGING, **about))
+
+    def _give_up(self, claim_id: str) -> None:
+        """Remove what this process made of a claim that it does not keep."""
+        with self.database.transaction() as session:
+            case = session.get(Case, claim_id)
+            if case is not None and self._is_mine(case):
+                self._remove_folder(claim_id)
+                self._remove_rows(session, claim_id, keep_reviews=True)
+
+    def _is_mine(self, case: Case) -> bool:
+        return case.state == JUDGING and case.worker == self.workers.own
+
+    def _check_is_mine(self, session: Session, claim_id: str) -> Case:
+        """The row of a claim that this process judges. Another process took the claim over if the
+        database was away for a while, as if this one had been killed. Raises Refusal 503."""
+        case = session.get(Case, claim_id)
+        if case is None or not self._is_mine(case):
+            message = f"Claim {claim_id!r} was interrupted. Send it again."
+            raise Refusal(503, "interrupted", message, retry_after=1)
+        return case
 
     def _remove_folder(self, claim_id: str) -> None:
         folder = self._path(claim_id)
@@ -281,19 +387,26 @@ class ClaimStore:
         query = select(Case.worker).where(Case.claim_id == claim_id, Case.state == JUDGING)
         with self.database.reading() as session:
             worker = session.scalar(query)
+        return worker is not None and self._works_on(claim_id, worker)
+
+    def check_unused(self, session: Session, claim_id: str) -> None:
+        """Raises Refusal 409 for a claim that is kept or under way, or whose folder is not ours."""
+        folder, case = self._path(claim_id), session.get(Case, claim_id)
+        if case is not None and case.state == JUDGING:
+            if self._works_on(claim_id, case.worker):
+                raise under_way(claim_id)
+        elif case is not None and (folder / JSON_NAME).is_file():
+            raise _exists(claim_id)
+        if folder.exists() and not is_left_behind(folder):
+            raise _exists(claim_id)
+
+    def _works_on(self, claim_id: str, worker: str) -> bool:
         if worker == self.workers.own:
             return claim_id in self._active
-        return worker is not None and self.workers.lives(worker)
+        return self.workers.lives(worker)
 
-    def _check_unused(self, claim_id: str) -> None:
-        folder = self._path(claim_id)
-        if claim_id in self._active or self._is_under_way(claim_id):
-            raise _under_way(claim_id)
-        if self.is_kept(claim_id) or (folder.exists() and not is_left_behind(folder)):
-            message = f"Claim {claim_id!r} is already stored. Send another id, or DELETE it first."
-            raise Refusal(409, "claim_exists", message)
-
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """Raises Refusal 503 when the disk is nearly full."""
         if not has_room(self.folder):
             free = f"The disk of the claim store has less than {LEAST_FREE_BYTES} bytes free"
             message = f"{free}. Free disk space, or delete claims."
@@ -324,8 +437,22 @@ def not_stored(claim_id: str) -> Refusal:
     return Refusal(404, "not_found", message)
 
 
-def _under_way(claim_id: str) -> Refusal:
-    message = f"Claim {claim_id!r} is being judged. Wait for its answer."
+def _exists(claim_id: str) -> Refusal:
+    message = f"Claim {claim_id!r} is already stored. Send another id, or DELETE it first."
+    return Refusal(409, "claim_exists", message)
+
+
+def running_job(session: Session, claim_id: str, other_than: str = "") -> str:
+    """The id of the job that will judge the claim, or ""."""
+    job = tables.Job
+    of_claim = job.claim_id == claim_id, job.status == "running", job.id != other_than
+    return session.scalar(select(job.id).where(*of_claim)) or ""
+
+
+def under_way(claim_id: str, job_id: str = "") -> Refusal:
+    """The refusal for a claim that is being judged, or waits for it."""
+    where = f" at /v1/jobs/{job_id}" if job_id else ""
+    message = f"Claim {claim_id!r} is being judged. Wait for its answer{where}."
     return Refusal(409, "claim_under_way", message)
 
 
@@ -333,7 +460,8 @@ def _check_is_store(folder: Path) -> None:
     """Refuse other folders: what they hold would be removed when it is old."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     strange = sorted(name for name in names - {"lost+found"} if not name.startswith(_PARTS))
-    if not strange and "claims.sqlite" not in names and "claims" in names:
+    is_empty = not names & {"claims.sqlite", tables.ELSEWHERE}
+    if not strange and is_empty and "claims" in names:
         strange = [f"claims/{path.name}" for path in (folder / "claims").iterdir()]
     if strange:
         message = f"{folder}: not a claim store, it holds {strange[0]!r}. Use an empty folder"
@@ -371,7 +499,9 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
         rows = [(one, state, updated) for one, state, updated in session.execute(query)]
     for claim_id in _left_by_killed(store, rows):
         with _noted(problems):
-            if not store._is_under_way(claim_id):
+            with store.database.reading() as session:
+                job_id = running_job(session, claim_id)  # which begins again with it
+            if not job_id and not store._is_under_way(claim_id):
                 store.forget(claim_id)
     kept = [(one, then) for one, state, then in rows if state != JUDGING]
     for claim_id, _ in kept:
@@ -392,7 +522,8 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
             store.delete(claim_id, reason="retention")
             gone.append(claim_id)
     with _noted(problems), store.database.transaction() as session:
-        session.execute(delete(tables.Job).where(tables.Job.created < now - _JOBS_S))
+        done = tables.Job.status != "running", tables.Job.created < now - _JOBS_S
+        session.execute(delete(tables.Job).where(*done))
         session.execute(delete(tables.ForeignHash).where(tables.ForeignHash.expires < now))
     return Purged(tuple(gone), tuple(problems), doubt)
 
@@ -421,21 +552,6 @@ def _left_by_killed(store: ClaimStore, rows: Sequence[tuple[str, str, float]]) -
         is_claim = re.fullmatch(CLAIM_ID, path.name) and path.name not in known
         if is_claim and is_left_behind(path) and not store.is_kept(path.name):
             yield path.name
-
-
-def interrupt_jobs(store: ClaimStore) -> None:
-    """Mark the jobs of processes that no longer run as failed, so that nobody waits for them."""
-    running = select(tables.Job.worker).where(tables.Job.status == "running").distinct()
-    with store.database.reading() as session:
-        workers = list(session.scalars(running))
-    dead = [one for one in workers if not store.workers.lives(one)]
-    if dead:
-        message = "The service stopped. Send the claim again."
-        error = json.dumps({"code": "interrupted", "message": message})
-        with store.database.transaction() as session:
-            of_dead = tables.Job.worker.in_(dead), tables.Job.status == "running"
-            values = {"status": "failed", "error": error, "finished": tables.now()}
-            session.execute(update(tables.Job).where(*of_dead).values(**values))
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ class Webhooks:
         made = 0
         while not self._stop.is_set() and (taken := self._take(target)) is not None:
             number, body, attempts = taken
-            error = _send(target, number, body.encode())
+            error = _send(target, number, attempts, body.encode())
             self._note(number, attempts, error)
             made += 1
         return made
@@ -208,13 +208,14 @@ class Webhooks:
             self._metrics.webhooks.labels(found.status).inc()
 
 
-def _send(target: Target, number: int, body: bytes) -> str:
+def _send(target: Target, number: int, attempt: int, body: bytes) -> str:
     """Why a delivery failed, or "". Redirects are failures: they lead to addresses not listed."""
     parts = urlsplit(target.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     headers: Mapping[str, str] = {
         "Content-Type": "application/json",
         "X-Realdamage-Delivery": str(number),
+        "X-Realdamage-Attempt": str(attempt),
         SIGNATURE: sign(target.secret, body, math.floor(time.time())),
     }
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)

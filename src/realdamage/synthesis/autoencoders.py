@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.files import write_atomically
-from realdamage.synthesis.weights import hub_answers, loading, short, weights_folder
+from realdamage.synthesis.engine import hub_answers, loading, short, weights_folder
 
 HOUSE_CODECS = {
     "house": "house_codec.safetensors",

@@ -21,9 +21,18 @@ from PIL import Image
 
 from realdamage.errors import MissingExtraError, SynthesisError
 from realdamage.synthesis.codec import blended, feather
-from realdamage.synthesis.engine import RGB, Edit, GeneratorSettings, Mask, random_region
+from realdamage.synthesis.engine import (
+    RGB,
+    Edit,
+    GeneratorSettings,
+    Mask,
+    loading,
+    out_of_memory,
+    random_region,
+    short,
+    weights_folder,
+)
 from realdamage.synthesis.prompts import Prompt, PromptCatalogue
-from realdamage.synthesis.weights import loading, out_of_memory, short, weights_folder
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GRID = 16

@@ -27,7 +27,7 @@ from PIL import Image
 from realdamage.core.decode import decode
 from realdamage.core.progress import Track, available_processors, no_progress
 from realdamage.core.tiles import PixelSpec, limit_side
-from realdamage.data.manifest import EXCEPTIONS_NAME, read_manifest, write_manifest
+from realdamage.data.manifest import EXCEPTIONS_NAME, METADATA_NAME, read_manifest, write_manifest
 from realdamage.data.neutralise import DROPPED_NAME, NeutraliseSettings, neutralise
 from realdamage.data.parts import Parts, in_processes
 from realdamage.data.splits import assign_splits, with_split_table
@@ -95,6 +95,8 @@ def synthesize(
     parts = _claim(root, recipe, prompts, bases, alone=not overwrite)
     rank, world = rank_and_world()
     todo = [index for index in parts.todo(len(bases)) if index % world == rank]
+    if not parts.todo(len(bases)) and (root / METADATA_NAME).is_file():
+        return Summary(root, len(read_manifest(root)), 0, time.monotonic() - started)
     workers = 1 if world > 1 else recipe.workers or available_processors()
     if any(engine_class(each.engine).fills_machine for each in recipe.loadable().values()):
         workers = 1

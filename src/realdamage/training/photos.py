@@ -64,6 +64,37 @@ def training_photos(data: DataConfig) -> TrainingPhotos:
     Raises ConfigError (codes no_photos, config) when settings do not fit it, and ManifestError
     (codes no_split, one_label, audit_failed, …) when it cannot be trained on.
     """
+    manifest, kept = _read(data)
+    photos = manifest.subset(kept)
+    for split in ("train", "val"):
+        found = photos.select(split=split).table["label"].value_counts().to_dict()
+        if set(found) != set(LABELS):
+            raise ManifestError(
+                f"{manifest.root}: split {split} has {found}; training needs both labels in it. "
+                "Add photos, or split again: realdamage split --overwrite.",
+                code="one_label",
+            )
+    weights = _weights(photos.select(split="train"), data)
+    # Exceptions are checked against the whole set: a part may be held back for the test.
+    exceptions = read_exceptions(manifest)
+    used = manifest.table["split"].isin(("train", "val"))
+    judged = manifest.subset(kept & used)
+    if holds_shards(data.root):
+        judged = _drawn(judged)
+    report = audit(judged, quick=True, exceptions=exceptions)
+    _judge(report, data)
+    return TrainingPhotos(photos, report, weights)
+
+
+def chosen_photos(data: DataConfig) -> Manifest:
+    """The photos of a run, not audited. Raises ConfigError and ManifestError, as
+    `training_photos`."""
+    manifest, kept = _read(data)
+    return manifest.subset(kept)
+
+
+def _read(data: DataConfig) -> tuple[Manifest, pd.Series]:
+    """The set, and which of its rows `data.exclude` leaves in."""
     in_shards = holds_shards(data.root)
     if not in_shards and not Path(data.root).exists():
         raise ConfigError(
@@ -87,26 +118,7 @@ def training_photos(data: DataConfig) -> TrainingPhotos:
             code="no_split",
         )
     check_splits(table)
-    used = table["split"].isin(("train", "val"))
-    kept = ~(_excluded(manifest, data) & used)
-    photos = manifest.subset(kept)
-    for split in ("train", "val"):
-        found = photos.select(split=split).table["label"].value_counts().to_dict()
-        if set(found) != set(LABELS):
-            raise ManifestError(
-                f"{manifest.root}: split {split} has {found}; training needs both labels in it. "
-                "Add photos, or split again: realdamage split --overwrite.",
-                code="one_label",
-            )
-    weights = _weights(photos.select(split="train"), data)
-    # Exceptions are checked against the whole set: a part may be held back for the test.
-    exceptions = read_exceptions(manifest)
-    judged = manifest.subset(kept & used)
-    if in_shards:
-        judged = _drawn(judged)
-    report = audit(judged, quick=True, exceptions=exceptions)
-    _judge(report, data)
-    return TrainingPhotos(photos, report, weights)
+    return manifest, ~(_excluded(manifest, data) & table["split"].isin(("train", "val")))
 
 
 def _drawn(manifest: Manifest) -> Manifest:

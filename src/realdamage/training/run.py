@@ -31,7 +31,7 @@ from realdamage.training.datamodule import DamageDataModule
 from realdamage.training.module import MIN_REAL_FOR_1_PERCENT, DamageClassifier
 from realdamage.training.network import read_checkpoint
 from realdamage.training.photos import TrainingPhotos
-from realdamage.training.start import CONFIG
+from realdamage.training.start import CONFIG, FINISHED, FinishedRun, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,12 @@ def fit(config: DictConfig, resume: Path | None, photos: TrainingPhotos | None) 
         logging.captureWarnings(False)
     if trainer.is_global_zero and trainer.global_step == steps_before:
         log.info("already at epoch %d; raise trainer.max_epochs to go on", trainer.current_epoch)
-    return log_ending(trainer, config.monitor)
+    path, score = log_ending(trainer, config.monitor)
+    last = Path(config.paths.run) / "last.ckpt"
+    if trainer.is_global_zero and last.is_file():
+        digest = datamodule.describe()["manifest_sha256"]
+        FinishedRun(file_sha256(last), digest, Path(path).name, score).write(last.parent)
+    return score
 
 
 def build(
@@ -159,6 +164,7 @@ class RunFolder(L.Callback):
             return
         folder = Path(self._config.paths.run)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / FINISHED).unlink(missing_ok=True)
         if self._config.overwrite and not self._config.resume:
             for name in ("best.ckpt", "last.ckpt"):
                 (folder / name).unlink(missing_ok=True)
@@ -216,16 +222,16 @@ def how_to_continue(trainer: L.Trainer, config: DictConfig, resume: Path | None)
     return "no epoch was finished; run the same command to start again"
 
 
-def log_ending(trainer: L.Trainer, monitor: str) -> float | None:
+def log_ending(trainer: L.Trainer, monitor: str) -> tuple[str, float | None]:
     """Logs the best checkpoint by `monitor`, or what that figure needs, and the next command.
-    Returns the figure, None if it was not measured."""
+    Returns that checkpoint, "" if there is none, and the figure, None if it was not measured."""
     kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
     best = next((each for each in kept if each.monitor == monitor), None)
     last = next((each for each in kept if each.monitor is None), None)
     # A resumed run in a folder that was moved does not know the score any more.
     score = float(best.best_model_score) if best and best.best_model_score is not None else None
     if not trainer.is_global_zero:
-        return score
+        return "", score
     path = _checkpoint(best) if score is None or math.isfinite(score) else ""
     if path:
         log.info("best checkpoint by %s: %s", monitor, path)
@@ -242,7 +248,7 @@ def log_ending(trainer: L.Trainer, monitor: str) -> float | None:
         if shown := _figures(trainer.logged_metrics, "val/"):
             log.info("last epoch: %s", shown)
         log.info("next: realdamage-export checkpoint=%s", path)
-    return score if score is not None and math.isfinite(score) else None
+    return path, score if score is not None and math.isfinite(score) else None
 
 
 def _checkpoint(kept: ModelCheckpoint | None) -> str:

@@ -5,10 +5,13 @@ Does not import torch, so that a mistake in the call is reported immediately.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from realdamage.configuration import plain
 from realdamage.errors import ConfigError, MissingModelError, RealDamageError
+from realdamage.files import write_atomically
 from realdamage.schema import TrainConfig
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 """In the folder of a run: its resolved configuration."""
+FINISHED = "finished.json"
+"""In the folder of a run that came to its end: which checkpoint and which photos it ended with."""
 
 # These do not change what is learned.
 _FREE_DATA = ("data.workers", "data.cache_gib")
@@ -106,6 +112,42 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
                 code="other_settings",
             )
     return checkpoint
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """How a run ended. last_sha256: of its last.ckpt. manifest_sha256: of its photos. best: the
+    name of the best checkpoint. score: its figure; None: not measured."""
+
+    last_sha256: str
+    manifest_sha256: str
+    best: str
+    score: float | None
+
+    def write(self, folder: Path) -> None:
+        """Writes it into the run's folder."""
+        write_atomically(folder / FINISHED, json.dumps(asdict(self), indent=2).encode())
+
+
+def finished_run(config: DictConfig, resume: Path | None) -> FinishedRun | None:
+    """How the run ended that `resume` would continue; None if it did not, or if any setting has
+    changed since."""
+    folder = Path(config.paths.run)
+    files = (folder / FINISHED, folder / CONFIG)
+    if config.overwrite or resume is None or resume != folder / "last.ckpt":
+        return None
+    if not all(each.is_file() for each in files):
+        return None
+    ended = FinishedRun(**json.loads(files[0].read_text()))
+    had: Any = OmegaConf.to_container(OmegaConf.load(files[1]))
+    same = ended.last_sha256 == file_sha256(resume) and not changed_settings(had, plain(config))
+    return ended if same else None
+
+
+def file_sha256(path: Path) -> str:
+    """Digest (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def changed_settings(

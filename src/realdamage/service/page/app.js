@@ -1,6 +1,7 @@
 // The page itself: sends a claim, shows the answer photo by photo, and listens to the keyboard.
 
 import { request, requestFile, setKey } from "./api.js";
+import { createBatch, drawBatch } from "./batch.js";
 import { ACTION_KEYS, caseCard, choose as chooseAction, recordCard } from "./case.js";
 import { forgetClaim, readClaim } from "./claim.js";
 import { countDecisions, decide, decisionForm, recallDecisions } from "./decision.js";
@@ -35,6 +36,7 @@ async function route() {
   try {
     if (view === "claim" && id) await openClaim(decodeURIComponent(id));
     else if (view === "queue" && page.hasStore) await openQueue();
+    else if (view === "batch" && page.hasStore) openBatch();
     else newClaim();
   } catch (error) {
     showView("queue");
@@ -43,9 +45,16 @@ async function route() {
 }
 
 function showView(name) {
-  for (const view of ["queue", "intake", "results"]) at(view).hidden = view !== name;
+  for (const view of ["queue", "intake", "batch", "results"]) at(view).hidden = view !== name;
   at("to-queue").setAttribute("aria-current", String(name === "queue"));
   at("to-new").setAttribute("aria-current", String(name === "intake"));
+  at("to-batch").setAttribute("aria-current", String(name === "batch"));
+}
+
+function openBatch() {
+  forget();
+  showView("batch");
+  drawBatch();
 }
 
 async function openQueue() {
@@ -358,13 +367,14 @@ async function showModel() {
 
 function showLanguage() {
   applyLanguage();
-  const rows = [["j / →", "key_j"], ["k / ←", "key_k"], ["h", "key_h"], ["b", "key_b"], ["[ ]", "key_brackets"], ["+ − 0", "key_zoom"], ["1 2 3", "key_decide"], ["r p t a f", "key_case"], ["/ q n", "key_views"], ["?", "key_help"]];
+  const rows = [["j / →", "key_j"], ["k / ←", "key_k"], ["h", "key_h"], ["b", "key_b"], ["[ ]", "key_brackets"], ["+ − 0", "key_zoom"], ["1 2 3", "key_decide"], ["r p t a f", "key_case"], ["/ q n m", "key_views"], ["?", "key_help"]];
   at("shortcuts").replaceChildren(
     ...rows.flatMap(([keys, meaning]) => [element("dt", {}, element("kbd", {}, keys)), element("dd", {}, say(meaning))]),
   );
   showKept();
   at("problem").hidden = true;
   intake.draw();
+  drawBatch();
   if (!at("queue").hidden) openQueue().catch(() => {});
   else if (!at("results").hidden) showResults();
   showModel();
@@ -396,6 +406,7 @@ document.addEventListener("keydown", (event) => {
     location.hash = "queue";
     if (event.key === "/") at("q").focus();
   } else if (event.key === "n") location.hash = "new";
+  else if (page.hasStore && event.key === "m") location.hash = "batch";
   else if (!at("queue").hidden && "jk".includes(event.key)) stepQueue(event.key === "j" ? 1 : -1);
   else if (!at("results").hidden && page.claim && event.key in SHORTCUTS) SHORTCUTS[event.key]();
   else if (!at("results").hidden && page.found && event.key in ACTION_KEYS && document.querySelector("[data-action]"))
@@ -417,6 +428,7 @@ at("help").addEventListener("click", () => at("help-dialog").showModal());
 at("export").addEventListener("click", exportManifest);
 
 addEventListener("hashchange", route);
+createBatch((method, path, options) => withKey(() => ask(method, path, options)));
 createQueue(() => openQueue().catch((error) => (at("queue-total").textContent = error.message)));
 
 showLanguage();
@@ -424,7 +436,7 @@ await withKey(() => ask("GET", "v1/claims?limit=1")).then(
   () => (page.hasStore = true),
   () => {}, // a service without a store has no queue
 );
-at("to-queue").hidden = !page.hasStore;
+at("to-queue").hidden = at("to-batch").hidden = !page.hasStore;
 await route();
 showModel(); // a key may have been asked for
 showCounts();

@@ -160,10 +160,24 @@ export function recordCard(found, { picture, statement }) {
   ];
 }
 
+// What is known of a video: whether it was sealed before, and what its file says.
+function videoFacts(video) {
+  const seals = video.sealed.map(({ time, order }) =>
+    element("p", { class: "sealed" }, say("video_sealed", { name: video.name, order, when: when(Date.parse(time) / 1000) })),
+  );
+  const size = { width: video.width, height: video.height, codec: video.codec, seconds: video.seconds?.toFixed(1) ?? "?" };
+  return [
+    ...(seals.length > 0 ? seals : [element("p", { class: "small" }, say("video_unsealed", { name: video.name }))]),
+    element("p", { class: "small quiet" }, `${say("video_facts", size)}${video.varies ? say("video_varies") : ""}`),
+    element("p", { class: "small quiet digest" }, `SHA-256 ${video.sha256}`),
+  ];
+}
+
 function statementOf(one, picture, statement) {
   const box = element("div", { class: "statement" }, element("p", { class: "quiet small" }, when(one.received)), element("p", { class: "letter" }, one.text || "—"));
   statement(one.folder).then((values) => {
     const { recapture } = values;
+    for (const video of values.videos) box.append(...videoFacts(video));
     if (recapture) {
       box.append(
         element("p", { class: "small" }, say("recapture", { frames: recapture.frames, product: say(`compared_${recapture.product}`) })),

@@ -89,6 +89,12 @@ at("language").addEventListener("click", () => {
   switchLanguage();
   show();
 });
+for (const input of [at("photos"), at("videos")]) {
+  input.addEventListener("change", () => {
+    const names = [...input.files].map(({ name }) => name);
+    input.parentElement.querySelector(".chosen-names").textContent = names.join(", ");
+  });
+}
 at("open-camera").addEventListener("click", openCamera);
 at("shoot").addEventListener("click", shoot);
 at("statement").addEventListener("submit", (event) => {

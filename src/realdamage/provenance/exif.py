@@ -1,7 +1,8 @@
-"""Reads the few fields of EXIF and IPTC-IIM that say where a picture comes from.
+"""Reads the few EXIF fields that say where a picture comes from, and compares the photo with the
+preview in its EXIF block, which edits often leave unchanged.
 
 Not with Pillow, which reads every entry: here entries that all point to the whole block cost
-nothing. https://iptc.org/std/IIM/4.2/specification/IIMV4.2.pdf, Adobe's Photoshop File Formats.
+nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,12 @@ import re
 import struct
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from realdamage.core.decode import open_photo
+from realdamage.provenance.precedence import ThumbnailState
 
 MAX_BLOCK = 4 << 20
 """Bytes of an EXIF block, an XMP packet or a text; the largest real ones are workflows of 1 MB."""
@@ -37,22 +44,6 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _MAX_ENTRIES = 1000
 _TIME = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d:\d\d:\d\d)")
 _OFFSET = re.compile(r"[+-]\d\d:\d\d|Z")
-
-PHOTOSHOP = b"Photoshop 3.0\x00"
-"""The JPEG segments that hold Photoshop's resources begin with this."""
-# What a resource begins with: Photoshop's own, and those of later programs.
-_SIGNATURES = (b"8BIM", b"AgHg", b"DCSR", b"MeSa", b"PHUT")
-_IIM_RESOURCE, _APPLICATION_RECORD = 0x0404, 2
-_DATASETS = {
-    40: "SpecialInstructions",
-    65: "OriginatingProgram",
-    70: "ProgramVersion",
-    80: "By-line",
-    110: "Credit",
-    120: "Caption",
-}
-_MAX_PARTS = 10_000  # resources, or datasets: far more than programs write
-_MAX_BLOCKS = _MAX_VALUES = 8  # IIM blocks of a file (usually one), values of a field
 
 
 @dataclass(frozen=True)
@@ -196,55 +187,82 @@ def _readable(text: str) -> float:
     return sum(" " <= c <= "~" for c in start) / len(start) if start else 0.0
 
 
-def find_iim(resources: bytes) -> tuple[list[bytes], int]:
-    """The IPTC-IIM blocks among Photoshop's resources, and the first unreadable byte, or -1.
+# Side of the grey versions that are compared, and of the blocks whose means are.
+_SIDE, _BLOCK = 48, 3
+TOLERANCE = 32.0
+"""Largest difference of a block's mean, of 255, from a camera's own scaling and sharpening
+(tested)."""
+_DARK = 24  # a band at the edge that is darker than this is the bar of a letterbox
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+_MAX_PIXELS, _MAX_SIDE = 1_000_000, 2048  # of a thumbnail, which usually has 160x120
 
-    resources: what follows PHOTOSHOP in all segments, joined. Never raises.
+
+def compare_thumbnail(photo: bytes, thumbnail: bytes, max_pixels: int) -> ThumbnailState:
+    """ "matches" or "differs"; "none" when either cannot be decoded or is too large, or when the
+    thumbnail is not a JPEG (EXIF allows no other compression).
+
+    All four rotations of the thumbnail are tried, since some programs turn only one of the two;
+    with another shape, without bars and as the photo's middle. Brightness and contrast may differ;
+    then no block of 1/16 of the side may differ by more than TOLERANCE.
     """
-    found: list[bytes] = []
-    position, end = 0, len(resources.rstrip(b"\x00"))
-    for _ in range(_MAX_PARTS):
-        if position and resources[position - 1 : position + 3] in _SIGNATURES:
-            position -= 1  # some programs leave out the padding byte after an odd length
-        if position >= end:
-            return found, -1
-        name_at = position + 6
-        size_at = name_at + 2 + resources[name_at] // 2 * 2 if name_at < end else len(resources)
-        start = size_at + 4
-        size = int.from_bytes(resources[size_at:start], "big")
-        if resources[position : position + 4] not in _SIGNATURES or start + size > len(resources):
-            break
-        if int.from_bytes(resources[position + 4 : name_at], "big") == _IIM_RESOURCE:
-            if len(found) == _MAX_BLOCKS:
-                break
-            found.append(resources[start : start + size])
-        position = start + size + size % 2
-    return found, position
+    if not thumbnail.startswith(b"\xff\xd8\xff"):
+        return "none"
+    try:
+        small = open_photo(thumbnail, "thumbnail", min(max_pixels, _MAX_PIXELS))
+        if max(small.size) > _MAX_SIDE:
+            return "none"
+        whole = open_photo(photo, "photo", max_pixels)
+        if whole.format not in _FORMATS:
+            return "none"
+        whole.draft("L", (4 * _SIDE, 4 * _SIDE))  # a JPEG is decoded at about that size
+        grey, preview = whole.convert("L"), small.convert("L")
+        turned = [preview.rotate(angle, expand=True) for angle in (0, 90, 180, 270)]
+        best = min(_difference(*pair) for angle in turned for pair in _aligned(grey, angle))
+        return "matches" if best <= TOLERANCE else "differs"
+    except Exception:  # decoders raise all kinds of errors on a broken file
+        return "none"
 
 
-def read_iim(data: bytes) -> tuple[dict[str, list[str]], int]:
-    """The distinct texts of one block by field name, and the first unreadable byte, or -1.
+def _aligned(whole: Image.Image, small: Image.Image) -> list[tuple[Image.Image, Image.Image]]:
+    """Pairs that may show the same: unchanged, without bars, and the photo's middle."""
+    shape, wanted = whole.width / whole.height, small.width / small.height
+    if abs(shape / wanted - 1) < 0.02:
+        return [(whole, small)]
+    pairs = [(whole.crop(_middle(whole, wanted)), small)]
+    middle = _middle(small, shape)
+    if _has_bars(small, middle):
+        pairs.append((whole, small.crop(middle)))
+    return pairs
 
-    A block is a list of datasets: marker, record, number, length and value. Never raises.
-    """
-    texts: dict[str, list[str]] = {}
-    position, end = 0, len(data.rstrip(b"\x00"))
-    for _ in range(_MAX_PARTS):
-        if position >= end:
-            return texts, -1
-        start = position + 5
-        size = int.from_bytes(data[position + 3 : start], "big")
-        if size & 0x8000:  # the length itself has this many bytes
-            width = size & 0x7FFF
-            size = int.from_bytes(data[start : start + width], "big") if width <= 4 else len(data)
-            start += width
-        if data[position] != 0x1C or start + size > len(data):
-            break
-        is_ours = data[position + 1] == _APPLICATION_RECORD
-        name = _DATASETS.get(data[position + 2]) if is_ours else None
-        if name is not None and len(texts.get(name, ())) < _MAX_VALUES:
-            text = decode_text(data[start : start + size]).replace("\x00", " ").strip()
-            if text and text not in texts.setdefault(name, []):
-                texts[name].append(text)
-        position = start + size
-    return texts, position
+
+def _middle(image: Image.Image, shape: float) -> tuple[int, int, int, int]:
+    """The largest box of `shape` (width / height) in the middle of an image."""
+    width, height = image.size
+    across, down = min(width, round(height * shape)), min(height, round(width / shape))
+    across, down = max(1, across), max(1, down)
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down
+
+
+def _has_bars(image: Image.Image, inside: tuple[int, int, int, int]) -> bool:
+    grey = np.asarray(image, np.float64)
+    left, top, right, bottom = inside
+    outside = np.ones(grey.shape, np.bool_)
+    outside[top:bottom, left:right] = False
+    return bool(outside.any()) and float(grey[outside].mean()) < _DARK
+
+
+def _difference(one: Image.Image, other: Image.Image) -> float:
+    """The largest difference of a block's mean, of 255, after one linear fit of all grey values."""
+    size, box = (_SIDE, _SIDE), Image.Resampling.BOX
+    first, second = (np.asarray(image.resize(size, box), np.float64) for image in (one, other))
+    spread = first.std()
+    plain = (spread < 1, second.std() < 1)
+    if all(plain):
+        return float(abs(first.mean() - second.mean()))
+    first, second = first - first.mean(), second - second.mean()
+    gain = float((first * second).mean() / spread**2) if not any(plain) else 0.0
+    if gain <= 0:
+        return 255.0
+    blocks = (second / max(gain, 0.25) - first).reshape(_SIDE // _BLOCK, _BLOCK, -1, _BLOCK)
+    return float(np.abs(blocks.mean(axis=(1, 3))).max())

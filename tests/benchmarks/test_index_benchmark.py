@@ -1,0 +1,118 @@
+"""The index of earlier claims at a million photos: the first look-up of a process, the next ones,
+and how long a purge keeps others from writing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from realdamage.claims.database import Database, Photo
+from realdamage.claims.index import ClaimIndex, Fingerprint
+from realdamage.core.fingerprint import PhotoHash
+
+Report = Callable[[str, float, str], None]
+PURGED = 20_000
+
+
+@pytest.fixture(scope="module")
+def count(request: pytest.FixtureRequest) -> int:
+    return 1_000_000 if request.config.getoption("benchmark_enable") else 2_000
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def where(
+    request: pytest.FixtureRequest, count: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path | str]:
+    """A database with hashes of so many photos, their bits drawn by chance."""
+    path: Path | str = tmp_path_factory.mktemp("index") / "claims.sqlite"
+    if request.param == "postgres":
+        path = request.getfixturevalue("postgres").new_url()
+    database, rng = Database(path), np.random.default_rng(0)
+    bands = [one for one in Photo.__table__.indexes if "_band_" in str(one.name)]  # type: ignore[attr-defined]
+    with database.transaction() as session:
+        for band in bands:  # making them at the end is faster
+            session.execute(text(f"DROP INDEX {band.name}"))
+    for start in range(0, count, 20_000):
+        number = min(20_000, count - start)
+        coarse, old = rng.integers(-(2**63), 2**63 - 1, number), min(PURGED, count // 2)
+        rows: list[dict[str, Any]] = [
+            {
+                "claim_id": f"c-{start + n}",
+                "number": 1,
+                "seen": f"{2020 if start + n < old else 2026}-01-01T00:00:00+00:00",
+                "sha256": rng.bytes(32),
+                "coarse": int(coarse[n]),
+                "fine": rng.bytes(32),
+                "thumbnail": rng.bytes(768),
+            }
+            for n in range(number)
+        ]
+        with database.transaction() as session:
+            session.execute(Photo.__table__.insert(), rows)  # type: ignore[attr-defined]
+    with database.transaction() as session:
+        for band in bands:
+            band.create(session.connection())
+    database.close()
+    yield path
+    if isinstance(path, Path):
+        path.unlink()
+
+
+def photo(seed: int) -> Fingerprint:
+    rng = np.random.default_rng([1, seed])
+    hashes = [
+        PhotoHash(words[0], words[1:], np.zeros(768, np.float32))
+        for words in rng.integers(0, 2**64 - 1, (2, 5), dtype=np.uint64)
+    ]
+    return Fingerprint(rng.bytes(32).hex(), *hashes)
+
+
+def test_looking_a_photo_up(benchmark: BenchmarkFixture, report: Report, where: Path | str) -> None:
+    with ClaimIndex(Database(where)) as index:
+        with index.database.reading():
+            pass  # connected, as a service is before its first claim
+        start, cpu = time.perf_counter(), time.process_time()
+        assert index.find_fingerprint(photo(0)) == ()
+        first, first_cpu = time.perf_counter() - start, time.process_time() - cpu
+        seeds = iter(range(1, 10_000))
+        benchmark.pedantic(lambda: index.find_fingerprint(photo(next(seeds))), rounds=20)
+    report("first look-up, ms", 1000 * first, ".1f")
+    report("first look-up, ms of CPU in this process", 1000 * first_cpu, ".1f")
+    if isinstance(where, Path):
+        report("file, GB", where.stat().st_size / 1e9, ".2f")
+
+
+def test_purging(
+    benchmark: BenchmarkFixture,
+    report: Report,
+    where: Path | str,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The longest time that one transaction keeps others from writing."""
+    times: list[float] = []
+    transaction = Database.transaction
+
+    @contextmanager
+    def timed(database: Database) -> Iterator[Session]:
+        start = time.perf_counter()
+        with transaction(database) as session:
+            yield session
+        times.append(time.perf_counter() - start)
+
+    monkeypatch.setattr(Database, "transaction", timed)
+    with ClaimIndex(Database(where)) as index:
+        gone = benchmark.pedantic(lambda: index.purge(1000), rounds=1)
+    assert gone == min(PURGED, count // 2)
+    assert len(times) > 1
+    report("longest transaction of a purge, s", max(times), ".2f")
+    report("photos purged a second", gone / sum(times), ".0f")

@@ -1,0 +1,162 @@
+"""A Triton repository, and the wrapper that scores through a server of it. The server here is a
+stand-in: it speaks Triton's gRPC, keeps to config.pbtxt, and runs the file in onnxruntime."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import onnxruntime
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from realdamage.core.detector import Detector
+from realdamage.core.model_file import read_model_file
+from realdamage.core.triton import TritonScorer
+from realdamage.errors import RealDamageError
+from realdamage.exporting.parity import awkward_photos
+from realdamage.exporting.triton import write_repository
+
+
+class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """What a Triton server does with one model of a repository."""
+
+    def __init__(self, folder: Path) -> None:
+        text = (folder / "config.pbtxt").read_text()
+        self.config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        self.session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
+        self.batches: list[int] = []
+
+    def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.name != self.config.name:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.name}")
+        return service_pb2.ModelConfigResponse(config=self.config)
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        (sent,), (tensor,) = self.config.input, request.inputs
+        batch, *dims = tensor.shape
+        assert (tensor.name, tensor.datatype) == (sent.name, "UINT8")
+        assert sent.data_type == model_config_pb2.TYPE_UINT8
+        if batch > self.config.max_batch_size or dims != list(sent.dims):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unexpected shape {tensor.shape}")
+        self.batches.append(batch)
+        tiles = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(tensor.shape)
+        answer = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for output in self.config.output:
+            (values,) = self.session.run([output.name], {"tiles": tiles})
+            shape = output.reshape.shape if output.HasField("reshape") else output.dims
+            assert (values.dtype, values.shape[1:]) == (np.float32, tuple(shape))
+            answer.outputs.add(name=output.name, datatype="FP32", shape=[batch, *output.dims])
+            answer.raw_output_contents.append(values.tobytes())
+        return answer
+
+
+@pytest.fixture
+def folder(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
+    return write_repository(save_red_model(tmp_path / "red.onnx"), tmp_path / "models")
+
+
+@pytest.fixture
+def stand_in(folder: Path) -> Iterator[tuple[StandIn, str]]:
+    servicer = StandIn(folder)
+    server = grpc.server(ThreadPoolExecutor(4))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield servicer, f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+def test_the_repository_is_as_triton_wants_it(folder: Path, tmp_path: Path) -> None:
+    assert folder == tmp_path / "models" / "realdamage"
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert files == ["1/model.onnx", "config.pbtxt"]
+    assert (folder / "1" / "model.onnx").read_bytes() == (tmp_path / "red.onnx").read_bytes()
+    text = (folder / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("realdamage", "onnxruntime", 32)
+    assert config.HasField("dynamic_batching")
+    session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
+    assert [one.name for one in config.input] == [one.name for one in session.get_inputs()]
+    assert [one.name for one in config.output] == [one.name for one in session.get_outputs()]
+
+
+def test_verdicts_are_those_of_the_local_session(
+    stand_in: tuple[StandIn, str], tmp_path: Path
+) -> None:
+    servicer, url = stand_in
+    local, remote = Detector(tmp_path / "red.onnx"), Detector(TritonScorer(url))
+    assert remote.metadata == read_model_file(tmp_path / "red.onnx")[1]
+    assert remote.graph_sha256 == local.graph_sha256
+    assert remote.policy_sha256 == local.policy_sha256
+    photos = awkward_photos(64)
+    for name, photo in photos.items():
+        here, there = local.predict(photo), remote.predict(photo)
+        assert (here.outcome, here.regions) == (there.outcome, there.regions), name
+        assert here.score == pytest.approx(there.score, abs=1e-5)
+        assert here.probability == pytest.approx(there.probability, abs=1e-5)
+        np.testing.assert_allclose(here.heatmap, there.heatmap, atol=1e-5)
+    assert max(servicer.batches) > 8, "a photo's tiles travel together"
+
+
+def test_a_smaller_batch_size_of_the_server_is_kept(
+    stand_in: tuple[StandIn, str], tmp_path: Path
+) -> None:
+    servicer, url = stand_in
+    servicer.config.max_batch_size = 4
+    photo = awkward_photos(64)["large.jpg"]
+    score = Detector(TritonScorer(url)).predict(photo).score
+    assert score == pytest.approx(Detector(tmp_path / "red.onnx").predict(photo).score, abs=1e-5)
+    assert max(servicer.batches) == 4
+
+
+def test_threads_and_processes_can_share_a_scorer(stand_in: tuple[StandIn, str]) -> None:
+    detector = pickle.loads(pickle.dumps(Detector(TritonScorer(stand_in[1]))))
+    photo = awkward_photos(64)["wide.png"]
+    with ThreadPoolExecutor(4) as threads:
+        scores = {verdict.score for verdict in threads.map(detector.predict, [photo] * 12)}
+    assert len(scores) == 1
+
+
+def test_what_cannot_be_scored(stand_in: tuple[StandIn, str]) -> None:
+    servicer, url = stand_in
+    detector = Detector(TritonScorer(url))
+    with pytest.raises(RealDamageError) as unknown:
+        TritonScorer(url, "other")
+    with pytest.raises(RealDamageError) as unreachable:
+        TritonScorer("127.0.0.1:1", timeout=0.2)
+    servicer.config.input[0].dims[0] = 64
+    with pytest.raises(RealDamageError) as refused:
+        detector.predict(awkward_photos(64)["wide.png"])
+    assert {unknown.value.code, unreachable.value.code, refused.value.code} == {"triton"}
+    text = servicer.config.parameters["realdamage"].string_value
+    servicer.config.parameters["realdamage"].string_value = text.replace("test-1", "test-2")
+    with pytest.raises(RealDamageError) as changed:
+        TritonScorer(url)
+    assert changed.value.code == "metadata_changed"
+    del servicer.config.parameters["realdamage"]
+    with pytest.raises(RealDamageError) as bare:
+        TritonScorer(url)
+    assert bare.value.code == "no_metadata"
+
+
+def test_the_command_takes_a_checkpoint_or_a_model(
+    tiny_run: Path, tiny_onnx: Path, tmp_path: Path, run_command: Callable[..., Any]
+) -> None:
+    # A second time, a checkpoint's model is up to date, and a model is there already.
+    for source, name, again in ((tiny_run / "best.ckpt", "a", 0), (tiny_onnx, "b", 2)):
+        arguments = ("target=triton", f"checkpoint={source}", f"output={tmp_path / name}")
+        done = run_command("export", *arguments)
+        assert done.code == 0, done.err
+        written = tmp_path / name / "realdamage" / "1" / "model.onnx"
+        assert read_model_file(written)[2] == read_model_file(tiny_onnx)[2]
+        assert (tmp_path / name / "realdamage" / "config.pbtxt").exists()
+        assert run_command("export", *arguments).code == again
+    assert run_command("export", f"checkpoint={tiny_onnx}", f"output={tmp_path}/x.onnx").code == 2
+    assert run_command("export", "target=tensorrt", f"checkpoint={tiny_onnx}").code == 2

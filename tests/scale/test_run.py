@@ -1,0 +1,186 @@
+"""Very many photos: both runners write the same Parquet parts, whole or not at all, and each photo
+once, also when a machine of the cluster is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from realdamage.commands import cli
+from realdamage.core.detector import Detector
+from realdamage.errors import RealDamageError
+from realdamage.evaluation.predictions import read_predictions
+from realdamage.scale import Judge, score
+
+T = TypeVar("T")
+Photos = Callable[[int], list[str]]
+
+
+@pytest.fixture
+def model(save_red_model: Callable[..., Path], tmp_path: Path) -> Judge:
+    return Judge(save_red_model(tmp_path / "red.onnx"), threads=1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Photos:
+    """`photos(5)`: paths of photos, each redder than the one before."""
+
+    def write(count: int) -> list[str]:
+        (tmp_path / "photos").mkdir()
+        paths = [tmp_path / "photos" / f"{index:03d}.png" for index in range(count)]
+        for index, path in enumerate(paths):
+            rgb = np.full((40, 48, 3), 100, np.uint8)
+            rgb[:20, :, 0] += index
+            Image.fromarray(rgb).save(path)
+        return [str(path) for path in paths]
+
+    return write
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder).drop(columns="ms")
+
+
+def test_parts_hold_the_verdicts_of_the_wrapper_in_order(
+    model: Judge, photos: Photos, tmp_path: Path
+) -> None:
+    names, out = photos(5), tmp_path / "out.parquet"
+    done = score(names, out, judge=model, part_size=2)
+    assert (done.photos, done.judged) == (5, 5)
+    assert files(out) == ["_run.json", *(f"part-{n:06d}.parquet" for n in range(3))]
+    table = read_predictions(out)
+    assert table["file_name"].tolist() == names
+    expected = [Detector(model.model).predict(name) for name in names]
+    assert table["score"].tolist() == [one.score for one in expected]
+    assert table["outcome"].tolist() == [one.outcome for one in expected]
+    assert table["sharpness"].tolist() == [one.quality.sharpness for one in expected]
+    assert len(set(table["score"])) == 5
+
+
+def test_bad_photos_are_rows_with_their_code(model: Judge, photos: Photos, tmp_path: Path) -> None:
+    names = photos(2)
+    Path(names[0]).write_bytes(b"")
+    score([*names, str(tmp_path / "none.jpg")], tmp_path / "out", judge=model)
+    table = rows(tmp_path / "out")
+    assert table["error"].tolist() == ["empty_file", "", "no_such_photo"]
+    assert table["reasons"].tolist()[::2] == ["unreadable"] * 2
+    assert table["score"].isna().tolist() == [True, False, True]
+
+
+def test_parts_that_are_there_are_not_computed_again(
+    model: Judge, photos: Photos, tmp_path: Path
+) -> None:
+    names, out = photos(6), tmp_path / "out"
+    score(names, out, judge=model, part_size=2)
+    whole = {path: path.read_bytes() for path in out.glob("part-*")}
+    (out / "part-000001.parquet").unlink()
+    (out / ".part-000001.parquet.0000.tmp").write_bytes(b"PAR1 half")
+    asked: list[int] = []
+
+    def counted(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+        asked.append(total)
+        return iter(steps)
+
+    again = score(names, out, judge=model, part_size=2, progress=counted)
+    assert (again.judged, asked) == (2, [2])
+    kept = {path: path.read_bytes() for path in whole if "000001" not in path.name}
+    assert kept.items() <= whole.items()
+    assert rows(out)["file_name"].tolist() == names
+    assert score(names, out, judge=model, part_size=2).judged == 0
+
+
+def test_a_full_disk_leaves_no_half_part(
+    model: Judge, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, out = photos(4), tmp_path / "out"
+    flushed, flush = [], os.fsync
+
+    def full(file: int) -> None:
+        flushed.append(file)
+        if len(flushed) == 3:  # the record, the first part, the second
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RealDamageError) as caught:
+        score(names, out, judge=model, part_size=2)
+    assert caught.value.code == "cannot_write"
+    assert files(out) == ["_run.json", "part-000000.parquet"]
+    assert score(names, out, judge=model, part_size=2).judged == 2
+
+
+def test_a_folder_of_another_run_is_refused(
+    model: Judge, photos: Photos, save_red_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    names, out = photos(3), tmp_path / "out"
+    score(names, out, judge=model)
+    before = rows(out)
+    other: list[dict[str, Any]] = [
+        {"source": names[:2]},
+        {"part_size": 2},
+        {"judge": Judge(model.model, prior=0.1)},
+    ]
+    for changed in other:
+        given = {"source": names, "judge": model, **changed}
+        with pytest.raises(RealDamageError) as caught:
+            score(given.pop("source"), out, **given)
+        assert caught.value.code == "other_run"
+    with pytest.raises(RealDamageError) as caught:
+        score(names, tmp_path / "photos", judge=model)
+    assert caught.value.code == "folder_in_use"
+    pd.testing.assert_frame_equal(rows(out), before)
+
+
+def test_photos_come_from_tables_folders_and_globs(
+    model: Judge, photos: Photos, tmp_path: Path
+) -> None:
+    names = photos(3)
+    relative = [f"photos/{Path(name).name}" for name in names]
+    (tmp_path / "a.csv").write_text("id,file_name\n1," + "\n2,".join(relative) + "\n")
+    pa.parquet.write_table(pa.table({"path": names[::-1]}), tmp_path / "b.parquet")
+    for number, source in enumerate(
+        ["a.csv", "b.parquet", "photos", "photos/*.png", "file://photos"]
+    ):
+        given = str(tmp_path / source)
+        if source.startswith("file://"):
+            given = f"file://{tmp_path}/photos"
+        score([given, given], tmp_path / f"{number}", judge=model)
+        found = [Path(name).name for name in rows(tmp_path / f"{number}")["file_name"]]
+        assert found == [Path(name).name for name in names[:: -1 if source == "b.parquet" else 1]]
+    (tmp_path / "c.csv").write_text("photo\nx.jpg\n")
+    for source, code in (("c.csv", "missing_columns"), ("d.parquet", "unreadable_table")):
+        with pytest.raises(RealDamageError) as caught:
+            score(tmp_path / source, tmp_path / "none", judge=model)
+        assert caught.value.code == code
+    with pytest.raises(RealDamageError) as caught:
+        score("ftp://host/photos", tmp_path / "none", judge=model)
+    assert caught.value.code == "unknown_url"
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_command(
+    model: Judge, photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, out = photos(2), tmp_path / "out.parquet"
+    Path(names[1]).write_bytes(b"rubbish")
+    arguments = ["predict", *names, "--model", str(model.model), "--engine", "local"]
+    assert cli.main([*arguments, "--output", f"{out}/"]) == 1
+    assert len(rows(out)) == 2
+    assert json.loads((out / "_run.json").read_text())["photos"] == 2
+    assert cli.main(arguments) == 2, "without a folder"
+    assert cli.main([*arguments, "--output", str(out), "--format", "csv"]) == 2

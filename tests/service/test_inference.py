@@ -1,0 +1,214 @@
+"""The Open Inference Protocol: verdicts as tensors, also for a foreign client."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http
+import uvicorn
+from fastapi.testclient import TestClient
+from tritonclient.utils import InferenceServerException
+
+from realdamage.core.detector import Detector
+from realdamage.service.app import create_app
+from realdamage.service.auth import hash_key
+from realdamage.service.settings import Settings
+
+Serve = Callable[..., TestClient]
+Encode = Callable[..., bytes]
+INFER = "/v2/models/realdamage/infer"
+LENGTH = "Inference-Header-Content-Length"
+
+
+def tensor(*photos: bytes, **changes: Any) -> dict[str, Any]:
+    data = [base64.b64encode(photo).decode() for photo in photos]
+    about = {"name": "photos", "datatype": "BYTES", "shape": [len(photos)], "data": data}
+    return {**about, **changes}
+
+
+def refused(response: Any, status: int, code: str) -> None:
+    """The protocol wants a sentence in `error`."""
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, code), response.text
+    assert isinstance(body["error"], str)
+    assert body["request_id"] == response.headers["x-request-id"]
+
+
+def test_json_gets_the_verdicts_of_the_wrapper(
+    serve: Serve, encode: Encode, model_file: Path
+) -> None:
+    photos = [encode(), encode("PNG", red=True)]
+    sent = {"id": "a1", "inputs": [tensor(*photos, b"rubbish", shape=[3, 1])]}
+    response = serve().post(INFER, json=sent)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    about = {name: answer[name] for name in ("id", "model_name", "model_version")}
+    assert about == {"id": "a1", "model_name": "realdamage", "model_version": "test-1"}
+    outputs = {output["name"]: output for output in answer["outputs"]}
+    assert {name: (one["datatype"], one["shape"]) for name, one in outputs.items()} == {
+        "outcome": ("BYTES", [3]),
+        "score": ("FP64", [3]),
+        "probability": ("FP64", [3]),
+        "verdict": ("BYTES", [3]),
+    }
+    expected = Detector.load(model_file).predict(photos)
+    assert outputs["outcome"]["data"] == ["real", "synthetic", "unreadable"]
+    assert outputs["score"]["data"] == [*(one.score for one in expected), None]
+    assert outputs["probability"]["data"] == [*(one.probability for one in expected), None]
+    *verdicts, failed = map(json.loads, outputs["verdict"]["data"])
+    assert verdicts == [json.loads(one.to_json(heatmap=False)) for one in expected]
+    assert failed["error"]["code"] == "unreadable_photo"
+
+
+def test_outputs_can_be_chosen_each_in_its_form(serve: Serve, encode: Encode) -> None:
+    outputs = [{"name": "score", "parameters": {"binary_data": True}}, {"name": "outcome"}]
+    sent = {"inputs": [tensor(encode(), b"")], "outputs": outputs}
+    answer = serve().post(INFER, json=sent)
+    length = int(answer.headers[LENGTH])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    first, second = json.loads(answer.content[:length])["outputs"]
+    assert (first["name"], first["parameters"]) == ("score", {"binary_data_size": 16})
+    assert second["data"] == ["real", "unreadable"]
+    scores = struct.unpack("<2d", answer.content[length:])
+    assert scores[0] < -1
+    assert np.isnan(scores[1])
+
+
+def test_what_is_refused(serve: Serve, encode: Encode) -> None:
+    photo = encode()
+    client = serve(max_photos=2, max_photo_bytes=len(photo))
+
+    def post(*inputs: Any, **more: Any) -> Any:
+        return client.post(INFER, json={"inputs": list(inputs), **more})
+
+    assert post(tensor(photo, photo)).status_code == 200
+    refused(post(tensor(b"", b"", b"")), 413, "too_many_photos")
+    refused(post(tensor(photo + b"x")), 413, "too_large")
+    refused(post(tensor(photo, shape=[2])), 422, "invalid_field")
+    refused(post(tensor(photo, data=["~"])), 422, "invalid_field")
+    refused(post(tensor(photo, datatype="UINT8")), 422, "invalid_field")
+    refused(post(tensor(photo, name="images")), 422, "invalid_field")
+    refused(post(tensor(photo, shape=[-1])), 422, "invalid_field")
+    refused(post(), 422, "invalid_field")
+    refused(post(tensor(photo), outputs=[{"name": "heat"}]), 422, "invalid_field")
+    refused(post(tensor(data=[[]] * 20_000)), 413, "too_large")
+    refused(client.post(INFER, content=b"{"), 400, "malformed")
+    gzip = {"content-encoding": "gzip"}
+    refused(client.post(INFER, content=b"{}", headers=gzip), 415, "compressed")
+    refused(client.post(INFER.replace("realdamage", "other"), json={}), 404, "not_found")
+    refused(client.get("/v2/models/realdamage/versions/9"), 404, "not_found")
+    refused(client.get("/v2/nothing"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "after", "status", "code"),
+    [
+        ("999999", 5, b"\x01\0\0\0x", 400, "malformed"),
+        ("-1", 5, b"\x01\0\0\0x", 400, "malformed"),
+        ("", 6, b"\x01\0\0\0x", 422, "invalid_field"),
+        ("", 5, b"\x02\0\0\0x", 422, "invalid_field"),
+        ("", 3, b"\x01\0\0", 422, "invalid_field"),
+        ("", 10, b"\x01\0\0\0x\x01\0\0\0x", 422, "invalid_field"),
+        ("", None, b"\x01\0\0\0x", 422, "invalid_field"),
+    ],
+)
+def test_a_binary_body_that_does_not_fit(
+    serve: Serve, length: str, size: int | None, after: bytes, status: int, code: str
+) -> None:
+    about = tensor(data=None, shape=[1], parameters={"binary_data_size": size})
+    head = json.dumps({"inputs": [about]}).encode()
+    headers = {LENGTH: length or str(len(head))}
+    refused(serve().post(INFER, content=head + after, headers=headers), status, code)
+
+
+def test_keys_and_limits_of_bytes_apply(serve: Serve, encode: Encode, tmp_path: Path) -> None:
+    keys, key = tmp_path / "keys.txt", "k" * 32
+    keys.write_text(hash_key(key, "shop") + "\n")
+    client = serve(api_keys=keys, max_body_bytes=100_000, max_photo_bytes=60_000)
+    sent = {"inputs": [tensor(encode())]}
+    refused(client.post(INFER, json=sent), 401, "no_key")
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    headers = {"X-API-Key": key}
+    assert client.post(INFER, json=sent, headers=headers).status_code == 200
+    large = client.post(INFER, content=bytes(100_001), headers=headers)
+    refused(large, 413, "too_large")
+
+
+@contextmanager
+def listening(**settings: Any) -> Iterator[str]:
+    """Host and port of a service on a real socket."""
+    app = create_app(Settings(threads=1, **settings))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, http="h11"))
+    started, begin = threading.Event(), server.startup
+
+    async def startup(sockets: Any = None) -> None:
+        await begin(sockets)
+        started.set()
+
+    server.startup = startup  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert started.wait(60)
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_foreign_client(binary: bool, encode: Encode, model_file: Path, tmp_path: Path) -> None:
+    """NVIDIA's client speaks to a running service; by default it sends and asks for binary data."""
+    keys, key = tmp_path / "keys.txt", "k" * 32
+    keys.write_text(hash_key(key, "shop") + "\n")
+    headers = {"X-API-Key": key}
+    photos = [encode(), encode("PNG", red=True), b"rubbish"]
+    with listening(model=model_file, api_keys=keys) as address:
+        client = tritonclient.http.InferenceServerClient(address)
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("realdamage", headers=headers)
+        assert client.is_model_ready("realdamage", "test-1", headers=headers)
+        assert not client.is_model_ready("other", headers=headers)
+        extensions = client.get_server_metadata(headers=headers)["extensions"]
+        assert extensions == ["binary_tensor_data"]
+        about = client.get_model_metadata("realdamage", headers=headers)
+        assert about["inputs"] == [{"name": "photos", "datatype": "BYTES", "shape": [-1]}]
+
+        sent = tritonclient.http.InferInput("photos", [len(photos)], "BYTES")
+        if binary:
+            sent.set_data_from_numpy(np.array(photos, dtype=object))
+        else:
+            encoded = [base64.b64encode(photo).decode() for photo in photos]
+            sent.set_data_from_numpy(np.array(encoded, dtype=object), binary_data=False)
+        wanted = None
+        if not binary:
+            names = ("outcome", "score", "verdict")
+            wanted = [tritonclient.http.InferRequestedOutput(n, binary_data=False) for n in names]
+        result = client.infer("realdamage", [sent], outputs=wanted, headers=headers)
+        expected = Detector.load(model_file).predict(photos[:2])
+        outcomes = [getattr(one, "decode", one.__str__)() for one in result.as_numpy("outcome")]
+        assert outcomes == ["real", "synthetic", "unreadable"]
+        scores = result.as_numpy("score")
+        assert scores[:2].tolist() == [one.score for one in expected]
+        assert np.isnan(scores[2])
+        last = json.loads(result.as_numpy("verdict")[2])
+        assert last["error"]["code"] == "unreadable_photo"
+        # Not pytest.raises: it would keep the client alive until another thread collects it.
+        message = ""
+        try:
+            client.infer("realdamage", [sent])
+        except InferenceServerException as error:
+            message = error.message()
+        assert "A key is needed" in message

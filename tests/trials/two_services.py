@@ -1,0 +1,228 @@
+"""`python tests/trials/two_services.py`: two services on one PostgreSQL, one killed under load.
+
+It starts the server and both services on this machine. Two reviewers decide each claim at the same
+time on different services; then callers keep claims, one service is killed (SIGKILL), and they go
+on with the other one. Nothing that was acknowledged may be lost, and no id may be stuck.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import runpy
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from realdamage.claims.database import Database
+from realdamage.service.auth import hash_key
+
+_KEYS = {name: f"{name}-" + "k" * 32 for name in ("shop", "ana", "bo")}
+_ROLES = {"ana": "reviewer", "bo": "reviewer"}
+_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Findings:
+    """acknowledged: ids that a service answered with 200. resent: ids whose answer was lost.
+    waits: seconds until an answer. faults: what must not happen, in words."""
+
+    acknowledged: set[str] = field(default_factory=set)
+    resent: set[str] = field(default_factory=set)
+    waits: list[float] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    decided: int = 0
+    seconds: float = 0.0
+    log_entries: int = 0
+
+
+class Service:
+    """A process of `realdamage serve` on a free port."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "realdamage", "serve", "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.url = ""
+        for line in self.process.stderr or ():
+            event = json.loads(line)
+            self.url = event.get("url", self.url)
+            if event["event"] == "ready":
+                break
+        else:
+            raise SystemExit(f"a service ended with code {self.process.wait()}")
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def _drain(self) -> None:
+        for _ in self.process.stderr or ():
+            pass
+
+    def call(self, method: str, path: str, by: str = "shop", **options: Any) -> httpx.Response:
+        headers = {"X-API-Key": _KEYS[by]}
+        url = f"{self.url}/v1/{path}"
+        return httpx.request(method, url, headers=headers, timeout=_TIMEOUT_S, **options)
+
+    def keep(self, claim_id: str, seed: int) -> httpx.Response:
+        """Send a claim of one photo, to be kept."""
+        fields = {"claim_id": claim_id, "keep": "true"}
+        return self.call("POST", "claims", files={"photos": _photo(seed)}, data=fields)
+
+
+def two_services(
+    *, url: str, folder: Path, claims: int, callers: int, options: tuple[str, ...] = ()
+) -> Findings:
+    """Run the trial. url: of an empty database. claims: acknowledged before the kill, and decided.
+
+    callers: threads. options: of `realdamage serve`.
+    """
+    found = Findings()
+    lines = [f"{hash_key(key, name)} {_ROLES.get(name, '')}" for name, key in _KEYS.items()]
+    given = ("--store", str(folder), "--database", url, "--api-key-hashes", ",".join(lines))
+    with ExitStack() as stack:
+        services = [stack.enter_context(_running(*given, *options)) for _ in range(2)]
+        _decide_twice(services, found, min(claims, 10))
+        _kill_one(services, found, claims, callers)
+        survivor = services[1]
+        for claim_id in sorted(found.acknowledged):
+            for path in (f"claims/{claim_id}", f"claims/{claim_id}/case"):
+                if survivor.call("GET", path).status_code != 200:
+                    found.faults.append(f"{claim_id}: acknowledged and lost ({path})")
+    report = Database(url).verify()
+    found.faults += report.problems
+    found.log_entries = len(report.entries)
+    written = [one for one in report.entries if one["event"] == "evidence_written"]
+    if len(written) != len(found.acknowledged):
+        fault = f"{len(written)} claims in the log, {len(found.acknowledged)} acknowledged"
+        found.faults.append(fault)
+    return found
+
+
+@contextmanager
+def _running(*options: str) -> Iterator[Service]:
+    service = Service(*options)
+    try:
+        yield service
+    finally:
+        service.process.kill()
+        service.process.wait()
+
+
+def _decide_twice(services: list[Service], found: Findings, count: int) -> None:
+    """Two people decide each claim at the same time: one is heard, the other one has to read."""
+    body = {"version": 1, "reason": "seen the photos", "action": "refund"}
+    for number in range(count):
+        claim_id, gate = f"decided-{number}", threading.Barrier(2)
+        if services[number % 2].keep(claim_id, number).status_code == 200:
+            found.acknowledged.add(claim_id)
+
+        def decide(who: int, claim_id: str = claim_id, gate: Any = gate) -> int:
+            gate.wait()
+            path = f"claims/{claim_id}/decisions"
+            return services[who].call("POST", path, ("ana", "bo")[who], json=body).status_code
+
+        with ThreadPoolExecutor(2) as pool:
+            statuses = sorted(pool.map(decide, range(2)))
+        found.decided += 1
+        if statuses != [200, 409]:
+            found.faults.append(f"{claim_id}: two decisions at once were answered {statuses}")
+
+
+def _kill_one(services: list[Service], found: Findings, claims: int, callers: int) -> None:
+    """Callers keep claims on both; the first service is killed after so many answers. Each caller
+    then goes on with the other one, and sends again what was not answered."""
+    begun, enough, over = time.monotonic(), threading.Event(), threading.Event()
+
+    def call(caller: int) -> None:
+        service, number = services[caller % 2], 0
+        while not over.is_set():
+            claim_id, start = f"c{caller}-{number}", time.monotonic()
+            seed = 1000 * (caller + 1) + number
+            try:
+                answer = service.keep(claim_id, seed)
+            except httpx.HTTPError:
+                found.resent.add(claim_id)
+                service = services[1]
+                answer = service.keep(claim_id, seed)
+            found.waits.append(time.monotonic() - start)
+            known = answer.status_code == 409 and answer.json()["error"]["code"] == "claim_exists"
+            if answer.status_code == 200 or (claim_id in found.resent and known):
+                found.acknowledged.add(claim_id)
+            else:
+                found.faults.append(f"{claim_id}: {answer.status_code} {answer.text[:200]}")
+            number += 1
+            if len(found.waits) >= claims:
+                enough.set()
+            if len(found.waits) >= 2 * claims:
+                over.set()
+
+    with ThreadPoolExecutor(callers) as pool:
+        running = [pool.submit(call, caller) for caller in range(callers)]
+        enough.wait(600)
+        services[0].process.kill()
+        for one in running:
+            one.result()
+    found.seconds = time.monotonic() - begun
+    if not found.resent:
+        found.faults.append("the killed service owed nobody an answer: send more at once")
+
+
+def _photo(seed: int) -> bytes:
+    rgb = np.random.default_rng(seed).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(rgb).save(data, "JPEG", quality=85)
+    return data.getvalue()
+
+
+def main() -> int:
+    """0 when nothing went wrong, 1 otherwise."""
+    parser = argparse.ArgumentParser(
+        prog="python tests/trials/two_services.py", description=__doc__
+    )
+    parser.add_argument(
+        "--claims", type=int, default=100, metavar="N", help="before the kill (%(default)s)"
+    )
+    parser.add_argument(
+        "--callers", type=int, default=6, metavar="N", help="callers at once (%(default)s)"
+    )
+    parser.add_argument("--model", metavar="FILE", help="the .onnx file; default: the package's")
+    arguments = parser.parse_args()
+    options = ("--threads", "1", "--deadline", "60")
+    options += ("--model", arguments.model) if arguments.model else ()
+    server = runpy.run_path(str(Path(__file__).parents[1] / "postgres.py"))["Server"](is_safe=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = two_services(
+                url=server.new_url(),
+                folder=Path(folder) / "store",
+                claims=arguments.claims,
+                callers=arguments.callers,
+                options=options,
+            )
+    finally:
+        server.close()
+    waits = np.percentile(found.waits, [50, 95, 99]) if found.waits else [0, 0, 0]
+    print(f"decided by two at once   {found.decided}")
+    print(f"acknowledged             {len(found.acknowledged)}, {len(found.resent)} sent again")
+    print(f"claims a second          {len(found.waits) / max(found.seconds, 1e-9):.1f}")
+    print("seconds p50 p95 p99      " + " ".join(f"{one:.2f}" for one in waits))
+    print(f"entries in the log       {found.log_entries}")
+    for fault in found.faults[:20]:
+        print(f"FAULT {fault}")
+    print(f"{len(found.faults)} faults")
+    return 1 if found.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
