@@ -154,7 +154,7 @@ def shards_of(manifest: Manifest, units: Units) -> npt.NDArray[np.int64]:
             code="no_shards",
         )
     _, found = np.unique(manifest.shards.places[units[:, 1], 0], return_inverse=True)
-    return found
+    return np.asarray(found, np.int64)
 
 
 def balanced_chances(manifest: Manifest, units: Units, columns: Sequence[str]) -> Chances:
