@@ -234,7 +234,7 @@ def _added_keys(node: DictConfig, above: str = "") -> Iterator[str]:
     """Keys that are not in the schema of their group."""
     group = node._metadata.object_type
     known = {each.name for each in fields(group)} if is_dataclass(group) else set(node)
-    for key in node:
+    for key in map(str, node):
         if key not in known:
             yield f"{above}{key}"
         child = node._get_node(key)

@@ -161,7 +161,7 @@ def load_recogniser() -> Any:
     except ModuleNotFoundError:
         raise MissingExtraError("reading words on photos", "ocr", "rapidocr") from None
     one_thread = ("intra_op_num_threads", "inter_op_num_threads")
-    options = {f"EngineConfig.onnxruntime.{name}": 1 for name in one_thread}
+    options: dict[str, int | str] = {f"EngineConfig.onnxruntime.{name}": 1 for name in one_thread}
     # The bands are long and low: their longer side is limited, not the shorter one raised to 736.
     options |= {"Det.limit_side_len": 960, "Det.limit_type": "max"}
     return RapidOCR(params={**options, "Global.use_cls": False, "Global.log_level": "error"})

@@ -72,7 +72,8 @@ def _to_shards(found: Any, out: Path, shard_mib: int, overwrite: bool) -> int:
     if shard_mib < 1:
         raise UsageError(f"--shard-mib {shard_mib}: must be at least 1")
     made = write_shards(found, out, shard_mib=shard_mib, overwrite=overwrite, progress=track)
-    print(f"{out}: {len(made)} photos in {len(made.shards.names)} shards")
+    shards = made.shards.names if made.shards else ()
+    print(f"{out}: {len(made)} photos in {len(shards)} shards")
     print(f"next: realdamage-train data.root={out}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Iterator
@@ -28,11 +29,11 @@ def run_on_ray(chosen: Judge, photos: Photos) -> Iterator[tuple[int, int, Row]]:
     """The rows, in any order, each once: what a lost worker held is computed again."""
     _connect()
     on_gpu = chosen.device == "cuda"
-    resources = ray.cluster_resources()
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     workers = max(1, int(resources.get("GPU" if on_gpu else "CPU", 1)))
     actor = {"num_gpus": 1} if on_gpu else {"num_cpus": _JUDGING}
     items = [{"part": part, "place": place, "name": name} for part, place, name in photos]
-    data = ray.data.from_items(items, override_num_blocks=-(-len(items) // _PHOTOS_A_BLOCK))
+    data: Any = ray.data.from_items(items, override_num_blocks=-(-len(items) // _PHOTOS_A_BLOCK))
     reading = data.map(_read, fn_args=(chosen.contents[1].pixel_spec,), num_cpus=_READING)
     judging = reading.map(
         _Judging,
@@ -63,7 +64,7 @@ def _connect() -> None:
         ray.init(log_to_driver=False)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def _read(item: dict[str, Any], spec: PixelSpec) -> dict[str, Any]:

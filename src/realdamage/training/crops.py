@@ -62,7 +62,7 @@ def read_view(manifest: Manifest, row: int, spec: PixelSpec) -> View:
         str(table[column].iat[row]) for column in ("file_name", "kind", "mask_file_name")
     )
     photo = read_photo(manifest.photo(row), spec, name=str(manifest.path(name)))
-    label = int(table["label"].iat[row] == "synthetic")
+    label = int(str(table["label"].iat[row]) == "synthetic")
     rgb = pad_to_patches(photo.rgb, spec)
     if not label or (kind == "ai_whole" and not mask_name):
         return View(row, rgb, np.broadcast_to(np.float32(label), rgb.shape[:2]), label)
