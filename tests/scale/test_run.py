@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -184,3 +185,20 @@ def test_the_command(
     assert json.loads((out / "_run.json").read_text())["photos"] == 2
     assert cli.main(arguments) == 2, "without a folder"
     assert cli.main([*arguments, "--output", str(out), "--format", "csv"]) == 2
+
+
+def test_the_two_halves_on_ray_make_the_rows_of_the_local_runner(
+    model: Judge, photos: Photos
+) -> None:
+    """What Ray calls, without a cluster; tasks and actors get pickled arguments."""
+    from realdamage.scale import ray_runner, run
+
+    numbered = [(0, place, name) for place, name in enumerate(photos(3))]
+    Path(numbered[1][2]).write_bytes(b"rubbish")
+    judging = ray_runner._Judging(pickle.loads(pickle.dumps(model)))
+    spec = model.contents[1].pixel_spec
+    for part, place, row in run.run_local(model, numbered):
+        item = {"part": part, "place": place, "name": numbered[place][2]}
+        made = judging(ray_runner._read(item, spec))
+        assert (made["part"], made["place"]) == (part, place)
+        assert {**pickle.loads(made["row"]), "ms": 0} == {**row, "ms": 0}

@@ -1,0 +1,123 @@
+"""The Ray runner on a cluster of two machines, which are processes of this one: the local runner's
+rows, also when one of the two is lost in the middle."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: loopback only
+
+import ray
+from ray.cluster_utils import Cluster
+
+from realdamage.errors import RealDamageError
+from realdamage.scale import Judge, score
+
+T = TypeVar("T")
+PHOTOS = 96
+
+
+def _start(cluster: Cluster, **more: Any) -> None:
+    """A machine with one processor. Ray gives it 30 s, too little on busy processors: so with few
+    helpers, and up to four times."""
+    agents = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    for last in (False, False, False, True):
+        try:
+            cluster.add_node(
+                num_cpus=1,
+                object_store_memory=80 * 2**20,
+                include_log_monitor=False,
+                no_monitor=True,
+                **{name: _free_port() for name in agents},
+                **more,
+            )
+            return
+        except Exception:  # Ray raises no other
+            if last:
+                raise
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two machines with one processor each; loopback only."""
+    cluster = Cluster()
+    _start(cluster, include_dashboard=False)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    _start(cluster)  # now, so that it is not the one that this process talks to
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("photos")
+    paths = [folder / f"{index:03d}.png" for index in range(PHOTOS)]
+    for index, path in enumerate(paths):
+        rgb = np.full((40, 48, 3), 100, np.uint8)
+        rgb[:20, :, 0] += index
+        Image.fromarray(rgb).save(path)
+    paths[5].write_bytes(b"rubbish")
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def model(save_red_model: Callable[..., Path], tmp_path: Path) -> Judge:
+    return Judge(save_red_model(tmp_path / "red.onnx"), threads=1)
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder).drop(columns="ms")
+
+
+@pytest.mark.slow
+def test_a_lost_machine_loses_nothing_and_doubles_nothing(
+    cluster: Cluster, model: Judge, names: list[str], tmp_path: Path
+) -> None:
+    """One of the two machines is killed after the first rows."""
+    score(names, tmp_path / "local", judge=model, part_size=10)
+    seen = []
+
+    def killing(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+        for step in steps:
+            seen.append(step)
+            if len(seen) == 8:
+                (other,) = cluster.worker_nodes
+                cluster.remove_node(other, allow_graceful=False)
+            yield step
+
+    done = score(names, tmp_path / "ray", engine="ray", judge=model, part_size=10, progress=killing)
+    assert done.judged == len(seen) == PHOTOS
+    assert len(list((tmp_path / "ray").glob("part-*.parquet"))) == 10
+    pd.testing.assert_frame_equal(rows(tmp_path / "ray"), rows(tmp_path / "local"))
+    (tmp_path / "ray" / "part-000003.parquet").unlink()
+    assert score(names, tmp_path / "ray", engine="ray", judge=model, part_size=10).judged == 10
+    pd.testing.assert_frame_equal(rows(tmp_path / "ray"), rows(tmp_path / "local"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_what_is_wrong_with_the_model_is_said_as_everywhere(
+    save_red_model: Callable[..., Path], names: list[str], tmp_path: Path
+) -> None:
+    plain = save_red_model(tmp_path / "plain.onnx", calibration=None, policy=None)
+    given: Any = {"engine": "ray", "judge": Judge(plain, threads=1, prior=0.1)}
+    with pytest.raises(RealDamageError) as caught:
+        score(names, tmp_path / "out", **given)
+    assert caught.value.code == "usage"
