@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +19,13 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: loopback only
 
 import ray
+from ray import serve
 from ray.cluster_utils import Cluster
 
+from realdamage.core.detector import Detector
 from realdamage.errors import RealDamageError
 from realdamage.scale import Judge, score
+from realdamage.scale.serve import Photos
 
 T = TypeVar("T")
 PHOTOS = 96
@@ -121,3 +125,33 @@ def test_what_is_wrong_with_the_model_is_said_as_everywhere(
     with pytest.raises(RealDamageError) as caught:
         score(names, tmp_path / "out", **given)
     assert caught.value.code == "usage"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_lost_replica_costs_at_most_a_second_try(model: Judge, names: list[str]) -> None:
+    """Photos are sent one after the other; in between, the replica that answers them is killed."""
+    port = _free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    app = Photos.options(num_replicas=1, autoscaling_config=None, ray_actor_options={"num_cpus": 0})
+    serve.run(app.bind(model))
+    detector, tries = Detector(model.model), 0
+    for index, name in enumerate([*names[:3], *names[6:9]]):
+        if index == 3:
+            actors = ray.util.list_named_actors(all_namespaces=True)
+            (replica,) = [one for one in actors if "#Photos#" in one["name"]]
+            ray.kill(ray.get_actor(**replica))
+        data = Path(name).read_bytes()
+        while True:
+            tries += 1
+            try:
+                answer = httpx.post(f"http://127.0.0.1:{port}/", content=data, timeout=60)
+            except httpx.TransportError:
+                continue
+            if answer.status_code == 200:
+                break
+        assert answer.json()["score"] == detector.predict(data).score
+    refused = httpx.post(f"http://127.0.0.1:{port}/", content=b"rubbish", timeout=60)
+    serve.shutdown()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "unreadable_photo")
+    assert tries <= 7

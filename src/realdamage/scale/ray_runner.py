@@ -27,6 +27,7 @@ _READING, _JUDGING = 0.25, 0.75
 
 def run_on_ray(chosen: Judge, photos: Photos) -> Iterator[tuple[int, int, Row]]:
     """The rows, in any order, each once: what a lost worker held is computed again."""
+    chosen.detector()  # what is wrong with the model is said here, not by a lost actor
     _connect()
     on_gpu = chosen.device == "cuda"
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
