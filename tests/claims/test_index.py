@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from realdamage.claims import index as index_module
 from realdamage.claims.database import BANDS, Database
 from realdamage.claims.decide import Duplicate
 from realdamage.claims.index import ClaimIndex, Fingerprint, _near, take_fingerprint
@@ -140,6 +141,27 @@ def test_what_was_deleted_or_purged_is_forgotten(index: Index, claim_photo: Phot
     assert index.find(claim_photo(1)) == ()
     index.add("C-3", [("a.jpg", claim_photo(1))])
     assert [found.claim_id for found in index.find(claim_photo(1))] == ["C-3"]
+
+
+def test_a_purge_lets_others_write_in_between(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        photo = hashed(bytes([number]) * 32, number, number)
+        seen = "2026-01-01T00:00:00+00:00" if number == 4 else "2020-01-01T00:00:00+00:00"
+        index.add_fingerprints(f"C-{number}", [photo], seen=seen)
+    left: list[int] = []
+    transaction = Database.transaction
+
+    def watched(database: Database) -> Any:
+        left.append(len(index))
+        return transaction(database)
+
+    monkeypatch.setattr(Database, "transaction", watched)
+    monkeypatch.setattr(index_module, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(index_module, "_CHUNK_S", 1e-9)
+    assert index.purge(1000) == 4
+    assert left == [5, 4, 3, 2, 1]
 
 
 def test_neither_names_nor_pixels_are_kept(index: Index, claim_photo: Photo) -> None:

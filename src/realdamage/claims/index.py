@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -45,7 +46,8 @@ CORRELATION = 0.93
 _PLAIN_CONTRAST = 4.0  # grey levels over the frame of any channel: a coloured wall has less
 _MOST = 50  # findings a photo: more do not help anybody
 _OLDEST_DAYS = 36_500
-_CHUNK = 1000  # photos that one transaction of a purge removes: others can write in between
+_FIRST_CHUNK = 50  # photos that the first transaction of a purge removes
+_CHUNK_S = 0.25  # that each further one may take: others can write in between
 _CANDIDATES = 500  # rows a query, below SQLite's oldest limit of 999 parameters
 
 
@@ -209,14 +211,17 @@ class ClaimIndex:
                 f"0..{_OLDEST_DAYS}"
             )
         limit = dt.datetime.now(dt.UTC) - dt.timedelta(days=older_than_days)
-        old = select(Row.id).where(Row.seen < limit.isoformat(timespec="seconds")).limit(_CHUNK)
-        count = 0
+        old = select(Row.id).where(Row.seen < limit.isoformat(timespec="seconds"))
+        count, chunk = 0, _FIRST_CHUNK
         while True:
+            start = time.monotonic()
             with self.database.transaction() as session:
-                gone: Any = session.execute(delete(Row).where(Row.id.in_(old)))
+                gone: Any = session.execute(delete(Row).where(Row.id.in_(old.limit(chunk))))
             if not gone.rowcount:
                 return count
             count += int(gone.rowcount)
+            took = time.monotonic() - start
+            chunk = max(1, int(chunk * min(2.0, _CHUNK_S / max(took, 1e-9))))
 
     def close(self) -> None:
         """Close the connections of all threads; none may be in use."""
