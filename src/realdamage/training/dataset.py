@@ -25,7 +25,6 @@ from realdamage.errors import ConfigError, ManifestError, PhotoError
 from realdamage.schema import DataConfig
 from realdamage.training.crops import Crop, View, crops_label, cut_alike, read_view, tile_label
 
-_PARTNERS = 2
 Batch = dict[str, Any]
 Chances = npt.NDArray[np.float64]
 Units = npt.NDArray[np.int64]
@@ -90,10 +89,10 @@ class PairDataset(Dataset[Batch]):
     """Training units of a manifest; `dataset[epoch, index, times before]` gives one unit's crops as
     a batch of its own.
 
-    With `part_shares`, each synthetic photo without an original gets two real photos as partners,
-    with the same degradation, most often of small sources: pairs show the large ones already. Such
-    units are always degraded, so that their photos share the last save of their histories, and each
-    photo is resized by a factor of its own before (`unpaired_scale`).
+    With `part_shares`, each synthetic photo without an original gets a real photo as a partner,
+    with the same degradation. Such units are always degraded, so that both photos share the last
+    save of their histories, and each photo is resized by a factor of its own before
+    (`unpaired_scale`).
 
     photo_weights: weight in the loss, float [rows of the manifest] (None: 1).
     """
@@ -117,8 +116,6 @@ class PairDataset(Dataset[Batch]):
             curriculum_epochs=0,
         )
         self._partners = _by_source(manifest) if data.part_shares else []
-        rarity = np.array([len(rows) ** -0.5 for rows in self._partners])
-        self._partner_chances = rarity / rarity.sum()
         self._synthetic = (manifest.table["label"] == "synthetic").to_numpy()
         self._cache: dict[int, View] = {}
         self._cache_left = data.cache_gib * 2**30
@@ -152,8 +149,8 @@ class PairDataset(Dataset[Batch]):
             degradations, paired = self.data.degradations, True
             if self._partners and len(unit) == 1 and self._synthetic[unit[0]]:
                 paired = False
-                sources = rng.choice(len(self._partners), _PARTNERS, p=self._partner_chances)
-                unit = [*(int(rng.choice(self._partners[source])) for source in sources), *unit]
+                source = self._partners[int(rng.integers(len(self._partners)))]
+                unit = [int(rng.choice(source)), *unit]
                 degradations = self.always_degraded
             try:
                 views = [self._view(row) for row in unit]
