@@ -210,6 +210,20 @@ def test_the_policy_decides(
     assert verdict.score == Detector(write_red_model()).predict(photo).score
 
 
+@pytest.mark.parametrize(
+    ("width", "outcome"), [(320, "synthetic"), (420, "synthetic"), (640, "review")]
+)
+def test_a_photo_that_was_shrunk_much_is_not_called_synthetic(
+    write_red_model: Models, metadata: ModelMetadata, blue_photo: Photos, width: int, outcome: str
+) -> None:
+    """Photos are judged at 320 pixels here; 420 is above three quarters of that."""
+    policy = replace(metadata.policy, min_scale=0.75)
+    photo = blue_photo(width, width // 2, (width // 5, width // 10, width // 2, width // 4))
+    verdict = Detector(write_red_model(policy=policy)).predict(photo)
+    assert (verdict.outcome, "shrunk" in codes(verdict)) == (outcome, outcome == "review")
+    assert Detector(write_red_model()).predict(photo).outcome == "synthetic"
+
+
 def test_detail_is_measured_on_the_photo_before_the_limit(
     detector: Detector, blue_photo: Photos
 ) -> None:

@@ -232,7 +232,7 @@ class Detector:
         heatmap = _sigmoid(assemble(evidence, tiles, spec)[:rows, :cols])
         cell = spec.patch / photo.scale
         hot_share = float(np.mean(heatmap >= HOT))
-        outcome, reasons = self._decide(score, hot_share, quality)
+        outcome, reasons = self._decide(score, hot_share, quality, photo.scale)
         calibration = self.metadata.calibration
         return Verdict(
             outcome=outcome,
@@ -272,7 +272,7 @@ class Detector:
         return logit, evidence
 
     def _decide(
-        self, score: float, hot_share: float, quality: PhotoQuality
+        self, score: float, hot_share: float, quality: PhotoQuality, scale: float
     ) -> tuple[Outcome, tuple[Reason, ...]]:
         policy = self.metadata.policy
         found = []
@@ -286,6 +286,10 @@ class Detector:
             if policy.whole_photo_share is not None and hot_share >= policy.whole_photo_share:
                 outcome = "review"
                 found.append(phrase("whole_photo_processed"))
+            is_shrunk = policy.min_scale is not None and scale < policy.min_scale
+            if is_shrunk and outcome == "synthetic":
+                outcome = "review"
+                found.append(phrase("shrunk", scale=f"{scale:.0%}"))
             if policy.gate is not None and (faults := policy.gate.faults(quality)):
                 outcome = "review"  # also instead of real: a photo without detail proves nothing
                 found += faults

@@ -192,6 +192,8 @@ class Policy(Record):
     negatives: which photos `fpr` was measured on. photos: how many of each sort were used.
     guarantee: holds with the rules below too, since they only send photos to review.
     whole_photo_share: from this share of synthetic patches on, a photo goes to review; None: never.
+    min_scale: a photo that was shrunk further before it was judged is not called synthetic but goes
+        to review, as no calibration photo was; None: no limit.
     gate: the least quality of a photo that is judged. worst_source: None without a comparison.
 
     Raises ConfigError on a number out of range.
@@ -205,12 +207,13 @@ class Policy(Record):
     photos: dict[str, int]
     guarantee: Guarantee | None = None
     whole_photo_share: float | None = 0.9
+    min_scale: float | None = None
     gate: Gate | None = None
     worst_source: WorstSource | None = None
 
     def __post_init__(self) -> None:
         require_between(self, ("t_synthetic", "t_real"), -math.inf, math.inf, ends=False)
-        require_between(self, ("fpr", "miss", "whole_photo_share"), 0, 1)
+        require_between(self, ("fpr", "miss", "whole_photo_share", "min_scale"), 0, 1)
         require(self.whole_photo_share != 0, "Policy: whole_photo_share must be above 0, or null")
         if self.t_real > self.t_synthetic:
             object.__setattr__(self, "t_real", self.t_synthetic)

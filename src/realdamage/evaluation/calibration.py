@@ -26,6 +26,7 @@ from realdamage.evaluation.probability import fit_platt
 from realdamage.evaluation.robustness import CODE, LIBRARIES, is_training_set
 from realdamage.evaluation.slices import strictest_source, threshold_at, worst_source
 
+_SHRINKABLE = 0.75  # of the scale of the most shrunk calibration photo; 0.6 begins to accuse
 MIN_DAMAGED = 20
 """From this many really damaged photos on, false alarms are counted on them alone, otherwise on all
 real ones. A guarantee is about really damaged photos only, however few."""
@@ -109,6 +110,7 @@ def calibrate_model(
 
     split: None takes the first of `policy` and `val` that has photos, or all photos of a manifest
     without splits. A guarantee uses `val` only when named: the checkpoint was chosen on it.
+    `min_scale` of the policy is set a little below the scale of the most shrunk photo.
     With several sources, t_synthetic is raised until at most a share `alpha`, or `fpr`, of the real
     photos of each source scores as high (`strictest_source`). A guarantee still holds then, but
     says nothing about a single source.
@@ -141,6 +143,9 @@ def calibrate_model(
     strictest = strictest_source(scored[~synthetic], pooled.fpr)
     if strictest and strictest[0] > pooled.t_synthetic:
         policy = thresholds(strictest[0])
+    longer = scored[["width", "height"]].max(axis=1).max()
+    smallest = min(1.0, metadata.pixel_spec.max_side / longer)
+    policy = replace(policy, min_scale=round(_SHRINKABLE * smallest, 4))
     outcomes = scored["score"].map(policy.outcome)
     if policy.whole_photo_share is not None:
         outcomes = outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
