@@ -18,7 +18,7 @@ from PIL import Image
 from realdamage.claims import index as index_module
 from realdamage.claims.database import BANDS, Database
 from realdamage.claims.decide import Duplicate
-from realdamage.claims.index import ClaimIndex, Fingerprint, _near, take_fingerprint
+from realdamage.claims.index import FINE_RADIUS, ClaimIndex, Fingerprint, _near, take_fingerprint
 from realdamage.core.fingerprint import PhotoHash
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import RealDamageError, UsageError
@@ -226,6 +226,7 @@ def test_every_photo_within_the_radius_is_found_and_none_beyond(index: Index) ->
     mine = hashed(fine, coarse, 999)
     with index.database.reading() as session:
         found = _near(session, (mine.seen, mine.mirror))
+    assert sum(most + 1 for _, _, most in BANDS) > FINE_RADIUS, "pigeonhole"
     expected = {number + 1 for number, bits in enumerate(sets) if len(bits) <= 32}
     assert found == expected | {len(sets) + 1}
     assert len(expected) == 6 + 40

@@ -51,9 +51,9 @@ class Base(DeclarativeBase):
     """Base of the tables. Times are seconds since 1970 in UTC."""
 
 
-BANDS = (*((start, 3, 2) for start in range(1, 31, 3)), (31, 2, 2))
+BANDS = ((1, 3, 3), *((start, 3, 2) for start in range(4, 31, 3)), (31, 2, 1))
 """Of the 32 bytes of a fine hash, for `claims.index`: (first byte from 1, bytes, bits that may
-differ). 11 bands of at most 2 bits: if each differed in 3, the hashes would differ in 33."""
+differ). If each band differed in more, the hashes would differ in 4 + 9 · 3 + 2 = 33 bits."""
 
 
 class Photo(Base):
