@@ -211,12 +211,12 @@ def test_the_policy_decides(
 
 
 @pytest.mark.parametrize(
-    ("width", "outcome"), [(320, "synthetic"), (420, "synthetic"), (640, "review")]
+    ("width", "outcome"), [(160, "synthetic"), (200, "synthetic"), (320, "review")]
 )
 def test_a_photo_that_was_shrunk_much_is_not_called_synthetic(
     write_red_model: Models, metadata: ModelMetadata, blue_photo: Photos, width: int, outcome: str
 ) -> None:
-    """Photos are judged at 320 pixels here; 420 is above three quarters of that."""
+    """Photos are judged at 160 pixels here, which is 80% of 200."""
     policy = replace(metadata.policy, min_scale=0.75)
     photo = blue_photo(width, width // 2, (width // 5, width // 10, width // 2, width // 4))
     verdict = Detector(write_red_model(policy=policy)).predict(photo)
