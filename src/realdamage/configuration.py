@@ -234,12 +234,12 @@ def _added_keys(node: DictConfig, above: str = "") -> Iterator[str]:
     """Keys that are not in the schema of their group."""
     group = node._metadata.object_type
     known = {each.name for each in fields(group)} if is_dataclass(group) else set(node)
-    for key in map(str, node):
+    for key in node:
         if key not in known:
-            yield f"{above}{key}"
+            yield above + str(key)
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            yield from _added_keys(child, f"{above}{key}.")
+            yield from _added_keys(child, above + str(key) + ".")
 
 
 def _near_key(full_key: str, command: str) -> str:
