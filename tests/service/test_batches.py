@@ -49,16 +49,16 @@ def of_zip(data: bytes, settings: Settings = SETTINGS) -> dict[str, tuple[list[s
 
 
 NAMES = (
-    *("root/A-1/2.jpg", "root/A-1/1.jpg", "root/A-1/listing/s.jpg", "root/订单2/listing_1.png"),
-    *("root/订单2/x.png", "B_1.jpg", "B_2.jpg", "B_listing1.jpg", "single.webp"),
+    *("set/A-1/2.jpg", "set/A-1/1.jpg", "set/A-1/listing/s.jpg", "set/订单2/listing_1.png"),
+    *("set/订单2/x.png", "B_1.jpg", "B_2.jpg", "B_listing1.jpg", "single.webp"),
 )
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_a_folder_is_a_claim_and_so_is_a_group_of_names(is_zip: bool) -> None:
-    unseen = ("__MACOSX/root/A-1/._1.jpg", "root/.DS_Store", "root/A-1/")
+    unseen = ("__MACOSX/set/A-1/._1.jpg", "set/.DS_Store", "set/A-1/")
     if is_zip:
-        found = of_zip(packed(dict.fromkeys([*NAMES, *unseen, "root/notes.txt"], b"x")))
+        found = of_zip(packed(dict.fromkeys([*NAMES, *unseen, "set/notes.txt"], b"x")))
     else:
         found = claims_in(BatchForm(photos=[Upload(name, b"x") for name in (*NAMES, unseen[1])]))
     assert found == {

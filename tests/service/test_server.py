@@ -372,6 +372,7 @@ def test_a_thumbnail_of_100_megapixels_costs_nothing(running: Process, encode: E
     ("options", "code", "named"),
     [
         (["--host", "0.0.0.0"], 2, "--host 0.0.0.0"),
+        (["--database", "postgresql://here/claims"], 2, "--store"),
         (["--max-photos", "0"], 2, "--max-photos"),
         (["--max-photos", "many"], 2, "--max-photos"),
         (["--max-queue", "2"], 2, "--max-queue=2 is below --max-photos=32"),

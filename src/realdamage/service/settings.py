@@ -148,6 +148,8 @@ class Settings(BaseSettings):
                 "realdamage serve --hash-key shop) and pass its line with --api-keys FILE. Use "
                 "--no-auth only behind something that checks who calls"
             )
+        if self.database and self.store is None:
+            raise ValueError("--database holds the tables of a store; name its folder with --store")
         return self
 
     @property
