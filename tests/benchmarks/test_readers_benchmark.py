@@ -52,14 +52,12 @@ def photos(
     return root, table
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "mapped", "folders"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "mapped", "folders"])
 def test_reading(benchmark: BenchmarkFixture, photos: tuple[Path, pd.DataFrame], form: str) -> None:
     root, table = photos
     source, reader = root / f"all.{form}", Reader()
     if form == "csv":
         table.to_csv(source, index=False)
-    elif form == "jsonl":
-        table.to_json(source, orient="records", lines=True)
     elif form == "parquet":
         table.to_parquet(source)
     elif form == "mapped":

@@ -11,7 +11,7 @@ from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import write_atomically
 
 # A test compares this with data.readers, which needs pandas.
-Layout = Literal["auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real"]
+Layout = Literal["auto", "manifest", "folders", "fraudbench", "table", "real"]
 Set = Annotated[Path, app.arg("Folder with metadata.csv", "DIR")]
 _COLUMNS = (
     "YAML with `columns` (our name: theirs), `values` (our column: {theirs: ours}), `constants`"
@@ -29,7 +29,6 @@ def manifest(
     source: Annotated[Path, app.arg("Folder of photos, or a table that lists them")],
     layout: Annotated[Layout | None, app.opt("Default: detect; real: all are real photos")] = None,
     columns: Annotated[Path | None, app.opt(_COLUMNS)] = None,
-    out: Annotated[Path | None, app.opt("Folder above the photos; default: theirs")] = None,
     to_shards: Annotated[Path | None, app.opt(_SHARDS, metavar="OUT")] = None,
     shard_mib: Annotated[int, app.opt("Size of a shard, in MiB")] = 256,
     overwrite: app.Overwrite = False,
@@ -46,9 +45,8 @@ def manifest(
         reader = replace(reader, layout=layout)
     if to_shards:
         return _to_shards(readers.read_dataset(source, reader), to_shards, shard_mib, overwrite)
-    new = reader != readers.Reader() or out or overwrite
-    if new or not readers.reads_own_metadata(source):
-        path, found = readers.write_metadata(source, reader, out, overwrite=overwrite)
+    if reader != readers.Reader() or overwrite or not readers.reads_own_metadata(source):
+        path, found = readers.write_metadata(source, reader, overwrite=overwrite)
         print(f"{path}: {len(found)} photos")
     else:
         found = readers.read_dataset(source)
@@ -57,8 +55,6 @@ def manifest(
     for column in ("label", "kind", "source", "split"):
         counts = found.table[column].value_counts()
         print(f"{column:8}{_listed({str(name) or '(not given)': n for name, n in counts.items()})}")
-    for other in readers.stale_metadata(path.parent):
-        app.warn(f"{other} is no longer read. Remove it: Hugging Face's reader refuses two.")
     if not (found.table["split"] != "").any():
         print(f"next: {split_command(found, path.parent)}")
         if (found.table["label"] == "real").all():
