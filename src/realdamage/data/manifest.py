@@ -34,7 +34,7 @@ from realdamage.data.vocabulary import KNOWN_COLUMNS as KNOWN_COLUMNS
 from realdamage.data.vocabulary import LABELS as LABELS
 from realdamage.data.vocabulary import SPLITS as SPLITS
 from realdamage.errors import ManifestError, MissingManifestError, PhotoError
-from realdamage.files import PHOTO_SUFFIXES, write_atomically
+from realdamage.files import write_atomically
 
 METADATA_NAME = "metadata.csv"
 EXCEPTIONS_NAME = "audit_exceptions.json"
@@ -268,16 +268,10 @@ def nothing_here(given: Path) -> ManifestError:
         return ManifestError(f"{given}: not a CSV file. {advice}")
     if not given.is_dir():
         return MissingManifestError(f"{given}: no such file or folder. {advice}")
-    nested = sorted(given.glob(f"*/{METADATA_NAME}"))
-    if nested:
-        return ManifestError(
-            f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder."
-        )
-    photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
     return ManifestError(
-        f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one "
-        "next to the photos: a first line `file_name,label` and one line per photo, such as "
-        f"`box.jpg,real`. Labels: {', '.join(LABELS)}."
+        f"{given}: no {METADATA_NAME} in this folder. Write one next to the photos: a first line "
+        "`file_name,label` and one line per photo, such as `box.jpg,real`. Labels: "
+        f"{', '.join(LABELS)}."
     )
 
 

@@ -28,7 +28,7 @@ from realdamage.data.manifest import (
     write_manifest,
 )
 from realdamage.data.tables import TABLE_SUFFIXES, read_table
-from realdamage.data.vocabulary import KNOWN_COLUMNS, LABELS, REQUIRED_COLUMNS
+from realdamage.data.vocabulary import KNOWN_COLUMNS, LABELS
 from realdamage.errors import ConfigError, ManifestError, MissingManifestError, UsageError
 from realdamage.files import photos_below
 
@@ -222,7 +222,10 @@ def _from_table(path: Path, reader: Reader, check_files: bool) -> Manifest:
         if not folder.is_dir():
             raise ConfigError(f"relative_to={folder}: no such folder. Correct it {_WHERE}.")
         frame = _below(folder, frame, path)
-    table = checked(frame, str(path), folder if check_files else None)
+    try:
+        table = checked(frame, str(path), folder if check_files else None)
+    except ManifestError as error:
+        raise ManifestError(f"{error} Other columns and words can be mapped {_WHERE}.") from error
     return Manifest(folder, with_defaults(table))
 
 
@@ -247,43 +250,32 @@ def _below(folder: Path, frame: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _mapped(theirs: pd.DataFrame, path: Path, reader: Reader) -> pd.DataFrame:
-    """The table with our columns and words.
+    """The table with our columns and words. Labels are not guessed: sets differ in which of 0 and 1
+    is synthetic.
 
-    Raises ManifestError: their column is missing, a word has no mapping, or a required column of
-    ours is still missing. ConfigError: `values` of a column that is missing.
+    Raises ManifestError: a column is missing, or a word has no mapping.
     """
-    there = ", ".join(theirs.columns)
-    for ours, name in reader.columns.items():
-        if name and name not in theirs.columns:
-            raise ManifestError(
-                f"{path}: no column {name!r}, which should become our {ours!r}; found: {there}."
-                f"{did_you_mean(name, theirs.columns)} Correct columns.{ours} {_WHERE}."
-            )
     taken = {*reader.columns.values(), *reader.columns, *reader.constants}
+    there = theirs.columns
+    for name in (*reader.columns.values(), *(reader.values.keys() - taken)):
+        if name and name not in there:
+            raise ManifestError(
+                f"{path}: no column {name!r}; found: {', '.join(there)}."
+                f"{did_you_mean(name, there)} Correct the mapping {_WHERE}."
+            )
     empty = pd.Series("", theirs.index)
     named = {ours: theirs[name] if name else empty for ours, name in reader.columns.items()}
-    kept = {name: theirs[name] for name in theirs.columns if name not in taken}
+    kept = {name: theirs[name] for name in there if name not in taken}
     frame = pd.DataFrame({**named, **kept}, index=theirs.index, dtype=str)
     frame = frame.assign(**reader.constants)
-    for column in (*reader.values, *REQUIRED_COLUMNS):
-        if column not in frame.columns:
-            raise (ConfigError if column in reader.values else ManifestError)(
-                f"{path}: no column {column!r}; found: {there}."
-                f"{did_you_mean(column, theirs.columns)} Rename it, or map it: "
-                f"columns: {{{column}: THEIR_COLUMN}} {_WHERE}."
-            )
-    # Labels are not guessed: sets differ in which of 0 and 1 is synthetic.
-    values = {"label": {label: label for label in LABELS}, **reader.values}
-    for column, words in values.items():
+    for column, words in reader.values.items():
         found = frame[column]
         unknown = found[~found.isin([*words, ""])]
         if len(unknown):
-            listed = list(dict.fromkeys(unknown))[:4]
-            example = ", ".join(f"{word!r}: …" for word in listed)
             raise ManifestError(
-                f"{path}, row {unknown.index[0]}, column {column}: found {listed[0]!r}; allowed: "
-                f"{', '.join(map(repr, words))}.{did_you_mean(listed[0], words)} Map other words: "
-                f"values: {{{column}: {{{example}}}}} {_WHERE}."
+                f"{path}, row {unknown.index[0]}, column {column}: found {unknown.iat[0]!r}; "
+                f"mapped are {', '.join(map(repr, words))}.{did_you_mean(unknown.iat[0], words)} "
+                f"Correct the mapping {_WHERE}."
             )
         frame[column] = found.map(lambda word, words=words: words.get(word, word))
     return frame
