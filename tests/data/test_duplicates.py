@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from realdamage.data.duplicates import (
-    Nearness,
     PhotoHash,
     duplicate_groups,
     near_duplicate_groups,
@@ -69,7 +68,7 @@ def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
         if surface != "flat":
             rgb += rng.normal(0, 3, rgb.shape)
         images.append(Image.fromarray(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)))
-    found = duplicate_groups([perceptual_hash(image) for image in images], Nearness(cap=10))
+    found = duplicate_groups([perceptual_hash(image) for image in images], cap=10)
     if (
         surface == "flat"
     ):  # nothing at all tells them apart, so the group is reported instead of hidden
@@ -86,8 +85,8 @@ def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
     for index in range(40):
         bits[(8 * index + np.arange(8)) % 256] ^= True
         hashes.append(PhotoHash(np.uint64(0), np.packbits(bits).view(np.uint64), thumbnail))
-    assert np.bincount(duplicate_groups(hashes, Nearness(radius=8)).labels).max() == 40
-    capped = duplicate_groups(hashes, Nearness(radius=8, cap=12))
+    assert np.bincount(duplicate_groups(hashes, radius=8).labels).max() == 40
+    capped = duplicate_groups(hashes, radius=8, cap=12)
     assert np.bincount(capped.labels).max() == 1
     assert "sizes 40" in capped.warnings[0]
 
