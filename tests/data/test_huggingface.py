@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
+from realdamage.data.manifest import Manifest, read_manifest, read_mask
 
 Load = Callable[..., Any]
 # Hugging Face types every column by its values; ours are words throughout.
@@ -75,31 +75,3 @@ def test_what_we_write_loads_with_photos_and_masks(
     assert {bool(name) for name in manifest.table["mask_file_name"]} == {True, False}
     assert_same(manifest, train)
     assert list(train["split"]) == manifest.table["split"].tolist()
-
-
-def test_columns_that_change_their_mind_late_are_loaded_too(load: Load, tmp_path: Path) -> None:
-    n = 10_100
-    table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(n)], "label": "real"})
-    table["group"] = [
-        str(i) if i < 10_050 else f"mug-{i}" for i in range(n)
-    ]  # numbers first, words later
-    table["note"] = [""] * (n - 1) + ["the only one"]
-    table["area"] = ["1"] * (n - 3) + ["0.25", "", "0.5"]
-    table["mask_file_name"] = [""] * (n - 2) + ["m.png", "n.png"]
-    write_manifest(tmp_path / "set", table)
-    assert set(read_manifest(tmp_path / "set", check_files=False).table["note"]) == {
-        "",
-        "the only one",
-    }
-    # No photo is needed: it is opened when its row is asked for.
-    train = load(data_files={"train": [str(tmp_path / "set/metadata.csv")]})["train"].with_format(
-        "arrow"
-    )
-    found = train.to_pandas().set_index(
-        train.to_pandas()["image"].map(lambda image: Path(image["path"]).name)
-    )
-    expected = table.set_index("file_name").loc[found.index]
-    assert found["group"].tolist() == expected["group"].tolist()
-    assert found["note"].dropna().tolist() == ["the only one"]
-    assert found["area"].dropna().sum() == n - 3 + 0.75
-    assert sorted(Path(mask["path"]).name for mask in found["mask"].dropna()) == ["m.png", "n.png"]

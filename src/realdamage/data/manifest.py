@@ -38,8 +38,6 @@ from realdamage.files import write_atomically
 
 METADATA_NAME = "metadata.csv"
 EXCEPTIONS_NAME = "audit_exceptions.json"
-# The Hugging Face reader takes the types of the columns from this many rows at the start.
-_HF_TYPED_ROWS = 10_000
 # A backslash, a leading slash, a drive letter, or a path segment that is empty, "." or "..".
 _AWKWARD_PATH = r"\\|^[A-Za-z]:|(?:^|/)\.{0,2}(?:/|$)"
 
@@ -183,9 +181,8 @@ def read_manifest(folder_or_csv: str | Path, *, check_files: bool = True) -> Man
 def write_manifest(root: str | Path, table: pd.DataFrame) -> Path:
     """Checks `table` and writes it as `root/metadata.csv`, whole or not at all; returns the path.
 
-    Known columns come first, in their order; columns without any value are left out. Beyond 10,000
-    rows, those with and without a mask (or with other types of values) are interleaved, because the
-    Hugging Face reader types the columns by the first 10,000. Files need not exist yet.
+    Known columns come first, in their order; columns without any value are left out. Files need not
+    exist yet.
     Raises ManifestError as `read_manifest` does; RealDamageError: cannot write.
     """
     path = Path(root) / METADATA_NAME
@@ -193,8 +190,6 @@ def write_manifest(root: str | Path, table: pd.DataFrame) -> Path:
         raise ManifestError(f"{path}: the table has no rows. Add one row per photo.")
     words = table.astype(object).fillna("").astype(str)
     text = checked(words.set_axis(range(2, len(words) + 2)), str(path))
-    if len(text) > _HF_TYPED_ROWS:
-        text = _interleaved(text)
     write_atomically(path, _to_csv(text.loc[:, (text != "").any()]))
     return path
 
@@ -446,26 +441,6 @@ def did_you_mean(found: str, choices: Iterable[str]) -> str:
     """The near match of a misspelt word as the end of a message; "" when there is none."""
     near = near_match(found, choices)
     return f" Did you mean {near!r}?" if near else ""
-
-
-def _interleaved(text: pd.DataFrame) -> pd.DataFrame:
-    """Orders the rows so that every stretch has each sort of row in its share.
-
-    Rows are of one sort when the same cells are empty, integers, other numbers, booleans or words.
-    """
-    sort = pd.DataFrame(0, index=text.index, columns=text.columns)
-    for column in text.columns:
-        words = text[column].str.strip().str.lower()
-        number = words.str.fullmatch(
-            r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?|inf|infinity)"
-        )
-        integer = words.str.fullmatch(r"[+-]?\d+")
-        boolean = words.isin(["true", "false"])
-        sort[column] = np.select([words == "", integer, number, boolean], [0, 1, 2, 3], default=4)
-    pattern = sort.groupby(list(sort.columns)).ngroup()
-    rows = pattern.groupby(pattern)
-    share = rows.cumcount() / rows.transform("size")
-    return text.loc[share.sort_values(kind="stable").index]
 
 
 def _to_csv(table: pd.DataFrame) -> bytes:
