@@ -6,18 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from realdamage.data.duplicates import (
     PhotoHash,
     duplicate_groups,
-    near_duplicate_groups,
     perceptual_hash,
     perceptual_hashes,
 )
-from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.errors import PhotoError
 
 Factory = Callable[[int, int, int], np.ndarray]
@@ -89,23 +86,6 @@ def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
     capped = duplicate_groups(hashes, radius=8, cap=12)
     assert np.bincount(capped.labels).max() == 1
     assert "sizes 40" in capped.warnings[0]
-
-
-def test_the_manifests_own_groups_and_pairs_are_joined_with_what_is_seen(folder: Path) -> None:
-    rows = [
-        {"file_name": path.name, "label": "real", "group": f"g{i}"}
-        for i, path in enumerate(sorted(folder.iterdir()))
-    ]
-    table = pd.DataFrame(rows).set_index("file_name")
-    table.loc["d.jpg", "group"] = table.loc["c.jpg", "group"]  # stated, though nobody can see it
-    write_manifest(folder, table.reset_index())
-    manifest = read_manifest(folder)
-    group, found = near_duplicate_groups(manifest, workers=1)
-    by_name = dict(zip(manifest.table["file_name"], group, strict=True))
-    assert by_name["d.jpg"] == by_name["c.jpg"] == by_name["c_edit.jpg"]
-    assert by_name["a.png"] == by_name["a_q30.jpg"] == "g0"
-    assert len(set(by_name.values())) == 3
-    assert len(found.pairs) >= 10 + 1 + 1
 
 
 def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path: Path) -> None:

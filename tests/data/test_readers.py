@@ -17,7 +17,7 @@ from realdamage.data.readers import (
     reader_from_yaml,
     write_metadata,
 )
-from realdamage.errors import ConfigError, ManifestError, MissingManifestError, UsageError
+from realdamage.errors import ConfigError, ManifestError, MissingManifestError
 
 Touch = Callable[..., Path]
 
@@ -374,20 +374,3 @@ def test_missing_paths_and_mappings_without_a_table_are_refused(touch: Touch) ->
             read_dataset(root / "nowhere", Reader(layout))
     with pytest.raises(ConfigError, match="layout folders"):
         read_dataset(root, Reader(columns={"label": "x"}))
-
-
-# --- Writing ---
-
-
-def test_a_manifest_is_replaced_only_when_asked(touch: Touch) -> None:
-    root = touch("real/a.jpg", "fake/c.jpg")
-    path, _ = write_metadata(root)
-    before = path.read_bytes()
-    touch("fake/d.jpg")
-    for reader, overwrite in ((Reader(), True), (Reader("folders"), False)):
-        with pytest.raises(UsageError) as caught:
-            write_metadata(root, reader, overwrite=overwrite)
-        assert caught.value.code == "exists"
-    assert path.read_bytes() == before
-    write_metadata(root, Reader("folders"), overwrite=True)
-    assert len(read_manifest(root)) == 3
