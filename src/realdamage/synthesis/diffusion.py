@@ -61,8 +61,9 @@ class DiffusionSettings:
     offload: bool = False  # only the running part is on the GPU: less memory, less speed
 
     def __post_init__(self) -> None:
+        whole = isinstance(self.side, int) and self.side >= 64 and self.side % GRID == 0
         allowed = {
-            "side": (self.side >= 64 and self.side % GRID == 0, f"a multiple of {GRID} from 64 up"),
+            "side": (whole, f"a multiple of {GRID} from 64 up"),
             "dtype": (self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             "languages": (bool(self.languages), "at least one language"),
         }
