@@ -33,34 +33,14 @@ KNOWN_ELSEWHERE = {
     "batch_size": "use data.batch_units (pairs or single photos per step)",
     "epochs": "use trainer.max_epochs",
     "max_epochs": "use trainer.max_epochs",
-    "max_steps": "use trainer.max_steps",
     "lr": "use model.lr",
     "learning_rate": "use model.lr",
-    "weight_decay": "use model.weight_decay",
-    "scheduler": "it is a warm-up and a cosine: model.warmup, model.final_lr",
-    "optim": "it is AdamW: model.lr, model.weight_decay",
     "optimizer": "it is AdamW: model.lr, model.weight_decay",
-    "dropout": "use model.drop_path, or adapt.dropout with adapt=lora",
+    "scheduler": "it is a warm-up and a cosine: model.warmup, model.final_lr",
     "image_size": "use model.tile; photos are cut into tiles, not resized",
-    "img_size": "use model.tile; photos are cut into tiles, not resized",
-    "pretrained": "use model.pretrained",
-    "backbone": "use model=NAME (configs/model), or model.backbone with a timm name",
-    "weights": "use model.weights",
     "freeze": "use adapt=head",
     "num_workers": "use data.workers",
-    "workers": "use data.workers",
-    "data_dir": "use data.root",
-    "root": "use data.root",
     "gpus": "use trainer=gpu, or trainer=ddp trainer.devices=N",
-    "devices": "use trainer=gpu, or trainer=ddp trainer.devices=N",
-    "precision": "use trainer.precision",
-    "fp16": "use trainer.precision=16-mixed",
-    "amp": "use trainer.precision=bf16-mixed",
-    "gradient_clip": "use trainer.gradient_clip_val",
-    "grad_clip": "use trainer.gradient_clip_val",
-    "output_dir": "use name=… for the run's folder, paths.out=… for the folder of all runs",
-    "ckpt_path": "use resume=last, or resume=PATH",
-    "resume_from": "use resume=last, or resume=PATH",
 }
 """What users of other training code look for in `realdamage-train`, by the last part of the key."""
 
@@ -171,35 +151,22 @@ def _into_log_file(message: str) -> None:
 
 
 def explain(error: Exception, command: str) -> str:
-    """What is wrong with a configuration, with the near match of a misspelt key or option; else
-    Hydra's own message without its inner names."""
+    """The near match of a misspelt key or option; else Hydra's own message without its inner
+    names."""
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
     text = "\n".join(dict.fromkeys(str(cause).strip() for cause in causes))
-    hint = _wrong_option(text) or _wrong_key(text, command)
-    rest = _ABOUT_HYDRA.sub("", text)
-    if hint:
-        rest = _SAID_BETTER.sub("", rest)
-    value = re.match(r"Error merging override (?P<override>.*)\n", rest)
+    if hint := _wrong_option(text) or _wrong_key(text, command):
+        return hint
+    value = re.match(r"Error merging override (?P<override>.*)\n", text)
     if value:
-        rest = f"{value['override']}: {rest[value.end() :]}"
-    return "\n".join(line for line in (*rest.splitlines(), hint) if line.strip())
+        text = f"{value['override']}: {text[value.end() :]}"
+    return "\n".join(line for line in text.splitlines() if not _INNER.match(line))
 
 
-# Hydra's inner names, the folders it looked in, and its advice to append a key, which would let a
-# misspelling through.
-_ABOUT_HYDRA = re.compile(
-    r"^(?:\s+(?:full_key|reference_type|object_type)\b.*"
-    r"|To append to your config use .*"
-    r"|Config search path:(?:\n\t.*)*)$",
-    re.MULTILINE,
-)
-_SAID_BETTER = re.compile(
-    r"^(?:Could not override '.*|Key '.*' not in '.*|.*Could not (?:find|load) '.*"
-    r"|Available options in .*(?:\n\t.*)*)$",
-    re.MULTILINE,
-)
+# Hydra's inner names, and empty lines.
+_INNER = re.compile(r"\s*(?:$|(?:full_key|reference_type|object_type)\b)")
 
 
 def _wrong_option(text: str) -> str:

@@ -40,7 +40,10 @@ def find_photos(given: Iterable[str], *, keep_missing: bool = False) -> list[Pat
     for text in given:
         path = Path(text)
         if path.is_dir():
-            below = _photos_below(path)
+            below = photos_below(path)
+            if not below:
+                suffixes = " ".join(sorted(PHOTO_SUFFIXES))
+                raise UsageError(f"{path}: no photo in this folder; looked for {suffixes}")
         elif path.exists():
             below = [path]
         else:
@@ -68,18 +71,32 @@ def no_such_photo(name: str) -> str:
     return f"{name}: no such photo. Check the name and the folder"
 
 
-def _photos_below(folder: Path) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PHOTO_SUFFIXES
-        and not path.name.endswith(HEATMAP_ENDING)
-        and path.is_file()
-    )
-    if not found:
-        suffixes = " ".join(sorted(PHOTO_SUFFIXES))
-        raise UsageError(f"{folder}: no photo in this folder; looked for {suffixes}")
-    return found
+def photos_below(folder: Path) -> list[Path]:
+    """The photos in a folder and below it, sorted.
+
+    Hidden names and heat maps are skipped; linked folders are followed, each once. Raises
+    UsageError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for parent, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = Path(parent).stat()
+        place = (status.st_dev, status.st_ino)
+        below[:] = [name for name in below if place not in seen and not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in names
+            if place not in seen
+            and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES  # noqa: PTH122 (speed)
+            and not name.startswith(".")
+            and not name.endswith(HEATMAP_ENDING)
+        ]
+        seen.add(place)
+    return sorted(found)
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -37,15 +37,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_manifest_is_written_once_and_then_checked(type_in: TypeIn, tmp_path: Path) -> None:
     root = tmp_path / "set"
-    for name in ("real/a.jpg", "real/b.jpg", "fake/c.jpg", "metadata.jsonl"):
+    for name in ("real/a.jpg", "real/b.jpg", "fake/c.jpg"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
-    code, out, err = type_in("manifest", root, "--layout", "folders")
+    code, out, _ = type_in("manifest", root, "--layout", "folders")
     assert code == 0
     assert out.splitlines()[:2] == [f"{root}/metadata.csv: 3 photos", "label   2 real, 1 synthetic"]
     # Nothing shows which photos belong together.
     assert out.endswith(f"next: realdamage split {root} --near-duplicates\n")
-    assert f"{root}/metadata.jsonl" in err
     before = (root / "metadata.csv").read_bytes()
     (root / "fake/d.jpg").touch()
     code, out, _ = type_in("manifest", root)
@@ -66,10 +65,10 @@ def test_a_table_is_mapped_by_a_file(type_in: TypeIn, tmp_path: Path) -> None:
     (tmp_path / "map.yaml").write_text("columns: {file_name: path}\nconstants: {source: acme}\n")
     table, mapping = tmp_path / "set/shots.csv", ("--columns", tmp_path / "map.yaml")
     assert type_in("manifest", table).code == 3
-    out = type_in("manifest", table, *mapping, "--out", tmp_path).out
+    out = type_in("manifest", table, *mapping).out
     assert "1 acme" in out
-    assert f"recipe.source.root={tmp_path}\n" in out  # all photos are real
-    assert read_manifest(tmp_path).table["file_name"].tolist() == ["set/a.jpg"]
+    assert f"recipe.source.root={tmp_path / 'set'}\n" in out  # all photos are real
+    assert read_manifest(tmp_path / "set").table["file_name"].tolist() == ["a.jpg"]
     assert type_in("manifest", table, "--columns", tmp_path / "none.yaml").code == 2
 
 
@@ -142,13 +141,12 @@ def test_near_duplicates_stay_together(
         rows.append({"file_name": edit, "label": "synthetic", "pair": name})
     write_manifest(tmp_path, pd.DataFrame(rows))
     command = ("split", tmp_path, "--fractions", "train=0.5,test=0.5", "--near-duplicates")
-    assert type_in(*command).out.startswith("6 pairs of photos look alike, all of them ")
+    assert type_in(*command).out.startswith("6 pairs of photos look alike")
     image.save(tmp_path / "again.jpg", quality=80)
     rows.append({"file_name": "again.jpg", "label": "real", "pair": ""})
     write_manifest(tmp_path, pd.DataFrame(rows))
     first = type_in(*command, "--overwrite").out.splitlines()[0]
-    assert first.startswith("8 pairs of photos look alike, 6 of them ")
-    assert first.endswith("7 groups became 6")
+    assert first == "8 pairs of photos look alike: 7 groups became 6"
     splits = read_manifest(tmp_path).table.set_index("file_name")["split"]
     assert splits["again.jpg"] == splits["5.jpg"] == splits["5_edit.jpg"]
 
@@ -232,7 +230,7 @@ def test_a_set_is_saved_again_and_counted(type_in: TypeIn, photos: Path, tmp_pat
     out = tmp_path / "out"
     done = type_in("neutralise", photos, out, "--quality", "75-95", "--workers", "1")
     first, sizes, left_out, following = done.out.splitlines()
-    assert first.startswith(f"{out}: 11 photos (5 real, 6 synthetic) in ")
+    assert first == f"{out}: 11 photos (5 real, 6 synthetic)"
     assert sum(int(size.rpartition(" ")[2]) for size in sizes.split(", ")) == 11
     assert left_out == "left out 0"
     assert following == f"next: realdamage audit {out}"
@@ -245,12 +243,12 @@ def test_a_set_is_saved_again_and_counted(type_in: TypeIn, photos: Path, tmp_pat
 def test_a_folder_is_refused_with_other_settings_unless_overwritten(
     type_in: TypeIn, photos: Path, tmp_path: Path
 ) -> None:
-    command = ("neutralise", photos, tmp_path / "out", "--sizes", "keep")
+    command = ("neutralise", photos, tmp_path / "out", "--sizes", "64x64")
     assert "85-97" in type_in(*command).err  # the qualities, as no photo is a JPEG
-    code, _, err = type_in(*command, "--history")
+    code, _, err = type_in(*command, "--seed", "1")
     assert code == 2
     assert "--overwrite" in err
-    assert type_in(*command, "--history", "--overwrite").code == 0
+    assert type_in(*command, "--seed", "1", "--overwrite").code == 0
     assert type_in("neutralise", photos, photos / "out").code == 2  # inside the set
 
 
@@ -261,7 +259,6 @@ def test_a_folder_is_refused_with_other_settings_unless_overwritten(
         ("--quality", "95-75", "95-75"),
         ("--sizes", "80", "384x512"),
         ("--sizes", "8x8", "8x8"),
-        ("--on-error", "ignore", "skip"),
     ],
 )
 def test_wrong_options_are_usage_errors(

@@ -86,17 +86,6 @@ def test_a_broken_exif_block_is_no_reason_to_refuse_a_photo(picture: np.ndarray)
     assert np.array_equal(decode(data), picture)
 
 
-def test_paths_bytes_images_and_arrays_are_the_same_photo(
-    picture: np.ndarray, tmp_path: Path
-) -> None:
-    path = tmp_path / "photo.png"
-    path.write_bytes(encode(picture, "PNG"))
-    with Image.open(path) as image:
-        data = path.read_bytes()
-        sources = [path, str(path), data, bytearray(data), io.BytesIO(data), image, picture]
-        assert all(np.array_equal(decode(source), picture) for source in sources)
-
-
 def test_sixteen_bit_png_is_scaled_not_clipped() -> None:
     values = np.linspace(0, 65535, 40 * 40).round().astype(np.uint16).reshape(40, 40)
     data = encode(Image.fromarray(values), "PNG")
@@ -164,11 +153,6 @@ def test_an_icc_profile_is_applied_and_srgb_left_alone(picture: np.ndarray) -> N
     assert exchanged != srgb
     rgb = decode(encode(picture, "PNG", icc_profile=exchanged))
     assert np.abs(rgb.astype(int) - picture[..., ::-1]).max() <= 2
-
-
-@pytest.mark.parametrize("profile", [b"not a profile at all", b"\0" * 200])
-def test_a_broken_icc_profile_leaves_the_pixels(picture: np.ndarray, profile: bytes) -> None:
-    assert np.array_equal(decode(encode(picture, "PNG", icc_profile=profile)), picture)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -245,11 +229,8 @@ SEGMENT = b"\xff\xe5\x00\x06abcd"
     ("in_header", "in_scan", "template"),
     [
         (b"\xff" * 65_537, b"", "too_much_padding"),
-        (b"\xff\0" * 32_769, b"", "too_much_padding"),
         (SEGMENT + b"\0" * 65_537, b"", "too_much_padding"),
-        ((SEGMENT + b"\xff" * 40_000) * 2, b"", "too_much_padding"),
         (b"\xff\xd9" + b"\0" * 65_537, b"", "too_much_padding"),
-        (b"\xff\xf0\xff\xff" + b"\0" * 65_533, b"", "too_much_padding"),
         (b"", b"\xff" * 65_537, "too_much_padding"),
         (SEGMENT * 1001, b"", "too_many_jpeg_segments"),
         (b"", SEGMENT * 1001, "too_many_jpeg_segments"),

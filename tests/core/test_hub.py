@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,16 +45,14 @@ def test_a_saved_folder_is_loaded_again(detector: Detector, tmp_path: Path) -> N
     assert "from_pretrained" in text
     (result,) = front["model-index"][0]["results"]  # the other figure is None
     assert result["metrics"] == [{"type": "roc_auc", "value": 0.75, "name": "AUROC"}]
-    copy = again.save_pretrained(tmp_path / "copy")
-    assert (copy / "README.md").read_text() == (folder / "README.md").read_text()
 
 
 def test_the_models_own_card_is_kept(detector: Detector, tmp_path: Path) -> None:
     assert detector.path is not None
     card = "# Model card\n\n| licence | MIT |\n"
     detector.path.with_suffix(".md").write_text(card)
-    front, text = front_matter(detector.save_pretrained(tmp_path / "saved"))
-    assert (front["license"], text.lstrip("\n")) == ("mit", card)
+    _, text = front_matter(detector.save_pretrained(tmp_path / "saved"))
+    assert text.lstrip("\n") == card
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json"])
@@ -69,10 +66,7 @@ def test_files_of_something_else_are_never_replaced(
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_a_folder_without_one_model(detector: Detector, tmp_path: Path) -> None:
-    assert detector.path is not None
-    for number in (1, 2):
-        shutil.copy(detector.path, tmp_path / f"{number}.onnx")
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
     for source, code in (
         (tmp_path, "no_model_in_folder"),
         (tmp_path / "empty" / "below", "no_such_folder"),
@@ -80,9 +74,6 @@ def test_a_folder_without_one_model(detector: Detector, tmp_path: Path) -> None:
         with pytest.raises(MissingModelError) as caught:
             Detector.from_pretrained(source)
         assert caught.value.code == code
-    (tmp_path / "2.onnx").unlink()
-    for source in (tmp_path, tmp_path / "1.onnx"):
-        assert Detector.from_pretrained(source).graph_sha256 == detector.graph_sha256
 
 
 def test_a_download_names_the_revision(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,27 +89,14 @@ def test_a_download_names_the_revision(detector: Detector, monkeypatch: pytest.M
     assert asked == [("user/model", "model.onnx", "v2")]
 
 
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [
-        ("RepositoryNotFoundError", "unknown_repository"),
-        ("GatedRepoError", "gated"),
-        ("RevisionNotFoundError", "unknown_revision"),
-        ("RemoteEntryNotFoundError", "no_model_in_repository"),
-        ("LocalEntryNotFoundError", "offline"),
-        ("", "download_failed"),
-    ],
-)
-def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch, kind: str, code: str) -> None:
-    error = getattr(huggingface_hub.errors, kind) if kind else OSError
-
+def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: object, **__: object) -> None:
-        raise error.__new__(error, "no")
+        raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(ModelFileError, match="user/model") as caught:
+    with pytest.raises(ModelFileError, match=r"user/model.*no network") as caught:
         Detector.from_pretrained("user/model")
-    assert caught.value.code == code
+    assert caught.value.code == "download_failed"
 
 
 class StubHub:

@@ -19,7 +19,6 @@ from realdamage.data.audit import AuditReport, ShortcutTest, audit, read_excepti
 from realdamage.data.manifest import DAMAGES, Manifest, read_manifest, write_manifest
 from realdamage.errors import ManifestError
 
-SHARED = Path(__file__).parents[3] / "shared"
 Row = dict[str, str]
 PLAIN: Mapping[str, Any] = {"format": "JPEG", "quality": 90}
 
@@ -167,7 +166,7 @@ def honest(root: Path, seed: int) -> Manifest:
     return write_files(root, rows, lambda row: saved[int(row["group"][1:])])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_false_alarm_on_an_honest_set(tmp_path: Path, seed: int) -> None:
     report = audit(honest(tmp_path, seed), quick=True)
     assert all(test.measured for test in report.tests)
@@ -217,10 +216,10 @@ class TestExceptions:
         [
             ([GENERATED | {"test": "sauce"}], "entry 1.*'sauce'.*container, source"),
             ([GENERATED | {"part": "generatd"}], "entry 1.*'generatd'.*generated"),
-            ([GENERATED | {"reason": " "}], "entry 1: the reason"),
-            ([{"part": "generated", "test": "source"}], "entry 1: found"),
-            (GENERATED, "found dict"),
-            (None, "JSON"),
+            ([GENERATED | {"reason": " "}], "entry 1.*reason"),
+            ([{"part": "generated", "test": "source"}], "reason"),
+            (GENERATED, "JSON list"),
+            (None, "JSON list"),
         ],
     )
     def test_a_faulty_entry_is_named(self, manifest: Manifest, content: Any, named: str) -> None:
@@ -362,30 +361,3 @@ def test_the_report_is_plain_json_without_nan(tmp_path: Path) -> None:
         "label": "real", "kind": "original", "family": "", "generator": "", "damage": "",
         "source": "real", "split": "", "photos": 30,
     }  # fmt: skip
-
-
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photo sets in ../shared")
-def test_real_photos_and_generated_ones_side_by_side_leak_by_file_and_source(
-    tmp_path: Path,
-) -> None:
-    """The trap of the shared sets: each source has its own size, format and quality."""
-    photos = read_manifest(SHARED / "photos")
-    chosen = photos.table.groupby("source").head(100)
-    generated = read_manifest(SHARED / "generated").table.query("label == 'synthetic'").head(200)
-    for name in chosen["file_name"]:
-        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).symlink_to(SHARED / "photos" / name)
-    (tmp_path / "generated").symlink_to(SHARED / "generated")
-    generated = generated.assign(pair="", mask_file_name="")
-    parts = {"photos": chosen, "generated": generated}
-    table = pd.concat(
-        [t.assign(file_name=f"{name}/" + t["file_name"]) for name, t in parts.items()]
-    )
-    write_manifest(tmp_path, table)
-    report = audit(read_manifest(tmp_path), quick=True)
-    found = {test.name: test for test in report.failed_tests}
-    assert set(found) == {"container", "source"}
-    assert found["container"].low > 0.95
-    assert "tables" in found["container"].columns
-    assert found["source"].low > 0.95

@@ -32,12 +32,6 @@ def test_photos_of_one_group_do_not_count_as_independent() -> None:
     assert repeated[1] - repeated[0] == pytest.approx(single[1] - single[0])
 
 
-def test_the_seed_decides() -> None:
-    values = np.random.default_rng(0).normal(size=40)
-    ends = [bootstrap_interval(mean_of(values), np.arange(40), seed=seed)[0] for seed in (0, 0, 1)]
-    assert ends[0] == ends[1] != ends[2]
-
-
 def test_undefined_draws_are_left_out_and_a_mostly_undefined_figure_is_nan() -> None:
     draws = iter(range(500))
 

@@ -6,19 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from realdamage.data.duplicates import (
-    Nearness,
     PhotoHash,
     duplicate_groups,
-    near_duplicate_groups,
     perceptual_hash,
     perceptual_hashes,
 )
-from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.errors import PhotoError
 
 Factory = Callable[[int, int, int], np.ndarray]
@@ -69,7 +65,7 @@ def test_plain_surfaces_do_not_collapse_into_one_group(surface: str) -> None:
         if surface != "flat":
             rgb += rng.normal(0, 3, rgb.shape)
         images.append(Image.fromarray(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)))
-    found = duplicate_groups([perceptual_hash(image) for image in images], Nearness(cap=10))
+    found = duplicate_groups([perceptual_hash(image) for image in images], cap=10)
     if (
         surface == "flat"
     ):  # nothing at all tells them apart, so the group is reported instead of hidden
@@ -86,27 +82,10 @@ def test_a_chain_that_grows_too_large_is_taken_apart_with_a_warning() -> None:
     for index in range(40):
         bits[(8 * index + np.arange(8)) % 256] ^= True
         hashes.append(PhotoHash(np.uint64(0), np.packbits(bits).view(np.uint64), thumbnail))
-    assert np.bincount(duplicate_groups(hashes, Nearness(radius=8)).labels).max() == 40
-    capped = duplicate_groups(hashes, Nearness(radius=8, cap=12))
+    assert np.bincount(duplicate_groups(hashes, radius=8).labels).max() == 40
+    capped = duplicate_groups(hashes, radius=8, cap=12)
     assert np.bincount(capped.labels).max() == 1
     assert "sizes 40" in capped.warnings[0]
-
-
-def test_the_manifests_own_groups_and_pairs_are_joined_with_what_is_seen(folder: Path) -> None:
-    rows = [
-        {"file_name": path.name, "label": "real", "group": f"g{i}"}
-        for i, path in enumerate(sorted(folder.iterdir()))
-    ]
-    table = pd.DataFrame(rows).set_index("file_name")
-    table.loc["d.jpg", "group"] = table.loc["c.jpg", "group"]  # stated, though nobody can see it
-    write_manifest(folder, table.reset_index())
-    manifest = read_manifest(folder)
-    group, found = near_duplicate_groups(manifest, workers=1)
-    by_name = dict(zip(manifest.table["file_name"], group, strict=True))
-    assert by_name["d.jpg"] == by_name["c.jpg"] == by_name["c_edit.jpg"]
-    assert by_name["a.png"] == by_name["a_q30.jpg"] == "g0"
-    assert len(set(by_name.values())) == 3
-    assert len(found.pairs) >= 10 + 1 + 1
 
 
 def test_no_photos_make_no_groups_and_a_broken_one_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hugging Face's own library loads the folders that we write, and we read those it reads."""
+"""Hugging Face's own library loads the folders that we write."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from realdamage.data.manifest import Manifest, read_manifest, read_mask, write_manifest
-from realdamage.data.readers import SPLIT_FOLDERS, read_dataset
+from realdamage.data.manifest import Manifest, read_manifest, read_mask
 
 Load = Callable[..., Any]
 # Hugging Face types every column by its values; ours are words throughout.
@@ -76,74 +75,3 @@ def test_what_we_write_loads_with_photos_and_masks(
     assert {bool(name) for name in manifest.table["mask_file_name"]} == {True, False}
     assert_same(manifest, train)
     assert list(train["split"]) == manifest.table["split"].tolist()
-
-
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_split_folders_are_loaded_alike(
-    load: Load, write_set: Callable[..., Path], tmp_path: Path, suffix: str
-) -> None:
-    whole = read_manifest(write_set(tmp_path / "whole", 4))
-    kept = whole.table.drop(columns=["split", "family", "sha256", "licence"])
-    root = tmp_path / "set"
-    for folder, rows in {"train": kept[:5], "validation": kept[5:8], "test": kept[8:]}.items():
-        for column in IMAGES:
-            for name in rows[column][rows[column] != ""]:
-                (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / folder / name).write_bytes(whole.path(name).read_bytes())
-        rows = rows.assign(pair=rows["pair"].where(rows["pair"].isin(rows["file_name"]), ""))
-        path = root / folder / f"metadata.{suffix}"
-        if suffix == "csv":
-            rows.to_csv(path, index=False)
-        elif suffix == "jsonl":
-            rows.replace("", None).to_json(path, orient="records", lines=True)
-        else:
-            rows.replace("", None).to_parquet(path, index=False)
-    ours = read_dataset(root)
-    theirs = load(data_dir=str(root))
-    assert ours.table["split"].value_counts().to_dict() == {
-        "train": 5,
-        "val": 3,
-        "test": len(kept) - 8,
-    }
-    for name, split in {"train": "train", "validation": "val", "test": "test"}.items():
-        part = ours.select(split=split)
-        # Their paths are seen from the split's folder, ours from above it.
-        below = {column: part.table[column].str.removeprefix(f"{name}/") for column in ("pair",)}
-        assert_same(Manifest(part.root, part.table.assign(**below)), theirs[name])
-
-
-def test_the_names_of_split_folders_are_theirs() -> None:
-    import datasets.data_files as data_files
-
-    names = {str(split): keywords for split, keywords in data_files.SPLIT_KEYWORDS.items()}
-    assert {
-        name: {"val": "validation"}.get(split, split) for name, split in SPLIT_FOLDERS.items()
-    } == {keyword: split for split, keywords in names.items() for keyword in keywords}
-
-
-def test_columns_that_change_their_mind_late_are_loaded_too(load: Load, tmp_path: Path) -> None:
-    n = 10_100
-    table = pd.DataFrame({"file_name": [f"{i}.jpg" for i in range(n)], "label": "real"})
-    table["group"] = [
-        str(i) if i < 10_050 else f"mug-{i}" for i in range(n)
-    ]  # numbers first, words later
-    table["note"] = [""] * (n - 1) + ["the only one"]
-    table["area"] = ["1"] * (n - 3) + ["0.25", "", "0.5"]
-    table["mask_file_name"] = [""] * (n - 2) + ["m.png", "n.png"]
-    write_manifest(tmp_path / "set", table)
-    assert set(read_manifest(tmp_path / "set", check_files=False).table["note"]) == {
-        "",
-        "the only one",
-    }
-    # No photo is needed: it is opened when its row is asked for.
-    train = load(data_files={"train": [str(tmp_path / "set/metadata.csv")]})["train"].with_format(
-        "arrow"
-    )
-    found = train.to_pandas().set_index(
-        train.to_pandas()["image"].map(lambda image: Path(image["path"]).name)
-    )
-    expected = table.set_index("file_name").loc[found.index]
-    assert found["group"].tolist() == expected["group"].tolist()
-    assert found["note"].dropna().tolist() == ["the only one"]
-    assert found["area"].dropna().sum() == n - 3 + 0.75
-    assert sorted(Path(mask["path"]).name for mask in found["mask"].dropna()) == ["m.png", "n.png"]

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from realdamage.data.writer import (
-    EarlierSave,
-    SaveSettings,
-    TablePool,
-    save_mask,
-    save_photo,
-)
+from realdamage.data.writer import SaveSettings, TablePool, save_mask, save_photo
 
 RGB = np.random.default_rng(0).integers(0, 256, (96, 112, 3), dtype=np.uint8)
 
@@ -45,33 +38,3 @@ def test_tables_come_from_the_photos_given(tmp_path: Path) -> None:
     ):
         assert out.quantization in (a.quantization, b.quantization)
     assert len({pool.draw(rng).tables for _ in range(40)}) == 2
-
-
-def test_settings_without_an_earlier_save_write_the_bytes_they_always_wrote(tmp_path: Path) -> None:
-    settings = TablePool.of_qualities(80, 95).draw(np.random.default_rng(4))
-    data = save_photo(tmp_path / "a.jpg", RGB, settings)
-    buffer = io.BytesIO()
-    tables = [list(table) for table in settings.tables]
-    Image.fromarray(settings.crop(RGB)).save(
-        buffer, "JPEG", qtables=tables, subsampling=settings.subsampling
-    )
-    assert data == buffer.getvalue() == (tmp_path / "a.jpg").read_bytes()
-    again = TablePool.of_qualities(80, 95).draw(np.random.default_rng(4), earlier=True)
-    assert (again.offset, again.tables, again.subsampling) == (
-        settings.offset,
-        settings.tables,
-        settings.subsampling,
-    )
-
-
-def test_an_earlier_save_leaves_its_grid_off_that_of_the_last_one() -> None:
-    tables = TablePool.of_qualities(30, 30).entries[0][0]
-    smooth = np.asarray(Image.fromarray(RGB[:12, :14]).resize((112, 96), Image.Resampling.BICUBIC))
-    saved = EarlierSave(tables, 0, (3, 5)).apply(smooth)
-    assert saved.shape == smooth.shape
-    error = (saved.astype(np.float64) - smooth).mean(axis=2)
-    steps_down = np.abs(np.diff(error, axis=0)).mean(axis=1)  # between row i and i + 1
-    steps_right = np.abs(np.diff(error, axis=1)).mean(axis=0)
-    # Blocks begin 8 − 3 rows and 8 − 5 columns in: that is where the steps are largest.
-    assert np.argmax([steps_down[phase::8].mean() for phase in range(8)]) == 8 - 3 - 1
-    assert np.argmax([steps_right[phase::8].mean() for phase in range(8)]) == 8 - 5 - 1

@@ -15,15 +15,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from realdamage.core.detector import Detector
 from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
 from realdamage.core.policy import Policy
 from realdamage.core.scorer import OnnxScorer
 from realdamage.errors import ModelFileError
 from realdamage.exporting import onnx as exporter
-from realdamage.exporting import parity as check
 from realdamage.exporting.onnx import export_network
-from realdamage.exporting.parity import awkward_photos, parity
+from realdamage.exporting.parity import parity
 from realdamage.training.module import DamageClassifier, load_classifier, model_metadata
 from realdamage.training.network import TorchScorer
 
@@ -52,26 +50,6 @@ def test_file_and_network_agree_from_bytes_to_verdict(
     difference, worst = parity(classifier.network, data, metadata)
     print(f"largest difference {difference:.1e} on {worst} (allowed {TOLERANCE:g})")
     assert difference < TOLERANCE
-
-
-def test_the_awkward_photos_are_awkward(classifier: DamageClassifier) -> None:
-    photos = awkward_photos(64)
-    detector = Detector(FlatScorer(), model_metadata(classifier))
-    verdicts = {name: detector.predict(data) for name, data in photos.items()}
-    sizes = {name: (verdict.width, verdict.height) for name, verdict in verdicts.items()}
-    assert sizes["wide.jpg"] == (135, 85)
-    assert sizes["exif_rotated.jpg"] == (85, 135)
-    assert min(sizes["small.png"]) == 32 < 64
-    assert min(sizes["large.jpg"]) > 2 * 64
-    assert {name.rpartition(".")[2] for name in photos} == {"jpg", "png"}
-    assert {"grey.jpg", "rgba.png", "nearly_black.jpg"} <= set(photos)
-
-
-class FlatScorer:
-    """Sees nothing anywhere."""
-
-    def __call__(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros(len(tiles), np.float32), np.zeros((len(tiles), 4, 4), np.float32)
 
 
 def test_the_file_is_one_with_a_dynamic_batch_and_nothing_of_the_exporting_machine(
@@ -146,23 +124,6 @@ def test_what_cannot_be_exported_leaves_the_old_file_alone(tiny_run: Path, tmp_p
     assert (tmp_path / "model.onnx").read_bytes() == b"the old one"
 
 
-@pytest.mark.usefixtures("as_exported")
-def test_nothing_makes_up_for_a_photo_without_a_number(
-    classifier: DamageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first photo's difference is NaN, those of all others are far within the tolerance."""
-    first = next(iter(awkward_photos(64)))
-    values, judged = check.compared_values, iter(range(100))
-
-    def without_first(detector: Detector, photo: bytes) -> np.ndarray:
-        return values(detector, photo) * (1 if next(judged) else float("nan"))
-
-    monkeypatch.setattr(check, "compared_values", without_first)
-    with pytest.raises(ModelFileError, match=rf"nan .*'{first}'"):
-        export(classifier, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_calibrated_file_is_replaced_only_when_that_is_asked_for(
     tiny_run: Path,
     save_red_model: Callable[..., Path],
@@ -207,15 +168,3 @@ def test_an_export_is_made_again_only_when_something_has_changed(
     _, found, _ = read_model_file(model)
     last = hashlib.sha256((run / "last.ckpt").read_bytes()).hexdigest()
     assert (found.training["export"]["checkpoint_sha256"], found.policy) == (last, None)
-
-
-def test_overwrite_exports_again(
-    tiny_run: Path, tmp_path: Path, run_command: Callable[..., Any], monkeypatch: Any
-) -> None:
-    exported = []
-    monkeypatch.setattr(exporter, "export_network", lambda *_, **__: exported.append(1) or 0.0)
-    output = tmp_path / "model.onnx"
-    output.write_bytes(b"anything")
-    arguments = (f"checkpoint={tiny_run}/best.ckpt", f"output={output}", "overwrite=true")
-    assert run_command("export", *arguments).code == 0
-    assert exported == [1]

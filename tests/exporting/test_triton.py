@@ -105,17 +105,6 @@ def test_verdicts_are_those_of_the_local_session(
     assert max(servicer.batches) > 8, "a photo's tiles travel together"
 
 
-def test_a_smaller_batch_size_of_the_server_is_kept(
-    stand_in: tuple[StandIn, str], tmp_path: Path
-) -> None:
-    servicer, url = stand_in
-    servicer.config.max_batch_size = 4
-    photo = awkward_photos(64)["large.jpg"]
-    score = Detector(TritonScorer(url)).predict(photo).score
-    assert score == pytest.approx(Detector(tmp_path / "red.onnx").predict(photo).score, abs=1e-5)
-    assert max(servicer.batches) == 4
-
-
 def test_threads_and_processes_can_share_a_scorer(stand_in: tuple[StandIn, str]) -> None:
     detector = pickle.loads(pickle.dumps(Detector(TritonScorer(stand_in[1]))))
     photo = awkward_photos(64)["wide.png"]

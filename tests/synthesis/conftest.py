@@ -91,39 +91,6 @@ def stable_diffusion_parts(text_parts: dict[str, Any], channels: int) -> dict[st
     }
 
 
-def flux_parts(text_parts: dict[str, Any], channels: int) -> dict[str, Any]:
-    import torch
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-    from transformers import T5Config, T5EncoderModel
-
-    torch.manual_seed(2)
-    transformer = FluxTransformer2DModel(
-        in_channels=channels,
-        out_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        guidance_embeds=True,
-        axes_dims_rope=(2, 2, 4),
-    )
-    t5 = T5EncoderModel(
-        T5Config(vocab_size=256, d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    )
-    return {
-        "transformer": transformer,
-        "vae": AutoencoderKL(
-            **VAE, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False
-        ),
-        "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "text_encoder_2": t5,
-        "tokenizer_2": text_parts["tokenizer"],
-        **text_parts,
-    }
-
-
 def saved(pipeline: str, channels: int) -> Any:
     """A fixture: the folder of a pipeline of diffusers whose network has `channels` inputs."""
 
@@ -131,9 +98,9 @@ def saved(pipeline: str, channels: int) -> Any:
     def model(text_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
         import diffusers
 
-        parts = flux_parts if pipeline == "FluxFillPipeline" else stable_diffusion_parts
         folder = tmp_path_factory.mktemp("models") / f"tiny-{pipeline}"
-        getattr(diffusers, pipeline)(**parts(text_parts, channels)).save_pretrained(folder)
+        parts = stable_diffusion_parts(text_parts, channels)
+        getattr(diffusers, pipeline)(**parts).save_pretrained(folder)
         return str(folder)
 
     return model
@@ -142,4 +109,3 @@ def saved(pipeline: str, channels: int) -> Any:
 inpainting_model = saved("StableDiffusionInpaintPipeline", 9)  # as many as the real one has
 text_to_image_model = saved("StableDiffusionPipeline", 4)  # it has a sibling that inpaints
 editing_model = saved("StableDiffusionInstructPix2PixPipeline", 8)
-flux_fill_model = saved("FluxFillPipeline", 16 + 16 + 256)  # latents, masked photo, mask

@@ -17,9 +17,7 @@ from realdamage.core.decode import decode
 from realdamage.errors import SynthesisError
 from realdamage.synthesis import autoencoders
 from realdamage.synthesis.autoencoders import (
-    BOTTLENECKS,
     HOUSE_CODECS,
-    UPSAMPLERS,
     HouseCodec,
     HouseCodecSpec,
     Taef2,
@@ -110,36 +108,19 @@ def test_taef2_gives_back_what_a_photo_shows() -> None:
 
 def tiny_autoencoder(name: str) -> Any:
     diffusers = pytest.importorskip("diffusers", reason='the extra "synth" is not installed')
-    blocks = {
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-        "norm_num_groups": 4,
-    }
-    halves = ("encoder", "decoder")
     small: dict[str, dict[str, Any]] = {
-        "AutoencoderTiny": {f"{half}_block_out_channels": (8,) * 4 for half in halves},
-        "AutoencoderKL": {"block_out_channels": (8, 8), **blocks},
-        "AsymmetricAutoencoderKL": {
-            **{f"{way}_block_out_channels": (8, 8) for way in ("down", "up")},
-            **blocks,
-        },
-        "VQModel": {"block_out_channels": (8, 8), "num_vq_embeddings": 16, **blocks},
-        # The latent of an SD codec is 8 times smaller than the photo, that of this one 32 times.
-        "AutoencoderDC": {
-            "latent_channels": 4,
-            **{f"{half}_block_types": ("ResBlock",) * 6 for half in halves},
-            **{f"{half}_block_out_channels": (8,) * 6 for half in halves},
-            **{f"{half}_layers_per_block": (1,) * 6 for half in halves},
-            **{f"{half}_qkv_multiscales": ((),) * 6 for half in halves},
+        "AutoencoderTiny": {f"{h}_block_out_channels": (8,) * 4 for h in ("encoder", "decoder")},
+        "AutoencoderKL": {
+            "block_out_channels": (8, 8),
+            "down_block_types": ("DownEncoderBlock2D",) * 2,
+            "up_block_types": ("UpDecoderBlock2D",) * 2,
+            "norm_num_groups": 4,
         },
     }
     return getattr(diffusers, name)(**small[name])
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["AutoencoderTiny", "AutoencoderKL", "AsymmetricAutoencoderKL", "VQModel", "AutoencoderDC"],
-)
+@pytest.mark.parametrize("name", ["AutoencoderTiny", "AutoencoderKL"])
 def test_folders_of_diffusers_weights(name: str, tmp_path: Path) -> None:
     tiny_autoencoder(name).save_pretrained(tmp_path / "weights")
     repainted, again = (codec(tmp_path / "weights").reconstruct(RGB) for _ in range(2))
@@ -157,15 +138,7 @@ def test_without_a_network_the_download_is_explained(monkeypatch: pytest.MonkeyP
     assert caught.value.code == "bad_weights"
 
 
-@pytest.mark.parametrize(
-    ("content", "code"),
-    [
-        (None, "no_weights"),
-        ("{}", "bad_weights"),
-        ('{"_class_name": "UNet2DModel"}', "bad_weights"),
-        ("no config", "bad_weights"),
-    ],
-)
+@pytest.mark.parametrize(("content", "code"), [(None, "no_weights"), ("{}", "bad_weights")])
 def test_weights_that_cannot_be_used_are_named(
     tmp_path: Path, content: str | None, code: str
 ) -> None:
@@ -173,8 +146,7 @@ def test_weights_that_cannot_be_used_are_named(
     folder = tmp_path / "weights"
     if content is not None:
         folder.mkdir()
-        if content != "no config":
-            (folder / "config.json").write_text(content)
+        (folder / "config.json").write_text(content)
     with pytest.raises(SynthesisError, match=str(folder)) as caught:
         codec(folder)
     assert caught.value.code == code
@@ -194,24 +166,6 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["codec.safetensors"]
 
 
-@pytest.mark.parametrize("stages", [1, 3])
-@pytest.mark.parametrize("upsample", UPSAMPLERS)
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-@pytest.mark.parametrize("shortcut", [False, True])
-def test_every_architecture_keeps_the_size_and_learns(
-    stages: int, upsample: str, bottleneck: str, shortcut: bool
-) -> None:
-    made = HouseCodec(HouseCodecSpec(stages, 4, 4, upsample, bottleneck, shortcut))
-    x = torch.zeros(1, 3, 16, 32)
-    assert made.encoder(x).shape == (1, 4, 16 // 2**stages, 32 // 2**stages)
-    assert made(x).shape == x.shape
-    made(x).square().mean().backward()
-    assert all(parameter.grad is not None for parameter in made.parameters())
-    if bottleneck == "quantised":
-        latent = made._squeezed(torch.randn(1, 4, 8, 8) * 10)
-        assert set(latent.unique().tolist()) <= set(range(-4, 5))
-
-
 @pytest.mark.parametrize("name", HOUSE_CODECS)
 def test_the_shipped_files_are_small_and_lose_detail_but_not_the_photo(name: str) -> None:
     size = (files("realdamage.synthesis") / HOUSE_CODECS[name]).stat().st_size  # type: ignore[attr-defined]
@@ -221,10 +175,3 @@ def test_the_shipped_files_are_small_and_lose_detail_but_not_the_photo(name: str
     assert np.abs(repainted.astype(int) - photo).mean() < 20
     detail = [np.abs(np.diff(rgb.astype(int), axis=1)).mean() for rgb in (photo, repainted)]
     assert detail[1] < 0.97 * detail[0]
-
-
-def test_no_two_shipped_codecs_share_an_architecture() -> None:
-    specs = [load_house_codec(name).spec for name in HOUSE_CODECS]
-    assert len(set(specs)) == len(specs) == 5
-    assert {spec.upsample for spec in specs} == set(UPSAMPLERS)
-    assert {spec.bottleneck for spec in specs} == set(BOTTLENECKS)

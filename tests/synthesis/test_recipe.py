@@ -22,7 +22,6 @@ from realdamage.data.manifest import KIND_LABELS, KINDS, read_manifest, write_ma
 from realdamage.data.splits import check_splits, write_split_table
 from realdamage.data.writer import TablePool
 from realdamage.errors import ConfigError, SynthesisError, UsageError
-from realdamage.synthesis import recipe as recipes
 from realdamage.synthesis import runner
 from realdamage.synthesis.autoencoders import (
     HOUSE_CODECS,
@@ -39,7 +38,6 @@ from realdamage.synthesis.recipe import (
     WriterSettings,
     balanced_paint_share,
     drawn_damages,
-    located,
 )
 from realdamage.synthesis.runner import GroupMaker, clear
 
@@ -86,20 +84,13 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-@pytest.fixture
-def table(recipe: Recipe, tmp_path: Path) -> pd.DataFrame:
+def test_the_splits_of_the_source_photos_hold(
+    recipe: Recipe, tmp_path: Path, tiny_manifest: Path
+) -> None:
     synthesize(recipe, tmp_path / "set")
-    return read_manifest(tmp_path / "set").table
-
-
-def test_all_six_kinds_and_what_each_must_have(table: pd.DataFrame, tiny_manifest: Path) -> None:
+    table = read_manifest(tmp_path / "set").table
     assert set(table["kind"]) == set(KINDS)
-    synthetic = table["label"] == "synthetic"
-    assert (table["mask_file_name"] != "").equals(synthetic)
-    assert (table["pair"] == "").equals(table["kind"].isin(("original", "damaged")))
-    assert set(table.loc[table["kind"].str.startswith("ai_"), "generator"]) == {"tiny"}
     check_splits(table)
-    # The splits of the source photos hold for what is made of them.
     source = read_manifest(tiny_manifest).table
     wanted = source.drop_duplicates("group").set_index("group")["split"]
     assert table["split"].tolist() == wanted[table["group"]].tolist()
@@ -208,19 +199,6 @@ def test_the_codecs_recipe_needs_a_plain_folder_and_no_network(
     assert set(table["split"]) == {"train", "val", "test", "policy"}
 
 
-def test_the_quickstart_starts_from_the_sample_in_any_folder(
-    run_command: Callable[..., Any], tmp_path: Path
-) -> None:
-    assert located("data/sample") == recipes.REPOSITORY / "data/sample"
-    small = ("recipe.source.per_source=3", "recipe.source.crop=96", "recipe.workers=1")
-    done = run_command("synthesize", "+recipe=quickstart", "out=set", *small)
-    assert done.code == 0, done.err
-    table = read_manifest(tmp_path / "set").table
-    sources = table.loc[table["pair"] == "", "source"].value_counts().to_dict()
-    assert sources == {"trashnet": 3, "grocery": 3, "clothing": 3, "cameras": 3}
-    assert (table["licence"] != "").all()
-
-
 def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
     recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -249,13 +227,9 @@ def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
     [
         ({"source": SourceSettings()}, "source.root"),
         ({"shares": {"default": {"ai_regoin": 1.0}}}, "shares.default.ai_regoin"),
-        ({"shares": {"default": {"pasted": -1.0}}}, "shares.default.pasted=-1.0"),
         ({"shares": {"wet": {"pasted": 1.0}}}, "shares.wet"),
         ({"paint_share": 1.5}, "paint_share=1.5"),
-        ({"overlay_share": -0.5}, "overlay_share=-0.5"),
-        ({"damages": ["bent"]}, "damages="),
         ({"include": {"masks": IncludeSettings("x")}}, "include.masks"),
-        ({"include": {"more": IncludeSettings()}}, "include.more.root"),
         ({"generators": {}}, "ai_region"),
         ({"generators": {"x": GeneratorSettings("w", engine="paint")}}, "engine=paint"),
     ],
@@ -428,13 +402,6 @@ def test_shares_are_chances(group: Any, photo: str) -> None:
     made = [len(group(base, seed)) for seed in range(30)]
     assert set(made) == {1, 2}
     assert 5 < made.count(2) < 25
-    base, counts = Base(photo, shares={"ai_region": 2.5}), set()
-    for seed in range(6):
-        rows = group(base, seed)
-        assert len({row["file_name"] for row in rows}) == len(rows)
-        assert len({row["sha256"] for row in rows}) == len(rows)
-        counts.add(len(rows) - 1)
-    assert counts == {2, 3}
 
 
 def test_annotations_on_edits_are_not_called_synthetic(

@@ -11,7 +11,7 @@ from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import write_atomically
 
 # A test compares this with data.readers, which needs pandas.
-Layout = Literal["auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real"]
+Layout = Literal["auto", "manifest", "folders", "fraudbench", "table", "real"]
 Set = Annotated[Path, app.arg("Folder with metadata.csv", "DIR")]
 _COLUMNS = (
     "YAML with `columns` (our name: theirs), `values` (our column: {theirs: ours}), `constants`"
@@ -20,8 +20,7 @@ _SHARDS = "Write photos, masks and manifest into WebDataset shards, for training
 _DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
 _NEAR = "Look at the photos: those that look alike form one group"
 _QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
-_SIZES = "Crop to one size that nearly all photos can give, to these sizes, or only by the offset"
-_ON_ERROR = "What to do about unreadable photos"
+_SIZES = "Crop to these sizes; default: one that nearly all photos can give"
 
 
 @app.command("analysis")
@@ -29,7 +28,6 @@ def manifest(
     source: Annotated[Path, app.arg("Folder of photos, or a table that lists them")],
     layout: Annotated[Layout | None, app.opt("Default: detect; real: all are real photos")] = None,
     columns: Annotated[Path | None, app.opt(_COLUMNS)] = None,
-    out: Annotated[Path | None, app.opt("Folder above the photos; default: theirs")] = None,
     to_shards: Annotated[Path | None, app.opt(_SHARDS, metavar="OUT")] = None,
     shard_mib: Annotated[int, app.opt("Size of a shard, in MiB")] = 256,
     overwrite: app.Overwrite = False,
@@ -46,9 +44,8 @@ def manifest(
         reader = replace(reader, layout=layout)
     if to_shards:
         return _to_shards(readers.read_dataset(source, reader), to_shards, shard_mib, overwrite)
-    new = reader != readers.Reader() or out or overwrite
-    if new or not readers.reads_own_metadata(source):
-        path, found = readers.write_metadata(source, reader, out, overwrite=overwrite)
+    if reader != readers.Reader() or overwrite or not readers.reads_own_metadata(source):
+        path, found = readers.write_metadata(source, reader, overwrite=overwrite)
         print(f"{path}: {len(found)} photos")
     else:
         found = readers.read_dataset(source)
@@ -57,8 +54,6 @@ def manifest(
     for column in ("label", "kind", "source", "split"):
         counts = found.table[column].value_counts()
         print(f"{column:8}{_listed({str(name) or '(not given)': n for name, n in counts.items()})}")
-    for other in readers.stale_metadata(path.parent):
-        app.warn(f"{other} is no longer read. Remove it: Hugging Face's reader refuses two.")
     if not (found.table["split"] != "").any():
         print(f"next: {split_command(found, path.parent)}")
         if (found.table["label"] == "real").all():
@@ -95,7 +90,7 @@ def split(
     Writes the column `split` into metadata.csv. Photos of one group or pair stay together. False
     alarms are counted on really damaged photos, so --damaged can give policy more of them.
     """
-    from realdamage.data.duplicates import found_alike, near_duplicate_groups
+    from realdamage.data.duplicates import near_duplicate_groups
     from realdamage.data.manifest import METADATA_NAME, write_manifest
     from realdamage.data.readers import read_dataset
     from realdamage.data.splits import assign_splits, write_split_table
@@ -117,7 +112,8 @@ def split(
         group, alike = near_duplicate_groups(found, progress=track)
         for warning in alike.warnings:
             app.warn(warning)
-        print(found_alike(table, group, alike.pairs))
+        before, after = table["group"].nunique(), group.nunique()
+        print(f"{len(alike.pairs)} pairs of photos look alike: {before} groups became {after}")
         table = table.assign(group=group)
     table = table.assign(split=assign_splits(table, shares, seed, damaged_shares))
     path = write_split_table(output, found, table) if output else write_manifest(found.root, table)
@@ -169,11 +165,9 @@ def neutralise(
     manifest: Annotated[Path, app.arg("Folder with metadata.csv; only read", "IN")],
     out: Annotated[Path, app.arg("New or empty folder outside IN", "OUT")],
     quality: Annotated[str | None, app.opt(_QUALITY, metavar="LOW-HIGH")] = None,
-    sizes: Annotated[str, app.opt(_SIZES, metavar="common|WxH,…|keep")] = "common",
-    history: Annotated[bool, app.opt("Save as JPEG once more before", "--history")] = False,
+    sizes: Annotated[str | None, app.opt(_SIZES, metavar="WxH,…")] = None,
     seed: app.Seed = 0,
     workers: app.Workers = None,
-    on_error: Annotated[Literal["raise", "skip"], app.opt(_ON_ERROR)] = "raise",
     overwrite: Annotated[bool, app.opt("Remove an earlier run from OUT", "--overwrite")] = False,
 ) -> int:
     """Save a set again so that files of both classes look alike.
@@ -184,22 +178,23 @@ def neutralise(
     from realdamage.data import neutralise as neutral
     from realdamage.data.readers import read_dataset
 
-    qualities, crops = _quality_range(quality), _crop_sizes(sizes)
-    settings = neutral.NeutraliseSettings(qualities, crops, history, seed)
-    options: dict[str, Any] = {"on_error": on_error, "overwrite": overwrite, "workers": workers}
-    done = neutral.neutralise(read_dataset(manifest), out, settings, progress=track, **options)
+    settings = neutral.NeutraliseSettings(_quality_range(quality), _crop_sizes(sizes), seed)
+    found = read_dataset(manifest)
+    done = neutral.neutralise(
+        found, out, settings, overwrite=overwrite, workers=workers, progress=track
+    )
     for line in done.notes:
         app.warn(line)
-    for name, reason in done.dropped[:10]:
+    for name, reason in list(done.dropped.items())[:10]:
         app.warn(f"left out: {name}: {reason}")
-    labels = ", ".join(f"{number} {label}" for label, number in done.labels.items())
-    print(f"{done.root}: {done.photos} photos ({labels}) in {done.seconds:.1f} s")
+    labels = _listed(done.manifest.table["label"].value_counts().sort_index().to_dict())
+    print(f"{out}: {len(done.manifest)} photos ({labels})")
     listed = [f"{width}x{height}: {number}" for (width, height), number in done.sizes.items()]
     more = f" and {len(listed) - 12} more" if len(listed) > 12 else ""
     print(f"sizes    {', '.join(listed[:12])}{more}")
-    where = f", listed in {done.root / neutral.DROPPED_NAME}" if done.dropped else ""
+    where = f", listed in {out / neutral.DROPPED_NAME}" if done.dropped else ""
     print(f"left out {len(done.dropped)}{where}")
-    print(f"next: realdamage audit {done.root}")
+    print(f"next: realdamage audit {out}")
     return 0
 
 
@@ -222,11 +217,9 @@ def _quality_range(text: str | None) -> tuple[int, int] | None:
         raise UsageError(f"--quality {text!r}: write a range as 75-95") from None
 
 
-def _crop_sizes(text: str) -> str | list[tuple[int, int]] | None:
-    if text in ("keep", "common"):
-        return None if text == "keep" else text
+def _crop_sizes(text: str | None) -> list[tuple[int, int]]:
     try:
-        pairs = [size.lower().split("x") for size in text.split(",")]
+        pairs = [size.lower().split("x") for size in text.split(",")] if text else []
         return [(int(width), int(height)) for width, height in pairs]
     except ValueError:
-        raise UsageError(f"--sizes {text!r}: write common, keep, or 384x512,512x384") from None
+        raise UsageError(f"--sizes {text!r}: write 384x512,512x384") from None

@@ -205,7 +205,7 @@ def _unreadable(name: str, why: Phrase) -> PhotoError:
 
 def _upright_rgb(image: Image.Image) -> UInt8Array:
     image.load()  # before the orientation is read: loading a TIFF already turns it
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     profile = image.info.get("icc_profile")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _eight_bit(image)
@@ -234,7 +234,8 @@ def _pixels(image: Image.Image) -> UInt8Array:
     return rgb
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 without one."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block does not affect the pixels

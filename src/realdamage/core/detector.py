@@ -57,7 +57,7 @@ class Detector:
         self.path: Path | None = None
         """The model file; None for a network."""
         if model is None or isinstance(model, str | Path):
-            self.path = Path(model) if model else _packaged_model()
+            self.path = Path(model or PACKAGED_MODEL)
             data, metadata, graph_sha256 = read_model_file(self.path)
             policy_sha256 = stored_policy_sha256(data)
             try:
@@ -297,16 +297,6 @@ class Detector:
             outcome = "review" if outcome == "synthetic" else outcome
             found.append(phrase("demo_model"))
         return outcome, tuple(Reason.of(one.template, one) for one in found)
-
-
-def _packaged_model() -> Path:
-    if not PACKAGED_MODEL.exists():
-        raise ModelFileError(
-            "this release has no packaged model; name one with --model or Detector(path). "
-            "To make one: realdamage-train +experiment=quickstart, then realdamage-export "
-            "checkpoint=…"
-        )
-    return PACKAGED_MODEL
 
 
 def _check_on_error(on_error: str) -> None:

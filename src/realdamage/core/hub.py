@@ -29,35 +29,11 @@ detector = Detector.from_pretrained("user/model")
 detector("photo.jpg")
 ```
 """
-_LICENCE = re.compile(r"^(?:license: |\| licence \| )(\S+)", re.MULTILINE)
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n+", re.DOTALL)
 # What the Hub calls a metric, and its title; others keep their name.
 _METRICS = {
     "auroc": ("roc_auc", "AUROC"),
     "tpr_at_fpr_1": ("tpr_at_fpr_1", "Share of synthetic photos found at 1% false alarms"),
     "localisation_ap": ("localisation_ap", "Average precision of patches"),
-}
-# By the name of huggingface_hub's exception: (code, what is wrong and what to do).
-_REFUSALS = {
-    "GatedRepoError": (
-        "gated",
-        "the repository is gated: ask for access there, then `hf auth login`",
-    ),
-    "RepositoryNotFoundError": (
-        "unknown_repository",
-        "there is no such folder here and no such repository on the Hub, or it is private: check "
-        "the name, or log in with `hf auth login`",
-    ),
-    "RevisionNotFoundError": ("unknown_revision", "the repository has no such revision"),
-    "LocalEntryNotFoundError": (
-        "offline",
-        "the Hub cannot be reached and the model was never downloaded here: check the connection, "
-        "or give a folder with the files",
-    ),
-    "EntryNotFoundError": (
-        "no_model_in_repository",
-        f"the repository contains no {MODEL}; Detector.save_pretrained writes one",
-    ),
 }
 
 
@@ -70,15 +46,12 @@ def find_model(source: str | Path, revision: str | None = None) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        found = [path / MODEL] if (path / MODEL).exists() else sorted(path.glob("*.onnx"))
-        if len(found) != 1:
-            names = ", ".join(one.name for one in found[:5]) or "no .onnx file"
+        if not (path / MODEL).exists():
             raise MissingModelError(
-                f"{path}: a folder with a model contains {MODEL}; found {names}. Name the file: "
-                "Detector(path)",
+                f"{path}: a folder with a model has {MODEL}. Another file: Detector(path)",
                 code="no_model_in_folder",
             )
-        return found[0]
+        return path / MODEL
     if not _REPO.fullmatch(str(source)):
         raise MissingModelError(
             f'{source}: no such folder; on the Hugging Face Hub, models are named "user/model"',
@@ -88,14 +61,17 @@ def find_model(source: str | Path, revision: str | None = None) -> Path:
     try:
         return Path(hub.hf_hub_download(str(source), MODEL, revision=revision))
     except Exception as error:
-        raise _refusal(str(source), revision, error) from error
+        raise ModelFileError(
+            f"{source} ({revision or 'main'}): cannot be downloaded: {error}",
+            code="download_failed",
+        ) from error
 
 
 def write_folder(
     folder: Path, model: bytes, metadata: ModelMetadata, origin: Path, licence: str
 ) -> None:
-    """Write the three files. model: the bytes of the file `origin`; a card next to that file
-    becomes the text of the card.
+    """Write the three files. model: the bytes of the file `origin`; a card next to it (with the
+    ending .md) becomes the text of the card.
 
     Raises UsageError when the folder has a README.md or config.json of something else.
     """
@@ -107,10 +83,11 @@ def write_folder(
                 f"{old}: belongs to something else and would be lost; name another folder",
                 code="other_files",
             )
-    text, known = _card_near(origin)
+    card = origin.with_suffix(".md")
+    text = card.read_text("utf-8") if card.exists() else ""
     text = text or _SHORT_CARD.format(version=metadata.model_version)
     data = hub.ModelCardData(
-        license=(licence or known).lower() or None,
+        license=licence.lower() or None,
         library_name="realdamage",
         pipeline_tag="image-classification",
         tags=list(_TAGS),
@@ -152,28 +129,6 @@ def _library(command: str) -> Any:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise MissingExtraError(command, "hub", error.name) from None
-
-
-def _refusal(repo_id: str, revision: str | None, error: Exception) -> ModelFileError:
-    """The error of a download; the first class of the exception's that is known says why."""
-    for kind in type(error).__mro__:
-        if kind.__name__ in _REFUSALS:
-            code, why = _REFUSALS[kind.__name__]
-            return ModelFileError(f"{repo_id} ({revision or 'main'}): {why}", code=code)
-    return ModelFileError(f"{repo_id}: cannot be downloaded: {error}", code="download_failed")
-
-
-def _card_near(origin: Path) -> tuple[str, str]:
-    """(the text of the card next to a model file, without front matter; the licence it names)."""
-    for path in (origin.with_suffix(".md"), origin.with_name(CARD)):
-        text = path.read_text("utf-8") if path.exists() else ""
-        front = _FRONT_MATTER.match(text)
-        if path.name == CARD and not (front and "library_name: realdamage" in front[1]):
-            continue  # the README of something else
-        if text:
-            licence = _LICENCE.search(text)
-            return text[front.end() if front else 0 :], licence[1] if licence else ""
-    return "", ""
 
 
 def _results(hub: Any, metadata: ModelMetadata) -> list[Any]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, TypeAlias
-
-import numpy as np
 
 from realdamage.core.quality import Gate
 from realdamage.core.records import Record, require, require_between
@@ -18,48 +15,27 @@ Outcome: TypeAlias = Literal["real", "review", "synthetic"]
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Record):
-    """The curve from the photo score to the probability of synthetic.
+    """Platt scaling (Platt 1999): probability of synthetic = sigmoid(slope * score + intercept).
 
-    method: "platt" (Platt 1999), probability = sigmoid(slope * score + intercept); or "isotonic"
-        (Zadrozny & Elkan 2002), straight lines between `knots` and flat beyond them.
-    slope, intercept: of "platt"; slope is above 0.
-    knots: of "isotonic": (score, probability in 0..1 exclusive), rising scores, never falling.
+    slope: above 0. method, knots: of model files; only "platt", without knots, is known.
     prior: share of synthetic photos in the calibration set, in 0..1 exclusive.
 
     Raises ConfigError on a number out of range or an unknown method.
     """
 
     prior: float
-    slope: float | None = None
-    intercept: float | None = None
+    slope: float
+    intercept: float
     method: str = "platt"
     knots: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        slope, intercept, knots = self.slope, self.intercept, self.knots
         require_between(self, ("prior",), 0, 1, ends=False)
-        if self.method == "platt":
-            numbers = [value for value in (slope, intercept) if value is not None]
-            require(
-                len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[0] > 0,
-                f"Calibration: slope={slope} must be a finite number above 0, and "
-                f"intercept={intercept} a finite number",
-            )
-            require(not knots, "Calibration: method='platt' has no knots")
-            return
+        require_between(self, ("slope",), 0, math.inf, ends=False)
+        require_between(self, ("intercept",), -math.inf, math.inf, ends=False)
         require(
-            self.method == "isotonic",
-            f"Calibration: method={self.method!r} is unknown; use 'platt' or 'isotonic'",
-        )
-        require(
-            slope is None and intercept is None,
-            "Calibration: method='isotonic' has no slope and no intercept",
-        )
-        inside = bool(knots) and all(math.isfinite(x) and 0 < share < 1 for x, share in knots)
-        require(
-            inside and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(knots)),
-            f"Calibration: knots={knots} must be (score, probability) with rising scores and "
-            "probabilities that never fall, above 0 and below 1",
+            self.method == "platt" and not self.knots,
+            f"Calibration: method={self.method!r} is unknown; run `realdamage calibrate` again",
         )
 
     def probability(self, score: float, prior: float | None = None) -> float:
@@ -69,26 +45,13 @@ class Calibration(Record):
             set; re-weights by the prior odds (Elkan 2001). Raises UsageError unless in 0..1
             exclusive.
         """
-        if self.slope is not None and self.intercept is not None:
-            log_odds = self.slope * score + self.intercept
-        else:
-            scores, probabilities = zip(*self.knots, strict=True)
-            log_odds = _log_odds(float(np.interp(score, scores, probabilities)))
-        return _sigmoid(log_odds + self._shift(prior))
+        return _sigmoid(self.slope * score + self.intercept + self._shift(prior))
 
-    def score_at(self, probability: float, prior: float | None = None) -> float | None:
-        """The lowest score with at least this probability, which is in 0..1 exclusive; None where
-        the curve lies above it everywhere or never reaches it."""
+    def score_at(self, probability: float, prior: float | None = None) -> float:
+        """The score with this probability, which is in 0..1 exclusive."""
         if not 0 < probability < 1:
             raise UsageError(f"probability={probability} must be above 0 and below 1")
-        log_odds = _log_odds(probability) - self._shift(prior)
-        if self.slope is not None and self.intercept is not None:
-            return (log_odds - self.intercept) / self.slope
-        wanted = _sigmoid(log_odds)
-        for (low, before), (high, after) in pairwise(self.knots):
-            if before < wanted <= after:
-                return low + (high - low) * (wanted - before) / (after - before)
-        return None
+        return (_log_odds(probability) - self._shift(prior) - self.intercept) / self.slope
 
     def _shift(self, prior: float | None) -> float:
         """What another prior adds to the log odds."""

@@ -18,7 +18,7 @@ from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.records import Record, require_between
 from realdamage.phrases import Phrase, phrase
 
-_WINDOW, _SMALLEST_WINDOW = 64, 32
+_WINDOW = 64
 _WINDOWS_PER_SIDE = 10
 _BLOCK = 8
 
@@ -87,7 +87,7 @@ def _distinct(value: float, limit: float) -> str:
 
 
 def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> PhotoQuality:
-    """The quality of an upright photo as decoded, uint8 [h, w, 3] of any size.
+    """The quality of an upright photo as decoded, uint8 [h, w, 3], at least 32 pixels a side.
 
     file_quality: from `file_jpeg_quality`, None for pixels without a file.
     """
@@ -96,8 +96,7 @@ def measure_quality(rgb: UInt8Array, file_quality: float | None = None) -> Photo
 
 
 def file_jpeg_quality(contents: object) -> float | None:
-    """The quality 1..100 whose luma table in libjpeg has the sum nearest to this file's; None: no
-    JPEG.
+    """The `nearest_quality` to this file's luma table; None: no JPEG.
 
     contents: the file's bytes, or a PIL image opened from a file.
     """
@@ -109,8 +108,12 @@ def file_jpeg_quality(contents: object) -> float | None:
     tables = getattr(contents, "quantization", None)
     if not tables:
         return None
-    sums = _luma_tables().sum(axis=1)
-    return float(1 + np.abs(sums - sum(tables[min(tables)])).argmin())
+    return float(nearest_quality(sum(tables[min(tables)])))
+
+
+def nearest_quality(luma_sum: float) -> int:
+    """The quality 1..100 whose luma table in libjpeg has the nearest sum."""
+    return 1 + int(np.abs(_luma_sums() - luma_sum).argmin())
 
 
 def fine_detail(windows: Float32Array) -> float:
@@ -132,9 +135,6 @@ def fine_detail(windows: Float32Array) -> float:
 def _grey_windows(rgb: UInt8Array) -> Float32Array:
     """Luma float32 [n, side, side] of windows spread evenly over the frame, each beginning at a
     multiple of 8."""
-    missing = [max(0, _SMALLEST_WINDOW - side) for side in rgb.shape[:2]]
-    if any(missing):
-        rgb = np.pad(rgb, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
     height, width = rgb.shape[:2]
     side = min(_WINDOW, height // _BLOCK * _BLOCK, width // _BLOCK * _BLOCK)
     cut = [
@@ -152,12 +152,12 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 @cache
-def _luma_tables() -> NDArray[np.int64]:
-    """libjpeg's luma tables at quality 1..100, int [100, 64], row by row."""
-    tables = []
+def _luma_sums() -> NDArray[np.int64]:
+    """Sums of libjpeg's luma tables at quality 1..100."""
+    sums = []
     for quality in range(1, 101):
         buffer = io.BytesIO()
         Image.new("L", (_BLOCK, _BLOCK)).save(buffer, "JPEG", quality=quality)
         with Image.open(buffer) as image:
-            tables.append(image.quantization[0])  # type: ignore[attr-defined]
-    return np.array(tables, dtype=np.int64)
+            sums.append(sum(image.quantization[0]))  # type: ignore[attr-defined]
+    return np.array(sums, dtype=np.int64)

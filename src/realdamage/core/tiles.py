@@ -184,14 +184,8 @@ def cover(rgb: UInt8Array, spec: PixelSpec) -> Cover:
 
 
 def assemble(evidence: Float32Array, cover: Cover, spec: PixelSpec) -> Float32Array:
-    """Lay the tiles' evidence float32 [n, h, w] over the photo: float32 [rows, cols], averaged.
-
-    Raises ValueError when the evidence is not one value per patch of every tile of the cover.
-    """
+    """Lay the tiles' evidence float32 [n, h, w] over the photo: float32 [rows, cols], averaged."""
     side = spec.tile // spec.patch
-    wanted = (len(cover.origins), side, side)
-    if evidence.shape != wanted:
-        raise ValueError(f"evidence has shape {evidence.shape}, the cover needs {wanted}")
     total = np.zeros(cover.grid, dtype=np.float64)
     count = np.zeros(cover.grid, dtype=np.int64)
     for values, (row, col) in zip(evidence, cover.origins // spec.patch, strict=True):

@@ -33,7 +33,7 @@ from realdamage.data.shortcuts import (
     standing_out,
     too_few,
 )
-from realdamage.data.splits import components
+from realdamage.data.splits import components, crossings
 from realdamage.data.vocabulary import LABELS
 from realdamage.errors import ManifestError
 
@@ -287,36 +287,22 @@ def read_exceptions(manifest: Manifest) -> tuple[AuditException, ...]:
     path = manifest.root / EXCEPTIONS_NAME
     try:
         text = manifest.shards.text(EXCEPTIONS_NAME) if manifest.shards else path.read_text("utf-8")
-        entries = json.loads(text)
+        found = tuple(AuditException(**entry) for entry in json.loads(text))
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ManifestError(
-            f"{path}: cannot be read as JSON ({error}). Correct or remove it."
+            f"{path}: cannot be read ({error}). Write a JSON list of objects with part, test, "
+            "reason, or remove it."
         ) from error
-    if not isinstance(entries, list):
-        raise ManifestError(
-            f"{path}: found {type(entries).__name__}; "
-            "write a list of objects with part, test, reason."
-        )
-    allowed = {
-        "test": [shortcut.name for shortcut in SHORTCUTS],
-        "part": sorted(set(_part(manifest.table))),
-    }
-    for number, entry in enumerate(entries, start=1):
-        where = f"{path}, entry {number}"
-        if not isinstance(entry, dict) or set(entry) != set(AuditException._fields):
-            raise ManifestError(f"{where}: found {entry!r}; write part, test and reason.")
-        for key, words in allowed.items():
-            if entry[key] not in words:
-                raise ManifestError(
-                    f"{where}: unknown {key} {entry[key]!r}; there are {', '.join(words)}."
-                )
-        if not str(entry["reason"]).strip():
+    tests, parts = [each.name for each in SHORTCUTS], sorted(set(_part(manifest.table)))
+    for number, entry in enumerate(found, start=1):
+        if entry.test not in tests or entry.part not in parts or not entry.reason.strip():
             raise ManifestError(
-                f"{where}: the reason is empty. Say why this part may leak its label."
+                f"{path}, entry {number}: found {entry}. The tests are {', '.join(tests)}, the "
+                f"parts {', '.join(parts)}; the reason says why this part may leak its label."
             )
-    return tuple(AuditException(**entry) for entry in entries)
+    return found
 
 
 # --- Shortcuts ---
@@ -544,9 +530,7 @@ def _equal_files(table: pd.DataFrame, sha256: pd.Series) -> _Found:
 
 
 def _crossings(table: pd.DataFrame, groups: npt.NDArray[np.int64]) -> _Found:
-    used = table.assign(group=groups)[table["split"] != ""]
-    crossing = used[used.groupby("group")["split"].transform("nunique") > 1]
-    for _, rows in crossing.drop_duplicates(["group", "split"]).groupby("group"):
+    for _, rows in crossings(table, groups).groupby("component"):
         yield "crossing", Item(tuple(rows["file_name"]), " and ".join(rows["split"]))
 
 

@@ -8,7 +8,6 @@ on a white board. Photos linked through others are one group too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,26 +23,13 @@ from realdamage.data.parts import for_each
 from realdamage.data.splits import components, linked
 from realdamage.errors import PhotoError
 
+# Bits of 256 that may differ, the least correlation of the thumbnails, the most photos of a group.
+# The first two were chosen by eye on the pairs of three collections: they join frames of one object
+# and saves of one photo down to half its side; pairs beyond them show different objects
+# (data/results/LOG.md).
+RADIUS, CORRELATION, CAP = 72, 0.85, 100
 _COARSE_RADIUS = 16  # of the 64-bit hash, which finds the candidates for the fine one
 _BLOCK = 256  # rows of the all-pairs search at a time: 100,000 × 256 words are 200 MB
-
-
-@dataclass(frozen=True)
-class Nearness:
-    """When two photos show the same.
-
-    radius: bits of 256 that may differ.
-    correlation: the least of the thumbnails, in -1..1.
-    cap: photos in a group; larger groups are split by halving the radius.
-
-    The defaults were chosen by eye on the pairs of three photo collections: they join frames of one
-    object and saves of one photo down to half its side; pairs beyond them show different objects
-    (data/results/LOG.md).
-    """
-
-    radius: int = 72
-    correlation: float = 0.85
-    cap: int = 100
 
 
 class Grouping(NamedTuple):
@@ -69,12 +55,14 @@ def perceptual_hashes(
     return list(progress(hashes, len(paths), "hashing photos"))
 
 
-def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness()) -> Grouping:
+def duplicate_groups(
+    hashes: Sequence[PhotoHash], *, radius: int = RADIUS, cap: int = CAP
+) -> Grouping:
     """Groups photos that look alike, directly or through others.
 
     Plain photos (a bare wall, an empty board) have no pattern to compare: they match only when
-    both hashes are equal. Groups beyond `nearness.cap` are split, with a warning, because they need
-    a look by a person.
+    both hashes are equal. Groups of more than `cap` photos are split by halving the radius, with a
+    warning, because they need a look by a person.
     """
     n = len(hashes)
     if not n:
@@ -88,24 +76,20 @@ def duplicate_groups(hashes: Sequence[PhotoHash], nearness: Nearness = Nearness(
     for pairs in _candidates(np.array([found.coarse for found in hashes], np.uint64)):
         a, b = pairs.T
         distance = np.bitwise_count(fine[a] ^ fine[b]).sum(axis=1, dtype=np.int64)
-        near = np.flatnonzero(distance <= nearness.radius)
+        near = np.flatnonzero(distance <= radius)
         a, b, distance = a[near], b[near], distance[near]
         correlation = (thumbnails[a] * thumbnails[b]).sum(axis=1)
         both_plain = plain[a] & plain[b] & (distance == 0)
-        alike = np.flatnonzero((correlation >= nearness.correlation) | both_plain)
+        alike = np.flatnonzero((correlation >= CORRELATION) | both_plain)
         kept.append(np.stack([a[alike], b[alike]], axis=1))
         lengths.append(distance[alike])
     pairs, distances = np.concatenate(kept), np.concatenate(lengths)
-    pairs, distances, warnings = _capped(n, pairs, distances, nearness)
+    pairs, distances, warnings = _capped(n, pairs, distances, radius, cap)
     return Grouping(linked(n, pairs), pairs, distances, warnings)
 
 
 def near_duplicate_groups(
-    manifest: Manifest,
-    nearness: Nearness = Nearness(),
-    *,
-    workers: int | None = None,
-    progress: Track = no_progress,
+    manifest: Manifest, *, workers: int | None = None, progress: Track = no_progress
 ) -> tuple[pd.Series, Grouping]:
     """The column `group` after near-duplicates were joined with the manifest's own links.
 
@@ -114,7 +98,7 @@ def near_duplicate_groups(
     """
     table = manifest.table
     paths = [manifest.path(name) for name in table["file_name"]]
-    found = duplicate_groups(perceptual_hashes(paths, workers=workers, progress=progress), nearness)
+    found = duplicate_groups(perceptual_hashes(paths, workers=workers, progress=progress))
     n = len(table)
     rows = np.arange(n)
     # A graph of photos and of the groups that link them: those of the manifest and those found.
@@ -122,22 +106,6 @@ def near_duplicate_groups(
     seen = np.stack([rows, 2 * n + found.labels], axis=1)
     labels = linked(3 * n, np.concatenate([stated, seen]))[:n]
     return table["group"].groupby(labels).transform("first"), found
-
-
-def found_alike(table: pd.DataFrame, group: pd.Series, pairs: npt.NDArray[np.int64]) -> str:
-    """A line about the result of `near_duplicate_groups`, and how many pairs are news.
-
-    table: before; group: after; pairs: int [m, 2].
-    """
-    stated = components(table)
-    known = int((stated[pairs[:, 0]] == stated[pairs[:, 1]]).sum())
-    line = f"{len(pairs)} pairs of photos look alike"
-    if known:
-        share = "all" if known == len(pairs) else str(known)
-        line += f", {share} of them in one group already (such as an edit and its original)"
-    before, after = table["group"].nunique(), group.nunique()
-    change = f"{before} groups became {after}" if after != before else f"still {before} groups"
-    return f"{line}: {change}"
 
 
 def _hash(paths: Sequence[str | Path], index: int) -> PhotoHash:
@@ -162,21 +130,24 @@ def _candidates(coarse: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64
 
 
 def _capped(
-    n: int, pairs: npt.NDArray[np.int64], distances: npt.NDArray[np.int64], nearness: Nearness
+    n: int,
+    pairs: npt.NDArray[np.int64],
+    distances: npt.NDArray[np.int64],
+    radius: int,
+    cap: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...]]:
     """Drops the longer links of groups beyond the cap until they fall apart."""
     warnings: list[str] = []
-    radius = nearness.radius
     while radius > 0:
         labels = linked(n, pairs)
         sizes = np.bincount(labels)
-        large = sizes > nearness.cap
+        large = sizes > cap
         if not large.any():
             break
         listed = ", ".join(map(str, sorted(sizes[large], reverse=True)[:5]))
         radius //= 2
         warnings.append(
-            f"{int(large.sum())} groups of more than {nearness.cap} photos that look alike "
+            f"{int(large.sum())} groups of more than {cap} photos that look alike "
             f"(sizes {listed}): split at {radius} bits, not {2 * radius}. Look at them; plain "
             "surfaces and a shared backdrop look alike too."
         )

@@ -11,12 +11,10 @@ import difflib
 import hashlib
 import io
 import logging
-import os
-import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -36,12 +34,10 @@ from realdamage.data.vocabulary import KNOWN_COLUMNS as KNOWN_COLUMNS
 from realdamage.data.vocabulary import LABELS as LABELS
 from realdamage.data.vocabulary import SPLITS as SPLITS
 from realdamage.errors import ManifestError, MissingManifestError, PhotoError
-from realdamage.files import PHOTO_SUFFIXES, write_atomically
+from realdamage.files import write_atomically
 
 METADATA_NAME = "metadata.csv"
 EXCEPTIONS_NAME = "audit_exceptions.json"
-# The Hugging Face reader takes the types of the columns from this many rows at the start.
-_HF_TYPED_ROWS = 10_000
 # A backslash, a leading slash, a drive letter, or a path segment that is empty, "." or "..".
 _AWKWARD_PATH = r"\\|^[A-Za-z]:|(?:^|/)\.{0,2}(?:/|$)"
 
@@ -178,26 +174,22 @@ def read_manifest(folder_or_csv: str | Path, *, check_files: bool = True) -> Man
     Raises ManifestError: the file or a row breaks the contract. Names the row and the column.
     """
     path = find_csv(Path(folder_or_csv))
-    frame, rows, _ = read_table(path)
-    table = checked(frame, rows, str(path), path.parent if check_files else None)
+    table = checked(read_table(path), str(path), path.parent if check_files else None)
     return Manifest(path.parent, with_defaults(table))
 
 
 def write_manifest(root: str | Path, table: pd.DataFrame) -> Path:
     """Checks `table` and writes it as `root/metadata.csv`, whole or not at all; returns the path.
 
-    Known columns come first, in their order; columns without any value are left out. Beyond 10,000
-    rows, those with and without a mask (or with other types of values) are interleaved, because the
-    Hugging Face reader types the columns by the first 10,000. Files need not exist yet.
+    Known columns come first, in their order; columns without any value are left out. Files need not
+    exist yet.
     Raises ManifestError as `read_manifest` does; RealDamageError: cannot write.
     """
     path = Path(root) / METADATA_NAME
     if table.empty:
         raise ManifestError(f"{path}: the table has no rows. Add one row per photo.")
-    words = table.reset_index(drop=True).astype(object).fillna("").astype(str)
-    text = checked(words, np.arange(len(words), dtype=np.int64) + 2, str(path))
-    if len(text) > _HF_TYPED_ROWS:
-        text = _interleaved(text)
+    words = table.astype(object).fillna("").astype(str)
+    text = checked(words.set_axis(range(2, len(words) + 2)), str(path))
     write_atomically(path, _to_csv(text.loc[:, (text != "").any()]))
     return path
 
@@ -271,16 +263,10 @@ def nothing_here(given: Path) -> ManifestError:
         return ManifestError(f"{given}: not a CSV file. {advice}")
     if not given.is_dir():
         return MissingManifestError(f"{given}: no such file or folder. {advice}")
-    nested = sorted(given.glob(f"*/{METADATA_NAME}"))
-    if nested:
-        return ManifestError(
-            f"{given}: no {METADATA_NAME} here, but in {nested[0].parent}. Name that folder."
-        )
-    photos = sum(1 for file in given.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
     return ManifestError(
-        f"{given}: no {METADATA_NAME} in this folder ({photos or 'no'} photos below it). Write one "
-        "next to the photos: a first line `file_name,label` and one line per photo, such as "
-        f"`box.jpg,real`. Labels: {', '.join(LABELS)}."
+        f"{given}: no {METADATA_NAME} in this folder. Write one next to the photos: a first line "
+        "`file_name,label` and one line per photo, such as `box.jpg,real`. Labels: "
+        f"{', '.join(LABELS)}."
     )
 
 
@@ -302,34 +288,29 @@ def with_defaults(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(kind=kind, group=group)
 
 
-def checked(
-    frame: pd.DataFrame,
-    rows: npt.NDArray[np.int64],
-    source: str,
-    files_in: Path | None = None,
-) -> pd.DataFrame:
+def checked(frame: pd.DataFrame, source: str, files_in: Path | None = None) -> pd.DataFrame:
     """The table with all known columns, once every rule of the manifest holds.
 
-    frame: strings, "" where empty.
-    rows: int [n], the number of each row in its file, for the messages.
+    frame: strings, "" where empty; its index numbers the rows in the messages.
     source: the file's name, for the messages.
     files_in: the folder in which the photos and masks must exist; None: not checked.
     Raises ManifestError at the first rule that a row breaks.
     """
     _check_header(list(frame.columns), source)
     table = with_known_columns(frame)
-    rules = [_values(table), _contradictions(table), _paths(table), _names_and_pairs(table, rows)]
+    rules = [_values(table), _contradictions(table), _paths(table), _names_and_pairs(table)]
     if files_in is not None:
         rules.append(_files(table, files_in))
     for column, bad, explain in chain(*rules):
         positions = np.flatnonzero(np.asarray(bad))
         if len(positions):
             found = str(table[column].iat[positions[0]])
-            message = f"{source}, row {rows[positions[0]]}, column {column}: {explain(found)}"
+            row = table.index[positions[0]]
+            message = f"{source}, row {row}, column {column}: {explain(found)}"
             if len(positions) > 1:
                 message += f" ({len(positions) - 1} more rows with the same fault.)"
             raise ManifestError(message)
-    return table
+    return table.reset_index(drop=True)
 
 
 def _check_header(columns: list[str], source: str) -> None:
@@ -399,76 +380,50 @@ def _contradictions(table: pd.DataFrame) -> _Rules:
 
 
 def _paths(table: pd.DataFrame) -> _Rules:
-    def explain(found: str) -> str:
-        if "\\" in found:
-            return f"found {found!r}. Write the path with forward slashes."
-        if found.startswith("/") or found[1:2] == ":":
-            return f"found {found!r}, an absolute path. Write it relative to the manifest's folder."
-        normal = posixpath.normpath(found)
-        if normal.split("/")[0] == "..":
-            return f"found {found!r}, which leaves the manifest's folder. Move the file inside."
-        return f"found {found!r}. Write the same path as {normal!r}."
-
     for column in ("file_name", "pair", "mask_file_name"):
         names = table[column]
-        yield column, (names != "") & names.str.contains(_AWKWARD_PATH, regex=True), explain
+        yield (
+            column,
+            (names != "") & names.str.contains(_AWKWARD_PATH, regex=True),
+            lambda found: (
+                f"found {found!r}. Write a path relative to the manifest's folder and inside of it,"
+                " with forward slashes."
+            ),
+        )
 
 
-def _names_and_pairs(table: pd.DataFrame, rows: npt.NDArray[np.int64]) -> _Rules:
+def _names_and_pairs(table: pd.DataFrame) -> _Rules:
     names, pair = table["file_name"], table["pair"]
-
-    def duplicate(found: str) -> str:
-        first = rows[int(np.argmax(names.to_numpy() == found))]
-        return f"{found!r} is already in row {first}. A photo has one row: remove one of them."
-
-    yield "file_name", names.duplicated(), duplicate
+    yield (
+        "file_name",
+        names.duplicated(),
+        lambda found: (
+            f"{found!r} is already in row {names.index[names == found][0]}. A photo has one row: "
+            "remove one of them."
+        ),
+    )
     yield (
         "pair",
         pair == names,
         lambda found: f"{found!r} is the row itself. Name the original, or empty it.",
     )
     known = {"", *names.tolist()}  # pandas' own isin takes seconds for 100,000 names
-    unknown = np.array([name not in known for name in pair.tolist()], dtype=bool)
-
-    def no_row(found: str) -> str:
-        own = names.iat[int(np.argmax(unknown))]  # a photo is never its own original
-        return (
-            f"{found!r} names no row of this manifest.{did_you_mean(found, names[names != own])} "
-            "Add the original's row, or empty the cell."
-        )
-
-    yield "pair", unknown, no_row
+    yield (
+        "pair",
+        [name not in known for name in pair.tolist()],
+        lambda found: (
+            f"{found!r} names no row of this manifest. Add the original's row, or empty the cell."
+        ),
+    )
 
 
 def _files(table: pd.DataFrame, root: Path) -> _Rules:
-    present: dict[str, set[str]] = {}  # each folder is listed once, instead of asking for each file
-
-    def absent(name: str) -> bool:
-        folder, _, base = name.rpartition("/")
-        if folder not in present:
-            present[folder] = _files_in(root / folder)
-        return base not in present[folder]
-
-    def explain(name: str) -> str:
-        folder, stem = name.rpartition("/")[0], PurePosixPath(name).stem.lower()
-        alike = sorted(b for b in present[folder] if PurePosixPath(b).stem.lower() == stem)
-        hint = f" Did you mean {posixpath.join(folder, alike[0])!r}?" if alike else ""
-        return f"{name!r} is not a file in {root}.{hint} Restore the file or remove its row."
-
     for column in ("file_name", "mask_file_name"):
-        yield column, [name != "" and absent(name) for name in table[column].tolist()], explain
-
-
-def _files_in(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
-        raise ManifestError(
-            f"{folder}: cannot be listed ({error.strerror}). Check its permissions."
-        ) from error
+        yield (
+            column,
+            [name != "" and not (root / name).is_file() for name in table[column].tolist()],
+            lambda name: f"{name!r} is not a file in {root}. Restore the file or remove its row.",
+        )
 
 
 def _kinds_of(label: str) -> str:
@@ -486,26 +441,6 @@ def did_you_mean(found: str, choices: Iterable[str]) -> str:
     """The near match of a misspelt word as the end of a message; "" when there is none."""
     near = near_match(found, choices)
     return f" Did you mean {near!r}?" if near else ""
-
-
-def _interleaved(text: pd.DataFrame) -> pd.DataFrame:
-    """Orders the rows so that every stretch has each sort of row in its share.
-
-    Rows are of one sort when the same cells are empty, integers, other numbers, booleans or words.
-    """
-    sort = pd.DataFrame(0, index=text.index, columns=text.columns)
-    for column in text.columns:
-        words = text[column].str.strip().str.lower()
-        number = words.str.fullmatch(
-            r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?|inf|infinity)"
-        )
-        integer = words.str.fullmatch(r"[+-]?\d+")
-        boolean = words.isin(["true", "false"])
-        sort[column] = np.select([words == "", integer, number, boolean], [0, 1, 2, 3], default=4)
-    pattern = sort.groupby(list(sort.columns)).ngroup()
-    rows = pattern.groupby(pattern)
-    share = rows.cumcount() / rows.transform("size")
-    return text.loc[share.sort_values(kind="stable").index]
 
 
 def _to_csv(table: pd.DataFrame) -> bytes:

@@ -3,13 +3,10 @@
 All photos get one size, and the writer draws crop offset, quantisation tables and sub-sampling
 whatever the label. Photos linked by a pair or by equal bytes (a family) share their draws, so an
 edit differs from its original by the edit only. Photos are cropped, never resized: a resize
-destroys the traces.
+destroys the traces. A crop may cut away what a row says is there, but not the region of a mask.
 
-What a second save cannot remove:
-- The past. A photo that was a JPEG before has two quantisations, another has one. `history=True`
-  puts one more JPEG save before the last one of every photo. An earlier resize still shows.
-- The content. A crop may cut away the damage of a photo whose row says damaged, or the region of an
-  edit without a mask. The region of a mask is kept.
+What a second save cannot remove: a photo that was a JPEG before has two quantisations, another has
+one, and an earlier resize still shows.
 """
 
 from __future__ import annotations
@@ -17,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -40,16 +36,8 @@ from realdamage.data.manifest import (
 from realdamage.data.parts import Parts, for_each
 from realdamage.data.shortcuts import container_facts
 from realdamage.data.splits import components
-from realdamage.data.writer import (
-    MAX_OFFSET,
-    RGB,
-    Mask,
-    Pixel,
-    TablePool,
-    save_mask,
-    save_photo,
-)
-from realdamage.errors import ConfigError, ManifestError, PhotoError, UsageError
+from realdamage.data.writer import MAX_OFFSET, Mask, Pixel, TablePool, save_mask, save_photo
+from realdamage.errors import ConfigError, ManifestError, UsageError
 from realdamage.files import write_atomically
 
 DROPPED_NAME = "dropped.csv"
@@ -60,6 +48,7 @@ _NEARLY_ALL = 0.95  # share of each label's photos that can give a size
 _HEIGHTS = 256  # this many heights are tried for the common size
 _TRIES = 48  # places for a crop around the masks
 _ENOUGH = 0.5  # share of what a crop could hold of a mask
+_OUTSIDE = "its mask is outside of the crop that it shares with the photos linked to it"
 Integers = npt.NDArray[np.int64]
 
 
@@ -69,23 +58,16 @@ class NeutraliseSettings:
 
     quality: range of JPEG qualities to draw from. None: the tables and sub-samplings of the set's
         real JPEG photos.
-    sizes: "common": the largest size that nearly all photos of both labels can give. A list of
-        (width, height): each family draws one of those that nearly all photos of both labels can
-        give, or that most can. Photos that can give none are dropped. None: each family keeps its
-        own size but for the crop offset, and the size may show the class.
-    history: one more JPEG save before the last one.
+    sizes: (width, height) to crop to: each family draws one of those that nearly all photos of both
+        labels can give, or that most can. Photos that can give none are dropped. Empty: the largest
+        size that nearly all photos of both labels can give.
     """
 
     quality: tuple[int, int] | None = None
-    sizes: str | Sequence[tuple[int, int]] | None = "common"
-    history: bool = False
+    sizes: Sequence[tuple[int, int]] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sizes is None or self.sizes == "common":
-            return
-        if isinstance(self.sizes, str) or not self.sizes:
-            raise ConfigError(f"sizes {self.sizes!r}: give 'common', a list of sizes, or None")
         for width, height in self.sizes:
             if min(width, height) < MIN_SIDE:
                 raise ConfigError(
@@ -93,29 +75,17 @@ class NeutraliseSettings:
                 )
 
 
-class Dropped(NamedTuple):
-    """A photo that is not in the new set, by its old name, and why."""
+class Summary(NamedTuple):
+    """The new set, and what to tell the user.
 
-    file_name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run made.
-
-    photos: in the new set; labels: photos of each label; sizes: photos of each (width, height).
-    seconds: of this run.
-    notes: sentences that the user should read.
+    dropped: why a photo is not in the new set, by its old name. sizes: photos of each (width,
+    height).
     """
 
-    root: Path
-    photos: int
-    dropped: tuple[Dropped, ...]
-    seconds: float
-    labels: Mapping[str, int]
+    manifest: Manifest
+    dropped: Mapping[str, str]
     sizes: Mapping[tuple[int, int], int]
-    notes: tuple[str, ...]
+    notes: Sequence[str]
 
 
 def neutralise(
@@ -124,7 +94,6 @@ def neutralise(
     settings: NeutraliseSettings = NeutraliseSettings(),
     *,
     tables: TablePool | None = None,
-    on_error: str = "raise",
     overwrite: bool = False,
     workers: int | None = None,
     progress: Track = no_progress,
@@ -137,24 +106,21 @@ def neutralise(
     bytes with any number of workers.
 
     tables: to draw from, instead of those of `settings.quality`.
-    on_error: at an unreadable photo or mask: "raise", or "skip" it and the photos linked to it.
     overwrite: removes what an earlier run made in `out`, and nothing else.
     Raises UsageError: `out` is inside the old set or has other files. PhotoError, ManifestError: a
     photo or mask cannot be read, or no photo of a label can give any of the sizes.
     """
-    started = time.monotonic()
     out = Path(out)
     if out.resolve().is_relative_to(manifest.root.resolve()):
         raise UsageError(
             f"{out}: is inside the set that is read ({manifest.root}). Give a folder outside of it",
             code="inside_source",
         )
-    skip = on_error == "skip"
-    plan = _planned(manifest, settings, skip, progress)
+    plan = _planned(manifest, settings, progress)
     notes: list[str] = []
     if tables is None:
         tables = _tables(manifest, plan, settings, notes)
-    job = _Job(manifest, out, settings, tables, skip, plan)
+    job = _Job(manifest, out, settings, tables, plan)
     parts = Parts(out, "neutralise")
     if overwrite:
         parts.clear((DROPPED_NAME, EXCEPTIONS_NAME))
@@ -164,78 +130,51 @@ def neutralise(
     families = sorted(set(plan["family"][plan["reason"] == ""].tolist()))
     todo = [index for index in families if not parts.path(index).is_file()]
     count = min(workers or available_processors(), max(1, len(todo)))
-    made = for_each(_make, job, todo, count)
-    for _ in progress(made, len(todo), "groups"):
+    for _ in progress(for_each(_make, job, todo, count), len(todo), "groups"):
         pass
-    saved: dict[int, _Saved] = {}
-    reasons = {row: why for row, why in enumerate(plan["reason"].tolist()) if why}
-    for part in map(parts.read, families):
-        saved.update({int(row): _Saved(*photo) for row, photo in part["saved"].items()})
-        reasons.update({int(row): reason for row, reason in part["dropped"].items()})
+    saved = {int(r): files for part in map(parts.read, families) for r, files in part.items()}
     if not saved:
         raise ManifestError(f"{manifest.root}: all {len(plan)} photos would be dropped")
     table = _new_table(manifest.table, dict(sorted(saved.items())))
-    names = manifest.table["file_name"].tolist()
-    dropped = [Dropped(names[row], reasons[row]) for row in sorted(reasons)]
+    plan.loc[(plan["reason"] == "") & ~plan.index.isin(list(saved)), "reason"] = _OUTSIDE
+    dropped = manifest.table[["file_name"]].assign(reason=plan["reason"])
+    dropped = dropped[dropped["reason"] != ""]
     if todo or not (out / METADATA_NAME).is_file():
-        if dropped:
-            listed = pd.DataFrame(dropped).to_csv(index=False, lineterminator="\n")
+        if len(dropped):
+            listed = dropped.to_csv(index=False, lineterminator="\n")
             write_atomically(out / DROPPED_NAME, listed.encode())
         exceptions = manifest.root / EXCEPTIONS_NAME
         if exceptions.is_file():
             write_atomically(out / EXCEPTIONS_NAME, exceptions.read_bytes())
         write_manifest(out, table)
-    region = table["kind"].isin(("ai_region", "pasted")) & (table["mask_file_name"] == "")
-    if region.any():
-        notes.append(
-            f"{region.sum()} region edits have no mask: the crop may not show their region."
-        )
-    kept = plan.loc[sorted(saved)]
-    sizes = Counter(zip(kept["crop_width"].tolist(), kept["crop_height"].tolist(), strict=True))
-    return Summary(
-        root=out,
-        photos=len(table),
-        dropped=tuple(dropped),
-        seconds=time.monotonic() - started,
-        labels=dict(sorted(Counter(table["label"].tolist()).items())),
-        sizes=dict(sizes.most_common()),
-        notes=tuple(notes),
-    )
+    crops = plan.loc[list(saved), ["crop_width", "crop_height"]].itertuples(index=False, name=None)
+    sizes = Counter((int(width), int(height)) for width, height in crops)
+    reasons = dict(dropped.itertuples(index=False, name=None))
+    return Summary(Manifest(out, table), reasons, dict(sizes.most_common()), notes)
 
 
 # --- The plan: what concerns the whole set, decided before any photo is decoded ---
 
 
-def _planned(
-    manifest: Manifest, settings: NeutraliseSettings, skip: bool, progress: Track
-) -> pd.DataFrame:
+def _planned(manifest: Manifest, settings: NeutraliseSettings, progress: Track) -> pd.DataFrame:
     """For each row: width, height (of the upright photo), format, family (a number, equal for
     photos linked by a pair or by equal bytes), crop_height, crop_width, reason ("": it is kept)."""
     table = manifest.table
-    headers: list[tuple[int, int, str, str]] = []
-    for name in progress(table["file_name"], len(table), "sizes"):
-        try:
-            facts = container_facts(manifest.path(name))
-            width, height = facts["upright"]
-            headers.append((width, height, facts["format"], ""))
-        except PhotoError as error:
-            if not skip:
-                raise
-            headers.append((0, 0, "", str(error)))
-    plan = pd.DataFrame(headers, columns=["width", "height", "format", "reason"])
+    names = progress(table["file_name"], len(table), "sizes")
+    headers = [container_facts(manifest.path(name)) for name in names]
+    plan = pd.DataFrame([facts["upright"] for facts in headers], columns=["width", "height"])
+    plan = plan.assign(format=[facts["format"] for facts in headers], reason="")
     plan["family"] = components(table.assign(group=""))
     # A photo can give no more than those that it is linked to.
     able = plan.groupby("family")[["height", "width"]].transform("min").to_numpy() - MAX_OFFSET
     crop = _sizes(able, plan["family"].to_numpy(), table["label"], settings)
     plan[["crop_height", "crop_width"]] = crop
     shape = plan[["height", "width"]].to_numpy()
-    readable = (plan["reason"] == "").to_numpy()
-    small = np.any(shape < crop + MAX_OFFSET, axis=1) & readable
-    for row in np.flatnonzero(small):
+    for row in np.flatnonzero(np.any(shape < crop + MAX_OFFSET, axis=1)):
         found, needed = (f"{x}x{y}" for y, x in (shape[row], crop[row] + MAX_OFFSET))
         plan.loc[row, "reason"] = f"too small: {found} pixels, {needed} are needed with the offset"
-    names = table["file_name"].where(plan["reason"] != "")
-    culprit = names.groupby(plan["family"]).transform("first")
+    too_small = table["file_name"].where(plan["reason"] != "")
+    culprit = too_small.groupby(plan["family"]).transform("first")
     linked = "linked to " + culprit.map(repr) + ", which is dropped"
     plan["reason"] = plan["reason"].mask((plan["reason"] == "") & culprit.notna(), linked)
     left = set(table["label"][plan["reason"] == ""])
@@ -273,14 +212,10 @@ def _sizes(
 
     able: int [n, 2], the largest crop that a photo and those linked to it can give.
     """
-    if settings.sizes is None:
-        return np.maximum(able, MIN_SIDE)
-    readable = np.all(able > 0, axis=1)
     labels = label.to_numpy(dtype=str)
-    classes = [able[readable & (labels == each)] for each in np.unique(labels[readable])]
-    if isinstance(settings.sizes, str):
-        return np.tile(_common_size(classes), (len(able), 1))
-    pool = np.array([(height, width) for width, height in settings.sizes])
+    classes = [able[labels == each] for each in np.unique(labels)]
+    wanted = [(height, width) for width, height in settings.sizes]
+    pool = np.array(wanted or [_common_size(classes)])
     shares = np.array([[(each >= size).all(axis=1).mean() for each in classes] for size in pool])
     fewest = shares.min(axis=1, initial=1.0)
     # Any other size would show which photos are large, and so perhaps their label.
@@ -302,13 +237,12 @@ def _common_size(classes: Sequence[Integers]) -> tuple[int, int]:
     Raises ManifestError: the photos are too small.
     """
     best = (0, 0)
-    no_photo = np.zeros(1, dtype=np.int64)
-    heights = np.concatenate([able[:, 0] for able in classes] or [no_photo])
+    heights = np.concatenate([able[:, 0] for able in classes])
     for height in np.unique(np.quantile(heights, np.linspace(0, 1, _HEIGHTS), method="lower")):
         # Photos that are too low can give no width at this height.
         widths = [np.where(able[:, 0] >= height, able[:, 1], 0) for able in classes]
         ends = [np.quantile(each, 1 - _NEARLY_ALL, method="lower") for each in widths]
-        width = min(ends, default=0)
+        width = min(ends)
         if height * width > best[0] * best[1]:
             best = (int(height), int(width))
     if min(best) < MIN_SIDE:
@@ -323,23 +257,14 @@ def _common_size(classes: Sequence[Integers]) -> tuple[int, int]:
 # --- The photos, family by family ---
 
 
-class _Saved(NamedTuple):
-    """Where a photo and its mask ("": none) were written, and the SHA-256 of the photo's bytes."""
-
-    file_name: str
-    mask_file_name: str
-    sha256: str
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What a worker needs to make any family. skip: leave out what cannot be read."""
+    """What a worker needs to make any family."""
 
     manifest: Manifest
     out: Path
     settings: NeutraliseSettings
     tables: TablePool
-    skip: bool
     plan: pd.DataFrame
 
     def names(self, row: int) -> tuple[str, str]:
@@ -361,52 +286,29 @@ class _Job:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def read(self, row: int) -> tuple[RGB, Mask | None]:
-        """A photo and its mask, if it has one. Raises PhotoError, ManifestError."""
-        table = self.manifest.table
-        path = self.manifest.path(str(table["file_name"].iat[row]))
-        rgb = decode(path)
-        height, width = rgb.shape[:2]
-        header = self.plan[["width", "height"]].to_numpy()[row].tolist()
-        if header != [width, height]:
-            raise PhotoError(
-                f"{path}: {width}x{height} pixels when decoded, but its header says "
-                f"{header[0]}x{header[1]}; save it again"
-            )
-        has_mask = table["mask_file_name"].iat[row] != ""
-        return rgb, read_mask(self.manifest, row, (height, width)) if has_mask else None
 
-
-def _make(job: _Job, family: int) -> int:
-    """Writes one family; returns the number of its photos."""
-    rows = np.flatnonzero(job.plan["family"] == family).tolist()
-    try:
-        saved = _save_family(job, family, rows)
-        reason = "its mask is outside of the crop that it shares with the photos linked to it"
-    except (PhotoError, ManifestError) as error:
-        if not job.skip:
-            raise
-        saved, reason = {}, f"it, or a photo linked to it, is unreadable: {error}"
-    dropped = {row: reason for row in rows if row not in saved}
-    Parts(job.out, "neutralise").write(family, {"saved": saved, "dropped": dropped})
-    return len(saved)
-
-
-def _save_family(job: _Job, family: int, rows: Sequence[int]) -> dict[int, _Saved]:
-    """What was saved, by row; the crop is at the same place in all photos.
+def _make(job: _Job, family: int) -> None:
+    """Writes one family: what was saved, by row; the crop is at the same place in all photos.
 
     A mask that is cut away completely drops its photo: it would be called edited without a single
     edited pixel.
     """
-    photos = {row: job.read(row) for row in rows}
+    table = job.manifest.table
+    rows = np.flatnonzero(job.plan["family"] == family).tolist()
+    photos = {row: decode(job.manifest.path(table["file_name"].iat[row])) for row in rows}
+    masks = {
+        row: read_mask(job.manifest, row, rgb.shape[:2])
+        for row, rgb in photos.items()
+        if table["mask_file_name"].iat[row]
+    }
     rng = np.random.default_rng([job.settings.seed, 2, family])
-    save = job.tables.draw(rng, earlier=job.settings.history)
+    save = job.tables.draw(rng)
     height, width = job.plan[["crop_height", "crop_width"]].to_numpy(dtype=int)[rows[0]].tolist()
-    masks = [mask for _, mask in photos.values() if mask is not None and mask.any()]
-    crop = _Crop.holding(masks, (height, width), rng)
-    saved: dict[int, _Saved] = {}
-    for row, (rgb, mask) in photos.items():
+    crop = _Crop.holding([mask for mask in masks.values() if mask.any()], (height, width), rng)
+    saved: dict[int, tuple[str, str, str]] = {}
+    for row, rgb in photos.items():
         name, mask_name = job.names(row)
+        mask = masks.get(row)
         if mask is None:
             mask_name = ""
         elif mask.any() and not save.crop(crop(mask)).any():
@@ -414,8 +316,8 @@ def _save_family(job: _Job, family: int, rows: Sequence[int]) -> dict[int, _Save
         else:
             save_mask(job.out / mask_name, crop(mask), save)
         data = save_photo(job.out / name, crop(rgb), save)
-        saved[row] = _Saved(name, mask_name, hashlib.sha256(data).hexdigest())
-    return saved
+        saved[row] = (name, mask_name, hashlib.sha256(data).hexdigest())
+    Parts(job.out, "neutralise").write(family, saved)
 
 
 class _Crop(NamedTuple):
@@ -460,14 +362,16 @@ class _Crop(NamedTuple):
         return best
 
 
-def _new_table(old: pd.DataFrame, saved: Mapping[int, _Saved]) -> pd.DataFrame:
-    """The rows that were saved, with their new names; copies get one group."""
-    names = {str(old["file_name"].iat[row]): photo.file_name for row, photo in saved.items()}
+def _new_table(old: pd.DataFrame, saved: Mapping[int, Sequence[str]]) -> pd.DataFrame:
+    """The rows that were saved, with their new names; copies get one group.
+
+    saved: file_name, mask_file_name and sha256 by row.
+    """
+    names = {str(old["file_name"].iat[row]): new for row, (new, *_) in saved.items()}
     group = old["group"].groupby(components(old)).transform("first")
     table = old.assign(group=group).iloc[list(saved)].reset_index(drop=True)
     if "original_file_name" not in table:
         table["original_file_name"] = table["file_name"]
-    for column in _Saved._fields:
-        table[column] = [getattr(photo, column) for photo in saved.values()]
+    table[["file_name", "mask_file_name", "sha256"]] = list(saved.values())
     table["pair"] = table["pair"].map(names).fillna("")
     return table

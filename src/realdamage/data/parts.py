@@ -75,15 +75,14 @@ class Parts:
                 if mark is None:
                     raise
         if mark is not None:
-            self.compare(mark["digest"], identity)
+            self._refuse_another(mark["digest"], identity)
             return
         known = identity if isinstance(identity, str) else dict(identity)
         content = {"maker": self.maker, "digest": known, **(about or {}), "files": list(files)}
         text = json.dumps(content, indent=1, default=str)
         write_atomically(self.folder / "mark.json", text.encode())
 
-    def compare(self, found: Identity, wanted: Identity) -> None:
-        """Raises UsageError when a mark's identity is not that of what is to be made."""
+    def _refuse_another(self, found: Identity, wanted: Identity) -> None:
         if found == wanted:
             return
         differs = "set of photos or settings"
@@ -92,8 +91,7 @@ class Parts:
             differs = " and another ".join(names)
         raise UsageError(
             f"{self.root} holds unfinished or finished work of {self.maker} with another "
-            f"{differs}. "
-            f"Choose another folder, or start over with {self.again}",
+            f"{differs}. Choose another folder, or start over with {self.again}",
             code="other_set",
         )
 
@@ -212,8 +210,7 @@ def in_processes(
                 raise
             raise RealDamageError(
                 f"A worker failed ({type(error).__name__}: {error}). What was made is kept; run "
-                "the same command to "
-                "continue, with one worker if memory is short",
+                "the same command to continue, with one worker if memory is short",
                 code="worker_failed",
             ) from error
 

@@ -1,9 +1,8 @@
 """Reads a set of photos in any layout into a checked Manifest; opens no photo.
 
-Layouts: `manifest` (a folder with metadata.csv, or a CSV file of that shape), `imagefolder`
-(Hugging Face's image folder: metadata.csv, .jsonl or .parquet, also in split folders), `folders`
-(real and synthetic), `fraudbench`, `table` (any table with a column mapping), `real` (a folder of
-real photos without any table) and `auto`, which looks at what is there.
+Layouts: `manifest` (a folder with metadata.csv, or a CSV file of that shape), `folders` (real and
+synthetic), `fraudbench`, `table` (CSV or Parquet, with a column mapping), `real` (a folder of real
+photos without any table) and `auto`, which looks at what is there.
 """
 
 from __future__ import annotations
@@ -11,13 +10,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.manifest import (
@@ -28,17 +25,16 @@ from realdamage.data.manifest import (
     find_csv,
     nothing_here,
     with_defaults,
-    with_known_columns,
     write_manifest,
 )
-from realdamage.data.tables import TABLE_SUFFIXES, RawTable, read_table
-from realdamage.data.vocabulary import ALLOWED_VALUES, KNOWN_COLUMNS, LABELS, REQUIRED_COLUMNS
+from realdamage.data.tables import TABLE_SUFFIXES, read_table
+from realdamage.data.vocabulary import KNOWN_COLUMNS, LABELS
 from realdamage.errors import ConfigError, ManifestError, MissingManifestError, UsageError
-from realdamage.files import PHOTO_SUFFIXES
+from realdamage.files import photos_below
 
 logger = logging.getLogger(__name__)
 
-LAYOUTS = ("auto", "manifest", "imagefolder", "folders", "fraudbench", "table", "real")
+LAYOUTS = ("auto", "manifest", "folders", "fraudbench", "table", "real")
 # Folder names in lower case, and the label of the photos in them.
 LABEL_FOLDERS = {
     "real": "real",
@@ -53,7 +49,6 @@ SPLIT_FOLDERS = {
     **dict.fromkeys(("validation", "valid", "dev", "val"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-_METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 # Sets that are made of parts have the column `part`, which may be mapped too.
 _COLUMNS = (*KNOWN_COLUMNS, "part")
 _WHERE = "(realdamage manifest --columns FILE, data.reader in a configuration)"
@@ -97,46 +92,33 @@ class Reader:
                         f"{key}.{column}: unknown column; allowed: {', '.join(_COLUMNS)}."
                         f"{did_you_mean(column, _COLUMNS)} In `{key}` our name comes first."
                     )
-        for column, word in self.constants.items():
-            if column in self.columns or column in self.values:
-                raise ConfigError(
-                    f"constants.{column}: also in columns or values. Keep one of them."
-                )
-            _check_word(f"constants.{column}", column, word)
-        for column, words in self.values.items():
-            for theirs, ours in words.items():
-                _check_word(f"values.{column}.{theirs}", column, ours)
-
-
-def _check_word(key: str, column: str, word: str) -> None:
-    allowed = ALLOWED_VALUES.get(column)
-    if allowed and word not in allowed and (word or column in REQUIRED_COLUMNS):
-        raise ConfigError(
-            f"{key}: found {word!r}; allowed: {', '.join(allowed)}.{did_you_mean(word, allowed)}"
-        )
 
 
 def reader_from_mapping(mapping: Mapping[str, Any] | None, where: str = "data.reader") -> Reader:
     """A Reader from plain values of YAML or Hydra: numbers and booleans become words ("0", "true"),
-    null becomes "". Raises ConfigError that names the key after `where`."""
-    known = [each.name for each in fields(Reader)]
-    for key in mapping or {}:
-        if key not in known:
-            hint = f" Put it under columns: {{{key}: …}}." if key in _COLUMNS else ""
-            raise ConfigError(
-                f"{where}: unknown key {key!r}; allowed: {', '.join(known)}."
-                f"{did_you_mean(str(key), known)}{hint}"
-            )
-    depths = {"layout": 0, "columns": 1, "values": 2, "constants": 1, "relative_to": 0}
-    given = {
-        key: _plain(value, f"{where}.{key}", depths[key])
-        for key, value in (mapping or {}).items()
-        if value is not None
-    }
+    null becomes "". Raises ConfigError that names `where`."""
+    given = {key: value for key, value in (mapping or {}).items() if value is not None}
     try:
+        for key in given.keys() & {"columns", "constants"}:
+            given[key] = _words(given[key])
+        if "values" in given:
+            given["values"] = {column: _words(words) for column, words in given["values"].items()}
         return Reader(**given)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except (ConfigError, TypeError, AttributeError) as error:
+        keys = ", ".join(each.name for each in fields(Reader))
+        raise ConfigError(
+            f"{where}: {error} The keys are {keys}; columns, values and constants hold `name: word`"
+        ) from error
+
+
+def _words(mapping: Mapping[Any, Any]) -> dict[str, str]:
+    return {_word(key): _word(value) for key, value in mapping.items()}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def reader_from_yaml(path: str | Path) -> Reader:
@@ -150,31 +132,11 @@ def reader_from_yaml(path: str | Path) -> Reader:
 
     try:
         found = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}). Name a YAML file.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error}).") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error}).") from error
     if not isinstance(found, Mapping):
-        raise ConfigError(
-            f"{path}: found {type(found).__name__}. Write the keys columns, values and constants."
-        )
+        raise ConfigError(f"{path}: write the keys columns, values and constants.")
     return reader_from_mapping(found, str(path))
-
-
-def _plain(value: Any, where: str, depth: int) -> Any:
-    """A value in words: a word, or a mapping of `depth` levels of words."""
-    if depth == 0:
-        if isinstance(value, (Mapping, list, tuple)):
-            raise ConfigError(f"{where}: found {value!r}, not a single word.")
-        if isinstance(value, bool):
-            return str(value).lower()
-        return "" if value is None else str(value)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: found {value!r}. Write it as `key: value`.")
-    return {
-        _plain(key, where, 0): _plain(inner, f"{where}.{key}", depth - 1)
-        for key, inner in value.items()
-    }
 
 
 AUTO = Reader()
@@ -191,18 +153,7 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
     root = Path(root)
     layout = find_layout(root) if reader.layout == "auto" else reader.layout
     if layout not in _ROWS:
-        files = _table_files(root, layout)
-        folder = root if layout == "imagefolder" else files[0].parent
-        if reader.relative_to:
-            folder = Path(reader.relative_to)
-            if layout == "imagefolder" or not folder.is_dir():
-                raise ConfigError(
-                    f"relative_to={folder}: must be a folder, and is for one table; {root} is "
-                    f"read by layout {layout}. Correct it {_WHERE}."
-                )
-        parts = [_from_table(path, reader, folder, check_files) for path in files]
-        table = with_known_columns(pd.concat(parts, ignore_index=True).fillna(""))
-        return Manifest(folder, with_defaults(table))
+        return _from_table(_table_of(root, layout), reader, check_files)
     if reader.columns or reader.values:
         raise ConfigError(
             f"columns and values are for tables; {root} is read by layout {layout}, which has none."
@@ -212,8 +163,7 @@ def read_dataset(root: str | Path, reader: Reader = AUTO, *, check_files: bool =
             f"{root}: no such folder. The layout {layout} is a folder of photos."
         )
     frame = _from_folders(root, layout).assign(**reader.constants)
-    rows = np.arange(len(frame), dtype=np.int64) + 1
-    return Manifest(root, with_defaults(checked(frame, rows, str(root))))
+    return Manifest(root, with_defaults(checked(frame, str(root))))
 
 
 def find_layout(root: Path, otherwise: str = "") -> str:
@@ -227,8 +177,6 @@ def find_layout(root: Path, otherwise: str = "") -> str:
         raise nothing_here(root)
     if (root / METADATA_NAME).is_file():
         return "manifest"
-    if _image_folder_files(root):
-        return "imagefolder"
     if (root / "index.parquet").is_file() and any(root.glob("shard-*.tar")):
         raise ManifestError(
             f"{root}: holds shards, which only training reads. Name the folder of the photos.",
@@ -244,9 +192,8 @@ def find_layout(root: Path, otherwise: str = "") -> str:
         return otherwise
     raise ManifestError(
         f"{nothing_here(root)} If all photos are real: realdamage manifest {root} --layout real. "
-        f"Also read: {', '.join(_METADATA_NAMES[1:])}, in split folders too; photos in folders "
-        f"{', '.join(LABEL_FOLDERS)}; FraudBench; and other tables: "
-        "realdamage manifest TABLE --columns FILE."
+        f"Also read: photos in folders {', '.join(LABEL_FOLDERS)}; FraudBench; and tables "
+        f"({', '.join(TABLE_SUFFIXES)}): realdamage manifest TABLE --columns FILE."
     )
 
 
@@ -258,187 +205,83 @@ def _folders(root: Path) -> list[str]:
 # --- Tables ---
 
 
-def _table_files(root: Path, layout: str) -> list[Path]:
-    """The files of a layout that has tables."""
+def _table_of(root: Path, layout: str) -> Path:
+    """The file of a layout that has one."""
     if layout == "manifest":
-        return [find_csv(root)]
-    if layout == "table":
-        if root.is_file():
-            return [root]
+        return find_csv(root)
+    if not root.is_file():
         found = ManifestError if root.is_dir() else MissingManifestError
         raise found(f"{root}: not a file. Name the table itself ({', '.join(TABLE_SUFFIXES)}).")
-    files = _image_folder_files(root) if root.is_dir() else []
-    if not files:
-        raise ManifestError(
-            f"{root}: no image folder. Looked for {', '.join(_METADATA_NAMES)} in it and in its "
-            f"folders {', '.join(SPLIT_FOLDERS)}."
-        )
-    return files
+    return root
 
 
-def _image_folder_files(root: Path) -> list[Path]:
-    """The metadata of an image folder: one in the folder itself, else those of split folders."""
-    order = list(dict.fromkeys(SPLIT_FOLDERS.values()))
-    splits = [name for name in _folders(root) if name.lower() in SPLIT_FOLDERS]
-    splits.sort(key=lambda name: order.index(SPLIT_FOLDERS[name.lower()]))
-    own = _metadata_of(root)
-    return own or [path for name in splits for path in _metadata_of(root / name)]
-
-
-def _metadata_of(folder: Path) -> list[Path]:
-    """The one metadata file of a folder; empty when there is none."""
-    there = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
-    # Our own commands write metadata.csv next to the others, so it is the newest.
-    if len(there) > 1 and there[0].name != METADATA_NAME:
-        raise ManifestError(f"{there[0]} and {there[1].name} both exist. Keep one of them.")
-    return there[:1]
-
-
-def _from_table(path: Path, reader: Reader, root: Path, check_files: bool) -> pd.DataFrame:
-    """The checked rows of a table; those of a split folder get its split and paths from `root`."""
-    frame, rows, _ = _mapped(read_table(path), reader)
+def _from_table(path: Path, reader: Reader, check_files: bool) -> Manifest:
+    frame, folder = _mapped(read_table(path), path, reader), path.parent
     if reader.relative_to:
-        frame = _below(root, frame, rows, path)
-        return checked(frame, rows, str(path), root if check_files else None)
-    files_in = path.parent if check_files else None
-    if path.parent == root:
-        return checked(frame, rows, str(path), files_in)
-    split = SPLIT_FOLDERS[path.parent.name.lower()]
-    if "split" in frame:
-        other = (frame["split"] != "") & (frame["split"] != split)
-        if other.any():
-            first = int(np.argmax(other.to_numpy()))
-            raise ManifestError(
-                f"{path}, row {rows[first]}, column split: found {frame['split'].iat[first]!r} in "
-                f"a folder of split {split!r}. Empty the cell, or write one metadata.csv for all: "
-                f"realdamage manifest {root}"
-            )
-    table = checked(frame.assign(split=split), rows, str(path), files_in)
-    return _prefixed(table, path.parent.name)
+        folder = Path(reader.relative_to)
+        if not folder.is_dir():
+            raise ConfigError(f"relative_to={folder}: no such folder. Correct it {_WHERE}.")
+        frame = _below(folder, frame, path)
+    try:
+        table = checked(frame, str(path), folder if check_files else None)
+    except ManifestError as error:
+        raise ManifestError(f"{error} Other columns and words can be mapped {_WHERE}.") from error
+    return Manifest(folder, with_defaults(table))
 
 
-def _below(
-    folder: Path, frame: pd.DataFrame, rows: npt.NDArray[np.int64], path: Path
-) -> pd.DataFrame:
+def _below(folder: Path, frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The rows with their absolute paths as seen from `folder`. Raises ManifestError: one lies
     elsewhere (code outside)."""
     tops = dict.fromkeys(each.as_posix() for each in (folder.absolute(), folder.resolve()))
     moved = {}
-    for name in _path_columns(frame):
+    for name in frame.columns.intersection(["file_name", "pair", "mask_file_name"]):
         paths = frame[name]
         for top in tops:
             paths = paths.str.removeprefix(f"{top.rstrip('/')}/")
-        outside = paths.map(lambda each: PurePath(each).is_absolute())
-        if outside.any():
-            first = int(np.argmax(outside.to_numpy()))
+        outside = paths[paths.map(lambda each: PurePath(each).is_absolute())]
+        if len(outside):
             raise ManifestError(
-                f"{path}, row {rows[first]}, column {name}: found {paths.iat[first]!r}, which is "
-                f"not below relative_to={folder}. Name the folder above all photos {_WHERE}.",
+                f"{path}, row {outside.index[0]}, column {name}: found {outside.iat[0]!r}, which "
+                f"is not below relative_to={folder}. Name the folder above all photos {_WHERE}.",
                 code="outside",
             )
         moved[name] = paths
     return frame.assign(**moved)
 
 
-def _path_columns(table: pd.DataFrame) -> list[str]:
-    return [
-        name
-        for name in table.columns
-        if name in ("file_name", "pair") or name.endswith("_file_name")
-    ]
+def _mapped(theirs: pd.DataFrame, path: Path, reader: Reader) -> pd.DataFrame:
+    """The table with our columns and words. Labels are not guessed: sets differ in which of 0 and 1
+    is synthetic.
 
-
-def _prefixed(table: pd.DataFrame, folder: str) -> pd.DataFrame:
-    """The rows with their paths as seen from above `folder`."""
-    moved = {
-        name: table[name].where(table[name] == "", f"{folder}/" + table[name])
-        for name in _path_columns(table)
-    }
-    # The group of a photo without one is its own name.
-    named = ~table["group"].isin(table["file_name"])
-    return table.assign(**moved, group=table["group"].where(named, f"{folder}/" + table["group"]))
-
-
-def _mapped(table: RawTable, reader: Reader) -> RawTable:
-    """The table with our columns and words.
-
-    Raises ManifestError: their column is missing, a word has no mapping, or a required column of
-    ours is still missing. ConfigError: `values` of a column that is missing.
+    Raises ManifestError: a column is missing, or a word has no mapping.
     """
-    theirs, rows, path = table
-    there = ", ".join(theirs.columns)
-    for ours, name in reader.columns.items():
-        if name and name not in theirs.columns:
-            raise ManifestError(
-                f"{path}: no column {name!r}, which should become our {ours!r}; found: {there}."
-                f"{did_you_mean(name, theirs.columns)} Correct columns.{ours} {_WHERE}."
-            )
     taken = {*reader.columns.values(), *reader.columns, *reader.constants}
+    there = theirs.columns
+    for name in (*reader.columns.values(), *(reader.values.keys() - taken)):
+        if name and name not in there:
+            raise ManifestError(
+                f"{path}: no column {name!r}; found: {', '.join(there)}."
+                f"{did_you_mean(name, there)} Correct the mapping {_WHERE}."
+            )
     empty = pd.Series("", theirs.index)
     named = {ours: theirs[name] if name else empty for ours, name in reader.columns.items()}
-    kept = {name: theirs[name] for name in theirs.columns if name not in taken}
+    kept = {name: theirs[name] for name in there if name not in taken}
     frame = pd.DataFrame({**named, **kept}, index=theirs.index, dtype=str)
     frame = frame.assign(**reader.constants)
-    for column in (*reader.values, *REQUIRED_COLUMNS):
-        if column not in frame.columns:
-            raise (ConfigError if column in reader.values else ManifestError)(
-                f"{path}: no column {column!r}; found: {there}."
-                f"{did_you_mean(column, theirs.columns)} Rename it, or map it: "
-                f"columns: {{{column}: THEIR_COLUMN}} {_WHERE}."
-            )
-    # Labels are not guessed: sets differ in which of 0 and 1 is synthetic.
-    values = {"label": {label: label for label in LABELS}, **reader.values}
-    for column, words in values.items():
+    for column, words in reader.values.items():
         found = frame[column]
-        unknown = ~found.isin([*words, ""])
-        if unknown.any():
-            row = rows[int(np.argmax(unknown.to_numpy()))]
-            listed = list(dict.fromkeys(found[unknown]))[:4]
-            example = ", ".join(f"{word!r}: …" for word in listed)
+        unknown = found[~found.isin([*words, ""])]
+        if len(unknown):
             raise ManifestError(
-                f"{path}, row {row}, column {column}: found {listed[0]!r}; allowed: "
-                f"{', '.join(map(repr, words))}.{did_you_mean(listed[0], words)} Map other words: "
-                f"values: {{{column}: {{{example}}}}} {_WHERE}."
+                f"{path}, row {unknown.index[0]}, column {column}: found {unknown.iat[0]!r}; "
+                f"mapped are {', '.join(map(repr, words))}.{did_you_mean(unknown.iat[0], words)} "
+                f"Correct the mapping {_WHERE}."
             )
         frame[column] = found.map(lambda word, words=words: words.get(word, word))
-    return RawTable(frame, rows, path)
+    return frame
 
 
 # --- Folders without a table ---
-
-
-def photos_below(root: Path) -> list[str]:
-    """The photos in a folder and below it, as sorted paths relative to it with forward slashes.
-
-    Hidden names are skipped; linked folders are followed, each once.
-    Raises ManifestError: a folder cannot be listed, or a name is not UTF-8.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise ManifestError(
-            f"{error.filename}: cannot be listed ({error.strerror}). Check its permissions."
-        )
-
-    names: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    start = len(str(root)) + 1
-    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = [name for name in below if not name.startswith(".")]
-        inside = folder[start:].replace(os.sep, "/")
-        prefix = f"{inside}/" if inside else ""
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 (speed)
-            if suffix in PHOTO_SUFFIXES and not name.startswith("."):
-                names.append(prefix + name)
-    for name in names:
-        if not name.isascii() and name.encode(errors="replace").decode() != name:
-            raise ManifestError(f"{root}: the file name {name!r} is not UTF-8. Rename the file.")
-    return sorted(names)
 
 
 def _label_row(name: str) -> dict[str, str] | None:
@@ -488,7 +331,8 @@ _ROWS = {"folders": _label_row, "fraudbench": _fraudbench_row, "real": _real_row
 
 def _from_folders(root: Path, layout: str) -> pd.DataFrame:
     """The rows of a layout without a table. Raises ManifestError."""
-    found = {name: _ROWS[layout](name) for name in photos_below(root)}
+    names = (path.relative_to(root).as_posix() for path in photos_below(root))
+    found = {name: _ROWS[layout](name) for name in sorted(names)}
     rows = [{"file_name": name, **row} for name, row in found.items() if row]
     outside = [name for name, row in found.items() if not row]
     labels = Counter(row["label"] for row in rows)
@@ -543,36 +387,20 @@ def reads_own_metadata(source: Path, reader: Reader = AUTO) -> bool:
 
 
 def write_metadata(
-    source: Path, reader: Reader = AUTO, out: Path | None = None, *, overwrite: bool = False
+    source: Path, reader: Reader = AUTO, *, overwrite: bool = False
 ) -> tuple[Path, Manifest]:
-    """Reads `source` and writes metadata.csv into its folder, or into `out` above the photos.
+    """Reads `source` and writes metadata.csv into the set's folder; returns its path, and what was
+    read.
 
-    Returns the path and what was read.
-    Raises UsageError: the file exists (code exists), or `out` is not above the photos (code
-    outside); and what `read_dataset` and `write_manifest` raise.
+    Raises UsageError: the file exists (code exists); and what `read_dataset` and `write_manifest`
+    raise.
     """
-    root = source if source.is_dir() else source.parent
-    root = Path(reader.relative_to) if reader.relative_to else root
-    folder = root if out is None else out
-    own = reads_own_metadata(source, reader)
-    if own or ((folder / METADATA_NAME).exists() and not overwrite):
+    manifest = read_dataset(source, reader)
+    path = manifest.root / METADATA_NAME
+    if reads_own_metadata(source, reader) or (path.exists() and not overwrite):
         raise UsageError(
-            f"{(root if own else folder) / METADATA_NAME} exists. Keep it, or replace it with "
-            "--overwrite, and say what else to read with --layout",
+            f"{path} exists. Keep it, or replace it with --overwrite, and say what else to read "
+            "with --layout",
             code="exists",
         )
-    inside = os.path.relpath(root.resolve(), folder.resolve()).replace(os.sep, "/")
-    if inside.split("/")[0] == "..":
-        raise UsageError(
-            f"{folder}: the photos are in {root}, outside of that folder. "
-            "Choose the photos' folder or one above",
-            code="outside",
-        )
-    manifest = read_dataset(source, reader)
-    table = manifest.table if inside == "." else _prefixed(manifest.table, inside)
-    return write_manifest(folder, table), manifest
-
-
-def stale_metadata(folder: Path) -> Sequence[Path]:
-    """Metadata files other than metadata.csv; Hugging Face's reader refuses two of them."""
-    return [folder / name for name in _METADATA_NAMES[1:] if (folder / name).is_file()]
+    return write_manifest(manifest.root, manifest.table), manifest

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import io
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,21 +25,20 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from realdamage.core.decode import MAX_PIXELS, decode_contents
+from realdamage.core.decode import MAX_PIXELS, decode_contents, orientation_of
 from realdamage.core.fingerprint import PhotoHash, perceptual_hash
 from realdamage.core.progress import Track, available_processors, no_progress
+from realdamage.core.quality import nearest_quality
 from realdamage.data.bootstrap import DRAWS, WeightedRoc, bootstrap_interval
 from realdamage.data.manifest import Manifest, read_mask
 from realdamage.data.parts import for_each
 from realdamage.data.splits import components
-from realdamage.data.writer import TablePool
 from realdamage.errors import ManifestError, PhotoError
 
 LIMIT = 0.55
 """A shortcut is there when the lower end of its AUROC's 95% interval is above this."""
 
 _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
-_EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _FOLDS = 5
 # With fewer, a split by chance looks like a rule.
@@ -204,6 +202,8 @@ def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "") -> d
         with Image.open(path) as image:
             tables: dict[int, list[int]] = getattr(image, "quantization", None) or {}
             digest = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8]
+            # A PNG without EXIF would be decoded in the search for it.
+            turned = "exif" in image.info and orientation_of(image) in _TURNED
             subsampling = ""
             if isinstance(image, JpegImagePlugin.JpegImageFile):
                 subsampling = _SUBSAMPLINGS.get(JpegImagePlugin.get_sampling(image), "other")
@@ -213,7 +213,7 @@ def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "") -> d
                 "width": image.width,
                 "height": image.height,
                 "aspect": image.width / image.height,
-                "upright": _upright(image),
+                "upright": (image.height, image.width) if turned else image.size,
                 "bytes": size,
                 "luma_table": sum(tables.get(0, ())),
                 "chroma_table": sum(tables.get(1, ())),
@@ -229,14 +229,6 @@ def container_facts(path: str | Path | IO[bytes], *, name: str | Path = "") -> d
         raise PhotoError(
             f"{name}: cannot be read as an image ({why}). Replace the file or remove its row."
         ) from error
-
-
-def _upright(image: Image.Image) -> tuple[int, int]:
-    try:
-        turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        turned = False
-    return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def _know_heic(path: str | Path) -> None:
@@ -336,7 +328,9 @@ def standing_out(name: str, features: pd.DataFrame, synthetic: npt.NDArray[np.bo
 
     features: the facts behind the column. Numbers with many values are summed up by their medians.
     """
-    values = _qualities(features) if name == "tables" else features.iloc[:, 0]
+    values = features.iloc[:, 0]
+    if name == "tables":
+        values = values.map(lambda luma: f"JPEG quality {nearest_quality(luma)}" if luma else "no")
     if values.nunique() > _LISTED and pd.api.types.is_numeric_dtype(values):
         real, fake = features[~synthetic].median(), features[synthetic].median()
         medians = zip(features, real, fake, strict=True)
@@ -351,20 +345,6 @@ def standing_out(name: str, features: pd.DataFrame, synthetic: npt.NDArray[np.bo
         f"{name} {value or '(empty)'}: {in_real} real, {in_fake} synthetic"
         for value, in_real, in_fake in chosen.itertuples()
     )
-
-
-def _qualities(features: pd.DataFrame) -> pd.Series:
-    """JPEG tables as words: the nearest quality of libjpeg."""
-    luma = features["luma_table"].to_numpy()
-    nearest = np.abs(luma[:, None] - _libjpeg_sums()[None, :]).argmin(axis=1) + 1
-    words = np.where(luma > 0, [f"JPEG quality {q}" for q in nearest], "no tables")
-    return pd.Series(words, features.index)
-
-
-@cache
-def _libjpeg_sums() -> npt.NDArray[np.int64]:
-    """Sums of libjpeg's luma tables at quality 1..100."""
-    return np.array([sum(tables[0]) for tables, _ in TablePool.of_qualities(1, 100).entries[::2]])
 
 
 def _classifier_and_matrix(features: pd.DataFrame, seed: int) -> tuple[Any, Any]:

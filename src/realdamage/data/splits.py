@@ -117,24 +117,25 @@ def split_command(manifest: Manifest, folder: Path) -> str:
     return f"realdamage split {folder}" + ("" if linked else " --near-duplicates")
 
 
-def check_splits(table: pd.DataFrame) -> None:
-    """Raises ManifestError: linked photos (see `components`) are in different splits.
+def crossings(table: pd.DataFrame, component: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """The first photo of each split of each component that is in several splits, with a column
+    `component`. Photos without a split are ignored."""
+    used = table.assign(component=component)[table["split"] != ""]
+    crossing = used[used.groupby("component")["split"].transform("nunique") > 1]
+    return crossing.drop_duplicates(["component", "split"])
 
-    Photos without a split are ignored.
-    """
-    used = table[table["split"] != ""].assign(component=components(table)[table["split"] != ""])
-    bad = used[used.groupby("component")["split"].transform("nunique") > 1]
-    if bad.empty:
-        return
-    together = bad[bad["component"] == bad["component"].min()]
-    a = together.iloc[0]
-    b = together[together["split"] != a["split"]].iloc[0]
-    raise ManifestError(
-        f"{a['file_name']!r} is in split {a['split']!r} and {b['file_name']!r} in {b['split']!r}, "
-        f"but they share a group, a pair or their bytes ({bad['component'].nunique()} such groups, "
-        f"{len(bad)} photos). Give each group one split, or assign new ones: "
-        "realdamage split FOLDER --overwrite."
-    )
+
+def check_splits(table: pd.DataFrame) -> None:
+    """Raises ManifestError: linked photos (see `components`) are in different splits."""
+    found = crossings(table, components(table))
+    if len(found):
+        together = found[found["component"] == found["component"].min()]
+        a, b = (f"{n!r} is in split {s!r}" for n, s in together[["file_name", "split"]].values[:2])
+        raise ManifestError(
+            f"{a} and {b}, but they share a group, a pair or their bytes "
+            f"({found['component'].nunique()} such groups). Give each group one split, or assign "
+            "new ones: realdamage split FOLDER --overwrite."
+        )
 
 
 def write_split_table(path: str | Path, manifest: Manifest, table: pd.DataFrame) -> Path:

@@ -29,38 +29,16 @@ MAX_OFFSET = 8
 
 
 @dataclass(frozen=True)
-class EarlierSave:
-    """A JPEG save before the last one, for photos without a compressed past.
-
-    subsampling: as in `SaveSettings`.
-    shift: (y, x) in 1..7 pixels, how far its 8×8 grid is off that of the last save.
-    """
-
-    tables: Tables
-    subsampling: int
-    shift: tuple[int, int]
-
-    def apply(self, rgb: RGB) -> RGB:
-        """uint8 [h, w, 3] after that save, at the same size."""
-        (y, x), (height, width) = self.shift, rgb.shape[:2]
-        padded = np.pad(rgb, ((y, 0), (x, 0), (0, 0)), mode="edge")
-        with Image.open(io.BytesIO(_jpeg(padded, self.tables, self.subsampling))) as image:
-            return np.asarray(image)[y : y + height, x : x + width]
-
-
-@dataclass(frozen=True)
 class SaveSettings:
     """How the photos of one group are saved.
 
     offset: of the crop, (y, x) in pixels below `MAX_OFFSET`.
     subsampling: of the chroma; 0: 4:4:4, 1: 4:2:2, 2: 4:2:0.
-    earlier: a save before this one, if any.
     """
 
     offset: tuple[int, int]
     tables: Tables
     subsampling: int
-    earlier: EarlierSave | None = None
 
     def crop(self, pixels: npt.NDArray[Pixel]) -> npt.NDArray[Pixel]:
         """Cuts `MAX_OFFSET` pixels off each axis: the offset at the start, the rest at the end."""
@@ -108,25 +86,21 @@ class TablePool:
             )
         return cls(tuple(entries))
 
-    def draw(self, rng: np.random.Generator, *, earlier: bool = False) -> SaveSettings:
-        """Settings for one group; with `earlier`, also a save before, from the same pool."""
+    def draw(self, rng: np.random.Generator) -> SaveSettings:
+        """Settings for one group."""
         tables, subsampling = self.entries[int(rng.integers(len(self.entries)))]
         y, x = (int(value) for value in rng.integers(0, MAX_OFFSET, 2))
-        if not earlier:
-            return SaveSettings((y, x), tables, subsampling)
-        before = self.entries[int(rng.integers(len(self.entries)))]
-        down, right = (int(value) for value in rng.integers(1, MAX_OFFSET, 2))
-        return SaveSettings((y, x), tables, subsampling, EarlierSave(*before, (down, right)))
+        return SaveSettings((y, x), tables, subsampling)
 
 
 def save_photo(path: Path, rgb: RGB, settings: SaveSettings) -> bytes:
     """Writes uint8 [h, w, 3] as JPEG, cropped; returns the bytes."""
-    pixels = settings.crop(rgb)
-    if settings.earlier is not None:
-        pixels = settings.earlier.apply(pixels)
-    data = _jpeg(pixels, settings.tables, settings.subsampling)
-    write_atomically(path, data)
-    return data
+    buffer = io.BytesIO()
+    qtables = [list(table) for table in settings.tables]
+    pixels = Image.fromarray(settings.crop(rgb))
+    pixels.save(buffer, "JPEG", qtables=qtables, subsampling=settings.subsampling)
+    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def save_mask(path: Path, mask: Mask, settings: SaveSettings) -> None:
@@ -147,10 +121,3 @@ def _tables(quality: int) -> Tables:
 def _tables_of(image: Image.Image) -> Tables:
     found: dict[int, list[int]] = getattr(image, "quantization", None) or {}
     return tuple(tuple(table) for _, table in sorted(found.items()))
-
-
-def _jpeg(rgb: RGB, tables: Tables, subsampling: int) -> bytes:
-    buffer = io.BytesIO()
-    qtables = [list(table) for table in tables]
-    Image.fromarray(rgb).save(buffer, "JPEG", qtables=qtables, subsampling=subsampling)
-    return buffer.getvalue()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realdamage.core.decode import Float32Array, UInt8Array
-from realdamage.photo_pairs.features import Matrix, jacobian
+from realdamage.photo_pairs.features import Matrix, jacobian, scaling
 
 _POINTS = 900
 _WINDOW = (15, 15)
@@ -78,15 +78,6 @@ def align(claim: UInt8Array, listing: UInt8Array, homography: Matrix) -> Alignme
     refined = np.linalg.inv(to_grid) @ warp @ to_source
     overlap = float(_covered(source, warp, size, rim=0).mean())
     return Alignment(sharp_claim, sharp_listing, covered, refined / refined[2, 2], overlap, motion)
-
-
-def scaling(given: tuple[int, int], wanted: tuple[int, int]) -> Matrix:
-    """3x3: pixels of a photo of size (width, height) to its pixels at another size.
-
-    Pixel centres are whole numbers.
-    """
-    across, down = wanted[0] / given[0], wanted[1] / given[1]
-    return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
 
 
 def _shrunk(rgb: UInt8Array, scale: float) -> tuple[UInt8Array, Matrix]:

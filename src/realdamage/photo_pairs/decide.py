@@ -13,10 +13,9 @@ from realdamage.core.decode import MAX_PIXELS, Float32Array, PhotoSource, UInt8A
 from realdamage.core.tiles import Photo
 from realdamage.core.verdict import Reason, to_base64_png
 from realdamage.errors import UsageError
-from realdamage.photo_pairs.align import Alignment, align, scaling
+from realdamage.photo_pairs.align import Alignment, align
 from realdamage.photo_pairs.differences import Differences, find_differences
 from realdamage.photo_pairs.features import (
-    FEATURE_SIDE,
     Match,
     Matrix,
     Prepared,
@@ -24,6 +23,7 @@ from realdamage.photo_pairs.features import (
     match_photos,
     mirror,
     prepare,
+    scaling,
 )
 from realdamage.phrases import Phrase, phrase
 
@@ -152,7 +152,7 @@ def _compared(claim: Prepared, listing: Prepared) -> Comparison:
         differences = find_differences(alignment)
         objection = _why_not_same_capture(alignment, differences, shows_noise)
         if match.homography is not None or not objection:
-            return _aligned(photos, match, alignment, differences, objection)
+            return _aligned((claim, listing), match, alignment, differences, objection)
     reason = Reason.of("too_little_texture", phrase("too_little_texture"))
     if not plain:
         said = phrase("no_alignment", matches=match.matches, inliers=match.inliers)
@@ -164,11 +164,10 @@ def _alignments(match: Match, claim: Prepared, listing: Prepared) -> Iterator[Ma
     """Homographies to try, pixels of the listing photo to pixels of the claim photo: the one of the
     features; without one, the whole frame, as is and mirrored: a plain photo may have been saved
     again."""
-    given, wanted = (_size(one.photo.rgb) for one in (listing, claim))
     if match.homography is not None:
-        down = scaling(given, _limited(given, FEATURE_SIDE))
-        yield scaling(_limited(wanted, FEATURE_SIDE), wanted) @ match.homography @ down
+        yield match.homography
         return
+    given, wanted = listing.size, claim.size
     ratios = [width / height for width, height in (given, wanted)]
     if abs(math.log(ratios[0] / ratios[1])) < _SAME_FRAME:
         frame = scaling(given, wanted)
@@ -190,10 +189,6 @@ def _may_be_one_frame(claim: UInt8Array, listing: UInt8Array) -> bool:
     if min(small[0].std(), small[1].std()) < _PLAIN:
         return True
     return float(np.corrcoef(small[0], small[1])[0, 1]) > _ALIKE
-
-
-def _size(rgb: UInt8Array) -> tuple[int, int]:
-    return rgb.shape[1], rgb.shape[0]
 
 
 def _limited(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -227,13 +222,13 @@ def _why_not_same_capture(
 
 
 def _aligned(
-    photos: tuple[Photo, Photo],
+    pair: tuple[Prepared, Prepared],
     match: Match,
     alignment: Alignment,
     found: Differences,
     objection: Phrase | None,
 ) -> Comparison:
-    claim, listing = photos
+    claim, listing = (one.photo for one in pair)
     changes: tuple[Change, ...] = ()
     agreement = found.agreement
     if objection is None:
@@ -247,8 +242,8 @@ def _aligned(
     if np.linalg.det(alignment.homography[:2, :2]) < 0:
         reasons.append(Reason.of("mirrored", phrase("mirrored")))
     full, listed = (claim.width, claim.height), (listing.width, listing.height)
-    homography = scaling(_size(claim.rgb), full) @ alignment.homography
-    homography = homography @ scaling(listed, _size(listing.rgb))
+    homography = scaling(pair[0].size, full) @ alignment.homography
+    homography = homography @ scaling(listed, pair[1].size)
     homography = homography / homography[2, 2]
     return Comparison(
         "same_capture" if objection is None else "same_object",

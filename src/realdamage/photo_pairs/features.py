@@ -48,8 +48,8 @@ class Features(NamedTuple):
 class Match(NamedTuple):
     """How two photos align. inliers, matches: see `Comparison`.
 
-    homography: 3x3, listing photo to claim photo at the scales of the features; None if no camera
-        could have made it.
+    homography: 3x3, pixels of the listing photo to those of the claim photo (`photo.rgb`); None if
+        no camera could have made it.
     """
 
     homography: Matrix | None
@@ -66,6 +66,11 @@ class Prepared:
 
     photo: Photo
     role: Role
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the pixels that are compared, `photo.rgb`."""
+        return self.photo.rgb.shape[1], self.photo.rgb.shape[0]
 
     @cached_property
     def grey(self) -> UInt8Array:
@@ -117,21 +122,31 @@ def find_features(grey: UInt8Array) -> Features:
 
 
 def match_photos(claim: Prepared, listing: Prepared) -> tuple[Match, bool]:
-    """(the better alignment, as is or mirrored; whether either photo is too plain to be aligned).
-
-    The homography maps pixels of `listing.grey` to pixels of `claim.grey`.
-    """
+    """(the better alignment, as is or mirrored; whether a photo is too plain to be aligned)."""
     if min(len(claim.features.points), len(listing.features.points)) < MIN_FEATURES:
         return Match(None, 0, 0), True
-    straight = _match(claim.features, listing.features, claim.grey.size)
-    found = straight.homography is not None
-    if found and straight.inliers >= _PLENTY:
-        return straight, False
-    turned = _match(claim.features, listing.mirrored, claim.grey.size)
-    if turned.homography is None or (found and straight.inliers >= turned.inliers):
-        return straight, False
-    homography = turned.homography @ mirror(listing.grey.shape[1])
-    return Match(homography, turned.inliers, turned.matches), False
+    best = _match(claim.features, listing.features, claim.grey.size)
+    if best.homography is None or best.inliers < _PLENTY:
+        turned = _match(claim.features, listing.mirrored, claim.grey.size)
+        if turned.homography is not None and (
+            best.homography is None or turned.inliers > best.inliers
+        ):
+            homography = turned.homography @ mirror(listing.grey.shape[1])
+            best = turned._replace(homography=homography)
+    if best.homography is None:
+        return best, False
+    small_claim, small_listing = (one.grey.shape[::-1] for one in (claim, listing))
+    up, down = scaling(small_claim, claim.size), scaling(listing.size, small_listing)
+    return best._replace(homography=up @ best.homography @ down), False
+
+
+def scaling(given: tuple[int, int], wanted: tuple[int, int]) -> Matrix:
+    """3x3: pixels of a photo of size (width, height) to its pixels at another size.
+
+    Pixel centres are whole numbers.
+    """
+    across, down = wanted[0] / given[0], wanted[1] / given[1]
+    return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
 
 
 def mirror(width: int) -> Matrix:

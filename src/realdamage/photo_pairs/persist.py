@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realdamage.core.decode import Float32Array
-from realdamage.photo_pairs.align import Alignment, align, scaling
-from realdamage.photo_pairs.features import Matrix, Prepared, match_photos
+from realdamage.photo_pairs.align import Alignment, align
+from realdamage.photo_pairs.features import Matrix, Prepared, match_photos, scaling
 from realdamage.phrases import Phrase, phrase
 
 Box: TypeAlias = tuple[int, int, int, int]
@@ -93,10 +93,7 @@ def compare_regions(
     match, _ = match_photos(photo, other)
     if match.homography is None or match.inliers < _MIN_INLIERS:
         return ()
-    greys = [(one.grey.shape[1], one.grey.shape[0]) for one in (photo, other)]
-    there = scaling(_size(other), greys[1])
-    homography = scaling(greys[0], _size(photo)) @ match.homography @ there
-    alignment = align(photo.photo.rgb, other.photo.rgb, homography)
+    alignment = align(photo.photo.rgb, other.photo.rgb, match.homography)
     if alignment is None:
         return ()
     likeness, shown, reached = likeness_map(alignment)
@@ -177,9 +174,9 @@ def _mapped(box: Box, photo: Prepared, other: Prepared, alignment: Alignment) ->
 
     full = (photo.photo.width, photo.photo.height)
     back: Matrix = (
-        scaling(_size(other), (other.photo.width, other.photo.height))
+        scaling(other.size, (other.photo.width, other.photo.height))
         @ np.linalg.inv(alignment.homography)
-        @ scaling(full, _size(photo))
+        @ scaling(full, photo.size)
     )
     left, top, right, bottom = box
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
@@ -188,7 +185,3 @@ def _mapped(box: Box, photo: Prepared, other: Prepared, alignment: Alignment) ->
     low = np.clip(np.floor(there.min(axis=0)), 0, limits).astype(int)
     high = np.clip(np.ceil(there.max(axis=0)), 0, limits).astype(int)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
-
-
-def _size(one: Prepared) -> tuple[int, int]:
-    return one.photo.rgb.shape[1], one.photo.rgb.shape[0]

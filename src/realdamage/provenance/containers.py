@@ -22,7 +22,6 @@ MAX_NOTES = 20
 MAX_FIELD = 300
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
-_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\x00"
 _EXIF = b"Exif\x00\x00"
 _PACKET_START, _PACKET_END = b"<x:xmpmeta", b"</x:xmpmeta>"
 # TIFF headers with the first directory right behind, as in every camera's EXIF block.
@@ -122,7 +121,7 @@ def find_blocks(data: bytes) -> Blocks:
     blocks = Blocks()
     if data.startswith(b"\xff\xd8\xff"):
         blocks.container = "JPEG"
-        _Jpeg(data, blocks).walk()
+        _walk_jpeg(data, blocks)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         blocks.container = "PNG"
         _walk_png(data, blocks)
@@ -150,75 +149,44 @@ def _other_container(data: bytes) -> str:
     return next((name for start, name in _OTHER_STARTS.items() if data.startswith(start)), "")
 
 
-class _Jpeg:
-    """A JPEG spreads long XMP over several segments. xmp: its parts, by digest and offset."""
+def _walk_jpeg(data: bytes, blocks: Blocks) -> None:
+    position = 2
+    for _ in range(MAX_CHUNKS):
+        if fill := _FILL.match(data, position):
+            position = fill.end() - 1
+        if position + 4 > len(data) or data[position] != 0xFF:
+            blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
+            break
+        marker = data[position + 1]
+        if marker in (0xD9, 0xDA):  # the end, or the picture itself
+            ends = data.rstrip(b"\x00").endswith(b"\xff\xd9")
+            if not ends and data.rfind(b"\xff\xd9", position) < 0:
+                blocks.note("file_cut_off", phrase("jpeg_without_end"))
+            break
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            position += 2
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position + 4 : position + 2 + length]
+        if length < 2 or len(segment) < length - 2:
+            blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
+            break
+        _jpeg_segment(marker, segment, position, blocks)
+        position += 2 + length
+    else:
+        blocks.limit(phrase("too_many_segments", count=MAX_CHUNKS))
+    _scan_xmp(data, position, blocks)
 
-    def __init__(self, data: bytes, blocks: Blocks) -> None:
-        self.data, self.blocks = data, blocks
-        self.xmp: dict[bytes, dict[int, bytes]] = {}
 
-    def walk(self) -> None:
-        data, blocks, position = self.data, self.blocks, 2
-        for _ in range(MAX_CHUNKS):
-            if fill := _FILL.match(data, position):
-                position = fill.end() - 1
-            if position + 4 > len(data) or data[position] != 0xFF:
-                blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
-                break
-            marker = data[position + 1]
-            if marker in (0xD9, 0xDA):  # the end, or the picture itself
-                ends = data.rstrip(b"\x00").endswith(b"\xff\xd9")
-                if not ends and data.rfind(b"\xff\xd9", position) < 0:
-                    blocks.note("file_cut_off", phrase("jpeg_without_end"))
-                break
-            if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-                position += 2
-                continue
-            length = int.from_bytes(data[position + 2 : position + 4], "big")
-            segment = data[position + 4 : position + 2 + length]
-            if length < 2 or len(segment) < length - 2:
-                blocks.note("file_cut_off", phrase("jpeg_breaks_off", position=position))
-                break
-            self._segment(marker, segment, position)
-            position += 2 + length
-        else:
-            blocks.limit(phrase("too_many_segments", count=MAX_CHUNKS))
-        self._assemble_xmp()
-        _scan_xmp(data, position, blocks)
-
-    def _segment(self, marker: int, segment: bytes, position: int) -> None:
-        is_app = 0xE0 <= marker <= 0xEF
-        name = f"APP{marker - 0xE0}" if is_app else "COM"
-        where = f"{name} at byte {position}"
-        extended = segment.removeprefix(_EXTENDED_XMP)
-        if marker == 0xE1 and segment.startswith(_EXIF):
-            self.blocks.add("exif", segment[len(_EXIF) :], f"EXIF, {where}")
-        elif marker == 0xE1 and segment.startswith(_XMP):
-            self.blocks.add("xmp", segment[len(_XMP) :], f"XMP, {where}")
-        elif marker == 0xE1 and extended != segment and len(extended) >= 40:
-            offset = int.from_bytes(extended[36:40], "big")
-            self.xmp.setdefault(extended[:36], {})[offset] = extended[40:]
-        elif marker == 0xFE or (is_app and b"AIGC" in segment):
-            self.blocks.add("segment", segment, where)
-
-    def _assemble_xmp(self) -> None:
-        """Extended XMP: parts of at most 64 KB with offsets, complete only without a gap."""
-        for key, pieces in self.xmp.items():
-            total = int.from_bytes(key[32:], "big")
-            where = f"extended XMP in {len(pieces)} APP1 segments"
-            if total > MAX_BLOCK:
-                self.blocks.limit(phrase("too_many_bytes", size=total), where)
-                continue
-            packet = bytearray()
-            for offset, piece in sorted(pieces.items()):
-                if offset != len(packet):
-                    break
-                packet += piece
-            if len(packet) == total:
-                self.blocks.add("xmp", bytes(packet), where)
-            else:
-                missing = phrase("bytes_missing", there=len(packet), size=total)
-                self.blocks.broken(missing, where)
+def _jpeg_segment(marker: int, segment: bytes, position: int, blocks: Blocks) -> None:
+    is_app = 0xE0 <= marker <= 0xEF
+    where = f"{f'APP{marker - 0xE0}' if is_app else 'COM'} at byte {position}"
+    if marker == 0xE1 and segment.startswith(_EXIF):
+        blocks.add("exif", segment[len(_EXIF) :], f"EXIF, {where}")
+    elif marker == 0xE1 and segment.startswith(_XMP):
+        blocks.add("xmp", segment[len(_XMP) :], f"XMP, {where}")
+    elif marker == 0xFE or (is_app and b"AIGC" in segment):
+        blocks.add("segment", segment, where)
 
 
 def _walk_png(data: bytes, blocks: Blocks) -> None:
@@ -256,26 +224,10 @@ def _png_text(kind: str, chunk: bytes, place: str, blocks: Blocks) -> None:
         rest = rest[2:].partition(b"\x00")[2].partition(b"\x00")[2]
     if compressed:
         rest = blocks.inflate(rest, where)
-    profile = keyword.removeprefix("Raw profile type ").lower()
     if keyword == "XML:com.adobe.xmp":
         blocks.add("xmp", rest, where)
-    elif not keyword.startswith("Raw profile type "):
-        blocks.add("text", rest, where, keyword)
-    elif profile in ("exif", "app1", "xmp"):
-        _raw_profile(profile, rest, where, blocks)
-
-
-def _raw_profile(name: str, text: bytes, where: str, blocks: Blocks) -> None:
-    """EXIF or XMP as ImageMagick writes it: name, length, and the bytes in hexadecimal."""
-    try:
-        profile = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
-    except ValueError:
-        blocks.broken(phrase("not_hexadecimal"), where)
-        return
-    if name == "xmp" or profile.startswith(_XMP):
-        blocks.add("xmp", profile.removeprefix(_XMP), where)
     else:
-        blocks.add("exif", profile.removeprefix(_EXIF), f"EXIF, {where}")
+        blocks.add("text", rest, where, keyword)
 
 
 def _walk_webp(data: bytes, blocks: Blocks) -> None:

@@ -7,13 +7,13 @@ its signature. Torch and diffusers are imported when a pipeline is loaded, not b
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,28 +45,25 @@ GROWTH = 64
 three times."""
 _FAINT = 1 / 255  # a blend below it changes no pixel by a whole grey level
 _INSTRUCTED = ("Edit", "Kontext")  # inpainting classes that read instructions, not descriptions
-Call = Mapping[str, inspect.Parameter]
 
 
 @dataclass
 class DiffusionSettings:
-    """The `options` of a generator. None means the pipeline's own default. Raises SynthesisError
-    for values outside their range."""
+    """The `options` of a generator. Raises SynthesisError for values outside their range."""
 
     model: str  # hub id, or folder of a whole pipeline (with model_index.json); from `weights`
     pipeline: str | None = None  # diffusers class; None: the model's own, or its inpainting sibling
-    steps: int | None = None  # of denoising
-    guidance: float | None = None  # how closely the prompt is followed
+    # Arguments of the pipeline's call by its own names: num_inference_steps, guidance_scale, …
+    call: dict[str, Any] = field(default_factory=dict)
     side: int = 512  # of the window that an inpainting pipeline sees, pixels
     dtype: str = "auto"  # auto: float32 on the CPU, else bfloat16 or float16, as the GPU has it
     languages: list[str] = field(default_factory=lambda: ["en"])  # of the prompts
     offload: bool = False  # only the running part is on the GPU: less memory, less speed
 
     def __post_init__(self) -> None:
+        whole = isinstance(self.side, int) and self.side >= 64 and self.side % GRID == 0
         allowed = {
-            "steps": (self.steps is None or self.steps >= 1, "at least 1"),
-            "guidance": (self.guidance is None or self.guidance >= 0, "at least 0"),
-            "side": (self.side >= 64 and self.side % GRID == 0, f"a multiple of {GRID} from 64 up"),
+            "side": (whole, f"a multiple of {GRID} from 64 up"),
             "dtype": (self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             "languages": (bool(self.languages), "at least one language"),
         }
@@ -91,7 +88,10 @@ class Pipeline:
         self, name: str, settings: GeneratorSettings, prompts: Mapping[str, Any], *, masked: bool
     ) -> None:
         self.key = f"recipe.generators.{name}.options"
-        self.settings = _diffusion_settings(settings, self.key)
+        try:
+            self.settings = DiffusionSettings(str(settings.weights), **(settings.options or {}))
+        except TypeError as error:
+            raise SynthesisError(f"{self.key}: {error}", code="wrong_option") from error
         self.prompts = PromptCatalogue.from_config(prompts)
         self.prompts.check(self.settings.languages)
         try:
@@ -109,7 +109,10 @@ class Pipeline:
             self._pipe: Any = self._load(masked)
         self.name = type(self._pipe).__name__
         self._call = inspect.signature(type(self._pipe).__call__).parameters
-        self._set = call_settings(self._call, self.settings, self.name, self.key)
+        if unknown := self.settings.call.keys() - self._call.keys():
+            raise SynthesisError(
+                f"{self.key}.call: {self.name} does not take {', '.join(sorted(unknown))}"
+            )
         self._model = {
             "model": folder.resolve().name if folder else self.settings.model,
             "model_revision": "" if folder else _revision(self.settings.model),
@@ -155,17 +158,15 @@ class Pipeline:
         # Kontext would move the photo to one of its favourite sizes otherwise.
         offered |= {"max_area": height * width, "_auto_resize": False}
         given: dict[str, Any] = {name: each for name, each in offered.items() if name in self._call}
-        given |= self._set | {"prompt": prompt.text, "image": Image.fromarray(rgb)}
-        if uses_negative(self._call, self._set):
+        given |= self.settings.call | {"prompt": prompt.text, "image": Image.fromarray(rgb)}
+        if "negative_prompt" in self._call:
             given["negative_prompt"] = prompt.negative
         if mask is not None:
             given["mask_image"] = Image.fromarray(mask.astype(np.uint8) * 255)
         # Drawn on the CPU, so that a seed means the same on every device.
         given["generator"] = torch.Generator("cpu").manual_seed(seed)
         try:
-            return self._picture(self._pipe(**given))
-        except SynthesisError:
-            raise
+            picture = np.asarray(self._pipe(**given).images[0])
         except Exception as error:
             if not out_of_memory(error):
                 message = f"{self.name} failed ({short(error)}); check the settings of {self.key}"
@@ -177,19 +178,6 @@ class Pipeline:
                 "on.",
                 code="out_of_memory",
             ) from error
-
-    def _picture(self, answer: Any) -> RGB:
-        images = getattr(answer, "images", None)
-        if images is None:
-            raise SynthesisError(
-                f"{self.key}: {self.name} gives no images; name another class with "
-                f"{self.key}.pipeline"
-            )
-        if any(getattr(answer, "nsfw_content_detected", None) or ()):
-            raise SynthesisError(
-                f"{self.key}: {self.name} withheld its picture as indecent; choose another model"
-            )
-        picture = np.asarray(images[0])
         better = f"Set {self.key}.dtype=bfloat16 or float32"
         if picture.dtype != np.uint8:
             if not np.isfinite(picture).all():
@@ -198,48 +186,26 @@ class Pipeline:
                 )
             picture = np.rint(np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8)
         if not np.ptp(picture):
-            raise SynthesisError(
-                f"{self.name} gave a picture of one colour. {better}, or more {self.key}.steps."
-            )
+            raise SynthesisError(f"{self.name} gave a picture of one colour. {better}.")
         return picture
 
     def details(self, prompt: Prompt, seed: int) -> dict[str, str]:
         """How a picture was made, for the manifest: model, model_revision (of a hub model), prompt,
-        negative_prompt, seed, guidance, strength, steps (those that the pipeline has) and
-        libraries."""
+        negative_prompt, seed, call (the arguments of the options) and libraries."""
         import diffusers
         import torch
         import transformers
 
-        used = {name: parameter.default for name, parameter in self._call.items()} | self._set
-        numbers = {
-            "guidance": used.get(guidance_parameter(self._call) or ""),
-            "strength": used.get("strength"),
-            "steps": used.get("num_inference_steps"),
-        }
         versions = [f"{m.__name__} {m.__version__}" for m in (diffusers, torch, transformers)]
         details = {
             **self._model,
             "prompt": prompt.text,
-            "negative_prompt": prompt.negative if uses_negative(self._call, self._set) else "",
+            "negative_prompt": prompt.negative if "negative_prompt" in self._call else "",
             "seed": str(seed),
-            **{k: f"{v:g}" for k, v in numbers.items() if isinstance(v, int | float)},
+            "call": json.dumps(self.settings.call),
             "libraries": ", ".join(versions),
         }
         return {name: value for name, value in details.items() if value}
-
-
-def _diffusion_settings(settings: GeneratorSettings, key: str) -> DiffusionSettings:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    given = {**(settings.options or {}), "model": settings.weights}
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(DiffusionSettings), given)
-    except OmegaConfBaseException as error:
-        said = f"{key}.{error.full_key}: {str(error).splitlines()[0]}"
-        raise SynthesisError(said, code="wrong_option") from error
-    return cast(DiffusionSettings, OmegaConf.to_object(merged))
 
 
 def _revision(model: str) -> str:
@@ -248,43 +214,6 @@ def _revision(model: str) -> str:
 
     found = try_to_load_from_cache(model, "model_index.json")
     return Path(found).parent.name if isinstance(found, str) else ""
-
-
-def guidance_parameter(call: Call) -> str | None:
-    """The parameter that `guidance` sets: `true_cfg_scale` where it guides by default (Qwen), else
-    `guidance_scale` (for FLUX the scale that its network was distilled with)."""
-    true = call.get("true_cfg_scale")
-    if true is not None and isinstance(true.default, int | float) and true.default > 1:
-        return "true_cfg_scale"
-    return "guidance_scale" if "guidance_scale" in call else None
-
-
-def uses_negative(call: Call, chosen: Mapping[str, Any]) -> bool:
-    """Whether the pipeline takes a negative prompt and runs classifier-free guidance, so that it
-    has an effect."""
-    name = guidance_parameter(call)
-    distilled = name == "guidance_scale" and "true_cfg_scale" in call
-    if name is None or distilled or "negative_prompt" not in call:
-        return False
-    scale = chosen.get(name, call[name].default)
-    return isinstance(scale, int | float) and scale > 1
-
-
-def call_settings(call: Call, settings: DiffusionSettings, name: str, key: str) -> dict[str, Any]:
-    """The given settings under the names of the pipeline's call. Raises SynthesisError for one that
-    it doesn't take."""
-    wanted = {
-        "steps": ("num_inference_steps", settings.steps),
-        "guidance": (guidance_parameter(call), settings.guidance),
-    }
-    chosen: dict[str, Any] = {}
-    for setting, (parameter, value) in wanted.items():
-        if value is None:
-            continue
-        if parameter is None or parameter not in call:
-            raise SynthesisError(f"{key}.{setting}={value}: {name} takes none. Remove the setting.")
-        chosen[parameter] = value
-    return chosen
 
 
 def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tuple[Any, Any]:
@@ -296,23 +225,18 @@ def _pipeline_class(settings: DiffusionSettings, key: str, masked: bool) -> tupl
         named = str(diffusers.DiffusionPipeline.load_config(settings.model)["_class_name"])
     kind = getattr(diffusers, named, None)
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
-        names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
-        near = difflib.get_close_matches(named, names, n=1)
-        hint = f"Did you mean {near[0]}?" if near else "A newer diffusers may have it."
         version = diffusers.__version__
-        raise SynthesisError(f"{key}: diffusers {version} has no such pipeline: {named}. {hint}")
+        raise SynthesisError(f"{key}: diffusers {version} has no such pipeline: {named}")
     call = inspect.signature(kind.__call__).parameters
     if "prompt" in call and "image" in call and ("mask_image" in call) == masked:
         return kind, kind
     if masked and settings.pipeline is None:
         return kind, diffusers.AutoPipelineForInpainting
-    if masked:
-        advice = f"takes no mask_image. Name a class such as {key}.pipeline=FluxFillPipeline"
-    elif "mask_image" in call:
-        advice = "is an inpainting pipeline; use it with engine=inpaint"
-    else:
-        advice = f"takes no image. Name a class such as {key}.pipeline=QwenImageEditPipeline"
-    raise SynthesisError(f"{key}: {named} {advice}, or choose another model.")
+    wanted = "a photo and a mask_image" if masked else "a photo and no mask (engine=inpaint does)"
+    raise SynthesisError(
+        f"{key}: {named} is not a pipeline that takes a prompt, {wanted}. Name a class with "
+        f"{key}.pipeline, or choose another model."
+    )
 
 
 def choose_device() -> str:

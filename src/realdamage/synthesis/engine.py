@@ -29,11 +29,6 @@ ENGINES = {
 }
 """The engines of the package. A recipe may also give the `module:Class` of another one."""
 
-_UNREACHABLE = {
-    *("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"),
-    *("TransportError", "TimeoutError", "TimeoutException", "HfHubHTTPError"),
-}
-
 
 @dataclass(frozen=True)
 class Edit:
@@ -154,7 +149,11 @@ def loading(what: str, model: str) -> Iterator[None]:
     except RealDamageError:
         raise
     except Exception as error:
-        why = f"{short(error)}. {_remedy(error, model)}"
+        why = (
+            f"{short(error)}. Give a folder that save_pretrained() wrote, or a hub id. Without a "
+            f"network: hf download {model} --local-dir FOLDER, then that folder. A gated or "
+            "private model needs hf auth login."
+        )
         if out_of_memory(error):
             why = "memory ran out. Set dtype=bfloat16 or offload=true, or use a smaller model."
         message = f"{what} {model} could not be loaded: {why}"
@@ -171,24 +170,3 @@ def out_of_memory(error: BaseException) -> bool:
     said = ("out of memory", "can't allocate memory", "not enough memory")
     by_torch = isinstance(error, RuntimeError) and any(each in str(error).lower() for each in said)
     return by_torch or isinstance(error, MemoryError)
-
-
-def _remedy(error: BaseException, model: str) -> str:
-    """What to do about an error of diffusers or the hub, by the classes of all errors behind it."""
-    if Path(model).expanduser().is_dir():
-        return "The folder must hold what save_pretrained() or `hf download` wrote."
-    names: set[str] = set()
-    cause: BaseException | None = error
-    while cause is not None:
-        names.update(kind.__name__ for kind in type(cause).__mro__)
-        cause = cause.__cause__ or cause.__context__
-    if "GatedRepoError" in names:
-        return f"Accept its licence at https://huggingface.co/{model} and log in: hf auth login."
-    if names & {"RepositoryNotFoundError", "RevisionNotFoundError"}:
-        return "The hub has no such model, or it is private (then: hf auth login)."
-    if names & _UNREACHABLE:
-        return (
-            "It is not in the cache and the hub can't be reached. Where there is a network: "
-            f"hf download {model} --local-dir FOLDER; then give that folder as the model."
-        )
-    return "Is it a diffusers model?"

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from realdamage.data.readers import Reader, find_layout, read_dataset
 from realdamage.data.splits import components, with_split_table
@@ -170,20 +170,10 @@ class Recipe:
 def recipe_from_config(values: Mapping[str, Any]) -> Recipe:
     """A checked Recipe from the section `recipe` of a configuration, as plain values. Raises
     SynthesisError."""
-    recipe = Recipe(
-        **{
-            **values,
-            "source": SourceSettings(**values["source"]),
-            "writer": WriterSettings(**values["writer"]),
-            "generators": {
-                name: each and GeneratorSettings(**each)
-                for name, each in values["generators"].items()
-            },
-            "include": {
-                name: each and IncludeSettings(**each) for name, each in values["include"].items()
-            },
-        }
-    )
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.merge(OmegaConf.structured(Recipe), values)
+    recipe = cast(Recipe, OmegaConf.to_object(merged))
     recipe.check()
     return recipe
 
