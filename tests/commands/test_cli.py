@@ -300,7 +300,7 @@ def test_info_prints_the_metadata(type_in: TypeIn, model: Path, tmp_path: Path) 
 def test_no_command_prints_the_help_and_version_the_version(type_in: TypeIn) -> None:
     code, out, err = type_in()
     assert (code, out) == (2, "")
-    commands = "predict info calibrate gate quantize report card compare costs triage monitor "
+    commands = "predict info calibrate gate quantize card compare costs triage monitor "
     commands += "manifest split audit neutralise provenance compare-listing claim verify "
     commands += "claim-index case exchange seal serve"
     assert {line.split()[0] for line in err.partition("Commands:")[2].splitlines() if line} == {

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from realdamage.core.detector import Detector
 from realdamage.core.policy import Policy
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
@@ -55,6 +56,13 @@ def policy() -> Policy:
     return Policy(
         2.0, -2.0, fpr=0.01, miss=0.05, negatives="damaged", photos=used, whole_photo_share=None
     )
+
+
+@pytest.fixture(scope="session")
+def red(save_red_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """A detector without thresholds."""
+    path = tmp_path_factory.mktemp("red") / "red.onnx"
+    return Detector.load(save_red_model(path, calibration=None, policy=None), threads=1)
 
 
 @pytest.fixture

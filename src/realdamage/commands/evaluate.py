@@ -145,14 +145,10 @@ def run(config: EvaluateConfig) -> None:
         files_alone = metrics["container_auroc"]["text"]
         lines.append(f"\nfrom the files' size, bytes and tables alone: {files_alone}")
     report = build_report(
-        (scored.predictions, metrics),
-        detector=detector,
-        manifest=whole,
-        notes=notes,
-        progress=track,
+        (scored.predictions, metrics), detector, manifest=whole, notes=notes, progress=track
     )
     lines.append(
-        f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\n"
+        f"\n{' '.join(report.values['first_lines'])}\n\npredictions and metrics: {folder}\n"
         f"report: {write_report(folder, report)}"
     )
     summary = "\n".join(lines)

@@ -122,36 +122,6 @@ def quantize(
 
 
 @app.command("analysis")
-def report(
-    folder: Annotated[Path, app.arg("Folder that realdamage-evaluate wrote")],
-    model: Annotated[Path | None, app.opt("Its .onnx file; default: where it was then")] = None,
-    manifest: Annotated[Path | None, app.opt("Its photos; default: where they were then")] = None,
-    threads: app.Threads = None,
-) -> int:
-    """Write an evaluation as one page.
-
-    Adds report.html and report.json to the folder: figures, curves, slices, worst photos, policy.
-    """
-    from realdamage.evaluation.folder import find_manifest, find_model, read_evaluation
-    from realdamage.rendering.html import write_report
-    from realdamage.rendering.report import build_report
-
-    predictions, metrics = read_evaluation(folder)
-    run = metrics.get("run") or {}
-    detector, without_model = find_model(run, model, threads)
-    photos, without_photos = find_manifest(run, manifest)
-    notes = [note for note in (without_model, without_photos) if note]
-    found = build_report(
-        (predictions, metrics), detector=detector, manifest=photos, notes=notes, progress=track
-    )
-    page = write_report(folder, found)
-    written = f"{page} and report.json: {page.stat().st_size / 1e6:.1f} MB"
-    sentences = found.values["outcomes"]["sentences"]
-    print("\n".join([*sentences, *found.first_lines, *found.notes, written]))
-    return 0
-
-
-@app.command("analysis")
 def card(
     model: Model,
     evaluation: Annotated[list[str], app.opt("Its evaluations; repeatable", metavar="[NAME=]DIR")],

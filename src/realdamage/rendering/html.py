@@ -16,29 +16,27 @@ from markupsafe import Markup
 
 from realdamage.data.audit import AuditReport
 from realdamage.data.manifest import Manifest
+from realdamage.data.readers import read_dataset
 from realdamage.data.shortcuts import LIMIT
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.compare import KEYS, Comparison
-from realdamage.evaluation.folder import find_manifest, read_evaluation
+from realdamage.evaluation.folder import read_evaluation
 from realdamage.evaluation.predictions import clean
 from realdamage.files import write_atomically
 from realdamage.rendering import plots, terminal, words
 from realdamage.rendering.outcomes import CALLED, per_thousand
 from realdamage.rendering.report import Report, thumbnails
 
-HTML_NAME, JSON_NAME = "report.html", "report.json"
+HTML_NAME = "report.html"
 MOVED = 12
 """Photos shown of those on which two models differ most."""
 _THUMBNAIL_SIDE, _MOVED_SIDE = 128, 240  # pixels of a picture's longer side
 
 
-def write_report(folder: str | Path, report: Report) -> Path:
-    """Writes report.html and report.json into the folder, each whole or not at all. Returns the
-    page's path."""
-    text = json.dumps(report.values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(Path(folder) / JSON_NAME, text.encode())
-    write_atomically(Path(folder) / HTML_NAME, report_page(report).encode())
-    return Path(folder) / HTML_NAME
+def write_report(folder: Path, report: Report) -> Path:
+    """Writes report.html into the folder and returns its path."""
+    write_atomically(folder / HTML_NAME, report_page(report).encode())
+    return folder / HTML_NAME
 
 
 def report_page(report: Report) -> str:
@@ -75,12 +73,12 @@ def photos_of(folders: Sequence[Path], given: Path | None = None) -> Manifest | 
     """The photos that these evaluations judged, from `given` or where the first one says; None:
     not found. Raises RealDamageError: `given` cannot be read."""
     if given:
-        return find_manifest({}, given)[0]
+        return read_dataset(given)
     for folder in folders:
         with suppress(RealDamageError):  # a predictions file does not say where its photos are
-            found, _ = find_manifest(read_evaluation(folder)[1].get("run") or {}, None)
-            if found:
-                return found
+            root = (read_evaluation(folder)[1].get("run") or {}).get("data_root")
+            if root:
+                return read_dataset(root)
     return None
 
 

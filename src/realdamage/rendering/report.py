@@ -1,5 +1,5 @@
-"""All that a report says of an evaluation, as one table of values: the page, report.json, the model
-card and the notebooks take it from here."""
+"""All that a report says of an evaluation, as one table of values: the page, the model card and the
+notebooks take it from here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import base64
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,6 @@ from realdamage.evaluation.figures import (
     labelled_and_scored,
     roc_curves,
 )
-from realdamage.evaluation.folder import read_evaluation
 from realdamage.evaluation.predictions import clean, group_ids
 from realdamage.evaluation.probability import reliability_table
 from realdamage.evaluation.slices import part_rows
@@ -52,47 +50,32 @@ _BASELINES = {"pixel_ap": "prevalence", "f1": "baseline_f1", "best_f1": "baselin
 
 
 class Report(NamedTuple):
-    """A report: its first lines (which generators are in the test), notes (what is missing, and
-    why), and the rest.
+    """values: all that the page says. pictures: file name → data URLs of the photo and of its heat
+    map ("": none)."""
 
-    values: all that report.json holds. pictures: file name → data URLs of the photo and its heat
-    map ("": none).
-    """
-
-    first_lines: Sequence[str]
-    notes: Sequence[str]
     values: Mapping[str, Any]
     pictures: Mapping[str, tuple[str, str]]
 
 
 def build_report(
-    evaluation: str | Path | tuple[pd.DataFrame, Mapping[str, Any]],
+    evaluation: tuple[pd.DataFrame, Mapping[str, Any]],
+    detector: Detector,
     *,
-    detector: Detector | None = None,
     manifest: Manifest | None = None,
     notes: Sequence[str] = (),
     progress: Track = no_progress,
 ) -> Report:
-    """The report of an evaluation folder, or of its (predictions, metrics).
+    """The report of an evaluation's (predictions, metrics) by this detector.
 
-    detector: the model that was evaluated, for heat maps, policy, audit and card. manifest: its
-    photos, for pictures and the families of generators. notes: why one of them is missing. Raises
-    RealDamageError: no evaluation, a photo without label, or no photo with a score.
+    manifest: its photos, for pictures and the families of generators. notes: what to say first.
+    Raises RealDamageError: a photo without label, or no photo with a score.
     """
-    if isinstance(evaluation, str | Path):
-        evaluation = read_evaluation(evaluation)
     predictions, metrics = evaluation
     photos = labelled_and_scored(clean(predictions))
-    metadata = detector.metadata if detector else None
-    policy, run = metadata.policy if metadata else None, metrics.get("run") or {}
-    generators = generators_of(
-        photos,
-        metadata.training if metadata else trained_on(metrics),
-        *([manifest.table] if manifest else []),
-    )
-    demo = metadata.demo if metadata else bool(run.get("demo"))
-    notes = (*words.demo_note(demo), *notes, *_outdated(photos, policy))
-    first_lines = words.lines("generators.txt.j2", generators=generators)
+    metadata = detector.metadata
+    policy = metadata.policy
+    others = [] if manifest is None else [manifest.table]
+    generators = generators_of(photos, metadata.training, *others)
     pictures: dict[str, tuple[str, str]] = {}
     worst = pd.concat([worst_false_alarms(photos), worst_misses(photos)]).to_dict("records")
     examples = []
@@ -102,11 +85,11 @@ def build_report(
     curves, bins = roc_curves(photos), reliability(photos)
     rows = metrics.get("robustness") or []
     values = {
-        "title": run.get("model_version") or (metadata.model_version if metadata else "a model"),
+        "title": metadata.model_version or "a model",
         "outcomes": outcomes(photos, generators)._asdict(),
-        "first_lines": first_lines,
-        "notes": notes,
-        "counts": {key: int(metrics[key]) for key in _COUNTS if key in metrics},
+        "first_lines": words.lines("generators.txt.j2", generators=generators),
+        "notes": [*words.demo_note(metadata.demo), *notes, *_outdated(photos, policy)],
+        "counts": {key: int(metrics[key]) for key in _COUNTS},
         "generators": [row._asdict() for row in generators],
         "headlines": headlines(metrics, photos),
         "parts": part_rows(photos, _parts(generators)),
@@ -123,9 +106,9 @@ def build_report(
         "audit": words.audit_facts(metadata),
         "container": (metrics.get("container_auroc") or {}).get("text") or "",
         "benchmark": metrics.get("benchmark"),
-        "card": words.facts("card_facts.txt.j2", metadata=metadata, run=run),
+        "card": words.facts("card_facts.txt.j2", metadata=metadata, run=metrics.get("run") or {}),
     }
-    return Report(first_lines, notes, plain(values), pictures)
+    return Report(plain(values), pictures)
 
 
 def generators_of(
@@ -245,34 +228,31 @@ def thumbnails(
 
 
 def _photo_and_heat_map(
-    row: Mapping[Any, Any], manifest: Manifest | None, detector: Detector | None
+    row: Mapping[Any, Any], manifest: Manifest | None, detector: Detector
 ) -> tuple[tuple[str, str], str]:
-    """Data URLs of a photo with its mask outlined, and of its heat map; why one is missing."""
+    """Data URLs of a photo with its mask outlined, and of its heat map; why they are missing."""
     if manifest is None:
         return ("", ""), ""
     found = np.flatnonzero(manifest.table["file_name"] == row["file_name"])
     if not len(found):
         return ("", ""), "not in the manifest"
-    path = manifest.path(str(row["file_name"]))
     try:
-        photo = read_photo(path, detector.pixel_spec, name=str(path)) if detector else None
-        rgb = photo.rgb if photo else decode(path)
+        photo = read_photo(manifest.path(str(row["file_name"])), detector.pixel_spec)
     except PhotoError:
         return ("", ""), "the photo can no longer be read"
-    if photo and row["photo_sha256"] and photo.sha256 != row["photo_sha256"]:
+    if row["photo_sha256"] and photo.sha256 != row["photo_sha256"]:
         return ("", ""), "the file has changed since it was judged"
-    heat = ""
-    if photo and detector:
-        small = np.asarray(plots.outlined(rgb, None, _EXAMPLE_SIDE))
-        overlay = draw_overlay(small, detector.predict_photo(photo))
-        heat = _data_url(overlay.crop((0, 0, small.shape[1], small.shape[0])))
-    size = (photo.height, photo.width) if photo else rgb.shape[:2]
+    small = np.asarray(plots.outlined(photo.rgb, None, _EXAMPLE_SIDE))
+    overlay = draw_overlay(small, detector.predict_photo(photo))
+    heat = overlay.crop((0, 0, small.shape[1], small.shape[0]))
     try:
         masked = bool(manifest.table["mask_file_name"].iat[found[0]])
+        size = (photo.height, photo.width)
         mask = read_mask(manifest, int(found[0]), size) if masked else None
     except ManifestError:  # the photo without an outline is better than none
         mask = None
-    return (_data_url(plots.outlined(rgb, mask, _EXAMPLE_SIDE)), heat), ""
+    outlined = plots.outlined(photo.rgb, mask, _EXAMPLE_SIDE)
+    return (_data_url(outlined), _data_url(heat)), ""
 
 
 def _data_url(image: Image.Image) -> str:
@@ -282,7 +262,7 @@ def _data_url(image: Image.Image) -> str:
 
 
 def _example(row: Mapping[Any, Any], note: str) -> dict[str, Any]:
-    """A row of predictions for report.json; its note says why a picture is missing."""
+    """A row of predictions; its note says why a picture is missing."""
     keys = ("file_name", "label", "kind", "generator", "damage", "source", "score")
     judged = {key: row[key] for key in (*keys, "probability", "outcome")}
     return judged | {"reasons": str(row["reasons"]).replace("_", " "), "note": note}
