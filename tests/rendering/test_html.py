@@ -42,7 +42,6 @@ from realdamage.rendering.report import (
     EXAMPLES,
     Report,
     build_report,
-    histograms,
     reliability,
     worst_false_alarms,
     worst_misses,
@@ -154,9 +153,9 @@ def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Pre
     score = np.concatenate([rng.normal(0, 1, 400), rng.normal(1.5, 1, 200)])
     kinds = ["damaged"] * 250 + ["original"] * 150 + ["ai_region"] * 200
     table = predictions(label=["real"] * 400 + ["synthetic"] * 200, kind=kinds, score=score)
-    curves = {curve.negatives: curve for curve in roc_curves(table)}
+    curves = {curve["negatives"]: curve for curve in roc_curves(table)}
     for name, own in (("really damaged", slice(0, 250)), ("all real", slice(0, 400))):
-        for fpr, found in zip(curves[name].fpr, curves[name].tpr, strict=True):
+        for fpr, found in zip(curves[name]["fpr"], curves[name]["tpr"], strict=True):
             assert found == pytest.approx(tpr_at_fpr(score[own], score[400:], fpr)), fpr
     drawing = plots.svg(plots.roc, "ROC", list(curves.values()))
     assert "var(--fake)" in drawing
@@ -166,27 +165,17 @@ def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Pre
     assert plots.svg(plots.roc, "ROC", list(curves.values())) == drawing  # the same in every run
 
 
-def test_histograms_and_bins_count_every_photo_and_missing_curves_say_why(
+def test_bins_count_every_photo_and_missing_curves_say_why(
     judged: pd.DataFrame, report_of: Callable[..., Report]
 ) -> None:
-    found = histograms(judged)
-    assert {kind: sum(counts) for kind, counts in found["kinds"].items()} == {
-        "damaged": 100,
-        "ai_region": 100,
-    }
-    assert len(found["edges"]) == len(found["kinds"]["damaged"]) + 1
     bins = reliability(judged)
     assert bins["n"].sum() == 200
     assert (bins["n"] * bins["observed"]).sum() == pytest.approx(100)
     assert reliability(judged.assign(probability=np.nan)).empty
-    assert set(report_of(judged).values["missing"]) == {"roc", "reliability", "robustness"}
     few = judged.iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
-    report = report_of(few)
-    assert "15 real and 20 synthetic photos" in report.values["missing"]["roc"]
-    page = text_of(report_page(report))
-    for reason in report.values["missing"].values():
-        assert reason
-        assert reason in page
+    page = text_of(report_page(report_of(few)))
+    assert page.count("Not drawn. Too few photos") == 2
+    assert "No perturbation was evaluated" in page
 
 
 def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
@@ -207,30 +196,17 @@ def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
     assert worst_misses(table)["score"].tolist() == [-float(i) for i in range(19, 1, -2)]
 
 
-@pytest.mark.parametrize(
-    ("n_damaged", "rate_on", "alarms_on"),
-    [
-        ((100, 100), "100 really damaged photos", "on 100 really damaged photos"),
-        ((18, 17), "all 228 real photos", "on 17 to 18 really damaged photos"),
-    ],
-)
-def test_perturbations_are_drawn_with_the_photos_counted_and_listed_by_title(
-    judged: pd.DataFrame,
-    report_of: Callable[..., Report],
-    n_damaged: tuple[int, int],
-    rate_on: str,
-    alarms_on: str,
+def test_perturbations_are_drawn_and_listed_by_title(
+    judged: pd.DataFrame, report_of: Callable[..., Report]
 ) -> None:
     row = {"n": 428, "n_real": 228, "auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "note": ""}
     row |= {"tpr_at_fpr_1": 0.4, "false_alarms": 0.1, "localisation": {"pixel_ap": 0.25}}
     names = {"clean": "As it is", "jpeg_50": "JPEG at 50"}
     rows = [
-        {**row, "perturbation": name, "title": title, "n_damaged": n}
-        for (name, title), n in zip(names.items(), n_damaged, strict=True)
+        {**row, "perturbation": name, "title": title, "n_damaged": 100}
+        for name, title in names.items()
     ]
     page = report_page(report_of(judged, robustness=rows))
-    for title in (f"TPR at 1% FPR on {rate_on}", f"false alarms {alarms_on}"):
-        assert title in text_of(page)
     assert ">jpeg 50</text>" in page
     assert "JPEG at 50 428 0.800 (0.700 to 0.900) 40.0% 10.0%" in text_of(page)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,15 +19,16 @@ from realdamage.core.policy import Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import read_photo
 from realdamage.data.manifest import Manifest, read_mask
-from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import ManifestError, PhotoError
 from realdamage.evaluation.figures import (
     NOT_CALIBRATED,
     RATES,
-    headline_figures,
+    ScoredPhotos,
     labelled_and_scored,
+    measure,
     roc_curves,
 )
+from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import clean, group_ids
 from realdamage.evaluation.probability import reliability_table
 from realdamage.evaluation.slices import part_rows
@@ -45,7 +45,6 @@ EXAMPLES = 9
 _DAMAGED = 6  # at least this many of the false alarms are really damaged, if there are any
 _EXAMPLE_SIDE = 300  # pixels of a picture's longer side
 _COUNTS = ("n", "n_real", "n_damaged", "n_synthetic", "n_groups", "n_unscored")
-_OUTCOMES = ("false_alarms", "false_alarms_all_real", "missed", "review")
 _BASELINES = {"pixel_ap": "prevalence", "f1": "baseline_f1", "best_f1": "baseline_f1"}
 
 
@@ -82,8 +81,6 @@ def build_report(
     for row in progress(worst, len(worst), "pictures"):
         pictures[row["file_name"]], note = _photo_and_heat_map(row, manifest, detector)
         examples.append(_example(row, note))
-    curves, bins = roc_curves(photos), reliability(photos)
-    rows = metrics.get("robustness") or []
     values = {
         "title": metadata.model_version or "a model",
         "outcomes": outcomes(photos, generators)._asdict(),
@@ -93,12 +90,11 @@ def build_report(
         "generators": [row._asdict() for row in generators],
         "headlines": headlines(metrics, photos),
         "parts": part_rows(photos, _parts(generators)),
-        "roc": [vars(curve) for curve in curves],
-        "reliability": bins.to_dict("records"),
-        "histograms": histograms(photos),
-        "missing": _missing_curves(photos, bool(curves), bool(len(bins)), bool(rows)),
+        "roc": roc_curves(photos),
+        "reliability": reliability(photos),
+        "photos": photos,
         "thresholds": [policy.t_real, policy.t_synthetic] if policy else [],
-        "robustness": rows,
+        "robustness": metrics.get("robustness") or [],
         "slices": _slices(metrics, generators),
         "false_alarms": [row for row in examples if row["label"] == "real"],
         "misses": [row for row in examples if row["label"] == "synthetic"],
@@ -108,7 +104,7 @@ def build_report(
         "benchmark": metrics.get("benchmark"),
         "card": words.facts("card_facts.txt.j2", metadata=metadata, run=metrics.get("run") or {}),
     }
-    return Report(plain(values), pictures)
+    return Report(values, pictures)
 
 
 def generators_of(
@@ -129,30 +125,35 @@ def trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str, Any]]:
     """The figures of `words.TITLES`: key, title, sentence, value, low, high, baseline (what no
-    skill gets), note."""
-    found, localisation = headline_figures(metrics, photos), metrics.get("localisation") or {}
+    skill gets), note. photos: the unperturbed rows."""
+    found: dict[str, tuple[Any, ...]] = {
+        key: (metrics[key], *(ends or (None, None)), metrics["reasons"].get(key, ""))
+        for key, ends in metrics["intervals"].items()
+    }
+    table = ScoredPhotos(photos, n_boot=0)
+    for key, mask, outcome in (
+        ("false_alarms", table.damaged, "called_synthetic"),
+        ("false_alarms_all_real", table.real, "called_synthetic"),
+        ("missed", table.synthetic, "called_real"),
+        ("review", table.everything, "review"),
+    ):
+        [figure] = measure(table, mask, mask, (outcome,))
+        counted = f"{round((figure.value or 0) * figure.n):,} of {figure.n:,}"
+        found[key] = (figure.value, figure.low, figure.high, figure.reason or counted)
+    pairs, localised = metrics["pairs"], metrics["localisation"] or localisation_metrics([])
+    note = pairs["reason"] or words.count(pairs["n"], "pair")
+    found["pairs"] = (pairs["edit_higher"], pairs["low"], pairs["high"], note)
+    note = localised["reason"] or words.count(localised["n_photos"], "photo")
+    for key in _BASELINES:
+        found[key] = (localised[key], *(localised["intervals"][key] or (None, None)), note)
     baselines: dict[str, float | None] = {"auroc": 0.5, "balanced_accuracy": 0.5, "pairs": 0.5}
     baselines |= {key + end: rate for key, rate in RATES.items() for end in ("", "_all_real")}
-    baselines |= {key: localisation.get(base) for key, base in _BASELINES.items()}
+    baselines |= {key: localised[base] for key, base in _BASELINES.items()}
     rows = []
     for key, title in words.TITLES.items():
-        figure, note = found[key], found[key].reason
-        if figure.value is not None and key in _OUTCOMES:
-            note = f"{round(figure.value * figure.n):,} of {figure.n:,}"
-        elif figure.value is not None and figure.n:
-            note = words.count(figure.n, "pair" if key == "pairs" else "photo")
-        rows.append(
-            {
-                "key": key,
-                "title": title,
-                "sentence": words.SENTENCES[key],
-                "note": note,
-                "value": figure.value,
-                "low": figure.low,
-                "high": figure.high,
-                "baseline": None if figure.value is None else baselines.get(key),
-            }
-        )
+        row: dict[str, Any] = {"key": key, "title": title, "sentence": words.SENTENCES[key]}
+        row |= dict(zip(("value", "low", "high", "note"), found[key], strict=True))
+        rows.append(row | {"baseline": None if row["value"] is None else baselines.get(key)})
     return rows
 
 
@@ -181,31 +182,6 @@ def reliability(photos: pd.DataFrame) -> pd.DataFrame:
     bins = min(10, len(labels) // 20)
     few = bins < 3 or labels.nunique() < 2
     return pd.DataFrame() if few else reliability_table(photos, bins=bins)
-
-
-def histograms(photos: pd.DataFrame) -> dict[str, Any]:
-    """Photos of each kind in equal steps of the score; scores beyond the outermost half percent
-    count at the ends."""
-    low, high = photos["score"].quantile([0.005, 0.995])
-    edges = np.linspace(low, high if high > low else low + 1, 37)
-    scores = photos["score"].clip(edges[0], edges[-1])
-    kinds = photos["kind"].where(photos["kind"] != "", photos["label"])
-    counts = {
-        kind: np.histogram(scores[kinds == kind], edges)[0].tolist()
-        for kind in (*KINDS, *LABELS)
-        if (kinds == kind).any()
-    }
-    return {"edges": edges.tolist(), "kinds": counts}
-
-
-def plain(value: Any) -> Any:
-    """JSON values: None for numbers that JSON does not have, lists for tuples."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def thumbnails(
@@ -263,25 +239,11 @@ def _data_url(image: Image.Image) -> str:
 
 def _example(row: Mapping[Any, Any], note: str) -> dict[str, Any]:
     """A row of predictions; its note says why a picture is missing."""
-    keys = ("file_name", "label", "kind", "generator", "damage", "source", "score")
-    judged = {key: row[key] for key in (*keys, "probability", "outcome")}
-    return judged | {"reasons": str(row["reasons"]).replace("_", " "), "note": note}
-
-
-def _missing_curves(photos: pd.DataFrame, roc: bool, bins: bool, robust: bool) -> dict[str, str]:
-    """Why a curve is not drawn, by name; "" where it is."""
-    n_real = int((photos["label"] == "real").sum())
-    n_synthetic, without = len(photos) - n_real, int(photos["probability"].isna().sum())
-    why = f"Only {n_real} real and {n_synthetic} synthetic photos; a curve takes 20 and 5."
-    few = f"{len(photos) - without} photos have a probability; the bars take 60, of both labels."
-    return {
-        "roc": "" if roc else why,
-        "reliability": "" if bins else f"{few} `realdamage calibrate` gives a model probabilities.",
-        "robustness": ""
-        if robust
-        else "No perturbation was evaluated: chat apps, screenshots and other saves cost some of "
-        "the evidence. Add robustness=twelve to realdamage-evaluate.",
-    }
+    keys = ("file_name", "label", "kind", "generator", "damage", "source", "score", "outcome")
+    judged = {key: row[key] for key in keys}
+    probability = None if pd.isna(row["probability"]) else row["probability"]
+    reasons = str(row["reasons"]).replace("_", " ")
+    return judged | {"probability": probability, "reasons": reasons, "note": note}
 
 
 def _parts(generators: Sequence[GeneratorCount]) -> dict[str, list[str]]:
