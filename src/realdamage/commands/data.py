@@ -19,7 +19,6 @@ _COLUMNS = (
 _SHARDS = "Write photos, masks and manifest into WebDataset shards, for training on very many"
 _DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
 _NEAR = "Look at the photos: those that look alike form one group"
-_QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
 _SIZES = "Crop to one size that nearly all photos can give, to these sizes, or only by the offset"
 _ON_ERROR = "What to do about unreadable photos"
 
@@ -31,7 +30,6 @@ def manifest(
     columns: Annotated[Path | None, app.opt(_COLUMNS)] = None,
     out: Annotated[Path | None, app.opt("Folder above the photos; default: theirs")] = None,
     to_shards: Annotated[Path | None, app.opt(_SHARDS, metavar="OUT")] = None,
-    shard_mib: Annotated[int, app.opt("Size of a shard, in MiB")] = 256,
     overwrite: app.Overwrite = False,
 ) -> int:
     """Write metadata.csv for photos in another layout, or write them as shards.
@@ -45,7 +43,7 @@ def manifest(
     if layout:
         reader = replace(reader, layout=layout)
     if to_shards:
-        return _to_shards(readers.read_dataset(source, reader), to_shards, shard_mib, overwrite)
+        return _to_shards(readers.read_dataset(source, reader), to_shards, overwrite)
     new = reader != readers.Reader() or out or overwrite
     if new or not readers.reads_own_metadata(source):
         path, found = readers.write_metadata(source, reader, out, overwrite=overwrite)
@@ -66,12 +64,10 @@ def manifest(
     return 0
 
 
-def _to_shards(found: Any, out: Path, shard_mib: int, overwrite: bool) -> int:
+def _to_shards(found: Any, out: Path, overwrite: bool) -> int:
     from realdamage.data.shards import write_shards
 
-    if shard_mib < 1:
-        raise UsageError(f"--shard-mib {shard_mib}: must be at least 1")
-    made = write_shards(found, out, shard_mib=shard_mib, overwrite=overwrite, progress=track)
+    made = write_shards(found, out, overwrite=overwrite, progress=track)
     shards = made.shards.names if made.shards else ()
     print(f"{out}: {len(made)} photos in {len(shards)} shards")
     print(f"next: realdamage-train data.root={out}")
@@ -168,7 +164,6 @@ def audit(
 def neutralise(
     manifest: Annotated[Path, app.arg("Folder with metadata.csv; only read", "IN")],
     out: Annotated[Path, app.arg("New or empty folder outside IN", "OUT")],
-    quality: Annotated[str | None, app.opt(_QUALITY, metavar="LOW-HIGH")] = None,
     sizes: Annotated[str, app.opt(_SIZES, metavar="common|WxH,…|keep")] = "common",
     history: Annotated[bool, app.opt("Save as JPEG once more before", "--history")] = False,
     seed: app.Seed = 0,
@@ -184,8 +179,7 @@ def neutralise(
     from realdamage.data import neutralise as neutral
     from realdamage.data.readers import read_dataset
 
-    qualities, crops = _quality_range(quality), _crop_sizes(sizes)
-    settings = neutral.NeutraliseSettings(qualities, crops, history, seed)
+    settings = neutral.NeutraliseSettings(None, _crop_sizes(sizes), history, seed)
     options: dict[str, Any] = {"on_error": on_error, "overwrite": overwrite, "workers": workers}
     done = neutral.neutralise(read_dataset(manifest), out, settings, progress=track, **options)
     for line in done.notes:
@@ -212,14 +206,6 @@ def _shares(text: str) -> dict[str, float]:
         return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise UsageError(f"{text!r}: write shares as train=0.7,val=0.1,test=0.2") from None
-
-
-def _quality_range(text: str | None) -> tuple[int, int] | None:
-    low, _, high = (text or "").partition("-")
-    try:
-        return (int(low), int(high or low)) if text else None
-    except ValueError:
-        raise UsageError(f"--quality {text!r}: write a range as 75-95") from None
 
 
 def _crop_sizes(text: str) -> str | list[tuple[int, int]] | None:
