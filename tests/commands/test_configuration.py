@@ -19,17 +19,10 @@ from realdamage.errors import ConfigError, PhotoError
     [
         ("train", "model.lrr=1", "did you mean model.lr?"),
         ("train", "+experiment=quickstrat", "did you mean experiment=quickstart?"),
-        ("train", "model=dinov2_smal", "did you mean model=dinov2_small?"),
-        ("evaluate", "robustness=standrad", "did you mean robustness=standard?"),
         ("synthesize", "recipe.source.croop=1", "did you mean recipe.source.crop?"),
         ("train", "data.batch_size=8", "use data.batch_units (pairs or single photos per step)"),
-        ("train", "epochs=3", "use trainer.max_epochs"),
-        ("train", "lr=1e-3", "use model.lr"),
-        ("train", "optimizer=sgd", "it is AdamW: model.lr, model.weight_decay"),
         ("train", "+epochs=3", "use trainer.max_epochs"),
-        ("train", "+model.lrr=1", "did you mean model.lr?"),
         ("synthesize", "+recipe.source.croop=1", "did you mean recipe.source.crop?"),
-        ("train", "trainer.gpus=2", "use trainer=gpu, or trainer=ddp trainer.devices=N"),
     ],
 )
 def test_a_misspelling_is_named_with_its_near_match(command: str, override: str, hint: str) -> None:
@@ -68,10 +61,8 @@ def test_a_value_of_the_wrong_type_names_key_and_value() -> None:
     ("command", "arguments", "named"),
     [
         ("train", ["model.lrr=1"], "did you mean model.lr?"),
-        ("synthesize", ["+recipe=referense"], "did you mean recipe=reference?"),
         ("train", ["model.lr="], "model.lr"),
         ("export", [], "checkpoint"),
-        ("synthesize", [], "recipe.source.root"),
     ],
 )
 def test_the_commands_exit_with_2_and_no_stack_trace(
@@ -138,18 +129,12 @@ def test_a_folder_of_the_users_own_is_searched_too(run_command, tmp_path: Path) 
     "override",
     [
         "model.lr=-1",
-        "model.warmup=2.0",
         "model.loss=mse",
         "model.loss_weights={tile: 0, patch: 0, photo: 0}",
         "adapt.strategy=lorra",
-        "adapt.rank=0",
-        "data.batch_units=0",
-        "data.focus=1.5",
         "data.epoch_units=8",
-        "data.audit=off",
         "+data.class_weights.fake=1",
         "data.degradations.probability=2",
-        "monitor=val/aurok",
     ],
 )
 def test_a_value_out_of_range_is_named_before_torch_is_needed(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -61,27 +58,3 @@ def test_photos_without_splits_are_told_the_commands_to_type(tmp_path: Path) -> 
     then = f"realdamage manifest {tmp_path}, then realdamage split {tmp_path} --near-duplicates"
     with pytest.raises(ManifestError, match=then):
         made.setup("fit")
-
-
-def test_evaluation_reads_a_mapped_table(
-    run_command: Callable[..., Any],
-    tiny_onnx: Path,
-    tiny_manifest: Path,
-    table: Path,
-    tmp_path: Path,
-) -> None:
-    columns = "{file_name: path, label: fake, generator: model, mask_file_name: mask}"
-    done = run_command(
-        "evaluate",
-        f"checkpoint={tiny_onnx}",
-        f"data.root={table}",
-        f"+data.reader.columns={columns}",
-        "+data.reader.values.label={0: real, true: synthetic}",
-        "shortcuts=false",
-    )
-    assert done.code == 0, done.err
-    metrics = json.loads((tmp_path / "out/evaluate/metrics.json").read_text())
-    assert metrics["run"]["manifest_sha256"] == read_manifest(tiny_manifest).digest()
-    wrong = "+data.reader.column.label=fake"
-    done = run_command("evaluate", f"checkpoint={tiny_onnx}", f"data.root={table}", wrong)
-    assert done.code == 2
