@@ -127,6 +127,8 @@ def test_photos_in_table_out_and_again(
         ("folds={f: [evn]}", "'even'"),
         ("folds={mean: [even]}", "folds.mean"),
         ("folds=[even,odd]", "{NAME:"),
+        ("folds={f: {generator: even}}", "{NAME:"),
+        ("folds={f: {generator: [even], source: [shop9]}}", "'shop9'"),
         ("train_experiment=ovn", "experiment=own"),
         ("robustness=twelv", "robustness=twelve"),
         ("overrides=[model.lr]", "model.lr"),
@@ -193,6 +195,28 @@ def test_what_is_missing_is_made_and_a_failed_fold_does_not_stop_the_others(
     assert typed("folds={good: [even]}", "overwrite=true").code == 0
     assert launched == ["good train", "good export"]
     assert mine.is_file()
+
+
+def test_a_fold_that_leaves_a_source_out_too_is_judged_without_it(
+    typed: Typed, launched: list[str], tmp_path: Path
+) -> None:
+    both = "folds={good: {generator: [even], source: [shop1]}}"
+    done = typed(both, "alpha=0.4", "beta=0.4")
+    assert done.code == 0, done.err
+    assert launched == ["good train", "good export"]
+    root = tmp_path / "out/folds"
+    _, metadata, _ = read_model_file(root / "good/model.onnx")
+    assert metadata.policy is not None
+    assert (metadata.policy.fpr, metadata.policy.miss) == (0.4, 0.4)
+    assert metadata.policy.guarantee is None  # no split `policy` is here
+    table = pd.read_csv(root / "folds.csv")
+    own = table[table["fold"] == "good"].set_index(["column", "left_out"])
+    assert list(own.index) == [("generator", "all"), ("generator", "even"), ("source", "shop1")]
+    assert set(own["n_real"]) == {10}  # of shop1, from all splits
+    scored = read_predictions(root / "good/test/predictions.csv")
+    honest = scored[(scored["label"] == "real") & (scored["source"] == "shop1")]
+    assert set(own["honest_review"]) == {(honest["outcome"] == "review").sum()}
+    assert set(honest["split"]) == {"train", "val", "test"}
 
 
 @pytest.mark.slow
