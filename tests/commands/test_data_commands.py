@@ -116,18 +116,6 @@ def test_splits_that_are_there_stay_unless_overwritten(type_in: TypeIn, folder: 
     assert (folder / "metadata.csv").read_bytes() != before
 
 
-@pytest.mark.parametrize(
-    "given",
-    ["train=much", "train=0.5,val=0.2,test=0.2"],
-)
-def test_wrong_fractions_change_nothing(type_in: TypeIn, folder: Path, given: str) -> None:
-    before = (folder / "metadata.csv").read_bytes()
-    code, _, err = type_in("split", folder, "--fractions", given)
-    assert code == 2
-    assert "train" in err
-    assert (folder / "metadata.csv").read_bytes() == before
-
-
 def test_near_duplicates_stay_together(
     type_in: TypeIn, tmp_path: Path, photo_factory: Callable[..., np.ndarray]
 ) -> None:
@@ -240,18 +228,6 @@ def test_a_set_is_saved_again_and_counted(type_in: TypeIn, photos: Path, tmp_pat
     table = read_manifest(out).table
     assert len(table) == 11
     assert table["file_name"].str.endswith(".jpg").all()
-
-
-def test_a_folder_is_refused_with_other_settings_unless_overwritten(
-    type_in: TypeIn, photos: Path, tmp_path: Path
-) -> None:
-    command = ("neutralise", photos, tmp_path / "out", "--sizes", "keep")
-    assert "85-97" in type_in(*command).err  # the qualities, as no photo is a JPEG
-    code, _, err = type_in(*command, "--history")
-    assert code == 2
-    assert "--overwrite" in err
-    assert type_in(*command, "--history", "--overwrite").code == 0
-    assert type_in("neutralise", photos, photos / "out").code == 2  # inside the set
 
 
 def test_wrong_sizes_are_a_usage_error(type_in: TypeIn, photos: Path, tmp_path: Path) -> None:

@@ -114,15 +114,6 @@ def generators_of(
     return generator_counts(photos, training, families_of(photos, *others))
 
 
-def trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics.json says about the training, where the model itself is missing."""
-    rows = metrics.get("per_generator") or {}
-    known = {name: row.get("trained_on") for name, row in rows.items()}
-    if all(trained is None for trained in known.values()):
-        return {}
-    return {"generators": [name for name, trained in known.items() if trained]}
-
-
 def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str, Any]]:
     """The figures of `words.TITLES`: key, title, sentence, value, low, high, baseline (what no
     skill gets), note. photos: the unperturbed rows."""
