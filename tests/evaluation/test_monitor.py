@@ -103,7 +103,7 @@ def test_too_few_photos_are_refused_and_few_see_only_large_shifts() -> None:
         with pytest.raises(RealDamageError, match=count) as error:
             monitor(log, reference)
         assert error.value.code == "too_few_photos"
-    assert monitor(draw(80, 1), REFERENCE).visible > 0.2
+    assert monitor(draw(60, 1), REFERENCE).visible > 0.2
 
 
 def test_what_one_side_lacks_is_left_out_and_named() -> None:
