@@ -32,7 +32,7 @@ from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.core.pooling import Pooling
 from realdamage.core.tiles import PixelSpec
-from realdamage.data.manifest import write_manifest
+from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -253,6 +253,32 @@ def write_set(photo_factory: PhotoFactory) -> WriteSet:
                 )
         write_manifest(root, pd.DataFrame(rows))
         return root
+
+    return write
+
+
+@pytest.fixture
+def write_photos(tmp_path: Path) -> Callable[..., Manifest]:
+    """`write_photos(rows)`: each row names `file_name`, `label`, what else it likes, and `red`
+    (0..255, not written).
+
+    Photos are 80×64 PNG files with blue 128, so that they score (red - 128) / 16; those with a
+    `mask_file_name` are as red only in their left 40 columns, which the mask covers, and else 0.
+    """
+
+    def write(rows: list[dict[str, object]]) -> Manifest:
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        for row in rows:
+            pixels = np.full((64, 80, 3), (0, 0, 128), dtype=np.uint8)
+            painted = np.zeros((64, 80), dtype=np.uint8)
+            painted[:, : 40 if row.get("mask_file_name") else 80] = 255
+            pixels[..., 0] = np.where(painted > 0, row["red"], 0)
+            Image.fromarray(pixels).save(folder / str(row["file_name"]))
+            if row.get("mask_file_name"):
+                Image.fromarray(painted).save(folder / str(row["mask_file_name"]))
+        write_manifest(folder, pd.DataFrame(rows).drop(columns="red"))
+        return read_manifest(folder)
 
     return write
 

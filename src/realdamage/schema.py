@@ -243,6 +243,9 @@ class EvaluateDataConfig:
     limit: int | None = None  # at most this many photos, drawn by whole groups; null: all
     on_error: str = "raise"  # raise or skip, for photos that cannot be read
 
+    def __post_init__(self) -> None:
+        _check_choices("data.", self, on_error=("raise", "skip"))
+
 
 @dataclass
 class RobustnessConfig:
@@ -269,6 +272,9 @@ class EvaluateConfig:
     data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     benchmark: str | None = None  # "fraudbench": also print its table (+benchmark=fraudbench)
+
+    def __post_init__(self) -> None:
+        _check_choices("", self, format=("csv", "parquet"), benchmark=(None, "fraudbench"))
 
 
 @dataclass

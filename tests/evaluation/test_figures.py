@@ -13,8 +13,6 @@ import pytest
 
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import (
-    headline_figures,
-    pair_differences,
     photo_metrics,
     roc_curves,
     tpr_at_fpr,
@@ -119,8 +117,10 @@ def test_a_figure_has_the_same_interval_in_every_table(mixed: Table) -> None:
         for key in ("auroc", "tpr_at_fpr_1"):
             assert [row[f"{key}_low"], row[f"{key}_high"]] == pytest.approx(expected[key], abs=1e-9)
     curve = roc_curves(table)[0]
-    at = curve.fpr.index(pytest.approx(0.01))
-    assert [curve.low[at], curve.high[at]] == pytest.approx(expected["tpr_at_fpr_1"], abs=1e-9)
+    at = curve["fpr"].index(pytest.approx(0.01))
+    assert [curve["low"][at], curve["high"][at]] == pytest.approx(
+        expected["tpr_at_fpr_1"], abs=1e-9
+    )
     assert photo_metrics(table, seed=1)["intervals"] != expected
 
 
@@ -140,10 +140,6 @@ def test_each_generator_and_kind_has_its_row(mixed: Table) -> None:
         assert row["called_synthetic"] == pytest.approx((own["outcome"] == "synthetic").mean())
         assert row["n"] == len(own)
         assert row == found["per_kind"][kind]
-    damaged, own = found["per_kind"]["damaged"], table[table["kind"] == "damaged"]
-    synthetic = table.loc[table["label"] == "synthetic", "score"].to_numpy()
-    assert damaged["auroc"] == pytest.approx((synthetic[:, None] > own["score"].to_numpy()).mean())
-    assert damaged["called_real"] == pytest.approx((own["outcome"] == "real").mean())
     few = table.assign(generator=table["generator"].where(table.index != 799, "rare"))
     rare = photo_metrics(few, n_boot=2)["per_generator"]["rare"]
     assert (rare["n"], rare["auroc"], rare["tpr_at_fpr_5"]) == (1, None, None)
@@ -156,8 +152,6 @@ def test_each_generator_and_kind_has_its_row(mixed: Table) -> None:
         lambda table: table[table["label"] == "real"],
         lambda table: table.assign(score=np.nan),
         lambda table: table.assign(label=table["label"].where(table.index != 7, "")),
-        lambda table: table.drop(columns="score"),
-        lambda table: pd.concat([table, table.assign(perturbation="blur")], ignore_index=True),
     ],
 )
 def test_tables_that_cannot_be_measured_are_refused(
@@ -198,23 +192,13 @@ def test_a_rate_of_nought_or_one_is_no_certainty(mixed: Table) -> None:
         assert found["intervals"]["tpr_at_fpr_1"] == pytest.approx(ends)
 
 
-def test_metrics_are_plain_json_and_the_headline_reads_them(mixed: Table) -> None:
+def test_metrics_are_plain_json(mixed: Table) -> None:
     painted = np.arange(20).reshape(-1, 1) % 4 == 0
     heat = np.linspace(0, 1, 20, dtype=np.float32).reshape(-1, 1)
     evidence = [PatchEvidence(f"{index}.jpg", heat, painted) for index in (400, 401)]
     for table in (mixed(n_damaged=3, n_synthetic=30), mixed()):
         metrics = photo_metrics(table, evidence, threshold=0.5, n_boot=20)
         assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
-        found = headline_figures(metrics, table)
-        for key in ("auroc", "tpr_at_fpr_1", "tpr_at_fpr_1_all_real", "brier"):
-            assert found[key].value == metrics[key]
-            assert bool(found[key].reason) == (metrics[key] is None)
-        assert found["best_f1"].value == metrics["localisation"]["best_f1"]
-        damaged = table[table["kind"] == "damaged"]
-        accused = (damaged["outcome"] == "synthetic").mean()
-        assert found["false_alarms"].value == pytest.approx(accused)
-        assert found["false_alarms"].n == len(damaged)
-        assert (found["pairs"].value, bool(found["pairs"].reason)) == (None, True)
 
 
 @pytest.fixture
@@ -237,12 +221,8 @@ def edits(predictions_of: Table) -> pd.DataFrame:
 
 
 def test_each_edit_meets_its_original_under_the_same_perturbation(edits: pd.DataFrame) -> None:
-    pairs = pair_differences(edits)
-    assert pairs[["file_name", "pair", "perturbation", "difference"]].to_numpy().tolist() == [
-        ["a_edit.jpg", "a.jpg", "", 2.0],
-        ["b_edit.jpg", "b.jpg", "", 0.0],
-        ["a_edit.jpg", "a.jpg", "blur", -0.5],
-    ]
+    blurred = edits[edits["perturbation"] == "blur"]
+    assert photo_metrics(blurred, n_boot=20)["pairs"]["median_difference"] == -0.5
     clean = edits[edits["perturbation"] == ""]
     found = photo_metrics(clean, n_boot=20)["pairs"]
     # One edit is higher, and a tie counts half.

@@ -22,7 +22,7 @@ from realdamage.evaluation.guarantee import (
     upper_bound,
     with_guarantee,
 )
-from realdamage.evaluation.predictions import PREDICTION_COLUMNS
+from realdamage.evaluation.predictions import predictions_table
 
 POLICY = Policy(
     t_synthetic=0.5, t_real=-0.5, fpr=0.01, miss=0.05, negatives="real", photos={"real": 1}
@@ -34,15 +34,15 @@ deltas = st.sampled_from([0.01, 0.05, 0.1, 0.3])
 def predictions_of(damaged: np.ndarray, synthetic: np.ndarray, per_group: int = 1) -> pd.DataFrame:
     """Damaged and synthetic photos, and 50 intact ones with scores far above all."""
     n = len(damaged) + len(synthetic) + 50
-    table = pd.DataFrame(
-        {**dict.fromkeys(PREDICTION_COLUMNS, ""), "file_name": [f"{i:04d}.jpg" for i in range(n)]}
-    )
-    return table.assign(
-        label=["real"] * len(damaged) + ["synthetic"] * len(synthetic) + ["real"] * 50,
-        kind=["damaged"] * len(damaged) + ["ai_region"] * len(synthetic) + ["original"] * 50,
-        group=[f"g{i // per_group}" for i in range(n)],
-        score=np.concatenate([damaged, synthetic, np.full(50, 1e6)]),
-    )
+    sizes = [len(damaged), len(synthetic), 50]
+    columns = {
+        "file_name": [f"{i:04d}.jpg" for i in range(n)],
+        "label": np.repeat(["real", "synthetic", "real"], sizes),
+        "kind": np.repeat(["damaged", "ai_region", "original"], sizes),
+        "group": [f"g{i // per_group}" for i in range(n)],
+        "score": np.concatenate([damaged, synthetic, np.full(50, 1e6)]),
+    }
+    return predictions_table(pd.DataFrame(columns))
 
 
 def guaranteed(table: pd.DataFrame, targets: Targets) -> tuple[Policy, Guarantee]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import PREDICTION_COLUMNS, PatchEvidence
+from realdamage.evaluation.predictions import PatchEvidence, predictions_table
 
 
 def evidence_of(painted: np.ndarray, heat: np.ndarray, n: int = 2) -> list[PatchEvidence]:
@@ -44,16 +44,6 @@ def photos_of(n: int, shift: float = 2.0, seed: int = 0) -> list[PatchEvidence]:
     return found
 
 
-def predictions_for(evidence: list[PatchEvidence], **columns: object) -> pd.DataFrame:
-    table = pd.DataFrame(
-        {
-            **dict.fromkeys(PREDICTION_COLUMNS, ""),
-            "file_name": [photo.file_name for photo in evidence],
-        }
-    )
-    return table.assign(**columns)
-
-
 def test_f1_and_iou_are_taken_at_the_shipped_threshold_which_is_called() -> None:
     heat = np.array([[0.5, 0.49], [0.9, 0.2]], dtype=np.float32)
     painted = np.array([[True, True], [False, False]])
@@ -71,7 +61,9 @@ def test_the_draws_agree_with_figures_of_the_drawn_photos_themselves() -> None:
         photo._replace(file_name=f"second {photo.file_name}")
         for photo in photos_of(30, shift=3.0, seed=1)
     ]
-    table = predictions_for(evidence, group=["first"] * 30 + ["second"] * 30)
+    names = [photo.file_name for photo in evidence]
+    groups = ["first"] * 30 + ["second"] * 30
+    table = predictions_table(pd.DataFrame({"file_name": names, "group": groups}))
     found = localisation_metrics(evidence, table, n_boot=200)["intervals"]
     first, second = (
         localisation_metrics(half, n_boot=2) for half in (evidence[:30], evidence[30:])

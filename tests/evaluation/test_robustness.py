@@ -40,30 +40,14 @@ STEPS = {
 SUITE = suite_from_config(
     {"perturbations": {name: {"title": name, "steps": steps} for name, steps in STEPS.items()}}
 )
-ROWS = [
-    *(
-        {"file_name": f"r{red}.png", "label": "real", "group": f"g{red}", "red": red}
-        for red in (10, 60, 90)
-    ),
-    *(
-        {"file_name": f"s{red}.png", "label": "synthetic", "kind": "ai_whole", "red": red}
-        for red in (150, 200)
-    ),
-    {
-        "file_name": "a.png",
-        "label": "synthetic",
-        "kind": "ai_region",
-        "mask_file_name": "m.png",
-        "red": 250,
-    },
-    {
-        "file_name": "b.png",
-        "label": "synthetic",
-        "kind": "ai_region",
-        "group": "g10",
-        "pair": "r10.png",
-        "red": 220,
-    },
+REAL = {"label": "real", "kind": "original"}
+WHOLE = {"label": "synthetic", "kind": "ai_whole"}
+REGION = {"label": "synthetic", "kind": "ai_region"}
+ROWS: list[dict[str, Any]] = [
+    *({**REAL, "file_name": f"r{red}.png", "group": f"g{red}", "red": red} for red in (10, 60, 90)),
+    *({**WHOLE, "file_name": f"s{red}.png", "red": red} for red in (150, 200)),
+    {**REGION, "file_name": "a.png", "mask_file_name": "m.png", "red": 250},
+    {**REGION, "file_name": "b.png", "group": "g10", "pair": "r10.png", "red": 220},
 ]
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
+from realdamage.core.detector import Detector
 from realdamage.core.policy import Policy
-from realdamage.data.manifest import Manifest, read_manifest, write_manifest
-from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
+from realdamage.evaluation.predictions import predictions_table
 
 Predictions = Callable[..., pd.DataFrame]
 
@@ -25,11 +24,8 @@ def predictions() -> Predictions:
     otherwise."""
 
     def make(**columns: Any) -> pd.DataFrame:
-        n = len(columns["label"])
-        names = (*PREDICTION_COLUMNS, *FURTHER_COLUMNS)
-        rows = pd.DataFrame({column: [""] * n for column in names})
-        files = [f"photo{i}.jpg" for i in range(n)]
-        return rows.assign(file_name=files, probability=np.nan, **columns)
+        files = [f"photo{i}.jpg" for i in range(len(columns["label"]))]
+        return predictions_table(pd.DataFrame({"file_name": files, **columns}))
 
     return make
 
@@ -57,32 +53,14 @@ def policy() -> Policy:
     )
 
 
+@pytest.fixture(scope="session")
+def red(save_red_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """A detector without thresholds."""
+    path = tmp_path_factory.mktemp("red") / "red.onnx"
+    return Detector.load(save_red_model(path, calibration=None, policy=None), threads=1)
+
+
 @pytest.fixture
 def model_file(save_red_model: Callable[..., Path], tmp_path: Path) -> Path:
     """An uncalibrated model file, red.onnx."""
     return save_red_model(tmp_path / "red.onnx", calibration=None, policy=None)
-
-
-@pytest.fixture
-def write_photos(tmp_path: Path) -> Callable[..., Manifest]:
-    """`write_photos(rows)`: each row has `file_name`, `label`, other columns, and `red` (0..255,
-    not written).
-
-    With a `mask_file_name` only the left half, which the mask covers, is red.
-    """
-
-    def write(rows: list[dict[str, Any]]) -> Manifest:
-        folder = tmp_path / "photos"
-        folder.mkdir()
-        for row in rows:
-            painted = np.zeros((64, 80), dtype=np.uint8)
-            painted[:, : 40 if row.get("mask_file_name") else 80] = 255
-            pixels = np.zeros((64, 80, 3), dtype=np.uint8)
-            pixels[..., 0] = np.where(painted > 0, row["red"], 0)
-            Image.fromarray(pixels).save(folder / row["file_name"])
-            if row.get("mask_file_name"):
-                Image.fromarray(painted).save(folder / row["mask_file_name"])
-        write_manifest(folder, pd.DataFrame(rows).drop(columns="red"))
-        return read_manifest(folder)
-
-    return write

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,6 @@ from scipy.stats import beta
 
 from realdamage.commands.cli import main
 from realdamage.core.detector import Detector
-from realdamage.core.model_file import read_model_file, write_model_file
-from realdamage.core.policy import Calibration, Policy
 from realdamage.data.audit import AuditReport, audit
 from realdamage.data.manifest import Manifest, read_manifest, write_manifest
 from realdamage.evaluation.compare import compare_models
@@ -44,7 +42,6 @@ from realdamage.rendering.report import (
     EXAMPLES,
     Report,
     build_report,
-    histograms,
     reliability,
     worst_false_alarms,
     worst_misses,
@@ -71,10 +68,16 @@ def judged(predictions: Predictions, judge: Callable[..., pd.DataFrame]) -> pd.D
     return judge(rows)
 
 
-def report_of(table: pd.DataFrame, **metrics: Any) -> Report:
-    found = photo_metrics(table, threshold=0.5, n_boot=20)
-    found["slices"] = {"kind": json_records(slice_table(table, ["kind"], n_boot=20))}
-    return build_report((table, found | metrics))
+@pytest.fixture
+def report_of(red: Detector) -> Callable[..., Report]:
+    """`report_of(table, …)`: its report by an uncalibrated model, with more values of metrics."""
+
+    def made(table: pd.DataFrame, manifest: Manifest | None = None, **metrics: Any) -> Report:
+        found = photo_metrics(table, threshold=0.5, n_boot=20)
+        found["slices"] = {"kind": json_records(slice_table(table, ["kind"], n_boot=20))}
+        return build_report((table, found | metrics), red, manifest=manifest)
+
+    return made
 
 
 def text_of(page: str) -> str:
@@ -90,10 +93,10 @@ def statistic(page: str, key: str) -> str:
 
 
 def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
-    judged: pd.DataFrame, tmp_path: Path
+    judged: pd.DataFrame, report_of: Callable[..., Report], tmp_path: Path
 ) -> None:
-    page = write_report(tmp_path, report_of(judged)).read_text()
-    values = json.loads((tmp_path / "report.json").read_text())
+    report = report_of(judged)
+    page, values = write_report(tmp_path, report).read_text(), report.values
     headlines = {row["key"]: row for row in values["headlines"]}
     # 60 edits lie above all real photos, 30 above 97 of 100, 10 below all.
     assert headlines["auroc"]["value"] == pytest.approx((60 * 100 + 30 * 97) / 10_000)
@@ -116,21 +119,23 @@ def test_numbers_worked_out_by_hand_are_in_the_json_and_on_the_page(
     assert "3 of the 9 shown are called synthetic." in text_of(page)
 
 
-def test_the_page_loads_nothing_and_prints_no_placeholder(judged: pd.DataFrame) -> None:
-    report = report_of(judged)
-    assert "data:image" not in json.dumps(report.values, allow_nan=False)
-    page = report_page(report)
+def test_the_page_loads_nothing_and_prints_no_placeholder(
+    judged: pd.DataFrame, report_of: Callable[..., Report]
+) -> None:
+    page = report_page(report_of(judged))
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
     assert "@import" not in page
     assert not re.search(r"\b(NaN|nan|Undefined)\b", text_of(page))
 
 
-def test_names_of_a_user_are_never_markup(judged: pd.DataFrame) -> None:
+def test_names_of_a_user_are_never_markup(
+    judged: pd.DataFrame, report_of: Callable[..., Report]
+) -> None:
     table = judged.replace({"Nano Banana": HOSTILE, "ai_region": "ai_whole"})
     table = table.assign(file_name=HOSTILE + table["file_name"], family="", source='"><b>')
     row = {"perturbation": HOSTILE, "n": 200, "auroc": 0.5, "note": HOSTILE}
     row |= {"auroc_low": 0.4, "auroc_high": 0.6}
-    run = {"model_version": HOSTILE, "command": HOSTILE}
+    run = {"data_root": HOSTILE, "command": HOSTILE}
     page = report_page(report_of(table, robustness=[row], run=run))
     assert HOSTILE not in page
     assert "&lt;script&gt;alert" in page
@@ -148,9 +153,9 @@ def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Pre
     score = np.concatenate([rng.normal(0, 1, 400), rng.normal(1.5, 1, 200)])
     kinds = ["damaged"] * 250 + ["original"] * 150 + ["ai_region"] * 200
     table = predictions(label=["real"] * 400 + ["synthetic"] * 200, kind=kinds, score=score)
-    curves = {curve.negatives: curve for curve in roc_curves(table)}
+    curves = {curve["negatives"]: curve for curve in roc_curves(table)}
     for name, own in (("really damaged", slice(0, 250)), ("all real", slice(0, 400))):
-        for fpr, found in zip(curves[name].fpr, curves[name].tpr, strict=True):
+        for fpr, found in zip(curves[name]["fpr"], curves[name]["tpr"], strict=True):
             assert found == pytest.approx(tpr_at_fpr(score[own], score[400:], fpr)), fpr
     drawing = plots.svg(plots.roc, "ROC", list(curves.values()))
     assert "var(--fake)" in drawing
@@ -160,27 +165,17 @@ def test_the_curve_goes_through_the_rates_that_the_metrics_have(predictions: Pre
     assert plots.svg(plots.roc, "ROC", list(curves.values())) == drawing  # the same in every run
 
 
-def test_histograms_and_bins_count_every_photo_and_missing_curves_say_why(
-    judged: pd.DataFrame,
+def test_bins_count_every_photo_and_missing_curves_say_why(
+    judged: pd.DataFrame, report_of: Callable[..., Report]
 ) -> None:
-    found = histograms(judged)
-    assert {kind: sum(counts) for kind, counts in found["kinds"].items()} == {
-        "damaged": 100,
-        "ai_region": 100,
-    }
-    assert len(found["edges"]) == len(found["kinds"]["damaged"]) + 1
     bins = reliability(judged)
     assert bins["n"].sum() == 200
     assert (bins["n"] * bins["observed"]).sum() == pytest.approx(100)
     assert reliability(judged.assign(probability=np.nan)).empty
-    assert set(report_of(judged).values["missing"]) == {"roc", "reliability", "robustness"}
     few = judged.iloc[[*range(15), *range(180, 200)]].reset_index(drop=True)
-    report = report_of(few)
-    assert "15 real and 20 synthetic photos" in report.values["missing"]["roc"]
-    page = text_of(report_page(report))
-    for reason in report.values["missing"].values():
-        assert reason
-        assert reason in page
+    page = text_of(report_page(report_of(few)))
+    assert page.count("Not drawn. Too few photos") == 2
+    assert "No perturbation was evaluated" in page
 
 
 def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
@@ -201,120 +196,65 @@ def test_the_worst_photos_are_one_of_a_group_really_damaged_ones_first(
     assert worst_misses(table)["score"].tolist() == [-float(i) for i in range(19, 1, -2)]
 
 
-@pytest.mark.parametrize(
-    ("n_damaged", "rate_on", "alarms_on"),
-    [
-        ((100, 100), "100 really damaged photos", "on 100 really damaged photos"),
-        ((18, 17), "all 228 real photos", "on 17 to 18 really damaged photos"),
-    ],
-)
-def test_perturbations_are_drawn_with_the_photos_counted_and_listed_by_title(
-    judged: pd.DataFrame, n_damaged: tuple[int, int], rate_on: str, alarms_on: str
+def test_perturbations_are_drawn_and_listed_by_title(
+    judged: pd.DataFrame, report_of: Callable[..., Report]
 ) -> None:
     row = {"n": 428, "n_real": 228, "auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "note": ""}
     row |= {"tpr_at_fpr_1": 0.4, "false_alarms": 0.1, "localisation": {"pixel_ap": 0.25}}
     names = {"clean": "As it is", "jpeg_50": "JPEG at 50"}
     rows = [
-        {**row, "perturbation": name, "title": title, "n_damaged": n}
-        for (name, title), n in zip(names.items(), n_damaged, strict=True)
+        {**row, "perturbation": name, "title": title, "n_damaged": 100}
+        for name, title in names.items()
     ]
     page = report_page(report_of(judged, robustness=rows))
-    for title in (f"TPR at 1% FPR on {rate_on}", f"false alarms {alarms_on}"):
-        assert title in text_of(page)
     assert ">jpeg 50</text>" in page
     assert "JPEG at 50 428 0.800 (0.700 to 0.900) 40.0% 10.0%" in text_of(page)
 
 
+class Evaluated(NamedTuple):
+    """Six real photos, one of them red, six edits, one of them pale, and what the red network made
+    of them."""
+
+    manifest: Manifest
+    predictions: pd.DataFrame
+
+
 @pytest.fixture
-def evaluated(
-    model_file: Path, write_photos: Callable[..., Manifest], policy: Policy, tmp_path: Path
-) -> Path:
-    """Evaluation folder of the red network with thresholds: six real photos, one of them red; six
-    edits, one pale."""
+def evaluated(red: Detector, write_photos: Callable[..., Manifest]) -> Evaluated:
     rows: list[dict[str, Any]] = []
-    for i, red in enumerate((60, 70, 80, 90, 100, 250)):
-        name = "accused.png" if red == 250 else f"real{i}.png"
-        real = {"file_name": name, "label": "real", "kind": "damaged", "condition": "damaged"}
-        rows.append({**real, "red": red})
-    for i, red in enumerate((200, 210, 220, 230, 240, 20)):
-        name = "missed" if red == 20 else f"edit{i}"
-        edit = {"file_name": f"{name}.png", "label": "synthetic", "kind": "ai_region", "red": red}
+    for i, value in enumerate((60, 70, 80, 90, 100, 250)):
+        name = "accused.png" if value == 250 else f"real{i}.png"
+        rows.append({"file_name": name, "label": "real", "kind": "damaged", "red": value})
+    for i, value in enumerate((200, 210, 220, 230, 240, 20)):
+        name = "missed" if value == 20 else f"edit{i}"
+        edit = {"file_name": f"{name}.png", "label": "synthetic", "kind": "ai_region", "red": value}
         rows.append(edit | {"generator": "Painter 2", "mask_file_name": f"{name}_mask.png"})
     manifest = write_photos(rows)
-    onnx, metadata, _ = read_model_file(model_file)
-    failed = {"verdict": "failed, overridden", "tests": {"source": [0.9, 0.8, 1]}}
-    changes = {
-        "policy": policy,
-        "calibration": Calibration(slope=1.0, intercept=0.0, prior=0.5),
-        "training": {"generators": ["Painter 1"], "audit": failed},
-    }
-    write_model_file(model_file, onnx, replace(metadata, **changes))
-    detector = Detector.load(model_file)
-    table, evidence = score_manifest(detector, manifest)
-    run = {"checkpoint": str(model_file), "graph_sha256": detector.graph_sha256}
-    metrics = photo_metrics(table, evidence, threshold=0.0, n_boot=20)
-    folder = tmp_path / "evaluation"
-    folder.mkdir()
-    write_predictions(folder / "predictions.csv", table)
-    metrics["run"] = run | {"data_root": str(manifest.root)}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    return folder
+    return Evaluated(manifest, score_manifest(red, manifest)[0])
 
 
-def values_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return found
+def test_the_worst_photos_are_shown_with_their_heat_maps(
+    evaluated: Evaluated, report_of: Callable[..., Report]
+) -> None:
+    report = report_of(evaluated.predictions, evaluated.manifest)
+    assert report.values["false_alarms"][0]["file_name"] == "accused.png"
+    assert report.values["misses"][0]["file_name"] == "missed.png"
+    assert report_page(report).count('alt="its heat map"') == 12
 
 
-def test_the_command_shows_the_worst_photos_with_their_heat_maps(evaluated: Path) -> None:
-    assert main(["report", str(evaluated)]) == 0
-    page, values = (evaluated / "report.html").read_text(), values_of(evaluated)
-    assert values["notes"] == []
-    assert values["false_alarms"][0]["file_name"] == "accused.png"
-    assert values["misses"][0]["file_name"] == "missed.png"
-    assert page.count('alt="its heat map"') == 12
-    assert "FAILED" in text_of(page)
-    assert "source 0.900 0.800 to 1.000" in text_of(page)
-
-
-def test_photos_that_changed_or_cannot_be_read_are_not_shown(evaluated: Path) -> None:
-    photos = evaluated.parent / "photos"
+def test_photos_that_changed_or_cannot_be_read_are_not_shown(
+    evaluated: Evaluated, report_of: Callable[..., Report]
+) -> None:
+    photos = evaluated.manifest.root
     Image.new("RGB", (64, 64)).save(photos / "accused.png")
     (photos / "missed.png").write_bytes(b"no photo")
-    (evaluated.parent / "secret.png").write_bytes((photos / "real0.png").read_bytes())
-    path = evaluated / "predictions.csv"
-    path.write_text(path.read_text().replace("real0.png", "../secret.png"))
-    assert main(["report", str(evaluated)]) == 0
-    values = values_of(evaluated)
-    notes = {row["file_name"]: row["note"] for row in values["false_alarms"] + values["misses"]}
+    (photos.parent / "secret.png").write_bytes((photos / "real0.png").read_bytes())
+    predictions = evaluated.predictions.replace("real0.png", "../secret.png")
+    report = report_of(predictions, evaluated.manifest)
+    examples = report.values["false_alarms"] + report.values["misses"]
     named = {"accused.png", "missed.png", "../secret.png"}
-    assert {name for name, note in notes.items() if note} == named
-    assert (evaluated / "report.html").read_text().count('alt="the photo"') == 12 - 3
-
-
-def test_without_photos_and_model_the_page_says_so(evaluated: Path) -> None:
-    moved = (evaluated.parent / "photos").rename(evaluated.parent / "moved")
-    model = (evaluated.parent / "red.onnx").rename(evaluated.parent / "other.onnx")
-    assert main(["report", str(evaluated)]) == 0
-    assert len(values_of(evaluated)["notes"]) == 2
-    assert "data:image" not in (evaluated / "report.html").read_text()
-    named = ["--manifest", str(moved), "--model", str(model)]
-    assert main(["report", str(evaluated), *named]) == 0
-    assert (evaluated / "report.html").read_text().count("data:image/jpeg") == 24
-
-
-def test_the_command_refuses_what_is_no_evaluation_and_another_network(evaluated: Path) -> None:
-    path, model = evaluated / "metrics.json", str(evaluated.parent / "red.onnx")
-    assert main(["report", str(evaluated.parent / "nowhere")]) == 2
-    assert main(["report", str(evaluated / "predictions.csv")]) == 2
-    assert main(["report", str(evaluated), "--manifest", str(evaluated)]) == 3
-    assert main(["report", str(evaluated), "--model", str(path)]) == 3
-    metrics = json.loads(path.read_text())
-    metrics["run"]["graph_sha256"] = "f" * 64
-    path.write_text(json.dumps(metrics))
-    assert main(["report", str(evaluated), "--model", model]) == 3
-    path.write_text("[]")
-    assert main(["report", str(evaluated)]) == 3
+    assert {row["file_name"] for row in examples if row["note"]} == named
+    assert report_page(report).count('alt="the photo"') == 12 - 3
 
 
 def test_photos_that_two_models_order_differently_are_found_on_any_scale(
@@ -340,17 +280,21 @@ def test_photos_that_two_models_order_differently_are_found_on_any_scale(
     ].any()
 
 
-def test_a_comparison_shows_the_photos_where_they_are_found(evaluated: Path) -> None:
-    page, other = evaluated.parent / "compare.html", evaluated.parent / "other"
-    shutil.copytree(evaluated, other)
-    command = ["compare", str(evaluated), str(other), "--html", str(page)]
+def test_a_comparison_shows_the_photos_where_they_are_found(
+    evaluated: Evaluated, tmp_path: Path
+) -> None:
+    page, folder, photos = tmp_path / "compare.html", tmp_path / "a", evaluated.manifest.root
+    write_predictions(folder / "predictions.csv", evaluated.predictions)
+    metrics = {"auroc": 0.5, "run": {"data_root": str(photos)}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    command = ["compare", str(folder), str(folder), "--html", str(page)]
     assert main(command) == 0
     assert len(images(page.read_text())) == 12
-    photos = (evaluated.parent / "photos").rename(evaluated.parent / "moved")
+    moved = photos.rename(tmp_path / "moved")
     assert main(command) == 0
     assert images(page.read_text()) == []
     assert "--manifest" in page.read_text()
-    assert main([*command, "--manifest", str(photos)]) == 0
+    assert main([*command, "--manifest", str(moved)]) == 0
     assert len(images(page.read_text())) == 12
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from realdamage.core.policy import Calibration
 from realdamage.data.manifest import Manifest, read_manifest
 from realdamage.rendering import notebook, plots
 
@@ -32,13 +30,6 @@ def test_counts_are_those_of_the_manifest(sample: Manifest) -> None:
         counts = pd.crosstab(sample.table[column].replace("", "(none)"), sample.table["label"])
         drawn = [bar.get_width() for bars in axes.containers for bar in bars]
         assert sum(drawn) == counts.to_numpy().sum() == len(sample)
-
-
-def test_the_probability_is_explained_at_the_users_prior() -> None:
-    calibration = Calibration(prior=0.5, slope=1.0, intercept=0.0)
-    text = notebook.what_probability_means(calibration, math.log(9), 0.01)
-    assert "8 of 100 photos" in text  # 0.01 * 9 / (0.01 * 9 + 0.99)
-    assert "90 of 100" in text
 
 
 def test_robustness_marks_the_photos_as_they_are_and_skips_what_was_not_measured() -> None:

@@ -21,6 +21,7 @@ from realdamage.evaluation.costs import Costs, cost_report, triage_order
 from realdamage.evaluation.figures import photo_metrics
 from realdamage.evaluation.slices import json_records, robustness_table
 from realdamage.rendering import terminal, words
+from realdamage.rendering.report import headlines
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +54,28 @@ def test_cells_print_a_dash_for_what_is_missing() -> None:
 
 def test_an_evaluation_prints_its_figures_and_reasons(judged: pd.DataFrame) -> None:
     metrics = photo_metrics(judged, threshold=0.0, n_boot=20)
-    text = terminal.format_table(metrics)
+    blurred = judged.assign(perturbation="blur", score=judged["score"] * 0.5)
+    perturbed = json_records(robustness_table(pd.concat([judged, blurred]), n_boot=20))
+    found = {each["key"]: each for each in headlines(metrics, judged)}
+    text = terminal.evaluation_text(metrics | {"robustness": perturbed}, list(found.values()))
     low, high = metrics["intervals"]["auroc"]
     printed = row(text, words.TITLES["auroc"])
-    assert printed == [f"{metrics['auroc']:.3f}", "95%:", f"{low:.3f}", "to", f"{high:.3f}"]
+    assert printed == [f"{metrics['auroc']:.3f}", f"{low:.3f}", "to", f"{high:.3f}"]
     assert row(text, words.TITLES["tpr_at_fpr_0.5"])[0] == "–"
     assert metrics["reasons"]["tpr_at_fpr_0.5"] in text
+    assert found["false_alarms"]["note"] in text
     assert row(text, "[bold]x[/bold]")[0] == "100"
-    blurred = judged.assign(perturbation="blur", score=judged["score"] * 0.5)
-    table = json_records(robustness_table(pd.concat([judged, blurred]), n_boot=20))
-    text = terminal.format_robustness(table)
-    assert f"{table[1]['auroc']:.3f}" in row(text, "blur")
-    assert terminal.format_robustness([]) == ""
+    assert f"{perturbed[1]['auroc']:.3f}" in row(text, "blur")
 
 
 def test_a_comparison_ends_with_its_conclusion(judged: pd.DataFrame) -> None:
     better = judged.assign(score=judged["score"] + 3 * (judged["label"] == "synthetic"))
     comparison = compare_models(judged, better, names=("old", "new"), n_boot=50)
-    text = terminal.format_comparison(comparison)
+    text = terminal.comparison_text(comparison)
     auroc = comparison.figures[0]
     assert row(text, auroc.title)[:3] == words_of(auroc.a, auroc.b, auroc.difference)
     assert text.splitlines()[-1].startswith("B is better in AUROC")
-    same = terminal.format_comparison(compare_models(judged, judged, n_boot=50))
+    same = terminal.comparison_text(compare_models(judged, judged, n_boot=50))
     assert same.splitlines()[-1].startswith("No clear difference")
 
 
@@ -84,11 +85,11 @@ def words_of(a: float | None, b: float | None, difference: float | None) -> list
 
 def test_costs_and_the_queue_print_what_was_computed(judged: pd.DataFrame) -> None:
     report = cost_report(judged, Costs(0.02, 60.0, 4.0, 150.0))
-    text = terminal.format_costs(report)
+    text = terminal.render("costs", report=report)
     for way in report.ways:
         assert f"{way.cost:.4g}" in row(text, way.name)
     queue = triage_order(judged)
-    text = terminal.queue_text(queue)
+    text = terminal.render("queue", queue=queue)
     assert text.startswith(f"{len(queue.claims)} claims with {len(queue.photos)} photos")
     first = queue.claims.iloc[0]
     assert row(text, f"   1  {first['claim_id']}")[1] == f"{first['probability']:.4f}"

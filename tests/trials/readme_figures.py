@@ -28,7 +28,7 @@ from realdamage.files import write_atomically
 from realdamage.rendering.markdown import table
 from realdamage.rendering.outcomes import COLUMNS as OUTCOME_COLUMNS
 from realdamage.rendering.outcomes import outcome_cells, outcomes
-from realdamage.rendering.report import generators_of, trained_on
+from realdamage.rendering.report import generators_of
 
 MARKS = {
     name: (f"<!-- {name}:start -->", f"<!-- {name}:end -->") for name in ("outcomes", "figures")
@@ -98,6 +98,15 @@ def outcomes_table(name: str, predictions: pd.DataFrame, metrics: Mapping[str, A
     texts = [table(OUTCOME_COLUMNS, outcome_cells(found.rows)) or found.reason]
     texts += ["\n".join(_wrapped(f"- {each}", "  ") for each in found.sentences), _wrapped(about)]
     return "\n\n".join(filter(None, texts))
+
+
+def trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What metrics.json says about the training, as `ModelMetadata.training` would."""
+    rows = metrics.get("per_generator") or {}
+    known = {name: row.get("trained_on") for name, row in rows.items()}
+    if all(trained is None for trained in known.values()):
+        return {}
+    return {"generators": [name for name, trained in known.items() if trained]}
 
 
 def _origin(run: Mapping[str, Any]) -> str:

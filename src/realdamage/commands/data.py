@@ -19,7 +19,6 @@ _COLUMNS = (
 _SHARDS = "Write photos, masks and manifest into WebDataset shards, for training on very many"
 _DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
 _NEAR = "Look at the photos: those that look alike form one group"
-_QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
 _SIZES = "Crop to these sizes; default: one that nearly all photos can give"
 
 
@@ -29,7 +28,6 @@ def manifest(
     layout: Annotated[Layout | None, app.opt("Default: detect; real: all are real photos")] = None,
     columns: Annotated[Path | None, app.opt(_COLUMNS)] = None,
     to_shards: Annotated[Path | None, app.opt(_SHARDS, metavar="OUT")] = None,
-    shard_mib: Annotated[int, app.opt("Size of a shard, in MiB")] = 256,
     overwrite: app.Overwrite = False,
 ) -> int:
     """Write metadata.csv for photos in another layout, or write them as shards.
@@ -43,7 +41,7 @@ def manifest(
     if layout:
         reader = replace(reader, layout=layout)
     if to_shards:
-        return _to_shards(readers.read_dataset(source, reader), to_shards, shard_mib, overwrite)
+        return _to_shards(readers.read_dataset(source, reader), to_shards, overwrite)
     if reader != readers.Reader() or overwrite or not readers.reads_own_metadata(source):
         path, found = readers.write_metadata(source, reader, overwrite=overwrite)
         print(f"{path}: {len(found)} photos")
@@ -61,12 +59,10 @@ def manifest(
     return 0
 
 
-def _to_shards(found: Any, out: Path, shard_mib: int, overwrite: bool) -> int:
+def _to_shards(found: Any, out: Path, overwrite: bool) -> int:
     from realdamage.data.shards import write_shards
 
-    if shard_mib < 1:
-        raise UsageError(f"--shard-mib {shard_mib}: must be at least 1")
-    made = write_shards(found, out, shard_mib=shard_mib, overwrite=overwrite, progress=track)
+    made = write_shards(found, out, overwrite=overwrite, progress=track)
     shards = made.shards.names if made.shards else ()
     print(f"{out}: {len(made)} photos in {len(shards)} shards")
     print(f"next: realdamage-train data.root={out}")
@@ -164,7 +160,6 @@ def audit(
 def neutralise(
     manifest: Annotated[Path, app.arg("Folder with metadata.csv; only read", "IN")],
     out: Annotated[Path, app.arg("New or empty folder outside IN", "OUT")],
-    quality: Annotated[str | None, app.opt(_QUALITY, metavar="LOW-HIGH")] = None,
     sizes: Annotated[str | None, app.opt(_SIZES, metavar="WxH,…")] = None,
     seed: app.Seed = 0,
     workers: app.Workers = None,
@@ -178,7 +173,7 @@ def neutralise(
     from realdamage.data import neutralise as neutral
     from realdamage.data.readers import read_dataset
 
-    settings = neutral.NeutraliseSettings(_quality_range(quality), _crop_sizes(sizes), seed)
+    settings = neutral.NeutraliseSettings(None, _crop_sizes(sizes), seed)
     found = read_dataset(manifest)
     done = neutral.neutralise(
         found, out, settings, overwrite=overwrite, workers=workers, progress=track
@@ -207,14 +202,6 @@ def _shares(text: str) -> dict[str, float]:
         return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise UsageError(f"{text!r}: write shares as train=0.7,val=0.1,test=0.2") from None
-
-
-def _quality_range(text: str | None) -> tuple[int, int] | None:
-    low, _, high = (text or "").partition("-")
-    try:
-        return (int(low), int(high or low)) if text else None
-    except ValueError:
-        raise UsageError(f"--quality {text!r}: write a range as 75-95") from None
 
 
 def _crop_sizes(text: str | None) -> list[tuple[int, int]]:

@@ -9,10 +9,12 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from realdamage import configuration
 from realdamage.commit import code_sha256, git_commit
@@ -23,9 +25,9 @@ from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError
 from realdamage.evaluation.folder import METRICS_NAME
-from realdamage.evaluation.fraudbench import benchmark_figures
+from realdamage.evaluation.fraudbench import fraudbench_figures
 from realdamage.evaluation.perturbations import Perturbation, suite_from_config
-from realdamage.evaluation.predictions import check_format, clean, write_predictions
+from realdamage.evaluation.predictions import clean, write_predictions
 from realdamage.evaluation.robustness import (
     CODE,
     LIBRARIES,
@@ -40,7 +42,7 @@ from realdamage.evaluation.robustness import (
 from realdamage.files import write_atomically
 from realdamage.rendering.html import write_report
 from realdamage.rendering.report import build_report
-from realdamage.rendering.terminal import benchmark_text, format_robustness, format_table
+from realdamage.rendering.terminal import evaluation_text
 from realdamage.rendering.words import demo_note
 from realdamage.schema import EvaluateConfig
 
@@ -67,8 +69,8 @@ def load_checkpoint(config: EvaluateConfig) -> Detector:
 
 def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
     """The chosen photos, and the whole set. Raises ManifestError and ConfigError."""
-    reader: Any = config.data.reader
-    whole = manifest = read_dataset(config.data.root, reader_from_mapping(reader))
+    reader = reader_from_mapping(asdict(config.data.reader))
+    whole = manifest = read_dataset(config.data.root, reader)
     if config.data.split is not None:
         if not (manifest.table["split"] != "").any():
             raise ConfigError(
@@ -80,14 +82,11 @@ def photos_to_score(config: EvaluateConfig) -> tuple[Manifest, Manifest]:
     return manifest, whole
 
 
-def run(config: EvaluateConfig) -> None:
+def run(composed: DictConfig) -> None:
     """Writes predictions, metrics.json and the report into the run's folder and prints the table,
     unless they are there and nothing has changed since."""
-    suite = suite_from_config(configuration.plain(config.robustness))
-    check_format(config.format)
-    on_error: Any = config.data.on_error
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"data.on_error={on_error}: allowed are raise, skip")
+    config: Any = OmegaConf.to_object(composed)  # checks all values
+    suite = suite_from_config(asdict(config.robustness))
     workers = config.workers
     folder = Path(config.paths.run)
     manifest, whole = photos_to_score(config)
@@ -117,45 +116,35 @@ def run(config: EvaluateConfig) -> None:
         seed=config.seed,
         threads=config.threads,
         workers=workers,
-        on_error=on_error,
+        on_error=config.data.on_error,
         overwrite=config.overwrite,
         progress=track,
     )
     scored = score_suite(load, manifest, suite, scoring)
-    write_predictions(folder / f"predictions.{config.format}", scored.predictions)
+    predictions = scored.predictions
+    write_predictions(folder / f"predictions.{config.format}", predictions)
     metrics = all_figures(scored, detector.metadata, seed=config.seed)
     if config.shortcuts:
         metrics["container_auroc"] = shortcut_figures(
-            manifest, clean(scored.predictions), seed=config.seed
+            manifest, clean(predictions), seed=config.seed
         )
-    benchmark = benchmark_figures(config.benchmark, scored.predictions)
-    if benchmark:
-        metrics["benchmark"] = benchmark
+    if config.benchmark:
+        metrics["benchmark"] = fraudbench_figures(predictions)
     metrics["run"] = {**_about(config, detector, whole.digest()), "identity_sha256": identity}
     # The summary goes last: without it the evaluation is not finished.
     (folder / SUMMARY_NAME).unlink(missing_ok=True)
     write_atomically(folder / METRICS_NAME, json.dumps(metrics, indent=2).encode())
     scored.discard()
-    first = [*demo_note(detector.metadata.demo), *notes]
-    lines = [*first, "", format_table(metrics)] if first else [format_table(metrics)]
-    lines.append(format_robustness(metrics.get("robustness", [])))
-    if benchmark:
-        lines.append(f"\n{benchmark_text(benchmark)}")
-    if config.shortcuts:
-        files_alone = metrics["container_auroc"]["text"]
-        lines.append(f"\nfrom the files' size, bytes and tables alone: {files_alone}")
     report = build_report(
-        (scored.predictions, metrics),
-        detector=detector,
-        manifest=whole,
-        notes=notes,
-        progress=track,
+        (predictions, metrics), detector, manifest=whole, notes=notes, progress=track
     )
-    lines.append(
-        f"\n{' '.join(report.first_lines)}\n\npredictions and metrics: {folder}\n"
-        f"report: {write_report(folder, report)}"
+    parts = (
+        "\n".join([*demo_note(detector.metadata.demo), *notes]),
+        evaluation_text(metrics, report.values["headlines"]),
+        " ".join(report.values["first_lines"]),
+        f"predictions and metrics: {folder}\nreport: {write_report(folder, report)}",
     )
-    summary = "\n".join(lines)
+    summary = "\n\n".join(filter(None, parts))
     write_atomically(folder / SUMMARY_NAME, f"{summary}\n".encode())
     print(summary)
 
@@ -190,16 +179,13 @@ def _digest(config: EvaluateConfig) -> str:
     return f"{contents} prior={config.prior}"
 
 
-def _policy_digest(checkpoint: Path) -> str:
-    """Digest of what a model file holds besides its graph; "" for a .ckpt."""
-    return "" if checkpoint.suffix == ".ckpt" else stored_policy_sha256(checkpoint.read_bytes())
-
-
 def _about(config: EvaluateConfig, detector: Detector, digest: str) -> dict[str, Any]:
+    checkpoint = Path(config.checkpoint)
+    is_model = checkpoint.suffix != ".ckpt"
     return {
         "checkpoint": str(config.checkpoint),
         "graph_sha256": detector.graph_sha256,
-        "policy_sha256": _policy_digest(Path(config.checkpoint)),
+        "policy_sha256": stored_policy_sha256(checkpoint.read_bytes()) if is_model else "",
         "model_version": detector.metadata.model_version,
         "demo": detector.metadata.demo,
         "data_root": str(config.data.root),

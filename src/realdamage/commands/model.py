@@ -21,7 +21,6 @@ _MISS = "Share of these synthetic photos called real; default: 0.05"
 _KIND = "Kind of synthetic photo that --miss or --beta is about; may be repeated; default: all"
 _TPR_FLOOR = "Share of synthetic photos to find; default: half of that on clean photos"
 _MAX_GATED = "Largest share of clean honest photos that may go to review"
-_BLUR = "Largest share of any source that the limit on fine detail may stop; 0: no limit"
 _TRAINING_SET = "Its training set; default: an evaluation's, if it is that one"
 _PHOTOS = "Their photos, for thumbnails; default: where they were then"
 _REFERENCE = "Predictions of the calibration photos by the same model (data.split=policy)"
@@ -73,8 +72,6 @@ def gate(
     predictions: Annotated[Path, app.opt(f"{app.PREDICTIONS} with a robustness suite")],
     tpr_floor: Annotated[float | None, app.opt(_TPR_FLOOR)] = None,
     max_gated: Annotated[float, app.opt(_MAX_GATED)] = 0.05,
-    blur_share: Annotated[float, app.opt(_BLUR)] = 0.02,
-    min_photos: Annotated[int, app.opt("Photos of each class for a point of a curve")] = 30,
     output: ModelOutput = None,
 ) -> int:
     """Send photos that are too poor to judge to review.
@@ -82,13 +79,13 @@ def gate(
     Finds in predictions on perturbed photos which are too small, too soft or too compressed for
     this model, and writes those limits into the model file.
     """
-    from realdamage.evaluation.gate import GateOptions, gate_model
+    from realdamage.evaluation.gate import gate_model
     from realdamage.evaluation.predictions import read_predictions
-    from realdamage.rendering.terminal import gate_text
+    from realdamage.rendering.terminal import render
 
-    options = GateOptions(tpr_floor, max_gated, blur_share, min_photos)
-    summary = gate_model(model, read_predictions(predictions), options, output)
-    print(f"{output or model}: gated\n{gate_text(summary)}")
+    table = read_predictions(predictions)
+    summary = gate_model(model, table, tpr_floor=tpr_floor, max_gated=max_gated, output=output)
+    print(f"{output or model}: gated\n{render('gate', summary=summary)}")
     return 0
 
 
@@ -100,7 +97,6 @@ def quantize(
     limit: Annotated[int, app.opt("Largest number of photos that decide")] = 300,
     threads: Annotated[int, app.opt("CPU threads of each model")] = 2,
     output: Annotated[Path | None, app.opt("Default: MODEL.int8.onnx")] = None,
-    json_file: app.Json = None,
 ) -> int:
     """Write a faster variant of a model that is as good.
 
@@ -114,41 +110,8 @@ def quantize(
     summary = quantize_model(
         model, photos, output, split=split, limit=limit, threads=threads, progress=track
     )
-    if json_file:
-        text = json.dumps(asdict(summary), indent=2, allow_nan=False)
-        write_atomically(json_file, f"{text}\n".encode())
     print(summary_text(summary))
     return 0 if summary.output else 1
-
-
-@app.command("analysis")
-def report(
-    folder: Annotated[Path, app.arg("Folder that realdamage-evaluate wrote")],
-    model: Annotated[Path | None, app.opt("Its .onnx file; default: where it was then")] = None,
-    manifest: Annotated[Path | None, app.opt("Its photos; default: where they were then")] = None,
-    threads: app.Threads = None,
-) -> int:
-    """Write an evaluation as one page.
-
-    Adds report.html and report.json to the folder: figures, curves, slices, worst photos, policy.
-    """
-    from realdamage.evaluation.folder import find_manifest, find_model, read_evaluation
-    from realdamage.rendering.html import write_report
-    from realdamage.rendering.report import build_report
-
-    predictions, metrics = read_evaluation(folder)
-    run = metrics.get("run") or {}
-    detector, without_model = find_model(run, model, threads)
-    photos, without_photos = find_manifest(run, manifest)
-    notes = [note for note in (without_model, without_photos) if note]
-    found = build_report(
-        (predictions, metrics), detector=detector, manifest=photos, notes=notes, progress=track
-    )
-    page = write_report(folder, found)
-    written = f"{page} and report.json: {page.stat().st_size / 1e6:.1f} MB"
-    sentences = found.values["outcomes"]["sentences"]
-    print("\n".join([*sentences, *found.first_lines, *found.notes, written]))
-    return 0
 
 
 @app.command("analysis")
@@ -185,7 +148,6 @@ def compare(
     a: Annotated[Path, app.arg("Evaluation folder or predictions file of the old model")],
     b: Annotated[Path, app.arg("The same of the new model")],
     html: app.Html = None,
-    json_file: app.Json = None,
     manifest: Annotated[Path | None, app.opt(_PHOTOS)] = None,
     fail_if_worse: Annotated[bool, app.opt("Exit with 1 if B is worse", "--fail-if-worse")] = False,
 ) -> int:
@@ -193,17 +155,20 @@ def compare(
 
     Says whether B is better than A, with paired intervals on the photos that both have judged.
     """
-    from realdamage.evaluation.compare import compare_models, read_sides
-    from realdamage.rendering.html import photos_of, write_comparison
-    from realdamage.rendering.terminal import format_comparison
+    from realdamage.evaluation.compare import compare_models
+    from realdamage.evaluation.folder import find_predictions
+    from realdamage.evaluation.predictions import read_predictions
+    from realdamage.rendering.html import comparison_page, photos_of
+    from realdamage.rendering.terminal import comparison_text
 
-    names = (str(a), str(b))
-    sides = read_sides(*names)
-    comparison = compare_models(*sides, names=names)
-    photos = photos_of((a, b), manifest) if html else None
-    write_comparison(comparison, sides, photos, html=html, json_file=json_file)
-    print(format_comparison(comparison))
-    return 1 if fail_if_worse and comparison.worse else 0
+    sides = read_predictions(find_predictions(a)), read_predictions(find_predictions(b))
+    comparison = compare_models(*sides, names=(str(a), str(b)))
+    if html:
+        page = comparison_page(comparison, sides, photos_of((a, b), manifest))
+        write_atomically(html, page.encode())
+    print(comparison_text(comparison))
+    worse = any(figure.standing == "worse" for figure in comparison.figures)
+    return 1 if fail_if_worse and worse else 0
 
 
 @app.command("analysis")
@@ -221,10 +186,10 @@ def costs(
     """
     from realdamage.evaluation.costs import Costs, cost_report
     from realdamage.evaluation.predictions import read_predictions
-    from realdamage.rendering.terminal import format_costs
+    from realdamage.rendering.terminal import render
 
     own = Costs(fraud_rate, claim_value, review_cost, accusation_cost)
-    print(format_costs(cost_report(read_predictions(predictions), own)))
+    print(render("costs", report=cost_report(read_predictions(predictions), own)))
     return 0
 
 
@@ -234,31 +199,20 @@ def triage(
     output: Annotated[Path, app.opt("CSV file for the whole queue")] = Path("queue.csv"),
     claims: Annotated[Path | None, app.opt("CSV: claim_id, file_name, maybe claim_value")] = None,
     claim_value: Annotated[float | None, app.opt("Of claims without one of their own")] = None,
-    prior: Annotated[float | None, app.opt("Share of fake claims; needs --model")] = None,
-    model: app.JudgedBy = None,
-    everything: Annotated[bool, app.opt("Also claims refused or paid unseen", "--all")] = False,
 ) -> int:
     """Order the review queue.
 
     The claim where looking at a photo avoids the largest loss comes first, its photos together. A
     claim is as likely to be fake as its most suspicious photo.
     """
-    from realdamage.evaluation import costs as queueing
-    from realdamage.evaluation.folder import read_judge
-    from realdamage.evaluation.predictions import read_predictions
-    from realdamage.rendering.terminal import queue_text
+    from realdamage.evaluation.costs import read_claims, triage_order
+    from realdamage.evaluation.predictions import read_predictions, table_csv
+    from realdamage.rendering.terminal import render
 
-    table = read_predictions(predictions)
-    queue = queueing.triage_order(
-        table,
-        claims=queueing.read_claims(claims) if claims else None,
-        calibration=read_judge(model, table)[1].calibration if model else None,
-        prior=prior,
-        claim_value=claim_value,
-        everything=everything,
-    )
-    queueing.write_queue(output, queue)
-    print(f"{queue_text(queue)}\n\nthe whole queue: {output}")
+    listed = read_claims(claims) if claims else None
+    queue = triage_order(read_predictions(predictions), claims=listed, claim_value=claim_value)
+    write_atomically(output, table_csv(queue.photos.round(6)))
+    print(f"{render('queue', queue=queue)}\n\nthe whole queue: {output}")
     return 0
 
 
@@ -271,17 +225,18 @@ def monitor(
 ) -> int:
     """Check whether photos are still like the calibration photos.
 
-    Needs no labels: compares scores, outcomes, reasons, sizes, compression and fine
-    detail. Exit code 1 if they differ, so that no guarantee holds.
+    Needs no labels: compares scores, sizes, compression and fine detail. Exit code 1 if they
+    differ, so that no guarantee holds.
     """
     from realdamage.evaluation.monitor import monitor as compare_log
     from realdamage.evaluation.predictions import read_log, read_predictions
-    from realdamage.rendering.terminal import monitor_text
+    from realdamage.rendering.terminal import render
 
     found = compare_log(read_log(log), read_predictions(reference), model)
     if json_file:
-        write_atomically(json_file, found.to_json().encode())
-    print(monitor_text(found))
+        text = json.dumps({"alarm": found.alarm, **asdict(found)}, indent=2, allow_nan=False)
+        write_atomically(json_file, f"{text}\n".encode())
+    print(render("monitor", report=found))
     return 1 if found.alarm else 0
 
 

@@ -21,7 +21,7 @@ from realdamage.core.progress import Track, no_progress
 from realdamage.data.manifest import Manifest
 from realdamage.errors import ManifestError, ModelFileError, RealDamageError, UsageError
 from realdamage.evaluation.guarantee import Targets, check_enough, percent, with_guarantee
-from realdamage.evaluation.predictions import check_predictions, group_ids, score_manifest
+from realdamage.evaluation.predictions import group_ids, outcomes_by, score_manifest
 from realdamage.evaluation.probability import fit_platt
 from realdamage.evaluation.robustness import CODE, LIBRARIES, is_training_set
 from realdamage.evaluation.slices import strictest_source, threshold_at, worst_source
@@ -36,10 +36,9 @@ real ones. A guarantee is about really damaged photos only, however few."""
 class CalibrationSummary:
     """What `calibrate_model` wrote, and what the thresholds do to the photos they were chosen on.
 
-    called_synthetic: share of the policy's negatives called synthetic. called_real, caught: shares
-    of the synthetic photos called real and synthetic. review: share of all photos left to a person.
-    All in 0..1, after the whole-photo rule. notes: what a guarantee depends on. warnings: what
-    these photos are too few for, and what the file held before and no longer does.
+    called_synthetic: share of the policy's negatives. called_real, caught: shares of the synthetic
+    photos called real and synthetic. review: share of all photos. notes: what a guarantee depends
+    on. warnings: what these photos are too few for, and what went with the old thresholds.
     """
 
     output: Path
@@ -61,12 +60,9 @@ def choose_policy(
     """The two thresholds at the rates of `targets` over the scored photos; no guarantee.
 
     t_synthetic: the smallest, but at least `least`, that at most a share `fpr` of the negatives
-    reaches: the really damaged photos when there are at least 20, otherwise all real ones.
-    t_real: the largest at which at most a share `miss` of the synthetic photos, of the kinds that
-    `targets` names, scores as low.
-    Raises RealDamageError: one class only, or no photo of these kinds.
+    reaches. t_real: the largest at which at most a share `miss` of the synthetic photos scores as
+    low. Raises RealDamageError: one class only, or no photo of the kinds that `targets` names.
     """
-    check_predictions(predictions)
     scored = predictions[predictions["score"].notna()]
     real, synthetic = (scored[scored["label"] == label] for label in ("real", "synthetic"))
     if real.empty or synthetic.empty:
@@ -110,13 +106,9 @@ def calibrate_model(
 
     split: None takes the first of `policy` and `val` that has photos, or all photos of a manifest
     without splits. A guarantee uses `val` only when named: the checkpoint was chosen on it.
-    `min_scale` of the policy is set a little below the scale of the most shrunk photo.
-    With several sources, t_synthetic is raised until at most a share `alpha`, or `fpr`, of the real
-    photos of each source scores as high (`strictest_source`). A guarantee still holds then, but
-    says nothing about a single source.
+    With several sources, t_synthetic is raised to that of the strictest one (`strictest_source`).
     Raises UsageError: split `train`; ManifestError: the split is missing or lacks a class;
-    ModelFileError; PhotoError; RealDamageError: too few photos for the guarantee, or scores that do
-    not rise with the label.
+    RealDamageError: too few photos for the guarantee, or scores that do not rise with the label.
     """
     chosen, name = _calibration_photos(manifest, split, targets.guaranteed)
     if chosen.table["label"].nunique() < 2:
@@ -146,9 +138,7 @@ def calibrate_model(
     longer = scored[["width", "height"]].max(axis=1).max()
     smallest = min(1.0, metadata.pixel_spec.max_side / longer)
     policy = replace(policy, min_scale=round(_SHRINKABLE * smallest, 4))
-    outcomes = scored["score"].map(policy.outcome)
-    if policy.whole_photo_share is not None:
-        outcomes = outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
+    outcomes = outcomes_by(policy, scored)
     if strictest:
         real = scored[~synthetic].assign(outcome=outcomes)
         worst = worst_source(real, policy, pooled.t_synthetic, strictest[1])

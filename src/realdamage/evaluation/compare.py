@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 
 from realdamage.data.bootstrap import DRAWS, percentile_interval
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.figures import RATES, ScoredPhotos
-from realdamage.evaluation.folder import find_predictions
-from realdamage.evaluation.predictions import check_predictions, read_predictions
 
 Standing = Literal["better", "worse", "no clear difference", "not measured"]
 
@@ -70,12 +67,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models, named `a` and `b`, on the photos that both have judged.
+    """Two models, named `a` and `b`, on the unperturbed photos that both have judged.
 
-    n, n_real, n_damaged, n_groups: of the unperturbed photos.
     only_a, only_b: rows left out because the other side lacks the photo. unscored: because one side
-    has no score.
-    perturbed: the same figures for each perturbation.
+    has no score. perturbed: the same figures for each perturbation.
     """
 
     a: str
@@ -90,20 +85,6 @@ class Comparison:
     figures: tuple[Difference, ...]
     perturbed: Mapping[str, tuple[Difference, ...]]
 
-    @property
-    def worse(self) -> tuple[Difference, ...]:
-        """The figures, of unperturbed photos, in which B is worse."""
-        return tuple(figure for figure in self.figures if figure.standing == "worse")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; each figure carries its sentence."""
-
-        def records(figures: tuple[Difference, ...]) -> list[dict[str, Any]]:
-            return [{**asdict(figure), "sentence": figure.sentence} for figure in figures]
-
-        perturbed = {name: records(figures) for name, figures in self.perturbed.items()}
-        return asdict(self) | {"figures": records(self.figures), "perturbed": perturbed}
-
 
 def compare_models(
     a: pd.DataFrame,
@@ -115,17 +96,13 @@ def compare_models(
 ) -> Comparison:
     """Compares two predictions tables on the rows they share, by file name and perturbation.
 
-    Raises RealDamageError: no row in common (code no_common_photo), one class only (one_class), or
-    a shared photo whose label is missing or differs (labels_differ), or that is another photo of
-    the same name (photos_differ).
+    Codes of RealDamageError: no_common_photo, one_class, labels_differ, photos_differ.
     """
-    for table, name in zip((a, b), names, strict=True):
-        check_predictions(table, name)
     both = a.merge(b, on=KEYS, suffixes=("", "_b"), validate="one_to_one")
     if both.empty:
         raise RealDamageError(
-            f"{names[0]} ({_examples(a)}) and {names[1]} ({_examples(b)}) have no photo in common, "
-            "so nothing can be compared. Evaluate both models on the same manifest and split.",
+            f"{names[0]} ({len(a)} rows) and {names[1]} ({len(b)} rows) have no photo in common. "
+            "Evaluate both models on the same manifest and split.",
             code="no_common_photo",
         )
     _check_same(both, names)
@@ -156,11 +133,6 @@ def compare_models(
         figures=_differences(first, n_boot, seed),
         perturbed=perturbed,
     )
-
-
-def read_sides(a: str | Path, b: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables, from evaluation folders or predictions files."""
-    return read_predictions(find_predictions(a)), read_predictions(find_predictions(b))
 
 
 def _differences(both: pd.DataFrame, n_boot: int, seed: int) -> tuple[Difference, ...]:
@@ -197,11 +169,11 @@ def _difference(a: ScoredPhotos, b: ScoredPhotos, figure: str) -> Difference:
 
 
 def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
-    for row in both[(both["label"] != both["label_b"]) | (both["label"] == "")].to_dict("records"):
+    differ = both.loc[(both["label"] != both["label_b"]) | (both["label"] == ""), "file_name"]
+    if len(differ):
         raise RealDamageError(
-            f"{row['file_name']}: {names[0]} has label {row['label']!r}, {names[1]} has "
-            f"{row['label_b']!r}. Both need the same one: evaluate both models on the same "
-            "manifest.",
+            f"{differ.iat[0]}: {names[0]} and {names[1]} need the same label for it. Evaluate both "
+            "models on the same manifest.",
             code="labels_differ",
         )
     digest, other = both["photo_sha256"], both["photo_sha256_b"]
@@ -214,7 +186,3 @@ def _check_same(both: pd.DataFrame, names: tuple[str, str]) -> None:
             "same files.",
             code="photos_differ",
         )
-
-
-def _examples(table: pd.DataFrame) -> str:
-    return f"{len(table)} rows, such as {table['file_name'].iat[0]!r}" if len(table) else "no rows"

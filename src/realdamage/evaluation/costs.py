@@ -22,19 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.core.policy import Calibration
 from realdamage.data.bootstrap import Floats, GroupDraws, percentile_interval, ratio
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.calibration import MIN_DAMAGED
 from realdamage.evaluation.figures import labelled_and_scored
-from realdamage.evaluation.predictions import (
-    check_predictions,
-    clean,
-    group_ids,
-    read_table,
-    table_csv,
-)
-from realdamage.files import write_atomically
+from realdamage.evaluation.predictions import clean, group_ids, read_table
 
 PAID, REVIEWED, REFUSED = 0, 1, 2
 _OUTCOMES = {"real": PAID, "review": REVIEWED, "synthetic": REFUSED}
@@ -66,11 +58,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostFigures:
-    """What one way of deciding does.
-
-    cost: per claim. reviewed: share of claims that a person looks at. stopped: share of fakes not
-    paid. accused: share of honest claims refused. intervals: (low, high) of 95% of each.
-    """
+    """What one way of deciding does: the cost of a claim, and the shares of claims reviewed, fakes
+    not paid and honest claims refused. intervals: (low, high) of 95% of each."""
 
     name: str
     cost: float
@@ -82,10 +71,8 @@ class CostFigures:
 
 @dataclass(frozen=True)
 class CostReport:
-    """Paying every claim, reviewing every claim, and the outcomes in the table, compared.
-
-    negatives: which real photos stand for honest claims, "damaged" or "real".
-    """
+    """The ways compared. negatives: the real photos that stand for honest claims, "damaged" or
+    "real"."""
 
     costs: Costs
     ways: tuple[CostFigures, ...]
@@ -173,9 +160,8 @@ QUEUE_COLUMNS = (
 class Queue:
     """The claims to look at, in order.
 
-    photos: one row per photo under `QUEUE_COLUMNS`, photos of one claim together, the most
-    suspicious first. `rank` is the claim's, from 1; probability, expected_loss and loss_per_photo
-    are the claim's, photo_probability the photo's.
+    photos: one row per photo under `QUEUE_COLUMNS`, those of one claim together, the most
+    suspicious first; rank, probability and losses are the claim's.
     refused, paid: claims left out, because a photo was called synthetic, or all were called real.
     """
 
@@ -193,37 +179,40 @@ def triage_order(
     predictions: pd.DataFrame,
     *,
     claims: pd.DataFrame | None = None,
-    calibration: Calibration | None = None,
-    prior: float | None = None,
     claim_value: float | None = None,
-    everything: bool = False,
 ) -> Queue:
     """The review queue: claims with a photo between the thresholds, or unreadable, and none called
-    synthetic; every claim with `everything`.
+    synthetic.
 
     claims: see `read_claims`; a photo that it does not name is a claim of its own.
     claim_value: of claims without one; when no claim has one, the order is by probability.
-    prior: share of fakes among the claims; needs the model's `calibration`.
-    Of equal claims, those with sharper, then less compressed photos come first, because a person
-    sees more there.
-    Raises UsageError: a number out of range, a prior without calibration; RealDamageError: no
-    probabilities in the table, claims that do not fit it.
+    Raises UsageError: a value out of range; RealDamageError: no probabilities, claims that do not
+    fit.
     """
-    check_predictions(predictions)
     if claim_value is not None and not 0 <= claim_value < np.inf:
         raise UsageError(f"claim_value={claim_value} must be an amount of at least 0")
     photos = clean(predictions)
-    photos = photos.assign(photo_probability=_probabilities(photos, calibration, prior))
+    missing = photos["score"].notna() & photos["probability"].isna()
+    if missing.any() or photos.empty:
+        raise RealDamageError(
+            f"{int(missing.sum())} of {len(photos)} photos have no probability: the model was not "
+            "calibrated when it judged them. Run realdamage calibrate, then evaluate again.",
+            code="not_calibrated",
+        )
+    photos = photos.rename(columns={"probability": "photo_probability"})
     photos = _with_claims(photos, claims, claim_value)
     claim = photos["claim_id"]
     photos["photos"] = claim.groupby(claim).transform("size")
     photos["probability"] = photos["photo_probability"].groupby(claim).transform("max")
+    photos["expected_loss"] = photos["probability"] * photos["claim_value"]
+    photos["loss_per_photo"] = photos["expected_loss"] / photos["photos"]
     refused = photos["outcome"].eq("synthetic").groupby(claim).transform("any")
     paid = photos["outcome"].eq("real").groupby(claim).transform("all")
-    if everything:
-        refused = paid = pd.Series(False, photos.index)
+    order = ["loss_per_photo", "claim_id", "photo_probability", "file_name"]
+    waiting = photos[~refused & ~paid].sort_values(order, ascending=[False, True, False, True])
+    waiting["rank"] = pd.factorize(waiting["claim_id"])[0] + 1
     return Queue(
-        _ordered(photos[~refused & ~paid]),
+        waiting[list(QUEUE_COLUMNS)].reset_index(drop=True),
         refused=claim[refused].nunique(),
         paid=claim[paid].nunique(),
     )
@@ -261,36 +250,6 @@ def read_claims(path: str | Path) -> pd.DataFrame:
     return table.assign(claim_value=numbers)
 
 
-def write_queue(path: str | Path, queue: Queue) -> None:
-    """Writes the photos in order as CSV, all or nothing. Raises RealDamageError: no space."""
-    rounded = queue.photos.map(
-        lambda value: float(f"{value:.6g}") if isinstance(value, float) else value
-    )
-    write_atomically(path, table_csv(rounded))
-
-
-def _probabilities(
-    photos: pd.DataFrame, calibration: Calibration | None, prior: float | None
-) -> pd.Series:
-    """Of each photo; NaN where it has no score."""
-    if calibration is not None:
-        scores = photos["score"].astype("float64")
-        return scores.map(lambda score: calibration.probability(score, prior), na_action="ignore")
-    if prior is not None:
-        raise UsageError(
-            "a prior needs the model, which knows its own fraud rate: give --model", code="no_model"
-        )
-    missing = photos["score"].notna() & photos["probability"].isna()
-    if missing.any() or photos.empty:
-        raise RealDamageError(
-            f"{int(missing.sum())} of {len(photos)} photos have no probability: the model was not "
-            "calibrated when it judged them. Run realdamage calibrate, then evaluate again or name "
-            "the calibrated model with --model.",
-            code="not_calibrated",
-        )
-    return photos["probability"].astype("float64")
-
-
 def _with_claims(
     photos: pd.DataFrame, claims: pd.DataFrame | None, claim_value: float | None
 ) -> pd.DataFrame:
@@ -323,18 +282,3 @@ def _with_claims(
             code="no_value",
         )
     return photos.fillna({"claim_value": 1.0 if claim_value is None else claim_value})
-
-
-def _ordered(photos: pd.DataFrame) -> pd.DataFrame:
-    loss = photos["probability"] * photos["claim_value"]
-    photos = photos.assign(expected_loss=loss, loss_per_photo=loss / photos["photos"])
-    rising = {"loss_per_photo": False}
-    for column in ("fine_detail", "compression"):
-        photos[f"best_{column}"] = photos[column].groupby(photos["claim_id"]).transform("max")
-        rising[f"best_{column}"] = False
-    rising |= {"claim_id": True, "photo_probability": False, "file_name": True}
-    photos = photos.sort_values(
-        list(rising), ascending=list(rising.values()), na_position="last", kind="stable"
-    ).reset_index(drop=True)
-    photos["rank"] = pd.factorize(photos["claim_id"])[0] + 1
-    return photos[list(QUEUE_COLUMNS)]

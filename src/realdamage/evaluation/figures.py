@@ -1,9 +1,7 @@
 """Every figure by which models are judged: one table, one function, one kind of result.
 
-The figure that matters is the share of synthetic photos found while hardly any photo of real damage
-is accused. So true positive rates are given at false positive rates of 0.5, 1 and 5% over the
-*really damaged* photos, with intervals. A figure that the photos cannot support is None and comes
-with the reason.
+What matters is the share of synthetic photos found while hardly any photo of real damage is
+accused, so rates are given at 0.5, 1 and 5% false alarms over the *really damaged* photos.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from realdamage.data.bootstrap import (
 from realdamage.data.vocabulary import KIND_LABELS
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.localise import localisation_metrics
-from realdamage.evaluation.predictions import PatchEvidence, check_predictions, group_ids
+from realdamage.evaluation.predictions import PatchEvidence, group_ids
 from realdamage.evaluation.probability import calibration_errors
 
 Flags = npt.NDArray[np.bool_]
@@ -54,12 +52,8 @@ LOWEST_FPR = 0.001
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure.
-
-    value: None where it is undefined; `reason` then says why.
-    low, high: its 95% interval, None where there is none.
-    n: how many photos it counts.
-    """
+    """A figure, None where it is undefined (`reason` says why); its 95% interval, None where there
+    is none; n: how many photos it counts."""
 
     key: str
     value: float | None
@@ -69,27 +63,11 @@ class Figure:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """True positive rates [k] over false positive rates [k], with the 95% band.
-
-    negatives: the photos that false alarms are counted on; n: how many they are.
-    """
-
-    negatives: str
-    n: int
-    fpr: tuple[float, ...]
-    tpr: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
 class ScoredPhotos:
     """The scored rows of a predictions table as arrays, and the draws that all their figures share.
 
     threshold: a score fixed on other photos, for the key `balanced_accuracy`.
-    n_boot: number of bootstrap draws.
-    Raises RealDamageError: not a predictions table, or a photo without label.
+    Raises RealDamageError: a photo without label.
     """
 
     def __init__(
@@ -253,22 +231,11 @@ def photo_metrics(
     """All figures of a predictions table, as metrics.json holds them; None where undefined.
 
     True positive rates are over really damaged photos, with `_all_real` appended over all real
-    ones; the others compare with all real ones. per_generator: each generator's photos against all
-    real ones. per_kind: each synthetic kind against all real photos, all synthetic photos against
-    each real kind.
-
-    threshold: a score fixed on other photos; a photo with that score counts as synthetic.
-    Raises RealDamageError: a column is missing, a row has no label, several perturbations, or one
-    class only.
+    ones; the others compare with all real ones. threshold: a score fixed on other photos.
+    predictions: unperturbed rows. Raises RealDamageError: a row without label, one class only.
     """
     table = ScoredPhotos(predictions, threshold=threshold, n_boot=n_boot, seed=seed)
     photos, synthetic = table.frame, table.synthetic
-    if (several := photos["perturbation"].nunique()) > 1:
-        raise RealDamageError(
-            f"The predictions hold photos under {several} perturbations, which one figure cannot "
-            "describe. Take the unperturbed photos, or use robustness_table.",
-            code="several_perturbations",
-        )
     if synthetic.all() or not synthetic.any():
         raise RealDamageError(
             f"Metrics need both classes; found {synthetic.sum()} synthetic and "
@@ -282,6 +249,7 @@ def photo_metrics(
         figures[figure.key] = figure
         figures[f"{figure.key}_all_real"] = overall[figure.key]
     [pairs] = measure(table, synthetic, table.real, ("edit_higher",), least=1)
+    higher = (table.score - table.score[table.original])[table.original >= 0]
     return {
         **{key: figure.value for key, figure in figures.items()},
         "balanced_accuracy_threshold": threshold,
@@ -290,7 +258,7 @@ def photo_metrics(
             "edit_higher": pairs.value,
             "low": pairs.low,
             "high": pairs.high,
-            "median_difference": float(_differences(table).median()) if pairs.n else None,
+            "median_difference": float(np.median(higher)) if pairs.n else None,
             "reason": pairs.reason or None,
         },
         "n": len(photos),
@@ -338,42 +306,11 @@ def _row(table: ScoredPhotos, own: Flags) -> dict[str, Any]:
     }
 
 
-def headline_figures(metrics: Mapping[str, Any], photos: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of a report by key: those of metrics.json, and outcomes at the thresholds.
+def roc_curves(photos: pd.DataFrame) -> list[dict[str, Any]]:
+    """The ROC curve over really damaged photos, and over all real ones; from 20 of them on.
 
-    Keys: those of `photo_metrics`, false_alarms (of really damaged photos), false_alarms_all_real,
-    missed, review, pairs, pixel_ap, f1, best_f1.
-    photos: the unperturbed rows.
+    negatives: which of them; n: how many; fpr, tpr, low and high (of the 95% band): [k] each.
     """
-    figures = {}
-    for key, ends in metrics["intervals"].items():
-        low, high = ends or (None, None)
-        reason = metrics["reasons"].get(key, "")
-        figures[key] = Figure(key, metrics[key], low, high, reason=reason)
-    table = ScoredPhotos(photos, n_boot=0)
-    for key, mask, outcome in (
-        ("false_alarms", table.damaged, "called_synthetic"),
-        ("false_alarms_all_real", table.real, "called_synthetic"),
-        ("missed", table.synthetic, "called_real"),
-        ("review", table.everything, "review"),
-    ):
-        [figure] = measure(table, mask, mask, (outcome,))
-        figures[key] = replace(figure, key=key)
-    pairs = metrics["pairs"]
-    value, reason = pairs["edit_higher"], pairs["reason"] or ""
-    figures["pairs"] = Figure(
-        "pairs", value, pairs["low"], pairs["high"], pairs["n"], reason=reason
-    )
-    found = metrics["localisation"] or localisation_metrics([])
-    for key in ("pixel_ap", "f1", "best_f1"):
-        low, high = found["intervals"][key] or (None, None)
-        reason = found["reason"] or ""
-        figures[key] = Figure(key, found[key], low, high, found["n_photos"], reason)
-    return figures
-
-
-def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
-    """The ROC curve over really damaged photos, and over all real ones; from 20 of them on."""
     table = ScoredPhotos(photos)
     grid = np.geomspace(LOWEST_FPR, 1, 61)
     positives = np.flatnonzero(table.synthetic)
@@ -384,27 +321,10 @@ def roc_curves(photos: pd.DataFrame) -> tuple[Curve, ...]:
             continue
         rates = table.draws.roc(table.score, positives, negatives, grid.tolist())[1:]
         low, high = percentile_interval(rates[:, 1:])
-        points = (tuple(values.tolist()) for values in (grid, rates[:, 0], low, high))
-        curves.append(Curve(name, len(negatives), *points))
-    return tuple(curves)
-
-
-def pair_differences(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per synthetic photo whose original was scored under the same perturbation.
-
-    Columns: file_name, pair, kind, perturbation, group, difference (score of the edit - score of
-    the original).
-    """
-    table = ScoredPhotos(predictions, n_boot=0)
-    edits = table.frame.assign(group=table.groups, difference=_differences(table))
-    columns = ["file_name", "pair", "kind", "perturbation", "group", "difference"]
-    return edits[table.original >= 0].reindex(columns=columns).reset_index(drop=True)
-
-
-def _differences(table: ScoredPhotos) -> pd.Series:
-    """Score of each edit - score of its original; NaN for other photos."""
-    difference = table.score - table.score[table.original]
-    return pd.Series(np.where(table.original >= 0, difference, np.nan))
+        points = {"fpr": grid, "tpr": rates[:, 0], "low": low, "high": high}
+        about = {"negatives": name, "n": len(negatives)}
+        curves.append(about | {key: values.tolist() for key, values in points.items()})
+    return curves
 
 
 def tpr_at_fpr(negatives: npt.ArrayLike, positives: npt.ArrayLike, fpr: float) -> float:
@@ -419,8 +339,7 @@ def tpr_at_fpr(negatives: npt.ArrayLike, positives: npt.ArrayLike, fpr: float) -
 
 
 def labelled_and_scored(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a score. Raises RealDamageError: no predictions, or a photo without label."""
-    check_predictions(predictions)
+    """The rows with a score. Raises RealDamageError: a photo without label."""
     unlabelled = predictions.loc[predictions["label"] == "", "file_name"]
     if len(unlabelled):
         raise RealDamageError(

@@ -1,20 +1,16 @@
-"""What an evaluation left in its folder, and where the model and the photos behind it are."""
+"""What an evaluation left in its folder, and the model that made its predictions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata, read_model_file
 from realdamage.core.policy import Policy
-from realdamage.data.manifest import Manifest
-from realdamage.data.readers import read_dataset
-from realdamage.errors import ModelFileError, RealDamageError, UsageError
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.predictions import FORMATS, read_predictions
 
 METRICS_NAME = "metrics.json"
@@ -47,44 +43,6 @@ def read_evaluation(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             code="no_evaluation",
         ) from error
     return predictions, metrics
-
-
-def find_model(
-    run: Mapping[str, Any], given: Path | None, threads: int | None = None
-) -> tuple[Detector | None, str]:
-    """The model that an evaluation used, or None and a note why it was not found.
-
-    run: of metrics.json. given: the user's path; None looks where the run says.
-    Raises ModelFileError: the given model cannot be read, or is not the one that was evaluated.
-    """
-    path = given or Path(str(run.get("checkpoint") or ""))
-    expected = str(run.get("graph_sha256") or "")
-    try:
-        if not given and path.suffix != ".onnx":
-            raise ModelFileError("a checkpoint was evaluated, not an .onnx file")
-        detector = Detector.load(path, threads=threads)
-        if expected and detector.graph_sha256 != expected:
-            raise ModelFileError(
-                f"{path} is another network ({detector.graph_sha256[:12]}) than the one evaluated "
-                f"({expected[:12]})"
-            )
-    except ModelFileError as error:
-        if given:
-            raise
-        return None, f"No heat maps and no model card: {error}. Name the model with --model."
-    return detector, ""
-
-
-def find_manifest(run: Mapping[str, Any], given: Path | None) -> tuple[Manifest | None, str]:
-    """The photos of an evaluation, or None and a note why they were not found; see `find_model`."""
-    try:
-        if not given and not run.get("data_root"):
-            raise UsageError("metrics.json does not say where the photos are")
-        return read_dataset(given or Path(str(run["data_root"]))), ""
-    except RealDamageError as error:
-        if given:
-            raise
-        return None, f"No pictures: {error}. Name the photos' folder with --manifest."
 
 
 def read_judge(path: str | Path, predictions: pd.DataFrame) -> tuple[bytes, ModelMetadata, Policy]:

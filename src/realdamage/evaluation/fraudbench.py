@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from realdamage.data.bootstrap import Floats, bootstrap_interval, ratio
-from realdamage.errors import ConfigError, RealDamageError
-from realdamage.evaluation.predictions import check_predictions, clean, group_ids
+from realdamage.errors import RealDamageError
+from realdamage.evaluation.predictions import clean, group_ids
 
 GENERATORS = (
     *("gpt-image-2", "grok-imagine-image", "nano-banana-2"),
@@ -26,15 +26,6 @@ GENERATORS = (
 )
 """In the order of the published table."""
 FIGURES = ("tnr", *(f"tpr {name}" for name in GENERATORS), "balanced_accuracy", "f1")
-
-
-def benchmark_figures(name: str | None, predictions: pd.DataFrame) -> dict[str, Any] | None:
-    """The figures of the benchmark of this name; None without one. Raises ConfigError: unknown."""
-    if name not in (None, "fraudbench"):
-        raise ConfigError(
-            f"benchmark={name}: allowed is fraudbench; write +benchmark=fraudbench, or leave it out"
-        )
-    return fraudbench_figures(predictions) if name else None
 
 
 def published_rows() -> list[dict[str, Any]]:
@@ -57,7 +48,6 @@ def fraudbench_figures(predictions: pd.DataFrame) -> dict[str, Any]:
 
     Raises RealDamageError: no photo of real damage or no edit has a score, or another layout.
     """
-    check_predictions(predictions)
     photos = clean(predictions)
     damaged = (photos["label"] == "real") & (photos["kind"] == "damaged")
     edits = photos["label"] == "synthetic"

@@ -1,9 +1,8 @@
 """Derives the quality gate: which photos are too small, too soft or too compressed for this
 model to judge; and writes it into the model file.
 
-The limits are measured: each is the point below which this very model, at its own threshold, stops
-finding synthetic photos or starts accusing honest buyers. Only the limit on fine detail does not
-depend on the model's answers: see `blur_limit`.
+Each limit is the point below which this very model, at its own threshold, stops finding synthetic
+photos or starts accusing honest buyers; but see `blur_limit`.
 """
 
 from __future__ import annotations
@@ -24,38 +23,19 @@ from realdamage.core.quality import Gate
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.evaluation.figures import labelled_and_scored
 from realdamage.evaluation.folder import read_judge
-from realdamage.evaluation.predictions import clean, group_ids
+from realdamage.evaluation.predictions import clean, group_ids, outcomes_by
+from realdamage.evaluation.slices import FEW
 
 QUALITIES = ("short_side", "compression")
-
+MAX_GATED = 0.05
+"""Largest share of clean honest photos that the gate may send to review, by default."""
+BLUR_SHARE = 0.02
+"""Largest share of the clean honest photos of a source that the limit on fine detail may stop."""
+MIN_PHOTOS = 30
+"""Photos of each class in each bin of a curve."""
 _WORSE = 0.85  # a photo is worse in a number that fell below this share of its clean value
 _MOST_BINS = 20
-_ENOUGH_OF_SOURCE = 20  # clean honest photos; a share of fewer says little
-_ENOUGH_DAMAGED = 10  # times min_photos; with fewer, all real photos stand in
-
-
-@dataclass(frozen=True)
-class GateOptions:
-    """How the limits are derived; shares are at least 0 and below 1, else a UsageError.
-
-    tpr_floor: share of synthetic photos to find; None: half of what is found among clean ones.
-    max_gated: largest share of clean honest photos that the gate may send to review.
-    blur_share: see `blur_limit`.
-    min_photos: of each class in each bin of a curve.
-    """
-
-    tpr_floor: float | None = None
-    max_gated: float = 0.05
-    blur_share: float = 0.02
-    min_photos: int = 30
-
-    def __post_init__(self) -> None:
-        for name in ("tpr_floor", "max_gated", "blur_share"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share < 1:
-                raise UsageError(f"{name}={share} must be at least 0 and below 1")
-        if self.min_photos < 1:
-            raise UsageError(f"min_photos={self.min_photos} must be at least 1")
+_ENOUGH_DAMAGED = 10 * MIN_PHOTOS  # with fewer, all real photos stand in
 
 
 @dataclass(frozen=True)
@@ -74,9 +54,8 @@ class QualityCurve:
 
 @dataclass(frozen=True)
 class GateSummary:
-    """What `derive_gate` found.
+    """What `derive_gate` found. blur: the limit on fine detail and why.
 
-    blur: the limit on fine detail and why.
     tpr_floor, allowed: least share found and largest share accused where photos are trusted.
     negatives: the honest photos that `allowed` is a share of, "damaged" or "real".
     gated: share of the clean honest and of the clean synthetic photos sent to review.
@@ -96,7 +75,9 @@ class GateSummary:
 def gate_model(
     path: str | Path,
     predictions: pd.DataFrame,
-    options: GateOptions,
+    *,
+    tpr_floor: float | None = None,
+    max_gated: float = MAX_GATED,
     output: str | Path | None = None,
 ) -> GateSummary:
     """`derive_gate` for a model file, written into it (or `output`), all or nothing.
@@ -104,35 +85,43 @@ def gate_model(
     Raises what `derive_gate` and `read_judge` do.
     """
     onnx_bytes, metadata, policy = read_judge(path, predictions)
-    summary = derive_gate(predictions, policy, options)
+    summary = derive_gate(predictions, policy, tpr_floor=tpr_floor, max_gated=max_gated)
     gated = replace(policy, gate=summary.gate)
     write_model_file(output or path, onnx_bytes, replace(metadata, policy=gated))
     return summary
 
 
-def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions) -> GateSummary:
+def derive_gate(
+    predictions: pd.DataFrame,
+    policy: Policy,
+    *,
+    tpr_floor: float | None = None,
+    max_gated: float = MAX_GATED,
+) -> GateSummary:
     """The limits of a model with this policy, from photos under several perturbations.
 
     False alarms are allowed up to the guaranteed share, or `policy.fpr`. Photos of kind `pasted`
     are a control and do not count; nor are photos accused that the policy's whole-photo rule sends
     to review.
-    Raises RealDamageError: no perturbations, no quality numbers, too few photos, a model that is
-    not trusted on good photos either, or a gate that would stop more than `max_gated`.
+
+    tpr_floor: share of synthetic photos to find; None: half of what is found among clean ones.
+    Raises UsageError: a share out of range; RealDamageError: no perturbations, no quality numbers,
+    too few photos, a model that is not trusted on good photos either, or more than `max_gated`
+    stopped.
     """
-    photos, negatives = _prepared(predictions, policy, options.min_photos)
+    for name, share in (("tpr_floor", tpr_floor), ("max_gated", max_gated)):
+        if share is not None and not 0 <= share < 1:
+            raise UsageError(f"{name}={share} must be at least 0 and below 1")
+    photos, negatives = _prepared(predictions, policy)
     untouched = photos["perturbation"] == ""
     alpha = policy.guarantee.alpha if policy.guarantee else None
     allowed = policy.fpr if alpha is None else alpha
-    tpr_floor = options.tpr_floor
     if tpr_floor is None:
         found = photos.loc[untouched & photos["is_positive"], "found"]
         tpr_floor = _mean(found) / 2
-    curves = tuple(
-        quality_curve(photos, column, tpr_floor, allowed, options.min_photos)
-        for column in QUALITIES
-    )
+    curves = tuple(quality_curve(photos, column, tpr_floor, allowed) for column in QUALITIES)
     side, compression = (curve.limit for curve in curves)
-    fine_detail, why = blur_limit(photos, options.blur_share)
+    fine_detail, why = blur_limit(photos)
     gate = Gate(None if side is None else round(side), compression, fine_detail)
     measured = photos[[*QUALITIES, "fine_detail"]]
     limits = pd.Series([gate.min_side, compression, fine_detail], measured.columns)
@@ -141,13 +130,13 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
     honest, synthetic = (
         stopped[untouched & (photos["label"] == label)] for label in ("real", "synthetic")
     )
-    if honest.mean() > options.max_gated:
+    if honest.mean() > max_gated:
         shown = ", ".join(f"{name} {limit:.4g}" for name, limit in limits.dropna().items())
         raise RealDamageError(
             f"The gate would send {honest.mean():.1%} of the {len(honest)} clean honest photos to "
-            f"review, more than max_gated allows ({options.max_gated:.1%}). Its limits: {shown}. "
-            "Nothing was written. Train on photos degraded like these, lower --tpr-floor or "
-            "--blur-share, or allow it with --max-gated.",
+            f"review, more than max_gated allows ({max_gated:.1%}). Its limits: {shown}. "
+            "Nothing was written. Train on photos degraded like these, lower --tpr-floor, or allow "
+            "it with --max-gated.",
             code="too_many_gated",
         )
     shares = stopped.groupby(photos["perturbation"]).mean()
@@ -164,21 +153,21 @@ def derive_gate(predictions: pd.DataFrame, policy: Policy, options: GateOptions)
 
 
 def quality_curve(
-    photos: pd.DataFrame, column: str, tpr_floor: float, allowed: float, min_photos: int
+    photos: pd.DataFrame, column: str, tpr_floor: float, allowed: float
 ) -> QualityCurve:
-    """The curve of one quality number over all perturbations, and the limit that it gives.
+    """The curve of one quality number over all perturbations, and the limit that it gives: the
+    lower end of the lowest bin from which on all are trusted.
 
     Only clean photos count and those that a perturbation made worse in this number alone. A bin is
-    trusted when the share of positives found, fitted so that it never falls with quality (isotonic
-    regression, Barlow et al. 1972), reaches `tpr_floor`, and the share of negatives accused is not
-    above `allowed` with 95% confidence over all bins (Clopper & Pearson 1934, one group counted
-    once, Bonferroni). The limit is the lower end of the lowest bin from which on all are trusted.
+    trusted when the share of positives found, fitted by isotonic regression so that it never falls,
+    reaches `tpr_floor`, and the share of negatives accused is not above `allowed` with 95%
+    confidence over all bins (Clopper and Pearson, one group counted once, Bonferroni).
 
-    photos: scored rows with bool columns `is_negative`, `is_positive`, `found` and `accused`.
-    Raises RealDamageError: too few photos for two bins, or not even the best photos are trusted.
+    photos: see `_prepared`. Raises RealDamageError: too few photos for two bins, or not even the
+    best photos are trusted.
     """
     inside = photos[_worse_in(photos, column)]
-    bins = pd.DataFrame([_bin(part, column) for part in _cut(inside, column, min_photos)])
+    bins = pd.DataFrame([_bin(part, column) for part in _cut(inside, column)])
     weights = np.maximum(bins["synthetic"].to_numpy(dtype=np.float64), 1e-9)
     bins["tpr_fit"] = isotonic_regression(bins["tpr"].to_numpy(), weights=weights).x
     groups, alarms = bins.pop("groups"), bins.pop("alarms")
@@ -205,24 +194,22 @@ def quality_curve(
     return QualityCurve(column, float(bins["low"].iloc[last + 1]), f"below it: {cause}", bins)
 
 
-def blur_limit(photos: pd.DataFrame, share: float) -> tuple[float | None, str]:
-    """The largest limit on fine detail that stops at most this share (0: no limit) of the clean
-    honest photos of each source with at least 20 of them, and why.
+def blur_limit(photos: pd.DataFrame) -> tuple[float | None, str]:
+    """The largest limit on fine detail that stops at most `BLUR_SHARE` of the clean honest photos
+    of each source with at least 20 of them, and why.
 
     It has no `quality_curve`: blur takes the traces themselves away.
     """
     honest = clean(photos[(photos["label"] == "real") & photos["fine_detail"].notna()])
     limits = {
-        str(name): float(np.sort(found)[int(share * len(found) + 1e-9)])
+        str(name): float(np.sort(found)[int(BLUR_SHARE * len(found) + 1e-9)])
         for name, found in honest.groupby("source")["fine_detail"]
-        if len(found) >= _ENOUGH_OF_SOURCE
+        if len(found) >= FEW
     }
-    if not share:
-        return None, "switched off"
     if not limits:
-        return None, f"no source has {_ENOUGH_OF_SOURCE} clean honest photos"
-    softest = min(limits, key=lambda name: limits[name])
-    of_each = f"stops at most {share:.1%} of the clean honest photos of each source"
+        return None, f"no source has {FEW} clean honest photos"
+    softest = min(limits, key=limits.__getitem__)
+    of_each = f"stops at most {BLUR_SHARE:.1%} of the clean honest photos of each source"
     # A limit of 0 stops no photo.
     return limits[softest] or None, f"{of_each}; the softest: {softest or 'unnamed'}"
 
@@ -231,9 +218,7 @@ def _mean(flags: pd.Series) -> float:
     return float(flags.mean()) if len(flags) else 0.0
 
 
-def _prepared(
-    predictions: pd.DataFrame, policy: Policy, min_photos: int
-) -> tuple[pd.DataFrame, str]:
+def _prepared(predictions: pd.DataFrame, policy: Policy) -> tuple[pd.DataFrame, str]:
     """The scored rows with `short_side` and what `quality_curve` needs, and which honest photos may
     not be accused."""
     photos = labelled_and_scored(predictions)
@@ -252,14 +237,10 @@ def _prepared(
             )
     real = photos["label"] == "real"
     damaged = real & (photos["kind"] == "damaged")
-    only_damaged = policy.negatives == "damaged" and damaged.sum() >= _ENOUGH_DAMAGED * min_photos
-    called = photos["score"] >= policy.t_synthetic
-    accused = called
-    if policy.whole_photo_share is not None:
-        accused = called & ~(photos["hot_share"] >= policy.whole_photo_share)
+    only_damaged = policy.negatives == "damaged" and damaged.sum() >= _ENOUGH_DAMAGED
     prepared = photos.assign(
-        found=called,
-        accused=accused,
+        found=photos["score"] >= policy.t_synthetic,
+        accused=outcomes_by(policy, photos) == "synthetic",
         short_side=photos[["width", "height"]].min(axis=1),
         is_negative=damaged if only_damaged else real,
         is_positive=(photos["label"] == "synthetic") & (photos["kind"] != "pasted"),
@@ -277,19 +258,19 @@ def _worse_in(photos: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
     return inside & photos[column].notna().to_numpy(dtype=bool)
 
 
-def _cut(photos: pd.DataFrame, column: str, min_photos: int) -> list[pd.DataFrame]:
+def _cut(photos: pd.DataFrame, column: str) -> list[pd.DataFrame]:
     """Consecutive ranges of values with enough photos of both classes; equal values stay
     together."""
     classes = ["is_negative", "is_positive"]
     counts = photos[classes].sum()
-    if counts.min() < 2 * min_photos:
+    if counts.min() < 2 * MIN_PHOTOS:
         raise RealDamageError(
-            f"{column}: a curve needs at least {2 * min_photos} honest and {2 * min_photos} "
+            f"{column}: a curve needs at least {2 * MIN_PHOTOS} honest and {2 * MIN_PHOTOS} "
             f"synthetic photos over all perturbations; found {counts.iat[0]} and {counts.iat[1]}. "
-            "Score more photos or perturbations, or lower --min-photos.",
+            "Score more photos or perturbations.",
             code="too_few_photos",
         )
-    least = np.maximum(min_photos, np.ceil(counts.to_numpy() / _MOST_BINS))
+    least = np.maximum(MIN_PHOTOS, np.ceil(counts.to_numpy() / _MOST_BINS))
     by_value = photos.groupby(column)[classes].sum().sort_index()
     codes, code, inside = [], 0, np.zeros(2)
     for new in by_value.to_numpy():

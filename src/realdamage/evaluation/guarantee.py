@@ -1,13 +1,11 @@
 """Thresholds with a guarantee: how many honest buyers may be accused among photos that nobody has
 seen yet, not only among those that the threshold was chosen on.
 
-Fixed-sequence testing (learn then test: Angelopoulos et al. 2021). The threshold walks down from
-above all scores, testing at each stop "more than a share alpha of future photos scores this high",
-and halts before the first stop that the binomial tail does not reject at level delta. The order is
-fixed before any score is seen and the true share only grows on the way, so only one stop can go
-wrong, and no correction for their number is needed. With n independent photos the walk ends just
-above the (k*+1)-th largest score, where k*, the largest k with P(Bin(n, alpha) <= k) <= delta,
-depends on n, alpha and delta alone (`allowed_errors`; the tolerance bound of Wilks 1941).
+Learn then test (Angelopoulos et al. 2021): the threshold walks down from above all scores and halts
+before the first stop where the binomial tail does not reject "more than a share alpha of future
+photos scores this high". The order is fixed beforehand and the true share only grows on the way, so
+no correction for the number of stops is needed, and the walk ends just above the (k+1)-th largest
+score, with k of `allowed_errors` (the tolerance bound of Wilks 1941).
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from scipy.stats import binom
 from realdamage.core.policy import Bound, Guarantee, Policy
 from realdamage.data.bootstrap import share_interval
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.evaluation.predictions import check_predictions, clean, group_ids
+from realdamage.evaluation.predictions import clean, group_ids
 
 DELTA = 0.05
 CLAIM_PHOTOS = 3
@@ -36,9 +34,8 @@ class Targets:
 
     fpr: share of these honest photos called synthetic. miss: share of these synthetic photos called
     real. alpha, beta: the same shares guaranteed for future photos; each replaces its rate.
-    kinds: the kinds of synthetic photo that miss or beta is about; empty: all.
     delta: risk that a guarantee does not hold. seed: of the draw of one photo per group.
-    Raises UsageError: a number out of range, or a rate and its guarantee are both given.
+    kinds: the kinds of synthetic photo that miss or beta is about; empty: all.
     """
 
     fpr: float | None = None
@@ -153,17 +150,13 @@ def with_guarantee(
     manifest_sha256: str,
     least: float = -math.inf,
 ) -> Policy:
-    """The policy with guaranteed thresholds in place of the empirical ones.
-
-    alpha sets `t_synthetic` so that, with confidence 1 - delta, at most a share alpha of photos
-    with real damage scores as high; beta sets `t_real` in the same way for synthetic photos. It
-    holds for photos drawn as these were (a group at random, then one of its photos).
+    """The policy with guaranteed thresholds in place of the empirical ones, for photos drawn as
+    these were (a group at random, then one of its photos).
 
     split, manifest_sha256: which photos these are, for the record.
     least: the lowest `t_synthetic` allowed; a higher threshold keeps alpha.
     Raises RealDamageError: see `check_enough`.
     """
-    check_predictions(predictions)
     photos = clean(predictions[predictions["score"].notna()])
     check_enough(targets, photos, split)
     bounds: dict[str, Bound] = {}

@@ -30,12 +30,10 @@ def localisation_metrics(
 ) -> dict[str, Any]:
     """Figures pooled over all patches of the given photos; None where undefined, with the `reason`.
 
-    - pixel_ap: average precision; a constant map gets `prevalence`, the share of painted patches.
-    - f1, iou: of the patches at or above the shipped threshold (`HOT`). best_f1: the best over all
-      thresholds. baseline_f1, baseline_iou: of a map that calls every patch painted.
-    - n_photos: how many. intervals: (low, high) of 95% by bootstrap over groups.
-
-    predictions: names the group of each photo; without it every photo is its own group.
+    pixel_ap: average precision; a constant map gets `prevalence`, the share of painted patches.
+    f1, iou: of the patches at or above the shipped threshold (`HOT`). best_f1: the best over all
+    thresholds. baseline_…: of a map that calls every patch painted. predictions: names the group of
+    each photo; without it every photo is its own group.
     """
     names = [photo.file_name for photo in evidence]
     groups = np.array(names)

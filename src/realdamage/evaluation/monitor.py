@@ -1,7 +1,8 @@
 """The shift alarm: a guarantee holds for photos drawn like the calibration photos, so somebody must
 watch whether they still are.
 
-No label is needed: the verdicts of a service are compared with those on the calibration photos.
+No label is needed: what a service measured on its photos is compared with the calibration photos.
+Outcomes and reasons follow from the same numbers.
 Nobody knows how many photos of a log are synthetic, and a calibration set has far more of them than
 a shop sees. So a log counts as unshifted when *some* mixture of the reference's real and synthetic
 photos looks like it; only what no mixture explains is a shift.
@@ -9,22 +10,19 @@ photos looks like it; only what no mixture explains is a shift.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.stats import chi2_contingency, kstwobign
+from scipy.stats import kstwobign
 
 from realdamage.core.model_file import ModelMetadata, read_model_file
 from realdamage.data.bootstrap import Floats
 from realdamage.data.vocabulary import LABELS
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.figures import NOT_CALIBRATED
-from realdamage.evaluation.predictions import check_predictions, clean, group_ids
+from realdamage.evaluation.predictions import clean, group_ids
 
 MIN_PHOTOS, MIN_OF_CLASS = 50, 25
 """Fewer photos, in the log or in the reference, or of a class of the reference, are not
@@ -47,10 +45,10 @@ _NUMBERS = {
 class Shift:
     """What changed in one column.
 
-    effect: Kolmogorov-Smirnov distance of numbers, total variation distance of categories; in 0..1.
+    effect: Kolmogorov-Smirnov distance, in 0..1.
     p: of a difference as large by chance; p_adjusted: among all columns tested (Holm 1979).
     prior: share of synthetic photos at which the reference looks most like the log.
-    here, before: medians, or the share that differs most, in words.
+    here, before: medians, in words.
     """
 
     name: str
@@ -65,11 +63,9 @@ class Shift:
 
 @dataclass(frozen=True)
 class MonitorReport:
-    """What `monitor` found.
+    """How many photos were compared or left out, the shifts (alarms first), and what was skipped.
 
-    photos, reference_photos: compared. unscored, repeated: rows of the log that were left out.
     prior: share of synthetic photos that explains the log's scores best; None without labels.
-    shifts: one per column, alarms first. skipped: what could not be compared, and why.
     visible: the smallest shift that so few photos could show. guarantee: the model's, in words.
     """
 
@@ -88,10 +84,6 @@ class MonitorReport:
         """Whether something shifted."""
         return any(shift.alarm for shift in self.shifts)
 
-    def to_json(self) -> str:
-        """Everything as indented JSON."""
-        return json.dumps({"alarm": self.alarm, **asdict(self)}, indent=2, allow_nan=False) + "\n"
-
 
 def monitor(
     log: pd.DataFrame, reference: pd.DataFrame, model: str | Path | None = None
@@ -99,26 +91,32 @@ def monitor(
     """Compares a log (`read_log`) with the predictions of the calibration photos.
 
     A column alarms when a difference as large would be rare by chance (`LEVEL`) *and* large
-    (`LEAST_EFFECT`).
-
-    model: its file, whose network must have made both.
+    (`LEAST_EFFECT`). model: its file, whose network must have made both.
     Raises RealDamageError: too few photos, another network.
     """
-    check_predictions(reference, "reference")
     metadata = _same_network(log, reference, model)
-    before = _with_sides(clean(reference[reference["score"].notna()]))
     scored = log[log["score"].notna()]
     repeated = (scored["photo_sha256"] != "") & scored.duplicated("photo_sha256")
-    here = _with_sides(scored[~repeated].reset_index(drop=True))
+    here, before = scored[~repeated], clean(reference[reference["score"].notna()])
     _check_enough(here, before)
+    here, before = _with_sides(here), _with_sides(before)
     against = Reference(before)
-    shifts, skipped = _compare(here, against, before)
+    shifts: list[Shift] = []
+    skipped: list[str] = []
+    for column, name in _NUMBERS.items():
+        counts = [part[column].notna().sum() for part in (here, *against.parts)]
+        if min(counts) < MIN_OF_CLASS:
+            where = "the log" if counts[0] < MIN_OF_CLASS else "the reference"
+            skipped.append(f"{name} (hardly any values in {where})")
+        else:
+            shifts.append(against.number(name, here[column]))
     adjusted = holm(np.array([shift.p for shift in shifts]))
     shifts = [
         replace(shift, p_adjusted=float(p), alarm=bool(p < LEVEL and shift.effect >= LEAST_EFFECT))
         for shift, p in zip(shifts, adjusted, strict=True)
     ]
-    visible = visible_shift(len(here), against.worth(0.5), len(shifts), LEVEL)
+    # The smallest Kolmogorov-Smirnov distance at which the first of these tests can alarm.
+    first = kstwobign.isf(LEVEL / len(shifts)) / _root(len(here), against.worth(0.5, "score"))
     policy = metadata.policy if metadata else None
     return MonitorReport(
         photos=len(here),
@@ -128,7 +126,7 @@ def monitor(
         prior=shifts[0].prior,
         shifts=tuple(sorted(shifts, key=lambda shift: (not shift.alarm, -shift.effect))),
         skipped=tuple(skipped),
-        visible=max(LEAST_EFFECT, visible),
+        visible=max(LEAST_EFFECT, float(first)),
         guarantee=policy.guarantee.statement if policy and policy.guarantee else None,
     )
 
@@ -144,9 +142,9 @@ class Reference:
         self.mixed = (predictions["label"] != "").all() and all(len(part) for part in parts)
         self.parts = parts if self.mixed else [predictions]
 
-    def number(self, name: str, log: pd.Series, column: str) -> Shift:
+    def number(self, name: str, log: pd.Series) -> Shift:
         """Compares a column of numbers; both sides need values."""
-        columns = [log, *(part[column] for part in self.parts)]
+        columns = [log, *(part[log.name] for part in self.parts)]
         values = [np.sort(one.dropna().to_numpy(dtype=np.float64)) for one in columns]
         points = np.unique(np.concatenate(values))
         cumulated: list[Floats] = [
@@ -154,67 +152,40 @@ class Reference:
             for one in values
         ]
         ours, *theirs = cumulated
-        mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).max()))
+
+        def mixture(share: float) -> Floats:
+            return (1 - share) * theirs[0] + share * theirs[-1]
+
+        def distance(share: float) -> float:
+            return float(np.abs(ours - mixture(share)).max())
+
+        prior = 0.0
+        if self.mixed:  # the distance is convex in the share
+            found = minimize_scalar(
+                distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}
+            )
+            prior = min((0.0, float(found.x), 1.0), key=distance)
+        effect = distance(prior)
         # Two-sample Kolmogorov-Smirnov test by Stephens's approximation (1970).
-        root = np.sqrt(_harmonic(len(values[0]), self.worth(prior, column)))
+        root = _root(len(values[0]), self.worth(prior, str(log.name)))
+        middle = points[np.searchsorted(mixture(prior), 0.5 - 1e-12)]
         return Shift(
             name,
             effect,
             float(kstwobign.sf((root + 0.12 + 0.11 / root) * effect)),
             prior if self.mixed else None,
             f"median {np.median(values[0]):.4g}",
-            f"median {points[np.searchsorted(mixed, 0.5 - 1e-12)]:.4g}",
+            f"median {middle:.4g}",
         )
 
-    def shares(self, name: str, log: pd.Series, of: Callable[[pd.DataFrame], pd.Series]) -> Shift:
-        """Compares the shares of categories: of the log's column, and of `of(reference)`."""
-        columns = [log, *(of(part) for part in self.parts)]
-        known = sorted(set(pd.concat(columns)))
-        found: list[Floats] = [
-            np.asarray(shares.reindex(known, fill_value=0.0), dtype=np.float64)
-            for shares in (column.value_counts(normalize=True) for column in columns)
-        ]
-        ours, *theirs = found
-        mixed, prior, effect = self._closest(ours, theirs, lambda gap: float(np.abs(gap).sum() / 2))
-        table = np.stack([ours * len(log), mixed * self.worth(prior)])[:, ours + mixed > 0]
-        most = int(np.argmax(np.abs(ours - mixed)))
-        return Shift(
-            name,
-            effect,
-            float(chi2_contingency(table, correction=False).pvalue) if len(table[0]) > 1 else 1.0,
-            prior if self.mixed else None,
-            f"{known[most]} {ours[most]:.1%}",
-            f"{known[most]} {mixed[most]:.1%}",
-        )
-
-    def worth(self, prior: float, column: str | None = None) -> float:
-        """How many independent photos would be as informative as this mixture of the classes, or of
-        its photos with a value in `column`."""
-        known = [part if column is None else part[part[column].notna()] for part in self.parts]
+    def worth(self, prior: float, column: str) -> float:
+        """How many independent photos with a value in `column` would be as informative as this
+        mixture of the classes."""
+        known = [part[part[column].notna()] for part in self.parts]
         groups = [group_ids(part).nunique() for part in known]
         if not self.mixed:
             return float(groups[0])
         return 1 / ((1 - prior) ** 2 / groups[0] + prior**2 / groups[1])
-
-    def _closest(
-        self, ours: Floats, theirs: list[Floats], size: Callable[[Floats], float]
-    ) -> tuple[Floats, float, float]:
-        """The mixture of the classes most like `ours`, its share of synthetic photos, and the
-        distance, which is convex in that share."""
-
-        def mixture(share: float) -> Floats:
-            return (1 - share) * theirs[0] + share * theirs[-1]
-
-        def distance(share: float) -> float:
-            return size(ours - mixture(share))
-
-        prior = 0.0
-        if self.mixed:
-            found = minimize_scalar(
-                distance, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}
-            )
-            prior = min((0.0, float(found.x), 1.0), key=distance)
-        return mixture(prior), prior, distance(prior)
 
 
 def holm(p: Floats) -> Floats:
@@ -225,42 +196,9 @@ def holm(p: Floats) -> Floats:
     return np.minimum(adjusted, 1.0)
 
 
-def visible_shift(photos: float, reference: float, tests: int, level: float) -> float:
-    """The smallest Kolmogorov-Smirnov distance at which the first of `tests` tests can alarm."""
-    return float(kstwobign.isf(level / tests) / np.sqrt(_harmonic(photos, reference)))
-
-
-def _harmonic(one: float, other: float) -> float:
-    return one * other / (one + other)
-
-
-def _compare(
-    here: pd.DataFrame, against: Reference, before: pd.DataFrame
-) -> tuple[list[Shift], list[str]]:
-    """One Shift for each column that both sides have, the score's first; and why others were left
-    out."""
-    shifts, skipped = [], []
-    for column, name in _NUMBERS.items():
-        counts = [part[column].notna().sum() for part in (here, *against.parts)]
-        if min(counts) < MIN_OF_CLASS:
-            where = "the log" if counts[0] < MIN_OF_CLASS else "the reference"
-            skipped.append(f"{name} (hardly any values in {where})")
-        else:
-            shifts.append(against.number(name, here[column], column))
-    reasons = [table["reasons"].str.split() for table in (here, before)]
-    codes = set(pd.concat(reasons).explode().dropna())
-    if NOT_CALIBRATED in codes:
-        skipped.append("outcomes and reasons (some were judged before the model was calibrated)")
-        return shifts, skipped
-    shifts.append(against.shares("outcome", here["outcome"], lambda table: table["outcome"]))
-    for code in sorted(codes):
-
-        def has(table: pd.DataFrame, code: str = code) -> pd.Series:
-            given = table["reasons"].map(lambda reasons: code in reasons.split())
-            return given.map({True: "yes", False: "no"})
-
-        shifts.append(against.shares(f"reason {code}", has(here), has))
-    return shifts, skipped
+def _root(photos: float, others: float) -> float:
+    """Of the number of photos that two samples together are worth."""
+    return float(np.sqrt(photos * others / (photos + others)))
 
 
 def _with_sides(photos: pd.DataFrame) -> pd.DataFrame:

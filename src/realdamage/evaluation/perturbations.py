@@ -1,18 +1,15 @@
 """What a photo went through before it was handed in: named, repeatable lists of steps, for a photo
 and its mask.
 
-A suite is data (`configs/robustness`): each perturbation has a title and a list of steps, each a
-name of `STEPS` with its parameters. What a step draws depends on the seed, the perturbation and the
-pair alone, so both halves of a pair, and both classes, go through the very same. The steps that
-training uses too come from `data.degradations`, so that what a network learns to see through and
-what it is measured on are the same JPEG.
+What a step draws depends on the seed, the perturbation and the pair alone, so both halves of a pair
+go through the same. The steps that training uses too come from `data.degradations`: what a network
+learns to see through and what it is measured on are the same JPEG.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, NamedTuple
@@ -22,7 +19,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from realdamage.data import degradations
-from realdamage.data.degradations import FILTERS, RGB, SUBSAMPLINGS, Blur, Jpeg, Resize, Webp
+from realdamage.data.degradations import (
+    FILTERS,
+    RGB,
+    SUBSAMPLINGS,
+    Blur,
+    Jpeg,
+    Resize,
+    Sharpen,
+    Webp,
+)
 from realdamage.data.manifest import did_you_mean
 from realdamage.errors import ConfigError
 
@@ -112,18 +118,6 @@ class DoubleJpeg:
 
 
 @dataclass(frozen=True)
-class Sharpen:
-    """Unsharp mask: adds `percent` of the difference to a blur of `radius` pixels."""
-
-    percent: int
-    radius: float = 1.5
-
-    def __call__(self, photo: Pixels, rng: Rng) -> Pixels:
-        sharpen = degradations.Sharpen(self.percent, self.radius)
-        return photo._replace(rgb=sharpen(photo.rgb))
-
-
-@dataclass(frozen=True)
 class Denoise:
     """A phone's night mode: `strength` (0..1) of a 3×3 median in the brightness, and colours
     blurred by sigma `chroma` pixels."""
@@ -140,9 +134,8 @@ class Denoise:
 
 @dataclass(frozen=True)
 class Screenshot:
-    """A phone's screenshot of the photo in a gallery: fitted to the screen (`scale` of its size),
-    bars above and below (each `bar` of its height), status bar on top, saved as JPEG of `quality`.
-    Whether the app is dark or light is drawn."""
+    """A phone's screenshot of the photo at `scale` of its size, in a dark or light gallery, with
+    bars above and below (each `bar` of its height), saved as JPEG of `quality`."""
 
     scale: float
     quality: int
@@ -164,12 +157,11 @@ class Screenshot:
 
 @dataclass(frozen=True)
 class Recapture:
-    """The photo on a screen, photographed by hand, at `scale` of its size: perspective, rotation,
-    the screen's sub-pixel grid against the sensor's (moiré; `moire` = depth in linear light, 0..1),
-    black glow, white point, a reflection, another tone curve, slight blur, `noise` (sigma in grey
-    levels), JPEG of `quality`. Angles, pitch of the grid and colours are drawn.
+    """The photo on a screen, photographed by hand at `scale` of its size, saved as JPEG. Angles,
+    pitch of the screen's grid and colours are drawn.
 
-    The grid is sampled at each sensor pixel's centre, so its moiré is that of a real grid.
+    moire: depth of the grid in linear light, 0..1; sampled at each sensor pixel's centre, as a real
+    one is. noise: sigma in grey levels.
     """
 
     scale: float = 1.0
@@ -232,14 +224,15 @@ STEPS: Mapping[str, type] = {
 }
 """The names of a suite's steps; their parameters are the fields of these classes."""
 
-# A parameter means the same in every step that has it: (lowest, highest), or the names allowed.
+# A parameter means the same in every step that has it: (lowest, highest), which are integers where
+# it must be one, or the names allowed.
 _ALLOWED: Mapping[str, tuple[float, float] | Mapping[str, Any]] = {
     **dict.fromkeys(("quality", "first", "second"), (1, 100)),
-    **dict.fromkeys(("keep", "bar"), (0.05, 1)),
-    **dict.fromkeys(("strength", "moire"), (0, 1)),
-    **dict.fromkeys(("sigma", "noise"), (0, 100)),
-    **dict.fromkeys(("radius", "chroma"), (0.1, 20)),
-    "scale": (0.05, 4),
+    **dict.fromkeys(("keep", "bar"), (0.05, 1.0)),
+    **dict.fromkeys(("strength", "moire"), (0.0, 1.0)),
+    **dict.fromkeys(("sigma", "noise"), (0.0, 100.0)),
+    **dict.fromkeys(("radius", "chroma"), (0.1, 20.0)),
+    "scale": (0.05, 4.0),
     "percent": (0, 500),
     "filter": FILTERS,
     "subsampling": SUBSAMPLINGS,
@@ -273,7 +266,7 @@ class Perturbation:
             rng = np.random.default_rng([*words, position])
             if isinstance(step, Resize):
                 photo = photo.scaled(step.scale, step.filter)
-            elif isinstance(step, Jpeg | Webp | Blur):
+            elif isinstance(step, Jpeg | Webp | Blur | Sharpen):
                 photo = photo._replace(rgb=step(photo.rgb))
             else:
                 photo = step(photo, rng)
@@ -298,26 +291,24 @@ def _perturbation(name: str, entry: Any) -> Perturbation:
             f"{where}: a name has small letters, digits and _; {' and '.join(_RESERVED)} mean the "
             "unchanged photo"
         )
-    if not isinstance(entry, Mapping) or set(entry) - {"title", "steps"}:
-        found = ", ".join(map(str, entry)) if isinstance(entry, Mapping) else entry
-        raise ConfigError(f"{where} has the keys title and steps; found {found}")
-    steps = entry.get("steps")
-    if not isinstance(steps, list | tuple) or not steps:
+    steps = entry.get("steps") if isinstance(entry, Mapping) else None
+    if not isinstance(steps, list) or not steps or set(entry) - {"title", "steps"}:
         raise ConfigError(
-            f"{where}.steps={steps}: a list of steps ({', '.join(STEPS)}); or set {where}=null"
+            f"{where}={entry}: write {{title: …, steps: [{{step: NAME, …}}]}}, or null to leave it "
+            "out"
         )
     made = tuple(_step(f"{where}.steps[{index}]", values) for index, values in enumerate(steps))
     return Perturbation(name, str(entry.get("title") or name), made)
 
 
 def _step(where: str, values: Any) -> Any:
-    given = dict(values) if isinstance(values, Mapping) else {}
-    kind = str(given.pop("step", values))
-    if kind not in STEPS or not isinstance(values, Mapping):
+    kind = values.get("step") if isinstance(values, Mapping) else None
+    if kind not in STEPS:
         raise ConfigError(
             f"{where}={values}: write {{step: NAME, parameter: value, …}} with a NAME of "
-            f"{', '.join(STEPS)}.{did_you_mean(kind, STEPS)}"
+            f"{', '.join(STEPS)}.{did_you_mean(str(kind), STEPS)}"
         )
+    given = {name: value for name, value in values.items() if name != "step"}
     known = {field.name: field for field in fields(STEPS[kind]) if field.name in _ALLOWED}
     required = [name for name, field in known.items() if field.default is MISSING]
     for name in (*given, *required):
@@ -326,24 +317,21 @@ def _step(where: str, values: Any) -> Any:
                 f"{where}.{name}: the step {kind} takes {', '.join(known)} and needs "
                 f"{' and '.join(required) or 'none of them'}.{did_you_mean(name, known)}"
             )
-    hints = typing.get_type_hints(STEPS[kind])
-    return STEPS[kind](
-        **{name: _value(f"{where}.{name}", name, given[name], hints[name]) for name in given}
-    )
+    return STEPS[kind](**{name: _value(f"{where}.{name}", name, given[name]) for name in given})
 
 
-def _value(where: str, name: str, value: Any, hint: type) -> Any:
+def _value(where: str, name: str, value: Any) -> Any:
     allowed = _ALLOWED[name]
     if isinstance(allowed, Mapping):
         if value not in allowed:
             raise ConfigError(f"{where}={value}: allowed are {', '.join(allowed)}")
         return value
     low, high = allowed
-    is_number = isinstance(value, int if hint is int else int | float)
-    if isinstance(value, bool) or not is_number or not low <= value <= high:
-        sort = "whole number" if hint is int else "number"
+    numbers = int if isinstance(low, int) else int | float
+    if isinstance(value, bool) or not isinstance(value, numbers) or not low <= value <= high:
+        sort = "whole number" if numbers is int else "number"
         raise ConfigError(f"{where}={value}: must be a {sort} in {low:g}..{high:g}")
-    return hint(value)
+    return type(low)(value)
 
 
 def _draw_status(

@@ -4,7 +4,6 @@ predictions file that every figure and threshold is computed from. Also reads a 
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from realdamage.core.policy import Outcome
+from realdamage.core.policy import Outcome, Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import Photo, PixelSpec, read_photo
 from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
 from realdamage.data.manifest import LABELS, Manifest, patch_share, read_mask
-from realdamage.errors import ConfigError, RealDamageError, UsageError
+from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import csv_line, unescape_cell, write_atomically
 
 FURTHER_COLUMNS = ("family", "condition", "pair", "split", "mask_area", *MEASURED_COLUMNS)
@@ -37,9 +36,9 @@ _FROM_MANIFEST = (
     *("family", "condition", "pair", "split"),
 )
 _LOG_FORMATS = (*FORMATS, "jsonl", "ndjson")
-_LOG_STRINGS = ("file_name", "group", "outcome", "reasons", "photo_sha256", "graph_sha256")
+_LOG_STRINGS = ("file_name", "group", "photo_sha256", "graph_sha256")
 _LOG_NUMBERS = ("score", "width", "height", *MEASURED_COLUMNS)
-_LOG_NEEDS = ("score", "outcome", "graph_sha256")
+_LOG_NEEDS = ("score", "graph_sha256")
 
 Mask: TypeAlias = "npt.NDArray[np.bool_] | npt.NDArray[np.float32]"
 Row = dict[str, object]
@@ -141,14 +140,22 @@ def unscored_row(manifest: Manifest, index: int, perturbation: str = "") -> Row:
     }
 
 
-def predictions_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """The predictions table of such rows, with typed columns."""
+def predictions_table(rows: Sequence[Mapping[str, object]] | pd.DataFrame) -> pd.DataFrame:
+    """The predictions table of such rows, with typed columns; missing ones are empty."""
     return _typed(pd.DataFrame(rows, columns=list(_COLUMNS)), _STRINGS, _NUMBERS, "predictions")
 
 
 def clean(predictions: pd.DataFrame) -> pd.DataFrame:
     """The rows of unperturbed photos."""
     return predictions[predictions["perturbation"] == ""].reset_index(drop=True)
+
+
+def outcomes_by(policy: Policy, scored: pd.DataFrame) -> pd.Series:
+    """What a policy calls photos by score and share of hot patches, whatever they were called."""
+    outcomes = scored["score"].map(policy.outcome)
+    if policy.whole_photo_share is None:
+        return outcomes
+    return outcomes.mask(scored["hot_share"] >= policy.whole_photo_share, "review")
 
 
 def group_ids(predictions: pd.DataFrame) -> pd.Series:
@@ -180,23 +187,14 @@ def check_predictions(predictions: pd.DataFrame, source: str = "predictions") ->
         )
 
 
-def check_format(name: str) -> None:
-    """Refuses a file format before hours of scoring.
-
-    Raises ConfigError: neither csv nor parquet; RealDamageError: no package that writes Parquet.
-    """
-    if name not in FORMATS:
-        raise ConfigError(f"format={name}: allowed are {', '.join(FORMATS)}", code="unknown_format")
-    if name == "parquet":
-        _parquet(pd.DataFrame())
-
-
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
     """Writes the table as .csv or .parquet, all or nothing. Raises RealDamageError: another ending,
     no space."""
     check_predictions(predictions)
-    write = table_csv if _ending(path, FORMATS) == "csv" else _parquet
-    write_atomically(path, write(predictions))
+    as_csv = _ending(path, FORMATS) == "csv"
+    write_atomically(
+        path, table_csv(predictions) if as_csv else predictions.to_parquet(index=False)
+    )
 
 
 def table_csv(table: pd.DataFrame) -> bytes:
@@ -248,8 +246,6 @@ def read_table(path: str | Path, formats: Sequence[str]) -> pd.DataFrame:
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
             return table.map(unescape_cell)
         return _from_lines(path)
-    except ImportError as error:
-        raise _no_parquet() from error
     except FileNotFoundError as error:
         raise UsageError(f"{path}: cannot be read (no such file).", code="missing_file") from error
     except (OSError, ValueError) as error:  # what pandas raises for a broken file is a ValueError
@@ -286,12 +282,11 @@ def _from_lines(path: str | Path) -> pd.DataFrame:
 
 def _row_of_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
     if verdict.get("error"):
-        return {"file_name": verdict["file_name"], "reasons": UNREADABLE}
+        return {"file_name": verdict["file_name"]}
     quality = verdict.get("quality") or {}
     return {
         **{key: verdict.get(key) for key in (*_LOG_STRINGS, *_LOG_NUMBERS)},
         **{key: verdict[key] for key in _LOG_NEEDS},
-        "reasons": " ".join(reason["code"] for reason in verdict.get("reasons") or ()),
         **{key: quality.get(key) for key in ("compression", "fine_detail")},
     }
 
@@ -319,19 +314,4 @@ def _wrong_value(
         f"{source}, row {row + 2}, column {column}: found {table[column].iat[row]!r}; allowed: "
         f"{allowed}, or empty.",
         code="wrong_value",
-    )
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        table.to_parquet(buffer, index=False)
-    except ImportError as error:
-        raise _no_parquet() from error
-    return buffer.getvalue()
-
-
-def _no_parquet() -> RealDamageError:
-    return RealDamageError(
-        "Parquet needs a package: pip install pyarrow, or use CSV.", code="no_parquet"
     )

@@ -15,21 +15,17 @@ from sklearn.linear_model import LogisticRegression
 from realdamage.core.policy import Calibration
 from realdamage.data.bootstrap import Floats, ratio, share_interval
 from realdamage.errors import RealDamageError
-from realdamage.evaluation.predictions import check_predictions, clean, group_ids
+from realdamage.evaluation.predictions import clean, group_ids
 
 N_BINS = 15
 
 
 def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike) -> Calibration:
-    """Logistic regression of the label on the score, with smoothed targets (Platt 1999).
+    """Logistic regression of the label [n] on the score [n], with the smoothed targets of Platt
+    (1999), which give a finite slope even when the scores separate the classes completely.
 
-    Smoothed targets give a finite slope even when the scores separate the classes completely.
-
-    scores [n].
-    labels [n]: 1 = synthetic.
-    groups [n]: the photos of one class in one group together weigh as much as one photo, so a
-    product photographed often does not decide alone. The prior is the synthetic share of the
-    weight.
+    groups [n]: the photos of one class in one group together weigh as much as one photo. The prior
+    is the synthetic share of the weight.
     Raises RealDamageError: one class only, or scores that do not rise with the label.
     """
     score, synthetic = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
@@ -65,11 +61,8 @@ def fit_platt(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLik
 
 
 def equal_mass_bins(probability: npt.ArrayLike, n_bins: int = N_BINS) -> npt.NDArray[np.int64]:
-    """The bin, from 0, of each probability [n]; edges at quantiles, so that bins hold equally many.
-
-    Equal probabilities share a bin, so some bins may be empty. Same bins as
-    `sklearn.calibration.calibration_curve(strategy="quantile")`.
-    """
+    """The bin, from 0, of each probability [n]: those of scikit-learn's `calibration_curve` with
+    strategy="quantile". Equal probabilities share a bin, so some bins may be empty."""
     values = np.asarray(probability, dtype=np.float64)
     # As scikit-learn writes it: np.quantile differs in the last digit, and so bins ties elsewhere.
     edges = np.percentile(values, np.linspace(0, 1, n_bins + 1) * 100)
@@ -101,32 +94,19 @@ def calibration_errors(
 
 
 def reliability_table(predictions: pd.DataFrame, *, bins: int = N_BINS) -> pd.DataFrame:
-    """The reliability diagram as a table: of photos given 70%, how many were synthetic?
+    """The reliability diagram: of photos given 70%, how many were synthetic? One row per bin of
+    equally many photos, by rising probability.
 
-    One row per bin of equally many photos, by rising probability (Niculescu-Mizil & Caruana 2005):
-    bin, n, n_groups, n_synthetic, low_, high_ and mean_probability; observed: the share of
-    synthetic photos, with the interval of Clopper and Pearson that counts each group as one photo.
-    There are fewer than `bins` bins where photos share a probability.
-    Raises RealDamageError: no probabilities, or one class only.
+    observed: the share of synthetic photos, with the interval of Clopper and Pearson that counts
+    each group as one photo.
     """
-    check_predictions(predictions)
     photos = clean(predictions)
-    photos = photos[photos["probability"].notna() & (photos["label"] != "")].reset_index(drop=True)
+    photos = photos[photos["probability"].notna() & (photos["label"] != "")]
     synthetic, stated = photos["label"] == "synthetic", photos["probability"].astype(float)
-    if synthetic.all() or not synthetic.any():
-        raise RealDamageError(
-            f"A reliability diagram needs both classes; found {int(synthetic.sum())} synthetic and "
-            f"{int((~synthetic).sum())} real photos with a probability. If there are none, run "
-            "`realdamage calibrate` on the model, then evaluate again.",
-            code="one_class",
-        )
     frame = pd.DataFrame({"stated": stated, "synthetic": synthetic, "group": group_ids(photos)})
     table = frame.groupby(equal_mass_bins(stated, bins)).agg(
         n=("stated", "size"),
         n_groups=("group", "nunique"),
-        n_synthetic=("synthetic", "sum"),
-        low_probability=("stated", "min"),
-        high_probability=("stated", "max"),
         mean_probability=("stated", "mean"),
         observed=("synthetic", "mean"),
     )
@@ -134,4 +114,4 @@ def reliability_table(predictions: pd.DataFrame, *, bins: int = N_BINS) -> pd.Da
         share_interval(share * n, n)
         for share, n in zip(table["observed"], table["n_groups"], strict=True)
     ]
-    return table.reset_index(drop=True).rename_axis("bin").reset_index()
+    return table.reset_index(drop=True)

@@ -24,7 +24,8 @@ from realdamage.commit import code_sha256
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata
 from realdamage.core.progress import Track, available_processors, no_progress
-from realdamage.core.tiles import read_photo
+from realdamage.core.tiles import Photo, PixelSpec, read_photo
+from realdamage.data.degradations import RGB
 from realdamage.data.manifest import Manifest
 from realdamage.data.parts import Parts, in_processes
 from realdamage.data.shortcuts import container_auroc
@@ -81,9 +82,7 @@ class Scoring:
 
     folder: where finished parts lie until `ScoredSuite.discard`.
     model: digest of everything that decides the model's verdicts.
-    seed: of everything that perturbations draw.
     threads: of the detector in a single process; each of several workers has one.
-    workers: processes; None: one per processor.
     on_error: whether an unreadable photo stops the run or leaves a row without score.
     overwrite: drop what another evaluation left in `folder`.
     """
@@ -98,12 +97,23 @@ class Scoring:
     progress: Track = no_progress
 
 
+def unresized(photo: Photo) -> RGB:
+    """The upright photo at its own size, which perturbations start from."""
+    return photo.rgb if photo.upright is None else photo.upright
+
+
+def handed_in(changed: Pixels, perturbation: Perturbation, spec: PixelSpec) -> Photo:
+    """A perturbed photo as a detector takes it. Raises PhotoError: it is too small now."""
+    photo = read_photo(changed.rgb, spec, name=perturbation.name)
+    # The quality gate has to see the photo as the file that would be handed in.
+    return replace(photo, file_quality=perturbation.file_quality)
+
+
 @dataclass(frozen=True, eq=False)
 class Suite:
     """A set of photos, what each goes through, and where the parts lie; sent to the workers.
 
     load: returns the detector for a number of threads (None: its own choice).
-    per_part: how many photos are in a part.
     """
 
     load: Callable[[int | None], PhotoDetector]
@@ -177,29 +187,25 @@ class Suite:
         yield unchanged
         # Both halves of a pair draw the same.
         key = str(manifest.table["pair"].iat[index] or manifest.table["file_name"].iat[index])
-        whole = photo.rgb if photo.upright is None else photo.upright
-        pixels = Pixels(whole, None if mask is None else mask.astype(np.float32))
+        pixels = Pixels(unresized(photo), None if mask is None else mask.astype(np.float32))
         for each in self.perturbations:
-            rgb, moved = each(pixels, seed=self.seed, key=key)
+            changed = each(pixels, seed=self.seed, key=key)
             start = time.perf_counter()
             try:
-                photo = read_photo(rgb, detector.pixel_spec, name=each.name)
+                photo = handed_in(changed, each, detector.pixel_spec)
             except PhotoError:  # too small after the perturbation
                 yield unscored_row(manifest, index, each.name), []
                 continue
-            # The quality gate has to see the photo as the file that would be handed in.
-            photo = replace(photo, file_quality=each.file_quality)
             seconds = time.perf_counter() - start
-            yield judge(detector, manifest, index, photo, moved, seconds, each.name)
+            yield judge(detector, manifest, index, photo, changed.mask, seconds, each.name)
 
 
 @dataclass(frozen=True)
 class ScoredSuite:
-    """What a suite scored.
+    """What a suite scored: all photos under all perturbations, the unperturbed ones first.
 
-    predictions: all photos under all perturbations, the unperturbed ones first.
-    resumed: photos that an earlier, interrupted run had scored.
-    The heat maps stay on the disk until `discard`, because they would fill the memory.
+    resumed: photos that an earlier, interrupted run had scored. The heat maps stay on the disk
+    until `discard`, because they would fill the memory.
     """
 
     predictions: pd.DataFrame

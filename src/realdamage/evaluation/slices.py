@@ -14,13 +14,13 @@ import pandas as pd
 
 from realdamage.core.policy import Policy, WorstSource
 from realdamage.data.bootstrap import DRAWS, percentile_interval, share_interval
-from realdamage.data.vocabulary import CONDITIONS, DAMAGES, SPLITS
-from realdamage.errors import RealDamageError, UsageError
+from realdamage.data.vocabulary import CONDITIONS, DAMAGES
 from realdamage.evaluation.figures import MIN_PHOTOS, RATES, Figure, Flags, ScoredPhotos, measure
+from realdamage.evaluation.guarantee import threshold_allowing
 
 SLICE_KEYS = (
     *("generator", "family", "kind", "damage", "mask_area"),
-    *("source", "condition", "perturbation", "split"),
+    *("source", "condition", "perturbation"),
 )
 # Real photos have no value of these, so all of them are the other side.
 SYNTHETIC_KEYS = ("generator", "family", "mask_area")
@@ -48,7 +48,6 @@ _ORDER: Mapping[str, Sequence[str]] = {
     "damage": DAMAGES,
     "condition": CONDITIONS,
     "mask_area": _AREA_NAMES,
-    "split": SPLITS,
 }
 _ENDS = ("", "_low", "_high")
 _COLUMNS = (
@@ -69,18 +68,15 @@ def slice_table(
 ) -> pd.DataFrame:
     """One row per combination of values of `by` (of `SLICE_KEYS`) among the scored photos.
 
-    n photos from n_groups are in the slice; n_real and n_synthetic ones are compared by auroc and
-    tpr_at_fpr_1. called_synthetic, called_real: outcomes of the slice's real photos (false alarms)
-    where it has any, else of its synthetic ones (`called_of`). note: why a figure is NaN.
+    n photos from n_groups are in the slice; n_real and n_synthetic ones are compared. called_…:
+    outcomes of the slice's real photos where it has any, else of its synthetic ones (`called_of`).
+    note: why a figure is NaN.
 
     The synthetic photos of a slice are compared with the real ones of the same source, condition
     and perturbation, or of any source or condition where there are fewer than 5. For `damage`: with
     the really damaged photos of that damage if there are at least 100, else with all really damaged
     ones. A slice of real photos only is compared with all synthetic ones. Without "perturbation" in
     `by`, only unperturbed photos count (or the only perturbation of the table).
-
-    Raises UsageError: an unknown key, or several perturbations without unperturbed photos;
-    RealDamageError: as `ScoredPhotos`.
     """
     return _slices(ScoredPhotos(predictions, n_boot=n_boot, seed=seed), by)
 
@@ -107,22 +103,11 @@ def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _slices(table: ScoredPhotos, by: Sequence[str]) -> pd.DataFrame:
-    if not by or len(set(by)) < len(by) or not set(by) <= set(SLICE_KEYS):
-        raise UsageError(
-            f"by={list(by)}: name one or more of {', '.join(SLICE_KEYS)}, each once",
-            code="unknown_slice",
-        )
     values = pd.DataFrame({key: _values(table.frame, key) for key in SLICE_KEYS}, dtype=object)
     perturbation = values["perturbation"]
     counted = np.ones(len(values), dtype=bool)
     if "perturbation" not in by and perturbation.nunique() > 1:
         counted = (perturbation == CLEAN).to_numpy()
-        if not counted.any():
-            raise UsageError(
-                f"by={list(by)}: the photos have several perturbations, and none is unperturbed; "
-                'name "perturbation" too, or score the photos without one',
-                code="no_clean_photos",
-            )
     if set(by) & set(SYNTHETIC_KEYS):
         counted = counted & table.synthetic
     within = np.flatnonzero(counted)
@@ -181,7 +166,7 @@ def _others(
     """The photos of the other class that a slice is compared with; see `slice_table`."""
     perturbation = values["perturbation"].to_numpy()
     found: Flags = other & (perturbation == perturbation[own.argmax()])
-    for key in ("source", "condition", "split"):
+    for key in ("source", "condition"):
         if key in named:
             found = _first_with(MIN_PHOTOS, found & _has(values, named, key), found)
     if named.get("damage", _empty("damage")) == _empty("damage"):
@@ -238,33 +223,17 @@ def robustness_table(
 
     auroc_drop: AUROC of the same photos unperturbed minus that after the perturbation, with the
     same draws. tpr_at_fpr_1: over the really damaged photos, or over all real ones when some
-    perturbation has fewer than 100 damaged ones. false_alarms: share of the really damaged photos
-    called synthetic; false_alarms_all_real: of all real ones. called_synthetic, called_real: of the
-    synthetic photos. review: of all photos. NaN where undefined; `note` says why.
-
-    Raises RealDamageError: as `ScoredPhotos`, or no photo has a score.
+    perturbation has fewer than 100 damaged ones. false_alarms: of the really damaged photos.
+    called_synthetic, called_real: of the synthetic photos. NaN where undefined; `note` says why.
     """
     table = ScoredPhotos(predictions, n_boot=n_boot, seed=seed)
-    if not len(table.frame):
-        raise RealDamageError(
-            "No photo has a score, so no perturbation can be measured.", code="no_score"
-        )
     perturbation = table.frame["perturbation"].to_numpy()
     names = sorted(dict.fromkeys(perturbation), key=lambda name: name != "")
-    over_damaged = counted_on_damaged(
-        int((table.damaged & (perturbation == name)).sum()) for name in names
-    )
+    # The same for all rows, or the curve would jump where it changes.
+    n_damaged = [int((table.damaged & (perturbation == name)).sum()) for name in names]
+    over_damaged = min(n_damaged) >= MIN_NEGATIVES
     rows = [_robustness_row(table, name, over_damaged) for name in names]
     return pd.DataFrame(rows, columns=list(ROBUSTNESS_COLUMNS))
-
-
-def counted_on_damaged(n_damaged: Iterable[int]) -> bool:
-    """Whether tpr_at_fpr_1 counts false alarms on really damaged photos, or on all real ones.
-
-    The same for all rows, or the curve would jump where it changes. n_damaged: of each
-    perturbation.
-    """
-    return min(n_damaged) >= MIN_NEGATIVES
 
 
 def _robustness_row(table: ScoredPhotos, name: str, over_damaged: bool) -> dict[str, Any]:
@@ -346,11 +315,10 @@ def source_names(photos: pd.DataFrame) -> pd.Series:
 
 def strictest_source(real: pd.DataFrame, share: float) -> tuple[float, str] | None:
     """The lowest t_synthetic that at most `share` of the real photos of every source reach, and the
-    source that allows no lower one.
+    source that allows no lower one; None with one source only.
 
-    A source with too few photos for this share (1% takes 100) counts together with the others that
-    have too few. Fewer than `FEW` photos do not count. None if no source counts, or all photos are
-    of one source.
+    Sources with too few photos for this share (1% takes 100) count together; fewer than `FEW` do
+    not count.
     """
     if real["source"].nunique() < 2:
         return None
@@ -366,10 +334,9 @@ def strictest_source(real: pd.DataFrame, share: float) -> tuple[float, str] | No
 
 def threshold_at(scores: npt.NDArray[np.float64], fpr: float) -> float:
     """The lowest threshold that at most a share `fpr`, in 0..1, of these scores reach."""
-    ordered = np.sort(scores)[::-1]
     # The tolerance forgives the last digit of the product: 0.29 * 100 is 28.999….
-    allowed = int(np.floor(fpr * len(ordered) + 1e-9))
-    return float(np.nextafter(ordered[allowed], np.inf)) if allowed < len(ordered) else -np.inf
+    allowed = int(np.floor(fpr * len(scores) + 1e-9))
+    return float(threshold_allowing(scores, allowed)) if allowed < len(scores) else -np.inf
 
 
 def outcomes_by_source(photos: pd.DataFrame) -> pd.DataFrame:
@@ -389,9 +356,8 @@ def outcomes_by_source(photos: pd.DataFrame) -> pd.DataFrame:
 def worst_source(real: pd.DataFrame, policy: Policy, pooled: float, strictest: str) -> WorstSource:
     """What this policy does to the source that it accuses most.
 
-    real: scored real photos with the policy's outcomes.
-    pooled: t_synthetic before sources were looked at.
-    strictest: the source that it was raised for, where it was.
+    real: scored real photos with the policy's outcomes. pooled: t_synthetic before sources were
+    looked at. strictest: the source that it was raised for, where it was.
     """
     counts = outcomes_by_source(real)
     counts = counts[counts["n"] >= FEW]

@@ -3,7 +3,6 @@ loads nothing."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -16,57 +15,56 @@ from markupsafe import Markup
 
 from realdamage.data.audit import AuditReport
 from realdamage.data.manifest import Manifest
+from realdamage.data.readers import read_dataset
 from realdamage.data.shortcuts import LIMIT
 from realdamage.errors import RealDamageError
 from realdamage.evaluation.compare import KEYS, Comparison
-from realdamage.evaluation.folder import find_manifest, read_evaluation
+from realdamage.evaluation.folder import read_evaluation
 from realdamage.evaluation.predictions import clean
 from realdamage.files import write_atomically
 from realdamage.rendering import plots, terminal, words
 from realdamage.rendering.outcomes import CALLED, per_thousand
 from realdamage.rendering.report import Report, thumbnails
 
-HTML_NAME, JSON_NAME = "report.html", "report.json"
+HTML_NAME = "report.html"
 MOVED = 12
 """Photos shown of those on which two models differ most."""
 _THUMBNAIL_SIDE, _MOVED_SIDE = 128, 240  # pixels of a picture's longer side
 
 
-def write_report(folder: str | Path, report: Report) -> Path:
-    """Writes report.html and report.json into the folder, each whole or not at all. Returns the
-    page's path."""
-    text = json.dumps(report.values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(Path(folder) / JSON_NAME, text.encode())
-    write_atomically(Path(folder) / HTML_NAME, report_page(report).encode())
-    return Path(folder) / HTML_NAME
+def write_report(folder: Path, report: Report) -> Path:
+    """Writes report.html into the folder and returns its path."""
+    write_atomically(folder / HTML_NAME, report_page(report).encode())
+    return folder / HTML_NAME
 
 
 def report_page(report: Report) -> str:
     """The report as HTML."""
-    values, scores = report.values, report.values["histograms"]
-    curves = [pd.Series(curve) for curve in values["roc"]]
-    bins = pd.DataFrame(values["reliability"])
-    by_kind = (scores["edges"], scores["kinds"], values["thresholds"])
-    height = 0.75 + 0.42 * len(scores["kinds"])
+    values = report.values
+    curves, bins, photos = values["roc"], values["reliability"], values["photos"]
+    height = 0.75 + 0.42 * photos["kind"].nunique()
     return render(
         "report.html.j2",
         report=values,
         pictures=report.pictures,
         roc=plots.svg(plots.roc, "ROC curve", curves, height=3.7) if curves else "",
         reliability=plots.svg(plots.reliability, "Reliability", bins) if len(bins) else "",
-        scores=plots.svg(plots.scores, "Scores by kind of photo", *by_kind, height=height),
-        robustness_plots=_robustness_plots(values),
+        scores=plots.svg(
+            plots.scores, "Scores by kind of photo", photos, values["thresholds"], height=height
+        ),
+        robustness_plots=_robustness_plots(values["robustness"]),
         robustness=words.perturbation_rows(values["robustness"]),
         benchmark=terminal.benchmark_text(values["benchmark"]) if values["benchmark"] else "",
     )
 
 
-def _robustness_plots(values: Mapping[str, Any]) -> list[Markup]:
-    """A drawing for each figure that was measured, with the photos that it counts."""
-    rows, found = values["robustness"], []
-    for key, title in plots.robustness_titles(rows, values["counts"]).items():
+def _robustness_plots(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """A drawing for each figure that was measured."""
+    found = []
+    for key in ("auroc", "tpr_at_fpr_1", "false_alarms", "false_alarms_all_real"):
         if any(row.get(key) is not None for row in rows):
-            label, height = f"{title} after each perturbation", 0.75 + 0.185 * len(rows)
+            title, height = words.COLUMNS[key], 0.75 + 0.185 * len(rows)
+            label = f"{title} after each perturbation"
             found.append(plots.svg(plots.robustness, label, rows, key, title, height=height))
     return found
 
@@ -75,12 +73,12 @@ def photos_of(folders: Sequence[Path], given: Path | None = None) -> Manifest | 
     """The photos that these evaluations judged, from `given` or where the first one says; None:
     not found. Raises RealDamageError: `given` cannot be read."""
     if given:
-        return find_manifest({}, given)[0]
+        return read_dataset(given)
     for folder in folders:
         with suppress(RealDamageError):  # a predictions file does not say where its photos are
-            found, _ = find_manifest(read_evaluation(folder)[1].get("run") or {}, None)
-            if found:
-                return found
+            root = (read_evaluation(folder)[1].get("run") or {}).get("data_root")
+            if root:
+                return read_dataset(root)
     return None
 
 
@@ -103,10 +101,9 @@ def outcome_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     both = _as_they_are(a, b)
     judged = both[both["outcome"].isin(CALLED) & both["outcome_b"].isin(CALLED)]
     changed = judged[judged["outcome"] != judged["outcome_b"]]
-    rows = changed.groupby(["label", "outcome", "outcome_b"]).size().reset_index(name="photos")
+    rows = changed.value_counts(["label", "outcome", "outcome_b"]).reset_index(name="photos")
     up = rows["outcome_b"].map(CALLED.index) > rows["outcome"].map(CALLED.index)
-    rows = rows.assign(nearer=up == (rows["label"] == "synthetic"))
-    return rows.sort_values("photos", ascending=False, kind="stable")
+    return rows.assign(nearer=up == (rows["label"] == "synthetic"))
 
 
 def _as_they_are(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -134,23 +131,6 @@ def comparison_page(
         pictures={picture["name"]: picture["url"] for picture in pictures},
         changes=outcome_changes(*sides).to_dict("records"),
     )
-
-
-def write_comparison(
-    comparison: Comparison,
-    sides: tuple[pd.DataFrame, pd.DataFrame],
-    manifest: Manifest | None = None,
-    *,
-    html: Path | None = None,
-    json_file: Path | None = None,
-) -> None:
-    """Writes the page and the same as JSON, where asked for. Raises RealDamageError: cannot
-    write."""
-    if html:
-        write_atomically(html, comparison_page(comparison, sides, manifest).encode())
-    if json_file:
-        text = json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n"
-        write_atomically(json_file, text.encode())
 
 
 def audit_page(report: AuditReport, manifest: Manifest) -> str:

@@ -18,8 +18,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageFilter
 
-from realdamage.data.vocabulary import KIND_LABELS
-from realdamage.evaluation.slices import counted_on_damaged
+from realdamage.data.vocabulary import KIND_LABELS, KINDS, LABELS
+from realdamage.evaluation.figures import LOWEST_FPR
 
 INK, QUIET, LINE, CARD = "#1b2230", "#5d6778", "#dde2ea", "#ffffff"
 GOOD, BAD, REAL, SYNTHETIC = "#1a7f4b", "#c0312b", "#3b73c4", "#d9772b"
@@ -41,39 +41,47 @@ _PAGE_STYLE: Any = {
     **{"savefig.facecolor": "none", "lines.linewidth": 1.6, "svg.fonttype": "none"},
 }
 _WIDTH = 3.9  # inches; at the width of a phone a letter is still 9 pixels high
-_LOWEST_FPR = 0.001
 _OUTLINE = (0, 200, 255)  # no product has this colour
 
 
-def roc(axes: Axes, curves: Sequence[Any]) -> None:
+def roc(axes: Axes, curves: Sequence[Mapping[str, Any]]) -> None:
     """Share found over share of false alarms, on a log axis: only the left end matters.
 
     curves: see `roc_curves`; the first one's photos say where the curve stops meaning anything.
     """
+    if not curves:
+        _too_few(axes)
+        return
     for curve, colour, style in zip(curves, (SYNTHETIC, REAL), ("-", "--"), strict=False):
         band: Any = {"step": "post", "color": colour, "alpha": 0.16, "linewidth": 0}
-        axes.fill_between(curve.fpr, curve.low, curve.high, **band)
-        label = f"{curve.negatives} ({curve.n:,} photos)"
-        axes.step(curve.fpr, curve.tpr, where="post", color=colour, linestyle=style, label=label)
-    grid = np.geomspace(_LOWEST_FPR, 1, 60)
+        axes.fill_between(curve["fpr"], curve["low"], curve["high"], **band)
+        label = f"{curve['negatives']} ({curve['n']:,} photos)"
+        axes.step(
+            curve["fpr"], curve["tpr"], where="post", color=colour, linestyle=style, label=label
+        )
+    grid = np.geomspace(LOWEST_FPR, 1, 60)
     axes.plot(grid, grid, color=QUIET, linewidth=0.8, linestyle=":", label="chance")
     axes.set_xscale("log")
-    axes.set(xlim=(_LOWEST_FPR, 1), ylim=(0, 1.005), ylabel="synthetic photos found")
+    axes.set(xlim=(LOWEST_FPR, 1), ylim=(0, 1.005), ylabel="synthetic photos found")
     axes.set_xlabel("real photos falsely called synthetic")
     ticks = [0.001, 0.005, 0.01, 0.05, 0.1, 1]
     axes.set_xticks(ticks, [f"{100 * tick:g}%" for tick in ticks])
     axes.minorticks_off()
     percent_axis(axes.yaxis)
     axes.grid(axis="x", linewidth=0.8)
-    if curves and 1 / curves[0].n > _LOWEST_FPR:
-        nothing = f"less than 1 of {curves[0].n:,} photos"
+    nothing = 1 / curves[0]["n"]
+    if nothing > LOWEST_FPR:
         grey: Any = {"color": QUIET, "alpha": 0.12, "linewidth": 0}
-        axes.axvspan(_LOWEST_FPR, 1 / curves[0].n, label=nothing, **grey)
+        label = f"less than 1 of {curves[0]['n']:,} photos"
+        axes.axvspan(LOWEST_FPR, nothing, label=label, **grey)
     legend_below(axes, "false alarms counted on")
 
 
 def reliability(axes: Axes, table: pd.DataFrame) -> None:
     """The share that is synthetic over the stated probability (`reliability_table`)."""
+    if table.empty:
+        _too_few(axes)
+        return
     axes.axline((0, 0), slope=1, color=QUIET, linewidth=0.8, linestyle=":")
     below = (table["observed"] - table["observed_low"]).clip(lower=0)
     above = (table["observed_high"] - table["observed"]).clip(lower=0)
@@ -89,20 +97,19 @@ def reliability(axes: Axes, table: pd.DataFrame) -> None:
     percent_axis(axes.yaxis)
 
 
-def scores(
-    axes: Axes,
-    edges: Sequence[float],
-    counts: Mapping[str, Sequence[int]],
-    thresholds: Sequence[float] = (),
-) -> None:
-    """A histogram of the scores for each kind, one above the other. thresholds: (t_real,
-    t_synthetic) or ()."""
-    centres = (np.array(edges[1:]) + np.array(edges[:-1])) / 2
-    names = list(counts)[::-1]
+def scores(axes: Axes, photos: pd.DataFrame, thresholds: Sequence[float] = ()) -> None:
+    """A histogram of the scores for each kind, one above the other; the outermost half percent
+    counts at the ends. thresholds: (t_real, t_synthetic) or ()."""
+    low, high = photos["score"].quantile([0.005, 0.995])
+    edges = np.linspace(low, high if high > low else low + 1, 37)
+    clipped = photos["score"].clip(edges[0], edges[-1])
+    kinds = photos["kind"].where(photos["kind"] != "", photos["label"])
+    names = [kind for kind in (*KINDS, *LABELS) if (kinds == kind).any()][::-1]
     for level, kind in enumerate(names):
-        heights = level + 0.82 * np.array(counts[kind]) / max(1, *counts[kind])
+        counts = np.histogram(clipped[kinds == kind], edges)[0]
+        heights = level + 0.82 * counts / max(1, counts.max())
         colour = LABEL_COLOURS[KIND_LABELS.get(kind, kind)]
-        axes.fill_between(centres, level, heights, step="mid", color=colour, alpha=0.55, lw=0)
+        axes.stairs(heights, edges, baseline=level, fill=True, color=colour, alpha=0.55, lw=0)
         axes.axhline(level, color=LINE, linewidth=0.8)
     for threshold, outcome, side in zip(
         thresholds, ("real", "synthetic"), ("right", "left"), strict=False
@@ -110,7 +117,7 @@ def scores(
         axes.axvline(threshold, color=INK, linewidth=1, linestyle="--")
         place = (min(max(threshold, edges[0]), edges[-1]), len(names))
         axes.annotate(f" {outcome} ", place, (0, 2), textcoords="offset points", ha=side)
-    labels = [f"{kind} ({sum(counts[kind]):,})" for kind in names]
+    labels = [f"{kind} ({(kinds == kind).sum():,})" for kind in names]
     axes.set_yticks([level + 0.3 for level in range(len(names))], labels)
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0, len(names)))
     _rows(axes, "score (higher: more synthetic)")
@@ -140,32 +147,12 @@ def intervals(
     _rows(axes, title)
 
 
-def robustness_titles(
-    rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int]
-) -> dict[str, str]:
-    """The figures to draw of the rows of `robustness` in metrics.json, and on how many photos they
-    are counted. counts: of the photos as they are, for rows without."""
-    if not rows:
-        return {}
-
-    def span(key: str) -> tuple[int, str]:
-        found = sorted(int(row.get(key, counts.get(key, 0))) for row in rows)
-        same = found[0] == found[-1]
-        return found[0], f"{found[0]:,}" if same else f"{found[0]:,} to {found[-1]:,}"
-
-    (_, real), (least, damaged) = span("n_real"), span("n_damaged")
-    on_all, on_damaged = f"on all {real} real photos", f"on {damaged} really damaged photos"
-    return {
-        "auroc": f"AUROC {on_all}",
-        "tpr_at_fpr_1": f"TPR at 1% FPR {on_damaged if counted_on_damaged([least]) else on_all}",
-        "false_alarms": f"false alarms {on_damaged}",
-        "false_alarms_all_real": f"false alarms {on_all}",
-    }
-
-
 def robustness(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, title: str) -> None:
     """The figure `key` after each perturbation, in the suite's order; dashed: the photos as they
     are."""
+    if not rows:
+        _too_few(axes)
+        return
     names = [str(row["perturbation"]) for row in rows]
     columns = {"value": key, "low": f"{key}_low", "high": f"{key}_high"}
     table = pd.DataFrame(
@@ -180,6 +167,11 @@ def robustness(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, title: s
     intervals(axes, table, title)
     if key != "auroc":
         percent_axis(axes.xaxis)
+
+
+def _too_few(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.text(0, 0.5, "not drawn: too few photos")
 
 
 def legend_below(axes: Axes, title: str = "") -> None:

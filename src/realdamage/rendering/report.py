@@ -1,13 +1,11 @@
-"""All that a report says of an evaluation, as one table of values: the page, report.json, the model
-card and the notebooks take it from here."""
+"""All that a report says of an evaluation, as one table of values: the page, the model card and the
+notebooks take it from here."""
 
 from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,16 +19,16 @@ from realdamage.core.policy import Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import read_photo
 from realdamage.data.manifest import Manifest, read_mask
-from realdamage.data.vocabulary import KINDS, LABELS
 from realdamage.errors import ManifestError, PhotoError
 from realdamage.evaluation.figures import (
     NOT_CALIBRATED,
     RATES,
-    headline_figures,
+    ScoredPhotos,
     labelled_and_scored,
+    measure,
     roc_curves,
 )
-from realdamage.evaluation.folder import read_evaluation
+from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import clean, group_ids
 from realdamage.evaluation.probability import reliability_table
 from realdamage.evaluation.slices import part_rows
@@ -47,75 +45,56 @@ EXAMPLES = 9
 _DAMAGED = 6  # at least this many of the false alarms are really damaged, if there are any
 _EXAMPLE_SIDE = 300  # pixels of a picture's longer side
 _COUNTS = ("n", "n_real", "n_damaged", "n_synthetic", "n_groups", "n_unscored")
-_OUTCOMES = ("false_alarms", "false_alarms_all_real", "missed", "review")
 _BASELINES = {"pixel_ap": "prevalence", "f1": "baseline_f1", "best_f1": "baseline_f1"}
 
 
 class Report(NamedTuple):
-    """A report: its first lines (which generators are in the test), notes (what is missing, and
-    why), and the rest.
+    """values: all that the page says. pictures: file name → data URLs of the photo and of its heat
+    map ("": none)."""
 
-    values: all that report.json holds. pictures: file name → data URLs of the photo and its heat
-    map ("": none).
-    """
-
-    first_lines: Sequence[str]
-    notes: Sequence[str]
     values: Mapping[str, Any]
     pictures: Mapping[str, tuple[str, str]]
 
 
 def build_report(
-    evaluation: str | Path | tuple[pd.DataFrame, Mapping[str, Any]],
+    evaluation: tuple[pd.DataFrame, Mapping[str, Any]],
+    detector: Detector,
     *,
-    detector: Detector | None = None,
     manifest: Manifest | None = None,
     notes: Sequence[str] = (),
     progress: Track = no_progress,
 ) -> Report:
-    """The report of an evaluation folder, or of its (predictions, metrics).
+    """The report of an evaluation's (predictions, metrics) by this detector.
 
-    detector: the model that was evaluated, for heat maps, policy, audit and card. manifest: its
-    photos, for pictures and the families of generators. notes: why one of them is missing. Raises
-    RealDamageError: no evaluation, a photo without label, or no photo with a score.
+    manifest: its photos, for pictures and the families of generators. notes: what to say first.
+    Raises RealDamageError: a photo without label, or no photo with a score.
     """
-    if isinstance(evaluation, str | Path):
-        evaluation = read_evaluation(evaluation)
     predictions, metrics = evaluation
     photos = labelled_and_scored(clean(predictions))
-    metadata = detector.metadata if detector else None
-    policy, run = metadata.policy if metadata else None, metrics.get("run") or {}
-    generators = generators_of(
-        photos,
-        metadata.training if metadata else trained_on(metrics),
-        *([manifest.table] if manifest else []),
-    )
-    demo = metadata.demo if metadata else bool(run.get("demo"))
-    notes = (*words.demo_note(demo), *notes, *_outdated(photos, policy))
-    first_lines = words.lines("generators.txt.j2", generators=generators)
+    metadata = detector.metadata
+    policy = metadata.policy
+    others = [] if manifest is None else [manifest.table]
+    generators = generators_of(photos, metadata.training, *others)
     pictures: dict[str, tuple[str, str]] = {}
     worst = pd.concat([worst_false_alarms(photos), worst_misses(photos)]).to_dict("records")
     examples = []
     for row in progress(worst, len(worst), "pictures"):
         pictures[row["file_name"]], note = _photo_and_heat_map(row, manifest, detector)
         examples.append(_example(row, note))
-    curves, bins = roc_curves(photos), reliability(photos)
-    rows = metrics.get("robustness") or []
     values = {
-        "title": run.get("model_version") or (metadata.model_version if metadata else "a model"),
+        "title": metadata.model_version or "a model",
         "outcomes": outcomes(photos, generators)._asdict(),
-        "first_lines": first_lines,
-        "notes": notes,
-        "counts": {key: int(metrics[key]) for key in _COUNTS if key in metrics},
+        "first_lines": words.lines("generators.txt.j2", generators=generators),
+        "notes": [*words.demo_note(metadata.demo), *notes, *_outdated(photos, policy)],
+        "counts": {key: int(metrics[key]) for key in _COUNTS},
         "generators": [row._asdict() for row in generators],
         "headlines": headlines(metrics, photos),
         "parts": part_rows(photos, _parts(generators)),
-        "roc": [vars(curve) for curve in curves],
-        "reliability": bins.to_dict("records"),
-        "histograms": histograms(photos),
-        "missing": _missing_curves(photos, bool(curves), bool(len(bins)), bool(rows)),
+        "roc": roc_curves(photos),
+        "reliability": reliability(photos),
+        "photos": photos,
         "thresholds": [policy.t_real, policy.t_synthetic] if policy else [],
-        "robustness": rows,
+        "robustness": metrics.get("robustness") or [],
         "slices": _slices(metrics, generators),
         "false_alarms": [row for row in examples if row["label"] == "real"],
         "misses": [row for row in examples if row["label"] == "synthetic"],
@@ -123,9 +102,9 @@ def build_report(
         "audit": words.audit_facts(metadata),
         "container": (metrics.get("container_auroc") or {}).get("text") or "",
         "benchmark": metrics.get("benchmark"),
-        "card": words.facts("card_facts.txt.j2", metadata=metadata, run=run),
+        "card": words.facts("card_facts.txt.j2", metadata=metadata, run=metrics.get("run") or {}),
     }
-    return Report(first_lines, notes, plain(values), pictures)
+    return Report(values, pictures)
 
 
 def generators_of(
@@ -135,41 +114,37 @@ def generators_of(
     return generator_counts(photos, training, families_of(photos, *others))
 
 
-def trained_on(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics.json says about the training, where the model itself is missing."""
-    rows = metrics.get("per_generator") or {}
-    known = {name: row.get("trained_on") for name, row in rows.items()}
-    if all(trained is None for trained in known.values()):
-        return {}
-    return {"generators": [name for name, trained in known.items() if trained]}
-
-
 def headlines(metrics: Mapping[str, Any], photos: pd.DataFrame) -> list[dict[str, Any]]:
     """The figures of `words.TITLES`: key, title, sentence, value, low, high, baseline (what no
-    skill gets), note."""
-    found, localisation = headline_figures(metrics, photos), metrics.get("localisation") or {}
+    skill gets), note. photos: the unperturbed rows."""
+    found: dict[str, tuple[Any, ...]] = {
+        key: (metrics[key], *(ends or (None, None)), metrics["reasons"].get(key, ""))
+        for key, ends in metrics["intervals"].items()
+    }
+    table = ScoredPhotos(photos, n_boot=0)
+    for key, mask, outcome in (
+        ("false_alarms", table.damaged, "called_synthetic"),
+        ("false_alarms_all_real", table.real, "called_synthetic"),
+        ("missed", table.synthetic, "called_real"),
+        ("review", table.everything, "review"),
+    ):
+        [figure] = measure(table, mask, mask, (outcome,))
+        counted = f"{round((figure.value or 0) * figure.n):,} of {figure.n:,}"
+        found[key] = (figure.value, figure.low, figure.high, figure.reason or counted)
+    pairs, localised = metrics["pairs"], metrics["localisation"] or localisation_metrics([])
+    note = pairs["reason"] or words.count(pairs["n"], "pair")
+    found["pairs"] = (pairs["edit_higher"], pairs["low"], pairs["high"], note)
+    note = localised["reason"] or words.count(localised["n_photos"], "photo")
+    for key in _BASELINES:
+        found[key] = (localised[key], *(localised["intervals"][key] or (None, None)), note)
     baselines: dict[str, float | None] = {"auroc": 0.5, "balanced_accuracy": 0.5, "pairs": 0.5}
     baselines |= {key + end: rate for key, rate in RATES.items() for end in ("", "_all_real")}
-    baselines |= {key: localisation.get(base) for key, base in _BASELINES.items()}
+    baselines |= {key: localised[base] for key, base in _BASELINES.items()}
     rows = []
     for key, title in words.TITLES.items():
-        figure, note = found[key], found[key].reason
-        if figure.value is not None and key in _OUTCOMES:
-            note = f"{round(figure.value * figure.n):,} of {figure.n:,}"
-        elif figure.value is not None and figure.n:
-            note = words.count(figure.n, "pair" if key == "pairs" else "photo")
-        rows.append(
-            {
-                "key": key,
-                "title": title,
-                "sentence": words.SENTENCES[key],
-                "note": note,
-                "value": figure.value,
-                "low": figure.low,
-                "high": figure.high,
-                "baseline": None if figure.value is None else baselines.get(key),
-            }
-        )
+        row: dict[str, Any] = {"key": key, "title": title, "sentence": words.SENTENCES[key]}
+        row |= dict(zip(("value", "low", "high", "note"), found[key], strict=True))
+        rows.append(row | {"baseline": None if row["value"] is None else baselines.get(key)})
     return rows
 
 
@@ -200,31 +175,6 @@ def reliability(photos: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame() if few else reliability_table(photos, bins=bins)
 
 
-def histograms(photos: pd.DataFrame) -> dict[str, Any]:
-    """Photos of each kind in equal steps of the score; scores beyond the outermost half percent
-    count at the ends."""
-    low, high = photos["score"].quantile([0.005, 0.995])
-    edges = np.linspace(low, high if high > low else low + 1, 37)
-    scores = photos["score"].clip(edges[0], edges[-1])
-    kinds = photos["kind"].where(photos["kind"] != "", photos["label"])
-    counts = {
-        kind: np.histogram(scores[kinds == kind], edges)[0].tolist()
-        for kind in (*KINDS, *LABELS)
-        if (kinds == kind).any()
-    }
-    return {"edges": edges.tolist(), "kinds": counts}
-
-
-def plain(value: Any) -> Any:
-    """JSON values: None for numbers that JSON does not have, lists for tuples."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def thumbnails(
     manifest: Manifest, names: Sequence[str], side: int, masks: bool = False
 ) -> Iterator[dict[str, str]]:
@@ -245,34 +195,31 @@ def thumbnails(
 
 
 def _photo_and_heat_map(
-    row: Mapping[Any, Any], manifest: Manifest | None, detector: Detector | None
+    row: Mapping[Any, Any], manifest: Manifest | None, detector: Detector
 ) -> tuple[tuple[str, str], str]:
-    """Data URLs of a photo with its mask outlined, and of its heat map; why one is missing."""
+    """Data URLs of a photo with its mask outlined, and of its heat map; why they are missing."""
     if manifest is None:
         return ("", ""), ""
     found = np.flatnonzero(manifest.table["file_name"] == row["file_name"])
     if not len(found):
         return ("", ""), "not in the manifest"
-    path = manifest.path(str(row["file_name"]))
     try:
-        photo = read_photo(path, detector.pixel_spec, name=str(path)) if detector else None
-        rgb = photo.rgb if photo else decode(path)
+        photo = read_photo(manifest.path(str(row["file_name"])), detector.pixel_spec)
     except PhotoError:
         return ("", ""), "the photo can no longer be read"
-    if photo and row["photo_sha256"] and photo.sha256 != row["photo_sha256"]:
+    if row["photo_sha256"] and photo.sha256 != row["photo_sha256"]:
         return ("", ""), "the file has changed since it was judged"
-    heat = ""
-    if photo and detector:
-        small = np.asarray(plots.outlined(rgb, None, _EXAMPLE_SIDE))
-        overlay = draw_overlay(small, detector.predict_photo(photo))
-        heat = _data_url(overlay.crop((0, 0, small.shape[1], small.shape[0])))
-    size = (photo.height, photo.width) if photo else rgb.shape[:2]
+    small = np.asarray(plots.outlined(photo.rgb, None, _EXAMPLE_SIDE))
+    overlay = draw_overlay(small, detector.predict_photo(photo))
+    heat = overlay.crop((0, 0, small.shape[1], small.shape[0]))
     try:
         masked = bool(manifest.table["mask_file_name"].iat[found[0]])
+        size = (photo.height, photo.width)
         mask = read_mask(manifest, int(found[0]), size) if masked else None
     except ManifestError:  # the photo without an outline is better than none
         mask = None
-    return (_data_url(plots.outlined(rgb, mask, _EXAMPLE_SIDE)), heat), ""
+    outlined = plots.outlined(photo.rgb, mask, _EXAMPLE_SIDE)
+    return (_data_url(outlined), _data_url(heat)), ""
 
 
 def _data_url(image: Image.Image) -> str:
@@ -282,26 +229,12 @@ def _data_url(image: Image.Image) -> str:
 
 
 def _example(row: Mapping[Any, Any], note: str) -> dict[str, Any]:
-    """A row of predictions for report.json; its note says why a picture is missing."""
-    keys = ("file_name", "label", "kind", "generator", "damage", "source", "score")
-    judged = {key: row[key] for key in (*keys, "probability", "outcome")}
-    return judged | {"reasons": str(row["reasons"]).replace("_", " "), "note": note}
-
-
-def _missing_curves(photos: pd.DataFrame, roc: bool, bins: bool, robust: bool) -> dict[str, str]:
-    """Why a curve is not drawn, by name; "" where it is."""
-    n_real = int((photos["label"] == "real").sum())
-    n_synthetic, without = len(photos) - n_real, int(photos["probability"].isna().sum())
-    why = f"Only {n_real} real and {n_synthetic} synthetic photos; a curve takes 20 and 5."
-    few = f"{len(photos) - without} photos have a probability; the bars take 60, of both labels."
-    return {
-        "roc": "" if roc else why,
-        "reliability": "" if bins else f"{few} `realdamage calibrate` gives a model probabilities.",
-        "robustness": ""
-        if robust
-        else "No perturbation was evaluated: chat apps, screenshots and other saves cost some of "
-        "the evidence. Add robustness=twelve to realdamage-evaluate.",
-    }
+    """A row of predictions; its note says why a picture is missing."""
+    keys = ("file_name", "label", "kind", "generator", "damage", "source", "score", "outcome")
+    judged = {key: row[key] for key in keys}
+    probability = None if pd.isna(row["probability"]) else row["probability"]
+    reasons = str(row["reasons"]).replace("_", " ")
+    return judged | {"probability": probability, "reasons": reasons, "note": note}
 
 
 def _parts(generators: Sequence[GeneratorCount]) -> dict[str, list[str]]:

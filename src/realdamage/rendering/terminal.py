@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from realdamage.provenance.reader import ABSENCE
 from realdamage.rendering import words
-from realdamage.rendering.words import Row, interval, signed
+from realdamage.rendering.words import Row, interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from realdamage.data.audit import AuditReport, ShortcutTest
     from realdamage.evaluation.calibration import CalibrationSummary
     from realdamage.evaluation.compare import Comparison
-    from realdamage.evaluation.costs import CostReport, Queue
-    from realdamage.evaluation.gate import GateSummary
-    from realdamage.evaluation.monitor import MonitorReport
     from realdamage.photo_pairs.decide import Comparison as PairComparison
     from realdamage.provenance.precedence import Provenance
 
@@ -68,61 +65,47 @@ def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[
 @cache
 def _environment() -> Environment:
     environment = words.environment()
-    environment.globals |= {"table": table, "slice_table": slice_table}
+    environment.globals |= {"table": table, "grid": grid}
     return environment
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """What templates/terminal/NAME.j2 says of these values."""
     text = _environment().get_template(f"terminal/{template}.j2").render(**values)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def format_table(metrics: Mapping[str, Any]) -> str:
-    """What `photo_metrics` returned: overall figures, one row per kind and per generator,
-    localisation."""
-    rows = [
-        (title, metrics[key], _ends_or(metrics["intervals"].get(key), metrics["reasons"].get(key)))
-        for key, title in words.TITLES.items()
-        if key in metrics["intervals"] or key in metrics["reasons"]
-    ]
-    pairs, title = metrics["pairs"], words.TITLES["pairs"]
-    if pairs["reason"]:
-        rows.append((title, None, pairs["reason"]))
-    else:
-        note = f"; {pairs['n']} pairs, median {signed(pairs['median_difference'])}"
-        ends = _ends_or((pairs["low"], pairs["high"]), "")
-        rows.append((title, pairs["edit_higher"], ends + note))
+def evaluation_text(metrics: Mapping[str, Any], headlines: Sequence[Row]) -> str:
+    """The headlines of a report, then what metrics.json has: one row per kind and per generator,
+    localisation, perturbations, benchmark."""
+    figures = []
+    for row in headlines:
+        tell = words.teller(row["key"])
+        ends = interval((row["low"], row["high"]), tell)
+        figures.append((row["title"], tell(row["value"]), ends, row["note"]))
+    perturbed = words.perturbation_rows(metrics.get("robustness") or ())
+    columns = words.measured(perturbed)
+    notes: dict[str, list[str]] = {}
+    for row in perturbed:
+        for note in filter(None, (row.get("note") or "").split("; ")):
+            notes.setdefault(note, []).append(str(row["perturbation"]))
 
     def reasons(rows: Iterable[Row]) -> list[str]:
         return list(dict.fromkeys(reason for row in rows for reason in row["reasons"].values()))
 
-    return _render("evaluation", metrics=metrics, headlines=rows, reasons=reasons)
-
-
-def _ends_or(ends: Sequence[float] | None, reason: str | None) -> str:
-    text = interval(ends)
-    return f"95%: {text}" if text else reason or ""
-
-
-def format_robustness(rows: Sequence[Row]) -> str:
-    """The rows of `robustness` in metrics.json, "" without any."""
-    return f"\n{rows_text(words.perturbation_rows(rows), 'perturbation')}" if rows else ""
-
-
-def rows_text(rows: Sequence[Row], by: str) -> str:
-    """Rows of slices or perturbations by their column `by`, then the notes."""
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        for note in filter(None, (row.get("note") or "").split("; ")):
-            notes.setdefault(note, []).append(str(row[by]))
-    return _render("rows", rows=rows, by=by, notes=notes)
-
-
-def slice_table(rows: Sequence[Row], by: str) -> str:
-    """Rows of slices or perturbations with all the columns that have a figure."""
-    columns = words.measured(rows)
-    cells = [(str(row[by]), *(words.cell(row, key) for key in columns)) for row in rows]
-    return grid((by, *columns.values()), cells)
+    benchmark = metrics.get("benchmark")
+    return render(
+        "evaluation",
+        metrics=metrics,
+        figures=figures,
+        reasons=reasons,
+        perturbed=[
+            (row["perturbation"], *(words.cell(row, key) for key in columns)) for row in perturbed
+        ],
+        titles=("perturbation", *columns.values()),
+        notes=notes,
+        benchmark=benchmark_text(benchmark) if benchmark else "",
+    )
 
 
 def benchmark_text(figures: Mapping[str, Any]) -> str:
@@ -131,13 +114,13 @@ def benchmark_text(figures: Mapping[str, Any]) -> str:
     for row in figures["rows"]:
         low, high = ({key: ends[end] for key, ends in row["intervals"].items()} for end in (0, 1))
         rows += [row, low | {"name": "  95%, from"}, high | {"name": "  95%, to"}]
-    return _render("benchmark", figures=figures, rows=rows)
+    return render("benchmark", figures=figures, rows=rows)
 
 
-def format_comparison(comparison: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """A comparison of two models: figures and perturbations."""
     summary = words.lines("comparison.txt.j2", comparison=comparison)
-    return _render("comparison", comparison=comparison, summary=summary)
+    return render("comparison", comparison=comparison, summary=summary)
 
 
 def calibration_text(summary: CalibrationSummary) -> str:
@@ -148,29 +131,9 @@ def calibration_text(summary: CalibrationSummary) -> str:
             f"guaranteed at most {100 * bound.share:g}% of all" if bound else f"allowed {rate:.1%}"
         )
 
-    text = _render("calibration", summary=summary, limit=limit)
+    text = render("calibration", summary=summary, limit=limit)
     wrapper = textwrap.TextWrapper(WIDTH, "", " " * 14, break_long_words=False)
     return "\n".join(wrapper.fill(line) for line in text.splitlines())
-
-
-def format_costs(report: CostReport) -> str:
-    """What was counted, and each way of deciding."""
-    return _render("costs", report=report)
-
-
-def gate_text(summary: GateSummary) -> str:
-    """The curves, and the limits that were chosen."""
-    return _render("gate", summary=summary, limits=words.gate_limits(summary.gate))
-
-
-def monitor_text(report: MonitorReport) -> str:
-    """The shifts, and the verdict last."""
-    return _render("monitor", report=report)
-
-
-def queue_text(queue: Queue) -> str:
-    """How many wait, and the first claims."""
-    return _render("queue", queue=queue)
 
 
 def format_audit(report: AuditReport) -> str:
@@ -179,7 +142,7 @@ def format_audit(report: AuditReport) -> str:
 
     outcomes = [(test, test_outcome(test)) for test in report.tests]
     tables = audit_counts(report, 12)
-    return _render("audit", report=report, outcomes=outcomes, tables=tables, limit=LIMIT)
+    return render("audit", report=report, outcomes=outcomes, tables=tables, limit=LIMIT)
 
 
 def test_outcome(test: ShortcutTest) -> str:
@@ -215,7 +178,7 @@ def audit_counts(report: AuditReport, most: int = 15) -> dict[str, pd.DataFrame]
 def format_claim(claim: Claim) -> str:
     """A line for each photo, the recommendation with its reasons, and the texts for the buyer."""
     wrapper = textwrap.TextWrapper(WIDTH, "  ", "    ", break_long_words=False)
-    return _render("claim", claim=claim, found=_found, wrapped=wrapper.fill)
+    return render("claim", claim=claim, found=_found, wrapped=wrapper.fill)
 
 
 def _found(photo: ClaimPhoto) -> Iterator[str]:
@@ -244,7 +207,7 @@ def provenance_lines(name: str, provenance: Provenance) -> list[str]:
         f"thumbnail {camera.thumbnail}" if camera.thumbnail != "none" else "",
     ]
     values = {"provenance": provenance, "camera": facts, "declared": _DECLARED}
-    return _render("provenance", name=name, **values).splitlines()
+    return render("provenance", name=name, **values).splitlines()
 
 
 def provenance_footer(provenances: Sequence[Provenance]) -> str:
@@ -266,4 +229,4 @@ def format_pairs(pairs: Sequence[tuple[str, PairComparison]]) -> str:
         if found.outcome == "same_capture":
             row |= {"changed": f"{found.changed:.1%}", "areas": len(found.changes)}
         rows.append(row | {"codes": ", ".join(reason.code for reason in found.reasons)})
-    return _render("pairs", rows=rows)
+    return render("pairs", rows=rows)

@@ -174,19 +174,14 @@ def demo_note(demo: bool) -> tuple[str, ...]:
     return tuple(lines("demo.txt.j2")) if demo else ()
 
 
-def audit_facts(metadata: ModelMetadata | None) -> dict[str, Any]:
+def audit_facts(metadata: ModelMetadata) -> dict[str, Any]:
     """The audit of the training set as the model file has it: passed (None: not known), sentence,
-    tests, exceptions.
-
-    tests: (name, AUROC, low, high), None where not measured.
-    """
-    found = metadata.training.get("audit") if metadata else None
+    tests (name, AUROC, low, high; None where not measured), exceptions."""
+    found = metadata.training.get("audit")
     audit = found if isinstance(found, Mapping) else {}
     verdict = audit.get("verdict")
     passed = {None: None, "not measured": None, "passed": True}.get(verdict, False)
-    (sentence,) = lines(
-        "audit_sentence.txt.j2", known=metadata is not None, found=found, passed=passed
-    )
+    (sentence,) = lines("audit_sentence.txt.j2", found=found, passed=passed)
     tests = (audit.get("tests") or {}).items()
     exceptions = audit.get("exceptions") or ()
     return {
