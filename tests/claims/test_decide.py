@@ -120,7 +120,6 @@ FOUND = [
     ("verdict_synthetic", photo(verdict=verdict("synthetic")), "review"),
     ("verdict_review", photo(verdict=verdict("review", "between_thresholds")), "review"),
     ("photo_unfit", photo(verdict=verdict("review", "too_soft")), "ask_photo"),
-    ("photo_unfit", photo(verdict=verdict("review", "too_soft")), "ask_photo"),
     (
         "whole_photo_processed",
         photo(verdict=verdict("review", "whole_photo_processed")),

@@ -61,11 +61,8 @@ _PATTERNS = tuple(
 
 @dataclass(frozen=True)
 class Mark:
-    """A visible mark. text: as read; "sparkle" for the star-shaped logo.
-
-    box: (left, top, right, bottom) in pixels of the upright photo, right and bottom exclusive.
-    found_by: "template" or "ocr". likeness: correlation or confidence, in 0..1.
-    """
+    """A visible mark. text: as read, or "sparkle". box: (left, top, right, bottom) in pixels of the
+    upright photo, right and bottom exclusive. likeness: correlation or confidence, in 0..1."""
 
     text: str
     box: Box
@@ -85,11 +82,8 @@ class Mark:
 
 
 def find_marks(rgb: UInt8Array, *, ocr: bool | None = None) -> tuple[Mark, ...]:
-    """The visible marks of AI in an upright photo, uint8 [h, w, 3]; one for each place.
-
-    ocr: recognise text too; by default if the recogniser is installed. Raises RealDamageError with
-        the code missing_extra when it, or a package that it imports, is missing.
-    """
+    """The visible marks of AI in an upright photo, uint8 [h, w, 3]; one for each place. ocr: read
+    text too; by default if the recogniser is installed. Raises MissingExtraError without it."""
     read = has_ocr() if ocr is None else ocr
     found = list(_recognised(rgb)) if read else []
     for mark in _sparkles(rgb):
