@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from realdamage.service.settings import PREFIX, Settings
+from realdamage.errors import UsageError
+from realdamage.service.auth import hash_key
+from realdamage.service.settings import PREFIX, Settings, read_settings
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = resources.files("realdamage.service")
 ALERTS = FOLDER / "alerts.yml"
 
@@ -53,17 +58,29 @@ def test_prometheus_takes_the_alerts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_image_and_the_compose_file_name_settings_that_exist() -> None:
-    image = (FOLDER / "Dockerfile").read_text()
+def test_the_image_and_the_compose_file_fit_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No container engine is needed: their words are compared with what they name."""
+    recipe = (FOLDER / "Dockerfile").read_text()
+    commands = "\n".join(line for line in recipe.splitlines() if not line.startswith("#"))
     services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
     ours = services["realdamage"]
-    named = {*ours["environment"], *re.findall(rf"{PREFIX}\w+", image)}
-    given = {name for name in named if name.startswith(PREFIX)}
+    given = dict(re.findall(rf"({PREFIX}\w+)=(\S+)", commands))
+    named = {*given, *(name for name in ours["environment"] if name.startswith(PREFIX))}
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
-    assert {f"{PREFIX}HOST", f"{PREFIX}DATABASE", f"{PREFIX}API_KEYS"} <= given <= known
+    assert {f"{PREFIX}HOST", f"{PREFIX}DATABASE", f"{PREFIX}API_KEYS"} <= named <= known
     assert ours["read_only"] is True
     assert ours["cap_drop"] == ["ALL"]
-    assert re.search(r"^USER [1-9]", image, re.MULTILINE)
+    assert re.search(r"^USER [1-9]", commands, re.MULTILINE)
     assert ours["environment"][f"{PREFIX}DATABASE"].startswith("postgresql+psycopg://")
     password = ours["environment"]["PGPASSWORD"]
     assert password == services["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert re.findall(r"^ARG EXTRAS=(\w+)$", commands, re.MULTILINE) == ["serve"]
+    assert not re.search(r"\b(torch|timm|pandas)\b", " ".join(extras["serve"] + extras["claims"]))
+    for name, text in given.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0"):
+        read_settings({})
+    monkeypatch.setenv(f"{PREFIX}API_KEY_HASHES", hash_key("k" * 32, "shop"))
+    assert f"http://127.0.0.1:{read_settings({}).port}/healthz" in commands

@@ -11,7 +11,6 @@ import socket
 import threading
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from realdamage.errors import RealDamageError
@@ -35,10 +34,21 @@ def serve(settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     log_event("listening", url=url, keys=len(service.keys.keys))
+    config = uvicorn.Config(
+        app,
+        http=_impatient(settings.deadline),
+        ws="none",
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(settings.deadline) + 5,
+    )
     interrupted = False
     with contextlib.closing(listener):
         try:
-            _Server(_config(app, settings), service).run(sockets=[listener])
+            _Server(config, service).run(sockets=[listener])
         except KeyboardInterrupt:
             interrupted = True
     others = set(threading.enumerate()) - {threading.main_thread()}
@@ -73,11 +83,8 @@ class _Server(uvicorn.Server):
 
 
 def _impatient(seconds: float) -> type[H11Protocol]:
-    """Connections that close when no request has begun or runs for so long.
-
-    uvicorn waits for ever for a head, or for the rest of a refused body: a few thousand slow
-    callers would keep everyone else out. h11, because it bounds the size of heads.
-    """
+    """Connections that close when no request has begun or runs for so long: uvicorn waits for ever
+    for a head or the rest of a refused body. h11, because it bounds the size of heads."""
 
     class Impatient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
@@ -105,20 +112,6 @@ def _impatient(seconds: float) -> type[H11Protocol]:
                 self.transport.close()
 
     return Impatient
-
-
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=_impatient(settings.deadline),
-        ws="none",
-        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=math.ceil(settings.deadline) + 5,
-    )
 
 
 def _listen(settings: Settings) -> socket.socket:

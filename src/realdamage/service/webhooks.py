@@ -12,10 +12,8 @@ import http.client
 import json
 import logging
 import math
-import random
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,8 +33,7 @@ _TIMEOUT_S = 10.0
 _ATTEMPTS = 8  # the last about two hours after the first
 _FIRST_WAIT_S = 60.0
 _POLL_S = 1.0
-_KEPT_S = 7 * 86400
-"""How long a delivered event stays visible. Dead ones stay until their claim is deleted."""
+_KEPT_S = 7 * 86400  # delivered events stay visible; dead ones until their claim is deleted
 _SHORTEST_SECRET = 24
 
 
@@ -50,15 +47,13 @@ class Target:
 
 
 def read_targets(path: Path) -> list[Target]:
-    """The lines URL SECRET [EVENT,EVENT…] of a file; nothing else is ever called.
-
-    Raises UsageError naming the line. Plain http is for targets on this machine only.
-    """
+    """The lines URL SECRET [EVENT,EVENT…] of a file. Plain http is for targets on this machine
+    only. Raises UsageError naming the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read the webhooks: {error}", code="webhooks") from error
-    targets = []
+    targets: list[Target] = []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -78,27 +73,17 @@ def read_targets(path: Path) -> list[Target]:
             fault = f"names {min(unknown)!r}; there are {', '.join(EVENTS)}"
         if fault or len(words) > 3:
             # The message leaves the line out: it holds a secret.
-            message = f"{path}:{number}: {fault or 'has too many words'}. Expected {_FORM}"
+            fault = fault or "has too many words"
+            message = f"{path}:{number}: {fault}. Expected URL SECRET [EVENT,EVENT]"
             raise UsageError(message, code="webhooks")
         targets.append(Target(url, secret, events))
     return targets
-
-
-_FORM = "URL SECRET [EVENT,EVENT]"
 
 
 def sign(secret: str, body: bytes, at: int) -> str:
     """The value of the header: t=TIME,v1=HMAC-SHA256 of "TIME.BODY" as hex digits."""
     digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"
-
-
-def check_signature(secret: str, body: bytes, header: str, *, at: float, within: float) -> bool:
-    """For receivers: whether the header fits the body and is at most `within` seconds old."""
-    when = header.partition(",")[0].removeprefix("t=")
-    if not when.isdigit() or abs(at - int(when)) > within:
-        return False
-    return hmac.compare_digest(sign(secret, body, int(when)), header)
 
 
 class Webhooks:
@@ -122,9 +107,9 @@ class Webhooks:
         """Store an event for all targets that want it, in the transaction of its change."""
         for target in self.targets:
             if event in target.events:
-                values = {"event": event, "claim_id": claim_id, "time": int(now()), **about}
-                delivery = {"url": target.url, "event": event, "claim_id": claim_id}
-                session.add(Delivery(body=json.dumps(values), created=now(), **delivery))
+                what = {"event": event, "claim_id": claim_id}
+                body = json.dumps({**what, "time": int(now()), **about})
+                session.add(Delivery(body=body, created=now(), url=target.url, **what))
 
     def deliver(self, target: Target) -> int:
         """Send what is due to one target; returns how many requests were made."""
@@ -203,8 +188,7 @@ class Webhooks:
                 found.status = "dead"
                 log_event("webhook dead", logging.ERROR, url=found.url, reason=error, id=number)
             else:
-                wait = _FIRST_WAIT_S * 2 ** (attempts - 1)
-                found.next_at = now() + wait * random.uniform(0.8, 1.2)
+                found.next_at = now() + _FIRST_WAIT_S * 2 ** (attempts - 1)
             self._metrics.webhooks.labels(found.status).inc()
 
 
@@ -212,24 +196,19 @@ def _send(target: Target, number: int, attempt: int, body: bytes) -> str:
     """Why a delivery failed, or "". Redirects are failures: they lead to addresses not listed."""
     parts = urlsplit(target.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    headers: Mapping[str, str] = {
+    headers = {
         "Content-Type": "application/json",
         "X-Realdamage-Delivery": str(number),
         "X-Realdamage-Attempt": str(attempt),
         SIGNATURE: sign(target.secret, body, math.floor(time.time())),
     }
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
-    # The connection's timeout is for each read: a target that drips bytes is cut off here.
-    cut = threading.Timer(2 * _TIMEOUT_S, lambda: connection.sock and connection.sock.close())
-    cut.daemon = True
-    cut.start()
     try:
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        connection.request("POST", path, body, dict(headers))
+        connection.request("POST", path, body, headers)
         status = connection.getresponse().status
         return "" if 200 <= status < 300 else f"HTTP {status}"
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"[:200]
     finally:
-        cut.cancel()
         connection.close()
