@@ -20,13 +20,13 @@ def read(tmp_path: Path, text: str) -> ClaimPolicy:
 
 
 def test_the_file_to_edit_has_every_key_with_its_default(tmp_path: Path) -> None:
-    assert read(tmp_path, default_yaml()) == ClaimPolicy.default()
-    stored = json.loads(json.dumps(ClaimPolicy.default().to_dict()))
+    assert read(tmp_path, default_yaml()) == ClaimPolicy()
+    stored = json.loads(json.dumps(ClaimPolicy().to_dict()))
     assert yaml.safe_load(default_yaml()) == stored
     policy = read(tmp_path, "rules: {verdict_synthetic: escalate}\nescalate_up_to: null\n")
     assert (policy.name, policy.rules.verdict_synthetic) == ("default", "escalate")
     assert policy.escalate_up_to is None
-    assert policy.photos == ClaimPolicy.default().photos
+    assert policy.photos == ClaimPolicy().photos
 
 
 @pytest.mark.parametrize(

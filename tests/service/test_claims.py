@@ -101,7 +101,7 @@ def test_evidence_cites_the_settings_that_the_model_file_holds(
 
 def test_requests_that_are_refused(serve: Serve, encode: Encode) -> None:
     client, photo = serve(), encode(size=SIZE)
-    too_many = ClaimPolicy.default().photos.at_most + 1
+    too_many = ClaimPolicy().photos.at_most + 1
     cases = [
         (post(client, [], [photo]), 422, "missing_field"),
         (post(client, [b"broken"]), 422, "unreadable_photo"),

@@ -176,16 +176,6 @@ def found_elsewhere(matches: Sequence[tuple[str, str]], policy: ClaimPolicy) -> 
     ]
 
 
-def recommended_by(
-    code: str, photos: Sequence[ClaimPhoto], policy: ClaimPolicy, model: Mapping[str, Any]
-) -> str:
-    """What the finding behind a reason recommended: its rule's value, unless the model's guarantee
-    is too weak for it."""
-    if code == "verdict_synthetic":
-        return _Rules(policy, model, judged=_judged(photos)).by_verdict()[0]
-    return str(getattr(policy.rules, code, "approve"))
-
-
 def false_alarm_bound(photos: int, model: Mapping[str, Any]) -> Reason:
     """What the model guarantees for an honest claim with this many photos, or that it guarantees
     nothing."""

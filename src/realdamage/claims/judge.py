@@ -69,7 +69,7 @@ def judge_claim(
     Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when none can be
         read; MissingExtraError without the extra "claims".
     """
-    policy = policy or ClaimPolicy.default()
+    policy = policy or ClaimPolicy()
     claim_id = new_claim_id() if claim_id is None else claim_id
     _check_bounds(photos, listings, text, claim_id, policy)
     compared = bool(listings) or len(photos) > 1

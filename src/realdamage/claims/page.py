@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from realdamage.claims.decide import Claim, recommended_by
+from realdamage.claims.decide import Claim
 from realdamage.claims.policy import Recommendation
 from realdamage.errors import MissingExtraError
 
@@ -32,20 +32,12 @@ def render_page(
         originals in the folder. Raises MissingExtraError without jinja2.
     """
     notes = {"no_promise", "false_alarm_bound"}
-    decisive = [
-        reason
-        for reason in claim.reasons
-        if recommended_by(reason.code, claim.photos, claim.policy, claim.model)
-        == claim.recommendation
-        != "approve"
-    ]
     template = environment().get_template("evidence.html.j2")
     return template.render(
         claim=claim,
         title=TITLES[claim.recommendation],
         photos=list(zip(claim.photos, pictures, strict=True)),
-        decisive=decisive,
-        other=[one for one in claim.reasons if one not in decisive and one.code not in notes],
+        found=[one for one in claim.reasons if one.code not in notes],
         promise=[one for one in claim.reasons if one.code in notes],
         json_sha256=json_sha256,
         kept=kept,

@@ -118,11 +118,6 @@ class ClaimPolicy(Record):
             require(value is None or 0 <= value <= 1, f"{key}: {value}, but it must be in 0..1")
 
     @classmethod
-    def default(cls) -> ClaimPolicy:
-        """The policy without a file."""
-        return cls()
-
-    @classmethod
     def from_yaml(cls, path: str | Path) -> ClaimPolicy:
         """Read a policy file; missing keys keep their default. Raises ConfigError naming file and
         key, MissingExtraError without pyyaml."""

@@ -109,7 +109,7 @@ class Service:
         """Make what belongs to one tenant alone."""
         self.settings, self.store = settings, store
         policy = settings.claim_policy
-        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy.default()
+        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy()
         self.database = Database(None) if store is None else store.database
         self.reviews = ReviewStore(self.database)
         targets = read_targets(settings.webhooks) if settings.webhooks else []
@@ -157,8 +157,8 @@ class Service:
         """Count photos of a request towards the tenant's quota of the day. Raises Refusal 429."""
         if (most := self.settings.photos_per_day) is None:
             return
-        time_of_day = now() % _DAY
-        name = f"photos_{int(now() // _DAY)}"
+        day, time_of_day = divmod(now(), _DAY)
+        name = f"photos_{int(day)}"
         with self.database.transaction() as session:
             found = session.get(Setting, name) or Setting(name=name, value=0.0)
             if found.value + photos > most:
@@ -254,8 +254,7 @@ async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     if token := request.path_params.get("token"):
         return service.of_link(token)
-    tenant = request.state.tenant
-    return await run_in_threadpool(service.of, tenant) if tenant else service
+    return service.of(request.state.tenant)  # which the keys opened when they were read
 
 
 def operator_only(request: Request) -> None:
@@ -614,13 +613,14 @@ async def reload_model(service: Service) -> dict[str, Any]:
 def reload_keys(service: Service) -> None:
     """Read the keys again. What cannot be read, or holds no key, is logged and changes nothing."""
     try:
-        service.keys = KeyRing(service.settings)
-        for key in service.keys.keys:
+        ring = KeyRing(service.settings)
+        for key in ring.keys:
             service.of(key.tenant)
     except RealDamageError as error:
         log_event("keys not reloaded", logging.ERROR, reason=str(error))
     else:
-        log_event("keys loaded", keys=len(service.keys.keys))
+        service.keys = ring
+        log_event("keys loaded", keys=len(ring.keys))
 
 
 # The page

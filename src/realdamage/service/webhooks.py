@@ -14,11 +14,11 @@ import logging
 import math
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
@@ -27,56 +27,55 @@ from realdamage.errors import UsageError
 from realdamage.service.metrics import Metrics, log_event
 
 EventName = Literal["claim.judged", "claim.decided", "statement.received", "deadline.near"]
-EVENTS: tuple[str, ...] = get_args(EventName)
+EVENTS: tuple[EventName, ...] = get_args(EventName)
 SIGNATURE = "X-Realdamage-Signature"
 _TIMEOUT_S = 10.0
 _ATTEMPTS = 8  # the last about two hours after the first
 _FIRST_WAIT_S = 60.0
 _POLL_S = 1.0
 _KEPT_S = 7 * 86400  # delivered events stay visible; dead ones until their claim is deleted
-_SHORTEST_SECRET = 24
 
 
-@dataclass(frozen=True)
-class Target:
+def _safe(url: str) -> str:
+    parts = urlsplit(url)
+    is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_local)
+    if not (is_safe and parts.hostname) or parts.username:
+        raise ValueError("the address needs https, or http on this machine, and no user name")
+    return url
+
+
+class Target(BaseModel):
     """Where events go. secret: signs them. events: the names that it gets."""
 
-    url: str
-    secret: str
-    events: tuple[str, ...]
+    model_config = ConfigDict(frozen=True)
+
+    url: Annotated[str, AfterValidator(_safe)]
+    secret: Annotated[str, Field(min_length=24)]
+    events: tuple[EventName, ...] = EVENTS
 
 
 def read_targets(path: Path) -> list[Target]:
-    """The lines URL SECRET [EVENT,EVENT…] of a file. Plain http is for targets on this machine
-    only. Raises UsageError naming the line."""
+    """The lines URL SECRET [EVENT,EVENT…] of a file. Raises UsageError naming the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read the webhooks: {error}", code="webhooks") from error
-    targets: list[Target] = []
+    targets = []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        url, secret, names = (*words, "", "")[:3]
-        events = tuple(names.split(",")) if names else EVENTS
-        parts = urlsplit(url)
-        is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        fault = ""
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username:
-            fault = "is no http(s) address"
-        elif parts.scheme == "http" and not is_local:
-            fault = "needs https"
-        elif len(secret) < _SHORTEST_SECRET:
-            fault = f"needs a secret of at least {_SHORTEST_SECRET} characters"
-        elif unknown := set(events) - set(EVENTS):
-            fault = f"names {min(unknown)!r}; there are {', '.join(EVENTS)}"
-        if fault or len(words) > 3:
+        url, secret, *events = words if len(words) > 1 else (*words, "")
+        given = {"events": ",".join(events).split(",")} if events else {}
+        try:
+            targets.append(Target.model_validate({"url": url, "secret": secret, **given}))
+        except ValidationError as error:
             # The message leaves the line out: it holds a secret.
-            fault = fault or "has too many words"
-            message = f"{path}:{number}: {fault}. Expected URL SECRET [EVENT,EVENT]"
-            raise UsageError(message, code="webhooks")
-        targets.append(Target(url, secret, events))
+            fault = error.errors()[0]
+            where = f"{path}:{number}: {fault['loc'][0]}: {fault['msg']}"
+            message = f"{where}. Expected URL SECRET [EVENT,EVENT]"
+            raise UsageError(message, code="webhooks") from None
     return targets
 
 
