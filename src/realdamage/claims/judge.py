@@ -73,11 +73,9 @@ def judge_claim(
     claim_id = new_claim_id() if claim_id is None else claim_id
     _check_bounds(photos, listings, text, claim_id, policy)
     compared = bool(listings) or len(photos) > 1
-
-    names = distinct_names([name for name, _ in photos])
     looked = [
         _look_at(name, data, detector, max_pixels, trust_anchors, compared)
-        for name, (_, data) in zip(names, photos, strict=True)
+        for name, data in _named(photos)
     ]
     errors = [one.photo.error for one in looked if one.photo.error]
     if len(errors) == len(looked):
@@ -129,17 +127,17 @@ def _model_facts(detector: Detector) -> dict[str, Any]:
     }
 
 
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names as shown: printable, of limited length, and each once."""
-    found: list[str] = []
-    for number, given in enumerate(names, start=1):
+def _named(files: Files) -> list[tuple[str, bytes]]:
+    """The files with their names as shown: printable, of limited length, and each once."""
+    found: dict[str, bytes] = {}
+    for number, (given, data) in enumerate(files, start=1):
         name = base = printable(given)[-_MAX_NAME:].strip() or f"photo {number}"
         repeat = 1
         while name in found:
             repeat += 1
             name = f"{base} ({repeat})"
-        found.append(name)
-    return found
+        found[name] = data
+    return list(found.items())
 
 
 @dataclass(frozen=True)
@@ -188,8 +186,7 @@ def _compare_with_listings(
     from realdamage.photo_pairs import compare, prepare
 
     shown = []
-    names = distinct_names([name for name, _ in listings])
-    for name, (_, data) in zip(names, listings, strict=True):
+    for name, data in _named(listings):
         sha256 = hashlib.sha256(data).hexdigest()
         try:
             listing = prepare(data, "listing", max_pixels=max_pixels)
