@@ -6,9 +6,7 @@ import { currentLanguage, say } from "./language.js";
 import { recall, remember } from "./memory.js";
 
 const CHOICES = ["real", "synthetic", "unsure"];
-const DAMAGES = [
-  ...["", "cracked", "scratched", "stained", "dented", "torn", "holed", "creased", "crushed", "broken", "other"],
-];
+const DAMAGES = ["", "cracked", "scratched", "stained", "dented", "torn", "holed", "creased", "crushed", "broken", "other"];
 
 /** The form for a photo, as a list of nodes. onDecide: called with the choice; the fields are read by `decide`. */
 export function decisionForm(photo, onDecide) {
