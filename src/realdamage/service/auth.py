@@ -17,7 +17,7 @@ from realdamage.service.settings import Settings
 SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
 
-OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
+OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """Need no key, because they show only the software itself. So does everything below /page/, /s/ and
 /v2/health/; below /v1/statements/ the signed link is the key."""
 _OPEN_BELOW = ("/page/", "/s/", "/v2/health/", "/v1/statements/")

@@ -84,8 +84,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         anchors, folder = settings.trust_anchors, settings.store
         self.keys = KeyRing(settings)
-        self.trust_anchors = found = TrustAnchors.read(anchors) if anchors else None
-        if found is not None:
+        self.trust_anchors = TrustAnchors.read(anchors) if anchors else None
+        if self.trust_anchors is not None:
+            found = self.trust_anchors
             counts = {"authorities": found.authorities, "ignored": found.passed_over}
             log_event("trust anchors", **counts, sha256=found.sha256)
         self.metrics = Metrics()
@@ -635,11 +636,6 @@ async def index() -> FileResponse:
 @router.get("/s/{token}", include_in_schema=False)
 async def statement_page(token: str) -> FileResponse:
     return FileResponse(_PAGE / "statement.html")
-
-
-@router.get("/favicon.ico", include_in_schema=False)
-async def icon() -> FileResponse:
-    return FileResponse(_PAGE / "icon.svg")
 
 
 @router.get("/page/phrases/{language}.json", include_in_schema=False)
