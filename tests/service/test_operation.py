@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import threading
@@ -353,12 +352,12 @@ def test_a_model_is_replaced_and_a_broken_one_is_not(
 
     assert outcome() == ("synthetic", "test-1")
     write_model(path, t_synthetic=50.0, model_version="test-2")
-    asyncio.run(reload_model(service))
+    reload_model(service)
     assert outcome() == ("review", "test-2")
     path.write_bytes(path.read_bytes()[:-100])
     for _ in range(2):
         with pytest.raises(Refusal, match=r"served\.onnx") as caught:
-            asyncio.run(reload_model(service))
+            reload_model(service)
         assert (caught.value.status_code, caught.value.code) == (422, "model_kept")
         path.unlink(missing_ok=True)
     assert outcome() == ("review", "test-2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import logging
@@ -589,19 +588,19 @@ async def model(service: Shared) -> dict[str, Any]:
 @router.post(
     "/v1/model/reload", tags=["operation"], response_model=ModelAnswer, responses=errors(422)
 )
-async def reload(request: Request, service: Shared) -> dict[str, Any]:
+def reload(request: Request, service: Shared) -> dict[str, Any]:
     """Reload the model file, with an admin key. With a broken file the old model stays."""
     if "admin" not in request.state.roles:
         message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
         raise Refusal(403, "admin_only", message)
     operator_only(request)
-    return await reload_model(service)
+    return reload_model(service)
 
 
-async def reload_model(service: Service) -> dict[str, Any]:
+def reload_model(service: Service) -> dict[str, Any]:
     """Load the model file again. Raises Refusal 422, and logs it, when the old model stays."""
     try:
-        loaded = await asyncio.to_thread(service.load_model)
+        loaded = service.load_model()
     except RealDamageError as error:
         log_event("model not reloaded", logging.ERROR, reason=str(error))
         message = f"The model was not replaced; the old one stays in use: {error}"

@@ -45,10 +45,11 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(settings.deadline) + 5,
     )
+    _reload_on_sighup(service)
     interrupted = False
     with contextlib.closing(listener):
         try:
-            _Server(config, service).run(sockets=[listener])
+            uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
             interrupted = True
     others = set(threading.enumerate()) - {threading.main_thread()}
@@ -59,27 +60,20 @@ def serve(settings: Settings) -> None:
         raise KeyboardInterrupt
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which also handles SIGHUP."""
+def _reload_on_sighup(service: Service) -> None:
+    """Read keys and model again at each SIGHUP, where there is one."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
-        self._reloading: asyncio.Task[None] | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Also listen to SIGHUP, where there is one."""
-        if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
-        await super().startup(sockets)
-
-    def _start_reload(self) -> None:
-        self._reloading = asyncio.get_running_loop().create_task(self._reload())
-
-    async def _reload(self) -> None:
-        reload_keys(self._service)
+    def reload() -> None:
+        reload_keys(service)
         with contextlib.suppress(Refusal):  # logged there
-            await reload_model(self._service)
+            reload_model(service)
+
+    if hasattr(signal, "SIGHUP"):
+
+        def begin(*_: object) -> None:
+            threading.Thread(target=reload, daemon=True).start()
+
+        signal.signal(signal.SIGHUP, begin)
 
 
 def _impatient(seconds: float) -> type[H11Protocol]:
