@@ -27,7 +27,9 @@ from realdamage.service.schemas import FORM_ERRORS, Refusal, StatementForm, erro
 from realdamage.service.statements import LinkAnswer, LinkRequest, Look, StatementPage
 from realdamage.service.store import not_stored
 
+claims = APIRouter(prefix="/v1/claims", tags=["cases"])
 router = APIRouter(responses=errors())
+_CHANGES = errors(404, 409, 422)
 _STATEMENT = r"statements/[0-9a-f]{8}-(buyer|merchant)"
 _FILE = re.compile(rf"(pictures|{_STATEMENT})/[a-z]+-\d\d\.jpg|{_STATEMENT}/statement\.json")
 
@@ -64,7 +66,7 @@ Person = Annotated[str, Depends(_person)]
 Admin = Annotated[None, Depends(_admin)]
 
 
-@router.get("/v1/claims", tags=["cases"], responses=errors(404, 422))
+@claims.get("", responses=errors(404, 422))
 def list_cases(
     cases: OfCases,
     q: Annotated[str, Query(max_length=200)] = "",
@@ -82,24 +84,20 @@ def list_cases(
     return Queue(**cases.search(text=q, where=where, order=order, limit=limit, offset=offset))
 
 
-@router.get("/v1/claims/{claim_id}/case", tags=["cases"], responses=errors(404))
+@claims.get("/{claim_id}/case", responses=errors(404))
 def read_case(claim_id: str, cases: OfCases) -> CaseAnswer:
     """A kept claim with its decisions, statements and events."""
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post("/v1/claims/{claim_id}/decisions", tags=["cases"], responses=errors(404, 409, 422))
+@claims.post("/{claim_id}/decisions", responses=_CHANGES)
 def decide(claim_id: str, asked: DecisionRequest, cases: OfCases, person: Person) -> CaseAnswer:
     """Decide a claim, as a person, with a reason. Some decisions wait for a second person."""
     cases.decide(claim_id, asked, person)
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post(
-    "/v1/claims/{claim_id}/decisions/{number}/confirm",
-    tags=["cases"],
-    responses=errors(404, 409, 422),
-)
+@claims.post("/{claim_id}/decisions/{number}/confirm", responses=_CHANGES)
 def confirm(
     claim_id: str, number: int, asked: ChangeRequest, cases: OfCases, person: Person
 ) -> CaseAnswer:
@@ -108,11 +106,7 @@ def confirm(
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post(
-    "/v1/claims/{claim_id}/decisions/{number}/undo",
-    tags=["cases"],
-    responses=errors(404, 409, 422),
-)
+@claims.post("/{claim_id}/decisions/{number}/undo", responses=_CHANGES)
 def undo(
     claim_id: str, number: int, asked: ChangeRequest, cases: OfCases, person: Person
 ) -> CaseAnswer:
@@ -121,32 +115,30 @@ def undo(
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post("/v1/claims/{claim_id}/appeal", tags=["cases"], responses=errors(404, 409, 422))
+@claims.post("/{claim_id}/appeal", responses=_CHANGES)
 def appeal(claim_id: str, asked: AppealRequest, cases: OfCases, caller: Caller) -> CaseAnswer:
     """Open a final decision again for the buyer or the merchant."""
     cases.appeal(claim_id, asked, caller)
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post("/v1/claims/{claim_id}/close", tags=["cases"], responses=errors(404, 409, 422))
+@claims.post("/{claim_id}/close", responses=_CHANGES)
 def close(claim_id: str, asked: ChangeRequest, cases: OfCases, person: Person) -> CaseAnswer:
     """End a case whose decision is final."""
     cases.close(claim_id, asked, person)
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.get(
-    "/v1/claims/{claim_id}/files/{path:path}",
-    tags=["cases"],
-    response_class=Response,
-    responses=errors(404),
-)
+@claims.get("/{claim_id}/files/{path:path}", response_class=Response, responses=errors(404))
 def read_file(claim_id: str, path: str, store: Store) -> Response:
     """A small picture of a kept claim (pictures/photo-01.jpg) or a statement of either side."""
     if not _FILE.fullmatch(path):
         raise not_stored(claim_id)
     kind = "image/jpeg" if path.endswith(".jpg") else "application/json"
     return Response(store.read(claim_id, path), media_type=kind)
+
+
+router.include_router(claims)
 
 
 @router.get("/v1/log", tags=["cases"], response_class=Response, responses=errors(404))
@@ -161,10 +153,7 @@ def read_log(_: Admin, store: Store) -> Response:
 
 
 @router.post(
-    "/v1/claims/{claim_id}/links",
-    tags=["statements"],
-    status_code=201,
-    responses=errors(404, 409, 422),
+    "/v1/claims/{claim_id}/links", tags=["statements"], status_code=201, responses=_CHANGES
 )
 def make_link(
     claim_id: str, asked: LinkRequest, service: Shared, caller: Caller, _: Store
