@@ -78,6 +78,25 @@ def without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("realdamage.claims.marks.has_ocr", lambda: False)
 
 
+def _log_handlers() -> dict[logging.Logger, list[logging.Handler]]:
+    known = [logging.root, *logging.root.manager.loggerDict.values()]
+    return {one: one.handlers[:] for one in known if isinstance(one, logging.Logger)}
+
+
+@pytest.fixture(autouse=True)
+def without_new_log_handlers() -> Iterator[None]:
+    """Removes the log handlers that a test's commands leave behind (Hydra, the service). They write
+    to the captured output, or to a file in the test's folder, and both are gone in the next test.
+    """
+    before = _log_handlers()
+    yield
+    for logger, handlers in _log_handlers().items():
+        for handler in handlers:
+            if handler not in before.get(logger, ()):
+                logger.removeHandler(handler)
+                handler.close()
+
+
 @pytest.fixture(scope="session")
 def photo_factory() -> PhotoFactory:
     """`photo_factory(height, width, seed)`: coloured blobs under sensor noise, uint8 [h, w, 3]."""
@@ -306,15 +325,6 @@ def run_command(
             module.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
-        finally:
-            # Hydra leaves the log file of the run open, whose folder is gone in the next test.
-            for handler in logging.getLogger().handlers[:]:
-                if (
-                    isinstance(handler, logging.FileHandler)
-                    and str(tmp_path) in handler.baseFilename
-                ):
-                    logging.getLogger().removeHandler(handler)
-                    handler.close()
         return Finished(code, *capfd.readouterr())
 
     return run

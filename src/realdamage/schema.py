@@ -285,12 +285,17 @@ class FoldsConfig:
 
     name: str = "folds"
     column: str = "family"  # of the manifest; its values are left out
-    # {NAME: [value, …]}: what each fold leaves out; null: all values of synthetic photos, dealt
-    # into `count` folds. As Any, a command line can replace it whole.
+    # {NAME: [value, …]} or {NAME: {COLUMN: [value, …], …}}: what each fold leaves out; null: all
+    # values of synthetic photos, dealt into `count` folds. As Any, a command line can replace it.
     folds: Any = None
     count: int = 6
     train_experiment: str = "vit_lite"  # what each fold trains
     overrides: list[str] = field(default_factory=list)  # of realdamage-train
+    # Thresholds of each fold, as of `realdamage calibrate`; where photos are too few for a
+    # guarantee, these shares are rates. null: verdicts are not counted.
+    alpha: float | None = None
+    beta: float | None = None
+    kinds: list[str] = field(default_factory=list)
     seed: int = 0  # of the perturbations and the intervals
     overwrite: bool = False  # train all folds again
     paths: PathsConfig = field(default_factory=PathsConfig)

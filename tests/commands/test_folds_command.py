@@ -17,8 +17,10 @@ import pytest
 from realdamage.commands import folds
 from realdamage.configuration import compose, plain
 from realdamage.core.model_file import read_model_file, write_model_file
+from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import Manifest, read_manifest, with_known_columns, write_manifest
 from realdamage.errors import ConfigError, RealDamageError
+from realdamage.evaluation.guarantee import Targets
 from realdamage.evaluation.predictions import read_predictions
 
 # Without one generator, the source gives the label away: the audit may only warn.
@@ -127,6 +129,8 @@ def test_photos_in_table_out_and_again(
         ("folds={f: [evn]}", "'even'"),
         ("folds={mean: [even]}", "folds.mean"),
         ("folds=[even,odd]", "{NAME:"),
+        ("folds={f: {generator: even}}", "{NAME:"),
+        ("folds={f: {generator: [even], source: [shop9]}}", "'shop9'"),
         ("train_experiment=ovn", "experiment=own"),
         ("robustness=twelv", "robustness=twelve"),
         ("overrides=[model.lr]", "model.lr"),
@@ -193,6 +197,41 @@ def test_what_is_missing_is_made_and_a_failed_fold_does_not_stop_the_others(
     assert typed("folds={good: [even]}", "overwrite=true").code == 0
     assert launched == ["good train", "good export"]
     assert mine.is_file()
+
+
+def test_a_fold_that_leaves_a_source_out_too_is_judged_without_it(
+    typed: Typed,
+    launched: list[str],
+    tiny_manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def calibrate(path: Path, known: Manifest, targets: Targets, **_: Any) -> None:
+        """The network of a few steps separates nothing, which the real one refuses."""
+        assert (targets.fpr, targets.miss) == (0.4, 0.3)  # no split `policy`, so no guarantee
+        assert set(known.table["source"]) == {"shop1"}
+        assert "even" not in set(known.table["generator"])
+        data, metadata, _ = read_model_file(path)
+        policy = Policy(0.5, -0.5, fpr=0.4, miss=0.3, negatives="real", photos={})
+        calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
+        write_model_file(path, data, replace(metadata, policy=policy, calibration=calibration))
+
+    monkeypatch.setattr(folds, "calibrate_model", calibrate)
+    both = "folds={good: {generator: [even], source: [shop0]}}"
+    done = typed(both, "alpha=0.4", "beta=0.3")
+    assert done.code == 0, done.err
+    assert launched == ["good train", "good export"]
+    root = tmp_path / "out/folds"
+    table = pd.read_csv(root / "folds.csv")
+    own = table[table["fold"] == "good"].set_index(["column", "left_out"])
+    assert list(own.index) == [("generator", "all"), ("generator", "even"), ("source", "shop0")]
+    photos = read_manifest(tiny_manifest).table
+    new = (photos["label"] == "real") & (photos["source"] == "shop0")
+    assert set(own["n_real"]) == {new.sum()}  # from all splits
+    scored = read_predictions(root / "good/test/predictions.csv")
+    honest = scored[(scored["label"] == "real") & (scored["source"] == "shop0")]
+    assert set(own["honest_review"]) == {(honest["outcome"] == "review").sum()}
+    assert set(honest["split"]) == {"train", "val", "test"}
 
 
 @pytest.mark.slow

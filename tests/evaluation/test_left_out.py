@@ -67,7 +67,7 @@ def predicted(table: pd.DataFrame, gain: float, graph: str = "") -> pd.DataFrame
 def fold(
     name: str, left_out: tuple[str, ...], predictions: pd.DataFrame, column: str = "family"
 ) -> Fold:
-    return Fold(name, column, left_out, predictions, [], "model-1", "abc")
+    return Fold(name, {column: left_out}, predictions, [], "model-1", "abc")
 
 
 @pytest.fixture
@@ -159,9 +159,9 @@ def test_where_real_photos_have_values_they_are_left_out_too(manifest: Manifest)
     """`source` is a matter of real photos, `family` and a column of the user's own (`maker`) are
     not.
     """
-    assert set(photos_of_fold(manifest, "source", ["shop1"]).table["source"]) == {"shop1"}
+    assert set(photos_of_fold(manifest, {"source": ["shop1"]}).table["source"]) == {"shop1"}
     for column, value in (("family", "b"), ("maker", "m3")):
-        chosen = photos_of_fold(manifest, column, [value]).table
+        chosen = photos_of_fold(manifest, {column: [value]}).table
         assert set(chosen.loc[chosen["label"] == "synthetic", column]) == {value}
         assert (chosen["label"] == "real").sum() == 150
     predictions = predicted(manifest.table, gain=1.0)
@@ -171,6 +171,49 @@ def test_where_real_photos_have_values_they_are_left_out_too(manifest: Manifest)
     clean = predictions[(predictions["perturbation"] == "") & (predictions["source"] == "shop1")]
     expected = roc_auc_score(clean["label"] == "synthetic", clean["score"])
     assert rows.loc["shop1", "auroc"] == pytest.approx(expected)
+
+
+def test_a_generator_left_out_with_a_source_is_compared_with_real_photos_of_that_source(
+    tmp_path: Path,
+) -> None:
+    table = photos()
+    seen = (table["source"] == "shop1") & (table.index % 2 == 0)
+    manifest = Manifest(tmp_path, table.assign(split=seen.map({True: "train", False: "test"})))
+    left_out = {"family": ("a",), "source": ("shop1",)}
+    wanted = photos_of_fold(manifest, left_out).table
+    new = manifest.table["source"] == "shop1"
+    known = ~new & (manifest.table["split"] == "test")
+    assert set(manifest.table.loc[new, "file_name"]) < set(wanted["file_name"])
+    assert set(manifest.table.loc[seen, "file_name"]) < set(wanted["file_name"])
+    assert not set(wanted.loc[wanted["source"] == "shop0", "family"]) - {"", "a"}
+    assert (wanted["source"] == "shop0").sum() < known.sum()
+
+    predictions = predicted(manifest.table, gain=1.0)
+    outcome = np.select(
+        [predictions["score"] > 2, predictions["score"] > 0], ["synthetic", "review"], "real"
+    )
+    predictions = predictions.assign(outcome=outcome, t_real=0.0, t_synthetic=2.0)
+    done = Fold("f", left_out, predictions, [], "model-1", "abc")
+    rows = left_out_table([done], manifest)
+    rows = rows[(rows["fold"] == "f") & (rows["perturbation"] == "none")]
+    assert list(zip(rows["column"], rows["left_out"], strict=True)) == [
+        ("family", "all"),
+        ("family", "a"),
+        ("source", "shop1"),
+    ]
+    clean = predictions[predictions["perturbation"] == ""]
+    scored = clean[clean["file_name"].isin(wanted["file_name"])]
+    honest = scored[(scored["label"] == "real") & (scored["source"] == "shop1")]
+    assert set(rows["n_real"]) == {len(honest)}
+    for name in ("synthetic", "review"):
+        assert set(rows[f"honest_{name}"]) == {(honest["outcome"] == name).sum()}
+    fakes = scored["label"] == "synthetic"
+    for row, own in ((0, scored["family"] == "a"), (2, scored["source"] == "shop1")):
+        found = scored[fakes & own]
+        labels = np.repeat([0, 1], [len(honest), len(found)])
+        expected = roc_auc_score(labels, [*honest["score"], *found["score"]])
+        assert rows["auroc"].iloc[row] == pytest.approx(expected)
+    assert rows["n_pairs"].iloc[0] == (fakes & (scored["family"] == "a")).sum()
 
 
 def test_predictions_without_the_left_out_photos_are_refused(manifest: Manifest) -> None:

@@ -301,11 +301,27 @@ def test_folds_are_the_figure_to_expect_on_the_next_generator(desk: Desk) -> Non
     assert "30.0% on average, 10.0% in the worst" in own
     assert lines_with(own, "\\<b\\>two", "0.700")
     assert lines_with(own, "1234e567")
+    assert "Honest photos of a source" not in card
     commands = section(card, "How to reproduce").split("```")[1].strip().splitlines()
     evaluated = f"realdamage-evaluate checkpoint={desk.model.name} name=test"
     assert commands[:4] == ["first | x", "2nd", evaluated, "realdamage-folds name=f"]
     assert commands[4].startswith("realdamage card ")
     assert lines_with(card, "| licence | MIT |")
+
+
+def test_honest_photos_of_sources_left_out_come_first(desk: Desk) -> None:
+    path = desk.root / "folds.csv"
+    shop = {"fold": "one", "column": "source", "left_out": "shop_x", "n_real": 40, "auroc": 0.75}
+    rows = [{**shop, "honest_synthetic": 1, "honest_review": 10}, {**shop, "left_out": "shop_y"}]
+    made = pd.concat([folds(), folds().iloc[:2].assign(**pd.DataFrame(rows).to_dict("list"))])
+    made.to_csv(path, index=False)
+    card = desk.card(desk.evaluate(), folds=path)
+    own = section(card, "Honest photos of a source never trained on")
+    assert card.index(own) < card.index("## What happens to 1,000 photos")
+    assert lines_with(own, "| shop\\_x | 40 | 2.5% (", "| 25.0% (", "| 0.750 |") or lines_with(
+        own, "| shop_x | 40 | 2.5% (", "| 25.0% (", "| 0.750 |"
+    )
+    assert not lines_with(own, "shop_y")  # its photos were not judged
 
 
 def test_other_tables_than_folds_are_refused(desk: Desk) -> None:

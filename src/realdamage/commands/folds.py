@@ -1,13 +1,14 @@
 """`realdamage-folds data.root=FOLDER`: leaves families out, trains, and measures on them.
 
-The mean and the worst over the folds are what to expect of a generator that nobody has seen yet.
-Each fold is a run of realdamage-train and realdamage-export; a fold whose model and scores exist
-is not run again.
+The mean and the worst over the folds are what to expect of a generator, or a shop, that nobody has
+seen yet. Each fold is a run of realdamage-train and realdamage-export, calibrated without what it
+leaves out; a fold whose model and scores exist is not run again.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import re
 import shutil
 import subprocess
@@ -27,6 +28,8 @@ from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest, did_you_mean
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError, RealDamageError
+from realdamage.evaluation.calibration import calibrate_model, is_calibrated
+from realdamage.evaluation.guarantee import Targets, check_enough
 from realdamage.evaluation.left_out import (
     MEAN,
     WORST,
@@ -35,6 +38,7 @@ from realdamage.evaluation.left_out import (
     left_out_table,
     localisation_rows,
     photos_of_fold,
+    unseen,
 )
 from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import write_predictions
@@ -44,6 +48,8 @@ from realdamage.rendering.markdown import to_markdown
 from realdamage.schema import FoldsConfig
 from realdamage.training.start import changed_settings
 
+LeftOut = Mapping[str, Sequence[str]]
+"""Values by column."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -51,13 +57,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 class FoldRun:
     """One fold to be run.
 
-    values: of the column, which its training leaves out.
+    left_out: what its training leaves out.
     folder: holds the training, the model and the scored photos.
     overrides: what realdamage-train is called with, except for resuming.
     """
 
     name: str
-    values: tuple[str, ...]
+    left_out: LeftOut
     folder: Path
     training: Path
     overrides: tuple[str, ...]
@@ -71,10 +77,11 @@ def run(config: FoldsConfig) -> None:
     """Finishes all folds and writes folds.csv and folds.md; exit code 1 when a fold failed."""
     reader = configuration.plain(config)["data"]["reader"]
     manifest = read_dataset(config.data.root, reader_from_mapping(reader))
-    runs = [planned(config, name, values) for name, values in folds_of(config, manifest).items()]
+    runs = [planned(config, name, own) for name, own in folds_of(config, manifest).items()]
     for each in runs:
         check(config, manifest, each)
-        print(f"{each.name} leaves out {config.column} {', '.join(each.values)}", flush=True)
+        named = (f"{column} {', '.join(values)}" for column, values in each.left_out.items())
+        print(f"{each.name} leaves out {'; '.join(named)}", flush=True)
     finished: list[Fold] = []
     failed: dict[str, str] = {}
     for each in runs:
@@ -89,7 +96,7 @@ def run(config: FoldsConfig) -> None:
             command=" ".join(["realdamage-folds", *HydraConfig.get().overrides.task]),
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-        text = to_markdown(table, config.column, list(failed))
+        text = to_markdown(table, list(failed))
         csv = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
         write_atomically(root / "folds.csv", csv.encode())
         write_atomically(root / "folds.md", text.encode())
@@ -100,16 +107,26 @@ def run(config: FoldsConfig) -> None:
         sys.exit(1)
 
 
-def folds_of(config: FoldsConfig, manifest: Manifest) -> dict[str, list[str]]:
-    """By name, what each fold leaves out: `config.folds`, or all values in `config.count`."""
+def folds_of(config: FoldsConfig, manifest: Manifest) -> dict[str, LeftOut]:
+    """By name, what each fold leaves out: `config.folds`, or all values in `config.count`.
+
+    A plain list is of values of `config.column`.
+    """
     given: Any = configuration.plain(config)["folds"]
     if not given:
-        return deal_folds(manifest, config.column, config.count)
-    if not isinstance(given, Mapping) or not all(isinstance(own, list) for own in given.values()):
-        raise ConfigError(
-            f"folds={given}: write a list under each name, as in folds={{NAME: [first, second]}}"
-        )
-    return {str(name): [str(value) for value in own] for name, own in given.items()}
+        dealt = deal_folds(manifest, config.column, config.count)
+        return {name: {config.column: values} for name, values in dealt.items()}
+    named = given if isinstance(given, Mapping) else {"": given}
+    folds: dict[str, LeftOut] = {}
+    for name, own in named.items():
+        left_out = own if isinstance(own, Mapping) else {config.column: own}
+        if not (name and left_out and all(isinstance(each, list) for each in left_out.values())):
+            raise ConfigError(
+                f"folds={given}: write a list under each name, as in folds={{NAME: [first, "
+                "second]}, or lists by column, as in folds={NAME: {family: [a], source: [b]}}"
+            )
+        folds[str(name)] = {key: [str(each) for each in of] for key, of in left_out.items()}
+    return folds
 
 
 def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[str]]:
@@ -135,7 +152,7 @@ def deal_folds(manifest: Manifest, column: str, count: int) -> dict[str, list[st
     return {f"fold{index + 1}": own for index, own in enumerate(dealt)}
 
 
-def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
+def planned(config: FoldsConfig, name: str, left_out: LeftOut) -> FoldRun:
     """What a fold's training is called with, also the reader and --config-dir that the user typed.
 
     Codes of ConfigError: fold_name.
@@ -159,9 +176,12 @@ def planned(config: FoldsConfig, name: str, values: Sequence[str]) -> FoldRun:
         *(f"hydra.searchpath=[{quoted(each)}]" for each in folders),
         f"paths.out={quoted(config.paths.out)}",
         f"name={quoted(f'{config.name}/{name}/{config.train_experiment}')}",
-        f"+data.exclude.{config.column}=[{','.join(quoted(value) for value in values)}]",
+        *(
+            f"+data.exclude.{column}=[{','.join(quoted(value) for value in values)}]"
+            for column, values in left_out.items()
+        ),
     )
-    return FoldRun(name, tuple(values), folder, folder / config.train_experiment, overrides)
+    return FoldRun(name, left_out, folder, folder / config.train_experiment, overrides)
 
 
 def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
@@ -169,19 +189,21 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
 
     Codes: unknown_value, nothing_to_measure, other_settings.
     """
-    column, name = config.column, fold.name
-    known = sorted(set(column_of(manifest, column)) - {""})
-    for value in fold.values:
-        if value not in known:
-            raise ConfigError(
-                f"folds.{name}: {manifest.root} has no {column} {value!r}."
-                f"{did_you_mean(value, known)} It has {', '.join(known)}",
-                code="unknown_value",
-            )
-    if not (photos_of_fold(manifest, column, fold.values).table["label"] == "synthetic").any():
+    for column, values in fold.left_out.items():
+        known = sorted(set(column_of(manifest, column)) - {""})
+        for value in values:
+            if value not in known:
+                raise ConfigError(
+                    f"folds.{fold.name}: {manifest.root} has no {column} {value!r}."
+                    f"{did_you_mean(value, known)} It has {', '.join(known)}",
+                    code="unknown_value",
+                )
+    column, values = next(iter(fold.left_out.items()))
+    photos = photos_of_fold(manifest, fold.left_out).table
+    if not (photos[column].isin(values) & (photos["label"] == "synthetic")).any():
         raise ConfigError(
-            f"folds.{name}: no synthetic photo of the test split has {column} "
-            f"{' or '.join(fold.values)}, so nothing could be measured. Leave out values with test "
+            f"folds.{fold.name}: no synthetic photo of the test split has {column} "
+            f"{' or '.join(values)}, so nothing could be measured. Leave out values with test "
             "photos, or join folds",
             code="nothing_to_measure",
         )
@@ -199,8 +221,8 @@ def check(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> None:
 
 
 def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
-    """Trains and exports a fold, unless that is done, and scores its test photos; parts that the
-    same model has scored are not scored again."""
+    """Trains, exports and calibrates a fold, unless that is done, and scores its photos; parts that
+    the same model has scored are not scored again."""
     if config.overwrite:
         fold.model.unlink(missing_ok=True)
         shutil.rmtree(fold.training, ignore_errors=True)
@@ -213,17 +235,35 @@ def finish(config: FoldsConfig, manifest: Manifest, fold: FoldRun) -> Fold:
             f"paths.out={quoted(config.paths.out)}",
             f"name={quoted(f'{config.name}/{fold.name}/export')}",
         )
-    photos = photos_of_fold(manifest, config.column, fold.values)
+    known = manifest.subset(~unseen(manifest, fold.left_out))
+    if config.alpha is not None and config.beta is not None:
+        targets = targets_of(config, known, fold.name)
+        if not is_calibrated(fold.model, known, targets):
+            calibrate_model(fold.model, known, targets, progress=track)
+    photos = photos_of_fold(manifest, fold.left_out)
     suite = suite_from_config(configuration.plain(config)["robustness"])
     _, metadata, graph = read_model_file(fold.model)
+    judge = hashlib.sha256(fold.model.read_bytes()).hexdigest()
     print(f"{fold.name}: scoring {len(photos)} photos", flush=True)
     # overwrite drops only what was scored with other settings.
-    scoring = Scoring(fold.folder / "test", graph, config.seed, overwrite=True, progress=track)
+    scoring = Scoring(fold.folder / "test", judge, config.seed, overwrite=True, progress=track)
     scored = score_suite(ModelFile(fold.model), photos, suite, scoring)
     write_predictions(fold.folder / "test/predictions.csv", scored.predictions)
     about = (metadata.model_version, graph[:12])
-    done = Fold(fold.name, config.column, fold.values, scored.predictions, (), *about)
+    done = Fold(fold.name, fold.left_out, scored.predictions, (), *about)
     return replace(done, localisation=localisation_rows(scored, manifest, done, seed=config.seed))
+
+
+def targets_of(config: FoldsConfig, known: Manifest, name: str) -> Targets:
+    """alpha and beta as guarantees, or as rates where the known photos are too few for one."""
+    kinds = tuple(config.kinds)
+    guaranteed = Targets(alpha=config.alpha, beta=config.beta, kinds=kinds)
+    try:
+        check_enough(guaranteed, known.table[known.table["split"] == "policy"], name)
+    except RealDamageError as error:
+        print(f"{error} The thresholds keep to these rates without a guarantee.", flush=True)
+        return Targets(fpr=config.alpha, miss=config.beta, kinds=kinds)
+    return guaranteed
 
 
 def typed(command: str, *arguments: str) -> None:

@@ -1,12 +1,12 @@
-"""What a detector does on families (or sources) never trained on: folds, their mean and worst.
+"""What a detector does on generators and sources never trained on: folds, their mean and worst.
 
-Each fold's model was trained without some values of one column, and scored on test photos that have
-them.
+Each fold's model was trained without some values of one or more columns, and is scored on photos
+that have them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,14 @@ from realdamage.evaluation.slices import RATE, columns, joined
 ALL, AS_IT_IS, MEAN, WORST = "all", "none", "mean", "worst"
 FIGURES = ("auroc", RATE, "edit_higher", "best_f1")
 COLUMNS = (
-    *("fold", "left_out", "perturbation", "n_real", "n_synthetic"),
+    *("fold", "column", "left_out", "perturbation", "n_real", "n_synthetic"),
+    *("honest_synthetic", "honest_review"),
     *(key + end for key in ("auroc", RATE) for end in ("", "_low", "_high")),
     *("n_pairs", "edit_higher", "edit_higher_low", "edit_higher_high"),
     *("n_localised", "best_f1", "best_f1_low", "best_f1_high", "baseline_f1"),
     *("note", "model_version", "graph_sha256"),
 )
+_LEFT_OUT = "left_out_"  # before a column's name: the manifest's values of it
 Drawn = dict[tuple[str, str, str], tuple[Floats, Flags]]
 """The draws of a figure and the photos that it counts, by fold, perturbation and key."""
 
@@ -39,35 +41,47 @@ Drawn = dict[tuple[str, str, str], tuple[Floats, Flags]]
 class Fold:
     """A finished fold.
 
-    left_out: values of the manifest's `column` that its model was not trained on.
+    left_out: by column of the manifest, the values that its model was not trained on.
     localisation: its `localisation_rows`.
     """
 
     name: str
-    column: str
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, Sequence[str]]
     predictions: pd.DataFrame
     localisation: Sequence[Mapping[str, Any]]
     model_version: str
     graph_sha256: str
 
-    @property
-    def parts(self) -> dict[str, tuple[str, ...]]:
-        """The rows of a fold, with the values that each of them holds."""
-        return {ALL: self.left_out, **{value: (value,) for value in self.left_out}}
+    def parts(self) -> Iterator[tuple[str, str, Sequence[str]]]:
+        """Column, name and values of each row: all values of the first column, then every value."""
+        first = next(iter(self.left_out))
+        yield first, ALL, self.left_out[first]
+        for column, values in self.left_out.items():
+            yield from ((column, value, (value,)) for value in values)
 
 
-def photos_of_fold(manifest: Manifest, column: str, values: Sequence[str]) -> Manifest:
-    """The test photos that a fold is scored on: those with the left-out values, and all real ones.
+def unseen(manifest: Manifest, left_out: Mapping[str, Sequence[str]]) -> pd.Series:
+    """Which photos have a left-out value. Raises ConfigError: no such column (code no_column)."""
+    found = pd.Series(False, manifest.table.index)
+    for column, values in left_out.items():
+        found |= column_of(manifest, column).isin(values)
+    return found
 
-    Where real photos have values in `column` themselves (sources, but not families), only those
-    with the left-out values. Raises ConfigError: no such column (code no_column).
+
+def photos_of_fold(manifest: Manifest, left_out: Mapping[str, Sequence[str]]) -> Manifest:
+    """The photos that a fold is scored on.
+
+    Of a left-out source (a column that real photos have values in), all photos, as no split of it
+    was used. Of left-out generators, the test photos, and all real test photos.
+    Raises ConfigError: no such column (code no_column).
     """
     table = manifest.table
-    chosen = column_of(manifest, column).isin(values)
-    if not _real_have(manifest, column):
-        chosen |= table["label"] == "real"
-    return manifest.subset(chosen & (table["split"] == "test"))
+    sources = {name: own for name, own in left_out.items() if real_have(manifest, name)}
+    others = {name: own for name, own in left_out.items() if name not in sources}
+    of_test = unseen(manifest, others)
+    if others:
+        of_test |= table["label"] == "real"
+    return manifest.subset(unseen(manifest, sources) | (of_test & (table["split"] == "test")))
 
 
 def column_of(manifest: Manifest, column: str) -> pd.Series:
@@ -81,16 +95,18 @@ def column_of(manifest: Manifest, column: str) -> pd.Series:
     return table[column]
 
 
-def _values_of(predictions: pd.DataFrame, manifest: Manifest, column: str) -> pd.Series:
-    """The manifest's value of each row; a predictions file lacks the user's own columns."""
-    names = manifest.table["file_name"]
-    values = dict(zip(names, column_of(manifest, column), strict=True))
-    return predictions["file_name"].map(values)
-
-
-def _real_have(manifest: Manifest, column: str) -> bool:
+def real_have(manifest: Manifest, column: str) -> bool:
+    """Whether real photos have values in a column, as a source has, and a generator has not."""
     real = manifest.table["label"] == "real"
     return bool((column_of(manifest, column)[real] != "").any())
+
+
+def _with_columns(photos: pd.DataFrame, manifest: Manifest, columns: Sequence[str]) -> pd.DataFrame:
+    """Predictions with the manifest's columns, which may be of the user's own."""
+    known = manifest.table.set_index("file_name")
+    return photos.assign(
+        **{_LEFT_OUT + name: photos["file_name"].map(known[name]) for name in columns}
+    )
 
 
 def localisation_rows(
@@ -100,19 +116,19 @@ def localisation_rows(
 
     Keys: left_out, perturbation, n_localised, best_f1 with its 95% interval, baseline_f1.
     """
-    values = _values_of(scored.predictions, manifest, fold.column)
-    photos = scored.predictions.assign(value=values)
+    photos = _with_columns(scored.predictions, manifest, list(fold.left_out))
     edits = photos[photos["kind"] == "ai_region"]
     rows: list[dict[str, Any]] = []
     for name in scored.suite.names:
         evidence = scored.localisation(name)
-        for part, own in fold.parts.items():
-            chosen = set(edits.loc[edits["value"].isin(own), "file_name"])
+        for column, part, own in fold.parts():
+            chosen = set(edits.loc[edits[_LEFT_OUT + column].isin(own), "file_name"])
             of_part = [photo for photo in evidence if photo.file_name in chosen]
             found = localisation_metrics(of_part, photos, seed=seed)
             low, high = found["intervals"]["best_f1"] or (None, None)
             rows.append(
                 {
+                    "column": column,
                     "left_out": part,
                     "perturbation": name or AS_IT_IS,
                     "n_localised": found["n_photos"],
@@ -128,9 +144,12 @@ def localisation_rows(
 def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) -> pd.DataFrame:
     """One row per fold, left-out value and perturbation, then mean and worst; `COLUMNS`.
 
-    left_out: "all" that the fold leaves out, or one value. Their synthetic photos are compared with
-    the fold's real ones (of the same value, where real photos have values and there are at least
-    5).
+    left_out: "all" values of the fold's first column, or one value of any. A source's synthetic
+    photos are compared with its own real ones (with all of the fold, where it has fewer than 5);
+    a generator's with the real ones of the sources that the fold leaves out, or of all sources.
+    honest_synthetic, honest_review: of the n_real real photos, how many the fold's own thresholds
+    called synthetic or left to a person; NaN without thresholds. tpr_at_fpr_1: at 1% false alarms
+    on the really damaged of these photos, or of the fold's test photos where these have none.
     edit_higher: over the n_pairs. best_f1: over the n_localised region edits; baseline_f1: of a map
     that calls every patch painted. All folds share the same draws of groups, because they share
     real photos and their errors go up and down together. The interval of a mean is over other
@@ -140,27 +159,37 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
     """
     table = ScoredPhotos(pd.concat([_photos_of(fold, manifest) for fold in folds]), seed=seed)
     frame = table.frame
-    real_have = _real_have(manifest, folds[0].column)
     drawn: Drawn = {}
     rows = []
     for fold in folds:
-        localised = {(row["left_out"], row["perturbation"]): row for row in fold.localisation}
+        localised = {
+            (row["column"], row["left_out"], row["perturbation"]): row for row in fold.localisation
+        }
         of_fold = (frame["fold"] == fold.name).to_numpy()
         names = sorted(dict.fromkeys(frame["perturbation"][of_fold]), key=lambda name: name != "")
-        for part, values in fold.parts.items():
+        has = {
+            (column, part): frame[_LEFT_OUT + column].isin(values).to_numpy()
+            for column, part, values in fold.parts()
+        }
+        sources = [
+            of for (column, part), of in has.items() if part != ALL and real_have(manifest, column)
+        ]
+        of_sources = np.logical_or.reduce(sources) if sources else table.everything
+        for column, part, _ in fold.parts():
             for name in names:
                 own = of_fold & (frame["perturbation"] == name).to_numpy()
-                of_value = own & frame["value"].isin(values).to_numpy()
-                real = own & table.real
-                if real_have and part != ALL and (real & of_value).sum() >= MIN_PHOTOS:
+                real, all_real = own & table.real & of_sources, own & table.real
+                of_value = has[column, part]
+                if real_have(manifest, column) and (real & of_value).sum() >= MIN_PHOTOS:
                     real = real & of_value
                 keep: Drawn = drawn if part == ALL else {}
                 under = name or AS_IT_IS
-                row = _row(table, of_value & table.synthetic, real, keep, (fold.name, under))
-                found = localised.get((part, under), {})
+                synthetic = own & of_value & table.synthetic
+                row = _row(table, synthetic, (real, all_real), keep, (fold.name, under))
+                found = localised.get((column, part, under), {})
                 note = "" if found.get("n_localised", 1) else "no region edits"
                 rows.append(
-                    {"fold": fold.name, "left_out": part, "perturbation": under}
+                    {"fold": fold.name, "column": column, "left_out": part, "perturbation": under}
                     | row
                     | dict(found)
                     | {"note": joined([row["note"], note])}
@@ -174,42 +203,55 @@ def left_out_table(folds: Sequence[Fold], manifest: Manifest, *, seed: int = 0) 
 
 def _photos_of(fold: Fold, manifest: Manifest) -> pd.DataFrame:
     """The rows of a fold that count, under names that no other fold has."""
-    photos = fold.predictions
-    value = _values_of(photos, manifest, fold.column)
-    counted = value.isin(fold.left_out)
-    if not (counted & (photos["label"] == "synthetic") & photos["score"].notna()).any():
+    wanted = photos_of_fold(manifest, fold.left_out).table["file_name"]
+    photos = fold.predictions[fold.predictions["file_name"].isin(wanted)]
+    photos = _with_columns(photos, manifest, list(fold.left_out))
+    column, values = next(iter(fold.left_out.items()))
+    counted = photos[_LEFT_OUT + column].isin(values) & (photos["label"] == "synthetic")
+    if not (counted & photos["score"].notna()).any():
         raise RealDamageError(
-            f"fold {fold.name}: none of its scored photos is synthetic with {fold.column} "
-            f"{' or '.join(fold.left_out)}. Score its test photos, which have them.",
+            f"fold {fold.name}: none of its scored photos is synthetic with {column} "
+            f"{' or '.join(values)}. Score its test photos, which have them.",
             code="nothing_left_out",
         )
-    if not _real_have(manifest, fold.column):
-        counted |= photos["label"] == "real"
     pair = photos["pair"].where(photos["pair"] == "", fold.name + "/" + photos["pair"])
-    named = photos.assign(
+    return photos.assign(
         fold=fold.name,
-        value=value,
         group=group_ids(photos),
         file_name=fold.name + "/" + photos["file_name"],
         pair=pair,
     )
-    return named[counted]
 
 
 def _row(
-    table: ScoredPhotos, synthetic: Flags, real: Flags, drawn: Drawn, about: tuple[str, str]
+    table: ScoredPhotos,
+    synthetic: Flags,
+    real: tuple[Flags, Flags],
+    drawn: Drawn,
+    about: tuple[str, str],
 ) -> dict[str, Any]:
-    """Counts and figures of the synthetic photos against the real ones; keeps their draws."""
+    """Counts and figures of the synthetic photos against the real ones; keeps their draws.
+
+    real: those to compare with, and all of the fold.
+    """
+    own, of_fold = real
+    damaged = own & table.damaged if (own & table.damaged).any() else of_fold & table.damaged
     figures: dict[str, Figure] = {}
-    for key, against in (("auroc", real), (RATE, real & table.damaged), ("edit_higher", real)):
+    for key, against in (("auroc", own), (RATE, damaged), ("edit_higher", of_fold)):
         [figures[key]] = measure(table, synthetic, against, (key,))
         if figures[key].low is not None:
             draws = table.draw(key, synthetic, against)
             drawn[*about, key] = draws, table.counted(key, synthetic, against)
     auroc, rate, pairs = figures.values()
+    judged = table.judged[own].all()
+    honest = {
+        f"honest_{name}": int((table.outcome[own] == name).sum()) if judged else np.nan
+        for name in ("synthetic", "review")
+    }
     return {
-        "n_real": int(real.sum()),
+        "n_real": int(own.sum()),
         "n_synthetic": int(synthetic.sum()),
+        **honest,
         **columns(auroc),
         **({} if auroc.reason else columns(rate)),
         "n_pairs": pairs.n,

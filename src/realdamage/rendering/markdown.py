@@ -69,9 +69,8 @@ def environment() -> Environment:
     return made
 
 
-def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ()) -> str:
-    """The table of folds (`left_out_table`, with git_commit, command and date). column: whose
-    values were left out.
+def to_markdown(rows: pd.DataFrame, unfinished: Sequence[str] = ()) -> str:
+    """The table of folds (`left_out_table`, with git_commit, command and date).
 
     Photos as they are: each fold, its values, mean and worst. Under perturbations: mean and worst
     over the folds.
@@ -88,7 +87,7 @@ def to_markdown(rows: pd.DataFrame, column: str, unfinished: Sequence[str] = ())
     whole = [(_fold(row), *n, *_fold_figures(row)) for row, n in zip(as_is, counts, strict=True)]
     perturbed = [(row["perturbation"], row["fold"], *_fold_figures(row)) for row in changed]
     values: dict[str, Any] = {
-        "folds": table((column, "real", "synthetic", *titles), whole, pad=True),
+        "folds": table(("left out", "real", "synthetic", *titles), whole, pad=True),
         "perturbed": table(("perturbation", "over folds", *titles), perturbed, pad=True),
         "worst": [row["note"] for row in as_is if row["fold"] == WORST and row["note"]],
     }
@@ -108,20 +107,21 @@ def _fold_figures(row: Row) -> list[str]:
 
 
 def read_folds(path: Path) -> dict[str, Any]:
-    """models: how many; mean, worst: rows over all folds; table: of all of them; commands: those
-    that made them.
+    """models: how many; mean, worst: rows over all folds; table: of all of them; honest: rows whose
+    real photos are all of one source never trained on, and were judged; commands: those that made
+    them.
 
     Raises UsageError: no such file; RealDamageError: not a table of folds, or one without mean and
     worst.
     """
-    numbers = FOLD_COLUMNS[3:-3]
+    numbers = FOLD_COLUMNS[4:-3]
     try:
         rows = pd.read_csv(path, keep_default_na=False, na_values={key: [""] for key in numbers})
         rows = rows.astype(dict.fromkeys(numbers, float))
         whole = rows[(rows["perturbation"] == AS_IT_IS) & (rows["left_out"] == ALL)]
         whole = whole.set_index("fold")
         mean, worst = (whole.loc[fold].to_dict() for fold in (MEAN, WORST))
-        text = Markdown(to_markdown(rows, "left out"))
+        text = Markdown(to_markdown(rows))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}). Name folds.csv.") from error
     except (ValueError, KeyError) as error:
@@ -130,5 +130,8 @@ def read_folds(path: Path) -> dict[str, Any]:
             "its folds are finished.",
             code="not_folds",
         ) from error
+    one = (rows["perturbation"] == AS_IT_IS) & (rows["column"] == "source")
+    honest = rows[one & (rows["left_out"] != ALL) & rows["honest_review"].notna()]
     found = {"models": len(whole) - 2, "mean": mean, "worst": worst, "table": text}
+    found |= {"honest": honest.to_dict("records")}
     return found | {"commands": list(dict.fromkeys(rows["command"]))}

@@ -136,9 +136,10 @@ def _vit_over_lite(
         "num_heads": 3,
         "mlp_ratio": 2.0,
         "init_values": 0.1,
-        "class_token": False,
-        "global_pool": "avg",
-        "fc_norm": False,
+        # Without one, the first patch of a tile takes its place: its evidence is about the whole
+        # tile, which makes dots in the heat map.
+        "class_token": True,
+        "global_pool": "token",
         "pos_embed": "none",
         "embed_layer": partial(_lite_embed, number, pretrained),
     }
