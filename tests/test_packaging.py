@@ -68,7 +68,6 @@ def test_the_wheel_is_the_package_and_its_configs(wheel: zipfile.ZipFile) -> Non
     configs = {f"configs/{name}" for name in files_below(ROOT / "configs")}
     assert inside == files_below(ROOT / "src" / "realdamage") | configs
     assert {
-        "claims/marks.png",
         "claims/statements.html.j2",
         "py.typed",
         "configs/experiment/quickstart.yaml",

@@ -83,7 +83,7 @@ def test_a_match_is_a_finding_for_a_person(
 
     def judged(seed: int) -> Any:
         photos = [("mine.jpg", claim_photo(seed))]
-        return judge_claim(photos, detector=detector, index=index, policy=ClaimPolicy.default())
+        return judge_claim(photos, detector=detector, index=index, policy=ClaimPolicy())
 
     found = judged(1)
     codes = [reason.code for reason in found.reasons]

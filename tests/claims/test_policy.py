@@ -20,36 +20,28 @@ def read(tmp_path: Path, text: str) -> ClaimPolicy:
 
 
 def test_the_file_to_edit_has_every_key_with_its_default(tmp_path: Path) -> None:
-    assert read(tmp_path, default_yaml()) == ClaimPolicy.default()
-    stored = json.loads(json.dumps(ClaimPolicy.default().to_dict()))
+    assert read(tmp_path, default_yaml()) == ClaimPolicy()
+    stored = json.loads(json.dumps(ClaimPolicy().to_dict()))
     assert yaml.safe_load(default_yaml()) == stored
     policy = read(tmp_path, "rules: {verdict_synthetic: escalate}\nescalate_up_to: null\n")
     assert (policy.name, policy.rules.verdict_synthetic) == ("default", "escalate")
     assert policy.escalate_up_to is None
-    assert policy.photos == ClaimPolicy.default().photos
+    assert policy.photos == ClaimPolicy().photos
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("rules: {verdict_sinthetic: review}", "rules: .*did you mean verdict_synthetic"),
-        ("rule: {}", "'rule'; did you mean rules"),
-        ("zzz: 1", "'zzz'; known are name, photos"),
         ("rules: {verdict_synthetic: escalat}", "verdict_synthetic: .*did you mean escalate"),
-        ("rules: {verdict_synthetic: [review]}", r"rules\.verdict_synthetic: \['review'\]"),
-        ("rules: {verdict_synthetic: true}", r"rules\.verdict_synthetic: True"),
         ("photos: {at_most: many}", r"photos\.at_most: expected int, found 'many'"),
-        ("photos: {at_most: 2.5}", r"photos\.at_most: expected int, found 2\.5"),
-        ("photos: {at_most: true}", r"photos\.at_most: expected int, found True"),
         ("photos: {at_least: 0}", r"photos\.at_least: 0"),
         ("photos: {at_least: 5, at_most: 4}", r"photos\.at_least: 5 .*photos\.at_most: 4"),
-        ("photos: 3", "photos: .*found 3"),
-        ("comparison: {min_changed: 5}", r"comparison\.min_changed: 5\.0"),
         ("comparison: {min_changed: .nan}", r"comparison\.min_changed: nan"),
+        ("cases: {undo_minutes: -1}", r"cases\.undo_minutes: -1"),
+        ("cases: {second_person: [refuze]}", "refuze"),
         ("escalate_up_to: -1", r"escalate_up_to: -1\.0"),
-        ("name: null", "name: expected str, found None"),
         ("- a\n- b", r"found \['a', 'b'\]"),
-        ("rules: {", "not YAML"),
         ("name: !!python/object/apply:os.getcwd []", "not YAML"),
     ],
 )

@@ -170,7 +170,7 @@ def test_only_regular_files_are_photos_of_a_claim(claim: TypeIn) -> None:
 
 def test_the_default_policy_can_be_written_edited_and_used(type_in: TypeIn, claim: TypeIn) -> None:
     assert type_in("claim", "--write-policy", "policy.yaml").code == 0
-    assert ClaimPolicy.from_yaml("policy.yaml") == ClaimPolicy.default()
+    assert ClaimPolicy.from_yaml("policy.yaml") == ClaimPolicy()
     assert type_in("claim", "--write-policy", "policy.yaml").code == 2
     text = Path("policy.yaml").read_text(encoding="utf-8")
     options = ("--photo", "painted.jpg", "--claim-id", "C", "--policy", "policy.yaml")

@@ -396,29 +396,14 @@ def video(trial: Callable[[str], Any], encode: Encode) -> bytes:
     return made
 
 
-def without_pictures(data: bytes) -> bytes:
-    start, end = data.index(b"mdat") + 4, data.rindex(b"moov") - 4
-    return data[:start] + bytes(end - start) + data[end:]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "code"),
-    [
-        (without_pictures, "video_without_frames"),
-        (lambda data: data.replace(b"avc1", b"encv"), "video_encrypted"),
-        (lambda data: data[: len(data) // 2], "video_damaged"),
-        (lambda _: b"no video", "not_a_video"),
-    ],
-    ids=["frames", "encrypted", "cut", "none"],
-)
 def test_a_video_that_cannot_be_read_is_refused_and_another_may_be_sent(
-    spoil: Callable[[bytes], bytes], code: str, open_shop: Callable[..., Shop], video: bytes
+    open_shop: Callable[..., Shop], video: bytes
 ) -> None:
     shop = open_shop()
     shop.claim("A")
     token = shop.link("A", "merchant")
-    refused = shop.state_it(token, [("videos", ("packing.mp4", spoil(video)))], text="packed")
-    assert refusal(refused) == (422, code)
+    broken = [("videos", ("packing.mp4", video[: len(video) // 2]))]
+    assert refusal(shop.state_it(token, broken, text="packed")) == (422, "video_damaged")
     assert shop.case("A")["statements"] == []
     assert shop.state_it(token, [("videos", ("packing.mp4", video))]).status_code == 201
 
@@ -488,15 +473,8 @@ def test_a_claim_can_be_judged_after_its_request_was_answered(
     assert refusal(shop.call("GET", "jobs/nothing")) == (404, "not_found")
 
 
-def test_cases_need_a_store_and_a_policy_is_checked(serve: Serve, tmp_path: Path) -> None:
+def test_cases_need_a_store(serve: Serve) -> None:
     assert refusal(serve().get("/v1/claims")) == (404, "not_found")
-    path = tmp_path / "policy.yaml"
-    path.write_text("cases: {undo_minutes: -1}")
-    with pytest.raises(Exception, match="undo_minutes"):
-        serve(claim_policy=path)
-    path.write_text("cases: {second_person: [refuze]}")
-    with pytest.raises(Exception, match="refuze"):
-        serve(claim_policy=path)
 
 
 @pytest.mark.databases

@@ -5,21 +5,28 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from realdamage.service.settings import PREFIX, Settings
+from realdamage.errors import UsageError
+from realdamage.service.auth import hash_key
+from realdamage.service.settings import PREFIX, Settings, read_settings
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = resources.files("realdamage.service")
 ALERTS = FOLDER / "alerts.yml"
 
 
-def test_alerts_use_figures_and_labels_that_the_service_has(serve: Callable[..., Any]) -> None:
-    client = serve()
+def test_alerts_use_figures_and_labels_that_the_service_has(
+    serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    client = serve(store=tmp_path)
     client.get("/healthz")
     answer = client.get("/metrics").text
     known = set(re.findall(r"^# TYPE (\w+)", answer, re.MULTILINE))
@@ -34,15 +41,9 @@ def test_alerts_use_figures_and_labels_that_the_service_has(serve: Callable[...,
     expressions = " ".join(rule["expr"] for rule in rules)
     used = set(re.findall(r"\brealdamage_\w+", expressions))
     assert len(used) >= 7
-    assert used - samples == {"realdamage_store_free_bytes"}  # there with a store
+    assert used - samples == set()
     assert set(re.findall(r"[{,]\s*(\w+)(?:=~|=)", expressions)) <= labels
     assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules)
-
-
-def test_figures_of_the_store_are_there_with_a_store(
-    serve: Callable[..., Any], tmp_path: Any
-) -> None:
-    assert "realdamage_store_free_bytes " in serve(store=tmp_path).get("/metrics").text
 
 
 def test_prometheus_takes_the_alerts() -> None:
@@ -53,17 +54,29 @@ def test_prometheus_takes_the_alerts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_image_and_the_compose_file_name_settings_that_exist() -> None:
-    image = (FOLDER / "Dockerfile").read_text()
+def test_the_image_and_the_compose_file_fit_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No container engine is needed: their words are compared with what they name."""
+    recipe = (FOLDER / "Dockerfile").read_text()
+    commands = "\n".join(line for line in recipe.splitlines() if not line.startswith("#"))
     services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
     ours = services["realdamage"]
-    named = {*ours["environment"], *re.findall(rf"{PREFIX}\w+", image)}
-    given = {name for name in named if name.startswith(PREFIX)}
+    given = dict(re.findall(rf"({PREFIX}\w+)=(\S+)", commands))
+    named = {*given, *(name for name in ours["environment"] if name.startswith(PREFIX))}
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
-    assert {f"{PREFIX}HOST", f"{PREFIX}DATABASE", f"{PREFIX}API_KEYS"} <= given <= known
+    assert {f"{PREFIX}HOST", f"{PREFIX}DATABASE", f"{PREFIX}API_KEYS"} <= named <= known
     assert ours["read_only"] is True
     assert ours["cap_drop"] == ["ALL"]
-    assert re.search(r"^USER [1-9]", image, re.MULTILINE)
+    assert re.search(r"^USER [1-9]", commands, re.MULTILINE)
     assert ours["environment"][f"{PREFIX}DATABASE"].startswith("postgresql+psycopg://")
     password = ours["environment"]["PGPASSWORD"]
     assert password == services["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert re.findall(r"^ARG EXTRAS=(\w+)$", commands, re.MULTILINE) == ["serve"]
+    assert not re.search(r"\b(torch|timm|pandas)\b", " ".join(extras["serve"] + extras["claims"]))
+    for name, text in given.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0"):
+        read_settings({})
+    monkeypatch.setenv(f"{PREFIX}API_KEY_HASHES", hash_key("k" * 32, "shop"))
+    assert f"http://127.0.0.1:{read_settings({}).port}/healthz" in commands

@@ -154,8 +154,9 @@ def test_a_job_whose_photos_are_gone_fails_visibly(
         about = {"claim_id": "A", "worker": "dead", "created": time.time()}
         session.add(Job(id="x", status="running", **about))
     store.close()
-    job = serve(store=tmp_path / "store").get("/v1/jobs/x").json()
-    assert (job["status"], job["error"]["code"]) == ("failed", "interrupted")
+    client = serve(store=tmp_path / "store")
+    wait_until(lambda: client.get("/v1/jobs/x").json()["status"] == "failed")
+    assert client.get("/v1/jobs/x").json()["error"]["code"] == "interrupted"
 
 
 def test_what_a_job_begins_again_is_not_purged_meanwhile(tmp_path: Path) -> None:

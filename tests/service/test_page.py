@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,7 +26,7 @@ from realdamage.claims import EvidenceLog
 from realdamage.claims.videos import seal
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import UsageError
-from realdamage.phrases import ENGLISH, phrases_in
+from realdamage.phrases import phrases_in
 from realdamage.service.app import create_app
 from realdamage.service.auth import hash_key
 from realdamage.service.settings import Settings
@@ -77,17 +76,8 @@ def test_both_languages_say_the_same_things() -> None:
     assert len(translated) > len(english) - 3
 
 
-def test_every_sentence_of_the_service_is_there_in_chinese() -> None:
-    """Whatever the service says of a photo it says in these templates."""
-    chinese = phrases_in("zh")
-    english = {name: text for name, text in ENGLISH.items() if name != "verbatim"}
-    assert set(chinese) ^ set(english) == set()
-    for name, text in english.items():
-        values = {value for _, value, _, _ in Formatter().parse(text) if value}
-        assert set(re.findall(r"\{(\w+)\}", chinese[name])) == values, name
-        assert re.search("[\u3000-\u9fff\uff00-\uffef]", chinese[name]), name
-        assert not text.endswith(".") or chinese[name].endswith("。"), name
-    assert re.findall(ACCUSING, "".join(chinese.values())) == []
+def test_no_chinese_sentence_accuses_anybody() -> None:
+    assert re.findall(ACCUSING, "".join(phrases_in("zh").values())) == []
 
 
 def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over() -> None:
@@ -119,8 +109,8 @@ def test_the_page_keeps_to_its_content_policy() -> None:
 
 def test_the_page_offers_the_damages_of_the_manifest() -> None:
     script = (PAGE / "decision.js").read_text(encoding="utf-8")
-    (listed,) = re.findall(r"DAMAGES = \[\s*\.\.\.\[(.*?)\]", script, re.DOTALL)
-    assert json.loads(f"[{listed}]") == ["", *DAMAGES]
+    (listed,) = re.findall(r"DAMAGES = (\[.*?\])", script)
+    assert json.loads(listed) == ["", *DAMAGES]
     assert {f"damage_{name}" for name in ("", *DAMAGES)} <= set(strings()["en"])
 
 
@@ -340,13 +330,6 @@ def test_beside_the_listing_photo(open_page: Open) -> None:
     found = (left.min(), top.min(), (left + width).max(), (top + height).max())
     with Image.open(SAMPLE.parent / "masks" / "000004_pasted.png") as mask:
         assert found == pytest.approx(mask.point(lambda v: 255 * (v > 127)).getbbox(), abs=24)
-    page.select_option("#overlay", "listing0")
-    until(page, "document.querySelector('.listing').style.transform !== ''")
-    frame, listing = (page.locator(name).bounding_box() for name in (".frame", ".listing"))
-    assert frame is not None
-    assert listing is not None
-    for side in ("x", "y", "width", "height"):
-        assert listing[side] == pytest.approx(frame[side], abs=4)
     page.click(".buyer summary")
     assert page.inner_text(".letter").startswith("Thank you")
     page.select_option(".buyer select", "zh")
@@ -354,88 +337,34 @@ def test_beside_the_listing_photo(open_page: Open) -> None:
 
 
 @pytest.mark.slow
-def test_a_photo_without_a_trace_does_not_outshine_the_recommendation(
+def test_in_chinese_everything_is_chinese_and_still_after_a_reload(
     open_page: Open, encode: Encode
 ) -> None:
-    page = open_page()
-    photos = (("plain.jpg", encode(size=(640, 480))), ("c.jpg", sample("pasted")))
-    judge(page, *photos, listings=(("shop.jpg", sample("original")),))
-    assert page.inner_text(".recommendation strong") == "Escalate to a specialist"
-    assert page.inner_text("#facts .badge") == "No traces in the pixels"
-    assert page.locator(".strip .badge").all_inner_texts()[0] == "No traces"
-
-    def style(selector: str, name: str, part: str = "") -> str:
-        script = f"getComputedStyle(document.querySelector({selector!r}), {part!r}).{name}"
-        return str(page.evaluate(script))
-
-    sizes = [
-        float(style(of, "fontSize").removesuffix("px"))
-        for of in ("#facts .badge", ".recommendation strong")
-    ]
-    assert sizes[0] < 0.7 * sizes[1]
-    for badge in ("#facts .badge", ".strip .badge"):
-        assert style(badge, "content", "::before") == "none"  # no tick
-        assert style(badge, "color") == style(".recommendation .quiet", "color")  # no green
-    page.click("#language")
-    assert page.inner_text("#facts .badge") == "像素中未见痕迹"
-
-
-@pytest.mark.slow
-def test_in_chinese_and_still_after_a_reload(open_page: Open, encode: Encode) -> None:
-    page = open_page()
-    judge(page, ("cup.jpg", encode(red=True, size=(128, 96))))
-    page.click("#language")
-    assert page.get_attribute("html", "lang") == "zh-CN"
-    assert page.inner_text("#facts .badge") == "疑似合成"
-    page.reload()
-    page.wait_for_selector("#judge")  # shown once the service has said what it can do
-    assert page.inner_text("#judge") == "开始核查"
-    assert page.get_attribute("html", "lang") == "zh-CN"
-    chinese = open_page(locale="zh-CN")
-    chinese.wait_for_selector("#judge")
-    assert chinese.inner_text("#judge") == "开始核查"
-
-
-@pytest.mark.slow
-def test_a_claim_is_told_in_whole_chinese_sentences(open_page: Open, encode: Encode) -> None:
     painted, original = sample("pasted"), sample("original")
     page = open_page(locale="zh-CN")
+    page.wait_for_selector("#judge")
+    assert page.inner_text("#judge") == "开始核查"
     photos = (("shoes.jpg", painted), ("cup.jpg", encode(red=True, size=(128, 96))))
     judge(page, *photos, listings=(("shop.jpg", original), ("text.jpg", b"no photo at all")))
     page.click(".claim .more summary")
     reasons = page.locator(".claim .reasons li").all_inner_texts()
     assert "cup.jpg：尺寸为 128×96 像素，短边应不少于 320 像素。" in reasons
-    (text,) = [text for text in reasons if text.startswith("未参与对比：text.jpg：")]
-    assert "不是可以读取的照片，文件以 b'no photo at ' 开头。支持的格式：JPEG、" in text
-    (changed,) = [
-        text for text in reasons if text.startswith("shoes.jpg：与商品原图 shop.jpg 为同一次拍摄")
-    ]
-    assert re.search(r"，但有 \d+ 处差异（占重叠部分的 \d+\.\d%）。两张照片中哪一张有改动", changed)
-    assert re.search(
-        r"cup.jpg：模型在像素中发现了它视为合成痕迹的特征（得分 \+\d+\.\d\d）。", "\n".join(reasons)
-    )
-    compared = page.locator(".compared .reasons li").all_inner_texts()
-    assert re.fullmatch(
-        r"有 \d+% 的细微纹理与商品原图相同：同一次拍摄，或固定机位、光线未变的另一次拍摄；仅凭.*",
-        compared[0],
-    )
+    assert [text for text in reasons if text.startswith("未参与对比：text.jpg：")]
     for _ in photos:
         assert page.locator("#results [lang=en]:not(option)").all_inner_texts() == []
         page.keyboard.press("j")
     page.click("#language")
+    assert page.get_attribute("html", "lang") == "en"
     english = page.locator(".claim .reasons li").all_text_contents()
-    assert "cup.jpg: 128x96 pixels; the shorter side should have at least 320." in english
     assert not re.search("[\u4e00-\u9fff]", " ".join(english))
     page.click("#language")
-    page.click("#new-claim")
+    page.reload()
+    page.wait_for_selector("#judge")  # shown once the service has said what it can do
+    assert page.get_attribute("html", "lang") == "zh-CN"
     judge(page, ("cut.jpg", painted[:400]), ("cup.jpg", encode(red=True)))
-    cut = page.inner_text("#facts .problem")
-    assert cut.startswith("cut.jpg：文件已损坏或不完整（")
-    assert cut.endswith("），请索取原始文件")
-    assert (
-        f"{cut.replace('：', '：无法读取：')}。"
-        in page.locator(".claim .reasons li").all_text_contents()
-    )
+    assert page.locator(".strip .badge").all_inner_texts()[0] == "无法读取"
+    assert not page.is_visible("#deciding"), "an unreadable photo is not decided"
+    assert page.inner_text("#facts .problem").startswith("cut.jpg：文件已损坏或不完整（")
 
 
 @pytest.mark.slow
@@ -479,31 +408,6 @@ def test_a_name_is_text_and_never_markup(open_page: Open, encode: Encode) -> Non
 
 
 @pytest.mark.slow
-def test_a_phone_has_no_sideways_scroll(open_page: Open, encode: Encode) -> None:
-    page = open_page(width=390, has_touch=True, is_mobile=True)
-    assert page.is_visible("label[for=camera]")
-    long_name = f"{'very_long_name_' * 8}.jpg"
-    choose(page, (long_name, encode(red=True, size=(160, 96))))
-    assert not overlaps(page)
-    judge(page, *((f"{index}.jpg", encode(seed=index)) for index in range(3)))
-    assert not overlaps(page)
-    page.click("#language")
-    assert not overlaps(page)
-
-
-@pytest.mark.slow
-def test_one_unreadable_photo_fails_alone(open_page: Open, encode: Encode) -> None:
-    page = open_page()
-    judge(page, ("cut.jpg", encode(size=(128, 96))[:400]), ("good.jpg", encode(size=(128, 96))))
-    assert page.locator(".strip .badge").all_inner_texts()[0] == "Unreadable"
-    assert "cut.jpg" in page.inner_text("#facts .problem")
-    assert not page.is_visible("#deciding")
-    page.keyboard.press("j")
-    assert page.is_visible("#deciding")
-    assert page.locator("#facts .badge").count() == 1
-
-
-@pytest.mark.slow
 def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: Encode) -> None:
     page = open_page()
     choose(page, *((f"{index}.jpg", encode(seed=index)) for index in range(5)))
@@ -516,13 +420,13 @@ def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: En
     refusal = {"error": {"code": "busy", "message": "64 photos are waiting.", "request_id": "r"}}
 
     def busy(route: Any) -> None:
-        route.fulfill(status=429, json=refusal, headers={"Retry-After": "1"})
+        route.fulfill(status=429, json=refusal)
 
     def from_a_proxy(route: Any) -> None:
         route.fulfill(status=413, body="<html>too large</html>")
 
     for answer, words in (
-        (busy, "64 photos are waiting. Try again in 1 s."),
+        (busy, "64 photos are waiting."),
         (lambda route: route.abort(), "cannot be reached"),
         (from_a_proxy, "HTTP 413"),
     ):
@@ -530,7 +434,7 @@ def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: En
         page.wait_for_selector("#judge:enabled")
         page.click("#judge")
         until(page, f"document.getElementById('problem').textContent.includes('{words}')")
-        assert page.is_disabled("#judge") == (answer is busy)
+        assert page.is_enabled("#judge")
         page.unroute("**/v1/claims")
 
 
@@ -724,11 +628,6 @@ def test_a_merchant_sends_the_packing_video_that_was_sealed(
     link = httpx.post(links, json={"side": "merchant"}, headers=SHOP, timeout=60).json()
     page = open_page(f"{desk}/{link['path']}?keyed", width=390)
     page.wait_for_selector("#statement:not([hidden])")
-    (tmp_path / "broken.mp4").write_bytes(video.read_bytes()[:400])
-    page.set_input_files("#videos", tmp_path / "broken.mp4")
-    page.click("#send")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "broken.mp4" in page.inner_text("#problem")
     page.set_input_files("#videos", video)
     assert page.inner_text("#video-field .chosen-names") == "packing.mp4"
     assert page.evaluate(SMALL) == []
@@ -741,8 +640,6 @@ def test_a_merchant_sends_the_packing_video_that_was_sealed(
     desktop.wait_for_selector(".statement .sealed")
     assert "existed when it was sealed for order SO-1" in desktop.inner_text(".sealed")
     assert desktop.locator(".statement .thumbs img").count() >= 1
-    evidence = httpx.get(f"{desk}/v1/claims/A-1/evidence.html", headers=SHOP, timeout=60).text
-    assert "Sealed for the order SO-1" in evidence
 
 
 @pytest.mark.slow
@@ -788,7 +685,9 @@ def test_many_claims_from_a_zip_and_from_a_folder(
 
 
 @pytest.mark.slow
-def test_what_can_be_touched_on_a_phone_is_large_enough(open_page: Open, desk: str) -> None:
+def test_on_a_phone_nothing_is_too_small_or_too_wide(
+    open_page: Open, desk: str, encode: Encode
+) -> None:
     post_claim(desk, "A-1", sample("pasted"), product="shoes", amount="12")
     page = open_page(f"{desk}/?keyed", width=390, has_touch=True, is_mobile=True)
     sign_in(page)
@@ -798,3 +697,11 @@ def test_what_can_be_touched_on_a_phone_is_large_enough(open_page: Open, desk: s
         page.wait_for_selector(f"{ready}:visible")
         assert page.evaluate(SMALL) == [], place
         assert not overlaps(page), place
+    page.evaluate("location.hash = '#new'")
+    page.wait_for_selector("label[for=camera]:visible")
+    choose(page, (f"{'very_long_name_' * 8}.jpg", encode(red=True, size=(160, 96))))
+    assert not overlaps(page)
+    judge(page, *((f"{index}.jpg", encode(seed=index)) for index in range(3)))
+    assert not overlaps(page)
+    page.click("#language")
+    assert not overlaps(page)

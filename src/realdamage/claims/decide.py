@@ -33,12 +33,9 @@ _WHOLE = "whole_photo_processed"
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A photo that was seen before, in this claim or in an earlier one.
-
-    photo: name of the claim's photo. of: the other photo, "photo N" for one of an earlier claim.
-    claim_id: of the earlier claim, "" for this one. seen: when, ISO 8601 in UTC, "" in this claim.
-    distance: bits of 256 in which the perceptual hashes differ. exact: the same bytes.
-    """
+    """A photo that was seen before. photo: its name. of: the other photo, "photo N" for one of an
+    earlier claim. claim_id, seen: of that claim, ISO 8601 in UTC; "" in this claim. distance: bits
+    of 256 in which the perceptual hashes differ. exact: the same bytes."""
 
     photo: str
     of: str
@@ -52,11 +49,8 @@ class Duplicate:
 @dataclass(frozen=True)
 class ClaimPhoto:
     """One photo of a claim. verdict, provenance: None for an unreadable photo, see `error`.
-
-    comparisons: (name of the listing photo, result). error_phrases: the error without the name.
-    marks: visible marks of AI. differs: (name of another photo of this claim, a marked region that
-        it does not show).
-    """
+    comparisons: (name of the listing photo, result). differs: (name of another photo of this claim,
+    a marked region that it does not show)."""
 
     name: str
     verdict: Verdict | None
@@ -70,7 +64,7 @@ class ClaimPhoto:
     differs: tuple[tuple[str, DamageDiffers], ...] = ()
 
     def to_dict(self, heatmaps: bool = True) -> dict[str, Any]:
-        """The values as plain JSON types; without heat maps and change maps unless `heatmaps`."""
+        """Plain JSON types; without heat maps and change maps unless `heatmaps`."""
         return {
             "name": self.name,
             "sha256": self.sha256,
@@ -89,10 +83,7 @@ class ClaimPhoto:
 
 @dataclass(frozen=True)
 class ListingPhoto:
-    """A listing photo: its name, the digest of its bytes, and why it could not be read, or "".
-
-    error_phrases: the error without the photo's name, as in `Reason`.
-    """
+    """A listing photo. error: why it could not be read, or "". error_phrases: without its name."""
 
     name: str
     sha256: str
@@ -100,19 +91,14 @@ class ListingPhoto:
     error_phrases: tuple[Phrase, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON types."""
+        """Plain JSON types."""
         return asdict(self) | {"error_phrases": [one.to_dict() for one in self.error_phrases]}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A judged claim. created: ISO 8601, UTC. text: what the buyer wrote.
-
-    reasons: the most serious first, then notes that change nothing. versions: of the packages.
-    model: model_version, graph_sha256, policy_sha256, demo, calibrated, prior (None: the
-        calibration's), thresholds, guarantee.
-    videos: `VideoFacts.to_dict` of each.
-    """
+    """A judged claim. created: ISO 8601, UTC. text: what the buyer wrote. reasons: the most serious
+    first, then notes. model, versions, videos: as in evidence.schema.json."""
 
     claim_id: str
     text: str
@@ -181,25 +167,13 @@ def decide(
 
 def found_elsewhere(matches: Sequence[tuple[str, str]], policy: ClaimPolicy) -> list[Finding]:
     """The findings of (shop, kind) matches with hashes that other shops share."""
-    rule = "seen_at_other_shop"
+    recommends, unchecked = policy.rules.seen_at_other_shop, phrase("elsewhere_unchecked")
     return [
         Finding(
-            rule,
-            (phrase(f"elsewhere_{kind}", shop=shop), phrase("elsewhere_unchecked")),
-            getattr(policy.rules, rule),
+            "seen_at_other_shop", (phrase(f"elsewhere_{kind}", shop=shop), unchecked), recommends
         )
         for shop, kind in matches
     ]
-
-
-def recommended_by(
-    code: str, photos: Sequence[ClaimPhoto], policy: ClaimPolicy, model: Mapping[str, Any]
-) -> str:
-    """What the finding behind a reason recommended: its rule's value, unless the model's guarantee
-    is too weak for it."""
-    if code == "verdict_synthetic":
-        return _Rules(policy, model, judged=_judged(photos)).by_verdict()[0]
-    return str(getattr(policy.rules, code, "approve"))
 
 
 def false_alarm_bound(photos: int, model: Mapping[str, Any]) -> Reason:
@@ -320,9 +294,8 @@ class _Rules:
         return "review", [phrase("held_by_bound", **values, photos=self.judged)]
 
     def _of_comparisons(self, comparisons: Sequence[tuple[str, Comparison]]) -> Iterator[Finding]:
-        """Each same capture among the comparisons with listing photos. A photo that equals a
-        listing photo
-        is not held against the others: shops show a picture with and without their logo."""
+        """Each same capture among the comparisons with listing photos. A photo that equals one is
+        not held against the others: shops show a picture with and without their logo."""
         limits = self.policy.comparison
         same = [
             (listing, found)

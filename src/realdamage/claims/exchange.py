@@ -7,8 +7,6 @@ takes a hash back. A match is a finding for a person, never a decision.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -23,6 +21,7 @@ from sqlalchemy import delete, func, select
 
 from realdamage.claims.database import Case, Database, Decision, ForeignHash, Photo
 from realdamage.claims.log import canonical
+from realdamage.claims.secret import Secret
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import write_atomically
 
@@ -30,49 +29,25 @@ if TYPE_CHECKING:
     from realdamage.claims.index import Fingerprint
 
 _VERSION = 1
-_SHORTEST_KEY = 24
 _MOST_BYTES = 64 * 1024 * 1024
 _DAY = 86400
 
 
-class ExchangeKey:
+class ExchangeKey(Secret):
     """The consortium's key: makes the same hash of the same thing in every shop."""
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) < _SHORTEST_KEY:
-            raise UsageError(
-                f"The consortium's key has {len(key)} bytes and needs at least {_SHORTEST_KEY}. "
-                "Make one with: openssl rand -hex 32",
-                code="short_key",
-            )
-        self._key = key
-
-    @classmethod
-    def read(cls, path: Path) -> ExchangeKey:
-        """The key in a file, without white space around it."""
-        return cls(_read(path).strip())
+    _called, _code = "consortium's key", "short_key"
 
     @property
     def name(self) -> str:
         """Which key it is, without telling the key."""
-        return self.hash("name", b"")[:16]
-
-    def hash(self, kind: str, value: bytes) -> str:
-        """The keyed hash of a value; equal values of two kinds have different hashes."""
-        return hmac.new(self._key, kind.encode() + b"\0" + value, hashlib.sha256).hexdigest()
-
-    def buyer(self, reference: str) -> str:
-        """The hash of a buyer's reference, such as an account of a platform; "" without one."""
-        return self.hash("buyer", reference.strip().encode()) if reference.strip() else ""
+        return self.sign("name", b"")[:16]
 
     def photo(self, sha256: bytes, coarse: int) -> dict[str, str]:
-        """The hashes of a photo: of its bytes, and of how it looks.
-
-        coarse: its 64-bit perceptual hash as a signed number. A look that differs in a single bit
-        is not found: keyed hashes cannot be compared by distance.
-        """
+        """The hashes of a photo's bytes and of its look. coarse: its 64-bit perceptual hash as a
+        signed number; one that differs in a single bit is not found."""
         look = coarse.to_bytes(8, "little", signed=True)
-        return {"file": self.hash("file", sha256), "look": self.hash("look", look)}
+        return {"file": self.sign("file", sha256), "look": self.sign("look", look)}
 
     def find(self, database: Database, photos: Iterable[Fingerprint]) -> list[tuple[str, str]]:
         """(shop, kind) of what other shops share of these photos, each once."""
@@ -110,11 +85,9 @@ def make_keys(folder: Path, shop: str) -> tuple[Path, Path]:
 def export_hashes(
     database: Database, key: ExchangeKey, signer: Path, *, shop: str, days: int
 ) -> bytes:
-    """A signed file of the hashes of cases that a person refused, and of their photos.
-
-    signer: the shop's SHOP.key. days: after which the other shops forget them; also how far back
-    cases are taken. Raises UsageError when a key cannot be used.
-    """
+    """A signed file of the hashes of cases that a person refused, and of their photos. signer: the
+    shop's SHOP.key. days: how far back, and after which the other shops forget them. Raises
+    UsageError when a key cannot be used."""
     since = time.time() - days * _DAY
     refused = select(Decision.claim_id).where(
         Decision.action == "refuse", Decision.is_final, ~Decision.undone, Decision.at > since
@@ -146,11 +119,9 @@ def export_hashes(
 
 
 def import_hashes(database: Database, key: ExchangeKey, path: Path, public: Path) -> int:
-    """Replace what a shop shared before by its new file; returns how many hashes it has.
-
-    public: that shop's SHOP.pub. Raises RealDamageError, and changes nothing, when the file is
-    damaged, of another consortium, signed by somebody else, expired or older than the last one.
-    """
+    """Replace what a shop shared before by its new file; returns how many hashes it has. public:
+    that shop's SHOP.pub. Raises RealDamageError, and changes nothing, when the file is damaged, of
+    another consortium, signed by somebody else, expired or older than the last one."""
     values = _open(path, public)
     shop, serial, expires = values["shop"], values["serial"], values["expires"]
     if values["consortium"] != key.name:

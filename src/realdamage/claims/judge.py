@@ -58,29 +58,25 @@ def judge_claim(
     trust_anchors: TrustAnchors | None = None,
     more: Sequence[Finding] = (),
 ) -> Claim:
-    """Judge the photos of one claim: (name, bytes) each, and `listings`. An unreadable photo does
-    not stop the others.
+    """Judge the photos of one claim: (name, bytes) each. An unreadable one fails alone.
 
-    text: what the buyer wrote; it decides nothing. claim_id: yours, or a new one.
+    listings: the shop's photos. text: what the buyer wrote; it decides nothing.
     index: of earlier claims. This claim's photos are added *before* they are looked up, so that of
         two claims judged at the same time at least one finds the other.
     max_pixels: a photo with more, by its header, counts as unreadable.
     trust_anchors: authorities that you trust to say who signed content credentials.
     more: what the caller found outside the photos.
-
-    Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when no photo can
-    be read; MissingExtraError without the extra "claims".
+    Raises UsageError for too many photos, none, or a wrong text or id; PhotoError when none can be
+        read; MissingExtraError without the extra "claims".
     """
-    policy = policy or ClaimPolicy.default()
-    claim_id = _checked_id(claim_id) if claim_id is not None else new_claim_id()
-    _check_bounds(photos, listings, text, policy)
+    policy = policy or ClaimPolicy()
+    claim_id = new_claim_id() if claim_id is None else claim_id
+    _check_bounds(photos, listings, text, claim_id, policy)
     compared = bool(listings) or len(photos) > 1
-
-    def look_at(name: str, data: bytes) -> _Looked:
-        return _look_at(name, data, detector, max_pixels, trust_anchors, compared)
-
-    names = distinct_names([name for name, _ in photos])
-    looked = [look_at(name, data) for name, (_, data) in zip(names, photos, strict=True)]
+    looked = [
+        _look_at(name, data, detector, max_pixels, trust_anchors, compared)
+        for name, data in _named(photos)
+    ]
     errors = [one.photo.error for one in looked if one.photo.error]
     if len(errors) == len(looked):
         raise PhotoError(
@@ -92,7 +88,7 @@ def judge_claim(
         if index is not None:
             prints = [one.fingerprint for one in looked if one.fingerprint is not None]
             more = [*more, *found_elsewhere(index.elsewhere(prints), policy)]
-    model = model_facts(detector)
+    model = _model_facts(detector)
     recommendation, reasons = decide(judged, shown, policy, model, more)
     return Claim(
         claim_id=claim_id,
@@ -113,14 +109,12 @@ def new_claim_id() -> str:
     return f"claim-{dt.datetime.now(dt.UTC):%Y%m%d}-{secrets.token_hex(5)}"
 
 
-def model_facts(detector: Detector) -> dict[str, Any]:
-    """What a claim records about the model: `Claim.model`."""
-    metadata = detector.metadata
-    policy, thresholds, guarantee = metadata.policy, None, None
-    if policy is not None:
-        keys = ("t_synthetic", "t_real", "fpr", "miss")
-        thresholds = {key: getattr(policy, key) for key in keys}
-        guarantee = policy.guarantee.to_dict() if policy.guarantee else None
+def _model_facts(detector: Detector) -> dict[str, Any]:
+    """`Claim.model`."""
+    metadata, policy = detector.metadata, detector.metadata.policy
+    keys = ("t_synthetic", "t_real", "fpr", "miss")
+    thresholds = {key: getattr(policy, key) for key in keys} if policy else None
+    guarantee = policy.guarantee.to_dict() if policy and policy.guarantee else None
     return {
         "model_version": metadata.model_version,
         "graph_sha256": detector.graph_sha256,
@@ -133,17 +127,17 @@ def model_facts(detector: Detector) -> dict[str, Any]:
     }
 
 
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names as shown: printable, of limited length, and each once."""
-    found: list[str] = []
-    for number, given in enumerate(names, start=1):
+def _named(files: Files) -> list[tuple[str, bytes]]:
+    """The files with their names as shown: printable, of limited length, and each once."""
+    found: dict[str, bytes] = {}
+    for number, (given, data) in enumerate(files, start=1):
         name = base = printable(given)[-_MAX_NAME:].strip() or f"photo {number}"
         repeat = 1
         while name in found:
             repeat += 1
             name = f"{base} ({repeat})"
-        found.append(name)
-    return found
+        found[name] = data
+    return list(found.items())
 
 
 @dataclass(frozen=True)
@@ -173,9 +167,8 @@ def _look_at(
     except PhotoError as error:
         found = ClaimPhoto(name, None, None, (), (), str(error), sha256, error.phrases)
         return _Looked(found, None, None, [])
-    provenance = read_provenance(
-        data, name=name, trust_anchors=trust_anchors, max_pixels=max_pixels
-    )
+    given: dict[str, Any] = {"trust_anchors": trust_anchors, "max_pixels": max_pixels}
+    provenance = read_provenance(data, name=name, **given)
     marks = find_marks(photo.full)
     verdict = detector.predict_photo(photo)
     found = ClaimPhoto(name, verdict, provenance, (), (), "", sha256, marks=marks)
@@ -193,8 +186,7 @@ def _compare_with_listings(
     from realdamage.photo_pairs import compare, prepare
 
     shown = []
-    names = distinct_names([name for name, _ in listings])
-    for name, (_, data) in zip(names, listings, strict=True):
+    for name, data in _named(listings):
         sha256 = hashlib.sha256(data).hexdigest()
         try:
             listing = prepare(data, "listing", max_pixels=max_pixels)
@@ -218,12 +210,14 @@ def _with_duplicates(
         index.add_fingerprints(claim_id, [fingerprint for _, fingerprint in prints])
         for name, fingerprint in prints:
             found += index.find_fingerprint(fingerprint, name=name, other_than=claim_id)
-    judged = []
-    for one in looked:
-        duplicates = tuple(seen for seen in found if seen.photo == one.photo.name)
-        comparisons = tuple(one.comparisons)
-        judged.append(replace(one.photo, comparisons=comparisons, duplicates=duplicates))
-    return judged
+    return [
+        replace(
+            one.photo,
+            comparisons=tuple(one.comparisons),
+            duplicates=tuple(seen for seen in found if seen.photo == one.photo.name),
+        )
+        for one in looked
+    ]
 
 
 def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -> list[ClaimPhoto]:
@@ -248,7 +242,9 @@ def _with_differences(photos: Sequence[ClaimPhoto], looked: Sequence[_Looked]) -
     return found
 
 
-def _check_bounds(photos: Files, listings: Files, text: str, policy: ClaimPolicy) -> None:
+def _check_bounds(
+    photos: Files, listings: Files, text: str, claim_id: str, policy: ClaimPolicy
+) -> None:
     if not photos:
         raise UsageError("a claim needs at least one photo", code="no_photos")
     limits = policy.photos
@@ -264,19 +260,14 @@ def _check_bounds(photos: Files, listings: Files, text: str, policy: ClaimPolicy
             )
     if len(text) > MAX_TEXT:
         raise UsageError(
-            f"the claim's text has {len(text)} characters, at most {MAX_TEXT} are allowed: shorten "
-            "it",
+            f"the claim's text has {len(text)} characters, at most {MAX_TEXT} are allowed",
             code="text_too_long",
         )
-
-
-def _checked_id(claim_id: str) -> str:
     if not claim_id.strip() or len(claim_id) > _MAX_NAME or claim_id != printable(claim_id):
         raise UsageError(
             f"claim_id {claim_id[:_MAX_NAME]!r}: must be 1 to {_MAX_NAME} printable characters",
             code="claim_id",
         )
-    return claim_id
 
 
 def _versions() -> Mapping[str, str]:

@@ -1,9 +1,9 @@
 """Reads visible marks of AI near the upper and lower edge of a photo.
 
 GB 45438-2025 asks for a visible text such as "AI生成" or "人工智能合成" at an edge or a corner, at
-least 5% of the shorter side high; generators stamp sparkles and their names. Templates find the
-sparkle, and few of the words (data/results/LOG.md); text recognition (the extra "ocr") reads most.
-Anyone can put such words on a photo, so a mark leads to a person.
+least 5% of the shorter side high; generators stamp sparkles and their names. A template finds the
+sparkle; text recognition (the extra "ocr") reads the words. Anyone can put such words on a photo,
+so a mark leads to a person.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -26,26 +25,18 @@ from realdamage.errors import MissingExtraError
 from realdamage.phrases import Phrase, phrase, printable
 
 Box: TypeAlias = tuple[int, int, int, int]
-Match: TypeAlias = tuple[str, float, tuple[float, float, float, float]]
-"""(what it is like, correlation, (left, top, right, bottom))."""
-
 BAND = 0.2
 """Height of the searched bands, as a share of the photo's shorter side."""
-# Both chosen with tests/trials/marks_trial.py --seed 0, reported with --seed 7.
-MIN_WORD = 0.52
-"""Correlation from which a template of a word counts."""
 MIN_SPARKLE = 0.86
-"""Correlation from which the template of the sparkle counts."""
-# Sides of the photo's shorter side at which text, words and sparkles are looked for, in pixels.
-_TEXT_SIDE, _WORD_SIDE, _SPARKLE_SIDE = 480, 320, 480
-_WORD_HEIGHTS = tuple(round(12 * 1.13**step) for step in range(9))
+"""Correlation from which the sparkle counts; chosen with tests/trials/marks_trial.py --seed 0."""
+# Sides of the photo's shorter side at which text and sparkles are looked for, in pixels.
+_TEXT_SIDE, _SPARKLE_SIDE = 480, 480
 _SPARKLE_SIDES = tuple(round(36 * 1.125**step) for step in range(6))
-_WORD_STROKE, _SPARKLE_STROKE = 7, 31  # widest stroke or shape, in pixels at those sides
+_SPARKLE_STROKE = 31  # widest shape, in pixels at that side
 _CORNER = 0.18  # of the shorter side, within which a sparkle is
 _MIN_CONTRAST = 5.0  # deviation in grey levels inside a window
 _MIN_READ = 0.6  # confidence of the recognition
 _MIN_HEIGHT = 0.02  # of a line, as a share of the shorter side
-_SHEET_HEIGHT = 40  # of a word in marks.png
 
 _AI = r"(?:A ?[I1L|]|人工智能)"
 _MADE = r"(?:生成|合成|创作|制作|绘制|作画)"
@@ -70,11 +61,8 @@ _PATTERNS = tuple(
 
 @dataclass(frozen=True)
 class Mark:
-    """A visible mark. text: as read; "sparkle" for the star-shaped logo.
-
-    box: (left, top, right, bottom) in pixels of the upright photo, right and bottom exclusive.
-    found_by: "template" or "ocr". likeness: correlation or confidence, in 0..1.
-    """
+    """A visible mark. text: as read, or "sparkle". box: (left, top, right, bottom) in pixels of the
+    upright photo, right and bottom exclusive. likeness: correlation or confidence, in 0..1."""
 
     text: str
     box: Box
@@ -94,14 +82,11 @@ class Mark:
 
 
 def find_marks(rgb: UInt8Array, *, ocr: bool | None = None) -> tuple[Mark, ...]:
-    """The visible marks of AI in an upright photo, uint8 [h, w, 3]; one for each place.
-
-    ocr: recognise text too; by default if the recogniser is installed. Raises RealDamageError with
-        the code missing_extra when it, or a package that it imports, is missing.
-    """
+    """The visible marks of AI in an upright photo, uint8 [h, w, 3]; one for each place. ocr: read
+    text too; by default if the recogniser is installed. Raises MissingExtraError without it."""
     read = has_ocr() if ocr is None else ocr
     found = list(_recognised(rgb)) if read else []
-    for mark in _matched(rgb):
+    for mark in _sparkles(rgb):
         if not any(_overlap(mark.box, other.box) for other in found):
             found.append(mark)
     return tuple(found)
@@ -167,50 +152,38 @@ def load_recogniser() -> Any:
     return RapidOCR(params={**options, "Global.use_cls": False, "Global.log_level": "error"})
 
 
-def _matched(rgb: UInt8Array) -> Iterator[Mark]:
-    """Marks that look like a template: of each band the best word and, in its corners, the best
-    sparkle."""
+def _sparkles(rgb: UInt8Array) -> Iterator[Mark]:
+    """The best sparkle of each band, if it is like enough."""
     height, width = rgb.shape[:2]
     for top, bottom in _bands(height, width):
-        band = np.ascontiguousarray(rgb[top:bottom])
-        for search in (_best_word, _best_sparkle):
-            name, likeness, place = search(band, min(height, width), upper=top == 0)
-            if likeness >= (MIN_WORD if search is _best_word else MIN_SPARKLE):
-                left, high, right, low = place
-                limits = (width, bottom - top)
-                box = _box(np.array([left, high]), np.array([right, low]), top, limits)
-                yield Mark(name, box, "template", min(1.0, likeness))
+        scale = _SPARKLE_SIDE / min(height, width)
+        grey = _grey(np.ascontiguousarray(rgb[top:bottom]), scale)
+        likeness, x, y, side = max(_candidates(grey, is_upper=top == 0), default=(0.0, 0, 0, 0))
+        if likeness >= MIN_SPARKLE:
+            low, high = (np.array([x + more, y + more]) / scale for more in (0, side))
+            box = _box(low, high, top, (width, bottom - top))
+            yield Mark("sparkle", box, "template", min(1.0, likeness))
 
 
-def _best_word(band: UInt8Array, short: int, upper: bool) -> Match:
-    """The place in a band that is most like a word. short: shorter side of the photo."""
-    scale = _WORD_SIDE / short
-    best: Match = ("", 0.0, (0.0, 0.0, 0.0, 0.0))
-    for lines in _strokes(_grey(band, scale), _WORD_STROKE):
-        for name, template in _words():
-            for tall in _WORD_HEIGHTS:
-                best = max(best, _best(name, lines, _resized(template, tall), scale), key=_likeness)
-    return best
+def _candidates(
+    grey: NDArray[np.float32], *, is_upper: bool
+) -> Iterator[tuple[float, int, int, int]]:
+    """(correlation, x, y, side) of the best place for each size of sparkle in the corners of a
+    band."""
+    import cv2
 
-
-def _best_sparkle(band: UInt8Array, short: int, upper: bool) -> Match:
-    """The place in the two corners of a band that is most like a sparkle."""
-    scale = _SPARKLE_SIDE / short
     reach = round(_CORNER * _SPARKLE_SIDE)
-    grey = _grey(band, scale)
-    rows = slice(0, reach) if upper else slice(max(0, grey.shape[0] - reach), None)
-    best: Match = ("", 0.0, (0.0, 0.0, 0.0, 0.0))
+    top = 0 if is_upper else max(0, grey.shape[0] - reach)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_SPARKLE_STROKE, _SPARKLE_STROKE))
     for left in (0, max(0, grey.shape[1] - reach)):
-        corner = np.ascontiguousarray(grey[rows, left : left + reach])
-        for shapes in _strokes(corner, _SPARKLE_STROKE):
+        corner = np.ascontiguousarray(grey[top : top + reach, left : left + reach])
+        # What is brighter, and what is darker, than its surroundings and narrower than the kernel.
+        for operation in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
+            shapes = np.asarray(cv2.morphologyEx(corner, operation, kernel), np.float32)
             for side in _SPARKLE_SIDES:
-                found = _best("sparkle", shapes, _sparkle(side), scale, (left, rows.start))
-                best = max(best, found, key=_likeness)
-    return best
-
-
-def _likeness(found: Match) -> float:
-    return found[1]
+                if side <= min(shapes.shape):
+                    likeness, x, y = _best_place(shapes, _sparkle(side))
+                    yield likeness, left + x, top + y, side
 
 
 def _grey(band: UInt8Array, scale: float) -> NDArray[np.float32]:
@@ -222,60 +195,21 @@ def _grey(band: UInt8Array, scale: float) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(grey, size, interpolation=interpolation), np.float32)
 
 
-def _strokes(grey: NDArray[np.float32], side: int) -> tuple[NDArray[np.float32], ...]:
-    """What is brighter, and what is darker, than its surroundings and narrower than `side`."""
+def _best_place(
+    shapes: NDArray[np.float32], template: NDArray[np.float32]
+) -> tuple[float, int, int]:
+    """(correlation, x, y) of the place most like the template; plain areas count as unlike."""
     import cv2
 
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    operations = (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT)
-    return tuple(
-        np.asarray(cv2.morphologyEx(grey, operation, kernel), np.float32)
-        for operation in operations
-    )
-
-
-def _best(
-    name: str,
-    lines: NDArray[np.float32],
-    template: NDArray[np.float32],
-    scale: float,
-    offset: tuple[int, int] = (0, 0),
-) -> Match:
-    """The place of `lines` most like the template, in pixels of the band. offset: of `lines`."""
-    import cv2
-
-    high, wide = template.shape
-    if high > lines.shape[0] or wide > lines.shape[1]:
-        return name, 0.0, (0.0, 0.0, 0.0, 0.0)
-    found = cv2.matchTemplate(lines, template, cv2.TM_CCOEFF_NORMED)
+    size = template.shape[::-1]
+    found = cv2.matchTemplate(shapes, template, cv2.TM_CCOEFF_NORMED)
     mean, square = (
-        cv2.boxFilter(values, -1, (wide, high), anchor=(0, 0)) for values in (lines, lines * lines)
+        cv2.boxFilter(values, -1, size, anchor=(0, 0)) for values in (shapes, shapes * shapes)
     )
     plain = (square - mean * mean)[: found.shape[0], : found.shape[1]] < _MIN_CONTRAST**2
     found[plain | ~np.isfinite(found)] = 0
     _, likeness, _, (x, y) = cv2.minMaxLoc(found)
-    left, top = (x + offset[0]) / scale, (y + offset[1]) / scale
-    return name, float(likeness), (left, top, left + wide / scale, top + high / scale)
-
-
-@cache
-def _words() -> tuple[tuple[str, NDArray[np.float32]], ...]:
-    """(text, template [40, w]) of each word: the rows of marks.png, made by
-    tests/trials/marks_trial.py."""
-    sheet = Path(__file__).with_name("marks.png")
-    with Image.open(sheet) as picture:
-        names = picture.info["words"].split("|")
-        pixels = np.asarray(picture.convert("L"), np.float32)
-    rows = pixels.reshape(len(names), _SHEET_HEIGHT, pixels.shape[1])
-    cut = [row[:, : int(np.flatnonzero(row.any(axis=0))[-1]) + 1] for row in rows]
-    return tuple(zip(names, cut, strict=True))
-
-
-def _resized(template: NDArray[np.float32], tall: int) -> NDArray[np.float32]:
-    import cv2
-
-    size = (max(2, round(template.shape[1] * tall / template.shape[0])), tall)
-    return np.asarray(cv2.resize(template, size, interpolation=cv2.INTER_AREA), np.float32)
+    return float(likeness), x, y
 
 
 @cache

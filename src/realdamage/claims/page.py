@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from realdamage.claims.decide import Claim, recommended_by
+from realdamage.claims.decide import Claim
 from realdamage.claims.policy import Recommendation
 from realdamage.errors import MissingExtraError
 
@@ -26,57 +26,28 @@ TITLES: dict[Recommendation, str] = {
 def render_page(
     claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha256: str, kept: Sequence[str]
 ) -> str:
-    """The page as HTML. Names, texts and metadata come from strangers' files, so all of them are
-    escaped.
+    """The page as HTML. Names, texts and metadata come from strangers' files: all are escaped.
 
-    pictures: of each photo, None where it could not be read. json_sha256: of the evidence.json that
-        belongs to it.
-    kept: originals in the folder. Raises MissingExtraError without jinja2.
+    pictures: of each photo, None where it could not be read. json_sha256: of evidence.json. kept:
+        originals in the folder. Raises MissingExtraError without jinja2.
     """
     notes = {"no_promise", "false_alarm_bound"}
-    decisive = [
-        reason
-        for reason in claim.reasons
-        if recommended_by(reason.code, claim.photos, claim.policy, claim.model)
-        == claim.recommendation
-        != "approve"
-    ]
-    return (
-        environment()
-        .get_template("evidence.html.j2")
-        .render(
-            claim=claim,
-            title=TITLES[claim.recommendation],
-            photos=list(zip(claim.photos, pictures, strict=True)),
-            decisive=decisive,
-            other=[one for one in claim.reasons if one not in decisive and one.code not in notes],
-            promise=[one for one in claim.reasons if one.code in notes],
-            message=claim.message_to_buyer,
-            json_sha256=json_sha256,
-            kept=list(kept),
-            settings=_flat(claim.policy.to_dict()),
-        )
+    template = environment().get_template("evidence.html.j2")
+    return template.render(
+        claim=claim,
+        title=TITLES[claim.recommendation],
+        photos=list(zip(claim.photos, pictures, strict=True)),
+        found=[one for one in claim.reasons if one.code not in notes],
+        promise=[one for one in claim.reasons if one.code in notes],
+        json_sha256=json_sha256,
+        kept=kept,
     )
 
 
 def render_statements(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The part of the page with both sides.
-
-    sides: the values of each statement.json under "buyer" and "merchant", with `received` as text
-        and `pictures` as data URIs.
-    """
+    """The part of the page with both sides. sides: the values of each statement.json under "buyer"
+    and "merchant", with `received` as text and `pictures` as data URIs."""
     return environment().get_template("statements.html.j2").render(sides=sides)
-
-
-def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        rows += (
-            _flat(value, f"{before}{key}.")
-            if isinstance(value, dict)
-            else [(f"{before}{key}", value)]
-        )
-    return rows
 
 
 @cache

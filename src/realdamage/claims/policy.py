@@ -72,11 +72,8 @@ Action: TypeAlias = Literal["refund", "part", "require_return", "ask", "refuse"]
 
 @dataclass(frozen=True)
 class CaseRules:
-    """How a kept claim is handled by people. Times are in hours unless named otherwise.
-
-    second_person: decisions that another person must confirm. repeat_days: how long earlier claims
-    of a buyer or device count.
-    """
+    """How people handle a kept claim. second_person: decisions that another person must confirm.
+    repeat_days: how long earlier claims of a buyer or device count."""
 
     decide_hours: float = 168
     statement_hours: float = 72
@@ -121,16 +118,9 @@ class ClaimPolicy(Record):
             require(value is None or 0 <= value <= 1, f"{key}: {value}, but it must be in 0..1")
 
     @classmethod
-    def default(cls) -> ClaimPolicy:
-        """The policy without a file."""
-        return cls()
-
-    @classmethod
     def from_yaml(cls, path: str | Path) -> ClaimPolicy:
-        """Read a policy file; missing keys keep their default.
-
-        Raises ConfigError naming file and key, MissingExtraError without pyyaml.
-        """
+        """Read a policy file; missing keys keep their default. Raises ConfigError naming file and
+        key, MissingExtraError without pyyaml."""
         try:
             import yaml
         except ModuleNotFoundError as error:
@@ -159,10 +149,8 @@ def default_yaml() -> str:
 
 
 def message_to_buyer(recommendation: Recommendation, *, whole_item: bool = False) -> dict[str, str]:
-    """The text for the buyer under "en" and "zh": the same for everyone, without accusation.
-
-    whole_item: with `ask_photo`, ask for one photo of the whole item and nothing else.
-    """
+    """The text for the buyer under "en" and "zh". whole_item: with `ask_photo`, ask for one photo
+    of the whole item and nothing else."""
     asks_whole = whole_item and recommendation == "ask_photo"
     name = "buyer_whole_item" if asks_whole else f"buyer_{recommendation}"
     return {language: phrases_in(language)[name] for language in ("en", "zh")}

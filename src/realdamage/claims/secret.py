@@ -9,6 +9,7 @@ import hmac
 import os
 import secrets
 from pathlib import Path
+from typing import Self
 
 from realdamage.errors import RealDamageError, UsageError
 
@@ -18,17 +19,19 @@ _SHORTEST = 24  # bytes
 class Secret:
     """A key for several purposes; the hash of one purpose says nothing about another's."""
 
+    _called, _code = "secret", "short_secret"
+
     def __init__(self, key: bytes) -> None:
         if len(key) < _SHORTEST:
             raise UsageError(
-                f"The secret has {len(key)} bytes and needs at least {_SHORTEST}. Make one with: "
-                "openssl rand -hex 32",
-                code="short_secret",
+                f"The {self._called} has {len(key)} bytes and needs at least {_SHORTEST}. Make one "
+                "with: openssl rand -hex 32",
+                code=self._code,
             )
         self._key = key
 
     @classmethod
-    def read(cls, path: Path, *, make: bool = False) -> Secret:
+    def read(cls, path: Path, *, make: bool = False) -> Self:
         """The key in a file. make: write a new one, for its owner only, where there is none."""
         try:
             if make:
@@ -41,13 +44,13 @@ class Secret:
             return cls(path.read_bytes().strip())
         except OSError as error:
             raise RealDamageError(
-                f"{path}: cannot use the secret: {error.strerror or error}", code="secret"
+                f"{path}: cannot use the {cls._called}: {error.strerror or error}", code="secret"
             ) from error
 
-    def sign(self, purpose: str, text: str) -> str:
-        """The keyed hash of a text, 64 hex digits."""
-        message = f"{purpose}\0{text}".encode(errors="surrogatepass")
-        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+    def sign(self, purpose: str, value: str | bytes) -> str:
+        """The keyed hash of a text or of bytes, 64 hex digits."""
+        given = value.encode(errors="surrogatepass") if isinstance(value, str) else value
+        return hmac.new(self._key, purpose.encode() + b"\0" + given, hashlib.sha256).hexdigest()
 
     def buyer(self, reference: str) -> str:
         """What is stored of a buyer's reference; "" for none."""

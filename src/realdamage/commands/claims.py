@@ -154,7 +154,7 @@ def claim(
         raise UsageError("--keep-originals, --overwrite and --log need --out DIR for the evidence")
     for package in ("cv2", "imagehash", "jinja2", "yaml"):
         importlib.import_module(package)  # now, not after minutes of judging
-    rules = claims.ClaimPolicy.from_yaml(policy) if policy else claims.ClaimPolicy.default()
+    rules = claims.ClaimPolicy.from_yaml(policy) if policy else claims.ClaimPolicy()
     anchors = _read_anchors(trust_anchors)
     photos, listings = _read_files(photo), _read_files(listing or [])
     written = _read_text(text_file) if text_file else text or ""

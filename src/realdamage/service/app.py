@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -73,12 +73,8 @@ def create_app(settings: Settings) -> FastAPI:
         model = service.loaded_model()
         version = model.metadata.model_version
         log_event("ready", model_version=version, graph_sha256=model.graph_sha256)
-        chores = []
-        if service.store is not None:
-            for one in service.each():
-                await one.jobs.resume()
-            chores = [purge_regularly(service), settle_regularly(service)]
-        tasks = [asyncio.create_task(chore) for chore in chores]
+        chores = [] if service.store is None else [purge_regularly, settle_regularly]
+        tasks = [asyncio.create_task(chore(service)) for chore in chores]
         for one in service.each():
             one.webhooks.start()
         yield
@@ -119,40 +115,40 @@ async def purge_regularly(service: Service) -> None:
     confirmed = service.settings.clock_confirmed
     while True:
         for one in service.each():
-            await _purge_once(one, confirmed)
+            with _logged("purge failed"):
+                await _purge_once(one, confirmed)
         confirmed = False  # the operator has looked at the clock now, not for later
         await asyncio.sleep(_PURGE_EVERY_S)
 
 
 async def _purge_once(service: Service, confirmed: bool) -> None:
-    """Remove what has expired of one tenant. An error is logged and stops no other tenant."""
-    days, store = service.settings.review_days, store_of(service)
-    try:
-        gone = await asyncio.to_thread(purge, store, clock_confirmed=confirmed)
-        forgotten = 0
-        if days is not None and not gone.clock_in_doubt:
-            forgotten = await asyncio.to_thread(service.reviews.purge, days)
-        await asyncio.to_thread(service.webhooks.purge)
-        log_event("purged", claims=len(gone.claims), reviews=forgotten)
-        for problem in gone.problems:
-            log_event("purge failed", logging.ERROR, reason=problem)
-    except Exception as error:
-        kind = type(error).__name__
-        log_event("purge failed", logging.ERROR, error=kind, reason=str(error))
+    days, forgotten = service.settings.review_days, 0
+    gone = await asyncio.to_thread(purge, store_of(service), clock_confirmed=confirmed)
+    if days is not None and not gone.clock_in_doubt:
+        forgotten = await asyncio.to_thread(service.reviews.purge, days)
+    await asyncio.to_thread(service.webhooks.purge)
+    log_event("purged", claims=len(gone.claims), reviews=forgotten)
+    for problem in gone.problems:
+        log_event("purge failed", logging.ERROR, reason=problem)
 
 
 async def settle_regularly(service: Service) -> None:
-    """Make decisions final, report deadlines, and take over the jobs of processes that died, every
-    few seconds. No error ends this."""
+    """Make decisions final, report deadlines, and take over the jobs of processes that died."""
     while True:
         for one in service.each():
-            try:
+            with _logged("not settled"):
                 await asyncio.to_thread(one.settle)
                 await one.jobs.resume()
-            except Exception as error:
-                kind = type(error).__name__
-                log_event("not settled", logging.ERROR, error=kind, reason=str(error))
         await asyncio.sleep(_SETTLE_EVERY_S)
+
+
+@contextlib.contextmanager
+def _logged(event: str) -> Iterator[None]:
+    """An error is logged and stops no other tenant."""
+    try:
+        yield
+    except Exception as error:
+        log_event(event, logging.ERROR, error=type(error).__name__, reason=str(error))
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -202,9 +198,8 @@ class Front:
         deadline = started + (settings.job_deadline if is_long else settings.deadline)
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _SAFE_ID.fullmatch(given_id) else secrets.token_hex(8)
-        state = scope.setdefault("state", {})
-        state.update(request_id=request_id, deadline=deadline)
-        state.update(photos=0, caller="", roles=frozenset(), tenant="")
+        about = {"caller": "", "roles": frozenset(), "tenant": "", "photos": 0}
+        scope.setdefault("state", {}).update(request_id=request_id, deadline=deadline, **about)
         limit = settings.max_body_bytes if is_upload else _MAX_JSON_BYTES
         if scope["path"] == "/v1/batches":
             limit = min(settings.max_batch_bytes + _MAX_JSON_BYTES, settings.max_upload_bytes)
@@ -264,18 +259,18 @@ class Front:
         check_origin(scope["method"], headers, service.settings)
         if service.keys.keys and not is_open(path):
             entry = service.keys.check(headers)
-            about = {"caller": entry.name, "roles": entry.roles, "tenant": entry.tenant}
-            scope["state"].update(about)
+            state = scope["state"]
+            state.update(caller=entry.name, roles=entry.roles, tenant=entry.tenant)
 
     def _record(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         metrics, state = self._service.metrics, scope["state"]
-        path = _route(scope)
+        route = _route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        metrics.requests.labels(path, method, str(status)).inc()
-        metrics.seconds.labels(path).observe(seconds)
-        about = {name: state[name] for name in ("request_id", "photos", "caller")}
-        fields: Any = {"route": path, "method": method, "status": status, "bytes": size}
-        log_event("request", **fields, ms=round(1000 * seconds, 1), **about)
+        metrics.requests.labels(route, method, str(status)).inc()
+        metrics.seconds.labels(route).observe(seconds)
+        fields: Any = {name: state[name] for name in ("request_id", "photos", "caller")}
+        fields |= {"route": route, "method": method, "status": status, "bytes": size}
+        log_event("request", **fields, ms=round(1000 * seconds, 1))
 
 
 def _route(scope: Scope) -> str:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
-import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers
 
 from realdamage.errors import UsageError
-from realdamage.service.metrics import log_event
 from realdamage.service.schemas import Refusal
 from realdamage.service.settings import Settings
 
 SHORTEST_KEY = 24
 """Characters. A digest without salt is safe only for keys that nobody can guess."""
 
-OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
+OPEN_ROUTES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """Need no key, because they show only the software itself. So does everything below /page/, /s/ and
 /v2/health/; below /v1/statements/ the signed link is the key."""
 _OPEN_BELOW = ("/page/", "/s/", "/v2/health/", "/v1/statements/")
@@ -40,9 +36,8 @@ _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True)
 class ApiKey:
-    """name: for the log. digest: SHA-256 of the key, hex. roles: admin may reload the model and
-    send webhooks again; reviewer is a person, who may decide claims. tenant: whose claims it sees;
-    "" for the operator's own."""
+    """name: for the log. digest: SHA-256 of the key, hex. roles: admin, reviewer. tenant: whose
+    claims it sees; "" for the operator's own."""
 
     name: str
     digest: str
@@ -51,30 +46,18 @@ class ApiKey:
 
 
 class KeyRing:
-    """The keys of a service. Without any, everyone may call and nobody is an admin.
-
-    Raises UsageError with the file and line of a wrong key.
-    """
+    """The keys of a service. Raises UsageError with the file and line of a wrong key."""
 
     def __init__(self, settings: Settings) -> None:
-        places = [
-            ("REALDAMAGE_API_KEY_HASHES", line)
-            for line in re.split(r"[,\n]", settings.api_key_hashes)
-        ]
+        lines = re.split(r"[,\n]", settings.api_key_hashes)
+        places = [("REALDAMAGE_API_KEY_HASHES", line) for line in lines]
         if (path := settings.api_keys) is not None:
             places += [(f"{path}:{number}", line) for number, line in enumerate(_lines(path), 1)]
-        self.keys = [
-            _parse(where, line) for where, line in places if line.partition("#")[0].strip()
-        ]
+        given = [(where, line.partition("#")[0]) for where, line in places]
+        self.keys = [_parse(where, line) for where, line in given if line.strip()]
         if settings.has_keys and not self.keys:
             source = settings.api_keys or "REALDAMAGE_API_KEY_HASHES"
             raise UsageError(f"{source}: holds no key; expected lines {_FORM}", code="no_keys")
-
-    def find(self, key: str) -> ApiKey | None:
-        """The entry of a key, in a time that does not depend on how much of it is right."""
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-        matches = [entry for entry in self.keys if hmac.compare_digest(entry.digest, digest)]
-        return matches[0] if matches else None
 
     def check(self, headers: Headers) -> ApiKey:
         """The entry of the key in a request's headers. Raises Refusal 401."""
@@ -84,10 +67,12 @@ class KeyRing:
         if not key:
             ways = "`Authorization: Bearer KEY` or `X-API-Key: KEY`"
             raise Refusal(401, "no_key", f"A key is needed. Send it as {ways}.")
-        entry = self.find(key)
-        if entry is None:
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        # All are compared: the time does not depend on how much of one is right.
+        found = [entry for entry in self.keys if hmac.compare_digest(entry.digest, digest)]
+        if not found:
             raise Refusal(401, "wrong_key", "Unknown API key. Ask the operator for one.")
-        return entry
+        return found[0]
 
 
 def is_open(path: str) -> bool:
@@ -126,10 +111,6 @@ def hash_key(key: str, name: str) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if os.name == "posix" and mode & stat.S_IROTH:
-            fields = {"file": path, "mode": f"{mode:o}", "fix": f"chmod o= {path}"}
-            log_event("every user can read the keys", logging.WARNING, **fields)
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
@@ -137,7 +118,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _parse(where: str, line: str) -> ApiKey:
-    name, digest, *words = (*line.partition("#")[0].split(), "", "")
+    name, digest, *words = (*line.split(), "", "")
     tenants = [word.removeprefix("tenant=") for word in words if word.startswith("tenant=")]
     found = frozenset(word for word in words if word and not word.startswith("tenant="))
     is_tenant = all(map(_TENANT.fullmatch, tenants)) and len(tenants) < 2

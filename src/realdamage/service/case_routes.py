@@ -22,18 +22,19 @@ from realdamage.service.cases import (
     State,
 )
 from realdamage.service.limits import read_form
-from realdamage.service.routes import Shared, store_of
+from realdamage.service.routes import Shared, Store, count_photos
 from realdamage.service.schemas import FORM_ERRORS, Refusal, StatementForm, errors
 from realdamage.service.statements import LinkAnswer, LinkRequest, Look, StatementPage
 from realdamage.service.store import not_stored
 
+claims = APIRouter(prefix="/v1/claims", tags=["cases"])
 router = APIRouter(responses=errors())
-_PICTURE = re.compile(r"(pictures|statements/[0-9a-f]{8}-(buyer|merchant))/[a-z]+-\d\d\.jpg")
-_STATEMENT = re.compile(r"statements/[0-9a-f]{8}-(buyer|merchant)/statement\.json")
+_CHANGES = errors(404, 409, 422)
+_STATEMENT = r"statements/[0-9a-f]{8}-(buyer|merchant)"
+_FILE = re.compile(rf"(pictures|{_STATEMENT})/[a-z]+-\d\d\.jpg|{_STATEMENT}/statement\.json")
 
 
-def _cases(service: Shared) -> Cases:
-    store_of(service)
+def _cases(service: Shared, _: Store) -> Cases:
     return service.cases
 
 
@@ -62,9 +63,10 @@ def _admin(request: Request) -> None:
 OfCases = Annotated[Cases, Depends(_cases)]
 Caller = Annotated[str, Depends(_caller)]
 Person = Annotated[str, Depends(_person)]
+Admin = Annotated[None, Depends(_admin)]
 
 
-@router.get("/v1/claims", tags=["cases"], responses=errors(404, 422))
+@claims.get("", responses=errors(404, 422))
 def list_cases(
     cases: OfCases,
     q: Annotated[str, Query(max_length=200)] = "",
@@ -82,24 +84,20 @@ def list_cases(
     return Queue(**cases.search(text=q, where=where, order=order, limit=limit, offset=offset))
 
 
-@router.get("/v1/claims/{claim_id}/case", tags=["cases"], responses=errors(404))
+@claims.get("/{claim_id}/case", responses=errors(404))
 def read_case(claim_id: str, cases: OfCases) -> CaseAnswer:
     """A kept claim with its decisions, statements and events."""
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post("/v1/claims/{claim_id}/decisions", tags=["cases"], responses=errors(404, 409, 422))
+@claims.post("/{claim_id}/decisions", responses=_CHANGES)
 def decide(claim_id: str, asked: DecisionRequest, cases: OfCases, person: Person) -> CaseAnswer:
     """Decide a claim, as a person, with a reason. Some decisions wait for a second person."""
     cases.decide(claim_id, asked, person)
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post(
-    "/v1/claims/{claim_id}/decisions/{number}/confirm",
-    tags=["cases"],
-    responses=errors(404, 409, 422),
-)
+@claims.post("/{claim_id}/decisions/{number}/confirm", responses=_CHANGES)
 def confirm(
     claim_id: str, number: int, asked: ChangeRequest, cases: OfCases, person: Person
 ) -> CaseAnswer:
@@ -108,11 +106,7 @@ def confirm(
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post(
-    "/v1/claims/{claim_id}/decisions/{number}/undo",
-    tags=["cases"],
-    responses=errors(404, 409, 422),
-)
+@claims.post("/{claim_id}/decisions/{number}/undo", responses=_CHANGES)
 def undo(
     claim_id: str, number: int, asked: ChangeRequest, cases: OfCases, person: Person
 ) -> CaseAnswer:
@@ -121,42 +115,37 @@ def undo(
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post("/v1/claims/{claim_id}/appeal", tags=["cases"], responses=errors(404, 409, 422))
+@claims.post("/{claim_id}/appeal", responses=_CHANGES)
 def appeal(claim_id: str, asked: AppealRequest, cases: OfCases, caller: Caller) -> CaseAnswer:
     """Open a final decision again for the buyer or the merchant."""
     cases.appeal(claim_id, asked, caller)
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.post("/v1/claims/{claim_id}/close", tags=["cases"], responses=errors(404, 409, 422))
+@claims.post("/{claim_id}/close", responses=_CHANGES)
 def close(claim_id: str, asked: ChangeRequest, cases: OfCases, person: Person) -> CaseAnswer:
     """End a case whose decision is final."""
     cases.close(claim_id, asked, person)
     return CaseAnswer(**cases.show(claim_id))
 
 
-@router.get(
-    "/v1/claims/{claim_id}/files/{path:path}",
-    tags=["cases"],
-    response_class=Response,
-    responses=errors(404),
-)
-def read_file(claim_id: str, path: str, service: Shared) -> Response:
+@claims.get("/{claim_id}/files/{path:path}", response_class=Response, responses=errors(404))
+def read_file(claim_id: str, path: str, store: Store) -> Response:
     """A small picture of a kept claim (pictures/photo-01.jpg) or a statement of either side."""
-    is_picture = _PICTURE.fullmatch(path) is not None
-    if not is_picture and not _STATEMENT.fullmatch(path):
+    if not _FILE.fullmatch(path):
         raise not_stored(claim_id)
-    content = store_of(service).read(claim_id, path)
-    return Response(content, media_type="image/jpeg" if is_picture else "application/json")
+    kind = "image/jpeg" if path.endswith(".jpg") else "application/json"
+    return Response(store.read(claim_id, path), media_type=kind)
+
+
+router.include_router(claims)
 
 
 @router.get("/v1/log", tags=["cases"], response_class=Response, responses=errors(404))
-def read_log(service: Shared, request: Request) -> Response:
+def read_log(_: Admin, store: Store) -> Response:
     """The chained log over all claims, for admins: one entry a line. `realdamage verify --log`
     checks it."""
-    _admin(request)
-    lines = store_of(service).database.log_lines()
-    content = b"".join(line + b"\n" for line in lines)
+    content = b"".join(line + b"\n" for line in store.database.log_lines())
     return Response(content, media_type="application/x-ndjson")
 
 
@@ -164,20 +153,17 @@ def read_log(service: Shared, request: Request) -> Response:
 
 
 @router.post(
-    "/v1/claims/{claim_id}/links",
-    tags=["statements"],
-    status_code=201,
-    responses=errors(404, 409, 422),
+    "/v1/claims/{claim_id}/links", tags=["statements"], status_code=201, responses=_CHANGES
 )
 def make_link(
-    claim_id: str, asked: LinkRequest, service: Shared, cases: OfCases, caller: Caller
+    claim_id: str, asked: LinkRequest, service: Shared, caller: Caller, _: Store
 ) -> LinkAnswer:
     """A one-time link for the buyer's or the merchant's statement; an earlier one ends."""
     return service.statements.make_link(claim_id, asked.side, caller)
 
 
 @router.get("/v1/statements/{token}", tags=["statements"], responses=errors(404, 410))
-def read_link(token: str, service: Shared, cases: OfCases) -> StatementPage:
+def read_link(token: str, service: Shared, _: Store) -> StatementPage:
     """What the page of a link shows. The link is the key."""
     return service.statements.page(token)
 
@@ -190,24 +176,23 @@ def read_link(token: str, service: Shared, cases: OfCases) -> StatementPage:
     responses=errors(*FORM_ERRORS, 404, 409, 410),
 )
 async def send_statement(
-    token: str, request: Request, service: Shared, cases: OfCases
+    token: str, request: Request, service: Shared, store: Store
 ) -> dict[str, Any]:
     """The statement of one side: text, photos, frames of the camera, videos. Works once."""
     await run_in_threadpool(service.statements.page, token)  # before a large body is read
     form = await read_form(request, StatementForm, service.settings)
     photos = len(form.photos) + len(form.frames) + len(form.videos)
-    request.state.photos = photos
     most = service.policy.photos.at_most
     if photos > most:
         message = f"{photos} photos, frames and videos, but the claim policy takes at most {most}."
         raise Refusal(413, "too_many_photos", message)
-    await run_in_threadpool(service.count_photos, photos)
+    await count_photos(request, service, photos)
     # The link works once, so the sender may wait longer than callers that can try again.
     deadline = time.monotonic() + service.settings.job_deadline
     look = Look(
         service.loaded_model().detector(deadline),
         service.policy,
-        store_of(service),
+        store,
         service.settings.max_pixels,
         service.trust_anchors,
         deadline,
@@ -224,19 +209,17 @@ async def send_statement(
 @router.get("/v1/webhooks", tags=["operation"], responses=errors(422))
 def list_deliveries(
     service: Shared,
-    request: Request,
+    _: Admin,
     status: Annotated[str, Query(pattern="^(dead|waiting|delivered)$")] = "dead",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """Deliveries to webhook targets, for admins: those that were given up, unless asked else."""
-    _admin(request)
     return service.webhooks.listing(status, limit)
 
 
 @router.post("/v1/webhooks/{number}/retry", tags=["operation"], responses=errors(404, 422))
-def retry(number: int, service: Shared, request: Request) -> dict[str, int]:
+def retry(number: int, service: Shared, _: Admin) -> dict[str, int]:
     """Send a delivery again that was given up, with an admin key."""
-    _admin(request)
     if not service.webhooks.retry(number):
         raise Refusal(404, "not_found", f"No dead delivery {number}.")
     return {"retried": number}

@@ -3,25 +3,23 @@ the binary extension."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import math
+import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from realdamage import __version__
-from realdamage.core.detector import Detector
 from realdamage.core.verdict import UNREADABLE, Verdict
 from realdamage.errors import PhotoError
 from realdamage.service.models import ServedModel
-from realdamage.service.routes import Service, Shared, judge_upload, ready
+from realdamage.service.routes import Shared, count_photos, judge_upload, ready
 from realdamage.service.schemas import Answer, Refusal, Upload, errors, not_valid
 from realdamage.service.settings import Settings
 
@@ -33,7 +31,7 @@ _FORMS = "Send JSON, or JSON and tensors with the binary extension"
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 OutputName = Literal["outcome", "score", "probability", "verdict"]
-Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+Base64 = Annotated[bytes, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 
 
 class InputParameters(Answer):
@@ -42,6 +40,8 @@ class InputParameters(Answer):
 
 
 class PhotosTensor(Answer):
+    model_config = ConfigDict(val_json_bytes="base64")
+
     name: Literal["photos"]
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]
     """[n], or [n, 1]"""
@@ -164,13 +164,14 @@ async def is_ready(service: Shared) -> dict[str, bool]:
 @router.get("/models/{name}", responses=_errors(404))
 async def model(model: Served) -> ModelAbout:
     """Tensors and version of the model."""
-    outputs = [(name, datatype) for name, (datatype, _) in _OUTPUTS.items()]
     return ModelAbout(
         name=MODEL,
         versions=[model.metadata.model_version],
         platform="realdamage_onnx",
         inputs=[TensorAbout(name="photos", datatype="BYTES", shape=[-1])],
-        outputs=[TensorAbout(name=name, datatype=kind, shape=[-1]) for name, kind in outputs],
+        outputs=[
+            TensorAbout(name=name, datatype=kind, shape=[-1]) for name, kind in _DATATYPES.items()
+        ],
     )
 
 
@@ -213,19 +214,11 @@ async def infer(request: Request, model: Served, service: Shared) -> Response:
         raise Refusal(415, "compressed", "Compressed bodies are not read. Send it as it is.")
     body, header_length = await request.body(), request.headers.get(_HEADER_LENGTH)
     wanted, photos = await run_in_threadpool(_read, body, header_length, service.settings)
-    request.state.photos = len(photos)
-    await run_in_threadpool(service.count_photos, len(photos))
+    await count_photos(request, service, len(photos))
     detector, deadline = model.detector(request.state.deadline), request.state.deadline
-    jobs = [partial(_judge, service, detector, photo) for photo in photos]
+    jobs = [partial(judge_upload, service, detector, photo) for photo in photos]
     judged = await service.queue.run(jobs, deadline)
     return _answer(wanted, judged, model.metadata.model_version)
-
-
-def _judge(service: Service, detector: Detector, photo: Upload) -> Verdict | PhotoError:
-    try:
-        return judge_upload(service, detector, photo)
-    except PhotoError as error:
-        return error
 
 
 # Requests
@@ -237,7 +230,8 @@ def _read(
     """The request and its photos. Raises Refusal 400, 413 or 422."""
     head, tensors = body, b""
     if header_length is not None:
-        length = int(header_length) if _is_number(header_length) else len(body) + 1
+        is_number = re.fullmatch("[0-9]{1,18}", header_length)
+        length = int(header_length) if is_number else len(body) + 1
         if length > len(body):
             message = f"{_HEADER_LENGTH} is {header_length[:40]!r}; the body has {len(body)} bytes."
             raise Refusal(400, "malformed", message)
@@ -252,7 +246,8 @@ def _read(
     elif tensors:
         raise Refusal(422, "invalid_field", f"{len(tensors)} bytes follow the JSON for no tensor.")
     else:
-        photos = [_decoded(text) for text in _flat(tensor.data or [])]
+        rows = [[row] if isinstance(row, bytes) else row for row in tensor.data or []]
+        photos = [photo for row in rows for photo in row]
     if math.prod(tensor.shape) != len(photos):
         message = f"photos: the shape is {tensor.shape}, but there are {len(photos)} photos."
         raise Refusal(422, "invalid_field", message)
@@ -280,10 +275,6 @@ def _read_head(head: bytes, *, is_whole: bool) -> InferRequest:
         raise not_valid(found, InferRequest.model_fields) from error
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20
-
-
 def _split(tensor: bytes) -> list[bytes]:
     """The elements of a BYTES tensor: each after its length, uint32 little-endian."""
     elements, position = [], 0
@@ -297,46 +288,19 @@ def _split(tensor: bytes) -> list[bytes]:
     return elements
 
 
-def _flat(data: Sequence[str | list[str]]) -> list[str]:
-    rows = [[row] if isinstance(row, str) else row for row in data]
-    return [text for row in rows for text in row]
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        message = "photos: a value in `data` is not base64."
-        raise Refusal(422, "invalid_field", message) from None
-
-
 # Answers
 
 
-def _json_of(found: Verdict | PhotoError) -> str:
+_DATATYPES = {"outcome": "BYTES", "score": "FP64", "probability": "FP64", "verdict": "BYTES"}
+
+
+def _values(found: Verdict | PhotoError) -> dict[str, str | float | None]:
+    """The element of each output."""
     if isinstance(found, PhotoError):
-        return json.dumps({"error": found.to_dict()})
-    return found.to_json(heatmap=False)
-
-
-def _outcome(found: Verdict | PhotoError) -> str:
-    return UNREADABLE if isinstance(found, PhotoError) else found.outcome
-
-
-def _score(found: Verdict | PhotoError) -> float | None:
-    return None if isinstance(found, PhotoError) else found.score
-
-
-def _probability(found: Verdict | PhotoError) -> float | None:
-    return None if isinstance(found, PhotoError) else found.probability
-
-
-_OUTPUTS: dict[str, tuple[str, Callable[[Verdict | PhotoError], Any]]] = {
-    "outcome": ("BYTES", _outcome),
-    "score": ("FP64", _score),
-    "probability": ("FP64", _probability),
-    "verdict": ("BYTES", _json_of),
-}
+        failed = json.dumps({"error": found.to_dict()})
+        return {"outcome": UNREADABLE, "score": None, "probability": None, "verdict": failed}
+    numbers = {"score": found.score, "probability": found.probability}
+    return {"outcome": found.outcome, **numbers, "verdict": found.to_json(heatmap=False)}
 
 
 def _answer(
@@ -345,10 +309,11 @@ def _answer(
     all_binary = request.parameters.binary_data_output
     wanted: dict[str, bool] = {one.name: one.parameters.binary_data for one in request.outputs}
     outputs, tensors = [], b""
-    for name, is_binary in (wanted or dict.fromkeys(_OUTPUTS, all_binary)).items():
-        datatype, value_of = _OUTPUTS[name]
-        values = [value_of(found) for found in judged]
-        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(values)]}
+    elements = [_values(found) for found in judged]
+    for name, is_binary in (wanted or dict.fromkeys(_DATATYPES, all_binary)).items():
+        values = [one[name] for one in elements]
+        output: dict[str, Any] = {"name": name, "datatype": _DATATYPES[name]}
+        output["shape"] = [len(values)]
         if is_binary:
             tensor = b"".join(_binary(value) for value in values)
             output["parameters"] = {"binary_data_size": len(tensor)}

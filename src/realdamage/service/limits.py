@@ -114,7 +114,6 @@ class _BoundedParser(MultiPartParser):
     def on_headers_finished(self) -> None:
         super().on_headers_finished()
         name, self._part_bytes = self._current_part.field_name, 0
-        most = self._most
         if name not in self._known:
             message = f"No field {name[:80]!r}; the fields are {', '.join(self._known)}."
             raise Refusal(422, "unknown_field", message)
@@ -124,8 +123,8 @@ class _BoundedParser(MultiPartParser):
             self._text_seen.add(name)
         elif self._current_part.file is None:
             raise Refusal(422, "not_a_file", f"{name}: not a file (curl: -F {name}=@photo.jpg).")
-        elif self._current_files > most:
-            message = f"The request has more than {most} photos. Send fewer at once."
+        elif self._current_files > self._most:
+            message = f"The request has more than {self._most} photos. Send fewer at once."
             raise Refusal(413, "too_many_photos", message)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -165,10 +164,8 @@ async def read_form(request: Request, form: type[FormT], settings: Settings) -> 
             values[name] = part
         else:
             shown = "".join(filter(str.isprintable, part.filename or ""))[:_MAX_NAME]
-            values[name].append(
-                Upload(shown or f"{name} {len(values[name]) + 1}", part.file.read())
-            )
-            part.file.close()
+            shown = shown or f"{name} {len(values[name]) + 1}"
+            values[name].append(Upload(shown, part.file.read()))
     if form.model_fields["photos"].is_required() and not values["photos"]:
         raise Refusal(422, "missing_field", "No photo in the request (curl: -F photos=@photo.jpg).")
     try:
@@ -178,10 +175,8 @@ async def read_form(request: Request, form: type[FormT], settings: Settings) -> 
 
 
 class WorkQueue:
-    """Runs jobs on a few threads. A full queue refuses more, and what is late is dropped.
-
-    workers: threads. max_photos: of all requests together, waiting or being judged.
-    """
+    """Runs jobs on a few threads; what is late is dropped. max_photos: that wait or are being
+    judged; more are refused."""
 
     def __init__(self, workers: int, max_photos: int) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="realdamage-photo")
@@ -210,11 +205,8 @@ class WorkQueue:
     async def run(
         self, jobs: Sequence[Callable[[], T]], deadline: float, *, photos: int = 1
     ) -> list[T]:
-        """What the jobs return, in order.
-
-        deadline: in time.monotonic; jobs that begin later never run. photos: that each job is.
-        Raises Refusal 429 without room for all, 504 at the deadline, and the first job's error.
-        """
+        """What the jobs return, in order. deadline: in time.monotonic; jobs that begin later never
+        run. photos: that each job is. Raises Refusal 429, 504, and the first job's error."""
         self.check_room(photos * len(jobs))
 
         def begin(job: Callable[[], T]) -> T:

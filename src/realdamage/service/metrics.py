@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 LOGGER = logging.getLogger("realdamage.service")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _MODEL = ("model_version", "graph_sha256")
-_TILES = (1, 4, 8, 16, 32, 48, 64, 128)
 
 
 class Metrics:
@@ -40,9 +39,6 @@ class Metrics:
         self.webhooks = counter("webhooks", "Requests to webhook targets by what follows", "status")
         self.queue = gauge("queue_photos", "Photos that wait or are being judged")
         self.uploads = gauge("upload_bytes", "Bytes of the current requests")
-        self.tiles = Histogram(
-            "batch_tiles", "Tiles in a run of the network", buckets=_TILES, **ours
-        )
         self.shadow = counter("shadow_photos", "Photos that the shadow model scored too")
         self.disagreements = counter(
             "shadow_disagreements", "Of those, with another outcome", "served", "shadow"

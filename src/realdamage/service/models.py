@@ -6,7 +6,6 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +30,12 @@ _SHADOW_WAITING = 8
 
 
 class SharedScorer:
-    """One network for many threads, one run at a time: a run uses all the network's threads.
+    """One network for many threads, one run at a time: a run uses all the network's threads."""
 
-    observe: gets the number of tiles of each run.
-    """
-
-    def __init__(self, scorer: TileScorer, observe: Callable[[int], object]) -> None:
-        self._scorer, self._observe = scorer, observe
+    def __init__(self, scorer: TileScorer) -> None:
+        self._scorer = scorer
         self._turn = threading.Semaphore(1)
-        self.failed = False
-        """Whether the last run raised."""
+        self.failed = False  # whether the last run raised
 
     def until(self, deadline: float) -> TileScorer:
         """A TileScorer that raises DeadlineError unless its turn comes by `deadline`."""
@@ -50,7 +45,6 @@ class SharedScorer:
             if left <= 0 or not self._turn.acquire(timeout=left):
                 raise DeadlineError
             try:
-                self._observe(len(tiles))
                 scores = self._scorer(tiles)
             except Exception:
                 self.failed = True
@@ -74,27 +68,17 @@ class ServedModel:
     allow_demo: bool
 
     @classmethod
-    def load(
-        cls, path: Path | None, settings: Settings, observe: Callable[[int], object]
-    ) -> ServedModel:
+    def load(cls, path: Path | None, settings: Settings) -> ServedModel:
         """Read a model file and try it on a tile. Raises ModelFileError with the file's name."""
         path = path or PACKAGED_MODEL
         data, metadata, digest = read_model_file(path)
-        patches = metadata.pixel_spec.tile // metadata.pixel_spec.patch
         try:
             scorer = OnnxScorer(data, threads=settings.threads)
-            logit, evidence = scorer(_grey_tile(metadata))
+            scorer(_grey_tile(metadata))
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
-        expected = logit.shape == (1,) and evidence.shape == (1, patches, patches)
-        if not expected or not np.isfinite(evidence).all():
-            raise ModelFileError(
-                f"{path}: the model returned logit {list(logit.shape)} and evidence "
-                f"{list(evidence.shape)} for a grey tile, but its metadata says "
-                f"{patches}x{patches} finite values. Export it again"
-            )
-        shared = SharedScorer(scorer, observe)
-        return cls(shared, metadata, digest, stored_policy_sha256(data), settings.allow_demo)
+        policy = stored_policy_sha256(data)
+        return cls(SharedScorer(scorer), metadata, digest, policy, settings.allow_demo)
 
     def detector(self, deadline: float, prior: float | None = None) -> Detector:
         """For one request. Raises UsageError when the model cannot use a prior."""
@@ -122,14 +106,11 @@ class ServedModel:
 
 
 class Shadow:
-    """A second model that scores some photos, to know it before it answers; it never does.
-
-    Raises ModelFileError when its file cannot be used.
-    """
+    """A second model that scores some photos and never answers. Raises ModelFileError."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._model = ServedModel.load(settings.shadow_model, settings, lambda tiles: None)
+        self._model = ServedModel.load(settings.shadow_model, settings)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="realdamage-shadow")
         self._room = threading.BoundedSemaphore(_SHADOW_WAITING)
 

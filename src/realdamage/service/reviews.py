@@ -19,7 +19,7 @@ from realdamage.claims.database import Database
 from realdamage.claims.database import Review as Row
 from realdamage.core.policy import Outcome
 from realdamage.files import FORMULA
-from realdamage.service.schemas import Name, Text
+from realdamage.service.schemas import Text
 
 Decision = Literal["real", "synthetic", "unsure"]
 # Those of data/vocabulary.py, which the service may not import; a test compares the two.
@@ -53,7 +53,7 @@ class ReviewRequest(BaseModel):
     file_name: Text = Field("", max_length=255)
     claim_id: Text = Field("", max_length=100)
     note: Text = Field("", max_length=2000)
-    reviewer: Name = Field("", max_length=100, description="name that the person typed")
+    reviewer: Text = Field("", max_length=100, description="name that the person typed")
     outcome: Outcome | None = Field(None, description="the verdict's outcome at that time")
     score: float | None = Field(None, description="the verdict's score", allow_inf_nan=False)
     model_version: Text = Field("", max_length=200)
@@ -153,11 +153,8 @@ class ReviewStore:
 
 
 def export_manifest(reviews: Sequence[Review], names: FileNames = "given") -> str:
-    """Decisions, one a photo, as a manifest (CSV, EXPORT_COLUMNS) without the unsure ones.
-
-    names: "given" keeps the photos' own names, except those that are used twice or that no
-    manifest may hold; "sha256" names each photo by its digest. A claim's photos are one group.
-    """
+    """Decisions, one a photo, as a manifest (CSV) without the unsure ones. names: "given" keeps the
+    photos' own names where a manifest may hold them; "sha256" names all by their digests."""
     decided = [review for review in reviews if review.decision != "unsure"]
     text = io.StringIO()
     table = csv.DictWriter(text, EXPORT_COLUMNS, lineterminator="\n")
@@ -198,11 +195,7 @@ def _file_names(reviews: Sequence[Review], names: FileNames) -> list[str]:
         digest, path = review.photo_sha256, PurePosixPath(review.file_name)
         suffix = path.suffix.lower() if _SUFFIX.fullmatch(path.suffix.lower()) else ""
         name = review.file_name
-        if names == "sha256" or not _is_plain(name):
-            name = digest + suffix
-        elif name.casefold() in taken:
-            name = f"{path.stem}_{digest[:16]}{path.suffix}"
-        if name.casefold() in taken:
+        if names == "sha256" or not _is_plain(name) or name.casefold() in taken:
             name = digest + suffix
         taken.add(name.casefold())
         chosen.append(name)

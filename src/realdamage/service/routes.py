@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import logging
@@ -11,12 +10,12 @@ import shutil
 import threading
 import time
 from functools import partial
-from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
 
@@ -73,20 +72,13 @@ _EVIDENCE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
 )
 _DAY = 86400
-_PAGE = resources.files("realdamage.service") / "page"
-_PAGE_TYPES = {
-    "html": "text/html",
-    "js": "text/javascript",
-    "css": "text/css",
-    "svg": "image/svg+xml",
-}
+_PAGE = Path(__file__).with_name("page")
+_PAGE_FILES = {file.name for file in _PAGE.iterdir() if file.suffix != ".j2"}
 
 
 class Service:
-    """What all routes share.
-
-    Raises UsageError when keys, trust anchors, claim policy, webhooks or store cannot be used.
-    """
+    """What all routes share. Raises UsageError when keys, trust anchors, claim policy, webhooks or
+    store cannot be used."""
 
     def __init__(self, settings: Settings) -> None:
         anchors, folder = settings.trust_anchors, settings.store
@@ -116,16 +108,16 @@ class Service:
     def _take(self, settings: Settings, store: ClaimStore | None) -> None:
         """Make what belongs to one tenant alone."""
         self.settings, self.store = settings, store
-        policy, workers = settings.claim_policy, settings.workers
-        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy.default()
+        policy = settings.claim_policy
+        self.policy = ClaimPolicy.from_yaml(policy) if policy else ClaimPolicy()
         self.database = Database(None) if store is None else store.database
         self.reviews = ReviewStore(self.database)
         targets = read_targets(settings.webhooks) if settings.webhooks else []
         self.webhooks = Webhooks(targets, self.database, self.metrics)
         self.judged = JudgedPhotos()
         if store is not None:
-            rules, is_local = self.policy.cases, settings.is_local
-            self.cases = Cases(store, rules, self.webhooks, is_local=is_local)
+            rules = self.policy.cases
+            self.cases = Cases(store, rules, self.webhooks, is_local=settings.is_local)
             self.statements = Statements(store, self.cases, self.policy)
             self.jobs = Jobs(
                 store,
@@ -133,14 +125,12 @@ class Service:
                 partial(_judge_claim, self),
                 self.cases.references,
                 seconds=settings.job_deadline,
-                slots=max(1, workers // 2),
+                slots=max(1, settings.workers // 2),
             )
 
     def of(self, tenant: str) -> Service:
-        """This service as the keys of a tenant see it: nothing of any other tenant is in reach.
-
-        "": the operator's own, whose keys name no tenant. Raises as `Service` does.
-        """
+        """This service as the keys of a tenant see it; "": the operator's own, whose keys name no
+        tenant. Raises as `Service` does."""
         if not tenant:
             return self
         with self._opening:
@@ -167,8 +157,8 @@ class Service:
         """Count photos of a request towards the tenant's quota of the day. Raises Refusal 429."""
         if (most := self.settings.photos_per_day) is None:
             return
-        time_of_day = now() % _DAY
-        name = f"photos_{int(now() // _DAY)}"
+        day, time_of_day = divmod(now(), _DAY)
+        name = f"photos_{int(day)}"
         with self.database.transaction() as session:
             found = session.get(Setting, name) or Setting(name=name, value=0.0)
             if found.value + photos > most:
@@ -184,24 +174,19 @@ class Service:
         """The model that answers now, for all tenants."""
         return self._models[-1] if self._models else None
 
-    @property
-    def shadow(self) -> Shadow | None:
-        """The model that scores some photos too, of all tenants, and never answers."""
-        return self._shadows[-1] if self._shadows else None
-
     def load(self) -> None:
         """Load what is not loaded yet of the model and the shadow model. Raises ModelFileError."""
         if self.model is None:
             self.load_model()
-        if self.settings.shadow_model is not None and self.shadow is None:
+        if self.settings.shadow_model is not None and not self._shadows:
             self._shadows.append(Shadow(self.settings, self.metrics))
 
     def load_model(self) -> ServedModel:
         """Let the model file answer new requests. Raises ModelFileError; the old one then stays."""
-        metrics, path = self.metrics, self.settings.model
+        metrics = self.metrics
         with self._loading:
             try:
-                model = ServedModel.load(path, self.settings, metrics.tiles.observe)
+                model = ServedModel.load(self.settings.model, self.settings)
             except Exception:
                 metrics.reloads.labels("kept_old" if self.model else "failed").inc()
                 raise
@@ -218,15 +203,13 @@ class Service:
 
     def close(self) -> None:
         """Stop the threads and close the files."""
-        for tenant in self._tenants.values():
-            tenant.webhooks.stop()
         for one in self.each():
+            one.webhooks.stop()
             if one.store is not None:
                 one.jobs.stop()
         self.queue.close()
-        if self.shadow is not None:
-            self.shadow.close()
-        self.webhooks.stop()
+        for shadow in self._shadows:
+            shadow.close()
         for one in reversed(self.each()):  # the operator's store closes what they share
             if one.store is not None:
                 one.store.close()
@@ -242,8 +225,8 @@ class Service:
         """A photo was judged: count it, let it be reviewed, maybe show it to the shadow model."""
         self.metrics.photos.labels(verdict.outcome).inc()
         self.judged.add(verdict.photo_sha256)
-        if self.shadow is not None:
-            self.shadow.look(data, verdict)
+        for shadow in self._shadows:
+            shadow.look(data, verdict)
 
     def was_judged(self, sha256: str) -> bool:
         """Whether this process judged the photo, or a stored claim has it."""
@@ -271,14 +254,19 @@ async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     if token := request.path_params.get("token"):
         return service.of_link(token)
-    tenant = request.state.tenant
-    return await run_in_threadpool(service.of, tenant) if tenant else service
+    return service.of(request.state.tenant)  # which the keys opened when they were read
 
 
 def operator_only(request: Request) -> None:
     """Raises Refusal 403 for the keys of tenants."""
     if request.state.tenant:
         raise Refusal(403, "operator_only", "This is for the operator of the service.")
+
+
+async def count_photos(request: Request, service: Service, photos: int) -> None:
+    """Count the photos of a request that is accepted. Raises Refusal 429 above the quota."""
+    request.state.photos = photos
+    await run_in_threadpool(service.count_photos, photos)
 
 
 Shared = Annotated[Service, Depends(_service)]
@@ -299,8 +287,7 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
     """Judge photos, each by itself. The status is that of the request: a photo that cannot be
     read has an `error` instead of a `verdict`, and the status is 200 even when none can be read."""
     form = await read_form(request, PhotosForm, service.settings)
-    request.state.photos = len(form.photos)
-    await run_in_threadpool(service.count_photos, len(form.photos))
+    await count_photos(request, service, len(form.photos))
     model, deadline = service.loaded_model(), request.state.deadline
     try:
         detector = model.detector(deadline, form.prior)
@@ -321,12 +308,15 @@ async def judge_photos(request: Request, service: Shared) -> JSONResponse:
 def _judge_photo(
     service: Service, detector: Detector, upload: Upload, heatmaps: bool
 ) -> dict[str, Any]:
-    try:
-        verdict = judge_upload(service, detector, upload)
-    except PhotoError as error:
-        return {"name": upload.name, "error": error.to_dict()}
-    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
-    declared = read_provenance(upload.data, trust_anchors=service.trust_anchors, **limits)
+    verdict = judge_upload(service, detector, upload)
+    if isinstance(verdict, PhotoError):
+        return {"name": upload.name, "error": verdict.to_dict()}
+    declared = read_provenance(
+        upload.data,
+        name=upload.name,
+        trust_anchors=service.trust_anchors,
+        max_pixels=service.settings.max_pixels,
+    )
     return {
         "name": upload.name,
         "verdict": json.loads(verdict.to_json(heatmap=heatmaps)),
@@ -334,14 +324,15 @@ def _judge_photo(
     }
 
 
-def judge_upload(service: Service, detector: Detector, upload: Upload) -> Verdict:
-    """The verdict on a photo, counted. Raises PhotoError."""
-    limits: Any = {"name": upload.name, "max_pixels": service.settings.max_pixels}
+def judge_upload(service: Service, detector: Detector, upload: Upload) -> Verdict | PhotoError:
+    """The verdict on a photo, counted, or why it cannot be read."""
+    limit = service.settings.max_pixels
     try:
-        verdict = detector.predict_photo(read_photo(upload.data, detector.pixel_spec, **limits))
-    except PhotoError:
+        photo = read_photo(upload.data, detector.pixel_spec, name=upload.name, max_pixels=limit)
+        verdict = detector.predict_photo(photo)
+    except PhotoError as error:
         service.metrics.photos.labels("unreadable").inc()
-        raise
+        return error
     service.note(upload.data, verdict)
     return verdict
 
@@ -366,8 +357,7 @@ async def judge_one_claim(request: Request, service: Shared) -> Response:
         if len(found) > most:
             message = f"{len(found)} photos, but the claim policy takes at most {most}."
             raise Refusal(413, "too_many_photos", message)
-    request.state.photos = len(form.photos) + len(form.listings)
-    await run_in_threadpool(service.count_photos, request.state.photos)
+    await count_photos(request, service, len(form.photos) + len(form.listings))
     if form.later == "true":
         return await _judge_later(service, form)
     deadline = request.state.deadline
@@ -391,9 +381,9 @@ async def _judge_later(service: Service, form: ClaimForm) -> Response:
 
 
 def _job_answer(job: Job) -> JobAnswer:
-    about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status}
     error = json.loads(job.error) if job.error else None
-    return JobAnswer(**about, error=error, url=f"/v1/jobs/{job.id}")
+    about: Any = {"id": job.id, "claim_id": job.claim_id, "status": job.status, "error": error}
+    return JobAnswer(**about, url=f"/v1/jobs/{job.id}")
 
 
 @router.post(
@@ -413,16 +403,14 @@ async def judge_batch(request: Request, service: Shared) -> BatchAnswer:
     form = await read_form(request, BatchForm, service.settings)
     settings, limits = service.settings, service.policy.photos
     batch = await run_in_threadpool(read_batch, form, settings, limits)
-    request.state.photos = batch.photos
-    await run_in_threadpool(service.count_photos, batch.photos)
+    await count_photos(request, service, batch.photos)
     jobs = await service.jobs.accept(batch.forms, is_batch=True)
     return BatchAnswer(claims=[_job_answer(job) for job in jobs], ignored=list(batch.ignored))
 
 
 @router.get("/v1/jobs/{job_id}", tags=["claims"], responses=errors(404))
-def read_job(job_id: str, service: Shared) -> JobAnswer:
+def read_job(job_id: str, service: Shared, _: Store) -> JobAnswer:
     """A claim sent with later=true: once done, read it at /v1/claims/{claim_id}."""
-    store_of(service)
     return _job_answer(service.jobs.find(job_id))
 
 
@@ -435,8 +423,6 @@ def _judge_claim(
 ) -> bytes:
     """The claim as JSON, kept where the form asks for it. references: see `Cases.references`."""
     claim_id, store, model = form.claim_id or new_claim_id(), service.store, service.loaded_model()
-    photos = [(photo.name, photo.data) for photo in form.photos]
-    listings = [(photo.name, photo.data) for photo in form.listings]
 
     def judged(index: ClaimIndex | None) -> Claim:
         more: list[Finding] = []
@@ -444,9 +430,9 @@ def _judge_claim(
             matches = find_hashes(store.database, [shared])
             more = found_elsewhere(matches, service.policy)
         return judge_claim(
-            photos,
+            form.photos,
             detector=model.detector(deadline),
-            listings=listings,
+            listings=form.listings,
             text=form.text,
             claim_id=claim_id,
             policy=service.policy,
@@ -464,11 +450,11 @@ def _judge_claim(
                 raise DeadlineError
             about = service.cases.about(form, claim, references)
             with span("store"):
-                store.keep(claim, photos, listings, about, on_kept=service.cases.kept)
+                store.keep(claim, form.photos, form.listings, about, on_kept=service.cases.kept)
     else:
         claim = judged(store.read_only_index if store is not None else None)
     service.metrics.claims.labels(claim.recommendation).inc()
-    for photo, (_, data) in zip(claim.photos, photos, strict=True):
+    for photo, (_, data) in zip(claim.photos, form.photos, strict=True):
         if photo.verdict is None:
             service.metrics.photos.labels("unreadable").inc()
         else:
@@ -479,11 +465,21 @@ def _judge_claim(
     return json.dumps(values, allow_nan=False).encode()
 
 
+def store_of(service: Shared) -> ClaimStore:
+    """The store. Raises Refusal 404 without one."""
+    if service.store is None:
+        message = "This service stores no claims; start it with --store DIR and send keep=true."
+        raise Refusal(404, "not_found", message)
+    return service.store
+
+
+Store = Annotated[ClaimStore, Depends(store_of)]
+
+
 @router.get("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404))
-async def read_claim(claim_id: str, service: Shared) -> Response:
+def read_claim(claim_id: str, store: Store) -> Response:
     """The evidence of a stored claim, as JSON."""
-    content = await run_in_threadpool(store_of(service).read, claim_id, "evidence.json")
-    return Response(content, media_type="application/json")
+    return Response(store.read(claim_id, "evidence.json"), media_type="application/json")
 
 
 @router.get(
@@ -492,27 +488,18 @@ async def read_claim(claim_id: str, service: Shared) -> Response:
     response_class=Response,
     responses={**errors(404), 200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
-async def read_evidence(claim_id: str, service: Shared) -> HTMLResponse:
+def read_evidence(claim_id: str, store: Store) -> HTMLResponse:
     """The evidence of a stored claim, as one page to read and print."""
-    content = await run_in_threadpool(store_of(service).read, claim_id, "evidence.html")
+    content = store.read(claim_id, "evidence.html")
     return HTMLResponse(content, headers={"Content-Security-Policy": _EVIDENCE_POLICY})
 
 
 @router.delete("/v1/claims/{claim_id}", tags=["claims"], responses=errors(404, 409))
-async def delete_claim(request: Request, claim_id: str, service: Shared) -> dict[str, str]:
+def delete_claim(request: Request, claim_id: str, service: Shared) -> dict[str, str]:
     """Remove a claim's evidence, the hashes of its photos, and its reviews, kept or not."""
-    if service.store is not None:
-        await run_in_threadpool(service.store.delete, claim_id, by=request.state.caller)
-    elif not await run_in_threadpool(service.reviews.delete, claim_id):
-        store_of(service)
+    if service.store is not None or not service.reviews.delete(claim_id):
+        store_of(service).delete(claim_id, by=request.state.caller)
     return {"deleted": claim_id}
-
-
-def store_of(service: Service) -> ClaimStore:
-    if service.store is None:
-        message = "This service stores no claims; start it with --store DIR and send keep=true."
-        raise Refusal(404, "not_found", message)
-    return service.store
 
 
 # Reviews
@@ -551,12 +538,8 @@ def export_reviews(service: Shared, names: FileNames = "given") -> Response:
 
     names: the photos' own, or their digests. The last decision counts; unsure ones are left out.
     """
-    headers = {
-        "Content-Disposition": 'attachment; filename="metadata.csv"',
-        "X-Realdamage-Notice": BIAS_NOTICE,
-        "X-Realdamage-Left-Out": str(service.reviews.counts()["unsure"]),
-    }
     table = export_manifest(service.reviews.current(), names)
+    headers = {"Content-Disposition": 'attachment; filename="metadata.csv"'}
     return Response(table, media_type="text/csv; charset=utf-8", headers=headers)
 
 
@@ -605,19 +588,19 @@ async def model(service: Shared) -> dict[str, Any]:
 @router.post(
     "/v1/model/reload", tags=["operation"], response_model=ModelAnswer, responses=errors(422)
 )
-async def reload(request: Request, service: Shared) -> dict[str, Any]:
+def reload(request: Request, service: Shared) -> dict[str, Any]:
     """Reload the model file, with an admin key. With a broken file the old model stays."""
     if "admin" not in request.state.roles:
         message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
         raise Refusal(403, "admin_only", message)
     operator_only(request)
-    return await reload_model(service)
+    return reload_model(service)
 
 
-async def reload_model(service: Service) -> dict[str, Any]:
+def reload_model(service: Service) -> dict[str, Any]:
     """Load the model file again. Raises Refusal 422, and logs it, when the old model stays."""
     try:
-        loaded = await asyncio.to_thread(service.load_model)
+        loaded = service.load_model()
     except RealDamageError as error:
         log_event("model not reloaded", logging.ERROR, reason=str(error))
         message = f"The model was not replaced; the old one stays in use: {error}"
@@ -630,13 +613,14 @@ async def reload_model(service: Service) -> dict[str, Any]:
 def reload_keys(service: Service) -> None:
     """Read the keys again. What cannot be read, or holds no key, is logged and changes nothing."""
     try:
-        service.keys = KeyRing(service.settings)
-        for key in service.keys.keys:
+        ring = KeyRing(service.settings)
+        for key in ring.keys:
             service.of(key.tenant)
     except RealDamageError as error:
         log_event("keys not reloaded", logging.ERROR, reason=str(error))
     else:
-        log_event("keys loaded", keys=len(service.keys.keys))
+        service.keys = ring
+        log_event("keys loaded", keys=len(ring.keys))
 
 
 # The page
@@ -644,18 +628,13 @@ def reload_keys(service: Service) -> None:
 
 @router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
-async def index() -> Response:
-    return _page_file("index.html")
+async def index() -> FileResponse:
+    return FileResponse(_PAGE / "index.html")
 
 
 @router.get("/s/{token}", include_in_schema=False)
-async def statement_page(token: str) -> Response:
-    return _page_file("statement.html")
-
-
-@router.get("/favicon.ico", include_in_schema=False)
-async def icon() -> Response:
-    return _page_file("icon.svg")
+async def statement_page(token: str) -> FileResponse:
+    return FileResponse(_PAGE / "statement.html")
 
 
 @router.get("/page/phrases/{language}.json", include_in_schema=False)
@@ -667,8 +646,11 @@ async def phrases(language: str) -> Response:
 
 
 @router.get("/page/{name}", include_in_schema=False)
-async def page(name: str) -> Response:
-    return _page_file(name)
+async def page(name: str) -> FileResponse:
+    """A file of the folder; a name with a path in it is none of them."""
+    if name not in _PAGE_FILES:
+        raise Refusal(404, "not_found", f"The page has no file {name[:80]!r}.")
+    return FileResponse(_PAGE / name)
 
 
 @router.get("/docs", include_in_schema=False)
@@ -676,11 +658,3 @@ async def docs(request: Request) -> HTMLResponse:
     environment = jinja2.Environment(autoescape=True)
     template = environment.from_string((_PAGE / "docs.html.j2").read_text(encoding="utf-8"))
     return HTMLResponse(template.render(api=request.app.openapi()))
-
-
-def _page_file(name: str) -> Response:
-    """Only files that lie in the folder are ever opened."""
-    kind = _PAGE_TYPES.get(name.rpartition(".")[2])
-    if kind is None or name not in {file.name for file in _PAGE.iterdir()}:
-        raise Refusal(404, "not_found", f"The page has no file {name[:80]!r}.")
-    return Response((_PAGE / name).read_bytes(), media_type=kind)

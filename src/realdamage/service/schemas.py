@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_origin
 
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
@@ -16,7 +15,6 @@ from starlette.exceptions import HTTPException
 from realdamage.claims.judge import MAX_TEXT
 from realdamage.core.policy import Outcome
 from realdamage.errors import PhotoError, RealDamageError
-from realdamage.files import FORMULA
 
 CLAIM_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Ids that are folder names on every system; the ids that the service makes up fit too."""
@@ -80,18 +78,10 @@ def _printable(text: str) -> str:
     return text
 
 
-def _not_formula(text: str) -> str:
-    if text.startswith(FORMULA):
-        raise PydanticCustomError("invalid_review", "starts like a spreadsheet formula")
-    return text
-
-
 Text = Annotated[str, AfterValidator(_printable)]
-Name = Annotated[Text, AfterValidator(_not_formula)]
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(NamedTuple):
     """A file of a request; name: as the caller wrote it, printable and at most 200 characters."""
 
     name: str
@@ -143,11 +133,11 @@ class ClaimForm(JudgedForm):
     """store the decision and its evidence; needs a service with --store"""
     later: Flag = "false"
     """answer 202 with a job at once; needs keep=true"""
-    order_id: Annotated[Name, Field(max_length=100)] = ""
+    order_id: Annotated[Text, Field(max_length=100)] = ""
     """the order, as your shop numbers it"""
-    product: Annotated[Name, Field(max_length=200)] = ""
+    product: Annotated[Text, Field(max_length=200)] = ""
     """what was sold"""
-    merchant: Annotated[Name, Field(max_length=100)] = ""
+    merchant: Annotated[Text, Field(max_length=100)] = ""
     """who sold it"""
     amount: Annotated[str, Field(pattern=r"^(\d{1,10}(\.\d{1,2})?)?$")] = ""
     """what the buyer asks for, as a decimal number"""
@@ -164,7 +154,7 @@ class BatchForm(UploadForm):
     """one zip"""
     photos: list[File] = []
     """instead of a zip: photos, each with its folder in its name"""
-    merchant: Annotated[Name, Field(max_length=100)] = ""
+    merchant: Annotated[Text, Field(max_length=100)] = ""
     """who sold the products of all claims"""
     currency: Annotated[str, Field(pattern="^([A-Z]{3})?$")] = ""
     """of all claims, such as CNY"""

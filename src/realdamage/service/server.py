@@ -11,7 +11,6 @@ import socket
 import threading
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from realdamage.errors import RealDamageError
@@ -35,10 +34,22 @@ def serve(settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     log_event("listening", url=url, keys=len(service.keys.keys))
+    config = uvicorn.Config(
+        app,
+        http=_impatient(settings.deadline),
+        ws="none",
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(settings.deadline) + 5,
+    )
+    _reload_on_sighup(service)
     interrupted = False
     with contextlib.closing(listener):
         try:
-            _Server(_config(app, settings), service).run(sockets=[listener])
+            uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
             interrupted = True
     others = set(threading.enumerate()) - {threading.main_thread()}
@@ -49,35 +60,25 @@ def serve(settings: Settings) -> None:
         raise KeyboardInterrupt
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which also handles SIGHUP."""
+def _reload_on_sighup(service: Service) -> None:
+    """Read keys and model again at each SIGHUP, where there is one."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
-        self._reloading: asyncio.Task[None] | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Also listen to SIGHUP, where there is one."""
-        if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
-        await super().startup(sockets)
-
-    def _start_reload(self) -> None:
-        self._reloading = asyncio.get_running_loop().create_task(self._reload())
-
-    async def _reload(self) -> None:
-        reload_keys(self._service)
+    def reload() -> None:
+        reload_keys(service)
         with contextlib.suppress(Refusal):  # logged there
-            await reload_model(self._service)
+            reload_model(service)
+
+    if hasattr(signal, "SIGHUP"):
+
+        def begin(*_: object) -> None:
+            threading.Thread(target=reload, daemon=True).start()
+
+        signal.signal(signal.SIGHUP, begin)
 
 
 def _impatient(seconds: float) -> type[H11Protocol]:
-    """Connections that close when no request has begun or runs for so long.
-
-    uvicorn waits for ever for a head, or for the rest of a refused body: a few thousand slow
-    callers would keep everyone else out. h11, because it bounds the size of heads.
-    """
+    """Connections that close when no request has begun or runs for so long: uvicorn waits for ever
+    for a head or the rest of a refused body. h11, because it bounds the size of heads."""
 
     class Impatient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
@@ -105,20 +106,6 @@ def _impatient(seconds: float) -> type[H11Protocol]:
                 self.transport.close()
 
     return Impatient
-
-
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=_impatient(settings.deadline),
-        ws="none",
-        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=math.ceil(settings.deadline) + 5,
-    )
 
 
 def _listen(settings: Settings) -> socket.socket:

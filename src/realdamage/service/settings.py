@@ -45,10 +45,7 @@ Tenant = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
 class Settings(BaseSettings):
-    """The settings of one service: what is given, then the environment, then the defaults.
-
-    Raises ValidationError when a value is out of range or two do not fit together.
-    """
+    """The settings of one service: what is given, then the environment, then the defaults."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -201,10 +198,8 @@ def read_tenants(path: Path) -> dict[str, TenantSettings]:
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
-    """Settings from options (None: not given), the environment, the defaults, in this order.
-
-    Raises UsageError on a wrong value or an unknown variable REALDAMAGE_…
-    """
+    """`Settings` from options; None: not given. Raises UsageError on a wrong value or an unknown
+    variable REALDAMAGE_…"""
     known = sorted(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
     of_kubernetes = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")
     for name in os.environ:

@@ -11,11 +11,8 @@ from realdamage.errors import MissingExtraError
 
 
 def start_traces(url: str, exporter: Any = None) -> Callable[[], None]:
-    """Trace from now on; returns what sends the last spans and ends it.
-
-    url: of the collector (OTLP over HTTP). exporter: takes the spans instead.
-    Raises MissingExtraError without the extra "otel".
-    """
+    """Trace from now on; returns what ends it. url: of the collector (OTLP over HTTP). exporter:
+    takes the spans instead. Raises MissingExtraError without the extra "otel"."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource

@@ -12,15 +12,13 @@ import http.client
 import json
 import logging
 import math
-import random
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
@@ -29,31 +27,36 @@ from realdamage.errors import UsageError
 from realdamage.service.metrics import Metrics, log_event
 
 EventName = Literal["claim.judged", "claim.decided", "statement.received", "deadline.near"]
-EVENTS: tuple[str, ...] = get_args(EventName)
+EVENTS: tuple[EventName, ...] = get_args(EventName)
 SIGNATURE = "X-Realdamage-Signature"
 _TIMEOUT_S = 10.0
 _ATTEMPTS = 8  # the last about two hours after the first
 _FIRST_WAIT_S = 60.0
 _POLL_S = 1.0
-_KEPT_S = 7 * 86400
-"""How long a delivered event stays visible. Dead ones stay until their claim is deleted."""
-_SHORTEST_SECRET = 24
+_KEPT_S = 7 * 86400  # delivered events stay visible; dead ones until their claim is deleted
 
 
-@dataclass(frozen=True)
-class Target:
+def _safe(url: str) -> str:
+    parts = urlsplit(url)
+    is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_local)
+    if not (is_safe and parts.hostname) or parts.username:
+        raise ValueError("the address needs https, or http on this machine, and no user name")
+    return url
+
+
+class Target(BaseModel):
     """Where events go. secret: signs them. events: the names that it gets."""
 
-    url: str
-    secret: str
-    events: tuple[str, ...]
+    model_config = ConfigDict(frozen=True)
+
+    url: Annotated[str, AfterValidator(_safe)]
+    secret: Annotated[str, Field(min_length=24)]
+    events: tuple[EventName, ...] = EVENTS
 
 
 def read_targets(path: Path) -> list[Target]:
-    """The lines URL SECRET [EVENT,EVENT…] of a file; nothing else is ever called.
-
-    Raises UsageError naming the line. Plain http is for targets on this machine only.
-    """
+    """The lines URL SECRET [EVENT,EVENT…] of a file. Raises UsageError naming the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -63,42 +66,23 @@ def read_targets(path: Path) -> list[Target]:
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        url, secret, names = (*words, "", "")[:3]
-        events = tuple(names.split(",")) if names else EVENTS
-        parts = urlsplit(url)
-        is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        fault = ""
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username:
-            fault = "is no http(s) address"
-        elif parts.scheme == "http" and not is_local:
-            fault = "needs https"
-        elif len(secret) < _SHORTEST_SECRET:
-            fault = f"needs a secret of at least {_SHORTEST_SECRET} characters"
-        elif unknown := set(events) - set(EVENTS):
-            fault = f"names {min(unknown)!r}; there are {', '.join(EVENTS)}"
-        if fault or len(words) > 3:
+        url, secret, *events = words if len(words) > 1 else (*words, "")
+        given = {"events": ",".join(events).split(",")} if events else {}
+        try:
+            targets.append(Target.model_validate({"url": url, "secret": secret, **given}))
+        except ValidationError as error:
             # The message leaves the line out: it holds a secret.
-            message = f"{path}:{number}: {fault or 'has too many words'}. Expected {_FORM}"
-            raise UsageError(message, code="webhooks")
-        targets.append(Target(url, secret, events))
+            fault = error.errors()[0]
+            where = f"{path}:{number}: {fault['loc'][0]}: {fault['msg']}"
+            message = f"{where}. Expected URL SECRET [EVENT,EVENT]"
+            raise UsageError(message, code="webhooks") from None
     return targets
-
-
-_FORM = "URL SECRET [EVENT,EVENT]"
 
 
 def sign(secret: str, body: bytes, at: int) -> str:
     """The value of the header: t=TIME,v1=HMAC-SHA256 of "TIME.BODY" as hex digits."""
     digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"
-
-
-def check_signature(secret: str, body: bytes, header: str, *, at: float, within: float) -> bool:
-    """For receivers: whether the header fits the body and is at most `within` seconds old."""
-    when = header.partition(",")[0].removeprefix("t=")
-    if not when.isdigit() or abs(at - int(when)) > within:
-        return False
-    return hmac.compare_digest(sign(secret, body, int(when)), header)
 
 
 class Webhooks:
@@ -122,9 +106,9 @@ class Webhooks:
         """Store an event for all targets that want it, in the transaction of its change."""
         for target in self.targets:
             if event in target.events:
-                values = {"event": event, "claim_id": claim_id, "time": int(now()), **about}
-                delivery = {"url": target.url, "event": event, "claim_id": claim_id}
-                session.add(Delivery(body=json.dumps(values), created=now(), **delivery))
+                what = {"event": event, "claim_id": claim_id}
+                body = json.dumps({**what, "time": int(now()), **about})
+                session.add(Delivery(body=body, created=now(), url=target.url, **what))
 
     def deliver(self, target: Target) -> int:
         """Send what is due to one target; returns how many requests were made."""
@@ -203,8 +187,7 @@ class Webhooks:
                 found.status = "dead"
                 log_event("webhook dead", logging.ERROR, url=found.url, reason=error, id=number)
             else:
-                wait = _FIRST_WAIT_S * 2 ** (attempts - 1)
-                found.next_at = now() + wait * random.uniform(0.8, 1.2)
+                found.next_at = now() + _FIRST_WAIT_S * 2 ** (attempts - 1)
             self._metrics.webhooks.labels(found.status).inc()
 
 
@@ -212,24 +195,19 @@ def _send(target: Target, number: int, attempt: int, body: bytes) -> str:
     """Why a delivery failed, or "". Redirects are failures: they lead to addresses not listed."""
     parts = urlsplit(target.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    headers: Mapping[str, str] = {
+    headers = {
         "Content-Type": "application/json",
         "X-Realdamage-Delivery": str(number),
         "X-Realdamage-Attempt": str(attempt),
         SIGNATURE: sign(target.secret, body, math.floor(time.time())),
     }
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
-    # The connection's timeout is for each read: a target that drips bytes is cut off here.
-    cut = threading.Timer(2 * _TIMEOUT_S, lambda: connection.sock and connection.sock.close())
-    cut.daemon = True
-    cut.start()
     try:
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        connection.request("POST", path, body, dict(headers))
+        connection.request("POST", path, body, headers)
         status = connection.getresponse().status
         return "" if 200 <= status < 300 else f"HTTP {status}"
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"[:200]
     finally:
-        cut.cancel()
         connection.close()

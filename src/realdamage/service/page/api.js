@@ -1,12 +1,14 @@
 // Talks to the service: the API key, upload progress, and errors in the server's own words.
 
+import { say } from "./language.js";
+
 const KEY = "realdamage.key";
 
 /** What the server said, or why it could not be asked. `code` is the server's, "" when it gave none. */
-export class ServiceError extends Error {
-  constructor(message, { status = 0, code = "", retryAfter = 0 } = {}) {
+class ServiceError extends Error {
+  constructor(message, status = 0, code = "") {
     super(message);
-    Object.assign(this, { status, code, retryAfter });
+    Object.assign(this, { status, code });
   }
 }
 
@@ -16,11 +18,11 @@ export function setKey(key) {
 }
 
 /**
- * Sends one request and resolves to { data, text, header }; rejects with a ServiceError whose message is for people.
+ * Sends one request and resolves to { data, text }; rejects with a ServiceError whose message is for people.
  * body: FormData or a plain object (sent as JSON). onProgress: called with the share of the upload done, 0..1.
- * signal: an AbortSignal; aborting rejects with code "cancelled".
+ * signal: an AbortSignal.
  */
-export function request(method, path, { body = null, onProgress = null, signal = null, words = {} } = {}) {
+export function request(method, path, { body = null, onProgress = null, signal = null } = {}) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest(); // fetch reports no upload progress
     call.open(method, path);
@@ -30,13 +32,14 @@ export function request(method, path, { body = null, onProgress = null, signal =
     call.onload = () => {
       const data = parse(call.responseText);
       if (call.status >= 200 && call.status < 300) {
-        resolve({ data, text: call.responseText, header: (name) => call.getResponseHeader(name) });
+        resolve({ data, text: call.responseText });
       } else {
-        reject(refusal(call, data, words));
+        const { message, code = "" } = data?.error ?? {};
+        reject(new ServiceError(message || say("refused", { status: call.status }), call.status, code));
       }
     };
-    call.onerror = () => reject(new ServiceError(words.unreachable));
-    call.onabort = () => reject(new ServiceError(words.cancelled, { code: "cancelled" }));
+    call.onerror = () => reject(new ServiceError(say("unreachable")));
+    call.onabort = () => reject(new ServiceError(say("cancelled")));
     signal?.addEventListener("abort", () => call.abort());
     if (body instanceof FormData || body === null) {
       call.send(body);
@@ -51,18 +54,8 @@ export function request(method, path, { body = null, onProgress = null, signal =
 export async function requestFile(path) {
   const key = sessionStorage.getItem(KEY);
   const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
-  if (!answer.ok) throw new ServiceError(`HTTP ${answer.status}`, { status: answer.status });
+  if (!answer.ok) throw new ServiceError(`HTTP ${answer.status}`, answer.status);
   return answer.blob();
-}
-
-function refusal(call, data, words) {
-  const error = data?.error ?? {};
-  const fallback = (words.refused ?? "HTTP {status}").replace("{status}", call.status);
-  return new ServiceError(error.message || fallback, {
-    status: call.status,
-    code: error.code ?? "",
-    retryAfter: Number.parseInt(call.getResponseHeader("Retry-After") ?? "", 10) || 0,
-  });
 }
 
 function parse(text) {

@@ -14,10 +14,7 @@ import { changeOpacity, showPhoto, toggleBoxes, toggleHeat, zoomBy } from "./vie
 
 const at = (id) => document.getElementById(id);
 const intake = createIntake(at("intake"), updateJudge);
-const page = { claim: null, found: null, index: 0, sending: null, model: null, counts: null, waiting: 0, hasStore: false };
-
-const words = () => ({ unreachable: say("unreachable"), cancelled: say("cancelled"), refused: say("refused") });
-const ask = (method, path, options = {}) => request(method, path, { words: words(), ...options });
+const page = { claim: null, found: null, index: 0, sending: null, model: null, counts: null, hasStore: false };
 
 const CASE_FIELDS = [
   ["order_id", "order-id"],
@@ -59,7 +56,7 @@ function openBatch() {
 
 async function openQueue() {
   forget();
-  await showQueue((path) => withKey(() => ask("GET", path)));
+  await showQueue((path) => withKey(() => request("GET", path)));
   showView("queue");
   announce(at("queue-total").textContent);
 }
@@ -67,22 +64,22 @@ async function openQueue() {
 async function openClaim(id) {
   if (page.found?.case.claim_id === id && page.claim) return showResults();
   const path = `v1/claims/${encodeURIComponent(id)}`;
-  const { data } = await withKey(() => ask("GET", path));
+  const { data } = await withKey(() => request("GET", path));
   const found = await loadCase(id);
   const pictures = (kind, list) => Promise.all(list.map((photo, index) => (photo.error ? null : pictureFile(id, kind, index, photo.name))));
   const [photos, listings] = await Promise.all([pictures("photo", data.photos), pictures("listing", data.listings)]);
   forget();
-  page.claim = readClaim(data, photos, listings, true);
+  page.claim = readClaim(data, photos, listings);
   page.found = found;
   page.index = 0;
   showResults();
-  await recallDecisions(page.claim, words()).catch(() => {});
+  await recallDecisions(page.claim).catch(() => {});
   showStrip();
   showDeciding();
 }
 
 async function loadCase(id) {
-  return (await withKey(() => ask("GET", `v1/claims/${encodeURIComponent(id)}/case`))).data;
+  return (await withKey(() => request("GET", `v1/claims/${encodeURIComponent(id)}/case`))).data;
 }
 
 async function pictureFile(id, kind, index, name) {
@@ -107,7 +104,7 @@ function showCase() {
   const id = encodeURIComponent(found.case.claim_id);
   const act = async (path, body) => {
     try {
-      page.found = (await withKey(() => ask("POST", `v1/claims/${id}/${path}`, { body }))).data;
+      page.found = (await withKey(() => request("POST", `v1/claims/${id}/${path}`, { body }))).data;
       showCase();
       announce(say(`state_${page.found.case.state}`));
     } catch (error) {
@@ -121,7 +118,7 @@ function showCase() {
     }
   };
   const link = async (side) => {
-    const { data } = await withKey(() => ask("POST", `v1/claims/${id}/links`, { body: { side } }));
+    const { data } = await withKey(() => request("POST", `v1/claims/${id}/links`, { body: { side } }));
     page.found = await loadCase(found.case.claim_id);
     return new URL(data.path, document.baseURI.replace(/#.*/, "")).href;
   };
@@ -149,7 +146,7 @@ async function judge() {
   showSending(0);
   try {
     const { data } = await withKey(() =>
-      ask("POST", "v1/claims", { body, onProgress: showSending, signal: page.sending.signal }),
+      request("POST", "v1/claims", { body, onProgress: showSending, signal: page.sending.signal }),
     );
     page.claim = readClaim(data, photos, listings);
     page.index = 0;
@@ -160,7 +157,7 @@ async function judge() {
     }
     showResults();
     announceResults();
-    await recallDecisions(page.claim, words()).catch(() => {}); // the verdict is valid without them
+    await recallDecisions(page.claim).catch(() => {}); // the verdict is valid without them
     showStrip();
     showDeciding();
   } catch (error) {
@@ -216,21 +213,12 @@ function showSending(share) {
 }
 
 function showProblem(error) {
-  if (!(error.status >= 0)) console.error(error);
   at("problem").textContent = error.message;
   at("problem").hidden = false;
-  if (error.retryAfter > 0) waitToRetry(error.retryAfter, error.message);
-}
-
-function waitToRetry(seconds, message) {
-  page.waiting = seconds;
-  updateJudge();
-  at("problem").textContent = `${message} ${seconds > 0 ? say("retry_in", { seconds }) : ""}`;
-  if (seconds > 0) setTimeout(() => waitToRetry(seconds - 1, message), 1000);
 }
 
 function updateJudge() {
-  at("judge").disabled = intake.files.photos.length === 0 || page.sending !== null || page.waiting > 0;
+  at("judge").disabled = intake.files.photos.length === 0 || page.sending !== null;
 }
 
 // Showing the answer
@@ -304,7 +292,7 @@ function newClaim() {
 
 function announceResults() {
   const { photos, recommendation } = page.claim;
-  announce(say("results_ready", { count: photos.length, recommendation: say(`recommend_${recommendation ?? "none"}`) }));
+  announce(say("results_ready", { count: photos.length, recommendation: say(`recommend_${recommendation}`) }));
   scrollTo(0, 0);
 }
 
@@ -319,7 +307,7 @@ async function takeDecision(choice) {
   if (photo.error) return;
   const focused = document.activeElement?.dataset?.decision;
   try {
-    await withKey(() => decide(page.claim, photo, choice, words()));
+    await withKey(() => decide(page.claim, photo, choice));
     showStrip();
     showDeciding();
     if (focused) at("deciding").querySelector(`[data-decision=${focused}]`)?.focus();
@@ -336,7 +324,7 @@ async function takeDecision(choice) {
 }
 
 async function showCounts() {
-  page.counts = await countDecisions(words()).catch(() => null); // not known without a key
+  page.counts = await countDecisions().catch(() => null); // not known without a key
   showKept();
 }
 
@@ -347,7 +335,7 @@ function showKept() {
 
 async function exportManifest() {
   try {
-    const { text } = await withKey(() => ask("GET", "v1/reviews/export"));
+    const { text } = await withKey(() => request("GET", "v1/reviews/export"));
     const link = element("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "metadata.csv" });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -359,7 +347,7 @@ async function exportManifest() {
 // The model, the language, the keyboard
 
 async function showModel() {
-  page.model ??= (await ask("GET", "v1/model").catch(() => null))?.data ?? null;
+  page.model ??= (await request("GET", "v1/model").catch(() => null))?.data ?? null;
   const { model } = page;
   at("model").textContent = model ? say(model.demo ? "model_demo" : "model", { version: model.model_version }) : "";
   at("promise").textContent = model ? (model.policy?.guarantee?.statement ?? say("promise_none")) : "";
@@ -428,11 +416,11 @@ at("help").addEventListener("click", () => at("help-dialog").showModal());
 at("export").addEventListener("click", exportManifest);
 
 addEventListener("hashchange", route);
-createBatch((method, path, options) => withKey(() => ask(method, path, options)));
+createBatch((method, path, options) => withKey(() => request(method, path, options)));
 createQueue(() => openQueue().catch((error) => (at("queue-total").textContent = error.message)));
 
 showLanguage();
-await withKey(() => ask("GET", "v1/claims?limit=1")).then(
+await withKey(() => request("GET", "v1/claims?limit=1")).then(
   () => (page.hasStore = true),
   () => {}, // a service without a store has no queue
 );

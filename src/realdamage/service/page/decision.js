@@ -6,9 +6,7 @@ import { currentLanguage, say } from "./language.js";
 import { recall, remember } from "./memory.js";
 
 const CHOICES = ["real", "synthetic", "unsure"];
-const DAMAGES = [
-  ...["", "cracked", "scratched", "stained", "dented", "torn", "holed", "creased", "crushed", "broken", "other"],
-];
+const DAMAGES = ["", "cracked", "scratched", "stained", "dented", "torn", "holed", "creased", "crushed", "broken", "other"];
 
 /** The form for a photo, as a list of nodes. onDecide: called with the choice; the fields are read by `decide`. */
 export function decisionForm(photo, onDecide) {
@@ -56,7 +54,7 @@ export function decisionForm(photo, onDecide) {
 }
 
 /** Stores the decision and notes it on the photo. Rejects with a ServiceError. */
-export async function decide(claim, photo, choice, words) {
+export async function decide(claim, photo, choice) {
   const body = {
     photo_sha256: photo.sha256,
     decision: choice,
@@ -65,28 +63,25 @@ export async function decide(claim, photo, choice, words) {
     reviewer: recall("reviewer").trim(),
     file_name: photo.name,
     claim_id: claim.id,
-    outcome: photo.verdict?.outcome ?? null,
-    score: photo.verdict?.score ?? null,
-    model_version: photo.verdict?.model_version ?? "",
+    outcome: photo.verdict.outcome,
+    score: photo.verdict.score,
+    model_version: photo.verdict.model_version,
   };
-  const { data } = await request("POST", "v1/reviews", { body, words });
+  const { data } = await request("POST", "v1/reviews", { body });
   photo.decision = choice;
   photo.earlier.unshift(data);
 }
 
 /** Notes on each photo what was decided about it before, here or elsewhere. */
-export async function recallDecisions(claim, words) {
-  const digests = claim.photos.map(({ sha256 }) => sha256).filter(Boolean);
-  if (digests.length === 0) return;
-  const query = new URLSearchParams(digests.map((digest) => ["photo_sha256", digest]));
-  const { data } = await request("GET", `v1/reviews?${query}`, { words });
+export async function recallDecisions(claim) {
+  const query = new URLSearchParams(claim.photos.map(({ sha256 }) => ["photo_sha256", sha256]));
+  const { data } = await request("GET", `v1/reviews?${query}`);
   for (const photo of claim.photos) photo.earlier = data.reviews.filter((review) => review.photo_sha256 === photo.sha256);
 }
 
 /** How many photos are decided each way (`counts`), and whether decisions outlive the service (`on_disk`). */
-export async function countDecisions(words) {
-  const { data } = await request("GET", "v1/reviews?limit=1", { words });
-  return data;
+export async function countDecisions() {
+  return (await request("GET", "v1/reviews?limit=1")).data;
 }
 
 function savedWords(photo) {

@@ -1,7 +1,7 @@
 // Writes out what was found in one photo: verdict, reasons, provenance, comparison, earlier copies.
 
 import { element, percent } from "./dom.js";
-import { currentLanguage, knows, say, sayPhrases } from "./language.js";
+import { currentLanguage, say, sayPhrases } from "./language.js";
 
 const REASONS_AT_ONCE = 4;
 const LANGUAGE_NAMES = { en: "English", zh: "中文" };
@@ -43,7 +43,6 @@ function spoken(sentence, phrases) {
 }
 
 function verdict(found, thresholds) {
-  if (!found) return [element("p", { class: "verdict" }, badge("none"))];
   const probability =
     found.probability === null ? say("no_probability") : say("probability", { probability: percent(found.probability) });
   const score = found.score.toFixed(2);
@@ -80,12 +79,10 @@ function band(score, { real, synthetic }) {
 }
 
 function provenance(found) {
-  const title = element("h3", {}, say("provenance"));
-  if (!found) return [title, element("p", { class: "quiet" }, say("no_provenance"))];
   const strong = found.declared === "none" ? "" : "declared";
   const notes = found.notes.filter(({ code }) => code !== "absence_proves_nothing");
   return [
-    title,
+    element("h3", {}, say("provenance")),
     element("p", { class: strong }, say(`declared_${found.declared}`)),
     found.declared === "none" && element("p", { class: "quiet small" }, say("absence")),
     found.findings.length > 0 && element("ul", { class: "findings" }, found.findings.map(finding)),
@@ -95,7 +92,7 @@ function provenance(found) {
 }
 
 function finding({ form, where, sentence, phrases, fields }) {
-  const read = Object.entries(fields ?? {});
+  const read = Object.entries(fields);
   return element(
     "li",
     {},
@@ -160,22 +157,21 @@ function duplicates(photo) {
 
 /** The claim's recommendation with its reasons, and the text for the buyer. onNew: called for another claim. */
 export function claimSummary(claim, onNew) {
-  const value = claim.recommendation ?? "none";
+  const value = claim.recommendation;
   const rest = claim.reasons.slice(REASONS_AT_ONCE); // the most serious come first
-  const name = knows(`recommend_${value}`) ? say(`recommend_${value}`) : value;
   return [
     element(
       "div",
       { class: "title" },
-      element("span", { class: "quiet" }, claim.id && say("claim_id", { id: claim.id })),
+      element("span", { class: "quiet" }, say("claim_id", { id: claim.id })),
       element("button", { type: "button", id: "new-claim", onclick: onNew }, say("new_claim")),
     ),
-    element("p", { class: `recommendation ${value}` }, element("span", { class: "quiet" }, say("recommendation")), element("strong", {}, name)),
+    element("p", { class: `recommendation ${value}` }, element("span", { class: "quiet" }, say("recommendation")), element("strong", {}, say(`recommend_${value}`))),
     reasonList(claim.reasons.slice(0, REASONS_AT_ONCE)),
     rest.length > 0 && element("details", { class: "more" }, element("summary", {}, say("more", { count: rest.length })), reasonList(rest)),
     claim.listingErrors.map((listing) => element("p", { class: "problem" }, unreadable(listing))),
     element("p", { class: "quiet small" }, say("person_decides")),
-    claim.buyerTexts && buyerText(claim.buyerTexts),
+    buyerText(claim.buyerTexts),
   ].flat();
 }
 

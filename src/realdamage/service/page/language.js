@@ -36,11 +36,6 @@ export function sayPhrases(phrases) {
   return texts.length === 0 || texts.includes(null) ? null : texts.join("");
 }
 
-/** Whether the page has words for this key. */
-export function knows(key) {
-  return key in STRINGS[language];
-}
-
 /** "en" or "zh". */
 export function currentLanguage() {
   return language;

@@ -8,7 +8,6 @@ const EVERY_MS = 400;
 const at = (id) => document.getElementById(id);
 const token = location.pathname.split("/").pop();
 const path = `../v1/statements/${token}`;
-const words = () => ({ unreachable: say("unreachable"), cancelled: say("cancelled"), refused: say("refused") });
 const shot = { frames: [], taken: [] };
 let asked = null;
 
@@ -73,7 +72,7 @@ async function send() {
   at("send").disabled = true;
   try {
     at("status").textContent = say("judging");
-    await request("POST", path, { body, words: words() });
+    await request("POST", path, { body });
     at("live").srcObject?.getTracks().forEach((track) => track.stop());
     at("statement").hidden = true;
     at("done").hidden = false;
@@ -104,7 +103,7 @@ at("statement").addEventListener("submit", (event) => {
 
 show();
 try {
-  asked = (await request("GET", path, { words: words() })).data;
+  asked = (await request("GET", path)).data;
   show();
 } catch (error) {
   showProblem(error);

@@ -1,4 +1,4 @@
-// Shows one photo with what was found in it: heat map, changes, the listing photo moved onto it, boxes.
+// Shows one photo with what was found in it: heat map, changes, boxes; the listing photo next to it.
 
 import { element, percent, shape } from "./dom.js";
 import { say } from "./language.js";
@@ -131,9 +131,6 @@ function choicesFor(photo) {
     if (comparison.change_map) {
       choices.push({ value: `change${index}`, label: say("overlay_change", { name: comparison.name }), comparison });
     }
-    if (comparison.homography && comparison.url && !comparison.isSmall) {
-      choices.push({ value: `listing${index}`, label: say("overlay_listing", { name: comparison.name }), comparison });
-    }
   });
   return choices;
 }
@@ -193,20 +190,20 @@ function draw() {
   frame.closest("figure").querySelector(".legend").textContent = family === "none" ? "" : say(`legend_${family}`);
   if (layer.dataset.shows !== choice.value) {
     layer.dataset.shows = choice.value;
-    layer.replaceChildren(...overlayFor(photo, choice, family, frame));
+    layer.replaceChildren(...overlayFor(photo, choice, family));
   }
   frame.querySelector("svg")?.remove();
   if (settings.boxes) frame.append(boxesFor(photo, family === "heat" || family === "none" ? null : choice.comparison));
 }
 
-function overlayFor(photo, choice, family, frame) {
+function overlayFor(photo, choice, family) {
   if (family === "heat") return [heatCanvas(photo.verdict)];
   if (family === "change") {
     const canvas = element("canvas", { class: "map" });
     drawMap(canvas, choice.comparison.change_map, PALETTES.change);
     return [canvas];
   }
-  return family === "listing" ? [alignedListing(choice.comparison, frame)] : [];
+  return [];
 }
 
 // The last row and column of patches may reach beyond the photo; the frame cuts them off.
@@ -217,20 +214,6 @@ function heatCanvas(verdict) {
     canvas.style.height = `${(100 * canvas.height * verdict.cell) / verdict.height}%`;
   });
   return canvas;
-}
-
-// The homography speaks of pixels; CSS wants it column by column, between two scales of the screen.
-function alignedListing(comparison, frame) {
-  const image = element("img", { class: "listing", src: comparison.url, alt: "" });
-  const place = () => {
-    const scale = frame.clientWidth / comparison.width;
-    const [[a, b, c], [d, e, f], [g, h, i]] = comparison.homography;
-    const columns = [a, d, 0, g, b, e, 0, h, 0, 0, 1, 0, c, f, 0, i];
-    image.style.transform = `scale(${scale}) matrix3d(${columns.join(",")})`;
-  };
-  image.addEventListener("load", place);
-  new ResizeObserver(place).observe(frame);
-  return image;
 }
 
 function boxesFor(photo, comparison) {
