@@ -308,12 +308,6 @@ def _settings(hparams: dict[str, Any]) -> tuple[ModelConfig, AdaptConfig, dict[s
     to download."""
     values = {**hparams, "pretrained": False, "weights": None}
     adapt, record = values.pop("adapt", None) or {}, values.pop("record", None) or {}
-    for gone in ("_instantiator", "compile"):
-        values.pop(gone, None)
-    if not isinstance(values.get("loss", "bce"), str):
-        # Before losses had names, this held their factors.
-        values["loss_weights"] = values.pop("loss") or {}
-        values["loss_weights"].pop("consistency", None)
     values["loss_weights"] = LossWeightsConfig(**values.get("loss_weights", {}))
     values["pooling"] = Pooling(**(values.get("pooling") or {}))
     return ModelConfig(**values), AdaptConfig(**adapt), record

@@ -45,6 +45,7 @@ _NOISE = (
     ".*is smaller than the logging interval.*",
     ".*module.s. in eval mode at the start of training.*",  # frozen ones stay there
     ".*dirpath has changed.*",
+    ".*sync_dist=True.*",  # the figures are of all processes already
     ".*dataloader is not resumable.*",  # it is: DamageDataModule.state_dict
 )
 _NEEDS = {
@@ -169,6 +170,8 @@ class RunFolder(L.Callback):
         folder = Path(self._config.paths.run)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FINISHED).unlink(missing_ok=True)
+        for partial in folder.glob(".*.ckpt.*.tmp"):  # of a run killed while it wrote them
+            partial.unlink()
         if self._config.overwrite and not self._config.resume:
             for name in ("best.ckpt", "last.ckpt"):
                 (folder / name).unlink(missing_ok=True)
