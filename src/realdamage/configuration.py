@@ -121,8 +121,9 @@ def run(command: str, task: Callable[[Any], Any]) -> None:
                 raise  # else a sweeper has given up after too many of them
         if errors:
             raise errors[0]
-    except KeyboardInterrupt as interrupt:
-        code, message = 130, f"stopped; {str(interrupt) or 'what was finished is kept'}"
+    except KeyboardInterrupt as stop:
+        code = getattr(stop, "exit_code", 130)
+        message = f"stopped; {str(stop) or 'what was finished is kept'}"
     except ours as error:
         code = getattr(error, "exit_code", ConfigError.exit_code)
         known = isinstance(error, RealDamageError)

@@ -24,6 +24,14 @@ class RealDamageError(Exception):
         self.code = code or type(self).__name__.removesuffix("Error").lower()
 
 
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop, by Ctrl-C or SIGTERM. exit_code: 128 and the signal's number."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class UsageError(RealDamageError):
     """An argument, an option or a combination of them is wrong."""
 

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from realdamage.configuration import compose, config_folder
+from realdamage.training.callbacks import AtomicCheckpoints
 from realdamage.training.module import DamageClassifier
 from realdamage.training.run import build
 
@@ -62,8 +63,9 @@ def test_every_experiment_builds(
     assert trainer.accelerator.__class__.__name__ == "CPUAccelerator"
     assert [type(logger).__name__ for logger in trainer.loggers] == ["CSVLogger"]
     names = [type(callback).__name__ for callback in trainer.callbacks]
-    assert names.count("ModelCheckpoint") == 2
+    assert names[-2:] == ["ModelCheckpoint", "LastCheckpoint"]
     assert "EMAWeightAveraging" in names
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpoints)
     best = trainer.checkpoint_callback
     assert best.monitor == config.monitor == "val/auroc"
     assert Path(best.dirpath) == tmp_path

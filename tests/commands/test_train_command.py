@@ -29,7 +29,7 @@ from realdamage.commands import cli, train
 from realdamage.core.detector import Detector
 from realdamage.data.manifest import read_manifest, write_manifest
 from realdamage.data.shards import write_shards
-from realdamage.errors import ConfigError, ManifestError, ModelFileError
+from realdamage.errors import ConfigError, ManifestError, ModelFileError, Stopped
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.schema import DataConfig
 from realdamage.training.dataset import PairDataset
@@ -50,13 +50,25 @@ AS_TYPED = (
     "threads=1",
 )
 FILES = ("best.ckpt", "last.ckpt", "config.yaml")
+WEIGHTS = ("state_dict", "current_model_state")
 
 
 def largest_difference(first: Path, second: Path) -> float:
-    """Of a weight, between two checkpoints."""
-    a, b = (torch.load(path, weights_only=True)["state_dict"] for path in (first, second))
+    """Of a weight, between two checkpoints: averaged ones (ema) and those being trained."""
+    a, b = (
+        {(part, name): value for part in WEIGHTS for name, value in checkpoint[part].items()}
+        for checkpoint in (torch.load(path, weights_only=True) for path in (first, second))
+    )
     assert a.keys() == b.keys()
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+def logged(run: Path) -> pd.DataFrame:
+    """The figures of all steps, of the parts of a run that was stopped too. A step that was logged
+    twice counts as it was last; speed is left out."""
+    files = sorted(run.glob("logs/version_*/metrics.csv"))
+    rows = pd.concat([pd.read_csv(each) for each in files]).groupby(["epoch", "step"]).last()
+    return rows.drop(columns=["train/photos_per_s"]).sort_index(axis=1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -106,52 +118,72 @@ def test_two_runs_of_one_seed_end_with_the_same_weights(
 
 class TestResume:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("ctrl_c")
     @pytest.mark.parametrize(
-        ("adapt", "reader"), [("full", "files"), ("lora", "files"), ("full", "shards")]
+        ("where", "how", "options"),
+        [
+            ((2, 0), "crash", ("adapt=lora", "data.workers=1")),
+            ((1, 2), signal.SIGTERM, ("model.drop_path=0.3", "data.workers=1")),
+            ((1, 2), signal.SIGINT, ("trainer.accumulate_grad_batches=2",)),
+            ((1, 3), "crash", ("callbacks.last.minutes=0", "shards", "data.mixed_shards=1")),
+            ((0, 3), signal.SIGTERM, ("adapt=lora", "adapt.dropout=0.3")),
+        ],
     )
     def test_a_resumed_run_equals_one_that_was_never_stopped(
         self,
-        adapt: str,
-        reader: str,
+        where: tuple[int, int],
+        how: Any,
+        options: tuple[str, ...],
         tiny_manifest: Path,
         tiny_config: TinyConfig,
         tmp_path: Path,
         drawn: list[Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """Stopped in batch `where` (epoch, batch) of 3 epochs of 4 batches. A crash leaves the
+        checkpoint before it: that of the epoch before, or with minutes=0 of the batch before."""
         overrides = (
-            f"adapt={adapt}",
-            "trainer.max_epochs=4",
+            "trainer.max_epochs=3",
+            "data.batch_units=3",
             "data.degradations.probability=0.8",
             "data.degradations.curriculum_epochs=3",
-            "adapt.dropout=0.0",  # the random state behind dropout is not in a checkpoint
+            *(each for each in options if each != "shards"),
         )
-        if reader == "shards":
+        if "shards" in options:
             write_shards(read_manifest(tiny_manifest), tmp_path / "shards")
-            overrides += (f"data.root={tmp_path}/shards", "data.mixed_shards=1")
+            overrides += (f"data.root={tmp_path}/shards",)
         train.run(tiny_config(tmp_path / "straight", *overrides))
         straight = drawn.copy()
         drawn.clear()
+        step = DamageClassifier.training_step
 
-        def power_cut(self: DamageClassifier) -> None:
-            if self.current_epoch == 2:
-                raise OSError("power cut")
+        def stopped(self: DamageClassifier, batch: Any, index: int) -> Any:
+            if (self.current_epoch, index) == where:
+                if how == "crash":
+                    raise OSError("power cut")
+                os.kill(os.getpid(), how)
+            return step(self, batch, index)
 
         with monkeypatch.context() as patched:
-            patched.setattr(DamageClassifier, "on_train_epoch_start", power_cut)
-            with pytest.raises(OSError, match="power cut"):
+            patched.setattr(DamageClassifier, "training_step", stopped)
+            with pytest.raises(OSError if how == "crash" else Stopped) as caught:
                 train.run(tiny_config(tmp_path / "stopped", *overrides))
-        assert {epoch for epoch, _, _ in drawn[:28]} == {0, 1}
-        del drawn[28:]  # what the third epoch had read ahead when it stopped
+        if how != "crash":
+            assert caught.value.exit_code == 128 + how
+        checkpoint = torch.load(tmp_path / "stopped/last.ckpt", weights_only=True)
+        per_step = 2 if "trainer.accumulate_grad_batches=2" in options else 1
+        done = where[0] * 4 + where[1] + (how != "crash")
+        done += -done % per_step  # a step's batches are finished
+        assert checkpoint["global_step"] == done // per_step
+        del drawn[3 * done :]  # what was read ahead
         train.run(tiny_config(tmp_path / "stopped", *overrides, "resume=last"))
         assert drawn == straight
-        assert len(straight) == 4 * 14
+        assert len(straight) == (0 if "data.workers=1" in options else 3 * 4 * 3)
         ends = [tmp_path / name / "last.ckpt" for name in ("straight", "stopped")]
-        difference = largest_difference(*ends)
-        print(f"largest difference of a weight {difference:.1e} (allowed 1e-6)")
-        assert difference <= 1e-6
+        assert largest_difference(*ends) == 0.0
         first, second = (load_classifier(path).validation_figures for path in ends)
-        assert first == pytest.approx(second)
+        assert first == second
+        pd.testing.assert_frame_equal(*(logged(path.parent) for path in ends), check_exact=True)
 
     def test_a_finished_run_is_left_as_it_is_until_something_changes(
         self,
@@ -248,7 +280,7 @@ class TestResume:
         assert stopped.code == 130
         assert "Traceback" not in stopped.err
         assert list((tmp_path / "out/train").glob(".lock")) == []
-        command = stopped.err.splitlines()[-1].partition("last finished epoch: ")[2]
+        command = stopped.err.splitlines()[-1].partition("continue with: ")[2]
         program, *again = shlex.split(command)
         assert program == "realdamage-train"
         assert again == [*arguments, "resume=last"]
@@ -415,9 +447,11 @@ class TestDebug:
         assert contents(mine) == before
 
 
-def typed(arguments: list[str], cwd: Path, script: str) -> subprocess.CompletedProcess[str]:
+def typed(
+    arguments: list[str], cwd: Path, script: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """A command line in a process of its own, on one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.run(
         [sys.executable, script, *arguments],
@@ -427,6 +461,7 @@ def typed(arguments: list[str], cwd: Path, script: str) -> subprocess.CompletedP
         text=True,
         check=False,
         timeout=1000,
+        start_new_session=True,  # so that a test can kill all its processes
     )
 
 
@@ -532,3 +567,59 @@ def test_two_processes_share_the_photos_out_and_agree_on_the_figures(
         logged = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert len(logged) == 2
     assert logged[-1] == pytest.approx(log_loss(synthetic, expit(predictions["score"])), abs=1e-4)
+
+
+STOPPED = """
+import os, signal
+from realdamage.commands import train
+from realdamage.training.module import DamageClassifier
+
+step = DamageClassifier.training_step
+
+def stopped(self, batch, index):
+    where = f"{self.global_rank} {self.current_epoch} {index}"
+    if where == os.environ["TERM_AT"]:
+        os.kill(os.getpid(), signal.SIGTERM)
+    if where == os.environ["KILL_AT"]:
+        os.killpg(0, signal.SIGKILL)
+    return step(self, batch, index)
+
+DamageClassifier.training_step = stopped
+train.main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_they_were_terminated_and_killed(
+    tiny_manifest: Path, tmp_path: Path
+) -> None:
+    """SIGTERM reaches one process, not the first, in one step; later kill -9 ends both and their
+    workers. The end is that of a run that was never stopped."""
+    write_shards(read_manifest(tiny_manifest), tmp_path / "shards")
+    (tmp_path / "driver.py").write_text(STOPPED)
+    arguments = [
+        *("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true"),
+        *(f"data.root={tmp_path}/shards", "data.mixed_shards=2", *AS_TYPED, "data.batch_units=2"),
+        *("trainer.max_epochs=2", "trainer.log_every_n_steps=1", "model.drop_path=0.3"),
+        "callbacks.pictures=null",
+    ]
+
+    def run(name: str, *more: str, term: str = "", kill: str = "") -> Any:
+        places = {"TERM_AT": term, "KILL_AT": kill}
+        return typed([*arguments, f"name={name}", *more], tmp_path, "driver.py", **places)
+
+    straight = run("straight")
+    assert straight.returncode == 0, straight.stderr
+    last = tmp_path / "out/stopped/last.ckpt"
+    terminated = run("stopped", term="1 0 1")
+    assert terminated.returncode == 143, terminated.stderr
+    assert "resume=last" in terminated.stderr.splitlines()[-1]
+    assert torch.load(last, weights_only=True)["global_step"] == 2
+    rest = ("resume=last", "data.workers=1", "callbacks.last.minutes=0")
+    assert run("stopped", *rest, kill="0 1 2").returncode == -signal.SIGKILL
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    finished = run("stopped", *rest)
+    assert finished.returncode == 0, finished.stderr
+    assert largest_difference(tmp_path / "out/straight/last.ckpt", last) <= 1e-6
+    figures = [logged(tmp_path / "out" / name) for name in ("straight", "stopped")]
+    pd.testing.assert_frame_equal(*figures, rtol=1e-6)

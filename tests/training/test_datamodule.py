@@ -57,6 +57,24 @@ def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(
     assert torch.equal(alone["photo_label"], helped["photo_label"])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_checkpoint_inside_an_epoch_leads_to_its_next_batch(
+    tiny_manifest: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the first iterator on, since workers read ahead before Lightning sets the epoch. Another
+    number of processes is a warning."""
+    straight = module(tiny_manifest).train_dataloader()
+    straight.sampler.set_epoch(2)
+    resumed = module(tiny_manifest, workers=workers)
+    resumed.load_state_dict({"epoch": 2, "batches": 1, "processes": 1})
+    assert caplog.messages == []
+    _, *rest = straight
+    for first, second in zip(rest, resumed.train_dataloader(), strict=True):
+        assert torch.equal(first["tiles"], second["tiles"])
+    resumed.load_state_dict({"epoch": 2, "batches": 1, "processes": 4})
+    assert "began with 4 processes and goes on with 1" in caplog.text
+
+
 def test_class_and_kind_weights_multiply(tiny_manifest: Path) -> None:
     made = module(
         tiny_manifest,

@@ -306,6 +306,27 @@ class TestEpochSampler:
         assert len(set(drawn)) == 4000  # no unit is cut twice at the same place
         assert max(before for _, index, before in drawn if index == 1) == counts[1] - 1
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"chances": np.full(20, 0.05), "draws": 50},
+            {"shards": np.repeat(np.arange(4), 5), "mixed": 2},
+        ],
+    )
+    def test_a_resumed_epoch_has_the_rest_and_the_next_one_is_whole(
+        self, options: dict[str, Any]
+    ) -> None:
+        for rank in range(2):
+            straight, resumed = (EpochSampler(20, 3, rank, 2, **options) for _ in range(2))
+            straight.set_epoch(1)
+            resumed.resume(1, 4)
+            assert len(resumed) == len(straight)  # Lightning counts on from the batches it has had
+            assert list(resumed) == list(straight)[4:]
+            for sampler in (straight, resumed):
+                sampler.set_epoch(2)
+            assert list(resumed) == list(straight)
+
 
 def unpaired_set(root: Path, photo_factory) -> Manifest:
     """Three real photos of source a, one of b, a pair of one family, and four lone images of

@@ -255,22 +255,6 @@ class TestLoading:
         assert metadata.calibration is None
         assert set(metadata.metrics) == {"val/auroc", "val/localisation_ap", "val/photos"}
 
-    def test_checkpoints_from_before_losses_had_names_load(
-        self, tiny_run: Path, tmp_path: Path
-    ) -> None:
-        """They also had settings that are gone."""
-        factors = {"tile": 1.0, "patch": 0.25, "photo": 0.5, "consistency": 0.0}
-        path = tmp_path / "old.ckpt"
-        checkpoint = torch.load(tiny_run / "best.ckpt", weights_only=True)
-        hparams = checkpoint["hyper_parameters"]
-        del hparams["loss_weights"], hparams["patch_loss"]
-        hparams |= {"loss": factors, "compile": False, "_instantiator": None}
-        torch.save(checkpoint, path)
-        old, new = load_classifier(path), load_classifier(tiny_run / "best.ckpt")
-        assert (old.model.loss, old.model.loss_weights.patch) == ("bce", 0.25)
-        pixels = batch_of([0.0, 1.0])["tiles"]
-        torch.testing.assert_close(old(pixels), new(pixels))
-
     def test_a_folder_of_safetensors_works_wherever_a_checkpoint_does(
         self, tiny_run: Path, tmp_path: Path, no_download
     ) -> None:

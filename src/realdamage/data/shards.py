@@ -144,7 +144,6 @@ class _Writer:
         self.manifest, self.out, self.full = manifest, out, full
         self.names: list[str] = []
         self.places = np.zeros((len(manifest), len(_PLACES)), np.int64)
-        self._records = manifest.table.to_dict("index")
         self._tar: tarfile.TarFile | None = None
         self._split = ""
         self._sample = 0
@@ -158,7 +157,7 @@ class _Writer:
 
     def add(self, rows: list[int]) -> None:
         """Adds a sample: 000000012.0.jpg, .1.jpg, .1.mask.png, and .json with their rows."""
-        records = [self._records[row] for row in rows]
+        records = self.manifest.table.iloc[rows].to_dict("records")
         tar = self._shard(records[0]["split"])
         key = f"{self._sample:09d}"
         self._sample += 1

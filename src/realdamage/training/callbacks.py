@@ -1,9 +1,13 @@
-"""What a run shows on the way: pictures of each validation, speed, and a suggested learning rate.
-configs/callbacks and configs/debug switch them on."""
+"""What a run keeps and shows on the way: its last checkpoint, pictures of each validation, speed,
+and a suggested learning rate. configs/callbacks and configs/debug switch them on."""
 
 from __future__ import annotations
 
+import io
 import logging
+import math
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +16,9 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.throughput import get_available_flops
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import Checkpoint, LearningRateFinder
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,10 +30,86 @@ from realdamage.core.detector import Detector
 from realdamage.core.overlay import contact_sheet, draw_pair
 from realdamage.core.tiles import read_photo
 from realdamage.errors import ModelFileError, PhotoError
+from realdamage.files import write_atomically
 from realdamage.training.module import DamageClassifier, model_metadata
 from realdamage.training.network import EvidenceViT, TorchScorer
 
 log = logging.getLogger(__name__)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `path` after each epoch, inside an epoch every `minutes` (null: never), and when the
+    run is asked to stop. A run that resumes from it equals one that was never stopped.
+
+    SIGTERM and the first Ctrl-C let the running step end, or the running validation; then the run
+    exits with 128 and the number of the signal.
+    """
+
+    def __init__(self, path: str, minutes: float | None = 15.0) -> None:
+        self.path = path
+        self.seconds = math.inf if minutes is None else 60 * minutes
+        self._stop = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved = time.monotonic()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        # Lightning's handler of SIGTERM talks to the other processes, which may be in the middle of
+        # exchanging gradients. Lightning puts the old handlers back in the end.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self._stop = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        log.warning("stopping after this step or validation; Ctrl-C stops now and saves nothing")
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        wish = self._stop or int(time.monotonic() - self._saved >= self.seconds)
+        if trainer.world_size > 1:
+            # All processes must do the same, and a signal reaches them at different steps.
+            device = trainer.strategy.root_device
+            wish = int(trainer.strategy.reduce(torch.tensor(wish, device=device), reduce_op="max"))
+        if wish and batch_idx:
+            self._save(trainer)
+        if wish > 1:
+            raise SystemExit(128 + wish)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # a resumed run does not log these steps again
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Does not count a batch that has not begun; Lightning would log one step too far."""
+        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        if batches["current"]["ready"] > batches["current"]["started"]:
+            batches["is_last_batch"] = False
+            for count in (batches["current"], batches["total"]):
+                count["ready"] = count["started"]
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints next to the old ones. Lightning writes them to /tmp, and on another disk
+    copies them over the old ones, so that a run killed then has none."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(path, buffer.getvalue())
 
 
 class ValidationPictures(L.Callback):
@@ -139,6 +220,7 @@ class Speed(L.Callback):
             dtype = torch.float16
         self._peak = get_available_flops(trainer.strategy.root_device, dtype)
         self._per_tile = flops_per_tile(pl_module.network) if self._peak else 0
+        self._restart()  # a run that resumes inside an epoch does not start one
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self._restart()

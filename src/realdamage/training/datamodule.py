@@ -4,6 +4,7 @@ first if there are none."""
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,8 @@ class DamageDataModule(L.LightningDataModule):
         self.data, self.spec, self.seed = data, pixel_spec, seed
         self._photos = photos
         self._reported: set[str] = set()
+        self._position = {"epoch": 0, "batches": 0}
+        self._described: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
         """Makes the photos by the recipe when the folder has none. Lightning calls it in one
@@ -89,6 +92,28 @@ class DamageDataModule(L.LightningDataModule):
         """All photos, without what is excluded from train and val."""
         return self.photos.manifest
 
+    def state_dict(self) -> dict[str, int]:
+        """Where the training is, for a checkpoint: the epoch, and how many of its batches each of
+        how many processes has had."""
+        trainer: Any = self.trainer
+        loop = trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.completed % trainer.num_training_batches
+        epoch = loop.epoch_progress.current.processed
+        return {"epoch": epoch, "batches": int(done), "processes": trainer.world_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets `train_dataloader` start there."""
+        self._position = state
+        before, now = state["processes"], self._process()[1]
+        if state["batches"] and before != now:
+            log.warning(
+                "epoch %d began with %d processes and goes on with %d: until it ends, some photos "
+                "come twice or not at all",
+                state["epoch"] + 1,
+                before,
+                now,
+            )
+
     def train_dataloader(self) -> DataLoader[Batch]:
         data, manifest = self.data, self.manifest.select(split="train")
         dataset = PairDataset(
@@ -109,6 +134,8 @@ class DamageDataModule(L.LightningDataModule):
             shards=of_units,
             mixed=data.mixed_shards or 1,
         )
+        # Workers read ahead before Lightning sets the epoch.
+        sampler.resume(self._position["epoch"], self._position["batches"] * data.batch_units)
         return DataLoader(
             dataset,
             batch_size=data.batch_units,
@@ -134,7 +161,9 @@ class DamageDataModule(L.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What the model was trained on, for its metadata."""
-        return self.photos.describe(self.data)
+        # Once: it is in every checkpoint, and reads the whole table.
+        self._described = self._described or self.photos.describe(self.data)
+        return self._described
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -142,7 +171,19 @@ class DamageDataModule(L.LightningDataModule):
     def _workers(self) -> dict[str, Any]:
         workers = self.data.workers
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
+        return {
+            "num_workers": workers,
+            "worker_init_fn": _ignore_stops,
+            "persistent_workers": workers > 0,
+            "pin_memory": on_gpu,
+        }
+
+
+def _ignore_stops(worker: int) -> None:
+    """Leaves Ctrl-C and SIGTERM, which every process of a run gets, to the process that trains: it
+    still needs its workers until the checkpoint is written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def shards_of(manifest: Manifest, units: Units) -> npt.NDArray[np.int64]:

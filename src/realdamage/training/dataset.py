@@ -36,8 +36,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
     """Yields (epoch, index, times this epoch had it before): this process's share of an order that
     depends on the seed and the epoch alone.
 
-    Lightning calls `set_epoch` before each epoch, also after a resume. The last, short round is
-    filled up from the front, so that all processes take the same number of steps.
+    Lightning calls `set_epoch` before each epoch; `resume` starts in the middle of one. The last,
+    short round is filled up from the front, so that all processes take the same number of steps.
 
     chances: of each unit, float [length], summing to 1; an epoch then is `draws` draws with
         replacement (None: `length`). Without them it is every unit once.
@@ -60,9 +60,14 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.chances, self.draws = chances, length if chances is None else draws or length
         self.shards, self.mixed = shards, mixed
         self.epoch = 0
+        self._resumed = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def resume(self, epoch: int, done: int) -> None:
+        """Starts with `epoch`, without the `done` units that this process had of it."""
+        self.epoch, self._resumed = epoch, (epoch, done)
 
     def __len__(self) -> int:
         return -(-self.draws // self.world_size)
@@ -81,7 +86,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         places = range(self.rank, len(order), self.world_size)
         if self.shards is not None:
             places = range(self.rank * len(self), (self.rank + 1) * len(self))
-        for place in places:
+        epoch, done = self._resumed
+        for place in places[done if self.epoch == epoch else 0 :]:
             yield self.epoch, int(order[place]), int(before[place])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,12 @@ class DamageClassifier(L.LightningModule):
     def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [n, tile, tile, 3] → logit [n], evidence [n, h, w]."""
         return cast(tuple[Tensor, Tensor], self.network(tiles))
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seeds dropout and drop_path by process, epoch and batch, as crops are seeded by epoch and
+        unit, so that a resumed run draws what a straight one draws."""
+        key = (self.record.get("seed", 0), self.global_rank, self.current_epoch, batch_index)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         terms = self.loss_terms(batch, *self(batch["tiles"]))
@@ -301,12 +308,6 @@ def _settings(hparams: dict[str, Any]) -> tuple[ModelConfig, AdaptConfig, dict[s
     to download."""
     values = {**hparams, "pretrained": False, "weights": None}
     adapt, record = values.pop("adapt", None) or {}, values.pop("record", None) or {}
-    for gone in ("_instantiator", "compile"):
-        values.pop(gone, None)
-    if not isinstance(values.get("loss", "bce"), str):
-        # Before losses had names, this held their factors.
-        values["loss_weights"] = values.pop("loss") or {}
-        values["loss_weights"].pop("consistency", None)
     values["loss_weights"] = LossWeightsConfig(**values.get("loss_weights", {}))
     values["pooling"] = Pooling(**(values.get("pooling") or {}))
     return ModelConfig(**values), AdaptConfig(**adapt), record

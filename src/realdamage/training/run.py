@@ -25,8 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from realdamage.commit import git_commit
 from realdamage.core.progress import SECONDS_BETWEEN_LINES
-from realdamage.errors import ConfigError
+from realdamage.errors import ConfigError, Stopped
 from realdamage.schema import TrainConfig
+from realdamage.training.callbacks import AtomicCheckpoints
 from realdamage.training.datamodule import DamageDataModule
 from realdamage.training.module import MIN_REAL_FOR_1_PERCENT, DamageClassifier
 from realdamage.training.network import read_checkpoint
@@ -44,6 +45,8 @@ _NOISE = (
     ".*is smaller than the logging interval.*",
     ".*module.s. in eval mode at the start of training.*",  # frozen ones stay there
     ".*dirpath has changed.*",
+    ".*sync_dist=True.*",  # the figures are of all processes already
+    ".*dataloader is not resumable.*",  # it is: DamageDataModule.state_dict
 )
 _NEEDS = {
     "val/auroc": "real and synthetic photos",
@@ -57,8 +60,7 @@ def fit(config: DictConfig, resume: Path | None, photos: TrainingPhotos | None) 
     if it was not measured.
 
     resume: the checkpoint to continue from. photos: None if a recipe has yet to make them.
-    Raises ConfigError, ManifestError, PhotoError and ModelFileError; KeyboardInterrupt with the
-    next command.
+    Raises ConfigError, ManifestError, PhotoError and ModelFileError; Stopped with the next command.
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
@@ -77,17 +79,19 @@ def fit(config: DictConfig, resume: Path | None, photos: TrainingPhotos | None) 
         )
     try:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-    except SystemExit:
-        # How Lightning ends on Ctrl-C (with code 1) and on SIGTERM (with 0, as if it were done).
+    except SystemExit as stop:
         if not trainer.is_global_zero:
-            raise
-        raise KeyboardInterrupt(how_to_continue(trainer, config, resume)) from None
+            raise SystemExit from None  # with 0: at any other code the launcher kills all processes
+        # LastCheckpoint ends with 130 or 143; without it, Lightning ends with 1 on Ctrl-C and with
+        # None on SIGTERM.
+        code = 130 if stop.code == 1 else int(stop.code or 143)
+        raise Stopped(how_to_continue(trainer, config, resume), code) from None
     finally:
         logging.captureWarnings(False)
     if trainer.is_global_zero and trainer.global_step == steps_before:
         log.info("already at epoch %d; raise trainer.max_epochs to go on", trainer.current_epoch)
-    path, score = log_ending(trainer, config.monitor)
     last = Path(config.paths.run) / "last.ckpt"
+    path, score = log_ending(trainer, config.monitor, last)
     if trainer.is_global_zero and last.is_file():
         digest = datamodule.describe()["manifest_sha256"]
         FinishedRun(file_sha256(last), digest, Path(path).name, score).write(last.parent)
@@ -102,7 +106,7 @@ def build(
     settings: Any = OmegaConf.to_object(config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    L.seed_everything(settings.seed, workers=True, verbose=False)
+    L.seed_everything(settings.seed, verbose=False)
     classifier = DamageClassifier(settings.model, settings.adapt, training_record(settings))
     datamodule = DamageDataModule(settings.data, classifier.pixel_spec, settings.seed, photos)
     profiler = settings.trainer.profiler
@@ -115,6 +119,7 @@ def build(
             enable_progress_bar=sys.stdout.isatty(),
             enable_model_summary=False,
             callbacks=[*_instantiate(config.callbacks), RunFolder(config), EpochLines()],
+            plugins=[AtomicCheckpoints()],
             logger=_instantiate(config.logger) or False,
             default_root_dir=settings.paths.run,
             use_distributed_sampler=False,  # the data module has its own samplers
@@ -165,6 +170,8 @@ class RunFolder(L.Callback):
         folder = Path(self._config.paths.run)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FINISHED).unlink(missing_ok=True)
+        for partial in folder.glob(".*.ckpt.*.tmp"):  # of a run killed while it wrote them
+            partial.unlink()
         if self._config.overwrite and not self._config.resume:
             for name in ("best.ckpt", "last.ckpt"):
                 (folder / name).unlink(missing_ok=True)
@@ -175,19 +182,23 @@ class EpochLines(L.Callback):
     """One line per epoch, and where there is no terminal with a progress bar, some inside long
     epochs."""
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         self._printed = self._started = time.monotonic()
+        self._steps = 0
+
+    on_train_epoch_start = on_train_start  # not called when a run resumes inside an epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
+        self._steps += 1
         bar = trainer.progress_bar_callback is not None
         late = now - self._printed >= 3 * SECONDS_BETWEEN_LINES
         if late and trainer.is_global_zero and not bar:
             self._printed = now
             done, total = batch_idx + 1, int(trainer.num_training_batches)
-            rest = (now - self._started) / done * (total - done)
+            rest = (now - self._started) / self._steps * (total - done)
             log.info("%s: step %d/%d, about %.0f s left", _epoch(trainer), done, total, rest)
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -218,16 +229,15 @@ def how_to_continue(trainer: L.Trainer, config: DictConfig, resume: Path | None)
     arguments = [each for each in sys.argv[1:] if not each.startswith(("resume=", "overwrite="))]
     if (Path(config.paths.run) / "last.ckpt").is_file() and (resume or trainer.global_step):
         command = shlex.join(["realdamage-train", *arguments, "resume=last"])
-        return f"continue from the last finished epoch: {command}"
-    return "no epoch was finished; run the same command to start again"
+        return f"continue with: {command}"
+    return "there is no checkpoint yet; run the same command to start again"
 
 
-def log_ending(trainer: L.Trainer, monitor: str) -> tuple[str, float | None]:
+def log_ending(trainer: L.Trainer, monitor: str, last: Path) -> tuple[str, float | None]:
     """Logs the best checkpoint by `monitor`, or what that figure needs, and the next command.
     Returns that checkpoint, "" if there is none, and the figure, None if it was not measured."""
     kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
     best = next((each for each in kept if each.monitor == monitor), None)
-    last = next((each for each in kept if each.monitor is None), None)
     # A resumed run in a folder that was moved does not know the score any more.
     score = float(best.best_model_score) if best and best.best_model_score is not None else None
     if not trainer.is_global_zero:
@@ -235,7 +245,7 @@ def log_ending(trainer: L.Trainer, monitor: str) -> tuple[str, float | None]:
     path = _checkpoint(best) if score is None or math.isfinite(score) else ""
     if path:
         log.info("best checkpoint by %s: %s", monitor, path)
-    elif _checkpoint(last):
+    elif last.is_file():
         log.info(
             "no best checkpoint: %s was not measured. It needs a validation with %s "
             "(trainer.limit_val_batches=%s, trainer.check_val_every_n_epoch=%s).",
@@ -244,7 +254,7 @@ def log_ending(trainer: L.Trainer, monitor: str) -> tuple[str, float | None]:
             trainer.limit_val_batches,
             trainer.check_val_every_n_epoch,
         )
-    if path := path or _checkpoint(last):
+    if path := path or (str(last) if last.is_file() else ""):
         if shown := _figures(trainer.logged_metrics, "val/"):
             log.info("last epoch: %s", shown)
         log.info("next: realdamage-export checkpoint=%s", path)
