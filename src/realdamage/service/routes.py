@@ -12,6 +12,7 @@ import threading
 import time
 from functools import partial
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
@@ -89,7 +90,7 @@ class Service:
     """
 
     def __init__(self, settings: Settings) -> None:
-        anchors, folder = settings.trust_anchors, settings.store
+        anchors = settings.trust_anchors
         self.keys = KeyRing(settings)
         self.trust_anchors = TrustAnchors.read(anchors) if anchors else None
         if self.trust_anchors is not None:
@@ -107,7 +108,8 @@ class Service:
         self._take(settings, _open_store(settings))
         self.metrics.queue.set_function(lambda: self.queue.photos)
         self.metrics.uploads.set_function(lambda: self.uploads.taken)
-        if folder is not None:
+        folder = self.store.folder if self.store is not None else None
+        if isinstance(folder, Path):
             self.metrics.watch_store(lambda: shutil.disk_usage(folder).free)
         stored = self.store.tenants() if self.store is not None else []
         for tenant in sorted({*stored, *self._given, *(key.tenant for key in self.keys.keys)}):
