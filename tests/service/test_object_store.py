@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,7 +215,7 @@ def wrong_at_the_start(url: str, database: str) -> str:
 
 
 def test_a_store_that_cannot_be_used_is_an_error_at_the_start(
-    bucket: str, database: str, object_server: Any, monkeypatch: pytest.MonkeyPatch
+    bucket: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import s3fs
 
@@ -225,17 +224,10 @@ def test_a_store_that_cannot_be_used_is_an_error_at_the_start(
     assert wrong_at_the_start("s3://no-such-bucket/shop", database) == "store_unusable"
     (ObjectPath.at(bucket) / "photos/holiday.jpg").write_bytes(b"x")
     assert wrong_at_the_start(f"{bucket}/", database) == "not_a_store"
-    host, port = object_server.get_host_and_port()
-
-    def let_in(requests: str) -> None:
-        address = f"http://{host}:{port}/moto-api/reset-auth"
-        urllib.request.urlopen(address, data=requests.encode(), timeout=60).close()
-
-    let_in("0")  # from now on moto looks at the credentials, and knows none
-    try:
+    with monkeypatch.context() as patch:
+        # From the first request on, moto looks at the credentials, and knows none.
+        patch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
         assert wrong_at_the_start(f"{bucket}/shop", database) == "store_unusable"
-    finally:
-        let_in("inf")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     assert wrong_at_the_start(f"{bucket}/shop", database) == "store_unusable"
