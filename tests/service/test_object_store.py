@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -238,11 +239,23 @@ def test_a_store_that_cannot_be_used_is_an_error_at_the_start(
 
 
 def test_a_store_that_goes_away_is_a_503_and_nothing_is_half_accepted(
-    serve: Serve, encode: Encode, bucket: str, database: str, object_server: Any
+    serve: Serve,
+    encode: Encode,
+    bucket: str,
+    database: str,
+    object_server: Any,
+    held: Callable[[TestClient], AbstractContextManager[None]],
+    wait_until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("realdamage.service.jobs._RETRY_S", 0.2)
     client = serve(store=f"{bucket}/shop", database=database, deadline=200)
     assert post(client, encode(size=SIZE), "A").status_code == 200
-    object_server.stop()
+    with held(client):
+        job = post(client, encode(size=SIZE, seed=5), "J", later="true").json()["url"]
+        tries = ObjectPath.at(f"{bucket}/shop/jobs/{job.rpartition('/')[2]}/tries")
+        wait_until(tries.is_file)
+        object_server.stop()
     try:
         assert refusal(client.get("/readyz")) == (503, "store_fails")
         assert refusal(client.get("/v1/claims/A")) == (503, "unavailable")
@@ -252,9 +265,11 @@ def test_a_store_that_goes_away_is_a_503_and_nothing_is_half_accepted(
         assert refusal(client.delete("/v1/claims/A")) == (503, "unavailable")
     finally:
         object_server.start()
+    wait_until(lambda: client.get(job).json()["status"] != "running")
+    assert client.get(job).json()["error"] is None, "what was accepted waits for the store"
     assert client.get("/readyz").status_code == 200
-    assert client.get("/v1/claims/A").status_code == 200
-    assert client.get("/v1/claims").json()["total"] == 1
+    assert [client.get(f"/v1/claims/{one}").status_code for one in "AJ"] == [200, 200]
+    assert client.get("/v1/claims").json()["total"] == 2
     for number, claim_id in enumerate("BC"):
         assert post(client, encode(size=SIZE, seed=1 + number), claim_id).status_code == 200
     assert ObjectPath.at(f"{bucket}/shop/jobs").below() == {}

@@ -25,7 +25,14 @@ from starlette.concurrency import run_in_threadpool
 from realdamage.claims import database as tables
 from realdamage.claims import new_claim_id
 from realdamage.claims.database import Job
-from realdamage.claims.paths import AnyPath, modified, remove_folder, replace_file, write_new
+from realdamage.claims.paths import (
+    AnyPath,
+    StoreError,
+    modified,
+    remove_folder,
+    replace_file,
+    write_new,
+)
 from realdamage.errors import PhotoError, UsageError
 from realdamage.service.limits import WorkQueue
 from realdamage.service.metrics import log_event
@@ -40,6 +47,7 @@ _MOST_WAITING = 1000  # jobs
 _POLL_S = 0.2  # for room in the queue
 _LEFT_OVER_S = 3600  # from when a folder without a job is nobody's
 _SWEEP_S = 600  # between looks for such folders
+_RETRY_S = 30  # after an object store did not answer
 _ABOUT = "claim.json"
 
 
@@ -172,9 +180,15 @@ class Jobs:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, job_id: str) -> None:
+        """Judge a claim; as long as its store does not answer, again and again."""
+        while not await self._try(job_id):
+            await asyncio.sleep(_RETRY_S)
+
+    async def _try(self, job_id: str) -> bool:
+        """Whether nothing is left to do for this job."""
         async with self._slots:
             if self._is_stopping:
-                return
+                return True
             error = ""
             try:
                 photos = await run_in_threadpool(self._count, job_id)
@@ -186,13 +200,17 @@ class Jobs:
                 error = _said(refusal)
             except (PhotoError, UsageError) as wrong:
                 error = _said(wrong_claim(wrong))
+            except StoreError as failure:
+                log_event("job waits", logging.ERROR, job=job_id, reason=str(failure))
+                return False
             except Exception as failure:
                 if self._is_stopping:
-                    return  # the next start goes on
+                    return True  # the next start goes on
                 log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
                 message = "The service failed; its log says why."
                 error = json.dumps({"code": "unavailable", "message": message})
             await run_in_threadpool(self._finish, job_id, error)
+        return True
 
     async def _wait_for_room(self, photos: int) -> None:
         while True:

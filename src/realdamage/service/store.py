@@ -551,8 +551,8 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
             if not job_id and not store._is_under_way(claim_id):
                 store.forget(claim_id)
     kept = [(one, then) for one, state, then in rows if state != JUDGING]
-    # In an object store a look at each claim would take hours. There, one whose deletion ended
-    # after its evidence.json and before its pictures waits for its retention.
+    # Deletions that were begun. In an object store a look at each claim would take hours: there,
+    # one that has lost its evidence.json, but not all else, is removed after the retention.
     missing = [one for one, _ in kept if isinstance(store.claims, Path) or one not in there]
     begun = {one for one in missing if not (store.claims / one / JSON_NAME).is_file()}
     for claim_id in sorted(begun):
