@@ -26,14 +26,7 @@ import numpy as np
 from PIL import Image
 
 from realdamage.claims.decide import Claim
-from realdamage.claims.log import (
-    GENESIS,
-    EvidenceLog,
-    LogReport,
-    canonical,
-    follow_chain,
-    make_entry,
-)
+from realdamage.claims.log import EvidenceLog, LogReport, canonical, follow_chain, make_entry
 from realdamage.claims.page import render_page, render_statements
 from realdamage.claims.paths import AnyPath, ObjectPath, files_named, replace_file, to_path
 from realdamage.claims.paths import write_new as _write
@@ -128,11 +121,12 @@ def append_entry(folder: AnyPath, event: Mapping[str, Any]) -> None:
     if isinstance(log, Path):
         EvidenceLog(log).append(event)
         return
-    lines, last = b"", (-1, GENESIS)
-    if log.is_file():
-        lines, report = log.read_bytes(), read_log(log)
-        last = (len(report.entries) - 1, report.head)
-    log.write_bytes(lines + f"{canonical(make_entry(event, *last))}\n".encode())
+    lines = b""
+    with contextlib.suppress(FileNotFoundError):
+        lines = log.read_bytes()
+    report = follow_chain(lines.splitlines(), str(log))
+    entry = make_entry(event, len(report.entries) - 1, report.head)
+    log.write_bytes(lines + f"{canonical(entry)}\n".encode())
 
 
 def read_log(path: AnyPath, head: str | None = None) -> LogReport:

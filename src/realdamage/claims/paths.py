@@ -19,6 +19,7 @@ from realdamage.errors import MissingExtraError, RealDamageError, UsageError
 from realdamage.files import is_url, write_atomically
 
 _TIMEOUTS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard"}}
+_S3 = {"config_kwargs": _TIMEOUTS, "max_concurrency": 1}  # one request a file, not one for its size
 
 
 class StoreError(RealDamageError, OSError):
@@ -51,7 +52,7 @@ class ObjectPath:
         # Listings are never remembered, since other machines write too.
         options: dict[str, Any] = {"use_listings_cache": False}
         if url.startswith("s3"):
-            options["config_kwargs"] = _TIMEOUTS
+            options |= _S3
         try:
             import fsspec
 
