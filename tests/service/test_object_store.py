@@ -91,7 +91,7 @@ def keys(place: ObjectPath) -> list[str]:
 
 
 def test_the_life_of_a_claim(
-    serve: Serve, encode: Encode, bucket: str, database: str, tmp_path: Path
+    serve: Serve, encode: Encode, bucket: str, database: str, wait_until: Wait, tmp_path: Path
 ) -> None:
     url = f"{bucket}/shop"
     client = serve(store=url, database=database, keep_originals=True, deadline=200)
@@ -102,7 +102,7 @@ def test_the_life_of_a_claim(
     answer = post(client, photo, "A", later="true")
     assert answer.status_code == 202
     assert finished(client, answer.json()["url"])["error"] is None
-    assert keys(place / "jobs") == []
+    wait_until(lambda: keys(place / "jobs") == [])  # soon after the job is done
     assert client.get("/v1/claims/A").json()["photos"][0]["sha256"]
     files = client.get("/v1/claims/A/files/pictures/photo-01.jpg")
     assert files.content.startswith(b"\xff\xd8")
@@ -293,4 +293,4 @@ def test_a_store_that_goes_away_is_a_503_and_nothing_is_half_accepted(
     assert client.get("/v1/claims").json()["total"] == 2
     for number, claim_id in enumerate("BC"):
         assert post(client, encode(size=SIZE, seed=1 + number), claim_id).status_code == 200
-    assert ObjectPath.at(f"{bucket}/shop/jobs").below() == {}
+    wait_until(lambda: keys(ObjectPath.at(f"{bucket}/shop/jobs")) == [])
