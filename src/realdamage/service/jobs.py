@@ -28,6 +28,7 @@ from realdamage.claims.database import Job
 from realdamage.claims.paths import (
     AnyPath,
     StoreError,
+    files_named,
     modified,
     remove_folder,
     replace_file,
@@ -191,7 +192,8 @@ class Jobs:
                 return True
             error = ""
             try:
-                photos = await run_in_threadpool(self._count, job_id)
+                sent = await run_in_threadpool(files_named, self._folder / job_id, "*-*")
+                photos = len(sent)
                 await self._wait_for_room(photos)
                 deadline = time.monotonic() + self._seconds
                 work = partial(self._judge_one, job_id, deadline)
@@ -238,10 +240,6 @@ class Jobs:
             query = update(Job).where(Job.id == job_id)
             session.execute(query.values(**values, finished=tables.now()))
         self._remove(job_id)
-
-    def _count(self, job_id: str) -> int:
-        """How many photos a job has."""
-        return len(list((self._folder / job_id).glob("*-*")))
 
     def _remove(self, job_id: str) -> None:
         """Remove the files of a job; what cannot be removed now is `_remove_left_over`'s."""
