@@ -9,7 +9,9 @@ import contextlib
 import logging
 import os
 import runpy
+import secrets
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -128,6 +130,37 @@ def postgres() -> Iterator[Any]:
     server = module["Server"]()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[Any]:
+    """moto's S3 on a port of this machine, started once; it can be stopped and started again."""
+    from moto.server import ThreadedMotoServer
+
+    with socket.socket() as free:  # a port of its own, so that it comes back there
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a new bucket there; address and keys are in the environment, as for `serve`."""
+    import s3fs
+
+    host, port = object_server.get_host_and_port()
+    environment = {"ENDPOINT_URL": f"http://{host}:{port}", "DEFAULT_REGION": "us-east-1"}
+    environment |= {"ACCESS_KEY_ID": "shop", "SECRET_ACCESS_KEY": "secret"}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"claims-{secrets.token_hex(6)}"
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -36,6 +36,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 
 from realdamage.claims.log import GENESIS, LogReport, canonical, follow_chain, make_entry
 from realdamage.claims.migrate import bring_up_to_date
+from realdamage.claims.paths import AnyPath, ObjectPath
 from realdamage.errors import MissingExtraError, RealDamageError, UsageError
 
 FILE_NAME = "claims.sqlite"
@@ -273,11 +274,18 @@ class Database:
         self._reads = sessionmaker(reads, expire_on_commit=False)
 
     @classmethod
-    def of_store(cls, folder: Path, url: str = "") -> Database:
+    def of_store(cls, folder: AnyPath, url: str = "") -> Database:
         """The database of a store of `realdamage serve`: claims.sqlite in its folder, or at a URL.
 
-        Raises UsageError when its tables are somewhere else, since its claims would seem lost.
+        Raises UsageError when its tables are somewhere else, since its claims would seem lost, and
+        for an object store without PostgreSQL.
         """
+        if isinstance(folder, ObjectPath):
+            found = cls(url or None)
+            if not found.is_postgres:
+                message = f"{folder}: needs --database postgresql+psycopg://USER@HOST/NAME"
+                raise UsageError(message, code="needs_database")
+            return found
         found = cls(url or folder / FILE_NAME)
         fault = ""
         if found.is_postgres and (folder / FILE_NAME).exists():

@@ -1,7 +1,8 @@
 """Writes the findings about a claim into a folder that can be kept, printed and checked.
 
 evidence.html for people, evidence.json for programs (evidence.schema.json), log.jsonl with the
-digests of both. The folder appears complete or not at all.
+digests of both. The folder appears complete or not at all; in an object store evidence.json, the
+last one written, makes it complete.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import datetime as dt
 import hashlib
 import io
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +26,14 @@ import numpy as np
 from PIL import Image
 
 from realdamage.claims.decide import Claim
-from realdamage.claims.log import EvidenceLog
+from realdamage.claims.log import EvidenceLog, LogReport, canonical, follow_chain, make_entry
 from realdamage.claims.page import render_page, render_statements
+from realdamage.claims.paths import AnyPath, ObjectPath, files_named, replace_file, to_path
+from realdamage.claims.paths import write_new as _write
 from realdamage.core.decode import decode
 from realdamage.core.overlay import draw_boxes, draw_overlay
 from realdamage.errors import PhotoError, RealDamageError, UsageError
-from realdamage.files import PHOTO_SUFFIXES, write_atomically
+from realdamage.files import PHOTO_SUFFIXES
 
 JSON_NAME, HTML_NAME, LOG_NAME = "evidence.json", "evidence.html", "log.jsonl"
 ORIGINALS, PICTURES, STATEMENTS = "originals", "pictures", "statements"
@@ -60,13 +62,13 @@ def write_evidence(
     claim: Claim,
     photos: Files,
     listings: Files,
-    folder: str | Path,
+    folder: str | AnyPath,
     *,
     keep_originals: bool = False,
     keep_pictures: bool = False,
     overwrite: bool = False,
     log: EvidenceLog | None = None,
-) -> Path:
+) -> AnyPath:
     """Write the evidence of a claim into `folder`; returns its evidence.html.
 
     photos, listings: what `judge_claim` was given, in the same order.
@@ -77,12 +79,12 @@ def write_evidence(
     Raises UsageError when the folder is not empty, or the photos are others; RealDamageError when
     it cannot be written, and then nothing is left behind.
     """
-    folder = Path(folder)
+    folder = to_path(folder)
     check_free(folder, overwrite)
     _check_same("photo", [photo.sha256 for photo in claim.photos], photos)
     _check_same("listing photo", [listing.sha256 for listing in claim.listings], listings)
     if log is not None:
-        if log.path.resolve().is_relative_to(folder.resolve()):
+        if isinstance(folder, Path) and log.path.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
                 f"{log.path}: a log over all claims cannot be inside the evidence of one; move it"
             )
@@ -100,14 +102,38 @@ def write_evidence(
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     with _replaced(folder) as made:
+        last = files.pop(JSON_NAME)
         for name, data in files.items():
             _write(made / name, data)
-        if (folder / LOG_NAME).is_file():
-            shutil.copyfile(folder / LOG_NAME, made / LOG_NAME)
-        EvidenceLog(made / LOG_NAME).append(event)
+        if made != folder and (folder / LOG_NAME).is_file():
+            _write(made / LOG_NAME, (folder / LOG_NAME).read_bytes())
+        append_entry(made, event)
+        _write(made / JSON_NAME, last)
     if log is not None:
         log.append(event)
     return folder / HTML_NAME
+
+
+def append_entry(folder: AnyPath, event: Mapping[str, Any]) -> None:
+    """Add an entry to the log of a claim's evidence. In an object store only one caller may at a
+    time. Raises as `EvidenceLog.append`."""
+    log = folder / LOG_NAME
+    if isinstance(log, Path):
+        EvidenceLog(log).append(event)
+        return
+    lines = b""
+    with contextlib.suppress(FileNotFoundError):
+        lines = log.read_bytes()
+    report = follow_chain(lines.splitlines(), str(log))
+    entry = make_entry(event, len(report.entries) - 1, report.head)
+    log.write_bytes(lines + f"{canonical(entry)}\n".encode())
+
+
+def read_log(path: AnyPath, head: str | None = None) -> LogReport:
+    """Follow the chain of a log, as `EvidenceLog.verify`."""
+    if isinstance(path, Path):
+        return EvidenceLog(path).verify(head)
+    return follow_chain(path.read_bytes().splitlines(), str(path), head)
 
 
 def small_pictures(kind: str, photos: Files) -> dict[str, bytes]:
@@ -121,7 +147,7 @@ def small_pictures(kind: str, photos: Files) -> dict[str, bytes]:
 
 
 def add_statement(
-    folder: Path, name: str, values: Mapping[str, Any], files: Mapping[str, bytes]
+    folder: AnyPath, name: str, values: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> dict[str, str]:
     """Add STATEMENTS/name with statement.json and `files` to a claim's evidence; it appears whole.
 
@@ -129,7 +155,7 @@ def add_statement(
     RealDamageError when it cannot be written.
     """
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    data = {"statement.json": text.encode("utf-8", errors="replace"), **files}
+    data = {**files, "statement.json": text.encode("utf-8", errors="replace")}
     with _replaced(folder / STATEMENTS / name) as made:
         for path, content in data.items():
             _write(made / path, content)
@@ -137,7 +163,7 @@ def add_statement(
     return {f"{STATEMENTS}/{name}/{path}": digest for path, digest in digests.items()}
 
 
-def page_with_statements(folder: Path, names: Sequence[str]) -> bytes:
+def page_with_statements(folder: AnyPath, names: Sequence[str]) -> bytes:
     """The claim's evidence.html with these of its statements, both sides next to each other.
 
     names: of folders that `add_statement` made, the oldest first.
@@ -147,10 +173,10 @@ def page_with_statements(folder: Path, names: Sequence[str]) -> bytes:
         inside = folder / STATEMENTS / name
         values = json.loads((inside / "statement.json").read_bytes())
         received = dt.datetime.fromtimestamp(values["received"], dt.UTC)
-        pictures = [_jpeg_uri(path.read_bytes()) for path in sorted(inside.glob("photo-*.jpg"))]
+        pictures = [_jpeg_uri(path.read_bytes()) for path in files_named(inside, "photo-*.jpg")]
         shown = {"received": f"{received:%Y-%m-%d %H:%M}", "pictures": pictures}
         sides[values["side"]].append(values | shown)
-    page = (folder / HTML_NAME).read_text(encoding="utf-8")
+    page = (folder / HTML_NAME).read_bytes().decode()
     before, start, rest = page.partition("<!-- statements -->")
     _, end, after = rest.partition("<!-- end of statements -->")
     text = f"{before}{start}\n{render_statements(sides)}\n{end}{after}"
@@ -158,21 +184,21 @@ def page_with_statements(folder: Path, names: Sequence[str]) -> bytes:
 
 
 @contextmanager
-def replaced_page(folder: Path, page: bytes) -> Iterator[None]:
+def replaced_page(folder: AnyPath, page: bytes) -> Iterator[None]:
     """Replace evidence.html; the old page comes back when what follows fails."""
     path = folder / HTML_NAME
     old = path.read_bytes()
-    write_atomically(path, page)
+    replace_file(path, page)
     try:
         yield
     except BaseException:
-        write_atomically(path, old)
+        replace_file(path, old)
         raise
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
+def check_free(folder: AnyPath, overwrite: bool) -> None:
     """Raises UsageError when writing evidence there would remove anything but evidence."""
-    if not folder.exists():
+    if isinstance(folder, ObjectPath) or not folder.exists():
         return
     if not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name a folder for the evidence")
@@ -293,8 +319,12 @@ def _check_same(what: str, digests: Sequence[str], given: Files) -> None:
 
 
 @contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """A new folder, which replaces `folder` at the end; the old one is removed only then."""
+def _replaced(folder: AnyPath) -> Iterator[AnyPath]:
+    """A new folder, which replaces `folder` at the end; the old one is removed only then. In an
+    object store it is `folder` itself, and what is written last makes the rest count."""
+    if isinstance(folder, ObjectPath):
+        yield folder
+        return
     mark = secrets.token_hex(4)
     folder = folder.resolve()
     made, old = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("tmp", "old"))
@@ -319,11 +349,3 @@ def _replaced(folder: Path) -> Iterator[Path]:
         for left in (made, old):
             with contextlib.suppress(OSError):
                 shutil.rmtree(left)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -23,6 +23,7 @@ from typing import Any
 
 from realdamage.claims.log import EvidenceLog
 from realdamage.claims.page import environment
+from realdamage.claims.paths import AnyPath, files_below
 from realdamage.claims.verify import VerifyReport, verify_evidence
 from realdamage.errors import ConfigError, MissingExtraError, RealDamageError, UsageError
 from realdamage.files import csv_line
@@ -47,7 +48,7 @@ class CaseRow:
     claim_id: str
     amount: Decimal
     currency: str
-    evidence: Path
+    evidence: AnyPath
     order: str = ""
     product: str = ""
     merchant: str = ""
@@ -176,7 +177,7 @@ def _row(path: Path, number: int, values: Mapping[str, Any]) -> CaseRow:
     return CaseRow(**{**texts, **sums, "evidence": folder})
 
 
-def rows_of_buyer(store: Path, buyer: str, log: Path, *, url: str = "") -> list[CaseRow]:
+def rows_of_buyer(store: AnyPath, buyer: str, log: Path, *, url: str = "") -> list[CaseRow]:
     """The claims of a buyer in the store of `realdamage serve`, the oldest first.
 
     log: a new file for the store's log over all claims. url: of its database, where it is not in
@@ -187,10 +188,10 @@ def rows_of_buyer(store: Path, buyer: str, log: Path, *, url: str = "") -> list[
     from realdamage.claims.database import FILE_NAME, Case, Database, Decision, export_log
     from realdamage.claims.secret import Secret
 
-    if not url and not (store / FILE_NAME).is_file():
+    if isinstance(store, Path) and not url and not (store / FILE_NAME).is_file():
         raise UsageError(f"{store}: no store of claims; `realdamage serve --store` makes one")
-    reference = Secret.read(store / "secret").buyer(buyer)
     database = Database.of_store(store, url)
+    reference = Secret.read(store / "secret").buyer(buyer)
     rows = []
     try:
         export_log(database, log)
@@ -297,9 +298,7 @@ def make_package(
 
 def _check_size(rows: Sequence[CaseRow], log: Path | None) -> None:
     """Raises UsageError before anything is read, naming the largest claim."""
-    sizes = {
-        row.claim_id: sum(path.stat().st_size for path, _ in _evidence_files(row)) for row in rows
-    }
+    sizes = {row.claim_id: sum(files_below(row.evidence).values()) for row in rows}
     total = sum(sizes.values()) + (log.stat().st_size if log else 0)
     if total > MAX_BYTES:
         largest = max(sizes, key=lambda claim_id: sizes[claim_id])
@@ -348,15 +347,9 @@ def _evidence(rows: Sequence[CaseRow]) -> Iterator[tuple[str, bytes]]:
     """(name in the package, bytes) of each claim's evidence."""
     for number, row in enumerate(rows, start=1):
         kept = "".join(one if one.isalnum() or one in "-_." else "_" for one in row.claim_id)
-        for path, inside in _evidence_files(row):
-            yield f"evidence/{number:03d}-{kept.strip('.')[:80]}/{inside}", path.read_bytes()
-
-
-def _evidence_files(row: CaseRow) -> Iterator[tuple[Path, str]]:
-    """(file, its path in the claim's folder), in order, without links."""
-    for path in sorted(row.evidence.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            yield path, path.relative_to(row.evidence).as_posix()
+        for inside in files_below(row.evidence):
+            name = f"evidence/{number:03d}-{kept.strip('.')[:80]}/{inside}"
+            yield name, (row.evidence / inside).read_bytes()
 
 
 def _table(rows: Sequence[CaseRow]) -> str:

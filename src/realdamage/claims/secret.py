@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 from typing import Self
 
+from realdamage.claims.paths import AnyPath
 from realdamage.errors import RealDamageError, UsageError
 
 _SHORTEST = 24  # bytes
@@ -31,16 +32,19 @@ class Secret:
         self._key = key
 
     @classmethod
-    def read(cls, path: Path, *, make: bool = False) -> Self:
-        """The key in a file. make: write a new one, for its owner only, where there is none."""
+    def read(cls, path: AnyPath, *, make: bool = False) -> Self:
+        """The key in a file. make: write a new one, for its owner only, where there is none. In an
+        object store only one caller may do so at a time."""
         try:
-            if make:
+            if make and isinstance(path, Path):
                 with contextlib.suppress(FileExistsError):
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                     with os.fdopen(os.open(path, flags, 0o600), "w") as file:
                         file.write(secrets.token_hex(32))
                         file.flush()
                         os.fsync(file.fileno())
+            elif make and not path.is_file():
+                path.write_bytes(secrets.token_hex(32).encode())
             return cls(path.read_bytes().strip())
         except OSError as error:
             raise RealDamageError(

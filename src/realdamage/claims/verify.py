@@ -18,8 +18,9 @@ from realdamage.claims.evidence import (
     LOG_NAME,
     ORIGINALS,
     STATEMENT,
+    read_log,
 )
-from realdamage.claims.log import EvidenceLog
+from realdamage.claims.paths import AnyPath, files_below, files_named, to_path
 from realdamage.errors import UsageError
 
 _SQLITE = b"SQLite format 3\0"
@@ -45,7 +46,7 @@ class VerifyReport:
 
 
 def verify_evidence(
-    folder: str | Path,
+    folder: str | AnyPath,
     *,
     head: str | None = None,
     log: str | Path | None = None,
@@ -53,13 +54,14 @@ def verify_evidence(
 ) -> VerifyReport:
     """Recompute the digests of a folder of evidence, and follow its log.
 
+    folder: a path, or the URL of a prefix such as s3://bucket/store/claims/ID.
     head: a hash noted or published earlier, 64 hex digits. log: the log over all claims, a file or
         the URL of a database, which is checked too; `head` is then one of that log.
         photos: (name, bytes) of originals to find.
 
     Raises UsageError when there is no such folder or log, or `head` is not a hash.
     """
-    folder = Path(folder)
+    folder = to_path(folder)
     if not (folder / JSON_NAME).is_file() and not (folder / LOG_NAME).is_file():
         raise UsageError(f"{folder}: no evidence here; it has neither {JSON_NAME} nor {LOG_NAME}")
     if head is not None and (len(head) != 64 or set(head.lower()) - set("0123456789abcdef")):
@@ -92,7 +94,7 @@ class _Check:
     since: entries after the given head. later: whether the evidence was recorded after it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
         self.checked: list[str] = []
         self.problems: list[str] = []
@@ -116,17 +118,19 @@ class _Check:
         else:
             self.problems.append(f"{path}: is not evidence of version {SCHEMA_VERSION}")
 
-    def follow(self, path: Path | str, head: str | None, *, about_all: bool) -> None:
+    def follow(self, path: AnyPath | str, head: str | None, *, about_all: bool) -> None:
         """Follow a log, and compare the files with it. path: a file, or the URL of a database.
         about_all: it is the log over all claims."""
-        if isinstance(path, Path) and not path.is_file():
+        if not isinstance(path, str) and not path.is_file():
             self.problems.append(f"{path}: is missing")
             return
-        log = _open_log(path)
-        report = log.verify(head)
-        if isinstance(log, Database):
-            log.close()
-            path = log.name  # without a password
+        if isinstance(path, str) or (isinstance(path, Path) and _is_sqlite(path)):
+            database = Database(path)
+            report = database.verify(head)
+            database.close()
+            path = database.name  # without a password
+        else:
+            report = read_log(path, head)
         self.problems += report.problems
         self.head, self.entries, self.since = report.head, len(report.entries), report.since
         if not report.problems:
@@ -144,7 +148,7 @@ class _Check:
             )
 
     def _compare_files(
-        self, path: Path | str, claim_id: Any, entries: Sequence[Mapping[str, Any]]
+        self, path: AnyPath | str, claim_id: Any, entries: Sequence[Mapping[str, Any]]
     ) -> int | None:
         """The files against the log's last entry about evidence (about `claim_id`, if given).
         Returns the number of that entry, None without one."""
@@ -161,6 +165,7 @@ class _Check:
             which = f" (claim {claim_id})" if claim_id else ""
             self.problems.append(f"{path}: has no entry about this evidence{which}")
             return None
+        source = str(path).rpartition("/")[2]
         for name in sorted({JSON_NAME, HTML_NAME} | set(recorded)):
             file = self.folder / name
             if name not in recorded or not _inside(name):
@@ -168,12 +173,10 @@ class _Check:
             elif not file.is_file():
                 self.problems.append(f"{file}: is missing")
             elif hashlib.sha256(file.read_bytes()).hexdigest() != recorded[name]:
-                self.problems.append(f"{file}: was changed, {Path(path).name} records another file")
+                self.problems.append(f"{file}: was changed, {source} records another file")
             else:
                 self.checked.append(f"{file}: as recorded")
-        files = (file for file in self.folder.rglob("*") if file.is_file())
-        here = {file.relative_to(self.folder).as_posix() for file in files}
-        for name in sorted(here - set(recorded) - {LOG_NAME}):
+        for name in sorted(files_below(self.folder).keys() - set(recorded) - {LOG_NAME}):
             self.notes.append(f"{self.folder / name}: is not part of the evidence")
         return place
 
@@ -185,8 +188,8 @@ class _Check:
             for one in found if isinstance(found, list) else ():
                 if isinstance(one, dict):
                     names[str(one.get("sha256"))] = f"{what} {one.get('name')}"
-        files = sorted(file for file in (self.folder / ORIGINALS).glob("*") if file.is_file())
-        kept = [(str(file), file.read_bytes()) for file in files]
+        files = files_named(self.folder / ORIGINALS, "*")
+        kept = [(str(file), file.read_bytes()) for file in files if file.is_file()]
         for name, data in [*kept, *photos]:
             digest = hashlib.sha256(data).hexdigest()
             if digest in names:
@@ -197,12 +200,9 @@ class _Check:
                 )
 
 
-def _open_log(path: Path | str) -> Database | EvidenceLog:
-    if isinstance(path, str):
-        return Database(path)
+def _is_sqlite(path: Path) -> bool:
     with path.open("rb") as file:
-        is_database = file.read(len(_SQLITE)) == _SQLITE
-    return Database(path) if is_database else EvidenceLog(path)
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def _proves(head: str | None, since: int | None, later: bool) -> tuple[str, ...]:

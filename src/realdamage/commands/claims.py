@@ -199,7 +199,7 @@ def claim(
 
 @app.command("claims")
 def verify(
-    folder: Annotated[Path, app.arg("Folder that `realdamage claim --out` wrote", "DIR")],
+    folder: Annotated[str, app.arg("Folder that `realdamage claim --out` wrote, or URL", "DIR")],
     head: Annotated[str | None, app.opt(_HEAD)] = None,
     log: Annotated[str | None, app.opt(_LOG)] = None,
     photo: Annotated[list[str] | None, app.opt("Originals to look for in the claim")] = None,
@@ -254,7 +254,7 @@ def claim_index(
 @app.command("claims")
 def exchange(
     what: Annotated[Literal["keys", "export", "import", "forget"], app.arg("What to do")],
-    store: Annotated[Path | None, app.opt("Folder of `realdamage serve --store`")] = None,
+    store: Annotated[str | None, app.opt("Folder or URL of `realdamage serve --store`")] = None,
     database: Annotated[str, app.opt("URL of the store's PostgreSQL database")] = "",
     shop: Annotated[str, app.opt("Name of the shop: yours, or the one to forget")] = "",
     key: Annotated[Path | None, app.opt("File with the consortium's key")] = None,
@@ -271,6 +271,7 @@ def exchange(
     """
     from realdamage.claims import exchange as shared
     from realdamage.claims.database import FILE_NAME, Database
+    from realdamage.claims.paths import to_path
 
     def needed(value: Any, option: str) -> Any:
         if not value:
@@ -281,8 +282,8 @@ def exchange(
         written = shared.make_keys(Path.cwd(), _shop_name(shop))
         print("\n".join(str(path) for path in written))
         return 0
-    folder = needed(store, "--store DIR")
-    if not database and not (folder / FILE_NAME).is_file():
+    folder = to_path(needed(store, "--store DIR"))
+    if isinstance(folder, Path) and not database and not (folder / FILE_NAME).is_file():
         raise UsageError(f"{folder}: no such store; `realdamage serve --store` makes one")
     tables = Database.of_store(folder, database)
     try:

@@ -53,7 +53,7 @@ def case(
     out: Annotated[Path, app.opt("The package to write, a .zip")],
     buyer: Annotated[str, app.opt("Your reference of the buyer; kept only in the package")],
     claims: Annotated[Path | None, app.opt("Table of claims, CSV: claim_id, order, …")] = None,
-    store: Annotated[Path | None, app.opt("Folder of `realdamage serve --store`")] = None,
+    store: Annotated[str | None, app.opt("Folder or URL of `realdamage serve --store`")] = None,
     database: Annotated[str, app.opt("With --store: URL of its PostgreSQL database")] = "",
     log: Annotated[Path | None, app.opt("With --claims: log over all, verified, stamped")] = None,
     thresholds: Annotated[Path | None, app.opt("Your table of legal thresholds, YAML")] = None,
@@ -69,6 +69,7 @@ def case(
     evidence does not verify; the package says so.
     """
     from realdamage.claims import package
+    from realdamage.claims.paths import to_path
 
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: exists; name another file, or pass --overwrite", code="exists")
@@ -83,7 +84,7 @@ def case(
             rows = package.read_rows(claims)
         else:
             log = Path(folder) / "log.jsonl"
-            rows = package.rows_of_buyer(Path(str(store)), buyer, log, url=database)
+            rows = package.rows_of_buyer(to_path(str(store)), buyer, log, url=database)
         made = package.make_package(
             rows,
             out,

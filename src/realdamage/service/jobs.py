@@ -1,6 +1,6 @@
 """Claims that are judged after their requests were answered.
 
-Their photos are on disk before the answer, so that a killed service finishes them when it runs
+Their photos are in the store before the answer, so that a killed service finishes them when it runs
 again. A claim is never kept twice: its id is taken from the answer on, and what a killed service
 had kept already is not judged again.
 """
@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -27,6 +25,15 @@ from starlette.concurrency import run_in_threadpool
 from realdamage.claims import database as tables
 from realdamage.claims import new_claim_id
 from realdamage.claims.database import Job
+from realdamage.claims.paths import (
+    AnyPath,
+    StoreError,
+    files_named,
+    modified,
+    remove_folder,
+    replace_file,
+    write_new,
+)
 from realdamage.errors import PhotoError, UsageError
 from realdamage.service.limits import WorkQueue
 from realdamage.service.metrics import log_event
@@ -40,11 +47,13 @@ MOST_TRIES = 3
 _MOST_WAITING = 1000  # jobs
 _POLL_S = 0.2  # for room in the queue
 _LEFT_OVER_S = 3600  # from when a folder without a job is nobody's
+_SWEEP_S = 600  # between looks for such folders
+_RETRY_S = 30  # after an object store did not answer
 _ABOUT = "claim.json"
 
 
 class Jobs:
-    """The claims that wait on the disk, and the tasks that judge them. slots: at the same time.
+    """The claims that wait in the store, and the tasks that judge them. slots: at the same time.
 
     seconds: for judging one. references: keyed hashes of a form's buyer and device; the references
     themselves are never written.
@@ -65,10 +74,10 @@ class Jobs:
         self._folder = store.folder / "jobs"
         self._slots, self._accepting = asyncio.Semaphore(slots), asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
+        self._is_stopping, self._next_sweep = False, 0.0
 
     async def accept(self, forms: Iterable[ClaimForm], *, is_batch: bool = False) -> list[Job]:
-        """Write the photos of each claim to the disk, and begin to judge them in order.
+        """Write the photos of each claim into the store, and begin to judge them in order.
 
         Nothing is accepted when one cannot be written. In a batch, a claim whose id is in use is a
         failed job. Raises Refusal 409 when the id of a single claim is in use, 429, 503.
@@ -99,7 +108,8 @@ class Jobs:
 
     def _accept(self, forms: Iterable[ClaimForm], is_batch: bool) -> list[Job]:
         self._store.check_room()
-        written: list[tuple[Path, Job]] = []
+        written: list[Job] = []
+        is_accepted = False
         try:
             for form in forms:
                 written.append(self._write(form))
@@ -109,18 +119,20 @@ class Jobs:
                 if waiting + len(written) > _MOST_WAITING:
                     message = f"{waiting} claims wait to be judged, at most {_MOST_WAITING} may."
                     raise Refusal(429, "busy", message, retry_after=60)
-                for folder, job in written:
-                    self._add(session, folder, job, is_batch)
+                for job in written:
+                    self._add(session, job, is_batch)
+            is_accepted = True
         except OSError as error:
             log_event("jobs not accepted", logging.ERROR, reason=str(error))
             message = "The claim store cannot be written. Free disk space, or try again later."
             raise Refusal(503, "store_fails", message, retry_after=60) from error
         finally:
-            for folder, _ in written:
-                shutil.rmtree(folder, ignore_errors=True)  # moved away where all went well
-        return [job for _, job in written]
+            for job in written:
+                if not is_accepted or job.status != "running":
+                    self._remove(job.id)
+        return written
 
-    def _add(self, session: Session, folder: Path, job: Job, is_batch: bool) -> None:
+    def _add(self, session: Session, job: Job, is_batch: bool) -> None:
         try:
             self._store.check_unused(session, job.claim_id)
             if waits := running_job(session, job.claim_id):
@@ -129,32 +141,31 @@ class Jobs:
             if not is_batch:
                 raise
             job.status, job.error, job.finished = "failed", _said(refusal), tables.now()
-        else:
-            folder.rename(self._folder / job.id)
         session.add(job)
         session.flush()
 
-    def _write(self, form: ClaimForm) -> tuple[Path, Job]:
-        """The folder with a claim's files, not yet under its own name, and the job."""
+    def _write(self, form: ClaimForm) -> Job:
+        """Write the files of a claim. The row of the returned job is what makes them count."""
         job_id, claim_id = secrets.token_hex(12), form.claim_id or new_claim_id()
         files = {"photos": form.photos, "listings": form.listings}
         about: dict[str, Any] = form.model_dump(exclude={*files, "buyer", "device"})
         about |= {kind: [one.name for one in uploads] for kind, uploads in files.items()}
         about |= {"claim_id": claim_id, "references": self._references(form)}
-        folder = self._folder / f".{job_id}.tmp"
-        folder.mkdir(mode=0o700, parents=True)
+        folder = self._folder / job_id
+        if isinstance(folder, Path):
+            folder.mkdir(mode=0o700, parents=True)
         try:
             for kind, uploads in files.items():
                 for number, one in enumerate(uploads):
-                    _write_durably(folder / f"{kind}-{number}", one.data)
-            _write_durably(folder / _ABOUT, json.dumps(about).encode())
+                    write_new(folder / f"{kind}-{number}", one.data)
+            write_new(folder / _ABOUT, json.dumps(about).encode())
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(job_id)
             raise
         columns = {"worker": self._store.workers.own, "created": tables.now(), "finished": 0.0}
-        return folder, Job(id=job_id, claim_id=claim_id, status="running", error="", **columns)
+        return Job(id=job_id, claim_id=claim_id, status="running", error="", **columns)
 
-    def _read(self, folder: Path) -> tuple[ClaimForm, dict[str, str]]:
+    def _read(self, folder: AnyPath) -> tuple[ClaimForm, dict[str, str]]:
         about = json.loads((folder / _ABOUT).read_bytes())
         references = about.pop("references")
         for kind in ("photos", "listings"):
@@ -170,12 +181,19 @@ class Jobs:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, job_id: str) -> None:
+        """Judge a claim; as long as its store does not answer, again and again."""
+        while not await self._try(job_id):
+            await asyncio.sleep(_RETRY_S)
+
+    async def _try(self, job_id: str) -> bool:
+        """Whether nothing is left to do for this job."""
         async with self._slots:
             if self._is_stopping:
-                return
+                return True
             error = ""
             try:
-                photos = len(list((self._folder / job_id).glob("*-*")))
+                sent = await run_in_threadpool(files_named, self._folder / job_id, "*-*")
+                photos = len(sent)
                 await self._wait_for_room(photos)
                 deadline = time.monotonic() + self._seconds
                 work = partial(self._judge_one, job_id, deadline)
@@ -184,13 +202,17 @@ class Jobs:
                 error = _said(refusal)
             except (PhotoError, UsageError) as wrong:
                 error = _said(wrong_claim(wrong))
+            except StoreError as failure:
+                log_event("job waits", logging.ERROR, job=job_id, reason=str(failure))
+                return False
             except Exception as failure:
                 if self._is_stopping:
-                    return  # the next start goes on
+                    return True  # the next start goes on
                 log_event("job failed", logging.ERROR, job=job_id, reason=str(failure))
                 message = "The service failed; its log says why."
                 error = json.dumps({"code": "unavailable", "message": message})
             await run_in_threadpool(self._finish, job_id, error)
+        return True
 
     async def _wait_for_room(self, photos: int) -> None:
         while True:
@@ -201,11 +223,9 @@ class Jobs:
 
     def _judge_one(self, job_id: str, deadline: float) -> None:
         folder = self._folder / job_id
-        with (folder / "tries").open("ab") as file:
-            file.write(b".")
-            file.flush()
-            os.fsync(file.fileno())
-            tries = file.tell()
+        noted = folder / "tries"
+        tries = 1 + (len(noted.read_bytes()) if noted.is_file() else 0)
+        replace_file(noted, b"." * tries)
         if tries > MOST_TRIES:
             message = f"The service stopped {MOST_TRIES} times while it judged this claim."
             raise Refusal(503, "interrupted", message)
@@ -219,12 +239,19 @@ class Jobs:
         with self._store.database.transaction() as session:
             query = update(Job).where(Job.id == job_id)
             session.execute(query.values(**values, finished=tables.now()))
-        shutil.rmtree(self._folder / job_id, ignore_errors=True)
+        self._remove(job_id)
+
+    def _remove(self, job_id: str) -> None:
+        """Remove the files of a job; what cannot be removed now is `_remove_left_over`'s."""
+        with contextlib.suppress(OSError):
+            remove_folder(self._folder / job_id)
 
     def _take_over(self) -> list[str]:
         if not has_room(self._store.folder):
             return []
-        self._remove_left_over()
+        if time.monotonic() > self._next_sweep:
+            self._next_sweep = time.monotonic() + _SWEEP_S
+            self._remove_left_over()
         running = select(Job).where(Job.status == "running").order_by(Job.created)
         own = self._store.workers.own
         with self._store.database.reading() as session:
@@ -237,7 +264,7 @@ class Jobs:
         with self._store.database.transaction() as session:
             for job in session.scalars(running.where(Job.worker.in_(dead))):
                 job.worker = own
-                (taken if (self._folder / job.id / _ABOUT).exists() else lost).append(job.id)
+                (taken if (self._folder / job.id / _ABOUT).is_file() else lost).append(job.id)
         for job_id in lost:
             message = "The photos of this claim are no longer there. Send the claim again."
             self._finish(job_id, json.dumps({"code": "interrupted", "message": message}))
@@ -246,20 +273,14 @@ class Jobs:
     def _remove_left_over(self) -> None:
         """Folders of jobs that were never accepted, or are done."""
         old = time.time() - _LEFT_OVER_S
-        for folder in self._folder.glob("*") if self._folder.is_dir() else ():
-            with contextlib.suppress(OSError), self._store.database.reading() as session:
-                job = session.get(Job, folder.name)
+        for folder in self._folder.glob("*"):
+            with contextlib.suppress(OSError):
+                with self._store.database.reading() as session:
+                    job = session.get(Job, folder.name)
                 is_used = job is not None and job.status == "running"
-                if not is_used and folder.stat().st_mtime < old:
-                    shutil.rmtree(folder, ignore_errors=True)
+                if not is_used and modified(folder) < old:
+                    remove_folder(folder)
 
 
 def _said(refusal: Refusal) -> str:
     return json.dumps({"code": refusal.code, "message": str(refusal.detail)})
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

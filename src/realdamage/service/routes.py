@@ -81,7 +81,7 @@ class Service:
     store cannot be used."""
 
     def __init__(self, settings: Settings) -> None:
-        anchors, folder = settings.trust_anchors, settings.store
+        anchors = settings.trust_anchors
         self.keys = KeyRing(settings)
         self.trust_anchors = TrustAnchors.read(anchors) if anchors else None
         if self.trust_anchors is not None:
@@ -99,7 +99,8 @@ class Service:
         self._take(settings, _open_store(settings))
         self.metrics.queue.set_function(lambda: self.queue.photos)
         self.metrics.uploads.set_function(lambda: self.uploads.taken)
-        if folder is not None:
+        folder = self.store.folder if self.store is not None else None
+        if isinstance(folder, Path):
             self.metrics.watch_store(lambda: shutil.disk_usage(folder).free)
         stored = self.store.tenants() if self.store is not None else []
         for tenant in sorted({*stored, *self._given, *(key.tenant for key in self.keys.keys)}):

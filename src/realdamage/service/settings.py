@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from realdamage.core.decode import MAX_PIXELS
 from realdamage.errors import UsageError
+from realdamage.files import is_url
 
 PREFIX = "REALDAMAGE_"
 _MEBI = 1024 * 1024
@@ -33,10 +34,15 @@ def _port(value: Any) -> Any:
     return _DEFAULT_PORT if str(value).startswith(("tcp://", "udp://")) else value
 
 
+def _place(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and not is_url(value) else value
+
+
 Count = Annotated[int, Field(ge=1)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
 Port = Annotated[int, Field(ge=0, le=65_535), BeforeValidator(_port)]
+Place = Annotated[Path | str, BeforeValidator(_place)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
@@ -75,8 +81,8 @@ class Settings(BaseSettings):
     """photos that the operator's keys, and tenants without a number of their own, may send a day"""
     no_auth: bool = False
     """listen on any address without a key"""
-    store: Path | None = None
-    """folder for claims sent with keep=true; without it nothing is stored"""
+    store: Place | None = None
+    """folder or s3://BUCKET/PREFIX for claims sent with keep=true; without it nothing is stored"""
     database: str = ""
     """postgresql+psycopg://USER@HOST/NAME for the store's tables; default: a file in the store"""
     secret: Path | None = None

@@ -26,15 +26,16 @@ from realdamage.claims import Claim, EvidenceLog, judge_claim
 from realdamage.claims.database import Case, Link, Statement, now
 from realdamage.claims.evidence import (
     HTML_NAME,
-    LOG_NAME,
     PICTURES,
     STATEMENT,
     add_statement,
+    append_entry,
     originals_of,
     page_with_statements,
     replaced_page,
     small_pictures,
 )
+from realdamage.claims.paths import files_named
 from realdamage.claims.policy import ClaimPolicy
 from realdamage.core.detector import Detector
 from realdamage.errors import PhotoError
@@ -177,7 +178,7 @@ class Statements:
             self._cases.answered(session, case, link.side)
             # Last: when this fails, nothing of the transaction happened.
             with replaced_page(folder, page):
-                EvidenceLog(folder / LOG_NAME).append(event)
+                append_entry(folder, event)
         return {"received": True, "number": number, "files": kept}
 
     def _judge(
@@ -217,7 +218,7 @@ class Statements:
     def _earlier_pictures(self, claim_id: str) -> list[tuple[str, bytes]]:
         """The small pictures of the listing and of the claim, as many as may be compared."""
         folder = self._store.claims / claim_id / PICTURES
-        paths = sorted(folder.glob("listing-*.jpg")) + sorted(folder.glob("photo-*.jpg"))
+        paths = files_named(folder, "listing-*.jpg") + files_named(folder, "photo-*.jpg")
         most = self._policy.photos.listings_at_most
         return [(path.name, path.read_bytes()) for path in paths[:most]]
 

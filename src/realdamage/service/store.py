@@ -3,7 +3,7 @@
 A claim is kept once its row says so, in the transaction that also logs it; the folder is there
 before, whole. What a killed process leaves is a row "judging" of a worker that no longer lives,
 whose id is free at once, or a folder without a row, which `purge` removes. Several machines share
-one PostgreSQL database and one folder.
+one PostgreSQL database, and one folder or object store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from realdamage.claims import Claim, ClaimIndex, EvidenceLog, write_evidence
+from realdamage.claims import Claim, ClaimIndex, write_evidence
 from realdamage.claims import database as tables
 from realdamage.claims.database import Case, Database, Event
 from realdamage.claims.evidence import (
@@ -35,9 +35,11 @@ from realdamage.claims.evidence import (
     ORIGINALS,
     PICTURES,
     STATEMENTS,
+    read_log,
 )
 from realdamage.claims.exchange import ExchangeKey
 from realdamage.claims.log import locked
+from realdamage.claims.paths import AnyPath, ObjectPath, StoreError, remove_folder, to_path
 from realdamage.claims.secret import Secret
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.service.schemas import CLAIM_ID, Refusal
@@ -137,14 +139,15 @@ class ClaimStore:
     """claims/ID/ with the evidence, and the database with everything else.
 
     For several threads and processes. It opens on a full disk too, where claims can be deleted.
-    database: URL of the tables; default: claims.sqlite in the folder. share: the operator's store,
-    of which this is a tenant's. Raises UsageError on a folder with other things or another
-    database, RealDamageError when it cannot be made.
+    folder: a path, or the URL of an object store. database: URL of the tables; default:
+    claims.sqlite in the folder. share: the operator's store, of which this is a tenant's. Raises
+    UsageError on a folder with other things or another database, RealDamageError when it cannot be
+    made or written.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | AnyPath,
         retention_days: int,
         *,
         database: str = "",
@@ -153,38 +156,47 @@ class ClaimStore:
         keep_originals: bool = False,
         share: ClaimStore | None = None,
     ) -> None:
+        folder = to_path(folder)
         self.tenant = folder.name if share else ""
         self.folder, self.retention_days = folder, retention_days
         self.claims, self.exchange = folder / "claims", exchange
         self.keep_originals = keep_originals
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if isinstance(folder, Path):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if share is not None and share.database.is_postgres:
                 self.database: Database = share.database.of_tenant(self.tenant)
             else:
                 self.database = Database.of_store(folder, database)
             _check_is_store(folder)
-            self.claims.mkdir(mode=0o700, exist_ok=True)
-            if self.database.is_postgres:
-                (folder / tables.ELSEWHERE).touch(0o600)
-                self.workers: Workers = share.workers if share else PostgresWorkers(self.database)
+            if isinstance(folder, ObjectPath):
+                self._begin_objects(folder / tables.ELSEWHERE)
             else:
-                self.workers = FileWorkers(folder / "workers")
+                (folder / "claims").mkdir(mode=0o700, exist_ok=True)
+                if self.database.is_postgres:
+                    (folder / tables.ELSEWHERE).touch(0o600)
+            if isinstance(folder, Path) and not self.database.is_postgres:
+                self.workers: Workers = FileWorkers(folder / "workers")
+            else:
+                self.workers = share.workers if share else PostgresWorkers(self.database)
         except OSError as error:
             raise _not_writable(folder, error) from error
-        self.secret = Secret.read(secret or folder / "secret", make=secret is None)
+        is_local = isinstance(folder, Path)
+        # Of two services that begin an object store at once, one makes its secret.
+        with contextlib.nullcontext() if is_local else self.database.transaction():
+            self.secret = Secret.read(secret or folder / "secret", make=secret is None)
         counts: Any = {"counts": self._counts, "exchange": exchange}
         self.index = ClaimIndex(self.database, **counts)
         self.read_only_index = ClaimIndex(self.database, adds=False, **counts)
         self._active: set[str] = set()
         self._lock = threading.Lock()
-        if has_room(folder) or not (folder / "claims.sqlite").exists():
+        if has_room(folder) or not (folder / "claims.sqlite").is_file():
             len(self.index)
 
     def check(self) -> None:
         """Raises Refusal 503 on a full disk, a read-only folder or a database that fails."""
         self.check_room()
-        fault = "" if os.access(self.claims, os.W_OK) else "its folder is not writable"
+        fault = "" if self.is_reached() else "its folder is not writable, or does not answer"
         try:
             self.workers.check()
             with self.database.reading() as session:
@@ -194,6 +206,14 @@ class ClaimStore:
         if fault:
             message = f"The claim store cannot be used: {fault}."
             raise Refusal(503, "store_fails", message, retry_after=60)
+
+    def is_reached(self) -> bool:
+        """Whether its folder is writable, or its object store answers and is the same."""
+        if isinstance(self.claims, Path):
+            return os.access(self.claims, os.W_OK)
+        with contextlib.suppress(StoreError):
+            return (self.folder / tables.ELSEWHERE).is_file()
+        return False
 
     @contextlib.contextmanager
     def new(self, claim_id: str, job_id: str = "") -> Iterator[None]:
@@ -239,7 +259,7 @@ class ClaimStore:
         write_evidence(
             claim, photos, listings, folder, keep_originals=keep_originals, keep_pictures=True
         )
-        (entry,) = EvidenceLog(folder / LOG_NAME).verify().entries
+        (entry,) = read_log(folder / LOG_NAME).entries
         with self.database.transaction() as session:
             case = self._check_is_mine(session, claim.claim_id)
             for name, value in {**about, "state": "open", "worker": ""}.items():
@@ -251,10 +271,12 @@ class ClaimStore:
         """A file of the claim's folder, such as evidence.json. Raises Refusal 404."""
         folder = self._path(claim_id)
         path = folder / document
-        if not self.is_kept(claim_id) or not path.resolve().is_relative_to(folder.resolve()):
+        if not self.is_kept(claim_id) or not _is_inside(path, folder):
             raise not_stored(claim_id)
         try:
             return path.read_bytes()
+        except StoreError:
+            raise
         except OSError:
             raise not_stored(claim_id) from None
 
@@ -285,7 +307,7 @@ class ClaimStore:
 
     def tenants(self) -> list[str]:
         """Those that have a store in this one."""
-        return [path.name for path in (self.folder / "tenants").glob("*") if path.is_dir()]
+        return [path.name for path in (self.folder / "tenants").glob("*") if not path.is_file()]
 
     def for_tenant(self, name: str, retention_days: int) -> ClaimStore:
         """A tenant's own store: a folder in this one, and a database file or schema of its own."""
@@ -311,6 +333,16 @@ class ClaimStore:
             self._remove_folder(claim_id)
             self._remove_rows(session, claim_id, keep_reviews=True)
 
+    def _begin_objects(self, mark: ObjectPath) -> None:
+        """Mark an object store as ours, so that what is wrong with it shows now."""
+        if not mark.is_file():
+            with self.database.reading() as session:
+                if session.scalar(select(Case.claim_id).limit(1)) is not None:
+                    message = f"{self.folder}: is no claim store, but the database has claims. "
+                    message += "Name the place that their files are in"
+                    raise UsageError(message, code="other_store")
+        mark.write_bytes(b"")
+
     def _begin(self, claim_id: str, job_id: str) -> None:
         """Make the row of a claim that this process judges. One transaction, since another process
         may want the same id. What a killed one left of the claim is removed."""
@@ -322,7 +354,8 @@ class ClaimStore:
             self.check_unused(session, claim_id)
             if other := running_job(session, claim_id, other_than=job_id):
                 raise under_way(claim_id, other)
-            self._remove_folder(claim_id)
+            if case is not None or isinstance(self.claims, Path):
+                self._remove_folder(claim_id)
             self._remove_rows(session, claim_id, keep_reviews=True)
             now = tables.now()
             about = {"worker": self.workers.own, "created": now, "updated": now}
@@ -352,8 +385,7 @@ class ClaimStore:
         folder = self._path(claim_id)
         try:
             if is_left_behind(folder):
-                (folder / JSON_NAME).unlink(missing_ok=True)  # from now on it is no evidence
-                shutil.rmtree(folder)
+                remove_folder(folder, JSON_NAME)  # without that file it is no evidence
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -397,7 +429,7 @@ class ClaimStore:
                 raise under_way(claim_id)
         elif case is not None and (folder / JSON_NAME).is_file():
             raise _exists(claim_id)
-        if folder.exists() and not is_left_behind(folder):
+        if isinstance(folder, Path) and folder.exists() and not is_left_behind(folder):
             raise _exists(claim_id)
 
     def _works_on(self, claim_id: str, worker: str) -> bool:
@@ -412,23 +444,33 @@ class ClaimStore:
             message = f"{free}. Free disk space, or delete claims."
             raise Refusal(503, "store_full", message, retry_after=60)
 
-    def _path(self, claim_id: str) -> Path:
+    def _path(self, claim_id: str) -> AnyPath:
         if not re.fullmatch(CLAIM_ID, claim_id):
             raise not_stored(claim_id)
         return self.claims / claim_id
 
 
-def has_room(folder: Path) -> bool:
-    """Whether there is enough free space to write."""
-    return shutil.disk_usage(folder).free >= LEAST_FREE_BYTES
+def has_room(folder: AnyPath) -> bool:
+    """Whether there is enough free space to write; an object store has no end."""
+    return isinstance(folder, ObjectPath) or shutil.disk_usage(folder).free >= LEAST_FREE_BYTES
 
 
-def is_left_behind(folder: Path) -> bool:
-    """Whether a folder holds only evidence, so that nobody else's files are removed with it."""
+def is_left_behind(folder: AnyPath) -> bool:
+    """Whether a folder holds only evidence, so that nobody else's files are removed with it. In an
+    object store nobody looks into each claim."""
+    if isinstance(folder, ObjectPath):
+        return True
     try:
         return {path.name for path in folder.iterdir()} <= _INSIDE
     except OSError:
         return False
+
+
+def _is_inside(path: AnyPath, folder: AnyPath) -> bool:
+    """Whether a path leads nowhere else, as names with ".." and links do."""
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return path.resolve().is_relative_to(folder.resolve())
+    return ".." not in str(path).split("/")
 
 
 def not_stored(claim_id: str) -> Refusal:
@@ -456,7 +498,7 @@ def under_way(claim_id: str, job_id: str = "") -> Refusal:
     return Refusal(409, "claim_under_way", message)
 
 
-def _check_is_store(folder: Path) -> None:
+def _check_is_store(folder: AnyPath) -> None:
     """Refuse other folders: what they hold would be removed when it is old."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     strange = sorted(name for name in names - {"lost+found"} if not name.startswith(_PARTS))
@@ -468,7 +510,9 @@ def _check_is_store(folder: Path) -> None:
         raise UsageError(message, code="not_a_store")
 
 
-def _not_writable(path: Path, error: OSError) -> RealDamageError:
+def _not_writable(path: AnyPath, error: OSError) -> RealDamageError:
+    if isinstance(error, StoreError):
+        return error  # it names the place
     why = f"{error.strerror or error}. Check free space and permissions"
     message = f"{path}: cannot write to the claim store: {why}"
     return RealDamageError(message, code="store_not_writable")
@@ -497,19 +541,25 @@ def purge(store: ClaimStore, *, clock_confirmed: bool = False) -> Purged:
     with store.database.reading() as session:
         query = select(Case.claim_id, Case.state, Case.updated).order_by(Case.updated)
         rows = [(one, state, updated) for one, state, updated in session.execute(query)]
-    for claim_id in _left_by_killed(store, rows):
+    if isinstance(store.folder, ObjectPath) and not store.is_reached():
+        raise StoreError(str(store.folder), "it no longer holds the claim store")
+    there = {path.name for path in store.claims.iterdir()}
+    for claim_id in _left_by_killed(store, rows, there):
         with _noted(problems):
             with store.database.reading() as session:
                 job_id = running_job(session, claim_id)  # which begins again with it
             if not job_id and not store._is_under_way(claim_id):
                 store.forget(claim_id)
     kept = [(one, then) for one, state, then in rows if state != JUDGING]
-    for claim_id, _ in kept:
-        if not (store.claims / claim_id / JSON_NAME).exists():  # a deletion that was begun
-            with _noted(problems):
-                store.delete(claim_id, reason="interrupted")
+    # Deletions that were begun. In an object store a look at each claim would take hours: there,
+    # one that has lost its evidence.json, but not all else, is removed after the retention.
+    missing = [one for one, _ in kept if isinstance(store.claims, Path) or one not in there]
+    begun = {one for one in missing if not (store.claims / one / JSON_NAME).is_file()}
+    for claim_id in sorted(begun):
+        with _noted(problems):
+            store.delete(claim_id, reason="interrupted")
     oldest = now - _DAY * store.retention_days
-    due = [one for one, then in kept if then < oldest and store.is_kept(one)]
+    due = [one for one, then in kept if then < oldest and one not in begun]
     doubt = not _trusts_clock(store.database, now, clock_confirmed)
     if doubt:
         problems.append(
@@ -541,17 +591,21 @@ def _trusts_clock(database: Database, now: float, confirmed: bool) -> bool:
     return trusted
 
 
-def _left_by_killed(store: ClaimStore, rows: Sequence[tuple[str, str, float]]) -> Iterator[str]:
-    """Ids that a process worked on and never kept; removes the folders it was writing."""
+def _left_by_killed(
+    store: ClaimStore, rows: Sequence[tuple[str, str, float]], there: set[str]
+) -> Iterator[str]:
+    """Ids that a process worked on and never kept; removes the folders it was writing. there:
+    names of what lies in `claims`."""
     known = {claim_id: state for claim_id, state, _ in rows}
     yield from (claim_id for claim_id, state in known.items() if state == JUDGING)
-    for path in sorted(store.claims.iterdir()):
-        work = _WORK_FOLDER.fullmatch(path.name)
+    for name in sorted(there - known.keys()):
+        work = _WORK_FOLDER.fullmatch(name)
         if work and not store._is_under_way(work[1]):
-            shutil.rmtree(path, ignore_errors=True)
-        is_claim = re.fullmatch(CLAIM_ID, path.name) and path.name not in known
-        if is_claim and is_left_behind(path) and not store.is_kept(path.name):
-            yield path.name
+            with contextlib.suppress(OSError):
+                remove_folder(store.claims / name)
+        is_claim = re.fullmatch(CLAIM_ID, name)
+        if is_claim and is_left_behind(store.claims / name) and not store.is_kept(name):
+            yield name
 
 
 @contextlib.contextmanager

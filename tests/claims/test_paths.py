@@ -1,0 +1,130 @@
+"""Evidence in an object store: the same bytes as in a folder, and nothing counts before its last
+object is there."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from realdamage.claims import Claim, judge_claim, verify_evidence, write_evidence
+from realdamage.claims.evidence import (
+    add_statement,
+    append_entry,
+    page_with_statements,
+    read_log,
+    replaced_page,
+)
+from realdamage.claims.package import CaseRow, _evidence
+from realdamage.claims.paths import ObjectPath, StoreError, files_below, remove_folder, to_path
+from realdamage.core.detector import Detector
+from realdamage.errors import MissingExtraError, UsageError
+
+Files = list[tuple[str, bytes]]
+
+
+@pytest.fixture
+def store() -> ObjectPath:
+    """An empty prefix of fsspec's store in memory, which takes no time."""
+    return ObjectPath.at(f"memory://{secrets.token_hex(8)}/store")
+
+
+@pytest.fixture(scope="module")
+def photos(claim_photo: Callable[..., bytes]) -> Files:
+    return [("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2, red=True))]
+
+
+@pytest.fixture(scope="module")
+def claim(detector: Detector, photos: Files) -> Claim:
+    return judge_claim(photos, detector=detector, claim_id="C-1")
+
+
+def test_a_prefix_is_used_like_a_folder(store: ObjectPath) -> None:
+    for name in ("A/evidence.json", "A/pictures/photo-01.jpg", "AB/evidence.json"):
+        (store / name).write_bytes(name.encode())
+    assert sorted(path.name for path in store.iterdir()) == ["A", "AB"]
+    assert [path.name for path in store.glob("*B")] == ["AB"]
+    assert files_below(store / "A") == {"evidence.json": 15, "pictures/photo-01.jpg": 23}
+    assert [(store / "A").is_file(), (store / "A" / "evidence.json").is_file()] == [False, True]
+    assert (store / "A/evidence.json").read_bytes() == b"A/evidence.json"
+    assert (store / "A").modified() > 0
+    remove_folder(store / "A", "evidence.json")
+    assert list(store.below()) == ["AB/evidence.json"]
+    assert list((store / "none").iterdir()) == []
+    remove_folder(store / "none")
+    with pytest.raises(FileNotFoundError):
+        (store / "none").read_bytes()
+
+
+def test_what_makes_a_claim_count_is_written_last_and_removed_first(
+    store: ObjectPath, claim: Claim, photos: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = ObjectPath.write_bytes
+    monkeypatch.setattr(
+        ObjectPath, "write_bytes", lambda path, data: (written.append(path.key), write(path, data))
+    )
+    folder = store / "C-1"
+    write_evidence(claim, photos, [], folder, keep_pictures=True)
+    add_statement(folder, "1-buyer", {"side": "buyer"}, {"photo-01.jpg": b"x"})
+    names = [key.removeprefix(f"{folder.key}/") for key in written]
+    assert names.index("evidence.json") == len(names) - 3
+    assert names[-2:] == ["statements/1-buyer/photo-01.jpg", "statements/1-buyer/statement.json"]
+
+    class StuckError(Exception):
+        pass
+
+    def stuck(keys: list[str]) -> None:
+        raise StuckError(keys)
+
+    monkeypatch.setattr(folder._filesystem, "rm", stuck)
+    with pytest.raises(StoreError) as caught:
+        remove_folder(folder, "evidence.json")
+    assert caught.value.code == "store_unusable"
+    assert not (folder / "evidence.json").is_file()
+    monkeypatch.setattr(folder._filesystem, "rm", lambda keys: None)
+    with pytest.raises(StoreError):  # no error, and nothing done
+        remove_folder(folder)
+
+
+def test_evidence_has_the_same_bytes_as_in_a_folder_and_verifies(
+    store: ObjectPath, claim: Claim, photos: Files, tmp_path: Path
+) -> None:
+    for folder in (tmp_path / "C-1", store / "C-1"):
+        write_evidence(claim, photos, [], folder, keep_originals=True, keep_pictures=True)
+        values = {"side": "buyer", "received": 1_790_000_000, "text": "它裂了", "findings": []}
+        values |= {"videos": [], "recapture": None}
+        digests = add_statement(folder, "1-buyer", values, {"photo-01.jpg": b"x"})
+        with replaced_page(folder, page_with_statements(folder, ["1-buyer"])):
+            page = (folder / "evidence.html").read_bytes()
+            digests["evidence.html"] = hashlib.sha256(page).hexdigest()
+            append_entry(folder, {"event": "statement_received", "files": digests})
+    rows = [
+        CaseRow("C-1", Decimal(1), "CNY", folder) for folder in (tmp_path / "C-1", store / "C-1")
+    ]
+    local, remote = (dict(_evidence([row])) for row in rows)
+    log = "evidence/001-C-1/log.jsonl"
+    assert len(local.pop(log).splitlines()) == len(remote.pop(log).splitlines()) == 2
+    assert local == remote
+    report = verify_evidence(store / "C-1", photos=photos)
+    assert (report.problems, report.entries) == ((), 2)
+    assert verify_evidence(str(store / "C-1"), head=report.head).passed, "by its URL"
+    (store / "C-1" / "evidence.html").write_bytes(b"other")
+    (store / "C-1" / "pictures" / "photo-01.jpg").write_bytes(b"other")
+    assert len(verify_evidence(store / "C-1").problems) == 2
+    lines = (store / "C-1" / "log.jsonl").read_bytes().replace(b"C-1", b"C-2", 1)
+    (store / "C-1" / "log.jsonl").write_bytes(lines)
+    assert read_log(store / "C-1" / "log.jsonl").problems
+
+
+def test_places_that_cannot_be_used_are_errors_with_a_code(tmp_path: Path) -> None:
+    assert to_path(str(tmp_path)) == tmp_path
+    with pytest.raises(UsageError) as unknown:
+        to_path("nowhere://bucket/store")
+    assert unknown.value.code == "unknown_url"
+    with pytest.raises(MissingExtraError):  # fsspec knows it, but its package is not installed
+        to_path("dropbox://bucket/store")
