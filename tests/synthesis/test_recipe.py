@@ -219,6 +219,7 @@ def test_the_quickstart_starts_from_the_sample_in_any_folder(
     sources = table.loc[table["pair"] == "", "source"].value_counts().to_dict()
     assert sources == {"trashnet": 3, "grocery": 3, "clothing": 3, "cameras": 3}
     assert (table["licence"] != "").all()
+    assert run_command("synthesize", "+recipe=quickstart", "out=other", "runner=dask").code == 2
 
 
 def test_another_recipe_in_the_folder_is_refused_until_it_is_cleared(
