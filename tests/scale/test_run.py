@@ -229,3 +229,33 @@ def test_the_two_halves_on_ray_make_the_rows_of_the_local_runner(
         made = judging(ray_runner._read(item, spec, str(Path(names[0]).parent)))
         assert (made["part"], made["place"]) == (part, place)
         assert {**pickle.loads(made["row"]), "ms": 0} == {**row, "ms": 0}
+
+
+def test_an_actor_starts_once_in_the_folder_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from realdamage.scale import cluster
+
+    monkeypatch.chdir("/")
+    started: list[Path] = []
+    actor = cluster._Making(tmp_path, lambda: started.append(Path.cwd()), (), lambda index: -index)
+    assert [actor({"index": index}) for index in (3, 4)] == [{"made": -3}, {"made": -4}]
+    assert started == [tmp_path]
+    with pytest.raises(RealDamageError) as caught:
+        cluster._Making(tmp_path / "none", lambda: None, (), lambda index: 0)({"index": 0})
+    assert caught.value.code == "folder_not_shared"
+
+
+def test_without_a_cluster_it_says_so(
+    model: Judge, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def refuse(**given: Any) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(RealDamageError) as caught:
+        score(photos(1), tmp_path / "out", engine="ray", judge=model)
+    assert caught.value.code == "no_cluster"

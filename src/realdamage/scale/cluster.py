@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from realdamage.errors import MissingExtraError, RealDamageError
 
 try:
@@ -25,6 +27,8 @@ def connect() -> Mapping[str, float]:
     its resources, such as {"CPU": 8.0}. Raises RealDamageError when there is no cluster."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Of a cluster that starts here. Else all other work on this machine would go first.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         address = os.environ.get("RAY_ADDRESS")
         new: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
@@ -39,9 +43,11 @@ def connect() -> Mapping[str, float]:
     return resources
 
 
-def blocks(items: int, least: int = 1) -> int:
-    """Into how many blocks to cut a data set. least: items of a block, if there are enough."""
-    return min(-(-items // least), _MOST_BLOCKS)
+def dataset(columns: Mapping[str, Sequence[Any]], block: int = 1) -> Any:
+    """A Ray data set of these columns, cut into blocks of at least so many rows."""
+    table = pa.table({name: list(values) for name, values in columns.items()})
+    blocks = min(-(-len(table) // block), _MOST_BLOCKS)
+    return ray.data.from_arrow(table, override_num_blocks=blocks)
 
 
 def rows(data: Any) -> Iterator[dict[str, Any]]:
@@ -49,7 +55,7 @@ def rows(data: Any) -> Iterator[dict[str, Any]]:
     again. Raises the RealDamageError of a worker, or one with the code "ray"."""
     try:
         yield from data.iter_rows()
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, RealDamageError):
             raise cause from error
@@ -75,11 +81,12 @@ def in_actors(
     gpu: each actor gets a GPU, if the cluster has any; else there is one actor.
     Raises RealDamageError: as `make` does, or Ray could not go on (code ray).
     """
+    if not todo:
+        return
     resources = connect()
     gpus = int(resources.get("GPU", 0)) if gpu else 0
     room = (gpus or 1) if gpu else int(resources.get("CPU", 1))
-    data: Any = ray.data.from_items(list(todo), override_num_blocks=blocks(len(todo)))
-    made = data.map(
+    made = dataset({"index": todo}).map(
         _Making,
         fn_constructor_args=(Path.cwd(), start, arguments, make),
         compute=pool(min(most or room, room, len(todo))),
@@ -121,4 +128,4 @@ class _Making:
                 ) from error
             self._start(*self._arguments)
             self._started = True
-        return {"made": self._make(row["item"])}
+        return {"made": self._make(row["index"])}

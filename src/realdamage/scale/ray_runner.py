@@ -10,13 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import ray.data
-
 from realdamage.core.detector import Detector
 from realdamage.core.tiles import PixelSpec
 from realdamage.errors import UsageError
-from realdamage.scale.cluster import blocks, connect, pool, rows
+from realdamage.scale.cluster import connect, dataset, pool, rows
 from realdamage.scale.photo import Judge, Row, judge_photo, read
 from realdamage.scale.run import Todo
 
@@ -49,10 +46,8 @@ def run_on_ray(chosen: Judge, todo: Todo) -> Iterator[tuple[int, int, Row]]:
             )
     parts, places, names = zip(*todo, strict=True)
     # As bytes: the name of a file need not be text.
-    table = pa.table({"part": parts, "place": places, "name": [*map(os.fsencode, names)]})
-    data: Any = ray.data.from_arrow(
-        table, override_num_blocks=blocks(len(todo), least=_PHOTOS_A_BLOCK)
-    )
+    columns = {"part": parts, "place": places, "name": [os.fsencode(name) for name in names]}
+    data = dataset(columns, _PHOTOS_A_BLOCK)
     spec = chosen.contents[1].pixel_spec
     reading = data.map(_read, fn_args=(spec, str(Path.cwd())), num_cpus=_READING)
     judging = reading.map(_Judging, fn_constructor_args=(chosen,), compute=pool(actors), **actor)
