@@ -346,6 +346,7 @@ class SynthesizeConfig:
 
     out: str = MISSING  # the folder to fill
     overwrite: bool = False  # first remove what a recipe made there
+    runner: str = "local"  # local: processes of this machine; ray: a Ray cluster
     name: str = "synthesize"
     paths: PathsConfig = field(default_factory=PathsConfig)
     recipe: Recipe = field(default_factory=Recipe)

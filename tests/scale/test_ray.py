@@ -1,22 +1,31 @@
-"""The Ray runner on a cluster of two machines, which are processes of this one: the local runner's
-rows, also when one of the two is lost in the middle."""
+"""Ray on a cluster of two machines, which are processes of this one: the local runner's rows and
+the local recipe's photos, also when a machine or a worker is lost in the middle."""
 
 from __future__ import annotations
 
+import inspect
 import os
+import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: loopback only
+os.environ |= {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: loopback only
+    "RAY_raylet_start_wait_time_s": "300",  # fewer are too few on busy processors
+    "RAY_worker_niceness": "0",  # Ray has 15: all else on the machine would go first
+}
 
 import ray
 from ray import serve
@@ -25,30 +34,38 @@ from ray.cluster_utils import Cluster
 from realdamage.core.detector import Detector
 from realdamage.errors import RealDamageError
 from realdamage.scale import Judge, score
-from realdamage.scale.serve import Photos
+from realdamage.scale.serve import Replica
+from realdamage.synthesis.recipe import GeneratorSettings, Recipe, SourceSettings
+from realdamage.synthesis.runner import synthesize
 
 T = TypeVar("T")
 PHOTOS = 96
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
 
 def _start(cluster: Cluster, **more: Any) -> None:
-    """A machine with one processor. Ray gives it 30 s, too little on busy processors: so with few
-    helpers, and up to four times."""
-    agents = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-    for last in (False, False, False, True):
-        try:
-            cluster.add_node(
-                num_cpus=1,
-                object_store_memory=80 * 2**20,
-                include_log_monitor=False,
-                no_monitor=True,
-                **{name: _free_port() for name in agents},
-                **more,
-            )
-            return
-        except Exception:  # Ray raises no other
-            if last:
-                raise
+    """A machine with one processor and few helpers."""
+    helpers = ("metrics_agent", "metrics_export", "dashboard_agent_listen", "runtime_env_agent")
+    cluster.add_node(
+        num_cpus=1,
+        object_store_memory=80 * 2**20,
+        include_log_monitor=False,
+        no_monitor=True,
+        **{f"{name}_port": _free_port() for name in helpers},
+        **more,
+    )
+
+
+def _without_waiting(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Ray gives a helper 15 s to name the port that we gave it, too little on busy processors."""
+
+    def started(*given: Any, **more: Any) -> Any:
+        known = inspect.signature(start).bind(*given, **more).arguments
+        name = f"dashboard_agent_listen_port_{known['node_id']}"
+        Path(known["session_dir"], name).write_text(str(known["dashboard_agent_listen_port"]))
+        return start(*given, **more)
+
+    return started
 
 
 def _free_port() -> int:
@@ -59,11 +76,14 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two machines with one processor each; loopback only."""
+    """Two machines with one processor each, and the first is said to have a GPU; loopback only."""
     cluster = Cluster()
-    _start(cluster, include_dashboard=False)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-    _start(cluster)  # now, so that it is not the one that this process talks to
+    with pytest.MonkeyPatch.context() as patched:
+        started = _without_waiting(ray._private.services.start_raylet)
+        patched.setattr(ray._private.services, "start_raylet", started)
+        _start(cluster, include_dashboard=False, num_gpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        _start(cluster)  # now, so that it is not the one that this process talks to
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -84,6 +104,93 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def model(save_red_model: Callable[..., Path], tmp_path: Path) -> Judge:
     return Judge(save_red_model(tmp_path / "red.onnx"), threads=1)
+
+
+def kill_a_worker(title: str) -> None:
+    """One of the actors whose process has this title."""
+    processes = psutil.Process().children(recursive=True)
+    victim = next(one for one in processes if title in "".join(one.cmdline()))
+    victim.kill()
+    victim.wait()
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Of all files of a set, without the mark, which names its folder."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.name != "mark.json"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_recipe_makes_the_same_bytes_although_a_worker_is_killed(
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source photo is unreadable at first, which ends the run; what was made before is kept."""
+    shutil.copytree(tiny_manifest, tmp_path / "source")
+    monkeypatch.chdir(tmp_path)  # the workers find relative paths as well
+    recipe = Recipe(
+        source=SourceSettings("source"),
+        shares={"default": {"ai_region": 1.0, "ai_whole": 0.5, "pasted": 0.5}},
+        generators={"house": GeneratorSettings("house", "house")},
+    )
+    synthesize(replace(recipe, workers=1), tmp_path / "local", {})
+    (photo,) = Path("source/photos").glob("15_damaged.png")
+    readable = photo.read_bytes()
+    photo.write_bytes(b"rubbish")
+    with pytest.raises(RealDamageError) as caught:
+        synthesize(recipe, "ray", {}, runner="ray")
+    assert caught.value.code == "unreadable_photo"
+    kept = contents(Path("ray"))
+    assert "metadata.csv" not in kept
+    photo.write_bytes(readable)
+    done: list[int] = []
+
+    def killing(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
+        done.append(total)
+        for number, step in enumerate(steps):
+            if number == 1:
+                kill_a_worker("ray::MapWorker(Map(_Making))")
+            yield step
+
+    made = synthesize(recipe, "ray", {}, runner="ray", progress=killing)
+    finished = {Path(name).stem for name in kept if name.startswith(".parts")}
+    assert done == [16 - len(finished)]
+    photos = [Path(name).name for name in contents(Path("ray")) if name.startswith("photos")]
+    assert made.photos == len(photos)
+    assert made.made == sum(name[:6] not in finished for name in photos)
+    assert contents(Path("ray")) == contents(Path("local"))
+    Path("ray/.parts/000003.json").unlink()
+    assert 0 < synthesize(recipe, "ray", {}, runner="ray").made < 5
+    assert contents(Path("ray")) == contents(Path("local"))
+
+
+@dataclass(frozen=True)
+class ShowsGpus(Judge):
+    """Its actor only says which GPUs it got."""
+
+    def detector(self) -> Detector:
+        if self.device == "cuda":
+            raise RealDamageError(f"{ray.get_gpu_ids()}", code="gpus")
+        return super().detector()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_on_cuda_each_actor_gets_a_gpu(
+    model: Judge, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"device": "cuda", "threads": 1}
+    found = []
+    for judge in (ShowsGpus(model.model, **given), replace(model, **given)):
+        with pytest.raises(RealDamageError) as caught:
+            score(names[:2], tmp_path / f"{len(found)}", engine="ray", judge=judge)
+        found.append(caught.value)
+    assert [error.code for error in found] == ["gpus", "no_cuda"]
+    assert str(found[0]) == "[0]"
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(RealDamageError) as caught:
+        score(names[:2], tmp_path / "none", engine="ray", judge=replace(model, **given))
+    assert caught.value.code == "no_gpu"
 
 
 def rows(folder: Path) -> pd.DataFrame:
@@ -133,13 +240,15 @@ def test_a_lost_replica_costs_at_most_a_second_try(model: Judge, names: list[str
     """Photos are sent one after the other; in between, the replica that answers them is killed."""
     port = _free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    app = Photos.options(num_replicas=1, autoscaling_config=None, ray_actor_options={"num_cpus": 0})
+    app = Replica.options(
+        num_replicas=1, autoscaling_config=None, ray_actor_options={"num_cpus": 0}
+    )
     serve.run(app.bind(model))
     detector, tries = Detector(model.model), 0
     for index, name in enumerate([*names[:3], *names[6:9]]):
         if index == 3:
             actors = ray.util.list_named_actors(all_namespaces=True)
-            (replica,) = [one for one in actors if "#Photos#" in one["name"]]
+            (replica,) = [one for one in actors if "#Replica#" in one["name"]]
             ray.kill(ray.get_actor(**replica))
         data = Path(name).read_bytes()
         while True:

@@ -145,6 +145,9 @@ def test_a_folder_of_another_run_is_refused(
         score(names, tmp_path / "photos", judge=model)
     assert caught.value.code == "folder_in_use"
     pd.testing.assert_frame_equal(rows(out), before)
+    with pytest.raises(RealDamageError) as caught:
+        score(names, names[0], judge=model)
+    assert caught.value.code == "cannot_list"
 
 
 def test_photos_come_from_tables_folders_and_globs(
@@ -164,7 +167,9 @@ def test_photos_come_from_tables_folders_and_globs(
         found = [Path(name).name for name in rows(tmp_path / f"{number}")["file_name"]]
         assert found == [Path(name).name for name in names[:: -1 if source == "b.parquet" else 1]]
     (tmp_path / "c.csv").write_text("photo\nx.jpg\n")
-    for source, code in (("c.csv", "missing_columns"), ("d.parquet", "unreadable_table")):
+    pa.parquet.write_table(pa.table({"path": [[1]]}), tmp_path / "e.parquet")
+    wrong = {"c.csv": "missing_columns", "d.parquet": "unreadable_table"}
+    for source, code in {**wrong, "e.parquet": "unreadable_table"}.items():
         with pytest.raises(RealDamageError) as caught:
             score(tmp_path / source, tmp_path / "none", judge=model)
         assert caught.value.code == code
@@ -172,6 +177,23 @@ def test_photos_come_from_tables_folders_and_globs(
         score("ftp://host/photos", tmp_path / "none", judge=model)
     assert caught.value.code == "unknown_url"
     assert not (tmp_path / "none").exists()
+
+
+def test_names_may_hold_anything(model: Judge, photos: Photos, tmp_path: Path) -> None:
+    """In a URL what is no plain letter is quoted; Parquet holds no name that is no UTF-8."""
+    folder = Path(photos(2)[0]).parent
+    (folder / "000.png").rename(folder / "a é#?%20.png")
+    (tmp_path / "list.csv").write_text("path\na é#?%20.png\n")
+    (tmp_path / "list.csv").rename(folder / "list.csv")
+    for number, source in enumerate([f"file://{folder}", f"file://{folder}/list.csv"]):
+        score(source, tmp_path / f"{number}", judge=model)
+        found = rows(tmp_path / f"{number}")
+        assert found["error"].tolist() == [""] * (2 - number)
+        assert found["file_name"].iloc[-1].endswith("a%20%C3%A9%23%3F%2520.png")
+    odd = os.fsdecode(os.fsencode(folder) + b"/\xff.png")
+    Path(folder / "001.png").rename(odd)
+    score(odd, tmp_path / "odd", judge=model)
+    assert rows(tmp_path / "odd")["file_name"].item() == f"{folder}/\\udcff.png"
 
 
 def test_the_command(
@@ -188,17 +210,52 @@ def test_the_command(
 
 
 def test_the_two_halves_on_ray_make_the_rows_of_the_local_runner(
-    model: Judge, photos: Photos
+    model: Judge, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Ray calls, without a cluster; tasks and actors get pickled arguments."""
+    """What Ray calls, without a cluster; tasks and actors get pickled arguments. Their working
+    directory is another."""
     from realdamage.scale import ray_runner, run
 
-    numbered = [(0, place, name) for place, name in enumerate(photos(3))]
-    Path(numbered[1][2]).write_bytes(b"rubbish")
+    names = photos(3)
+    Path(names[1]).write_bytes(b"rubbish")
+    monkeypatch.chdir(Path(names[0]).parent)
+    numbered = [(0, place, Path(name).name) for place, name in enumerate(names)]
     judging = ray_runner._Judging(pickle.loads(pickle.dumps(model)))
     spec = model.contents[1].pixel_spec
-    for part, place, row in run.run_local(model, numbered):
-        item = {"part": part, "place": place, "name": numbered[place][2]}
-        made = judging(ray_runner._read(item, spec))
+    expected = list(run.run_local(model, numbered))
+    monkeypatch.chdir("/")
+    for part, place, row in expected:
+        item = {"part": part, "place": place, "name": numbered[place][2].encode()}
+        made = judging(ray_runner._read(item, spec, str(Path(names[0]).parent)))
         assert (made["part"], made["place"]) == (part, place)
         assert {**pickle.loads(made["row"]), "ms": 0} == {**row, "ms": 0}
+
+
+def test_an_actor_starts_once_in_the_folder_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from realdamage.scale import cluster
+
+    monkeypatch.chdir("/")
+    started: list[Path] = []
+    actor = cluster._Making(tmp_path, lambda: started.append(Path.cwd()), (), lambda index: -index)
+    assert [actor({"index": index}) for index in (3, 4)] == [{"made": -3}, {"made": -4}]
+    assert started == [tmp_path]
+    with pytest.raises(RealDamageError) as caught:
+        cluster._Making(tmp_path / "none", lambda: None, (), lambda index: 0)({"index": 0})
+    assert caught.value.code == "folder_not_shared"
+
+
+def test_without_a_cluster_it_says_so(
+    model: Judge, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def refuse(**given: Any) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(RealDamageError) as caught:
+        score(photos(1), tmp_path / "out", engine="ray", judge=model)
+    assert caught.value.code == "no_cluster"

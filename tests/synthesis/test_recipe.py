@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -295,6 +295,32 @@ def test_an_included_set_becomes_a_part_in_the_others_sizes_and_with_its_excepti
     assert (root / "metadata.csv").read_bytes() == before
     clear(root)
     assert not list(root.iterdir())
+
+
+def test_on_ray_the_same_function_makes_the_groups(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cluster, whose tests are in tests/scale. Nothing is made where the machines do not
+    share the folder."""
+    from realdamage.scale import cluster
+
+    asked: list[dict[str, Any]] = []
+
+    def here(start: Any, arguments: Any, make: Any, todo: list[int], **more: Any) -> Iterator[int]:
+        asked.append(more)
+        start(*arguments)
+        return map(make, [*todo[::-1], todo[0]])  # the answer of a worker was lost
+
+    synthesize(recipe, tmp_path / "local")
+    monkeypatch.setattr(cluster, "in_actors", lambda *given, **more: iter(()))
+    with pytest.raises(RealDamageError) as caught:
+        runner.synthesize(recipe, tmp_path / "ray", {}, runner="ray")
+    assert caught.value.code == "folder_not_shared"
+    monkeypatch.setattr(cluster, "in_actors", here)
+    made = runner.synthesize(replace(recipe, workers=3), tmp_path / "ray", {}, runner="ray")
+    assert made.made > made.photos
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert asked == [{"most": 3, "gpu": False}]
 
 
 def test_processes_under_torchrun_share_the_groups_and_the_last_one_finishes(

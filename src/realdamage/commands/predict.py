@@ -56,7 +56,7 @@ def predict(
             raise UsageError("--engine needs --output FOLDER and no --format, --heatmap or --sheet")
         from realdamage.scale import Judge
 
-        judge = Judge(model, device, threads or _threads_of(engine), prior, allow_demo)
+        judge = Judge(model, device, threads, prior, allow_demo)
         return _in_parts(photos, str(output), engine, judge)
     from realdamage.core.detector import Detector
     from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair, picture_bytes
@@ -131,11 +131,6 @@ def predict(
     if not outcomes:
         raise PhotoError("none of the photos could be read")
     return 1 if outcomes.total() < len(paths) else 0
-
-
-def _threads_of(engine: str) -> int | None:
-    """On Ray, parallel work is that of the actors."""
-    return 1 if engine == "ray" else None
 
 
 def _in_parts(photos: list[str], output: str, engine: "Engine", judge: "Judge") -> int:

@@ -20,6 +20,7 @@ def run(config: SynthesizeConfig) -> None:
         Path(config.out),
         plain["prompts"],
         overwrite=config.overwrite,
+        runner=plain["runner"],
         progress=track,
     )
     root, made = summary.root, summary.made

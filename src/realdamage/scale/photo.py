@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from pyarrow import fs
 
@@ -18,6 +19,7 @@ from realdamage.core.tiles import Photo, PixelSpec, read_photo
 from realdamage.core.verdict import verdict_row
 from realdamage.errors import PhotoError
 from realdamage.files import is_url
+from realdamage.scale.places import split_query
 
 Row = Mapping[str, Any]
 
@@ -62,13 +64,15 @@ class ReadPhoto:
     seconds: float
 
 
-def read(name: str, spec: PixelSpec) -> ReadPhoto:
-    """Decode a photo, limit its size, and measure its detail. name: a path, or a URL of object
-    storage."""
+def read(name: str, spec: PixelSpec, folder: str = "") -> ReadPhoto:
+    """Decode a photo, limit its size, and measure its detail.
+
+    name: a URL of object storage, or a path, also one relative to `folder`.
+    """
     start = time.perf_counter()
     found: Photo | PhotoError
     try:
-        source = _download(name) if is_url(name) else name
+        source = _download(name) if is_url(name) else Path(folder, name)
         photo = read_photo(source, spec, name=name)
         quality = photo.quality
         found = replace(photo, upright=None)  # large, and only needed for the quality
@@ -78,7 +82,7 @@ def read(name: str, spec: PixelSpec) -> ReadPhoto:
     return ReadPhoto(name, found, time.perf_counter() - start)
 
 
-def judge(photo: ReadPhoto, detector: Detector) -> Row:
+def judge_photo(photo: ReadPhoto, detector: Detector) -> Row:
     """The row of a photo, as `verdict_row`, and `error`: the code why it could not be read."""
     start = time.perf_counter()
     found = (
@@ -91,11 +95,22 @@ def judge(photo: ReadPhoto, detector: Detector) -> Row:
 
 def _download(url: str) -> bytes:
     try:
-        filesystem, path = fs.FileSystem.from_uri(url)
-        with filesystem.open_input_stream(path) as stream:
+        place, query = split_query(url)
+        scheme, _, path = place.partition("://")
+        bucket, _, key = path.partition("/")
+        filesystem, root = _connected(f"{scheme}://{bucket}/{query}")
+        with filesystem.open_input_stream(f"{root.rstrip('/')}/{unquote(key)}") as stream:
             contents: bytes = stream.read()
     except FileNotFoundError as error:
         raise PhotoError(f"{url}: no such photo", code="no_such_photo") from error
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         raise PhotoError(f"{url}: cannot be read: {error}", code="cannot_read") from error
     return contents
+
+
+@cache
+def _connected(bucket: str) -> tuple[fs.FileSystem, str]:
+    """The object storage of a URL, and the path of it there. Each new client would first ask for
+    its region and its keys."""
+    filesystem, path = fs.FileSystem.from_uri(bucket)
+    return filesystem, path

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.csv
@@ -50,38 +51,56 @@ def find_sources(source: str | Path | Iterable[str]) -> list[str]:
 
 
 def _kind(name: str) -> str:
-    if Path(name).suffix.lower() in _TABLES:
+    if PurePosixPath(split_query(name)[0]).suffix.lower() in _TABLES:
         return "table"
     return "url" if is_url(name) else "path"
 
 
+def split_query(name: str) -> tuple[str, str]:
+    """A URL without its query, and the query with its question mark. A path has none."""
+    if not is_url(name):
+        return name, ""
+    place, mark, query = name.partition("?")
+    return place, mark + query
+
+
 def _of_table(name: str) -> list[str]:
+    place, query = split_query(name)
+    is_csv = place.lower().endswith(".csv")
     try:
         filesystem, path = _place(name)
         with filesystem.open_input_file(path) as file:
-            is_csv = name.lower().endswith(".csv")
-            text = pa.csv.ConvertOptions(column_types=dict.fromkeys(_NAME_COLUMNS, pa.string()))
-            read: Any = pa.csv.read_csv if is_csv else pa.parquet.read_table
-            table = read(file, convert_options=text) if is_csv else read(file)
-    except (OSError, ValueError) as error:
+            if is_csv:
+                text = pa.csv.ConvertOptions(column_types=dict.fromkeys(_NAME_COLUMNS, pa.string()))
+                table = pa.csv.read_csv(file, convert_options=text)
+            else:
+                table = pa.parquet.read_table(file)
+        column = next((one for one in _NAME_COLUMNS if one in table.column_names), None)
+        names = table[column].cast(pa.string()).to_pylist() if column else []
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's are of these kinds
         raise UsageError(
             f"{name}: not a readable table: {error}", code="unreadable_table"
         ) from error
-    column = next((one for one in _NAME_COLUMNS if one in table.column_names), None)
     if column is None:
         columns = ", ".join(table.column_names[:8])
         needed = " or ".join(_NAME_COLUMNS)
         message = f"{name}: needs a column {needed} with the photos' paths; found {columns}"
         raise UsageError(message, code="missing_columns")
-    folder, names = name.rpartition("/")[0], table[column].to_pylist()
+    folder = place.rpartition("/")[0]
     values = [unescape_cell(value) if is_csv else value for value in names if value]
-    whole = [is_url(value) or value.startswith("/") or not folder for value in values]
-    return [v if is_whole else f"{folder}/{v}" for v, is_whole in zip(values, whole, strict=True)]
+    return [_in_folder(value, folder, query) for value in values]
+
+
+def _in_folder(value: str, folder: str, query: str) -> str:
+    """The photo that a table in `folder` names."""
+    if is_url(value) or value.startswith("/") or not folder:
+        return value
+    return f"{folder}/{quote(value)}{query}" if is_url(folder) else f"{folder}/{value}"
 
 
 def _of_prefix(url: str) -> list[str]:
     filesystem, path = _place(url)
-    scheme, query = url.partition("://")[0], "".join(url.partition("?")[1:])
+    scheme, query = url.partition("://")[0], split_query(url)[1]
     try:
         if filesystem.get_file_info(path).type == fs.FileType.File:
             return [url]
@@ -92,7 +111,7 @@ def _of_prefix(url: str) -> list[str]:
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES]
     if not photos:
         raise UsageError(f"{url}: no photo below this prefix", code="no_such_photo")
-    return [f"{scheme}://{name}{query}" for name in photos]
+    return [f"{scheme}://{quote(name)}{query}" for name in photos]
 
 
 def _place(name: str) -> tuple[fs.FileSystem, str]:
@@ -153,7 +172,11 @@ class Parts:
 
     def _there(self) -> set[str]:
         below = fs.FileSelector(self._path, allow_not_found=True)
-        names = {info.base_name for info in self._filesystem.get_file_info(below)}
+        try:
+            names = {info.base_name for info in self._filesystem.get_file_info(below)}
+        except OSError as error:
+            message = f"{self._output}: cannot be listed: {error}"
+            raise RealDamageError(message, code="cannot_list") from error
         return {name for name in names if not name.startswith(".")}
 
     def _read(self, name: str) -> bytes:
@@ -180,4 +203,5 @@ def _part_name(number: int) -> str:
 def _cell(value: Any, column: str) -> Any:
     if column in _NUMBERS:
         return None if value == "" else float(value)
-    return str(value)
+    # Parquet holds UTF-8 only, and the name of a file may be anything.
+    return str(value).encode(errors="backslashreplace").decode()

@@ -11,15 +11,14 @@ from typing import Literal, TypeAlias
 
 from realdamage.core.progress import Track, no_progress
 from realdamage.errors import UsageError
-from realdamage.scale import photo as halves
-from realdamage.scale.photo import Judge, ReadPhoto, Row
+from realdamage.scale.photo import Judge, ReadPhoto, Row, judge_photo, read
 from realdamage.scale.places import Parts, find_sources
 
 Engine = Literal["local", "ray"]
 """Where the work is done."""
-Photos: TypeAlias = "Sequence[tuple[int, int, str]]"
-"""(part, place in the part, name) of each."""
-Runner: TypeAlias = "Callable[[Judge, Photos], Iterator[tuple[int, int, Row]]]"
+Todo: TypeAlias = "Sequence[tuple[int, int, str]]"
+"""(part, place in the part, name) of each photo."""
+Runner: TypeAlias = "Callable[[Judge, Todo], Iterator[tuple[int, int, Row]]]"
 """Yields (part, place, row) of every photo once, in any order."""
 
 
@@ -58,15 +57,15 @@ def score(
     digest = chosen.contents[2]
     run = {"graph_sha256": digest, "prior": chosen.prior, "allow_demo": chosen.allow_demo}
     parts = Parts(output, names, {**run, "part_size": part_size})
-    photos = [
+    todo = [
         (part, place, name)
         for part in parts.pending
         for place, name in enumerate(parts.photos(part))
     ]
     outcomes: Counter[str] = Counter()
     waiting: dict[int, dict[int, Row]] = {}
-    rows = _runner(engine)(chosen, photos) if photos else iter(())
-    for part, place, row in progress(rows, len(photos), "photos"):
+    rows = _runner(engine)(chosen, todo) if todo else iter(())
+    for part, place, row in progress(rows, len(todo), "photos"):
         outcomes[row["outcome"]] += 1
         found = waiting.setdefault(part, {})
         found[place] = row
@@ -86,17 +85,17 @@ def _runner(engine: str) -> Runner:
     raise UsageError(f"engine={engine!r} is unknown; use 'local' or 'ray'")
 
 
-def run_local(chosen: Judge, photos: Photos) -> Iterator[tuple[int, int, Row]]:
+def run_local(chosen: Judge, todo: Todo) -> Iterator[tuple[int, int, Row]]:
     """In this process: the next photo is read while the network judges one."""
     detector = chosen.detector()
 
-    def read_one(index: int) -> ReadPhoto | None:
-        return halves.read(photos[index][2], detector.pixel_spec) if index < len(photos) else None
+    def read_at(index: int) -> ReadPhoto | None:
+        return read(todo[index][2], detector.pixel_spec) if index < len(todo) else None
 
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read_one, 0)
-        for index, (part, place, _) in enumerate(photos):
+        ahead = reader.submit(read_at, 0)
+        for index, (part, place, _) in enumerate(todo):
             photo = ahead.result()
-            ahead = reader.submit(read_one, index + 1)
+            ahead = reader.submit(read_at, index + 1)
             if photo is not None:
-                yield part, place, halves.judge(photo, detector)
+                yield part, place, judge_photo(photo, detector)

@@ -33,8 +33,8 @@ _AT_ONCE = 4
     ray_actor_options={"num_cpus": 1},
     autoscaling_config={"min_replicas": 1, "max_replicas": 8, "target_ongoing_requests": 2},
 )
-class Photos:
-    """A replica with one session."""
+class Replica:
+    """It has one session."""
 
     def __init__(self, judge: Judge) -> None:
         self._detector = judge.detector()
@@ -55,5 +55,5 @@ class Photos:
 
 
 _MODEL = os.environ.get("REALDAMAGE_MODEL")
-app = Photos.bind(Judge(Path(_MODEL) if _MODEL else None, threads=1))  # type: ignore[attr-defined]
+app = Replica.bind(Judge(Path(_MODEL) if _MODEL else None, threads=1))  # type: ignore[attr-defined]
 """With the model file in REALDAMAGE_MODEL, else the model in the package."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ from realdamage.data.neutralise import DROPPED_NAME, NeutraliseSettings, neutral
 from realdamage.data.parts import Parts, in_processes
 from realdamage.data.splits import assign_splits, with_split_table
 from realdamage.data.writer import TablePool, save_mask, save_photo
-from realdamage.errors import PhotoError, SynthesisError
+from realdamage.errors import PhotoError, RealDamageError, SynthesisError, UsageError
 from realdamage.files import write_atomically
 from realdamage.synthesis.annotate import ANNOTATIONS, annotated
 from realdamage.synthesis.engine import RGB, Engine, Mask, engine_class
@@ -73,6 +73,7 @@ def synthesize(
     prompts: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    runner: Literal["local", "ray"] = "local",
     progress: Track = no_progress,
 ) -> Summary:
     """Makes the set in `root` and writes its metadata.csv last, so that a folder with a manifest is
@@ -83,9 +84,14 @@ def synthesize(
 
     prompts: the configuration's `prompts`, for the engines that use them.
     overwrite: first removes what a recipe made in `root`, and nothing else.
+    runner: "ray" makes the groups on the cluster in RAY_ADDRESS, else on one of this machine. All
+        its machines must have `root` and the source photos under the same paths.
     Raises UsageError: the folder holds another recipe's photos, or anything else. SynthesisError: a
-    source photo or a generator cannot be loaded. RealDamageError: a worker died.
+    source photo or a generator cannot be loaded. RealDamageError: a worker died, or the machines of
+    a cluster do not share `root`. MissingExtraError: without ray.
     """
+    if runner not in ("local", "ray"):
+        raise UsageError(f"runner={runner!r} is unknown; use 'local' or 'ray'")
     root = Path(root)
     started = time.monotonic()
     recipe.check()
@@ -97,19 +103,34 @@ def synthesize(
     todo = [index for index in parts.todo(len(bases)) if index % world == rank]
     if not parts.todo(len(bases)) and (root / METADATA_NAME).is_file():
         return Summary(root, len(read_manifest(root)), 0, time.monotonic() - started)
-    workers = 1 if world > 1 else recipe.workers or available_processors()
-    if any(engine_class(each.engine).fills_machine for each in recipe.loadable().values()):
-        workers = 1
-    job = _Job(recipe, root, prompts, bases, threads=1 if workers > 1 else None)
-    done = in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo)))
+    fills_machine = any(engine_class(e.engine).fills_machine for e in recipe.loadable().values())
+    if runner == "ray":
+        from realdamage.scale.cluster import in_actors
+
+        job = _Job(recipe, root, prompts, bases, threads=None if fills_machine else 1)
+        start = (_start_worker, (job,), _make, todo)
+        done = in_actors(*start, most=recipe.workers, gpu=fills_machine)
+    else:
+        several = world == 1 and not fills_machine
+        workers = (recipe.workers or available_processors()) if several else 1
+        job = _Job(recipe, root, prompts, bases, threads=1 if workers > 1 else None)
+        done = in_processes(_start_worker, (job,), _make, todo, min(workers, len(todo)))
     try:
         made = sum(progress(done, len(todo), "groups"))
     except BaseException:
         # With no group finished there is nothing to keep, so another recipe may have the folder.
-        if world == 1 and len(parts.todo(len(bases))) == len(bases):
+        # (A worker on Ray may still be writing.)
+        if world == 1 and runner == "local" and len(parts.todo(len(bases))) == len(bases):
             clear(root)
         raise
-    if missing := len(parts.todo(len(bases))):
+    missing = len(parts.todo(len(bases)))
+    if missing and world == 1:
+        raise RealDamageError(
+            f"{root}: {missing} groups were made elsewhere. All machines of the Ray cluster must "
+            "have this folder under the same path",
+            code="folder_not_shared",
+        )
+    if missing:
         log.info("%s groups are left to other processes; the last writes the manifest", missing)
         return Summary(root, 0, made, time.monotonic() - started)
     table = pd.DataFrame([row for index in range(len(bases)) for row in parts.read(index)])
@@ -264,9 +285,12 @@ def _tables(recipe: Recipe, bases: Sequence[Base]) -> TablePool:
 def _make(index: int) -> int:
     job = _worker_job
     assert job is not None  # set by _start_worker in this process
+    parts = _parts(job.root)
+    if parts.path(index).is_file():  # by a worker that was lost before it could say so
+        return len(parts.read(index))
     rng = np.random.default_rng([job.recipe.seed, index])
     rows = _maker().group(job.bases[index], index, job.root, rng)
-    _parts(job.root).write(index, rows)
+    parts.write(index, rows)
     return len(rows)
 
 
