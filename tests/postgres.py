@@ -24,10 +24,11 @@ def find_programs() -> Path | None:
 class Server:
     """A server on a free port of 127.0.0.1, in a folder of its own; stop it at the end.
 
-    is_safe: flush to the disk, as in production. options: of the server, such as "port=5432".
+    is_safe: flush to the disk, as in production. net: addresses that may connect too, such as
+    "198.18.0.0/24". options: of the server, such as "port=5432".
     """
 
-    def __init__(self, *options: str, is_safe: bool = False) -> None:
+    def __init__(self, *options: str, is_safe: bool = False, net: str = "") -> None:
         programs = find_programs()
         if programs is None:
             raise FileNotFoundError("no initdb: apt-get install postgresql")
@@ -44,7 +45,11 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         settings = [f"port={self.port}", f"unix_socket_directories={self._folder}", *options]
-        settings += ["listen_addresses=127.0.0.1", f"fsync={'on' if is_safe else 'off'}"]
+        settings += [f"listen_addresses={'*' if net else '127.0.0.1'}"]
+        settings += [f"fsync={'on' if is_safe else 'off'}"]
+        if net:
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write(f"host all all {net} trust\n")
         self._options = " ".join(f"-c {one}" for one in settings)
         self.start()
 

@@ -134,6 +134,28 @@ def test_a_server_that_does_not_answer_is_an_error_without_the_password() -> Non
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_a_machine_that_vanished_while_it_wrote_stops_no_other(
+    postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server notices after 2/3 of the time that others wait for their turn."""
+    monkeypatch.setattr("realdamage.claims.database._WAIT_S", 3.0)
+    url = postgres.new_url()
+    vanished, other = Database(url), Database(url)
+    with other.reading():
+        pass
+
+    def write_slowly() -> None:
+        with vanished.transaction() as session:
+            vanished.record(session, {"event": "lost"})
+            log_something(other)
+
+    with pytest.raises(RealDamageError) as caught:
+        write_slowly()
+    assert caught.value.code == "database_unusable"
+    assert [one["event"] for one in other.verify().entries] == ["tried"]
+
+
 @pytest.mark.databases
 def test_a_store_is_never_opened_with_another_database(tmp_path: Path, database_url: str) -> None:
     made = "claims.elsewhere" if database_url else "claims.sqlite"

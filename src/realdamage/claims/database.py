@@ -450,18 +450,21 @@ def _connect_to_postgres(url: URL) -> Engine:
     """Writers to a schema take one advisory lock, so that they come one after the other, as with
     SQLite."""
     alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    alive |= {"user_timeout": 60_000}  # ms, for data that nobody acknowledges
     pool: dict[str, Any] = {"pool_size": 5, "max_overflow": 15, "pool_pre_ping": True}
     try:
-        engine = create_engine(url, connect_args=alive, **pool)
+        names = {name.replace("user_", "tcp_user_"): value for name, value in alive.items()}
+        engine = create_engine(url, connect_args=names, **pool)
     except ModuleNotFoundError as error:
         raise MissingExtraError("--database postgresql", "postgres", error.name) from error
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
         connection.autocommit = True
-        # A machine that vanished, or a process that hangs, does not keep the others waiting.
-        connection.execute(f"SET lock_timeout = '{_WAIT_S:g}s'")
-        connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+        # A machine that vanished, or a process that hangs, loses its turn before others give up.
+        wait = round(1000 * _WAIT_S)
+        connection.execute(f"SET lock_timeout = {wait}")
+        connection.execute(f"SET idle_in_transaction_session_timeout = {wait * 2 // 3}")
         for name, value in alive.items():
             connection.execute(f"SET tcp_{name} = {value}")
         connection.autocommit = False
