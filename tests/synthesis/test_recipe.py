@@ -21,7 +21,7 @@ from scipy import ndimage
 from realdamage.data.manifest import KIND_LABELS, KINDS, read_manifest, write_manifest
 from realdamage.data.splits import check_splits, write_split_table
 from realdamage.data.writer import TablePool
-from realdamage.errors import ConfigError, SynthesisError, UsageError
+from realdamage.errors import ConfigError, RealDamageError, SynthesisError, UsageError
 from realdamage.synthesis import runner
 from realdamage.synthesis.autoencoders import (
     HOUSE_CODECS,

@@ -295,7 +295,7 @@ def _make(job: _Job, family: int) -> None:
     """
     table = job.manifest.table
     rows = np.flatnonzero(job.plan["family"] == family).tolist()
-    photos = {row: decode(job.manifest.path(table["file_name"].iat[row])) for row in rows}
+    photos = {row: decode(job.manifest.path(str(table["file_name"].iat[row]))) for row in rows}
     masks = {
         row: read_mask(job.manifest, row, rgb.shape[:2])
         for row, rgb in photos.items()

@@ -272,9 +272,10 @@ def _mapped(theirs: pd.DataFrame, path: Path, reader: Reader) -> pd.DataFrame:
         found = frame[column]
         unknown = found[~found.isin([*words, ""])]
         if len(unknown):
+            word = str(unknown.iat[0])
             raise ManifestError(
-                f"{path}, row {unknown.index[0]}, column {column}: found {unknown.iat[0]!r}; "
-                f"mapped are {', '.join(map(repr, words))}.{did_you_mean(unknown.iat[0], words)} "
+                f"{path}, row {unknown.index[0]}, column {column}: found {word!r}; "
+                f"mapped are {', '.join(map(repr, words))}.{did_you_mean(word, words)} "
                 f"Correct the mapping {_WHERE}."
             )
         frame[column] = found.map(lambda word, words=words: words.get(word, word))

@@ -302,11 +302,11 @@ def _perturbation(name: str, entry: Any) -> Perturbation:
 
 
 def _step(where: str, values: Any) -> Any:
-    kind = values.get("step") if isinstance(values, Mapping) else None
+    kind = str(values.get("step")) if isinstance(values, Mapping) else ""
     if kind not in STEPS:
         raise ConfigError(
             f"{where}={values}: write {{step: NAME, parameter: value, …}} with a NAME of "
-            f"{', '.join(STEPS)}.{did_you_mean(str(kind), STEPS)}"
+            f"{', '.join(STEPS)}.{did_you_mean(kind, STEPS)}"
         )
     given = {name: value for name, value in values.items() if name != "step"}
     known = {field.name: field for field in fields(STEPS[kind]) if field.name in _ALLOWED}

@@ -31,10 +31,11 @@ def run_on_ray(chosen: Judge, todo: Todo) -> Iterator[tuple[int, int, Row]]:
     """
     # What is wrong with the model is said here. CUDA is needed on the machines of the actors only.
     replace(chosen, device="cpu").detector()
-    chosen = replace(chosen, threads=chosen.threads or 1)  # parallel work is that of the actors
+    threads = chosen.threads or 1  # parallel work is that of the actors
+    chosen = replace(chosen, threads=threads)
     resources = connect()
-    actor: dict[str, float] = {"num_cpus": chosen.threads - _READING}
-    actors = int(resources.get("CPU", 1)) // chosen.threads
+    actor: dict[str, float] = {"num_cpus": threads - _READING}
+    actors = int(resources.get("CPU", 1)) // threads
     if chosen.device == "cuda":
         actor["num_gpus"] = 1
         actors = int(resources.get("GPU", 0))

@@ -186,7 +186,8 @@ class EpochLines(L.Callback):
         self._printed = self._started = time.monotonic()
         self._steps = 0
 
-    on_train_epoch_start = on_train_start  # not called when a run resumes inside an epoch
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.on_train_start(trainer)  # which alone is called when a run resumes inside an epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
