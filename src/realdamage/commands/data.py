@@ -19,6 +19,7 @@ _COLUMNS = (
 _SHARDS = "Write photos, masks and manifest into WebDataset shards, for training on very many"
 _DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
 _NEAR = "Look at the photos: those that look alike form one group"
+_QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
 _SIZES = "Crop to one size that nearly all photos can give, to these sizes, or only by the offset"
 _ON_ERROR = "What to do about unreadable photos"
 
@@ -164,6 +165,7 @@ def audit(
 def neutralise(
     manifest: Annotated[Path, app.arg("Folder with metadata.csv; only read", "IN")],
     out: Annotated[Path, app.arg("New or empty folder outside IN", "OUT")],
+    quality: Annotated[str | None, app.opt(_QUALITY, metavar="LOW-HIGH")] = None,
     sizes: Annotated[str, app.opt(_SIZES, metavar="common|WxH,…|keep")] = "common",
     history: Annotated[bool, app.opt("Save as JPEG once more before", "--history")] = False,
     seed: app.Seed = 0,
@@ -179,7 +181,8 @@ def neutralise(
     from realdamage.data import neutralise as neutral
     from realdamage.data.readers import read_dataset
 
-    settings = neutral.NeutraliseSettings(None, _crop_sizes(sizes), history, seed)
+    qualities, crops = _quality_range(quality), _crop_sizes(sizes)
+    settings = neutral.NeutraliseSettings(qualities, crops, history, seed)
     options: dict[str, Any] = {"on_error": on_error, "overwrite": overwrite, "workers": workers}
     done = neutral.neutralise(read_dataset(manifest), out, settings, progress=track, **options)
     for line in done.notes:
@@ -206,6 +209,14 @@ def _shares(text: str) -> dict[str, float]:
         return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise UsageError(f"{text!r}: write shares as train=0.7,val=0.1,test=0.2") from None
+
+
+def _quality_range(text: str | None) -> tuple[int, int] | None:
+    low, _, high = (text or "").partition("-")
+    try:
+        return (int(low), int(high or low)) if text else None
+    except ValueError:
+        raise UsageError(f"--quality {text!r}: write a range as 75-95") from None
 
 
 def _crop_sizes(text: str) -> str | list[tuple[int, int]] | None:
