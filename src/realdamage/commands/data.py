@@ -19,6 +19,7 @@ _COLUMNS = (
 _SHARDS = "Write photos, masks and manifest into WebDataset shards, for training on very many"
 _DAMAGED = "The same for groups with a really damaged photo; default: --fractions"
 _NEAR = "Look at the photos: those that look alike form one group"
+_QUALITY = "JPEG qualities to draw from; default: the tables of the real photos"
 _SIZES = "Crop to these sizes; default: one that nearly all photos can give"
 
 
@@ -160,6 +161,7 @@ def audit(
 def neutralise(
     manifest: Annotated[Path, app.arg("Folder with metadata.csv; only read", "IN")],
     out: Annotated[Path, app.arg("New or empty folder outside IN", "OUT")],
+    quality: Annotated[str | None, app.opt(_QUALITY, metavar="LOW-HIGH")] = None,
     sizes: Annotated[str | None, app.opt(_SIZES, metavar="WxH,…")] = None,
     seed: app.Seed = 0,
     workers: app.Workers = None,
@@ -173,7 +175,7 @@ def neutralise(
     from realdamage.data import neutralise as neutral
     from realdamage.data.readers import read_dataset
 
-    settings = neutral.NeutraliseSettings(None, _crop_sizes(sizes), seed)
+    settings = neutral.NeutraliseSettings(_quality_range(quality), _crop_sizes(sizes), seed)
     found = read_dataset(manifest)
     done = neutral.neutralise(
         found, out, settings, overwrite=overwrite, workers=workers, progress=track
@@ -202,6 +204,14 @@ def _shares(text: str) -> dict[str, float]:
         return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError:
         raise UsageError(f"{text!r}: write shares as train=0.7,val=0.1,test=0.2") from None
+
+
+def _quality_range(text: str | None) -> tuple[int, int] | None:
+    low, _, high = (text or "").partition("-")
+    try:
+        return (int(low), int(high or low)) if text else None
+    except ValueError:
+        raise UsageError(f"--quality {text!r}: write a range as 75-95") from None
 
 
 def _crop_sizes(text: str | None) -> list[tuple[int, int]]:
