@@ -22,7 +22,9 @@ from PIL import Image
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: loopback only
-    "RAY_raylet_start_wait_time_s": "300",  # fewer are too few on busy processors
+    # On busy processors everything starts late.
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
     "RAY_worker_niceness": "0",  # Ray has 15: all else on the machine would go first
 }
 
@@ -130,6 +132,7 @@ def test_a_recipe_makes_the_same_bytes_although_a_worker_is_killed(
     recipe = Recipe(
         source=SourceSettings("source"),
         shares={"default": {"ai_region": 1.0, "ai_whole": 0.5, "pasted": 0.5}},
+        paint_share=0.5,
         generators={"house": GeneratorSettings("house", "house")},
     )
     synthesize(replace(recipe, workers=1), tmp_path / "local", {})
