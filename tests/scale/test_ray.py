@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,9 @@ from PIL import Image
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: loopback only
-    "RAY_raylet_start_wait_time_s": "300",  # fewer are too few on busy processors
+    # On busy processors everything starts late.
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
     "RAY_worker_niceness": "0",  # Ray has 15: all else on the machine would go first
 }
 
@@ -123,18 +124,19 @@ def contents(root: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_recipe_makes_the_same_bytes_although_a_worker_is_killed(
-    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A source photo is unreadable at first, which ends the run; what was made before is kept."""
-    shutil.copytree(tiny_manifest, tmp_path / "source")
+    write_set(tmp_path / "source", groups=6)
     monkeypatch.chdir(tmp_path)  # the workers find relative paths as well
     recipe = Recipe(
         source=SourceSettings("source"),
         shares={"default": {"ai_region": 1.0, "ai_whole": 0.5, "pasted": 0.5}},
+        paint_share=0.5,
         generators={"house": GeneratorSettings("house", "house")},
     )
     synthesize(replace(recipe, workers=1), tmp_path / "local", {})
-    (photo,) = Path("source/photos").glob("15_damaged.png")
+    (photo,) = Path("source/photos").glob("05_damaged.png")
     readable = photo.read_bytes()
     photo.write_bytes(b"rubbish")
     with pytest.raises(RealDamageError) as caught:
@@ -154,13 +156,10 @@ def test_a_recipe_makes_the_same_bytes_although_a_worker_is_killed(
 
     made = synthesize(recipe, "ray", {}, runner="ray", progress=killing)
     finished = {Path(name).stem for name in kept if name.startswith(".parts")}
-    assert done == [16 - len(finished)]
+    assert done == [6 - len(finished)]
     photos = [Path(name).name for name in contents(Path("ray")) if name.startswith("photos")]
     assert made.photos == len(photos)
     assert made.made == sum(name[:6] not in finished for name in photos)
-    assert contents(Path("ray")) == contents(Path("local"))
-    Path("ray/.parts/000003.json").unlink()
-    assert 0 < synthesize(recipe, "ray", {}, runner="ray").made < 5
     assert contents(Path("ray")) == contents(Path("local"))
 
 

@@ -39,6 +39,8 @@ def connect() -> Mapping[str, float]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours reports
     context.raise_original_map_exception = True  # else our errors would lose their codes
+    # Else a pool that waits for its first photos loses actors, and gets them back late.
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
     resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return resources
 

@@ -108,8 +108,7 @@ def synthesize(
         from realdamage.scale.cluster import in_actors
 
         job = _Job(recipe, root, prompts, bases, threads=None if fills_machine else 1)
-        start = (_start_worker, (job,), _make, todo)
-        done = in_actors(*start, most=recipe.workers, gpu=fills_machine)
+        done = in_actors(_start_worker, (job,), _make, todo, most=recipe.workers, gpu=fills_machine)
     else:
         several = world == 1 and not fills_machine
         workers = (recipe.workers or available_processors()) if several else 1
