@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from realdamage.claims import proof
 from realdamage.claims.database import Database
 from realdamage.claims.decide import SCHEMA_VERSION
 from realdamage.claims.evidence import (
@@ -20,7 +21,7 @@ from realdamage.claims.evidence import (
     STATEMENT,
 )
 from realdamage.claims.log import EvidenceLog
-from realdamage.errors import UsageError
+from realdamage.errors import RealDamageError, UsageError
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -84,6 +85,33 @@ def verify_evidence(
         check.head,
         check.entries,
     )
+
+
+def prove_claim(log: str | Path, claim_id: str, size: int | None = None) -> dict[str, Any]:
+    """The proof that all entries about a claim ("": none, for the root alone) are in a log: a file
+    or the URL of a database. size: see `proof.prove`.
+
+    Raises UsageError without such entries, RealDamageError for a log that is not intact.
+    """
+    found = _open_log(str(log) if "://" in str(log) else Path(log))
+    if isinstance(found, Database):
+        try:
+            made = found.prove(claim_id, size)
+        finally:
+            found.close()
+    else:
+        report = found.verify()
+        if report.problems:
+            raise RealDamageError(report.problems[0], code="log_broken")
+        node = proof.nodes_of(entry["hash"] for entry in report.entries)
+        of_claim = [
+            entry for entry in report.entries if entry["payload"].get("claim_id", "") == claim_id
+        ]
+        made = proof.prove(of_claim if claim_id else (), node, len(report.entries), size)
+    if claim_id and not made["entries"]:
+        among = f"among its first {made['size']}"
+        raise UsageError(f"the log has no entry about claim {claim_id!r} {among}", code="no_entry")
+    return made
 
 
 class _Check:
@@ -200,6 +228,8 @@ class _Check:
 def _open_log(path: Path | str) -> Database | EvidenceLog:
     if isinstance(path, str):
         return Database(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such log", code="no_log")
     with path.open("rb") as file:
         is_database = file.read(len(_SQLITE)) == _SQLITE
     return Database(path) if is_database else EvidenceLog(path)
