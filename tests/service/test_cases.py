@@ -15,8 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from realdamage.claims import EvidenceLog, database, verify_evidence
-from realdamage.claims.proof import check_proof
 from realdamage.claims.database import Database
+from realdamage.claims.proof import check_proof
 from realdamage.claims.videos import seal
 from realdamage.service.auth import hash_key
 

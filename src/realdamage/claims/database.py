@@ -36,9 +36,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from realdamage.claims import proof
 from realdamage.claims.log import GENESIS, LogReport, canonical, follow_chain, make_entry
 from realdamage.claims.migrate import bring_up_to_date
+from realdamage.claims.proof import Node, cut, grow, nodes_of, prove
 from realdamage.errors import MissingExtraError, RealDamageError, UsageError
 
 FILE_NAME = "claims.sqlite"
@@ -327,7 +327,7 @@ class Database:
         about = {
             "payload": canonical(made["payload"]),
             "claim_id": str(entry.get("claim_id", "")),
-            "nodes": proof.grow(_tree(session), made["index"], made["hash"]),
+            "nodes": grow(_tree(session), made["index"], made["hash"]),
         }
         session.add(Event(**made | about))
         session.flush()
@@ -341,11 +341,11 @@ class Database:
         entries = report.entries
         with self.reading() as session:
             kept = session.scalars(select(Event.nodes).order_by(Event.index)).all()
-        node = proof.nodes_of(entry["hash"] for entry in entries)
+        node = nodes_of(entry["hash"] for entry in entries)
         wrong = [
             f"{self.name}, line {number + 1}: its hashes for proofs were changed (nodes)"
             for number, (entry, nodes) in enumerate(zip(entries, kept, strict=False))
-            if proof.grow(node, number, entry["hash"]) != nodes
+            if grow(node, number, entry["hash"]) != nodes
         ]
         return replace(report, problems=tuple(wrong))
 
@@ -356,7 +356,7 @@ class Database:
             last = session.scalar(select(func.max(Event.index)))
             entries = [one.to_dict() for one in session.scalars(of_claim)] if claim_id else []
             total = 0 if last is None else last + 1
-            return proof.prove(entries, _tree(session), total, size)
+            return prove(entries, _tree(session), total, size)
 
     def log_lines(self) -> list[bytes]:
         """The entries of the log as lines of JSON, without their ends."""
@@ -506,12 +506,12 @@ def _connect_to_postgres(url: URL) -> Engine:
     return engine
 
 
-def _tree(session: Session) -> proof.Node:
+def _tree(session: Session) -> Node:
     """The Merkle tree over the log, as it is kept in the table."""
 
     def node(level: int, last: int) -> bytes:
         found = session.get(Event, last)  # None: removed, which `verify` reports
-        return proof.cut(found.nodes if found else b"", level)
+        return cut(found.nodes if found else b"", level)
 
     return node
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realdamage.claims import proof
 from realdamage.claims.database import Database
 from realdamage.claims.decide import SCHEMA_VERSION
 from realdamage.claims.evidence import (
@@ -21,6 +20,7 @@ from realdamage.claims.evidence import (
     STATEMENT,
 )
 from realdamage.claims.log import EvidenceLog
+from realdamage.claims.proof import nodes_of, prove
 from realdamage.errors import RealDamageError, UsageError
 
 _SQLITE = b"SQLite format 3\0"
@@ -103,11 +103,11 @@ def prove_claim(log: str | Path, claim_id: str, size: int | None = None) -> dict
         report = found.verify()
         if report.problems:
             raise RealDamageError(report.problems[0], code="log_broken")
-        node = proof.nodes_of(entry["hash"] for entry in report.entries)
+        node = nodes_of(entry["hash"] for entry in report.entries)
         of_claim = [
             entry for entry in report.entries if entry["payload"].get("claim_id", "") == claim_id
         ]
-        made = proof.prove(of_claim if claim_id else (), node, len(report.entries), size)
+        made = prove(of_claim if claim_id else (), node, len(report.entries), size)
     if claim_id and not made["entries"]:
         among = f"among its first {made['size']}"
         raise UsageError(f"the log has no entry about claim {claim_id!r} {among}", code="no_entry")

@@ -246,8 +246,9 @@ def log_proof(
     if (claim is None) != (out is None):
         raise UsageError("--claim ID and --out FILE go together")
     if check and root:
+        written = _read_text(check)
         try:
-            entries = proof.check_proof(json.loads(_read_text(check)), root)
+            entries = proof.check_proof(json.loads(written), root)
         except (RealDamageError, ValueError, RecursionError) as error:
             print(f"MISMATCH  {check}: {error}")
             return 1
