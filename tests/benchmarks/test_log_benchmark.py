@@ -34,7 +34,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str
 def test_eight_writers(
     benchmark: BenchmarkFixture, report: Report, where: Path | str, request: pytest.FixtureRequest
 ) -> None:
-    each = 100 if request.config.getoption("benchmark_enable") else 3
+    each = 50 if request.config.getoption("benchmark_enable") else 3
     database = Database(where)
     with database.reading():
         pass  # its tables are made

@@ -153,6 +153,35 @@ def test_a_claim_that_failed_without_an_id_is_not_remembered(
     assert type_in("claim-index", "claims.sqlite").out == "claims.sqlite: 0 photos remembered\n"
 
 
+def test_a_claim_is_proved_to_somebody_who_knows_the_root(type_in: TypeIn, claim: TypeIn) -> None:
+    for number in (1, 2, 3):
+        place = ("--out", f"evidence-{number}", "--log", "all.jsonl")
+        assert claim("--photo", "blue.jpg", "--claim-id", f"C-{number}", *place).code == 0
+    printed = type_in("log-proof", "--log", "all.jsonl").out.split()
+    assert printed[:3] == ["size", "3", "root"]
+    root = printed[3]
+    made = type_in("log-proof", "--log", "all.jsonl", "--claim", "C-2", "--out", "proof.json")
+    assert made.code == 0
+    shown = type_in("log-proof", "--check", "proof.json", "--root", root)
+    assert shown.code == 0
+    assert "evidence_written" in shown.out
+    assert "C-2" in shown.out
+    assert "C-1" not in shown.out
+    Path("proof.json").write_text(Path("proof.json").read_text().replace("C-2", "C-1"))
+    for wrong in (("proof.json", root), ("proof.json", "00" * 32), ("blue.jpg", root)):
+        done = type_in("log-proof", "--check", wrong[0], "--root", wrong[1])
+        assert done.code == (2 if wrong[0] == "blue.jpg" else 1)
+    assert type_in("log-proof", "--log", "all.jsonl", "--claim", "C-2").code == 2
+    assert type_in("log-proof", "--check", "proof.json").code == 2
+    assert type_in("log-proof", "--log", "none.jsonl").code == 2
+
+
+def test_a_store_moves_to_postgresql_only(type_in: TypeIn) -> None:
+    done = type_in("move-store", "--store", "store", "--database", "sqlite:///other.sqlite")
+    assert done.code == 2
+    assert not Path("other.sqlite").exists()
+
+
 def test_one_unreadable_photo_fails_alone(claim: TypeIn) -> None:
     done = claim("--photo", "blue.jpg", "cut.jpg")
     assert done.code == 1

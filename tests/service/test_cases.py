@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from realdamage.claims import EvidenceLog, database, verify_evidence
 from realdamage.claims.database import Database
+from realdamage.claims.proof import check_proof
 from realdamage.claims.videos import seal
 from realdamage.service.auth import hash_key
 
@@ -475,6 +476,23 @@ def test_a_claim_can_be_judged_after_its_request_was_answered(
 
 def test_cases_need_a_store(serve: Serve) -> None:
     assert refusal(serve().get("/v1/claims")) == (404, "not_found")
+
+
+def test_a_claim_is_proved_to_be_in_the_log_without_the_others(
+    open_shop: Callable[..., Shop],
+) -> None:
+    shop = open_shop()
+    for number in range(3):
+        shop.claim(f"C-{number}", seed=number)
+    assert shop.act("C-1", "decisions", action="ask").status_code == 200
+    made = shop.call("GET", "claims/C-1/proof").json()
+    entries = check_proof(made, made["root"])
+    events = [one["event"] for one in entries]
+    assert events[0] == "evidence_written"
+    assert len(events) == 2
+    assert {one["payload"]["claim_id"] for one in entries} == {"C-1"}
+    assert made["size"] == 4
+    assert refusal(shop.call("GET", "claims/C-9/proof")) == (404, "not_found")
 
 
 @pytest.mark.databases

@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    func,
     make_url,
     select,
     text,
@@ -37,6 +39,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from realdamage.claims.log import GENESIS, LogReport, canonical, follow_chain, make_entry
 from realdamage.claims.migrate import bring_up_to_date
 from realdamage.claims.paths import AnyPath, ObjectPath
+from realdamage.claims.proof import Node, cut, grow, nodes_of, prove
 from realdamage.errors import MissingExtraError, RealDamageError, UsageError
 
 FILE_NAME = "claims.sqlite"
@@ -225,7 +228,7 @@ class Setting(Base):
 
 
 class Event(Base):
-    """An entry of the log over all claims, as `claims.log` chains it."""
+    """An entry of the log over all claims, as `claims.log` chains it. nodes: `proof.grow`."""
 
     __tablename__ = "events"
     index: Mapped[int] = mapped_column(_Large, primary_key=True, autoincrement=False)
@@ -236,6 +239,7 @@ class Event(Base):
     payload_sha256: Mapped[str]
     previous: Mapped[str]
     hash: Mapped[str]
+    nodes: Mapped[bytes]
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as in a log file."""
@@ -328,20 +332,44 @@ class Database:
         """
         last = session.scalars(select(Event).order_by(Event.index.desc()).limit(1)).first()
         made = make_entry(entry, *((last.index, last.hash) if last else (-1, GENESIS)))
-        payload = canonical(made["payload"])
-        claim_id = str(entry.get("claim_id", ""))
-        session.add(Event(**made | {"payload": payload, "claim_id": claim_id}))
+        about = {
+            "payload": canonical(made["payload"]),
+            "claim_id": str(entry.get("claim_id", "")),
+            "nodes": grow(_tree(session), made["index"], made["hash"]),
+        }
+        session.add(Event(**made | about))
         session.flush()
 
     def verify(self, head: str | None = None) -> LogReport:
-        """Follow the chained log from its first entry, as `EvidenceLog.verify`."""
-        return follow_chain(self.log_lines(), self.name, head)
+        """Follow the chained log from its first entry, as `EvidenceLog.verify`. The hashes that
+        are kept for proofs must be those of the entries."""
+        report = follow_chain(self.log_lines(), self.name, head)
+        if report.problems:
+            return report
+        entries = report.entries
+        with self.reading() as session:
+            kept = session.scalars(select(Event.nodes).order_by(Event.index)).all()
+        node = nodes_of(entry["hash"] for entry in entries)
+        wrong = [
+            f"{self.name}, line {number + 1}: its hashes for proofs were changed (nodes)"
+            for number, (entry, nodes) in enumerate(zip(entries, kept, strict=False))
+            if grow(node, number, entry["hash"]) != nodes
+        ]
+        return replace(report, problems=tuple(wrong))
+
+    def prove(self, claim_id: str, size: int | None = None) -> dict[str, Any]:
+        """The proof that all entries about a claim are in the log; see `proof.prove`."""
+        of_claim = select(Event).where(Event.claim_id == claim_id).order_by(Event.index)
+        with self.reading() as session:
+            last = session.scalar(select(func.max(Event.index)))
+            entries = [one.to_dict() for one in session.scalars(of_claim)] if claim_id else []
+            total = 0 if last is None else last + 1
+            return prove(entries, _tree(session), total, size)
 
     def log_lines(self) -> list[bytes]:
         """The entries of the log as lines of JSON, without their ends."""
         with self.reading() as session:
-            entries = session.scalars(select(Event).order_by(Event.index))
-            return [canonical(entry.to_dict()).encode() for entry in entries]
+            return list(log_lines(session))
 
     def hold(self, name: str) -> Connection:
         """A connection that holds an advisory lock of this name until it is closed or dies.
@@ -486,9 +514,26 @@ def _connect_to_postgres(url: URL) -> Engine:
     return engine
 
 
+def _tree(session: Session) -> Node:
+    """The Merkle tree over the log, as it is kept in the table."""
+
+    def node(level: int, last: int) -> bytes:
+        found = session.get(Event, last)  # None: removed, which `verify` reports
+        return cut(found.nodes if found else b"", level)
+
+    return node
+
+
 def _key(name: str) -> int:
     """The number of an advisory lock: 64 bits, signed."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def log_lines(session: Session) -> Iterator[bytes]:
+    """The entries of the log as lines of JSON, without their ends."""
+    entries = select(Event).order_by(Event.index).execution_options(yield_per=1000)
+    for entry in session.scalars(entries):
+        yield canonical(entry.to_dict()).encode()
 
 
 def export_log(database: Database, path: Path) -> None:

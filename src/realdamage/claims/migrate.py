@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect, text
 
 from realdamage.errors import RealDamageError
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision that this version knows."""
 TABLE = "realdamage_revision"
 _FOLDER = Path(__file__).with_name("migrations")

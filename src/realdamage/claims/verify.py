@@ -21,7 +21,8 @@ from realdamage.claims.evidence import (
     read_log,
 )
 from realdamage.claims.paths import AnyPath, files_below, files_named, to_path
-from realdamage.errors import UsageError
+from realdamage.claims.proof import nodes_of, prove
+from realdamage.errors import RealDamageError, UsageError
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -86,6 +87,36 @@ def verify_evidence(
         check.head,
         check.entries,
     )
+
+
+def prove_claim(log: str | Path, claim_id: str, size: int | None = None) -> dict[str, Any]:
+    """The proof that all entries about a claim ("": none, for the root alone) are in a log: a file
+    or the URL of a database. size: see `proof.prove`.
+
+    Raises UsageError without such entries, RealDamageError for a log that is not intact.
+    """
+    is_url = "://" in str(log)
+    if not is_url and not Path(log).is_file():
+        raise UsageError(f"{log}: no such log", code="no_log")
+    if is_url or _is_sqlite(Path(log)):
+        database = Database(str(log) if is_url else Path(log))
+        try:
+            made = database.prove(claim_id, size)
+        finally:
+            database.close()
+    else:
+        report = read_log(Path(log))
+        if report.problems:
+            raise RealDamageError(report.problems[0], code="log_broken")
+        node = nodes_of(entry["hash"] for entry in report.entries)
+        of_claim = [
+            entry for entry in report.entries if entry["payload"].get("claim_id", "") == claim_id
+        ]
+        made = prove(of_claim if claim_id else (), node, len(report.entries), size)
+    if claim_id and not made["entries"]:
+        among = f"among its first {made['size']}"
+        raise UsageError(f"the log has no entry about claim {claim_id!r} {among}", code="no_entry")
+    return made
 
 
 class _Check:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from realdamage.commands import app
-from realdamage.errors import PhotoError, UsageError
+from realdamage.errors import PhotoError, RealDamageError, UsageError
 from realdamage.files import find_photos, write_atomically
 from realdamage.phrases import printable
 
@@ -224,6 +224,47 @@ def verify(
 
 
 @app.command("claims")
+def log_proof(
+    log: Annotated[str | None, app.opt(_LOG.partition(";")[0])] = None,
+    claim: Annotated[str | None, app.opt("Prove the entries about this claim")] = None,
+    size: Annotated[int | None, app.opt("Use the root over so many entries; default: all")] = None,
+    out: Annotated[Path | None, app.opt("File for the proof")] = None,
+    check: Annotated[Path | None, app.opt("A proof to check, with --root")] = None,
+    root: Annotated[str | None, app.opt("The root that you noted, 64 hex digits")] = None,
+) -> int:
+    """Prove that a claim is in the log, without showing the others.
+
+    With --log alone, prints size and root: publish both, or have them time-stamped. With --claim
+    and --out, writes the entries about a claim and the hashes that lead to that root (RFC 6962).
+    Whoever knows the root checks them with --check. Exit code 1: the proof is wrong.
+    """
+    from realdamage.claims import proof
+    from realdamage.claims.verify import prove_claim
+
+    if (log is None) == (check is None) or (check is None) != (root is None):
+        raise UsageError("`log-proof` needs --log LOG, or --check FILE and --root HASH")
+    if (claim is None) != (out is None):
+        raise UsageError("--claim ID and --out FILE go together")
+    if check and root:
+        written = _read_text(check)
+        try:
+            entries = proof.check_proof(json.loads(written), root)
+        except (RealDamageError, ValueError, RecursionError) as error:
+            print(f"MISMATCH  {check}: {error}")
+            return 1
+        for entry in entries:
+            payload = json.dumps(entry["payload"], ensure_ascii=False)
+            print(f"ok        {entry['time']} {entry['event']} {printable(payload)}")
+        return 0
+    made = prove_claim(str(log), claim or "", size)
+    if out:
+        write_atomically(out, f"{json.dumps(made, indent=2)}\n".encode())
+        print(f"proof     {out}, {len(made['entries'])} of {made['size']} entries")
+    print(f"size      {made['size']}\nroot      {made['root']}")
+    return 0
+
+
+@app.command("claims")
 def claim_index(
     index: Annotated[Path, app.arg("What `realdamage claim --index` made", "FILE")],
     delete: Annotated[str | None, app.opt("Forget the claim with this id")] = None,
@@ -304,6 +345,24 @@ def exchange(
             print(f"{target}: {count} hashes imported")
     finally:
         tables.close()
+    return 0
+
+
+@app.command("claims")
+def move_store(
+    store: Annotated[Path, app.opt("Folder of `realdamage serve --store`")],
+    database: Annotated[str, app.opt("URL of an empty PostgreSQL database")],
+) -> int:
+    """Move the tables of a store from SQLite to PostgreSQL.
+
+    Stop the service first. Copies the tables of the store and its tenants, compares the numbers of
+    rows and follows the log before anything counts; the SQLite files are kept as
+    claims.sqlite.moved. After a kill, type it again. Then start the service with --database.
+    """
+    from realdamage.claims.move import move_store as move
+
+    for name, rows in move(store, database).items():
+        print(f"moved     {name}: {app.count(rows, 'row')}")
     return 0
 
 

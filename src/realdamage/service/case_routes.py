@@ -8,8 +8,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
+from realdamage.claims.database import Event
 from realdamage.service.auth import LOCAL
 from realdamage.service.cases import (
     AppealRequest,
@@ -147,6 +149,18 @@ def read_log(_: Admin, store: Store) -> Response:
     checks it."""
     content = b"".join(line + b"\n" for line in store.database.log_lines())
     return Response(content, media_type="application/x-ndjson")
+
+
+@router.get("/v1/claims/{claim_id}/proof", tags=["cases"], responses=errors(404))
+def read_proof(claim_id: str, service: Shared) -> dict[str, Any]:
+    """The log's entries about a claim, also a deleted one, and the hashes that lead to the log's
+    root (RFC 6962). `realdamage log-proof --check` checks it; other claims are not in it."""
+    database = store_of(service).database
+    with database.reading() as session:
+        is_known = session.scalar(select(Event.index).filter_by(claim_id=claim_id).limit(1))
+    if is_known is None:
+        raise not_stored(claim_id)
+    return database.prove(claim_id)
 
 
 # Statements
