@@ -152,10 +152,10 @@ def read_log(_: Admin, store: Store) -> Response:
 
 
 @router.get("/v1/claims/{claim_id}/proof", tags=["cases"], responses=errors(404))
-def read_proof(claim_id: str, service: Shared) -> dict[str, Any]:
+def read_proof(claim_id: str, store: Store) -> dict[str, Any]:
     """The log's entries about a claim, also a deleted one, and the hashes that lead to the log's
     root (RFC 6962). `realdamage log-proof --check` checks it; other claims are not in it."""
-    database = store_of(service).database
+    database = store.database
     with database.reading() as session:
         is_known = session.scalar(select(Event.index).filter_by(claim_id=claim_id).limit(1))
     if is_known is None:
