@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,6 @@ def connect() -> Mapping[str, float]:
             raise RealDamageError(f"cannot {where}: {error}", code="no_cluster") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours reports
-    context.raise_original_map_exception = True  # else our errors would lose their codes
     # Else a pool that waits for its first photos loses actors, and gets them back late.
     context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
     resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -52,15 +52,25 @@ def dataset(columns: Mapping[str, Sequence[Any]], block: int = 1) -> Any:
     return ray.data.from_arrow(table, override_num_blocks=blocks)
 
 
+def attempt(make: Callable[[], Any]) -> bytes:
+    """What `make` returns, pickled, or the RealDamageError that it raises: Ray would wrap it."""
+    try:
+        return pickle.dumps(make())
+    except RealDamageError as error:
+        return pickle.dumps(error)
+
+
 def rows(data: Any) -> Iterator[dict[str, Any]]:
     """The rows of a Ray data set, in any order, each once: what a lost worker held is computed
-    again. Raises the RealDamageError of a worker, or one with the code "ray"."""
+    again. `found` is what `attempt` has pickled. Raises the RealDamageError of a worker, or one
+    with the code "ray"."""
     try:
-        yield from data.iter_rows()
+        for row in data.iter_rows():
+            found = pickle.loads(row["found"])
+            if isinstance(found, RealDamageError):
+                raise found
+            yield {**row, "found": found}
     except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, RealDamageError):
-            raise cause from error
         raise RealDamageError(
             f"Ray could not go on: {str(error)[:500]}. What is done stays; start it again",
             code="ray",
@@ -96,7 +106,7 @@ def in_actors(
         num_gpus=1 if gpus else 0,
     )
     for row in rows(made):
-        yield row["made"]
+        yield row["found"]
 
 
 def pool(actors: int) -> Any:
@@ -119,7 +129,10 @@ class _Making:
         self._started = False
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if not self._started:  # not in __init__, from where errors arrive without their code
+        return {"found": attempt(lambda: self._make_one(row["index"]))}
+
+    def _make_one(self, index: int) -> int:
+        if not self._started:  # not in __init__, from where no error arrives with its code
             try:
                 os.chdir(self._folder)
             except OSError as error:
@@ -130,4 +143,4 @@ class _Making:
                 ) from error
             self._start(*self._arguments)
             self._started = True
-        return {"made": self._make(row["index"])}
+        return self._make(index)

@@ -13,7 +13,7 @@ from typing import Any
 from realdamage.core.detector import Detector
 from realdamage.core.tiles import PixelSpec
 from realdamage.errors import UsageError
-from realdamage.scale.cluster import connect, dataset, pool, rows
+from realdamage.scale.cluster import attempt, connect, dataset, pool, rows
 from realdamage.scale.photo import Judge, Row, judge_photo, read
 from realdamage.scale.run import Todo
 
@@ -53,7 +53,7 @@ def run_on_ray(chosen: Judge, todo: Todo) -> Iterator[tuple[int, int, Row]]:
     reading = data.map(_read, fn_args=(spec, str(Path.cwd())), num_cpus=_READING)
     judging = reading.map(_Judging, fn_constructor_args=(chosen,), compute=pool(actors), **actor)
     for row in rows(judging):
-        yield row["part"], row["place"], pickle.loads(row["row"])
+        yield row["part"], row["place"], row["found"]
 
 
 def _read(row: dict[str, Any], spec: PixelSpec, folder: str) -> dict[str, Any]:
@@ -69,9 +69,9 @@ class _Judging:
 
     @cached_property
     def _detector(self) -> Detector:
-        """Not made in __init__, from where errors arrive without their code."""
+        """Not made in __init__, from where no error arrives with its code."""
         return self._chosen.detector()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        judged = judge_photo(pickle.loads(row["photo"]), self._detector)
-        return {"part": row["part"], "place": row["place"], "row": pickle.dumps(judged)}
+        found = attempt(lambda: judge_photo(pickle.loads(row["photo"]), self._detector))
+        return {"part": row["part"], "place": row["place"], "found": found}
