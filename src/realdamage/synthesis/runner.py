@@ -132,6 +132,8 @@ def synthesize(
     if missing:
         log.info("%s groups are left to other processes; the last writes the manifest", missing)
         return Summary(root, 0, made, time.monotonic() - started)
+    for unfinished in root.rglob(".*.tmp"):  # of a worker that was killed while it wrote
+        unfinished.unlink(missing_ok=True)
     table = pd.DataFrame([row for index in range(len(bases)) for row in parts.read(index)])
     table = table.fillna("")
     if not (table["split"] != "").any():  # else the splits of the source photos hold

@@ -22,7 +22,7 @@ def upgrade() -> None:
     last: dict[int, bytes] = {}
     connection, start = op.get_bind(), 0
     chunk = sa.select(events.c.index, events.c.hash).order_by(events.c.index).limit(CHUNK)
-    number = sa.bindparam("number")
+    number: sa.BindParameter[int] = sa.bindparam("number")
     change = events.update().where(events.c.index == number).values(nodes=sa.bindparam("filled"))
     while rows := connection.execute(chunk.where(events.c.index >= start)).all():
         filled = []
