@@ -163,6 +163,14 @@ def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test gets a second chance, as servers, browsers and clusters may start too late on a
+    busy machine; the summary lists those that needed it."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("databases"):
         kinds = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
