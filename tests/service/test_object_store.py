@@ -9,6 +9,8 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from ctypes.util import find_library
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,7 @@ def keys(place: ObjectPath) -> list[str]:
 
 
 def test_the_life_of_a_claim(
-    serve: Serve, encode: Encode, bucket: str, database: str, wait_until: Wait, tmp_path: Path
+    serve: Serve, encode: Encode, bucket: str, database: str, wait_until: Wait
 ) -> None:
     url = f"{bucket}/shop"
     client = serve(store=url, database=database, keep_originals=True, deadline=200)
@@ -121,12 +123,6 @@ def test_the_life_of_a_claim(
     claim = f"{url}/claims/A"
     assert verify_evidence(claim, log=database).problems == ()
     assert main(["verify", claim, "--log", database]) == 0
-    out = tmp_path / "case.zip"
-    words = ["case", "--store", url, "--database", database, "--buyer", "B-7", "--out", str(out)]
-    assert main(words) == 0
-    with zipfile.ZipFile(out) as package:
-        assert "evidence/001-A/originals/photo-01.jpg" in package.namelist()
-        assert json.loads(package.read("verification.json"))[0]["passed"]
     page = (place / "claims/A/evidence.html").read_bytes()
     (place / "claims/A/evidence.html").write_bytes(page + b" ")
     assert main(["verify", claim]) == 1
@@ -135,6 +131,22 @@ def test_the_life_of_a_claim(
     assert refusal(client.get("/v1/claims/A")) == (404, "not_found")
     assert keys(place / "claims") == []
     assert post(client, photo, "A").status_code == 200, "its id is free"
+
+
+@pytest.mark.skipif(
+    find_spec("weasyprint") is None or find_library("pango-1.0") is None, reason="needs Pango"
+)
+def test_a_package_of_claims_in_an_object_store(
+    serve: Serve, encode: Encode, bucket: str, database: str, tmp_path: Path
+) -> None:
+    client = serve(store=f"{bucket}/shop", database=database, keep_originals=True, deadline=200)
+    assert post(client, encode(size=SIZE), "A").status_code == 200
+    place = ["--store", f"{bucket}/shop", "--database", database]
+    out = tmp_path / "case.zip"
+    assert main(["case", *place, "--buyer", "B-7", "--out", str(out)]) == 0
+    with zipfile.ZipFile(out) as package:
+        assert "evidence/001-A/originals/photo-01.jpg" in package.namelist()
+        assert json.loads(package.read("verification.json"))[0]["passed"]
 
 
 def test_two_services_see_each_others_claims(

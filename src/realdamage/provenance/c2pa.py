@@ -81,7 +81,7 @@ class TrustAnchors:
         # OpenSSL reads each certificate: the C2PA library skips broken ones without a message.
         store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            store.load_verify_locations(cadata=text)
+            store.load_verify_locations(cadata=text or "empty")  # "" is not an error to OpenSSL
         except (ssl.SSLError, ValueError) as error:
             raise UsageError(
                 f"{path}: no certificate in it, or a damaged one ({error}); {_EXPECTED}",
