@@ -32,9 +32,9 @@ def anchors(signing: Any, tmp_path: Path) -> Anchors:
     """`anchors(text)`: what is read from a file with this text; by default that of the throw-away
     authority."""
 
-    def read(text: str | bytes = "") -> TrustAnchors:
+    def read(text: str | bytes | None = None) -> TrustAnchors:
         path = tmp_path / "anchors.pem"
-        text = text or signing.authority
+        text = signing.authority if text is None else text
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return TrustAnchors.read(path)
 
