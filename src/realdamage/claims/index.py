@@ -47,8 +47,16 @@ _PLAIN_CONTRAST = 4.0  # grey levels over the frame of any channel: a coloured w
 _MOST = 50  # findings a photo: more do not help anybody
 _OLDEST_DAYS = 36_500
 _FIRST_CHUNK = 50  # photos that the first transaction of a purge removes
-_CHUNK_S = 0.25  # that each further one may take: others can write in between
+_CHUNK_S = 0.1  # that each further one may take: others can write in between
 _CANDIDATES = 500  # rows a query, below SQLite's oldest limit of 999 parameters
+_POSTGRES_PLAN = """
+SET LOCAL enable_seqscan = off;
+SET LOCAL plan_cache_mode = force_generic_plan;
+SET LOCAL jit = off
+"""
+"""For a search in bands: without statistics of a new table it would read all of it, and compile
+the query. A plan for these very values would compare each with the statistics, for longer than the
+search takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,17 +244,22 @@ def _near(session: Session, hashes: Sequence[PhotoHash]) -> set[int]:
     """Ids of all photos within both radii of one of these hashes."""
     connection = session.connection()
     is_sqlite = connection.dialect.name == "sqlite"
-    before, after = ("x'", "'") if is_sqlite else ("'\\x", "'")
-    bands = []
+    bands: list[str] = []
+    arrays: list[str] = []
     for start, length, most in BANDS:
         near = (_values_near(one.fine, start, length, most) for one in hashes)
-        values = f"{after},{before}".join(sorted({text for texts in near for text in texts}))
-        bands.append(f"substr(fine, {start}, {length}) IN ({before}{values}{after})")
+        values = sorted({text for texts in near for text in texts})
+        band = f"substr(fine, {start}, {length})"
+        if is_sqlite:
+            literals = "',x'".join(values)
+            bands.append(f"{band} IN (x'{literals}')")
+        else:
+            bands.append(f"{band} = ANY (%s::bytea[])")
+            arrays.append(r"{\\x" + r",\\x".join(values) + "}")
     if not is_sqlite:
-        # Without statistics of a new table it would read all of it.
-        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        connection.exec_driver_sql(_POSTGRES_PLAN)
     query = f"SELECT id, coarse, fine FROM photos WHERE {' OR '.join(bands)}"
-    rows = connection.exec_driver_sql(query).all()
+    rows = connection.exec_driver_sql(query, tuple(arrays)).all()
     coarse = np.array([row[1] for row in rows], np.int64).view(np.uint64)
     fine = np.frombuffer(b"".join(row[2] for row in rows), "<u8").reshape(-1, 4)
     is_near = np.zeros(len(rows), np.bool_)
