@@ -80,21 +80,24 @@ def without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("realdamage.claims.marks.has_ocr", lambda: False)
 
 
-def _log_handlers() -> dict[logging.Logger, list[logging.Handler]]:
+def _log_settings() -> dict[logging.Logger, tuple[int, list[logging.Handler]]]:
     known = [logging.root, *logging.root.manager.loggerDict.values()]
-    return {one: one.handlers[:] for one in known if isinstance(one, logging.Logger)}
+    return {one: (one.level, one.handlers[:]) for one in known if isinstance(one, logging.Logger)}
 
 
 @pytest.fixture(autouse=True)
 def without_new_log_handlers() -> Iterator[None]:
-    """Removes the log handlers that a test's commands leave behind (Hydra, the service). They write
-    to the captured output, or to a file in the test's folder, and both are gone in the next test.
+    """Removes the log handlers that a test's commands leave behind (Hydra, the service), and resets
+    levels. The handlers write to the captured output, or to a file in the test's folder, and both
+    are gone in the next test.
     """
-    before = _log_handlers()
+    before = _log_settings()
     yield
-    for logger, handlers in _log_handlers().items():
+    for logger, (now, handlers) in _log_settings().items():
+        level, known = before.get(logger, (now, []))
+        logger.setLevel(level)
         for handler in handlers:
-            if handler not in before.get(logger, ()):
+            if handler not in known:
                 logger.removeHandler(handler)
                 handler.close()
 
