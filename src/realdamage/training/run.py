@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from realdamage.commit import git_commit
 from realdamage.core.progress import SECONDS_BETWEEN_LINES
-from realdamage.errors import ConfigError, Stopped
+from realdamage.errors import ConfigError, ModelFileError, Stopped
 from realdamage.schema import TrainConfig
 from realdamage.training.callbacks import AtomicCheckpoints
 from realdamage.training.datamodule import DamageDataModule
@@ -68,7 +68,14 @@ def fit(config: DictConfig, resume: Path | None, photos: TrainingPhotos | None) 
     logging.getLogger("lightning").handlers.clear()  # the root's print its messages already
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     trainer, classifier, datamodule = build(config, photos)
-    steps_before = read_checkpoint(resume)["global_step"] if resume else None
+    checkpoint = read_checkpoint(resume) if resume else {}
+    if resume and (missing := classifier.state_dict().keys() - checkpoint["state_dict"].keys()):
+        raise ModelFileError(
+            f"{resume}: was written for another {config.model.backbone}: it lacks {min(missing)}. "
+            "Train again with overwrite=true, or use the version that wrote it.",
+            code="other_architecture",
+        )
+    steps_before = checkpoint.get("global_step")
     if trainer.is_global_zero:
         sizes = [(p.numel(), p.requires_grad) for p in classifier.network.parameters()]
         log.info(
