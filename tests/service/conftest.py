@@ -104,7 +104,7 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
         end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end
-            time.sleep(0.05)  # asked more often, the service under test gets little of the processor
+            time.sleep(0.05)  # asked more often, the service gets little of the processor
 
     return wait
 
