@@ -6,8 +6,9 @@ A message says what is wrong, where (file, row, key), what was found and how to 
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from realdamage.phrases import Phrase
@@ -22,6 +23,10 @@ class RealDamageError(Exception):
     def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message)
         self.code = code or type(self).__name__.removesuffix("Error").lower()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle, without `__init__`, whose arguments a subclass may choose."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class Stopped(KeyboardInterrupt):

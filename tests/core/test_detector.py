@@ -26,7 +26,8 @@ from realdamage.core.pooling import pool
 from realdamage.core.quality import Gate
 from realdamage.core.scorer import OnnxScorer
 from realdamage.core.tiles import cover, read_photo
-from realdamage.errors import ModelFileError, PhotoError, UsageError
+from realdamage.errors import MissingExtraError, ModelFileError, PhotoError, UsageError
+from realdamage.phrases import phrase
 
 Photos = Callable[..., np.ndarray]
 Models = Callable[..., Path]
@@ -295,11 +296,15 @@ def test_the_packaged_model_is_the_default(
     assert repr(detector) == f"Detector('test-1', graph {detector.graph_sha256[:12]}, calibrated)"
 
 
-def test_a_detector_can_be_pickled(write_red_model: Models, blue_photo: Photos) -> None:
+def test_detectors_and_errors_can_be_pickled(write_red_model: Models, blue_photo: Photos) -> None:
     detector = Detector(write_red_model(), threads=2, prior=0.1)
     again = pickle.loads(pickle.dumps(detector))
     photo = blue_photo(96, 64, (0, 0, 32, 32))
     assert again.predict(photo).to_json() == detector.predict(photo).to_json()
+    for error in (MissingExtraError("a command", "claims"), PhotoError("b", [phrase("absence")])):
+        found = pickle.loads(pickle.dumps(error))
+        assert (type(found), str(found)) == (type(error), str(error))
+        assert vars(found) == vars(error)
 
 
 def test_progress_and_processors(
