@@ -12,47 +12,43 @@ for choosing thresholds, the other half for reporting.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
-from scipy import ndimage, stats
+from scipy import ndimage
+from trial_table import share, write
 
-from realdamage.commit import git_commit
 from realdamage.core.decode import decode
 from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest, read_manifest
-from realdamage.errors import ManifestError, RealDamageError, UsageError
+from realdamage.errors import RealDamageError
 from realdamage.photo_pairs import Comparison, compare
 from realdamage.photo_pairs.decide import OUTCOMES
 from realdamage.synthesis.paint import Paint
 
 RGB = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-Both = tuple[Image.Image, Image.Image]
+Both: TypeAlias = tuple[Image.Image, Image.Image]
 """A photo and its mask of painted pixels, which every transformation moves along."""
+Step: TypeAlias = Callable[[Image.Image, Image.Image, np.random.Generator], Both]
 
-HALVES = ("tune", "report", "all")
+HALVES = ("tune", "report")
 KINDS = ("painted_copy", "copy", "other_shot", "other_product", "second_exposure")
 _WEIGHTS = (0.35, 0.2, 0.2, 0.15, 0.1)
 _VISIBLE = 24  # change of a pixel, in levels of 255, from which painted damage counts as visible
 _SMALLEST = 0.001  # share of the photo below which painted damage is drawn again
 _EXPOSURE_NOISE = 3.0  # deviation, in levels of 255
-COLUMNS = (
-    *("kind", "transformation", "n"),
-    *(f"{outcome}{suffix}" for outcome in OUTCOMES for suffix in ("", "_low", "_high")),
-    *("painted", "box_recall", "box_hit", "false_area", "ms_median", "ms_p95"),
-    *("half", "seed", "git_commit", "date", "command"),
-)
+_EDGE = (0, 0, 0, 90)
 
 
 def _saved(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Both:
@@ -68,7 +64,7 @@ def _cropped(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) 
     return picture.crop(box), mask.crop(box)
 
 
-def _resized(scale: float) -> Callable[[Image.Image, Image.Image, np.random.Generator], Both]:
+def _resized(scale: float) -> Step:
     def resize(picture: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Both:
         size = round(picture.width * scale), round(picture.height * scale)
         photo = picture.resize(size, Image.Resampling.BICUBIC)
@@ -87,16 +83,9 @@ def _with_logo(picture: Image.Image, mask: Image.Image, rng: np.random.Generator
     layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
     side = min(picture.size)
-    x = float(rng.uniform(0, 0.5) * picture.width)
-    y = float(rng.uniform(0, 0.8) * picture.height)
-    draw.text(
-        (x, y),
-        "best-shop.example",
-        fill=(255, 255, 255, 160),
-        font=ImageFont.load_default(side * 0.09),
-        stroke_width=1,
-        stroke_fill=(0, 0, 0, 90),
-    )
+    place = (rng.uniform(0, 0.5) * picture.width, rng.uniform(0, 0.8) * picture.height)
+    font, edge = ImageFont.load_default(side * 0.09), {"stroke_width": 1, "stroke_fill": _EDGE}
+    draw.text(place, "best-shop.example", (255, 255, 255, 160), font, **edge)
     draw.ellipse((side * 0.04, side * 0.04, side * 0.16, side * 0.16), fill=(200, 30, 40, 230))
     return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB"), mask
 
@@ -137,11 +126,8 @@ TRANSFORMATIONS = {
 def launder(
     rgb: RGB, mask: Mask, transformation: str, rng: np.random.Generator
 ) -> tuple[bytes, Mask]:
-    """(the buyer's file, the mask moved with the pixels). rgb: uint8 [h, w, 3]. mask: bool [h, w].
-
-    transformation: a name of `TRANSFORMATIONS`. The file is a JPEG of quality 75 to 92, of 40 after
-    "recompressed".
-    """
+    """(the buyer's file, a JPEG; the mask moved with the pixels). rgb: uint8 [h, w, 3]. mask: bool
+    [h, w]. transformation: of `TRANSFORMATIONS`."""
     painted = Image.fromarray(mask.astype(np.uint8) * 255)
     picture, painted = TRANSFORMATIONS[transformation](Image.fromarray(rgb), painted, rng)
     quality = 40 if transformation == "recompressed" else int(rng.integers(75, 93))
@@ -186,14 +172,9 @@ class Pair:
 
 
 def draw_pairs(manifest: Manifest, count: int, seed: int, half: str = "report") -> Iterator[Pair]:
-    """`count` pairs; each depends on the seed and its own number alone. half: of the groups, one of
-    `HALVES`.
-
-    Raises ManifestError when no group of that half has two photos, or no source two groups.
-    """
+    """`count` pairs; each depends on the seed and its own number alone. half: of the groups."""
     table = manifest.table
-    names = sorted(table["group"].unique())
-    chosen = set(names if half == "all" else names[HALVES.index(half) :: 2])
+    chosen = set(sorted(table["group"].unique())[HALVES.index(half) :: 2])
     groups: dict[str, list[str]] = defaultdict(list)
     sources: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     columns = (table["file_name"], table["group"], table["source"])
@@ -203,9 +184,6 @@ def draw_pairs(manifest: Manifest, count: int, seed: int, half: str = "report") 
             sources[source][group].append(name)
     several = [group for group in sorted(groups) if len(groups[group]) > 1]
     mixed = [source for source in sorted(sources) if len(sources[source]) > 1]
-    if not several or not mixed:
-        lacking = "has two photos" if not several else "shares its source with another"
-        raise ManifestError(f"{manifest.root}: no group of the half {half!r} {lacking}")
     files = sorted(name for members in groups.values() for name in members)
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -287,82 +265,50 @@ def _grown(painted: Mask) -> Mask:
     return grown
 
 
-def summarise(trials: Sequence[Trial]) -> list[dict[str, object]]:
+def summarise(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """A row for each kind, and for each kind of copy and transformation, with Wilson intervals at
     95%."""
-    sets: dict[tuple[str, str], list[Trial]] = {}
+    table = pd.DataFrame(trials)
+    rows = []
     for kind in KINDS:
-        of_kind = [trial for trial in trials if trial.kind == kind]
-        sets[kind, ""] = of_kind
+        own = table[table["kind"] == kind]
+        rows += [_row(kind, "all", own)] if len(own) else []
         if kind in ("painted_copy", "copy"):
-            for name in TRANSFORMATIONS:
-                sets[kind, name] = [trial for trial in of_kind if trial.transformation == name]
-    return [_row(kind, name, found) for (kind, name), found in sets.items() if found]
+            rows += [_row(kind, str(name), few) for name, few in own.groupby("transformation")]
+    return rows
 
 
-def _row(kind: str, transformation: str, trials: Sequence[Trial]) -> dict[str, object]:
-    count = len(trials)
-    row: dict[str, object] = {"kind": kind, "transformation": transformation or "all", "n": count}
+def _row(kind: str, transformation: str, trials: pd.DataFrame) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": kind, "transformation": transformation, "n": len(trials)}
     for outcome in OUTCOMES:
-        hits = sum(trial.outcome == outcome for trial in trials)
-        interval = stats.binomtest(hits, count).proportion_ci(method="wilson")
-        row[outcome] = round(hits / count, 4)
-        row[f"{outcome}_low"] = round(interval.low, 4)
-        row[f"{outcome}_high"] = round(interval.high, 4)
-    recalls = np.array([trial.box_recall for trial in trials])
-    recalls = recalls[~np.isnan(recalls)]
-    false_areas = np.array([trial.false_area for trial in trials])
-    false_areas = false_areas[~np.isnan(false_areas)]
-    times = [trial.ms for trial in trials]
-    row["painted"] = len(recalls)
-    row["box_recall"] = round(float(recalls.mean()), 4) if len(recalls) else ""
-    row["box_hit"] = round(float((recalls >= 0.5).mean()), 4) if len(recalls) else ""
-    row["false_area"] = round(float(false_areas.mean()), 4) if len(false_areas) else ""
-    row["ms_median"] = round(float(np.median(times)))
-    row["ms_p95"] = round(float(np.quantile(times, 0.95)))
-    return row
+        hits = int((trials["outcome"] == outcome).sum())
+        row |= share(hits, len(trials), outcome, "wilson")
+    recall = trials["box_recall"].dropna()
+    row |= {"painted": len(recall), "box_recall": round(recall.mean(), 4)}
+    row |= {"box_hit": round((recall >= 0.5).mean(), 4)}
+    row |= {"false_area": round(trials["false_area"].mean(), 4)}
+    ms = trials["ms"].quantile([0.5, 0.95]).round()
+    return row | {"ms_median": ms[0.5], "ms_p95": ms[0.95]}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Runs the trial and writes its table; returns the exit code."""
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("listing_trial", description=__doc__, formatter_class=plain)
-    parser.add_argument(
-        "--photos", type=Path, required=True, help="folder with metadata.csv and groups"
-    )
-    parser.add_argument("--pairs", type=int, default=500, help="how many (%(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="another seed, other pairs (%(default)s)"
-    )
-    parser.add_argument(
-        "--half", choices=HALVES, default="report", help="of the groups (%(default)s)"
-    )
+    parser.add_argument("--photos", type=Path, required=True, help="folder with metadata.csv")
+    parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--half", choices=HALVES, default="report", help="of the groups")
     parser.add_argument("--csv", type=Path, required=True, help="file for the table")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     try:
-        if options.pairs < 1:
-            raise UsageError(f"--pairs {options.pairs}: at least 1 pair")
-        manifest = read_manifest(options.photos)
-        pairs = draw_pairs(manifest, options.pairs, options.seed, options.half)
-        rows = summarise([judge(pair) for pair in track(pairs, options.pairs, "pairs")])
+        pairs = draw_pairs(read_manifest(options.photos), options.pairs, options.seed, options.half)
+        trials = [judge(pair) for pair in track(pairs, options.pairs, "pairs")]
     except RealDamageError as error:
         print(f"listing_trial: {error}", file=sys.stderr)
         return error.exit_code
     command = f"listing_trial --pairs {options.pairs} --seed {options.seed} --half {options.half}"
-    run: Mapping[str, object] = {
-        "half": options.half,
-        "seed": options.seed,
-        "command": command,
-        "git_commit": git_commit(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-    }
-    with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([{**row, **run} for row in rows])
-    for row in rows:
-        shown = [key for key in COLUMNS if key in row and not key.endswith(("_low", "_high"))]
-        print(", ".join(f"{key} {row[key]}" for key in shown))
+    write(summarise(trials), options.csv, command)
     return 0
 
 

@@ -14,21 +14,19 @@ marked elsewhere. Half of the pairs are for choosing thresholds, half for report
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from listing_trial import RGB, Mask, _damaged, _jpeg
 from PIL import Image
-from scipy import stats
+from trial_table import share, write
 
-from realdamage.commit import git_commit
 from realdamage.core.decode import decode
 from realdamage.core.progress import track
 from realdamage.data.manifest import read_manifest
@@ -37,7 +35,6 @@ from realdamage.photo_pairs import compare, prepare
 from realdamage.photo_pairs.persist import Box, DamageDiffers, compare_regions
 
 KINDS = ("one_only", "persists", "intact")
-COLUMNS = ("views", "half", "kind", "n", "compared", "differs", "share", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -149,23 +146,21 @@ def _elsewhere(box: Box, shape: tuple[int, ...], rng: np.random.Generator) -> Bo
 VIEWS = {"real": draw_pairs, "simulated": draw_views}
 
 
-def summarise(trials: Sequence[Trial]) -> list[dict[str, object]]:
+def summarise(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """A row for each kind of pair, with the exact 95% interval of the share that differs."""
     rows = []
     for views, half, kind in product(VIEWS, ("tune", "report"), KINDS):
         own = [one for one in trials if (one.views, one.half, one.kind) == (views, half, kind)]
         if not own:
             continue
-        hits = sum(one.differs for one in own)
-        compared = sum(not np.isnan(one.inside) for one in own)
-        interval = stats.binomtest(hits, len(own)).proportion_ci(method="exact")
-        shares = (hits / len(own), interval.low, interval.high)
-        values = (views, half, kind, len(own), compared, hits, *(round(x, 4) for x in shares))
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        row: dict[str, Any] = {"views": views, "half": half, "kind": kind, "n": len(own)}
+        row["compared"] = sum(not np.isnan(one.inside) for one in own)
+        row["differs"] = sum(one.differs for one in own)
+        rows.append(row | share(row["differs"], len(own)))
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Runs the trial and writes its table; returns the exit code."""
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("persist_trial", description=__doc__, formatter_class=plain)
@@ -173,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=40, help="of each kind (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     parser.add_argument("--csv", type=Path, help="file for the table")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     trials: list[Trial] = []
     try:
         for views, draw in VIEWS.items():
@@ -184,19 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RealDamageError as error:
         print(f"persist_trial: {error}", file=sys.stderr)
         return error.exit_code
-    rows = summarise(trials)
-    for row in rows:
-        print(", ".join(f"{key} {value}" for key, value in row.items()))
-    if options.csv:
-        run = {
-            "command": f"persist_trial --pairs {options.pairs} --seed {options.seed}",
-            "git_commit": git_commit(),
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        }
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*COLUMNS, *run], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows([{**row, **run} for row in rows])
+    command = f"persist_trial --pairs {options.pairs} --seed {options.seed}"
+    write(summarise(trials), options.csv, command)
     return 0
 
 
