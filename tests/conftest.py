@@ -202,10 +202,8 @@ def red_network() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def save_red_model(red_network: bytes) -> SaveRedModel:
-    """`save_red_model(path, **changes)`: that network as a calibrated model, some of its metadata
-    changed."""
-    metadata = ModelMetadata(
+def red_metadata() -> ModelMetadata:
+    return ModelMetadata(
         pixel_spec=PixelSpec(tile=32, patch=16, overlap=16, max_side=160),
         pooling=Pooling(),
         calibration=Calibration(slope=1.0, intercept=0.0, prior=0.5),
@@ -217,8 +215,14 @@ def save_red_model(red_network: bytes) -> SaveRedModel:
         model_version="test-1",
     )
 
+
+@pytest.fixture(scope="session")
+def save_red_model(red_network: bytes, red_metadata: ModelMetadata) -> SaveRedModel:
+    """`save_red_model(path, **changes)`: that network as a calibrated model, some of its metadata
+    changed."""
+
     def save(path: Path, **changes: Any) -> Path:
-        write_model_file(path, red_network, replace(metadata, **changes))
+        write_model_file(path, red_network, replace(red_metadata, **changes))
         return path
 
     return save

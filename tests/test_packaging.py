@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from email.message import Message
@@ -31,19 +30,15 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def build(target: str, source: Path, output: Path) -> Path:
-    """Builds "wheel" or "sdist" of `source` with the backend alone: no network, nothing written
-    into the source."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(output)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (built,) = output.iterdir()
-    return built
-
-
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    return zipfile.ZipFile(build("wheel", ROOT, tmp_path_factory.mktemp("wheel")))
+    """Built with the backend alone: no network, nothing written into the source."""
+    output = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = output.iterdir()
+    return zipfile.ZipFile(built)
 
 
 @pytest.fixture(scope="session")
@@ -75,22 +70,6 @@ def test_the_wheel_is_the_package_and_its_configs(wheel: zipfile.ZipFile) -> Non
     } <= inside
     others = {name.partition("/")[0] for name in wheel.namelist()} - {"realdamage"}
     assert others == {f"realdamage-{realdamage.__version__}.dist-info"}
-
-
-def test_a_wheel_from_the_source_distribution_is_the_same(
-    wheel: zipfile.ZipFile, tmp_path: Path
-) -> None:
-    with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
-        # Python 3.11 has the filter from its fourth patch on; the archive is our own either way.
-        safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        archive.extractall(tmp_path / "unpacked", **safely)
-    (source,) = (tmp_path / "unpacked").iterdir()
-    again = zipfile.ZipFile(build("wheel", source, tmp_path / "wheel"))
-    sizes = {item.filename: item.file_size for item in wheel.infolist()}
-    assert {item.filename: item.file_size for item in again.infolist()} == sizes
-    assert {"tests", "data", "Makefile", "constraints.txt"} <= {
-        path.name for path in source.iterdir()
-    }
 
 
 def test_one_version_everywhere(project: dict[str, Any], metadata: Message) -> None:
@@ -126,47 +105,21 @@ def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -
     assert all(callable(entry.load()) for entry in installed.values())
 
 
-def run_without(blocked: str, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `code` in an interpreter in which `blocked` cannot be imported, away from the
-    repository."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    program = f"import sys; sys.modules[{blocked!r}] = None; {code}"
-    command = [sys.executable, "-c", program]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-# Each command with what it imports first, so that nothing heavy is loaded before it fails.
-@pytest.mark.parametrize(
-    ("command", "blocked"),
-    [
-        ("train", "hydra"),
-        ("evaluate", "hydra"),
-        ("export", "hydra"),
-        ("synthesize", "hydra"),
-        ("folds", "hydra"),
-    ],
-)
-def test_a_command_without_its_extra_names_it(command: str, blocked: str, tmp_path: Path) -> None:
-    done = run_without(
-        blocked, f"from realdamage.commands import entry_points; entry_points.{command}()", tmp_path
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_without_its_extra_names_it(command: str, tmp_path: Path) -> None:
+    """In an interpreter that cannot import hydra, away from the repository."""
+    code = "import sys; sys.modules['hydra'] = None; from realdamage.commands import entry_points; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} entry_points.{command}()"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 3
-    assert done.stderr == (
-        f'error: realdamage-{command} needs the extra "train" ({blocked} is not installed). '
-        'Install it: pip install "realdamage[train]"\n'
-    )
-
-
-def bound_lines() -> list[str]:
-    """The lines of pyproject.toml that hold a requirement with a bound."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return [
-        line
-        for line in text.splitlines()
-        if re.search(r'"[\w.-]+(\[[\w,]+\])?[<>=!~]=?\s*\d', line.partition("#")[0])
-    ]
+    assert f'realdamage-{command} needs the extra "train"' in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def direct_dependencies(project: dict[str, Any]) -> list[str]:
@@ -178,14 +131,6 @@ def direct_dependencies(project: dict[str, Any]) -> list[str]:
         *project["project"]["optional-dependencies"].values(),
     ]
     return [text for listed in lists for text in listed if not text.startswith("realdamage[")]
-
-
-def test_every_bound_says_why(project: dict[str, Any]) -> None:
-    lines, bounded = bound_lines(), direct_dependencies(project)
-    assert len(lines) == len(bounded) + len(project["build-system"]["requires"]), (
-        "one requirement a line"
-    )
-    assert [line for line in lines if "#" not in line] == []
 
 
 def pins() -> dict[str, Version]:

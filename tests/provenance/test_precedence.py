@@ -32,8 +32,7 @@ TABLE: list[tuple[list[tuple[str, ...]], str, int]] = [
     ([("tc260_xmp", "ai_possible"), ("generator_name", "ai_edited")], "ai_edited", 0),
     ([("tc260_xmp", "ai_suspected"), ("tc260_exif", "ai_possible")], "ai_possible", 0),
     ([("tc260_xmp", "ai_suspected"), ("iptc", "ai_possible")], "ai_suspected", 0),
-    ([("generator_name", "ai_possible"), ("platform_label", "ai_possible")], "ai_possible", 0),
-    ([("c2pa", "none"), ("platform_label", "ai_possible")], "ai_possible", 0),
+    ([("c2pa", "none"), ("generator_name", "ai_possible")], "ai_possible", 0),
     ([CAPTURE, ("tc260_xmp", "ai_generated")], "ai_generated", 1),
     (
         [CAPTURE, ("iptc", "none", "digitalCapture"), ("tc260_xmp", "ai_generated")],

@@ -46,7 +46,7 @@ def why_untrusted(found: Provenance) -> str:
     return note.phrases[1].template
 
 
-@pytest.mark.parametrize("purpose", ["e-mail", "C2PA", "documents", "Microsoft"])
+@pytest.mark.parametrize("purpose", ["e-mail", "C2PA"])
 def test_a_signer_under_the_list_is_trusted(sign: Sign, anchors: Anchors, purpose: str) -> None:
     data = sign("digitalCapture", purpose=purpose)
     listed = anchors()
@@ -105,10 +105,7 @@ def test_without_the_package_a_list_is_an_error(
     ("change", "code"),
     [
         (lambda pem: b"", "broken_certificate"),
-        (lambda pem: b"hello", "broken_certificate"),
-        (lambda pem: pem[:-40], "broken_certificate"),
         (lambda pem: pem + pem[: len(pem) // 2], "broken_certificate"),
-        (lambda pem: pem[:200] + pem, "broken_certificate"),
         (lambda pem: pem.replace(b"MII", b"MIX", 1), "broken_certificate"),
         (lambda pem: pem + b"#" * MAX_BYTES, "too_large"),
     ],

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,13 +130,8 @@ def test_a_folder_of_another_run_is_refused(
     names, out = photos(3), tmp_path / "out"
     score(names, out, judge=model)
     before = rows(out)
-    other: list[dict[str, Any]] = [
-        {"source": names[:2]},
-        {"part_size": 2},
-        {"judge": Judge(model.model, prior=0.1)},
-    ]
-    for changed in other:
-        given = {"source": names, "judge": model, **changed}
+    for changed in ({"source": names[:2]}, {"part_size": 2}):
+        given: dict[str, Any] = {"source": names, "judge": model, **changed}
         with pytest.raises(RealDamageError) as caught:
             score(given.pop("source"), out, **given)
         assert caught.value.code == "other_run"
@@ -207,42 +201,6 @@ def test_the_command(
     assert json.loads((out / "_run.json").read_text())["photos"] == 2
     assert cli.main(arguments) == 2, "without a folder"
     assert cli.main([*arguments, "--output", str(out), "--format", "csv"]) == 2
-
-
-def test_the_two_halves_on_ray_make_the_rows_of_the_local_runner(
-    model: Judge, photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What Ray calls, without a cluster; tasks and actors get pickled arguments. Their working
-    directory is another."""
-    from realdamage.scale import ray_runner, run
-
-    names = photos(3)
-    Path(names[1]).write_bytes(b"rubbish")
-    monkeypatch.chdir(Path(names[0]).parent)
-    numbered = [(0, place, Path(name).name) for place, name in enumerate(names)]
-    judging = ray_runner._Judging(pickle.loads(pickle.dumps(model)))
-    spec = model.contents[1].pixel_spec
-    expected = list(run.run_local(model, numbered))
-    monkeypatch.chdir("/")
-    for part, place, row in expected:
-        item = {"part": part, "place": place, "name": numbered[place][2].encode()}
-        made = judging(ray_runner._read(item, spec, str(Path(names[0]).parent)))
-        assert (made["part"], made["place"]) == (part, place)
-        assert {**pickle.loads(made["found"]), "ms": 0} == {**row, "ms": 0}
-
-
-def test_an_actor_starts_once_in_the_folder_of_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from realdamage.scale import cluster
-
-    monkeypatch.chdir("/")
-    started: list[Path] = []
-    actor = cluster._Making(tmp_path, lambda: started.append(Path.cwd()), (), lambda index: -index)
-    assert [pickle.loads(actor({"index": index})["found"]) for index in (3, 4)] == [-3, -4]
-    assert started == [tmp_path]
-    lost = cluster._Making(tmp_path / "none", lambda: None, (), lambda index: 0)({"index": 0})
-    assert pickle.loads(lost["found"]).code == "folder_not_shared"
 
 
 def test_without_a_cluster_it_says_so(

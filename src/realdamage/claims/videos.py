@@ -30,7 +30,6 @@ from realdamage.provenance.containers import Blocks, clean
 from realdamage.provenance.generators import find_generator
 from realdamage.provenance.labels import (
     find_label,
-    find_platform_label,
     judge_label,
 )
 from realdamage.provenance.precedence import Finding as Declaration
@@ -506,8 +505,6 @@ def _of_tags(tags: Mapping[str, str]) -> Iterator[Declaration]:
         if fields := find_label(text):
             declares, said, _ = judge_label(fields)
             yield Declaration.of("tc260_video", declares, where, fields, said)
-        if platform := find_platform_label(text, where):
-            yield platform
         if key in _SOFTWARE and (generator := find_generator(text)):
             fields = {"generator": generator.name, "field": clean(key), "text": clean(text)}
             maybe = generator.declares == "ai_possible"

@@ -63,26 +63,6 @@ class ModelMetadata:
                 f"the model's metadata cannot be written as JSON: {error}; use null for NaN"
             ) from error
 
-    @classmethod
-    def from_json(cls, text: str) -> ModelMetadata:
-        """Read what `to_json` wrote. Raises ModelFileError on another format version or a missing
-        or wrong value."""
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ModelFileError(
-                f"the model's metadata is not JSON: {error}; export the model again"
-            ) from error
-        version = values.get("format_version") if isinstance(values, dict) else None
-        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-            raise ModelFileError(
-                f"the model has format version {version!r}, this realdamage reads 1 to "
-                f"{FORMAT_VERSION}. Upgrade (pip install --upgrade realdamage) or export the model "
-                "again",
-                code="format_version",
-            )
-        return record_from_dict(cls, values, "metadata")
-
 
 def write_model_file(path: str | Path, onnx_bytes: bytes, metadata: ModelMetadata) -> None:
     """Write the model with this metadata instead of its own, whole or not at all.
@@ -158,7 +138,15 @@ def read_entry(text: str) -> tuple[ModelMetadata, str, str]:
         raise ModelFileError(
             f"the model's metadata is not a JSON object: {error}; export the model again"
         ) from error
-    metadata = ModelMetadata.from_json(canonical)
+    version = values.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise ModelFileError(
+            f"the model has format version {version!r}, this realdamage reads 1 to "
+            f"{FORMAT_VERSION}. Upgrade (pip install --upgrade realdamage) or export the model "
+            "again",
+            code="format_version",
+        )
+    metadata = record_from_dict(ModelMetadata, values, "metadata")
     if stored_policy != _sha256(canonical):
         raise ModelFileError(
             "the metadata was changed after it was written; set thresholds with `realdamage "

@@ -201,10 +201,6 @@ class Verdict:
                 code="not_a_verdict",
             ) from error
 
-    def to_row(self, file_name: str, ms: float) -> Mapping[str, Any]:
-        """See `verdict_row`."""
-        return verdict_row(file_name, self, ms)
-
 
 def verdict_row(file_name: str, found: Verdict | PhotoError, ms: float) -> Mapping[str, Any]:
     """A row of PREDICTION_COLUMNS and MEASURED_COLUMNS, without what only a manifest knows.

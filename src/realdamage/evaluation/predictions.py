@@ -17,7 +17,13 @@ import pandas as pd
 from realdamage.core.policy import Outcome, Policy
 from realdamage.core.progress import Track, no_progress
 from realdamage.core.tiles import Photo, PixelSpec, read_photo
-from realdamage.core.verdict import MEASURED_COLUMNS, PREDICTION_COLUMNS, UNREADABLE, Verdict
+from realdamage.core.verdict import (
+    MEASURED_COLUMNS,
+    PREDICTION_COLUMNS,
+    UNREADABLE,
+    Verdict,
+    verdict_row,
+)
 from realdamage.data.manifest import LABELS, Manifest, patch_share, read_mask
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import csv_line, unescape_cell, write_atomically
@@ -118,7 +124,7 @@ def judge(
     ms = 1000 * (seconds + time.perf_counter() - start)
     area = 0.0 if known["label"] == "real" else "" if mask is None else float(mask.mean())
     row: Row = {
-        **verdict.to_row(str(known["file_name"]), ms=ms),
+        **verdict_row(str(known["file_name"]), verdict, ms),
         "perturbation": perturbation,
         "mask_area": area,
         **{column: known[column] for column in _FROM_MANIFEST},

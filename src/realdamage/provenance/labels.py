@@ -1,6 +1,5 @@
-"""Declarations of AI in free text: the label of China's GB 45438-2025, platforms' labels that
-resemble it, and the recipes that generators leave (parameters of Stable Diffusion, graphs of
-ComfyUI)."""
+"""Declarations of AI in free text: the label of China's GB 45438-2025, and the recipes that
+generators leave (parameters of Stable Diffusion, graphs of ComfyUI)."""
 
 from __future__ import annotations
 
@@ -25,8 +24,6 @@ _VALUES: dict[str, tuple[Declared, str]] = {
     "2": ("ai_possible", "label_possible"),
     "3": ("ai_suspected", "label_suspected"),
 }
-# Labels of ByteDance's apps: other fields, other values. 0 says nothing.
-_PLATFORM_KEYS = ("aigc_label_type", "aigc_type")
 _WRAPPERS = ("AIGC", "aigc", "aigc_info", "AigcInfo", "aigcInfo", "data")
 _MAX_TEXT = 1 << 20
 _MAX_TRIES = 8
@@ -51,19 +48,11 @@ _OTHER_KEYWORDS = {
 def find_label(text: str) -> dict[str, str] | None:
     """The fields of a label in `text`, or None: as JSON, with or without an outer "AIGC", escaped
     for XML up to twice, as a string inside JSON, or as the bare word AIGC followed by its JSON."""
-    return _fields_of(text, (*FIELDS, *SERVICE_FIELDS))
-
-
-def find_platform_label(text: str, where: str) -> Finding | None:
-    """A ByteDance app's own label, which declares at most "possible": its values are not
-    documented."""
-    fields = _fields_of(text, _PLATFORM_KEYS) if "aigc_" in text else None
-    if fields is None:
-        return None
-    declares: Declared = "none" if set(fields.values()) <= {"0", "", "None"} else "ai_possible"
-    told = ", ".join(f"{key}={value}" for key, value in fields.items())
-    said = [phrase("platform_label", told=told)]
-    return Finding.of("platform_label", declares, where, fields, said)
+    names = (*FIELDS, *SERVICE_FIELDS)
+    for values in _objects(text):
+        if fields := {name: clean(_plain(values[name])) for name in names if name in values}:
+            return fields
+    return None
 
 
 def judge_label(fields: dict[str, str]) -> tuple[Declared, list[Phrase], bool]:
@@ -134,13 +123,6 @@ def _node_types(graph: Any) -> list[str]:
         nodes, key = list(graph.values()), "class_type"
     found = [node.get(key) for node in nodes if isinstance(node, dict)]
     return [kind for kind in found if isinstance(kind, str)]
-
-
-def _fields_of(text: str, names: tuple[str, ...]) -> dict[str, str] | None:
-    for values in _objects(text):
-        if fields := {name: clean(_plain(values[name])) for name in names if name in values}:
-            return fields
-    return None
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

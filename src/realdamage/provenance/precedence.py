@@ -24,7 +24,6 @@ _RANKS = (
     ("iptc",),
     ("png_parameters", "comfyui"),
     ("generator_name",),
-    ("platform_label",),
 )
 # IPTC's digital source types (XMP and C2PA use them) that declare AI, or may. All other codes
 # declare no AI. https://cv.iptc.org/newscodes/digitalsourcetype/
@@ -48,7 +47,7 @@ class Finding:
     """One thing in the file that says where the picture comes from.
 
     form: stable code: c2pa, iptc, tc260_xmp, tc260_png, tc260_exif, tc260_jpeg, tc260_description,
-        tc260_video, png_parameters, comfyui, generator_name, platform_label.
+        tc260_video, png_parameters, comfyui, generator_name.
     declares: "none" for a finding without AI, such as a camera's content credentials.
     where: block and byte in the file. fields: what was read. phrases: as in `Reason`.
     """

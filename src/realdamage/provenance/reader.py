@@ -18,7 +18,6 @@ from realdamage.provenance.generators import find_generator, find_handwriting
 from realdamage.provenance.labels import (
     FIELDS,
     find_label,
-    find_platform_label,
     find_recipe,
     judge_label,
 )
@@ -218,11 +217,11 @@ class _Reader:
             self._add("iptc", "ai_generated", where, system, said)
 
     def _text(self, text: str, where: str, form: str, keyword: str = "") -> None:
-        """A label, a platform's label, or a recipe in a text that may contain anything."""
+        """A label or a recipe in a text that may contain anything."""
         if fields := find_label(text):
             self._label(form, fields, where)
-        others = (find_platform_label(text, where), find_recipe(text, where, keyword))
-        self.found += [finding for finding in others if finding]
+        if recipe := find_recipe(text, where, keyword):
+            self.found.append(recipe)
 
     def _label(self, form: str, fields: dict[str, str], where: str) -> None:
         declares, said, clear = judge_label(fields)

@@ -19,7 +19,6 @@ from realdamage.core.tiles import Photo, PixelSpec, read_photo
 from realdamage.core.verdict import verdict_row
 from realdamage.errors import PhotoError
 from realdamage.files import is_url
-from realdamage.scale.places import split_query
 
 Row = Mapping[str, Any]
 
@@ -95,10 +94,9 @@ def judge_photo(photo: ReadPhoto, detector: Detector) -> Row:
 
 def _download(url: str) -> bytes:
     try:
-        place, query = split_query(url)
-        scheme, _, path = place.partition("://")
+        scheme, _, path = url.partition("://")
         bucket, _, key = path.partition("/")
-        filesystem, root = _connected(f"{scheme}://{bucket}/{query}")
+        filesystem, root = _connected(f"{scheme}://{bucket}/")
         with filesystem.open_input_stream(f"{root.rstrip('/')}/{unquote(key)}") as stream:
             contents: bytes = stream.read()
     except FileNotFoundError as error:

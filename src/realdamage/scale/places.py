@@ -51,22 +51,13 @@ def find_sources(source: str | Path | Iterable[str]) -> list[str]:
 
 
 def _kind(name: str) -> str:
-    if PurePosixPath(split_query(name)[0]).suffix.lower() in _TABLES:
+    if PurePosixPath(name).suffix.lower() in _TABLES:
         return "table"
     return "url" if is_url(name) else "path"
 
 
-def split_query(name: str) -> tuple[str, str]:
-    """A URL without its query, and the query with its question mark. A path has none."""
-    if not is_url(name):
-        return name, ""
-    place, mark, query = name.partition("?")
-    return place, mark + query
-
-
 def _of_table(name: str) -> list[str]:
-    place, query = split_query(name)
-    is_csv = place.lower().endswith(".csv")
+    is_csv = name.lower().endswith(".csv")
     try:
         filesystem, path = _place(name)
         with filesystem.open_input_file(path) as file:
@@ -86,21 +77,21 @@ def _of_table(name: str) -> list[str]:
         needed = " or ".join(_NAME_COLUMNS)
         message = f"{name}: needs a column {needed} with the photos' paths; found {columns}"
         raise UsageError(message, code="missing_columns")
-    folder = place.rpartition("/")[0]
+    folder = name.rpartition("/")[0]
     values = [unescape_cell(value) if is_csv else value for value in names if value]
-    return [_in_folder(value, folder, query) for value in values]
+    return [_in_folder(value, folder) for value in values]
 
 
-def _in_folder(value: str, folder: str, query: str) -> str:
+def _in_folder(value: str, folder: str) -> str:
     """The photo that a table in `folder` names."""
     if is_url(value) or value.startswith("/") or not folder:
         return value
-    return f"{folder}/{quote(value)}{query}" if is_url(folder) else f"{folder}/{value}"
+    return f"{folder}/{quote(value)}" if is_url(folder) else f"{folder}/{value}"
 
 
 def _of_prefix(url: str) -> list[str]:
     filesystem, path = _place(url)
-    scheme, query = url.partition("://")[0], split_query(url)[1]
+    scheme = url.partition("://")[0]
     try:
         if filesystem.get_file_info(path).type == fs.FileType.File:
             return [url]
@@ -111,7 +102,7 @@ def _of_prefix(url: str) -> list[str]:
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES]
     if not photos:
         raise UsageError(f"{url}: no photo below this prefix", code="no_such_photo")
-    return [f"{scheme}://{quote(name)}{query}" for name in photos]
+    return [f"{scheme}://{quote(name)}" for name in photos]
 
 
 def _place(name: str) -> tuple[fs.FileSystem, str]:

@@ -1,10 +1,12 @@
 """The index of earlier claims at a million photos: the first look-up of a process, the next ones,
-and how long a purge keeps others from writing."""
+and how long a purge keeps others from writing. The chained log with eight writers at once."""
 
 from __future__ import annotations
 
+import runpy
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,13 @@ from realdamage.core.fingerprint import PhotoHash
 
 Report = Callable[[str, float, str], None]
 PURGED = 20_000
+WRITERS = 8
+KINDS = ("sqlite", pytest.param("postgres", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")
-def count(request: pytest.FixtureRequest) -> int:
-    return 1_000_000 if request.config.getoption("benchmark_enable") else 2_000
+def count(measures: bool) -> int:
+    return 1_000_000 if measures else 2_000
 
 
 def random_rows(
@@ -41,7 +45,7 @@ def random_rows(
         yield f"c-{start + n}", 1, seen, one[:32], coarse[n], one[32:64], one[64:]
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=KINDS)
 def where(
     request: pytest.FixtureRequest, count: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path | str]:
@@ -128,3 +132,41 @@ def test_purging(
     assert len(times) > 1
     report("longest transaction of a purge, s", max(times), ".2f")
     report("photos purged a second", gone / sum(times), ".0f")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_writers(
+    benchmark: BenchmarkFixture, report: Report, kind: str, measures: bool, tmp_path: Path
+) -> None:
+    """How many changes a second are on the disk: flushed, as in production."""
+    where: Path | str = tmp_path / "claims.sqlite"
+    server: Any = None
+    if kind == "postgres":
+        module: Any = runpy.run_path(str(Path(__file__).parents[1] / "postgres.py"))
+        if module["find_programs"]() is None:
+            pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        server = module["Server"](is_safe=True)
+        where = server.new_url()
+    each, database = 50 if measures else 3, Database(where)
+    with database.reading():
+        pass  # its tables are made
+
+    def write(writer: int) -> None:
+        for number in range(each):
+            with database.transaction() as session:
+                database.record(session, {"event": "tried", "writer": writer, "number": number})
+
+    def write_all() -> None:
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(write, range(WRITERS)))
+
+    benchmark.pedantic(write_all, rounds=3)
+    found = database.verify()
+    assert found.problems == ()
+    assert len(found.entries) % (WRITERS * each) == 0
+    if measures:
+        rate = WRITERS * each / benchmark.stats.stats.min
+        report("entries a second, of 8 writers", rate, ".0f")
+    database.close()
+    if server:
+        server.close()
