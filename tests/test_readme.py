@@ -100,20 +100,3 @@ def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
     report = tmp_path / "out/mine/evaluation/report.html"
     assert report.stat().st_size > 10_000
     assert list((tmp_path / "evidence").glob("*.html"))
-
-
-def test_the_installs_are_those_of_the_blocks_and_of_their_comments() -> None:
-    found = [each for block in TOOL["blocks"](README) for each in TOOL["installs"](block)]
-    extras = ['-e ".[train]"', '".[serve]"', '".[claims]"']
-    assert found == ["pip install .", *(f"pip install {extra}" for extra in extras)]
-
-
-def test_shown_outputs_are_replaced_where_they_are_shown() -> None:
-    found = TOOL["blocks"](README)
-    shown = [block for block in found if block.shown]
-    assert [block.language for block in shown] == ["python", "bash"]
-    assert TOOL["with_outputs"](README, {block.text: block.shown for block in shown}) == README
-    changed = TOOL["with_outputs"](README, {block.text: "new" for block in found})
-    assert [block.shown for block in TOOL["blocks"](changed)] == [
-        "new\n" if block.shown else "" for block in found
-    ]

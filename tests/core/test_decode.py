@@ -112,7 +112,7 @@ def with_alpha() -> Image.Image:
 
 FRAMES = [Image.new("RGB", (40, 40), colour) for colour in ((250, 0, 0), (0, 250, 0))]
 ANIMATION = {"save_all": True, "append_images": FRAMES[1:], "duration": 50}
-RED, WHITE, GREEN = (250, 0, 0), (255, 255, 255), (10, 200, 30)
+RED, WHITE, GREEN, KEY = (250, 0, 0), (255, 255, 255), (10, 200, 30), (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ RED, WHITE, GREEN = (250, 0, 0), (255, 255, 255), (10, 200, 30)
     [
         ("PNG", Image.new("1", (40, 40), 255), {}, WHITE, WHITE),
         ("PNG", Image.new("LA", (40, 40), (100, 128)), {}, (177, 177, 177), (177, 177, 177)),
-        ("PNG", Image.new("RGB", (40, 40), WHITE), {"transparency": WHITE}, WHITE, WHITE),
+        ("PNG", Image.new("RGB", (40, 40), KEY), {"transparency": KEY}, WHITE, WHITE),
         ("PNG", with_alpha(), {}, (127, 127, 127), WHITE),
         ("PNG", palette(), {}, (0, 0, 0), GREEN),
         ("PNG", palette(), {"transparency": 0}, WHITE, GREEN),

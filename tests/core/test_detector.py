@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from realdamage.core import detector as detector_module
-from realdamage.core import progress
 from realdamage.core.detector import Detector
 from realdamage.core.model_file import ModelMetadata, write_model_file
 from realdamage.core.pooling import pool
@@ -300,16 +299,3 @@ def test_detectors_and_errors_can_be_pickled(write_red_model: Models, blue_photo
         found = pickle.loads(pickle.dumps(error))
         assert (type(found), str(found)) == (type(error), str(error))
         assert vars(found) == vars(error)
-
-
-def test_progress_is_reported_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert list(progress.track(range(3), 3, "photos")) == [0, 1, 2]
-    assert capsys.readouterr().err == ""
-    clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    assert list(progress.track("abcdef", 6, "photos")) == list("abcdef")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "photos: 3/6, 0.2/s, about 12 s left"
-    assert len(lines) == 2

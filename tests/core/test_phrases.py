@@ -10,9 +10,7 @@ from string import Formatter
 import pytest
 
 import realdamage
-from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.core.verdict import Reason
-from realdamage.errors import PhotoError
 from realdamage.phrases import (
     ENGLISH,
     Phrase,
@@ -81,11 +79,3 @@ def test_reasons_come_back_from_json() -> None:
 def test_anything_else_is_refused(values: object) -> None:
     with pytest.raises((TypeError, KeyError, AttributeError)):
         read_phrases(values)
-
-
-@pytest.mark.parametrize("data", [b"", b"\x89PNG"])
-def test_photo_errors_have_phrases(data: bytes) -> None:
-    with pytest.raises(PhotoError) as caught:
-        read_photo(data, PixelSpec(), name="a.jpg")
-    assert str(caught.value) == f"a.jpg: {in_english(caught.value.phrases)}"
-    assert caught.value.code == caught.value.phrases[0].template

@@ -13,7 +13,7 @@ from PIL import Image
 
 from realdamage import Verdict
 from realdamage.core.detector import Detector
-from realdamage.core.overlay import contact_sheet, draw_overlay, draw_pair
+from realdamage.core.overlay import draw_overlay
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.tiles import read_photo
 from realdamage.core.verdict import (
@@ -175,12 +175,14 @@ def test_heat_and_boxes_lie_over_their_pixels(
     assert np.array_equal(np.asarray(verdict.overlay(rgb)), np.asarray(draw_overlay(rgb, verdict)))
 
 
-def test_boxes_and_sheets(write_red_model: Models, blue_photo: Photos) -> None:
+def test_boxes_are_drawn_also_where_they_are_narrow(
+    write_red_model: Models, blue_photo: Photos
+) -> None:
     rgb = blue_photo(160, 96, (32, 32, 96, 64))
-    verdict = Detector.load(write_red_model(demo=True)).predict(rgb)
-    picture = np.asarray(draw_overlay(rgb, verdict))
-    assert picture[32, 32:96].tolist() == [[0, 200, 255]] * 64
-    cells = [draw_pair(rgb, verdict, name) for name in ("a.jpg", "b.jpg", "c.jpg")]
-    assert contact_sheet(cells).width == 2 * (480 + 8) + 8
+    verdict = Detector.load(write_red_model()).predict(rgb)
+    assert np.asarray(draw_overlay(rgb, verdict))[32, 32:96].tolist() == [[0, 200, 255]] * 64
+    narrow = replace(verdict, regions=(Region((120, 0, 121, 96), 0.9),))
+    small = np.asarray(draw_overlay(rgb[::8, ::8], narrow))
+    assert (small[:12] == [0, 200, 255]).all(axis=2).any(axis=1).all()
     with pytest.raises(UsageError):
         draw_overlay(rgb, replace(verdict, heatmap=None))

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,20 +127,9 @@ def sign(signing: Any) -> Callable[..., bytes]:
     return partial(signing.sign, data=JPEG)
 
 
-class Files:
-    """The writers above under one name, since tests cannot import a conftest."""
-
-    plain_jpeg, plain_png, plain_webp, xmp_header = JPEG, PNG, WEBP, XMP_HEADER
-    picture = staticmethod(picture)
-    png, jpeg, webp, tiff = (
-        staticmethod(png),
-        staticmethod(jpeg),
-        staticmethod(webp),
-        staticmethod(tiff),
-    )
-    xmp, xmp_jpeg, exif_jpeg = staticmethod(xmp), staticmethod(xmp_jpeg), staticmethod(exif_jpeg)
-
-
 @pytest.fixture(scope="session")
-def files() -> type[Files]:
-    return Files
+def files() -> SimpleNamespace:
+    """The writers above under one name, since tests cannot import a conftest."""
+    writers = (picture, png, jpeg, webp, tiff, xmp, xmp_jpeg, exif_jpeg)
+    plain = {"plain_jpeg": JPEG, "plain_png": PNG, "plain_webp": WEBP, "xmp_header": XMP_HEADER}
+    return SimpleNamespace(**{writer.__name__: writer for writer in writers}, **plain)

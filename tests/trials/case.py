@@ -7,7 +7,6 @@ ends with 1 when a step does not come out as it should.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import subprocess
@@ -256,9 +255,6 @@ def many(steps: Walk) -> None:
 
 def main() -> int:
     """0 when all steps came out right."""
-    parser = argparse.ArgumentParser(prog="python tests/trials/case.py", description=__doc__)
-    parser.add_argument("--model", metavar="FILE", help="default: the one in the package")
-    given = parser.parse_args()
     receiver = Receiver()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -266,10 +262,8 @@ def main() -> int:
         (folder / "policy.yaml").write_text(POLICY)
         hook = f"http://127.0.0.1:{receiver.server.server_port}/hook {SECRET}\n"
         (folder / "webhooks.txt").write_text(hook)
-        lines = [
-            f"{hash_key(key, who)} {'reviewer' if who != 'shop' else ''}\n"
-            for who, key in KEYS.items()
-        ]
+        roles = {who: "" if who == "shop" else "reviewer" for who in KEYS}
+        lines = [f"{hash_key(key, who)} {roles[who]}\n" for who, key in KEYS.items()]
         (folder / "keys.txt").write_text("".join(lines))
         video = folder / "packing.mp4"
         photos = [(SAMPLE / f"00000{n}_original.jpg").read_bytes() for n in (4, 6)]
@@ -278,7 +272,6 @@ def main() -> int:
         options = {"store": store, "api-keys": folder / "keys.txt", "port": 0}
         options |= {"claim-policy": folder / "policy.yaml", "webhooks": folder / "webhooks.txt"}
         options |= {"seals": seals, "deadline": 300}
-        options |= {"model": given.model} if given.model else {}
         server = Server(options)
         steps = Walk(server)
         try:

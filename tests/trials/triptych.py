@@ -1,7 +1,7 @@
 """Draws the README's first picture: a photo, the same photo with AI damage, and the verdict's heat
 map with the damaged area outlined.
 
-`python tests/trials/triptych.py FOLDER FILE --model MODEL --out data/results/heatmap.png`: FILE is
+`python tests/trials/triptych.py FOLDER FILE --model MODEL` writes data/results/heatmap.png: FILE is
 an edit with a mask and an original in FOLDER's metadata.csv.
 """
 
@@ -24,11 +24,11 @@ from realdamage.data.readers import read_dataset
 from realdamage.errors import RealDamageError, UsageError
 from realdamage.files import write_atomically
 
-_CAPTION, _GAP, _GREY, _OUTLINE = 28, 8, (70, 70, 70), (0, 0, 0)
+_HEIGHT, _CAPTION, _GAP, _GREY, _OUTLINE = 380, 28, 8, (70, 70, 70), (0, 0, 0)
 
 
-def triptych(folder: Path, file_name: str, model: Path | None, height: int) -> Image.Image:
-    """Three panels of `height` pixels next to each other. Raises UsageError for a photo without
+def triptych(folder: Path, file_name: str, model: Path | None) -> Image.Image:
+    """Three panels next to each other. Raises UsageError for a photo without
     original or mask."""
     manifest = read_dataset(folder)
     table = manifest.table
@@ -51,11 +51,11 @@ def triptych(folder: Path, file_name: str, model: Path | None, height: int) -> I
         (edited, "AI damage added"),
         (Image.fromarray(marked), f"heat map: {verdict.outcome}; black: the edited area"),
     ]
-    width = round(edited.width * height / edited.height)
+    width = round(edited.width * _HEIGHT / edited.height)
     font = ImageFont.load_default(15)
-    strip = Image.new("RGB", (3 * width + 2 * _GAP, height + _CAPTION), "white")
+    strip = Image.new("RGB", (3 * width + 2 * _GAP, _HEIGHT + _CAPTION), "white")
     for number, (panel, text) in enumerate(panels):
-        small = panel.resize((width, height), Image.Resampling.LANCZOS)
+        small = panel.resize((width, _HEIGHT), Image.Resampling.LANCZOS)
         strip.paste(with_caption(small, text, font, _CAPTION, _GREY), (number * (width + _GAP), 0))
     return strip
 
@@ -72,17 +72,15 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("file_name")
     parser.add_argument("--model", type=Path, help="default: the packaged model")
-    parser.add_argument("--out", type=Path, default=Path("data/results/heatmap.png"))
-    parser.add_argument("--height", type=int, default=380)
     options = parser.parse_args()
     try:
-        strip = triptych(options.folder, options.file_name, options.model, options.height)
+        strip = triptych(options.folder, options.file_name, options.model)
     except RealDamageError as error:
         print(error, file=sys.stderr)
         return 2
     buffer = io.BytesIO()
     strip.save(buffer, "PNG", optimize=True)
-    write_atomically(options.out, buffer.getvalue())
+    write_atomically("data/results/heatmap.png", buffer.getvalue())
     return 0
 
 

@@ -290,20 +290,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python tests/trials/two_services.py", description=__doc__
     )
-    parser.add_argument(
-        "--claims", type=int, default=100, metavar="N", help="before the kill (%(default)s)"
-    )
-    parser.add_argument(
-        "--callers", type=int, default=6, metavar="N", help="callers at once (%(default)s)"
-    )
-    parser.add_argument("--model", metavar="FILE", help="the .onnx file; default: the package's")
+    parser.add_argument("--claims", type=int, default=100, help="before the kill (%(default)s)")
     parser.add_argument("--namespaces", action="store_true", help="a network for each service")
     parser.add_argument("--cut", action="store_true", help="with --namespaces: do not kill, unplug")
     arguments = parser.parse_args()
     if arguments.cut and not arguments.namespaces:
         parser.error("--cut needs --namespaces")
-    options = ("--threads", "1", "--deadline", "60")
-    options += ("--model", arguments.model) if arguments.model else ()
     with ExitStack() as stack:
         given: dict[str, Any] = {"cut": arguments.cut}
         network = stack.enter_context(Network()) if arguments.namespaces else None
@@ -318,8 +310,8 @@ def main() -> int:
             url=url,
             folder=Path(folder) / "store",
             claims=arguments.claims,
-            callers=arguments.callers,
-            options=options,
+            callers=6,
+            options=("--threads", "1", "--deadline", "60"),
             **given,
         )
     waits = np.percentile(found.waits, [50, 95, 99]) if found.waits else [0, 0, 0]

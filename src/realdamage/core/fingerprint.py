@@ -13,16 +13,14 @@ from PIL import Image, ImageOps
 
 from realdamage.errors import MissingExtraError
 
-BITS = 256
-"""Of the fine perceptual hash: the signs of 16 × 16 frequencies (Zauner 2010, `imagehash.phash`).
-"""
 _THUMBNAIL = 16
 _PLAIN_CONTRAST = 4.0  # grey levels; below it a thumbnail is noise, and so is its correlation
 
 
 class PhotoHash(NamedTuple):
-    """`coarse` uint64: 64-bit perceptual hash; `fine` uint64 [4]: the 256-bit one; `thumbnail`
-    float32 [16 · 16 · 3]: colours minus their mean, of unit length, all zero for a plain photo."""
+    """coarse, fine: uint64 and uint64 [4], perceptual hashes of 64 and 256 bits (Zauner 2010).
+    thumbnail: float32 [16 · 16 · 3], colours minus their mean, of unit length, all zero for a plain
+    photo."""
 
     coarse: np.uint64
     fine: npt.NDArray[np.uint64]

@@ -12,14 +12,12 @@ import numpy as np
 from realdamage.core.decode import MAX_PIXELS, Float32Array, PhotoSource, UInt8Array
 from realdamage.core.tiles import Photo
 from realdamage.core.verdict import Reason, to_base64_png
-from realdamage.errors import UsageError
 from realdamage.photo_pairs.align import Alignment, align
 from realdamage.photo_pairs.differences import Differences, find_differences
 from realdamage.photo_pairs.features import (
     Match,
     Matrix,
     Prepared,
-    Role,
     match_photos,
     mirror,
     prepare,
@@ -114,28 +112,19 @@ def compare(
 
     claim, listing: as for `decode`, or from `prepare`, which reads and searches a photo once.
     max_pixels: a larger photo is not decoded.
-    Raises PhotoError, naming the photo; UsageError for one prepared for the other role.
+    Raises PhotoError, naming the photo.
     """
-    ready = [_prepared(claim, "claim", max_pixels), _prepared(listing, "listing", max_pixels)]
-    claimed, listed = (one.photo for one in ready)
-    found = _compared(*ready)
+    if not isinstance(claim, Prepared):
+        claim = prepare(claim, "claim", max_pixels=max_pixels)
+    if not isinstance(listing, Prepared):
+        listing = prepare(listing, "listing", max_pixels=max_pixels)
     return replace(
-        found,
-        claim_sha256=claimed.sha256,
-        listing_sha256=listed.sha256,
-        width=claimed.width,
-        height=claimed.height,
+        _compared(claim, listing),
+        claim_sha256=claim.photo.sha256,
+        listing_sha256=listing.photo.sha256,
+        width=claim.photo.width,
+        height=claim.photo.height,
     )
-
-
-def _prepared(source: PhotoSource | Prepared, role: Role, max_pixels: int) -> Prepared:
-    if not isinstance(source, Prepared):
-        return prepare(source, role, max_pixels=max_pixels)
-    if source.role != role:
-        raise UsageError(
-            f"the {role} photo was prepared as a {source.role} photo: call prepare(photo, {role!r})"
-        )
-    return source
 
 
 def _compared(claim: Prepared, listing: Prepared) -> Comparison:

@@ -65,7 +65,6 @@ class Prepared:
     """
 
     photo: Photo
-    role: Role
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,7 +99,7 @@ def prepare(source: PhotoSource | Photo, role: Role, *, max_pixels: int = MAX_PI
     else:
         name = str(source) if isinstance(source, str | Path) else f"{role} photo"
         photo = read_photo(source, spec, name=name, max_pixels=max_pixels)
-    return Prepared(photo, role)
+    return Prepared(photo)
 
 
 def _limited_to(side: int) -> PixelSpec:
