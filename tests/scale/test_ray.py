@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from PIL import Image
 
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,6 +39,8 @@ from realdamage.synthesis.runner import synthesize
 
 T = TypeVar("T")
 PHOTOS = 48
+Photos = Callable[[int], list[str]]
+Rows = Callable[[Path], pd.DataFrame]
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
 
@@ -88,23 +88,6 @@ def cluster() -> Iterator[Cluster]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("photos")
-    paths = [folder / f"{index:03d}.png" for index in range(PHOTOS)]
-    for index, path in enumerate(paths):
-        rgb = np.full((40, 48, 3), 100, np.uint8)
-        rgb[:20, :, 0] += index
-        Image.fromarray(rgb).save(path)
-    paths[5].write_bytes(b"rubbish")
-    return [str(path) for path in paths]
-
-
-@pytest.fixture
-def model(save_red_model: Callable[..., Path], tmp_path: Path) -> Judge:
-    return Judge(save_red_model(tmp_path / "red.onnx"), threads=1)
 
 
 def kill_a_worker(title: str) -> None:
@@ -176,31 +159,26 @@ class ShowsGpus(Judge):
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_on_cuda_each_actor_gets_a_gpu(
-    model: Judge, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Judge, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[str, Any] = {"device": "cuda", "threads": 1}
-    found = []
-    for judge in (ShowsGpus(model.model, **given), replace(model, **given)):
-        with pytest.raises(RealDamageError) as caught:
-            score(names[:2], tmp_path / f"{len(found)}", engine="ray", judge=judge)
-        found.append(caught.value)
-    assert [error.code for error in found] == ["gpus", "no_cuda"]
-    assert str(found[0]) == "[0]"
+    names = photos(2)
+    judge = ShowsGpus(model.model, device="cuda", threads=1)
+    with pytest.raises(RealDamageError) as caught:
+        score(names, tmp_path / "ray", engine="ray", judge=judge)
+    assert (caught.value.code, str(caught.value)) == ("gpus", "[0]")
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     with pytest.raises(RealDamageError) as caught:
-        score(names[:2], tmp_path / "none", engine="ray", judge=replace(model, **given))
+        score(names, tmp_path / "none", engine="ray", judge=judge)
     assert caught.value.code == "no_gpu"
-
-
-def rows(folder: Path) -> pd.DataFrame:
-    return pd.read_parquet(folder).drop(columns="ms")
 
 
 @pytest.mark.slow
 def test_a_lost_machine_loses_nothing_and_doubles_nothing(
-    cluster: Cluster, model: Judge, names: list[str], tmp_path: Path
+    cluster: Cluster, model: Judge, photos: Photos, rows: Rows, tmp_path: Path
 ) -> None:
     """One of the two machines is killed after the first rows."""
+    names = photos(PHOTOS)
+    Path(names[5]).write_bytes(b"rubbish")
     score(names, tmp_path / "local", judge=model, part_size=10)
     seen = []
 
@@ -223,20 +201,9 @@ def test_a_lost_machine_loses_nothing_and_doubles_nothing(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_what_is_wrong_with_the_model_is_said_as_everywhere(
-    save_red_model: Callable[..., Path], names: list[str], tmp_path: Path
-) -> None:
-    plain = save_red_model(tmp_path / "plain.onnx", calibration=None, policy=None)
-    given: Any = {"engine": "ray", "judge": Judge(plain, threads=1, prior=0.1)}
-    with pytest.raises(RealDamageError) as caught:
-        score(names, tmp_path / "out", **given)
-    assert caught.value.code == "usage"
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
-def test_a_lost_replica_costs_at_most_a_second_try(model: Judge, names: list[str]) -> None:
+def test_a_lost_replica_costs_at_most_a_second_try(model: Judge, photos: Photos) -> None:
     """Photos are sent one after the other; in between, the replica that answers them is killed."""
+    names = photos(6)
     port = _free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     app = Replica.options(
@@ -244,7 +211,7 @@ def test_a_lost_replica_costs_at_most_a_second_try(model: Judge, names: list[str
     )
     serve.run(app.bind(model))
     detector, tries = Detector(model.model), 0
-    for index, name in enumerate([*names[:3], *names[6:9]]):
+    for index, name in enumerate(names):
         if index == 3:
             actors = ray.util.list_named_actors(all_namespaces=True)
             (replica,) = [one for one in actors if "#Replica#" in one["name"]]

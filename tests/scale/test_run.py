@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from realdamage.commands import cli
 from realdamage.core.detector import Detector
@@ -25,35 +23,11 @@ from realdamage.scale import Judge, score
 
 T = TypeVar("T")
 Photos = Callable[[int], list[str]]
-
-
-@pytest.fixture
-def model(save_red_model: Callable[..., Path], tmp_path: Path) -> Judge:
-    return Judge(save_red_model(tmp_path / "red.onnx"), threads=1)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Photos:
-    """`photos(5)`: paths of photos, each redder than the one before."""
-
-    def write(count: int) -> list[str]:
-        (tmp_path / "photos").mkdir()
-        paths = [tmp_path / "photos" / f"{index:03d}.png" for index in range(count)]
-        for index, path in enumerate(paths):
-            rgb = np.full((40, 48, 3), 100, np.uint8)
-            rgb[:20, :, 0] += index
-            Image.fromarray(rgb).save(path)
-        return [str(path) for path in paths]
-
-    return write
+Rows = Callable[[Path], pd.DataFrame]
 
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def rows(folder: Path) -> pd.DataFrame:
-    return pd.read_parquet(folder).drop(columns="ms")
 
 
 def test_parts_hold_the_verdicts_of_the_wrapper_in_order(
@@ -72,7 +46,9 @@ def test_parts_hold_the_verdicts_of_the_wrapper_in_order(
     assert len(set(table["score"])) == 5
 
 
-def test_bad_photos_are_rows_with_their_code(model: Judge, photos: Photos, tmp_path: Path) -> None:
+def test_bad_photos_are_rows_with_their_code(
+    model: Judge, photos: Photos, rows: Rows, tmp_path: Path
+) -> None:
     names = photos(2)
     Path(names[0]).write_bytes(b"")
     score([*names, str(tmp_path / "none.jpg")], tmp_path / "out", judge=model)
@@ -83,7 +59,7 @@ def test_bad_photos_are_rows_with_their_code(model: Judge, photos: Photos, tmp_p
 
 
 def test_parts_that_are_there_are_not_computed_again(
-    model: Judge, photos: Photos, tmp_path: Path
+    model: Judge, photos: Photos, rows: Rows, tmp_path: Path
 ) -> None:
     names, out = photos(6), tmp_path / "out"
     score(names, out, judge=model, part_size=2)
@@ -125,7 +101,7 @@ def test_a_full_disk_leaves_no_half_part(
 
 
 def test_a_folder_of_another_run_is_refused(
-    model: Judge, photos: Photos, save_red_model: Callable[..., Path], tmp_path: Path
+    model: Judge, photos: Photos, rows: Rows, save_red_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     names, out = photos(3), tmp_path / "out"
     score(names, out, judge=model)
@@ -145,7 +121,7 @@ def test_a_folder_of_another_run_is_refused(
 
 
 def test_photos_come_from_tables_folders_and_globs(
-    model: Judge, photos: Photos, tmp_path: Path
+    model: Judge, photos: Photos, rows: Rows, tmp_path: Path
 ) -> None:
     names = photos(3)
     relative = [f"photos/{Path(name).name}" for name in names]
@@ -173,7 +149,7 @@ def test_photos_come_from_tables_folders_and_globs(
     assert not (tmp_path / "none").exists()
 
 
-def test_names_may_hold_anything(model: Judge, photos: Photos, tmp_path: Path) -> None:
+def test_names_may_hold_anything(model: Judge, photos: Photos, rows: Rows, tmp_path: Path) -> None:
     """In a URL what is no plain letter is quoted; Parquet holds no name that is no UTF-8."""
     folder = Path(photos(2)[0]).parent
     (folder / "000.png").rename(folder / "a é#?%20.png")
@@ -191,7 +167,7 @@ def test_names_may_hold_anything(model: Judge, photos: Photos, tmp_path: Path) -
 
 
 def test_the_command(
-    model: Judge, photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Judge, photos: Photos, rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names, out = photos(2), tmp_path / "out.parquet"
     Path(names[1]).write_bytes(b"rubbish")
