@@ -105,7 +105,7 @@ def test_every_command_can_be_loaded_and_is_installed(project: dict[str, Any]) -
     assert all(callable(entry.load()) for entry in installed.values())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train", "synthesize"])
 def test_a_command_without_its_extra_names_it(command: str, tmp_path: Path) -> None:
     """In an interpreter that cannot import hydra, away from the repository."""
     code = "import sys; sys.modules['hydra'] = None; from realdamage.commands import entry_points; "

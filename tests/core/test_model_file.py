@@ -107,7 +107,7 @@ def test_other_metadata_are_refused(tmp_path: Path, red_network: bytes, text: st
 
 @given(data=st.data())
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_flipped_bit_and_any_cut_is_noticed(
     data: st.DataObject, write_red_model: Models
@@ -139,6 +139,7 @@ def test_nothing_is_written_of_a_wrong_model(
 
 
 @given(entries=st.dictionaries(st.text(), st.text(max_size=300)))
+@settings(max_examples=30, deadline=None)
 def test_the_onnx_package_reads_what_we_write(entries: dict[str, str], red_network: bytes) -> None:
     data = with_metadata(with_metadata(red_network, {"old": "1"}), entries)
     model = onnx.load_from_string(data)

@@ -35,7 +35,7 @@ def specs(draw: st.DrawFn) -> PixelSpec:
 
 
 @given(specs(), sides, sides)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_cover_skips_no_pixel_and_changes_none(
     spec: PixelSpec, height: int, width: int
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_spec_that_does_not_fit_together_is_refused(values: dict[str, Any]) ->
 
 
 @given(logits, hnp.arrays(np.float32, (5, 3, 3), elements=numbers), st.floats(0.1, 10))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_numpy_and_torch_give_the_same_score(
     logit: np.ndarray, evidence: np.ndarray, sharpness: float
 ) -> None:
