@@ -26,7 +26,7 @@ from PIL import Image
 
 from realdamage.claims import EvidenceLog
 from realdamage.claims.videos import seal
-from realdamage.errors import RealDamageError, UsageError
+from realdamage.errors import UsageError
 from realdamage.files import write_atomically
 from realdamage.service.app import create_app
 from realdamage.service.auth import hash_key
@@ -47,7 +47,6 @@ _CLAIM = ("000004_ai_region.jpg", "000004_pasted.jpg", "000003_ai_whole.jpg")
 _LISTING = "000004_original.jpg"
 _TEXT = "The top arrived like this."
 KEY = "a-key-of-the-reviewer-who-looks"
-_MOST_BYTES = 400_000
 # Generous, because the judging of ten photos shares the processor with whatever else runs.
 _START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
@@ -64,10 +63,8 @@ _CASE = "#claim/2026-0142"
 
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
-    """Serves the app on a free port of this machine's own address, in a thread; gives its address.
-
-    Raises RealDamageError when it does not start in time.
-    """
+    """Serves the app on a free port of this machine's own address, in a thread; gives its
+    address."""
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", log_config=None, access_log=False)
     )
@@ -75,12 +72,7 @@ def running(app: FastAPI) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            give_up = time.monotonic() + _START_SECONDS
-            while not server.started:
-                if not thread.is_alive() or time.monotonic() > give_up:
-                    raise RealDamageError(
-                        "the service did not start; try `realdamage serve`, which says why"
-                    )
+            while thread.is_alive() and not server.started:
                 time.sleep(0.02)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
@@ -202,19 +194,13 @@ def _view(opened: Browser, address: str, place: str, width: int, *, chinese: boo
     return _settled(page)
 
 
-def small_png(picture: bytes, most_bytes: int = _MOST_BYTES) -> bytes:
-    """The picture as a PNG of at most that many bytes: with fewer colours, then smaller."""
+def small_png(picture: bytes) -> bytes:
+    """The picture as a PNG of 256 colours, a few hundred KB."""
+    buffer = io.BytesIO()
     with Image.open(io.BytesIO(picture)) as opened:
-        image = opened.convert("RGB")
-    while True:
-        for colours in (256, 128, 64):
-            buffer = io.BytesIO()
-            image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-            if buffer.tell() <= most_bytes:
-                return buffer.getvalue()
-        image = image.resize(
-            (image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS
-        )
+        few = opened.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def _evidence(opened: Browser, call: httpx.Client) -> bytes:
