@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx.parser
@@ -235,21 +236,13 @@ def test_wrong_options_are_refused(
         Detector(write_red_model(**changes), **options)
 
 
-class CpuOnlySession:
-    """What onnxruntime makes when it finds no CUDA driver: a session on the CPU."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def get_providers(self) -> list[str]:
-        return ["CPUExecutionProvider"]
-
-
 def test_cuda_never_falls_back_to_the_cpu_silently(
     red_network: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", CpuOnlySession)
+    on_cpu = Mock(get_providers=lambda: both[1:])  # what it makes when it finds no CUDA driver
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: on_cpu)
     with pytest.raises(UsageError) as caught:
         OnnxScorer(red_network, device="cuda")
     assert caught.value.code == "no_cuda"

@@ -14,6 +14,7 @@ from realdamage.core.decode import Float32Array, PhotoSource, UInt8Array
 from realdamage.core.model_file import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.core.policy import Outcome, check_prior
 from realdamage.core.pooling import pool
+from realdamage.core.progress import read_ahead
 from realdamage.core.quality import PhotoQuality
 from realdamage.core.scorer import DescribedScorer, OnnxScorer, TileScorer
 from realdamage.core.spans import span
@@ -192,10 +193,8 @@ class Detector:
         """
         _check_on_error(on_error)
 
-        def read(numbered: Iterator[tuple[int, Any]]) -> Photo | PhotoError | None:
-            if (following := next(numbered, None)) is None:
-                return None
-            index, source = following
+        def read(numbered: tuple[int, Any]) -> Photo | PhotoError:
+            index, source = numbered
             name = str(source) if isinstance(source, str | Path) else f"photo {index} of the list"
             try:
                 photo = read_photo(source, self.pixel_spec, name=name)
@@ -206,12 +205,8 @@ class Detector:
             _ = photo.quality  # measured here, in parallel with the network
             return photo
 
-        numbered = enumerate(sources)
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(read, numbered)
-            while (photo := ahead.result()) is not None:
-                ahead = reader.submit(read, numbered)
-                yield photo if isinstance(photo, PhotoError) else self.predict_photo(photo)
+        for photo in read_ahead(read, enumerate(sources)):
+            yield photo if isinstance(photo, PhotoError) else self.predict_photo(photo)
 
     def predict_photo(self, photo: Photo) -> Verdict:
         """Judge a photo that `read_photo` has read with this detector's `pixel_spec`.

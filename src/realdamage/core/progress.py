@@ -1,14 +1,16 @@
-"""Progress of long work, and the number of processors for it."""
+"""Progress of long work, reading ahead of it, and the number of processors for it."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -56,6 +58,21 @@ def _lines(steps: Iterable[T], total: int, description: str) -> Iterator[T]:
     taken = time.monotonic() - started
     if taken >= SECONDS_BETWEEN_LINES:
         print(f"{description}: {total}/{total} in {taken:.0f} s", file=sys.stderr, flush=True)
+
+
+def read_ahead(read: Callable[[T], R], sources: Iterable[T]) -> Iterator[R]:
+    """`read` of each source, in a thread that is one source ahead; they may be endless."""
+    following, end = iter(sources), object()
+
+    def read_next() -> Any:
+        source: Any = next(following, end)
+        return end if source is end else read(source)
+
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(read_next)
+        while (found := ahead.result()) is not end:
+            ahead = thread.submit(read_next)
+            yield found
 
 
 def available_processors() -> int:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from realdamage.core.progress import Track, no_progress
+from realdamage.core.progress import Track, no_progress, read_ahead
 from realdamage.errors import UsageError
 from realdamage.scale.photo import Judge, ReadPhoto, Row, judge_photo, read
 from realdamage.scale.places import Parts, find_sources
@@ -89,13 +88,9 @@ def run_local(chosen: Judge, todo: Todo) -> Iterator[tuple[int, int, Row]]:
     """In this process: the next photo is read while the network judges one."""
     detector = chosen.detector()
 
-    def read_at(index: int) -> ReadPhoto | None:
-        return read(todo[index][2], detector.pixel_spec) if index < len(todo) else None
+    def read_one(item: tuple[int, int, str]) -> tuple[int, int, ReadPhoto]:
+        part, place, name = item
+        return part, place, read(name, detector.pixel_spec)
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read_at, 0)
-        for index, (part, place, _) in enumerate(todo):
-            photo = ahead.result()
-            ahead = reader.submit(read_at, index + 1)
-            if photo is not None:
-                yield part, place, judge_photo(photo, detector)
+    for part, place, photo in read_ahead(read_one, todo):
+        yield part, place, judge_photo(photo, detector)
