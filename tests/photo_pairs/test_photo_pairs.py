@@ -16,7 +16,14 @@ from PIL import Image, ImageDraw, ImageEnhance
 from realdamage.commands.cli import main
 from realdamage.core.tiles import PixelSpec, read_photo
 from realdamage.errors import PhotoError
-from realdamage.photo_pairs import Comparison, compare, draw_comparison, features, prepare
+from realdamage.photo_pairs import (
+    Comparison,
+    Prepared,
+    compare,
+    draw_comparison,
+    features,
+    prepare,
+)
 
 RGB = npt.NDArray[np.uint8]
 # A tear in the middle of the scene: (left, top, right, bottom).
@@ -61,6 +68,17 @@ def saved(picture: Image.Image, quality: int = 85, **options: object) -> bytes:
 @pytest.fixture(scope="module")
 def listing() -> Image.Image:
     return shot(scene(1), seed=100)
+
+
+@pytest.fixture(scope="module")
+def shop(listing: Image.Image) -> Prepared:
+    """The listing photo, whose features are searched once."""
+    return prepare(saved(listing, 92), "listing")
+
+
+@pytest.fixture(scope="module")
+def painted_copy(listing: Image.Image, shop: Prepared) -> Comparison:
+    return compare(saved(painted(listing)), shop)
 
 
 def covers(found: Comparison, box: tuple[float, float, float, float]) -> float:
@@ -109,9 +127,9 @@ def box_after(name: str) -> list[float]:
 
 @pytest.mark.parametrize("name", LAUNDERED)
 def test_a_painted_copy_is_the_same_capture_and_its_damage_is_boxed(
-    listing: Image.Image, name: str
+    listing: Image.Image, shop: Prepared, name: str
 ) -> None:
-    found = compare(laundered(painted(listing), name), saved(listing, 92))
+    found = compare(laundered(painted(listing), name), shop)
     assert found.outcome == "same_capture", found.reasons
     left, top, right, bottom = box_after(name)
     assert covers(found, (left, top, right, bottom)) > 0.9
@@ -125,17 +143,19 @@ def test_a_painted_copy_is_the_same_capture_and_its_damage_is_boxed(
 
 
 @pytest.mark.parametrize("name", ["quality 40", "cropped"])
-def test_an_unedited_copy_has_no_changes(listing: Image.Image, name: str) -> None:
-    found = compare(laundered(listing, name), saved(listing, 92))
+def test_an_unedited_copy_has_no_changes(listing: Image.Image, shop: Prepared, name: str) -> None:
+    found = compare(laundered(listing, name), shop)
     assert found.outcome == "same_capture", found.reasons
     assert found.changes == ()
     assert found.changed == 0
     assert found.reasons[1].code == "no_change"
 
 
-def test_the_homography_takes_listing_pixels_to_claim_pixels(listing: Image.Image) -> None:
+def test_the_homography_takes_listing_pixels_to_claim_pixels(
+    listing: Image.Image, shop: Prepared
+) -> None:
     cropped = listing.crop((50, 30, 350, 270)).resize((600, 480), Image.Resampling.BICUBIC)
-    found = compare(saved(cropped), saved(listing))
+    found = compare(saved(cropped), shop)
     x, y, depth = np.array(found.homography) @ [200, 150, 1]
     # Pixel centres lie half a pixel from the edge, at either size.
     assert x / depth == pytest.approx(2 * (200.5 - 50) - 0.5, abs=0.3)
@@ -180,18 +200,21 @@ def test_a_plain_copy_with_a_blot_is_still_looked_at_frame_by_frame() -> None:
     assert covers(found, (135, 75, 175, 105)) > 0.9
 
 
-def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(listing: Image.Image) -> None:
+def test_where_half_differs_what_agrees_may_be_a_thing_held_alike(
+    listing: Image.Image, shop: Prepared
+) -> None:
     claim = listing.copy()
     claim.paste(shot(scene(99), 7).crop((0, 0, claim.width // 2, claim.height)), (0, 0))
-    found = compare(saved(claim, 92), saved(listing, 92))
+    found = compare(saved(claim, 92), shop)
     assert found.outcome == "same_object"
     assert found.changed == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_drawing_shows_both_photos_side_by_side(listing: Image.Image) -> None:
+def test_the_drawing_shows_both_photos_side_by_side(
+    listing: Image.Image, painted_copy: Comparison
+) -> None:
     claim = painted(listing)
-    found = compare(saved(claim), saved(listing))
-    picture = draw_comparison(np.asarray(claim), np.asarray(listing), found)
+    picture = draw_comparison(np.asarray(claim), np.asarray(listing), painted_copy)
     assert picture.width == 2 * 400 + 12
     assert picture.height > 300
     left = np.asarray(picture)[100:200, 150:260].astype(int) - np.asarray(listing)[100:200, 150:260]
@@ -209,21 +232,20 @@ def photos(tmp_path: Path, listing: Image.Image) -> Path:
     return tmp_path
 
 
-def test_unrelated_plain_and_identical_photos(listing: Image.Image) -> None:
-    other = compare(saved(shot(scene(1), 1)), saved(shot(scene(2), 2)))
+def test_unrelated_plain_and_identical_photos(shop: Prepared) -> None:
+    other = compare(saved(shot(scene(2), 2)), shop)
     assert (other.outcome, other.homography, other.change_map) == ("unrelated", None, None)
     assert (other.overlap, other.changed, other.changes) == (0, 0, ())
     plain = shot(Image.new("RGB", (300, 200), (240, 240, 240)), 1, noise=0.5)
-    found = compare(saved(plain), saved(listing))
+    found = compare(saved(plain), shop)
     same = compare(saved(plain), saved(plain))
     codes = [[reason.code for reason in one.reasons] for one in (other, found, same)]
     assert codes == [["no_alignment"], ["too_little_texture"], ["identical"]]
     assert (found.outcome, same.outcome) == ("unrelated", "same_capture")
 
 
-def test_the_change_map_is_warm_on_the_damage_only(listing: Image.Image) -> None:
-    found = compare(saved(painted(listing)), saved(listing))
-    heat = found.change_map
+def test_the_change_map_is_warm_on_the_damage_only(painted_copy: Comparison) -> None:
+    heat = painted_copy.change_map
     assert heat is not None
     assert (heat.shape, heat.dtype) == ((300, 400), np.float32)
     assert heat.min() >= 0
@@ -232,9 +254,9 @@ def test_the_change_map_is_warm_on_the_damage_only(listing: Image.Image) -> None
     outside = heat.copy()
     outside[105:185, 155:255] = 0
     assert outside.max() < 0.5
-    values = found.to_dict()
+    values = painted_copy.to_dict()
     assert json.loads(json.dumps(values)) == values
-    assert found.to_dict(change_map=False)["change_map"] is None
+    assert painted_copy.to_dict(change_map=False)["change_map"] is None
 
 
 def test_a_large_rotated_photo() -> None:

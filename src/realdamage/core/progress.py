@@ -68,11 +68,16 @@ def read_ahead(read: Callable[[T], R], sources: Iterable[T]) -> Iterator[R]:
         source: Any = next(following, end)
         return end if source is end else read(source)
 
-    with ThreadPoolExecutor(1) as thread:
+    thread = ThreadPoolExecutor(1)
+    try:
         ahead = thread.submit(read_next)
         while (found := ahead.result()) is not end:
             ahead = thread.submit(read_next)
             yield found
+    finally:
+        # Without waiting: the garbage collector may end an abandoned generator while another
+        # thread starts, and joining a thread then is a deadlock.
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def available_processors() -> int:
