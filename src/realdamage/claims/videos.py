@@ -159,11 +159,10 @@ def judge_videos(
     detector: Detector,
     policy: ClaimPolicy,
     photos: Sequence[bytes] = (),
-    listings: Sequence[bytes] = (),
 ) -> list[Finding]:
     """The findings about a claim's videos, for `judge_claim(more=…)`: what their files declare,
     what the model says of their frames, visible marks, and whether any frame shows the same object
-    as a photo of the claim or of the listing. photos, listings: readable files."""
+    as a photo. photos: files of the claim and of the listing, all readable."""
     from realdamage.claims.decide import Finding
     from realdamage.claims.marks import find_marks
     from realdamage.core.decode import decode
@@ -171,7 +170,7 @@ def judge_videos(
 
     rules, found = policy.rules, []
     said: tuple[Phrase, ...]
-    others = [prepare(data, "listing") for data in (*photos, *listings)]
+    others = [prepare(data, "listing") for data in photos]
     for video in videos:
         about = phrase("about", name=video.name)
         if video.declared != "none":
