@@ -320,15 +320,6 @@ def test_hash_key_prints_the_line_to_store(
     assert key not in printed
 
 
-def test_options_come_before_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"PORT": "9000", "NO_AUTH": "true", "STORE": "kept", "HOST": "0.0.0.0", "THREADS": ""}
-    for name, text in given.items():
-        monkeypatch.setenv(f"REALDAMAGE_{name}", text)
-    found = read_settings({"port": 9001, "host": None})
-    assert (found.port, found.host, found.no_auth) == (9001, "0.0.0.0", True)
-    assert (found.store, found.threads) == (Path("kept"), None)
-
-
 def test_variables_that_kubernetes_sets_for_a_service_of_that_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -338,9 +329,7 @@ def test_variables_that_kubernetes_sets_for_a_service_of_that_name(
     assert read_settings({}) == Settings()
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("MAX_PHOTO", "3"), ("MAX_PHOTOS", "many"), ("NO_AUTH", "maybe")]
-)
+@pytest.mark.parametrize(("name", "text"), [("MAX_PHOTO", "3"), ("MAX_PHOTOS", "many")])
 def test_wrong_variables_are_named(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"REALDAMAGE_{name}", text)
     with pytest.raises(UsageError, match=f"REALDAMAGE_{name}"):

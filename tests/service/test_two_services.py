@@ -21,7 +21,8 @@ def test_one_of_two_services_is_killed_and_nothing_acknowledged_is_lost(
     two_services = trial("two_services")
     options = ("--threads", "1", "--deadline", "60", "--model", str(model_file))
     with ExitStack() as stack:
-        url, given = postgres.new_url(), {}
+        url = postgres.new_url()
+        given: dict[str, Any] = {}
         if os.geteuid() == 0 and shutil.which("ip"):
             with suppress(subprocess.CalledProcessError):
                 network = stack.enter_context(two_services.Network())

@@ -229,14 +229,10 @@ def check_free(folder: AnyPath, overwrite: bool) -> None:
         )
 
 
-@cache
-def _schema_text() -> str:
-    return Path(__file__).with_name("evidence.schema.json").read_text(encoding="utf-8")
-
-
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of evidence.json."""
-    found: dict[str, Any] = json.loads(_schema_text())
+    text = Path(__file__).with_name("evidence.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
     return found
 
 

@@ -39,7 +39,7 @@ from realdamage.provenance.precedence import in_order
 if TYPE_CHECKING:
     from realdamage.claims.decide import Finding
     from realdamage.claims.log import EvidenceLog
-    from realdamage.claims.policy import ClaimPolicy, Recommendation
+    from realdamage.claims.policy import ClaimPolicy
     from realdamage.core.detector import Detector
 
 MAX_BYTES = 4 << 30
@@ -182,7 +182,9 @@ def judge_videos(
         if marked:
             counts = {"count": marked, "frames": len(decoded)}
             said = (about, phrase("video_frames_synthetic", **counts), phrase("video_untrained"))
-            recommends = _at_most_review(rules.video_frames_synthetic)
+            recommends = rules.video_frames_synthetic
+            if recommends == "escalate":
+                recommends = "review"
             found.append(Finding("video_frames_synthetic", said, recommends))
         for name, rgb in decoded:
             for mark in find_marks(rgb):
@@ -195,10 +197,6 @@ def judge_videos(
                 said = (about, phrase("video_unlike_photos", frames=len(frames)))
                 found.append(Finding("video_unlike_photos", said, rules.video_unlike_photos))
     return found
-
-
-def _at_most_review(recommends: Recommendation) -> Recommendation:
-    return "review" if recommends == "escalate" else recommends
 
 
 @dataclass(frozen=True)
