@@ -219,8 +219,3 @@ def test_wrong_input_is_a_usage_error(claim: TypeIn, words: str, named: str) -> 
     code, out, err = claim(*words.split())
     assert (code, out) == (2, "")
     assert named in err
-
-
-@pytest.mark.parametrize("words", ["none", ". --head 12"])
-def test_nothing_to_verify(type_in: TypeIn, words: str) -> None:
-    assert type_in("verify", *words.split()).code == 2
