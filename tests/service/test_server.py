@@ -228,12 +228,10 @@ def test_a_service_that_is_killed_while_six_callers_keep_claims(
 
 
 @pytest.mark.slow
-def test_callers_that_never_finish_are_hung_up_on(
+def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_a_request(
     start: Callable[..., Process], model_file: Path
 ) -> None:
-    """A head that never ends, one that never begins, and the rest of a body that was refused. A
-    body with two lengths is refused, and what follows it is not taken for a request."""
-    server = start(model_file, "--deadline", "1")
+    server = start(model_file)
     head = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
     head += b"Transfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(server.address, timeout=10) as connection:
@@ -242,6 +240,14 @@ def test_callers_that_never_finish_are_hung_up_on(
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
+
+
+@pytest.mark.slow
+def test_callers_that_never_finish_are_hung_up_on(
+    start: Callable[..., Process], model_file: Path
+) -> None:
+    """A head that never ends, one that never begins, and the rest of a body that was refused."""
+    server = start(model_file, "--deadline", "1")
     refused = b"POST /v1/reviews HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
     for head in (b"GET / HTTP/1.1\r\nX: ", b"", refused):
         begun = time.monotonic()
