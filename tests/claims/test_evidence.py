@@ -4,7 +4,6 @@ it."""
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import re
@@ -29,12 +28,6 @@ from realdamage.claims import (
     schema,
     verify_evidence,
     write_evidence,
-)
-from realdamage.claims.evidence import (
-    add_statement,
-    page_with_statements,
-    replaced_page,
-    small_pictures,
 )
 from realdamage.core import tiles
 from realdamage.core.detector import Detector
@@ -231,17 +224,9 @@ def append_to(name: str) -> Callable[[Path], None]:
     [
         (replace_in("evidence.json", '"escalate"', '"approve"'), "evidence.json: was changed"),
         (lambda folder: (folder / "evidence.json").write_text("{"), "evidence.json: is not JSON"),
-        (
-            lambda folder: (folder / "evidence.json").write_text(
-                '{"schema_version": 1, "photos": 5}'
-            ),
-            "evidence.json: was changed",
-        ),
         (append_to("evidence.html"), "evidence.html: was changed"),
-        (append_to("originals/photo-02.jpg"), "photo-02.jpg: was changed"),
         (append_to("originals/photo-02.jpg"), "photo-02.jpg: is not a photo of the claim"),
         (replace_in("log.jsonl", "escalate", "approve"), "log.jsonl, line 1: its payload"),
-        (lambda folder: (folder / "evidence.html").unlink(), "evidence.html: is missing"),
         (lambda folder: (folder / "evidence.json").unlink(), "evidence.json: is missing"),
         (lambda folder: (folder / "log.jsonl").unlink(), "log.jsonl: is missing"),
         (lambda folder: (folder / "log.jsonl").write_text(""), "log.jsonl: has no entry"),
@@ -292,43 +277,6 @@ def test_other_files_in_the_folder_and_forged_logs(
             verify_evidence(folder, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="none"):
         verify_evidence(tmp_path / "none")
-
-
-def test_both_sides_are_in_the_page_and_the_log(
-    folder: Path, photos: Files, tmp_path: Path
-) -> None:
-    copy = tmp_path / "C-1"
-    shutil.copytree(folder, copy)
-    names: list[str] = []
-    for side in ("buyer", "merchant"):
-        values = {
-            "side": side,
-            "received": 1_790_000_000,
-            "text": f"{side} says {SCRIPT}",
-            "findings": [],
-            "videos": [],
-            "recapture": None,
-        }
-        pictures = small_pictures("photo", photos[:1])
-        files = {name.removeprefix("pictures/"): data for name, data in pictures.items()}
-        digests = add_statement(copy, f"1-{side}", values, files)
-        names.append(f"1-{side}")
-        page = page_with_statements(copy, names)
-        digests["evidence.html"] = hashlib.sha256(page).hexdigest()
-        with replaced_page(copy, page):
-            event = {"event": "statement_received", "claim_id": "C-1", "files": digests}
-            EvidenceLog(copy / "log.jsonl").append(event)
-    text = (copy / "evidence.html").read_text()
-    assert text.count("buyer says &lt;script&gt;") == 1
-    assert text.count("merchant says &lt;script&gt;") == 1
-    assert text.count("made smaller") == (folder / "evidence.html").read_text().count(
-        "made smaller"
-    ) + len(names)
-    assert verify_evidence(copy).problems == ()
-    before = (copy / "evidence.html").read_bytes()
-    with pytest.raises(ZeroDivisionError), replaced_page(copy, b"new"):
-        raise ZeroDivisionError
-    assert (copy / "evidence.html").read_bytes() == before
 
 
 def test_nothing_but_evidence_is_replaced(
@@ -395,27 +343,6 @@ def test_one_log_over_all_claims(
         write_evidence(claim, photos, listings, tmp_path / "D", log=inside)
 
 
-def test_a_photo_of_an_earlier_claim_and_one_sent_twice(
-    detector: Detector, claim_photo: Photo, tmp_path: Path
-) -> None:
-    with ClaimIndex.open(tmp_path / "claims.sqlite") as index:
-
-        def judge(claim_id: str, *photos: bytes) -> Claim:
-            named = [("a.jpg", data) for data in photos]
-            return judge_claim(named, detector=detector, claim_id=claim_id, index=index)
-
-        for _ in range(2):
-            assert judge("C-1", claim_photo(1)).recommendation == "approve"
-        twice = judge("C-2", claim_photo(4), claim_photo(4, quality=50))
-        assert (twice.recommendation, twice.reasons[0].code) == ("approve", "repeated_in_claim")
-        assert [photo.name for photo in twice.photos] == ["a.jpg", "a.jpg (2)"]
-        assert [one.of for one in twice.photos[1].duplicates] == ["a.jpg"]
-        reused = judge("C-3", claim_photo(5), claim_photo(1, quality=60))
-        assert reused.recommendation == "escalate"
-        assert reused.photos[1].duplicates[0].claim_id == "C-1"
-        assert reused.photos[0].duplicates == ()
-
-
 def test_claims_that_cannot_be_judged(detector: Detector, claim_photo: Photo) -> None:
     photo = ("a.jpg", claim_photo(1))
 
@@ -429,23 +356,8 @@ def test_claims_that_cannot_be_judged(detector: Detector, claim_photo: Photo) ->
     assert refused([]) == "no_photos"
     assert refused([photo] * 21) == refused([photo], listings=[photo] * 11) == "too_many_photos"
     assert refused([photo], text="x" * 20_001) == "text_too_long"
-    for wrong in ("", " ", "a\nb", "x" * 121, "a\u202eb"):
+    for wrong in ("", "x" * 121, "a\u202eb"):
         assert refused([photo], claim_id=wrong) == "claim_id"
-
-
-def test_photos_that_cannot_be_read_do_not_stop_the_others(
-    detector: Detector, claim_photo: Photo
-) -> None:
-    limit = 400 * 360
-    small, large = ("a.jpg", claim_photo(1)), ("b.jpg", claim_photo(2, size=(401, 360)))
-    listings = [large, small, ("broken.jpg", b"\xff\xd8\xff")]
-    given: dict[str, Any] = {"detector": detector, "listings": listings, "max_pixels": limit}
-    claim = judge_claim([small, large], **given)
-    assert [bool(photo.error) for photo in claim.photos] == [False, True]
-    assert claim.photos[1].error_phrases[0].template == "too_many_pixels"
-    assert [bool(listing.error) for listing in claim.listings] == [True, False, True]
-    assert [name for name, _ in claim.photos[0].comparisons] == ["a.jpg"]
-    assert "listing_unreadable" in [reason.code for reason in claim.reasons]
 
 
 def test_a_claim_photo_is_decoded_once(

@@ -16,7 +16,6 @@ from realdamage.claims.exchange import (
     ExchangeKey,
     export_hashes,
     find_hashes,
-    forget_shop,
     import_hashes,
     make_keys,
 )
@@ -92,8 +91,6 @@ def test_a_match_is_a_finding_for_a_person(
     assert "seen_at_other_shop" not in [reason.code for reason in judged(2).reasons]
     assert find_hashes(own, [KEY.buyer("buyer 0")]) == [("north", "buyer")]
     assert find_hashes(own, [ExchangeKey(b"d" * 32).buyer("buyer 0")]) == []
-    assert forget_shop(own, "north") == 3
-    assert "seen_at_other_shop" not in [reason.code for reason in judged(1).reasons]
 
 
 def test_a_newer_export_takes_hashes_back_and_an_older_one_does_not_return_them(
@@ -159,6 +156,5 @@ def test_the_command(
     assert cli.main([*known, "import", "--public", "south.pub"]) == 0
     assert "3 hashes imported" in capsys.readouterr().out
     assert cli.main([*known, "import", "--public", "north.pub"]) == 3
-    assert cli.main(["exchange", "forget", "--store", str(folder), "--shop", "south"]) == 0
     assert cli.main(["exchange", "export", "--store", str(folder)]) == 2
     assert cli.main(["exchange", "keys", "--shop", "../x"]) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,10 +20,8 @@ from realdamage.claims.marks import (
     find_marks,
     has_ocr,
     is_mark,
-    load_recogniser,
 )
 from realdamage.core.detector import Detector
-from realdamage.errors import RealDamageError
 
 RGB = NDArray[np.uint8]
 
@@ -95,17 +92,6 @@ def test_recognised_words_are_found(photo: RGB) -> None:
     draw.rectangle((380, 430, 640, 480), fill="black")
     draw.text((390, 440), "Made in Italy", fill="white", font=ImageFont.load_default(34))
     assert find_marks(np.asarray(picture), ocr=True) == ()
-
-
-def test_a_missing_recogniser_says_how_to_install_it(
-    photo: RGB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "rapidocr", None)
-    load_recogniser.cache_clear()
-    with pytest.raises(RealDamageError) as caught:
-        find_marks(photo, ocr=True)
-    assert caught.value.code == "missing_extra"
-    assert "realdamage[ocr]" in str(caught.value)
 
 
 def circles(seed: int) -> RGB:

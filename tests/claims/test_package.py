@@ -24,9 +24,7 @@ from realdamage.claims.package import (
     Authority,
     CaseRow,
     make_package,
-    read_rows,
     read_thresholds,
-    rows_of_buyer,
     totals,
 )
 from realdamage.claims.secret import Secret
@@ -105,6 +103,11 @@ def evidence(
 
 
 @pytest.fixture
+def log(evidence: Path) -> Path:
+    return evidence / "log.jsonl"
+
+
+@pytest.fixture
 def rows(evidence: Path) -> list[CaseRow]:
     return [
         CaseRow(
@@ -121,13 +124,13 @@ def opened(path: Path) -> dict[str, bytes]:
 
 def test_a_package_holds_everything_and_its_stamp_verifies(
     rows: list[CaseRow],
-    evidence: Path,
+    log: Path,
     authority: LocalAuthority,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Authority, "_ask", lambda _, query: authority.answer(query))
-    out, log = tmp_path / "case.zip", evidence / "log.jsonl"
+    out = tmp_path / "case.zip"
     stamp = Authority("https://tsa.example", authority.ca)
     made = make_package(rows, out, buyer="B-7", limits=read_thresholds(), log=log, stamp=stamp)
     assert (made.problems, made.byte_count) == ((), out.stat().st_size)
@@ -155,14 +158,14 @@ def test_a_package_holds_everything_and_its_stamp_verifies(
 
 
 def test_evidence_that_does_not_verify_is_named(
-    rows: list[CaseRow], evidence: Path, tmp_path: Path
+    rows: list[CaseRow], log: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(evidence / "C-2", tmp_path / "C-2")
+    shutil.copytree(rows[1].evidence, tmp_path / "C-2")
     (tmp_path / "C-2" / "evidence.html").write_text("other")
     changed = dataclasses.replace(rows[1], evidence=tmp_path / "C-2")
     gone = dataclasses.replace(rows[0], claim_id="C-3", evidence=tmp_path / "none")
     out = tmp_path / "case.zip"
-    made = make_package([rows[0], changed, gone], out, buyer="B", limits=[])
+    made = make_package([rows[0], changed, gone], out, buyer="B", limits=[], log=log)
     assert [line.split(":")[0] for line in made.problems] == ["C-2", "C-3"]
     passed = [one["passed"] for one in json.loads(opened(out)["verification.json"])]
     assert passed == [True, False, False]
@@ -188,6 +191,7 @@ def test_sums_against_the_thresholds(rows: list[CaseRow]) -> None:
 
 def test_a_stamp_by_another_authority_is_refused(
     rows: list[CaseRow],
+    log: Path,
     authority: LocalAuthority,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -198,99 +202,51 @@ def test_a_stamp_by_another_authority_is_refused(
     for answer in (authority.answer, lambda _: b"<html>not found</html>"):
         monkeypatch.setattr(Authority, "_ask", lambda _, query, answer=answer: answer(query))
         with pytest.raises(RealDamageError) as caught:
-            make_package(rows, tmp_path / "case.zip", buyer="B", limits=[], stamp=stamp)
+            make_package(rows, tmp_path / "case.zip", buyer="B", limits=[], log=log, stamp=stamp)
         assert caught.value.code == "timestamp"
     assert not list(tmp_path.glob("*.zip"))
     with pytest.raises(UsageError):
         Authority("file:///etc/passwd", authority.ca).stamp(b"head")
 
 
-def test_too_much_evidence_is_refused_before_it_is_read(
-    rows: list[CaseRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = [
-        sum(path.stat().st_size for path in row.evidence.rglob("*") if path.is_file())
-        for row in rows
-    ]
-    monkeypatch.setattr("realdamage.claims.package.MAX_BYTES", sum(sizes) - 1)
+def test_a_buyer_without_claims_and_wrong_thresholds_are_errors(log: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        make_package(rows, tmp_path / "case.zip", buyer="B", limits=[])
-    assert caught.value.code == "too_large"
-    assert f"{max(sizes):,}" in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_claims_no_package(tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        make_package([], tmp_path / "case.zip", buyer="B", limits=[])
+        make_package([], tmp_path / "case.zip", buyer="B", limits=[], log=log)
     assert caught.value.code == "no_claims"
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_table_of_claims_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "claims.csv"
-    path.write_text("claim_id,amount,currency,evidence,order\nC-1,12.50,cny,C-1,O-1\n")
-    assert read_rows(path) == [
-        CaseRow("C-1", Decimal("12.50"), "CNY", tmp_path / "C-1", order="O-1")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("claim_id,amount\nC-1,3\n", "columns"),
-        ("claim_id,amount,currency,evidence\nC-1,3,CNY,\n", "columns"),
-        ("claim_id,amount,currency,evidence\nC-1,3 yuan,CNY,x\n", "amount"),
-        ("claim_id,amount,currency,evidence\nC-1,-3,CNY,x\n", "amount"),
-        ("claim_id,amount,currency,evidence\nC-1,NaN,CNY,x\n", "amount"),
-    ],
-)
-def test_a_wrong_table_is_an_error(tmp_path: Path, text: str, code: str) -> None:
-    path = tmp_path / "claims.csv"
-    path.write_text(text)
-    with pytest.raises(UsageError) as caught:
-        read_rows(path)
-    assert caught.value.code == code
-
-
-@pytest.mark.parametrize("text", ["- [", "- id: a", "3", "- {id: a, currency: b, at_least: x}"])
-def test_wrong_thresholds_are_an_error(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "thresholds.yaml"
-    path.write_text(text)
+    (tmp_path / "thresholds.yaml").write_text("- id: a")
     with pytest.raises(ConfigError):
-        read_thresholds(path)
+        read_thresholds(tmp_path / "thresholds.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["thresholds.yaml"]
 
 
-def test_the_command(evidence: Path, tmp_path: Path) -> None:
-    table, out = evidence / "claims.csv", tmp_path / "case.zip"
-    table.write_text("claim_id,amount,currency,evidence\nC-1,3000,CNY,C-1\n")
-    words = ["case", "--buyer", "B", "--claims", str(table), "--out", str(out)]
-    assert main(words) == 0
-    before = out.read_bytes()
-    assert main(words) == 2
-    assert main([*words, "--overwrite", "--tsa", "https://tsa.example"]) == 2
-    assert main(["case", "--buyer", "B", "--out", str(tmp_path / "b.zip")]) == 2
-    assert out.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["case.zip"]
-
-
-def test_the_claims_of_a_buyer_come_from_the_store(tmp_path: Path) -> None:
-    key = Secret.read(tmp_path / "secret", make=True)
-    store = Database(tmp_path / "claims.sqlite")
-    with store.transaction() as session:
-        for number, buyer in enumerate(("B-7", "B-8", "B-7")):
+def test_the_command_packs_the_claims_of_a_buyer(evidence: Path, log: Path, tmp_path: Path) -> None:
+    store, out = tmp_path / "store", tmp_path / "case.zip"
+    shutil.copytree(evidence, store / "claims")
+    key = Secret.read(store / "secret", make=True)
+    database = Database(store / "claims.sqlite")
+    with database.transaction() as session:
+        for number, buyer in ((1, "B-7"), (2, "B-7"), (3, "B-8")):
             times = {"created": 1e9 + number, "updated": 1e9}
             sums = {"amount": 12345, "currency": "CNY", "buyer": key.buyer(buyer)}
             session.add(Case(claim_id=f"C-{number}", state="decided", **times, **sums))
         paid = {"action": "part", "reason": "r", "amount": 9900, "by": "a", "at": 1e9}
         session.add(Decision(claim_id="C-2", number=1, state_before="open", **paid))
-        store.record(session, {"event": "claim_opened", "claim_id": "C-0"})
-    store.close()
-    rows = rows_of_buyer(tmp_path, "B-7", tmp_path / "log.jsonl")
-    assert [(row.claim_id, row.amount, row.paid, row.decision) for row in rows] == [
-        ("C-0", Decimal("123.45"), Decimal(0), ""),
-        ("C-2", Decimal("123.45"), Decimal(99), "part"),
+        for entry in EvidenceLog(log).verify().entries:
+            database.record(session, {"event": entry["event"], **entry["payload"]})
+    database.close()
+    words = ["case", "--buyer", "B-7", "--store", str(store), "--out", str(out)]
+    assert main(words) == 0
+    files = opened(out)
+    table = csv.DictReader(io.StringIO(files["claims.csv"].decode("utf-8-sig")))
+    assert [(row["claim_id"], row["amount"], row["paid"], row["decision"]) for row in table] == [
+        ("C-1", "123.45", "0", ""),
+        ("C-2", "123.45", "99", "part"),
     ]
-    assert len(EvidenceLog(tmp_path / "log.jsonl").verify().entries) == 1
-    with pytest.raises(UsageError):
-        rows_of_buyer(tmp_path / "none", "B-7", tmp_path / "other.jsonl")
+    assert all(one["passed"] for one in json.loads(files["verification.json"]))
+    before = out.read_bytes()
+    assert main(words) == 2, "it is there already"
+    assert main([*words, "--overwrite", "--tsa", "https://tsa.example"]) == 2
+    assert main([*words[:-3], str(tmp_path / "none"), "--out", str(tmp_path / "b.zip")]) == 2
+    assert out.read_bytes() == before
+    (store / "claims" / "C-1" / "evidence.html").write_text("other")
+    assert main([*words, "--overwrite"]) == 1

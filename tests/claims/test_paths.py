@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from realdamage.claims.evidence import (
     read_log,
     replaced_page,
 )
-from realdamage.claims.package import CaseRow, _evidence
 from realdamage.claims.paths import ObjectPath, StoreError, files_below, remove_folder, to_path
 from realdamage.core.detector import Detector
 from realdamage.errors import MissingExtraError, UsageError
@@ -103,12 +101,15 @@ def test_evidence_has_the_same_bytes_as_in_a_folder_and_verifies(
             page = (folder / "evidence.html").read_bytes()
             digests["evidence.html"] = hashlib.sha256(page).hexdigest()
             append_entry(folder, {"event": "statement_received", "files": digests})
-    rows = [
-        CaseRow("C-1", Decimal(1), "CNY", folder) for folder in (tmp_path / "C-1", store / "C-1")
-    ]
-    local, remote = (dict(_evidence([row])) for row in rows)
-    log = "evidence/001-C-1/log.jsonl"
-    assert len(local.pop(log).splitlines()) == len(remote.pop(log).splitlines()) == 2
+        before = (folder / "evidence.html").read_bytes()
+        with pytest.raises(ZeroDivisionError), replaced_page(folder, b"new"):
+            raise ZeroDivisionError
+        assert (folder / "evidence.html").read_bytes() == before
+    local, remote = (
+        {name: (folder / name).read_bytes() for name in files_below(folder)}
+        for folder in (tmp_path / "C-1", store / "C-1")
+    )
+    assert [len(one.pop("log.jsonl").splitlines()) for one in (local, remote)] == [2, 2]
     assert local == remote
     report = verify_evidence(store / "C-1", photos=photos)
     assert (report.problems, report.entries) == ((), 2)

@@ -33,14 +33,10 @@ def test_the_file_to_edit_has_every_key_with_its_default(tmp_path: Path) -> None
     ("text", "says"),
     [
         ("rules: {verdict_sinthetic: review}", "rules: .*did you mean verdict_synthetic"),
-        ("rules: {verdict_synthetic: escalat}", "verdict_synthetic: .*did you mean escalate"),
         ("photos: {at_most: many}", r"photos\.at_most: expected int, found 'many'"),
-        ("photos: {at_least: 0}", r"photos\.at_least: 0"),
         ("photos: {at_least: 5, at_most: 4}", r"photos\.at_least: 5 .*photos\.at_most: 4"),
         ("comparison: {min_changed: .nan}", r"comparison\.min_changed: nan"),
-        ("cases: {undo_minutes: -1}", r"cases\.undo_minutes: -1"),
         ("cases: {second_person: [refuze]}", "refuze"),
-        ("escalate_up_to: -1", r"escalate_up_to: -1\.0"),
         ("- a\n- b", r"found \['a', 'b'\]"),
         ("name: !!python/object/apply:os.getcwd []", "not YAML"),
     ],
@@ -55,6 +51,3 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ClaimPolicy.from_yaml(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="Is a directory"):
         ClaimPolicy.from_yaml(tmp_path)
-    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
-    with pytest.raises(ConfigError, match="not YAML"):
-        ClaimPolicy.from_yaml(tmp_path / "latin.yaml")

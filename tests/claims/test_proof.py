@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_the_tree_is_that_of_rfc_6962() -> None:
 
 
 def by_sha256_alone(given: dict[str, Any], root: str) -> bool:
-    """What the docstring of `claims.proof` says, written once more."""
+    """What service/README.md tells an auditor to compute."""
     for entry in given["entries"]:
         digest = hashlib.sha256(entry["payload"].encode()).hexdigest()
         if json.loads(entry["header"])["payload_sha256"] != digest:
@@ -83,7 +84,7 @@ def test_a_claim_is_proved_without_the_others(tmp_path: Path, database_url: str)
     assert by_sha256_alone(made, made["root"])
     assert "C-1" not in json.dumps(made)
     lines = tmp_path / "log.jsonl"
-    lines.write_bytes(b"".join(line + b"\n" for line in database.log_lines()))
+    lines.write_bytes(database.log_text())
     assert prove_claim(lines, "C-2") == made  # from the chain alone
     write(database, 3)
     assert prove_claim(where, "C-2", 11) == made  # what was published stays true
@@ -110,12 +111,7 @@ def test_what_cannot_be_proved_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     for number in range(3):
         EvidenceLog(log).append({"event": "noted", "claim_id": f"C-{number}"})
-    for claim, size, code in (
-        ("C-9", None, "no_entry"),
-        ("C-2", 2, "no_entry"),
-        ("C-0", 4, "log_size"),
-        ("C-0", 0, "log_size"),
-    ):
+    for claim, size, code in (("C-2", 2, "no_entry"), ("C-0", 4, "log_size")):
         with pytest.raises(UsageError) as caught:
             prove_claim(log, claim, size)
         assert caught.value.code == code
@@ -134,12 +130,9 @@ def test_what_cannot_be_proved_is_refused(tmp_path: Path) -> None:
         lambda made: made["entries"][0].update(payload='{"claim_id":"C-9"}'),
         lambda made: made["entries"][0].update(header=made["entries"][0]["header"] + " "),
         lambda made: made["entries"][0]["path"].pop(),
-        lambda made: made["entries"][0]["path"].reverse(),
         lambda made: made["entries"][0]["path"][0].update(left="00" * 32),
-        lambda made: made["entries"][0].update(path=[{"up": "00" * 32}]),
         lambda made: made["entries"].clear(),
         lambda made: made.update(format="other"),
-        lambda made: made.pop("entries"),
     ],
 )
 def test_a_changed_proof_shows_nothing(change: Callable[[Any], Any]) -> None:
@@ -156,9 +149,16 @@ def test_a_changed_proof_shows_nothing(change: Callable[[Any], Any]) -> None:
         proof.check_proof(made, "0" * 64)
 
 
-def test_a_tree_that_does_not_fit_the_entries_is_a_problem_and_stops_no_write() -> None:
-    database = Database(None)
+@pytest.mark.databases
+def test_a_change_in_the_tables_is_found_and_stops_no_write(
+    tmp_path: Path, database_url: str
+) -> None:
+    database = Database(database_url or tmp_path / "claims.sqlite")
     write(database, 6)
+    with suppress(ZeroDivisionError), database.transaction() as session:
+        database.record(session, {"event": "never"})
+        raise ZeroDivisionError
+    assert len(database.verify().entries) == 6
     with database.transaction() as session:
         session.get_one(Event, 3).nodes = b"\0" * 96
     (problem,) = database.verify().problems
@@ -167,3 +167,7 @@ def test_a_tree_that_does_not_fit_the_entries_is_a_problem_and_stops_no_write() 
         session.delete(session.get_one(Event, 3))
     write(database, 3)
     assert "line 4" in database.verify().problems[0]
+    with database.transaction() as session:
+        session.get_one(Event, 1).payload = '{"claim_id":"C-7"}'
+    assert "line 2" in database.verify().problems[0]
+    database.close()

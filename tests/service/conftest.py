@@ -64,8 +64,9 @@ def serve(model_file: Path) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(**settings: Any) -> TestClient:
-            settings = {"model": model_file, "threads": 1, "workers": 2, **settings}
-            app = create_app(Settings(**settings))
+            # The deadline is for busy machines.
+            fixed = {"model": model_file, "threads": 1, "workers": 2, "deadline": 200}
+            app = create_app(Settings(**{**fixed, **settings}))
             client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
             return stack.enter_context(client)
 

@@ -172,14 +172,6 @@ def test_reviews_go_with_their_claim_and_the_log_names_the_key_that_asked(
     assert counted == [("judged-only", 0, 1), ("订单 7", 0, 3)]
 
 
-def test_reviews_are_deleted_without_a_store_too(serve: Serve, encode: Encode) -> None:
-    client, photo = serve(), encode()
-    post(client, [photo])
-    assert review(client, photo, "A") == 201
-    assert client.delete("/v1/claims/A").status_code == 200
-    assert client.delete("/v1/claims/A").status_code == 404
-
-
 def test_earlier_claims_are_remembered_only_when_kept(
     serve: Serve, encode: Encode, tmp_path: Path
 ) -> None:

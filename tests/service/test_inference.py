@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,20 +68,6 @@ def test_json_gets_the_verdicts_of_the_wrapper(
     assert failed["error"]["code"] == "unreadable_photo"
 
 
-def test_outputs_can_be_chosen_each_in_its_form(serve: Serve, encode: Encode) -> None:
-    outputs = [{"name": "score", "parameters": {"binary_data": True}}, {"name": "outcome"}]
-    sent = {"inputs": [tensor(encode(), b"")], "outputs": outputs}
-    answer = serve().post(INFER, json=sent)
-    length = int(answer.headers[LENGTH])
-    assert answer.headers["content-type"] == "application/octet-stream"
-    first, second = json.loads(answer.content[:length])["outputs"]
-    assert (first["name"], first["parameters"]) == ("score", {"binary_data_size": 16})
-    assert second["data"] == ["real", "unreadable"]
-    scores = struct.unpack("<2d", answer.content[length:])
-    assert scores[0] < -1
-    assert np.isnan(scores[1])
-
-
 def test_what_is_refused(serve: Serve, encode: Encode) -> None:
     photo = encode()
     client = serve(max_photos=2, max_photo_bytes=len(photo))
@@ -96,8 +81,6 @@ def test_what_is_refused(serve: Serve, encode: Encode) -> None:
     refused(post(tensor(photo, shape=[2])), 422, "invalid_field")
     refused(post(tensor(photo, data=["~"])), 422, "invalid_field")
     refused(post(tensor(photo, datatype="UINT8")), 422, "invalid_field")
-    refused(post(tensor(photo, name="images")), 422, "invalid_field")
-    refused(post(tensor(photo, shape=[-1])), 422, "invalid_field")
     refused(post(), 422, "invalid_field")
     refused(post(tensor(photo), outputs=[{"name": "heat"}]), 422, "invalid_field")
     refused(post(tensor(data=[[]] * 20_000)), 413, "too_large")
@@ -113,11 +96,8 @@ def test_what_is_refused(serve: Serve, encode: Encode) -> None:
     ("length", "size", "after", "status", "code"),
     [
         ("999999", 5, b"\x01\0\0\0x", 400, "malformed"),
-        ("-1", 5, b"\x01\0\0\0x", 400, "malformed"),
         ("", 6, b"\x01\0\0\0x", 422, "invalid_field"),
         ("", 5, b"\x02\0\0\0x", 422, "invalid_field"),
-        ("", 3, b"\x01\0\0", 422, "invalid_field"),
-        ("", 10, b"\x01\0\0\0x\x01\0\0\0x", 422, "invalid_field"),
         ("", None, b"\x01\0\0\0x", 422, "invalid_field"),
     ],
 )

@@ -175,7 +175,7 @@ def test_what_a_job_begins_again_is_not_purged_meanwhile(tmp_path: Path) -> None
 def test_a_claim_that_waits_cannot_be_deleted_or_sent_again(
     serve: Callable[..., Any], encode: Encode, tmp_path: Path, held: Any, wait_until: Wait
 ) -> None:
-    client = serve(store=tmp_path / "store", deadline=200)
+    client = serve(store=tmp_path / "store")
     sent = [("photos", ("a.jpg", encode(size=(320, 240))))]
     kept = {"keep": "true", "claim_id": "A"}
     with held(client):

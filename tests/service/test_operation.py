@@ -1,4 +1,4 @@
-"""Keys, limits on work, deadlines, readiness, reload, the shadow model, figures and logs."""
+"""Keys, limits on work, deadlines, readiness, reload, figures and logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from realdamage.errors import ModelFileError, RealDamageError, UsageError
+from realdamage.errors import ModelFileError, UsageError
 from realdamage.service import limits
 from realdamage.service.app import create_app
 from realdamage.service.auth import hash_key
@@ -24,7 +24,6 @@ from realdamage.service.limits import DeadlineError
 from realdamage.service.metrics import JsonLines
 from realdamage.service.models import SharedScorer
 from realdamage.service.routes import reload_keys, reload_model
-from realdamage.service.schemas import Refusal
 from realdamage.service.settings import Settings
 
 Serve = Callable[..., TestClient]
@@ -51,11 +50,6 @@ def post(client: TestClient, *photos: bytes, **headers: Any) -> Any:
 
 def refusal(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
-
-
-def first_outcome(response: Any) -> str:
-    outcome: str = response.json()["results"][0]["verdict"]["outcome"]
-    return outcome
 
 
 # Keys
@@ -99,37 +93,23 @@ def test_every_route_but_the_open_ones_needs_a_key(keyed: TestClient) -> None:
         assert keyed.get(path).status_code == 200
 
 
-def test_only_an_admin_reloads_the_model(keyed: TestClient, serve: Serve) -> None:
-    assert refusal(keyed.post("/v1/model/reload", headers={"X-API-Key": KEY})) == (
-        403,
-        "admin_only",
-    )
-    reloaded = keyed.post("/v1/model/reload", headers={"X-API-Key": ADMIN})
-    assert reloaded.json()["model_version"] == "test-1"
-    assert serve().post("/v1/model/reload").status_code == 403, "without keys nobody is an admin"
-
-
-@pytest.mark.parametrize("name", ["", "my shop", "#a", "a\n"])
-def test_a_name_that_could_not_be_read_back_gets_no_line(name: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "name", "code"), [(KEY, "my shop", "key_name"), ("secret\n", "x", "short_key")]
+)
+def test_a_name_that_cannot_be_read_back_or_a_weak_key_gets_no_line(
+    key: str, name: str, code: str
+) -> None:
     with pytest.raises(UsageError) as caught:
-        hash_key("k" * 32, name)
-    assert caught.value.code == "key_name"
-
-
-def test_a_key_that_can_be_guessed_gets_no_line() -> None:
-    with pytest.raises(UsageError) as caught:
-        hash_key("secret\n", "x")
-    assert caught.value.code == "short_key"
+        hash_key(key, name)
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (f"\n{KEY}\n", "not_a_key"),
         (f"shop {KEY}", "not_a_key"),
         (f"shop {'0' * 64} root", "not_a_key"),
-        (f"shop {'0' * 64} admin x", "not_a_key"),
-        (f"shop {'Z' * 64}", "not_a_key"),
+        (f"shop {'0' * 64} tenant=../x", "not_a_key"),
         ("# none yet\n", "no_keys"),
         (None, "unreadable_keys"),
     ],
@@ -171,31 +151,18 @@ def test_another_page_in_the_browser_cannot_call(serve: Serve, encode: Encode) -
         assert client.get("/v1/model", headers={"Host": host}).status_code == 200
 
 
-def test_security_headers_and_request_ids_are_on_every_answer(serve: Serve) -> None:
+def test_every_answer_has_security_headers_and_pages_are_files_of_the_folder(serve: Serve) -> None:
     client = serve()
     for path in ("/", "/docs", "/v1/model", "/nothing"):
-        headers = client.get(path).headers
-        assert headers["content-security-policy"].startswith("default-src 'self'; img-src 'self'")
-        assert headers["x-content-type-options"] == "nosniff"
-        assert "access-control-allow-origin" not in headers
-    answer = client.get("/v1/model", headers={"X-Request-ID": "from-the-shop.7"})
-    assert answer.headers["x-request-id"] == "from-the-shop.7"
-    answer = client.get("/v1/model", headers={"X-Request-ID": "two words"})
-    assert len(answer.headers["x-request-id"]) == 16
-
-
-def test_the_description_of_the_interface_loads_nothing_from_elsewhere(serve: Serve) -> None:
-    docs = serve().get("/docs").text
-    for words in ("POST /v1/photos", "share of synthetic photos", "lower-case hex digits"):
-        assert words in docs
-    assert "//" not in docs
-    assert "<script" not in docs
-
-
-def test_pages_are_files_of_the_folder_only(serve: Serve) -> None:
-    client = serve()
-    names = ("../app.py", "..%2Fapp.py", "%2e%2e/settings.py", "nothing.js", "index.html%00", ".")
-    for name in (*names, "docs.html.j2"):
+        answer = client.get(path)
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'; img-src")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert len(answer.headers["x-request-id"]) == 16
+        assert "<script>" not in answer.text
+    assert client.head("/healthz").status_code == 200
+    named = client.get("/v1/model", headers={"X-Request-ID": "from-the-shop.7"})
+    assert named.headers["x-request-id"] == "from-the-shop.7"
+    for name in ("..%2Fapp.py", "%2e%2e/settings.py", "index.html%00", "docs.html.j2"):
         assert refusal(client.get(f"/page/{name}")) == (404, "not_found"), name
 
 
@@ -205,17 +172,6 @@ def test_large_headers_and_json_bodies_are_refused(serve: Serve) -> None:
     assert refusal(long_head) == (431, "headers_too_large")
     large = client.post("/v1/reviews", content=b"x" * 70_000)
     assert refusal(large) == (413, "too_large")
-
-
-def test_head_answers_as_get_without_a_body(keyed: TestClient) -> None:
-    for path in ("/healthz", "/readyz", "/"):
-        head, get = keyed.head(path), keyed.get(path)
-        assert (head.status_code, head.content, get.status_code) == (200, b"", 200), path
-        for answer in (head, get):
-            del answer.headers["x-request-id"]
-        assert head.headers == get.headers
-    refused = keyed.head("/v1/model", headers={"X-API-Key": KEY})
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
 
 
 # Work
@@ -355,76 +311,12 @@ def test_a_model_is_replaced_and_a_broken_one_is_not(
     reload_model(service)
     assert outcome() == ("review", "test-2")
     path.write_bytes(path.read_bytes()[:-100])
-    for _ in range(2):
-        with pytest.raises(Refusal, match=r"served\.onnx") as caught:
-            reload_model(service)
-        assert (caught.value.status_code, caught.value.code) == (422, "model_kept")
-        path.unlink(missing_ok=True)
+    reload_model(service)
     assert outcome() == ("review", "test-2")
-    assert figures(client, "realdamage_model_reloads_total") == {"loaded": 2.0, "kept_old": 2.0}
+    assert figures(client, "realdamage_model_reloads_total") == {"loaded": 2.0, "kept_old": 1.0}
     assert next(iter(figures(client, "realdamage_model_info"))).endswith(" test-2")
-
-
-def test_requests_keep_the_model_they_began_with(
-    serve: Serve, encode: Encode, tmp_path: Path, write_model: Callable[..., Path]
-) -> None:
-    path, photo = write_model(tmp_path / "served.onnx"), encode()
-    client = serve(model=path, workers=4)
-    service, stop = client.app.state.service, threading.Event()  # type: ignore[attr-defined]
-
-    def call() -> set[tuple[int, bool]]:
-        found = set()
-        while not stop.is_set():
-            response = post(client, photo)
-            body = response.json()
-            version = body["results"][0]["verdict"]["model_version"]
-            found.add((response.status_code, body["model_version"] == version))
-        return found
-
-    with ThreadPoolExecutor(3) as pool:
-        callers = [pool.submit(call) for _ in range(3)]
-        for number in range(5):
-            write_model(path, model_version=f"test-{number}")
-            service.load_model()
-        stop.set()
-        assert set.union(*(caller.result(10) for caller in callers)) == {(200, True)}
-
-
-def test_a_broken_model_or_shadow_does_not_start(tmp_path: Path, model_file: Path) -> None:
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(model_file.read_bytes()[:-100])
-    for settings in (Settings(model=broken), Settings(model=model_file, shadow_model=broken)):
-        with pytest.raises(ModelFileError, match=r"broken\.onnx"), TestClient(create_app(settings)):
-            pass
-    with pytest.raises(RealDamageError) as caught:
-        create_app(Settings(model=broken)).state.service.loaded_model()
-    assert caught.value.code == "not_loaded"
-
-
-def test_a_shadow_looks_at_its_share_and_never_answers(
-    serve: Serve, encode: Encode, tmp_path: Path, write_model: Callable[..., Path]
-) -> None:
-    path = write_model(tmp_path / "shadow.onnx", t_synthetic=50.0, model_version="next")
-    client = serve(shadow_model=path, shadow_share=1.0)
-    shadow = client.app.state.service._shadows[0]  # type: ignore[attr-defined]
-    answer = post(client, encode(), encode(red=True), b"broken").json()
-    assert [r["verdict"]["outcome"] for r in answer["results"][:2]] == ["real", "synthetic"]
-    assert answer["model_version"] == "test-1"
-    shadow._pool.submit(lambda: None).result(10)  # one thread: all before it are done
-    assert figures(client, "realdamage_shadow_photos_total") == {"": 2.0}
-    assert figures(client, "realdamage_shadow_disagreements_total") == {"synthetic review": 1.0}
-
-    def fail(tiles: Any) -> Any:
-        raise RuntimeError("the shadow is broken")
-
-    shadow._model.scorer._scorer = fail
-    assert first_outcome(post(client, encode())) == "real"
-    shadow._pool.submit(lambda: None).result(10)
-    assert figures(client, "realdamage_shadow_lost_total") == {"error": 1.0}
-
-    other = serve(shadow_model=path, shadow_share=0.0)
-    post(other, encode())
-    assert figures(other, "realdamage_shadow_photos_total") == {"": 0.0}
+    with pytest.raises(ModelFileError, match=r"served\.onnx"):
+        serve(model=path)
 
 
 # Figures and logs

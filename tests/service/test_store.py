@@ -3,8 +3,6 @@ killed ones leave."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import json
 import multiprocessing
 import os
@@ -15,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,12 +27,11 @@ from realdamage.claims.evidence import HTML_NAME, JSON_NAME, LOG_NAME
 from realdamage.claims.index import Fingerprint, take_fingerprint
 from realdamage.core.detector import Detector
 from realdamage.errors import RealDamageError, UsageError
-from realdamage.service import app as app_module
 from realdamage.service import store as store_module
 from realdamage.service.app import create_app
 from realdamage.service.schemas import Refusal
 from realdamage.service.settings import Settings
-from realdamage.service.store import CLOCK_GAP_DAYS, LEAST_FREE_BYTES, ClaimStore, Purged, purge
+from realdamage.service.store import LEAST_FREE_BYTES, ClaimStore, Purged, purge
 
 Serve = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -86,7 +82,7 @@ def refusal(response: Any) -> tuple[int, str]:
 # Whose folder it is, and who works in it
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_refused_and_a_new_disk_is_taken(tmp_path: Path) -> None:
     (tmp_path / "photos" / "claims" / "R-1").mkdir(parents=True)
     for folder in (tmp_path, tmp_path / "photos"):
         with pytest.raises(UsageError) as caught:
@@ -97,19 +93,14 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RealDamageError) as failed:
         ClaimStore(tmp_path / "file" / "store", 30)
     assert failed.value.code == "store_not_writable"
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    for _ in range(2):
+        ClaimStore(disk, 30).close()
+    assert list((disk / "workers").iterdir()) == []
 
 
-def test_a_store_is_known_again_and_a_new_disk_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "lost+found").mkdir()
-    (tmp_path / ".hidden").touch()
-    for claim_id in ("A", "B"):
-        store = ClaimStore(tmp_path, 30)
-        kept(store, claim_id)
-        store.close()
-    assert list((tmp_path / "workers").iterdir()) == []
-
-
-@pytest.mark.parametrize("claim_id", ["..", "a/b", "", "-", "x" * 65, "a\0", "ä"])
+@pytest.mark.parametrize("claim_id", ["..", "a/b", "", "a\0"])
 def test_an_id_is_never_a_way_out_of_the_store(claim_id: str, store: ClaimStore) -> None:
     (store.folder / "evidence.json").write_text("secret")
     for call in (lambda: store.read(claim_id, JSON_NAME), lambda: store.delete(claim_id)):
@@ -172,19 +163,6 @@ def test_processes_that_open_a_new_store_at_once(tmp_path: Path, database_url: s
     assert (report.problems, len(report.entries)) == ((), 15), "one chain, whoever writes"
 
 
-def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
-    for content in (b"not a database at all" * 50, b""):
-        path = tmp_path / "claims.sqlite"
-        path.write_bytes(content)
-        if content:
-            with pytest.raises(RealDamageError) as caught:
-                ClaimStore(tmp_path, 30)
-            assert caught.value.code == "database_unusable"
-            assert path.read_bytes() == content
-        else:
-            ClaimStore(tmp_path, 30).close()
-
-
 # A full disk
 
 
@@ -218,18 +196,6 @@ def test_a_full_disk_refuses_new_claims_and_lets_old_ones_be_deleted(
     assert client.get("/v1/claims/A").status_code == 404
     entry = Database(folder / "claims.sqlite").verify().entries[-1]
     assert (entry["event"], entry["payload"]["claim_id"]) == ("claim_deleted", "A")
-
-
-def test_a_worker_file_that_cannot_be_made_is_an_error_with_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, mode: str = "", **_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(RealDamageError) as caught:
-        ClaimStore(tmp_path / "store", 30)
-    assert caught.value.code == "store_not_writable"
 
 
 # Retention
@@ -323,16 +289,6 @@ def test_a_start_31_days_ahead_removes_nothing_until_the_clock_is_confirmed(
     assert "clock_confirmed" in events(store)
 
 
-@pytest.mark.parametrize(("more", "in_doubt"), [(-0.1, False), (0.1, True)])
-def test_how_long_the_retention_may_pause(
-    store: ClaimStore, set_clock: Callable[[float], None], more: float, in_doubt: bool
-) -> None:
-    set_clock(0)
-    purge(store)
-    set_clock(CLOCK_GAP_DAYS + more)
-    assert [purge(store).clock_in_doubt for _ in range(2)] == [in_doubt, in_doubt]
-
-
 def test_decisions_are_purged_only_after_a_given_number_of_days(
     model_file: Path, store: ClaimStore, wait_until: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -350,30 +306,6 @@ def test_decisions_are_purged_only_after_a_given_number_of_days(
             wait_until(lambda: any(record.message == "purged" for record in caplog.records))
         with store.database.reading() as session:
             assert session.query(Review).count() == left
-
-
-def test_the_clock_is_confirmed_for_one_pass_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that jumps months after the operator looked at it is in doubt again."""
-    confirmed: list[bool] = []
-
-    def purge_once(store: object, *, clock_confirmed: bool) -> Purged:
-        confirmed.append(clock_confirmed)
-        return Purged((), ())
-
-    async def three_passes() -> None:
-        settings = SimpleNamespace(review_days=None, clock_confirmed=True)
-        webhooks = SimpleNamespace(purge=lambda: None)
-        service: Any = SimpleNamespace(settings=settings, webhooks=webhooks, store="a store")
-        service.each = lambda: [service]
-        task = asyncio.create_task(app_module.purge_regularly(service))
-        while len(confirmed) < 3:
-            await asyncio.sleep(0.01)
-        task.cancel()
-
-    monkeypatch.setattr(app_module, "purge", purge_once)
-    monkeypatch.setattr(app_module, "_PURGE_EVERY_S", 0)
-    asyncio.run(three_passes())
-    assert confirmed[:3] == [True, False, False]
 
 
 # A process that dies while it keeps or deletes a claim
@@ -407,20 +339,12 @@ def never(store: ClaimStore) -> None:
     pass
 
 
-def as_begun(store: ClaimStore) -> None:
-    store.index.add_fingerprints = die  # type: ignore[method-assign]
-
-
 def when_indexed(store: ClaimStore) -> None:
     store.index.add_fingerprints = after(store.index.add_fingerprints)  # type: ignore[method-assign]
 
 
 def half_written(store: ClaimStore) -> None:
     evidence._write = after(evidence._write)
-
-
-def when_written(store: ClaimStore) -> None:
-    Path.rename = die  # type: ignore[assignment, method-assign]
 
 
 def when_moved(store: ClaimStore) -> None:
@@ -433,10 +357,6 @@ def when_logged(store: ClaimStore) -> None:
 
 def when_half_removed(store: ClaimStore) -> None:
     store_module.shutil.rmtree = die  # type: ignore[assignment]
-
-
-def when_removed(store: ClaimStore) -> None:
-    store_module.shutil.rmtree = after(shutil.rmtree)
 
 
 Arm = Callable[[ClaimStore], None]
@@ -471,25 +391,23 @@ def sightings(store: ClaimStore, fingerprint: Fingerprint) -> list[str]:
 
 
 @pytest.mark.databases
-@pytest.mark.parametrize("again", [True, False])
-@pytest.mark.parametrize(
-    "arm", [as_begun, when_indexed, half_written, when_written, when_moved, when_logged]
-)
+@pytest.mark.parametrize("arm", [when_indexed, half_written, when_moved, when_logged])
 def test_a_claim_that_was_not_kept_leaves_no_trace_and_its_id_is_free(
-    arm: Arm, again: bool, keep: Callable[[Arm], None], fingerprint: Fingerprint, store: ClaimStore
+    arm: Arm, keep: Callable[[Arm], None], fingerprint: Fingerprint, store: ClaimStore
 ) -> None:
-    run_and_die(keep, arm)
-    with pytest.raises(Refusal) as refused:
-        store.read("A", JSON_NAME)
-    assert refused.value.code == "not_found"
-    assert sightings(store, fingerprint) == []
-    if again:
-        keep(never)
-        assert sightings(store, fingerprint) == ["A"]
-    assert purge(store) == Purged((), ())
-    assert names(store) == ["A"] * again
-    assert events(store) == ["evidence_written"] * again
-    assert len(store.index) == again
+    for again in (False, True):
+        run_and_die(keep, arm)
+        with pytest.raises(Refusal) as refused:
+            store.read("A", JSON_NAME)
+        assert refused.value.code == "not_found"
+        assert sightings(store, fingerprint) == []
+        if again:
+            keep(never)
+            assert sightings(store, fingerprint) == ["A"]
+        assert purge(store) == Purged((), ())
+        assert names(store) == ["A"] * again
+        assert events(store) == ["evidence_written"] * again
+        assert len(store.index) == again
 
 
 @pytest.mark.databases
@@ -508,13 +426,13 @@ def test_a_claim_that_was_kept_is_whole_and_logged_once(
     log = database_url or store.folder / "claims.sqlite"
     assert verify_evidence(store.claims / "A", log=log).problems == ()
     exported = store.folder / "log.jsonl"
-    tables.export_log(store.database, exported)
+    exported.write_bytes(store.database.log_text())
     report = verify_evidence(store.claims / "A", log=exported)
     assert (report.problems, report.head) == ((), store.database.verify().head)
 
 
 @pytest.mark.databases
-@pytest.mark.parametrize("arm", [when_half_removed, when_removed, when_moved, when_logged])
+@pytest.mark.parametrize("arm", [when_half_removed, when_moved, when_logged])
 def test_a_deletion_that_was_begun_is_completed_and_logged(
     arm: Arm,
     keep: Callable[[Arm], None],

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from realdamage.errors import MissingExtraError
 from realdamage.service import app as application
-from realdamage.service.traces import start_traces
+from realdamage.service.app import start_traces
 
 pytest.importorskip("opentelemetry.sdk", reason='pip install "realdamage[otel]"')
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -97,10 +96,3 @@ def test_a_link_is_traced_without_its_token(traced: Any) -> None:
     spans = ended()
     assert [span.name for span in spans] == ["GET /s/{token}"]
     assert "very-secret-token" not in spans[0].to_json()
-
-
-def test_without_the_extra_the_option_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(MissingExtraError) as caught:
-        start_traces("http://collector:4318/v1/traces")
-    assert caught.value.code == "missing_extra"

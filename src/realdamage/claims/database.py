@@ -343,7 +343,7 @@ class Database:
     def verify(self, head: str | None = None) -> LogReport:
         """Follow the chained log from its first entry, as `EvidenceLog.verify`. The hashes that
         are kept for proofs must be those of the entries."""
-        report = follow_chain(self.log_lines(), self.name, head)
+        report = follow_chain(self.log_text().splitlines(), self.name, head)
         if report.problems:
             return report
         entries = report.entries
@@ -366,10 +366,13 @@ class Database:
             total = 0 if last is None else last + 1
             return prove(entries, _tree(session), total, size)
 
-    def log_lines(self) -> list[bytes]:
-        """The entries of the log as lines of JSON, without their ends."""
+    def log_text(self) -> bytes:
+        """The log as a file that `EvidenceLog` and `realdamage verify` read: JSON, one entry a
+        line."""
+        entries = select(Event).order_by(Event.index)
         with self.reading() as session:
-            return list(log_lines(session))
+            lines = [f"{canonical(one.to_dict())}\n" for one in session.scalars(entries)]
+        return "".join(lines).encode()
 
     def hold(self, name: str) -> Connection:
         """A connection that holds an advisory lock of this name until it is closed or dies.
@@ -527,19 +530,6 @@ def _tree(session: Session) -> Node:
 def _key(name: str) -> int:
     """The number of an advisory lock: 64 bits, signed."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-
-
-def log_lines(session: Session) -> Iterator[bytes]:
-    """The entries of the log as lines of JSON, without their ends."""
-    entries = select(Event).order_by(Event.index).execution_options(yield_per=1000)
-    for entry in session.scalars(entries):
-        yield canonical(entry.to_dict()).encode()
-
-
-def export_log(database: Database, path: Path) -> None:
-    """Write the log over all claims as a file that `EvidenceLog` and `realdamage verify` read."""
-    with path.open("xb") as file:
-        file.writelines(line + b"\n" for line in database.log_lines())
 
 
 def now() -> float:

@@ -20,20 +20,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from realdamage.claims.decide import Claim
 from realdamage.claims.log import EvidenceLog, LogReport, canonical, follow_chain, make_entry
-from realdamage.claims.page import render_page, render_statements
 from realdamage.claims.paths import AnyPath, ObjectPath, files_named, replace_file, to_path
 from realdamage.claims.paths import write_new as _write
+from realdamage.claims.policy import Recommendation
 from realdamage.core.decode import decode
 from realdamage.core.overlay import draw_boxes, draw_overlay
-from realdamage.errors import PhotoError, RealDamageError, UsageError
+from realdamage.errors import MissingExtraError, PhotoError, RealDamageError, UsageError
 from realdamage.files import PHOTO_SUFFIXES
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 JSON_NAME, HTML_NAME, LOG_NAME = "evidence.json", "evidence.html", "log.jsonl"
 ORIGINALS, PICTURES, STATEMENTS = "originals", "pictures", "statements"
@@ -44,6 +47,12 @@ MAX_SIDE = 720
 _QUALITY = 80
 _MARK = (255, 0, 160)  # colour of the boxes around visible marks of AI
 
+_TITLES: dict[Recommendation, str] = {
+    "approve": "Approve: nothing found for which the policy asks more",
+    "ask_photo": "Ask for another photo",
+    "review": "Review: an agent should look at it",
+    "escalate": "Escalate: a specialist should look at it and decide",
+}
 Files: TypeAlias = Sequence[tuple[str, bytes]]
 
 
@@ -179,7 +188,8 @@ def page_with_statements(folder: AnyPath, names: Sequence[str]) -> bytes:
     page = (folder / HTML_NAME).read_bytes().decode()
     before, start, rest = page.partition("<!-- statements -->")
     _, end, after = rest.partition("<!-- end of statements -->")
-    text = f"{before}{start}\n{render_statements(sides)}\n{end}{after}"
+    rendered = environment().get_template("statements.html.j2").render(sides=sides)
+    text = f"{before}{start}\n{rendered}\n{end}{after}"
     return text.encode("utf-8", errors="replace")
 
 
@@ -219,14 +229,10 @@ def check_free(folder: AnyPath, overwrite: bool) -> None:
         )
 
 
-@cache
-def _schema_text() -> str:
-    return Path(__file__).with_name("evidence.schema.json").read_text(encoding="utf-8")
-
-
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of evidence.json."""
-    found: dict[str, Any] = json.loads(_schema_text())
+    text = Path(__file__).with_name("evidence.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
@@ -297,8 +303,42 @@ def _texts(
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # A file's metadata may contain lone surrogates.
     data = text.encode("utf-8", errors="replace")
-    page = render_page(claim, pictures, hashlib.sha256(data).hexdigest(), kept)
+    page = _render_page(claim, pictures, hashlib.sha256(data).hexdigest(), kept)
     return {JSON_NAME: data, HTML_NAME: page.encode("utf-8", errors="replace")}
+
+
+def _render_page(
+    claim: Claim, pictures: Sequence[PhotoPictures | None], json_sha256: str, kept: Sequence[str]
+) -> str:
+    """The page: one file that loads nothing, runs no script and prints well. Names, texts and
+    metadata come from strangers' files: all are escaped. kept: originals in the folder."""
+    notes = {"no_promise", "false_alarm_bound"}
+    template = environment().get_template("evidence.html.j2")
+    return template.render(
+        claim=claim,
+        title=_TITLES[claim.recommendation],
+        photos=list(zip(claim.photos, pictures, strict=True)),
+        found=[one for one in claim.reasons if one.code not in notes],
+        promise=[one for one in claim.reasons if one.code in notes],
+        json_sha256=json_sha256,
+        kept=kept,
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this room; all values are escaped."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("the evidence page", "claims", error.name) from None
+    return Environment(
+        loader=PackageLoader("realdamage.claims", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def originals_of(photos: Files, listings: Files) -> Iterator[tuple[str, bytes]]:

@@ -142,15 +142,6 @@ def import_hashes(database: Database, key: ExchangeKey, path: Path, public: Path
     return count
 
 
-def forget_shop(database: Database, shop: str) -> int:
-    """Remove all that a shop shared; returns how many hashes."""
-    with database.transaction() as session:
-        gone: Any = session.execute(delete(ForeignHash).where(ForeignHash.shop == shop))
-        count = int(gone.rowcount)
-        database.record(session, {"event": "hashes_forgotten", "shop": shop, "hashes": count})
-    return count
-
-
 def _open(path: Path, public: Path) -> dict[str, Any]:
     try:
         values = json.loads(_read(path))

@@ -6,7 +6,6 @@ It says what photos and files show. Whether anyone meant to deceive, only a cour
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import hashlib
 import json
@@ -21,21 +20,24 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
+from realdamage.claims.database import FILE_NAME, Case, Database, Decision
+from realdamage.claims.evidence import environment
 from realdamage.claims.log import EvidenceLog
-from realdamage.claims.page import environment
 from realdamage.claims.paths import AnyPath, files_below
+from realdamage.claims.secret import Secret
 from realdamage.claims.verify import VerifyReport, verify_evidence
 from realdamage.errors import ConfigError, MissingExtraError, RealDamageError, UsageError
 from realdamage.files import csv_line
 from realdamage.phrases import ATTACHED, phrases_in, printable, read_phrases
 
 LANGUAGES = ("zh", "en")
-_COLUMNS = ("claim_id", "order", "product", "merchant", "amount", "paid", "currency", "opened")
-_MORE = ("state", "decision", "evidence")
-_NEEDED = ("claim_id", "amount", "currency", "evidence")
+_COLUMNS = (
+    *("claim_id", "order", "product", "merchant", "amount", "paid", "currency", "opened"),
+    *("state", "decision"),
+)
 _MAX_CLAIMS = 1000
-MAX_BYTES = 2 << 30
-"""Of the evidence and the log in a package, before compression."""
 _MAX_ANSWER = 1 << 20  # bytes of a time-stamp authority
 _TIMEOUT = 30  # seconds
 
@@ -135,66 +137,19 @@ class Package:
     byte_count: int
 
 
-def read_rows(path: Path) -> list[CaseRow]:
-    """Read a table of claims, a CSV with a header; needed: claim_id, amount, currency, evidence.
-
-    A folder of evidence is relative to the table. Raises UsageError naming line and column.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            lacking = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise UsageError(f"{path}: has no column {', '.join(lacking)}", code="columns")
-            rows = [_row(path, number, values) for number, values in enumerate(reader, start=2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: the table of claims cannot be read: {error}") from error
-    return rows
-
-
-def _row(path: Path, number: int, values: Mapping[str, Any]) -> CaseRow:
-    def amount(column: str) -> Decimal:
-        text = str(values.get(column) or "0")
-        try:
-            found = Decimal(text)
-        except InvalidOperation:
-            found = Decimal("NaN")
-        if not found.is_finite() or found < 0:
-            raise UsageError(
-                f"{path}, line {number}: {column} {text!r} is no amount; write it as 129.90",
-                code="amount",
-            )
-        return found
-
-    texts = {key: printable(str(values.get(key) or "")) for key in (*_COLUMNS, *_MORE)}
-    for column in _NEEDED:
-        if not texts[column]:
-            raise UsageError(f"{path}, line {number}: {column} is empty", code="columns")
-    del texts["evidence"]
-    texts |= {"currency": texts["currency"].upper()}
-    sums: dict[str, Any] = {"amount": amount("amount"), "paid": amount("paid")}
-    folder = path.parent / str(values["evidence"])
-    return CaseRow(**{**texts, **sums, "evidence": folder})
-
-
 def rows_of_buyer(store: AnyPath, buyer: str, log: Path, *, url: str = "") -> list[CaseRow]:
     """The claims of a buyer in the store of `realdamage serve`, the oldest first.
 
     log: a new file for the store's log over all claims. url: of its database, where it is not in
     the store. Raises UsageError without such a store.
     """
-    from sqlalchemy import select
-
-    from realdamage.claims.database import FILE_NAME, Case, Database, Decision, export_log
-    from realdamage.claims.secret import Secret
-
     if isinstance(store, Path) and not url and not (store / FILE_NAME).is_file():
         raise UsageError(f"{store}: no store of claims; `realdamage serve --store` makes one")
     database = Database.of_store(store, url)
     reference = Secret.read(store / "secret").buyer(buyer)
     rows = []
     try:
-        export_log(database, log)
+        log.write_bytes(database.log_text())
         with database.reading() as session:
             of_buyer = select(Case).where(Case.buyer == reference, Case.buyer != "")
             for case in session.scalars(of_buyer.order_by(Case.created)):
@@ -257,60 +212,42 @@ def make_package(
     *,
     buyer: str,
     limits: Sequence[Threshold],
-    log: Path | None = None,
+    log: Path,
     stamp: Authority | None = None,
 ) -> Package:
     """Write the package to `out`, complete or not at all. buyer: your reference, shown in it.
 
-    log: over all claims; its head is time-stamped by `stamp`, else each claim's own heads are.
-    Evidence that does not verify is put in, and named. Raises UsageError for no claims, too many,
-    or too much evidence; RealDamageError when it cannot be written or stamped; MissingExtraError
-    without weasyprint.
+    log: over all claims, a file; its head is time-stamped by `stamp`.
+    Evidence that does not verify is put in, and named. Raises UsageError for no claims or too many,
+    RealDamageError when it cannot be written or stamped, MissingExtraError without weasyprint.
     """
     if not 0 < len(rows) <= _MAX_CLAIMS:
         raise UsageError(
             f"{len(rows)} claims of this buyer; a package takes 1 to {_MAX_CLAIMS}",
             code="no_claims",
         )
-    _check_size(rows, log)
     checked = [(row, _verified(row, log)) for row in rows]
     problems = [f"{row.claim_id}: {line}" for row, report in checked for line in report.problems]
-    heads = "".join(f"{report.head}  {row.claim_id}\n" for row, report in checked)
-    head = (EvidenceLog(log).verify().head if log else heads).encode()
+    head = EvidenceLog(log).verify().head.encode()
     answer, time = stamp.stamp(head) if stamp else (b"", None)
     stamped = time.isoformat() if time else ""
     page = _page(checked, buyer, limits, stamped)
     files: dict[str, bytes] = {
-        "README.txt": _readme(stamped, log is not None).encode(),
+        "README.txt": _readme(stamped).encode(),
         "claims.csv": _table(rows).encode("utf-8-sig"),
         "summary.html": page.encode(),
         "summary.pdf": _pdf(page),
         "verification.json": _as_json(checked).encode(),
         "head.txt": head,
+        "log.jsonl": log.read_bytes(),
     }
-    if log:
-        files["log.jsonl"] = log.read_bytes()
     if stamp:
         files |= {"head.tsr": answer, "tsa-ca.pem": stamp.ca.read_bytes()}
     size = _write(out, files, rows)
     return Package(tuple(problems), stamped, size)
 
 
-def _check_size(rows: Sequence[CaseRow], log: Path | None) -> None:
-    """Raises UsageError before anything is read, naming the largest claim."""
-    sizes = {row.claim_id: sum(files_below(row.evidence).values()) for row in rows}
-    total = sum(sizes.values()) + (log.stat().st_size if log else 0)
-    if total > MAX_BYTES:
-        largest = max(sizes, key=lambda claim_id: sizes[claim_id])
-        raise UsageError(
-            f"{len(rows)} claims with {total:,} bytes of evidence and log, at most {MAX_BYTES:,} "
-            f"fit into a package; the largest claim is {largest} with {sizes[largest]:,}. Make "
-            "several packages, each with --claims FILE and a part of the claims",
-            code="too_large",
-        )
-
-
-def _verified(row: CaseRow, log: Path | None) -> VerifyReport:
+def _verified(row: CaseRow, log: Path) -> VerifyReport:
     try:
         return verify_evidence(row.evidence, log=log)
     except RealDamageError as error:
@@ -353,10 +290,9 @@ def _evidence(rows: Sequence[CaseRow]) -> Iterator[tuple[str, bytes]]:
 
 
 def _table(rows: Sequence[CaseRow]) -> str:
-    lines = [csv_line((*_COLUMNS, "state", "decision"))]
+    lines = [csv_line(_COLUMNS)]
     for row in rows:
-        values = [getattr(row, name) for name in (*_COLUMNS, "state", "decision")]
-        lines.append(csv_line(str(value) for value in values))
+        lines.append(csv_line(str(getattr(row, name)) for name in _COLUMNS))
     return "\r\n".join(lines) + "\r\n"
 
 
@@ -466,7 +402,6 @@ def _pdf(page: str) -> bytes:
     return bytes(HTML(string=page, url_fetcher=refuse).write_pdf())
 
 
-def _readme(stamped: str, has_log: bool) -> str:
+def _readme(stamped: str) -> str:
     text = Path(__file__).with_name("package_readme.txt").read_text(encoding="utf-8")
-    head = "log.jsonl (its last entry)" if has_log else "each claim's own log"
-    return text.replace("{head}", head).replace("{stamped}", stamped or "none / 无")
+    return text.replace("{stamped}", stamped or "none / 无")

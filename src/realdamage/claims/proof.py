@@ -2,13 +2,7 @@
 
 The tree of RFC 6962: a leaf is SHA-256(0x00 || hash of an entry), a node SHA-256(0x01 || left ||
 right), and the left part of n entries is the largest power of two below n. Whoever has noted the
-root checks a proof with SHA-256 alone:
-
-1. SHA-256 of `payload` is the `payload_sha256` in `header`. Both are texts, taken as they are.
-2. SHA-256 of `header` is the entry's hash. SHA-256 of the byte 0 and this hash is `found`.
-3. For each step of `path`, `found` becomes SHA-256 of the byte 1, `left` and `found`, or of the
-   byte 1, `found` and `right`; hashes count as 32 bytes, not as digits.
-4. At the end `found` is the root.
+root checks a proof with SHA-256 alone, as service/README.md says.
 """
 
 from __future__ import annotations

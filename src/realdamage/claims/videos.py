@@ -38,7 +38,7 @@ from realdamage.provenance.precedence import in_order
 if TYPE_CHECKING:
     from realdamage.claims.decide import Finding
     from realdamage.claims.log import EvidenceLog
-    from realdamage.claims.policy import ClaimPolicy, Recommendation
+    from realdamage.claims.policy import ClaimPolicy
     from realdamage.core.detector import Detector
 
 MAX_BYTES = 4 << 30
@@ -158,11 +158,10 @@ def judge_videos(
     detector: Detector,
     policy: ClaimPolicy,
     photos: Sequence[bytes] = (),
-    listings: Sequence[bytes] = (),
 ) -> list[Finding]:
     """The findings about a claim's videos, for `judge_claim(more=…)`: what their files declare,
     what the model says of their frames, visible marks, and whether any frame shows the same object
-    as a photo of the claim or of the listing. photos, listings: readable files."""
+    as a photo. photos: files of the claim and of the listing, all readable."""
     from realdamage.claims.decide import Finding
     from realdamage.claims.marks import find_marks
     from realdamage.core.decode import decode
@@ -170,7 +169,7 @@ def judge_videos(
 
     rules, found = policy.rules, []
     said: tuple[Phrase, ...]
-    others = [prepare(data, "listing") for data in (*photos, *listings)]
+    others = [prepare(data, "listing") for data in photos]
     for video in videos:
         about = phrase("about", name=video.name)
         if video.declared != "none":
@@ -182,7 +181,9 @@ def judge_videos(
         if marked:
             counts = {"count": marked, "frames": len(decoded)}
             said = (about, phrase("video_frames_synthetic", **counts), phrase("video_untrained"))
-            recommends = _at_most_review(rules.video_frames_synthetic)
+            recommends = rules.video_frames_synthetic
+            if recommends == "escalate":
+                recommends = "review"
             found.append(Finding("video_frames_synthetic", said, recommends))
         for name, rgb in decoded:
             for mark in find_marks(rgb):
@@ -195,10 +196,6 @@ def judge_videos(
                 said = (about, phrase("video_unlike_photos", frames=len(frames)))
                 found.append(Finding("video_unlike_photos", said, rules.video_unlike_photos))
     return found
-
-
-def _at_most_review(recommends: Recommendation) -> Recommendation:
-    return "review" if recommends == "escalate" else recommends
 
 
 @dataclass(frozen=True)

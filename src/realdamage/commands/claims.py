@@ -1,8 +1,10 @@
-"""The commands of `realdamage` that judge a claim, or check and keep its evidence."""
+"""The commands of `realdamage` that judge a claim, keep and check its evidence, and put a case
+together for others."""
 
 import importlib
 import io
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,6 @@ from realdamage.files import find_photos, write_atomically
 from realdamage.phrases import printable
 
 if TYPE_CHECKING:
-    from realdamage.claims.decide import Finding
-    from realdamage.claims.videos import VideoFacts
     from realdamage.photo_pairs import Comparison
     from realdamage.provenance import Provenance, TrustAnchors
 
@@ -109,8 +109,7 @@ def claim(
     photo: Annotated[list[str] | None, app.opt("The buyer's photos, folders or globs")] = None,
     listing: Annotated[list[str] | None, app.opt("The listing's photos, to compare with")] = None,
     video: Annotated[list[Path] | None, app.opt("The buyer's videos")] = None,
-    text: Annotated[str | None, app.opt("What the buyer wrote; kept, decides nothing")] = None,
-    text_file: Annotated[Path | None, app.opt("The same, from a file in UTF-8")] = None,
+    text: Annotated[str, app.opt("What the buyer wrote; kept, decides nothing")] = "",
     claim_id: Annotated[str | None, app.opt("Your id; default: a new one")] = None,
     policy: Annotated[Path | None, app.opt("Your rules in YAML; see --write-policy")] = None,
     index: Annotated[Path | None, app.opt("SQLite file of earlier claims' hashes")] = None,
@@ -134,6 +133,7 @@ def claim(
     from realdamage import claims
     from realdamage.claims.evidence import check_free
     from realdamage.claims.policy import default_yaml
+    from realdamage.claims.videos import judge_videos, read_video
     from realdamage.core.detector import Detector
     from realdamage.rendering.terminal import format_claim
 
@@ -148,8 +148,6 @@ def claim(
         return 0
     if not photo:
         raise UsageError("a claim needs photos: realdamage claim --photo PHOTO… --out DIR")
-    if text is not None and text_file:
-        raise UsageError("give --text or --text-file, not both")
     if (keep_originals or overwrite or log) and not out:
         raise UsageError("--keep-originals, --overwrite and --log need --out DIR for the evidence")
     for package in ("cv2", "imagehash", "jinja2", "yaml"):
@@ -157,25 +155,24 @@ def claim(
     rules = claims.ClaimPolicy.from_yaml(policy) if policy else claims.ClaimPolicy()
     anchors = _read_anchors(trust_anchors)
     photos, listings = _read_files(photo), _read_files(listing or [])
-    written = _read_text(text_file) if text_file else text or ""
     if out:
         check_free(out, overwrite)
     detector = Detector.load(model, threads=threads, prior=prior)
     own_id = claims.new_claim_id() if claim_id is None else claim_id
-    videos = _read_videos(video or [], anchors)
-    others = [data for _, data in photos], [data for _, data in listings]
+    videos = [read_video(path, trust_anchors=anchors) for path in video or ()]
+    pictures = [data for _, data in (*photos, *listings)]
     store = claims.ClaimIndex.open(index) if index else None
     try:
         judged = claims.judge_claim(
             photos,
             detector=detector,
             listings=listings,
-            text=written,
+            text=text,
             claim_id=own_id,
             policy=rules,
             index=store,
             trust_anchors=anchors,
-            more=_judge_videos(videos, detector, rules, *others) if videos else (),
+            more=judge_videos(videos, detector, rules, pictures) if videos else (),
         )
         judged = replace(judged, videos=tuple(one.to_dict() for one in videos))
         if out:
@@ -246,9 +243,10 @@ def log_proof(
     if (claim is None) != (out is None):
         raise UsageError("--claim ID and --out FILE go together")
     if check and root:
-        written = _read_text(check)
         try:
-            entries = proof.check_proof(json.loads(written), root)
+            entries = proof.check_proof(json.loads(check.read_bytes()), root)
+        except OSError as error:
+            raise UsageError(f"{check}: cannot be read: {error.strerror}") from error
         except (RealDamageError, ValueError, RecursionError) as error:
             print(f"MISMATCH  {check}: {error}")
             return 1
@@ -294,10 +292,10 @@ def claim_index(
 
 @app.command("claims")
 def exchange(
-    what: Annotated[Literal["keys", "export", "import", "forget"], app.arg("What to do")],
+    what: Annotated[Literal["keys", "export", "import"], app.arg("What to do")],
     store: Annotated[str | None, app.opt("Folder or URL of `realdamage serve --store`")] = None,
     database: Annotated[str, app.opt("URL of the store's PostgreSQL database")] = "",
-    shop: Annotated[str, app.opt("Name of the shop: yours, or the one to forget")] = "",
+    shop: Annotated[str, app.opt("Name of your shop")] = "",
     key: Annotated[Path | None, app.opt("File with the consortium's key")] = None,
     signer: Annotated[Path | None, app.opt("Your SHOP.key, which signs the export")] = None,
     public: Annotated[Path | None, app.opt("SHOP.pub of the shop that sent the file")] = None,
@@ -307,8 +305,8 @@ def exchange(
     """Share keyed hashes of refused claims with other shops.
 
     keys: writes SHOP.key and SHOP.pub. export: signs the hashes of buyers and photos of claims that
-    people refused; no photo, name or text. import: replaces what that shop sent before. forget:
-    removes it. A match is a finding that a person reviews, never a decision.
+    people refused; no photo, name or text. import: replaces what that shop sent before. A match is
+    a finding that a person reviews, never a decision.
     """
     from realdamage.claims import exchange as shared
     from realdamage.claims.database import FILE_NAME, Database
@@ -328,10 +326,6 @@ def exchange(
         raise UsageError(f"{folder}: no such store; `realdamage serve --store` makes one")
     tables = Database.of_store(folder, database)
     try:
-        if what == "forget":
-            count = shared.forget_shop(tables, needed(shop, "--shop NAME"))
-            print(f"{count} hashes of {shop} forgotten")
-            return 0
         secret = shared.ExchangeKey.read(needed(key, "--key FILE"))
         target = needed(file, "--file FILE")
         if what == "export":
@@ -348,22 +342,87 @@ def exchange(
     return 0
 
 
-@app.command("claims")
-def move_store(
-    store: Annotated[Path, app.opt("Folder of `realdamage serve --store`")],
-    database: Annotated[str, app.opt("URL of an empty PostgreSQL database")],
+@app.command("video")
+def seal(
+    video: Annotated[Path, app.arg("The packing video", "VIDEO")],
+    log: Annotated[Path, app.opt("Log to add the entry to, or to look in")],
+    order: Annotated[str | None, app.opt("Your order id; needed to seal")] = None,
+    check: Annotated[bool, app.opt("Look whether it was sealed, and write nothing")] = False,
+    head: Annotated[str | None, app.opt("With --check: head noted earlier, 64 hex digits")] = None,
 ) -> int:
-    """Move the tables of a store from SQLite to PostgreSQL.
+    """Seal a packing video before shipping.
 
-    Stop the service first. Copies the tables of the store and its tenants, compares the numbers of
-    rows and follows the log before anything counts; the SQLite files are kept as
-    claims.sqlite.moved. After a kill, type it again. Then start the service with --database.
+    Adds the video's SHA-256, the order and the time to a log whose entries hang together. Publish
+    the head that it prints, or have it time-stamped: it shows later that the video existed then.
+    Exit code 1: --check did not find the video, or the log was changed.
     """
-    from realdamage.claims.move import move_store as move
+    from realdamage.claims.log import EvidenceLog
+    from realdamage.claims.videos import check_seal
+    from realdamage.claims.videos import seal as add
 
-    for name, rows in move(store, database).items():
-        print(f"moved     {name}: {app.count(rows, 'row')}")
-    return 0
+    chain = EvidenceLog(log)
+    if not check:
+        if order is None:
+            raise UsageError("`realdamage seal` needs --order ID, the order that is being packed")
+        if head is not None:
+            raise UsageError("--head is for --check")
+        entry = add(video, order, chain)
+        print(f"sealed    {video}, order {order}, {entry['time']}")
+        print(f"sha256    {entry['payload']['sha256']}")
+        print(f"head      {chain.head}")
+        print(f"          of {log}; publish it, or have it time-stamped, before you ship")
+        return 0
+    report = check_seal(video, chain, order, head)
+    if report.entry is not None:
+        payload = report.entry["payload"]
+        print(f"found     order {payload.get('order')}, {payload.get('name')}")
+    for line in report.problems:
+        print(f"MISMATCH  {line}")
+    print("\n".join(report.proves) or "This proves nothing until every MISMATCH is explained.")
+    return 1 if report.problems else 0
+
+
+@app.command("cases")
+def case(
+    out: Annotated[Path, app.opt("The package to write, a .zip")],
+    buyer: Annotated[str, app.opt("Your reference of the buyer; kept only in the package")],
+    store: Annotated[str, app.opt("Folder or URL of `realdamage serve --store`")],
+    database: Annotated[str, app.opt("URL of the store's PostgreSQL database")] = "",
+    thresholds: Annotated[Path | None, app.opt("Your table of legal thresholds, YAML")] = None,
+    tsa: Annotated[str | None, app.opt("Address of a time-stamp authority (RFC 3161)")] = None,
+    tsa_ca: Annotated[Path | None, app.opt("PEM of the authority that certifies it")] = None,
+    overwrite: app.Overwrite = False,
+) -> int:
+    """Put the claims of one buyer into a package for the authorities.
+
+    A table with sums against legal thresholds, every piece of evidence verified, a summary as PDF
+    in Chinese and English, a time stamp of the log's head, and a README for the recipient. It says
+    what was found in photos and files; whether that is an offence, others decide. Exit code 1: some
+    evidence does not verify; the package says so.
+    """
+    from realdamage.claims import package
+    from realdamage.claims.paths import to_path
+
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out}: exists; name another file, or pass --overwrite", code="exists")
+    if tsa is not None and tsa_ca is None:
+        raise UsageError("--tsa needs --tsa-ca FILE: certificates to check its stamps with")
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.jsonl"
+        rows = package.rows_of_buyer(to_path(store), buyer, log, url=database)
+        made = package.make_package(
+            rows,
+            out,
+            buyer=buyer,
+            limits=package.read_thresholds(thresholds),
+            log=log,
+            stamp=package.Authority(tsa, tsa_ca) if tsa and tsa_ca else None,
+        )
+    print(f"package   {out}, {app.count(len(rows), 'claim')}, {made.byte_count:,} bytes")
+    for line in made.problems:
+        print(f"MISMATCH  {line}")
+    print(f"stamped   {made.stamped or 'no; pass --tsa and --tsa-ca'}")
+    return 1 if made.problems else 0
 
 
 def _shop_name(name: str) -> str:
@@ -412,20 +471,6 @@ def _read_files(given: list[str]) -> list[tuple[str, bytes]]:
     return [(path.name, read_file(path)) for path in find_photos(given)]
 
 
-def _read_videos(paths: Sequence[Path], anchors: "TrustAnchors | None") -> "list[VideoFacts]":
-    if not paths:
-        return []
-    from realdamage.claims.videos import read_video
-
-    return [read_video(path, trust_anchors=anchors) for path in paths]
-
-
-def _judge_videos(*given: Any) -> "list[Finding]":
-    from realdamage.claims.videos import judge_videos
-
-    return judge_videos(*given)
-
-
 def _read_anchors(path: Path | None) -> "TrustAnchors | None":
     from realdamage.provenance import TrustAnchors
 
@@ -436,12 +481,3 @@ def _read_anchors(path: Path | None) -> "TrustAnchors | None":
         total = ignored + anchors.authorities
         app.warn(f"{path}: {ignored} of {total} certificates are not CA certificates; ignored")
     return anchors
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: the text cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 ({error.reason}); save the text as UTF-8") from error

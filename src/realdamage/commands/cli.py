@@ -10,7 +10,6 @@ from realdamage.commands import (  # noqa: F401 (they register)
     app,
     claims,
     data,
-    evidence_files,
     model,
     predict,
     serve,

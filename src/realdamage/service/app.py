@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,8 +21,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realdamage import __version__
-from realdamage.core.spans import span
-from realdamage.errors import RealDamageError
+from realdamage.core.spans import span, trace_with
+from realdamage.errors import MissingExtraError, RealDamageError
 from realdamage.service.auth import check_origin, is_open
 from realdamage.service.case_routes import router as case_router
 from realdamage.service.inference_routes import router as inference_router
@@ -33,7 +33,6 @@ from realdamage.service.routes import Service, router, store_of
 from realdamage.service.schemas import Refusal, not_valid
 from realdamage.service.settings import Settings
 from realdamage.service.store import purge
-from realdamage.service.traces import start_traces
 
 _PURGE_EVERY_S = 3600
 _SETTLE_EVERY_S = 5
@@ -99,6 +98,29 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(Front, service=service)
     return app
+
+
+def start_traces(url: str, exporter: Any = None) -> Callable[[], None]:
+    """Trace from now on; returns what ends it. url: of the collector (OTLP over HTTP). exporter:
+    takes the spans instead. Raises MissingExtraError without the extra "otel"."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--traces", "otel", error.name) from error
+
+    about = {"service.name": "realdamage", "service.version": __version__}
+    provider = TracerProvider(resource=Resource.create(about))
+    provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(url)))
+    trace_with(provider.get_tracer("realdamage", __version__))
+
+    def stop() -> None:
+        trace_with(None)
+        provider.shutdown()
+
+    return stop
 
 
 def _import_all() -> None:

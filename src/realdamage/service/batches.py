@@ -1,8 +1,5 @@
 """Many claims in one request: a zip, or photos with their folders' names. Whole or not at all.
-
-Photos in one folder are one claim, called after the folder. Photos in no folder are one claim for
-each beginning of a name up to its last "_" (A17_1.jpg and A17_2.jpg are A17). A folder inside that
-is called "listing", or a name whose rest begins with "listing", holds the shop's photos.
+`routes.judge_batch` says which photos belong together.
 
 Nothing is unpacked to a path that an archive names, and no size that it states is believed.
 """

@@ -26,7 +26,7 @@ from realdamage.service.cases import (
 from realdamage.service.limits import read_form
 from realdamage.service.routes import Shared, Store, count_photos
 from realdamage.service.schemas import FORM_ERRORS, Refusal, StatementForm, errors
-from realdamage.service.statements import LinkAnswer, LinkRequest, Look, StatementPage
+from realdamage.service.statements import LinkAnswer, LinkRequest, StatementPage
 from realdamage.service.store import not_stored
 
 claims = APIRouter(prefix="/v1/claims", tags=["cases"])
@@ -147,8 +147,7 @@ router.include_router(claims)
 def read_log(_: Admin, store: Store) -> Response:
     """The chained log over all claims, for admins: one entry a line. `realdamage verify --log`
     checks it."""
-    content = b"".join(line + b"\n" for line in store.database.log_lines())
-    return Response(content, media_type="application/x-ndjson")
+    return Response(store.database.log_text(), media_type="application/x-ndjson")
 
 
 @router.get("/v1/claims/{claim_id}/proof", tags=["cases"], responses=errors(404))
@@ -189,9 +188,7 @@ def read_link(token: str, service: Shared, _: Store) -> StatementPage:
     openapi_extra=StatementForm.openapi(),
     responses=errors(*FORM_ERRORS, 404, 409, 410),
 )
-async def send_statement(
-    token: str, request: Request, service: Shared, store: Store
-) -> dict[str, Any]:
+async def send_statement(token: str, request: Request, service: Shared, _: Store) -> dict[str, Any]:
     """The statement of one side: text, photos, frames of the camera, videos. Works once."""
     await run_in_threadpool(service.statements.page, token)  # before a large body is read
     form = await read_form(request, StatementForm, service.settings)
@@ -203,16 +200,8 @@ async def send_statement(
     await count_photos(request, service, photos)
     # The link works once, so the sender may wait longer than callers that can try again.
     deadline = time.monotonic() + service.settings.job_deadline
-    look = Look(
-        service.loaded_model().detector(deadline),
-        service.policy,
-        store,
-        service.settings.max_pixels,
-        service.trust_anchors,
-        deadline,
-        service.settings.seals,
-    )
-    job = partial(service.statements.receive, token, form, look)
+    detector = service.loaded_model().detector(deadline)
+    job = partial(service.statements.receive, token, form, detector, deadline)
     (answer,) = await service.queue.run([job], deadline, photos=max(1, photos))
     return answer
 

@@ -337,16 +337,15 @@ class Cases:
         recent = (Case.created >= since, Case.claim_id != case.claim_id, Case.state != JUDGING)
         count = select(func.count()).select_from(Case).where(*recent)
         same = json.loads(case.same_photos or "[]")
-        found: dict[str, Any] = {
-            "days": int(self.rules.repeat_days),
+        asked = {
             "same_buyer": count.where(Case.buyer == case.buyer) if case.buyer else None,
             "same_device": count.where(Case.device == case.device) if case.device else None,
             "same_photo": count.where(Case.claim_id.in_(same)) if same else None,
         }
-        return {
-            name: value if isinstance(value, int) else _scalar(session, value)
-            for name, value in found.items()
-        }
+        found = {"days": int(self.rules.repeat_days)}
+        for name, query in asked.items():
+            found[name] = 0 if query is None else session.scalar(query) or 0
+        return found
 
     @contextmanager
     def _changing(
@@ -457,7 +456,3 @@ def _same_person(why: str, person: str) -> Refusal:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _scalar(session: Session, query: Select[Any] | None) -> int:
-    return 0 if query is None else session.scalar(query) or 0

@@ -39,11 +39,6 @@ class Metrics:
         self.webhooks = counter("webhooks", "Requests to webhook targets by what follows", "status")
         self.queue = gauge("queue_photos", "Photos that wait or are being judged")
         self.uploads = gauge("upload_bytes", "Bytes of the current requests")
-        self.shadow = counter("shadow_photos", "Photos that the shadow model scored too")
-        self.disagreements = counter(
-            "shadow_disagreements", "Of those, with another outcome", "served", "shadow"
-        )
-        self.shadow_lost = counter("shadow_lost", "Photos the shadow model skipped", "why")
         self.reloads = counter("model_reloads", "Attempts to load the model", "result")
         self.model = gauge("model_info", "1 for the model that answers", *_MODEL)
 

@@ -1,12 +1,10 @@
-"""The network that answers, shared by all threads, and a shadow model that never does."""
+"""The network that answers, shared by all threads."""
 
 from __future__ import annotations
 
 import json
-import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,11 @@ from realdamage.core.decode import Float32Array, UInt8Array
 from realdamage.core.detector import PACKAGED_MODEL, Detector
 from realdamage.core.model_file import ModelMetadata, read_model_file, stored_policy_sha256
 from realdamage.core.scorer import OnnxScorer, TileScorer
-from realdamage.core.tiles import read_photo
-from realdamage.core.verdict import Verdict
 from realdamage.errors import ModelFileError
 from realdamage.service.limits import DeadlineError
-from realdamage.service.metrics import Metrics
 from realdamage.service.settings import Settings
 
 _PATIENCE_S = 5.0  # for the network's turn, of a probe
-_SHADOW_WAITING = 8
-"""Photos kept for the shadow model; more are skipped and counted."""
 
 
 class SharedScorer:
@@ -103,42 +96,6 @@ class ServedModel:
         """What `schemas.ModelAnswer` picks from."""
         served = {"graph_sha256": self.graph_sha256, "allow_demo": self.allow_demo}
         return {**json.loads(self.metadata.to_json()), **served}
-
-
-class Shadow:
-    """A second model that scores some photos and never answers. Raises ModelFileError."""
-
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
-        self._model = ServedModel.load(settings.shadow_model, settings)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="realdamage-shadow")
-        self._room = threading.BoundedSemaphore(_SHADOW_WAITING)
-
-    def look(self, data: bytes, served: Verdict) -> None:
-        """Maybe judge the photo, later, and count whether the outcome is that of `served`."""
-        if random.random() >= self._settings.shadow_share:
-            return
-        if not self._room.acquire(blocking=False):
-            self._metrics.shadow_lost.labels("full").inc()
-            return
-        self._pool.submit(self._judge, data, served)
-
-    def close(self) -> None:
-        """Drop the photos that wait. Does not wait for the one that is being judged."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _judge(self, data: bytes, served: Verdict) -> None:
-        try:
-            detector = self._model.detector(float("inf"))
-            photo = read_photo(data, detector.pixel_spec, max_pixels=self._settings.max_pixels)
-            outcome = detector.predict_photo(photo).outcome
-            self._metrics.shadow.inc()
-            if outcome != served.outcome:
-                self._metrics.disagreements.labels(served.outcome, outcome).inc()
-        except Exception:  # whatever is wrong with the second model is counted, never answered
-            self._metrics.shadow_lost.labels("error").inc()
-        finally:
-            self._room.release()
 
 
 def _grey_tile(metadata: ModelMetadata) -> UInt8Array:

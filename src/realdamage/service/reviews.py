@@ -25,7 +25,6 @@ Decision = Literal["real", "synthetic", "unsure"]
 # Those of data/vocabulary.py, which the service may not import; a test compares the two.
 _Others = Literal["torn", "holed", "creased", "crushed", "broken", "other"]
 Damage = Literal["", "cracked", "scratched", "stained", "dented", _Others]
-FileNames = Literal["given", "sha256"]
 
 BIAS_NOTICE = (
     "Reviewed photos are a biased sample: only those that somebody looked at, mostly those the "
@@ -152,14 +151,14 @@ class ReviewStore:
             return int(gone.rowcount)
 
 
-def export_manifest(reviews: Sequence[Review], names: FileNames = "given") -> str:
-    """Decisions, one a photo, as a manifest (CSV) without the unsure ones. names: "given" keeps the
-    photos' own names where a manifest may hold them; "sha256" names all by their digests."""
+def export_manifest(reviews: Sequence[Review]) -> str:
+    """Decisions, one a photo, as a manifest (CSV) without the unsure ones. Photos keep their names
+    where a manifest may hold them; the others are called by their digests."""
     decided = [review for review in reviews if review.decision != "unsure"]
     text = io.StringIO()
     table = csv.DictWriter(text, EXPORT_COLUMNS, lineterminator="\n")
     table.writeheader()
-    for review, file_name in zip(decided, _file_names(decided, names), strict=True):
+    for review, file_name in zip(decided, _file_names(decided), strict=True):
         is_real = review.decision == "real"
         really_damaged = is_real and review.damage != ""
         table.writerow(
@@ -188,14 +187,14 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).lstrip("".join(FORMULA) + " ")
 
 
-def _file_names(reviews: Sequence[Review], names: FileNames) -> list[str]:
+def _file_names(reviews: Sequence[Review]) -> list[str]:
     chosen: list[str] = []
     taken: set[str] = set()
     for review in reviews:
         digest, path = review.photo_sha256, PurePosixPath(review.file_name)
         suffix = path.suffix.lower() if _SUFFIX.fullmatch(path.suffix.lower()) else ""
         name = review.file_name
-        if names == "sha256" or not _is_plain(name) or name.casefold() in taken:
+        if not _is_plain(name) or name.casefold() in taken:
             name = digest + suffix
         taken.add(name.casefold())
         chosen.append(name)

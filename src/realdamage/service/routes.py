@@ -36,10 +36,9 @@ from realdamage.service.cases import Cases
 from realdamage.service.jobs import Jobs
 from realdamage.service.limits import DeadlineError, UploadBudget, WorkQueue, read_form
 from realdamage.service.metrics import Metrics, log_event
-from realdamage.service.models import ServedModel, Shadow
+from realdamage.service.models import ServedModel
 from realdamage.service.reviews import (
     BIAS_NOTICE,
-    FileNames,
     History,
     JudgedPhotos,
     Review,
@@ -91,8 +90,7 @@ class Service:
         self.metrics = Metrics()
         self.queue = WorkQueue(settings.workers, settings.max_queue)
         self.uploads = UploadBudget(settings.max_upload_bytes)
-        self._models: list[ServedModel] = []  # at most one; lists, because tenants share them
-        self._shadows: list[Shadow] = []
+        self._models: list[ServedModel] = []  # at most one; a list, because tenants share it
         self._loading, self._opening = threading.Lock(), threading.Lock()
         self._tenants: dict[str, Service] = {}
         self._given = read_tenants(settings.tenants) if settings.tenants else {}
@@ -119,7 +117,9 @@ class Service:
         if store is not None:
             rules = self.policy.cases
             self.cases = Cases(store, rules, self.webhooks, is_local=settings.is_local)
-            self.statements = Statements(store, self.cases, self.policy)
+            self.statements = Statements(
+                store, self.cases, self.policy, settings, self.trust_anchors
+            )
             self.jobs = Jobs(
                 store,
                 self.queue,
@@ -176,11 +176,9 @@ class Service:
         return self._models[-1] if self._models else None
 
     def load(self) -> None:
-        """Load what is not loaded yet of the model and the shadow model. Raises ModelFileError."""
+        """Load the model, unless it is loaded. Raises ModelFileError."""
         if self.model is None:
             self.load_model()
-        if self.settings.shadow_model is not None and not self._shadows:
-            self._shadows.append(Shadow(self.settings, self.metrics))
 
     def load_model(self) -> ServedModel:
         """Let the model file answer new requests. Raises ModelFileError; the old one then stays."""
@@ -209,8 +207,6 @@ class Service:
             if one.store is not None:
                 one.jobs.stop()
         self.queue.close()
-        for shadow in self._shadows:
-            shadow.close()
         for one in reversed(self.each()):  # the operator's store closes what they share
             if one.store is not None:
                 one.store.close()
@@ -222,12 +218,10 @@ class Service:
             self.store.workers.check()
             self.cases.settle()
 
-    def note(self, data: bytes, verdict: Verdict) -> None:
-        """A photo was judged: count it, let it be reviewed, maybe show it to the shadow model."""
+    def note(self, verdict: Verdict) -> None:
+        """A photo was judged: count it, and let it be reviewed."""
         self.metrics.photos.labels(verdict.outcome).inc()
         self.judged.add(verdict.photo_sha256)
-        for shadow in self._shadows:
-            shadow.look(data, verdict)
 
     def was_judged(self, sha256: str) -> bool:
         """Whether this process judged the photo, or a stored claim has it."""
@@ -256,12 +250,6 @@ async def _service(request: Request) -> Service:
     if token := request.path_params.get("token"):
         return service.of_link(token)
     return service.of(request.state.tenant)  # which the keys opened when they were read
-
-
-def operator_only(request: Request) -> None:
-    """Raises Refusal 403 for the keys of tenants."""
-    if request.state.tenant:
-        raise Refusal(403, "operator_only", "This is for the operator of the service.")
 
 
 async def count_photos(request: Request, service: Service, photos: int) -> None:
@@ -334,7 +322,7 @@ def judge_upload(service: Service, detector: Detector, upload: Upload) -> Verdic
     except PhotoError as error:
         service.metrics.photos.labels("unreadable").inc()
         return error
-    service.note(upload.data, verdict)
+    service.note(verdict)
     return verdict
 
 
@@ -455,11 +443,11 @@ def _judge_claim(
     else:
         claim = judged(store.read_only_index if store is not None else None)
     service.metrics.claims.labels(claim.recommendation).inc()
-    for photo, (_, data) in zip(claim.photos, form.photos, strict=True):
+    for photo in claim.photos:
         if photo.verdict is None:
             service.metrics.photos.labels("unreadable").inc()
         else:
-            service.note(data, photo.verdict)
+            service.note(photo.verdict)
     values = claim.to_dict(heatmaps=form.heatmaps == "true")
     if keep:
         values["evidence_url"] = f"/v1/claims/{claim_id}/evidence.html"
@@ -533,13 +521,11 @@ def review_history(
     )
 
 
-@router.get("/v1/reviews/export", tags=["reviews"], response_class=Response, responses=errors(422))
-def export_reviews(service: Shared, names: FileNames = "given") -> Response:
-    """Decided photos as a manifest to train on: put it next to the photos as metadata.csv.
-
-    names: the photos' own, or their digests. The last decision counts; unsure ones are left out.
-    """
-    table = export_manifest(service.reviews.current(), names)
+@router.get("/v1/reviews/export", tags=["reviews"], response_class=Response)
+def export_reviews(service: Shared) -> Response:
+    """Decided photos as a manifest to train on: put it next to the photos as metadata.csv. The last
+    decision on a photo counts; unsure ones are left out."""
+    table = export_manifest(service.reviews.current())
     headers = {"Content-Disposition": 'attachment; filename="metadata.csv"'}
     return Response(table, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -575,7 +561,8 @@ async def ready(service: Shared) -> dict[str, str]:
 @router.get("/metrics", tags=["operation"], response_class=Response)
 async def metrics(request: Request, service: Shared) -> Response:
     """For the operator: figures in Prometheus' text format, without content or name of photos."""
-    operator_only(request)
+    if request.state.tenant:
+        raise Refusal(403, "operator_only", "This is for the operator of the service.")
     media_type = "text/plain; version=0.0.4; charset=utf-8"
     return Response(service.metrics.text(), media_type=media_type)
 
@@ -586,29 +573,15 @@ async def model(service: Shared) -> dict[str, Any]:
     return service.loaded_model().to_dict()
 
 
-@router.post(
-    "/v1/model/reload", tags=["operation"], response_model=ModelAnswer, responses=errors(422)
-)
-def reload(request: Request, service: Shared) -> dict[str, Any]:
-    """Reload the model file, with an admin key. With a broken file the old model stays."""
-    if "admin" not in request.state.roles:
-        message = "Reloading the model needs a key marked admin; or send SIGHUP to the process."
-        raise Refusal(403, "admin_only", message)
-    operator_only(request)
-    return reload_model(service)
-
-
-def reload_model(service: Service) -> dict[str, Any]:
-    """Load the model file again. Raises Refusal 422, and logs it, when the old model stays."""
+def reload_model(service: Service) -> None:
+    """Load the model file again. With a broken file the old model stays, and the log says so."""
     try:
         loaded = service.load_model()
     except RealDamageError as error:
         log_event("model not reloaded", logging.ERROR, reason=str(error))
-        message = f"The model was not replaced; the old one stays in use: {error}"
-        raise Refusal(422, "model_kept", message) from error
-    version = loaded.metadata.model_version
-    log_event("model loaded", model_version=version, graph_sha256=loaded.graph_sha256)
-    return loaded.to_dict()
+    else:
+        version = loaded.metadata.model_version
+        log_event("model loaded", model_version=version, graph_sha256=loaded.graph_sha256)
 
 
 def reload_keys(service: Service) -> None:

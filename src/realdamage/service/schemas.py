@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from realdamage.claims.judge import MAX_TEXT
-from realdamage.core.policy import Outcome
+from realdamage.core.verdict import Verdict
 from realdamage.errors import PhotoError, RealDamageError
 
 CLAIM_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -188,47 +188,14 @@ class Answer(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
 
-class Phrase(Answer):
-    template: str
-    values: dict[str, str]
-
-
-class Reason(Answer):
-    code: str
-    sentence: str
-    phrases: list[Phrase] = []
-    """the sentence in parts, for callers that show it in another language"""
-
-
-class Region(Answer):
-    box: list[int]
-    """left, top, right, bottom in pixels of the upright photo"""
-    probability: float
-
-
-class Verdict(Answer):
-    outcome: Outcome
-    score: float
-    probability: Annotated[float, Field(ge=0, le=1)] | None
-    """of synthetic; null when the model is not calibrated"""
-    heatmap: str | None
-    """8-bit grey PNG in base64, one pixel a patch"""
-    cell: float
-    """side of a patch in pixels of the upright photo"""
-    regions: list[Region]
-    reasons: list[Reason]
-    photo_sha256: str
-    graph_sha256: str
-    model_version: str
-    width: int
-    height: int
+VerdictJson = Annotated[dict[str, Any], WithJsonSchema(Verdict.json_schema())]
 
 
 class PhotoResult(Answer):
     """A verdict and what the file declares (nothing declared proves nothing), or an error."""
 
     name: str
-    verdict: Verdict | None = None
+    verdict: VerdictJson | None = None
     provenance: dict[str, Any] | None = None
     error: dict[str, str] | None = None
 
@@ -246,7 +213,7 @@ class ClaimAnswer(Answer):
 
     claim_id: str
     recommendation: str
-    reasons: list[Reason]
+    reasons: list[dict[str, Any]]
     photos: list[dict[str, Any]]
 
 

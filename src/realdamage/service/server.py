@@ -17,7 +17,6 @@ from realdamage.errors import RealDamageError
 from realdamage.service.app import create_app
 from realdamage.service.metrics import configure_logging, log_event
 from realdamage.service.routes import Service, reload_keys, reload_model
-from realdamage.service.schemas import Refusal
 from realdamage.service.settings import Settings
 
 _MAX_HEAD_BYTES = 32 * 1024
@@ -65,8 +64,7 @@ def _reload_on_sighup(service: Service) -> None:
 
     def reload() -> None:
         reload_keys(service)
-        with contextlib.suppress(Refusal):  # logged there
-            reload_model(service)
+        reload_model(service)
 
     if hasattr(signal, "SIGHUP"):
 

@@ -43,7 +43,6 @@ Days = Annotated[int, Field(ge=1, le=36_500)]
 Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
 Port = Annotated[int, Field(ge=0, le=65_535), BeforeValidator(_port)]
 Place = Annotated[Path | str, BeforeValidator(_place)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -105,10 +104,6 @@ class Settings(BaseSettings):
     """YAML file with the rules for claims; default: the package's"""
     trust_anchors: Path | None = None
     """PEM file of certificate authorities whose signers are trusted; default: none"""
-    shadow_model: Path | None = None
-    """a second model that scores some of the photos and never answers"""
-    shadow_share: Share = 0.1
-    """share of photos that the second model scores, from 0 to 1"""
     traces: str = ""
     """OTLP/HTTP collector that gets a trace of each request: http://HOST:4318/v1/traces"""
     max_photos: Count = 32

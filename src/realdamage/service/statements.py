@@ -6,14 +6,12 @@ the product are checked; a virtual camera passes, and so does a photo of a scree
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -37,12 +35,14 @@ from realdamage.claims.evidence import (
 )
 from realdamage.claims.paths import files_named
 from realdamage.claims.policy import ClaimPolicy
+from realdamage.claims.videos import SEALED, read_video
 from realdamage.core.detector import Detector
 from realdamage.errors import PhotoError
 from realdamage.provenance import TrustAnchors
 from realdamage.service.cases import Cases
 from realdamage.service.limits import DeadlineError
 from realdamage.service.schemas import Refusal, StatementForm, Upload
+from realdamage.service.settings import Settings
 from realdamage.service.store import ClaimStore
 
 Side = Literal["buyer", "merchant"]
@@ -85,8 +85,16 @@ class StatementPage(BaseModel):
 class Statements:
     """Links, and the statements that come back through them."""
 
-    def __init__(self, store: ClaimStore, cases: Cases, policy: ClaimPolicy) -> None:
+    def __init__(
+        self,
+        store: ClaimStore,
+        cases: Cases,
+        policy: ClaimPolicy,
+        settings: Settings,
+        trust_anchors: TrustAnchors | None,
+    ) -> None:
         self._store, self._cases, self._policy = store, cases, policy
+        self._settings, self._trust_anchors = settings, trust_anchors
 
     def make_link(self, claim_id: str, side: Side, person: str) -> LinkAnswer:
         """A new link for one side; earlier ones of that side no longer work. Raises Refusal."""
@@ -128,27 +136,30 @@ class Statements:
                 nonce=link.nonce,
                 expires=link.expires,
                 frames=FRAMES if link.side == "buyer" else 0,
-                takes_videos=takes_videos(),
+                takes_videos=_takes_videos(),
                 repeats=repeats,
             )
 
-    def receive(self, token: str, form: StatementForm, look: Look) -> dict[str, Any]:
+    def receive(
+        self, token: str, form: StatementForm, detector: Detector, deadline: float
+    ) -> dict[str, Any]:
         """Judge what came through a link and keep it in the claim's evidence, whole or not at all.
 
-        Raises Refusal 404 and 410 for a link that cannot be used, 422 for an empty statement.
+        deadline: in time.monotonic. Raises Refusal 404 and 410 for a link that cannot be used, 422
+        for an empty statement.
         """
         self._check_signature(token)
         if not (form.text.strip() or form.photos or form.frames or form.videos):
             raise Refusal(422, "missing_field", "Send a text, a photo, frames or a video.")
-        if form.videos and not takes_videos():
+        if form.videos and not _takes_videos():
             message = "This service reads no videos: its extra `video` is not installed."
             raise Refusal(422, "no_video_extra", message)
         with self._store.database.reading() as session:
             link, _ = self._usable(session, token)
             about = {"claim_id": link.claim_id, "side": link.side, "nonce": link.nonce}
             created = link.created
-        values, files = self._judge(form, about, created, look)
-        if time.monotonic() > look.deadline:
+        values, files = self._judge(form, about, created, detector)
+        if time.monotonic() > deadline:
             raise DeadlineError  # nobody waits for the answer any more
         folder = self._store.claims / link.claim_id
         name = f"{secrets.token_hex(4)}-{link.side}"
@@ -182,11 +193,11 @@ class Statements:
         return {"received": True, "number": number, "files": kept}
 
     def _judge(
-        self, form: StatementForm, about: dict[str, str], created: float, look: Look
+        self, form: StatementForm, about: dict[str, str], created: float, detector: Detector
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
         """statement.json, and the small pictures of the photos and frames."""
-        videos, stills = _read_videos(form.videos, look.seals)
-        sent = [*_pairs(form.photos), *_pairs(form.frames), *stills]
+        videos, stills = _read_videos(form.videos, self._settings.seals)
+        sent = [*form.photos, *form.frames, *stills]
         values: dict[str, Any] = {
             "claim_id": about["claim_id"],
             "side": about["side"],
@@ -199,8 +210,7 @@ class Statements:
             "recapture": None,
         }
         if sent:
-            earlier = self._earlier_pictures(about["claim_id"])
-            claim = look.judge(sent, earlier, about["claim_id"])
+            claim = self._judge_photos(sent, about["claim_id"], detector)
             found = claim.to_dict(heatmaps=False)
             values |= {"photos": found["photos"], "findings": found["reasons"]}
             values["recommendation"] = found["recommendation"]
@@ -211,9 +221,27 @@ class Statements:
         pictures = small_pictures("photo", sent)
         files = {path.removeprefix(f"{PICTURES}/"): data for path, data in pictures.items()}
         if self._store.keep_originals:
-            given = [*form.photos, *form.frames, *form.videos]
-            files |= dict(originals_of([(one.name, one.data) for one in given], []))
+            files |= dict(originals_of([*form.photos, *form.frames, *form.videos], []))
         return values, files
+
+    def _judge_photos(
+        self, photos: Sequence[tuple[str, bytes]], claim_id: str, detector: Detector
+    ) -> Claim:
+        """As those of a claim, compared with its own and the listing's pictures; nothing is
+        remembered."""
+        try:
+            return judge_claim(
+                photos,
+                detector=detector,
+                listings=self._earlier_pictures(claim_id),
+                claim_id=claim_id,
+                policy=self._policy,
+                index=self._store.read_only_index,
+                max_pixels=self._settings.max_pixels,
+                trust_anchors=self._trust_anchors,
+            )
+        except PhotoError as error:
+            raise Refusal(422, "unreadable_photo", str(error)) from error
 
     def _earlier_pictures(self, claim_id: str) -> list[tuple[str, bytes]]:
         """The small pictures of the listing and of the claim, as many as may be compared."""
@@ -254,43 +282,6 @@ class Statements:
         return self._store.secret.sign("link", f"{random}.{expires}")[:32]
 
 
-@dataclass(frozen=True)
-class Look:
-    """How photos of a statement are judged: as those of a claim, but nothing is remembered.
-
-    deadline: in time.monotonic. seals: the log of sealed packing videos.
-    """
-
-    detector: Detector
-    policy: ClaimPolicy
-    store: ClaimStore
-    max_pixels: int
-    trust_anchors: TrustAnchors | None
-    deadline: float
-    seals: Path | None = None
-
-    def judge(
-        self,
-        photos: Sequence[tuple[str, bytes]],
-        earlier: Sequence[tuple[str, bytes]],
-        claim_id: str,
-    ) -> Claim:
-        """A claim of these photos, compared with the claim's own and the listing's pictures."""
-        try:
-            return judge_claim(
-                photos,
-                detector=self.detector,
-                listings=earlier,
-                claim_id=claim_id,
-                policy=self.policy,
-                index=self.store.read_only_index,
-                max_pixels=self.max_pixels,
-                trust_anchors=self.trust_anchors,
-            )
-        except PhotoError as error:
-            raise Refusal(422, "unreadable_photo", str(error)) from error
-
-
 def check_frames(
     form: StatementForm, frames: Sequence[Any], nonce: str, created: float
 ) -> dict[str, Any]:
@@ -318,14 +309,6 @@ def check_frames(
     }
 
 
-def takes_videos() -> bool:
-    """Whether the extra for videos is installed."""
-    reader = "realdamage.claims.videos"
-    with contextlib.suppress(ImportError):
-        return all(importlib.util.find_spec(one) is not None for one in ("av", reader))
-    return False
-
-
 def _read_videos(
     videos: Sequence[Upload], seals: Path | None
 ) -> tuple[list[dict[str, Any]], list[tuple[str, bytes]]]:
@@ -338,28 +321,26 @@ def _read_videos(
     stills: list[tuple[str, bytes]] = []
     if not videos:
         return facts, stills
-    reader = importlib.import_module("realdamage.claims.videos")
     entries = EvidenceLog(seals).verify().entries if seals and seals.exists() else ()
     for video in videos:
-        digest = hashlib.sha256(video.data).hexdigest()
-        sealed = [
-            {"time": entry["time"], "order": entry["payload"].get("order"), "hash": entry["hash"]}
-            for entry in entries
-            if entry["event"] == "video_sealed" and entry["payload"].get("sha256") == digest
-        ]
-        about: dict[str, Any] = {"name": video.name, "sha256": digest, "sealed": sealed}
         try:
-            found = reader.read_video(video.data, video.name)
+            found = read_video(video.data, video.name)
         except PhotoError as error:
             # The link stays usable, so the sender can send another file.
             raise Refusal(422, error.code, str(error)) from error
-        facts.append({**found.to_dict(), **about})
+        sealed = [
+            {"time": entry["time"], "order": entry["payload"].get("order"), "hash": entry["hash"]}
+            for entry in entries
+            if entry["event"] == SEALED and entry["payload"].get("sha256") == found.sha256
+        ]
+        facts.append(found.to_dict() | {"sealed": sealed})
         stills += found.frames
     return facts, stills
 
 
-def _pairs(uploads: Sequence[Upload]) -> list[tuple[str, bytes]]:
-    return [(one.name, one.data) for one in uploads]
+def _takes_videos() -> bool:
+    """Whether the extra for videos is installed."""
+    return importlib.util.find_spec("av") is not None
 
 
 def _digest(token: str) -> str:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import delete, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -61,23 +61,9 @@ _DAY = 86400
 _JOBS_S = 7 * _DAY  # how long a job can be asked for
 
 
-class Workers(Protocol):
-    """Which processes live. own: this one."""
-
-    own: str
-
-    def lives(self, worker: str) -> bool:
-        """Whether that process still runs."""
-
-    def check(self) -> None:
-        """Raises RealDamageError when others can no longer see that this process lives."""
-
-    def close(self) -> None:
-        """What this process still judges counts as interrupted from now on."""
-
-
 class FileWorkers:
-    """Each process holds the lock of its own file, which the system frees when it dies."""
+    """Which processes live. Each holds the lock of its own file, which the system frees when it
+    dies."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -87,6 +73,7 @@ class FileWorkers:
         self._stack.enter_context(locked(file, wait=False))
 
     def lives(self, worker: str) -> bool:
+        """Whether that process still runs."""
         if worker == self.own:
             return True
         path = self._folder / worker
@@ -100,16 +87,17 @@ class FileWorkers:
         return False
 
     def check(self) -> None:
-        pass  # the system keeps the lock
+        """Nothing to do: the system keeps the lock."""
 
     def close(self) -> None:
+        """What this process still judges counts as interrupted from now on."""
         with contextlib.suppress(OSError):
             (self._folder / self.own).unlink()
         self._stack.close()
 
 
 class PostgresWorkers:
-    """Each process holds an advisory lock, which the server frees when the connection ends."""
+    """The same with advisory locks, which the server frees when the connection ends."""
 
     def __init__(self, database: Database) -> None:
         self._database, self.own = database, secrets.token_hex(8)
@@ -176,7 +164,7 @@ class ClaimStore:
                 if self.database.is_postgres:
                     (folder / tables.ELSEWHERE).touch(0o600)
             if isinstance(folder, Path) and not self.database.is_postgres:
-                self.workers: Workers = FileWorkers(folder / "workers")
+                self.workers: FileWorkers | PostgresWorkers = FileWorkers(folder / "workers")
             else:
                 self.workers = share.workers if share else PostgresWorkers(self.database)
         except OSError as error:
