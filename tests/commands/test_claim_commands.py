@@ -173,6 +173,12 @@ def test_a_claim_is_proved_to_somebody_who_knows_the_root(type_in: TypeIn, claim
     assert type_in("log-proof", "--log", "none.jsonl").code == 2
 
 
+def test_a_store_moves_to_postgresql_only(type_in: TypeIn) -> None:
+    done = type_in("move-store", "--store", "store", "--database", "sqlite:///other.sqlite")
+    assert done.code == 2
+    assert not Path("other.sqlite").exists()
+
+
 def test_one_unreadable_photo_fails_alone(claim: TypeIn) -> None:
     done = claim("--photo", "blue.jpg", "cut.jpg")
     assert done.code == 1

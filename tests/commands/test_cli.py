@@ -301,7 +301,7 @@ def test_no_command_prints_the_help_and_version_the_version(type_in: TypeIn) -> 
     assert (code, out) == (2, "")
     commands = "predict info calibrate gate quantize card compare costs triage monitor "
     commands += "manifest split audit neutralise provenance compare-listing claim verify "
-    commands += "claim-index case exchange log-proof seal serve"
+    commands += "claim-index case exchange log-proof move-store seal serve"
     assert {line.split()[0] for line in err.partition("Commands:")[2].splitlines() if line} == {
         *commands.split()
     }

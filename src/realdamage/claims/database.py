@@ -369,10 +369,8 @@ class Database:
     def log_text(self) -> bytes:
         """The log as a file that `EvidenceLog` and `realdamage verify` read: JSON, one entry a
         line."""
-        entries = select(Event).order_by(Event.index)
         with self.reading() as session:
-            lines = [f"{canonical(one.to_dict())}\n" for one in session.scalars(entries)]
-        return "".join(lines).encode()
+            return b"".join(line + b"\n" for line in log_lines(session))
 
     def hold(self, name: str) -> Connection:
         """A connection that holds an advisory lock of this name until it is closed or dies.
@@ -535,3 +533,10 @@ def _key(name: str) -> int:
 def now() -> float:
     """Seconds since 1970; tests replace it."""
     return dt.datetime.now(dt.UTC).timestamp()
+
+
+def log_lines(session: Session) -> Iterator[bytes]:
+    """The entries of the log as lines of JSON, without their ends."""
+    entries = select(Event).order_by(Event.index).execution_options(yield_per=1000)
+    for entry in session.scalars(entries):
+        yield canonical(entry.to_dict()).encode()

@@ -425,6 +425,24 @@ def case(
     return 1 if made.problems else 0
 
 
+@app.command("claims")
+def move_store(
+    store: Annotated[Path, app.opt("Folder of `realdamage serve --store`")],
+    database: Annotated[str, app.opt("URL of an empty PostgreSQL database")],
+) -> int:
+    """Move the tables of a store from SQLite to PostgreSQL.
+
+    Stop the service first. Copies the tables of the store and its tenants, compares the numbers of
+    rows and follows the log before anything counts; the SQLite files are kept as
+    claims.sqlite.moved. After a kill, type it again. Then start the service with --database.
+    """
+    from realdamage.claims.move import move_store as move
+
+    for name, rows in move(store, database).items():
+        print(f"moved     {name}: {app.count(rows, 'row')}")
+    return 0
+
+
 def _shop_name(name: str) -> str:
     if not name or not name.replace("-", "").isalnum() or len(name) > 64:
         raise UsageError(f"--shop {name[:80]!r}: use up to 64 letters, digits and dashes")
