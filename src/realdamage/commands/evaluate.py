@@ -24,10 +24,9 @@ from realdamage.core.progress import track
 from realdamage.data.manifest import Manifest
 from realdamage.data.readers import read_dataset, reader_from_mapping
 from realdamage.errors import ConfigError
-from realdamage.evaluation.folder import METRICS_NAME
 from realdamage.evaluation.fraudbench import fraudbench_figures
 from realdamage.evaluation.perturbations import Perturbation, suite_from_config
-from realdamage.evaluation.predictions import clean, write_predictions
+from realdamage.evaluation.predictions import METRICS_NAME, clean, write_predictions
 from realdamage.evaluation.robustness import (
     CODE,
     LIBRARIES,

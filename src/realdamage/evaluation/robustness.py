@@ -35,7 +35,6 @@ from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.perturbations import Perturbation, Pixels
 from realdamage.evaluation.predictions import (
     PatchEvidence,
-    PhotoDetector,
     Row,
     clean,
     judge,
@@ -116,7 +115,7 @@ class Suite:
     load: returns the detector for a number of threads (None: its own choice).
     """
 
-    load: Callable[[int | None], PhotoDetector]
+    load: Callable[[int | None], Detector]
     manifest: Manifest
     perturbations: tuple[Perturbation, ...]
     parts: Parts
@@ -155,7 +154,7 @@ class Suite:
         stale = content["digest"] != self.digest(part) or (self.on_error == "raise" and skipped)
         return None if stale else rows
 
-    def score(self, detector: PhotoDetector, part: int) -> None:
+    def score(self, detector: Detector, part: int) -> None:
         """Scores and writes a part."""
         rows: list[Row] = []
         names: dict[str, list[str]] = {name: [] for name in self.names}
@@ -171,9 +170,7 @@ class Suite:
                     own.append(photo.file_name)
         self.parts.write(part, {"digest": digest, "rows": rows, "evidence": names}, arrays)
 
-    def _photo(
-        self, detector: PhotoDetector, index: int
-    ) -> Iterator[tuple[Row, list[PatchEvidence]]]:
+    def _photo(self, detector: Detector, index: int) -> Iterator[tuple[Row, list[PatchEvidence]]]:
         """Row and heat map of one photo, unchanged and after each perturbation."""
         manifest = self.manifest
         try:
@@ -229,7 +226,7 @@ class ScoredSuite:
 
 
 def score_suite(
-    load: Callable[[int | None], PhotoDetector],
+    load: Callable[[int | None], Detector],
     manifest: Manifest,
     perturbations: Sequence[Perturbation],
     scoring: Scoring,
@@ -367,13 +364,14 @@ def draw_photos(manifest: Manifest, limit: int, seed: int = 0) -> Manifest:
     return drawn
 
 
-def is_training_set(manifest: Manifest, training: Mapping[str, Any]) -> bool:
-    """Whether the model was trained on this manifest, without what `data.exclude` left out.
+def training_set(manifest: Manifest, training: Mapping[str, Any]) -> Manifest | None:
+    """The manifest without what `data.exclude` kept out of training; None: the model was trained
+    on another one.
 
     training: what the model's file says of its training.
     """
     known = manifest.subset(~_left_out(manifest, training))
-    return bool(known.digest() == training.get("manifest_sha256"))
+    return known if known.digest() == training.get("manifest_sha256") else None
 
 
 def trained_on_note(
@@ -386,7 +384,7 @@ def trained_on_note(
     training_photos).
     """
     trained = (chosen.table["split"] == "train") & ~_left_out(chosen, training)
-    if not trained.any() or not is_training_set(manifest, training):
+    if not trained.any() or training_set(manifest, training) is None:
         return ()
     count = f"{trained.sum():,} of these {len(chosen):,} photos"
     if split != "train":
