@@ -16,7 +16,6 @@ from realdamage.errors import ConfigError, PhotoError
 @pytest.mark.parametrize(
     ("command", "override", "hint"),
     [
-        ("train", "model.lrr=1", "did you mean model.lr?"),
         ("train", "+experiment=quickstrat", "did you mean experiment=quickstart?"),
         ("synthesize", "recipe.source.croop=1", "did you mean recipe.source.crop?"),
         ("train", "data.batch_size=8", "use data.batch_units (pairs or single photos per step)"),
@@ -81,10 +80,7 @@ def test_an_error_of_ours_gives_its_own_code_and_the_full_trace_only_when_asked(
     "override",
     [
         "model.loss=mse",
-        "model.loss_weights={tile: 0, patch: 0, photo: 0}",
         "adapt.strategy=lorra",
-        "data.epoch_units=8",
-        "+data.class_weights.fake=1",
         "data.degradations.probability=2",
     ],
 )

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realdamage.commands import evaluate
 from realdamage.core.model_file import read_model_file, split_metadata, write_model_file
 from realdamage.core.policy import Calibration, Policy
 from realdamage.data.manifest import read_manifest
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS, read_predictions
+from realdamage.evaluation.robustness import Suite
 
 TOLERANCE = 1e-3
 Run = Callable[..., Any]
@@ -155,10 +155,13 @@ def test_an_evaluation_is_made_again_only_when_something_has_changed(
     shutil.copytree(tiny_manifest, photos)
     shutil.copy(calibrated, model)
     scored: list[int] = []
-    score = evaluate.score_suite
-    monkeypatch.setattr(
-        evaluate, "score_suite", lambda *given: scored.append(len(given[1])) or score(*given)
-    )
+    score = Suite.score
+
+    def counted(suite: Suite, **how: Any) -> None:
+        scored.append(len(suite.manifest))
+        score(suite, **how)
+
+    monkeypatch.setattr(Suite, "score", counted)
     arguments = ("evaluate", f"checkpoint={model}", f"data.root={photos}", "shortcuts=false")
     metrics = tmp_path / "out/evaluate/metrics.json"
 

@@ -23,7 +23,7 @@ from realdamage.evaluation.left_out import (
 )
 from realdamage.evaluation.localise import localisation_metrics
 from realdamage.evaluation.predictions import FURTHER_COLUMNS, PREDICTION_COLUMNS
-from realdamage.evaluation.robustness import ModelFile, Scoring, score_suite
+from realdamage.evaluation.robustness import ModelFile, Suite
 
 
 def photos(n_damaged: int = 120) -> pd.DataFrame:
@@ -204,8 +204,8 @@ def test_localisation_is_over_the_region_edits_of_each_part(
             {"file_name": f"f{index}.png", "label": "synthetic", "red": 100 + 20 * index, **about}
         )
     manifest = write_photos(rows)
-    scoring = Scoring(tmp_path / "s", "m", workers=1)
-    scored = score_suite(ModelFile(model_file), manifest, (), scoring)
+    scored = Suite(ModelFile(model_file), manifest, (), tmp_path / "s", "m")
+    scored.score(workers=1)
     found = localisation_rows(scored, manifest, fold("f", ("a", "b"), scored.predictions))
     assert [(row["left_out"], row["perturbation"], row["n_localised"]) for row in found] == [
         ("all", "none", 7),

@@ -52,11 +52,10 @@ def alarms(report: MonitorReport) -> set[str]:
     return {shift.name for shift in report.shifts if shift.alarm}
 
 
-@pytest.mark.parametrize(("synthetic", "n"), [(0.5, 600), (0.02, 300)])
-def test_without_a_shift_at_most_one_draw_in_twenty_alarms(synthetic: float, n: int) -> None:
+def test_without_a_shift_at_most_one_draw_in_twenty_alarms() -> None:
     """A log with 2% synthetic photos is no shift either."""
     found = [
-        monitor(draw(n, 2 * i + 2, synthetic=synthetic), draw(400, 2 * i + 1, labels=True)).alarm
+        monitor(draw(300, 2 * i + 2, synthetic=0.02), draw(400, 2 * i + 1, labels=True)).alarm
         for i in range(20)
     ]
     assert sum(found) <= 1  # 5% of 20
@@ -69,7 +68,7 @@ def test_chat_app_photos_are_a_shift() -> None:
 
 
 def test_a_huge_log_does_not_alarm_over_a_trifle() -> None:
-    report = monitor(draw(20_000, 1, chat=0.05), draw(20_000, 2, labels=True))
+    report = monitor(draw(10_000, 1, chat=0.05), draw(10_000, 2, labels=True))
     assert not report.alarm
     assert min(shift.p_adjusted for shift in report.shifts) < 1e-6
     assert max(shift.effect for shift in report.shifts) < 0.1

@@ -23,10 +23,8 @@ from realdamage.evaluation.perturbations import suite_from_config
 from realdamage.evaluation.predictions import score_manifest
 from realdamage.evaluation.robustness import (
     ModelFile,
-    ScoredSuite,
-    Scoring,
+    Suite,
     draw_photos,
-    score_suite,
     trained_on_note,
     training_set,
 )
@@ -66,13 +64,16 @@ class Interrupted(Detector):
 @pytest.fixture
 def score(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., ScoredSuite]:
+) -> Callable[..., Suite]:
     """`score(manifest, suite, …)` in this process, two photos to a part, into one folder."""
     monkeypatch.setattr(robustness, "_PHOTOS", 2)
 
-    def score(manifest: Manifest, suite: Any = (), **changes: Any) -> ScoredSuite:
-        scoring = Scoring(**{"folder": tmp_path / "run", "model": "red", "workers": 1, **changes})
-        return score_suite(ModelFile(model_file), manifest, suite, scoring)
+    def score(manifest: Manifest, suite: Any = (), **changes: Any) -> Suite:
+        about = {"folder": tmp_path / "run", "model": "red"} | changes
+        how = {key: about.pop(key) for key in ("threads", "workers", "overwrite") if key in about}
+        made = Suite(ModelFile(model_file), manifest, suite, **about)
+        made.score(**{"workers": 1, **how})
+        return made
 
     return score
 
@@ -129,9 +130,9 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
     detector = Detector.load(model_file)
     Interrupted.left = 20  # 2 parts of 2 photos, 4 verdicts each, and half of the third
     stopped = Interrupted(detector._scorer, detector.metadata, graph_sha256=detector.graph_sha256)
-    scoring = Scoring(tmp_path / "run", "red", workers=1)
+    suite = Suite(lambda threads: stopped, manifest, SUITE, tmp_path / "run", "red")
     with pytest.raises(KeyboardInterrupt):
-        score_suite(lambda threads: stopped, manifest, SUITE, scoring)
+        suite.score(workers=1)
     written = sorted(path.name for path in (tmp_path / "run/.parts").iterdir())
     assert written == ["000000.json", "000001.json", "mark.json"]
     found = score(manifest, SUITE)

@@ -26,7 +26,7 @@ from realdamage.evaluation.predictions import (
     score_manifest,
     write_predictions,
 )
-from realdamage.evaluation.robustness import ModelFile, Scoring, all_figures, score_suite
+from realdamage.evaluation.robustness import ModelFile, Suite, all_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "src" / "realdamage" / "core" / "reference.onnx"
@@ -63,8 +63,8 @@ def evaluated(
     manifest = read_manifest(photos)
     calibrate(manifest, model)
     suite = suite_from_config({"perturbations": JPEG})
-    scoring = Scoring(folder, "model", threads=1, workers=1)
-    scored = score_suite(ModelFile(model), manifest, suite, scoring)
+    scored = Suite(ModelFile(model), manifest, suite, folder, "model")
+    scored.score(threads=1, workers=1)
     _, metadata, graph_sha256 = read_model_file(model)
     metrics = all_figures(scored, metadata)
     run = {"checkpoint": str(model), "data_root": str(photos), "graph_sha256": graph_sha256}
